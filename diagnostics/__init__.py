@@ -1,0 +1,57 @@
+"""Highwater's diagnostics: where a streaming service's memory is, who holds it, why, and whether a fix is a fix.
+
+The public names are imported when they are first used, so that `import diagnostics` costs a service next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .agent.asgi import instrument
+    from .agent.beside import MonitorProcess, start_monitor
+    from .agent.ledger import StreamLedger, StreamRecord
+    from .analysis.profile import Frame, Profile, Sample, ValueType
+    from .errors import DiagnosticsError
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DiagnosticsError": "errors",
+    "Frame": "analysis.profile",
+    "MonitorProcess": "agent.beside",
+    "Profile": "analysis.profile",
+    "Sample": "analysis.profile",
+    "StreamLedger": "agent.ledger",
+    "StreamRecord": "agent.ledger",
+    "ValueType": "analysis.profile",
+    "instrument": "agent.asgi",
+    "start_monitor": "agent.beside",
+}
+
+__all__ = [
+    "DiagnosticsError",
+    "Frame",
+    "MonitorProcess",
+    "Profile",
+    "Sample",
+    "StreamLedger",
+    "StreamRecord",
+    "ValueType",
+    "instrument",
+    "start_monitor",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

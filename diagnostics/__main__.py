@@ -1,0 +1,7 @@
+"""`python -m diagnostics` is the command `diagnostics`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,92 @@
+"""The command `diagnostics`: a table of commands, and the one place where an error becomes an exit code.
+
+Exit codes: 0 done, 1 the answer is no, 2 bad usage or input, 3 the target failed, 130 interrupted. `diagnostics run` ends
+with the exit code of the command that it ran.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from typing import Protocol, cast
+
+from .errors import DiagnosticsError
+
+__all__ = ["COMMANDS", "main"]
+
+# name -> (module in diagnostics.commands, one line of help, the extra that it needs)
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "run": ("run", "run any Python service, unchanged, with a monitor beside it", "monitor"),
+    "monitor": ("monitor", "the monitor alone, for agents in a registry folder", "monitor"),
+    "capture": ("capture", "take a capture of a running service and download it", "monitor"),
+    "scenarios": ("scenarios", "list the known blow-ups", "proof"),
+    "reproduce": ("reproduce", "run a known blow-up and show it", "proof"),
+    "verify": ("verify", "prove that a blow-up is real and that its fix is a fix", "proof"),
+    "demo": ("demo", "the whole story in a minute: relay, blow-up, proof", "proof"),
+}
+
+
+class Command(Protocol):
+    """What a module in `diagnostics.commands` offers."""
+
+    def configure(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, arguments: argparse.Namespace) -> int: ...
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        parser = _parser(argv[0] if argv else None)
+        arguments = parser.parse_args(argv)
+        return cast("Command", arguments.command_module).run(arguments)
+    except DiagnosticsError as error:
+        print(f"diagnostics: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("diagnostics: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has left (`diagnostics ... | head`): nothing is wrong, and nothing more can be said.
+        sys.stderr.close()
+        return 0
+
+
+def _parser(asked: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="diagnostics",
+        description="Observability and memory diagnostics for streaming services.",
+        epilog="exit codes: 0 done, 1 the answer is no, 2 bad usage or input, 3 the target failed",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, (module_name, summary, extra) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == asked:
+            module = cast("Command", _load(module_name, name, extra))
+            module.configure(command)
+            command.set_defaults(command_module=module)
+    return parser
+
+
+def _load(module_name: str, command: str, extra: str) -> object:
+    try:
+        return importlib.import_module(f".commands.{module_name}", __package__)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("diagnostics"):
+            raise
+        raise MissingExtraError(command, error.name, extra) from error
+
+
+class MissingExtraError(DiagnosticsError):
+    """A command needs an extra that is not installed."""
+
+    code = "missing_extra"
+    exit_code = 2
+
+    def __init__(self, command: str, module: str, extra: str) -> None:
+        super().__init__(
+            f"`diagnostics {command}` needs the module {module!r}, which is not installed",
+            remedy=f"pip install 'highwater[{extra}]'",
+        )

@@ -1,0 +1,131 @@
+"""What agent and monitor say to each other, and where they meet. Standard library only.
+
+They meet in a private folder, `<root>/agents/`, where each agent listens on the unix socket `<pid>.sock`. A conversation is
+one connection: a request, a reply, the end. Both are frames: four bytes of length (big-endian), then that many bytes of
+UTF-8 JSON.
+
+    request   {"version": 1, "op": "ledger", "params": {...}}
+    reply     {"version": 1, "result": {...}}
+           or {"version": 1, "error": {"code": "...", "message": "...", "remedy": "..."}}
+
+Nothing pickled is ever sent or read. A version that the other side does not know is answered with an error that names
+both, so that an old agent beside a new monitor is a message and not a riddle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import struct
+from pathlib import Path
+from typing import Any
+
+from .errors import ProtocolError, RefusedError, UsageError
+
+__all__ = [
+    "MAX_REPLY_BYTES",
+    "MAX_REQUEST_BYTES",
+    "VERSION",
+    "agent_socket",
+    "agents_folder",
+    "frame",
+    "private_folder",
+    "read_frame",
+    "reply_error",
+    "reply_result",
+    "request",
+]
+
+VERSION = 1
+
+# A request is an operation and a few parameters.
+MAX_REQUEST_BYTES = 64 * 1024
+# The largest reply is a profile: 25 frames deep, a hundred thousand stacks, interned, is about 40 MiB.
+MAX_REPLY_BYTES = 256 * 1024 * 1024
+
+_LENGTH = struct.Struct(">I")
+# sizeof(sun_path) on Linux, less the closing NUL.
+_MAX_SOCKET_PATH = 107
+
+
+def frame(message: dict[str, Any]) -> bytes:
+    """Encode one message as it goes over the socket."""
+    body = json.dumps(message, separators=(",", ":")).encode()
+    return _LENGTH.pack(len(body)) + body
+
+
+def read_frame(connection: socket.socket, limit: int) -> dict[str, Any]:
+    """Read one message of at most `limit` bytes; the socket's own time-out applies to each read.
+
+    Raises ProtocolError if the peer leaves early, sends more than `limit`, or sends something else than a JSON object.
+    """
+    (length,) = _LENGTH.unpack(_read_exactly(connection, _LENGTH.size))
+    if length > limit:
+        raise ProtocolError(f"a message of {length} bytes was announced, the limit is {limit}")
+    try:
+        message = json.loads(_read_exactly(connection, length))
+    except ValueError as error:
+        raise ProtocolError(f"a message is not JSON: {error}") from error
+    if not isinstance(message, dict):
+        raise ProtocolError(f"a message must be a JSON object, not {type(message).__name__}")
+    return message
+
+
+def _read_exactly(connection: socket.socket, length: int) -> bytes:
+    data = bytearray(length)
+    view = memoryview(data)
+    while view:
+        count = connection.recv_into(view)
+        if count == 0:
+            raise ProtocolError(f"the peer left with {len(view)} of {length} bytes unsent")
+        view = view[count:]
+    return bytes(data)
+
+
+def request(op: str, **params: Any) -> dict[str, Any]:
+    return {"version": VERSION, "op": op, "params": params}
+
+
+def reply_result(result: dict[str, Any]) -> dict[str, Any]:
+    return {"version": VERSION, "result": result}
+
+
+def reply_error(code: str, message: str, remedy: str = "", **details: Any) -> dict[str, Any]:
+    return {"version": VERSION, "error": {"code": code, "message": message, "remedy": remedy, **details}}
+
+
+def private_folder(path: Path) -> Path:
+    """Make `path` a folder that only its owner can enter, or refuse it.
+
+    A folder in /tmp that someone else made first would let them listen in on the agent: it is refused, not repaired.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    facts = path.lstat()
+    if not stat.S_ISDIR(facts.st_mode):
+        raise RefusedError(f"{path} is not a folder", remedy="remove it, or set DIAGNOSTICS_DIR to another folder")
+    if facts.st_uid != os.geteuid():
+        raise RefusedError(
+            f"{path} belongs to uid {facts.st_uid}, not to uid {os.geteuid()}",
+            remedy="set DIAGNOSTICS_DIR to a folder of your own",
+        )
+    if stat.S_IMODE(facts.st_mode) & 0o077:
+        path.chmod(0o700)
+    return path
+
+
+def agents_folder(root: Path) -> Path:
+    """The registry: one socket for each agent."""
+    return root / "agents"
+
+
+def agent_socket(root: Path, pid: int) -> Path:
+    """Where the agent of process `pid` listens. Raises UsageError where the path is too long for a unix socket."""
+    path = agents_folder(root) / f"{pid}.sock"
+    if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
+        raise UsageError(
+            f"the socket path {path} is longer than {_MAX_SOCKET_PATH} bytes",
+            remedy="set DIAGNOSTICS_DIR to a shorter path",
+        )
+    return path

@@ -1,0 +1,36 @@
+"""The rules that keep the agent loadable anywhere: checked on the source, not on what happens to be installed."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import diagnostics
+
+ROOT = Path(diagnostics.__file__).parent
+STANDARD_ONLY = sorted([*(ROOT / "agent").rglob("*.py"), ROOT / "protocol.py", ROOT / "errors.py"])
+
+
+def imported(tree: ast.AST) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("path", STANDARD_ONLY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_agent_and_protocol_import_only_the_standard_library(path: Path) -> None:
+    # memray is imported inside its own reading, when it is asked for.
+    allowed = sys.stdlib_module_names | ({"memray"} if path.name == "memray.py" else set())
+    assert imported(ast.parse(path.read_text())) <= allowed
+
+
+def test_public_names_are_the_listed_ones() -> None:
+    assert set(diagnostics.__all__) == set(diagnostics._HOMES)
+    assert {name for name in diagnostics.__all__ if not hasattr(diagnostics, name)} == set()
