@@ -15,7 +15,7 @@ from ..protocol import MAX_REPLY_BYTES, VERSION, frame, request
 __all__ = ["ask"]
 
 
-async def ask(path: Path, op: str, *, patience: float, **params: Any) -> dict[str, Any]:
+async def ask(path: Path, op: str, /, *, patience: float, **params: Any) -> dict[str, Any]:
     """Send `op` to the agent at `path` and return its result.
 
     Raises TargetSilentError after `patience` seconds without a whole answer, TargetError where no agent listens or the

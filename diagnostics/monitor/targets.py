@@ -79,7 +79,7 @@ class Worker:
         self._silent_since: float | None = None
         self._shared: tuple[float, Snapshot] | None = None
 
-    async def ask(self, op: str, *, patience: float = READING_PATIENCE_SECONDS, **params: Any) -> dict[str, Any]:
+    async def ask(self, op: str, /, *, patience: float = READING_PATIENCE_SECONDS, **params: Any) -> dict[str, Any]:
         """Ask this worker's agent. Raises TargetError where it has none, and what `conversation.ask` raises."""
         if self.socket is None:
             raise TargetError(
