@@ -462,11 +462,14 @@ def test_a_signal_ends_it_cleanly_while_streams_are_open(number: signal.Signals)
 
 def test_it_ends_when_its_parent_has_gone() -> None:
     reading, writing = os.pipe()
-    with os.fdopen(reading) as stdin, os.fdopen(writing, "w") as parent:
-        with simulator("--until-stdin-closes", stdin=stdin) as running:
-            assert running.stats()["open"] == 0
-            parent.close()
-            assert running.process.wait(timeout=10) == 0
+    with (
+        os.fdopen(reading) as stdin,
+        os.fdopen(writing, "w") as parent,
+        simulator("--until-stdin-closes", stdin=stdin) as running,
+    ):
+        assert running.stats()["open"] == 0
+        parent.close()
+        assert running.process.wait(timeout=10) == 0
 
 
 def test_it_runs_without_uvloop() -> None:
