@@ -9,11 +9,14 @@ import tracemalloc
 from collections.abc import Iterable, Iterator
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import relay.sse
 from relay.sse import Event, EventDecoder, EventScanner, EventTooLargeError, comment, encode
+
+# No verdict depends on how fast the machine is.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 BOM = b"\xef\xbb\xbf"
 
@@ -244,6 +247,7 @@ def blocks(data: bytes) -> tuple[int, bool]:
     return count, not content and not lines[-1] and not held
 
 
+@unhurried
 @given(streams, st.lists(st.integers(0, 200), max_size=12))
 @example(b"a\r", [])
 @example(b"a\n\n\n\nb\n\n", [3])
@@ -258,11 +262,13 @@ def test_the_scanner_counts_blocks_however_they_are_cut(data: bytes, cuts: list[
         assert (total, scanner.at_boundary) == blocks(seen)
 
 
+@unhurried
 @given(streams, st.lists(st.integers(0, 200), max_size=12))
 def test_the_decoder_gives_the_same_events_however_they_are_cut(data: bytes, cuts: list[int]) -> None:
     assert decode(cut(data, cuts)) == decode([data]) == decode(one_by_one(data))
 
 
+@unhurried
 @given(streams, st.lists(st.integers(0, 200), max_size=12), st.integers(1, 30))
 def test_scanner_and_decoder_refuse_the_same_streams(data: bytes, cuts: list[int], limit: int) -> None:
     def refused(reader: EventDecoder | EventScanner, chunks: Iterable[bytes]) -> bool:
@@ -278,6 +284,7 @@ def test_scanner_and_decoder_refuse_the_same_streams(data: bytes, cuts: list[int
     assert refused(decoder, cut(data, cuts)) is whole
 
 
+@unhurried
 @given(streams)
 def test_an_injected_event_arrives_whole(data: bytes) -> None:
     scanner = EventScanner()
@@ -293,6 +300,7 @@ texts = st.text(st.characters(codec="utf-8"), max_size=30)
 single_lines = texts.filter(lambda text: not re.search("[\r\n\0]", text))
 
 
+@unhurried
 @given(texts, st.none() | single_lines, st.none() | single_lines, st.none() | st.integers(0, 10**12))
 def test_what_is_encoded_decodes_again(data: str, event: str | None, name: str | None, retry: int | None) -> None:
     decoder = EventDecoder()
