@@ -1,0 +1,37 @@
+"""The queue between a fast upstream and a slow client has no bound.
+
+A task reads the upstream as fast as it comes and puts each chunk into an `asyncio.Queue()`; the response takes them out at the
+client's pace. With clients that keep up the queue is empty and every test is green. With one that reads slower than the
+upstream writes, the difference stays in the service, for as long as the stream is open. The fix is one number: the queue
+gets a `maxsize`, the reader waits for room, stops reading its socket, and TCP slows the upstream down.
+"""
+
+from __future__ import annotations
+
+from ....analysis.decision import Decision, Measure
+from ...load import Mix, Slow
+from ...scenario import BROKEN, FIXED, Scenario, Upstream, Workload
+
+__all__ = ["SCENARIO"]
+
+SCENARIO = Scenario(
+    name="unbounded_buffer",
+    claim=(
+        "An unbounded queue between upstream and client grows for as long as the client is slower than the upstream. "
+        "Bounded, it makes the upstream wait, and an open stream costs the same after a minute as after an hour."
+    ),
+    apps={BROKEN: f"{__name__}.broken:app", FIXED: f"{__name__}.fixed:app"},
+    expected={BROKEN: Decision.UNBOUNDED, FIXED: Decision.BOUNDED},
+    workload=Workload(
+        # 400 KiB/s come in for each client, 16 KiB/s go out.
+        upstream=Upstream(chunk_bytes=2048, chunks_per_second=200),
+        mix=Mix(((Slow(bytes_per_second=16 * 1024), 8),)),
+    ),
+    least={
+        # An eighth of what is offered. A queue that keeps everything gains about 2,100 bytes per chunk.
+        Measure.GROWTH: 256,
+        # One sixteenth of the megabyte that passed through each stream.
+        Measure.REMAINS: 64 * 1024,
+    },
+    source="unbounded_buffer/",
+)
