@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from rich.console import Console
-
-from ..proof.report import print_held, print_table
+from ..proof import report
 from ..proof.scenario import BROKEN
 from ..proof.scenarios import scenario
 from ..proof.session import run_scenario
@@ -22,11 +20,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     known = scenario(arguments.name)
-    console = Console()
+    console = report.console()
     console.print(known.claim, highlight=False)
     outcome = run_scenario(known, [BROKEN], seed=arguments.seed, capture=not arguments.no_capture, show_rounds=True)
-    print_table([outcome], console)
-    print_held(outcome, console)
+    report.print_table([outcome], console)
+    report.print_held(outcome, console)
     console.print(
         f"its fix: diff {known.source}broken.py fixed.py; proved by: diagnostics verify {known.name}", highlight=False
     )

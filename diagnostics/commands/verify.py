@@ -12,10 +12,8 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
 from ..errors import UsageError
-from ..proof.report import print_held, print_table, to_json, write_folder, write_junit
+from ..proof import report
 from ..proof.scenario import BROKEN, FIXED, Scenario
 from ..proof.scenarios import SCENARIOS, scenario
 from ..proof.session import run_scenario
@@ -42,18 +40,18 @@ def run(arguments: argparse.Namespace) -> int:
     capture = not arguments.no_capture
     if arguments.report and not capture:
         raise UsageError("--report asks for flame graphs and --no-capture refuses them", remedy="leave one of them out")
-    console = Console()
+    console = report.console()
     outcomes = [run_scenario(known, [BROKEN, FIXED], seed=arguments.seed, capture=capture) for known in chosen]
     command = _command(arguments)
-    print_table(outcomes, console)
+    report.print_table(outcomes, console)
     for outcome in outcomes:
-        print_held(outcome, console)
+        report.print_held(outcome, console)
     if arguments.json:
-        arguments.json.write_text(json.dumps(to_json(outcomes, command), indent=1) + "\n")
+        arguments.json.write_text(json.dumps(report.to_json(outcomes, command), indent=1) + "\n")
     if arguments.junit:
-        write_junit(outcomes, arguments.junit)
+        report.write_junit(outcomes, arguments.junit)
     if arguments.report:
-        for graph in write_folder(outcomes, command, arguments.report):
+        for graph in report.write_folder(outcomes, command, arguments.report):
             console.print(f"flame graph: {graph}", highlight=False, soft_wrap=True)
     return 0 if all(outcome.verified for outcome in outcomes) else 1
 

@@ -125,6 +125,16 @@ class LoadReport:
     outcomes: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
 
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "seconds": self.seconds,
+            "streams": self.streams,
+            "events": self.events,
+            "bytes": self.bytes,
+            "outcomes": dict(self.outcomes),
+            "errors": dict(self.errors),
+        }
+
 
 class EventCount:
     """Counts the blank lines in a stream of bytes, wherever it is cut and whichever line ending it has."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -22,7 +23,7 @@ from ..analysis.decision import Decision, Finding, Measure
 from .evidence import top_line
 from .experiment import Outcome, SideOutcome
 
-__all__ = ["SCHEMA", "print_held", "print_table", "to_json", "write_folder", "write_junit"]
+__all__ = ["SCHEMA", "console", "print_held", "print_table", "to_json", "write_folder", "write_junit"]
 
 SCHEMA = "highwater.proof/1"
 
@@ -33,56 +34,57 @@ _COLORS = {
     Decision.BOUNDED: "green",
     Decision.INCONCLUSIVE: "yellow",
 }
+# The widest row that is usual.
+_TABLE_WIDTH = 110
+_UNITS = {Measure.GROWTH: "B/chunk", Measure.REMAINS: "B/stream"}
+
+
+def console() -> Console:
+    """Standard output; as wide as the table where it is no terminal, so that a log shows whole lines."""
+    wide = Console()
+    return wide if wide.is_terminal else Console(width=max(wide.width, _TABLE_WIDTH))
 
 
 def print_table(outcomes: Sequence[Outcome], console: Console) -> None:
-    """One row for each measure of each app."""
-    table = Table(title="Verified by experiment", title_justify="left", header_style="bold")
-    for heading in (
-        "scenario",
-        "app",
-        "measured",
-        "mean and interval",
-        "matters above",
-        "decision",
-        "expected",
-        "verified",
-    ):
-        table.add_column(heading, justify="right" if heading in ("mean and interval", "matters above") else "left")
+    """A table for each scenario, one row for each measure of each app."""
     for outcome in outcomes:
+        table = Table(
+            title=f"{outcome.scenario.name} ({outcome.seconds:.0f} s)",
+            title_justify="left",
+            header_style="bold",
+            box=box.SIMPLE_HEAD,
+        )
+        for heading in ("app", "measured", "mean [interval]", "least", "decision", "expected", "verified"):
+            table.add_column(heading, justify="right" if heading in ("mean [interval]", "least") else "left")
         for side in outcome.sides:
             for index, (measured, interval, least) in enumerate(_rows(side)):
-                first = index == 0
-                table.add_row(
-                    outcome.scenario.name if first and side is outcome.sides[0] else "",
-                    side.side if first else "",
-                    measured,
-                    interval,
-                    least,
-                    f"[{_COLORS[side.decision]}]{side.decision}[/]" if first else "",
-                    str(side.expected) if first else "",
-                    ("[green]yes[/]" if side.verified else "[red]no[/]") if first else "",
+                verdict = (
+                    f"[{_COLORS[side.decision]}]{side.decision}[/]",
+                    str(side.expected),
+                    "[green]yes[/]" if side.verified else "[red]no[/]",
                 )
-        table.add_section()
-    console.print(table)
+                # Escaped: rich takes square brackets for markup.
+                cells = (side.side if index == 0 else "", measured, interval.replace("[", r"\["), least)
+                table.add_row(*cells, *(verdict if index == 0 else ("", "", "")))
+            table.add_section()
+        console.print(table)
 
 
 def _rows(side: SideOutcome) -> list[tuple[str, str, str]]:
-    rows = []
+    """What was measured with its unit, its mean with the interval, the least growth that matters."""
     finding = side.finding
-    if finding is not None:
-        for measure, interval in finding.intervals.items():
-            percent = 100 * (1 - interval.level)
-            rows.append(
-                (
-                    f"{measure}, {measure.unit}",
-                    f"{interval.mean:,.0f}  [{interval.low:,.0f} .. {interval.high:,.0f}] {percent:.1f} %",
-                    f"{finding.least[measure]:,.0f}",
-                )
-            )
-        peak = sum(side.peaks) / len(side.peaks)
-        rows.append(("peak, KiB per open stream", f"{peak / 1024:,.0f}  ({finding.rounds} rounds)", ""))
-    return rows
+    if finding is None:
+        return []
+    rows = [
+        (
+            f"{measure}, {_UNITS[measure]}",
+            f"{interval.mean:,.0f} [{interval.low:,.0f} .. {interval.high:,.0f}]",
+            f"{finding.least[measure]:,.0f}",
+        )
+        for measure, interval in finding.intervals.items()
+    ]
+    peaks = side.peaks[: finding.rounds]
+    return [*rows, ("peak, B/stream", f"{sum(peaks) / len(peaks):,.0f}", "")]
 
 
 def print_held(outcome: Outcome, console: Console) -> None:
@@ -154,7 +156,7 @@ def _side(side: SideOutcome, source: str) -> dict[str, Any]:
         "figures": {str(measure): values for measure, values in side.figures.items() if values},
         "peak_bytes_per_stream": side.peaks,
         "rounds": [asdict(round_) for round_ in side.rounds],
-        "loads": [asdict(load) for load in side.loads],
+        "loads": [load.to_json() for load in side.loads],
         "held": None if line is None else {**asdict(line.frame), "bytes": line.bytes, "share": line.share},
     }
 

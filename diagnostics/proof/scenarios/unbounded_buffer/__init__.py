@@ -23,14 +23,16 @@ SCENARIO = Scenario(
     apps={BROKEN: f"{__name__}.broken:app", FIXED: f"{__name__}.fixed:app"},
     expected={BROKEN: Decision.UNBOUNDED, FIXED: Decision.BOUNDED},
     workload=Workload(
-        # 400 KiB/s come in for each client, 16 KiB/s go out.
-        upstream=Upstream(chunk_bytes=2048, chunks_per_second=200),
+        # 800 KiB/s are offered for each client, 16 KiB/s go out.
+        upstream=Upstream(chunk_bytes=4096, chunks_per_second=200),
         mix=Mix(((Slow(bytes_per_second=16 * 1024), 8),)),
+        # The fixed app fills 0.6 MiB a stream: its queue, the HTTP client's buffer with one read from the socket, the server's.
+        transient_seconds=1.3,
     ),
     least={
-        # An eighth of what is offered. A queue that keeps everything gains about 2,100 bytes per chunk.
-        Measure.GROWTH: 256,
-        # One sixteenth of the megabyte that passed through each stream.
+        # An eighth of what is offered. A queue that keeps everything gains about 4,200 bytes per chunk.
+        Measure.GROWTH: 512,
+        # A thirtieth of what was offered to each stream.
         Measure.REMAINS: 64 * 1024,
     },
     source="unbounded_buffer/",
