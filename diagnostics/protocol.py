@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import stat
 import struct
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ __all__ = [
     "VERSION",
     "agent_socket",
     "agents_folder",
+    "default_root",
     "frame",
     "private_folder",
     "read_frame",
@@ -84,7 +87,7 @@ def _read_exactly(connection: socket.socket, length: int) -> bytes:
     return bytes(data)
 
 
-def request(op: str, **params: Any) -> dict[str, Any]:
+def request(op: str, /, **params: Any) -> dict[str, Any]:
     return {"version": VERSION, "op": op, "params": params}
 
 
@@ -113,6 +116,20 @@ def private_folder(path: Path) -> Path:
     if stat.S_IMODE(facts.st_mode) & 0o077:
         path.chmod(0o700)
     return path
+
+
+def default_root(listen: str = "127.0.0.1:6060") -> Path:
+    """DIAGNOSTICS_DIR, or a folder for the monitor at `listen` below the user's own one in the temporary folder.
+
+    A monitor that comes back on the same address so finds its captures again, and two services on one machine, having
+    two addresses, keep apart.
+    """
+    configured = os.environ.get("DIAGNOSTICS_DIR")
+    if configured:
+        return Path(configured).absolute()
+    # The temporary folder is everybody's: our own one in it must be ours before anything below it can be private.
+    own = private_folder(Path(tempfile.gettempdir()) / f"highwater-{os.geteuid()}")
+    return own / re.sub(r"[^0-9A-Za-z.]+", "-", listen).strip("-")
 
 
 def agents_folder(root: Path) -> Path:

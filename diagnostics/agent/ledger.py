@@ -239,6 +239,7 @@ class StreamLedger:
         self.routes: dict[str, RouteTotals] = {}
         self.rejected: dict[str, int] = {}
         self.budget_bytes = 0
+        self._unrouted = RouteTotals(OTHER_ROUTE)
 
     # for the application
 
@@ -264,7 +265,8 @@ class StreamLedger:
 
     def open(self, route: str) -> StreamRecord:
         """A new open record; the caller closes it."""
-        record = self.prepare(route)
+        record = self.prepare()
+        record._totals = self.totals(route)
         self.enter(record)
         return record
 
@@ -275,9 +277,9 @@ class StreamLedger:
 
     # for the middleware
 
-    def prepare(self, route: str) -> StreamRecord:
-        """A record that is timed from now on and not yet counted as an open stream."""
-        return StreamRecord(self, self.totals(route), next(self._ids), self._clock)
+    def prepare(self) -> StreamRecord:
+        """A record that is timed from now on, and not yet an open stream of any route."""
+        return StreamRecord(self, self._unrouted, next(self._ids), self._clock)
 
     def enter(self, record: StreamRecord) -> None:
         with self._lock:

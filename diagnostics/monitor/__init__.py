@@ -1,1 +1,1 @@
-"""Beside the service: everything that needs CPU, memory, dependencies or a port."""
+"""The process beside the service: everything that needs CPU, memory, dependencies or a port."""

@@ -1,0 +1,144 @@
+"""Starts the monitor as a process beside the service, and holds on to it no more than needed.
+
+The service binds the monitor's address itself, so that a port in use is an error here, now and readable, and the address
+is known before anything runs. The monitor ends by itself when its standard input ends: that is when the service is gone,
+however it went.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import RefusedError, UsageError
+from ..protocol import default_root, private_folder
+
+__all__ = ["DEFAULT_LISTEN", "MonitorProcess", "bind", "parse_listen", "start_monitor"]
+
+DEFAULT_LISTEN = os.environ.get("DIAGNOSTICS_LISTEN", "127.0.0.1:6060")
+
+_STOP_SECONDS = 5.0
+
+
+@dataclass
+class MonitorProcess:
+    """A monitor that this process started, or found (`process` is None then, and `stop` does nothing).
+
+    url        its address, `http://127.0.0.1:6060`
+    directory  the registry's parent: agents that listen below it are this monitor's
+    """
+
+    url: str
+    directory: Path
+    process: subprocess.Popen[bytes] | None
+
+    @property
+    def pid(self) -> int | None:
+        return self.process.pid if self.process else None
+
+    def alive(self) -> bool:
+        return self.process is None or self.process.poll() is None
+
+    def stop(self) -> None:
+        """End the monitor: ask by closing its input, then by SIGTERM, then kill it."""
+        if self.process is None:
+            return
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
+        self.process.terminate()
+        try:
+            self.process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def parse_listen(listen: str) -> tuple[str, int]:
+    """`HOST:PORT` or `[V6]:PORT` -> host and port. Raises UsageError."""
+    host, colon, port = listen.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f"{listen!r} is not an address", remedy="write HOST:PORT, for example 127.0.0.1:6060")
+    return host.strip("[]"), int(port)
+
+
+def bind(listen: str) -> socket.socket:
+    """A listening socket at `listen`. Raises UsageError (in use, no such address) and RefusedError (open to others).
+
+    Whoever reaches the monitor can capture the service's memory, so an address that is not loopback needs a token.
+    """
+    host, port = parse_listen(listen)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if not _is_loopback(host) and not os.environ.get("DIAGNOSTICS_TOKEN"):
+        raise RefusedError(
+            f"the monitor would listen on {listen}, which others can reach, without a token",
+            remedy="listen on 127.0.0.1, or set DIAGNOSTICS_TOKEN",
+        )
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise UsageError(
+            f"cannot listen on {listen}: {error.strerror or error}",
+            remedy="another process may have the port; choose another with --diagnostics or DIAGNOSTICS_LISTEN, or port 0",
+            code="address_in_use",
+        ) from error
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """The bound address as `HOST:PORT`."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def start_monitor(
+    listen: str = DEFAULT_LISTEN, directory: Path | None = None, *, unless_running: bool = False
+) -> MonitorProcess:
+    """Start `diagnostics monitor` at `listen` (port 0: any free one).
+
+    directory       where agents register and artifacts are kept; DIAGNOSTICS_DIR, or a folder of this address
+    unless_running  where the address is in use, take it that another worker of this service has started its monitor
+
+    Under `diagnostics run` there is a monitor already, and it is that one. Raises UsageError, RefusedError.
+    """
+    running_url = os.environ.get("DIAGNOSTICS_MONITOR_URL")
+    if running_url:
+        return MonitorProcess(running_url, default_root(), None)
+    try:
+        listener = bind(listen)
+    except UsageError as error:
+        if unless_running and error.code == "address_in_use":
+            return MonitorProcess(f"http://{listen}", directory or default_root(listen), None)
+        raise
+    with listener:
+        address = address_of(listener)
+        root = private_folder(directory or default_root(address))
+        process = subprocess.Popen(
+            [
+                sys.executable, "-m", "diagnostics", "monitor",
+                "--fd", str(listener.fileno()), "--dir", str(root), "--until-stdin-closes",
+            ],
+            stdin=subprocess.PIPE,
+            pass_fds=[listener.fileno()],
+            start_new_session=True,  # Ctrl-C is for the service; the monitor sees it end
+        )  # fmt: skip
+    return MonitorProcess(f"http://{address}", root, process)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

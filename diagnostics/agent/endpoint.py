@@ -1,0 +1,160 @@
+"""The agent's thread: listens on its unix socket, answers one request at a time, watches forked readings.
+
+It sleeps in `poll` and wakes for a request, a running child or an open window; an agent that nobody asks costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from ..errors import DiagnosticsError, ProtocolError, RefusedError
+from ..protocol import (
+    MAX_REQUEST_BYTES,
+    VERSION,
+    agent_socket,
+    agents_folder,
+    frame,
+    private_folder,
+    read_frame,
+    reply_error,
+    reply_result,
+)
+from .forked import Child, fork_reading
+from .operations import Forked, State, perform
+
+__all__ = ["Endpoint"]
+
+log = logging.getLogger("diagnostics.agent")
+
+# A monitor sends its request at once; one that does not is not a monitor.
+_PEER_PATIENCE_SECONDS = 2.0
+_WATCH_SECONDS = 0.1
+
+
+class Endpoint:
+    """The socket `<root>/agents/<pid>.sock` and the thread that answers on it."""
+
+    def __init__(self, root: Path, state: State) -> None:
+        self.root = root
+        self.state = state
+        self.path = agent_socket(root, os.getpid())
+        self._children: list[Child] = []
+        self._stopping = threading.Event()
+        self._wake_reader, self._wake_writer = os.pipe()
+        self._listener = self._listen()
+        self._thread = threading.Thread(target=self._serve, name="diagnostics-agent", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, close an open window, remove the socket. Children that still read are killed."""
+        self._stopping.set()
+        os.write(self._wake_writer, b"x")
+        self._thread.join(timeout=5.0)
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
+
+    def forget(self) -> None:
+        """In a forked child of the service: let go of the parent's socket without removing it."""
+        self._listener.close()
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
+
+    def _listen(self) -> socket.socket:
+        private_folder(self.root)
+        private_folder(agents_folder(self.root))
+        self.path.unlink(missing_ok=True)  # left by a process with our pid that was killed
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(str(self.path))
+            listener.listen(16)
+        except OSError:
+            listener.close()
+            raise
+        return listener
+
+    def _serve(self) -> None:
+        # poll, not select: a service with thousands of streams has descriptors beyond select's 1,024.
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        poll.register(self._wake_reader, select.POLLIN)
+        try:
+            while not self._stopping.is_set():
+                busy = self._children or self.state.windows.kind
+                ready = poll.poll(_WATCH_SECONDS * 1000 if busy else None)
+                if any(fd == self._listener.fileno() for fd, _ in ready):
+                    self._accept()
+                now = time.monotonic()
+                self._children = [child for child in self._children if not child.poll(now)]
+                overdue = self.state.windows.end_overdue()
+                if overdue:
+                    log.warning("closed a %s window that its monitor had left open", overdue)
+        finally:
+            self.state.windows.end()
+            self._listener.close()
+            self.path.unlink(missing_ok=True)
+            for child in self._children:
+                child.poll(float("inf"))
+
+    def _accept(self) -> None:
+        connection, _ = self._listener.accept()
+        handed_over = False
+        try:
+            connection.settimeout(_PEER_PATIENCE_SECONDS)
+            handed_over = self._answer(connection)
+        except (OSError, ProtocolError) as error:
+            # The monitor left in the middle, or is none. The service is not to be bothered with it.
+            log.debug("a request was not answered: %s", error)
+        finally:
+            if not handed_over:
+                connection.close()
+
+    def _answer(self, connection: socket.socket) -> bool:
+        """Answer one request; True if a child answers instead and now owns the connection."""
+        try:
+            _check_peer(connection)
+            result = self._perform(read_frame(connection, MAX_REQUEST_BYTES))
+            if isinstance(result, Forked):
+                child = fork_reading(
+                    result.work, connection, seconds=result.seconds, max_extra_bytes=result.max_extra_bytes
+                )
+                self._children.append(child)
+                result.after()
+                return True
+            connection.sendall(frame(reply_result(result)))
+        except DiagnosticsError as error:
+            connection.sendall(frame(reply_error(**error.to_dict())))
+        except Exception as error:
+            log.exception("the agent failed on a request")
+            connection.sendall(frame(reply_error("agent_failed", f"the agent failed: {type(error).__name__}: {error}")))
+        return False
+
+    def _perform(self, message: dict[str, Any]) -> Any:
+        version, params = message.get("version"), message.get("params", {})
+        if version != VERSION:
+            raise ProtocolError(
+                f"the monitor speaks version {version!r}, this agent speaks {VERSION}",
+                remedy="run the same version of highwater in the service and in the monitor",
+            )
+        if not isinstance(params, dict):
+            raise ProtocolError(f"params must be an object, not {type(params).__name__}")
+        return perform(self.state, str(message.get("op")), params)
+
+
+def _check_peer(connection: socket.socket) -> None:
+    """Only the service's own user (and root) may ask: the folder's rights say so, and this says it again."""
+    with contextlib.suppress(AttributeError):  # no SO_PEERCRED on macOS; the folder's rights stand alone there
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        _pid, uid, _gid = struct.unpack("3i", credentials)
+        if uid not in (0, os.geteuid()):
+            raise RefusedError(f"uid {uid} may not ask an agent of uid {os.geteuid()}")

@@ -1,0 +1,167 @@
+"""Heavy readings run in a forked child, which sees the service's memory as it was and stalls nobody while it reads.
+
+The traps, and what is done about each:
+- the child holds every socket of the service: all but the one to the monitor are closed first;
+- forking on a helper thread runs other threads' destructors in the child: the fork is made on the loop's own thread, and on
+  the agent's only where no loop comes to it;
+- inherited signal handlers and the wake-up fd would write into the parent's loop: they are reset;
+- the child must not outlive the service (a restart would meet EADDRINUSE): it asks the kernel to die with it;
+- exit handlers, finally blocks and at-fork threads are the service's: the child leaves by `os._exit`;
+- while it lives the service pays for every page it first touches: the child is watched and killed past its time or memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import resource
+import signal
+import socket
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..protocol import frame, reply_error, reply_result
+from .loops import call_on_loop, running_loops
+
+__all__ = ["Child", "fork_reading", "in_reading_fork"]
+
+_PR_SET_PDEATHSIG = 1
+_LOOP_PATIENCE_SECONDS = 1.0
+
+_forking = False
+
+
+def in_reading_fork() -> bool:
+    """True while a fork for a reading is being made: at-fork hooks of the agent stand back."""
+    return _forking
+
+
+@dataclass
+class Child:
+    """A forked reading that runs now.
+
+    fork_seconds  how long the fork itself stalled the thread that made it
+    on_loop       whether that was a loop's own thread
+    """
+
+    pid: int
+    connection: socket.socket
+    deadline: float
+    max_rss_bytes: int
+    fork_seconds: float
+    on_loop: bool
+
+    def poll(self, now: float) -> bool:
+        """Watch the child once; True when it has ended. `now` is `time.monotonic()`."""
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:  # the service reaps all children itself
+            pid, status = self.pid, 0
+        if pid:
+            if os.WIFSIGNALED(status):
+                self._report(f"the forked reading was ended by signal {os.WTERMSIG(status)}")
+            self.connection.close()
+            return True
+        if now > self.deadline:
+            self._kill("the forked reading took longer than it may")
+            return True
+        rss = _rss_bytes(self.pid)
+        if rss is not None and rss > self.max_rss_bytes:
+            self._kill(f"the forked reading needed {rss} bytes, more than its {self.max_rss_bytes}")
+            return True
+        return False
+
+    def _kill(self, why: str) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        self._report(why)
+        self.connection.close()
+
+    def _report(self, why: str) -> None:
+        # The child sends its answer in one piece at its end, so a child that was ended has sent nothing. If the monitor
+        # is gone as well there is nobody to tell.
+        with contextlib.suppress(OSError):
+            self.connection.sendall(frame(reply_error("reading_killed", why, "take a shorter window or fewer frames")))
+
+
+def fork_reading(
+    work: Callable[[], dict[str, Any]], connection: socket.socket, *, seconds: float, max_extra_bytes: int
+) -> Child:
+    """Fork, run `work` in the child and send its result over `connection`; the caller polls the child that is returned.
+
+    seconds          how long the child may take
+    max_extra_bytes  how much larger than the service it may grow
+    Raises OSError where the system refuses to fork.
+    """
+    own_rss = _rss_bytes(os.getpid()) or 0
+    made: list[tuple[int, float] | OSError] = []
+
+    def fork() -> None:
+        began = time.monotonic()
+        try:
+            pid = _fork()
+        except OSError as error:
+            made.append(error)
+            return
+        if pid == 0:
+            _live(work, connection)
+        made.append((pid, time.monotonic() - began))
+
+    on_loop = any(call_on_loop(loop, fork, _LOOP_PATIENCE_SECONDS) for loop in running_loops()[:1])
+    if not on_loop:
+        fork()
+    if isinstance(made[0], OSError):
+        raise made[0]
+    pid, fork_seconds = made[0]
+    return Child(pid, connection, time.monotonic() + seconds, own_rss + max_extra_bytes, fork_seconds, on_loop)
+
+
+def _fork() -> int:
+    global _forking
+    _forking = True
+    try:
+        with warnings.catch_warnings():
+            # Python 3.12 warns that forking a process with threads may deadlock the child. This child takes no lock
+            # that another thread may hold, is watched, and is killed past its time.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return os.fork()
+    finally:
+        _forking = False
+
+
+def _live(work: Callable[[], dict[str, Any]], connection: socket.socket) -> None:
+    """The child's whole life."""
+    code = 1
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        gc.disable()
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        kept = connection.fileno()
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        os.closerange(0, kept)
+        os.closerange(kept + 1, limit if limit != resource.RLIM_INFINITY else 1 << 20)
+        connection.settimeout(30)
+        try:
+            reply = reply_result(work())
+        except Exception as error:  # noqa: BLE001  # it is reported, and the child ends either way
+            reply = reply_error("reading_failed", f"the forked reading failed: {type(error).__name__}: {error}")
+        connection.sendall(frame(reply))
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _rss_bytes(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+    except (OSError, IndexError, ValueError):
+        return None

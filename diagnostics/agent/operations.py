@@ -1,0 +1,156 @@
+"""What the agent can be asked: a table of operations. Each takes the request's parameters and returns JSON.
+
+An operation that returns a `Forked` is answered by a child process; all others must be quick, because the agent's one
+thread shares the GIL with the service.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import ProtocolError
+from .ledger import StreamLedger
+from .loops import running_loops, task_count
+from .readings import allocators, memray, tracemalloc
+from .windows import Windows
+
+__all__ = ["OPERATIONS", "Forked", "State"]
+
+# A snapshot of four million blocks takes about a minute and a gigabyte.
+_SNAPSHOT_SECONDS = 120.0
+_SNAPSHOT_EXTRA_BYTES = 2 * 1024**3
+
+
+@dataclass
+class State:
+    """What this process's agent knows."""
+
+    ledgers: list[StreamLedger] = field(default_factory=list)
+    windows: Windows = field(default_factory=Windows)
+    started: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True)
+class Forked:
+    """An answer that a child is to make: `work` runs there, `after` here as soon as the child exists."""
+
+    work: Callable[[], dict[str, Any]]
+    after: Callable[[], object]
+    seconds: float
+    max_extra_bytes: int
+
+
+Result = dict[str, Any] | Forked
+
+
+def hello(state: State) -> Result:
+    """Who this is."""
+    return {
+        "pid": os.getpid(),
+        "started": state.started,
+        "python": platform.python_version(),
+        "implementation": sys.implementation.name,
+        "memray": memray.available(),
+        "window": state.windows.kind,
+    }
+
+
+def reading(state: State, top: int = 20) -> Result:
+    """All that is cheap, in one answer: ledger, allocators, tasks, loops."""
+    return {
+        "ledger": _merged(state.ledgers, top),
+        "allocators": allocators.read().to_json(),
+        "tasks": task_count(),
+        "loops": len(running_loops()),
+        "window": state.windows.kind,
+    }
+
+
+def begin_tracemalloc(state: State, seconds: float, frames: int = 5) -> Result:
+    return state.windows.begin_tracemalloc(seconds=seconds, frames=frames)
+
+
+def finish_tracemalloc(state: State) -> Result:
+    seconds = state.windows.age("tracemalloc")
+    return Forked(
+        work=lambda: tracemalloc.snapshot(seconds),
+        after=state.windows.end,
+        seconds=_SNAPSHOT_SECONDS,
+        max_extra_bytes=_SNAPSHOT_EXTRA_BYTES,
+    )
+
+
+def begin_memray(
+    state: State,
+    path: str,
+    seconds: float,
+    aggregated: bool = True,
+    python_allocators: bool = True,
+    native: bool = False,
+) -> Result:
+    return state.windows.begin_memray(
+        path=path, seconds=seconds, aggregated=aggregated, python_allocators=python_allocators, native=native
+    )
+
+
+def finish_memray(state: State) -> Result:
+    seconds = state.windows.age("memray")
+    return {"seconds": seconds, "ending_seconds": state.windows.end()}
+
+
+def end_window(state: State) -> Result:
+    """Close whatever window is open and throw its traces away."""
+    return {"kind": state.windows.kind, "ending_seconds": state.windows.end()}
+
+
+OPERATIONS: dict[str, Callable[..., Result]] = {
+    "hello": hello,
+    "reading": reading,
+    "tracemalloc.begin": begin_tracemalloc,
+    "tracemalloc.finish": finish_tracemalloc,
+    "memray.begin": begin_memray,
+    "memray.finish": finish_memray,
+    "window.end": end_window,
+}
+
+
+def perform(state: State, op: str, params: dict[str, Any]) -> Result:
+    """Look `op` up and run it. Raises ProtocolError for an operation or parameter that this agent does not know."""
+    operation = OPERATIONS.get(op)
+    if operation is None:
+        raise ProtocolError(
+            f"this agent does not know the operation {op!r}",
+            remedy="run the same version of highwater in the service and in the monitor",
+        )
+    try:
+        return operation(state, **params)
+    except TypeError as error:
+        raise ProtocolError(f"the operation {op!r} does not take {sorted(params)}: {error}") from error
+
+
+def _merged(ledgers: list[StreamLedger], top: int) -> dict[str, Any] | None:
+    """One answer for all ledgers of the process; a service has one, a process that mounts two apps may have two."""
+    if not ledgers:
+        return None
+    if len(ledgers) == 1:
+        return ledgers[0].to_json(top)
+    parts = [ledger.to_json(top) for ledger in ledgers]
+    whole = parts[0]
+    for number, part in enumerate(parts[1:], 2):
+        whole["open"] += part["open"]
+        whole["buffered_bytes"] += part["buffered_bytes"]
+        whole["budget_bytes"] += part["budget_bytes"]
+        whole["buffered_bytes_max"] = max(whole["buffered_bytes_max"], part["buffered_bytes_max"])
+        for reason, count in part["rejected"].items():
+            whole["rejected"][reason] = whole["rejected"].get(reason, 0) + count
+        for route, row in part["routes"].items():
+            whole["routes"][route if route not in whole["routes"] else f"{route} ({number})"] = row
+        whole["top"] += part["top"]
+    whole["top"] = sorted(whole["top"], key=lambda row: -row["buffered_bytes"])[:top]
+    return whole

@@ -1,0 +1,70 @@
+"""A tracemalloc window: begin, wait outside, snapshot in a forked child, end.
+
+`take_snapshot` holds the GIL for 0.4 s per million blocks, so it runs in a child, where it stalls nobody. In the child
+tracing is stopped before the statistics are made: that makes them ten times faster.
+"""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+__all__ = ["NOT_COVERED", "begin", "end", "is_tracing", "snapshot"]
+
+NOT_COVERED = (
+    "memory allocated before the window began, or by C libraries that bypass Python's allocators",
+    "memory allocated and freed within the window: only what is still held at its end is seen",
+)
+
+# What the agent's own thread allocates while it opens and closes the window is not the service's.
+_AGENT = Path(__file__).parent.parent
+_OWN_FILES = frozenset(
+    str(_AGENT / name)
+    for name in ("endpoint.py", "forked.py", "operations.py", "windows.py", "readings/tracemalloc.py")
+)
+
+
+def is_tracing() -> bool:
+    return tracemalloc.is_tracing()
+
+
+def begin(frames: int) -> None:
+    tracemalloc.start(frames)
+
+
+def end() -> None:
+    """Forget all traces; 24 ms per million blocks with one frame."""
+    tracemalloc.stop()
+
+
+def snapshot(seconds: float) -> dict[str, Any]:
+    """What is still held of all that was allocated in the window, as Profile JSON. To be called in a forked child."""
+    traces = tracemalloc.take_snapshot()
+    tracemalloc.stop()
+    sums: dict[Any, list[int]] = {}
+    # `traces._traces` holds plain tuples; the public view wraps each in an object and takes ten times as long.
+    rows: Any = traces.traces
+    for _domain, size, stack, *_ in rows._traces:
+        held = sums.setdefault(stack, [0, 0])
+        held[0] += size
+        held[1] += 1
+    index: dict[tuple[str, int], int] = {}
+    samples = []
+    for stack, values in sums.items():
+        if any(file in _OWN_FILES for file, _line in stack):
+            continue
+        samples.append([[index.setdefault(frame, len(index)) for frame in stack], values, {}])
+    return {
+        "schema": "highwater.profile/1",
+        "kind": "tracemalloc",
+        "sample_types": [["inuse_space", "bytes"], ["inuse_objects", "count"]],
+        # tracemalloc records files and lines; it never knows the function.
+        "frames": [["", file, line] for file, line in index],
+        "samples": samples,
+        "time": time.time(),
+        "duration": seconds,
+        "not_covered": list(NOT_COVERED),
+        "meta": {"frames": traces.traceback_limit},
+    }

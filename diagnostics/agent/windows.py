@@ -1,0 +1,116 @@
+"""The one tracer window that may be open in a process, and the promise that it always ends.
+
+tracemalloc and memray slow a service down while they watch it. A window therefore has a deadline of its own: should the
+monitor that opened it die, the agent closes it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import BusyError, TargetError, UsageError
+from .readings import memray, tracemalloc
+
+__all__ = ["GRACE_SECONDS", "MAX_FRAMES", "Windows"]
+
+# How long after its announced end a window that nobody closed is closed by the agent.
+GRACE_SECONDS = 15.0
+MAX_FRAMES = 25
+
+
+@dataclass
+class _Open:
+    kind: str
+    began: float
+    deadline: float
+    close: Callable[[], None]
+
+
+class Windows:
+    """Opens and closes tracer windows; used from the agent's thread only."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._open: _Open | None = None
+
+    @property
+    def kind(self) -> str | None:
+        """The kind of the window that is open now."""
+        return self._open.kind if self._open else None
+
+    def begin_tracemalloc(self, *, seconds: float, frames: int) -> dict[str, Any]:
+        self._must_be_free("tracemalloc")
+        if not 1 <= frames <= MAX_FRAMES:
+            raise UsageError(f"frames is {frames}", remedy=f"choose 1 to {MAX_FRAMES}")
+        already = tracemalloc.is_tracing()
+        if not already:
+            tracemalloc.begin(frames)
+        # Traces that the service itself asked for (PYTHONTRACEMALLOC) are read and left alone.
+        self._opened("tracemalloc", seconds, _nothing if already else tracemalloc.end)
+        return {"already_tracing": already}
+
+    def begin_memray(
+        self, *, path: str, seconds: float, aggregated: bool, python_allocators: bool, native: bool
+    ) -> dict[str, Any]:
+        self._must_be_free("memray")
+        if not memray.available():
+            raise TargetError(
+                "the service's environment has no memray",
+                remedy="pip install memray in the service's environment, or take a tracemalloc capture",
+                code="memray_missing",
+            )
+        try:
+            window = memray.Window(path, aggregated=aggregated, python_allocators=python_allocators, native=native)
+        except RuntimeError as error:  # a Tracker is active: the process runs under `memray run`
+            raise BusyError(
+                f"memray refuses a second tracker in this process: {error}",
+                remedy="read the capture that `memray run` makes, or start the service without it",
+                code="tracker_active",
+            ) from error
+        self._opened("memray", seconds, window.close)
+        return {}
+
+    def age(self, kind: str) -> float:
+        """Seconds since the window of this kind began. Raises TargetError where there is none."""
+        if self._open is None or self._open.kind != kind:
+            raise TargetError(
+                f"no {kind} window is open in this process",
+                remedy="it was closed at its deadline or cancelled; take the capture again",
+                code="no_window",
+            )
+        return self._clock() - self._open.began
+
+    def end(self) -> float:
+        """Close whatever window is open; returns the seconds that closing took, 0 where none was open."""
+        window, self._open = self._open, None
+        if window is None:
+            return 0.0
+        began = self._clock()
+        window.close()
+        return self._clock() - began
+
+    def end_overdue(self) -> str | None:
+        """Close a window whose deadline has passed; returns its kind."""
+        if self._open is None or self._clock() < self._open.deadline:
+            return None
+        kind = self._open.kind
+        self.end()
+        return kind
+
+    def _must_be_free(self, asked: str) -> None:
+        if self._open is not None:
+            raise BusyError(
+                f"a {self._open.kind} window is open in this process, so no {asked} window can be",
+                remedy="wait for it to end, or cancel its capture",
+            )
+
+    def _opened(self, kind: str, seconds: float, close: Callable[[], None]) -> None:
+        now = self._clock()
+        self._open = _Open(kind, now, now + seconds + GRACE_SECONDS, close)
+
+
+def _nothing() -> None:
+    """Closing a window that the service opened itself."""
