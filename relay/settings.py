@@ -55,8 +55,12 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("RELAY_UPSTREAM_API_KEY", "OPENAI_API_KEY"),
         description="the upstream's key; falls back to OPENAI_API_KEY",
     )
-    upstream_retries: int = Field(2, ge=0, le=10, description="how often a request is tried again before its first byte")
-    upstream_max_connections: int = Field(2000, ge=1, description="connections to the upstream, one for each open stream")
+    upstream_retries: int = Field(
+        2, ge=0, le=10, description="how often a request is tried again before its first byte"
+    )
+    upstream_max_connections: int = Field(
+        2000, ge=1, description="connections to the upstream, one for each open stream"
+    )
     pool_timeout_seconds: Seconds = Field(10.0, description="longest wait for one of these connections")
     connect_timeout_seconds: Seconds = Field(5.0, description="longest wait for a new connection to be made")
     read_timeout_seconds: Seconds = Field(60.0, description="longest silence of the upstream in a stream")

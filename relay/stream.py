@@ -39,7 +39,11 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = tuple[tuple[bytes, bytes], ...]
 
 # No proxy may hold events back: x-accel-buffering says so to nginx.
-HEADERS: Final[Headers] = ((b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+HEADERS: Final[Headers] = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
 
 # After [DONE] an upstream has only its end of body left to say. It is given this long, so that its connection can be used
 # again; the client has its answer by then.
@@ -230,6 +234,11 @@ class RelayedStream(Response):
                 await _linger(source)
                 return
             chunk = await source.read()
+        facts.eof()
+        if facts.done:
+            # Some upstreams leave out the blank line after [DONE]; without it the client would not get the event.
+            await self._finish(send, b"" if scanner.at_boundary else b"\n\n")
+            return
         where = "between two events" if scanner.at_boundary else "in the middle of an event"
         raise UpstreamProtocolError(f"the upstream's stream ended {where}, without [DONE]")
 

@@ -252,7 +252,9 @@ def _facts(facts: ChatFacts) -> dict[str, Any]:
         NAMES["output_tokens"]: facts.output_tokens,
     }
     return {
-        name: _printable(value) if isinstance(value, str) else value for name, value in found.items() if value is not None
+        name: _printable(value) if isinstance(value, str) else value
+        for name, value in found.items()
+        if value is not None
     }
 
 

@@ -31,6 +31,7 @@ __all__ = ["Answer", "Upstream", "UpstreamStream"]
 FORWARDED_HEADERS: Final = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "x-request-id"})
 FORWARDED_PREFIX: Final = "x-ratelimit-"
 
+JSON_BODY: Final = {"Content-Type": "application/json"}
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -78,14 +79,13 @@ class Upstream:
         )
         key = settings.upstream_api_key.get_secret_value() if settings.upstream_api_key else None
         # Compressed events would come in lumps, and what is relayed as it is must not need unpacking.
-        headers: dict[str, Any] = {"Accept-Encoding": "identity"}
+        self._headers: dict[str, str | Omit] = {"Accept-Encoding": "identity"}
         if key is None:
-            headers["Authorization"] = Omit()
+            self._headers["Authorization"] = Omit()
         self._client = AsyncOpenAI(
             api_key=key or "unused",
             base_url=base_url,
             max_retries=settings.upstream_retries,
-            default_headers=headers,
             # Proxies from the environment are the transport's business; the client would bring its own transport for them.
             http_client=httpx2.AsyncClient(transport=transport, follow_redirects=True, trust_env=False),
         )
@@ -98,7 +98,7 @@ class Upstream:
                 cast_to=httpx2.Response,
                 content=content,
                 options={
-                    "headers": {**headers, "Content-Type": "application/json", "Accept": "text/event-stream"},
+                    "headers": {**self._headers, **headers, **JSON_BODY, "Accept": "text/event-stream"},
                     "timeout": self._stream_timeout,
                 },
                 stream=True,
@@ -120,7 +120,7 @@ class Upstream:
                 cast_to=httpx2.Response,
                 content=content,
                 options={
-                    "headers": {**headers, "Content-Type": "application/json"},
+                    "headers": {**self._headers, **headers, **JSON_BODY},
                     "timeout": self._answer_timeout,
                 },
                 stream=True,  # so that the body is read here, where its size has a limit
@@ -135,7 +135,7 @@ class Upstream:
             self._client.get(
                 "/models",
                 cast_to=httpx2.Response,
-                options={"timeout": self._stream_timeout},
+                options={"headers": self._headers, "timeout": self._stream_timeout},
                 stream=True,
                 stream_cls=AsyncStream[Any],
             )
@@ -193,7 +193,9 @@ def _body(response: httpx2.Response) -> Body:
 def _not_a_stream(headers: httpx2.Headers) -> str | None:
     media_type = headers.get("content-type", "").split(";")[0].strip().lower()
     if media_type != "text/event-stream":
-        return f"the upstream answered a streaming request with {media_type or 'no content type'}, not text/event-stream"
+        return (
+            f"the upstream answered a streaming request with {media_type or 'no content type'}, not text/event-stream"
+        )
     encoding = headers.get("content-encoding", "identity")
     if encoding != "identity":
         return f"the upstream's stream is {encoding}-encoded although identity was asked for"
@@ -202,9 +204,7 @@ def _not_a_stream(headers: httpx2.Headers) -> str | None:
 
 def _forwarded(headers: httpx2.Headers) -> dict[str, str]:
     return {
-        name: value
-        for name, value in headers.items()
-        if name in FORWARDED_HEADERS or name.startswith(FORWARDED_PREFIX)
+        name: value for name, value in headers.items() if name in FORWARDED_HEADERS or name.startswith(FORWARDED_PREFIX)
     }
 
 
