@@ -1,8 +1,8 @@
 """The facts of an OpenAI chat stream, sans-IO: read from the bytes that pass by, keeping neither chunks nor content.
 
 A relay passes a stream's bytes on untouched, and yet must know which model answered, why it stopped and what it cost.
-`ChatFacts` is fed the same bytes. It parses JSON only where there is something to learn: the first event, and events that
-name a finish reason or carry a usage object. All others cost a few byte searches.
+`ChatFacts` is fed the same bytes. It parses JSON only where there is something to learn: the first event, and events
+that name a finish reason or carry a usage object. All others cost a few byte searches.
 
 The stream's shape is that of https://platform.openai.com/docs/api-reference/chat-streaming: events with a
 `chat.completion.chunk` as data, the usage in one of its own with no choices, and `[DONE]` at the end.
@@ -18,8 +18,8 @@ from .sse import EventDecoder, LineFeeds
 
 __all__ = ["MAX_LOOKED_AT_BYTES", "ChatFacts"]
 
-# Events with facts in them have a few hundred bytes; larger ones are content. One unfinished event of this size is all that
-# a stream may keep here: 16 KiB for each of 1,000 streams is 16 MiB.
+# Events with facts in them have a few hundred bytes; larger ones are content. One unfinished event of this size is all
+# that a stream may keep here: 16 KiB for each of 1,000 streams is 16 MiB.
 MAX_LOOKED_AT_BYTES = 16 * 1024
 
 # Some gateways begin with events that have an empty id (content filter results, for instance): look a little further.
@@ -38,13 +38,13 @@ class ChatFacts:
     """What is known of one stream so far; every attribute is final once the stream has ended.
 
     `response_id` and `model` are the upstream's own, None until seen. `finish_reasons` are in order of arrival, one for
-    each choice. `input_tokens` and `output_tokens` are None unless the upstream reported usage. `saw_content` tells that the
-    first token has come, `done` that `[DONE]` has, `malformed` how many of the events looked at were not JSON objects. An
-    event of more than MAX_LOOKED_AT_BYTES is not looked at; it counts as content.
+    each choice. `input_tokens` and `output_tokens` are None unless the upstream reported usage. `saw_content` tells
+    that the first token has come, `done` that `[DONE]` has, `malformed` how many of the events looked at were not JSON
+    objects. An event of more than MAX_LOOKED_AT_BYTES is not looked at; it counts as content.
 
     >>> facts = ChatFacts()
-    >>> facts.feed(b'data: {"id":"c1","model":"m","choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}')
-    >>> facts.feed(b"\\n\\ndata: [DONE]\\n\\n")
+    >>> facts.feed(b'data: {"id":"c1","choices":[{"delta":{"content":"Hi"},"finish_reason":"sto')
+    >>> facts.feed(b'p"}]}\\n\\ndata: [DONE]\\n\\n')
     >>> facts.response_id, facts.finish_reasons, facts.saw_content, facts.done
     ('c1', ('stop',), True, True)
     """

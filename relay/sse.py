@@ -1,4 +1,4 @@
-"""Server-Sent Events, sans-IO: bytes to events and back, by the WHATWG rules, never holding more than a stated number of bytes.
+"""Server-Sent Events, sans-IO: bytes to events and back, by the WHATWG rules, within a stated number of bytes.
 
 The rules are those of https://html.spec.whatwg.org/multipage/server-sent-events.html, section "Interpreting an event
 stream". Three ways to read the same bytes, which agree about where an event ends:
@@ -27,8 +27,8 @@ __all__ = [
     "encode",
 ]
 
-# A JSON payload is one line. A chat delta has a few hundred bytes; the largest honest lines are whole tool-call arguments
-# and inline images, some hundred KiB. A client library commonly needs four times a line's size to parse it.
+# A JSON payload is one line. A chat delta has a few hundred bytes; the largest honest lines are whole tool-call
+# arguments and inline images, some hundred KiB. A client library commonly needs four times a line's size to parse it.
 MAX_LINE_BYTES = 1024 * 1024
 # Twice a line: whatever stands beside the largest line (event, id, comments) always fits.
 MAX_EVENT_BYTES = 2 * MAX_LINE_BYTES
@@ -121,7 +121,7 @@ class LineFeeds:
 
 
 class EventDecoder:
-    """Decodes one event stream. It holds at most `max_line_bytes` + `max_event_bytes`, beside the chunk that it is given.
+    """Decodes one event stream. Beside the chunk it is given, it holds `max_line_bytes` + `max_event_bytes` at most.
 
     `last_event_id` is what a client sends as Last-Event-ID when it connects again; `retry` is the reconnection time in
     milliseconds that the server asked for, None until then. Both outlive `eof()`, as they outlive a connection.
@@ -251,8 +251,9 @@ class EventScanner:
     def feed(self, chunk: bytes) -> int:
         """The number of events that end in this chunk.
 
-        Raises EventTooLargeError when an event, terminated or not, has more than `max_event_bytes`. The chunk is then not
-        taken in: `at_boundary` speaks of the bytes before it, so that the caller drops it and ends the stream cleanly.
+        Raises EventTooLargeError when an event, terminated or not, has more than `max_event_bytes`. The chunk is then
+        not taken in: `at_boundary` speaks of the bytes before it, so that the caller drops it and ends the stream
+        cleanly.
         """
         if b"\r" in chunk or not self._line_feeds.settled:
             return self._feed_any(chunk)
@@ -304,7 +305,13 @@ class EventScanner:
             raise EventTooLargeError("event", size, self.max_event_bytes)
 
 
-def encode(data: str | bytes, *, event: str | None = None, id: str | None = None, retry: int | None = None) -> bytes:  # noqa: A002  # the field's name
+def encode(
+    data: str | bytes,
+    *,
+    event: str | None = None,
+    id: str | None = None,  # noqa: A002  # the field's name in the standard
+    retry: int | None = None,
+) -> bytes:
     r"""One event as bytes, ended by its blank line. Data with several lines (LF, CRLF or CR) takes one field for each.
 
     `retry` is in milliseconds. Raises ValueError for what cannot be said: a line end or NUL in `event` or `id`, a

@@ -1,7 +1,7 @@
 """The bytes of an answer: OpenAI's exact JSON, made from parts prepared once per stream, the same for the same seed.
 
-A content event is prefix + token + suffix. The tokens come from a pool that all streams of the same seed and size share, so
-that a thousand events are one `bytes.join` and a stream in flight holds a few hundred bytes.
+A content event is prefix + token + suffix. The tokens come from a pool that all streams of the same seed and size
+share, so that a thousand events are one `bytes.join` and a stream in flight holds a few hundred bytes.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def _identity(script: Script, ordinal: int) -> str:
 class ChatEvents:
     """All events of one streamed answer, addressed by position: role, content, finish reason, perhaps usage, `[DONE]`.
 
-    `total` is their number, None without end; `content_end` is the position after the last content event. `ordinal` tells apart the answers of one simulator in `id`.
+    `total` is their number, None without end; `content_end` is the position after the last content event. `ordinal`
+    tells apart the answers of one simulator in `id`.
     """
 
     __slots__ = ("_closing", "_glue", "_pool", "_prefix", "_role", "_suffix", "content_end", "event_bytes", "total")

@@ -11,8 +11,8 @@
              endless@N      after N events comes one that never ends
              429, 500       an error instead of an answer;  429xK, 500xK: for the first K requests of that name
 
-N counts all events of the stream, the one with the role first. A name that says something else is refused with what is wrong
-in it, so that a typing error is never a silent default.
+N counts all events of the stream, the one with the role first. A name that says something else is refused with what is
+wrong in it, so that a typing error is never a silent default.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One stream as asked for: `events` None is without end, `size` bytes, `pace` events/s (0: as taken), `first` seconds."""
+    """One stream as asked for: `events` (None: without end), `size` bytes, `pace` per second, `first` seconds."""
 
     events: int | None = 64
     size: int = 24

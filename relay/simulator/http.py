@@ -1,7 +1,7 @@
-"""HTTP/1.1 for the simulator: one asyncio protocol per connection over httptools, answering one request after the other.
+"""HTTP/1.1 for the simulator: one asyncio protocol per connection, over httptools, one answer after the other.
 
-It goes on reading while it answers, for only so does it learn at once that the client has left. A client that half-closes
-its connection counts as gone too. Requests that arrive meanwhile wait, a bounded number of them.
+It goes on reading while it answers, for only so does it learn at once that the client has left. A client that
+half-closes its connection counts as gone too. Requests that arrive meanwhile wait, a bounded number of them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import cast
 
 import httptools
 
@@ -37,9 +38,10 @@ _EVENT_STREAM_HEADERS = b"content-type: text/event-stream; charset=utf-8\r\ncach
 
 @dataclass(slots=True)
 class Service:
-    """What all connections share: the seed, the counts, the open connections."""
+    """What all connections share: the seed, the counts, the open connections. `answers` numbers the chat answers."""
 
     seed: int = 0
+    answers: int = 0
     stats: Stats = field(default_factory=Stats)
     connections: set[Connection] = field(default_factory=set)
     requests_of: Counter[str] = field(default_factory=Counter)
@@ -85,9 +87,8 @@ class Connection(asyncio.Protocol):
     # asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its class
+        self._transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
         self._service.connections.add(self)
         self._service.stats.connections += 1
 
@@ -215,6 +216,7 @@ class Connection(asyncio.Protocol):
     def _chat(self, asked: ChatRequest, chunked: bool) -> None:
         if self._service.meets_fault(asked):
             raise _error_asked_for(asked)
+        self._service.answers += 1
         if asked.stream:
             self._start_stream(asked, chunked)
         else:
@@ -222,8 +224,8 @@ class Connection(asyncio.Protocol):
 
     def _start_stream(self, asked: ChatRequest, chunked: bool) -> None:
         assert self._transport is not None
-        stats = self._service.stats
-        events = ChatEvents(asked.model, asked.script, stats.requests, asked.prompt_tokens, asked.include_usage)
+        ordinal = self._service.answers
+        events = ChatEvents(asked.model, asked.script, ordinal, asked.prompt_tokens, asked.include_usage)
         framing = b"transfer-encoding: chunked\r\n" if chunked else b""
         keep = self._keep_alive and chunked
         head = _status_line(200) + _EVENT_STREAM_HEADERS + framing + _connection_header(keep) + b"\r\n"
@@ -232,7 +234,7 @@ class Connection(asyncio.Protocol):
             head,
             events,
             asked.script,
-            stats,
+            self._service.stats,
             chunked=chunked,
             paused=self._paused,
             ended=self._stream_ended,
@@ -251,7 +253,7 @@ class Connection(asyncio.Protocol):
             return
         seconds = script.first + (_events(script) / script.pace if script.pace else 0.0)
         self._timer = asyncio.get_running_loop().call_later(
-            seconds, self._complete, asked, kind, self._service.stats.requests
+            seconds, self._complete, asked, kind, self._service.answers
         )
 
     def _complete(self, asked: ChatRequest, kind: str | None, ordinal: int) -> None:

@@ -15,16 +15,16 @@ from .stats import Stats
 
 __all__ = ["ChatStream"]
 
-# One write takes so many bytes, if that is more than one event: enough that the cost of a write is small beside that of its
-# bytes, and no more than the transport's high-water mark, so that a slow client is noticed after one write.
+# One write takes so many bytes, if that is more than one event: enough that the cost of a write is small beside that of
+# its bytes, and no more than the transport's high-water mark, so that a slow client is noticed after one write.
 _BATCH_BYTES = 64 * 1024
 
 
 class ChatStream:
     """Lives from `start()` to the call of `ended(keep_alive)`, or to `stop()` when the client has left.
 
-    `head` is the response's status line and headers, sent with the first event. With `chunked` False (HTTP/1.0) the body ends
-    with the connection.
+    `head` is the response's status line and headers, sent with the first event. With `chunked` False (HTTP/1.0) the
+    body ends with the connection.
     """
 
     __slots__ = (
