@@ -121,7 +121,13 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
         openapi_url=None,
         redirect_slashes=False,
         # telemetry.py traces; the framework's own would log what failed validation, and that is a prompt.
-        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False},
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
     )
     ledger = instrument(api, monitor=monitor)
     relay = Relay(settings, upstream_url, ledger, telemetry.setup(ROUTES))

@@ -220,7 +220,7 @@ class RelayedStream(Response):
             try:
                 record.received(size, scanner.feed(chunk))
             except EventTooLargeError as error:
-                raise UpstreamProtocolError(f"the upstream sent an event that is too large: {error}") from error
+                raise UpstreamProtocolError(f"the upstream sent an event of more than {error.limit} bytes") from error
             facts.feed(chunk)
             if not self._started:
                 await self._start(200, HEADERS, source.headers, send)

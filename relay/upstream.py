@@ -55,6 +55,8 @@ class UpstreamStream:
         """What has arrived; b"" at the end. Raises UpstreamTimeoutError and UpstreamUnreachableError."""
         try:
             return await self.body.read()
+        except httpx2.TimeoutException as error:
+            raise UpstreamTimeoutError("the upstream fell silent") from error
         except httpx2.HTTPError as error:
             raise _named(error) from error
 

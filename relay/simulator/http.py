@@ -252,9 +252,7 @@ class Connection(asyncio.Protocol):
         if kind == "stall":
             return
         seconds = script.first + (_events(script) / script.pace if script.pace else 0.0)
-        self._timer = asyncio.get_running_loop().call_later(
-            seconds, self._complete, asked, kind, self._service.answers
-        )
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._complete, asked, kind, self._service.answers)
 
     def _complete(self, asked: ChatRequest, kind: str | None, ordinal: int) -> None:
         self._timer = None
