@@ -23,8 +23,10 @@ from .errors import ListenError
 __all__ = ["RelayServer", "bind", "url_of"]
 
 BACKLOG = 4096
-# After the drain each stream says good-bye, within half a second; uvicorn itself looks ten times a second.
-FAREWELL_SECONDS = 2
+# After the drain each stream says good-bye, within half a second.
+FAREWELL_SECONDS = 0.8
+# When uvicorn would cancel what then still runs; nothing should.
+LAST_RESORT_SECONDS = 5
 WATCH_TICKS = 10  # of uvicorn's 0.1 s
 
 
@@ -72,7 +74,7 @@ class RelayServer(uvicorn.Server):
                 access_log=False,  # a line with the path of GET /stream would be a line with a prompt
                 server_header=False,
                 timeout_keep_alive=settings.keep_alive_seconds,
-                timeout_graceful_shutdown=math.ceil(settings.drain_seconds) + FAREWELL_SECONDS,
+                timeout_graceful_shutdown=math.ceil(settings.drain_seconds) + LAST_RESORT_SECONDS,
             )
         )
         self._relay = relay
@@ -107,6 +109,12 @@ class RelayServer(uvicorn.Server):
         while not self.force_exit and loop.time() < until:
             await asyncio.sleep(min(0.05, max(until - loop.time(), 0)))
         self._relay.end_all()
+        await asyncio.sleep(FAREWELL_SECONDS)
+        for connection in list(self.server_state.connections):
+            # What is still here has a client that does not read: a close would wait for it to.
+            transport = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -183,6 +183,10 @@ class RelayedStream(Response):
                 raise
         except UpstreamError as problem:
             error = problem
+        except OSError:
+            # What the upstream does has names of its own: this is `send`, of a server that tells when its client is gone.
+            record.disconnected()
+            return "client_disconnected", None
         if self._took_end():
             if self._ending == "shutdown":
                 await self._farewell(send)
