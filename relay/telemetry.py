@@ -3,9 +3,9 @@
 Without OTEL_EXPORTER_OTLP_ENDPOINT (or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT) nothing of OpenTelemetry is loaded, and the relay
 hands a caller's `traceparent` on unchanged, as a hop that takes no part in the trace does (W3C Trace Context).
 
-With it, a relayed request is two spans: SERVER, by the ASGI instrumentation, and CLIENT for the upstream, ended explicitly with the
-stream's outcome and never made current, since a stream's end is seldom where its beginning was. No prompt, completion, header
-or query reaches a span: the instrumentation is shown a scope without them.
+With it, a relayed request is two spans: SERVER, by the ASGI instrumentation, and CLIENT for the upstream, ended explicitly
+with the stream's outcome and never made current, since a stream's end is seldom where its beginning was. No prompt,
+completion, header or query reaches a span: the instrumentation is shown a scope without them.
 """
 
 from __future__ import annotations
