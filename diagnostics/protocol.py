@@ -87,7 +87,7 @@ def _read_exactly(connection: socket.socket, length: int) -> bytes:
     return bytes(data)
 
 
-def request(op: str, **params: Any) -> dict[str, Any]:
+def request(op: str, /, **params: Any) -> dict[str, Any]:
     return {"version": VERSION, "op": op, "params": params}
 
 

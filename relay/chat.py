@@ -28,8 +28,6 @@ _MAX_FIRST_EVENTS = 4
 _MAX_NAME_CHARACTERS = 256
 _MAX_FINISH_REASONS = 16
 
-# Quotes within a JSON string are escaped, so that content cannot contain any of these but the last.
-_NEEDLES = (b'"finish_reason":"', b'"finish_reason": "', b'"usage":{', b'"usage": {', b"[DONE]")
 # A token, of whichever kind: text, reasoning, a refusal, a call of a tool.
 _CONTENT = re.compile(rb'"(?:content|text|reasoning_content|reasoning|refusal)":\s*"[^"]|"tool_calls":\s*\[\s*\{')
 
@@ -86,7 +84,7 @@ class ChatFacts:
             chunk = self._line_feeds.feed(chunk)
         if self._tail or not chunk.endswith(b"\n\n"):
             chunk = self._complete(chunk)
-        if self._first_events or not self.saw_content or _has_needle(chunk):
+        if self._first_events or not self.saw_content or _has_facts(chunk):
             self._look(chunk)
 
     def eof(self) -> None:
@@ -121,7 +119,7 @@ class ChatFacts:
             event = raw.lstrip(b"\n")
             if len(event) > MAX_LOOKED_AT_BYTES:
                 self.saw_content = True
-            elif self._first_events or _has_needle(event):
+            elif self._first_events or _has_facts(event):
                 self._read(event)
                 if self.done:
                     self._tail = b""
@@ -161,10 +159,20 @@ class ChatFacts:
             self.output_tokens = _count(usage.get("completion_tokens"), self.output_tokens)
 
 
-def _has_needle(data: bytes) -> bool:
-    # Written out: a loop over the table would cost more than the searches.
-    finish, finish_spaced, usage, usage_spaced, done = _NEEDLES
-    return finish in data or usage in data or done in data or finish_spaced in data or usage_spaced in data
+def _has_facts(events: bytes) -> bool:
+    # Quotes within a JSON string are escaped: no content can look like one of the two keys.
+    return _opens(events, b'"finish_reason":', b'"') or _opens(events, b'"usage":', b"{") or b"[DONE]" in events
+
+
+def _opens(events: bytes, key: bytes, opening: bytes) -> bool:
+    """Whether any value of `key` begins with `opening`; the usual `null` does not. Up to seven spaces are tolerated."""
+    position = events.find(key)
+    while position >= 0:
+        value = position + len(key)
+        if events[value : value + 8].lstrip().startswith(opening):
+            return True
+        position = events.find(key, value)
+    return False
 
 
 def _name(value: object) -> str | None:

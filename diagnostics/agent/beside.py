@@ -109,8 +109,11 @@ def start_monitor(
     directory       where agents register and artifacts are kept; DIAGNOSTICS_DIR, or a folder of this address
     unless_running  where the address is in use, take it that another worker of this service has started its monitor
 
-    Raises UsageError, RefusedError.
+    Under `diagnostics run` there is a monitor already, and it is that one. Raises UsageError, RefusedError.
     """
+    running_url = os.environ.get("DIAGNOSTICS_MONITOR_URL")
+    if running_url:
+        return MonitorProcess(running_url, default_root(), None)
     try:
         listener = bind(listen)
     except UsageError as error:

@@ -14,6 +14,7 @@ Stacks are leaf first, as in pprof.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -96,7 +97,7 @@ class Profile:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Profile:
         """Read what `to_json` wrote. Raises UsageError where `data` is something else, and says where."""
-        schema = data.get("schema")
+        schema = data.get("schema") if isinstance(data, Mapping) else None
         if schema != SCHEMA:
             raise UsageError(f"not a Profile: schema is {schema!r}, expected {SCHEMA!r}")
         try:
@@ -107,13 +108,20 @@ class Profile:
                 kind=str(data["kind"]),
                 sample_types=types,
                 samples=samples,
-                time=float(data["time"]),
-                duration=float(data["duration"]),
+                time=_finite(data["time"]),
+                duration=_finite(data["duration"]),
                 not_covered=tuple(str(text) for text in data.get("not_covered", ())),
                 meta=MappingProxyType(dict(data.get("meta", {}))),
             )
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UsageError(f"a damaged Profile: {type(error).__name__}: {error}") from error
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value} is no time")
+    return number
 
 
 def _samples(rows: Iterable[Any], frames: list[Frame], width: int) -> Iterable[Sample]:

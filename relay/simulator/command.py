@@ -12,7 +12,8 @@ import sys
 import threading
 from collections.abc import Callable
 
-from .http import Connection, Service
+from .http import Connection
+from .service import Service
 
 __all__ = ["configure", "main", "run"]
 

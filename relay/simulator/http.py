@@ -7,20 +7,20 @@ half-closes its connection counts as gone too. Requests that arrive meanwhile wa
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import cast
 
 import httptools
 
 from .events import ChatEvents, completion, models
-from .grammar import PREFIX, Script
+from .grammar import PREFIX
 from .requests import ApiError, ChatRequest, read_chat_request
-from .stats import Stats
+from .service import Service
 from .stream import ChatStream
 
-__all__ = ["Connection", "Service"]
+__all__ = ["MAX_REQUEST_BYTES", "Connection"]
 
 # A prompt of a million tokens is about 4 MiB.
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
@@ -29,34 +29,9 @@ _MAX_HEAD_BYTES = 64 * 1024
 _MAX_WAITING_REQUESTS = 16
 # The transport says stop here: a stream's unsent bytes in this process are bounded by this and one batch.
 _HIGH_WATER_BYTES = 64 * 1024
-# Models whose requests are counted, for faults that end after some requests.
-_MAX_COUNTED_MODELS = 10_000
 
 _MODELS = ("gpt-4o-mini", "gpt-4o", PREFIX)
 _EVENT_STREAM_HEADERS = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
-
-
-@dataclass(slots=True)
-class Service:
-    """What all connections share: the seed, the counts, the open connections. `answers` numbers the chat answers."""
-
-    seed: int = 0
-    answers: int = 0
-    stats: Stats = field(default_factory=Stats)
-    connections: set[Connection] = field(default_factory=set)
-    requests_of: Counter[str] = field(default_factory=Counter)
-
-    def meets_fault(self, request: ChatRequest) -> bool:
-        """Whether this request is to be answered with its fault's error status; counts the request."""
-        fault = request.script.fault
-        if fault is None or fault.status is None:
-            return False
-        if fault.times is None:
-            return True
-        if len(self.requests_of) >= _MAX_COUNTED_MODELS and request.model not in self.requests_of:
-            self.requests_of.clear()
-        self.requests_of[request.model] += 1
-        return self.requests_of[request.model] <= fault.times
 
 
 @dataclass(slots=True)
@@ -80,6 +55,7 @@ class Connection(asyncio.Protocol):
         self._stream: ChatStream | None = None
         self._timer: asyncio.TimerHandle | None = None  # of an answer that does not stream
         self._busy = False
+        self._keep_alive = True
         self._waiting: deque[_Request] = deque()
         self._head_bytes = 0
         self._begin_request()
@@ -168,6 +144,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._in_body = False
+        if self._transport is None or self._transport.is_closing():
+            return  # what follows a request that closes the connection
         self._service.stats.requests += 1
         if self._parser.should_upgrade():
             self._refuse(ApiError(400, "this server speaks HTTP/1.1 only and upgrades to nothing"))
@@ -251,7 +229,7 @@ class Connection(asyncio.Protocol):
         kind = script.fault.kind if script.fault is not None else None
         if kind == "stall":
             return
-        seconds = script.first + (_events(script) / script.pace if script.pace else 0.0)
+        seconds = script.first + ((script.events or 0) / script.pace if script.pace else 0.0)
         self._timer = asyncio.get_running_loop().call_later(seconds, self._complete, asked, kind, self._service.answers)
 
     def _complete(self, asked: ChatRequest, kind: str | None, ordinal: int) -> None:
@@ -289,10 +267,6 @@ class Connection(asyncio.Protocol):
 
 
 _METHODS = {"/v1/chat/completions": "POST", "/v1/models": "GET", "/simulator/stats": "GET"}
-
-
-def _events(script: Script) -> int:
-    return script.events or 0
 
 
 def _error_asked_for(asked: ChatRequest) -> ApiError:

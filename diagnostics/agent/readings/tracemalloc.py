@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 __all__ = ["NOT_COVERED", "begin", "end", "is_tracing", "snapshot"]
@@ -15,6 +16,13 @@ __all__ = ["NOT_COVERED", "begin", "end", "is_tracing", "snapshot"]
 NOT_COVERED = (
     "memory allocated before the window began, or by C libraries that bypass Python's allocators",
     "memory allocated and freed within the window: only what is still held at its end is seen",
+)
+
+# What the agent's own thread allocates while it opens and closes the window is not the service's.
+_AGENT = Path(__file__).parent.parent
+_OWN_FILES = frozenset(
+    str(_AGENT / name)
+    for name in ("endpoint.py", "forked.py", "operations.py", "windows.py", "readings/tracemalloc.py")
 )
 
 
@@ -42,11 +50,10 @@ def snapshot(seconds: float) -> dict[str, Any]:
         held = sums.setdefault(stack, [0, 0])
         held[0] += size
         held[1] += 1
-    own = __file__
     index: dict[tuple[str, int], int] = {}
     samples = []
     for stack, values in sums.items():
-        if stack[0][0] in (own, tracemalloc.__file__):
+        if any(file in _OWN_FILES for file, _line in stack):
             continue
         samples.append([[index.setdefault(frame, len(index)) for frame in stack], values, {}])
     return {

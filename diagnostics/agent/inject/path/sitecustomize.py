@@ -14,12 +14,15 @@ _PRIVATE_NAME = "_highwater_diagnostics"
 
 def _run_the_other_sitecustomize() -> None:
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != _HERE]
-    del sys.modules["sitecustomize"]
+    this = sys.modules.pop("sitecustomize")
     try:
         import sitecustomize  # noqa: F401
     except ModuleNotFoundError as error:
         if error.name != "sitecustomize":
             raise
+    finally:
+        # Python's import of this very file is still under way and looks for it under its name.
+        sys.modules.setdefault("sitecustomize", this)
 
 
 def _is_tool() -> bool:

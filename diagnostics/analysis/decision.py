@@ -1,0 +1,152 @@
+"""Is it a leak? The rule, and nothing but the rule.
+
+Memory figures of one process are noisy and correlated, and someone who looks after every round and stops when he likes what
+he sees accuses well-behaved programs. So, before the first round, three things are declared:
+
+    the least growth that matters, in bytes per chunk and in bytes per stream: less than that is nobody's problem;
+    the looks: the numbers of rounds after which a decision may be taken, and at no other time;
+    the level: the probability of a wrong answer that is accepted for all looks and all measures together.
+
+At a look each measure gets a confidence interval. Its level is the declared one divided by looks and measures (Bonferroni:
+no independence needed). Then
+
+    LEAK           the whole interval of `remains` lies above its least growth
+    UNBOUNDED      not LEAK, and the whole interval of `growth` lies above its least growth
+    BOUNDED        every interval lies below its least growth
+    INCONCLUSIVE   anything else after the last look
+
+The interval is Student's t on the rounds' figures. That takes them as draws around one mean with roughly normal noise, and successive
+rounds of one process as correlated by at most a lag-1 (AR(1)) dependence: the variance of the mean is multiplied by
+(1 + r) / (1 - r), r being the sample's lag-1 correlation, corrected for its small-sample bias (Kendall 1954), never below 0 and
+never above 0.8. A drift slower than that looks like growth to this rule; alternating the two subjects is what shows it.
+`python -m diagnostics.proof.rates` prints how often the rule is wrong, under noise that breaks the assumption too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+
+from .student import quantile
+
+__all__ = ["Decision", "Finding", "Interval", "Measure", "Plan", "confidence_interval", "decide", "lag_one"]
+
+# Above this a handful of rounds cannot tell a correlated process from a drifting one.
+_MOST_CORRELATION = 0.8
+
+
+class Decision(StrEnum):
+    LEAK = "LEAK"
+    UNBOUNDED = "UNBOUNDED"
+    BOUNDED = "BOUNDED"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+class Measure(StrEnum):
+    """What is judged, and its unit: `growth` in bytes per chunk of an open stream, `remains` in bytes per ended stream."""
+
+    GROWTH = "growth"
+    REMAINS = "remains"
+
+    @property
+    def unit(self) -> str:
+        return "bytes per chunk" if self is Measure.GROWTH else "bytes per stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Declared before the first round. `looks` are numbers of rounds, rising; `level` is for all looks and measures."""
+
+    looks: tuple[int, ...] = (4, 6, 8)
+    level: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not self.looks or self.looks[0] < 3 or any(a >= b for a, b in pairwise(self.looks)):
+            raise ValueError(f"looks must rise and begin at 3 rounds or more, not {self.looks!r}")
+        if not 0 < self.level < 1:
+            raise ValueError(f"a level must be between 0 and 1, not {self.level!r}")
+
+    @property
+    def most_rounds(self) -> int:
+        return self.looks[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A two-sided confidence interval of a mean. `level` is the probability that it misses; `correlation` is the r used."""
+
+    mean: float
+    low: float
+    high: float
+    rounds: int
+    level: float
+    correlation: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A decision with its evidence: the interval of each measure at the look that decided, or at the last one."""
+
+    decision: Decision
+    rounds: int
+    intervals: Mapping[Measure, Interval]
+    least: Mapping[Measure, float]
+
+
+def lag_one(values: Sequence[float]) -> float:
+    """The lag-1 correlation of successive rounds, bias-corrected, between 0 and 0.8."""
+    mean = sum(values) / len(values)
+    total = sum((value - mean) ** 2 for value in values)
+    if total == 0:
+        return 0.0
+    raw = sum((a - mean) * (b - mean) for a, b in pairwise(values)) / total
+    corrected = raw + (1 + 4 * max(0.0, raw)) / len(values)
+    return min(_MOST_CORRELATION, max(0.0, corrected))
+
+
+def confidence_interval(values: Sequence[float], level: float) -> Interval:
+    """The interval that misses the mean of `values` with probability `level`. Needs two values; raises ValueError."""
+    count = len(values)
+    if count < 2:
+        raise ValueError(f"an interval needs two rounds, there are {count}")
+    mean = math.fsum(values) / count
+    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
+    correlation = lag_one(values)
+    error = math.sqrt(variance / count * (1 + correlation) / (1 - correlation))
+    reach = quantile(1 - level / 2, count - 1) * error
+    return Interval(mean, mean - reach, mean + reach, count, level, correlation)
+
+
+def decide(figures: Mapping[Measure, Sequence[float]], least: Mapping[Measure, float], plan: Plan) -> Finding:
+    """Apply the rule to the rounds' `figures`, measure by measure, and to the measures that have a `least` growth.
+
+    Every look that the rounds have reached is taken in order and the first conclusive one stands, whatever came later: so the
+    same rounds give the same answer, however often it is asked for. Raises ValueError before the first look.
+    """
+    if not least:
+        raise ValueError("nothing is judged: no measure has a least growth that matters")
+    rounds = min(len(figures[measure]) for measure in least)
+    reached = [look for look in plan.looks if look <= rounds]
+    if not reached:
+        raise ValueError(f"there are {rounds} rounds, the first look is after {plan.looks[0]}")
+    level = plan.level / (len(plan.looks) * len(least))
+    for look in reached:
+        intervals = {measure: confidence_interval(figures[measure][:look], level) for measure in least}
+        decision = _judge(intervals, least)
+        if decision is not Decision.INCONCLUSIVE:
+            break
+    return Finding(decision, look, intervals, dict(least))
+
+
+def _judge(intervals: Mapping[Measure, Interval], least: Mapping[Measure, float]) -> Decision:
+    above = {measure for measure, interval in intervals.items() if interval.low > least[measure]}
+    if Measure.REMAINS in above:
+        return Decision.LEAK
+    if Measure.GROWTH in above:
+        return Decision.UNBOUNDED
+    if all(interval.high < least[measure] for measure, interval in intervals.items()):
+        return Decision.BOUNDED
+    return Decision.INCONCLUSIVE

@@ -1,0 +1,63 @@
+"""How a Profile is written and read. A format is recognised by its content, never by its name.
+
+| format | written | read | module |
+|---|---|---|---|
+| Profile JSON | yes | yes | `native` |
+| pprof, with gzip or without | yes | yes | `pprof` |
+| folded stacks | yes | yes | `collapsed` |
+| flame graph, one HTML file | yes | no | `flamegraph` |
+| text tables | yes | no | `text` |
+| memray capture | no | by `monitor.memray_file`: it takes memray to read one | |
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ...errors import UsageError
+from ..profile import Profile
+from . import collapsed, native, pprof
+
+__all__ = ["Format", "decode", "recognise"]
+
+Format = Literal["json", "pprof", "folded", "memray"]
+
+# What memray writes, and the LZ4 frame that it packs it into when it closes the file.
+_MEMRAY = (b"memray\0", b"\x04\x22\x4d\x18")
+
+
+def recognise(data: bytes) -> Format | None:
+    """The format of these bytes (the first few hundred do), None for none that is known."""
+    if data.startswith(_MEMRAY):
+        return "memray"
+    if data.startswith(pprof.GZIP_MAGIC):
+        return "pprof"
+    if data.lstrip()[:1] == b"{":
+        return "json"
+    # Field 1 (sample_type) with its length: a line break and a control character, which no text begins with.
+    if data[:1] == b"\n" and data[1:2] < b"\x20" and data[1:2] not in (b"", b"\n", b"\r", b"\t"):
+        return "pprof"
+    return "folded" if collapsed.looks_folded(data) else None
+
+
+def decode(data: bytes) -> Profile:
+    """Read a Profile in whichever format it is. Raises UsageError where it is in none, or is damaged."""
+    found = recognise(data)
+    if found == "pprof":
+        data = pprof.inflate(data)
+        # Any format may have been packed; what does not look like another is taken for pprof, whose error says why not.
+        found = recognise(data) or "pprof"
+    if found == "json":
+        return native.decode(data)
+    if found == "folded":
+        return collapsed.decode(data)
+    if found == "pprof":
+        return pprof.decode(data)
+    if found == "memray":
+        raise UsageError(
+            "a memray capture", remedy="convert it with `diagnostics convert`, which needs highwater[memray]"
+        )
+    what = f"begins with {data[:16]!r}" if data else "is empty"
+    raise UsageError(
+        f"no known format: it {what}", remedy="expected Profile JSON, pprof, folded stacks or a memray capture"
+    )

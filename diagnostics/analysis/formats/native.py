@@ -1,0 +1,24 @@
+"""Profile JSON as bytes: the format in which nothing is lost. The same Profile always gives the same bytes."""
+
+from __future__ import annotations
+
+import json
+
+from ...errors import UsageError
+from ..profile import Profile
+
+__all__ = ["decode", "encode"]
+
+
+def encode(profile: Profile) -> bytes:
+    """One line of ASCII JSON, keys in order."""
+    return json.dumps(profile.to_json(), separators=(",", ":"), sort_keys=True).encode() + b"\n"
+
+
+def decode(data: bytes) -> Profile:
+    """Read what `encode` wrote. Raises UsageError where it is not a Profile."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"not a Profile: it is not JSON: {error}", remedy="is the file complete?") from error
+    return Profile.from_json(document)

@@ -1,0 +1,86 @@
+"""Profiles as plain text, for a terminal, a log or a code review. Every table says what the profile cannot see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..algebra import is_difference
+from ..profile import Frame, Profile
+from ..units import format_moment, format_percent, format_value, printable
+from ..views import Function, Top
+
+__all__ = ["heading", "location", "render_listing", "render_top"]
+
+
+def heading(profile: Profile, value: int = 0) -> str:
+    """One line: what took the profile, when, over which window, and its total of this sample type."""
+    kind = profile.sample_types[value]
+    window = f", {profile.duration:g} s window" if profile.duration else ""
+    ended = f", ended {format_moment(profile.time)}" if profile.time else ""
+    total = format_value(profile.total(value), kind.unit, signed=is_difference(profile, value))
+    count = len(profile.samples)
+    stacks = "stack" if count == 1 else "stacks"
+    return printable(f"{profile.kind}{window}{ended}: {kind.name} {total} in {count:,} {stacks}")
+
+
+def location(frame: Frame) -> str:
+    """`function file:line`, as much of it as is known, without anything that a terminal would act on."""
+    place = f"{frame.file}:{frame.line}" if frame.line else frame.file
+    return printable(f"{frame.function} {place}".rstrip())
+
+
+def render_top(profile: Profile, top: Top, count: int, value: int = 0) -> str:
+    """The first `count` rows of `top` as a table, under the profile's heading."""
+    signed = is_difference(profile, value)
+    unit = top.value_type.unit
+    shown = [row for row in top.rows if row.flat or row.cumulative][:count]
+    rows = [("flat", "flat%", "cum", "cum%", "where")]
+    rows += [
+        (
+            format_value(row.flat, unit, signed=signed),
+            format_percent(row.flat, top.whole),
+            format_value(row.cumulative, unit, signed=signed),
+            format_percent(row.cumulative, top.whole),
+            location(row.frame),
+        )
+        for row in shown
+    ]
+    lines = [heading(profile, value), *_table(rows)]
+    if len(top.rows) > len(shown):
+        lines.append(f"... and {len(top.rows) - len(shown):,} more")
+    return "\n".join([*lines, *_notes(profile)]) + "\n"
+
+
+def render_listing(profile: Profile, functions: Sequence[Function], value: int = 0) -> str:
+    """Source lines with their flat and cumulative values, function by function."""
+    unit, signed = profile.sample_types[value].unit, is_difference(profile, value)
+
+    def amount(number: int) -> str:
+        return format_value(number, unit, signed=signed) if number else "."
+
+    lines = [heading(profile, value)]
+    for function in functions:
+        lines.append("")
+        lines.append(location(Frame(function.name, function.file, 0)))
+        rows = [("flat", "cum", "line", "")]
+        last = 0
+        for line in function.lines:
+            if last and line.number > last + 1:
+                rows.append(("", "", "...", ""))
+            last = line.number
+            text = "(no source)" if line.text is None else printable(line.text.rstrip().expandtabs(4))
+            rows.append((amount(line.flat), amount(line.cumulative), str(line.number), text))
+        rows.append((amount(function.flat), amount(function.cumulative), "", "in all"))
+        lines.extend(_table(rows))
+    return "\n".join([*lines, *_notes(profile)]) + "\n"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Columns as wide as they need, numbers to the right, the last column free."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        yield "  ".join([*(cell.rjust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+
+
+def _notes(profile: Profile) -> list[str]:
+    return ["", *(printable(f"not covered: {note}") for note in profile.not_covered)] if profile.not_covered else []

@@ -1,0 +1,80 @@
+"""What one round of streams says about memory: three figures from a series of readings.
+
+    growth    bytes that an open stream gains for each chunk that its upstream offers: the least-squares slope of in-use bytes over
+              chunks offered, after the transient in which socket and transport buffers fill, divided by the open streams
+    remains   bytes that stay for each stream that ended: in-use after everything settled, less in-use before, by streams
+    peak      bytes that a concurrent stream costs at the worst moment of the round
+
+In-use bytes, not RSS: an allocator keeps freed pages, and what it keeps is no growth of the service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Reading", "Round", "growth_per_chunk", "in_window", "peak_per_stream", "remains_per_stream", "slope"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One look at the subject. `time` is monotonic seconds; bytes are summed over all workers."""
+
+    time: float
+    in_use_bytes: int
+    rss_bytes: int
+    tasks: int | None
+    fds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round of one subject.
+
+    start            monotonic seconds at which the first client connected
+    open_streams     streams held open together
+    ended_streams    streams that had ended when the round had settled
+    before, after    readings of the settled subject; readings: those taken while the streams were open
+    """
+
+    start: float
+    open_streams: int
+    ended_streams: int
+    before: Reading
+    readings: tuple[Reading, ...]
+    after: Reading
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """The least-squares slope of y over x. Raises ValueError where all x are the same."""
+    if len(points) < 2:
+        raise ValueError(f"a slope needs two points, there are {len(points)}")
+    mean_x = sum(x for x, _ in points) / len(points)
+    mean_y = sum(y for _, y in points) / len(points)
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    if spread == 0:
+        raise ValueError("a slope needs two different x")
+    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
+
+
+def in_window(readings: Sequence[Reading], start: float, transient_seconds: float) -> list[Reading]:
+    """The readings taken after the transient."""
+    return [reading for reading in readings if reading.time >= start + transient_seconds]
+
+
+def growth_per_chunk(round_: Round, chunks_per_second: float, transient_seconds: float) -> float:
+    """Bytes gained by one open stream per chunk offered to it. `chunks_per_second` is the pace of one upstream stream."""
+    window = in_window(round_.readings, round_.start, transient_seconds)
+    points = [((reading.time - round_.start) * chunks_per_second, float(reading.in_use_bytes)) for reading in window]
+    return slope(points) / round_.open_streams
+
+
+def remains_per_stream(round_: Round) -> float:
+    """Bytes that stay per stream that ended; below zero where the round gave memory back."""
+    return (round_.after.in_use_bytes - round_.before.in_use_bytes) / max(1, round_.ended_streams)
+
+
+def peak_per_stream(round_: Round) -> float:
+    """The most bytes that one of the concurrent streams cost, on average over them, at any reading."""
+    peak = max((reading.in_use_bytes for reading in round_.readings), default=round_.before.in_use_bytes)
+    return (peak - round_.before.in_use_bytes) / round_.open_streams

@@ -1,0 +1,145 @@
+"""What a reader asks of a profile first: which functions (top), which lines (list).
+
+`flat` is what a frame allocated itself: it is the leaf. `cumulative` is what was allocated while it was anywhere on the
+stack; a function that calls itself is counted once. Percentages are of the sum of all absolute values: the total of an
+ordinary profile, all that changed in a difference.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..errors import UsageError
+from .profile import Frame, Profile, ValueType
+
+__all__ = ["Function", "Line", "Row", "Source", "Top", "listing", "top"]
+
+# From a file's name in a profile to its lines, or None where it cannot be had: analysis itself opens nothing.
+Source = Callable[[str], Sequence[str] | None]
+
+CONTEXT_LINES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A function (then `frame.line` is 0) or one line of it."""
+
+    frame: Frame
+    flat: int
+    cumulative: int
+
+
+@dataclass(frozen=True, slots=True)
+class Top:
+    """All rows, most flat first; `whole` is what percentages are of."""
+
+    value_type: ValueType
+    rows: tuple[Row, ...]
+    total: int
+    whole: int
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A source line; `text` is None where the source is not to be had."""
+
+    number: int
+    flat: int
+    cumulative: int
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function with its lines: those with values and a few around them; between groups of lines there is a gap."""
+
+    name: str
+    file: str
+    flat: int
+    cumulative: int
+    lines: tuple[Line, ...]
+
+
+def top(
+    profile: Profile, value: int = 0, *, by: Literal["function", "line"] = "function", cumulative: bool = False
+) -> Top:
+    """Every function, or every line, with what it allocated; sorted by flat or by `cumulative`, largest first."""
+    flat: dict[Frame, int] = {}
+    whole_stack: dict[Frame, int] = {}
+    key = _of_function if by == "function" else _of_line
+    keys: dict[Frame, Frame] = {}
+    total = whole = 0
+    for sample in profile.samples:
+        amount = sample.values[value]
+        total += amount
+        whole += abs(amount)
+        seen: set[Frame] = set()
+        for depth, frame in enumerate(sample.stack):
+            name = keys.get(frame)
+            if name is None:
+                name = keys[frame] = key(frame)
+            if depth == 0:
+                flat[name] = flat.get(name, 0) + amount
+            if name not in seen:
+                seen.add(name)
+                whole_stack[name] = whole_stack.get(name, 0) + amount
+    rows = [Row(frame, flat.get(frame, 0), amount) for frame, amount in whole_stack.items()]
+    if cumulative:
+        rows.sort(key=lambda row: (-abs(row.cumulative), -abs(row.flat), row.frame))
+    else:
+        rows.sort(key=lambda row: (-abs(row.flat), -abs(row.cumulative), row.frame))
+    return Top(profile.sample_types[value], tuple(rows), total, whole)
+
+
+def listing(profile: Profile, pattern: str, source: Source, value: int = 0) -> tuple[Function, ...]:
+    """The functions whose name matches the regular expression `pattern`, line by line; most cumulative first.
+
+    Raises UsageError where `pattern` does not compile or no function matches.
+    """
+    try:
+        search = re.compile(pattern).search
+    except (re.error, RecursionError, OverflowError) as error:
+        raise UsageError(f"{pattern!r} is not a regular expression: {error}") from error
+    functions = [row for row in top(profile, value, cumulative=True).rows if search(row.frame.function)]
+    if not functions:
+        raise UsageError(f"no function matches {pattern!r}", remedy="`diagnostics top` shows the names there are")
+    lines: dict[Frame, list[Row]] = {}
+    for row in top(profile, value, by="line").rows:
+        lines.setdefault(_of_function(row.frame), []).append(row)
+    return tuple(
+        Function(
+            row.frame.function,
+            row.frame.file,
+            row.flat,
+            row.cumulative,
+            tuple(_lines(lines[row.frame], source(row.frame.file))),
+        )
+        for row in functions
+    )
+
+
+def _lines(rows: Sequence[Row], source: Sequence[str] | None) -> list[Line]:
+    amounts = {row.frame.line: row for row in rows}
+    numbers = set(amounts)
+    if source is not None:
+        for line in amounts:
+            # Line 0 stands for "not known", and a source that changed since may be shorter.
+            if 1 <= line <= len(source):
+                numbers.update(range(max(1, line - CONTEXT_LINES), min(len(source), line + CONTEXT_LINES) + 1))
+    found = []
+    for number in sorted(numbers):
+        row = amounts.get(number)
+        text = source[number - 1] if source is not None and 1 <= number <= len(source) else None
+        found.append(Line(number, row.flat if row else 0, row.cumulative if row else 0, text))
+    return found
+
+
+def _of_function(frame: Frame) -> Frame:
+    return Frame(frame.function, frame.file, 0) if frame.line else frame
+
+
+def _of_line(frame: Frame) -> Frame:
+    return frame

@@ -1,0 +1,75 @@
+"""`diagnostics verify [NAME ...]`: prove that a blow-up is real and that its fix is a fix.
+
+Exit code 0 only if everything asked for is verified; 1 if not, an open question included; 2 for an unknown scenario; 3 where
+an app under study fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import UsageError
+from ..proof import report
+from ..proof.scenario import BROKEN, FIXED, Scenario
+from ..proof.scenarios import SCENARIOS, scenario
+from ..proof.session import run_scenario
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "names", metavar="NAME", nargs="*", help="scenarios (default: all), see `diagnostics scenarios`"
+    )
+    parser.add_argument("--seed", type=int, default=7, help="of the upstream and of the clients' arrival (default: 7)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="write a test report for a build server")
+    parser.add_argument("--report", type=Path, metavar="DIR", help="write numbers.json, flame graphs and profiles")
+    parser.add_argument("--no-capture", action="store_true", help="decide only, without memray and flame graphs")
+    own = parser.add_argument_group("an app of one's own in place of the scenario's (reads UPSTREAM_BASE_URL)")
+    own.add_argument("--broken", metavar="MODULE:APP")
+    own.add_argument("--fixed", metavar="MODULE:APP")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    chosen = [_chosen(name, arguments) for name in arguments.names or SCENARIOS]
+    capture = not arguments.no_capture
+    if arguments.report and not capture:
+        raise UsageError("--report asks for flame graphs and --no-capture refuses them", remedy="leave one of them out")
+    console = report.console()
+    outcomes = [run_scenario(known, [BROKEN, FIXED], seed=arguments.seed, capture=capture) for known in chosen]
+    command = _command(arguments)
+    report.print_table(outcomes, console)
+    for outcome in outcomes:
+        report.print_held(outcome, console)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report.to_json(outcomes, command), indent=1) + "\n")
+    if arguments.junit:
+        report.write_junit(outcomes, arguments.junit)
+    if arguments.report:
+        for graph in report.write_folder(outcomes, command, arguments.report):
+            console.print(f"flame graph: {graph}", highlight=False, soft_wrap=True)
+    return 0 if all(outcome.verified for outcome in outcomes) else 1
+
+
+def _chosen(name: str, arguments: argparse.Namespace) -> Scenario:
+    known = scenario(name)
+    own = {side: app for side, app in ((BROKEN, arguments.broken), (FIXED, arguments.fixed)) if app}
+    if own and len(arguments.names) != 1:
+        raise UsageError("--broken and --fixed replace the apps of one scenario", remedy="name exactly one scenario")
+    for app in own.values():
+        if ":" not in app:
+            raise UsageError(f"{app!r} is not MODULE:APP", remedy="for example my_service.fixed:app")
+    return replace(known, apps={**known.apps, **own}) if own else known
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    words = ["diagnostics", "verify", *(arguments.names or SCENARIOS), "--seed", str(arguments.seed)]
+    for flag in ("broken", "fixed"):
+        if getattr(arguments, flag):
+            words += [f"--{flag}", getattr(arguments, flag)]
+    return shlex.join(words)

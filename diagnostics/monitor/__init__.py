@@ -1,0 +1,1 @@
+"""The process beside the service: everything that needs CPU, memory, dependencies or a port."""

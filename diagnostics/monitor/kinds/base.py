@@ -1,0 +1,158 @@
+"""What every kind of capture is made of, and how a request's options are checked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import TargetError, UsageError
+from ..targets import Worker
+
+__all__ = ["MAX_SECONDS", "Kind", "Option", "Session", "boolean", "integer", "run_reader", "seconds", "top_of", "words"]
+
+# A window slows the service down: an hour of it is a mistake.
+MAX_SECONDS = 300.0
+DEFAULT_SECONDS = 5.0
+
+
+@dataclass
+class Session:
+    """One capture while it is taken.
+
+    folder    where artifacts go
+    options   checked
+    enter     names the phase ("running", "rendering"), shown to whoever waits
+    wait      sleeps through the window, showing progress; cancelling it cancels the capture
+    """
+
+    worker: Worker
+    folder: Path
+    options: Mapping[str, Any]
+    enter: Callable[[str], None]
+    wait: Callable[[float], Awaitable[None]]
+
+
+Option = Callable[[str, object], Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of capture.
+
+    options   name -> (default, check); a check returns the value or raises UsageError
+    take      makes the artifacts and returns the result's summary
+    """
+
+    name: str
+    options: Mapping[str, tuple[Any, Option]]
+    take: Callable[[Session], Awaitable[dict[str, Any]]]
+
+    def checked(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Defaults and what was given. Raises UsageError naming the option, its value and what is allowed."""
+        unknown = sorted(set(given) - set(self.options))
+        if unknown:
+            raise UsageError(
+                f"a {self.name} capture has no option {unknown[0]!r}", remedy=f"it has {', '.join(self.options)}"
+            )
+        return {
+            name: check(name, given[name]) if name in given else default
+            for name, (default, check) in self.options.items()
+        }
+
+
+def seconds(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UsageError(f"{name} is {value!r}, not a number", remedy=f"choose more than 0 and at most {MAX_SECONDS:g}")
+    if not 0 < value <= MAX_SECONDS:
+        raise UsageError(f"{name} is {value!r}", remedy=f"choose more than 0 and at most {MAX_SECONDS:g}")
+    return float(value)
+
+
+def integer(low: int, high: int) -> Option:
+    def check(name: str, value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise UsageError(f"{name} is {value!r}", remedy=f"choose a whole number from {low} to {high}")
+        return value
+
+    return check
+
+
+def boolean(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} is {value!r}", remedy="choose true or false")
+    return value
+
+
+def words(*allowed: str) -> Option:
+    def check(name: str, value: object) -> str:
+        if value not in allowed:
+            raise UsageError(f"{name} is {value!r}", remedy=f"choose one of {', '.join(allowed)}")
+        return str(value)
+
+    return check
+
+
+async def run_reader(*arguments: str, output: Path | None = None, patience: float = 120.0) -> None:
+    """Run `python ARGUMENTS` in a process of its own, standard output into `output`.
+
+    Heavy reading holds the GIL for seconds: here it holds another process's. Raises TargetError with what the process said.
+    """
+    stdout = open(output, "wb") if output else None  # noqa: SIM115, ASYNC230  # closed below, and opening is not slow
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", *arguments,
+            stdin=asyncio.subprocess.DEVNULL, stdout=stdout or asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE, env=_clean_environment(),
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(patience):
+                _, said = await process.communicate()
+        except BaseException:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            raise
+    except TimeoutError as error:
+        raise TargetError(
+            f"rendering took longer than {patience:g} s and was ended", remedy="take a shorter window"
+        ) from error
+    finally:
+        if stdout:
+            stdout.close()
+    if process.returncode != 0:
+        text = said.decode("utf-8", "replace").strip()[-500:]
+        raise TargetError(f"rendering failed with exit code {process.returncode}: {text}", code="rendering_failed")
+
+
+def _clean_environment() -> dict[str, str]:
+    """The monitor's environment; a reader is nobody's service and gets no agent."""
+    return {key: value for key, value in os.environ.items() if key not in ("DIAGNOSTICS_DIR", "DIAGNOSTICS_AGENT")}
+
+
+def top_of(profile: Mapping[str, Any], count: int = 10) -> list[dict[str, Any]]:
+    """The `count` lines that hold the most, by the stack's leaf, from Profile JSON."""
+    sums: dict[int, list[int]] = {}
+    for stack, values, _labels in profile["samples"]:
+        if stack:
+            held = sums.setdefault(stack[0], [0, 0])
+            held[0] += values[0]
+            held[1] += values[1]
+    rows = sorted(sums.items(), key=lambda item: -item[1][0])[:count]
+    return [
+        {"function": function, "file": file, "line": line, "bytes": held, "count": number}
+        for (function, file, line), held, number in (
+            (profile["frames"][index], values[0], values[1]) for index, values in rows
+        )
+    ]
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return loaded

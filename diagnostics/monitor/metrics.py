@@ -1,0 +1,158 @@
+"""The metric registry: the only place that spells metric names. Families are made from the workers' readings at each scrape.
+
+No label holds anything but a worker's number, a route, an outcome or another word of a fixed list: the number of series
+follows the service's shape, never its traffic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from .targets import Snapshot
+
+__all__ = ["METRICS", "Spec", "exposition"]
+
+Row = tuple[tuple[str, ...], Any]
+Rows = Callable[[Snapshot], Iterable[Row]]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One metric: `rows` yields (label values, value) of one worker; a histogram's value is its JSON."""
+
+    name: str
+    kind: Literal["gauge", "counter", "histogram"]
+    help: str
+    labels: tuple[str, ...]
+    rows: Rows
+
+
+def _ledger(key: str) -> Rows:
+    def rows(snapshot: Snapshot) -> Iterator[Row]:
+        ledger = _of(snapshot)
+        if ledger:
+            yield (), ledger[key]
+
+    return rows
+
+
+def _by_route(key: str, *fixed: str) -> Rows:
+    def rows(snapshot: Snapshot) -> Iterator[Row]:
+        for route, totals in _routes(snapshot):
+            yield (route, *fixed), totals[key]
+
+    return rows
+
+
+def _by_direction(stem: str) -> Rows:
+    def rows(snapshot: Snapshot) -> Iterator[Row]:
+        for route, totals in _routes(snapshot):
+            for direction in ("in", "out"):
+                yield (route, direction), totals[f"{stem}_{direction}"]
+
+    return rows
+
+
+def _by_word(key: str) -> Rows:
+    def rows(snapshot: Snapshot) -> Iterator[Row]:
+        for route, totals in _routes(snapshot):
+            for word, count in totals[key].items():
+                yield (route, word), count
+
+    return rows
+
+
+def _rejected(snapshot: Snapshot) -> Iterator[Row]:
+    for reason, count in _of(snapshot).get("rejected", {}).items():
+        yield (reason,), count
+
+
+def _rss(snapshot: Snapshot) -> Iterator[Row]:
+    yield (), snapshot.process.rss_bytes
+
+
+def _answers(snapshot: Snapshot) -> Iterator[Row]:
+    yield (), int(snapshot.state == "answering")
+
+
+def _of(snapshot: Snapshot) -> Mapping[str, Any]:
+    return (snapshot.reading or {}).get("ledger") or {}
+
+
+def _routes(snapshot: Snapshot) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    routes: Mapping[str, Mapping[str, Any]] = _of(snapshot).get("routes", {})
+    return routes.items()
+
+
+METRICS: tuple[Spec, ...] = (
+    Spec("stream_open_connections", "gauge", "Streams open now.", ("route",), _by_route("open")),
+    Spec(
+        "stream_buffered_bytes", "gauge", "Bytes held for open streams, by the layer that holds them.",
+        ("route", "layer"), _by_route("buffered_bytes", "app"),
+    ),
+    Spec("stream_buffered_bytes_max", "gauge", "Bytes held for the largest single stream now.", (), _ledger("buffered_bytes_max")),
+    Spec("stream_closed_total", "counter", "Streams that have ended, by outcome.", ("route", "outcome"), _by_word("closed")),
+    Spec("stream_events_total", "counter", "Events received from upstream (in) and sent to clients (out).", ("route", "direction"), _by_direction("events")),
+    Spec("stream_bytes_total", "counter", "Body bytes received from upstream (in) and sent to clients (out).", ("route", "direction"), _by_direction("bytes")),
+    Spec("stream_time_to_first_event_seconds", "histogram", "From the request to the first event sent.", ("route",), _by_route("time_to_first_event")),
+    Spec("stream_inter_event_seconds", "histogram", "Between two sends of events on one stream.", ("route",), _by_route("inter_event")),
+    Spec("stream_duration_seconds", "histogram", "From the request to the end of the stream.", ("route",), _by_route("duration")),
+    Spec("stream_backpressure_seconds_total", "counter", "Time spent waiting for clients to take bytes.", ("route",), _by_route("backpressure_seconds")),
+    Spec("stream_dropped_events_total", "counter", "Events thrown away by an overflow policy.", ("route", "policy"), _by_word("dropped_events")),
+    Spec("stream_buffer_high_water_bytes", "histogram", "Most bytes the application held for one stream in its life.", ("route",), _by_route("buffer_high_water")),
+    Spec("stream_disconnect_to_upstream_close_seconds", "histogram", "From the client's leaving to the upstream's being closed.", ("route",), _by_route("disconnect_to_upstream_close")),
+    Spec("stream_budget_bytes", "gauge", "Bytes that all streams together may hold; 0: no budget.", (), _ledger("budget_bytes")),
+    Spec("stream_rejected_total", "counter", "Streams that were not let in, by reason.", ("reason",), _rejected),
+    Spec("memory_rss_bytes", "gauge", "Resident memory of the worker, as the kernel counts it.", (), _rss),
+    Spec("diagnostics_agent_up", "gauge", "1 where the worker's agent answers; its stream metrics are absent where it does not.", (), _answers),
+)  # fmt: skip
+
+
+class _OneScrape(Collector):
+    def __init__(self, snapshots: list[Snapshot]) -> None:
+        self._snapshots = snapshots
+
+    def collect(self) -> Iterator[Metric]:
+        for spec in METRICS:
+            yield _family(spec, self._snapshots)
+
+
+def exposition(snapshots: list[Snapshot], accept: str) -> tuple[bytes, str]:
+    """The scrape's body and content type: OpenMetrics where `accept` asks for it, Prometheus text otherwise."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_OneScrape(snapshots))
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
+def _family(spec: Spec, snapshots: list[Snapshot]) -> Metric:
+    labels = ("worker", *spec.labels)
+    rows = [((snapshot.worker, *values), value) for snapshot in snapshots for values, value in spec.rows(snapshot)]
+    if spec.kind == "histogram":
+        histogram = HistogramMetricFamily(spec.name, spec.help, labels=labels)
+        for values, value in rows:
+            histogram.add_metric(values, buckets=_cumulative(value), sum_value=value["sum"])
+        return histogram
+    family: GaugeMetricFamily | CounterMetricFamily
+    if spec.kind == "gauge":
+        family = GaugeMetricFamily(spec.name, spec.help, labels=labels)
+    else:
+        family = CounterMetricFamily(spec.name.removesuffix("_total"), spec.help, labels=labels)
+    for values, value in rows:
+        family.add_metric(values, value)
+    return family
+
+
+def _cumulative(histogram: Mapping[str, Any]) -> list[tuple[str, float]]:
+    buckets, total = [], 0.0
+    for bound, count in zip([*histogram["bounds"], "+Inf"], histogram["counts"], strict=True):
+        total += count
+        buckets.append((str(bound) if bound == "+Inf" else f"{float(bound)}", total))
+    return buckets

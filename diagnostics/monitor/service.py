@@ -1,0 +1,85 @@
+"""The monitor put together: targets, store, captures and routes on one listening socket, in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import uvicorn
+
+from ..protocol import agents_folder, private_folder
+from .access import Policy
+from .captures import Captures
+from .http import build
+from .store import Store
+from .targets import Targets
+
+__all__ = ["Monitor", "stdin_closes"]
+
+
+class Monitor:
+    """One monitor; `serve` until `until` is over.
+
+    listener   bound and listening; closed at the end
+    root       registry and store live below it
+    """
+
+    def __init__(self, listener: socket.socket, root: Path) -> None:
+        private_folder(root)
+        private_folder(agents_folder(root))
+        self.targets = Targets(root)
+        self.captures = Captures(self.targets, Store(root))
+        self._listener = listener
+
+    async def serve(self, until: Callable[[], Awaitable[None]]) -> None:
+        """Serve until `until()` returns; captures that run then are cancelled and their windows closed."""
+        app = build(self.targets, self.captures, _policy(self._listener))
+        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False)
+        server = _QuietServer(config)
+        serving = asyncio.create_task(server.serve(sockets=[self._listener]), name="monitor")
+        ending = asyncio.ensure_future(until())
+        try:
+            await asyncio.wait([serving, ending], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await self.captures.close()
+            server.should_exit = True
+            ending.cancel()
+            await asyncio.gather(serving, ending, return_exceptions=True)
+        if serving.done() and not serving.cancelled() and serving.exception():
+            raise serving.exception()  # type: ignore[misc]  # checked on the line before
+
+
+class _QuietServer(uvicorn.Server):
+    """uvicorn without its signal handlers: whoever runs the monitor decides what a signal means."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def stdin_closes() -> None:
+    """Returns when standard input ends: then whoever started this process is gone."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
+    try:
+        while await reader.read(1024):
+            pass
+    finally:
+        transport.close()
+
+
+def _policy(listener: socket.socket) -> Policy:
+    return Policy.of(
+        host=str(listener.getsockname()[0]),
+        extra_hosts=[
+            host.strip() for host in os.environ.get("DIAGNOSTICS_ALLOWED_HOSTS", "").split(",") if host.strip()
+        ],
+        token=os.environ.get("DIAGNOSTICS_TOKEN", ""),
+        read_token=os.environ.get("DIAGNOSTICS_READ_TOKEN", ""),
+    )

@@ -1,0 +1,177 @@
+"""The workers of the service: who registered, who answers, what they said last.
+
+A worker is a process. It is known by its agent's socket in the registry, or by its pid alone where no agent could be put
+in; then it is read from outside only. Workers are numbered, and a number that a dead worker leaves is given to the next
+one, so that the label `worker` has as few values as there are workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import DiagnosticsError, NotFoundError, TargetError
+from ..protocol import agent_socket, agents_folder
+from .conversation import ask
+from .process import ProcessReading, alive, read_process
+
+__all__ = ["Snapshot", "Targets", "Worker"]
+
+# A reading takes milliseconds; an agent that needs longer than this is kept from running.
+READING_PATIENCE_SECONDS = 2.0
+# Several people and Prometheus may look at once: they share one reading of this age.
+SHARED_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One worker at one moment.
+
+    state     answering; silent (alive, but its agent does not answer); outside (it has no agent)
+    reading   what the agent said, None unless it is answering
+    last      what it said last, for a silent one, with its wall-clock time
+    """
+
+    worker: str
+    process: ProcessReading
+    state: str
+    reading: dict[str, Any] | None
+    silent_since: float | None = None
+    reason: str | None = None
+    last: dict[str, Any] | None = None
+    last_time: float | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        reading = self.reading or {}
+        allocators = reading.get("allocators", {})
+        keys = ("in_use_bytes", "python_live_bytes", "python_arenas_bytes", "malloc_live_bytes", "malloc_free_bytes")
+        return {
+            "worker": self.worker,
+            "pid": self.process.pid,
+            "state": self.state,
+            "silent_since": self.silent_since,
+            "reason": self.reason,
+            "python": self.about.get("python"),
+            "memory": {"rss_bytes": self.process.rss_bytes, **{key: allocators.get(key) for key in keys}},
+            "process": self.process.to_json(),
+            "tasks": reading.get("tasks"),
+            "window": reading.get("window"),
+            "ledger": reading.get("ledger"),
+            "last": {"time": self.last_time, "ledger": self.last.get("ledger")} if self.last else None,
+        }
+
+
+class Worker:
+    """One process of the service and the conversation with its agent."""
+
+    def __init__(self, name: str, pid: int, socket: Path | None) -> None:
+        self.name = name
+        self.pid = pid
+        self.socket = socket
+        self._lock = asyncio.Lock()
+        self._about: dict[str, Any] = {}
+        self._last: dict[str, Any] | None = None
+        self._last_time: float | None = None
+        self._silent_since: float | None = None
+        self._shared: tuple[float, Snapshot] | None = None
+
+    async def ask(self, op: str, /, *, patience: float = READING_PATIENCE_SECONDS, **params: Any) -> dict[str, Any]:
+        """Ask this worker's agent. Raises TargetError where it has none, and what `conversation.ask` raises."""
+        if self.socket is None:
+            raise TargetError(
+                f"worker {self.name} (pid {self.pid}) has no agent: it can be read from outside only",
+                remedy="start it under `diagnostics run`, or call instrument(app) in it",
+                code="no_agent",
+            )
+        if op != "reading":
+            self._shared = None  # what was read before may no longer be so
+        return await ask(self.socket, op, patience=patience, **params)
+
+    async def snapshot(self) -> Snapshot | None:
+        """Look at this worker now; None if it has ended. Never raises for a worker in trouble: that is what it shows."""
+        async with self._lock:
+            if self._shared and time.monotonic() - self._shared[0] < SHARED_SECONDS:
+                return self._shared[1]
+            process = read_process(self.pid)
+            if process is None or process.state == "Z":
+                return None
+            snapshot = await self._look(process)
+            self._shared = (time.monotonic(), snapshot)
+            return snapshot
+
+    async def _look(self, process: ProcessReading) -> Snapshot:
+        if self.socket is None:
+            return Snapshot(self.name, process, "outside", None, reason="this process has no agent")
+        try:
+            if not self._about:
+                self._about = await self.ask("hello")
+            reading = await self.ask("reading")
+        except DiagnosticsError as error:
+            self._silent_since = self._silent_since or time.time()
+            reason = f"the process is stopped (state {process.state})" if process.state == "T" else error.message
+            return Snapshot(
+                self.name, process, "silent", None, self._silent_since, reason, self._last, self._last_time, self._about
+            )
+        self._silent_since, self._last, self._last_time = None, reading, time.time()
+        return Snapshot(self.name, process, "answering", reading, about=self._about)
+
+
+class Targets:
+    """All workers below one registry, and those that `watch` names."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._workers: dict[int, Worker] = {}
+        self._watched: set[int] = set()
+
+    def watch(self, pid: int) -> None:
+        """Show process `pid` even if it never gets an agent."""
+        self._watched.add(pid)
+
+    def workers(self) -> list[Worker]:
+        """The workers that are there now, in the order of their names."""
+        self._look_around()
+        return sorted(self._workers.values(), key=lambda worker: int(worker.name))
+
+    def worker(self, name: str | None) -> Worker:
+        """The worker of this name; with None, the first that has an agent. Raises NotFoundError."""
+        workers = self.workers()
+        for worker in workers:
+            if worker.name == name or (name is None and worker.socket is not None):
+                return worker
+        if name is None:
+            raise NotFoundError(
+                f"no agent has registered below {self.root}",
+                remedy="start the service with `diagnostics run -- CMD`, or call instrument(app) in it",
+            )
+        known = ", ".join(worker.name for worker in workers) or "none"
+        raise NotFoundError(f"no worker {name!r}", remedy=f"known workers: {known}")
+
+    async def snapshots(self) -> list[Snapshot]:
+        """Look at all workers at once."""
+        found = await asyncio.gather(*(worker.snapshot() for worker in self.workers()))
+        return [snapshot for snapshot in found if snapshot is not None]
+
+    def _look_around(self) -> None:
+        registered = {int(path.stem) for path in agents_folder(self.root).glob("*.sock") if path.stem.isdecimal()}
+        for pid in registered | self._watched | set(self._workers):
+            if not alive(pid):
+                self._workers.pop(pid, None)
+                self._watched.discard(pid)
+                if pid in registered:  # killed: it could not remove its socket
+                    agent_socket(self.root, pid).unlink(missing_ok=True)
+                continue
+            socket = agent_socket(self.root, pid) if pid in registered else None
+            worker = self._workers.get(pid)
+            if worker is None:
+                self._workers[pid] = Worker(self._free_name(), pid, socket)
+            elif worker.socket is None:
+                worker.socket = socket
+
+    def _free_name(self) -> str:
+        taken = {worker.name for worker in self._workers.values()}
+        return next(str(number) for number in range(len(taken) + 1) if str(number) not in taken)

@@ -1,0 +1,308 @@
+"""Clients of every kind that a streaming service meets, over real sockets.
+
+Each client is one HTTP/1.1 connection at a time: a socket, `httptools` to parse the answer, a count of events. What makes clients different
+is how they read, and that is what they are here for:
+
+    Fast         reads whatever comes
+    Slow         reads so many bytes a second and leaves the rest to the service
+    Leaves       goes away after so many events, without a word
+    NeverReads   sends its request and never reads a byte
+
+A slow reader's receive buffer is set before it connects: set later, the window is already announced, and the kernel
+would take megabytes in the client's place. Events are counted as blank lines (WHATWG HTML, server-sent events, 9.2.6), which is
+all that a load needs to know of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import socket
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+import httptools
+
+__all__ = ["Behavior", "EventCount", "Fast", "Leaves", "LoadReport", "Mix", "NeverReads", "Request", "Slow", "run_load"]
+
+# Clients come within this many seconds of each other, not in one instant.
+_ARRIVAL_SECONDS = 0.05
+# How often a slow reader reads; its pace is kept over such steps.
+_SLOW_STEP_SECONDS = 0.1
+_READ_BYTES = 64 * 1024
+_CONNECT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fast:
+    """Reads whatever comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """Reads `bytes_per_second`; `receive_buffer_bytes` is its SO_RCVBUF, which the kernel doubles."""
+
+    bytes_per_second: int
+    receive_buffer_bytes: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Leaves:
+    """Closes its socket after `after_events` events."""
+
+    after_events: int
+
+
+@dataclass(frozen=True, slots=True)
+class NeverReads:
+    """Sends its request and reads nothing."""
+
+    receive_buffer_bytes: int = 4096
+
+
+Behavior = Fast | Slow | Leaves | NeverReads
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Who comes, and how many of each. With `again`, a client whose stream has ended opens another one until time is up."""
+
+    clients: tuple[tuple[Behavior, int], ...]
+    again: bool = False
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open together."""
+        return sum(count for _, count in self.clients)
+
+    def each(self) -> Iterator[Behavior]:
+        for behavior, count in self.clients:
+            for _ in range(count):
+                yield behavior
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What every client sends, but for the Host line."""
+
+    method: str
+    path: str
+    body: bytes = b""
+    content_type: str = "application/json"
+
+    @classmethod
+    def chat(cls, path: str, model: str) -> Request:
+        """A streamed chat completion as OpenAI's clients ask for it."""
+        question = {"model": model, "stream": True, "messages": [{"role": "user", "content": "Count."}]}
+        return cls("POST", path, json.dumps(question).encode())
+
+    def encode(self, host: str, port: int) -> bytes:
+        head = (
+            f"{self.method} {self.path} HTTP/1.1\r\nHost: {host}:{port}\r\nAccept: text/event-stream\r\n"
+            f"Content-Type: {self.content_type}\r\nContent-Length: {len(self.body)}\r\nConnection: close\r\n\r\n"
+        )
+        return head.encode() + self.body
+
+
+@dataclass
+class LoadReport:
+    """What the clients saw.
+
+    streams    streams that were asked for
+    outcomes   how they ended: `completed` (the service ended it), `left` (the client did, as it should), `time_up`, `failed`
+    errors     what failed: `connect`, `status_500`, `reset`, `cut_off`, `malformed`
+    """
+
+    seconds: float = 0.0
+    streams: int = 0
+    events: int = 0
+    bytes: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "seconds": self.seconds,
+            "streams": self.streams,
+            "events": self.events,
+            "bytes": self.bytes,
+            "outcomes": dict(self.outcomes),
+            "errors": dict(self.errors),
+        }
+
+
+class EventCount:
+    """Counts the blank lines in a stream of bytes, wherever it is cut and whichever line ending it has."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self._line_is_empty = True
+        self._line_has_begun = False
+        self._after_cr = False
+
+    def feed(self, data: bytes) -> None:
+        # A line at a time, not a byte at a time: events are kilobytes long.
+        if self._after_cr and data[:1] == b"\n":
+            data = data[1:]
+        if not data:
+            return
+        self._after_cr = data.endswith(b"\r")
+        lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        for line in lines[:-1]:
+            if line or not self._line_is_empty:
+                self._line_has_begun = True
+            elif self._line_has_begun:
+                self.events += 1
+                self._line_has_begun = False
+            self._line_is_empty = True
+        if lines[-1]:
+            self._line_is_empty = False
+
+
+async def run_load(
+    host: str, port: int, request: Request, mix: Mix, *, until: asyncio.Event, most_seconds: float, seed: int = 0
+) -> LoadReport:
+    """Put `mix` on the service until `until` is set, all streams have ended, or `most_seconds` are over.
+
+    Clients whose stream is still open then close their sockets. What fails is counted in the report and raises nothing: to judge
+    it is the caller's business. `seed` fixes when each client comes.
+    """
+    report = LoadReport()
+    start = time.monotonic()
+    arrivals = random.Random(seed)  # noqa: S311 -- arrival times, no secrets
+    clients = [
+        asyncio.create_task(
+            _client(
+                _Connection(host, port, request, behavior, report),
+                arrivals.uniform(0, _ARRIVAL_SECONDS),
+                again=mix.again,
+            )
+        )
+        for behavior in mix.each()
+    ]
+    everyone = asyncio.create_task(asyncio.wait(clients))
+    told = asyncio.create_task(until.wait())
+    either: tuple[asyncio.Task[Any], ...] = (everyone, told)
+    try:
+        await asyncio.wait(either, timeout=most_seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (*either, *clients):
+            task.cancel()
+        results = await asyncio.gather(*either, *clients, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    report.seconds = time.monotonic() - start
+    return report
+
+
+async def _client(connection: _Connection, delay: float, *, again: bool) -> None:
+    await asyncio.sleep(delay)
+    await connection.stream()
+    while again:
+        # A service that fails at once must not turn its clients into a busy loop.
+        await asyncio.sleep(0.01)
+        await connection.stream()
+
+
+class _Connection:
+    """One client: opens a socket for each stream and closes it."""
+
+    def __init__(self, host: str, port: int, request: Request, behavior: Behavior, report: LoadReport) -> None:
+        self._address = (host, port)
+        self._payload = request.encode(host, port)
+        self._behavior = behavior
+        self._report = report
+
+    async def stream(self) -> None:
+        """One stream, from connect to close, with its outcome in the report."""
+        self._report.streams += 1
+        outcome, error = "failed", None
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+                sock.setblocking(False)
+                if isinstance(self._behavior, Slow | NeverReads):
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._behavior.receive_buffer_bytes)
+                error = await self._connect(sock)
+                if error is None:
+                    outcome, error = await self._read(sock)
+        except asyncio.CancelledError:
+            outcome = "time_up"
+            raise
+        except httptools.HttpParserError:
+            error = "malformed"
+        except OSError:
+            error = "reset"
+        finally:
+            self._report.outcomes[outcome] += 1
+            if error is not None:
+                self._report.errors[error] += 1
+
+    async def _connect(self, sock: socket.socket) -> str | None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await loop.sock_connect(sock, self._address)
+        except OSError:
+            return "connect"
+        await loop.sock_sendall(sock, self._payload)
+        return None
+
+    async def _read(self, sock: socket.socket) -> tuple[str, str | None]:
+        if isinstance(self._behavior, NeverReads):
+            await asyncio.get_running_loop().create_future()
+        answer = _Answer(self._report)
+        parser = httptools.HttpResponseParser(answer)
+        async with aclosing(_paced(sock, self._behavior)) as pieces:
+            async for data in pieces:
+                self._report.bytes += len(data)
+                parser.feed_data(data)
+                if answer.begun and parser.get_status_code() >= 400:
+                    return "failed", f"status_{parser.get_status_code()}"
+                if answer.complete:
+                    return "completed", None
+                if isinstance(self._behavior, Leaves) and answer.count.events >= self._behavior.after_events:
+                    return "left", None
+        return "failed", "cut_off"
+
+
+async def _paced(sock: socket.socket, behavior: Behavior) -> AsyncGenerator[bytes, None]:
+    """The socket's bytes, at the pace of this client, until the peer closes."""
+    loop = asyncio.get_running_loop()
+    if not isinstance(behavior, Slow):
+        while data := await loop.sock_recv(sock, _READ_BYTES):
+            yield data
+        return
+    step = max(1, int(behavior.bytes_per_second * _SLOW_STEP_SECONDS))
+    due = loop.time()
+    while data := await loop.sock_recv(sock, step):
+        yield data
+        # By what was read, not by how often: a short read earns a short pause.
+        due = max(due, loop.time() - _SLOW_STEP_SECONDS) + len(data) / behavior.bytes_per_second
+        await asyncio.sleep(max(0.0, due - loop.time()))
+
+
+class _Answer:
+    """What httptools calls: the body goes to the event count and is forgotten."""
+
+    def __init__(self, report: LoadReport) -> None:
+        self.begun = False
+        self.complete = False
+        self.count = EventCount()
+        self._report = report
+
+    def on_headers_complete(self) -> None:
+        self.begun = True
+
+    def on_body(self, body: bytes) -> None:
+        before = self.count.events
+        self.count.feed(body)
+        self._report.events += self.count.events - before
+
+    def on_message_complete(self) -> None:
+        self.complete = True

@@ -1,0 +1,143 @@
+"""The monitor beside a subject, as its user sees it: HTTP and JSON, nothing imported from the other side."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urljoin
+
+import httpx2
+
+from ..analysis.growth import Reading
+from ..analysis.profile import Profile
+from ..errors import ProtocolError, TargetError, TargetSilentError, UsageError
+
+__all__ = ["Capture", "Monitor"]
+
+_SCHEMA = "highwater.memory/1"
+_TIMEOUT_SECONDS = 10.0
+# Rendering takes its time on a busy machine; a capture that takes longer than this is stuck.
+_CAPTURE_SECONDS = 90.0
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A finished memray capture: the profile of what was still held at its end, and the flame graph as HTML."""
+
+    profile: Profile
+    flamegraph: bytes
+    coverage_percent: float | None
+
+
+class Monitor:
+    """A client of one monitor. Whoever makes it closes it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._http = httpx2.AsyncClient(
+            timeout=_TIMEOUT_SECONDS, headers={"accept": "application/json"}, trust_env=False
+        )
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def reading(self) -> Reading | None:
+        """One look at the subject; None while a worker does not answer. Raises TargetError, ProtocolError."""
+        before = time.monotonic()
+        answer = await self._json("GET", self.url)
+        return _reading(answer, (before + time.monotonic()) / 2)
+
+    async def first_reading(self, timeout_seconds: float) -> Reading:
+        """Wait until the monitor has found the subject's agent and can tell its memory."""
+        deadline = time.monotonic() + timeout_seconds
+        while (reading := await self.reading()) is None:
+            if time.monotonic() > deadline:
+                raise TargetSilentError(
+                    f"the monitor at {self.url} has no worker that tells its in-use bytes after {timeout_seconds:g} s",
+                    remedy="the subject must be a Python service that the agent can be injected into",
+                )
+            await asyncio.sleep(_POLL_SECONDS)
+        return reading
+
+    async def capture(self, seconds: float, window_over: Callable[[], None]) -> Capture:
+        """Take a memray capture of `seconds`, and call `window_over` once the load is no longer needed."""
+        # A subject in the laboratory may be slowed down as much as it takes.
+        order = {"kind": "memray", "seconds": seconds, "force": True}
+        response = await self._send("POST", self.url + "/captures", json=order)
+        place = urljoin(self.url, response.headers["location"])
+        deadline = time.monotonic() + seconds + _CAPTURE_SECONDS
+        try:
+            state = await self._finished(place, deadline, window_over)
+        finally:
+            window_over()
+        artifacts = {artifact["name"] for artifact in state["artifacts"]}
+        if not {"flamegraph.html", "profile.json"} <= artifacts:
+            raise ProtocolError(
+                f"the capture {place} lacks flamegraph.html or profile.json: it has {sorted(artifacts)}"
+            )
+        flamegraph = await self._send("GET", f"{place}/artifacts/flamegraph.html")
+        try:
+            profile = Profile.from_json(await self._json("GET", f"{place}/artifacts/profile.json"))
+        except UsageError as error:
+            raise ProtocolError(f"the capture {place}: {error.message}") from error
+        return Capture(profile, flamegraph.content, (state.get("result") or {}).get("coverage_percent"))
+
+    async def _finished(self, place: str, deadline: float, window_over: Callable[[], None]) -> dict[str, Any]:
+        while True:
+            state = await self._json("GET", place)
+            if state["state"] == "done":
+                return state
+            if state["state"] in ("failed", "cancelled"):
+                reason = (state.get("error") or {}).get("message", "no reason given")
+                raise TargetError(f"the capture {place} {state['state']}: {reason}", code="capture_failed")
+            if state["state"] == "rendering":
+                window_over()
+            if time.monotonic() > deadline:
+                raise TargetSilentError(f"the capture {place} is still {state['state']} after {_CAPTURE_SECONDS:g} s")
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _json(self, method: str, url: str) -> dict[str, Any]:
+        response = await self._send(method, url)
+        try:
+            body = response.json()
+        except ValueError as error:
+            raise ProtocolError(f"{method} {url} answered something else than JSON: {error}") from error
+        if not isinstance(body, dict):
+            raise ProtocolError(f"{method} {url} answered {type(body).__name__}, not an object")
+        return body
+
+    async def _send(self, method: str, url: str, json: Any = None) -> httpx2.Response:
+        try:
+            response = await self._http.request(method, url, json=json)
+        except httpx2.TimeoutException as error:
+            raise TargetSilentError(
+                f"the monitor did not answer {method} {url} within {_TIMEOUT_SECONDS:g} s"
+            ) from error
+        except httpx2.TransportError as error:
+            raise TargetError(f"the monitor at {self.url} cannot be reached: {error!r}", code="monitor_left") from error
+        if response.is_error:
+            raise TargetError(f"the monitor answered {method} {url} with {response.status_code}: {response.text[:500]}")
+        return response
+
+
+def _reading(answer: dict[str, Any], moment: float) -> Reading | None:
+    """The sum over the workers; None where there is none or one is silent. Raises ProtocolError for an unknown schema."""
+    if answer.get("schema") != _SCHEMA:
+        raise ProtocolError(f"the monitor speaks {answer.get('schema')!r}, this proof understands {_SCHEMA!r}")
+    workers = answer["workers"]
+    if not workers or any(
+        worker["state"] != "answering" or worker["memory"]["in_use_bytes"] is None for worker in workers
+    ):
+        return None
+    tasks = [worker["tasks"] for worker in workers]
+    return Reading(
+        time=moment,
+        in_use_bytes=sum(worker["memory"]["in_use_bytes"] for worker in workers),
+        rss_bytes=sum(worker["memory"]["rss_bytes"] for worker in workers),
+        tasks=None if None in tasks else sum(tasks),
+        fds=sum(worker["process"]["fds"] for worker in workers),
+    )

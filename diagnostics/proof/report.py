@@ -1,0 +1,223 @@
+"""What an experiment found, for a person, for a machine and for a build server.
+
+`to_json` is pure and complete: every reading, the plan that was declared before, the versions it ran on and the command to run it
+again. The table shows no number that is not in it.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ..analysis.decision import Decision, Finding, Measure
+from .evidence import top_line
+from .experiment import Outcome, SideOutcome
+
+__all__ = ["SCHEMA", "console", "print_held", "print_table", "to_json", "write_folder", "write_junit"]
+
+SCHEMA = "highwater.proof/1"
+
+_PACKAGES = ("highwater", "aiohttp", "fastapi", "httptools", "memray", "starlette", "uvicorn", "uvloop")
+_COLORS = {
+    Decision.LEAK: "red",
+    Decision.UNBOUNDED: "red",
+    Decision.BOUNDED: "green",
+    Decision.INCONCLUSIVE: "yellow",
+}
+# The widest row that is usual.
+_TABLE_WIDTH = 110
+_UNITS = {Measure.GROWTH: "B/chunk", Measure.REMAINS: "B/stream"}
+
+
+def console() -> Console:
+    """Standard output; as wide as the table where it is no terminal, so that a log shows whole lines."""
+    wide = Console()
+    return wide if wide.is_terminal else Console(width=max(wide.width, _TABLE_WIDTH))
+
+
+def print_table(outcomes: Sequence[Outcome], console: Console) -> None:
+    """A table for each scenario, one row for each measure of each app."""
+    for outcome in outcomes:
+        table = Table(
+            title=f"{outcome.scenario.name} ({outcome.seconds:.0f} s)",
+            title_justify="left",
+            header_style="bold",
+            box=box.SIMPLE_HEAD,
+        )
+        for heading in ("app", "measured", "mean [interval]", "least", "decision", "expected", "verified"):
+            table.add_column(heading, justify="right" if heading in ("mean [interval]", "least") else "left")
+        for side in outcome.sides:
+            for index, (measured, interval, least) in enumerate(_rows(side)):
+                verdict = (
+                    f"[{_COLORS[side.decision]}]{side.decision}[/]",
+                    str(side.expected),
+                    "[green]yes[/]" if side.verified else "[red]no[/]",
+                )
+                # Escaped: rich takes square brackets for markup.
+                cells = (side.side if index == 0 else "", measured, interval.replace("[", r"\["), least)
+                table.add_row(*cells, *(verdict if index == 0 else ("", "", "")))
+            table.add_section()
+        console.print(table)
+
+
+def _rows(side: SideOutcome) -> list[tuple[str, str, str]]:
+    """What was measured with its unit, its mean with the interval, the least growth that matters."""
+    finding = side.finding
+    if finding is None:
+        return []
+    rows = [
+        (
+            f"{measure}, {_UNITS[measure]}",
+            f"{interval.mean:,.0f} [{interval.low:,.0f} .. {interval.high:,.0f}]",
+            f"{finding.least[measure]:,.0f}",
+        )
+        for measure, interval in finding.intervals.items()
+    ]
+    peaks = side.peaks[: finding.rounds]
+    return [*rows, ("peak, B/stream", f"{sum(peaks) / len(peaks):,.0f}", "")]
+
+
+def print_held(outcome: Outcome, console: Console) -> None:
+    """For each captured app, the line under which most bytes are held."""
+    for side in outcome.sides:
+        if side.capture is None:
+            continue
+        line = top_line(side.capture.profile, outcome.scenario.source)
+        where = (
+            "no line of its own holds memory"
+            if line is None
+            else f"{line}  {_size(line.bytes)}, {line.share:.0%} of it"
+        )
+        coverage = side.capture.coverage_percent
+        seen = "" if coverage is None else f" (stacks known for {coverage:.0f} % of the bytes)"
+        console.print(f"held by the {side.side} app{seen}: {where}", markup=False, highlight=False, soft_wrap=True)
+
+
+def to_json(outcomes: Sequence[Outcome], command: str) -> dict[str, Any]:
+    """The whole result; `command` runs it again. Bytes, seconds; `began` is seconds since the epoch."""
+    return {
+        "schema": SCHEMA,
+        "command": command,
+        "verified": all(outcome.verified for outcome in outcomes),
+        "versions": {
+            "python": platform.python_version(),
+            "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
+            **{name: found for name in _PACKAGES if (found := _version(name))},
+        },
+        "scenarios": [_outcome(outcome) for outcome in outcomes],
+    }
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    scenario = outcome.scenario
+    return {
+        "name": scenario.name,
+        "claim": scenario.claim,
+        "seed": outcome.seed,
+        "began": outcome.began,
+        "seconds": outcome.seconds,
+        "verified": outcome.verified,
+        "plan": asdict(scenario.plan),
+        "least": {str(measure): value for measure, value in scenario.least.items()},
+        "workload": {
+            "model": scenario.workload.upstream.model(outcome.seed),
+            "clients": [
+                {"kind": type(behavior).__name__, "count": count, **asdict(behavior)}
+                for behavior, count in scenario.workload.mix.clients
+            ],
+            "again": scenario.workload.mix.again,
+            "round_seconds": scenario.workload.seconds,
+            "transient_seconds": scenario.workload.transient_seconds,
+            "send_buffer_bytes": scenario.workload.send_buffer_bytes,
+        },
+        "sides": [_side(side, scenario.source) for side in outcome.sides],
+    }
+
+
+def _side(side: SideOutcome, source: str) -> dict[str, Any]:
+    line = None if side.capture is None else top_line(side.capture.profile, source)
+    return {
+        "side": side.side,
+        "app": side.app,
+        "decision": str(side.decision),
+        "expected": str(side.expected),
+        "verified": side.verified,
+        "finding": None if side.finding is None else _finding(side.finding),
+        "figures": {str(measure): values for measure, values in side.figures.items() if values},
+        "peak_bytes_per_stream": side.peaks,
+        "rounds": [asdict(round_) for round_ in side.rounds],
+        "loads": [load.to_json() for load in side.loads],
+        "held": None if line is None else {**asdict(line.frame), "bytes": line.bytes, "share": line.share},
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "rounds": finding.rounds,
+        "intervals": {
+            str(measure): {**asdict(interval), "unit": Measure(measure).unit}
+            for measure, interval in finding.intervals.items()
+        },
+    }
+
+
+def write_folder(outcomes: Sequence[Outcome], command: str, folder: Path) -> list[Path]:
+    """Write numbers.json and each app's flame graph and profile; return the flame graphs' paths.
+
+    With several scenarios each one's files are in a folder of its name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "numbers.json").write_text(json.dumps(to_json(outcomes, command), indent=1) + "\n")
+    graphs = []
+    for outcome in outcomes:
+        place = folder if len(outcomes) == 1 else folder / outcome.scenario.name
+        place.mkdir(exist_ok=True)
+        for side in outcome.sides:
+            if side.capture is not None:
+                graphs.append(place / f"{side.side}-flamegraph.html")
+                graphs[-1].write_bytes(side.capture.flamegraph)
+                (place / f"{side.side}-profile.json").write_text(json.dumps(side.capture.profile.to_json()) + "\n")
+    return graphs
+
+
+def write_junit(outcomes: Sequence[Outcome], path: Path) -> None:
+    """One test case for each app, failed where the decision is not the expected one."""
+    root = ElementTree.Element("testsuites", name="diagnostics verify")
+    for outcome in outcomes:
+        failures = sum(not side.verified for side in outcome.sides)
+        suite = ElementTree.SubElement(
+            root,
+            "testsuite",
+            name=outcome.scenario.name,
+            tests=str(len(outcome.sides)),
+            failures=str(failures),
+            time=f"{outcome.seconds:.1f}",
+        )
+        for side in outcome.sides:
+            case = ElementTree.SubElement(suite, "testcase", classname=outcome.scenario.name, name=side.side)
+            if not side.verified:
+                evidence = "; ".join(f"{measured}: {interval}" for measured, interval, _ in _rows(side))
+                failure = ElementTree.SubElement(case, "failure", message=f"{side.decision}, expected {side.expected}")
+                failure.text = evidence
+    ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+
+
+def _size(size: float) -> str:
+    return f"{size / 1024 / 1024:.1f} MiB" if size >= 1024 * 1024 else f"{size / 1024:.0f} KiB"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,39 @@
+"""Serve one ASGI app as a subject: `python -m diagnostics.proof.serve MODULE:APP --port P`.
+
+uvicorn as it comes, with one difference: the size of the sockets' send buffers is given, and the same for every subject. Left to the
+kernel it grows with the reader's pace, and would hide the first megabyte that a service buffers for a slow client.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+
+__all__ = ["main"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m diagnostics.proof.serve")
+    parser.add_argument("app", metavar="MODULE:APP")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument(
+        "--send-buffer", type=int, default=0, metavar="BYTES", help="SO_SNDBUF of the listening socket; 0: the kernel's"
+    )
+    arguments = parser.parse_args(argv)
+    # As `uvicorn MODULE:APP` does: an app of one's own is found in the folder where the command runs.
+    sys.path.insert(0, str(Path.cwd()))
+    config = uvicorn.Config(arguments.app, lifespan="on", log_level="warning", access_log=False)
+    with socket.create_server(("127.0.0.1", arguments.port)) as listener:
+        if arguments.send_buffer:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, arguments.send_buffer)
+        server = uvicorn.Server(config)
+        server.run(sockets=[listener])
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

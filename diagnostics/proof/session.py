@@ -1,0 +1,89 @@
+"""An experiment in a terminal: a bar that names what is being done, and an end in good order on Ctrl-C and SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Self, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from ..analysis.decision import Measure
+from .experiment import Outcome, run
+from .scenario import Scenario
+
+__all__ = ["Terminal", "run_scenario", "until_done"]
+
+T = TypeVar("T")
+
+
+class Terminal:
+    """Tells a terminal how an experiment goes; with `show_rounds` also what each round measured."""
+
+    def __init__(self, name: str, console: Console, *, show_rounds: bool) -> None:
+        self._console = console
+        self._name = name
+        self._show_rounds = show_rounds
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task(name)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def doing(self, what: str, step: int, steps: int) -> None:
+        self._bar.update(self._task, description=f"{self._name}: {what}", completed=step, total=steps)
+        if not self._console.is_terminal:
+            # In a log the bar is nothing; the steps are.
+            self._console.print(f"{self._name}: {what}", highlight=False)
+
+    def measured(self, side: str, number: int, figures: Mapping[Measure, float], peak: float) -> None:
+        if self._show_rounds:
+            what = "   ".join(f"{measure} {value:+,.0f} {measure.unit}" for measure, value in figures.items())
+            self._console.print(
+                f"{side}, round {number}:   {what}   peak {peak / 1024:,.0f} KiB per stream", highlight=False
+            )
+
+
+def run_scenario(
+    scenario: Scenario, sides: Sequence[str], *, seed: int, capture: bool, show_rounds: bool = False
+) -> Outcome:
+    """Run one experiment to its end. Raises what `experiment.run` does, KeyboardInterrupt when it is told to stop."""
+    with Terminal(scenario.name, Console(stderr=True), show_rounds=show_rounds) as terminal:
+        return until_done(run(scenario, sides, seed=seed, capture=capture, watch=terminal))
+
+
+def until_done(work: Coroutine[object, object, T]) -> T:
+    """`asyncio.run` that treats SIGTERM like Ctrl-C: the work is cancelled, its processes are ended, KeyboardInterrupt is raised."""
+
+    async def guarded() -> T:
+        task = asyncio.ensure_future(work)
+        told = False
+
+        def stop() -> None:
+            nonlocal told
+            told = True
+            task.cancel()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            task.cancel()
+            if told:
+                raise KeyboardInterrupt from None
+            raise
+
+    return asyncio.run(guarded())

@@ -1,0 +1,87 @@
+"""A service under study: its process, its port, and the monitor beside it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from .monitor_client import Monitor
+from .processes import Process, free_port, start, wait_for_listener
+
+__all__ = ["Subject", "serve_command", "subject", "upstream"]
+
+# Imports on a busy machine; a service that needs longer is broken.
+_START_SECONDS = 30.0
+_FIRST_READING_SECONDS = 15.0
+
+
+class Subject:
+    """A started service. `port` is where it listens, `process` is `diagnostics run` with the service as its child."""
+
+    def __init__(self, side: str, process: Process, port: int) -> None:
+        self.side = side
+        self.process = process
+        self.port = port
+        self._monitor: Monitor | None = None
+
+    @property
+    def monitor(self) -> Monitor:
+        assert self._monitor is not None, "ready() comes first"
+        return self._monitor
+
+    async def ready(self) -> None:
+        """Return when the service listens and its memory can be read. Raises TargetError with its last output."""
+        found = await self.process.line(r"^diagnostics (http://\S+)$", _START_SECONDS)
+        await wait_for_listener(self.process, self.port, _START_SECONDS)
+        self._monitor = Monitor(found[1])
+        await self._monitor.first_reading(_FIRST_READING_SECONDS)
+
+    async def close(self) -> None:
+        if self._monitor is not None:
+            await self._monitor.close()
+
+
+@asynccontextmanager
+async def subject(
+    side: str, command: Sequence[str], *, folder: Path, environment: Mapping[str, str]
+) -> AsyncGenerator[Subject, None]:
+    """Start `command` under `diagnostics run`; `{port}` in it becomes a free port. Ended, with its children, with the block."""
+    port = free_port()
+    service = [word.replace("{port}", str(port)) for word in command]
+    run = [sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--", *service]
+    # Each has a registry of its own: a monitor must not find the other one's agent.
+    private = {"DIAGNOSTICS_DIR": str(folder / side), **environment}
+    async with start(f"{side} app", run, output=folder / f"{side}.log", environment=private) as process:
+        one = Subject(side, process, port)
+        try:
+            yield one
+        finally:
+            await one.close()
+
+
+def serve_command(app: str, send_buffer_bytes: int) -> list[str]:
+    """The command that serves an ASGI app (`module:attribute`) on `{port}`."""
+    return [
+        sys.executable,
+        "-m",
+        "diagnostics.proof.serve",
+        app,
+        "--port",
+        "{port}",
+        "--send-buffer",
+        str(send_buffer_bytes),
+    ]
+
+
+@asynccontextmanager
+async def upstream(folder: Path) -> AsyncGenerator[str, None]:
+    """Start the simulator and give its base URL, which ends in /v1.
+
+    By command line: diagnostics knows of the relay only that it can be run.
+    """
+    command = [sys.executable, "-m", "relay", "simulate", "--port", "0", "--until-stdin-closes"]
+    async with start("simulator", command, output=folder / "simulator.log") as process:
+        found = await process.line(r"^simulator (http://\S+)$", _START_SECONDS)
+        yield found[1]

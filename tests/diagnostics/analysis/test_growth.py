@@ -1,0 +1,48 @@
+"""The three figures of a round, from readings whose truth is known."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diagnostics.analysis.growth import Reading, Round, growth_per_chunk, peak_per_stream, remains_per_stream, slope
+
+
+def reading(time: float, in_use: float) -> Reading:
+    return Reading(time=time, in_use_bytes=int(in_use), rss_bytes=0, tasks=None, fds=0)
+
+
+def a_round(per_second: float, *, jump: float = 0, after: int = 1000) -> Round:
+    """Four streams; `jump` bytes fill within the first second, from then on memory grows by `per_second`."""
+    times = [0.1 * step for step in range(1, 30)]
+    readings = tuple(reading(50 + t, 1000 + (jump * min(t, 1)) + per_second * max(0, t - 1)) for t in times)
+    return Round(50, 4, 4, reading(49, 1000), readings, reading(54, after))
+
+
+def test_growth_is_what_comes_after_the_transient() -> None:
+    # 4 streams, 200 chunks a second, each chunk of each stream stays with 2,000 bytes.
+    found = growth_per_chunk(a_round(4 * 200 * 2000, jump=5e6), chunks_per_second=200, transient_seconds=1.0)
+    assert found == pytest.approx(2000, rel=1e-3)
+
+
+def test_a_buffer_that_fills_and_stays_is_no_growth() -> None:
+    assert growth_per_chunk(a_round(0, jump=5e6), 200, 1.0) == pytest.approx(0, abs=1e-6)
+
+
+def test_what_remains_and_the_peak_are_for_one_stream() -> None:
+    one = a_round(0, jump=40_000, after=9000)
+    assert remains_per_stream(one) == 2000
+    assert peak_per_stream(one) == 10_000
+
+
+@given(st.floats(-1e4, 1e4), st.floats(-1e6, 1e6), st.lists(st.integers(0, 1000), min_size=2, unique=True))
+def test_the_slope_of_a_line_is_its_slope(gradient: float, offset: float, places: list[int]) -> None:
+    assert slope([(x, offset + gradient * x) for x in places]) == pytest.approx(gradient, abs=1e-3)
+
+
+def test_one_point_or_one_place_has_no_slope() -> None:
+    with pytest.raises(ValueError, match="two points"):
+        slope([(1, 1)])
+    with pytest.raises(ValueError, match="different x"):
+        slope([(1, 1), (1, 2)])
