@@ -52,10 +52,12 @@ def test_a_failure_in_the_stream_is_its_last_event(relay: Served, fault: str, co
 
 
 def test_the_official_client_raises_for_a_failure_in_the_stream(relay: Served) -> None:
-    with openai.OpenAI(base_url=relay.url + "/v1", api_key="any", max_retries=0) as client:
-        with client.chat.completions.create(model="sim:pace=0,fault=disconnect@3", messages=[], stream=True) as stream:
-            with pytest.raises(openai.APIError, match="the upstream broke the connection off"):
-                list(stream)
+    with (
+        openai.OpenAI(base_url=relay.url + "/v1", api_key="any", max_retries=0) as client,
+        client.chat.completions.create(model="sim:pace=0,fault=disconnect@3", messages=[], stream=True) as stream,
+        pytest.raises(openai.APIError, match="the upstream broke the connection off"),
+    ):
+        list(stream)
 
 
 def test_a_malformed_event_is_the_clients_to_judge(relay: Served) -> None:
