@@ -81,8 +81,11 @@ class RelayServer(uvicorn.Server):
         self._announce = announce
         self._look_around = look_around
         self.signals: list[int] = []
+        self._forced = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         self._announce()
 
@@ -104,10 +107,8 @@ class RelayServer(uvicorn.Server):
 
     async def _end_of_drain(self) -> None:
         """End what is open when the time is over or a second signal comes."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._relay.settings.drain_seconds
-        while not self.force_exit and loop.time() < until:
-            await asyncio.sleep(min(0.05, max(until - loop.time(), 0)))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._forced.wait(), self._relay.settings.drain_seconds)
         self._relay.end_all()
         await asyncio.sleep(FAREWELL_SECONDS)
         for connection in list(self.server_state.connections):
@@ -129,4 +130,6 @@ class RelayServer(uvicorn.Server):
         self.signals.append(sig)
         if self.should_exit:
             self.force_exit = True
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._forced.set)
         self.should_exit = True

@@ -71,10 +71,10 @@ class Served:
             with error:
                 return Answer(error.code, {k.lower(): v for k, v in error.headers.items()}, error.read())
 
-    def open(self, model: str, traceparent: str = "") -> socket.socket:
-        """A raw connection on which a streaming chat completion was asked for."""
+    def open(self, model: str, *, stream: bool = True, traceparent: str = "") -> socket.socket:
+        """A raw connection on which a chat completion was asked for."""
         connection = socket.create_connection(self.address, timeout=20)
-        body = json.dumps({"model": model, "messages": [], "stream": True}).encode()
+        body = json.dumps({"model": model, "messages": [], "stream": stream}).encode()
         more = f"traceparent: {traceparent}\r\n" if traceparent else ""
         connection.sendall(
             f"POST /v1/chat/completions HTTP/1.1\r\nHost: relay\r\n{more}Content-Length: {len(body)}\r\n\r\n".encode()
@@ -155,7 +155,20 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The relay that most tests share; what they leave open, they leave to the next test."""
     relays = Relays(tmp_path_factory.mktemp("r"))
     try:
-        yield relays.start("--diagnostics", "127.0.0.1:0", "--read-timeout-seconds", "1", "--log-level", "debug")
+        yield relays.start(
+            "--diagnostics", "127.0.0.1:0", "--read-timeout-seconds", "1", "--max-request-bytes", "200000",
+            "--log-level", "debug",
+        )  # fmt: skip
+    finally:
+        relays.end()
+
+
+@pytest.fixture(scope="module")
+def start_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """As `start`, for relays that the tests of a module share."""
+    relays = Relays(tmp_path_factory.mktemp("r"))
+    try:
+        yield relays.start
     finally:
         relays.end()
 

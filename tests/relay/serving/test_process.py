@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,36 @@ def test_the_addresses_are_the_first_thing_printed(relay: Served) -> None:
     assert relay.get("/readyz").status == 200
 
 
+def test_the_monitor_counts_the_relays_streams_and_ends_with_it(start: Start, eventually: Eventually) -> None:
+    relay = start("--diagnostics", "127.0.0.1:0")
+    children = children_of(relay.process.pid)
+    assert len(children) == 2
+    relay.chat("sim:events=2,pace=0")
+    url = relay.lines[1].split()[1].removesuffix("/debug/memory") + "/metrics"
+
+    def counted(line: str) -> bool:
+        with urllib.request.urlopen(url) as answer:
+            return line in answer.read().decode()
+
+    eventually(lambda: counted('stream_closed_total{outcome="completed",route="/v1/chat/completions",worker="0"} 1.0'))
+    with relay.open("sim:events=inf"):
+        eventually(lambda: counted('stream_open_connections{route="/v1/chat/completions",worker="0"} 1.0'))
+    eventually(lambda: counted('stream_open_connections{route="/v1/chat/completions",worker="0"} 0.0'))
+    assert relay.terminate() == 0
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+
+
+def test_a_monitor_that_dies_is_reported_once_and_the_relay_goes_on(start: Start, eventually: Eventually) -> None:
+    relay = start("--diagnostics", "127.0.0.1:0")
+    commands = {child: Path(f"/proc/{child}/cmdline").read_text() for child in children_of(relay.process.pid)}
+    (monitor,) = [child for child, command in commands.items() if "simulator" not in command]
+    os.kill(monitor, signal.SIGKILL)
+    eventually(lambda: "the monitor" in relay.log())
+    assert relay.chat("sim:events=2,pace=0").events[-1] == "[DONE]"
+    assert relay.terminate() == 0
+    assert relay.log().count("the monitor") == 1
+
+
 def test_sigterm_lets_an_open_stream_finish_and_exits_with_0(start: Start) -> None:
     relay = start("--no-diagnostics", announced=2)
     children = children_of(relay.process.pid)
@@ -55,35 +85,24 @@ def test_sigterm_lets_an_open_stream_finish_and_exits_with_0(start: Start) -> No
     assert not [child for child in children if Path(f"/proc/{child}").exists()]
 
 
-def test_a_stream_that_outlasts_the_drain_is_told(start: Start) -> None:
+def test_what_outlasts_the_drain_is_told_and_ended(start: Start, eventually: Eventually) -> None:
     relay = start("--no-diagnostics", "--drain-seconds", "0.3", announced=2)
-    with relay.open("sim:events=inf,pace=50,first=0") as connection:
-        received = connection.recv(65536)
+    with (
+        relay.open("sim:events=inf,pace=50,first=0") as streaming,
+        relay.open("sim:first=60") as waiting,
+        relay.open("sim:events=inf,pace=0,size=4000"),  # never reads: it must not hold the end up
+    ):
+        received = streaming.recv(65536)
+        eventually(lambda: relay.stats()["started"] == 3 and relay.stats()["bytes_sent"] > 500_000)
         relay.process.send_signal(signal.SIGTERM)
-        while chunk := connection.recv(65536):
+        while chunk := streaming.recv(65536):
             received += chunk
-    assert b'"code":"shutting_down"' in received
-    assert b"[DONE]" not in received
-    assert received.endswith(b"0\r\n\r\n")
-    assert relay.process.wait(20) == 0
+        assert b'"code":"shutting_down"' in received
+        assert b"[DONE]" not in received
+        assert received.endswith(b"0\r\n\r\n")
+        assert waiting.recv(65536).startswith(b"HTTP/1.1 503 ")
+        assert relay.process.wait(4) == 0
     assert "Traceback" not in relay.log()
-
-
-def test_a_request_without_a_first_byte_is_told_too(start: Start, eventually: Eventually) -> None:
-    relay = start("--no-diagnostics", "--drain-seconds", "0.2", announced=2)
-    with relay.open("sim:first=60") as connection:
-        eventually(lambda: relay.stats()["started"] == 1)
-        relay.process.send_signal(signal.SIGTERM)
-        assert connection.recv(65536).startswith(b"HTTP/1.1 503 ")
-    assert relay.process.wait(20) == 0
-
-
-def test_a_client_that_never_reads_does_not_hold_the_end_up(start: Start, eventually: Eventually) -> None:
-    relay = start("--no-diagnostics", "--drain-seconds", "0.2", announced=2)
-    with relay.open("sim:events=inf,pace=0,size=4000"):
-        eventually(lambda: relay.stats()["bytes_sent"] > 100_000)
-        time.sleep(0.3)
-        assert relay.terminate(10) == 0
 
 
 def test_a_second_signal_ends_at_once(start: Start) -> None:

@@ -75,7 +75,7 @@ def attributes(holder: Any) -> dict[str, Any]:
     return {pair.key: plain(pair.value) for pair in holder.attributes}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
     running = Collector()
     try:
@@ -84,12 +84,19 @@ def collector() -> Iterator[Collector]:
         running.close()
 
 
-@pytest.fixture
-def traced(start: Start, collector: Collector) -> Served:
-    return start(
+@pytest.fixture(scope="module")
+def shared(start_shared: Start, collector: Collector) -> Served:
+    return start_shared(
         "--no-diagnostics", "--read-timeout-seconds", "0.5",
         announced=2, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="50",
     )  # fmt: skip
+
+
+@pytest.fixture
+def traced(shared: Served, collector: Collector) -> Served:
+    """The traced relay; what earlier tests exported is forgotten, and each test waits for all of its own spans."""
+    collector.requests.clear()
+    return shared
 
 
 def test_a_stream_is_one_client_span_below_its_server_span(
@@ -138,7 +145,7 @@ def test_failures_are_errors_and_a_client_that_left_is_not(
     traced.chat("sim:pace=0,fault=stall@2")
     with traced.open("sim:events=inf,pace=100") as connection:
         assert connection.recv(100)
-    eventually(lambda: len(collector.of_kind(Span.SPAN_KIND_CLIENT)) == 3)
+    eventually(lambda: len(collector.spans) == 6)
     found = {
         attributes(span)["highwater.stream.outcome"]: (span.status.code, attributes(span).get("error.type"))
         for span in collector.of_kind(Span.SPAN_KIND_CLIENT)
@@ -148,6 +155,25 @@ def test_failures_are_errors_and_a_client_that_left_is_not(
         "timeout": (Status.STATUS_CODE_ERROR, "upstream_timeout"),
         "client_disconnected": (Status.STATUS_CODE_UNSET, None),
     }
+
+
+def test_a_client_that_leaves_stops_an_answer_that_does_not_stream(
+    traced: Served, collector: Collector, eventually: Eventually
+) -> None:
+    before = traced.stats()["requests"]
+    with traced.open("sim:first=60", stream=False):
+        asked = 0  # each question is a request too
+
+        def arrived() -> bool:
+            nonlocal asked
+            asked += 1
+            return bool(traced.stats()["requests"] - before > asked)
+
+        eventually(arrived)
+    eventually(lambda: len(collector.spans) == 2)  # not after sixty seconds
+    (client,) = collector.of_kind(Span.SPAN_KIND_CLIENT)
+    assert attributes(client)["highwater.stream.outcome"] == "client_disconnected"
+    assert attributes(client)["gen_ai.request.stream"] is False
 
 
 def test_no_prompt_header_or_path_reaches_a_span_and_no_name_makes_it_large(
@@ -167,6 +193,7 @@ def test_no_prompt_header_or_path_reaches_a_span_and_no_name_makes_it_large(
 
 
 def test_what_was_not_sent_yet_is_sent_at_the_end(start: Start, collector: Collector) -> None:
+    collector.requests.clear()
     relay = start(
         "--no-diagnostics",
         announced=2, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=collector.url + "/v1/traces", OTEL_SERVICE_NAME="mine",
