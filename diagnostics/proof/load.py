@@ -147,10 +147,10 @@ class EventCount:
 
     def feed(self, data: bytes) -> None:
         # A line at a time, not a byte at a time: events are kilobytes long.
-        if self._after_cr and data[:1] == b"\n":
-            data = data[1:]
         if not data:
             return
+        if self._after_cr and data[:1] == b"\n":
+            data = data[1:]
         self._after_cr = data.endswith(b"\r")
         lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         for line in lines[:-1]:
