@@ -1,13 +1,27 @@
-"""What all tests share: servers from Debian are used where they are installed, named where they are not."""
+"""What all tests share: real processes that always end, and servers from Debian where they are installed."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 _MISSING = pytest.StashKey[set[tuple[str, str]]]()
+
+ROOT = Path(__file__).parent.parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,3 +42,155 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for command, package in sorted(config.stash[_MISSING]):
         terminalreporter.write_line(f"not tested with {command}: it is missing; to get it: apt-get install {package}")
+
+
+@dataclass
+class Launched:
+    """A process under test; its output is in a file, so that no pipe of it can fill up."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait_for(self, text: str, patience: float = 20.0) -> str:
+        """The first line of output that contains `text`, whole; fails with all output if the process ends or is late."""
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            ended = self.process.poll() is not None
+            for line in self.output.splitlines(keepends=True):
+                if text in line and line.endswith("\n"):
+                    return line.rstrip("\n")
+            if ended:
+                break
+            time.sleep(0.02)
+        pytest.fail(f"{text!r} did not appear; exit code {self.process.poll()}; output:\n{self.output}")
+
+    def end(self, number: int = signal.SIGTERM, patience: float = 15.0) -> int:
+        """Send a signal and return the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(patience)
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
+    """Starts processes, each in a session of its own, and ends whatever of them is left."""
+    started: list[Launched] = []
+
+    def start(*command: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Launched:
+        log = tmp_path / f"process-{len(started)}.log"
+        with open(log, "wb") as output:
+            process = subprocess.Popen(
+                [str(word) for word in command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=_environment(env or {}),
+                cwd=cwd,
+                start_new_session=True,
+            )
+        started.append(Launched(process, log))
+        return started[-1]
+
+    yield start
+    for launched in started:
+        if launched.process.poll() is None:
+            os.killpg(launched.process.pid, signal.SIGKILL)
+        launched.process.wait()
+
+
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """This environment without what would steer a process under test, with this checkout first on its path."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("DIAGNOSTICS_", "RELAY_", "OTEL_"))
+    }
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return {**kept, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **extra}
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return find
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@pytest.fixture
+def http() -> Callable[..., Answer]:
+    """One HTTP request with the standard library; an error status is an answer, too."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def ask(url: str, method: str = "GET", body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
+        data = json.dumps(body).encode() if isinstance(body, dict | list) else body
+        given = {**({"Content-Type": "application/json"} if data is not None else {}), **(headers or {})}
+        request = urllib.request.Request(url, data=data, headers=given, method=method)
+        try:
+            with opener.open(request, timeout=20) as response:
+                return Answer(response.status, response.headers, response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(error.code, error.headers, error.read())
+
+    return ask
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Any]:
+    """Calls until the result is true, and returns it."""
+
+    def poll(call: Callable[[], Any], patience: float = 15.0, what: str = "") -> Any:
+        deadline = time.monotonic() + patience
+        while True:
+            result = call()
+            if result:
+                return result
+            if time.monotonic() > deadline:
+                pytest.fail(f"not within {patience} s: {what or call}; last: {result!r}")
+            time.sleep(0.05)
+
+    return poll
+
+
+@dataclass
+class Service:
+    """A service under `diagnostics run`: its own URL, its monitor's, and the supervising process."""
+
+    url: str
+    monitor: str
+    supervisor: Launched
+
+
+@pytest.fixture
+def observed(launch: Callable[..., Launched], free_port: Callable[[], int], tmp_path: Path) -> Callable[..., Service]:
+    """Runs an app, given as source text, by uvicorn under `diagnostics run`, and waits until its agent answers."""
+
+    def run(source: str, *options: str, env: Mapping[str, str] | None = None) -> Service:
+        (tmp_path / "service.py").write_text(source)
+        port = free_port()
+        supervisor = launch(
+            sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--",
+            sys.executable, "-m", "uvicorn", "service:app", "--port", str(port), "--no-access-log", *options,
+            env={"DIAGNOSTICS_DIR": str(tmp_path / "dir"), **(env or {})},
+            cwd=tmp_path,
+        )  # fmt: skip
+        monitor = supervisor.wait_for("diagnostics http").split()[1].removesuffix("/debug/memory")
+        supervisor.wait_for("Uvicorn running")
+        return Service(f"http://127.0.0.1:{port}", monitor, supervisor)
+
+    return run

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import UsageError
 from .profile import Frame, Profile, Sample
 
-__all__ = ["aggregate", "difference", "merge", "only", "select", "value_index"]
+__all__ = ["aggregate", "difference", "is_difference", "merge", "only", "select", "value_index"]
 
 _Key = tuple[tuple[Frame, ...], tuple[tuple[str, str], ...]]
 
@@ -88,6 +88,11 @@ def select(
         )
 
     return replace(profile, samples=tuple(filter(chosen, profile.samples)))
+
+
+def is_difference(profile: Profile, value: int = 0) -> bool:
+    """Whether this is a difference, so that signs are shown: made by `difference`, or with values below zero."""
+    return "difference" in profile.meta or any(sample.values[value] < 0 for sample in profile.samples)
 
 
 def value_index(profile: Profile, name: str | None) -> int:

@@ -66,7 +66,7 @@ class _Routes:
                 "schema": SCHEMA,
                 "time": time.time(),
                 "workers": [snapshot.to_json() for snapshot in snapshots],
-                "captures": self._captures.all(),
+                "captures": [_summary(capture) for capture in self._captures.all()],
             }
         )
 
@@ -112,6 +112,11 @@ class _Routes:
             return await self._targets.snapshots()
         snapshot = await self._targets.worker(name).snapshot()
         return [snapshot] if snapshot else []
+
+
+def _summary(capture: dict[str, Any]) -> dict[str, Any]:
+    """A capture without its result, which has its own route."""
+    return {key: capture[key] for key in ("id", "kind", "worker", "created", "state", "progress", "error")}
 
 
 async def _json_body(request: Request) -> dict[str, Any]:

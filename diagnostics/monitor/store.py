@@ -14,6 +14,7 @@ import re
 import shutil
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ..protocol import private_folder
 
 __all__ = ["Limits", "Store", "as_no_room"]
 
-_ID = re.compile(r"[0-9]{8}T[0-9]{6}-[a-z]+-[0-9]+")
+_ID = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9]{6}-[a-z]+")
 _ARTIFACT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MANIFEST = "manifest.json"
 _PARTIAL = ".partial-"
@@ -59,20 +60,12 @@ class Store:
                 f"{free} bytes are free at {self.folder}, captures are kept from using the last {self.limits.free_bytes}",
                 remedy="free some space, or set DIAGNOSTICS_DIR to another disk",
             )
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        number = 1
+        # UTC with microseconds: ids sort by time, and none is given twice.
+        capture_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S-%f}-{kind}"
+        folder = self.folder / (_PARTIAL + capture_id)
         with as_no_room(self.folder):
-            while True:
-                capture_id = f"{stamp}-{kind}-{number}"
-                folder = self.folder / (_PARTIAL + capture_id)
-                if not (self.folder / capture_id).exists():
-                    try:
-                        folder.mkdir(mode=0o700)
-                    except FileExistsError:
-                        pass
-                    else:
-                        return capture_id, folder
-                number += 1
+            folder.mkdir(mode=0o700)
+        return capture_id, folder
 
     def publish(self, capture_id: str, manifest: dict[str, Any]) -> dict[str, Any]:
         """Add the manifest with all artifacts' sizes and sha256, and show the capture under its id.

@@ -87,6 +87,8 @@ class Worker:
                 remedy="start it under `diagnostics run`, or call instrument(app) in it",
                 code="no_agent",
             )
+        if op != "reading":
+            self._shared = None  # what was read before may no longer be so
         return await ask(self.socket, op, patience=patience, **params)
 
     async def snapshot(self) -> Snapshot | None:

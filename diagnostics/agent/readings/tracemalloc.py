@@ -21,7 +21,8 @@ NOT_COVERED = (
 # What the agent's own thread allocates while it opens and closes the window is not the service's.
 _AGENT = Path(__file__).parent.parent
 _OWN_FILES = frozenset(
-    str(_AGENT / name) for name in ("endpoint.py", "forked.py", "operations.py", "windows.py", "readings/tracemalloc.py")
+    str(_AGENT / name)
+    for name in ("endpoint.py", "forked.py", "operations.py", "windows.py", "readings/tracemalloc.py")
 )
 
 

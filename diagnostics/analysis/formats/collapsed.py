@@ -20,7 +20,7 @@ NO_STACK = "(no stack)"
 _FRAME = re.compile(r"(?P<function>.*) \((?P<file>.*):(?P<line>\d{1,18})\)", re.DOTALL)
 _LINE = re.compile(r"(?P<stack>.*\S)\s+(?P<value>-?\d{1,400})")
 _UNSAFE = re.compile(r"[%;\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_ESCAPED = re.compile(r"%(25|3B|[01][0-9A-F]|7F|[89][0-9A-F]|u[0-9A-F]{4})")
+_ESCAPED = re.compile(r"%(25|28|3B|[01][0-9A-F]|7F|[89][0-9A-F]|u[0-9A-F]{4})")
 
 
 def encode(profile: Profile, value: int = 0) -> bytes:
@@ -75,7 +75,9 @@ def _write(frame: Frame) -> str:
     text = _UNSAFE.sub(_escape, frame.function)
     # A function that ends like a frame, or has no visible text, would not be read back without the brackets.
     if frame.file or frame.line or _FRAME.fullmatch(text) or text != text.strip() or not text or text == NO_STACK:
-        text = f"{text} ({_UNSAFE.sub(_escape, frame.file)}:{frame.line})"
+        # The last " (" of a frame is where its place begins.
+        file = _UNSAFE.sub(_escape, frame.file).replace(" (", " %28")
+        text = f"{text} ({file}:{frame.line})"
     return text
 
 

@@ -49,8 +49,9 @@
 
   function label(node) {
     if (node === 0) return "all";
-    const [name, , line] = data.frames[data.frame[node]];
-    return line ? `${name}:${line}` : name;
+    const [name, file, line] = data.frames[data.frame[node]];
+    if (!file) return name;
+    return `${name} ${file.slice(file.lastIndexOf("/") + 1)}${line ? ":" + line : ""}`;
   }
 
   function describe(node) {
@@ -58,8 +59,8 @@
     const place = file ? ` (${file}${line ? ":" + line : ""})` : "";
     if (!data.differential) {
       const self = data.after[node] - children[node].reduce((sum, child) => sum + data.after[child], 0);
-      return `${name}${place}: ${amount(data.after[node])}, ${percent(data.after[node], data.after[0])} of all; ` +
-        `itself and too small to show ${amount(self)}`;
+      return `${name}${place}: ${amount(data.after[node])}, ${percent(data.after[node], data.after[0])} of all` +
+        (self && children[node].length ? `; ${amount(self)} of it here, or below in frames too small to show` : "");
     }
     const change = amount(data.after[node] - data.before[node], true);
     const sides = data.sides ? ` (before ${amount(data.before[node])}, after ${amount(data.after[node])})` : "";
@@ -116,10 +117,12 @@
       if (width < LEAST && node !== zoom) continue;
       found.push([node, left, node === zoom ? pixels : width]);
       let at = left;
+      const below = [];
       for (const child of children[node]) {
-        todo.push([child, at]);
+        below.push([child, at]);
         at += data.width[child] * scale;
       }
+      todo.push(...below.reverse()); // what is read aloud is in the order that is seen
     }
     return found;
   }
@@ -127,7 +130,7 @@
   function draw() {
     const pixels = Math.max(200, graph.clientWidth - 4);
     const rows = visible(pixels);
-    const height = (Math.max(...rows.map(([node]) => depth[node])) + 1) * ROW;
+    const height = (rows.reduce((most, [node]) => Math.max(most, depth[node]), 0) + 1) * ROW;
     const svg = element("svg", { viewBox: `0 0 ${pixels} ${height}`, height, role: "tree", "aria-label": document.title });
     drawn = new Map();
     for (const [node, left, width] of rows) {

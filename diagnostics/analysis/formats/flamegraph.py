@@ -1,8 +1,8 @@
 """A flame graph as one HTML file that needs nothing else: no network, no fonts, no libraries.
 
-The root is at the top, a caller above what it calls, widths are bytes (or whatever the sample type counts). With a second
-profile, or one that is a difference, colour says what grew (red) and shrank (blue), and a frame is as wide as the larger
-of its two sides, so that what vanished can still be seen.
+The root is at the top, a caller above what it calls, widths are bytes (or whatever the sample type counts). With a
+second profile, or one that is a difference, colour says what grew (red) and shrank (blue), and a frame is as wide as
+the larger of its two sides, so that what vanished can still be seen.
 
 What is drawn is decided here and not in the browser: the tree, cut where a frame is too small to see, written as flat
 lists in depth-first order. Names in a profile come from outside: they reach the page only as JSON in a data block, or
@@ -18,9 +18,10 @@ import html
 import json
 from collections.abc import Iterator
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import UsageError
+from ..algebra import is_difference
 from ..profile import Frame, Profile
 from ..units import format_percent, format_value
 from ..views import top
@@ -36,15 +37,13 @@ MAX_DEPTH = 512
 TABLE_ROWS = 30
 
 
-class _Node:
-    """A frame in its place: what it holds itself before and after, what all below it hold, and how wide that is."""
+class _Leaf(NamedTuple):
+    """A whole stack with its two sides, and the width that it gives to each of its frames."""
 
-    __slots__ = ("after", "before", "children", "self_after", "self_before", "width")
-
-    def __init__(self) -> None:
-        self.children: dict[Frame, _Node] = {}
-        self.self_before = self.self_after = 0
-        self.before = self.after = self.width = 0
+    stack: tuple[Frame, ...]
+    before: int
+    after: int
+    width: int
 
 
 def render(profile: Profile, *, before: Profile | None = None, value: int = 0, title: str = "") -> bytes:
@@ -80,20 +79,10 @@ def tree(profile: Profile, before: Profile | None = None, value: int = 0) -> dic
     width    before and after: the larger of the two for each leaf, added up
     after    what the frame and all below it hold; `before` likewise, only where `differential`
     """
-    root = _Node()
-    differential = before is not None or any(sample.values[value] < 0 for sample in profile.samples)
-    for sample in profile.samples:
-        amount = sample.values[value]
-        node = _descend(root, sample.stack)
-        if amount >= 0:
-            node.self_after += amount
-        else:  # of a difference only the change is known: what went away was there before
-            node.self_before -= amount
-    for sample in before.samples if before is not None else ():
-        _descend(root, sample.stack).self_before += sample.values[value]
-    _add_up(root)
+    leaves = _leaves(profile, before, value)
+    differential = before is not None or is_difference(profile, value)
     return {
-        **_flatten(root, differential),
+        **_flatten(leaves, differential),
         "differential": differential,
         "sides": before is not None,
         "unit": profile.sample_types[value].unit,
@@ -101,54 +90,57 @@ def tree(profile: Profile, before: Profile | None = None, value: int = 0) -> dic
     }
 
 
-def _descend(root: _Node, stack: tuple[Frame, ...]) -> _Node:
-    node = root
-    for frame in reversed(stack[-MAX_DEPTH:]):
-        child = node.children.get(frame)
-        if child is None:
-            child = node.children[frame] = _Node()
-        node = child
-    return node
+def _leaves(profile: Profile, before: Profile | None, value: int) -> list[_Leaf]:
+    sides: dict[tuple[Frame, ...], list[int]] = {}
+    for sample in profile.samples:
+        amount = sample.values[value]
+        row = sides.setdefault(sample.stack, [0, 0])
+        if amount >= 0:
+            row[1] += amount
+        else:  # of a difference only the change is known: what went away was there before
+            row[0] -= amount
+    for sample in before.samples if before is not None else ():
+        sides.setdefault(sample.stack, [0, 0])[0] += sample.values[value]
+    return [_Leaf(stack, old, new, max(old, new)) for stack, (old, new) in sides.items() if old or new]
 
 
-def _add_up(root: _Node) -> None:
-    order = [root]
-    for node in order:  # grows while it is read: parents before children
-        order.extend(node.children.values())
-    for node in reversed(order):
-        children = node.children.values()
-        node.before = node.self_before + sum(child.before for child in children)
-        node.after = node.self_after + sum(child.after for child in children)
-        node.width = max(node.self_before, node.self_after) + sum(child.width for child in children)
-
-
-def _flatten(root: _Node, differential: bool) -> dict[str, Any]:
+def _flatten(leaves: list[_Leaf], differential: bool) -> dict[str, Any]:
+    """Split the leaves frame by frame from the root down; what is too narrow to draw is never split."""
     frames: dict[Frame, int] = {}
-    parents, indexes, widths, befores, afters = ([] for _ in range(5))  # type: tuple[list[int], ...]
+    columns: dict[str, list[int]] = {name: [] for name in ("parent", "frame", "width", "after", "before")}
     hidden = 0
-    least = root.width * MIN_SHARE
-    todo: list[tuple[int, Frame | None, _Node]] = [(-1, None, root)]
+    least = sum(leaf.width for leaf in leaves) * MIN_SHARE
+    todo: list[tuple[int, int, int, list[_Leaf]]] = [(-1, -1, 0, leaves)]
     while todo:
-        parent, frame, node = todo.pop()
-        number = len(parents)
-        parents.append(parent)
-        indexes.append(-1 if frame is None else frames.setdefault(frame, len(frames)))
-        widths.append(node.width)
-        befores.append(node.before)
-        afters.append(node.after)
-        shown = [(child_frame, child) for child_frame, child in node.children.items() if child.width > least]
-        hidden += len(node.children) - len(shown)
-        shown.sort(key=lambda item: item[0], reverse=True)  # by name, as two graphs are then easier to compare
-        todo.extend((number, child_frame, child) for child_frame, child in shown)
-    return {
-        "frames": [[_clean(frame.function), _clean(frame.file), frame.line] for frame in frames],
-        "parent": parents,
-        "frame": indexes,
-        "width": widths,
-        "after": afters,
-        "before": befores if differential else [],
-        "hidden": hidden,
-    }
+        parent, frame, depth, below = todo.pop()
+        number = len(columns["parent"])
+        columns["parent"].append(parent)
+        columns["frame"].append(frame)
+        columns["width"].append(sum(leaf.width for leaf in below))
+        columns["after"].append(sum(leaf.after for leaf in below))
+        columns["before"].append(sum(leaf.before for leaf in below))
+        shown = []
+        for child, group in _split(below, depth).items():
+            if sum(leaf.width for leaf in group) > least:
+                shown.append((child, group))
+            else:
+                hidden += 1
+        shown.sort(key=lambda item: item[0], reverse=True)  # by name: two graphs are then easier to compare
+        todo.extend((number, frames.setdefault(child, len(frames)), depth + 1, group) for child, group in shown)
+    if not differential:
+        columns["before"] = []
+    rows = [[_clean(frame.function), _clean(frame.file), frame.line] for frame in frames]
+    return {"frames": rows, **columns, "hidden": hidden}
+
+
+def _split(leaves: list[_Leaf], depth: int) -> dict[Frame, list[_Leaf]]:
+    """The leaves by their frame at this depth, counted from the root; those that end above it are left out."""
+    groups: dict[Frame, list[_Leaf]] = {}
+    if depth < MAX_DEPTH:
+        for leaf in leaves:
+            if depth < len(leaf.stack):
+                groups.setdefault(leaf.stack[-1 - depth], []).append(leaf)
+    return groups
 
 
 def _table(profile: Profile, value: int) -> Iterator[str]:
@@ -206,7 +198,8 @@ _PAGE = """<!DOCTYPE html>
 </header>
 <main>
 <div class="tools" id="tools" hidden>
-<label>Search <input id="search" type="search" placeholder="function or file ( / )" autocomplete="off" spellcheck="false"></label>
+<label>Search <input id="search" type="search" placeholder="function or file ( / )" autocomplete="off"
+ spellcheck="false"></label>
 <output id="found" for="search"></output>
 <span class="legend" id="legend"></span>
 <button id="reset" type="button" disabled>Reset zoom</button>
@@ -215,7 +208,7 @@ _PAGE = """<!DOCTYPE html>
 <p id="details" role="status" aria-live="polite">&nbsp;</p>
 <noscript><p>Without scripts only the table below is shown.</p></noscript>
 </main>
-<details><summary>What this profile does not cover</summary><ul>{notes}</ul></details>
+<details open><summary>What this profile does not cover</summary><ul>{notes}</ul></details>
 <details id="table"><summary>The largest functions as a table</summary>
 <table><thead><tr><th scope="col">flat</th><th scope="col">flat%</th><th scope="col">cum</th><th scope="col">cum%</th>\
 <th scope="col">function</th></tr></thead><tbody>{table}</tbody></table></details>

@@ -121,7 +121,7 @@ class _Encoder:
         out = Message()
         out.number(1, number)
         out.number(2, self._string(name))
-        out.number(3, self._string(name))
+        # No system_name: where both are the same, pprof takes the name for C++ and turns `<module>` into `<unknown>`.
         out.number(4, self._string(file))
         return out
 

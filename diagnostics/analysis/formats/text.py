@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ..algebra import is_difference
 from ..profile import Frame, Profile
 from ..units import format_moment, format_percent, format_value, printable
 from ..views import Function, Top
@@ -20,11 +21,6 @@ def heading(profile: Profile, value: int = 0) -> str:
     count = len(profile.samples)
     stacks = "stack" if count == 1 else "stacks"
     return printable(f"{profile.kind}{window}{ended}: {kind.name} {total} in {count:,} {stacks}")
-
-
-def is_difference(profile: Profile, value: int = 0) -> bool:
-    """Whether the profile has negative values, so that signs must be shown."""
-    return any(sample.values[value] < 0 for sample in profile.samples)
 
 
 def location(frame: Frame) -> str:

@@ -1,0 +1,128 @@
+"""What top, list, diff, flamegraph and convert share: their options, and how FILE becomes a Profile.
+
+A memray capture is read by another process (`monitor.memray_file`), so these commands need nothing but the standard
+library until one is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from ..analysis.algebra import merge, select, value_index
+from ..analysis.formats import decode, native, recognise
+from ..analysis.profile import Profile
+from ..errors import UsageError
+
+__all__ = ["add_output", "add_reading", "add_selection", "load", "load_all", "selected", "type_first", "write"]
+
+# The largest artifact that is read into memory; a capture of a busy service in memray's full format is about 40 MB.
+MAX_FILE_BYTES = 1024 * 1024 * 1024
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """How files are read and which of their numbers is shown."""
+    parser.add_argument("--type", metavar="NAME", help="sample type, such as inuse_space; default: the first")
+    parser.add_argument(
+        "--of",
+        choices=["leaked", "high-water"],
+        default="leaked",
+        help="of a memray capture: what was left at its end (default), or what was there at its peak",
+    )
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Which stacks are shown."""
+    parser.add_argument("--focus", metavar="REGEX", help="only stacks with a function or file that matches")
+    parser.add_argument("--ignore", metavar="REGEX", help="no stacks with a function or file that matches")
+    parser.add_argument(
+        "--label", metavar="KEY=VALUE", action="append", default=[], help="only samples with this label; repeatable"
+    )
+
+
+def add_output(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help=f"where to write; default: {default}")
+
+
+def load(path: Path, of: str) -> Profile:
+    """The Profile in the file at `path`, in whichever format. Raises UsageError that names the file."""
+    try:
+        # Not a pipe or a device: what cannot be measured first cannot be limited.
+        if not path.is_file():
+            raise UsageError(f"no such file: {path}" if not path.exists() else f"not a file: {path}")
+        if (size := path.stat().st_size) > MAX_FILE_BYTES:
+            raise UsageError(f"{path} has {size} bytes, the limit is {MAX_FILE_BYTES}", remedy="take a shorter capture")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", remedy="check the path and its rights") from error
+    if recognise(data) == "memray":
+        return native.decode(_read_memray(path, of))
+    try:
+        return decode(data)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error.message}", remedy=error.remedy) from error
+
+
+def load_all(paths: list[Path], of: str) -> Profile:
+    """All files as one Profile, added up."""
+    return merge([load(path, of) for path in paths])
+
+
+def selected(profile: Profile, arguments: argparse.Namespace) -> tuple[Profile, int]:
+    """What --focus, --ignore and --label leave, and the index of --type. Raises UsageError where nothing is left."""
+    value = value_index(profile, arguments.type)
+    labels = dict(_label(text) for text in arguments.label)
+    chosen = select(profile, focus=arguments.focus, ignore=arguments.ignore, labels=labels)
+    if profile.samples and not chosen.samples:
+        raise UsageError(
+            f"none of the {len(profile.samples)} stacks is left by --focus, --ignore and --label",
+            remedy="`diagnostics top FILE` without them shows what there is",
+        )
+    return chosen, value
+
+
+def write(content: str | bytes, path: Path | None) -> None:
+    """To `path`, or to standard output. Raises UsageError where the file cannot be written."""
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+    if path is None:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}", remedy="choose another place with -o") from error
+
+
+def type_first(profile: Profile, value: int) -> Profile:
+    """The profile with the sample type of this index first, as formats that show one take the first."""
+    order = [value, *(index for index in range(len(profile.sample_types)) if index != value)]
+    return replace(
+        profile,
+        sample_types=tuple(profile.sample_types[index] for index in order),
+        samples=tuple(replace(s, values=tuple(s.values[index] for index in order)) for s in profile.samples),
+    )
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, sign, value = text.partition("=")
+    if not (key and sign):
+        raise UsageError(f"--label {text!r} is not KEY=VALUE", remedy="for example --label route=/stream")
+    return key, value
+
+
+def _read_memray(path: Path, of: str) -> bytes:
+    command = [sys.executable, "-m", "diagnostics.monitor.memray_file", str(path.absolute()), "--of", of]
+    done = subprocess.run(command, check=False, capture_output=True)
+    if done.returncode:
+        # 2: it says what is wrong with the file. Anything else: it crashed, as native code may on a damaged file.
+        reason = done.stderr.decode("utf-8", "replace").strip()
+        if done.returncode != 2 or not reason:
+            last = reason.splitlines()[-1:] or ["nothing was said"]
+            reason = f"memray's reader ended with {done.returncode} on {path}: {last[0]}"
+        raise UsageError(reason)
+    return done.stdout

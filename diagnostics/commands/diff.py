@@ -1,0 +1,32 @@
+"""`diagnostics diff BEFORE AFTER`: what AFTER has more, function by function; what shrank is negative."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..analysis.algebra import difference
+from ..analysis.formats.text import render_top
+from ..analysis.views import top
+from ._profiles import add_output, add_reading, add_selection, load, selected, write
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("before", metavar="BEFORE", type=Path, help="the earlier capture, in any format")
+    parser.add_argument("after", metavar="AFTER", type=Path, help="the later capture")
+    parser.add_argument("-n", metavar="N", type=int, default=20, help="how many rows; default: 20")
+    parser.add_argument("--lines", action="store_true", help="by line instead of by function")
+    parser.add_argument("--cum", action="store_true", help="sorted by cumulative instead of flat")
+    add_reading(parser)
+    add_selection(parser)
+    add_output(parser, "standard output")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    changed = difference(load(arguments.after, arguments.of), load(arguments.before, arguments.of))
+    profile, value = selected(changed, arguments)
+    found = top(profile, value, by="line" if arguments.lines else "function", cumulative=arguments.cum)
+    write(render_top(profile, found, max(0, arguments.n), value), arguments.output)
+    return 0

@@ -1,0 +1,37 @@
+"""`diagnostics flamegraph FILE...`: one HTML file that works offline; with --before, what grew and what shrank."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..analysis.formats.flamegraph import render
+from ..errors import UsageError
+from ._profiles import add_output, add_reading, add_selection, load, load_all, selected, write
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="Profile JSON, pprof, folded or memray")
+    parser.add_argument("--before", metavar="FILE", type=Path, help="an earlier capture: colours then show the change")
+    parser.add_argument("--title", metavar="TEXT", default="", help="default: the kind and sample type")
+    add_reading(parser)
+    add_selection(parser)
+    add_output(parser, "FILE's name with .html, in the current folder")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    profile, value = selected(load_all(arguments.files, arguments.of), arguments)
+    before = None
+    if arguments.before is not None:
+        before, _ = selected(load(arguments.before, arguments.of), arguments)
+    page = render(profile, before=before, value=value, title=arguments.title)
+    output = arguments.output
+    if output is None:
+        output = Path(arguments.files[0].name.partition(".")[0] + ".html")
+        if output.exists():
+            raise UsageError(f"{output} is already there", remedy="name the file to write with -o")
+    write(page, output)
+    print(output)
+    return 0

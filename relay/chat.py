@@ -1,0 +1,183 @@
+"""The facts of an OpenAI chat stream, sans-IO: read from the bytes that pass by, keeping neither chunks nor content.
+
+A relay passes a stream's bytes on untouched, and yet must know which model answered, why it stopped and what it cost.
+`ChatFacts` is fed the same bytes. It parses JSON only where there is something to learn: the first event, and events
+that name a finish reason or carry a usage object. All others cost a few byte searches.
+
+The stream's shape is that of https://platform.openai.com/docs/api-reference/chat-streaming: events with a
+`chat.completion.chunk` as data, the usage in one of its own with no choices, and `[DONE]` at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from .sse import EventDecoder, LineFeeds
+
+__all__ = ["MAX_LOOKED_AT_BYTES", "ChatFacts"]
+
+# Events with facts in them have a few hundred bytes; larger ones are content. One unfinished event of this size is all
+# that a stream may keep here: 16 KiB for each of 1,000 streams is 16 MiB.
+MAX_LOOKED_AT_BYTES = 16 * 1024
+
+# Some gateways begin with events that have an empty id (content filter results, for instance): look a little further.
+_MAX_FIRST_EVENTS = 4
+# What goes into spans and logs must not grow with a peer's fantasy.
+_MAX_NAME_CHARACTERS = 256
+_MAX_FINISH_REASONS = 16
+
+# A token, of whichever kind: text, reasoning, a refusal, a call of a tool.
+_CONTENT = re.compile(rb'"(?:content|text|reasoning_content|reasoning|refusal)":\s*"[^"]|"tool_calls":\s*\[\s*\{')
+
+
+class ChatFacts:
+    """What is known of one stream so far; every attribute is final once the stream has ended.
+
+    `response_id` and `model` are the upstream's own, None until seen. `finish_reasons` are in order of arrival, one for
+    each choice. `input_tokens` and `output_tokens` are None unless the upstream reported usage. `saw_content` tells
+    that the first token has come, `done` that `[DONE]` has, `malformed` how many of the events looked at were not JSON
+    objects. An event of more than MAX_LOOKED_AT_BYTES is not looked at; it counts as content.
+
+    >>> facts = ChatFacts()
+    >>> facts.feed(b'data: {"id":"c1","choices":[{"delta":{"content":"Hi"},"finish_reason":"sto')
+    >>> facts.feed(b'p"}]}\\n\\ndata: [DONE]\\n\\n')
+    >>> facts.response_id, facts.finish_reasons, facts.saw_content, facts.done
+    ('c1', ('stop',), True, True)
+    """
+
+    __slots__ = (
+        "_first_events",
+        "_line_feeds",
+        "_skipping",
+        "_tail",
+        "done",
+        "finish_reasons",
+        "input_tokens",
+        "malformed",
+        "model",
+        "output_tokens",
+        "response_id",
+        "saw_content",
+    )
+
+    def __init__(self) -> None:
+        self.response_id: str | None = None
+        self.model: str | None = None
+        self.finish_reasons: tuple[str, ...] = ()
+        self.input_tokens: int | None = None
+        self.output_tokens: int | None = None
+        self.saw_content = False
+        self.done = False
+        self.malformed = 0
+        self._first_events = _MAX_FIRST_EVENTS  # still to be looked at for id and model
+        self._line_feeds = LineFeeds()
+        self._tail = b""  # the unfinished event
+        self._skipping = False  # the unfinished event is too large: only its last byte is kept
+
+    def feed(self, chunk: bytes) -> None:
+        """Take in the next bytes of the body, cut anywhere. Never raises for what is in them."""
+        if self.done:
+            return
+        if b"\r" in chunk or not self._line_feeds.settled:
+            chunk = self._line_feeds.feed(chunk)
+        if self._tail or not chunk.endswith(b"\n\n"):
+            chunk = self._complete(chunk)
+        if self._first_events or not self.saw_content or _has_facts(chunk):
+            self._look(chunk)
+
+    def eof(self) -> None:
+        """The body has ended. Some servers leave out the blank line after `[DONE]`: it counts all the same."""
+        if self._tail and not self._skipping:
+            self.feed(b"\n\n")
+        self._tail = b""
+
+    def _complete(self, chunk: bytes) -> bytes:
+        """The part of tail and chunk that consists of whole events; the rest becomes the tail."""
+        if self._tail:
+            chunk = self._tail + chunk
+        start = 0
+        if self._skipping:
+            start = chunk.find(b"\n\n") + 2
+            if start < 2:
+                self._tail = chunk[-1:]
+                return b""
+            self._skipping = False
+        end = chunk.rfind(b"\n\n", start) + 2
+        if end < 2:
+            end = start
+        self._tail = chunk[end:].lstrip(b"\n")
+        if len(self._tail) > MAX_LOOKED_AT_BYTES + 1:  # one more: perhaps the first half of its blank line
+            self._skipping = True
+            self.saw_content = True
+            self._tail = self._tail[-1:]
+        return chunk[start:end]
+
+    def _look(self, events: bytes) -> None:
+        for raw in events.split(b"\n\n"):
+            event = raw.lstrip(b"\n")
+            if len(event) > MAX_LOOKED_AT_BYTES:
+                self.saw_content = True
+            elif self._first_events or _has_facts(event):
+                self._read(event)
+                if self.done:
+                    self._tail = b""
+                    return
+            if not self.saw_content and _CONTENT.search(event):
+                self.saw_content = True
+
+    def _read(self, event: bytes) -> None:
+        for decoded in EventDecoder().feed(event + b"\n\n"):
+            if decoded.data.startswith("[DONE]"):
+                self.done = True
+                return
+            if self._first_events:
+                self._first_events -= 1
+            try:
+                chunk = json.loads(decoded.data)
+            except (ValueError, RecursionError):  # RecursionError: thousands of opening brackets
+                chunk = None
+            if isinstance(chunk, dict):
+                self._learn(chunk)
+            else:
+                self.malformed += 1
+
+    def _learn(self, chunk: dict[str, Any]) -> None:
+        self.response_id = self.response_id or _name(chunk.get("id"))
+        self.model = self.model or _name(chunk.get("model"))
+        if self.response_id:
+            self._first_events = 0
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            reason = _name(choice.get("finish_reason")) if isinstance(choice, dict) else None
+            if reason and len(self.finish_reasons) < _MAX_FINISH_REASONS:
+                self.finish_reasons += (reason,)
+        usage = chunk.get("usage")
+        if isinstance(usage, dict):
+            self.input_tokens = _count(usage.get("prompt_tokens"), self.input_tokens)
+            self.output_tokens = _count(usage.get("completion_tokens"), self.output_tokens)
+
+
+def _has_facts(events: bytes) -> bool:
+    # Quotes within a JSON string are escaped: no content can look like one of the two keys.
+    return _opens(events, b'"finish_reason":', b'"') or _opens(events, b'"usage":', b"{") or b"[DONE]" in events
+
+
+def _opens(events: bytes, key: bytes, opening: bytes) -> bool:
+    """Whether any value of `key` begins with `opening`; the usual `null` does not. Up to seven spaces are tolerated."""
+    position = events.find(key)
+    while position >= 0:
+        value = position + len(key)
+        if events[value : value + 8].lstrip().startswith(opening):
+            return True
+        position = events.find(key, value)
+    return False
+
+
+def _name(value: object) -> str | None:
+    return value[:_MAX_NAME_CHARACTERS] if isinstance(value, str) and value else None
+
+
+def _count(value: object, known: int | None) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else known

@@ -1,0 +1,100 @@
+"""What is asked for: a checked chat request, or an error in OpenAI's shape."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from .grammar import GrammarError, Script, parse
+
+__all__ = ["ApiError", "ChatRequest", "read_chat_request"]
+
+_MAX_MODEL_CHARACTERS = 512  # it stands in every event
+_MAX_COMPLETION_BYTES = 64 * 1024 * 1024  # of an answer that does not stream, and so is made whole
+
+
+class ApiError(Exception):
+    """An answer with an error status; `to_json()` has the shape that OpenAI's clients read."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.param = param
+        self.code = code
+
+    def to_json(self) -> bytes:
+        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        return json.dumps({"error": error}).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A checked request. `prompt_tokens` is an estimate, four characters of the prompt for a token."""
+
+    model: str
+    script: Script
+    stream: bool
+    include_usage: bool
+    prompt_tokens: int
+
+
+def read_chat_request(body: bytes, seed: int) -> ChatRequest:
+    """Check the body of POST /v1/chat/completions. Raises ApiError with status 400; unknown fields are ignored."""
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, f"the request body is not JSON: {error}", code="invalid_json") from error
+    if not isinstance(asked, dict):
+        raise ApiError(400, f"the request body must be a JSON object, not {type(asked).__name__}")
+    model = _field(asked, "model", str, required=True)
+    if len(model) > _MAX_MODEL_CHARACTERS or any("\ud800" <= character <= "\udfff" for character in model):
+        raise ApiError(400, f"model must be valid text of at most {_MAX_MODEL_CHARACTERS} characters", param="model")
+    messages = _field(asked, "messages", list, required=True)
+    stream = bool(_field(asked, "stream", bool))
+    options = _field(asked, "stream_options", dict) or {}
+    if options and not stream:
+        raise ApiError(400, "stream_options is only allowed when stream is true", param="stream_options")
+    include_usage = bool(_field(options, "include_usage", bool))
+    try:
+        script = parse(model, seed)
+    except GrammarError as error:
+        raise ApiError(400, str(error), param="model", code="invalid_model") from error
+    if not stream:
+        _check_whole(script)
+    prompt_tokens = sum(_characters(message) for message in messages) // 4 + 1
+    return ChatRequest(model, script, stream, include_usage, prompt_tokens)
+
+
+def _field(asked: dict[str, Any], name: str, kind: type, *, required: bool = False) -> Any:
+    value = asked.get(name)
+    if value is None and not required:
+        return None
+    if not isinstance(value, kind):
+        found = "missing" if value is None else f"of type {type(value).__name__}"
+        raise ApiError(400, f"{name} is {found}, it must be of type {kind.__name__}", param=name)
+    return value
+
+
+def _check_whole(script: Script) -> None:
+    if script.events is None or script.events * script.size > _MAX_COMPLETION_BYTES:
+        raise ApiError(400, f"an answer of more than {_MAX_COMPLETION_BYTES} bytes needs stream: true", param="model")
+    if script.fault is not None and script.fault.kind == "endless":
+        raise ApiError(400, "the fault endless needs stream: true", param="model")
+
+
+def _characters(message: object) -> int:
+    content = message.get("content") if isinstance(message, dict) else None
+    if isinstance(content, list):
+        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return len(content) if isinstance(content, str) else 0

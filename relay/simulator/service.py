@@ -1,0 +1,41 @@
+"""What all connections of one simulator share; only its own event loop touches it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .requests import ChatRequest
+from .stats import Stats
+
+if TYPE_CHECKING:
+    from .http import Connection
+
+__all__ = ["Service"]
+
+# Models whose requests are counted, for faults that end after some requests.
+_MAX_COUNTED_MODELS = 10_000
+
+
+@dataclass(slots=True)
+class Service:
+    """What all connections share: the seed, the counts, the open connections. `answers` numbers the chat answers."""
+
+    seed: int = 0
+    answers: int = 0
+    stats: Stats = field(default_factory=Stats)
+    connections: set[Connection] = field(default_factory=set)
+    requests_of: Counter[str] = field(default_factory=Counter)
+
+    def meets_fault(self, request: ChatRequest) -> bool:
+        """Whether this request is to be answered with its fault's error status; counts the request."""
+        fault = request.script.fault
+        if fault is None or fault.status is None:
+            return False
+        if fault.times is None:
+            return True
+        if len(self.requests_of) >= _MAX_COUNTED_MODELS and request.model not in self.requests_of:
+            self.requests_of.clear()
+        self.requests_of[request.model] += 1
+        return self.requests_of[request.model] <= fault.times

@@ -1,0 +1,213 @@
+"""The agent in a process of its own, asked over its real socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diagnostics.protocol import MAX_REPLY_BYTES, VERSION, frame, read_frame, request
+
+BUSY = """
+import asyncio, sys
+from pathlib import Path
+from diagnostics.agent import lifecycle
+from diagnostics.agent.ledger import StreamLedger
+
+kept = []
+async def main():
+    ledger = StreamLedger()
+    lifecycle.start(Path(sys.argv[1]), ledger)
+    stream = ledger.open("/s")
+    print("ready", flush=True)
+    while True:
+        kept.append(bytes(2000))
+        stream.hold(2000)
+        await asyncio.sleep(0.01)
+if len(sys.argv) > 2:
+    import uvloop
+    uvloop.run(main())
+else:
+    asyncio.run(main())
+"""
+
+Ask = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def agent(request: pytest.FixtureRequest, launch: Any, tmp_path: Path) -> tuple[Ask, Path, Any]:
+    """(ask, the socket's path, the process) of a process that allocates all the time."""
+    root = tmp_path / "root"
+    words = ["uvloop"] if request.param == "uvloop" else []
+    launched = launch(sys.executable, "-c", BUSY, root, *words)
+    launched.wait_for("ready")
+    path = root / "agents" / f"{launched.process.pid}.sock"
+
+    def ask(op: str, **params: Any) -> dict[str, Any]:
+        return exchange(path, {"version": VERSION, "op": op, "params": params})
+
+    return ask, path, launched
+
+
+def exchange(path: Path, message: Any) -> dict[str, Any]:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(20)
+        connection.connect(str(path))
+        connection.sendall(frame(message))
+        return read_frame(connection, MAX_REPLY_BYTES)
+
+
+def test_the_socket_lies_in_a_folder_for_its_owner_alone_and_goes_with_the_process(agent: Any, eventually: Any) -> None:
+    ask, path, launched = agent
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert ask("hello")["result"]["pid"] == launched.process.pid
+    launched.end(number=2)
+    assert not path.exists()
+
+
+def test_a_reading_tells_what_is_in_use(agent: Any, eventually: Any) -> None:
+    ask, _, _ = agent
+    first = ask("reading")["result"]
+    assert first["tasks"] == 1
+    assert first["loops"] == 1
+    assert first["ledger"]["open"] == 1
+    before = first["allocators"]["in_use_bytes"]
+    eventually(lambda: ask("reading")["result"]["allocators"]["in_use_bytes"] > before + 100_000)
+
+
+def test_a_tracemalloc_window_names_the_line_and_leaves_no_tracing(agent: Any) -> None:
+    ask, _, _ = agent
+    assert "result" in ask("tracemalloc.begin", seconds=1, frames=3)
+    assert ask("reading")["result"]["window"] == "tracemalloc"
+    busy = ask("tracemalloc.begin", seconds=1)
+    assert busy["error"]["code"] == "busy"
+    time.sleep(0.5)
+    profile = ask("tracemalloc.finish")["result"]
+    held = {}
+    for stack, values, _labels in profile["samples"]:
+        _function, file, line = profile["frames"][stack[0]]
+        held[file, line] = held.get((file, line), 0) + values[0]
+    file, line = max(held, key=lambda where: held[where])
+    assert (file, BUSY.splitlines()[line - 1].strip()) == ("<string>", "kept.append(bytes(2000))")
+    assert ask("reading")["result"]["window"] is None
+    assert ask("tracemalloc.finish")["error"]["code"] == "no_window"
+
+
+def test_a_memray_window_writes_a_file_that_memray_reads(agent: Any, tmp_path: Path) -> None:
+    import memray
+
+    ask, _, _ = agent
+    path = tmp_path / "capture.bin"
+    assert "result" in ask("memray.begin", path=str(path), seconds=1)
+    time.sleep(0.5)
+    assert ask("memray.finish")["result"]["seconds"] > 0
+    with memray.FileReader(path) as reader:
+        held = [record for record in reader.get_leaked_allocation_records() if record.stack_trace()]
+    largest = max(held, key=lambda record: record.size)
+    assert largest.stack_trace()[0][0] == "main"
+
+
+def test_a_memray_file_that_exists_is_never_overwritten(agent: Any, tmp_path: Path) -> None:
+    ask, _, _ = agent
+    path = tmp_path / "precious"
+    path.write_text("keep")
+    assert "error" in ask("memray.begin", path=str(path), seconds=1)
+    assert path.read_text() == "keep"
+    assert ask("reading")["result"]["window"] is None
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "says"),
+    [
+        (request("shutdown"), "protocol", "does not know the operation 'shutdown'"),
+        (request("reading", color=1), "protocol", "does not take"),
+        ({**request("hello"), "version": 99}, "protocol", "version 99"),
+        ({"version": VERSION, "op": "hello", "params": [1]}, "protocol", "params must be an object"),
+        (request("tracemalloc.begin", seconds=1, frames=0), "usage", "frames is 0"),
+    ],
+)
+def test_what_it_does_not_understand_is_answered_and_it_goes_on(
+    agent: Any, message: dict[str, Any], code: str, says: str
+) -> None:
+    ask, path, _ = agent
+    error = exchange(path, message)["error"]
+    assert error["code"] == code
+    assert says in error["message"]
+    assert "result" in ask("hello")
+
+
+def test_rubbish_and_silence_on_the_socket_do_not_stop_it(agent: Any) -> None:
+    ask, path, _ = agent
+    for rubbish in (b"", b"\x00", b"\xff\xff\xff\xff", b"\x00\x00\x00\x04abcd"):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(path))
+            connection.sendall(rubbish)
+    assert "result" in ask("hello")
+
+
+def test_a_window_whose_monitor_died_is_closed_by_the_agent() -> None:
+    from diagnostics.agent.windows import GRACE_SECONDS, Windows
+
+    now = [0.0]
+    windows = Windows(clock=lambda: now[0])
+    windows.begin_tracemalloc(seconds=5, frames=1)
+    now[0] = 5 + GRACE_SECONDS - 0.1
+    assert windows.end_overdue() is None
+    now[0] += 0.2
+    assert windows.end_overdue() == "tracemalloc"
+    assert windows.kind is None
+
+
+def test_a_child_that_needs_too_long_or_too_much_is_killed_and_says_so(tmp_path: Path) -> None:
+    from diagnostics.agent.forked import fork_reading
+
+    def grow() -> dict[str, Any]:
+        held = bytearray()
+        while True:
+            held += b"x" * 1_000_000
+
+    def sleep() -> dict[str, Any]:
+        time.sleep(60)
+        return {}
+
+    for work, seconds, says in ((grow, 30.0, "bytes, more than"), (sleep, 0.2, "longer than it may")):
+        left, right = socket.socketpair()
+        with left, right:
+            child = fork_reading(work, right, seconds=seconds, max_extra_bytes=30_000_000)
+            while not child.poll(time.monotonic()):
+                time.sleep(0.01)
+            left.settimeout(5)
+            assert says in read_frame(left, 1 << 20)["error"]["message"]
+            with pytest.raises(ProcessLookupError):
+                os.kill(child.pid, 0)
+
+
+def test_a_child_holds_no_socket_of_the_service_and_reports_its_own_failure() -> None:
+    from diagnostics.agent.forked import fork_reading
+
+    def list_fds() -> dict[str, Any]:
+        return {"fds": [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if fd != "0"]}
+
+    def fail() -> dict[str, Any]:
+        raise LookupError("nothing there")
+
+    answers = []
+    for work in (list_fds, fail):
+        left, right = socket.socketpair()
+        with left, right, socket.create_server(("127.0.0.1", 0)):
+            child = fork_reading(work, right, seconds=10, max_extra_bytes=1 << 30)
+            left.settimeout(5)
+            answers.append(read_frame(left, 1 << 20))
+            while not child.poll(time.monotonic()):
+                time.sleep(0.01)
+    open_sockets = [link for link in answers[0]["result"]["fds"] if link.startswith("socket:")]
+    assert len(open_sockets) == 1, json.dumps(answers[0])
+    assert "LookupError: nothing there" in answers[1]["error"]["message"]
