@@ -162,7 +162,9 @@ def test_nobody_listening_is_a_connect_error() -> None:
 
 
 @given(
-    st.lists(st.sampled_from([b"data: a\n", b"data: b\r\n", b"id: 1\r", b"\n", b"\r\n", b"\r", b": ping\n"]), max_size=20),
+    st.lists(
+        st.sampled_from([b"data: a\n", b"data: b\r\n", b"id: 1\r", b"\n", b"\r\n", b"\r", b": ping\n"]), max_size=20
+    ),
     st.lists(st.integers(0, 120), max_size=8),
 )
 def test_events_are_counted_alike_wherever_the_bytes_are_cut(lines: list[bytes], cuts: list[int]) -> None:
