@@ -63,13 +63,13 @@ def started(tmp_path: Path, code: str, then: str) -> Process:
 
 
 def test_a_subject_that_dies_is_reported_with_its_last_words(tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match="(?s)ended with exit code 7.*no such database") as caught:
+    with pytest.raises(TargetError, match=r"(?s)ended with exit code 7.*no such database") as caught:
         started(tmp_path, "print('no such database'); raise SystemExit(exit := 7)", "listens")
     assert caught.value.exit_code == 3
 
 
 def test_a_subject_that_never_listens_is_reported_with_its_last_words(tmp_path: Path) -> None:
-    with pytest.raises(TargetSilentError, match="(?s)does not listen on port.*waiting for the moon"):
+    with pytest.raises(TargetSilentError, match=r"(?s)does not listen on port.*waiting for the moon"):
         started(tmp_path, "import time; print('waiting for the moon'); time.sleep(60)", "listens")
 
 
@@ -120,7 +120,7 @@ def test_an_app_that_cannot_be_imported_fails_with_its_traceback(tmp_path: Path)
         async with subject("broken", command, folder=tmp_path, environment=environment) as one:
             await one.ready()
 
-    with pytest.raises(TargetError, match="(?s)broken app ended with.*no_such_module"):
+    with pytest.raises(TargetError, match=r"(?s)broken app ended with.*no_such_module"):
         asyncio.run(main())
 
 

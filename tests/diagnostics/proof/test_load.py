@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -172,7 +173,7 @@ def test_events_are_counted_alike_wherever_the_bytes_are_cut(lines: list[bytes],
     whole, piecewise, bytewise = EventCount(), EventCount(), EventCount()
     whole.feed(data)
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in pairwise(places):
         piecewise.feed(data[start:end])
     for byte in data:
         bytewise.feed(bytes([byte]))
