@@ -19,7 +19,18 @@ from typing import Any
 
 from ..loops import alive_tasks
 
-__all__ = ["ATOMS", "is_loops_own", "is_program", "is_shared_constant", "reached", "referents", "roots", "search", "size_of", "type_name"]
+__all__ = [
+    "ATOMS",
+    "is_loops_own",
+    "is_program",
+    "is_shared_constant",
+    "reached",
+    "referents",
+    "roots",
+    "search",
+    "size_of",
+    "type_name",
+]
 
 # Memory without references of its own, which the collector does not track.
 ATOMS = frozenset({bytes, bytearray, str})

@@ -23,6 +23,8 @@ _LEAST_SHARE, _LEAST_BYTES = 0.02, 1024
 _LARGEST = 5
 # A way of this many objects is a linked list: its beginning tells enough.
 _MAX_WAY = 200
+# What hangs from no frame.
+_NO_FRAME: tuple[FrameKey, ...] = (("(tasks, contexts, connection)", "", 0),)
 
 
 class Node(NamedTuple):
@@ -96,7 +98,11 @@ def _piles(
     for position, node in enumerate(nodes):  # parents come before their children
         if node.parent >= 0 and (inside[node.parent] or node.parent in piles):
             inside[position] = True
-        elif below[position] >= least and largest_child[position] <= _MOST * below[position] and not _is_machinery(node.thing):
+        elif (
+            below[position] >= least
+            and largest_child[position] <= _MOST * below[position]
+            and not _is_machinery(node.thing)
+        ):
             piles.add(position)
     return piles, inside
 
@@ -137,11 +143,15 @@ def _within_frame(way: list[Any]) -> str:
 
 
 def _add(holdings: Holdings, stack: tuple[FrameKey, ...], held: int, count: int) -> None:
-    sums = holdings.by_stack.setdefault(stack, [0, 0])
+    sums = holdings.by_stack.setdefault(stack or _NO_FRAME, [0, 0])
     sums[0] += held
     sums[1] += count
 
 
 def _length(thing: Any) -> int | None:
     """Only of builtin containers: the length of anything else is its own code."""
-    return len(thing) if type(thing).__module__ in ("builtins", "collections") and hasattr(type(thing), "__len__") else None
+    return (
+        len(thing)
+        if type(thing).__module__ in ("builtins", "collections") and hasattr(type(thing), "__len__")
+        else None
+    )

@@ -26,7 +26,9 @@ NOT_COVERED = (
     "contents that an object does not report as its size: an instance's attributes are counted as its dictionary or not at all",
     "garbage in cycles that is not collected yet counts as alive",
 )
-UNREACHED = "(reached from no module, task or frame: kept by C code or another thread, or garbage that waits for the collector)"
+UNREACHED = (
+    "(reached from no module, task or frame: kept by C code or another thread, or garbage that waits for the collector)"
+)
 
 # Types beyond this many are summed up as one: a program that makes classes as it runs has no end of them.
 _MAX_TYPES = 2_000
@@ -80,11 +82,20 @@ def explain(types: list[str], samples: int) -> dict[str, Any]:
     # Tasks first: of two ways of one length, the one through the task that works with an object tells more.
     start = [*(task for task in alive_tasks() if not task.done()), *roots()]
     parents = search(start, [thing for things in chosen.values() for thing in things])
-    paths: dict[str, list[dict[str, Any]]] = {}
-    for name, things in chosen.items():
-        ways = Counter(describe(way) if (way := way_to(thing, parents)) else UNREACHED for thing in things)
-        paths[name] = [{"path": path, "samples": count} for path, count in ways.most_common()]
-    return {"paths": paths}
+    return {"paths": {name: _commonest_ways(things, parents) for name, things in chosen.items()}}
+
+
+def _commonest_ways(things: list[Any], parents: dict[int, Any]) -> list[dict[str, Any]]:
+    """Ways that differ only in the lengths of containers are one; its example is the first that was met."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for thing in things:
+        way = way_to(thing, parents)
+        key = describe(way, lengths=False) if way else UNREACHED
+        counts[key] += 1
+        if key not in examples:
+            examples[key] = describe(way) if way else UNREACHED
+    return [{"path": examples[key], "samples": count} for key, count in counts.most_common()]
 
 
 def _everything() -> list[Any]:

@@ -1,4 +1,6 @@
-"""Names a way through the object graph: Task 'relay' -> stream (app.py:41) -> local 'queue' -> asyncio.Queue._queue -> deque[17].
+"""Names a way through the object graph.
+
+    Task 'relay' -> stream (app.py:41) -> local 'queue' -> asyncio.Queue._queue -> deque[17] -> bytes
 
 Names of locals, attributes, globals and context variables are the programmer's and are shown. Keys of dictionaries are data:
 only those that are short identifiers are shown, and no value ever is.

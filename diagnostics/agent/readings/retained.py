@@ -125,7 +125,7 @@ def _is_loop(thing: Any) -> bool:
 
 
 def _answer(found: list[tuple[OpenStream, Holdings]], walk: _Walk, seconds: float) -> dict[str, Any]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     samples: dict[Any, list[int]] = {}
     for number, (stream, holdings) in enumerate(found):
         rows.append(

@@ -17,7 +17,7 @@ from ..ledger import StreamLedger, StreamRecord
 from ..loops import alive_tasks
 from .awaits import chain, own_frame
 
-__all__ = ["OpenStream", "context_of", "open_streams", "record_of"]
+__all__ = ["OpenStream", "context_of", "open_streams", "openers", "record_of"]
 
 # A child is a local itself, or in a list, group or gathering of them, or in a list of those.
 _CHILD_DEPTH = 3
@@ -56,10 +56,22 @@ def record_of(task: Any, ledgers: Iterable[StreamLedger]) -> StreamRecord | None
         return None
     # There may be two copies of this package in the process, each with a variable of its own: found by name, not identity.
     for variable, value in context.items():
-        if variable.name == "diagnostics_stream" and value is not None:
-            if any(ledger.records.get(value.id) is value for ledger in ledgers):
-                return value  # type: ignore[no-any-return]  # it is in a ledger, so it is a record
+        if variable.name != "diagnostics_stream" or value is None:
+            continue
+        if any(ledger.records.get(value.id) is value for ledger in ledgers):
+            return value  # type: ignore[no-any-return]  # it is in a ledger, so it is a record
     return None
+
+
+def openers(ledgers: Iterable[StreamLedger]) -> dict[int, list[StreamRecord]]:
+    """The tasks that opened records: id of the task -> its records."""
+    found: dict[int, list[StreamRecord]] = {}
+    for ledger in ledgers:
+        for record in list(ledger.records.values()):
+            opener = record.task() if record.task is not None else None
+            if opener is not None:
+                found.setdefault(id(opener), []).append(record)
+    return found
 
 
 def open_streams(ledgers: list[StreamLedger]) -> list[OpenStream]:

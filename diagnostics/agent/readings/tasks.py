@@ -15,8 +15,8 @@ from typing import Any
 
 from ..ledger import StreamLedger
 from ..loops import alive_tasks, current_tasks
-from .awaits import FrameKey, chain, frame_key, frames_of_task
-from .streams import record_of
+from .awaits import FrameKey, frame_key, frames_of_task
+from .streams import openers, record_of
 from .waiters import PROGRAM, callback_name, callbacks_of, waiters
 
 __all__ = ["NOT_COVERED", "name_pattern", "read"]
@@ -104,7 +104,9 @@ def read(ledgers: Iterable[StreamLedger], threads: Threads) -> dict[str, Any]:
         "not_covered": list(NOT_COVERED),
         "meta": {"tasks": sum(states.values()), "states": states, "threads": len(threads)},
         "groups": [_to_json(key, group) for key, group in largest_first],
-        "threads": [{"name": name_pattern(name), "stack": [list(frame) for frame in frames]} for name, frames in threads],
+        "threads": [
+            {"name": name_pattern(name), "stack": [list(frame) for frame in frames]} for name, frames in threads
+        ],
     }
 
 
@@ -115,6 +117,7 @@ def _grouped(ledgers: list[StreamLedger]) -> tuple[dict[_Key, _Group], dict[str,
     groups: dict[_Key, _Group] = {}
     states: dict[str, int] = {}
     now = time.monotonic()
+    opened = openers(ledgers)
     for task in alive_tasks():
         state = "done" if task.done() else "running" if id(task) in running else "pending"
         states[state] = states.get(state, 0) + 1
@@ -132,7 +135,9 @@ def _grouped(ledgers: list[StreamLedger]) -> tuple[dict[_Key, _Group], dict[str,
             created=_created(task),
             callbacks=tuple(sorted({callback_name(callback) for callback in callbacks_of(task)})),
         )
-        groups.setdefault(key, _Group()).add(record_of(task, ledgers), now)
+        groups.setdefault(key, _Group()).add(
+            record_of(task, ledgers) or next(iter(opened.get(id(task), ())), None), now
+        )
     return groups, states
 
 
@@ -159,10 +164,7 @@ def _waits_for(task: Any) -> str:
         return f"{len(children)} gathered"
     if hasattr(waiter, "get_coro"):
         return "a task"
-    last = None
-    for last in chain(task.get_coro()):
-        pass
-    return "a future" if last is None or last is waiter else type(last).__name__[:_MAX_NAME]
+    return "a future"
 
 
 def _created(task: Any) -> tuple[FrameKey, ...] | None:

@@ -24,7 +24,9 @@ __all__ = ["PROGRAM", "callback_name", "callbacks_of", "waiters"]
 PROGRAM = "the program"
 # gather within wait within shield: deeper nesting than this is not written by hand.
 _MAX_DEPTH = 6
-_FUNCTIONS = frozenset({"function", "method", "builtin_function_or_method", "method-wrapper", "cython_function_or_method"})
+_FUNCTIONS = frozenset(
+    {"function", "method", "builtin_function_or_method", "method-wrapper", "cython_function_or_method"}
+)
 
 
 def callbacks_of(future: Any) -> list[Any]:
