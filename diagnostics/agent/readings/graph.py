@@ -24,6 +24,7 @@ __all__ = [
     "is_loops_own",
     "is_program",
     "is_shared_constant",
+    "module_of",
     "reached",
     "referents",
     "roots",
@@ -95,7 +96,7 @@ def is_loops_own(thing: Any) -> bool:
 def _is_loops_own(kind: type) -> bool:
     bases = (asyncio.AbstractEventLoop, asyncio.Handle, asyncio.BaseTransport, asyncio.BaseProtocol)
     # uvloop's handles and transports are classes of their own.
-    return issubclass(kind, bases) or kind.__module__.startswith("uvloop")
+    return issubclass(kind, bases) or module_of(kind).startswith("uvloop")
 
 
 def size_of(thing: Any) -> int:
@@ -112,9 +113,15 @@ def _class_attribute(kind: type, name: str) -> Any:
     return next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
 
 
+def module_of(kind: type) -> str:
+    """The module of a class; "" where the class keeps something else under that name, as some of Cython do."""
+    module = kind.__module__
+    return module if type(module) is str else ""
+
+
 def type_name(kind: type) -> str:
     """`asyncio.Queue`, `deque`, `app.Session`: the top package and the class; builtins and collections by their bare name."""
-    module = str(kind.__module__).partition(".")[0]
+    module = module_of(kind).partition(".")[0]
     name = kind.__qualname__[:80]
     return name if module in ("builtins", "collections", "_io") else f"{module.lstrip('_')}.{name}"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .awaits import FrameKey, frame_key
-from .graph import type_name
+from .graph import module_of, type_name
 from .paths import describe
 
 __all__ = ["Holding", "Holdings", "Node", "holdings_of"]
@@ -152,6 +152,6 @@ def _length(thing: Any) -> int | None:
     """Only of builtin containers: the length of anything else is its own code."""
     return (
         len(thing)
-        if type(thing).__module__ in ("builtins", "collections") and hasattr(type(thing), "__len__")
+        if module_of(type(thing)) in ("builtins", "collections") and hasattr(type(thing), "__len__")
         else None
     )

@@ -16,7 +16,7 @@ from collections import Counter
 from typing import Any
 
 from ..loops import alive_tasks
-from .graph import ATOMS, roots, search, size_of
+from .graph import ATOMS, module_of, roots, search, size_of
 from .paths import describe, way_to
 
 __all__ = ["NOT_COVERED", "UNREACHED", "census", "explain"]
@@ -130,4 +130,5 @@ def _spread(things: list[Any], samples: int) -> list[Any]:
 
 
 def _full_name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"[:120] if kind.__module__ != "builtins" else kind.__qualname__[:120]
+    module = module_of(kind)
+    return (kind.__qualname__ if module in ("", "builtins") else f"{module}.{kind.__qualname__}")[:120]

@@ -16,6 +16,7 @@ from typing import Any
 from ..ledger import StreamLedger, StreamRecord
 from ..loops import alive_tasks
 from .awaits import chain, own_frame
+from .graph import module_of
 
 __all__ = ["OpenStream", "context_of", "open_streams", "openers", "record_of"]
 
@@ -176,6 +177,6 @@ def _held_children(value: Any) -> Iterable[Any]:
     kind = type(value)
     if kind in (list, tuple, set, frozenset):
         return value if len(value) <= _MAX_LOOKED_AT else ()
-    if kind.__module__.split(".")[0] in ("asyncio", "anyio"):
+    if module_of(kind).partition(".")[0] in ("asyncio", "anyio"):
         return getattr(value, "_tasks", None) or getattr(value, "_children", None) or ()
     return ()

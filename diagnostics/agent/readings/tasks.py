@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from ..ledger import StreamLedger
@@ -33,6 +34,7 @@ _MAX_PATTERNS = 50
 _MAX_NAME = 60
 _VARYING = re.compile(r"(?:[0-9a-fA-F]{8,}|\d+)(?:-[0-9a-fA-F]{4,})*")
 _OTHER = "(other)"
+_MAX_CREATED = 8
 
 Threads = list[tuple[str, list[FrameKey]]]
 
@@ -172,7 +174,11 @@ def _created(task: Any) -> tuple[FrameKey, ...] | None:
     traceback = getattr(task, "_source_traceback", None)
     if not traceback:
         return None
-    return tuple((entry.name, entry.filename, entry.lineno or 0) for entry in reversed(traceback))[:8]
+    frames = [(entry.name, entry.filename, entry.lineno or 0) for entry in reversed(traceback)]
+    # asyncio's own frames on top (ensure_future, gather) say how, not where.
+    while len(frames) > 1 and PurePath(frames[0][1]).parent.name == "asyncio":
+        del frames[0]
+    return tuple(frames[:_MAX_CREATED])
 
 
 def _to_json(key: _Key, group: _Group) -> dict[str, Any]:

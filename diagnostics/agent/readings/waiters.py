@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .awaits import is_future
+from .graph import module_of
 
 __all__ = ["PROGRAM", "callback_name", "callbacks_of", "waiters"]
 
@@ -75,9 +76,12 @@ def _held_by(callback: Any) -> Iterator[Any]:
     if _is_of_asyncio(getattr(callback, "__module__", None)):
         for cell in getattr(callback, "__closure__", None) or ():
             try:
-                yield cell.cell_contents
+                held = cell.cell_contents
             except ValueError:  # an empty cell
                 continue
+            # A task in there is the one that is waited for: who waits does so on a future, or in a group.
+            if not _is_task(held):
+                yield held
 
 
 def _is_of_asyncio(module: object) -> bool:
@@ -91,7 +95,7 @@ def _is_task(held: Any) -> bool:
 def _task_of(held: Any) -> Any:
     if _is_task(held):
         return held
-    if not _is_of_asyncio(type(held).__module__):
+    if not _is_of_asyncio(module_of(type(held))):
         return None
     scope = getattr(held, "cancel_scope", None)
     task = getattr(held, "_parent_task", None) or getattr(scope, "_host_task", None)
