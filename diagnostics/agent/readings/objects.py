@@ -10,7 +10,9 @@ Garbage in cycles that the service has not collected yet is therefore counted, a
 
 from __future__ import annotations
 
+import bisect
 import gc
+import itertools
 import time
 from collections import Counter
 from typing import Any
@@ -64,9 +66,9 @@ def census() -> dict[str, Any]:
 
 
 def explain(types: list[str], samples: int) -> dict[str, Any]:
-    """Why objects of these types are alive: up to `samples` of each, the youngest, traced from a root. In a forked child.
+    """Why objects of these types are alive: `samples` of each, the young and the large before others, traced from a root.
 
-    Returns `{"paths": {type: [{"path", "samples"}, ...]}}`, the commonest way first.
+    To be called in a forked child. Returns `{"paths": {type: [{"path", "samples"}, ...]}}`, the commonest way first.
     """
     wanted = set(types)
     found: dict[str, list[Any]] = {name: [] for name in types}
@@ -123,10 +125,15 @@ def _everything() -> list[Any]:
 
 
 def _spread(things: list[Any], samples: int) -> list[Any]:
-    """`samples` of the later half: the collector's lists have older objects first, except for the very youngest."""
+    """`samples` of the later half, each standing for the same number of bytes: a large object may be taken repeatedly.
+
+    The collector's lists have older objects first, except for the very youngest; what grows is young.
+    """
     later = things[len(things) // 2 :]
-    step = max(1, len(later) // samples)
-    return later[::step][:samples]
+    ends = list(itertools.accumulate(size_of(thing) for thing in later))
+    if not ends:
+        return []
+    return [later[bisect.bisect_right(ends, (place + 0.5) * ends[-1] / samples)] for place in range(samples)]
 
 
 def _full_name(kind: type) -> str:
