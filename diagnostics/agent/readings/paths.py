@@ -12,7 +12,7 @@ import contextvars
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
-from types import CellType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from types import FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
 from .awaits import frame_key, own_frame
@@ -28,7 +28,7 @@ _MAX_ENTRIES = 100_000
 
 _DICTIONARIES = frozenset({dict, OrderedDict, defaultdict})
 _CONTAINERS = _DICTIONARIES | {list, tuple, set, frozenset, deque}
-# Between a frame and what it holds; of interest to nobody.
+# Between a frame and what it holds, a context and its variables' values; of interest to nobody.
 _MACHINERY = frozenset({"cell", "async_generator_asend", "async_generator_athrow", "coroutine_wrapper", "FutureIter"})
 
 
@@ -52,6 +52,7 @@ def describe(way: Sequence[Any], *, lengths: bool = True) -> str:
 
 
 def _parts(way: Sequence[Any], lengths: bool) -> Iterator[str]:
+    way = [thing for thing in way if not _is_machinery(thing)]
     skip = False
     for position, thing in enumerate(way):
         if skip:  # a namespace that its owner has spoken for
@@ -83,8 +84,6 @@ def _part(thing: Any, child: Any, in_namespace: bool, lengths: bool) -> Iterator
         yield f"function {thing.__qualname__[:80]}"
     elif kind is MethodType:
         yield f"method {thing.__func__.__qualname__[:80] if type(thing.__func__) is FunctionType else '?'}"
-    elif kind.__name__ in _MACHINERY or kind.__name__.startswith("hamt"):
-        return
     elif kind in _CONTAINERS:
         yield _of_container(thing, child, lengths)
     else:
@@ -99,8 +98,6 @@ def _of_frame(thing: Any, child: Any) -> Iterator[str]:
     frame = own_frame(thing)
     if frame is None or child is None:
         return
-    if type(child) is CellType:
-        child = _content(child)
     name = next((name for name, value in frame.f_locals.items() if value is child), None)
     if name is not None and frame_key(child) is None:
         yield f"local {name!r}"
@@ -154,8 +151,6 @@ def _namespace(thing: Any) -> dict[str, Any] | None:
     return found if type(found) is dict else None
 
 
-def _content(cell: CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # empty
-        return None
+def _is_machinery(thing: Any) -> bool:
+    name = type(thing).__name__
+    return name in _MACHINERY or name.startswith("hamt")

@@ -39,7 +39,7 @@ def read(ledgers: Iterable[StreamLedger]) -> dict[str, Any]:
     """Profile JSON (inuse_space, inuse_objects) with `streams` and sums beside it. To be called in a forked child."""
     began = time.monotonic()
     streams = open_streams(list(ledgers))
-    cut = {id(root): number for number, stream in enumerate(streams) for root in stream.roots}
+    cut = {id(root): number for number, stream in enumerate(streams) for root in (*stream.roots, *stream.frames)}
     stop = set(cut)
     stop.update(id(thing) for thing in gc.get_objects() if is_loops_own(thing))
     everybodys = reached((root for root in roots() if id(root) not in stop), stop)
@@ -75,15 +75,14 @@ class _Walk:
         while position < len(nodes):
             for thing in referents(nodes[position].thing):
                 key = id(thing)
-                if key in everybodys or cut.get(key, number) != number or is_shared_constant(thing):
+                if key in everybodys:
                     continue
                 owned_by = owner.get(key)
                 if owned_by is None:
-                    if _is_loop(thing):
-                        continue
-                    owner[key] = number
-                    nodes.append(Node(thing, position, 0 if is_program(thing) else size_of(thing)))
-                elif owned_by != number:
+                    if cut.get(key, number) == number and not is_shared_constant(thing) and not _is_loop(thing):
+                        owner[key] = number
+                        nodes.append(Node(thing, position, _weight(thing)))
+                elif owned_by != number and key not in cut:
                     self._met.append((number, thing))
             position += 1
         self.nodes.append(nodes)
@@ -97,7 +96,7 @@ class _Walk:
             if key in self.between or key not in self._owner or key in self._cut:
                 continue
             self.between.add(key)
-            self._between_sizes[key] = 0 if is_program(thing) else size_of(thing)
+            self._between_sizes[key] = _weight(thing)
             pending.extend(referents(thing))
         self.between_bytes = sum(self._between_sizes.values())
 
@@ -122,6 +121,10 @@ class _Walk:
 
 def _is_loop(thing: Any) -> bool:
     return is_loops_own(thing) and hasattr(type(thing), "call_soon_threadsafe")
+
+
+def _weight(thing: Any) -> int:
+    return 0 if is_program(thing) else size_of(thing)
 
 
 def _answer(found: list[tuple[OpenStream, Holdings]], walk: _Walk, seconds: float) -> dict[str, Any]:

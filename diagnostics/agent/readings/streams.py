@@ -31,6 +31,7 @@ class OpenStream:
     """One stream and its roots: what is only reached from these is the stream's.
 
     id      the ledger's number, or the serving task's name where there is no ledger
+    frames  the coroutines and generators that its tasks are in: the stream's, whoever else holds them
     """
 
     id: int | str
@@ -38,6 +39,7 @@ class OpenStream:
     state: str
     age_seconds: float | None
     roots: list[Any] = field(default_factory=list)
+    frames: list[Any] = field(default_factory=list)
 
 
 def context_of(task: Any) -> contextvars.Context | None:
@@ -84,12 +86,14 @@ def open_streams(ledgers: list[StreamLedger]) -> list[OpenStream]:
             stream.roots.extend(child for child in _children(task) if child not in stream.roots)
         for task in list(stream.roots):
             stream.roots.extend(_belongings(task))
+            stream.frames.extend(link for link in chain(task.get_coro()) if own_frame(link) is not None)
     owners: dict[int, set[int]] = {}
     for number, stream in enumerate(streams):
-        for root in stream.roots:
+        for root in (*stream.roots, *stream.frames):
             owners.setdefault(id(root), set()).add(number)
     for stream in streams:
         stream.roots = [root for root in stream.roots if len(owners[id(root)]) == 1]
+        stream.frames = [frame for frame in stream.frames if len(owners[id(frame)]) == 1]
     return streams
 
 

@@ -23,11 +23,12 @@ from .base import (
     write_json,
 )
 
-__all__ = ["KIND", "grown"]
+__all__ = ["KIND", "grown", "worth_explaining"]
 
 _PATIENCE_SECONDS = 120.0
 _TOP = 20
 _EXPLAINED = 3
+_LEAST_SHARE = 0.02
 # The program itself: classes, functions and what they are made of are alive because the program is.
 _PROGRAM = frozenset(
     {
@@ -49,15 +50,15 @@ async def take(session: Session) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     if session.options["paths"]:
         session.enter("tracing")
-        worth = [row["type"] for row in rows if row["type"] not in _PROGRAM and (row["bytes_delta"] or not before)]
-        reply = await session.worker.ask("objects.explain", patience=_PATIENCE_SECONDS, types=worth[:_EXPLAINED])
+        types = worth_explaining(rows)
+        reply = await session.worker.ask("objects.explain", patience=_PATIENCE_SECONDS, types=types)
         paths = reply["paths"]
     result = {
         "seconds": window,
         "total_bytes": sum(row["bytes"] for row in rows),
         "total_count": after["objects"],
         "bytes_delta": sum(row["bytes_delta"] for row in rows) if before else None,
-        "top": rows[:_TOP],
+        "top": ([row for row in rows if row["bytes_delta"]] or rows)[:_TOP],
         "paths": paths,
         "not_covered": after["not_covered"],
     }
@@ -97,6 +98,15 @@ def grown(before: Types | None, after: Types) -> list[dict[str, Any]]:
             }
         )
     return sorted(rows, key=lambda row: (-(row["bytes_delta"] or 0), -row["bytes"]))
+
+
+def worth_explaining(rows: list[dict[str, Any]]) -> list[str]:
+    """The few types to trace: those that grew, each by a share of what the first one grew; or simply the largest."""
+    data = [row for row in rows if row["type"] not in _PROGRAM]
+    if data and data[0]["bytes_delta"] is not None:
+        least = max(1, data[0]["bytes_delta"] * _LEAST_SHARE)
+        data = [row for row in data if row["bytes_delta"] >= least]
+    return [row["type"] for row in data[:_EXPLAINED]]
 
 
 def _profile(census: dict[str, Any], window: float) -> dict[str, Any]:

@@ -8,9 +8,10 @@ them) and `tasks.txt` (to be read, in the manner of a goroutine dump).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import PurePath
 from typing import Any
 
-from .base import Column, Kind, Session, boolean, profile_of, seconds_or_now, text_of, where, write_json
+from .base import Column, Kind, Session, boolean, profile_of, seconds_or_now, text_of, write_json
 
 __all__ = ["KIND", "as_text"]
 
@@ -70,6 +71,8 @@ def _awaited(group: dict[str, Any]) -> str:
 
 def _row(group: dict[str, Any]) -> dict[str, Any]:
     function, file, line = group["stack"][0] if group["stack"] else ("", "", 0)
+    # asyncio's own frames on top are the same for everybody: the caller below them tells where the task is.
+    caller = next((frame for frame in group["stack"] if PurePath(frame[1]).parent.name != "asyncio"), None)
     return {
         "function": function,
         "file": file,
@@ -79,6 +82,7 @@ def _row(group: dict[str, Any]) -> dict[str, Any]:
         "state": group["state"],
         "name": group["name"],
         "task": group["stack"][-1][0] if group["stack"] else "",
+        "waits_in": f"{caller[0]} ({PurePath(caller[1]).name}:{caller[2]})" if caller else "",
         "orphan": group["orphan"],
         "awaited_by": _awaited(group),
     }
@@ -100,7 +104,7 @@ KIND = Kind(
         Column("state", text_of("state"), right=False),
         Column("name", text_of("name"), right=False),
         Column("runs", text_of("task"), right=False),
+        Column("waits in", text_of("waits_in"), right=False),
         Column("", text_of("awaited_by"), right=False),
-        Column("waits at", where, right=False),
     ),
 )

@@ -163,15 +163,15 @@ def test_tasks_show_where_each_stream_waits_and_the_threads(
     assert take(service, kind="tasks", fork=False)["result"]["in_process"]
 
 
-def test_a_census_shows_what_grows_and_why_it_is_alive(
-    observed: Any, http: Any, eventually: Any, take: Any
-) -> None:
+def test_a_census_shows_what_grows_and_why_it_is_alive(observed: Any, http: Any, eventually: Any, take: Any) -> None:
     service = observed(APP)
     eventually(lambda: answering(http, service))
     http(f"{service.url}/grow")
     now = take(service, kind="objects", seconds=0)
     assert now["result"]["bytes_delta"] is None
-    assert now["result"]["total_bytes"] == sum(row["bytes"] for row in json.loads(now["files"]["objects.json"])["types"])
+    assert now["result"]["total_bytes"] == sum(
+        row["bytes"] for row in json.loads(now["files"]["objects.json"])["types"]
+    )
 
     begun = http(f"{service.monitor}/debug/memory/captures", "POST", {"kind": "objects", "seconds": 2})
     url = service.monitor + begun.headers["Location"]

@@ -130,44 +130,43 @@ def test_the_largest_containers_are_named_with_the_way_to_them() -> None:
 
 
 def test_what_others_hold_too_is_charged_to_nobody_and_what_two_streams_hold_is_told_apart() -> None:
-    common = [bytearray(400_000)]
+    async def alone(ledger: StreamLedger, size: int) -> None:
+        with ledger.stream("/alone"):
+            own, module_level = bytearray(size), everybodys[:]
+            await asyncio.sleep(60)
+            del own, module_level
 
-    async def serve(ledger: StreamLedger, number: int, gate: asyncio.Event, pair: list[bytearray]) -> None:
-        with ledger.stream("/chat"):
-            own = bytearray(10_000 * number)
-            module_level = everybodys
-            await gate.wait()
-            del own, module_level, pair
-
-    async def main() -> None:
-        ledger, gates = StreamLedger(), [asyncio.Event(), asyncio.Event(), asyncio.Event()]
-        everybodys.append(bytes(1_000_000))
-        tasks = [
-            asyncio.create_task(serve(ledger, number, gate, common if number < 3 else []))
-            for number, gate in enumerate(gates, 1)
-        ]
-        # This test's own frames and cells hold the pair, too: the streams must be all that is left of it.
-        common_alias = common[:]
-        common.clear()
-        tasks += [asyncio.create_task(idle(ledger, common_alias[0])), asyncio.create_task(idle(ledger, common_alias[0]))]
-        del common_alias
-        await until_all_wait()
-        answer = retained.read([ledger])
-        streams = by_id(answer)
-        for number in (1, 2, 3):
-            assert 10_000 * number < streams[number]["retained_bytes"] < 10_000 * number + 8_000
-            assert streams[number]["shared_bytes"] < 1_000
-        for number in (4, 5):
-            assert streams[number]["retained_bytes"] < 8_000
-            assert 400_000 < streams[number]["shared_bytes"] < 401_000
-        assert 400_000 < answer["meta"]["shared_between_bytes"] < 402_000
-        everybodys.clear()
-        await ended(tasks)
-
-    async def idle(ledger: StreamLedger, held: bytearray) -> None:
+    async def sharing(ledger: StreamLedger, handed_over: list[bytearray]) -> None:
+        held = handed_over[0]
         with ledger.stream("/pair"):
             await asyncio.sleep(60)
             del held
+
+    async def main() -> None:
+        ledger = StreamLedger()
+        everybodys.append(bytes(1_000_000))
+        # The list that hands it over is emptied: the two streams are then all that holds it.
+        handed_over = [bytearray(400_000)]
+        calls = [
+            alone(ledger, 10_000),
+            alone(ledger, 20_000),
+            sharing(ledger, handed_over),
+            sharing(ledger, handed_over),
+        ]
+        tasks = [asyncio.create_task(call) for call in calls]
+        await until_all_wait()
+        handed_over.clear()
+        answer = retained.read([ledger])
+        everybodys.clear()
+        streams = by_id(answer)
+        for number, size in ((1, 10_000), (2, 20_000)):
+            assert size < streams[number]["retained_bytes"] < size + 8_000
+            assert streams[number]["shared_bytes"] < 1_000
+        for number in (3, 4):
+            assert streams[number]["retained_bytes"] < 8_000
+            assert 400_000 < streams[number]["shared_bytes"] < 401_000
+        assert 400_000 < answer["meta"]["shared_between_bytes"] < 402_000
+        await ended(tasks)
 
     run(main())
 
@@ -226,9 +225,9 @@ def test_a_connection_that_a_stream_waits_on_is_the_streams_though_its_loop_know
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         task = asyncio.create_task(serve(ledger, server.sockets[0].getsockname()[1]))
         async with asyncio.timeout(10):
-            while retained.read([ledger])["meta"]["streams"] == 0 or by_id(retained.read([ledger]))[1]["retained_bytes"] < 300_000:
+            while (rows := retained.read([ledger])["streams"]) == [] or rows[0]["retained_bytes"] < 300_000:
                 await asyncio.sleep(0.05)
-        (row,) = retained.read([ledger])["streams"]
+        (row,) = rows
         assert 300_000 <= row["retained_bytes"] < 1_000_000
         assert "asyncio.StreamReader._buffer" in row["containers"][0]["path"]
         await ended([task])

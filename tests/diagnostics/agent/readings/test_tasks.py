@@ -135,7 +135,9 @@ def test_a_stack_goes_through_async_generators_to_where_the_task_waits(loop: str
 def test_a_task_that_another_one_waits_for_is_no_orphan(loop: str, waits: Callable[[], Awaitable[None]]) -> None:
     async def main() -> None:
         answer = await read_beside(waits)
-        children = [group for group in answer["groups"] if functions(group)[-1:] == ["consume"] or group["name"] == "child"]
+        children = [
+            group for group in answer["groups"] if functions(group)[-1:] == ["consume"] or group["name"] == "child"
+        ]
         assert children, answer["groups"]
         for child in children:
             assert child["awaited_by"] == [f"task Task-* in {waits.__qualname__}"]
