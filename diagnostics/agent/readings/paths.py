@@ -9,6 +9,7 @@ only those that are short identifiers are shown, and no value ever is.
 from __future__ import annotations
 
 import contextvars
+import gc
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
@@ -143,7 +144,10 @@ def _slot(slot: MemberDescriptorType, thing: Any) -> Any:
 
 
 def _namespace(thing: Any) -> dict[str, Any] | None:
-    """An instance's or module's own dictionary."""
+    """An instance's, module's or class's own dictionary."""
+    if issubclass(type(thing), type):
+        # A class shows a read-only view; the collector sees the dictionary behind it.
+        return next((inside for inside in gc.get_referents(vars(thing)) if type(inside) is dict), None)
     try:
         found = object.__getattribute__(thing, "__dict__")
     except AttributeError:
