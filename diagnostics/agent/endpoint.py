@@ -94,6 +94,8 @@ class Endpoint:
                 ready = poll.poll(_WATCH_SECONDS * 1000 if busy else None)
                 if any(fd == self._listener.fileno() for fd, _ in ready):
                     self._accept()
+                if busy:
+                    self.state.lag.ping()
                 now = time.monotonic()
                 self._children = [child for child in self._children if not child.poll(now)]
                 overdue = self.state.windows.end_overdue()
@@ -129,6 +131,7 @@ class Endpoint:
                     result.work, connection, seconds=result.seconds, max_extra_bytes=result.max_extra_bytes
                 )
                 self._children.append(child)
+                self.state.last_fork = {"fork_seconds": child.fork_seconds, "on_loop": child.on_loop}
                 result.after()
                 return True
             connection.sendall(frame(reply_result(result)))

@@ -88,7 +88,7 @@ class _Routes:
         return JSONResponse({"captures": self._captures.all()})
 
     async def begin_capture(self, request: Request) -> Response:
-        capture = self._captures.begin(await _json_body(request))
+        capture = await self._captures.begin(await _json_body(request))
         location = f"/debug/memory/captures/{capture['id']}"
         return JSONResponse(capture, status_code=202, headers={"Location": location})
 

@@ -16,7 +16,7 @@ from ..protocol import agents_folder, private_folder
 from .access import Policy
 from .captures import Captures
 from .http import build
-from .store import Store
+from .store import Limits, Store
 from .targets import Targets
 
 __all__ = ["Monitor", "stdin_closes"]
@@ -33,7 +33,7 @@ class Monitor:
         private_folder(root)
         private_folder(agents_folder(root))
         self.targets = Targets(root)
-        self.captures = Captures(self.targets, Store(root))
+        self.captures = Captures(self.targets, Store(root, Limits.of(os.environ)))
         self._listener = listener
 
     async def serve(self, until: Callable[[], Awaitable[None]]) -> None:
