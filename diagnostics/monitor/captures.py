@@ -70,7 +70,11 @@ class Captures:
             capture = Capture(capture_id, kind, worker, options, folder, price, forced=price.refusal)
             self._running[worker.pid] = capture
             capture.task = asyncio.create_task(self._take(capture), name=f"capture {capture_id}")
-        await _opened(capture)
+        try:
+            await _opened(capture)
+        except asyncio.CancelledError:  # whoever asked has left before learning its id
+            await self.remove(capture.id)
+            raise
         if capture.failure is not None and not capture.opened.is_set():
             raise capture.failure
         capture.opened.set()  # it was answered: from here on it is kept, however it ends
