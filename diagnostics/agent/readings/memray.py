@@ -21,7 +21,7 @@ __all__ = ["Window", "available"]
 
 def available() -> bool:
     """Whether this process can import memray; finds out without importing it."""
-    return "memray" in sys.modules or find_spec("memray") is not None
+    return sys.modules.get("memray") is not None or find_spec("memray") is not None
 
 
 class Window:

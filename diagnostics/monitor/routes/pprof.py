@@ -185,7 +185,8 @@ def _asked(request: Request, targets: Targets) -> Asked:
     debug = given.get("debug") or "0"
     if debug not in ("0", "1", "2"):
         raise UsageError(f"debug is {debug!r}", remedy="choose 0, 1 or 2")
-    return Asked(targets.worker(given.get("worker")), seconds, _flag(given, "gc"), _flag(given, "force"), int(debug))
+    collect, force = _flag(given, "gc"), _flag(given, "force")
+    return Asked(targets.worker(given.get("worker")), seconds, collect, force, int(debug))
 
 
 def _flag(given: Any, name: str) -> bool:

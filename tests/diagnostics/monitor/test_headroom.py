@@ -48,7 +48,9 @@ V1_INSIDE = {
     "sys/fs/cgroup/memory/memory.usage_in_bytes": "157286400\n",
     "sys/fs/cgroup/memory/memory.stat": STAT_V1,
 }
+AVAILABLE = 16_000_000 * 1024
 # 256 MiB, 150 used, 40 of them file cache that goes first.
+
 LEFT = (256 - 150 + 40) * MIB
 
 
@@ -67,11 +69,11 @@ def tree(root: Path, files: dict[str, str]) -> Path:
         (V2_NAMESPACE, Headroom(LEFT, "cgroup v2")),
         (V1_DOCKER, Headroom(LEFT, "cgroup v1")),
         (V1_INSIDE, Headroom(LEFT, "cgroup v1")),
-        ({}, Headroom(16_000_000 * 1024, "MemAvailable")),
-        ({**V1_INSIDE, "sys/fs/cgroup/memory/memory.limit_in_bytes": UNLIMITED_V1}, Headroom(16_000_000 * 1024, "MemAvailable")),
-        ({**V2_NAMESPACE, "sys/fs/cgroup/memory.current": "300000000\n"}, Headroom(268435456 - 300000000 + 40 * MIB, "cgroup v2")),
+        ({}, Headroom(AVAILABLE, "MemAvailable")),
+        ({**V1_INSIDE, "sys/fs/cgroup/memory/memory.limit_in_bytes": UNLIMITED_V1}, Headroom(AVAILABLE, "MemAvailable")),
+        ({**V2_NAMESPACE, "sys/fs/cgroup/memory.current": "268435456\n"}, Headroom(40 * MIB, "cgroup v2")),
         ({**V2_NAMESPACE, "sys/fs/cgroup/memory.current": "900000000\n"}, Headroom(0, "cgroup v2")),
-        ({**V2_NAMESPACE, "sys/fs/cgroup/memory.max": "rubbish\n"}, Headroom(16_000_000 * 1024, "MemAvailable")),
+        ({**V2_NAMESPACE, "sys/fs/cgroup/memory.max": "rubbish\n"}, Headroom(AVAILABLE, "MemAvailable")),
         ({**V2_NAMESPACE, "proc/7/cgroup": "0::/../../elsewhere\n"}, Headroom(LEFT, "cgroup v2")),
         ({**V2_NAMESPACE, "proc/meminfo": "MemAvailable: 1000 kB\n"}, Headroom(1_024_000, "MemAvailable")),
     ],
