@@ -37,3 +37,16 @@ def test_agent_and_protocol_import_only_the_standard_library(path: Path) -> None
 def test_public_names_are_the_listed_ones() -> None:
     assert set(diagnostics.__all__) == set(diagnostics._HOMES)
     assert {name for name in diagnostics.__all__ if not hasattr(diagnostics, name)} == set()
+
+
+def test_every_program_that_a_test_needs_is_installed_by_ci() -> None:
+    root = Path(__file__).parent
+    listed = {line for line in (root / "debian-packages.txt").read_text().splitlines() if not line.startswith("#")}
+    needed = {
+        node.args[1].value
+        for path in root.rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "needs"
+        if len(node.args) == 2 and isinstance(node.args[1], ast.Constant)
+    }
+    assert needed <= listed

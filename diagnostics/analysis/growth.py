@@ -1,7 +1,8 @@
 """What one round of streams says about memory: three figures from a series of readings.
 
-    growth    bytes that an open stream gains for each chunk that its upstream offers: the least-squares slope of in-use bytes over
-              chunks offered, after the transient in which socket and transport buffers fill, divided by the open streams
+    growth    bytes that an open stream gains for each chunk that its upstream offers: the least-squares slope of in-use
+              bytes over chunks offered, after the transient in which socket and transport buffers fill, divided by the
+              open streams
     remains   bytes that stay for each stream that ended: in-use after everything settled, less in-use before, by streams
     peak      bytes that a concurrent stream costs at the worst moment of the round
 

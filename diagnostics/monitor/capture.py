@@ -88,10 +88,13 @@ class Capture:
     async def measured(self) -> dict[str, Any]:
         """What it did cost: milliseconds, bytes, CPU shares of one core, events a second; None for what is not known."""
         told = await self._look() or {}
-        self._watch.saw(told or None)
-        fork, ending = told.get("last_fork"), told.get("last_ending_seconds")
+        method = self.quote.method
+        fork = told.get("last_fork") if method.forks else None
+        ending = told.get("last_ending_seconds") if method.tracer else None
         fork_ms = 1000 * fork["fork_seconds"] if fork else 0.0
         ending_ms = 1000 * ending if ending is not None else 0.0
+        if method.tracer:
+            self._watch.saw(told or None)
         after = await self._after if self._after else None
         before, during = self.quote.pace, self._during
         paces = {"before": before, "during": during, "after": after}
@@ -99,7 +102,7 @@ class Capture:
             "stall_ms": round(fork_ms + ending_ms, 2) if told else None,
             "fork_ms": round(fork_ms, 2) if told else None,
             "ending_ms": round(ending_ms, 2) if told else None,
-            "max_lag_ms": self._watch.max_lag_ms if during else None,
+            "max_lag_ms": self._watch.max_lag_ms if method.tracer else None,
             "cpu_share": {when: pace.cpu_share if pace else None for when, pace in paces.items()},
             "events_per_second": {when: pace.events_per_second if pace else None for when, pace in paces.items()},
             "artifact_bytes": sum(path.stat().st_size for path in self.folder.iterdir()),
@@ -119,13 +122,15 @@ class Capture:
 
     async def _through_window(self, window: float) -> None:
         self.opened.set()
+        if window <= 0:  # a census of this moment
+            return
         first: Mark = await mark(self.worker)
         began = time.monotonic()
         next_look = began + LOOK_SECONDS
         while (elapsed := time.monotonic() - began) < window and self.cut_short is None:
             self.progress = elapsed / window
             await asyncio.sleep(min(_PROGRESS_SECONDS, window - elapsed))
-            if time.monotonic() >= next_look:
+            if self.quote.method.tracer and time.monotonic() >= next_look:
                 next_look = time.monotonic() + LOOK_SECONDS
                 self.cut_short = self._watch.look(time.monotonic(), await self._look())
         self._during = between(first, await mark(self.worker))

@@ -42,6 +42,7 @@ class Captures:
         self._running: dict[int, Capture] = {}
         self._unkept: deque[dict[str, Any]] = deque(maxlen=_MAX_UNKEPT)
         self._beginning = asyncio.Lock()
+        self._latest: dict[tuple[str, str], tuple[int, dict[str, Any]]] = {}  # (worker, kind) -> pid and result
         self.outcomes: Counter[tuple[str, str, str]] = Counter()  # (worker, kind, outcome) -> how many
 
     async def begin(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -99,6 +100,11 @@ class Captures:
         if capture is not None and capture.task is not None:
             await asyncio.wait([capture.task])
         return self.find(capture_id)
+
+    def latest(self, worker: str, pid: int, kind: str) -> dict[str, Any] | None:
+        """The last result of this kind from this worker, unless another process has its number now."""
+        captured_pid, result = self._latest.get((worker, kind), (None, None))
+        return result if captured_pid == pid else None
 
     async def remove(self, capture_id: str) -> None:
         """Cancel a capture that runs, delete one that is kept. Raises NotFoundError."""
@@ -158,6 +164,7 @@ class Captures:
                 capture.result = await capture.kind.take(capture.session())
                 await _finish(self.store, capture)
             capture.state, capture.progress = "done", 1.0
+            self._latest[capture.worker.name, capture.kind.name] = (capture.worker.pid, capture.result)
         except asyncio.CancelledError:
             capture.state = "cancelled"
             await self._close_window(capture)

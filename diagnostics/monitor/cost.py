@@ -21,9 +21,11 @@ _SAMPLE_SECONDS = 0.3
 class Quote:
     """The estimate for one capture of one worker, and what it was made from.
 
-    pace   of the worker before the capture
+    method  how the capture will look
+    pace    of the worker before it
     """
 
+    method: Method
     cost: Estimate
     load: Load
     headroom: Headroom | None
@@ -63,4 +65,4 @@ async def quote(worker: Worker, method: Method) -> Quote:
         live_blocks=reading.get("allocators", {}).get("python_blocks"),
         cpu_share=pace.cpu_share,
     )
-    return Quote(estimate(method, load), load, read_headroom(worker.pid), pace)
+    return Quote(method, estimate(method, load), load, read_headroom(worker.pid), pace)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -18,6 +19,7 @@ from .captures import Captures
 from .profiles import DEFAULT_INTERVAL_SECONDS, WindowProfiles
 from .routes import captures as capture_routes
 from .routes import pprof as pprof_routes
+from .streams import rows_of
 from .targets import Snapshot, Targets
 
 __all__ = ["build"]
@@ -56,7 +58,7 @@ class _Routes:
             {
                 "schema": SCHEMA,
                 "time": time.time(),
-                "workers": [snapshot.to_json() for snapshot in snapshots],
+                "workers": [_with_streams(snapshot, self._captures) for snapshot in snapshots],
                 "captures": [capture_routes.summary(capture) for capture in self._captures.all()],
             }
         )
@@ -64,9 +66,7 @@ class _Routes:
     async def streams(self, request: Request) -> Response:
         snapshots = await self._looked_at(request)
         rows = [
-            {"worker": snapshot.worker, **row}
-            for snapshot in snapshots
-            for row in ((snapshot.reading or {}).get("ledger") or {}).get("top", ())
+            {"worker": snapshot.worker, **row} for snapshot in snapshots for row in rows_of(snapshot, self._captures)
         ]
         rows.sort(key=lambda row: -row["buffered_bytes"])
         return JSONResponse({"schema": SCHEMA, "time": time.time(), "streams": rows})
@@ -82,6 +82,13 @@ class _Routes:
             return await self._targets.snapshots()
         snapshot = await self._targets.worker(name).snapshot()
         return [snapshot] if snapshot else []
+
+
+def _with_streams(snapshot: Snapshot, captures: Captures) -> dict[str, Any]:
+    told = snapshot.to_json()
+    if told["ledger"]:
+        told["ledger"] = {**told["ledger"], "top": rows_of(snapshot, captures)}
+    return told
 
 
 async def _diagnostics_error(request: Request, error: Exception) -> Response:

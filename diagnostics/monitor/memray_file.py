@@ -52,10 +52,10 @@ def read(path: Path, of: str) -> Profile:
         import memray
     except ModuleNotFoundError as error:
         raise UsageError(f"{path} needs memray to be read", remedy="pip install 'highwater[memray]'") from error
-    _check_complete(path)
+    closed = _check_complete(path)
     try:
         with closing(memray.FileReader(path)) as reader:
-            return _profile(reader, path, of)
+            return _profile(reader, path, of, closed)
     except OSError as error:
         raise UsageError(
             f"{path} cannot be read as a memray capture: {error}",
@@ -63,12 +63,11 @@ def read(path: Path, of: str) -> Profile:
         ) from error
 
 
-def _profile(reader: FileReader, path: Path, of: str) -> Profile:
+def _profile(reader: FileReader, path: Path, of: str, closed: bool) -> Profile:
     facts = reader.metadata
     records = _records(reader, path, of)
     gathered = _Gathered(facts.has_native_traces)
     gathered.add(records)
-    closed = facts.end_time > facts.start_time
     end = facts.end_time if closed else datetime.fromtimestamp(path.stat().st_mtime, tz=facts.start_time.tzinfo)
     return Profile(
         kind="memray",
@@ -161,11 +160,14 @@ def _not_covered(facts: Metadata, gathered: _Gathered, closed: bool) -> Iterator
         missing = gathered.total_bytes - gathered.covered_bytes
         yield f"the Python stack of {missing} of {gathered.total_bytes} bytes"
     if not closed:
-        yield "the end of the window: the capture was never closed (still running, or killed); this is what was written"
+        yield (
+            "perhaps the end of the window: the capture is not compressed, as it is while it runs, after a kill, or where "
+            "that was asked for; this is what was written"
+        )
 
 
-def _check_complete(path: Path) -> None:
-    """Refuse a file that is not memray's, or that was cut off.
+def _check_complete(path: Path) -> bool:
+    """Refuse a file that is not memray's, or that was cut off; True where memray has closed it for certain.
 
     memray compresses a capture when it closes it, as one LZ4 frame. Its reader takes a frame that was cut off for a
     shorter capture, and would report a part of the bytes as if they were all.
@@ -174,13 +176,14 @@ def _check_complete(path: Path) -> None:
         with path.open("rb") as file:
             head = file.read(len(_MEMRAY_MAGIC))
             if head == _MEMRAY_MAGIC:  # not compressed: still being written, killed, or compress_on_exit=False
-                return
+                return False
             if not head.startswith(_LZ4_MAGIC):
                 what = "is empty: its capture was killed before anything was written" if not head else "is not one"
                 raise UsageError(f"expected a memray capture, {path} {what}", remedy="take the capture again")
             file.seek(len(_LZ4_MAGIC))
             if not _lz4_frame_ends(file):
                 raise UsageError(f"the memray capture {path} is cut off", remedy="copy or download it again")
+            return True
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", remedy="check the path and its rights") from error
 

@@ -7,8 +7,8 @@
     look where the plan says so, decide
     captures: after the last reading, because a tracer would change what is read
 
-Nothing here judges: figures come from `analysis.growth`, decisions from `analysis.decision`. A subject that dies, never listens or answers
-errors is a TargetError with its last output, never a verdict.
+Nothing here judges: figures come from `analysis.growth`, decisions from `analysis.decision`. A subject that dies, never
+listens or answers errors is a TargetError with its last output, never a verdict.
 """
 
 from __future__ import annotations
@@ -247,7 +247,10 @@ def check_load(report: LoadReport, side: str, scenario: Scenario, output: str) -
 
 
 async def settled(one: Subject) -> Reading:
-    """Wait until the clients' sockets are gone and in-use bytes stand still, but not for ever: what does not settle is counted."""
+    """Wait until the clients' sockets are gone and in-use bytes stand still, and return the last reading.
+
+    Not for ever: what does not settle in time is counted as it is.
+    """
     began = time.monotonic()
     last: Reading | None = None
     while True:

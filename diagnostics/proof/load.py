@@ -1,7 +1,7 @@
 """Clients of every kind that a streaming service meets, over real sockets.
 
-Each client is one HTTP/1.1 connection at a time: a socket, `httptools` to parse the answer, a count of events. What makes clients different
-is how they read, and that is what they are here for:
+Each client is one HTTP/1.1 connection at a time: a socket, `httptools` to parse the answer, a count of events. What
+makes clients different is how they read, and that is what they are here for:
 
     Fast         reads whatever comes
     Slow         reads so many bytes a second and leaves the rest to the service
@@ -147,10 +147,10 @@ class EventCount:
 
     def feed(self, data: bytes) -> None:
         # A line at a time, not a byte at a time: events are kilobytes long.
-        if self._after_cr and data[:1] == b"\n":
-            data = data[1:]
         if not data:
             return
+        if self._after_cr and data[:1] == b"\n":
+            data = data[1:]
         self._after_cr = data.endswith(b"\r")
         lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         for line in lines[:-1]:
@@ -169,8 +169,8 @@ async def run_load(
 ) -> LoadReport:
     """Put `mix` on the service until `until` is set, all streams have ended, or `most_seconds` are over.
 
-    Clients whose stream is still open then close their sockets. What fails is counted in the report and raises nothing: to judge
-    it is the caller's business. `seed` fixes when each client comes.
+    Clients whose stream is still open then close their sockets. What fails is counted in the report and raises nothing:
+    to judge it is the caller's business. `seed` fixes when each client comes.
     """
     report = LoadReport()
     start = time.monotonic()

@@ -1,7 +1,7 @@
 """Processes that an experiment starts, and that never outlive it.
 
-Each is the leader of a session of its own, so that a Ctrl-C in the terminal reaches the experiment alone and the experiment ends
-the others in order. What a process prints goes to a file: its end is shown where it failed.
+Each is the leader of a session of its own, so that a Ctrl-C in the terminal reaches the experiment alone and the
+experiment ends the others in order. What a process prints goes to a file: its end is shown where it failed.
 """
 
 from __future__ import annotations
@@ -51,14 +51,15 @@ class Process:
             raise TargetError(f"the {self.name} ended with {how}; its last output:\n{self.tail()}", code="target_died")
 
     async def line(self, pattern: str, timeout_seconds: float) -> re.Match[str]:
-        """The first line of its output that matches. Raises TargetError where it ends before, TargetSilentError after a time."""
+        """The first line of its output that matches. Raises TargetError where it ends before, TargetSilentError later."""
         expression = re.compile(pattern, re.MULTILINE)
         deadline = time.monotonic() + timeout_seconds
         while not (found := expression.search(self.output.read_text(errors="replace"))):
             self.check()
             if time.monotonic() > deadline:
                 raise TargetSilentError(
-                    f"the {self.name} did not say where it listens within {timeout_seconds:g} s; its last output:\n{self.tail()}"
+                    f"the {self.name} did not say where it listens within {timeout_seconds:g} s;"
+                    f" its last output:\n{self.tail()}"
                 )
             await asyncio.sleep(_POLL_SECONDS)
         return found
@@ -127,7 +128,8 @@ async def wait_for_listener(process: Process, port: int, timeout_seconds: float)
             return
         if time.monotonic() > deadline:
             raise TargetSilentError(
-                f"the {process.name} does not listen on port {port} after {timeout_seconds:g} s; its last output:\n{process.tail()}",
+                f"the {process.name} does not listen on port {port} after {timeout_seconds:g} s;"
+                f" its last output:\n{process.tail()}",
                 code="target_never_listened",
             )
         await asyncio.sleep(_POLL_SECONDS)

@@ -1,8 +1,8 @@
 """How often the decision rule is wrong: `python -m diagnostics.proof.rates`.
 
-Simulated rounds with a known truth, judged by the rule as it is. `accused` is LEAK or UNBOUNDED, `acquitted` BOUNDED. Below the least growth
-that matters every accusation is a false alarm; above it every acquittal is a miss. At exactly the least growth both are
-wrong, and this is where the rule is wrong most often. Three kinds of noise between rounds:
+Simulated rounds with a known truth, judged by the rule as it is. `accused` is LEAK or UNBOUNDED, `acquitted` BOUNDED.
+Below the least growth that matters every accusation is a false alarm; above it every acquittal is a miss. At exactly
+the least growth both are wrong, and this is where the rule is wrong most often. Three kinds of noise between rounds:
 
     independent   what the rule assumes
     AR(1) 0.7     each round's error carries 70 % of the one before: more than one process showed here

@@ -1,7 +1,7 @@
 """What an experiment found, for a person, for a machine and for a build server.
 
-`to_json` is pure and complete: every reading, the plan that was declared before, the versions it ran on and the command to run it
-again. The table shows no number that is not in it.
+`to_json` is pure and complete: every reading, the plan that was declared before, the versions it ran on and the command
+to run it again. The table shows no number that is not in it.
 """
 
 from __future__ import annotations

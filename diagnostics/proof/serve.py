@@ -1,7 +1,8 @@
 """Serve one ASGI app as a subject: `python -m diagnostics.proof.serve MODULE:APP --port P`.
 
-uvicorn as it comes, with one difference: the size of the sockets' send buffers is given, and the same for every subject. Left to the
-kernel it grows with the reader's pace, and would hide the first megabyte that a service buffers for a slow client.
+uvicorn as it comes, with one difference: the size of the sockets' send buffers is given, and the same for every
+subject. Left to the kernel it grows with the reader's pace, and would hide the first megabyte that a service buffers
+for a slow client.
 """
 
 from __future__ import annotations

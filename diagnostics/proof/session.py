@@ -66,7 +66,10 @@ def run_scenario(
 
 
 def until_done(work: Coroutine[object, object, T]) -> T:
-    """`asyncio.run` that treats SIGTERM like Ctrl-C: the work is cancelled, its processes are ended, KeyboardInterrupt is raised."""
+    """`asyncio.run` that treats SIGTERM like Ctrl-C.
+
+    The work is cancelled, its processes are ended, and KeyboardInterrupt is raised.
+    """
 
     async def guarded() -> T:
         task = asyncio.ensure_future(work)

@@ -1,4 +1,7 @@
-"""Open connections of a port, from /proc/net/tcp: one file read, nothing asked of the service (proc(5); include/net/tcp_states.h)."""
+"""Open connections of a port, from /proc/net/tcp: one file read, nothing asked of the service.
+
+Its columns are in proc(5), the numbers of the states in include/net/tcp_states.h.
+"""
 
 from __future__ import annotations
 

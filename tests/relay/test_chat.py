@@ -164,7 +164,8 @@ def test_an_event_that_is_too_large_is_not_looked_at(extra: int, chunk_bytes: in
     event_bytes = MAX_LOOKED_AT_BYTES + extra
     finish = event(choices=choice("length"))
     large = finish[:-2] + b" " * (event_bytes - len(finish) + 2) + b"\n\n"
-    data = event(choices=choice(role="assistant")) + large + event(choices=choice("stop")) + DONE
+    # The blank line more before it is not part of it.
+    data = event(choices=choice(role="assistant")) + b"\n" + large + event(choices=choice("stop")) + DONE
     facts = feed(*(data[i : i + chunk_bytes] for i in range(0, len(data), chunk_bytes)))
     assert facts.finish_reasons == (("length", "stop") if extra <= 0 else ("stop",))
     assert facts.saw_content is (extra > 0)

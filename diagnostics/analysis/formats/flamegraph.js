@@ -130,7 +130,7 @@
   function draw() {
     const pixels = Math.max(200, graph.clientWidth - 4);
     const rows = visible(pixels);
-    const height = (Math.max(...rows.map(([node]) => depth[node])) + 1) * ROW;
+    const height = (rows.reduce((most, [node]) => Math.max(most, depth[node]), 0) + 1) * ROW;
     const svg = element("svg", { viewBox: `0 0 ${pixels} ${height}`, height, role: "tree", "aria-label": document.title });
     drawn = new Map();
     for (const [node, left, width] of rows) {

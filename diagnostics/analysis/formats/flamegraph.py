@@ -134,7 +134,7 @@ def _flatten(leaves: list[_Leaf], differential: bool) -> dict[str, Any]:
 
 
 def _split(leaves: list[_Leaf], depth: int) -> dict[Frame, list[_Leaf]]:
-    """The leaves by the frame that they have at this depth, counted from the root; those that end above are left out."""
+    """The leaves by their frame at this depth, counted from the root; those that end above it are left out."""
     groups: dict[Frame, list[_Leaf]] = {}
     if depth < MAX_DEPTH:
         for leaf in leaves:

@@ -23,8 +23,8 @@ import asyncio
 import html
 import json
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -33,7 +33,7 @@ from starlette.routing import Route
 
 from ...analysis.formats import pprof
 from ...analysis.formats.text import render_lines, render_stacks
-from ...analysis.profile import Profile
+from ...analysis.profile import Frame, Profile, Sample
 from ...errors import DiagnosticsError, NotFoundError, UsageError
 from ..kinds.base import DEFAULT_SECONDS, MAX_SECONDS
 from ..profiles import WindowProfiles
@@ -83,8 +83,21 @@ class _Source:
 
     async def tasks(self, name: str, asked: Asked) -> Answer:
         told = await asked.worker.ask("tasks", patience=_TASKS_PATIENCE_SECONDS)
-        profile = Profile.from_json(told)
+        profile = _with_threads(Profile.from_json(told), told.get("threads", ()))
         return Answer(pprof.encode(profile), lambda: profile)
+
+
+def _with_threads(profile: Profile, threads: Iterable[Mapping[str, Any]]) -> Profile:
+    """Threads count beside tasks: each one sample, its stack turned to leaf first."""
+    samples = (
+        Sample(
+            stack=tuple(Frame(str(function), str(file), int(line)) for function, file, line in thread["stack"][::-1]),
+            values=(1,),
+            labels=(("state", "thread"), ("thread", str(thread["name"]))),
+        )
+        for thread in threads
+    )
+    return replace(profile, samples=(*profile.samples, *samples))
 
 
 @dataclass(frozen=True)

@@ -206,3 +206,18 @@ def test_an_interval_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="PPROF_INTERVAL"):
         interval_of({"DIAGNOSTICS_PPROF_INTERVAL_SECONDS": text})
     assert interval_of({}) == 60
+
+
+@pytest.mark.needs("go", "golang-go")
+def test_goroutine_is_tasks_and_threads(start: Callable[..., str], http: Any, tmp_path: Path) -> None:
+    monitor = start()
+    done = subprocess.run(
+        ["go", "tool", "pprof", "-top", f"{monitor}/debug/pprof/goroutine"],
+        check=False, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PPROF_TMPDIR": str(tmp_path), "HOME": str(tmp_path), "no_proxy": "*"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "fill" in done.stdout
+    text = http(f"{monitor}/debug/pprof/goroutine?debug=2").body.decode()
+    assert "service.py" in text
+    assert "thread=MainThread" in text

@@ -1,0 +1,213 @@
+"""The relay's application: the one place where its parts are put together.
+
+POST /v1/chat/completions      streaming and not
+GET  /v1/models
+GET  /stream?prompt=&model=    the same stream for a browser's EventSource, which can only GET
+GET  /healthz                  the process answers
+GET  /readyz                   it takes new streams: 503 before it serves and while it drains
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from diagnostics import MonitorProcess, StreamLedger, instrument
+
+from . import telemetry
+from .errors import ApiError, ShuttingDownError, UpstreamError, error_json
+from .requests import OpenAnswers, chat_call, prompt_call, read_body
+from .settings import Settings
+from .stream import Call, OpenStreams, RelayedStream, Span
+from .upstream import Answer, Upstream
+
+__all__ = ["Relay", "create_app"]
+
+CHAT = "/v1/chat/completions"
+STREAM = "/stream"
+MODELS = "/v1/models"
+ROUTES = (CHAT, STREAM, MODELS)
+
+CLIENT_CLOSED = 499  # nobody reads it; nginx made the number known
+
+
+@dataclass
+class Relay:
+    """What the routes share. `app` is what a server serves; `draining` says that no new stream is taken."""
+
+    settings: Settings
+    upstream_url: str
+    ledger: StreamLedger
+    telemetry: telemetry.Telemetry
+    open_streams: OpenStreams = field(default_factory=OpenStreams)
+    answers: OpenAnswers = field(default_factory=OpenAnswers)
+    upstream: Upstream | None = None
+    draining: bool = False
+    app: Any = None
+
+    @property
+    def ready(self) -> bool:
+        return self.upstream is not None and not self.draining
+
+    def serving_upstream(self) -> Upstream:
+        """The upstream. Raises ShuttingDownError where no new request is taken."""
+        if self.upstream is None or self.draining:
+            raise ShuttingDownError
+        return self.upstream
+
+    def end_all(self) -> None:
+        """End everything that is still open, now. Call it on the loop's thread."""
+        self.draining = True
+        self.open_streams.end_all()
+        self.answers.end_all()
+
+    def span(self, call: Call, request: Request) -> Span:
+        upstream = self.serving_upstream()
+        return self.telemetry.call_span(call, request.headers, (upstream.host, upstream.port))
+
+    def stream(self, call: Call, route: str, request: Request) -> Response:
+        return RelayedStream(
+            call,
+            route=route,
+            upstream=self.serving_upstream(),
+            ledger=self.ledger,
+            open_streams=self.open_streams,
+            start_span=lambda started: self.span(started, request),
+            max_event_bytes=self.settings.max_event_bytes,
+        )
+
+    async def answer(self, call: Call, request: Request) -> Response:
+        """Relay an answer that does not stream."""
+        upstream = self.serving_upstream()
+        span = self.span(call, request)
+        try:
+            answer = await upstream.answer(call.content, span.headers)
+        except UpstreamError as error:
+            span.end(error.outcome, error=error)
+            raise
+        except asyncio.CancelledError:
+            span.end("shutdown" if self.draining else "client_disconnected")
+            raise
+        span.end("completed")
+        return _response(answer)
+
+
+def create_app(settings: Settings, upstream_url: str, *, monitor: bool | MonitorProcess = False) -> Relay:
+    """The relay for one upstream (its base URL, ending in /v1). Nothing starts before the app's lifespan does."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        relay.upstream = Upstream(settings, upstream_url)
+        try:
+            yield
+        finally:
+            upstream, relay.upstream = relay.upstream, None
+            relay.end_all()
+            await upstream.close()
+            await relay.telemetry.close()
+
+    api = FastAPI(
+        title="Highwater relay",
+        lifespan=lifespan,
+        openapi_url=None,
+        redirect_slashes=False,
+        # telemetry.py traces; the framework's own would log what failed validation, and that is a prompt.
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
+    )
+    ledger = instrument(api, monitor=monitor)
+    relay = Relay(settings, upstream_url, ledger, telemetry.setup(ROUTES))
+    api.state.relay = relay
+    relay.app = relay.telemetry.wrap(api)
+    _add_routes(api, relay)
+    _add_error_handlers(api)
+    return relay
+
+
+def _add_routes(api: FastAPI, relay: Relay) -> None:
+    settings = relay.settings
+
+    @api.post(CHAT)
+    async def chat(request: Request) -> Response:
+        body = await read_body(request, settings.max_request_bytes, settings.request_body_timeout_seconds)
+        call = chat_call(body)
+        if call.streams:
+            return relay.stream(call, CHAT, request)
+        return await relay.answers.unless_left(request, relay.answer(call, request))
+
+    @api.get(STREAM)
+    async def stream(
+        request: Request,
+        prompt: Annotated[str, Query(min_length=1)],
+        model: Annotated[str | None, Query(min_length=1)] = None,
+    ) -> Response:
+        return relay.stream(prompt_call(prompt, model or settings.default_model), STREAM, request)
+
+    @api.get(MODELS)
+    async def models(request: Request) -> Response:
+        return _response(await relay.answers.unless_left(request, relay.serving_upstream().models()))
+
+    @api.get("/healthz")
+    async def healthz() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    @api.get("/readyz")
+    async def readyz() -> Response:
+        if relay.ready:
+            return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "draining" if relay.draining else "starting"}, status_code=503)
+
+
+def _add_error_handlers(api: FastAPI) -> None:
+    @api.exception_handler(ApiError)
+    async def api_error(_: Request, error: ApiError) -> Response:
+        return Response(error.body(), error.status, error.headers, "application/json")
+
+    @api.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        message = f"{error.detail}: {request.method} {request.url.path}"
+        return Response(
+            error_json(message, "invalid_request_error", f"http_{error.status_code}"),
+            error.status_code,
+            error.headers,
+            "application/json",
+        )
+
+    @api.exception_handler(RequestValidationError)
+    async def validation_error(_: Request, error: RequestValidationError) -> Response:
+        # The values stay out of it: they are prompts.
+        problem = error.errors()[0]
+        param = str(problem["loc"][-1])
+        return Response(
+            error_json(f"{param}: {problem['msg']}", "invalid_request_error", "invalid_parameter", param),
+            422,
+            media_type="application/json",
+        )
+
+    @api.exception_handler(ClientDisconnect)
+    async def client_left(_: Request, __: ClientDisconnect) -> Response:
+        return Response(status_code=CLIENT_CLOSED)
+
+    @api.exception_handler(Exception)
+    async def bug(_: Request, __: Exception) -> Response:
+        # The server logs the traceback; the client learns nothing of it.
+        body = error_json("the relay failed; its log says why", "server_error", "internal_error")
+        return Response(body, 500, media_type="application/json")
+
+
+def _response(answer: Answer) -> Response:
+    return Response(answer.content, answer.status, answer.headers)

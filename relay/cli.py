@@ -1,0 +1,140 @@
+"""The command `relay`: `serve` and `simulate`, and the one place where an error becomes an exit code.
+
+Exit codes: 0 done, 2 bad usage or settings, 3 something that the relay needs failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+from diagnostics import DiagnosticsError, MonitorProcess, start_monitor
+
+from . import simulator
+from .errors import RelayError
+from .settings import Settings, environment_name, load
+
+__all__ = ["main"]
+
+log = logging.getLogger("relay")
+
+# Flags are visible to every user of the machine: a key comes from the environment only.
+SECRETS = frozenset({"upstream_api_key"})
+# What DIAGNOSTICS_LISTEN is called on the command line.
+FLAGS = {"diagnostics_listen": "--diagnostics"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except (RelayError, DiagnosticsError) as error:
+        print(f"relay: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:  # before the server owned the signal
+        print("relay: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="relay",
+        description="A relay for OpenAI-style streams, instrumented end to end.",
+        epilog="exit codes: 0 done, 2 bad usage or settings, 3 something that the relay needs failed",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    serve = commands.add_parser(
+        "serve",
+        help="the relay and, beside it, its monitor",
+        description="Serve the relay and start its monitor beside it; without an upstream, start the simulator too.",
+        epilog="A flag overrides the environment variable that its help names; docs/configuration.md describes them.",
+    )
+    for name, field in Settings.model_fields.items():
+        if name not in SECRETS:
+            serve.add_argument(
+                FLAGS.get(name, "--" + name.replace("_", "-")),
+                dest=name,
+                metavar="HOST:PORT" if name == "diagnostics_listen" else "VALUE",
+                help=f"{field.description} ({environment_name(name)}, default: {field.default})".replace("%", "%%"),
+            )
+    serve.add_argument(
+        "--no-diagnostics", action="store_true", help="start no monitor; the agent still keeps the ledger"
+    )
+    serve.set_defaults(run=_serve)
+    simulate = commands.add_parser(
+        "simulate", help="the simulator alone", description="An OpenAI-compatible upstream with faults."
+    )
+    simulator.configure(simulate)
+    simulate.set_defaults(run=simulator.run)
+    return parser
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    # For OTEL_* and DIAGNOSTICS_*, which others read from the environment, here and in the monitor.
+    from dotenv import load_dotenv
+
+    load_dotenv(Path(".env"))
+    settings = load(**{name: getattr(arguments, name) for name in Settings.model_fields if name not in SECRETS})
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    logging.getLogger("relay").setLevel(settings.log_level.upper())
+    _raise_file_limit()
+    return _run(settings, diagnostics=not arguments.no_diagnostics)
+
+
+def _run(settings: Settings, *, diagnostics: bool) -> int:
+    # Here, not above: `relay simulate` and --help need neither the web framework nor the client.
+    from .app import create_app
+    from .server import RelayServer, bind, url_of
+    from .simulation import SimulatorProcess
+
+    with contextlib.ExitStack() as opened:
+        listener = opened.enter_context(bind(settings.host, settings.port, settings.send_buffer_bytes))
+        url = url_of(listener)
+        monitor: MonitorProcess | None = None
+        if diagnostics:
+            directory = Path(settings.diagnostics_dir) if settings.diagnostics_dir else None
+            monitor = start_monitor(settings.diagnostics_listen, directory)
+            opened.callback(monitor.stop)
+        child: SimulatorProcess | None = None
+        upstream = settings.upstream_base_url
+        if upstream is None:
+            child = opened.enter_context(SimulatorProcess())
+            upstream = child.url
+
+        def announce() -> None:
+            lines = [f"relay {url}"]
+            if monitor is not None:
+                lines.append(f"diagnostics {monitor.url}/debug/memory")
+            lines.append(f"upstream {upstream}{' (simulator)' if child else ''}")
+            print(*lines, sep="\n", flush=True)
+
+        children: dict[str, Any] = {"the monitor": monitor, "the simulator": child}
+        relay = create_app(settings, upstream, monitor=monitor or False)
+        server = RelayServer(relay, announce, lambda: _look_at(children))
+        server.run(sockets=[listener])
+        if server.force_exit:
+            return 128 + server.signals[-1]
+        return 0
+
+
+def _look_at(children: dict[str, Any]) -> None:
+    """Say once when a child has gone; the relay goes on without it."""
+    for name, child in children.items():
+        if child is not None and not child.alive():
+            children[name] = None
+            log.warning("%s (pid %s) has ended; the relay goes on without it", name, child.pid)
+
+
+def _raise_file_limit() -> None:
+    """Each stream has two connections, and the soft limit is often 1,024 descriptors."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems name a limit that they do not grant
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

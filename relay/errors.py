@@ -1,0 +1,157 @@
+"""What can go wrong in the relay, whose fault it is, and how it is answered.
+
+    RelayError
+    |-- SettingsError                 exit 2     a setting is wrong: its name, its value and the remedy are in the message
+    |-- ListenError                   exit 2     the relay's address cannot be had
+    |-- ChildError                    exit 3     a process that the relay needs did not start
+    `-- ApiError                      http
+        |-- BadRequestError           400        the request is not one: not JSON, or a field of the wrong type
+        |-- BodyTimeoutError          408        the request's body did not arrive in time
+        |-- BodyTooLargeError         413
+        |-- ShuttingDownError         503        the relay ends; another instance, or this one again, will serve
+        `-- UpstreamError             502        the upstream's fault; `outcome` is what the ledger calls it
+            |-- UpstreamStatusError   (its own)  the upstream's answer, handed on as it came
+            |-- UpstreamUnreachableError
+            |-- UpstreamProtocolError            it answered something that is not the protocol
+            `-- UpstreamTimeoutError  504        it was silent for too long
+
+An ApiError becomes a response before the first byte of a stream (`ApiError.body`) and an SSE event after it: the same JSON
+both times, in the shape that OpenAI's clients read: `{"error": {"message", "type", "param", "code"}}`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import ClassVar
+
+__all__ = [
+    "ApiError",
+    "BadRequestError",
+    "BodyTimeoutError",
+    "BodyTooLargeError",
+    "ChildError",
+    "ListenError",
+    "RelayError",
+    "SettingsError",
+    "ShuttingDownError",
+    "UpstreamError",
+    "UpstreamProtocolError",
+    "UpstreamStatusError",
+    "UpstreamTimeoutError",
+    "UpstreamUnreachableError",
+    "error_json",
+]
+
+
+def error_json(message: str, kind: str, code: str | None, param: str | None = None) -> bytes:
+    """An error as OpenAI's clients read it, UTF-8 JSON on one line (so it is also the data of one SSE event)."""
+    error = {"message": message, "type": kind, "param": param, "code": code}
+    return json.dumps({"error": error}, separators=(",", ":")).encode()
+
+
+class RelayError(Exception):
+    """Base of all errors that a user of the relay may meet. `remedy` says what to do about it."""
+
+    exit_code: ClassVar[int] = 3
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(f"{message}; {remedy}" if remedy else message)
+
+
+class SettingsError(RelayError):
+    exit_code = 2
+
+
+class ListenError(RelayError):
+    exit_code = 2
+
+
+class ChildError(RelayError):
+    exit_code = 3
+
+
+class ApiError(RelayError):
+    """An error that a client is told. `message` is all it learns: it never holds a key, a header or a prompt."""
+
+    status: int = 500
+    kind: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.headers: dict[str, str] = {}
+
+    def body(self) -> bytes:
+        return error_json(self.message, self.kind, self.code, self.param)
+
+
+class BadRequestError(ApiError):
+    status = 400
+    kind = "invalid_request_error"
+    code = "bad_request"
+
+
+class BodyTimeoutError(ApiError):
+    status = 408
+    kind = "invalid_request_error"
+    code = "request_timeout"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the request's body did not arrive within {seconds:g} s")
+        self.headers = {"connection": "close"}
+
+
+class BodyTooLargeError(ApiError):
+    status = 413
+    kind = "invalid_request_error"
+    code = "request_too_large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the request's body is larger than {limit} bytes")
+        # The rest of the body is not read, so nothing else can come over this connection.
+        self.headers = {"connection": "close"}
+
+
+class ShuttingDownError(ApiError):
+    status = 503
+    code = "shutting_down"
+
+    def __init__(self) -> None:
+        super().__init__("the relay is shutting down; try again")
+        self.headers = {"retry-after": "1", "connection": "close"}
+
+
+class UpstreamError(ApiError):
+    status = 502
+    code = "upstream_error"
+    outcome: ClassVar[str] = "upstream_error"
+
+
+class UpstreamUnreachableError(UpstreamError):
+    code = "upstream_unreachable"
+
+
+class UpstreamProtocolError(UpstreamError):
+    code = "upstream_protocol"
+
+
+class UpstreamTimeoutError(UpstreamError):
+    status = 504
+    code = "upstream_timeout"
+    outcome = "timeout"
+
+
+class UpstreamStatusError(UpstreamError):
+    """The upstream refused the request: its status, its JSON and the headers that tell a client when to try again."""
+
+    def __init__(self, status: int, content: bytes | None, headers: Mapping[str, str]) -> None:
+        super().__init__(f"the upstream answered with status {status}")
+        self.status = status
+        self.headers = dict(headers)
+        self._content = content
+
+    def body(self) -> bytes:
+        return super().body() if self._content is None else self._content

@@ -1,0 +1,127 @@
+"""A client's request, read within its limits and checked as far as the relay must know it.
+
+The relay looks at `model`, `messages` and `stream`; whether the rest is right is the upstream's to say, and it gets the bytes
+as they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+
+from .errors import BadRequestError, BodyTimeoutError, BodyTooLargeError, ShuttingDownError
+from .stream import Call
+
+__all__ = ["OpenAnswers", "chat_call", "prompt_call", "read_body"]
+
+Result = TypeVar("Result")
+
+
+async def read_body(request: Request, limit: int, seconds: float) -> bytes:
+    """The request's body. Raises BodyTooLargeError, BodyTimeoutError, and starlette's ClientDisconnect."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise BodyTooLargeError(limit)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise BodyTooLargeError(limit)
+    except TimeoutError:
+        raise BodyTimeoutError(seconds) from None
+    return bytes(body)
+
+
+class OpenAnswers:
+    """Answers that are being made and do not stream: each ends early when its client leaves or the relay ends."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def unless_left(self, request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+        """The result of `work`. Raises ClientDisconnect where nobody waits for it any more, and ShuttingDownError."""
+        task = asyncio.create_task(work)
+        watcher = asyncio.create_task(_left(request))
+        self._tasks.add(task)
+        try:
+            await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise ClientDisconnect
+            if task.cancelled():
+                raise ShuttingDownError
+            return task.result()
+        finally:
+            self._tasks.discard(task)
+            task.cancel()
+            watcher.cancel()
+            await asyncio.wait({task, watcher})
+
+    def end_all(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def chat_call(body: bytes) -> Call:
+    """The call that the body of a chat completion asks for. Raises BadRequestError."""
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError) as error:  # RecursionError: thousands of opening brackets
+        raise BadRequestError(f"the request body is not JSON: {_reason(error)}") from None
+    if not isinstance(asked, dict):
+        raise BadRequestError(f"the request body must be a JSON object, not {_json_type(asked)}")
+    model = _field(asked, "model", str)
+    if not model:
+        raise BadRequestError("model is empty", param="model")
+    _field(asked, "messages", list)
+    streams = asked.get("stream")
+    if streams is not None and not isinstance(streams, bool):
+        raise BadRequestError(f"stream must be true or false, not {_json_type(streams)}", param="stream")
+    return Call(model, bool(streams), body)
+
+
+def prompt_call(prompt: str, model: str) -> Call:
+    """The streaming call that GET /stream makes of its query."""
+    asked = {"model": model, "messages": [{"role": "user", "content": prompt}], "stream": True}
+    return Call(model, True, json.dumps(asked).encode())
+
+
+def _field(asked: dict[str, Any], name: str, kind: type) -> Any:
+    if name not in asked:
+        raise BadRequestError(f"{name} is missing", param=name)
+    value = asked[name]
+    if not isinstance(value, kind):
+        wanted = "a string" if kind is str else "an array"
+        raise BadRequestError(f"{name} must be {wanted}, not {_json_type(value)}", param=name)
+    return value
+
+
+def _json_type(value: object) -> str:
+    if value is None:
+        return "null"
+    names = {
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "an array",
+        dict: "an object",
+    }
+    return names[type(value)]
+
+
+def _reason(error: Exception) -> str:
+    # Never the text itself: it is a prompt.
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at character {error.pos}"
+    return "nested too deeply" if isinstance(error, RecursionError) else "not valid UTF-8"

@@ -1,0 +1,135 @@
+"""The server that the relay runs in: uvicorn on a socket that is bound before, with signals and an end of its own.
+
+uvicorn repeats the signals it caught when it has ended, so that a service stopped by SIGTERM exits with 143, and a second
+SIGTERM changes nothing. Here the first SIGTERM or SIGINT drains (no new connections, open streams go on for
+RELAY_DRAIN_SECONDS, are then ended) and the process exits with 0; a second one ends everything at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import uvicorn
+
+from .app import Relay
+from .errors import ListenError
+
+__all__ = ["RelayServer", "bind", "url_of"]
+
+BACKLOG = 4096
+# After the drain each stream says good-bye, within half a second.
+FAREWELL_SECONDS = 0.8
+# When uvicorn would cancel what then still runs; nothing should.
+LAST_RESORT_SECONDS = 5
+WATCH_TICKS = 10  # of uvicorn's 0.1 s
+
+
+def bind(host: str, port: int, send_buffer_bytes: int) -> socket.socket:
+    """A listening socket; the send buffer is inherited by every connection. Raises ListenError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ListenError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}",
+            remedy="choose another --host or --port (RELAY_HOST, RELAY_PORT); --port 0 takes any free one",
+        ) from error
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class RelayServer(uvicorn.Server):
+    """Serves one relay. `announce` is called once, when it serves; `look_around` about every second while it does."""
+
+    def __init__(self, relay: Relay, announce: Callable[[], None], look_around: Callable[[], None]) -> None:
+        settings = relay.settings
+        super().__init__(
+            uvicorn.Config(
+                relay.app,
+                loop="uvloop",
+                http="httptools",
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,  # a line with the path of GET /stream would be a line with a prompt
+                server_header=False,
+                timeout_keep_alive=settings.keep_alive_seconds,
+                timeout_graceful_shutdown=math.ceil(settings.drain_seconds) + LAST_RESORT_SECONDS,
+            )
+        )
+        self._relay = relay
+        self._announce = announce
+        self._look_around = look_around
+        self.signals: list[int] = []
+        self._forced = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        self._announce()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % WATCH_TICKS == 0:
+            self._look_around()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._relay.draining = True
+        end = asyncio.create_task(self._end_of_drain(), name="relay.drain")
+        try:
+            await super().shutdown(sockets)
+        finally:
+            end.cancel()
+            await asyncio.wait([end])
+        if self.force_exit:
+            await self._relay.telemetry.close()
+
+    async def _end_of_drain(self) -> None:
+        """End what is open when the time is over or a second signal comes."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._forced.wait(), self._relay.settings.drain_seconds)
+        self._relay.end_all()
+        await asyncio.sleep(FAREWELL_SECONDS)
+        for connection in list(self.server_state.connections):
+            # What is still here has a client that does not read: a close would wait for it to.
+            transport = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.abort()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.signals.append(sig)
+        if self.should_exit:
+            self.force_exit = True
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._forced.set)
+        self.should_exit = True

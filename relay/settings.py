@@ -1,0 +1,123 @@
+"""What can be set, from where, and what is wrong with a value: the only file that reads the environment.
+
+A flag of `relay serve` overrides the environment, the environment overrides `.env`. Every field stands in
+docs/configuration.md; a test compares them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .errors import SettingsError
+
+__all__ = ["Settings", "environment_name", "load"]
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=1024)]
+
+
+def _base_url(value: str) -> str:
+    value = value.rstrip("/")
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("it must be an http or https URL, for example https://api.openai.com/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("it must hold no credentials, query or fragment; the key goes into RELAY_UPSTREAM_API_KEY")
+    if not parts.path.endswith("/v1"):
+        raise ValueError("it must end in /v1, for example https://api.openai.com/v1")
+    return value
+
+
+class Settings(BaseSettings):
+    """The relay's settings: times in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RELAY_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes any free one")
+
+    upstream_base_url: Annotated[str, AfterValidator(_base_url)] | None = Field(
+        None, description="the upstream, ending in /v1; unset, the simulator is started as a child"
+    )
+    upstream_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("RELAY_UPSTREAM_API_KEY", "OPENAI_API_KEY"),
+        description="the upstream's key; falls back to OPENAI_API_KEY",
+    )
+    upstream_retries: int = Field(
+        2, ge=0, le=10, description="how often a request is tried again before its first byte"
+    )
+    upstream_max_connections: int = Field(
+        2000, ge=1, description="connections to the upstream, one for each open stream"
+    )
+    pool_timeout_seconds: Seconds = Field(10.0, description="longest wait for one of these connections")
+    connect_timeout_seconds: Seconds = Field(5.0, description="longest wait for a new connection to be made")
+    read_timeout_seconds: Seconds = Field(60.0, description="longest silence of the upstream in a stream")
+    response_timeout_seconds: Seconds = Field(
+        600.0, description="longest silence of the upstream in an answer that does not stream"
+    )
+
+    max_event_bytes: Bytes = Field(1024 * 1024, description="largest SSE event that is relayed")
+    max_request_bytes: Bytes = Field(16 * 1024 * 1024, description="largest request body")
+    max_response_bytes: Bytes = Field(32 * 1024 * 1024, description="largest answer that does not stream")
+    request_body_timeout_seconds: Seconds = Field(30.0, description="longest wait for a request's body")
+    send_buffer_bytes: Bytes = Field(
+        64 * 1024, description="kernel buffer of a client's connection (SO_SNDBUF; the kernel doubles it)"
+    )
+    receive_buffer_bytes: Bytes = Field(
+        128 * 1024, description="kernel buffer of an upstream connection (SO_RCVBUF; the kernel doubles it)"
+    )
+
+    default_model: str = Field("gpt-4o-mini", min_length=1, description="model of GET /stream without ?model=")
+    keep_alive_seconds: int = Field(75, ge=1, description="how long an idle client connection is kept")
+    drain_seconds: float = Field(
+        10.0, ge=0, allow_inf_nan=False, description="how long open streams may go on after SIGTERM"
+    )
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
+
+    diagnostics_listen: str = Field(
+        "127.0.0.1:6060", validation_alias="DIAGNOSTICS_LISTEN", description="the monitor's address, HOST:PORT"
+    )
+    diagnostics_dir: str | None = Field(
+        None, validation_alias="DIAGNOSTICS_DIR", description="where agents register and artifacts are kept"
+    )
+
+
+def environment_name(field: str) -> str:
+    """The environment variable that sets `field`."""
+    alias = Settings.model_fields[field].validation_alias
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[0])
+    return alias if isinstance(alias, str) else f"RELAY_{field.upper()}"
+
+
+def load(**flags: Any) -> Settings:
+    """The settings with `flags` (by field name; None is "not given") on top. Raises SettingsError."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_explain(problem, given) for problem in error.errors())) from None
+
+
+def _explain(problem: Any, flags: dict[str, Any]) -> str:
+    where = str(problem["loc"][0]) if problem["loc"] else "settings"
+    fields = {environment_name(field): field for field in Settings.model_fields}
+    field = fields.get(where, where)
+    name = environment_name(field) if field in Settings.model_fields else where
+    source = f"{name} (given as a flag)" if field in flags else name
+    reason = problem["msg"].removeprefix("Value error, ")
+    if isinstance(problem["input"], SecretStr) or field == "upstream_api_key":
+        return f"{source}: {reason}"
+    return f"{source} is {problem['input']!r}: {reason[0].lower()}{reason[1:]}"

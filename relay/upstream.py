@@ -1,0 +1,231 @@
+"""The upstream: the openai client owns the request, the retries before the first byte, and the errors.
+
+A request's JSON goes out as the bytes that came in, so that fields which neither the client nor the relay knows arrive. An
+answer is never parsed into objects: a stream is handed over as a Body (see transport.py), everything else as JSON bytes.
+Every failure leaves this file as one of the errors of errors.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx2
+from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError, AsyncOpenAI, AsyncStream, Omit
+
+from .errors import (
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamStatusError,
+    UpstreamTimeoutError,
+    UpstreamUnreachableError,
+)
+from .settings import Settings
+from .transport import BODY, Body, Transport
+
+__all__ = ["Answer", "Upstream", "UpstreamStream"]
+
+# What a client may learn from the upstream's answer besides its body: when to come again, and what to quote in a report.
+FORWARDED_HEADERS: Final = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "x-request-id"})
+FORWARDED_PREFIX: Final = "x-ratelimit-"
+
+JSON_BODY: Final = {"Content-Type": "application/json"}
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that does not stream."""
+
+    status: int
+    headers: dict[str, str]
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamStream:
+    """An open stream. It holds the body and nothing of the request, whose bytes may be millions and are free by now."""
+
+    body: Body
+    headers: dict[str, str]
+
+    async def read(self) -> bytes:
+        """What has arrived; b"" at the end. Raises UpstreamTimeoutError and UpstreamUnreachableError."""
+        try:
+            return await self.body.read()
+        except httpx2.TimeoutException as error:
+            raise UpstreamTimeoutError("the upstream fell silent") from error
+        except httpx2.HTTPError as error:
+            raise _named(error) from error
+
+    def close(self) -> None:
+        self.body.close()
+
+
+class Upstream:
+    """One upstream and the pool of connections to it. Made and closed inside of a running loop."""
+
+    def __init__(self, settings: Settings, base_url: str) -> None:
+        parts = urlsplit(base_url)
+        self.host = parts.hostname or ""
+        self.port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._max_response_bytes = settings.max_response_bytes
+        self._stream_timeout = _timeout(settings, settings.read_timeout_seconds)
+        self._answer_timeout = _timeout(settings, settings.response_timeout_seconds)
+        transport = Transport(
+            max_connections=settings.upstream_max_connections,
+            receive_buffer_bytes=settings.receive_buffer_bytes,
+            trust_env=self.host not in _LOOPBACK,
+        )
+        key = settings.upstream_api_key.get_secret_value() if settings.upstream_api_key else None
+        # Compressed events would come in lumps, and what is relayed as it is must not need unpacking.
+        self._headers: dict[str, str | Omit] = {"Accept-Encoding": "identity"}
+        if key is None:
+            self._headers["Authorization"] = Omit()
+        self._client = AsyncOpenAI(
+            api_key=key or "unused",
+            base_url=base_url,
+            max_retries=settings.upstream_retries,
+            # Proxies from the environment are the transport's business; the client would bring its own transport for them.
+            http_client=httpx2.AsyncClient(transport=transport, follow_redirects=True, trust_env=False),
+        )
+
+    async def stream(self, content: bytes, headers: Mapping[str, str]) -> UpstreamStream:
+        """Post a chat completion that streams. Raises UpstreamError."""
+        response = await self._send(
+            self._client.post(
+                "/chat/completions",
+                cast_to=httpx2.Response,
+                content=content,
+                options={
+                    "headers": {**self._headers, **headers, **JSON_BODY, "Accept": "text/event-stream"},
+                    "timeout": self._stream_timeout,
+                },
+                stream=True,
+                stream_cls=AsyncStream[Any],
+            )
+        )
+        body = _body(response)
+        problem = _not_a_stream(response.headers)
+        if problem:
+            body.close()
+            raise UpstreamProtocolError(problem)
+        return UpstreamStream(body, _forwarded(response.headers))
+
+    async def answer(self, content: bytes, headers: Mapping[str, str]) -> Answer:
+        """Post a chat completion that does not stream. Raises UpstreamError."""
+        response = await self._send(
+            self._client.post(
+                "/chat/completions",
+                cast_to=httpx2.Response,
+                content=content,
+                options={
+                    "headers": {**self._headers, **headers, **JSON_BODY},
+                    "timeout": self._answer_timeout,
+                },
+                stream=True,  # so that the body is read here, where its size has a limit
+                stream_cls=AsyncStream[Any],
+            )
+        )
+        return await self._whole(response)
+
+    async def models(self) -> Answer:
+        """The upstream's list of models. Raises UpstreamError."""
+        response = await self._send(
+            self._client.get(
+                "/models",
+                cast_to=httpx2.Response,
+                options={"headers": self._headers, "timeout": self._stream_timeout},
+                stream=True,
+                stream_cls=AsyncStream[Any],
+            )
+        )
+        return await self._whole(response)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _send(self, request: Awaitable[object]) -> httpx2.Response:
+        try:
+            response = await request
+        except APIStatusError as error:
+            raise _status_error(error) from error
+        except (APIError, httpx2.HTTPError) as error:
+            raise _named(error) from error
+        # Asked for as an httpx2.Response, it comes as one; the client's types speak of its stream class instead.
+        assert isinstance(response, httpx2.Response)
+        return response
+
+    async def _whole(self, response: httpx2.Response) -> Answer:
+        body = _body(response)
+        content = bytearray()
+        try:
+            while chunk := await body.read():
+                content += chunk
+                if len(content) > self._max_response_bytes:
+                    raise UpstreamProtocolError(
+                        f"the upstream's answer is larger than {self._max_response_bytes} bytes (RELAY_MAX_RESPONSE_BYTES)"
+                    )
+        except httpx2.HTTPError as error:
+            raise _named(error) from error
+        finally:
+            body.close()
+        encoding = response.headers.get("content-encoding", "identity")
+        if encoding != "identity":
+            raise UpstreamProtocolError(f"the upstream's answer is {encoding}-encoded although identity was asked for")
+        headers = _forwarded(response.headers)
+        headers["content-type"] = response.headers.get("content-type", "application/json")
+        return Answer(response.status_code, headers, bytes(content))
+
+
+def _timeout(settings: Settings, read: float) -> httpx2.Timeout:
+    return httpx2.Timeout(
+        connect=settings.connect_timeout_seconds, read=read, write=read, pool=settings.pool_timeout_seconds
+    )
+
+
+def _body(response: httpx2.Response) -> Body:
+    body = response.extensions[BODY]
+    assert isinstance(body, Body)
+    return body
+
+
+def _not_a_stream(headers: httpx2.Headers) -> str | None:
+    media_type = headers.get("content-type", "").split(";")[0].strip().lower()
+    if media_type != "text/event-stream":
+        return (
+            f"the upstream answered a streaming request with {media_type or 'no content type'}, not text/event-stream"
+        )
+    encoding = headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        return f"the upstream's stream is {encoding}-encoded although identity was asked for"
+    return None
+
+
+def _forwarded(headers: httpx2.Headers) -> dict[str, str]:
+    return {
+        name: value for name, value in headers.items() if name in FORWARDED_HEADERS or name.startswith(FORWARDED_PREFIX)
+    }
+
+
+def _status_error(error: APIStatusError) -> UpstreamStatusError:
+    response = error.response
+    # The client has read it already. Whatever is not JSON (a proxy's HTML page) is replaced by our own words.
+    is_json = response.headers.get("content-type", "").startswith("application/json")
+    content = response.content if is_json and response.content else None
+    return UpstreamStatusError(response.status_code, content, _forwarded(response.headers))
+
+
+def _named(error: Exception) -> UpstreamError:
+    """The relay's error for one of the client's or the transport's. Its text names no address: clients read it."""
+    if isinstance(error, (APITimeoutError, httpx2.TimeoutException)):
+        return UpstreamTimeoutError("the upstream did not answer in time")
+    if isinstance(error, (httpx2.ReadError, httpx2.RemoteProtocolError)):
+        return UpstreamUnreachableError("the upstream broke the connection off")
+    if isinstance(error, APIConnectionError) and isinstance(error.__cause__, httpx2.ReadError):
+        return UpstreamUnreachableError("the upstream closed the connection without an answer")
+    if isinstance(error, (APIConnectionError, httpx2.ConnectError)):
+        return UpstreamUnreachableError("the upstream cannot be reached")
+    return UpstreamProtocolError("the upstream's answer cannot be used")

@@ -1,0 +1,141 @@
+"""An experiment judges memory only where the subject did its work; what it started is gone afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from diagnostics.errors import TargetError, TargetSilentError
+from diagnostics.proof.experiment import check_load
+from diagnostics.proof.load import LoadReport
+from diagnostics.proof.processes import Process, free_port, start, wait_for_listener
+from diagnostics.proof.scenarios import scenario
+from diagnostics.proof.sockets import connections
+from diagnostics.proof.subject import subject
+
+UNBOUNDED = scenario("unbounded_buffer")
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def report(**outcomes: int) -> LoadReport:
+    return LoadReport(streams=sum(outcomes.values()), outcomes=Counter(outcomes), errors=Counter(status_500=9))
+
+
+def test_a_service_that_answers_errors_is_no_bounded_service() -> None:
+    with pytest.raises(TargetError, match=r"fixed app failed 7 of 8 streams \(9 x status_500\)"):
+        check_load(report(failed=7, time_up=1), "fixed", UNBOUNDED, "    | Traceback")
+
+
+def test_a_service_that_drops_its_clients_is_no_bounded_service() -> None:
+    with pytest.raises(TargetError, match="4 x ended_early"):
+        check_load(report(completed=4, time_up=4), "fixed", UNBOUNDED, "")
+
+
+def test_a_service_that_serves_is_judged() -> None:
+    check_load(report(time_up=8), "fixed", UNBOUNDED, "")
+
+
+def started(tmp_path: Path, code: str, then: str) -> Process:
+    """Run `code` in a process and wait for its listener or for a line of its output."""
+
+    async def main() -> Process:
+        port = free_port()
+        async with start("app", [sys.executable, "-c", code, str(port)], output=tmp_path / "log") as process:
+            if then == "listens":
+                await wait_for_listener(process, port, 5 if "exit" in code else 0.6)
+            else:
+                await process.line(then, 5)
+        return process
+
+    return asyncio.run(main())
+
+
+def test_a_subject_that_dies_is_reported_with_its_last_words(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match=r"(?s)ended with exit code 7.*no such database") as caught:
+        started(tmp_path, "print('no such database'); raise SystemExit(exit := 7)", "listens")
+    assert caught.value.exit_code == 3
+
+
+def test_a_subject_that_never_listens_is_reported_with_its_last_words(tmp_path: Path) -> None:
+    with pytest.raises(TargetSilentError, match=r"(?s)does not listen on port.*waiting for the moon"):
+        started(tmp_path, "import time; print('waiting for the moon'); time.sleep(60)", "listens")
+
+
+def test_a_process_is_ended_with_its_children_even_those_in_sessions_of_their_own(tmp_path: Path) -> None:
+    code = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+sleep = [sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"]
+children = [subprocess.Popen(sleep), subprocess.Popen(sleep, start_new_session=True)]
+print("children", *(child.pid for child in children), flush=True)
+time.sleep(60)
+"""
+    process = started(tmp_path, code, r"^children (\d+) (\d+)$")
+    pids = [int(word) for word in process.output.read_text().split()[1:3]]
+    deadline = time.monotonic() + 5
+    while any(map(alive, [process.pid, *pids])) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not [pid for pid in [process.pid, *pids] if alive(pid)]
+
+
+def test_a_cancelled_wait_leaves_no_process(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    async def main() -> None:
+        command = [sys.executable, "-c", "import time; time.sleep(60)"]
+        async with start("app", command, output=tmp_path / "log") as process:
+            seen.append(process.pid)
+            await asyncio.sleep(60)
+
+    async def interrupted() -> None:
+        task = asyncio.create_task(main())
+        while not seen:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(interrupted())
+    assert not alive(seen[0])
+
+
+def test_an_app_that_cannot_be_imported_fails_with_its_traceback(tmp_path: Path) -> None:
+    """Through `diagnostics run`, as in an experiment."""
+
+    async def main() -> None:
+        command = [sys.executable, "-m", "diagnostics.proof.serve", "no_such_module:app", "--port", "{port}"]
+        environment = {"UPSTREAM_BASE_URL": "http://127.0.0.1:1/v1"}
+        async with subject("broken", command, folder=tmp_path, environment=environment) as one:
+            await one.ready()
+
+    with pytest.raises(TargetError, match=r"(?s)broken app ended with.*no_such_module"):
+        asyncio.run(main())
+
+
+def test_open_connections_are_counted_by_their_port(tmp_path: Path) -> None:
+    table = tmp_path / "tcp"
+    rows = [
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode",
+        "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0 0 11 1 0 100 0 0 10 0",
+        "   1: 0100007F:1F90 0100007F:D431 01 00000000:00000000 00:00000000 00000000  0 0 12 1 0 100 0 0 10 0",
+        "   2: 0100007F:1F90 0100007F:D432 08 00000000:00000000 00:00000000 00000000  0 0 13 1 0 100 0 0 10 0",
+        "   3: 0100007F:1F90 0100007F:D433 06 00000000:00000000 00:00000000 00000000  0 0 0 1 0 100 0 0 10 0",
+        "   4: 0100007F:1F91 0100007F:D434 01 00000000:00000000 00:00000000 00000000  0 0 14 1 0 100 0 0 10 0",
+        "   5: 0100007F:D431 0100007F:1F90 01 00000000:00000000 00:00000000 00000000  0 0 15 1 0 100 0 0 10 0",
+    ]
+    table.write_text("\n".join(rows) + "\n")
+    assert connections(8080, table) == 2
+    assert os.path.exists("/proc/net/tcp")
+    assert connections(free_port()) == 0

@@ -1,0 +1,186 @@
+"""The clients do what their names say, against a real server whose answers are known to the byte."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diagnostics.proof.load import EventCount, Fast, Leaves, LoadReport, Mix, NeverReads, Request, Slow, run_load
+
+EVENT = b"data: " + b"x" * 1000 + b"\n\n"
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+async def ten_events(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(HEAD + b"".join(chunk(EVENT) for _ in range(10)) + b"0\r\n\r\n")
+
+
+async def without_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(HEAD)
+    while True:
+        writer.write(chunk(EVENT))
+        await writer.drain()
+        await asyncio.sleep(0.001)
+
+
+class Server:
+    """Answers each request with a handler, and knows what it wrote to whom."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+        self.requests: list[bytes] = []
+        self.open = 0
+        self.stuck = 0
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            self.requests.append(head)
+            with suppress(ConnectionError):
+                await self.handler(reader, writer)
+                await writer.drain()
+        finally:
+            self.open -= 1
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+
+def load(
+    handler: Handler, mix: Mix, *, seconds: float = 5.0, tell_after: float | None = None
+) -> tuple[LoadReport, Server]:
+    server = Server(handler)
+
+    async def main() -> LoadReport:
+        listening = await asyncio.start_server(server, "127.0.0.1", 0)
+        async with listening:
+            port = listening.sockets[0].getsockname()[1]
+            until = asyncio.Event()
+            if tell_after is not None:
+                asyncio.get_running_loop().call_later(tell_after, until.set)
+            request = Request("POST", "/stream", b"{}")
+            report = await run_load("127.0.0.1", port, request, mix, until=until, most_seconds=seconds, seed=3)
+            async with asyncio.timeout(5):
+                while server.open:
+                    await asyncio.sleep(0.01)
+        return report
+
+    return asyncio.run(main()), server
+
+
+def test_a_fast_client_reads_every_event_to_the_end() -> None:
+    report, server = load(ten_events, Mix(((Fast(), 3),)))
+    assert report.streams == 3
+    assert report.events == 30
+    assert report.outcomes == {"completed": 3}
+    assert not report.errors
+    assert server.requests[0].startswith(b"POST /stream HTTP/1.1\r\n")
+
+
+def test_one_who_leaves_has_read_as_many_events_as_he_wanted_and_closes() -> None:
+    report, server = load(without_end, Mix(((Leaves(after_events=5), 2),)))
+    assert report.outcomes == {"left": 2}
+    assert report.events >= 10
+    assert server.open == 0
+
+
+def test_a_slow_reader_keeps_his_pace_and_leaves_the_rest_to_the_server() -> None:
+    report, _ = load(without_end, Mix(((Slow(bytes_per_second=10_000), 1),)), tell_after=1.0)
+    assert report.outcomes == {"time_up": 1}
+    # The first step comes at once; after a second at 10,000 B/s he has at most one step more than that.
+    assert 1000 <= report.bytes <= 12_000
+
+
+def test_one_who_never_reads_fills_the_servers_buffers_and_nothing_else() -> None:
+    waiting: list[int] = []
+
+    async def much(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(1, 7, 16 * 1024)  # SOL_SOCKET, SO_SNDBUF
+        writer.write(HEAD + chunk(EVENT * 4000))
+        await asyncio.sleep(0.3)
+        waiting.append(writer.transport.get_write_buffer_size())
+        writer.transport.abort()
+
+    report, _ = load(much, Mix(((NeverReads(), 1),)), tell_after=0.6)
+    assert report.bytes == 0
+    # 4 MB were written; had the client's receive buffer been set after the connect, the kernel would hold most of them.
+    assert waiting[0] > 3_500_000
+
+
+def test_everyone_stops_when_told_and_no_later_than_agreed() -> None:
+    told, _ = load(without_end, Mix(((Fast(), 2), (NeverReads(), 1))), tell_after=0.2)
+    assert told.seconds < 2
+    late, _ = load(without_end, Mix(((NeverReads(), 1),)), seconds=0.2)
+    assert late.seconds < 2
+    assert late.outcomes == {"time_up": 1}
+
+
+def test_again_opens_one_stream_after_the_other() -> None:
+    report, _ = load(ten_events, Mix(((Fast(), 2),), again=True), tell_after=0.5)
+    assert report.streams > 4
+    assert report.events >= 10 * report.outcomes["completed"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", "status_503"),
+        (b"HTTP/1.1 401 No\r\ntransfer-encoding: chunked\r\n\r\n", "status_401"),
+        (b"HELLO\r\n\r\n", "malformed"),
+        (HEAD + chunk(EVENT), "cut_off"),
+        (b"", "cut_off"),
+    ],
+)
+def test_what_fails_is_counted_by_its_kind(answer: bytes, error: str) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(2)  # the body: closing with unread bytes would be a reset
+        writer.write(answer)
+
+    report, _ = load(handler, Mix(((Fast(), 2),)))
+    assert report.outcomes == {"failed": 2}
+    assert report.errors == {error: 2}
+
+
+def test_nobody_listening_is_a_connect_error() -> None:
+    async def main() -> LoadReport:
+        mix = Mix(((Fast(), 2),))
+        return await run_load("127.0.0.1", 1, Request("GET", "/"), mix, until=asyncio.Event(), most_seconds=5)
+
+    assert asyncio.run(main()).errors == {"connect": 2}
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"data: a\n", b"data: b\r\n", b"id: 1\r", b"\n", b"\r\n", b"\r", b": ping\n"]), max_size=20
+    ),
+    st.lists(st.integers(0, 120), max_size=8),
+)
+def test_events_are_counted_alike_wherever_the_bytes_are_cut(lines: list[bytes], cuts: list[int]) -> None:
+    data = b"".join(lines)
+    whole, piecewise, bytewise = EventCount(), EventCount(), EventCount()
+    whole.feed(data)
+    places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    for start, end in pairwise(places):
+        piecewise.feed(data[start:end])
+    for byte in data:
+        bytewise.feed(bytes([byte]))
+    assert whole.events == piecewise.events == bytewise.events
+
+
+def test_blank_lines_between_events_are_no_events() -> None:
+    count = EventCount()
+    count.feed(b"\n\ndata: 1\n\n\n\ndata: 2\r\n\r\ndata: unfinished\n")
+    assert count.events == 2

@@ -1,0 +1,95 @@
+"""Settings: where they come from, what is refused, and that the manual lists them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from relay.errors import SettingsError
+from relay.settings import Settings, environment_name, load
+
+CONFIGURATION = Path(__file__).parents[2] / "docs" / "configuration.md"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [*map(environment_name, Settings.model_fields), "OPENAI_API_KEY"]:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_defaults_are_the_promised_addresses() -> None:
+    settings = load()
+    assert (settings.host, settings.port, settings.diagnostics_listen) == ("127.0.0.1", 8080, "127.0.0.1:6060")
+    assert settings.upstream_base_url is None
+
+
+def test_a_flag_overrides_the_environment_and_that_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("RELAY_PORT=1\nRELAY_HOST=::1\nDIAGNOSTICS_LISTEN=127.0.0.1:7\nOTHER=x\n")
+    monkeypatch.setenv("RELAY_PORT", "2")
+    assert load().port == 2
+    assert load(port="3").port == 3
+    assert load(port=None).port == 2
+    assert load().host == "::1"
+    assert load().diagnostics_listen == "127.0.0.1:7"
+
+
+def test_the_key_falls_back_to_openais_and_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-theirs")
+    key = load().upstream_api_key
+    assert key is not None
+    assert key.get_secret_value() == "sk-theirs"
+    monkeypatch.setenv("RELAY_UPSTREAM_API_KEY", "sk-ours")
+    key = load().upstream_api_key
+    assert key is not None
+    assert key.get_secret_value() == "sk-ours"
+    assert "sk-" not in repr(load())
+
+
+def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELAY_UPSTREAM_BASE_URL", "")
+    assert load().upstream_base_url is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("upstream_base_url", "https://api.openai.com", "/v1"),
+        ("upstream_base_url", "api.openai.com/v1", "http or https"),
+        ("upstream_base_url", "https://user:secret@there/v1", "RELAY_UPSTREAM_API_KEY"),
+        ("port", "65536", "65535"),
+        ("read_timeout_seconds", "0", "greater than 0"),
+        ("read_timeout_seconds", "nan", "finite"),
+        ("max_event_bytes", "12", "1024"),
+        ("log_level", "loud", "debug"),
+        ("diagnostics_listen", ["x"], "string"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_would_be_right(name: str, value: object, said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(**{name: value})
+    message = str(caught.value)
+    assert environment_name(name) in message
+    assert said in message
+    assert "given as a flag" in message
+    assert caught.value.exit_code == 2
+
+
+def test_a_trailing_slash_does_not_matter() -> None:
+    assert load(upstream_base_url="https://api.openai.com/v1/").upstream_base_url == "https://api.openai.com/v1"
+
+
+@pytest.mark.parametrize("field", sorted(Settings.model_fields))
+def test_every_setting_stands_in_the_manual(field: str) -> None:
+    rows = [
+        line for line in CONFIGURATION.read_text().splitlines() if line.startswith(f"| `{environment_name(field)}` |")
+    ]
+    assert len(rows) == 1
+    default = Settings.model_fields[field].default
+    assert default is None or f"| `{default}` |" in rows[0]
+
+
+def test_the_manual_lists_no_setting_that_is_gone() -> None:
+    listed = {line.split("`")[1] for line in CONFIGURATION.read_text().splitlines() if line.startswith("| `RELAY_")}
+    assert listed <= {environment_name(field) for field in Settings.model_fields}
