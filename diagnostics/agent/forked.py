@@ -48,6 +48,7 @@ class Child:
 
     fork_seconds  how long the fork itself stalled the thread that made it
     on_loop       whether that was a loop's own thread
+    settled       whether what waits for this child was done
     """
 
     pid: int
@@ -56,6 +57,7 @@ class Child:
     max_rss_bytes: int
     fork_seconds: float
     on_loop: bool
+    settled: bool = False
 
     def poll(self, now: float) -> bool:
         """Watch the child once; True when it has ended. `now` is `time.monotonic()`."""

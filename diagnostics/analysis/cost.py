@@ -23,9 +23,10 @@ SATURATED = 0.9
 
 # Fork: 20, 40 and 82 ms measured at 1, 2 and 4 GiB of RSS (page tables are copied), about a millisecond with none.
 _FORK_MS, _FORK_MS_PER_GIB = 1.0, 21.0
-# Ending a window, per million blocks that it traced: tracemalloc.stop() 24 ms with 1 frame and 41 with 5; memray's
-# aggregated format 54 to 97 ms (it is written then), its full format 22 to 31.
-_TRACEMALLOC_END_MS, _TRACEMALLOC_END_MS_PER_FRAME = 20.0, 4.2
+# Ending a window, per million blocks that it traced: tracemalloc.stop() 24 ms with 1 frame and 41 with 5, and 65 more
+# after a fork, whose shared pages it writes to (25,000 faults of 3 us); memray's aggregated format 54 to 97 ms (it is
+# written then), its full format 22 to 31.
+_TRACEMALLOC_END_MS, _TRACEMALLOC_END_MS_PER_FRAME, _SHARED_PAGES_MS = 20.0, 4.2, 65.0
 _AGGREGATED_END_MS, _FULL_END_MS = 97.0, 31.0
 # CPU of a loop that mostly allocates (queues of small chunks) under a tracer, in multiples: tracemalloc with 1 frame
 # 4.9, with 5 from 3 % of a core to 50, with 25 frames 38; memray's aggregated format from 3 % to 16, the full one 3.7
@@ -163,7 +164,8 @@ def _traced_blocks(method: Method, load: Load) -> float:
 
 def _ending_ms_per_million(method: Method) -> float:
     if method.tracer == "tracemalloc":
-        return _TRACEMALLOC_END_MS + _TRACEMALLOC_END_MS_PER_FRAME * method.frames
+        shared = _SHARED_PAGES_MS if method.forks else 0.0
+        return _TRACEMALLOC_END_MS + _TRACEMALLOC_END_MS_PER_FRAME * method.frames + shared
     if method.tracer == "memray":
         return _AGGREGATED_END_MS if method.aggregated else _FULL_END_MS
     return 0.0

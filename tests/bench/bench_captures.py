@@ -275,15 +275,21 @@ def throughput(one: Subject, rounds: int, pause: float, folder: Path) -> Iterato
             before = _speed(one)
             if method is not None:
                 one.do("load", 0.05)
-                usual = one.cpu_per_event(0.7)
+                untraced = one.cpu_per_event(0.7)
                 _open(one, method, folder / f"t{number}.bin")
-                slower[name].append(one.cpu_per_event(0.7) / usual)
+                slower[name].append(one.cpu_per_event(0.7) / untraced)
                 _close(one, method)
                 one.do("pause")
             time.sleep(pause)
             after[name].append(100 * _speed(one) / before)
+    usual = after.pop("no capture")
+    spread = f"{min(usual):.3g} to {max(usual):.3g}"
     for name, shares in after.items():
-        yield Row(f"throughput {pause:g} s after a capture: {name}", shares, "%", 97, least=True)
+        # Against the round beside it without a capture: both met the same machine.
+        paired = [100 * share / control for share, control in zip(shares, usual, strict=True)]
+        yield Row(
+            f"throughput {pause:g} s after a capture: {name} (without one {spread} %)", paired, "%", 97, least=True
+        )
     for name, method in methods.items():
         yield ratio_row(f"the slowdown in a window (times): {name}", estimate(method, Load(0)).slowdown, slower[name])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,7 +50,8 @@ def test_a_forked_reading_stalls_by_resident_memory_and_a_window_by_what_it_trac
     for gib, measured in ((1, 20), (2, 40), (4, 82)):
         assert estimate(CENSUS, Load(gib * GIB)).stall_ms == pytest.approx(measured, rel=0.15)
     million = Load(0, live_blocks=1_000_000)
-    assert estimate(TRACEMALLOC, million).ending_ms == pytest.approx(41, rel=0.05)
+    assert estimate(replace(TRACEMALLOC, forks=False), million).ending_ms == pytest.approx(41, rel=0.05)
+    assert estimate(TRACEMALLOC, million).ending_ms > 80  # the pages that the child shares are copied or faulted in
     assert estimate(MEMRAY, million).fork_ms == 0
     # A window of a tenth of a second has no time to trace five million blocks.
     short = Method(tracer="memray", seconds=0.1, forks=False)
