@@ -7,6 +7,7 @@ The traps, and what is done about each:
 - inherited signal handlers and the wake-up fd would write into the parent's loop: they are reset;
 - the child must not outlive the service (a restart would meet EADDRINUSE): it asks the kernel to die with it;
 - exit handlers, finally blocks and at-fork threads are the service's: the child leaves by `os._exit`;
+- on a machine short of cores it would take the service's: it is nicer;
 - while it lives the service pays for every page it first touches: the child is watched and killed past its time or memory.
 """
 
@@ -143,6 +144,7 @@ def _live(work: Callable[[], dict[str, Any]], connection: socket.socket) -> None
     code = 1
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.nice(10)
         gc.disable()
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
