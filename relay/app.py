@@ -25,9 +25,10 @@ from diagnostics import MonitorProcess, StreamLedger, instrument
 
 from . import telemetry
 from .errors import ApiError, ShuttingDownError, UpstreamError, error_json
-from .requests import OpenAnswers, chat_call, prompt_call, read_body
+from .requests import OpenAnswers, chat_call, prompt_call, read_body, retry_field
 from .settings import Settings
-from .stream import Call, OpenStreams, RelayedStream, Span
+from .stream import Call, RelayedStream, Span
+from .sweep import OpenStreams, sweep
 from .upstream import Answer, Upstream
 
 __all__ = ["Relay", "create_app"]
@@ -74,7 +75,9 @@ class Relay:
         upstream = self.serving_upstream()
         return self.telemetry.call_span(call, request.headers, (upstream.host, upstream.port))
 
-    def stream(self, call: Call, route: str, request: Request) -> Response:
+    def stream(
+        self, call: Call, route: str, request: Request, *, opening: bytes = b"", early: bool = False
+    ) -> Response:
         return RelayedStream(
             call,
             route=route,
@@ -82,7 +85,10 @@ class Relay:
             ledger=self.ledger,
             open_streams=self.open_streams,
             start_span=lambda started: self.span(started, request),
+            limits=self.settings.limits,
             max_event_bytes=self.settings.max_event_bytes,
+            opening=opening,
+            early=early,
         )
 
     async def answer(self, call: Call, request: Request) -> Response:
@@ -107,9 +113,12 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         relay.upstream = Upstream(settings, upstream_url)
+        sweeping = asyncio.create_task(sweep(relay.open_streams, settings.limits), name="relay.sweep")
         try:
             yield
         finally:
+            sweeping.cancel()
+            await asyncio.wait([sweeping])
             upstream, relay.upstream = relay.upstream, None
             relay.end_all()
             await upstream.close()
@@ -155,7 +164,9 @@ def _add_routes(api: FastAPI, relay: Relay) -> None:
         prompt: Annotated[str, Query(min_length=1)],
         model: Annotated[str | None, Query(min_length=1)] = None,
     ) -> Response:
-        return relay.stream(prompt_call(prompt, model or settings.default_model), STREAM, request)
+        call = prompt_call(prompt, model or settings.default_model)
+        # EventSource shows no status to its page, so that nothing is lost when a heartbeat starts the response.
+        return relay.stream(call, STREAM, request, opening=retry_field(settings.retry_seconds), early=True)
 
     @api.get(MODELS)
     async def models(request: Request) -> Response:

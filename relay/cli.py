@@ -92,11 +92,14 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _run(settings: Settings, *, diagnostics: bool) -> int:
     # Here, not above: `relay simulate` and --help need neither the web framework nor the client.
     from .app import create_app
+    from .budget import StreamBudget
     from .server import RelayServer, bind, url_of
     from .simulation import SimulatorProcess
 
     with contextlib.ExitStack() as opened:
-        listener = opened.enter_context(bind(settings.host, settings.port, settings.send_buffer_bytes))
+        listener = opened.enter_context(
+            bind(settings.host, settings.port, StreamBudget(settings.stream_budget_bytes).send_buffer)
+        )
         url = url_of(listener)
         monitor: MonitorProcess | None = None
         if diagnostics:

@@ -8,6 +8,8 @@
         |-- BadRequestError           400        the request is not one: not JSON, or a field of the wrong type
         |-- BodyTimeoutError          408        the request's body did not arrive in time
         |-- BodyTooLargeError         413
+        |-- IdleError                 504        the upstream sent no event for too long, though perhaps bytes
+        |-- TooLongError              504        the stream is older than any may get
         |-- ShuttingDownError         503        the relay ends; another instance, or this one again, will serve
         `-- UpstreamError             502        the upstream's fault; `outcome` is what the ledger calls it
             |-- UpstreamStatusError   (its own)  the upstream's answer, handed on as it came
@@ -31,10 +33,12 @@ __all__ = [
     "BodyTimeoutError",
     "BodyTooLargeError",
     "ChildError",
+    "IdleError",
     "ListenError",
     "RelayError",
     "SettingsError",
     "ShuttingDownError",
+    "TooLongError",
     "UpstreamError",
     "UpstreamProtocolError",
     "UpstreamStatusError",
@@ -122,6 +126,22 @@ class ShuttingDownError(ApiError):
     def __init__(self) -> None:
         super().__init__("the relay is shutting down; try again")
         self.headers = {"retry-after": "1", "connection": "close"}
+
+
+class IdleError(ApiError):
+    status = 504
+    code = "idle_timeout"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the upstream sent no event for {seconds:g} s")
+
+
+class TooLongError(ApiError):
+    status = 504
+    code = "stream_timeout"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"a stream may last {seconds:g} s; ask for a shorter answer, or again")
 
 
 class UpstreamError(ApiError):

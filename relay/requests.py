@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from .errors import BadRequestError, BodyTimeoutError, BodyTooLargeError, ShuttingDownError
 from .stream import Call
 
-__all__ = ["OpenAnswers", "chat_call", "prompt_call", "read_body"]
+__all__ = ["OpenAnswers", "chat_call", "prompt_call", "read_body", "retry_field"]
 
 Result = TypeVar("Result")
 
@@ -94,6 +94,14 @@ def prompt_call(prompt: str, model: str) -> Call:
     """The streaming call that GET /stream makes of its query."""
     asked = {"model": model, "messages": [{"role": "user", "content": prompt}], "stream": True}
     return Call(model, True, json.dumps(asked).encode())
+
+
+def retry_field(seconds: float) -> bytes:
+    """The line that tells an EventSource when to connect again after a loss; none for 0.
+
+    No blank line follows: it belongs to the upstream's first event, since one of its own would count as an event.
+    """
+    return b"retry: %d\n" % round(seconds * 1000) if seconds else b""
 
 
 def _field(asked: dict[str, Any], name: str, kind: type) -> Any:

@@ -12,11 +12,14 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from .budget import MIN_BUDGET_BYTES
 from .errors import SettingsError
+from .patience import Limits
 
 __all__ = ["Settings", "environment_name", "load"]
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1024)]
 
 
@@ -72,12 +75,15 @@ class Settings(BaseSettings):
     max_request_bytes: Bytes = Field(16 * 1024 * 1024, description="largest request body")
     max_response_bytes: Bytes = Field(32 * 1024 * 1024, description="largest answer that does not stream")
     request_body_timeout_seconds: Seconds = Field(30.0, description="longest wait for a request's body")
-    send_buffer_bytes: Bytes = Field(
-        64 * 1024, description="kernel buffer of a client's connection (SO_SNDBUF; the kernel doubles it)"
+    stream_budget_bytes: int = Field(
+        256 * 1024, ge=MIN_BUDGET_BYTES, description="most that one stream may hold, kernel buffers included"
     )
-    receive_buffer_bytes: Bytes = Field(
-        128 * 1024, description="kernel buffer of an upstream connection (SO_RCVBUF; the kernel doubles it)"
-    )
+
+    write_timeout_seconds: Seconds = Field(30.0, description="longest time that a client may take nothing")
+    idle_timeout_seconds: Limit = Field(300.0, description="longest time without an event of the upstream; 0: no limit")
+    stream_timeout_seconds: Limit = Field(3600.0, description="longest life of a stream; 0: no limit")
+    heartbeat_seconds: Limit = Field(15.0, description="silence after which a comment is sent; 0: none is")
+    retry_seconds: Limit = Field(3.0, description="when EventSource is told to connect again after a loss; 0: not told")
 
     default_model: str = Field("gpt-4o-mini", min_length=1, description="model of GET /stream without ?model=")
     keep_alive_seconds: int = Field(75, ge=1, description="how long an idle client connection is kept")
@@ -92,6 +98,17 @@ class Settings(BaseSettings):
     diagnostics_dir: str | None = Field(
         None, validation_alias="DIAGNOSTICS_DIR", description="where agents register and artifacts are kept"
     )
+
+    @property
+    def limits(self) -> Limits:
+        """How long a stream may wait."""
+        return Limits(
+            read=self.read_timeout_seconds,
+            write=self.write_timeout_seconds,
+            idle=self.idle_timeout_seconds,
+            total=self.stream_timeout_seconds,
+            heartbeat=self.heartbeat_seconds,
+        )
 
 
 def environment_name(field: str) -> str:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import httpx2
 from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError, AsyncOpenAI, AsyncStream, Omit
 
+from .budget import StreamBudget
 from .errors import (
     UpstreamError,
     UpstreamProtocolError,
@@ -60,6 +61,11 @@ class UpstreamStream:
         except httpx2.HTTPError as error:
             raise _named(error) from error
 
+    @property
+    def parsed_bytes(self) -> int:
+        """What has come and was not read yet."""
+        return self.body.parsed_bytes
+
     def close(self) -> None:
         self.body.close()
 
@@ -76,7 +82,7 @@ class Upstream:
         self._answer_timeout = _timeout(settings, settings.response_timeout_seconds)
         transport = Transport(
             max_connections=settings.upstream_max_connections,
-            receive_buffer_bytes=settings.receive_buffer_bytes,
+            budget=StreamBudget(settings.stream_budget_bytes),
             trust_env=self.host not in _LOOPBACK,
         )
         key = settings.upstream_api_key.get_secret_value() if settings.upstream_api_key else None
@@ -112,6 +118,7 @@ class Upstream:
         if problem:
             body.close()
             raise UpstreamProtocolError(problem)
+        body.untimed()
         return UpstreamStream(body, _forwarded(response.headers))
 
     async def answer(self, content: bytes, headers: Mapping[str, str]) -> Answer:
