@@ -25,7 +25,9 @@ from diagnostics import MonitorProcess, StreamLedger, instrument
 
 from . import telemetry
 from .errors import ApiError, ShuttingDownError, UpstreamError, error_json
-from .requests import OpenAnswers, chat_call, prompt_call, read_body, retry_field
+from .limits import Gate
+from .memory import memory_share
+from .requests import OpenAnswers, caller, chat_call, prompt_call, read_body, retry_field
 from .settings import Settings
 from .stream import Call, RelayedStream, Span
 from .sweep import OpenStreams, sweep
@@ -49,6 +51,7 @@ class Relay:
     upstream_url: str
     ledger: StreamLedger
     telemetry: telemetry.Telemetry
+    gate: Gate
     open_streams: OpenStreams = field(default_factory=OpenStreams)
     answers: OpenAnswers = field(default_factory=OpenAnswers)
     upstream: Upstream | None = None
@@ -83,6 +86,7 @@ class Relay:
             route=route,
             upstream=self.serving_upstream(),
             ledger=self.ledger,
+            place=self.gate.stream(caller(request)),
             open_streams=self.open_streams,
             start_span=lambda started: self.span(started, request),
             limits=self.settings.limits,
@@ -139,7 +143,9 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
         },
     )
     ledger = instrument(api, monitor=monitor)
-    relay = Relay(settings, upstream_url, ledger, telemetry.setup(ROUTES))
+    ledger.budget_bytes = settings.budget_bytes
+    gate = Gate(settings.admission, reject=ledger.reject, memory=memory_share(settings.memory_limit_bytes))
+    relay = Relay(settings, upstream_url, ledger, telemetry.setup(ROUTES), gate)
     api.state.relay = relay
     relay.app = relay.telemetry.wrap(api)
     _add_routes(api, relay)
@@ -152,6 +158,7 @@ def _add_routes(api: FastAPI, relay: Relay) -> None:
 
     @api.post(CHAT)
     async def chat(request: Request) -> Response:
+        relay.gate.request(caller(request))
         body = await read_body(request, settings.max_request_bytes, settings.request_body_timeout_seconds)
         call = chat_call(body)
         if call.streams:
@@ -164,6 +171,7 @@ def _add_routes(api: FastAPI, relay: Relay) -> None:
         prompt: Annotated[str, Query(min_length=1)],
         model: Annotated[str | None, Query(min_length=1)] = None,
     ) -> Response:
+        relay.gate.request(caller(request))
         call = prompt_call(prompt, model or settings.default_model)
         # EventSource shows no status to its page, so that nothing is lost when a heartbeat starts the response.
         return relay.stream(call, STREAM, request, opening=retry_field(settings.retry_seconds), early=True)

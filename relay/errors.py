@@ -8,6 +8,8 @@
         |-- BadRequestError           400        the request is not one: not JSON, or a field of the wrong type
         |-- BodyTimeoutError          408        the request's body did not arrive in time
         |-- BodyTooLargeError         413
+        |-- TooManyError              429        the caller asks too often, or for too many streams at once
+        |-- OverloadedError           503        no room for one more stream; another instance may have some
         |-- IdleError                 504        the upstream sent no event for too long, though perhaps bytes
         |-- TooLongError              504        the stream is older than any may get
         |-- ShuttingDownError         503        the relay ends; another instance, or this one again, will serve
@@ -24,6 +26,7 @@ both times, in the shape that OpenAI's clients read: `{"error": {"message", "typ
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -35,10 +38,12 @@ __all__ = [
     "ChildError",
     "IdleError",
     "ListenError",
+    "OverloadedError",
     "RelayError",
     "SettingsError",
     "ShuttingDownError",
     "TooLongError",
+    "TooManyError",
     "UpstreamError",
     "UpstreamProtocolError",
     "UpstreamStatusError",
@@ -142,6 +147,25 @@ class TooLongError(ApiError):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"a stream may last {seconds:g} s; ask for a shorter answer, or again")
+
+
+class OverloadedError(ApiError):
+    status = 503
+    code = "overloaded"
+
+    def __init__(self, message: str, retry_seconds: float) -> None:
+        super().__init__(message)
+        self.headers = {"retry-after": str(math.ceil(retry_seconds))}
+
+
+class TooManyError(ApiError):
+    status = 429
+    kind = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, retry_seconds: float) -> None:
+        super().__init__(message)
+        self.headers = {"retry-after": str(math.ceil(retry_seconds))}
 
 
 class UpstreamError(ApiError):

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from .errors import BadRequestError, BodyTimeoutError, BodyTooLargeError, ShuttingDownError
 from .stream import Call
 
-__all__ = ["OpenAnswers", "chat_call", "prompt_call", "read_body", "retry_field"]
+__all__ = ["OpenAnswers", "caller", "chat_call", "prompt_call", "read_body", "retry_field"]
 
 Result = TypeVar("Result")
 
@@ -36,6 +36,11 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
     except TimeoutError:
         raise BodyTimeoutError(seconds) from None
     return bytes(body)
+
+
+def caller(request: Request) -> str:
+    """Who asks, for limits: the client's address. A key that nobody checks could be another one for each request."""
+    return request.client.host if request.client else ""
 
 
 class OpenAnswers:

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .budget import MIN_BUDGET_BYTES
 from .errors import SettingsError
+from .limits import Admission
 from .patience import Limits
 
 __all__ = ["Settings", "environment_name", "load"]
@@ -79,6 +80,22 @@ class Settings(BaseSettings):
         256 * 1024, ge=MIN_BUDGET_BYTES, description="most that one stream may hold, kernel buffers included"
     )
 
+    max_streams: int = Field(2000, ge=0, description="streams open at once; more get 503; 0: no limit")
+    budget_bytes: int = Field(
+        512 * 1024 * 1024, ge=0, description="what all streams may hold; each reserves its budget of it; 0: no limit"
+    )
+    memory_share: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="share of the memory limit in use above which new streams get 503; 0: not looked at",
+    )
+    memory_limit_bytes: int = Field(0, ge=0, description="memory limit of the process beside its cgroup's; 0: none")
+    rate: Limit = Field(0.0, description="requests a second, of all callers together; more get 429; 0: no limit")
+    key_rate: Limit = Field(0.0, description="requests a second of one caller; more get 429; 0: no limit")
+    rate_burst: int = Field(20, ge=1, description="requests that may come at once within these rates")
+    key_max_streams: int = Field(0, ge=0, description="streams of one caller open at once; more get 429; 0: no limit")
+
     write_timeout_seconds: Seconds = Field(30.0, description="longest time that a client may take nothing")
     idle_timeout_seconds: Limit = Field(300.0, description="longest time without an event of the upstream; 0: no limit")
     stream_timeout_seconds: Limit = Field(3600.0, description="longest life of a stream; 0: no limit")
@@ -98,6 +115,20 @@ class Settings(BaseSettings):
     diagnostics_dir: str | None = Field(
         None, validation_alias="DIAGNOSTICS_DIR", description="where agents register and artifacts are kept"
     )
+
+    @property
+    def admission(self) -> Admission:
+        """Who is let in."""
+        return Admission(
+            max_streams=self.max_streams,
+            budget_bytes=self.budget_bytes,
+            stream_bytes=self.stream_budget_bytes,
+            memory_share=self.memory_share,
+            key_max_streams=self.key_max_streams,
+            rate=self.rate,
+            key_rate=self.key_rate,
+            burst=self.rate_burst,
+        )
 
     @property
     def limits(self) -> Limits:

@@ -17,6 +17,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -93,6 +94,7 @@ class RelayedStream(Response):
         upstream: Upstream,
         ledger: StreamLedger,
         open_streams: OpenStreams,
+        place: AbstractContextManager[None],
         start_span: Callable[[Call], Span],
         limits: Limits,
         max_event_bytes: int,
@@ -105,6 +107,7 @@ class RelayedStream(Response):
         self._upstream = upstream
         self._ledger = ledger
         self._open_streams = open_streams
+        self._place = place
         self._start_span = start_span
         self._scanner = EventScanner(max_event_bytes=max_event_bytes)
         self._facts = ChatFacts()
@@ -123,7 +126,7 @@ class RelayedStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call, self._call = self._call, None
         assert call is not None, "a stream is served once"
-        with self._ledger.stream(self._route) as record:
+        with self._place, self._ledger.stream(self._route) as record:
             span = self._start_span(call)
             record.trace_id = span.trace_id
             reply = Reply(send, transport_of(scope), opening=self._opening, early=self._early)
