@@ -10,7 +10,7 @@ GET  /readyz                   it takes new streams: 503 before it serves and wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -24,9 +24,12 @@ from starlette.requests import ClientDisconnect
 from diagnostics import MonitorProcess, StreamLedger, instrument
 
 from . import telemetry
+from .budget import StreamBudget
+from .buffer import SegmentPool
 from .errors import ApiError, ShuttingDownError, UpstreamError, error_json
 from .limits import Gate
 from .memory import memory_share
+from .read_ahead import ReadAhead, Source
 from .requests import OpenAnswers, caller, chat_call, prompt_call, read_body, retry_field
 from .settings import Settings
 from .stream import Call, RelayedStream, Span
@@ -52,6 +55,7 @@ class Relay:
     ledger: StreamLedger
     telemetry: telemetry.Telemetry
     gate: Gate
+    read_ahead: Callable[[Source], ReadAhead] | None = None
     open_streams: OpenStreams = field(default_factory=OpenStreams)
     answers: OpenAnswers = field(default_factory=OpenAnswers)
     upstream: Upstream | None = None
@@ -91,6 +95,7 @@ class Relay:
             start_span=lambda started: self.span(started, request),
             limits=self.settings.limits,
             max_event_bytes=self.settings.max_event_bytes,
+            read_ahead=self.read_ahead,
             opening=opening,
             early=early,
         )
@@ -145,12 +150,20 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     ledger = instrument(api, monitor=monitor)
     ledger.budget_bytes = settings.budget_bytes
     gate = Gate(settings.admission, reject=ledger.reject, memory=memory_share(settings.memory_limit_bytes))
-    relay = Relay(settings, upstream_url, ledger, telemetry.setup(ROUTES), gate)
+    relay = Relay(settings, upstream_url, ledger, telemetry.setup(ROUTES), gate, _read_ahead(settings))
     api.state.relay = relay
     relay.app = relay.telemetry.wrap(api)
     _add_routes(api, relay)
     _add_error_handlers(api)
     return relay
+
+
+def _read_ahead(settings: Settings) -> Callable[[Source], ReadAhead] | None:
+    if not settings.read_ahead_bytes:
+        return None
+    read_bytes = StreamBudget(settings.stream_budget_bytes).read
+    pool = SegmentPool(segment_bytes=read_bytes // 2)
+    return lambda source: ReadAhead(source, settings.read_ahead_bytes, read_bytes, pool)
 
 
 def _add_routes(api: FastAPI, relay: Relay) -> None:

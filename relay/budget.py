@@ -71,6 +71,11 @@ class StreamBudget:
         return self.total // 32
 
     @property
+    def spare(self) -> int:
+        """What is left, for reading ahead; a buffer begins a segment at each of its ends."""
+        return self.total - self.worst_case - self.read
+
+    @property
     def worst_case(self) -> int:
         """The sum of what the layers may hold at once."""
         kernel_out = 2 * self.send_buffer + _SEGMENT_BYTES

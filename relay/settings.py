@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .budget import MIN_BUDGET_BYTES
+from .budget import MIN_BUDGET_BYTES, StreamBudget
 from .errors import SettingsError
 from .limits import Admission
 from .patience import Limits
@@ -80,6 +80,12 @@ class Settings(BaseSettings):
         256 * 1024, ge=MIN_BUDGET_BYTES, description="most that one stream may hold, kernel buffers included"
     )
 
+    read_ahead_bytes: int = Field(
+        0,
+        ge=0,
+        description="of an upstream's bytes, how many may wait for a slow client; 0: it is read as its client reads",
+    )
+
     max_streams: int = Field(2000, ge=0, description="streams open at once; more get 503; 0: no limit")
     budget_bytes: int = Field(
         512 * 1024 * 1024, ge=0, description="what all streams may hold; each reserves its budget of it; 0: no limit"
@@ -115,6 +121,17 @@ class Settings(BaseSettings):
     diagnostics_dir: str | None = Field(
         None, validation_alias="DIAGNOSTICS_DIR", description="where agents register and artifacts are kept"
     )
+
+    @field_validator("read_ahead_bytes")
+    @classmethod
+    def _fits_the_budget(cls, value: int, info: ValidationInfo) -> int:
+        if value and "stream_budget_bytes" in info.data:
+            budget = StreamBudget(info.data["stream_budget_bytes"])
+            if not budget.read <= value <= budget.spare:
+                raise ValueError(
+                    f"it must be 0 or from {budget.read} to {budget.spare}, what RELAY_STREAM_BUDGET_BYTES leaves for it"
+                )
+        return value
 
     @property
     def admission(self) -> Admission:

@@ -37,10 +37,11 @@ from .errors import (
     UpstreamTimeoutError,
 )
 from .patience import Limits, Patience, Progress
+from .read_ahead import ReadAhead, Source
 from .reply import Receive, Reply, Scope, Send
 from .sse import EventScanner, EventTooLargeError
 from .sweep import OpenStreams
-from .upstream import Upstream, UpstreamStream
+from .upstream import Upstream
 
 __all__ = ["Call", "RelayedStream", "Span"]
 
@@ -98,6 +99,7 @@ class RelayedStream(Response):
         start_span: Callable[[Call], Span],
         limits: Limits,
         max_event_bytes: int,
+        read_ahead: Callable[[Source], ReadAhead] | None = None,
         opening: bytes = b"",
         early: bool = False,
     ) -> None:
@@ -114,7 +116,9 @@ class RelayedStream(Response):
         self._limits = limits
         self._patience = Patience(limits, time.monotonic())
         self._opening, self._early = opening, early
-        self._source: UpstreamStream | None = None
+        self._make_read_ahead = read_ahead
+        self._read_ahead: ReadAhead | None = None
+        self._source: Source | None = None
         self._task: asyncio.Task[Any] | None = None
         self._record: StreamRecord | None = None
         self._reply: Reply | None = None
@@ -151,6 +155,8 @@ class RelayedStream(Response):
                 _log(record, outcome, error)
                 await reply.close()
                 await _cancel(watcher)
+                if self._read_ahead is not None:
+                    await self._read_ahead.ended()
 
     def end(self, outcome: str, error: ApiError | None = None) -> None:
         """End the stream now, wherever it waits; `outcome` is its name, and `error` is what the client is told.
@@ -246,8 +252,11 @@ class RelayedStream(Response):
         return True
 
     async def _pump(self, call: Call, record: StreamRecord, span: Span, reply: Reply) -> None:
-        source = self._source = await self._upstream.stream(call.content, span.headers)
+        source: Source = await self._upstream.stream(call.content, span.headers)
         del call  # its JSON may be megabytes, and a stream may be hours
+        if self._make_read_ahead is not None:
+            source = self._read_ahead = self._make_read_ahead(source)
+        self._source = source
         chunk = await source.read()
         span.first_chunk()
         if not chunk:
@@ -310,7 +319,7 @@ def _log(record: StreamRecord, outcome: str, error: ApiError | None) -> None:
         )
 
 
-async def _linger(source: UpstreamStream) -> None:
+async def _linger(source: Source) -> None:
     """Let the upstream end its body, so that the connection can be used again; whatever else happens, it is closed."""
     with contextlib.suppress(TimeoutError, UpstreamError):
         async with asyncio.timeout(LINGER_SECONDS):

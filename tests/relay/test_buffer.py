@@ -95,7 +95,7 @@ def test_a_pool_serves_the_next_stream_from_the_last_ones_segments() -> None:
 
 
 def test_an_unknown_policy_is_named() -> None:
-    with pytest.raises(ValueError, match="'spill'.*drop_oldest"):
+    with pytest.raises(ValueError, match=r"'spill'.*drop_oldest"):
         ByteBuffer(1, "spill", SegmentPool())  # type: ignore[arg-type]
 
 

@@ -62,6 +62,8 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
         ("read_timeout_seconds", "0", "greater than 0"),
         ("read_timeout_seconds", "nan", "finite"),
         ("max_event_bytes", "12", "1024"),
+        ("read_ahead_bytes", "5000000", "RELAY_STREAM_BUDGET_BYTES"),
+        ("stream_budget_bytes", "1000", "131072"),
         ("log_level", "loud", "debug"),
         ("diagnostics_listen", ["x"], "string"),
     ],

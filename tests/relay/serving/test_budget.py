@@ -46,17 +46,26 @@ async def reads_a_little(connection: socket.socket) -> None:
 
 @pytest.mark.parametrize("client", [reads_nothing, reads_a_little])
 @pytest.mark.parametrize("size", [20, 60_000])
-@pytest.mark.parametrize("budget", [MIN_BUDGET_BYTES, 256 * 1024])
-def test_no_stream_holds_more_than_its_budget(upstream: str, client: Client, size: int, budget: int) -> None:
+@pytest.mark.parametrize(
+    ("budget", "ahead"),
+    [
+        pytest.param(MIN_BUDGET_BYTES, 0, id="the least"),
+        pytest.param(256 * 1024, 0, id="the default"),
+        pytest.param(512 * 1024, StreamBudget(512 * 1024).spare, id="reading ahead"),
+    ],
+)
+def test_no_stream_holds_more_than_its_budget(
+    upstream: str, client: Client, size: int, budget: int, ahead: int
+) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        held = runner.run(_held(upstream, f"sim:events=inf,pace=0,first=0,size={size}", client, budget))
+        held = runner.run(_held(upstream, f"sim:events=inf,pace=0,first=0,size={size}", client, budget, ahead))
     assert max(held) <= budget, (max(held), budget)
     # A client that does not read fills what it may: were nothing measured, nothing would be bounded.
-    assert max(held) > budget / 4
+    assert max(held) > max(budget / 4, ahead)
 
 
-async def _held(upstream: str, model: str, client: Client, budget: int) -> list[int]:
-    settings = load(upstream_base_url=upstream, stream_budget_bytes=budget, drain_seconds=0)
+async def _held(upstream: str, model: str, client: Client, budget: int, ahead: int) -> list[int]:
+    settings = load(upstream_base_url=upstream, stream_budget_bytes=budget, read_ahead_bytes=ahead, drain_seconds=0)
     relay = create_app(settings, upstream)
     serving = asyncio.Event()
     server = RelayServer(relay, serving.set, lambda: None)

@@ -86,6 +86,20 @@ def test_a_client_that_takes_little_is_not(waiting: Served) -> None:
     assert len(ended(waiting, "slow_client")) == before
 
 
+def test_what_was_read_ahead_arrives_whole(start: Start, eventually: Eventually) -> None:
+    relay = start("--no-diagnostics", "--stream-budget-bytes", "1048576", "--read-ahead-bytes", "100000", announced=2)
+    with relay.open("sim:events=100,pace=0,size=3000,seed=4") as connection:
+        time.sleep(0.2)
+        whole = received(connection)
+    assert whole.count(b"chat.completion.chunk") == 102
+    answer = relay.chat("sim:events=9,pace=0,size=3000,fault=disconnect@5")
+    assert len(answer.events) == 6  # what came before the failure, and the failure
+    with relay.open("sim:events=inf,pace=0,size=4000") as leaves:
+        assert leaves.recv(10)
+    eventually(lambda: relay.stats()["open"] == 0)
+    assert "Traceback" not in relay.log()
+
+
 def test_no_stream_lives_for_ever(start: Start, eventually: Eventually) -> None:
     relay = start("--no-diagnostics", "--stream-timeout-seconds", "0.6", announced=2)
     with relay.open("sim:events=inf,pace=50,first=0") as reading, relay.open("sim:events=inf,pace=0,size=4000"):
