@@ -26,6 +26,7 @@ from diagnostics import MonitorProcess, StreamLedger, instrument
 from . import telemetry
 from .budget import StreamBudget
 from .buffer import SegmentPool
+from .degraded import DEGRADED, degraded_answer
 from .errors import ApiError, ShuttingDownError, UpstreamError, error_json
 from .limits import Gate
 from .memory import memory_share
@@ -35,6 +36,7 @@ from .settings import Settings
 from .stream import Call, RelayedStream, Span
 from .sweep import OpenStreams, sweep
 from .upstream import Answer, Upstream
+from .upstreams import Upstreams
 
 __all__ = ["Relay", "create_app"]
 
@@ -58,7 +60,7 @@ class Relay:
     read_ahead: Callable[[Source], ReadAhead] | None = None
     open_streams: OpenStreams = field(default_factory=OpenStreams)
     answers: OpenAnswers = field(default_factory=OpenAnswers)
-    upstream: Upstream | None = None
+    upstream: Upstreams | None = None
     draining: bool = False
     app: Any = None
 
@@ -66,7 +68,7 @@ class Relay:
     def ready(self) -> bool:
         return self.upstream is not None and not self.draining
 
-    def serving_upstream(self) -> Upstream:
+    def serving_upstream(self) -> Upstreams:
         """The upstream. Raises ShuttingDownError where no new request is taken."""
         if self.upstream is None or self.draining:
             raise ShuttingDownError
@@ -80,7 +82,7 @@ class Relay:
 
     def span(self, call: Call, request: Request) -> Span:
         upstream = self.serving_upstream()
-        return self.telemetry.call_span(call, request.headers, (upstream.host, upstream.port))
+        return self.telemetry.call_span(call, request.headers, upstream.address)
 
     def stream(
         self, call: Call, route: str, request: Request, *, opening: bytes = b"", early: bool = False
@@ -95,6 +97,7 @@ class Relay:
             start_span=lambda started: self.span(started, request),
             limits=self.settings.limits,
             max_event_bytes=self.settings.max_event_bytes,
+            degraded_message=self.settings.degraded_message,
             read_ahead=self.read_ahead,
             opening=opening,
             early=early,
@@ -108,6 +111,9 @@ class Relay:
             answer = await upstream.answer(call.content, span.headers)
         except UpstreamError as error:
             span.end(error.outcome, error=error)
+            if error.outage and self.settings.degraded_message:
+                content = degraded_answer(call.model, self.settings.degraded_message)
+                return Response(content, headers=DEGRADED, media_type="application/json")
             raise
         except asyncio.CancelledError:
             span.end("shutdown" if self.draining else "client_disconnected")
@@ -121,7 +127,7 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        relay.upstream = Upstream(settings, upstream_url)
+        relay.upstream = _upstreams(settings, upstream_url)
         sweeping = asyncio.create_task(sweep(relay.open_streams, settings.limits), name="relay.sweep")
         try:
             yield
@@ -156,6 +162,18 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     _add_routes(api, relay)
     _add_error_handlers(api)
     return relay
+
+
+def _upstreams(settings: Settings, first_url: str) -> Upstreams:
+    fallbacks = filter(None, settings.fallback_base_urls.split(","))
+    return Upstreams(
+        [
+            Upstream(settings, first_url, settings.upstream_api_key),
+            *(Upstream(settings, url, settings.fallback_api_key) for url in fallbacks),
+        ],
+        threshold=settings.breaker_failures,
+        open_seconds=settings.breaker_open_seconds,
+    )
 
 
 def _read_ahead(settings: Settings) -> Callable[[Source], ReadAhead] | None:
@@ -199,8 +217,8 @@ def _add_routes(api: FastAPI, relay: Relay) -> None:
 
     @api.get("/readyz")
     async def readyz() -> Response:
-        if relay.ready:
-            return JSONResponse({"status": "ready"})
+        if relay.upstream is not None and relay.ready:
+            return JSONResponse({"status": "ready", "upstreams": relay.upstream.states})
         return JSONResponse({"status": "draining" if relay.draining else "starting"}, status_code=503)
 
 

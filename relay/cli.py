@@ -17,14 +17,12 @@ from diagnostics import DiagnosticsError, MonitorProcess, start_monitor
 
 from . import simulator
 from .errors import RelayError
-from .settings import Settings, environment_name, load
+from .settings import SECRETS, Settings, environment_name, load
 
 __all__ = ["main"]
 
 log = logging.getLogger("relay")
 
-# Flags are visible to every user of the machine: a key comes from the environment only.
-SECRETS = frozenset({"upstream_api_key"})
 # What DIAGNOSTICS_LISTEN is called on the command line.
 FLAGS = {"diagnostics_listen": "--diagnostics"}
 

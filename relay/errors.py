@@ -16,6 +16,7 @@
         `-- UpstreamError             502        the upstream's fault; `outcome` is what the ledger calls it
             |-- UpstreamStatusError   (its own)  the upstream's answer, handed on as it came
             |-- UpstreamUnreachableError
+            |-- UpstreamUnavailableError 503     all of them failed again and again: none is asked for now
             |-- UpstreamProtocolError            it answered something that is not the protocol
             `-- UpstreamTimeoutError  504        it was silent for too long
 
@@ -48,6 +49,7 @@ __all__ = [
     "UpstreamProtocolError",
     "UpstreamStatusError",
     "UpstreamTimeoutError",
+    "UpstreamUnavailableError",
     "UpstreamUnreachableError",
     "error_json",
 ]
@@ -173,6 +175,20 @@ class UpstreamError(ApiError):
     code = "upstream_error"
     outcome: ClassVar[str] = "upstream_error"
 
+    @property
+    def outage(self) -> bool:
+        """Whether another upstream might do better."""
+        return True
+
+
+class UpstreamUnavailableError(UpstreamError):
+    status = 503
+    code = "upstream_unavailable"
+
+    def __init__(self, retry_seconds: float) -> None:
+        super().__init__("every upstream has failed again and again and is left alone for now; try again later")
+        self.headers = {"retry-after": str(max(1, math.ceil(retry_seconds)))}
+
 
 class UpstreamUnreachableError(UpstreamError):
     code = "upstream_unreachable"
@@ -196,6 +212,10 @@ class UpstreamStatusError(UpstreamError):
         self.status = status
         self.headers = dict(headers)
         self._content = content
+
+    @property
+    def outage(self) -> bool:
+        return self.status >= 500
 
     def body(self) -> bytes:
         return super().body() if self._content is None else self._content

@@ -17,7 +17,10 @@ from .errors import SettingsError
 from .limits import Admission
 from .patience import Limits
 
-__all__ = ["Settings", "environment_name", "load"]
+__all__ = ["SECRETS", "Settings", "environment_name", "load"]
+
+# Keys: never shown, and without a flag, since a command line can be read by every user of the machine.
+SECRETS = frozenset({"upstream_api_key", "fallback_api_key"})
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -59,6 +62,13 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("RELAY_UPSTREAM_API_KEY", "OPENAI_API_KEY"),
         description="the upstream's key; falls back to OPENAI_API_KEY",
     )
+    fallback_base_urls: str = Field("", description="upstreams to ask when that one is down, in order, by commas")
+    fallback_api_key: SecretStr | None = Field(
+        None, description="the fallbacks' key; the upstream's is never sent to them"
+    )
+    breaker_failures: int = Field(5, ge=1, description="outages in a row after which an upstream is left alone")
+    breaker_open_seconds: Seconds = Field(10.0, description="for how long; then one request tries it")
+    degraded_message: str = Field("", description="what to answer when all upstreams are down; empty: an error")
     upstream_retries: int = Field(
         2, ge=0, le=10, description="how often a request is tried again before its first byte"
     )
@@ -122,6 +132,11 @@ class Settings(BaseSettings):
         None, validation_alias="DIAGNOSTICS_DIR", description="where agents register and artifacts are kept"
     )
 
+    @field_validator("fallback_base_urls")
+    @classmethod
+    def _all_base_urls(cls, value: str) -> str:
+        return ",".join(_base_url(url.strip()) for url in value.split(",") if url.strip())
+
     @field_validator("read_ahead_bytes")
     @classmethod
     def _fits_the_budget(cls, value: int, info: ValidationInfo) -> int:
@@ -183,6 +198,6 @@ def _explain(problem: Any, flags: dict[str, Any]) -> str:
     name = environment_name(field) if field in Settings.model_fields else where
     source = f"{name} (given as a flag)" if field in flags else name
     reason = problem["msg"].removeprefix("Value error, ")
-    if isinstance(problem["input"], SecretStr) or field == "upstream_api_key":
+    if isinstance(problem["input"], SecretStr) or field in SECRETS:
         return f"{source}: {reason}"
     return f"{source} is {problem['input']!r}: {reason[0].lower()}{reason[1:]}"

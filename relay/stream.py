@@ -27,6 +27,7 @@ from diagnostics import StreamLedger, StreamRecord
 
 from .chat import ChatFacts
 from .connection import transport_of
+from .degraded import DEGRADED, degraded_stream
 from .errors import (
     ApiError,
     IdleError,
@@ -41,7 +42,7 @@ from .read_ahead import ReadAhead, Source
 from .reply import Receive, Reply, Scope, Send
 from .sse import EventScanner, EventTooLargeError
 from .sweep import OpenStreams
-from .upstream import Upstream
+from .upstreams import Upstreams
 
 __all__ = ["Call", "RelayedStream", "Span"]
 
@@ -92,13 +93,14 @@ class RelayedStream(Response):
         call: Call,
         *,
         route: str,
-        upstream: Upstream,
+        upstream: Upstreams,
         ledger: StreamLedger,
         open_streams: OpenStreams,
         place: AbstractContextManager[None],
         start_span: Callable[[Call], Span],
         limits: Limits,
         max_event_bytes: int,
+        degraded_message: str = "",
         read_ahead: Callable[[Source], ReadAhead] | None = None,
         opening: bytes = b"",
         early: bool = False,
@@ -116,6 +118,7 @@ class RelayedStream(Response):
         self._limits = limits
         self._patience = Patience(limits, time.monotonic())
         self._opening, self._early = opening, early
+        self._degraded = degraded_stream(call.model, degraded_message) if degraded_message else b""
         self._make_read_ahead = read_ahead
         self._read_ahead: ReadAhead | None = None
         self._source: Source | None = None
@@ -225,7 +228,11 @@ class RelayedStream(Response):
         record.ends(error.outcome)
         self._close_upstream()
         try:
-            await reply.fail(error, at_boundary=self._scanner.at_boundary)
+            if error.outage and self._degraded and not reply.started:
+                await reply.start(DEGRADED)
+                await reply.finish(self._degraded)
+            else:
+                await reply.fail(error, at_boundary=self._scanner.at_boundary)
         except asyncio.CancelledError:
             # The client left, or the relay ends, before it heard of the failure: the failure is still what ended the stream.
             if not self._took_end():

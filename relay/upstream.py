@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError, AsyncOpenAI, AsyncStream, Omit
+from pydantic import SecretStr
 
 from .budget import StreamBudget
 from .errors import (
@@ -73,7 +74,7 @@ class UpstreamStream:
 class Upstream:
     """One upstream and the pool of connections to it. Made and closed inside of a running loop."""
 
-    def __init__(self, settings: Settings, base_url: str) -> None:
+    def __init__(self, settings: Settings, base_url: str, api_key: SecretStr | None) -> None:
         parts = urlsplit(base_url)
         self.host = parts.hostname or ""
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -85,7 +86,7 @@ class Upstream:
             budget=StreamBudget(settings.stream_budget_bytes),
             trust_env=self.host not in _LOOPBACK,
         )
-        key = settings.upstream_api_key.get_secret_value() if settings.upstream_api_key else None
+        key = api_key.get_secret_value() if api_key else None
         # Compressed events would come in lumps, and what is relayed as it is must not need unpacking.
         self._headers: dict[str, str | Omit] = {"Accept-Encoding": "identity"}
         if key is None:
