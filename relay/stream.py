@@ -118,7 +118,7 @@ class RelayedStream(Response):
         self._limits = limits
         self._patience = Patience(limits, time.monotonic())
         self._opening, self._early = opening, early
-        self._degraded = degraded_stream(call.model, degraded_message) if degraded_message else b""
+        self._model, self._degraded_message = call.model, degraded_message
         self._make_read_ahead = read_ahead
         self._read_ahead: ReadAhead | None = None
         self._source: Source | None = None
@@ -228,9 +228,9 @@ class RelayedStream(Response):
         record.ends(error.outcome)
         self._close_upstream()
         try:
-            if error.outage and self._degraded and not reply.started:
+            if error.outage and self._degraded_message and not reply.started:
                 await reply.start(DEGRADED)
-                await reply.finish(self._degraded)
+                await reply.finish(degraded_stream(self._model, self._degraded_message))
             else:
                 await reply.fail(error, at_boundary=self._scanner.at_boundary)
         except asyncio.CancelledError:
