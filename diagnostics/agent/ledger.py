@@ -102,6 +102,7 @@ class StreamRecord:
         "last_event_at",
         "opened_at",
         "outcome",
+        "task",
         "trace_id",
     )
 
@@ -118,6 +119,8 @@ class StreamRecord:
         self._blocked_since: float | None = None
         self.outcome: str | None = None
         self.trace_id: str | None = None
+        # id() of the asyncio task that serves it, by which its connection is found; 0 where nobody told.
+        self.task = 0
         self.claimed = False
         self.bytes_in = self.bytes_out = self.events_in = self.events_out = 0
         self.buffered_bytes = self.buffered_high_water = 0
@@ -315,6 +318,17 @@ class StreamLedger:
 
     # for the agent
 
+    def routes_by_task(self) -> dict[int, str]:
+        """The route of each open stream, by the id of the task that serves it."""
+        with self._lock:
+            records = list(self.records.values())
+        return {record.task: record.route for record in records if record.task}
+
+    def start_anew(self) -> None:
+        """In a forked child: the parent's streams and totals are the parent's, and its lock may be held for ever."""
+        self._lock = threading.Lock()
+        self.records, self.routes, self.rejected = {}, {}, {}
+
     def to_json(self, top: int = 20) -> dict[str, Any]:
         """Totals by route with open streams added in, and the `top` open streams that hold the most bytes."""
         with self._lock:
@@ -408,4 +422,5 @@ def _record_json(record: StreamRecord, now: float) -> dict[str, Any]:
         "events_out": record.events_out,
         "backpressure_seconds": record.backpressure_seconds,
         "trace_id": record.trace_id,
+        "task": record.task or None,
     }

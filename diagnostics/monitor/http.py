@@ -72,12 +72,8 @@ class _Routes:
 
     async def streams(self, request: Request) -> Response:
         snapshots = await self._looked_at(request)
-        rows = [
-            {"worker": snapshot.worker, **row}
-            for snapshot in snapshots
-            for row in ((snapshot.reading or {}).get("ledger") or {}).get("top", ())
-        ]
-        rows.sort(key=lambda row: -row["buffered_bytes"])
+        rows = [{"worker": snapshot.worker, **row} for snapshot in snapshots for row in snapshot.streams()]
+        rows.sort(key=lambda row: -row["held_bytes"])
         return JSONResponse({"schema": SCHEMA, "time": time.time(), "streams": rows})
 
     async def metrics(self, request: Request) -> Response:
