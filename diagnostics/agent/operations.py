@@ -7,7 +7,6 @@ thread shares the GIL with the service.
 from __future__ import annotations
 
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -15,12 +14,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ProtocolError
-from .ledger import StreamLedger
 from .loops import running_loops, task_count
 from .readings import allocators, memray, tracemalloc
 from .routes import UNROUTED
 from .servers import Look, Servers
 from .windows import Windows
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .ledger import StreamLedger
 
 __all__ = ["OPERATIONS", "Forked", "State"]
 
@@ -57,7 +59,7 @@ def hello(state: State) -> Result:
     return {
         "pid": os.getpid(),
         "started": state.started,
-        "python": platform.python_version(),
+        "python": ".".join(map(str, sys.version_info[:3])),
         "implementation": sys.implementation.name,
         "memray": memray.available(),
         "window": state.windows.kind,

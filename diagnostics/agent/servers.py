@@ -13,10 +13,12 @@ connections. It tells file descriptors; whose socket that is, the monitor reads 
 
 from __future__ import annotations
 
+import heapq
 import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 
 from .loops import all_tasks
 from .routes import UNROUTED, route_of
@@ -39,6 +41,7 @@ _OTHER_ROUTE = "(other)"
 class OpenRequest:
     """A request whose response has not ended, as first seen by this agent; remembered for as long as it is open.
 
+    cycle            weak reference to the server's own object
     since            monotonic seconds of the first look that saw it: it may be older
     started          whether the response's head was sent: an open response is what is called a stream here
     task             id() of the asyncio task that serves it, 0 until it is known
@@ -46,10 +49,10 @@ class OpenRequest:
     transport_bytes  in the transport's write buffer at the last look
     """
 
-    __slots__ = ("_cycle", "fd", "route", "since", "started", "task", "transport_bytes")
+    __slots__ = ("cycle", "fd", "route", "since", "started", "task", "transport_bytes")
 
     def __init__(self, cycle: Any, since: float) -> None:
-        self._cycle = weakref.ref(cycle)
+        self.cycle = weakref.ref(cycle)
         self.since = since
         self.started = False
         self.task = 0
@@ -57,12 +60,9 @@ class OpenRequest:
         self.route = UNROUTED
         self.transport_bytes = 0
 
-    def is_of(self, cycle: Any) -> bool:
-        return self._cycle() is cycle
-
     def to_json(self, now: float) -> dict[str, Any]:
         """The row of a streams list. The path is the raw one, without its query."""
-        scope = _get(self._cycle(), "scope") or {}
+        scope = _get(self.cycle(), "scope") or {}
         return {
             "route": self.route,
             "path": scope.get("path"),
@@ -83,6 +83,7 @@ class Look:
         self.now = now
         self.connections = 0
         self.requests: list[OpenRequest] = []
+        self.without_task = 0
         self.unread: dict[str, int] = {}
 
     def could_not(self, what: str) -> None:
@@ -106,17 +107,19 @@ class Servers:
             self._open = {}
             return None
         look = Look(self._clock())
-        still_open: dict[int, OpenRequest] = {}
+        known, self._open = self._open, {}
         for server in servers:
             state = _get(server, "server_state")
             for protocol in _copied(_get(state, "connections") or ()):
                 look.connections += 1
                 try:
-                    self._read(protocol, look, still_open)
+                    for cycle in _cycles(protocol):
+                        if not cycle.response_complete:
+                            self._add(cycle, protocol, known.get(id(cycle)), look)
                 except (AttributeError, TypeError) as error:
                     look.could_not(f"connection: {type(error).__name__}: {error}")
-            _match_tasks(_get(state, "tasks") or (), still_open)
-        self._open = still_open
+            if look.without_task:
+                _match_tasks(_get(state, "tasks") or (), self._open)
         return look
 
     def to_json(self, look: Look | None, top: int = 20) -> dict[str, Any]:
@@ -140,7 +143,7 @@ class Servers:
             row["transport_bytes"] += request.transport_bytes
             if request.fd is not None:
                 fds.setdefault(route, []).append(request.fd)
-        fullest = sorted(look.requests, key=lambda request: (-request.transport_bytes, request.since))[:top]
+        fullest = heapq.nlargest(top, look.requests, key=attrgetter("transport_bytes"))
         return {
             "source": "server",
             "server": "uvicorn",
@@ -169,36 +172,35 @@ class Servers:
             self._scanned = now
         return alive
 
-    def _read(self, protocol: Any, look: Look, still_open: dict[int, OpenRequest]) -> None:
-        try:
-            cycles = protocol.cycles  # HTTP/2: several on one connection
-        except AttributeError:
-            # WebSockets, and connections that have not said yet which HTTP they speak, have no cycle.
-            cycle = getattr(protocol, "cycle", None)
-            if cycle is not None and not cycle.response_complete:
-                self._open_request(cycle, protocol, look, still_open)
-            return
-        for cycle in _copied(cycles.values()):
-            if not cycle.response_complete:
-                self._open_request(cycle, protocol, look, still_open)
-
-    def _open_request(self, cycle: Any, protocol: Any, look: Look, still_open: dict[int, OpenRequest]) -> None:
-        key = id(cycle)
-        request = self._open.get(key)
-        if request is None or not request.is_of(cycle):
+    def _add(self, cycle: Any, protocol: Any, request: OpenRequest | None, look: Look) -> None:
+        transport = protocol.transport
+        if request is None or request.cycle() is not cycle:
             request = OpenRequest(cycle, look.now)
-            request.fd = _descriptor(protocol, look)
+            request.fd = _descriptor(transport, look)
         if not request.started:
             # The router matches before the response starts; until then the request is without a route.
             request.started = cycle.response_started
             request.route = route_of(cycle.scope) or UNROUTED
         try:
             # A transport whose buffer is a deque cannot sum it while the loop appends: it raises RuntimeError.
-            request.transport_bytes = protocol.transport.get_write_buffer_size()
+            request.transport_bytes = transport.get_write_buffer_size()
         except Exception as error:  # noqa: BLE001  # any transport class, dying at any moment: counted and passed over
             look.could_not(f"transport: {type(error).__name__}")
-        still_open[key] = request
+        look.without_task += not request.task
+        self._open[id(cycle)] = request
         look.requests.append(request)
+
+
+def _cycles(protocol: Any) -> Iterable[Any]:
+    """The requests on one connection: HTTP/1 has one at a time, HTTP/2 several by their stream's number.
+
+    WebSockets, and connections that have not said yet which HTTP they speak, have none.
+    """
+    cycle = getattr(protocol, "cycle", None)
+    if cycle is not None:
+        return (cycle,)
+    cycles = getattr(protocol, "cycles", None)
+    return _copied(cycles.values()) if cycles else ()
 
 
 def _running_servers() -> Iterator[Any]:
@@ -231,8 +233,6 @@ def _is_uvicorn(kind: type) -> bool:
 def _match_tasks(tasks: Iterable[Any], requests: dict[int, OpenRequest]) -> None:
     """Tell each request its task: the frame of its coroutine has the cycle as its `self`."""
     known = {request.task for request in requests.values()}
-    if 0 not in known:
-        return
     for task in _copied(tasks):
         if id(task) in known:
             continue
@@ -243,9 +243,9 @@ def _match_tasks(tasks: Iterable[Any], requests: dict[int, OpenRequest]) -> None
             request.task = id(task)
 
 
-def _descriptor(protocol: Any, look: Look) -> int | None:
+def _descriptor(transport: Any, look: Look) -> int | None:
     try:
-        fd: int = protocol.transport.get_extra_info("socket").fileno()
+        fd: int = transport.get_extra_info("socket").fileno()
     except Exception as error:  # noqa: BLE001  # as for the buffer's size
         look.could_not(f"descriptor: {type(error).__name__}")
         return None

@@ -1,9 +1,9 @@
 """Joins what a worker's agent tells of its connections with what the kernel holds for them.
 
-    source      what is known
-    ledger      streams as the app's middleware counts them, with all three layers
-    server      responses that uvicorn has open: route, path, transport and kernel bytes; the app's own bytes are unknown
-    sockets     how many clients are connected to the ports that the worker listens on, and what the kernel holds for them
+source      what is known
+ledger      streams as the app's middleware counts them, with all three layers
+server      responses that uvicorn has open: route, path, transport and kernel bytes; the app's own bytes are unknown
+sockets     how many clients are connected to the ports that the worker listens on, and what the kernel holds for them
 """
 
 from __future__ import annotations

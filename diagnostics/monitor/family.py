@@ -59,7 +59,9 @@ def why_no_agent(pid: int, proc: Path = Path("/proc")) -> str:
         words = []
     program = words[0].rpartition("/")[2] if words else ""
     if not re.match(r"python|pypy", program):
-        return f"this process has no agent: {program or 'its program'} is not started as Python; it is read from outside"
+        return (
+            f"this process has no agent: {program or 'its program'} is not started as Python; it is read from outside"
+        )
     for word in words[1:]:
         if not word.startswith("-") or word in ("-", "-c", "-m"):
             break

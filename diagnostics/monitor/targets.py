@@ -197,7 +197,10 @@ class Targets:
             return set()
         family = Family()
         return {
-            pid for root in left if registered.isdisjoint(family.of(root)) for pid in family.servers(root, self._sockets)
+            pid
+            for root in left
+            if registered.isdisjoint(family.of(root))
+            for pid in family.servers(root, self._sockets)
         }
 
     def _free_name(self) -> str:

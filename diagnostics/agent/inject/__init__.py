@@ -11,4 +11,4 @@ import os
 __all__ = ["HOOK_FOLDER"]
 
 # What goes first on PYTHONPATH.
-HOOK_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "path")  # noqa: PTH100, PTH118, PTH120  # no pathlib here
+HOOK_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "path")
