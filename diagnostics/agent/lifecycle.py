@@ -10,6 +10,7 @@ import atexit
 import os
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
 
 from ..protocol import default_root
@@ -101,10 +102,10 @@ def is_running() -> bool:
 
 
 def _elder() -> Any:
-    """The injected copy of this module, where there is one and it is not this."""
-    if __name__.startswith(PRIVATE_NAME):
+    """The injected copy of this module, where the start-up hook ran (it may not have come to it yet) and it is not this."""
+    if __name__.startswith(PRIVATE_NAME) or PRIVATE_NAME not in sys.modules:
         return None
-    return sys.modules.get(f"{PRIVATE_NAME}.agent.lifecycle")
+    return import_module(f"{PRIVATE_NAME}.agent.lifecycle")
 
 
 def _after_fork_in_child() -> None:

@@ -31,6 +31,11 @@ async def until_gone(receive):
     while (await receive())["type"] != "http.disconnect":
         pass
 """
+INSTRUMENTED = """
+from asgi import app as plain
+from diagnostics import instrument
+app = instrument(plain, routes=["/flood"])
+"""
 WSGI = """
 import time
 
@@ -88,7 +93,7 @@ class Run:
 @pytest.fixture
 def run(launch: Any, http: Any, eventually: Any, free_port: Any, tmp_path: Path) -> Callable[..., Run]:
     def start(*command: str, env: dict[str, str] | None = None) -> Run:
-        for name, source in (("asgi", ASGI), ("wsgi", WSGI), ("script", SCRIPT)):
+        for name, source in (("asgi", ASGI), ("instrumented", INSTRUMENTED), ("wsgi", WSGI), ("script", SCRIPT)):
             (tmp_path / f"{name}.py").write_text(source)
         port = free_port()
         supervisor = launch(
@@ -161,6 +166,31 @@ def test_a_client_that_does_not_read_shows_in_the_layers_that_hold_its_bytes(run
         assert b'stream_open_connections{route="(unrouted)",worker="0"} 1.0' in metrics
         assert b"/flood" not in metrics
     eventually(lambda: held("transport") == held("kernel") == 0)
+
+
+def test_an_instrumented_service_shows_its_streams_in_all_three_layers(run: Any, eventually: Any) -> None:
+    service = run(*MODULE, "uvicorn", "instrumented:app", "--port", "{port}")
+    service.answering(1)
+    with service.get("/flood"):
+        (row,) = eventually(
+            lambda: [
+                row
+                for row in service.http(f"{service.monitor}/debug/memory/streams").json()["streams"]
+                if row["transport_bytes"] and row["kernel_bytes"]
+            ]
+        )
+        assert (row["source"], row["route"], row["buffered_bytes"]) == ("ledger", "/flood", 0)
+        metrics = service.http(f"{service.monitor}/metrics").body.decode()
+        lines = {
+            line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in metrics.splitlines() if line[0] != "#"
+        }
+        layers = {
+            layer: lines[f'stream_buffered_bytes{{layer="{layer}",route="/flood",worker="0"}}']
+            for layer in ("app", "transport", "kernel")
+        }
+        assert layers["app"] == 0 < layers["transport"] < layers["kernel"] + layers["transport"]
+        (worker,) = service.workers()
+        assert worker["connections"]["source"] == "ledger"
 
 
 def test_a_worker_that_is_replaced_leaves_its_number_and_one_is_captured_by_name(run: Any, eventually: Any) -> None:

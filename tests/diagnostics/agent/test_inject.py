@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,11 @@ from typing import Any
 
 import pytest
 
+import diagnostics
 from diagnostics.agent.inject import HOOK_FOLDER
+from diagnostics.protocol import MAX_REPLY_BYTES, agent_socket, frame, read_frame, request
+
+ROOT = Path(diagnostics.__file__).parent.parent
 
 LISTENING = """
 import socket, sys, time
@@ -124,6 +129,27 @@ def test_a_package_named_diagnostics_stays_the_services_own(
     service = hooked("-c", program, cwd=tmp_path)
     service.wait_for("the service")
     eventually(agents)
+
+
+def test_a_service_that_imports_highwater_itself_still_has_one_agent_and_it_knows_the_ledger(
+    hooked: Any, agents: Any, eventually: Any, tmp_path: Path
+) -> None:
+    program = (
+        "from diagnostics import StreamLedger\n"
+        "from diagnostics.agent import lifecycle\n"
+        "ledger = StreamLedger()\n"
+        "lifecycle.start(None, ledger)\n"
+        "stream = ledger.open('/s')\n" + LISTENING
+    )
+    service = hooked("-c", program, path=str(ROOT))
+    service.wait_for("ready")
+    time.sleep(1.5)  # longer than a listener without a loop has to be held
+    assert agents() == {service.process.pid}
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(agent_socket(tmp_path / "dir", service.process.pid)))
+        connection.sendall(frame(request("reading")))
+        told = read_frame(connection, MAX_REPLY_BYTES)["result"]
+    assert told["ledger"]["routes"]["/s"]["open"] == 1
 
 
 def test_a_sitecustomize_that_was_there_before_runs_as_if_alone(hooked: Any, tmp_path: Path) -> None:
