@@ -1,6 +1,8 @@
 """The relay's application: the one place where its parts are put together.
 
-POST /v1/chat/completions      streaming and not
+POST /v1/chat/completions      streaming and not; so are the next two
+POST /v1/completions
+POST /v1/responses
 GET  /v1/models
 GET  /stream?prompt=&model=    the same stream for a browser's EventSource, which can only GET
 GET  /healthz                  the process answers
@@ -10,7 +12,7 @@ GET  /readyz                   it takes new streams: 503 before it serves and wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -27,11 +29,13 @@ from . import telemetry
 from .budget import StreamBudget
 from .buffer import SegmentPool
 from .degraded import DEGRADED, degraded_answer
+from .endpoints import ENDPOINTS, Endpoint
 from .errors import ApiError, ShuttingDownError, UpstreamError, error_json
+from .facts import answer_facts
 from .limits import Gate
 from .memory import memory_share
 from .read_ahead import ReadAhead, Source
-from .requests import OpenAnswers, caller, chat_call, prompt_call, read_body, retry_field
+from .requests import OpenAnswers, caller, prompt_call, read_body, read_call, retry_field
 from .settings import Settings
 from .stream import Call, RelayedStream, Span
 from .sweep import OpenStreams, sweep
@@ -40,10 +44,9 @@ from .upstreams import Upstreams
 
 __all__ = ["Relay", "create_app"]
 
-CHAT = "/v1/chat/completions"
 STREAM = "/stream"
 MODELS = "/v1/models"
-ROUTES = (CHAT, STREAM, MODELS)
+ROUTES = (*(endpoint.route for endpoint in ENDPOINTS), STREAM, MODELS)
 
 CLIENT_CLOSED = 499  # nobody reads it; nginx made the number known
 
@@ -108,17 +111,17 @@ class Relay:
         upstream = self.serving_upstream()
         span = self.span(call, request)
         try:
-            answer = await upstream.answer(call.content, span.headers)
+            answer = await upstream.answer(call.endpoint.upstream_path, call.content, span.headers)
         except UpstreamError as error:
             span.end(error.outcome, error=error)
-            if error.outage and self.settings.degraded_message:
+            if error.outage and self.settings.degraded_message and call.endpoint.degraded:
                 content = degraded_answer(call.model, self.settings.degraded_message)
                 return Response(content, headers=DEGRADED, media_type="application/json")
             raise
         except asyncio.CancelledError:
             span.end("shutdown" if self.draining else "client_disconnected")
             raise
-        span.end("completed")
+        span.end("completed", facts=answer_facts(answer.content) if self.telemetry.enabled else None)
         return _response(answer)
 
 
@@ -187,14 +190,8 @@ def _read_ahead(settings: Settings) -> Callable[[Source], ReadAhead] | None:
 def _add_routes(api: FastAPI, relay: Relay) -> None:
     settings = relay.settings
 
-    @api.post(CHAT)
-    async def chat(request: Request) -> Response:
-        relay.gate.request(caller(request))
-        body = await read_body(request, settings.max_request_bytes, settings.request_body_timeout_seconds)
-        call = chat_call(body)
-        if call.streams:
-            return relay.stream(call, CHAT, request)
-        return await relay.answers.unless_left(request, relay.answer(call, request))
+    for endpoint in ENDPOINTS:
+        api.add_api_route(endpoint.route, _relayed(relay, endpoint), methods=["POST"])
 
     @api.get(STREAM)
     async def stream(
@@ -220,6 +217,20 @@ def _add_routes(api: FastAPI, relay: Relay) -> None:
         if relay.upstream is not None and relay.ready:
             return JSONResponse({"status": "ready", "upstreams": relay.upstream.states})
         return JSONResponse({"status": "draining" if relay.draining else "starting"}, status_code=503)
+
+
+def _relayed(relay: Relay, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    settings = relay.settings
+
+    async def relayed(request: Request) -> Response:
+        relay.gate.request(caller(request))
+        body = await read_body(request, settings.max_request_bytes, settings.request_body_timeout_seconds)
+        call = read_call(endpoint, body)
+        if call.streams:
+            return relay.stream(call, endpoint.route, request)
+        return await relay.answers.unless_left(request, relay.answer(call, request))
+
+    return relayed
 
 
 def _add_error_handlers(api: FastAPI) -> None:
