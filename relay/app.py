@@ -4,6 +4,7 @@ POST /v1/chat/completions      streaming and not; so are the next two
 POST /v1/completions
 POST /v1/responses
 GET  /v1/models
+GET  /                         a page that shows a stream in a browser
 GET  /stream?prompt=&model=    the same stream for a browser's EventSource, which can only GET
 GET  /healthz                  the process answers
 GET  /readyz                   it takes new streams: 503 before it serves and while it drains
@@ -21,6 +22,7 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from diagnostics import MonitorProcess, StreamLedger, instrument
@@ -32,8 +34,10 @@ from .degraded import DEGRADED, degraded_answer
 from .endpoints import ENDPOINTS, Endpoint
 from .errors import ApiError, ShuttingDownError, UpstreamError, error_json
 from .facts import answer_facts
+from .keys import Keys
 from .limits import Gate
 from .memory import memory_share
+from .page import page
 from .read_ahead import ReadAhead, Source
 from .requests import OpenAnswers, caller, prompt_call, read_body, read_call, retry_field
 from .settings import Settings
@@ -46,7 +50,8 @@ __all__ = ["Relay", "create_app"]
 
 STREAM = "/stream"
 MODELS = "/v1/models"
-ROUTES = (*(endpoint.route for endpoint in ENDPOINTS), STREAM, MODELS)
+PAGE = "/"
+ROUTES = (*(endpoint.route for endpoint in ENDPOINTS), STREAM, MODELS, PAGE)
 
 CLIENT_CLOSED = 499  # nobody reads it; nginx made the number known
 
@@ -158,13 +163,29 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     )
     ledger = instrument(api, monitor=monitor)
     ledger.budget_bytes = settings.budget_bytes
+    _add_access(api, settings, ledger)
     gate = Gate(settings.admission, reject=ledger.reject, memory=memory_share(settings.memory_limit_bytes))
     relay = Relay(settings, upstream_url, ledger, telemetry.setup(ROUTES), gate, _read_ahead(settings))
     api.state.relay = relay
     relay.app = relay.telemetry.wrap(api)
     _add_routes(api, relay)
+    _add_page(api, settings, monitor.url if isinstance(monitor, MonitorProcess) else None)
     _add_error_handlers(api)
     return relay
+
+
+def _add_access(api: FastAPI, settings: Settings, ledger: StreamLedger) -> None:
+    """What stands before the routes: keys, and before them the answers to other pages' preflights, which carry none."""
+    if settings.keys:
+        api.add_middleware(Keys, keys=settings.keys, reject=ledger.reject)
+    if settings.origins:
+        api.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=("retry-after", "x-request-id", *DEGRADED),
+        )
 
 
 def _upstreams(settings: Settings, first_url: str) -> Upstreams:
@@ -217,6 +238,14 @@ def _add_routes(api: FastAPI, relay: Relay) -> None:
         if relay.upstream is not None and relay.ready:
             return JSONResponse({"status": "ready", "upstreams": relay.upstream.states})
         return JSONResponse({"status": "draining" if relay.draining else "starting"}, status_code=503)
+
+
+def _add_page(api: FastAPI, settings: Settings, monitor_url: str | None) -> None:
+    make = page(model=settings.default_model, monitor_url=monitor_url)
+
+    @api.get(PAGE)
+    async def index() -> Response:
+        return make()
 
 
 def _relayed(relay: Relay, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:

@@ -1,4 +1,4 @@
-"""The command `relay`: `serve`, `check-config` and `simulate`, and the one place where an error becomes an exit code.
+"""The command `relay`: `serve`, `check-config`, `hash-key`, `simulate`; the one place where an error becomes an exit code.
 
 Exit codes: 0 done, 2 bad usage or settings, 3 something that the relay needs failed.
 """
@@ -10,19 +10,23 @@ import contextlib
 import logging
 import resource
 import sys
+from getpass import getpass
 from pathlib import Path
 from typing import Any
 
 from diagnostics import DiagnosticsError, MonitorProcess, start_monitor
 
 from . import simulator
-from .errors import RelayError
+from .errors import RelayError, SettingsError
+from .keys import hash_of
 from .settings import SECRETS, Settings, environment_name, load
 
 __all__ = ["main"]
 
 log = logging.getLogger("relay")
 
+# Of a key that is not guessed; `openssl rand -hex 16` has as many.
+MIN_KEY_CHARACTERS = 32
 # What DIAGNOSTICS_LISTEN is called on the command line.
 FLAGS = {"diagnostics_listen": "--diagnostics"}
 
@@ -65,6 +69,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_settings(check)
     check.set_defaults(run=_check_config)
+    hash_key = commands.add_parser(
+        "hash-key",
+        help="print what stands in RELAY_CLIENT_KEYS for a key",
+        description="Read a key from standard input, its first line, and print its SHA-256 for RELAY_CLIENT_KEYS.",
+        epilog="a key: openssl rand -hex 32",
+    )
+    hash_key.set_defaults(run=_hash_key)
     simulate = commands.add_parser(
         "simulate", help="the simulator alone", description="An OpenAI-compatible upstream with faults."
     )
@@ -94,6 +105,17 @@ def _check_config(arguments: argparse.Namespace) -> int:
         value = getattr(settings, name)
         shown = "" if value is None else "(set)" if name in SECRETS else value
         print(f"{environment_name(name)}={shown}")
+    return 0
+
+
+def _hash_key(_: argparse.Namespace) -> int:
+    key = getpass("key: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+    if len(key) < MIN_KEY_CHARACTERS or not key.isascii() or not key.isprintable() or " " in key:
+        raise SettingsError(
+            f"a key is {MIN_KEY_CHARACTERS} or more printable ASCII characters without a space; {len(key)} were given",
+            remedy="make one with `openssl rand -hex 32`",
+        )
+    print(hash_of(key.encode()))
     return 0
 
 

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from .endpoints import CHAT, Endpoint
 from .errors import BadRequestError, BodyTimeoutError, BodyTooLargeError, ShuttingDownError
+from .keys import CALLER
 from .stream import Call
 
 __all__ = ["OpenAnswers", "caller", "prompt_call", "read_body", "read_call", "retry_field"]
@@ -40,7 +41,13 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
 
 
 def caller(request: Request) -> str:
-    """Who asks, for limits: the client's address. A key that nobody checks could be another one for each request."""
+    """Who asks, for limits: the owner of the key, or the client's address where none is needed.
+
+    A key that nobody checks could be another one for each request.
+    """
+    name: str | None = request.scope.get(CALLER)
+    if name is not None:
+        return f"key:{name}"
     return request.client.host if request.client else ""
 
 
