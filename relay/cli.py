@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import resource
 import sys
 from getpass import getpass
 from pathlib import Path
@@ -19,6 +18,7 @@ from diagnostics import DiagnosticsError, MonitorProcess, start_monitor
 from . import simulator
 from .errors import RelayError, SettingsError
 from .keys import hash_of
+from .process import prepare
 from .settings import SECRETS, Settings, environment_name, load
 
 __all__ = ["main"]
@@ -125,19 +125,14 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     load_dotenv(Path(".env"))
     settings = _settings(arguments)
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
-    logging.getLogger("relay").setLevel(settings.log_level.upper())
-    _raise_file_limit()
+    prepare(settings)
     return _run(settings, diagnostics=not arguments.no_diagnostics)
 
 
 def _run(settings: Settings, *, diagnostics: bool) -> int:
     # Here, not above: `relay simulate` and --help need neither the web framework nor the client.
-    from .app import create_app
     from .budget import StreamBudget
-    from .server import RelayServer, bind, url_of
+    from .listener import bind, url_of
     from .simulation import SimulatorProcess
 
     with contextlib.ExitStack() as opened:
@@ -164,12 +159,13 @@ def _run(settings: Settings, *, diagnostics: bool) -> int:
             print(*lines, sep="\n", flush=True)
 
         children: dict[str, Any] = {"the monitor": monitor, "the simulator": child}
-        relay = create_app(settings, upstream, monitor=monitor or False)
-        server = RelayServer(relay, announce, lambda: _look_at(children))
-        server.run(sockets=[listener])
-        if server.force_exit:
-            return 128 + server.signals[-1]
-        return 0
+        if settings.workers > 1:
+            from .workers import Supervisor
+
+            return Supervisor(settings, listener, upstream, monitor, announce, lambda: _look_at(children)).run()
+        from .worker import serve
+
+        return serve(settings, listener, upstream, monitor, announce, lambda: _look_at(children))
 
 
 def _look_at(children: dict[str, Any]) -> None:
@@ -178,10 +174,3 @@ def _look_at(children: dict[str, Any]) -> None:
         if child is not None and not child.alive():
             children[name] = None
             log.warning("%s (pid %s) has ended; the relay goes on without it", name, child.pid)
-
-
-def _raise_file_limit() -> None:
-    """Each stream has two connections, and the soft limit is often 1,024 descriptors."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # some systems name a limit that they do not grant
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -70,6 +70,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes any free one")
 
+    workers: int = Field(1, ge=1, description="processes that serve, on one port and with one monitor")
     client_keys: Annotated[SecretStr, AfterValidator(_client_keys)] | None = Field(
         None, description="who may ask: NAME:SCOPE+SCOPE:SHA256, by commas; unset, everybody may"
     )

@@ -504,6 +504,8 @@ def test_the_examples_of_the_manual_work(shared: Simulator) -> None:
     assert endings["as fast as curl takes it"][1].endswith("data: [DONE]")
     assert '"total_tokens":4}}' in answers["with usage at the end"][1]
     assert '"object":"chat.completion"' in answers["not streamed"][1]
+    assert '"object":"text_completion"' in answers["a text completion"][1]
+    assert "event: response.completed\n" in answers["a response"][1]
     assert answers["the first two requests are refused"][1].startswith("HTTP/1.1 429 Too Many Requests")
     assert "gpt-4o-mini" in answers["the models"][1]
 
