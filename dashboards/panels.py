@@ -154,7 +154,7 @@ BYTES = Panel(
     (Query(total("direction", rate("stream_bytes_total")), "{{direction}}"),),
 )
 OPEN = Panel(
-    "Open streams",
+    "Open streams, by route",
     "Streams open now, by route.",
     "short",
     (Query(total("route", series("stream_open_connections")), "{{route}}"),),
