@@ -38,6 +38,8 @@ OUTCOMES: Final = (
 # A service has a few dozen routes. More than this many names means that something else than a route is used as one, and
 # every name costs a row of histograms here and a dozen time series in Prometheus.
 MAX_ROUTES = 100
+# A send that took less than this did not wait for the client, it only worked.
+SHORTEST_WAIT_SECONDS: Final = 0.001
 OTHER_ROUTE = "(other)"
 
 # The record of the request that this context serves, set by the middleware, so that `ledger.stream()` inside a handler
@@ -169,10 +171,16 @@ class StreamRecord:
         since = self._blocked_since
         if since is not None:
             waited = self._clock() - since
-            # A send that took less than this did not wait for the client, it only worked.
-            if waited > 0.001:
+            if waited > SHORTEST_WAIT_SECONDS:
                 self.backpressure_seconds += waited
             self._blocked_since = None
+
+    def waited(self, now: float) -> float:
+        """Seconds spent waiting for the client until `now`, the present wait included: it may be the only one, and long."""
+        total, since = self.backpressure_seconds, self._blocked_since
+        if since is None or now - since <= SHORTEST_WAIT_SECONDS:  # as `goes_on` counts, or the total could fall again
+            return total
+        return total + now - since
 
     # the life cycle
 
@@ -192,7 +200,7 @@ class StreamRecord:
         if self.disconnected_at is not None:
             return "disconnected"
         since = self._blocked_since
-        if since is not None and self._clock() - since > 0.001:
+        if since is not None and self._clock() - since > SHORTEST_WAIT_SECONDS:
             return "blocked"
         return "opening" if self.first_event_at is None else "streaming"
 
@@ -220,6 +228,7 @@ class StreamRecord:
     def close(self, outcome: str = "completed") -> None:
         """End the stream and fold its numbers into its route. Closing twice does nothing."""
         if self.closed_at is None:
+            self.goes_on()  # whatever it was waiting for, it has waited until now
             self.ends(outcome)
             self._ledger._fold(self)
 
@@ -327,6 +336,7 @@ class StreamLedger:
             records = list(self.records.values())
             routes = {name: _route_json(totals) for name, totals in self.routes.items()}
         largest = 0
+        now = self._clock()
         for record in records:
             row = routes.get(record.route)
             if row is None:  # the route was added since
@@ -337,10 +347,9 @@ class StreamLedger:
             row["bytes_out"] += record.bytes_out
             row["events_in"] += record.events_in
             row["events_out"] += record.events_out
-            row["backpressure_seconds"] += record.backpressure_seconds
+            row["backpressure_seconds"] += record.waited(now)
             largest = max(largest, record.buffered_bytes)
         records.sort(key=lambda record: (record.buffered_bytes, -record.id), reverse=True)
-        now = self._clock()
         return {
             "open": len(records),
             "buffered_bytes": sum(row["buffered_bytes"] for row in routes.values()),
@@ -420,6 +429,6 @@ def _record_json(record: StreamRecord, now: float) -> dict[str, Any]:
         "bytes_out": record.bytes_out,
         "events_in": record.events_in,
         "events_out": record.events_out,
-        "backpressure_seconds": record.backpressure_seconds,
+        "backpressure_seconds": record.waited(now),
         "trace_id": record.trace_id,
     }

@@ -65,6 +65,21 @@ def test_times_are_told_apart_by_what_they_are_times_of() -> None:
     assert row["duration"]["sum"] == pytest.approx(2.24)
 
 
+def test_a_wait_is_counted_while_it_lasts_and_stays_counted() -> None:
+    clock = Clock()
+    ledger = StreamLedger(clock)
+    stream = ledger.open("/s")
+    stream.waits()
+    seen = []
+    for step in (0.0005, 10.0, 20.0):
+        clock.now += step
+        seen.append(totals(ledger)["backpressure_seconds"])
+        assert ledger.to_json()["top"][0]["backpressure_seconds"] == seen[-1]
+    stream.close("client_disconnected")  # it never took them
+    seen.append(totals(ledger)["backpressure_seconds"])
+    assert seen == pytest.approx([0.0, 10.0005, 30.0005, 30.0005])
+
+
 def test_a_send_that_did_not_wait_is_no_backpressure() -> None:
     clock = Clock()
     ledger = StreamLedger(clock)
