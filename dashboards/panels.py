@@ -98,7 +98,7 @@ GAPS = Panel(
     "s",
     (
         Query(quantile(0.5, "stream_inter_event_seconds"), "p50"),
-        Query(quantile(0.99, "stream_inter_event_seconds"), "p99", exemplar=True),
+        Query(quantile(0.99, "stream_inter_event_seconds"), "p99"),
     ),
 )
 OUTCOMES = Panel(

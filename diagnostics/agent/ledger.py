@@ -145,7 +145,7 @@ class StreamRecord:
             last = self.last_event_at
             if last is None:
                 self.first_event_at = now
-                self._totals.first_events.observe(now - self.opened_at)
+                self._totals.first_events.observe(now - self.opened_at, self.trace_id)
             else:
                 self._totals.gaps.observe(now - last)
             self.last_event_at = now
@@ -216,7 +216,7 @@ class StreamRecord:
     def upstream_closed(self) -> None:
         """The upstream of this stream is closed; if the client left before, the time between is observed."""
         if self.disconnected_at is not None:
-            self._totals.upstream_closes.observe(self._clock() - self.disconnected_at)
+            self._totals.upstream_closes.observe(self._clock() - self.disconnected_at, self.trace_id)
 
     def ends(self, outcome: str) -> None:
         """Name the outcome; the first one named stays, since later ones are its consequences."""
@@ -325,8 +325,8 @@ class StreamLedger:
             totals.events_in += record.events_in
             totals.events_out += record.events_out
             totals.backpressure_seconds += record.backpressure_seconds
-            totals.durations.observe(record.closed_at - record.opened_at)
-            totals.high_waters.observe(record.buffered_high_water)
+            totals.durations.observe(record.closed_at - record.opened_at, record.trace_id)
+            totals.high_waters.observe(record.buffered_high_water, record.trace_id)
 
     # for the agent
 

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -70,7 +71,12 @@ def stack(
 ) -> Stack:  # fmt: skip
     relay = launch(
         sys.executable, "-m", "relay", "serve", "--port", "0", "--diagnostics", "127.0.0.1:0",
-        env={"DIAGNOSTICS_DIR": str(tmp_path / "d")}, cwd=tmp_path,
+        env={
+            "DIAGNOSTICS_DIR": str(tmp_path / "d"),
+            # Traced, so that there are exemplars; nobody needs to receive the traces.
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
+        },
+        cwd=tmp_path,
     )  # fmt: skip
     url = relay.wait_for("relay http").split()[1]
     monitor = relay.wait_for("diagnostics http").split()[1].removesuffix("/debug/memory")
@@ -155,9 +161,14 @@ def test_every_panel_is_answered_and_every_rule_is_evaluated(
     for where, expr in retried:
         eventually(lambda expr=expr: stack.query(expr), what=f"an answer for {where}: {expr}")
     assert sum(answerable(expr) for _, expr, _ in asked) > 25
-    for _, expr, exemplar in asked:
+    now = str(time.time() + 60)
+    for where, expr, exemplar in asked:
         if exemplar:
-            stack.ask("query_exemplars", query=expr, start="0", end="1")
+            (found, *_) = eventually(
+                lambda expr=expr: stack.ask("query_exemplars", query=expr, start="0", end=now),
+                what=f"traces for {where}",
+            )
+            assert re.fullmatch("[0-9a-f]{32}", found["exemplars"][0]["labels"]["trace_id"])
 
     groups = eventually(
         lambda: (

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -174,3 +175,23 @@ def test_a_histogram_counts_each_observation_once(values: list[float]) -> None:
     assert histogram.counts[0] == sum(value <= 0.5 for value in values)
     assert histogram.counts[-1] == sum(value > 10 for value in values)
     assert histogram.total == pytest.approx(sum(values))
+
+
+def test_a_bucket_keeps_the_last_trace_that_fell_into_it() -> None:
+    histogram = Histogram((1.0, 10.0))
+    for value, trace_id in ((0.5, "a"), (0.7, "b"), (0.9, None), (5.0, None), (50.0, "c")):
+        histogram.observe(value, trace_id)
+    kept = histogram.to_json()["exemplars"]
+    assert [(bucket, trace_id, value) for bucket, trace_id, value, _ in kept] == [(0, "b", 0.7), (2, "c", 50.0)]
+    assert all(abs(at - time.time()) < 3600 for *_, at in kept)
+
+
+def test_the_traces_of_streams_are_exemplars_of_what_they_took() -> None:
+    ledger = StreamLedger()
+    with ledger.stream("/s") as stream:
+        stream.trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+        stream.sent(5, events=1)
+    row = totals(ledger)
+    for name in ("time_to_first_event", "duration", "buffer_high_water"):
+        assert [exemplar[1] for exemplar in row[name]["exemplars"]] == ["4bf92f3577b34da6a3ce929d0e0e4736"]
+    assert row["inter_event"]["exemplars"] == []  # one a send: the hot path does without
