@@ -46,6 +46,7 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, read_bytes: int, limit_bytes: int) -> None:
         self._buffer = _buffer[: min(read_bytes, MAX_READ_BYTES)]
         self._limit = limit_bytes
+        self._loop = asyncio.get_running_loop()  # asking for it once a read would be a system call once a read
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
@@ -144,7 +145,7 @@ class Connection(asyncio.BufferedProtocol):
     async def _more(self) -> None:
         """Wait until something has come. Raises what went wrong, once everything that came before it was read."""
         if self._error is None:
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = self._loop.create_future()
             try:
                 await self._waiter
             finally:
