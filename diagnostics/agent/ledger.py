@@ -315,6 +315,20 @@ class StreamLedger:
 
     # for the agent
 
+    def summary(self) -> dict[str, int]:
+        """The few numbers that are recorded every second; totals count from the start and hold open streams' events."""
+        with self._lock:
+            records = list(self.records.values())
+            totals = list(self.routes.values())
+            finished = sum(sum(route.closed.values()) for route in totals)
+            events = sum(route.events_out for route in totals)
+        return {
+            "open": len(records),
+            "buffered_bytes": sum(record.buffered_bytes for record in records),
+            "events": events + sum(record.events_out for record in records),
+            "finished": finished,
+        }
+
     def to_json(self, top: int = 20) -> dict[str, Any]:
         """Totals by route with open streams added in, and the `top` open streams that hold the most bytes."""
         with self._lock:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
 
-__all__ = ["call_on_loop", "running_loops", "task_count"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # The agent never imports asyncio into a service that does without it.
+    import asyncio
+    from typing import Any
+
+__all__ = ["all_tasks", "call_on_loop", "running_loops", "task_count", "task_states"]
 
 
 def _task_set() -> Any:
@@ -28,22 +32,33 @@ def task_count() -> int | None:
     return len(tasks)
 
 
-def running_loops() -> list[asyncio.AbstractEventLoop]:
-    """Every loop that runs a task now, in no particular order."""
+def task_states() -> dict[str, int]:
+    """How many unfinished tasks wait or run ("pending"), and how many were told to end and have not ("cancelling")."""
+    states = {"pending": 0, "cancelling": 0}
+    for task in all_tasks():
+        if not task.done():
+            states["cancelling" if task.cancelling() else "pending"] += 1
+    return states
+
+
+def all_tasks() -> list[asyncio.Task[Any]]:
+    """Every task of every loop; empty where there is none, or where the set never holds still."""
     tasks = _task_set()
     if tasks is None:
         return []
     # Another thread may add a task while the set is copied. asyncio.all_tasks() tries again likewise.
     for _ in range(100):
         try:
-            alive = list(tasks)
-            break
+            return list(tasks)
         except RuntimeError:
             continue
-    else:
-        return []
+    return []
+
+
+def running_loops() -> list[asyncio.AbstractEventLoop]:
+    """Every loop that runs a task now, in no particular order."""
     found: list[asyncio.AbstractEventLoop] = []
-    for task in alive:
+    for task in all_tasks():
         loop = task.get_loop()
         if loop not in found and loop.is_running():
             found.append(loop)

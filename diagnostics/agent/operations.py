@@ -6,6 +6,7 @@ thread shares the GIL with the service.
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import sys
@@ -15,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ProtocolError
+from .lag import LoopLag
 from .ledger import StreamLedger
-from .loops import running_loops, task_count
+from .loops import running_loops, task_count, task_states
 from .readings import allocators, memray, tracemalloc
 from .windows import Windows
 
@@ -33,6 +35,7 @@ class State:
 
     ledgers: list[StreamLedger] = field(default_factory=list)
     windows: Windows = field(default_factory=Windows)
+    lag: LoopLag = field(default_factory=LoopLag)
     started: float = field(default_factory=time.time)
 
 
@@ -67,8 +70,28 @@ def reading(state: State, top: int = 20) -> Result:
         "ledger": _merged(state.ledgers, top),
         "allocators": allocators.read().to_json(),
         "tasks": task_count(),
+        "task_states": task_states(),
         "loops": len(running_loops()),
+        "loop_lag": state.lag.histogram.to_json(),
+        "gc": _collector(),
         "window": state.windows.kind,
+    }
+
+
+def sample(state: State) -> Result:
+    """What the flight recorder asks every second: numbers only, no list of anything."""
+    memory = allocators.read()
+    ledgers = [ledger.summary() for ledger in state.ledgers]
+    return {
+        "in_use_bytes": memory.in_use,
+        "python_live_bytes": memory.python_live,
+        "malloc_live_bytes": memory.malloc_live,
+        "tasks": task_count(),
+        "loop_lag_seconds": state.lag.seconds,
+        "loop_pending_seconds": state.lag.pending_seconds,
+        "gc_collections": [generation["collections"] for generation in gc.get_stats()],
+        "gc_young_objects": gc.get_count()[0],
+        "streams": {key: sum(each[key] for each in ledgers) for key in ledgers[0]} if ledgers else None,
     }
 
 
@@ -112,6 +135,7 @@ def end_window(state: State) -> Result:
 OPERATIONS: dict[str, Callable[..., Result]] = {
     "hello": hello,
     "reading": reading,
+    "sample": sample,
     "tracemalloc.begin": begin_tracemalloc,
     "tracemalloc.finish": finish_tracemalloc,
     "memray.begin": begin_memray,
@@ -132,6 +156,18 @@ def perform(state: State, op: str, params: dict[str, Any]) -> Result:
         return operation(state, **params)
     except TypeError as error:
         raise ProtocolError(f"the operation {op!r} does not take {sorted(params)}: {error}") from error
+
+
+def _collector() -> dict[str, Any]:
+    """Python's garbage collector, by generation, youngest first: runs, what they freed, what they could not free."""
+    stats = gc.get_stats()
+    return {
+        "collections": [generation["collections"] for generation in stats],
+        "collected": [generation["collected"] for generation in stats],
+        "uncollectable": [generation["uncollectable"] for generation in stats],
+        "counts": list(gc.get_count()),
+        "frozen": gc.get_freeze_count(),
+    }
 
 
 def _merged(ledgers: list[StreamLedger], top: int) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mimetypes
 import time
+from dataclasses import replace
 from typing import Any
 
 from starlette.applications import Starlette
@@ -18,6 +19,8 @@ from ..errors import DiagnosticsError, UsageError
 from . import metrics
 from .access import Access, Policy
 from .captures import Captures
+from .recorder import Recorder
+from .routes import timeline as timeline_routes
 from .targets import Snapshot, Targets
 
 __all__ = ["build"]
@@ -33,14 +36,15 @@ _ARTIFACT_POLICY = (
 )
 
 
-def build(targets: Targets, captures: Captures, policy: Policy) -> Starlette:
+def build(targets: Targets, captures: Captures, recorder: Recorder, policy: Policy) -> Starlette:
     """The ASGI app of the monitor."""
-    routes = _Routes(targets, captures)
+    routes = _Routes(targets, captures, recorder)
     return Starlette(
         routes=[
             Route("/", lambda request: RedirectResponse("/debug/memory")),
             Route("/debug/memory", routes.memory),
             Route("/debug/memory/streams", routes.streams),
+            timeline_routes.route(targets, recorder),
             Route("/debug/memory/captures", routes.list_captures),
             Route("/debug/memory/captures", routes.begin_capture, methods=["POST"]),
             Route("/debug/memory/captures/{id}", routes.capture),
@@ -55,9 +59,10 @@ def build(targets: Targets, captures: Captures, policy: Policy) -> Starlette:
 
 
 class _Routes:
-    def __init__(self, targets: Targets, captures: Captures) -> None:
+    def __init__(self, targets: Targets, captures: Captures, recorder: Recorder) -> None:
         self._targets = targets
         self._captures = captures
+        self._recorder = recorder
 
     async def memory(self, request: Request) -> Response:
         snapshots = await self._looked_at(request)
@@ -81,7 +86,11 @@ class _Routes:
         return JSONResponse({"schema": SCHEMA, "time": time.time(), "streams": rows})
 
     async def metrics(self, request: Request) -> Response:
-        body, content_type = metrics.exposition(await self._targets.snapshots(), request.headers.get("accept", ""))
+        snapshots = [
+            replace(snapshot, outlook=self._recorder.outlook(snapshot.process.pid))
+            for snapshot in await self._targets.snapshots()
+        ]
+        body, content_type = metrics.exposition(snapshots, request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type})
 
     async def list_captures(self, request: Request) -> Response:

@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import DiagnosticsError, NotFoundError, TargetError
 from ..protocol import agent_socket, agents_folder
 from .conversation import ask
+from .outlook import Outlook
 from .process import ProcessReading, alive, read_process
 
 __all__ = ["Snapshot", "Targets", "Worker"]
@@ -33,6 +34,7 @@ class Snapshot:
     state     answering; silent (alive, but its agent does not answer); outside (it has no agent)
     reading   what the agent said, None unless it is answering
     last      what it said last, for a silent one, with its wall-clock time
+    outlook   what its recording says of its memory, where one was asked for
     """
 
     worker: str
@@ -44,6 +46,7 @@ class Snapshot:
     last: dict[str, Any] | None = None
     last_time: float | None = None
     about: dict[str, Any] = field(default_factory=dict)
+    outlook: Outlook | None = None
 
     def to_json(self) -> dict[str, Any]:
         reading = self.reading or {}
@@ -87,7 +90,7 @@ class Worker:
                 remedy="start it under `diagnostics run`, or call instrument(app) in it",
                 code="no_agent",
             )
-        if op != "reading":
+        if op not in ("reading", "sample"):
             self._shared = None  # what was read before may no longer be so
         return await ask(self.socket, op, patience=patience, **params)
 

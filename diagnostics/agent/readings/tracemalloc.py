@@ -22,7 +22,7 @@ NOT_COVERED = (
 _AGENT = Path(__file__).parent.parent
 _OWN_FILES = frozenset(
     str(_AGENT / name)
-    for name in ("endpoint.py", "forked.py", "operations.py", "windows.py", "readings/tracemalloc.py")
+    for name in ("endpoint.py", "forked.py", "lag.py", "operations.py", "windows.py", "readings/tracemalloc.py")
 )
 
 
