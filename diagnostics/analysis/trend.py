@@ -101,8 +101,7 @@ def trend(points: Points, *, level: float = 0.05, since: float = -math.inf) -> T
     if blocks is None:
         return Trend("unknown", None, None, None, level, span, len(judged), first[0], last[1])
     slope = theil_sen(blocks)
-    width = span / BLOCKS
-    rises = [(late[1] - early[1]) / width for early, late in pairwise(blocks)]
+    rises = [(y2 - y1) / (x2 - x1) for (x1, y1), (x2, y2) in pairwise(blocks)]
     low, high = _interval(rises, level)
     low, high = min(low, slope), max(high, slope)
     goes_on = theil_sen(blocks[BLOCKS // 2 :]) >= slope / 2
@@ -125,15 +124,15 @@ def theil_sen(points: Points) -> float:
 
 
 def _blocks(points: Points, start: float, span: float) -> list[tuple[float, float]] | None:
-    """The middle and the median value of each of BLOCKS equal stretches of time; None where one has too few readings."""
+    """The median time and value of each of BLOCKS equal stretches of time; None where one has too few readings."""
     if span <= 0:
         return None
-    values: list[list[float]] = [[] for _ in range(BLOCKS)]
-    for time, value in points:
-        values[min(BLOCKS - 1, int((time - start) / span * BLOCKS))].append(value)
-    if min(map(len, values)) < _LEAST_IN_BLOCK:
+    blocks: list[list[tuple[float, float]]] = [[] for _ in range(BLOCKS)]
+    for point in points:
+        blocks[min(BLOCKS - 1, int((point[0] - start) / span * BLOCKS))].append(point)
+    if min(map(len, blocks)) < _LEAST_IN_BLOCK:
         return None
-    return [(start + (index + 0.5) * span / BLOCKS, median(block)) for index, block in enumerate(values)]
+    return [(median(time for time, _ in block), median(value for _, value in block)) for block in blocks]
 
 
 def _state(low: float, high: float, goes_on: bool) -> str:

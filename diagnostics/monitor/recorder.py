@@ -96,6 +96,13 @@ class _Track:
             self.close_minute()
             self.minute_ends = time.monotonic() + _MINUTE
 
+    def saw(self, cgroup: CgroupReading | None) -> None:
+        """Remember the cgroup for the worker's end; one that it was moved to is counted from now on."""
+        if cgroup is not None:
+            if self.cgroup is None or self.cgroup.folder != cgroup.folder:
+                self.oom_before = cgroup.oom_kills
+            self.cgroup = cgroup
+
     def close_minute(self) -> None:
         if self.minute:
             self.file.append(1, fold(self.minute))
@@ -187,14 +194,15 @@ class Recorder:
         return track.judged[1]
 
     async def _look_at(self, worker: Worker) -> None:
-        process = read_process(worker.pid)
-        if process is None or process.state == "Z":
-            return
+        # In this order: a process on its way out has no memory any more, and the kernel shows it in the root cgroup.
         cgroup = read_cgroup(worker.pid)
+        process = read_process(worker.pid)
+        if process is None or process.rss_bytes == 0:
+            return
         track = self._tracks.get(worker.pid) or self._begin(worker, cgroup)
         if track is None:
             return
-        track.cgroup = cgroup or track.cgroup
+        track.saw(cgroup)
         sample = await self._ask(worker, process, track)
         # The worker may have ended, and its recording with it, while its agent was asked.
         if self._tracks.get(worker.pid) is track:

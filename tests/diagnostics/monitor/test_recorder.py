@@ -1,0 +1,510 @@
+"""The flight recorder over real processes: what it keeps, what survives whose death, and what it says of an end."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diagnostics.errors import NotFoundError, UsageError
+from diagnostics.monitor.blackbox import BlackBox, Ending
+from diagnostics.monitor.cgroup import find_cgroup
+from diagnostics.monitor.metrics import METRICS
+from diagnostics.monitor.outlook import outlook
+from diagnostics.monitor.process import exit_status, identity, read_process
+from diagnostics.monitor.recorder import Recorder, Settings
+from diagnostics.monitor.ring import Header, Recording, RingFile, RingSize, decode
+from diagnostics.monitor.targets import Targets
+from diagnostics.monitor.timeline import columns, rows
+from diagnostics.monitor.vitals import FIELDS, fold, index_of, vitals
+
+FAST = {"DIAGNOSTICS_RECORD_INTERVAL_SECONDS": "0.05", "DIAGNOSTICS_RECORD_SECONDS": "60"}
+
+APP = """
+import asyncio, time
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+from diagnostics import instrument
+
+app = FastAPI()
+ledger = instrument(app)
+
+@app.get("/stream")
+async def stream(n: int):
+    async def events():
+        for number in range(n):
+            yield f"data: {number}\\n\\n"
+            await asyncio.sleep(0)
+    return StreamingResponse(events(), media_type="text/event-stream")
+
+@app.get("/block")
+async def block(seconds: float):
+    time.sleep(seconds)
+"""
+
+
+def timeline(http: Any, service: Any, query: str = "") -> Any:
+    """The timeline with its rows as dictionaries; None while nothing is recorded."""
+    answer = http(f"{service.monitor}/debug/memory/timeline{query}")
+    if answer.status != 200:
+        return None
+    told = answer.json()
+    names = [field["name"] for field in told["fields"]]
+    return {**told, "rows": [dict(zip(names, row, strict=True)) for row in told["rows"]]}
+
+
+def last_row(http: Any, service: Any) -> Any:
+    told = timeline(http, service)
+    return told["rows"][-1] if told and told["rows"] else {}
+
+
+def test_a_service_is_recorded_from_inside_and_outside(observed: Any, http: Any, eventually: Any) -> None:
+    service = observed(APP, env=FAST)
+    eventually(lambda: last_row(http, service).get("in_use_bytes"))
+    assert http(f"{service.url}/stream?n=500").body.count(b"data") == 500
+    row = eventually(
+        lambda: (found := last_row(http, service)).get("streams_finished_total") == 1 and found, what="a stream counted"
+    )
+    assert row["events_total"] == 500
+    assert (row["open_streams"], row["buffered_app_bytes"], row["agent_answers"]) == (0, 0, 1)
+    assert 0 < row["in_use_bytes"] < 2 * row["rss_bytes"]
+    assert row["threads"] >= 2
+    assert row["tasks"] >= 1
+    assert row["fds"] > 3
+    assert row["loop_lag_seconds"] >= 0
+    assert row["interval_seconds"] == 0.05
+    told = timeline(http, service)
+    assert max(found["events_per_second"] or 0 for found in told["rows"]) > 0
+    assert told["rows"] == sorted(told["rows"], key=lambda found: found["time"])
+    recorder = told["recorder"]
+    assert Path(recorder["file"]).stat().st_size == recorder["bytes"]
+    assert recorder["rings"][0]["capacity"] == 1200
+    assert (told["worker"], told["end"]) == ("0", None)
+    assert told["outlook"]["series"]["in_use_bytes"]["level"] == 0.025
+
+    lines = list(csv.DictReader(io.StringIO(http(f"{service.monitor}/debug/memory/timeline?format=csv").body.decode())))
+    assert float(lines[-1]["events_total"]) == 500
+    assert timeline(http, service, "?seconds=0.0001")["rows"] == []
+    assert timeline(http, service, "?worker=0&seconds=0")["rows"]
+    metrics = http(f"{service.monitor}/metrics").body.decode()
+    assert 'asyncio_tasks{state="cancelling",worker="0"} 0.0' in metrics
+    assert 'gc_collections_total{generation="2",worker="0"}' in metrics
+    assert 'event_loop_lag_seconds_count{worker="0"}' in metrics
+
+    for query, status, says in (
+        ("?seconds=-1", 422, "seconds is '-1'"),
+        ("?seconds=nan", 422, "seconds is 'nan'"),
+        ("?seconds=soon", 422, "seconds is 'soon'"),
+        ("?format=xml", 422, "format is 'xml'"),
+        ("?worker=9", 404, "no worker '9'"),
+    ):
+        answer = http(f"{service.monitor}/debug/memory/timeline{query}")
+        assert (answer.status, answer.json()["error"]["message"]) == (status, says)
+
+
+def test_a_killed_service_leaves_its_last_readings_and_its_exit(
+    observed: Any, http: Any, eventually: Any, launch: Any
+) -> None:
+    service = observed(APP, env=FAST)
+    eventually(lambda: last_row(http, service).get("in_use_bytes"))
+    told = timeline(http, service)
+    os.kill(told["process"]["pid"], signal.SIGKILL)
+    assert service.supervisor.process.wait(20) == 137
+    found = decode(Path(told["recorder"]["file"]).read_bytes())
+    assert found.end is not None
+    assert found.end["returncode"] == -signal.SIGKILL
+    assert "ended by SIGKILL" in found.end["said"]
+    assert found.rings[0].records[-1][0] >= told["rows"][-1]["time"]
+    assert found.rings[1].records  # the minute that was not over
+    assert sum(ring.bad + ring.lost for ring in found.rings) == 0
+    shown = launch(sys.executable, "-m", "diagnostics", "blackbox", told["recorder"]["file"])
+    assert shown.process.wait(20) == 0
+    assert "It was ended by SIGKILL" in shown.output
+
+
+def test_a_killed_monitor_leaves_a_recording_that_the_next_one_continues(
+    launch: Any, free_port: Any, http: Any, eventually: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "service.py").write_text(APP)
+    folder = {"DIAGNOSTICS_DIR": str(tmp_path / "dir"), **FAST}
+    service = launch(
+        sys.executable, "-m", "uvicorn", "service:app", "--port", str(free_port()), env=folder, cwd=tmp_path
+    )
+    service.wait_for("Uvicorn running")
+
+    def monitor() -> Any:
+        found = launch(sys.executable, "-m", "diagnostics", "monitor", "--listen", "127.0.0.1:0", env=folder)
+        found.monitor = found.wait_for("diagnostics http").split()[1].removesuffix("/debug/memory")
+        eventually(lambda: last_row(http, found).get("in_use_bytes"))
+        return found
+
+    first = monitor()
+    first.end(signal.SIGKILL)
+    (file,) = (tmp_path / "dir" / "blackbox").iterdir()
+    before = decode(file.read_bytes())
+    assert sum(ring.bad + ring.lost for ring in before.rings) == 0
+    assert before.end is None
+    second = monitor()
+    after = decode(file.read_bytes())
+    # Compared as text, since what is not known is not equal to itself.
+    assert set(map(repr, before.rings[0].records)) < set(map(repr, after.rings[0].records))
+    assert len(list(file.parent.iterdir())) == 1
+    # The service is not the monitor's child, but a process that was not yet waited for tells its exit all the same.
+    service.process.kill()
+    os.waitid(os.P_PID, service.process.pid, os.WEXITED | os.WNOWAIT)
+    ended = eventually(lambda: decode(file.read_bytes()).end)
+    assert ended["returncode"] == -signal.SIGKILL
+    assert second.end() == 0
+
+
+def test_a_stopped_service_is_recorded_from_outside(observed: Any, http: Any, eventually: Any) -> None:
+    service = observed(APP, env=FAST)
+    eventually(lambda: last_row(http, service).get("in_use_bytes"))
+    pid = timeline(http, service)["process"]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        row = eventually(lambda: (found := last_row(http, service)).get("agent_answers") == 0 and found)
+        assert row["rss_bytes"] > 0
+        assert row["in_use_bytes"] is None
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    eventually(lambda: last_row(http, service).get("agent_answers") == 1)
+
+
+def test_a_stuck_loop_is_seen_while_it_is_stuck(observed: Any, http: Any, eventually: Any) -> None:
+    import threading
+
+    service = observed(APP, env=FAST)
+    eventually(lambda: last_row(http, service).get("in_use_bytes"))
+    stuck = threading.Thread(target=http, args=(f"{service.url}/block?seconds=2",))
+    stuck.start()
+    # The loop sleeps without the GIL: the agent answers, and says how long its ping has been waiting.
+    eventually(lambda: (last_row(http, service).get("loop_pending_seconds") or 0) > 0.2)
+    stuck.join()
+    eventually(lambda: last_row(http, service).get("loop_pending_seconds") == 0)
+
+
+def test_recording_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIAGNOSTICS_RECORD_SECONDS", "0")
+    targets = Targets(tmp_path)
+    targets.watch(os.getpid())
+    recorder = Recorder.below(tmp_path, targets)
+    asyncio.run(recorder.run())  # ends at once
+    with pytest.raises(NotFoundError, match="set DIAGNOSTICS_RECORD_SECONDS above 0"):
+        recorder.recording(targets.workers()[0])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DIAGNOSTICS_RECORD_SECONDS", "-1"),
+        ("DIAGNOSTICS_RECORD_SECONDS", "an hour"),
+        ("DIAGNOSTICS_RECORD_INTERVAL_SECONDS", "0"),
+        ("DIAGNOSTICS_RECORD_MINUTES", "nan"),
+        ("DIAGNOSTICS_RECORD_FILES", "0"),
+    ],
+)
+def test_a_wrong_setting_is_named(name: str, value: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} is '{value}'"):
+        Settings.from_environment({name: value})
+
+
+def test_settings_are_of_a_size_that_stays_small() -> None:
+    assert Settings.from_environment({}).rings == (RingSize(1.0, 3600), RingSize(60.0, 1440))
+    fields = tuple((field.name, field.unit) for field in FIELDS)
+    assert Header(fields, Settings().rings, {}).file_bytes < 1_200_000
+    with pytest.raises(UsageError, match=r"7200 s of readings 0\.05 s apart are more than 86400"):
+        Settings.from_environment({"DIAGNOSTICS_RECORD_INTERVAL_SECONDS": "0.05", "DIAGNOSTICS_RECORD_SECONDS": "7200"})
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(["sleep", "600"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+class Inside:
+    """A recorder of one process, without a monitor around it."""
+
+    def __init__(self, root: Path, pid: int) -> None:
+        (root / "agents").mkdir(parents=True, exist_ok=True)
+        self.targets = Targets(root)
+        self.targets.watch(pid)
+        self.recorder = Recorder(self.targets, Settings(seconds=60.0), BlackBox(root, keep=3))
+        self.files = root / "blackbox"
+
+    def read(self) -> Recording:
+        (file,) = self.files.iterdir()
+        return decode(file.read_bytes())
+
+
+def test_an_end_that_only_a_parent_was_told_of_is_written_down_later(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    inside = Inside(tmp_path, sleeper.pid)
+
+    async def scene() -> None:
+        await inside.recorder.look()
+        sleeper.terminate()
+        sleeper.wait()
+        await inside.recorder.look()
+        assert "exit status is not known" in (inside.read().end or {})["said"]
+        inside.recorder.exited(sleeper.pid, -15)
+        assert "ended by SIGTERM" in (inside.read().end or {})["said"]
+        await inside.recorder.close()
+
+    asyncio.run(scene())
+    with pytest.raises(NotFoundError):
+        inside.targets.worker("0")
+
+
+def test_a_recorder_that_closes_beside_a_living_worker_writes_no_end(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    inside = Inside(tmp_path, sleeper.pid)
+
+    async def scene() -> None:
+        await inside.recorder.look()
+        await inside.recorder.look()
+        assert inside.recorder.outlook(sleeper.pid) is not None
+        assert inside.recorder.outlook(1) is None
+        await inside.recorder.close()
+
+    asyncio.run(scene())
+    found = inside.read()
+    assert found.end is None
+    assert [len(ring.records) for ring in found.rings] == [2, 1]
+    assert math.isnan(found.rings[0].records[0][index_of("in_use_bytes")])
+
+
+def test_a_look_that_fails_is_logged_once_and_the_next_one_is_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Targets):
+        looks = 0
+
+        def workers(self) -> list[Any]:
+            self.looks += 1
+            raise RuntimeError("no such luck")
+
+    targets = Broken(tmp_path)
+    recorder = Recorder(targets, Settings(interval=0.001), BlackBox(tmp_path, keep=3))
+
+    async def scene() -> None:
+        running = asyncio.create_task(recorder.run())
+        while targets.looks < 3:
+            await asyncio.sleep(0.001)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(scene())
+    assert [record.message for record in caplog.records] == ["a look of the recorder failed"]
+
+
+def test_old_recordings_make_room_and_a_full_disk_leaves_memory(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    box = BlackBox(tmp_path, keep=3)
+    for number in range(5):
+        old = box.folder / f"20200101T00000{number}Z-1.ring"
+        old.write_bytes(b"")
+        os.utime(old, (number, number))
+    found = identity(sleeper.pid)
+    assert found is not None
+    file = box.open(*found, "0", (RingSize(1.0, 4), RingSize(60.0, 4)))
+    kept = sorted(path.name for path in box.folder.iterdir())
+    assert kept[:2] == ["20200101T000003Z-1.ring", "20200101T000004Z-1.ring"]
+    assert kept[2].endswith(f"-{sleeper.pid}.ring")
+    # Another monitor writes that file now; and a recorder of another build finds other fields in it.
+    second = box.open(*found, "0", (RingSize(1.0, 4), RingSize(60.0, 4)))
+    assert second.path is not None
+    assert second.path.name.endswith(f"-{sleeper.pid}.1.ring")
+    for each in (file, second):
+        each.close()
+    box.folder.chmod(0o700)
+    for path in box.folder.iterdir():
+        path.unlink()
+    box.folder.rmdir()  # stands for any disk that fails: root may write where others may not
+    with caplog.at_level(logging.WARNING):
+        memory = box.open(*found, "0", (RingSize(1.0, 4), RingSize(60.0, 4)))
+    assert memory.path is None
+    assert "in memory only" in caplog.text
+    memory.close()
+
+
+def test_a_minute_keeps_the_worst_of_its_seconds_and_the_last_of_its_totals() -> None:
+    def record(time: float, rss: float, events: float, answers: float) -> tuple[float, ...]:
+        told = {"time": time, "rss_bytes": rss, "events_total": events, "agent_answers": answers}
+        return tuple(told.get(field.name, math.nan) for field in FIELDS)
+
+    minute = fold([record(1, 10, 5, 1), record(2, 30, 7, 0), record(3, 20, math.nan, 1)])
+    assert minute[:2] == (3, 30)
+    assert minute[index_of("events_total")] == 7
+    assert minute[index_of("agent_answers")] == 0
+    assert math.isnan(minute[index_of("tasks")])
+
+
+def test_fields_are_each_named_once_and_metrics_too() -> None:
+    assert len({field.name for field in FIELDS}) == len(FIELDS)
+    assert len({spec.name for spec in METRICS}) == len(METRICS)
+
+
+def recording(**columns_: list[float]) -> Recording:
+    """A recording of one reading a second, of a process that started an hour before."""
+    count = max(map(len, columns_.values()))
+    file = RingFile.in_memory(
+        Header(tuple((field.name, field.unit) for field in FIELDS), (RingSize(1.0, 4000), RingSize(60.0, 60)),
+               {"pid": 1, "started": 1e9 - 3600})
+    )  # fmt: skip
+    for second in range(count):
+        told = {"time": 1e9 + second, **{name: values[second] for name, values in columns_.items()}}
+        file.append(0, [told.get(field.name, math.nan) for field in FIELDS])
+    found = file.read()
+    file.close()
+    return found
+
+
+def test_the_outlook_foretells_the_limit_from_the_working_set() -> None:
+    count = 300
+    judged = outlook(
+        recording(
+            cgroup_working_bytes=[1e8 + 1e6 * second for second in range(count)],
+            cgroup_limit_bytes=[5e8] * count,
+            in_use_bytes=[5e7 + 5e5 * second for second in range(count)],
+            streams_finished_total=[2.0 * second for second in range(count)],
+        )
+    )
+    assert judged.seconds_to_limit == pytest.approx((5e8 - 1e8 - 299e6) / 1e6, rel=1e-6)
+    in_use = next(growth for growth in judged.growths if growth.series == "in_use_bytes")
+    assert in_use.trend.growing
+    per = in_use.to_json()["per_1000_streams"]
+    assert per["slope"] == pytest.approx(1000 * 5e5 / 2)
+    rss = next(growth for growth in judged.growths if growth.series == "rss_bytes")
+    assert rss.trend.state == "unknown"
+
+
+def test_the_outlook_of_flat_memory_or_no_limit_foretells_nothing() -> None:
+    flat = outlook(recording(cgroup_working_bytes=[1e8] * 300, cgroup_limit_bytes=[5e8] * 300))
+    assert (flat.seconds_to_limit, flat.limit_bytes, flat.used_bytes) == (None, 5e8, 1e8)
+    unlimited = outlook(recording(cgroup_working_bytes=[1e8 + 1e6 * second for second in range(300)]))
+    assert (unlimited.seconds_to_limit, unlimited.limit_bytes) == (None, None)
+    assert outlook(recording(rss_bytes=[])).growths == ()
+
+
+def test_a_slow_leak_that_ten_minutes_hide_shows_in_the_hour() -> None:
+    wave = [1e8 + 40 * second + 2e4 * math.sin(second / 30) for second in range(3600)]
+    (growth,) = (found for found in outlook(recording(in_use_bytes=wave)).growths if found.series == "in_use_bytes")
+    assert growth.trend.growing
+    assert growth.window in (600.0, 3600.0)
+    assert growth.trend.slope == pytest.approx(40, rel=0.3)
+
+
+def test_rates_are_not_known_across_a_restart_of_the_total() -> None:
+    found = recording(events_total=[0.0, 10.0, 5.0, 25.0])
+    at = [name for name, _ in columns(found)].index("events_per_second")
+    assert [row[at] for row in rows(found)] == [None, 10.0, None, 20.0]
+
+
+def test_what_is_said_of_an_end() -> None:
+    def said(returncode: int | None, oom: int | None, limit: int | None = None) -> str:
+        return Ending(1.0, returncode, oom, "/x", limit).said
+
+    assert said(0, 0) == "It ended with exit code 0; the kernel killed nothing of its cgroup for memory."
+    assert said(-9, 1, 2048) == (
+        "It was ended by SIGKILL; the kernel killed a process of its cgroup for memory (limit 2048 bytes)."
+    )
+    assert said(-9, 2) == (
+        "It was ended by SIGKILL; the kernel killed 2 processes of its cgroup for memory (no limit: the machine ran out)."
+    )
+    assert said(-77, None) == "It was ended by signal 77."
+    assert "not known" in said(None, None)
+
+
+def test_who_a_process_is_and_how_a_zombie_ended() -> None:
+    found = identity(os.getpid())
+    assert found is not None
+    assert found[0].pid == os.getpid()
+    assert abs(found[1] - time.time()) < 24 * 3600
+    assert identity(2**22 + 1) is None
+    assert exit_status(os.getpid()) is None
+    ended = subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    status = exit_status(ended.pid)
+    assert ended.wait() == 7
+    assert status is not None
+    assert os.waitstatus_to_exitcode(status) == 7
+
+
+def test_a_record_of_a_process_without_agent_or_cgroup_holds_what_is_known() -> None:
+    process = read_process(os.getpid())
+    assert process is not None
+    record = vitals(5.0, process, None, None)
+    known = {field.name for field, value in zip(FIELDS, record, strict=True) if not math.isnan(value)}
+    assert known == {"time", "rss_bytes", "threads", "fds", "cpu_seconds", "agent_answers"}
+
+
+GROWING = """
+import time
+kept = []
+while True:
+    kept.append(b"x" * 1_000_000)
+    time.sleep(0.02)
+"""
+
+
+@pytest.fixture
+def limited(eventually: Any) -> Iterator[Path]:
+    """A memory cgroup of 64 MiB; skipped where this user may make none."""
+    found = find_cgroup(os.getpid(), Path("/proc"), Path("/sys/fs/cgroup"))
+    if found is None:
+        pytest.skip("no memory cgroup is mounted here")
+    _, mount, version = found
+    folder = mount / f"highwater-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+        (folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")).write_text(str(64 * 2**20))
+    except OSError as error:
+        if folder.is_dir():
+            folder.rmdir()
+        pytest.skip(f"no limited memory cgroup can be made here: {error.strerror}")
+    yield folder
+    # Pages of the killed process may be given back a moment after it.
+    eventually(lambda: not (folder / "cgroup.procs").read_text())
+    folder.rmdir()
+
+
+def test_an_oom_kill_by_the_kernel_is_said_and_the_way_there_is_kept(
+    launch: Any, limited: Path, tmp_path: Path
+) -> None:
+    into = f"echo $$ > {limited}/cgroup.procs; exec {sys.executable} -c '{GROWING}'"
+    supervisor = launch(
+        sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--", "sh", "-c", into,
+        env={"DIAGNOSTICS_DIR": str(tmp_path / "dir"), **FAST},
+    )  # fmt: skip
+    assert supervisor.process.wait(60) == 137
+    (file,) = (tmp_path / "dir" / "blackbox").iterdir()
+    shown = launch(sys.executable, "-m", "diagnostics", "blackbox", file)
+    assert shown.process.wait(20) == 0
+    assert "It was ended by SIGKILL; the kernel killed a process of its cgroup for memory (limit 67108864 bytes)." in (
+        shown.output
+    )
+    last = decode(file.read_bytes()).rings[0].records[-1]
+    assert last[index_of("cgroup_limit_bytes")] == 64 * 2**20
+    assert 32 * 2**20 < last[index_of("rss_bytes")] < 80 * 2**20
+    assert outlook(decode(file.read_bytes())).limit_bytes == 64 * 2**20
