@@ -9,70 +9,22 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from series import TRENDLESS, Series, filled_once, noise
 
 from diagnostics.analysis.trend import seconds_to_limit, theil_sen, trend, warm_up_ends
 
 SECONDS = 240
-Series = list[float]
 
 
-def noise(rng: random.Random, correlation: float = 0.0) -> Series:
-    value, values = 0.0, []
-    for _ in range(SECONDS):
-        value = correlation * value + rng.gauss(0, 1)
-        values.append(value)
-    return values
-
-
-def random_walk(rng: random.Random) -> Series:
-    return noise(rng, 1.0)
-
-
-def jumping_walk(rng: random.Random) -> Series:
-    """What resident memory looks like: still, then a jump by a heavy-tailed amount, up or down."""
-    value, values = 0.0, []
-    for _ in range(SECONDS):
-        if rng.random() < 0.05:
-            value += rng.choice((-1, 1)) * rng.paretovariate(1.5)
-        values.append(value)
-    return values
-
-
-def filled_once(rng: random.Random) -> Series:
-    """A cache that fills at some moment, at once or over up to a third of the time, and is then full."""
-    begins, takes = rng.uniform(0, SECONDS), rng.uniform(0, SECONDS / 3)
-    return [50 * min(1.0, max(0.0, (second - begins) / (takes + 1))) + rng.gauss(0, 1) for second in range(SECONDS)]
-
-
-def most_seen(rng: random.Random) -> Series:
-    """An allocator that keeps what it once had: the running maximum of stationary use."""
-    most, values = -math.inf, []
-    for value in noise(rng, 0.7):
-        most = max(most, value)
-        values.append(most)
-    return values
-
-
-def accusations(make: Callable[[random.Random], Series], level: float, series: int = 400) -> int:
+def accusations(make: Callable[[random.Random, int], Series], level: float, series: int = 400) -> int:
     rng = random.Random(7)
-    return sum(trend(list(enumerate(make(rng))), level=level).growing for _ in range(series))
+    return sum(trend(list(enumerate(make(rng, SECONDS))), level=level).growing for _ in range(series))
 
 
 @pytest.mark.parametrize("level", [0.05, 0.01])
-@pytest.mark.parametrize(
-    "make",
-    [
-        noise,
-        lambda rng: noise(rng, 0.7),
-        lambda rng: noise(rng, 0.99),
-        random_walk,
-        jumping_walk,
-        most_seen,
-    ],
-    ids=["independent", "AR(1) 0.7", "AR(1) 0.99", "random walk", "jumping walk", "running maximum"],
-)
+@pytest.mark.parametrize("make", TRENDLESS.values(), ids=TRENDLESS.keys())
 def test_series_without_a_trend_are_accused_no_more_often_than_declared(
-    make: Callable[[random.Random], Series], level: float
+    make: Callable[[random.Random, int], Series], level: float
 ) -> None:
     # Growing is one of the two ways to err, so half the level of 400 series; no allowance for luck is needed.
     assert accusations(make, level) <= 400 * level / 2
@@ -89,11 +41,11 @@ def test_warming_up_and_then_staying_has_settled() -> None:
     assert trend(list(enumerate(values))).state == "settled"
 
 
-@pytest.mark.parametrize("make", [noise, lambda rng: noise(rng, 0.7)], ids=["independent", "AR(1) 0.7"])
-def test_a_leak_is_found_with_its_slope(make: Callable[[random.Random], Series]) -> None:
+@pytest.mark.parametrize("correlation", [0.0, 0.7])
+def test_a_leak_is_found_with_its_slope(correlation: float) -> None:
     rng = random.Random(3)
     for _ in range(50):
-        found = trend([(second, 0.2 * second + value) for second, value in enumerate(make(rng))])
+        found = trend([(second, 0.2 * second + value) for second, value in enumerate(noise(rng, SECONDS, correlation))])
         assert found.growing
         assert found.slope == pytest.approx(0.2, abs=0.03)
         assert found.low is not None
@@ -103,7 +55,7 @@ def test_a_leak_is_found_with_its_slope(make: Callable[[random.Random], Series])
 
 def test_a_leak_after_a_jump_is_found_and_the_jump_is_not_in_its_slope() -> None:
     rng = random.Random(5)
-    values = [0.3 * second + (500 if second > 30 else 0) + value for second, value in enumerate(noise(rng))]
+    values = [0.3 * second + (500 if second > 30 else 0) + value for second, value in enumerate(noise(rng, SECONDS))]
     found = trend(list(enumerate(values)))
     assert found.growing
     assert found.slope == pytest.approx(0.3, abs=0.03)
