@@ -56,7 +56,7 @@ class RelayError(Exception):
     exit_code: ClassVar[int] = 3
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
-        super().__init__(f"{message}. {remedy}" if remedy else message)
+        super().__init__(f"{message}; {remedy}" if remedy else message)
 
 
 class SettingsError(RelayError):

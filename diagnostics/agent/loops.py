@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    # The agent never imports asyncio into a service that does without it.
-    import asyncio
-    from typing import Any
-
-__all__ = ["all_tasks", "call_on_loop", "running_loops", "task_count", "task_states"]
+__all__ = ["alive_tasks", "call_on_loop", "current_tasks", "running_loops", "task_count", "task_states"]
 
 
 def _task_set() -> Any:
@@ -35,14 +31,14 @@ def task_count() -> int | None:
 def task_states() -> dict[str, int]:
     """How many unfinished tasks wait or run ("pending"), and how many were told to end and have not ("cancelling")."""
     states = {"pending": 0, "cancelling": 0}
-    for task in all_tasks():
+    for task in alive_tasks():
         if not task.done():
             states["cancelling" if task.cancelling() else "pending"] += 1
     return states
 
 
-def all_tasks() -> list[asyncio.Task[Any]]:
-    """Every task of every loop; empty where there is none, or where the set never holds still."""
+def alive_tasks() -> list[asyncio.Task[Any]]:
+    """Every task of every loop, done ones too as long as someone holds them; in no particular order."""
     tasks = _task_set()
     if tasks is None:
         return []
@@ -55,10 +51,16 @@ def all_tasks() -> list[asyncio.Task[Any]]:
     return []
 
 
+def current_tasks() -> list[asyncio.Task[Any]]:
+    """The task that each loop runs at this moment."""
+    running = getattr(sys.modules.get("asyncio.tasks"), "_current_tasks", None) or {}
+    return list(running.values())
+
+
 def running_loops() -> list[asyncio.AbstractEventLoop]:
     """Every loop that runs a task now, in no particular order."""
     found: list[asyncio.AbstractEventLoop] = []
-    for task in all_tasks():
+    for task in alive_tasks():
         loop = task.get_loop()
         if loop not in found and loop.is_running():
             found.append(loop)

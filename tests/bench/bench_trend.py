@@ -10,9 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "diagnostics" / "analysis"))
 
-from series import TRENDLESS, filled_once  # noqa: E402
+from series import TRENDLESS, filled_once
 
-from diagnostics.analysis.trend import trend  # noqa: E402
+from diagnostics.analysis.trend import trend
 
 
 def main() -> None:

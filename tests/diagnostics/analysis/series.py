@@ -1,4 +1,4 @@
-"""Series of readings that have no trend, whatever they look like; `tests/bench/bench_trend.py` prints how often they are accused."""
+"""Series of readings that have no trend, whatever they look like. How often they are accused: tests/bench/bench_trend.py."""
 
 from __future__ import annotations
 
