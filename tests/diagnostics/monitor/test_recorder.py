@@ -19,15 +19,12 @@ from typing import Any
 import pytest
 
 from diagnostics.errors import NotFoundError, UsageError
-from diagnostics.monitor.blackbox import BlackBox, Ending
-from diagnostics.monitor.cgroup import find_cgroup
+from diagnostics.monitor.blackbox import BlackBox
 from diagnostics.monitor.metrics import METRICS
-from diagnostics.monitor.outlook import outlook
 from diagnostics.monitor.process import exit_status, identity, read_process
 from diagnostics.monitor.recorder import Recorder, Settings
-from diagnostics.monitor.ring import Header, Recording, RingFile, RingSize, decode
+from diagnostics.monitor.ring import Header, Recording, RingSize, decode
 from diagnostics.monitor.targets import Targets
-from diagnostics.monitor.timeline import columns, rows
 from diagnostics.monitor.vitals import FIELDS, fold, index_of, vitals
 
 FAST = {"DIAGNOSTICS_RECORD_INTERVAL_SECONDS": "0.05", "DIAGNOSTICS_RECORD_SECONDS": "60"}
@@ -317,37 +314,6 @@ def test_a_look_that_fails_is_logged_once_and_the_next_one_is_taken(
     assert [record.message for record in caplog.records] == ["a look of the recorder failed"]
 
 
-def test_old_recordings_make_room_and_a_full_disk_leaves_memory(
-    tmp_path: Path, sleeper: subprocess.Popen[bytes], caplog: pytest.LogCaptureFixture
-) -> None:
-    box = BlackBox(tmp_path, keep=3)
-    for number in range(5):
-        old = box.folder / f"20200101T00000{number}Z-1.ring"
-        old.write_bytes(b"")
-        os.utime(old, (number, number))
-    found = identity(sleeper.pid)
-    assert found is not None
-    file = box.open(*found, "0", (RingSize(1.0, 4), RingSize(60.0, 4)))
-    kept = sorted(path.name for path in box.folder.iterdir())
-    assert kept[:2] == ["20200101T000003Z-1.ring", "20200101T000004Z-1.ring"]
-    assert kept[2].endswith(f"-{sleeper.pid}.ring")
-    # Another monitor writes that file now; and a recorder of another build finds other fields in it.
-    second = box.open(*found, "0", (RingSize(1.0, 4), RingSize(60.0, 4)))
-    assert second.path is not None
-    assert second.path.name.endswith(f"-{sleeper.pid}.1.ring")
-    for each in (file, second):
-        each.close()
-    box.folder.chmod(0o700)
-    for path in box.folder.iterdir():
-        path.unlink()
-    box.folder.rmdir()  # stands for any disk that fails: root may write where others may not
-    with caplog.at_level(logging.WARNING):
-        memory = box.open(*found, "0", (RingSize(1.0, 4), RingSize(60.0, 4)))
-    assert memory.path is None
-    assert "in memory only" in caplog.text
-    memory.close()
-
-
 def test_a_minute_keeps_the_worst_of_its_seconds_and_the_last_of_its_totals() -> None:
     def record(time: float, rss: float, events: float, answers: float) -> tuple[float, ...]:
         told = {"time": time, "rss_bytes": rss, "events_total": events, "agent_answers": answers}
@@ -363,77 +329,6 @@ def test_a_minute_keeps_the_worst_of_its_seconds_and_the_last_of_its_totals() ->
 def test_fields_are_each_named_once_and_metrics_too() -> None:
     assert len({field.name for field in FIELDS}) == len(FIELDS)
     assert len({spec.name for spec in METRICS}) == len(METRICS)
-
-
-def recording(**columns_: list[float]) -> Recording:
-    """A recording of one reading a second, of a process that started an hour before."""
-    count = max(map(len, columns_.values()))
-    file = RingFile.in_memory(
-        Header(tuple((field.name, field.unit) for field in FIELDS), (RingSize(1.0, 4000), RingSize(60.0, 60)),
-               {"pid": 1, "started": 1e9 - 3600})
-    )  # fmt: skip
-    for second in range(count):
-        told = {"time": 1e9 + second, **{name: values[second] for name, values in columns_.items()}}
-        file.append(0, [told.get(field.name, math.nan) for field in FIELDS])
-    found = file.read()
-    file.close()
-    return found
-
-
-def test_the_outlook_foretells_the_limit_from_the_working_set() -> None:
-    count = 300
-    judged = outlook(
-        recording(
-            cgroup_working_bytes=[1e8 + 1e6 * second for second in range(count)],
-            cgroup_limit_bytes=[5e8] * count,
-            in_use_bytes=[5e7 + 5e5 * second for second in range(count)],
-            streams_finished_total=[2.0 * second for second in range(count)],
-        )
-    )
-    assert judged.seconds_to_limit == pytest.approx((5e8 - 1e8 - 299e6) / 1e6, rel=1e-6)
-    in_use = next(growth for growth in judged.growths if growth.series == "in_use_bytes")
-    assert in_use.trend.growing
-    per = in_use.to_json()["per_1000_streams"]
-    assert per["slope"] == pytest.approx(1000 * 5e5 / 2)
-    rss = next(growth for growth in judged.growths if growth.series == "rss_bytes")
-    assert rss.trend.state == "unknown"
-
-
-def test_the_outlook_of_flat_memory_or_no_limit_foretells_nothing() -> None:
-    flat = outlook(recording(cgroup_working_bytes=[1e8] * 300, cgroup_limit_bytes=[5e8] * 300))
-    assert (flat.seconds_to_limit, flat.limit_bytes, flat.used_bytes) == (None, 5e8, 1e8)
-    unlimited = outlook(recording(cgroup_working_bytes=[1e8 + 1e6 * second for second in range(300)]))
-    assert (unlimited.seconds_to_limit, unlimited.limit_bytes) == (None, None)
-    assert outlook(recording(rss_bytes=[])).growths == ()
-
-
-def test_a_slow_leak_that_ten_minutes_hide_shows_in_the_hour() -> None:
-    wave = [1e8 + 40 * second + 2e4 * math.sin(second / 30) for second in range(3600)]
-    (growth,) = (found for found in outlook(recording(in_use_bytes=wave)).growths if found.series == "in_use_bytes")
-    assert growth.trend.growing
-    assert growth.window in (600.0, 3600.0)
-    assert growth.trend.slope == pytest.approx(40, rel=0.3)
-
-
-def test_rates_are_not_known_across_a_restart_of_the_total() -> None:
-    found = recording(events_total=[0.0, 10.0, 5.0, 25.0])
-    at = [name for name, _ in columns(found)].index("events_per_second")
-    assert [row[at] for row in rows(found)] == [None, 10.0, None, 20.0]
-
-
-def test_what_is_said_of_an_end() -> None:
-    def said(returncode: int | None, oom: int | None, limit: int | None = None) -> str:
-        return Ending(1.0, returncode, oom, "/x", limit).said
-
-    assert said(0, 0) == "It ended with exit code 0; the kernel killed nothing of its cgroup for memory."
-    assert said(-9, 1, 2048) == (
-        "It was ended by SIGKILL; the kernel killed a process of its cgroup for memory (limit 2048 bytes)."
-    )
-    assert said(-9, 2) == (
-        "It was ended by SIGKILL; the kernel killed 2 processes of its cgroup for memory (no limit: the machine ran out)."
-    )
-    assert said(-77, None) == "It was ended by signal 77."
-    assert "not known" in said(None, None)
 
 
 def test_who_a_process_is_and_how_a_zombie_ended() -> None:
@@ -457,54 +352,3 @@ def test_a_record_of_a_process_without_agent_or_cgroup_holds_what_is_known() -> 
     record = vitals(5.0, process, None, None)
     known = {field.name for field, value in zip(FIELDS, record, strict=True) if not math.isnan(value)}
     assert known == {"time", "rss_bytes", "threads", "fds", "cpu_seconds", "agent_answers"}
-
-
-GROWING = """
-import time
-kept = []
-while True:
-    kept.append(b"x" * 1_000_000)
-    time.sleep(0.02)
-"""
-
-
-@pytest.fixture
-def limited(eventually: Any) -> Iterator[Path]:
-    """A memory cgroup of 64 MiB; skipped where this user may make none."""
-    found = find_cgroup(os.getpid(), Path("/proc"), Path("/sys/fs/cgroup"))
-    if found is None:
-        pytest.skip("no memory cgroup is mounted here")
-    _, mount, version = found
-    folder = mount / f"highwater-test-{os.getpid()}"
-    try:
-        folder.mkdir()
-        (folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")).write_text(str(64 * 2**20))
-    except OSError as error:
-        if folder.is_dir():
-            folder.rmdir()
-        pytest.skip(f"no limited memory cgroup can be made here: {error.strerror}")
-    yield folder
-    # Pages of the killed process may be given back a moment after it.
-    eventually(lambda: not (folder / "cgroup.procs").read_text())
-    folder.rmdir()
-
-
-def test_an_oom_kill_by_the_kernel_is_said_and_the_way_there_is_kept(
-    launch: Any, limited: Path, tmp_path: Path
-) -> None:
-    into = f"echo $$ > {limited}/cgroup.procs; exec {sys.executable} -c '{GROWING}'"
-    supervisor = launch(
-        sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--", "sh", "-c", into,
-        env={"DIAGNOSTICS_DIR": str(tmp_path / "dir"), **FAST},
-    )  # fmt: skip
-    assert supervisor.process.wait(60) == 137
-    (file,) = (tmp_path / "dir" / "blackbox").iterdir()
-    shown = launch(sys.executable, "-m", "diagnostics", "blackbox", file)
-    assert shown.process.wait(20) == 0
-    assert "It was ended by SIGKILL; the kernel killed a process of its cgroup for memory (limit 67108864 bytes)." in (
-        shown.output
-    )
-    last = decode(file.read_bytes()).rings[0].records[-1]
-    assert last[index_of("cgroup_limit_bytes")] == 64 * 2**20
-    assert 32 * 2**20 < last[index_of("rss_bytes")] < 80 * 2**20
-    assert outlook(decode(file.read_bytes())).limit_bytes == 64 * 2**20
