@@ -325,15 +325,19 @@ class StreamLedger:
         """The few numbers that are recorded every second; totals count from the start and hold open streams' events."""
         with self._lock:
             records = list(self.records.values())
-            totals = list(self.routes.values())
-            finished = sum(sum(route.closed.values()) for route in totals)
-            events = sum(route.events_out for route in totals)
+            finished = sum(sum(route.closed.values()) for route in self.routes.values())
         return {
             "open": len(records),
             "buffered_bytes": sum(record.buffered_bytes for record in records),
-            "events": events + sum(record.events_out for record in records),
+            "events": self.events_out(),
             "finished": finished,
         }
+
+    def events_out(self) -> int:
+        """Events sent to clients since the start, on streams open and closed; cheap enough to be asked every second."""
+        with self._lock:
+            closed = sum(totals.events_out for totals in self.routes.values())
+            return closed + sum(record.events_out for record in self.records.values())
 
     def to_json(self, top: int = 20) -> dict[str, Any]:
         """Totals by route with open streams added in, and the `top` open streams that hold the most bytes."""

@@ -1,7 +1,7 @@
 """From a recording: does this worker's memory grow, what does a finished stream leave behind, and when is the limit met?
 
-Two windows are judged, ten minutes and an hour: a fast leak shows in the first long before the second, a slow one only in the
-second. Each may err at half the level, so that both together err at the whole.
+Three windows are judged, two minutes, ten and an hour: a leak that has just begun shows in the first long before
+the others, a slow one only in the last. Each may err at a third of the level, so that all together err at the whole.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .ring import Recording
 __all__ = ["LEVEL", "WINDOWS", "Growth", "Outlook", "outlook"]
 
 LEVEL = 0.05
-WINDOWS = (600.0, 3600.0)
+WINDOWS = (120.0, 600.0, 3600.0)
 # What is judged: in-use bytes show a leak before an allocator must ask the system for more; the limit is on the last.
 SERIES = ("in_use_bytes", "rss_bytes", "cgroup_working_bytes")
 

@@ -89,7 +89,7 @@ def test_a_service_is_recorded_from_inside_and_outside(observed: Any, http: Any,
     assert Path(recorder["file"]).stat().st_size == recorder["bytes"]
     assert recorder["rings"][0]["capacity"] == 1200
     assert (told["worker"], told["end"]) == ("0", None)
-    assert told["outlook"]["series"]["in_use_bytes"]["level"] == 0.025
+    assert told["outlook"]["series"]["in_use_bytes"]["level"] == pytest.approx(0.05 / 3)
 
     lines = list(csv.DictReader(io.StringIO(http(f"{service.monitor}/debug/memory/timeline?format=csv").body.decode())))
     assert float(lines[-1]["events_total"]) == 500
