@@ -17,6 +17,7 @@ from .loops import running_loops
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    # The agent never imports asyncio into a service that does without it.
     import asyncio
     from typing import Any
 

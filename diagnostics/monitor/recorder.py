@@ -145,11 +145,12 @@ class Recorder:
 
     async def look(self) -> None:
         """Look at every worker now, and write down the end of those that are gone."""
-        workers = {worker.pid: worker for worker in self._targets.workers()}
+        workers = self._targets.workers()
+        # One that is no worker any more may still live: it gave its agent up, or only supervises now. Its end is awaited.
         for pid, track in list(self._tracks.items()):
-            if pid not in workers or _is_another(track.who):
+            if _is_another(track.who):
                 self._finish(pid)
-        await asyncio.gather(*map(self._look_at, workers.values()))
+        await asyncio.gather(*map(self._look_at, workers))
 
     def exited(self, pid: int, returncode: int) -> None:
         """What the parent of `pid` was told of its end (as in subprocess: below zero, the signal)."""
@@ -204,9 +205,11 @@ class Recorder:
             return
         track.saw(cgroup)
         sample = await self._ask(worker, process, track)
+        served = await asyncio.to_thread(worker.served)
+        kernel_bytes = served.kernel_bytes if served.ports else None
         # The worker may have ended, and its recording with it, while its agent was asked.
         if self._tracks.get(worker.pid) is track:
-            track.add(vitals(time.time(), process, cgroup, sample))
+            track.add(vitals(time.time(), process, cgroup, kernel_bytes, sample))
 
     def _begin(self, worker: Worker, cgroup: CgroupReading | None) -> _Track | None:
         found = identity(worker.pid)

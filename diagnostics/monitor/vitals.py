@@ -52,7 +52,7 @@ FIELDS: tuple[Field, ...] = (
     Field("gc_collections_0", "count, total", "last"),
     Field("gc_collections_1", "count, total", "last"),
     Field("gc_collections_2", "count, total", "last"),
-    # from the ledger, where there is one
+    # from the ledger where there is one; the first and the transport's bytes from the server, the kernel's from outside
     Field("open_streams", "count"),
     Field("buffered_app_bytes", "bytes"),
     Field("buffered_transport_bytes", "bytes"),
@@ -71,11 +71,19 @@ def index_of(name: str) -> int:
 
 
 def vitals(
-    time: float, process: ProcessReading, cgroup: CgroupReading | None, sample: Mapping[str, Any] | None
+    time: float,
+    process: ProcessReading,
+    cgroup: CgroupReading | None,
+    kernel_bytes: int | None,
+    sample: Mapping[str, Any] | None,
 ) -> tuple[float, ...]:
-    """One record. `sample` is the agent's answer to the operation `sample`, None where it gave none."""
+    """One record.
+
+    kernel_bytes   in the send queues of the worker's clients, None where they cannot be told from other sockets
+    sample         the agent's answer to the operation `sample`, None where it gave none
+    """
     said = sample or {}
-    streams = said.get("streams") or {}
+    streams, responses = said.get("streams") or {}, said.get("responses") or {}
     collections = said.get("gc_collections") or ()
     known: dict[str, Any] = {
         "time": time,
@@ -86,10 +94,10 @@ def vitals(
         "agent_answers": int(sample is not None),
         **{name: said.get(name) for name in said if name in _INDEX},
         **{f"gc_collections_{generation}": count for generation, count in enumerate(collections)},
-        "open_streams": streams.get("open"),
+        "open_streams": streams.get("open", responses.get("open")),
         "buffered_app_bytes": streams.get("buffered_bytes"),
-        "buffered_transport_bytes": streams.get("transport_bytes"),
-        "buffered_kernel_bytes": streams.get("kernel_bytes"),
+        "buffered_transport_bytes": responses.get("transport_bytes"),
+        "buffered_kernel_bytes": kernel_bytes,
         "events_total": streams.get("events"),
         "streams_finished_total": streams.get("finished"),
     }

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -80,6 +81,8 @@ def test_a_service_is_recorded_from_inside_and_outside(observed: Any, http: Any,
     assert row["threads"] >= 2
     assert row["tasks"] >= 1
     assert row["fds"] > 3
+    assert row["buffered_transport_bytes"] == 0
+    assert row["buffered_kernel_bytes"] == 0
     assert row["loop_lag_seconds"] >= 0
     assert row["interval_seconds"] == 0.05
     told = timeline(http, service)
@@ -164,6 +167,26 @@ def test_a_killed_monitor_leaves_a_recording_that_the_next_one_continues(
     ended = eventually(lambda: decode(file.read_bytes()).end)
     assert ended["returncode"] == -signal.SIGKILL
     assert second.end() == 0
+
+
+def test_what_a_client_does_not_read_is_recorded_by_the_layer_that_holds_it(
+    observed: Any, http: Any, eventually: Any
+) -> None:
+    service = observed(APP.replace("ledger = instrument(app)", ""), env=FAST)
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(b"GET /stream?n=1000000 HTTP/1.1\r\nHost: x\r\n\r\n")
+        # No ledger here: the server tells that a response is open.
+        row = eventually(
+            lambda: (
+                (found := last_row(http, service)).get("buffered_transport_bytes")
+                and found["buffered_kernel_bytes"]
+                and found
+            )
+        )
+        assert row["open_streams"] == 1
+        assert row["buffered_app_bytes"] is None
+    eventually(lambda: last_row(http, service).get("open_streams") == 0)
 
 
 def test_a_stopped_service_is_recorded_from_outside(observed: Any, http: Any, eventually: Any) -> None:
@@ -349,6 +372,6 @@ def test_who_a_process_is_and_how_a_zombie_ended() -> None:
 def test_a_record_of_a_process_without_agent_or_cgroup_holds_what_is_known() -> None:
     process = read_process(os.getpid())
     assert process is not None
-    record = vitals(5.0, process, None, None)
+    record = vitals(5.0, process, None, None, None)
     known = {field.name for field, value in zip(FIELDS, record, strict=True) if not math.isnan(value)}
     assert known == {"time", "rss_bytes", "threads", "fds", "cpu_seconds", "agent_answers"}
