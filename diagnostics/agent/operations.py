@@ -66,6 +66,7 @@ def reading(state: State, top: int = 20) -> Result:
     return {
         "ledger": _merged(state.ledgers, top),
         "allocators": allocators.read().to_json(),
+        "tracemalloc_bytes": tracemalloc.counted_bytes(),
         "tasks": task_count(),
         "loops": len(running_loops()),
         "window": state.windows.kind,

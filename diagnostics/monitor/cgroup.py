@@ -32,7 +32,7 @@ class CgroupReading:
     cache_bytes     own level: pages of files that no process has mapped; files in a tmpfs are among them
     tmpfs_bytes     own level: pages of tmpfs files and shared memory, mapped or not; they cannot be dropped
     kernel_bytes    own level: kernel stacks, page tables, directory entries, socket structures
-    socket_bytes    own level: network buffers; version 1 counts them only where they are limited, and says 0 otherwise
+    socket_bytes    own level: network buffers; version 1 counts them only where they are limited
     psi_some_avg10  per cent of the last ten seconds in which some task waited for memory
     psi_scope       whose waiting that is: "cgroup", or "system" where only the whole machine tells
     oom_kills       processes of this cgroup and those below it that the kernel has killed for memory, ever
@@ -101,7 +101,10 @@ def read_cgroup(pid: int, proc: Path = Path("/proc"), root: Path = Path("/sys/fs
         cache_bytes=None if cached is None or mapped is None else max(0, cached - mapped),
         tmpfs_bytes=own.stat.get(names.tmpfs),
         kernel_bytes=own.stat.get("kernel") if version == 2 else _number(folder / "memory.kmem.usage_in_bytes"),
-        socket_bytes=own.stat.get("sock") if version == 2 else _number(folder / "memory.kmem.tcp.usage_in_bytes"),
+        # Version 1 says 0 while it does not count.
+        socket_bytes=own.stat.get("sock")
+        if version == 2
+        else _number(folder / "memory.kmem.tcp.usage_in_bytes") or None,
         psi_some_avg10=pressure,
         psi_scope=None if pressure is None else scope,
         oom_kills=oom_kills(folder),

@@ -40,6 +40,7 @@ def build(targets: Targets, captures: Captures, policy: Policy) -> Starlette:
         routes=[
             Route("/", lambda request: RedirectResponse("/debug/memory")),
             Route("/debug/memory", routes.memory),
+            Route("/debug/memory/balance", routes.balance),
             Route("/debug/memory/streams", routes.streams),
             Route("/debug/memory/captures", routes.list_captures),
             Route("/debug/memory/captures", routes.begin_capture, methods=["POST"]),
@@ -69,6 +70,18 @@ class _Routes:
                 "captures": [_summary(capture) for capture in self._captures.all()],
             }
         )
+
+    async def balance(self, request: Request) -> Response:
+        workers = [
+            {
+                "worker": snapshot.worker,
+                "pid": snapshot.process.pid,
+                "state": snapshot.state,
+                "balance": snapshot.balance,
+            }
+            for snapshot in await self._looked_at(request)
+        ]
+        return JSONResponse({"schema": SCHEMA, "time": time.time(), "workers": workers})
 
     async def streams(self, request: Request) -> Response:
         snapshots = await self._looked_at(request)

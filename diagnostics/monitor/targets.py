@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import DiagnosticsError, NotFoundError, TargetError
 from ..protocol import agent_socket, agents_folder
+from .balance import BalanceReader
 from .conversation import ask
 from .process import ProcessReading, alive, read_process
 
@@ -33,6 +34,7 @@ class Snapshot:
     state     answering; silent (alive, but its agent does not answer); outside (it has no agent)
     reading   what the agent said, None unless it is answering
     last      what it said last, for a silent one, with its wall-clock time
+    balance   where its memory is, see monitor.balance; None where the kernel does not answer
     """
 
     worker: str
@@ -44,6 +46,7 @@ class Snapshot:
     last: dict[str, Any] | None = None
     last_time: float | None = None
     about: dict[str, Any] = field(default_factory=dict)
+    balance: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         reading = self.reading or {}
@@ -57,6 +60,7 @@ class Snapshot:
             "reason": self.reason,
             "python": self.about.get("python"),
             "memory": {"rss_bytes": self.process.rss_bytes, **{key: allocators.get(key) for key in keys}},
+            "balance": self.balance,
             "process": self.process.to_json(),
             "tasks": reading.get("tasks"),
             "window": reading.get("window"),
@@ -72,6 +76,7 @@ class Worker:
         self.name = name
         self.pid = pid
         self.socket = socket
+        self._balance = BalanceReader(pid)
         self._lock = asyncio.Lock()
         self._about: dict[str, Any] = {}
         self._last: dict[str, Any] | None = None
@@ -100,6 +105,8 @@ class Worker:
             if process is None or process.state == "Z":
                 return None
             snapshot = await self._look(process)
+            balance = await self._balance.read(process.rss_bytes, snapshot.reading)
+            snapshot = replace(snapshot, balance=balance)
             self._shared = (time.monotonic(), snapshot)
             return snapshot
 

@@ -13,7 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # `diagnostics verify NAME --report DIR`, in a code block or in backticks, up to a comment or the end of the quote.
-COMMAND = re.compile(r"(?:^ {4,}|^\$ |`)(?:python -m )?(diagnostics|relay) ([a-z-]+)(?=[\s`])([^`#\n|>]*)", re.MULTILINE)
+COMMAND = re.compile(
+    r"(?:^ {4,}|^\$ |`)(?:python -m )?(diagnostics|relay) ([a-z-]+)(?=[\s`])([^`#\n|>]*)", re.MULTILINE
+)
 
 
 def told() -> list[tuple[str, str, str, tuple[str, ...]]]:

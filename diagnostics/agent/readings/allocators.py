@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,15 +24,22 @@ class Allocators:
     python_arenas   mapped by pymalloc from the system, live or not
     malloc_live     handed out by glibc, its large mappings included (objects over 512 bytes, C libraries)
     malloc_free     kept by glibc for later; not all of it is resident
+    malloc_mapped   of malloc_live, in mappings of their own (128 KiB and more)
+    hidden          pymalloc holds blocks and does not tell: a tracer (tracemalloc, memray) stands before it
     """
 
     python_live: int | None
     python_arenas: int | None
     malloc_live: int | None
     malloc_free: int | None
+    malloc_mapped: int | None = None
+    hidden: bool = False
 
     @property
     def in_use(self) -> int | None:
+        """What both allocators have handed out; None while one of them does not tell, rather than the other one alone."""
+        if self.hidden:
+            return None
         known = [part for part in (self.python_live, self.malloc_live) if part is not None]
         return sum(known) if known else None
 
@@ -42,6 +50,7 @@ class Allocators:
             "python_arenas_bytes": self.python_arenas,
             "malloc_live_bytes": self.malloc_live,
             "malloc_free_bytes": self.malloc_free,
+            "malloc_mapped_bytes": self.malloc_mapped,
         }
 
 
@@ -57,8 +66,13 @@ class _Mallinfo2(ctypes.Structure):
 def read() -> Allocators:
     """Ask both allocators of this process."""
     live, arenas = _pymalloc()
-    malloc_live, malloc_free = _glibc()
-    return Allocators(live, arenas, malloc_live, malloc_free)
+    malloc_live, malloc_free, malloc_mapped = _glibc()
+    return Allocators(live, arenas, malloc_live, malloc_free, malloc_mapped=malloc_mapped, hidden=_is_hidden(live))
+
+
+def _is_hidden(live: int | None) -> bool:
+    # Counts blocks of pymalloc alone; where PYTHONMALLOC put another allocator in its place there are none.
+    return live is None and getattr(sys, "getallocatedblocks", int)() > 0
 
 
 def parse_pymalloc(text: str) -> tuple[int | None, int | None]:
@@ -90,7 +104,7 @@ def _pymalloc() -> tuple[int | None, int | None]:
     if not stream:
         return None, None
     try:
-        in_charge = print_stats(stream)  # 0 where PYTHONMALLOC put another allocator in pymalloc's place
+        in_charge = print_stats(stream)  # 0 where a tracer stands before pymalloc, or another allocator in its place
     finally:
         libc.fclose(stream)
     try:
@@ -100,11 +114,11 @@ def _pymalloc() -> tuple[int | None, int | None]:
     return parse_pymalloc(written) if in_charge else (None, None)
 
 
-def _glibc() -> tuple[int | None, int | None]:
+def _glibc() -> tuple[int | None, int | None, int | None]:
     try:
         mallinfo2 = ctypes.CDLL(None).mallinfo2
     except AttributeError:  # musl, macOS, glibc before 2.33
-        return None, None
+        return None, None, None
     mallinfo2.restype = _Mallinfo2
     info = mallinfo2()
-    return info.uordblks + info.hblkhd, info.fordblks
+    return info.uordblks + info.hblkhd, info.fordblks, info.hblkhd
