@@ -20,16 +20,19 @@ from .smaps import read_regions
 
 __all__ = ["BalanceReader", "descendants", "read_balance"]
 
-# A process that another one keeps from being read (a fault in a stuck file system holds its memory map) answers never.
-_PATIENCE_SECONDS = 2.0
 _SHARED_COSTS = 50
 
 
 class BalanceReader:
-    """The balance of process `pid`, read in a thread and shared for a while."""
+    """The balance of process `pid`, read in a thread and shared for a while.
 
-    def __init__(self, pid: int) -> None:
+    patience   seconds to wait for the kernel before what was read last is answered
+    """
+
+    def __init__(self, pid: int, proc: Path = Path("/proc"), patience: float = 2.0) -> None:
         self._pid = pid
+        self._proc = proc
+        self._patience = patience
         self._last: dict[str, Any] | None = None
         self._valid_until = 0.0
         self._reading: asyncio.Task[dict[str, Any]] | None = None
@@ -44,8 +47,9 @@ class BalanceReader:
         if self._last and time.monotonic() < self._valid_until and self._last["agent"] == known:
             return self._last
         if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(asyncio.to_thread(read_balance, self._pid, rss, reading))
-        await asyncio.wait({self._reading}, timeout=_PATIENCE_SECONDS)
+            self._reading = asyncio.create_task(asyncio.to_thread(read_balance, self._pid, rss, reading, self._proc))
+        # A page fault on a stuck file system holds the process's memory map, and with it whoever reads smaps.
+        await asyncio.wait({self._reading}, timeout=self._patience)
         if self._reading.done():
             self._last = self._reading.result()
             self._valid_until = time.monotonic() + _SHARED_COSTS * self._last["cost_seconds"]

@@ -1,8 +1,8 @@
 """/proc/<pid>/smaps, sorted by what each mapping is for: files, thread stacks, malloc's heaps, other anonymous memory.
 
 The law of this file: a mapping is recognised by what the C library and the kernel make of it, never by guessing from its
-size. Reading costs about a millisecond per 100 MiB resident (the kernel walks the page tables) and needs no help of the
-process: it works while the process is stuck.
+size. Reading costs a few milliseconds and about ten more per GiB resident (the kernel walks the page tables). It needs no help
+of the process: it works while the process is stuck.
 
 How the kinds are recognised, on Linux with glibc (malloc/arena.c, nptl/allocatestack.c) and musl:
 
