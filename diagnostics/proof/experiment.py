@@ -273,11 +273,9 @@ async def _reading(one: Subject) -> Reading | None:
     one.process.check()
     try:
         return await one.monitor.reading()
-    except TargetError:
+    except TargetError as error:
         # The monitor leaves with its subject: say which of them ended first, and what it printed.
-        await asyncio.sleep(_READ_EVERY_SECONDS)
-        one.process.check()
-        raise
+        raise await one.process.blamed(error) from error
 
 
 async def _finished(load: asyncio.Task[LoadReport]) -> LoadReport:

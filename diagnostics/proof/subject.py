@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from ..errors import TargetError
 from .monitor_client import Monitor
 from .processes import Process, free_port, start, wait_for_listener
 
@@ -36,7 +37,10 @@ class Subject:
         found = await self.process.line(r"^diagnostics (http://\S+)$", _START_SECONDS)
         await wait_for_listener(self.process, self.port, _START_SECONDS)
         self._monitor = Monitor(found[1])
-        await self._monitor.first_reading(_FIRST_READING_SECONDS)
+        try:
+            await self._monitor.first_reading(_FIRST_READING_SECONDS)
+        except TargetError as error:
+            raise await self.process.blamed(error) from error
 
     async def close(self) -> None:
         if self._monitor is not None:
