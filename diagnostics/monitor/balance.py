@@ -1,6 +1,6 @@
 """One worker's balance: the kernel's view and the agent's, read at the same moment and joined by `analysis.balance`.
 
-Reading smaps costs more the larger the process is (40 ms of kernel time at 4 GiB), and for that time the process cannot map
+Reading smaps costs more the larger the process is (about 10 ms for each GiB), and for that time the process cannot map
 or unmap memory. So a balance is shared by everyone who asks until fifty times its cost has passed: at most 2 % of the time
 is spent reading, whoever asks however often.
 """
@@ -68,16 +68,16 @@ def read_balance(pid: int, rss: int, reading: Mapping[str, Any] | None, proc: Pa
     """
     began = time.monotonic()
     split = balance(rss, read_regions(pid, proc), Claims.from_reading(reading))
-    cost = time.monotonic() - began
     cgroup = read_cgroup(pid, proc)
+    beside = {**_charged(cgroup), **_children(pid, proc)}
     return {
         **split.to_json(),
         "of_which": {"shared_memory": split.shared, **_streams(reading)},
-        "beside": {**_charged(cgroup), **_children(pid, proc)},
+        "beside": beside,
         "cgroup": cgroup.to_json() if cgroup else None,
         "agent": reading is not None,
         "time": time.time(),
-        "cost_seconds": cost,
+        "cost_seconds": time.monotonic() - began,
     }
 
 
