@@ -11,8 +11,10 @@ Times are `time.monotonic()` seconds, sizes are bytes of body (without HTTP fram
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -102,6 +104,7 @@ class StreamRecord:
         "last_event_at",
         "opened_at",
         "outcome",
+        "task",
         "trace_id",
     )
 
@@ -118,6 +121,8 @@ class StreamRecord:
         self._blocked_since: float | None = None
         self.outcome: str | None = None
         self.trace_id: str | None = None
+        # The asyncio task that opened the stream, as a weak reference: a record never keeps a task alive.
+        self.task: weakref.ref[Any] | None = None
         self.claimed = False
         self.bytes_in = self.bytes_out = self.events_in = self.events_out = 0
         self.buffered_bytes = self.buffered_high_water = 0
@@ -282,6 +287,7 @@ class StreamLedger:
         return StreamRecord(self, self._unrouted, next(self._ids), self._clock)
 
     def enter(self, record: StreamRecord) -> None:
+        record.task = _serving_task()
         with self._lock:
             self.records[record.id] = record
 
@@ -344,6 +350,14 @@ class StreamLedger:
             "routes": routes,
             "top": [_record_json(record, now) for record in records[:top]],
         }
+
+
+def _serving_task() -> weakref.ref[Any] | None:
+    """The task that runs now; None outside of an event loop. A service without asyncio does not get it imported."""
+    asyncio = sys.modules.get("asyncio")
+    loop = asyncio._get_running_loop() if asyncio else None
+    task = asyncio.current_task(loop) if asyncio and loop else None
+    return weakref.ref(task) if task is not None else None
 
 
 class _Ending:

@@ -25,6 +25,10 @@ __all__ = ["OPERATIONS", "Forked", "State"]
 # A snapshot of four million blocks takes about a minute and a gigabyte.
 _SNAPSHOT_SECONDS = 120.0
 _SNAPSHOT_EXTRA_BYTES = 2 * 1024**3
+# A task's stack takes about 20 microseconds; walking a million objects takes a few seconds and a few hundred bytes for each.
+_TASKS_SECONDS = 30.0
+_WALK_SECONDS = 90.0
+_WALK_EXTRA_BYTES = 2 * 1024**3
 
 
 @dataclass
@@ -110,6 +114,42 @@ def end_window(state: State) -> Result:
     return {"kind": state.windows.kind, "ending_seconds": state.windows.end()}
 
 
+def tasks(state: State, fork: bool = True) -> Result:
+    """Every task and thread by where it waits. Without a fork it reads for about 20 microseconds a task, under the GIL."""
+    from .readings import tasks, threads  # with asyncio, for which a service that is not asked does not pay
+
+    # A forked child has one thread: the others' stacks are taken here.
+    stacks = threads.read()
+    if not fork:
+        return {**tasks.read(state.ledgers, stacks), "in_process": True}
+    return _forked(lambda: tasks.read(state.ledgers, stacks), _TASKS_SECONDS)
+
+
+def census(state: State) -> Result:
+    """Live objects by type."""
+    from .readings import objects
+
+    return _forked(objects.census, _WALK_SECONDS)
+
+
+def explain(state: State, types: list[str], samples: int = 12) -> Result:
+    """Why objects of these types are alive."""
+    from .readings import objects
+
+    return _forked(lambda: objects.explain(types, samples), _WALK_SECONDS)
+
+
+def retained(state: State) -> Result:
+    """What each open stream alone keeps alive."""
+    from .readings import retained
+
+    return _forked(lambda: retained.read(state.ledgers), _WALK_SECONDS)
+
+
+def _forked(work: Callable[[], dict[str, Any]], seconds: float) -> Forked:
+    return Forked(work=work, after=lambda: None, seconds=seconds, max_extra_bytes=_WALK_EXTRA_BYTES)
+
+
 OPERATIONS: dict[str, Callable[..., Result]] = {
     "hello": hello,
     "reading": reading,
@@ -118,6 +158,10 @@ OPERATIONS: dict[str, Callable[..., Result]] = {
     "memray.begin": begin_memray,
     "memray.finish": finish_memray,
     "window.end": end_window,
+    "tasks": tasks,
+    "objects.census": census,
+    "objects.explain": explain,
+    "retained": retained,
 }
 
 

@@ -151,8 +151,8 @@ def _malloc(left: int, regions: Regions | None, claims: Claims) -> tuple[int | N
         return None, None
     if regions is None or claims.malloc_mapped is None or claims.malloc_free is None:
         return min(claims.malloc_live, left), None
-    mapped = min(claims.malloc_mapped, left)
-    in_heaps = claims.malloc_live - claims.malloc_mapped
+    in_heaps = max(0, claims.malloc_live - claims.malloc_mapped)
+    mapped = min(claims.malloc_live - in_heaps, left)
     # Heaps that are not recognised (an arena that is full has no reserve to be known by) are anonymous memory, too.
     unseen = max(0, in_heaps + claims.malloc_free - regions.heaps_size)
     heaps = regions.heaps + min(unseen, left - mapped)

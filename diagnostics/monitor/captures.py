@@ -68,6 +68,7 @@ class Captures:
         self._targets = targets
         self.store = store
         self._running: dict[int, Capture] = {}
+        self._latest: dict[tuple[str, str], tuple[int, dict[str, Any]]] = {}  # (worker, kind) -> pid and result
         self.outcomes: Counter[tuple[str, str, str]] = Counter()  # (worker, kind, outcome) -> how many
 
     def begin(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -104,6 +105,11 @@ class Captures:
         """Running ones first, then those kept, newest first."""
         return [capture.to_json() for capture in self._running.values()] + self.store.manifests()
 
+    def latest(self, worker: str, pid: int, kind: str) -> dict[str, Any] | None:
+        """The last result of this kind from this worker, unless another process has its number now."""
+        captured_pid, result = self._latest.get((worker, kind), (None, None))
+        return result if captured_pid == pid else None
+
     async def remove(self, capture_id: str) -> None:
         """Cancel a capture that runs, delete one that is kept. Raises NotFoundError."""
         capture = self._running_one(capture_id)
@@ -134,6 +140,7 @@ class Captures:
             with as_no_room(capture.folder):
                 capture.result = await capture.kind.take(session)
             capture.state, capture.progress = "done", 1.0
+            self._latest[capture.worker.name, capture.kind.name] = (capture.worker.pid, capture.result)
         except asyncio.CancelledError:
             capture.state = "cancelled"
             await self._close_window(capture)

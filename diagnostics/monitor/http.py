@@ -18,6 +18,7 @@ from ..errors import DiagnosticsError, UsageError
 from . import metrics
 from .access import Access, Policy
 from .captures import Captures
+from .streams import rows_of
 from .targets import Snapshot, Targets
 
 __all__ = ["build"]
@@ -66,7 +67,7 @@ class _Routes:
             {
                 "schema": SCHEMA,
                 "time": time.time(),
-                "workers": [snapshot.to_json() for snapshot in snapshots],
+                "workers": [_with_streams(snapshot, self._captures) for snapshot in snapshots],
                 "captures": [_summary(capture) for capture in self._captures.all()],
             }
         )
@@ -86,9 +87,7 @@ class _Routes:
     async def streams(self, request: Request) -> Response:
         snapshots = await self._looked_at(request)
         rows = [
-            {"worker": snapshot.worker, **row}
-            for snapshot in snapshots
-            for row in ((snapshot.reading or {}).get("ledger") or {}).get("top", ())
+            {"worker": snapshot.worker, **row} for snapshot in snapshots for row in rows_of(snapshot, self._captures)
         ]
         rows.sort(key=lambda row: -row["buffered_bytes"])
         return JSONResponse({"schema": SCHEMA, "time": time.time(), "streams": rows})
@@ -125,6 +124,13 @@ class _Routes:
             return await self._targets.snapshots()
         snapshot = await self._targets.worker(name).snapshot()
         return [snapshot] if snapshot else []
+
+
+def _with_streams(snapshot: Snapshot, captures: Captures) -> dict[str, Any]:
+    told = snapshot.to_json()
+    if told["ledger"]:
+        told["ledger"] = {**told["ledger"], "top": rows_of(snapshot, captures)}
+    return told
 
 
 def _summary(capture: dict[str, Any]) -> dict[str, Any]:

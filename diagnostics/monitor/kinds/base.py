@@ -12,10 +12,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...analysis.units import format_value
 from ...errors import TargetError, UsageError
 from ..targets import Worker
 
-__all__ = ["MAX_SECONDS", "Kind", "Option", "Session", "boolean", "integer", "run_reader", "seconds", "top_of", "words"]
+__all__ = [
+    "MAX_SECONDS",
+    "Column",
+    "Kind",
+    "Option",
+    "Session",
+    "boolean",
+    "bytes_of",
+    "integer",
+    "profile_of",
+    "run_reader",
+    "seconds",
+    "seconds_or_now",
+    "table_of",
+    "text_of",
+    "top_of",
+    "where",
+    "words",
+    "write_json",
+]
 
 # A window slows the service down: an hour of it is a mistake.
 MAX_SECONDS = 300.0
@@ -43,16 +63,60 @@ Option = Callable[[str, object], Any]
 
 
 @dataclass(frozen=True)
+class Column:
+    """One column of a result's table: its title, and what a row shows in it."""
+
+    title: str
+    show: Callable[[dict[str, Any]], str]
+    right: bool = True
+
+
+def bytes_of(key: str) -> Callable[[dict[str, Any]], str]:
+    """Shows the row's `key` as bytes; nothing where it is not known."""
+    return lambda row: "" if row.get(key) is None else format_value(row[key], "bytes")
+
+
+def text_of(key: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: "" if row.get(key) is None else str(row[key])
+
+
+def where(row: dict[str, Any]) -> str:
+    place = f"{row['file']}:{row['line']}" if row["file"] else ""
+    return " ".join(filter(None, (place, row["function"])))
+
+
+HELD_COLUMNS = (
+    Column("held", bytes_of("bytes")),
+    Column("blocks", text_of("count")),
+    Column("where", where, right=False),
+)
+
+
+def _held_at_the_end(result: dict[str, Any]) -> str:
+    return f"{format_value(result['total_bytes'], 'bytes')} still held at the end of the window"
+
+
+def _no_notes(result: dict[str, Any]) -> list[str]:
+    return []
+
+
+@dataclass(frozen=True)
 class Kind:
     """A kind of capture.
 
     options   name -> (default, check); a check returns the value or raises UsageError
     take      makes the artifacts and returns the result's summary
+    headline  what the result is, in words, with the total: from the result
+    columns   how the rows of the result's `top` are shown
+    notes     more lines to show below the table, from the result
     """
 
     name: str
     options: Mapping[str, tuple[Any, Option]]
     take: Callable[[Session], Awaitable[dict[str, Any]]]
+    headline: Callable[[dict[str, Any]], str] = _held_at_the_end
+    columns: tuple[Column, ...] = HELD_COLUMNS
+    notes: Callable[[dict[str, Any]], list[str]] = _no_notes
 
     def checked(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Defaults and what was given. Raises UsageError naming the option, its value and what is allowed."""
@@ -73,6 +137,11 @@ def seconds(name: str, value: object) -> float:
     if not 0 < value <= MAX_SECONDS:
         raise UsageError(f"{name} is {value!r}", remedy=f"choose more than 0 and at most {MAX_SECONDS:g}")
     return float(value)
+
+
+def seconds_or_now(name: str, value: object) -> float:
+    """Like `seconds`; 0 asks for this moment instead of a window."""
+    return 0.0 if value == 0 and not isinstance(value, bool) else seconds(name, value)
 
 
 def integer(low: int, high: int) -> Option:
@@ -156,3 +225,29 @@ def top_of(profile: Mapping[str, Any], count: int = 10) -> list[dict[str, Any]]:
 def load_json(path: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return loaded
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, separators=(",", ":")), encoding="utf-8")
+
+
+def profile_of(reply: Mapping[str, Any]) -> dict[str, Any]:
+    """The Profile JSON in an agent's answer, without what the reading put beside it."""
+    return {key: reply[key] for key in _PROFILE_KEYS}
+
+
+_PROFILE_KEYS = ("schema", "kind", "sample_types", "frames", "samples", "time", "duration", "not_covered", "meta")
+
+
+def table_of(columns: tuple[Column, ...], rows: list[dict[str, Any]]) -> str:
+    """Rows as plain text, in aligned columns."""
+    cells = [[column.title for column in columns], *([column.show(row) for column in columns] for row in rows)]
+    widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
+    lines = (
+        "  ".join(
+            text.rjust(width) if column.right else text.ljust(width)
+            for text, width, column in zip(line, widths, columns, strict=True)
+        )
+        for line in cells
+    )
+    return "".join(f"{line.rstrip()}\n" for line in lines)

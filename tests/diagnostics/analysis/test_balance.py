@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from diagnostics.analysis.balance import PARTS, Balance, Claims, Regions, balance, tracemalloc_cost
@@ -29,6 +29,7 @@ def regions(draw: st.DrawFn) -> Regions:
     )
 
 
+@example(Regions(10, 0, 0, 0, 0, 0, 10), Claims(malloc_live=0, malloc_mapped=1, malloc_free=1), 0)  # torn figures
 @given(st.none() | regions(), st.builds(Claims, maybe, maybe, maybe, maybe, maybe, maybe), sizes)
 def test_parts_are_never_negative_and_add_up_to_rss(found: Regions | None, claims: Claims, rss: int) -> None:
     split = balance(rss, found, claims)
