@@ -35,6 +35,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 # Responses of these types are streams; everything else is over as soon as it is made.
 STREAM_TYPES = (b"text/event-stream", b"application/x-ndjson", b"application/jsonl", b"application/stream+json")
 UNROUTED = "(unrouted)"
+COLON = ord(":")
 
 
 class InstrumentedApp(StreamLedger):
@@ -178,6 +179,8 @@ class _Meter:
         if self.ended_in_newline and body[0] == 10:
             events += 1
         self.ended_in_newline = body[-1] == 10 and body[-2:] != b"\n\n"
+        if body[0] == COLON and len(body.splitlines()) == 2:
+            events = 0  # a heartbeat: a comment of one line is no event, and its gap says nothing of the service
         self.record.sent(len(body), events)
 
 

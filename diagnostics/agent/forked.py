@@ -7,6 +7,7 @@ The traps, and what is done about each:
 - inherited signal handlers and the wake-up fd would write into the parent's loop: they are reset;
 - the child must not outlive the service (a restart would meet EADDRINUSE): it asks the kernel to die with it;
 - exit handlers, finally blocks and at-fork threads are the service's: the child leaves by `os._exit`;
+- on a machine short of cores it would take the service's: it is nicer;
 - while it lives the service pays for every page it first touches: the child is watched and killed past its time or memory.
 """
 
@@ -48,6 +49,7 @@ class Child:
 
     fork_seconds  how long the fork itself stalled the thread that made it
     on_loop       whether that was a loop's own thread
+    settled       whether what waits for this child was done
     """
 
     pid: int
@@ -56,6 +58,7 @@ class Child:
     max_rss_bytes: int
     fork_seconds: float
     on_loop: bool
+    settled: bool = False
 
     def poll(self, now: float) -> bool:
         """Watch the child once; True when it has ended. `now` is `time.monotonic()`."""
@@ -141,6 +144,7 @@ def _live(work: Callable[[], dict[str, Any]], connection: socket.socket) -> None
     code = 1
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.nice(10)
         gc.disable()
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):

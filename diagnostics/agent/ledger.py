@@ -321,6 +321,12 @@ class StreamLedger:
 
     # for the agent
 
+    def events_out(self) -> int:
+        """Events sent to clients since the start, on streams open and closed; cheap enough to be asked every second."""
+        with self._lock:
+            closed = sum(totals.events_out for totals in self.routes.values())
+            return closed + sum(record.events_out for record in self.records.values())
+
     def to_json(self, top: int = 20) -> dict[str, Any]:
         """Totals by route with open streams added in, and the `top` open streams that hold the most bytes."""
         with self._lock:

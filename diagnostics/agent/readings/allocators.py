@@ -13,12 +13,12 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Allocators", "parse_pymalloc", "read"]
+__all__ = ["Allocators", "parse_pymalloc", "parse_pymalloc_blocks", "read"]
 
 
 @dataclass(frozen=True, slots=True)
 class Allocators:
-    """Bytes; None where this interpreter or C library does not tell.
+    """Bytes, and blocks as a count; None where this interpreter or C library does not tell.
 
     python_live     in blocks that pymalloc has handed out (objects up to 512 bytes)
     python_arenas   mapped by pymalloc from the system, live or not
@@ -26,6 +26,7 @@ class Allocators:
     malloc_free     kept by glibc for later; not all of it is resident
     malloc_mapped   of malloc_live, in mappings of their own (128 KiB and more)
     hidden          pymalloc holds blocks and does not tell: a tracer (tracemalloc, memray) stands before it
+    python_blocks   how many blocks pymalloc has handed out
     """
 
     python_live: int | None
@@ -34,6 +35,7 @@ class Allocators:
     malloc_free: int | None
     malloc_mapped: int | None = None
     hidden: bool = False
+    python_blocks: int | None = None
 
     @property
     def in_use(self) -> int | None:
@@ -51,6 +53,7 @@ class Allocators:
             "malloc_live_bytes": self.malloc_live,
             "malloc_free_bytes": self.malloc_free,
             "malloc_mapped_bytes": self.malloc_mapped,
+            "python_blocks": self.python_blocks,
         }
 
 
@@ -65,14 +68,33 @@ class _Mallinfo2(ctypes.Structure):
 
 def read() -> Allocators:
     """Ask both allocators of this process."""
-    live, arenas = _pymalloc()
+    text = _pymalloc()
+    live, arenas = parse_pymalloc(text)
     malloc_live, malloc_free, malloc_mapped = _glibc()
-    return Allocators(live, arenas, malloc_live, malloc_free, malloc_mapped=malloc_mapped, hidden=_is_hidden(live))
+    return Allocators(
+        python_live=live,
+        python_arenas=arenas,
+        malloc_live=malloc_live,
+        malloc_free=malloc_free,
+        malloc_mapped=malloc_mapped,
+        hidden=_is_hidden(live),
+        python_blocks=parse_pymalloc_blocks(text),
+    )
 
 
 def _is_hidden(live: int | None) -> bool:
     # Counts blocks of pymalloc alone; where PYTHONMALLOC put another allocator in its place there are none.
     return live is None and getattr(sys, "getallocatedblocks", int)() > 0
+
+
+# class   size   num pools   blocks in use  avail blocks
+_SIZE_CLASS = re.compile(r"^\s*\d+\s+\d+\s+\d+\s+(\d+)\s+\d+\s*$", re.MULTILINE)
+
+
+def parse_pymalloc_blocks(text: str) -> int | None:
+    """How many blocks are in use, added up over the size classes of pymalloc's own statistics."""
+    rows = _SIZE_CLASS.findall(text)
+    return sum(map(int, rows)) if rows else None
 
 
 def parse_pymalloc(text: str) -> tuple[int | None, int | None]:
@@ -88,21 +110,22 @@ def parse_pymalloc(text: str) -> tuple[int | None, int | None]:
     )
 
 
-def _pymalloc() -> tuple[int | None, int | None]:
+def _pymalloc() -> str:
+    """pymalloc's own statistics as it prints them; empty where it is not in charge."""
     libc = ctypes.CDLL(None)
     try:
         # ctypes.pythonapi keeps the GIL: the pools do not change while they are walked.
         print_stats = ctypes.pythonapi._PyObject_DebugMallocStats
         open_memstream = libc.open_memstream
     except AttributeError:  # another interpreter, or a C library without memory streams
-        return None, None
+        return ""
     print_stats.argtypes, print_stats.restype = [ctypes.c_void_p], ctypes.c_int
     open_memstream.argtypes, open_memstream.restype = [ctypes.c_void_p, ctypes.c_void_p], ctypes.c_void_p
     libc.fclose.argtypes = libc.free.argtypes = [ctypes.c_void_p]
     text, size = ctypes.c_void_p(), ctypes.c_size_t()
     stream = open_memstream(ctypes.byref(text), ctypes.byref(size))
     if not stream:
-        return None, None
+        return ""
     try:
         in_charge = print_stats(stream)  # 0 where a tracer stands before pymalloc, or another allocator in its place
     finally:
@@ -111,7 +134,7 @@ def _pymalloc() -> tuple[int | None, int | None]:
         written = ctypes.string_at(text.value or 0, size.value).decode("ascii", "replace") if text.value else ""
     finally:
         libc.free(text)
-    return parse_pymalloc(written) if in_charge else (None, None)
+    return written if in_charge else ""
 
 
 def _glibc() -> tuple[int | None, int | None, int | None]:
