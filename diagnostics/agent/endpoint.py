@@ -14,7 +14,6 @@ import struct
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 from ..errors import DiagnosticsError, ProtocolError, RefusedError
 from ..protocol import (
@@ -30,6 +29,10 @@ from ..protocol import (
 )
 from .forked import Child, fork_reading
 from .operations import Forked, State, perform
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Endpoint"]
 

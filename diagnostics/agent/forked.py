@@ -14,7 +14,6 @@ The traps, and what is done about each:
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import os
 import resource
@@ -103,6 +102,9 @@ def fork_reading(
     max_extra_bytes  how much larger than the service it may grow
     Raises OSError where the system refuses to fork.
     """
+    import ctypes  # here and not in the child, where another thread's import may have left a lock; half a MiB when idle
+
+    prctl = ctypes.CDLL(None).prctl
     own_rss = _rss_bytes(os.getpid()) or 0
     made: list[tuple[int, float] | OSError] = []
 
@@ -114,7 +116,7 @@ def fork_reading(
             made.append(error)
             return
         if pid == 0:
-            _live(work, connection)
+            _live(work, connection, prctl)
         made.append((pid, time.monotonic() - began))
 
     on_loop = any(call_on_loop(loop, fork, _LOOP_PATIENCE_SECONDS) for loop in running_loops()[:1])
@@ -139,11 +141,11 @@ def _fork() -> int:
         _forking = False
 
 
-def _live(work: Callable[[], dict[str, Any]], connection: socket.socket) -> None:
+def _live(work: Callable[[], dict[str, Any]], connection: socket.socket, prctl: Callable[[int, int], object]) -> None:
     """The child's whole life."""
     code = 1
     try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         os.nice(10)
         gc.disable()
         signal.set_wakeup_fd(-1)

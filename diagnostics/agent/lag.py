@@ -8,13 +8,17 @@ that is stuck shows at once, and not when it is free again.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from .loops import running_loops
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # The agent never imports asyncio into a service that does without it.
+    import asyncio
+    from typing import Any
 
 __all__ = ["LoopLag"]
 

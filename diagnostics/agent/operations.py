@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import mmap
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -18,10 +17,15 @@ from typing import Any
 
 from ..errors import ProtocolError
 from .lag import LoopLag
-from .ledger import StreamLedger
 from .loops import running_loops, task_count
 from .readings import allocators, memray, tracemalloc
+from .routes import UNROUTED
+from .servers import Look, Servers
 from .windows import Windows
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .ledger import StreamLedger
 
 __all__ = ["OPERATIONS", "Forked", "State"]
 
@@ -48,6 +52,7 @@ class State:
     lag: LoopLag = field(default_factory=LoopLag)
     last_fork: dict[str, Any] | None = None
     last_ending: float | None = None
+    servers: Servers = field(default_factory=Servers)
     started: float = field(default_factory=time.time)
 
     def begin_window(self) -> None:
@@ -81,7 +86,7 @@ def hello(state: State) -> Result:
     return {
         "pid": os.getpid(),
         "started": state.started,
-        "python": platform.python_version(),
+        "python": ".".join(map(str, sys.version_info[:3])),
         "implementation": sys.implementation.name,
         "memray": memray.available(),
         "window": state.windows.kind,
@@ -89,15 +94,25 @@ def hello(state: State) -> Result:
 
 
 def reading(state: State, top: int = 20) -> Result:
-    """All that is cheap, in one answer: ledger, allocators, tasks, loops."""
+    """All that is cheap, in one answer: ledger, connections, allocators, tasks, loops."""
+    look = state.servers.look()
+    ledger = _merged(state.ledgers, top)
+    if ledger and look:
+        _add_transports(ledger["top"], look)
     return {
-        "ledger": _merged(state.ledgers, top),
+        "ledger": ledger,
+        "connections": _joined(state, look, top),
         "allocators": allocators.read().to_json(),
         "tracemalloc_bytes": tracemalloc.counted_bytes(),
         "tasks": task_count(),
         "loops": len(running_loops()),
         "window": state.windows.kind,
     }
+
+
+def connections(state: State, top: int = 1000) -> Result:
+    """The connections of this process's servers; see `Servers.to_json`."""
+    return _joined(state, state.servers.look(), top)
 
 
 def begin_tracemalloc(state: State, seconds: float, frames: int = 5) -> Result:
@@ -206,6 +221,7 @@ def _forked(work: Callable[[], dict[str, Any]], seconds: float) -> Forked:
 OPERATIONS: dict[str, Callable[..., Result]] = {
     "hello": hello,
     "reading": reading,
+    "connections": connections,
     "tracemalloc.begin": begin_tracemalloc,
     "tracemalloc.finish": finish_tracemalloc,
     "memray.begin": begin_memray,
@@ -254,3 +270,24 @@ def _merged(ledgers: list[StreamLedger], top: int) -> dict[str, Any] | None:
         whole["top"] += part["top"]
     whole["top"] = sorted(whole["top"], key=lambda row: -row["buffered_bytes"])[:top]
     return whole
+
+
+def _joined(state: State, look: Look | None, top: int) -> dict[str, Any]:
+    """The connections, those of ledger streams under the routes that the ledger knows them by.
+
+    The join is the serving task: address and port will not do, since behind a proxy the scope has the forwarded ones.
+    """
+    if look is not None and state.ledgers:
+        routes = {task: route for ledger in state.ledgers for task, route in ledger.routes_by_task().items()}
+        for request in look.requests:
+            request.route = routes.get(request.task, request.route if request.started else UNROUTED)
+    return state.servers.to_json(look, top)
+
+
+def _add_transports(rows: list[dict[str, Any]], look: Look) -> None:
+    """Tell the ledger's rows what the server's transports hold for them, and on which descriptor."""
+    requests = {request.task: request for request in look.requests if request.task}
+    for row in rows:
+        request = requests.get(row["task"])
+        if request is not None:
+            row["transport_bytes"], row["fd"] = request.transport_bytes, request.fd

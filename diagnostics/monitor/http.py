@@ -81,7 +81,7 @@ class _Routes:
         rows = [
             {"worker": snapshot.worker, **row} for snapshot in snapshots for row in rows_of(snapshot, self._captures)
         ]
-        rows.sort(key=lambda row: -row["buffered_bytes"])
+        rows.sort(key=lambda row: -row["held_bytes"])
         return JSONResponse({"schema": SCHEMA, "time": time.time(), "streams": rows})
 
     async def metrics(self, request: Request) -> Response:

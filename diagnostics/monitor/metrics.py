@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from .targets import Snapshot
 
@@ -49,6 +50,24 @@ def _by_route(key: str, *fixed: str) -> Rows:
             yield (route, *fixed), totals[key]
 
     return rows
+
+
+def _open_streams(snapshot: Snapshot) -> Iterator[Row]:
+    """As the ledger counts them; without one, the responses that the server has open."""
+    if _of(snapshot):
+        yield from _by_route("open")(snapshot)
+        return
+    for route, row in snapshot.connections.get("routes", {}).items():
+        if row["open"] is not None:
+            yield (route,), row["open"]
+
+
+def _buffered(snapshot: Snapshot) -> Iterator[Row]:
+    yield from _by_route("buffered_bytes", "app")(snapshot)
+    for route, row in snapshot.connections.get("routes", {}).items():
+        for layer in ("transport", "kernel"):
+            if row[f"{layer}_bytes"] is not None:
+                yield (route, layer), row[f"{layer}_bytes"]
 
 
 def _by_direction(stem: str) -> Rows:
@@ -104,10 +123,10 @@ def _routes(snapshot: Snapshot) -> Iterable[tuple[str, Mapping[str, Any]]]:
 
 
 METRICS: tuple[Spec, ...] = (
-    Spec("stream_open_connections", "gauge", "Streams open now.", ("route",), _by_route("open")),
+    Spec("stream_open_connections", "gauge", "Streams open now.", ("route",), _open_streams),
     Spec(
         "stream_buffered_bytes", "gauge", "Bytes held for open streams, by the layer that holds them.",
-        ("route", "layer"), _by_route("buffered_bytes", "app"),
+        ("route", "layer"), _buffered,
     ),
     Spec("stream_buffered_bytes_max", "gauge", "Bytes held for the largest single stream now.", (), _ledger("buffered_bytes_max")),
     Spec("stream_closed_total", "counter", "Streams that have ended, by outcome.", ("route", "outcome"), _by_word("closed")),
@@ -164,9 +183,17 @@ def _family(spec: Spec, snapshots: list[Snapshot]) -> Metric:
     return family
 
 
-def _cumulative(histogram: Mapping[str, Any]) -> list[tuple[str, float]]:
-    buckets, total = [], 0.0
-    for bound, count in zip([*histogram["bounds"], "+Inf"], histogram["counts"], strict=True):
+def _cumulative(histogram: Mapping[str, Any]) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
+    """(upper bound, observations up to it) of each bucket and, where it has one, the trace of one of them for OpenMetrics."""
+    traces = {bucket: exemplar for bucket, *exemplar in histogram.get("exemplars", ())}
+    buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+    total = 0.0
+    for index, (bound, count) in enumerate(zip([*histogram["bounds"], "+Inf"], histogram["counts"], strict=True)):
         total += count
-        buckets.append((str(bound) if bound == "+Inf" else f"{float(bound)}", total))
+        name = str(bound) if bound == "+Inf" else f"{float(bound)}"
+        if index in traces:
+            trace_id, value, at = traces[index]
+            buckets.append((name, total, Exemplar({"trace_id": trace_id}, value, at)))
+        else:
+            buckets.append((name, total))
     return buckets

@@ -7,13 +7,19 @@ and takes their locks: up to 8 ms when fragmented, without the GIL.
 
 from __future__ import annotations
 
-import ctypes
 import re
 import sys
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 __all__ = ["Allocators", "parse_pymalloc", "parse_pymalloc_blocks", "read"]
+
+
+# The fields of glibc's struct mallinfo2, all size_t (malloc.h).
+_MALLINFO2 = (
+    "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +61,6 @@ class Allocators:
             "malloc_mapped_bytes": self.malloc_mapped,
             "python_blocks": self.python_blocks,
         }
-
-
-class _Mallinfo2(ctypes.Structure):
-    _fields_ = tuple(
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
-        )
-    )  # fmt: skip
 
 
 def read() -> Allocators:
@@ -112,6 +109,8 @@ def parse_pymalloc(text: str) -> tuple[int | None, int | None]:
 
 def _pymalloc() -> str:
     """pymalloc's own statistics as it prints them; empty where it is not in charge."""
+    import ctypes  # at the first reading, not with the agent: a service that nobody asks goes without it
+
     libc = ctypes.CDLL(None)
     try:
         # ctypes.pythonapi keeps the GIL: the pools do not change while they are walked.
@@ -137,11 +136,20 @@ def _pymalloc() -> str:
     return written if in_charge else ""
 
 
+@cache
+def _mallinfo2_type() -> Any:
+    import ctypes
+
+    return type("Mallinfo2", (ctypes.Structure,), {"_fields_": tuple((name, ctypes.c_size_t) for name in _MALLINFO2)})
+
+
 def _glibc() -> tuple[int | None, int | None, int | None]:
+    import ctypes
+
     try:
         mallinfo2 = ctypes.CDLL(None).mallinfo2
     except AttributeError:  # musl, macOS, glibc before 2.33
         return None, None, None
-    mallinfo2.restype = _Mallinfo2
+    mallinfo2.restype = _mallinfo2_type()
     info = mallinfo2()
     return info.uordblks + info.hblkhd, info.fordblks, info.hblkhd
