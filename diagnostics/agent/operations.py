@@ -103,6 +103,7 @@ def reading(state: State, top: int = 20) -> Result:
         "ledger": ledger,
         "connections": _joined(state, look, top),
         "allocators": allocators.read().to_json(),
+        "tracemalloc_bytes": tracemalloc.counted_bytes(),
         "tasks": task_count(),
         "task_states": task_states(),
         "loops": len(running_loops()),

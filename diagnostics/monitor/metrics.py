@@ -122,6 +122,12 @@ def _collections(snapshot: Snapshot) -> Iterator[Row]:
         yield (str(generation),), count
 
 
+def _balance(snapshot: Snapshot) -> Iterator[Row]:
+    for part, held in (snapshot.balance or {}).get("parts", {}).items():
+        if held is not None:  # what is not known is not 0
+            yield (part,), held
+
+
 def _answers(snapshot: Snapshot) -> Iterator[Row]:
     yield (), int(snapshot.state == "answering")
 
@@ -155,6 +161,7 @@ METRICS: tuple[Spec, ...] = (
     Spec("stream_budget_bytes", "gauge", "Bytes that all streams together may hold; 0: no budget.", (), _ledger("budget_bytes")),
     Spec("stream_rejected_total", "counter", "Streams that were not let in, by reason.", ("reason",), _rejected),
     Spec("memory_rss_bytes", "gauge", "Resident memory of the worker, as the kernel counts it.", (), _rss),
+    Spec("memory_balance_bytes", "gauge", "Resident memory by what it is for; the parts are disjoint, unknown parts are absent.", ("part",), _balance),
     Spec("memory_limit_bytes", "gauge", "Memory limit of the worker's cgroup, the tightest above it; absent where there is none.", (), _limit),
     Spec("memory_seconds_to_limit", "gauge", "Until the cgroup's working set meets its limit at the present slope; absent unless it grows.", (), _seconds_to_limit),
     Spec("event_loop_lag_seconds", "histogram", "From a call's being left with a loop to its being made, once for each reading.", (), _loop_lag),
