@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # The agent never imports asyncio into a service that does without it.
+    import asyncio
+    from typing import Any
 
 __all__ = ["alive_tasks", "call_on_loop", "current_tasks", "running_loops", "task_count"]
 

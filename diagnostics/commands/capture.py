@@ -32,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, help="length of the window (default 5); objects: 0 is one census")
     parser.add_argument("--frames", type=int, help="tracemalloc: frames a stack, 1 to 25 (default 5)")
     parser.add_argument("--native", action="store_true", help="memray: native stacks too")
+    parser.add_argument("--force", action="store_true", help="even if the service would not keep up meanwhile")
     parser.add_argument("--worker", help="which worker, where there are several (default: the first)")
     parser.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR", help="where to put the artifacts")
 
@@ -44,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
             options[name] = getattr(arguments, name)
     if arguments.native:
         options["native"] = True
+    if arguments.force:
+        options["force"] = True
     token = os.environ.get("DIAGNOSTICS_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     console = Console(stderr=True)

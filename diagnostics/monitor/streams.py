@@ -12,9 +12,8 @@ __all__ = ["rows_of", "with_retained"]
 
 
 def rows_of(snapshot: Snapshot, captures: Captures) -> list[dict[str, Any]]:
-    """The largest open streams of one worker, most buffered bytes first."""
-    rows = ((snapshot.reading or {}).get("ledger") or {}).get("top", ())
-    return with_retained(rows, captures.latest(snapshot.worker, snapshot.process.pid, "retained"))
+    """The largest open streams of one worker, most held bytes first."""
+    return with_retained(snapshot.streams(), captures.latest(snapshot.worker, snapshot.process.pid, "retained"))
 
 
 def with_retained(rows: Iterable[dict[str, Any]], captured: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -26,5 +25,5 @@ def with_retained(rows: Iterable[dict[str, Any]], captured: dict[str, Any] | Non
     return [
         {**row, "retained_bytes": held, "retained_time": time if held is not None else None}
         for row in rows
-        for held in (found.get((row["route"], row["id"])),)
+        for held in (found.get((row.get("route"), row.get("id"))),)
     ]

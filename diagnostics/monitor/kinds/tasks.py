@@ -7,10 +7,11 @@ them) and `tasks.txt` (to be read, in the manner of a goroutine dump).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
+from ...analysis.cost import Method
 from .base import Column, Kind, Session, boolean, profile_of, seconds_or_now, text_of, write_json
 
 __all__ = ["KIND", "as_text"]
@@ -94,10 +95,15 @@ def _headline(result: dict[str, Any]) -> str:
     )
 
 
+def _method(options: Mapping[str, Any]) -> Method:
+    return Method(forks=options["fork"], census=False)
+
+
 KIND = Kind(
     name="tasks",
     options={"seconds": (0.0, seconds_or_now), "fork": (True, boolean)},
     take=take,
+    method=_method,
     headline=_headline,
     columns=(
         Column("tasks", text_of("count")),

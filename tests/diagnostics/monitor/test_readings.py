@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import sys
@@ -64,7 +65,11 @@ def take(http: Any, eventually: Any) -> Any:
         capture = eventually(lambda: (now := http(url).json())["state"] in ("done", "failed") and now, patience=40)
         assert capture["state"] == "done", capture
         names = [artifact["name"] for artifact in capture["artifacts"]]
-        capture["files"] = {name: http(f"{url}/artifacts/{name}").body.decode() for name in names}
+        bodies = {name: http(f"{url}/artifacts/{name}").body for name in names}
+        capture["files"] = {
+            name: (gzip.decompress(body) if name.endswith(".gz") else body).decode(errors="replace")
+            for name, body in bodies.items()
+        }
         return capture
 
     return call
