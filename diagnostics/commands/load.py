@@ -22,7 +22,7 @@ from ..proof.fleet.order import Habit, Order
 from ..proof.fleet.report import table, to_json, warnings
 from ..proof.session import until_done
 
-__all__ = ["configure", "run"]
+__all__ = ["add_request", "configure", "message_of", "positive", "run", "whole"]
 
 _HABITS = {
     Habit.SLOW: "read --slow-rate bytes a second",
@@ -35,22 +35,22 @@ _MOST_PROCESSES = 64
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("url", metavar="URL", help="http or https; of an event stream")
-    parser.add_argument("-c", "--connections", type=_whole(1), default=100, metavar="N", help="open together (100)")
-    parser.add_argument("-n", "--streams", type=_whole(1), metavar="N", help="in all (1000, or no end with --seconds)")
-    parser.add_argument("--seconds", type=_positive, metavar="S", help="at most so long")
+    parser.add_argument("-c", "--connections", type=whole(1), default=100, metavar="N", help="open together (100)")
+    parser.add_argument("-n", "--streams", type=whole(1), metavar="N", help="in all (1000, or no end with --seconds)")
+    parser.add_argument("--seconds", type=positive, metavar="S", help="at most so long")
     parser.add_argument(
-        "--rate", type=_positive, metavar="R", help="begin R streams a second, and count latency from when each was due"
+        "--rate", type=positive, metavar="R", help="begin R streams a second, and count latency from when each was due"
     )
-    parser.add_argument("-p", "--processes", type=_whole(1, _MOST_PROCESSES), default=1, metavar="N", help="(1)")
+    parser.add_argument("-p", "--processes", type=whole(1, _MOST_PROCESSES), default=1, metavar="N", help="(1)")
     add_request(parser)
     habits = parser.add_argument_group("which share of the clients misbehaves")
     for habit, what in _HABITS.items():
         habits.add_argument(f"--{habit}", type=_share, default=0.0, metavar="10%", help=what)
-    habits.add_argument("--slow-rate", type=_whole(1), default=16 * 1024, metavar="BYTES", help="a second (16384)")
-    habits.add_argument("--after", type=_whole(1), default=5, metavar="EVENTS", help="(5)")
-    habits.add_argument("--hold", type=_positive, default=5.0, metavar="S", help="(5)")
+    habits.add_argument("--slow-rate", type=whole(1), default=16 * 1024, metavar="BYTES", help="a second (16384)")
+    habits.add_argument("--after", type=whole(1), default=5, metavar="EVENTS", help="(5)")
+    habits.add_argument("--hold", type=positive, default=5.0, metavar="S", help="(5)")
     parser.add_argument(
-        "--patience", type=_positive, default=30.0, metavar="S", help="a stream so long silent failed (30)"
+        "--patience", type=positive, default=30.0, metavar="S", help="a stream so long silent failed (30)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
 
@@ -139,18 +139,21 @@ def _share(text: str) -> float:
     return number
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
+    """An option's number above 0."""
     number = float(text)
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
     return number
 
 
-def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    def whole(text: str) -> int:
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """For an option's whole number from `least` to `most`."""
+
+    def checked(text: str) -> int:
         number = int(text)
         if number < least or (most is not None and number > most):
             raise argparse.ArgumentTypeError(f"{text!r} is not {least}{f' to {most}' if most else ' or more'}")
         return number
 
-    return whole
+    return checked
