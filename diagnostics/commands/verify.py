@@ -64,7 +64,11 @@ def _chosen(name: str, arguments: argparse.Namespace) -> Scenario:
     for app in own.values():
         if ":" not in app:
             raise UsageError(f"{app!r} is not MODULE:APP", remedy="for example my_service.fixed:app")
-    return replace(known, apps={**known.apps, **own}) if own else known
+    if not own:
+        return known
+    # What the scenario's app needs of its server is part of that app, and goes with it.
+    options = {side: words for side, words in known.options.items() if side not in own}
+    return replace(known, apps={**known.apps, **own}, options=options)
 
 
 def _command(arguments: argparse.Namespace) -> str:

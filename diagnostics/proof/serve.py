@@ -24,10 +24,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--send-buffer", type=int, default=0, metavar="BYTES", help="SO_SNDBUF of the listening socket; 0: the kernel's"
     )
+    parser.add_argument("--http", default="auto", metavar="MODULE:CLASS", help="the HTTP protocol, as of uvicorn")
     arguments = parser.parse_args(argv)
     # As `uvicorn MODULE:APP` does: an app of one's own is found in the folder where the command runs.
     sys.path.insert(0, str(Path.cwd()))
-    config = uvicorn.Config(arguments.app, lifespan="on", log_level="warning", access_log=False)
+    config = uvicorn.Config(arguments.app, http=arguments.http, lifespan="on", log_level="warning", access_log=False)
     with socket.create_server(("127.0.0.1", arguments.port)) as listener:
         if arguments.send_buffer:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, arguments.send_buffer)

@@ -61,8 +61,8 @@ async def subject(
             await one.close()
 
 
-def serve_command(app: str, send_buffer_bytes: int) -> list[str]:
-    """The command that serves an ASGI app (`module:attribute`) on `{port}`."""
+def serve_command(app: str, send_buffer_bytes: int, *options: str) -> list[str]:
+    """The command that serves an ASGI app (`module:attribute`) on `{port}`; `options` as of `diagnostics.proof.serve`."""
     return [
         sys.executable,
         "-m",
@@ -72,6 +72,7 @@ def serve_command(app: str, send_buffer_bytes: int) -> list[str]:
         "{port}",
         "--send-buffer",
         str(send_buffer_bytes),
+        *options,
     ]
 
 

@@ -9,11 +9,27 @@ import difflib
 
 from ...errors import NotFoundError
 from ..scenario import Scenario
+from .accumulated_response import SCENARIO as ACCUMULATED_RESPONSE
+from .orphaned_task import SCENARIO as ORPHANED_TASK
 from .unbounded_buffer import SCENARIO as UNBOUNDED_BUFFER
+from .unclosed_upstream import SCENARIO as UNCLOSED_UPSTREAM
+from .undying_ticker import SCENARIO as UNDYING_TICKER
+from .zombie_subscribers import SCENARIO as ZOMBIE_SUBSCRIBERS
 
 __all__ = ["SCENARIOS", "scenario"]
 
-SCENARIOS: dict[str, Scenario] = {known.name: known for known in (UNBOUNDED_BUFFER,)}
+# In the order in which a reader would meet them: what an open stream keeps, what stays of a stream that has ended.
+SCENARIOS: dict[str, Scenario] = {
+    known.name: known
+    for known in (
+        UNBOUNDED_BUFFER,
+        ACCUMULATED_RESPONSE,
+        ORPHANED_TASK,
+        UNCLOSED_UPSTREAM,
+        ZOMBIE_SUBSCRIBERS,
+        UNDYING_TICKER,
+    )
+}
 
 
 def scenario(name: str) -> Scenario:

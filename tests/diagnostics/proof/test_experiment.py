@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from diagnostics.errors import TargetError, TargetSilentError
-from diagnostics.proof.experiment import check_load
 from diagnostics.proof.load import LoadReport
 from diagnostics.proof.processes import Process, free_port, start, wait_for_listener
+from diagnostics.proof.rounds import check_load
 from diagnostics.proof.scenarios import scenario
 from diagnostics.proof.sockets import connections
 from diagnostics.proof.subject import subject
