@@ -18,12 +18,12 @@ from fastapi import FastAPI, Request
 
 from .response import EventStream
 
-__all__ = ["UPSTREAM", "Answer", "Beside", "Relay", "ask", "service"]
+__all__ = ["Answer", "Beside", "Relay", "ask", "service", "session_of", "with_session"]
 
 UPSTREAM = os.environ["UPSTREAM_BASE_URL"] + "/chat/completions"
 JSON = {"content-type": "application/json"}
 
-Relay = Callable[[aiohttp.ClientSession, bytes], AsyncGenerator[bytes, None]]
+Relay = Callable[[aiohttp.ClientSession, bytes], AsyncGenerator[bytes | memoryview, None]]
 
 
 # aiohttp's own type for this is private.
@@ -47,25 +47,32 @@ def service(relay: Relay, beside: Beside = lambda _: nullcontext()) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # No limit: a pool that is used up would hide a leak of connections behind a service that does not answer.
-        async with (
-            aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),
-                timeout=aiohttp.ClientTimeout(total=None),
-                raise_for_status=True,
-            ) as session,
-            beside(session),
-        ):
-            app.state.session = session
+        async with with_session(app), beside(app.state.session):
             yield
 
     app = FastAPI(lifespan=lifespan)
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> EventStream:
-        return EventStream(relay(app.state.session, await request.body()))
+        return EventStream(relay(session_of(request), await request.body()))
 
     return app
+
+
+@asynccontextmanager
+async def with_session(app: FastAPI) -> AsyncIterator[None]:
+    """A lifespan: one HTTP client for all requests, closed with the app."""
+    # No limit: a pool that is used up would hide a leak of connections behind a service that does not answer.
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None), raise_for_status=True
+    ) as session:
+        app.state.session = session
+        yield
+
+
+def session_of(request: Request) -> aiohttp.ClientSession:
+    session: aiohttp.ClientSession = request.app.state.session
+    return session
 
 
 def ask(session: aiohttp.ClientSession, body: bytes) -> Answer:

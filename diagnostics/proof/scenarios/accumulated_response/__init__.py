@@ -1,8 +1,8 @@
 """Every chunk is kept, for one log line at the end.
 
 The answer is wanted whole in the log, so the relay adds each chunk to a string. Nothing shows in tests, whose answers are
-short. A stream that runs for an hour holds an hour of text, and all open streams hold theirs together. The fix logs
-what is known without keeping anything: how many bytes went through.
+short. A stream that runs for an hour holds an hour of text, and all open streams hold theirs together. The fix logs what
+is known without keeping anything: how many bytes went through.
 """
 
 from __future__ import annotations

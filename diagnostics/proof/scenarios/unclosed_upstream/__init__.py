@@ -1,8 +1,9 @@
 """The upstream is closed when the answer is complete, and only then.
 
 The relay keeps its open upstream responses in a table, for its status page, and closes each after the loop that reads it.
-A client that leaves never lets the loop come to its end: the lines after it do not run. The response stays in the table, with
-its connection and what was already read, while the upstream goes on generating tokens that are paid for. The fix is `finally`.
+A client that leaves never lets the loop come to its end: the lines after it do not run. The response stays in the table,
+with its connection and what was already read, while the upstream goes on generating tokens that are paid for. The fix is
+`finally`.
 """
 
 from __future__ import annotations

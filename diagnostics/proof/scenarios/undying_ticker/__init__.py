@@ -1,8 +1,8 @@
 """A heartbeat for each connection, and nothing that stops it.
 
 Proxies cut connections that are silent, so a task puts a comment into the stream's queue at regular intervals. The reader
-is cancelled when the client leaves, the ticker is not: it goes on ticking into a queue that nobody reads until it is full,
-then waits for ever, and keeps the queue with what was left in it. The fix cancels both.
+is cancelled when the client leaves, the ticker is not: it goes on ticking into a queue that nobody reads until it is
+full, then waits for ever, and keeps the queue with what was left in it. The fix cancels both.
 """
 
 from __future__ import annotations
