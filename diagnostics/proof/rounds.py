@@ -44,6 +44,7 @@ _MOST_SETTLE_SECONDS = 3.0
 # Settled: two readings in a row differ by less than this.
 _SETTLED_BYTES = 16 * 1024
 _CAPTURE_SECONDS = 3.0
+_MOST_TRIES = 50
 # More clients than this share turned away: the service fails, and its memory is beside the point.
 _MOST_FAILED = 0.1
 
@@ -120,6 +121,8 @@ class MemoryRounds:
                         f"the {side} app could be read only {len(readings)} times in {elapsed:.0f} s",
                         remedy="run this on a machine that is less busy",
                     )
+            if Measure.HELD in self._scenario.least:
+                readings.append(await _collected(one))
         finally:
             until.set()
             report = await _finished(load)
@@ -174,13 +177,14 @@ def check_load(report: LoadReport, side: str, scenario: Scenario, output: str, *
 
 
 async def settled(one: Subject) -> Reading:
-    """Wait until the clients' sockets are gone and in-use bytes stand still, and return the last reading.
+    """Wait until the clients' sockets are gone, garbage is collected and in-use bytes stand still; return the last reading.
 
     Not for ever: what does not settle in time is counted as it is.
     """
     began = time.monotonic()
     last: Reading | None = None
     while True:
+        one.collect()
         await asyncio.sleep(_READ_EVERY_SECONDS)
         reading = await _reading(one)
         waited = time.monotonic() - began
@@ -194,6 +198,17 @@ async def settled(one: Subject) -> Reading:
         if waited > _MOST_SETTLE_SECONDS:
             return reading
         last = reading
+
+
+async def _collected(one: Subject) -> Reading:
+    """A reading without what only waits for the collector, the clients being there. Raises TargetSilentError."""
+    for _ in range(_MOST_TRIES):
+        one.collect()
+        # The service collects when its loop comes by.
+        await asyncio.sleep(2 * _READ_EVERY_SECONDS)
+        if (reading := await _reading(one)) is not None:
+            return reading
+    raise TargetSilentError(f"the {one.side} app does not answer; its last output:\n{one.process.tail()}")
 
 
 async def _reading(one: Subject) -> Reading | None:

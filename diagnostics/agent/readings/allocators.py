@@ -54,6 +54,10 @@ class _Mallinfo2(ctypes.Structure):
     )  # fmt: skip
 
 
+# Once: each CDLL makes a class of its own, and a class is garbage that only the collector finds.
+_LIBC = ctypes.CDLL(None)
+
+
 def read() -> Allocators:
     """Ask both allocators of this process."""
     live, arenas = _pymalloc()
@@ -75,7 +79,7 @@ def parse_pymalloc(text: str) -> tuple[int | None, int | None]:
 
 
 def _pymalloc() -> tuple[int | None, int | None]:
-    libc = ctypes.CDLL(None)
+    libc = _LIBC
     try:
         # ctypes.pythonapi keeps the GIL: the pools do not change while they are walked.
         print_stats = ctypes.pythonapi._PyObject_DebugMallocStats
@@ -102,7 +106,7 @@ def _pymalloc() -> tuple[int | None, int | None]:
 
 def _glibc() -> tuple[int | None, int | None]:
     try:
-        mallinfo2 = ctypes.CDLL(None).mallinfo2
+        mallinfo2 = _LIBC.mallinfo2
     except AttributeError:  # musl, macOS, glibc before 2.33
         return None, None
     mallinfo2.restype = _Mallinfo2

@@ -1,9 +1,9 @@
 """What a generator's `finally` releases must be taken inside the generator.
 
 The stream is registered in the handler, with the buffer that it may need, and unregistered in the `finally` of the
-generator that makes the body. Between the two a guard model is asked whether the prompt is harmless. A client that leaves
-meanwhile has a response whose body is never begun, and a generator that never began has no `finally` to run: closing it
-does nothing at all. The fix registers where it unregisters.
+generator that makes the body. Before the body begins, a guard model is asked whether the prompt is harmless. A client that
+leaves meanwhile gets no stream, and the generator is closed as it should be. But one that never began has no `finally` to
+run: closing it does nothing at all. The fix registers inside the generator, where it unregisters.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 import aiohttp
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 
 from diagnostics.proof.scenarios.response import EventStream
 from diagnostics.proof.scenarios.service import ask, session_of, with_session
@@ -28,11 +28,16 @@ app = FastAPI(lifespan=with_session)
 
 
 @app.post("/v1/chat/completions")
-async def chat(request: Request) -> EventStream:
+async def chat(request: Request) -> Response:
     session, body = session_of(request), await request.body()
-    async with ask(session, GUARD) as answer:
-        await answer.read()
-    return EventStream(relay(session, body))
+    answer = relay(session, body)
+    async with ask(session, GUARD) as verdict:
+        await verdict.read()
+    if await request.is_disconnected():
+        # Nobody is there any more: no tokens are to be paid for.
+        await answer.aclose()
+        return Response(status_code=499)
+    return EventStream(answer)
 
 
 async def relay(session: aiohttp.ClientSession, body: bytes) -> AsyncGenerator[bytes, None]:
