@@ -217,8 +217,7 @@ async def _reading(one: Subject) -> Reading | None:
         return await one.monitor.reading()
     except TargetError:
         # The monitor leaves with its subject: say which of them ended first, and what it printed.
-        await asyncio.sleep(_READ_EVERY_SECONDS)
-        one.process.check()
+        await one.check_soon()
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from ..errors import TargetError
 from .monitor_client import Monitor
 from .processes import Process, free_port, start, wait_for_listener
 
@@ -17,6 +19,8 @@ __all__ = ["Subject", "serve_command", "subject", "upstream"]
 # Imports on a busy machine; a service that needs longer is broken.
 _START_SECONDS = 30.0
 _FIRST_READING_SECONDS = 15.0
+# Between a monitor's last answer and the end of its process.
+_LOOKS, _LOOK_SECONDS = 20, 0.1
 
 
 class Subject:
@@ -38,7 +42,18 @@ class Subject:
         found = await self.process.line(r"^diagnostics (http://\S+)$", _START_SECONDS)
         await wait_for_listener(self.process, self.port, _START_SECONDS)
         self._monitor = Monitor(found[1])
-        await self._monitor.first_reading(_FIRST_READING_SECONDS)
+        try:
+            await self._monitor.first_reading(_FIRST_READING_SECONDS)
+        except TargetError:
+            await self.check_soon()
+            raise
+
+    async def check_soon(self) -> None:
+        """Raise TargetError where the process has ended: its monitor leaves with it, and may be missed first."""
+        for _ in range(_LOOKS):
+            self.process.check()
+            await asyncio.sleep(_LOOK_SECONDS)
+        self.process.check()
 
     def collect(self) -> None:
         """Tell the service to collect garbage; it does so as soon as its loop comes by. Needs a service of `proof.serve`.
