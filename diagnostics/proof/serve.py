@@ -30,14 +30,21 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     # As `uvicorn MODULE:APP` does: an app of one's own is found in the folder where the command runs.
     sys.path.insert(0, str(Path.cwd()))
-    signal.signal(signal.SIGUSR1, lambda *_: gc.collect())
     config = uvicorn.Config(arguments.app, http=arguments.http, lifespan="on", log_level="warning", access_log=False)
+    server = uvicorn.Server(config)
+    signal.signal(signal.SIGUSR1, lambda *_: _collect(server.started))
     with socket.create_server(("127.0.0.1", arguments.port)) as listener:
         if arguments.send_buffer:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, arguments.send_buffer)
-        server = uvicorn.Server(config)
         server.run(sockets=[listener])
     return 0 if server.started else 1
+
+
+def _collect(started: bool) -> None:
+    gc.collect()
+    if started and not gc.get_freeze_count():
+        # What the imports made stays anyway. Looked through ten times a second it would leave no time for the service.
+        gc.freeze()
 
 
 if __name__ == "__main__":
