@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint types imports unit install bench clean
+.PHONY: demo test bench lint types imports unit install clean
 
 demo: $(STAMP)
 	$(BIN)/python -m diagnostics demo
@@ -23,6 +23,9 @@ imports: $(STAMP)
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest tests --ignore=tests/bench
+
+bench: $(STAMP)
+	$(BIN)/python tests/bench/bench_relay.py
 
 install: $(STAMP)
 

@@ -5,10 +5,11 @@ The public names are imported when they are first used, so that `import diagnost
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+# This file is also the first of the agent's to be loaded into other people's services: typing would be half its cost.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .agent.asgi import instrument
     from .agent.beside import MonitorProcess, start_monitor
     from .agent.ledger import StreamLedger, StreamRecord
@@ -48,6 +49,8 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module(f".{home}", __name__), name)
     globals()[name] = value
     return value

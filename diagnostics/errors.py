@@ -52,7 +52,7 @@ class DiagnosticsError(Exception):
             self.code = code  # type: ignore[misc]  # one error may carry a finer word than its class
 
     def __str__(self) -> str:
-        return f"{self.message}. {self.remedy}" if self.remedy else self.message
+        return f"{self.message}; {self.remedy}" if self.remedy else self.message
 
     def to_dict(self) -> dict[str, Any]:
         """The error as JSON: `{"code", "message", "remedy", ...details}`."""

@@ -20,7 +20,6 @@ import re
 import socket
 import stat
 import struct
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +126,8 @@ def default_root(listen: str = "127.0.0.1:6060") -> Path:
     configured = os.environ.get("DIAGNOSTICS_DIR")
     if configured:
         return Path(configured).absolute()
+    import tempfile  # costs more than all of this file, and a service started by `diagnostics run` never comes here
+
     # The temporary folder is everybody's: our own one in it must be ours before anything below it can be private.
     own = private_folder(Path(tempfile.gettempdir()) / f"highwater-{os.geteuid()}")
     return own / re.sub(r"[^0-9A-Za-z.]+", "-", listen).strip("-")

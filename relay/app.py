@@ -10,7 +10,7 @@ GET  /readyz                   it takes new streams: 503 before it serves and wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -24,11 +24,19 @@ from starlette.requests import ClientDisconnect
 from diagnostics import MonitorProcess, StreamLedger, instrument
 
 from . import telemetry
+from .budget import StreamBudget
+from .buffer import SegmentPool
+from .degraded import DEGRADED, degraded_answer
 from .errors import ApiError, ShuttingDownError, UpstreamError, error_json
-from .requests import OpenAnswers, chat_call, prompt_call, read_body
+from .limits import Gate
+from .memory import memory_share
+from .read_ahead import ReadAhead, Source
+from .requests import OpenAnswers, caller, chat_call, prompt_call, read_body, retry_field
 from .settings import Settings
-from .stream import Call, OpenStreams, RelayedStream, Span
+from .stream import Call, RelayedStream, Span
+from .sweep import OpenStreams, sweep
 from .upstream import Answer, Upstream
+from .upstreams import Upstreams
 
 __all__ = ["Relay", "create_app"]
 
@@ -48,9 +56,11 @@ class Relay:
     upstream_url: str
     ledger: StreamLedger
     telemetry: telemetry.Telemetry
+    gate: Gate
+    read_ahead: Callable[[Source], ReadAhead] | None = None
     open_streams: OpenStreams = field(default_factory=OpenStreams)
     answers: OpenAnswers = field(default_factory=OpenAnswers)
-    upstream: Upstream | None = None
+    upstream: Upstreams | None = None
     draining: bool = False
     app: Any = None
 
@@ -58,7 +68,7 @@ class Relay:
     def ready(self) -> bool:
         return self.upstream is not None and not self.draining
 
-    def serving_upstream(self) -> Upstream:
+    def serving_upstream(self) -> Upstreams:
         """The upstream. Raises ShuttingDownError where no new request is taken."""
         if self.upstream is None or self.draining:
             raise ShuttingDownError
@@ -72,17 +82,25 @@ class Relay:
 
     def span(self, call: Call, request: Request) -> Span:
         upstream = self.serving_upstream()
-        return self.telemetry.call_span(call, request.headers, (upstream.host, upstream.port))
+        return self.telemetry.call_span(call, request.headers, upstream.address)
 
-    def stream(self, call: Call, route: str, request: Request) -> Response:
+    def stream(
+        self, call: Call, route: str, request: Request, *, opening: bytes = b"", early: bool = False
+    ) -> Response:
         return RelayedStream(
             call,
             route=route,
             upstream=self.serving_upstream(),
             ledger=self.ledger,
+            place=self.gate.stream(caller(request)),
             open_streams=self.open_streams,
             start_span=lambda started: self.span(started, request),
+            limits=self.settings.limits,
             max_event_bytes=self.settings.max_event_bytes,
+            degraded_message=self.settings.degraded_message,
+            read_ahead=self.read_ahead,
+            opening=opening,
+            early=early,
         )
 
     async def answer(self, call: Call, request: Request) -> Response:
@@ -93,6 +111,9 @@ class Relay:
             answer = await upstream.answer(call.content, span.headers)
         except UpstreamError as error:
             span.end(error.outcome, error=error)
+            if error.outage and self.settings.degraded_message:
+                content = degraded_answer(call.model, self.settings.degraded_message)
+                return Response(content, headers=DEGRADED, media_type="application/json")
             raise
         except asyncio.CancelledError:
             span.end("shutdown" if self.draining else "client_disconnected")
@@ -106,10 +127,13 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        relay.upstream = Upstream(settings, upstream_url)
+        relay.upstream = _upstreams(settings, upstream_url)
+        sweeping = asyncio.create_task(sweep(relay.open_streams, settings.limits), name="relay.sweep")
         try:
             yield
         finally:
+            sweeping.cancel()
+            await asyncio.wait([sweeping])
             upstream, relay.upstream = relay.upstream, None
             relay.end_all()
             await upstream.close()
@@ -130,7 +154,9 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
         },
     )
     ledger = instrument(api, monitor=monitor)
-    relay = Relay(settings, upstream_url, ledger, telemetry.setup(ROUTES))
+    ledger.budget_bytes = settings.budget_bytes
+    gate = Gate(settings.admission, reject=ledger.reject, memory=memory_share(settings.memory_limit_bytes))
+    relay = Relay(settings, upstream_url, ledger, telemetry.setup(ROUTES), gate, _read_ahead(settings))
     api.state.relay = relay
     relay.app = relay.telemetry.wrap(api)
     _add_routes(api, relay)
@@ -138,11 +164,32 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     return relay
 
 
+def _upstreams(settings: Settings, first_url: str) -> Upstreams:
+    fallbacks = filter(None, settings.fallback_base_urls.split(","))
+    return Upstreams(
+        [
+            Upstream(settings, first_url, settings.upstream_api_key),
+            *(Upstream(settings, url, settings.fallback_api_key) for url in fallbacks),
+        ],
+        threshold=settings.breaker_failures,
+        open_seconds=settings.breaker_open_seconds,
+    )
+
+
+def _read_ahead(settings: Settings) -> Callable[[Source], ReadAhead] | None:
+    if not settings.read_ahead_bytes:
+        return None
+    read_bytes = StreamBudget(settings.stream_budget_bytes).read
+    pool = SegmentPool(segment_bytes=read_bytes // 2)
+    return lambda source: ReadAhead(source, settings.read_ahead_bytes, read_bytes, pool)
+
+
 def _add_routes(api: FastAPI, relay: Relay) -> None:
     settings = relay.settings
 
     @api.post(CHAT)
     async def chat(request: Request) -> Response:
+        relay.gate.request(caller(request))
         body = await read_body(request, settings.max_request_bytes, settings.request_body_timeout_seconds)
         call = chat_call(body)
         if call.streams:
@@ -155,7 +202,10 @@ def _add_routes(api: FastAPI, relay: Relay) -> None:
         prompt: Annotated[str, Query(min_length=1)],
         model: Annotated[str | None, Query(min_length=1)] = None,
     ) -> Response:
-        return relay.stream(prompt_call(prompt, model or settings.default_model), STREAM, request)
+        relay.gate.request(caller(request))
+        call = prompt_call(prompt, model or settings.default_model)
+        # EventSource shows no status to its page, so that nothing is lost when a heartbeat starts the response.
+        return relay.stream(call, STREAM, request, opening=retry_field(settings.retry_seconds), early=True)
 
     @api.get(MODELS)
     async def models(request: Request) -> Response:
@@ -167,8 +217,8 @@ def _add_routes(api: FastAPI, relay: Relay) -> None:
 
     @api.get("/readyz")
     async def readyz() -> Response:
-        if relay.ready:
-            return JSONResponse({"status": "ready"})
+        if relay.upstream is not None and relay.ready:
+            return JSONResponse({"status": "ready", "upstreams": relay.upstream.states})
         return JSONResponse({"status": "draining" if relay.draining else "starting"}, status_code=503)
 
 

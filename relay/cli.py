@@ -1,4 +1,4 @@
-"""The command `relay`: `serve` and `simulate`, and the one place where an error becomes an exit code.
+"""The command `relay`: `serve`, `check-config` and `simulate`, and the one place where an error becomes an exit code.
 
 Exit codes: 0 done, 2 bad usage or settings, 3 something that the relay needs failed.
 """
@@ -17,14 +17,12 @@ from diagnostics import DiagnosticsError, MonitorProcess, start_monitor
 
 from . import simulator
 from .errors import RelayError
-from .settings import Settings, environment_name, load
+from .settings import SECRETS, Settings, environment_name, load
 
 __all__ = ["main"]
 
 log = logging.getLogger("relay")
 
-# Flags are visible to every user of the machine: a key comes from the environment only.
-SECRETS = frozenset({"upstream_api_key"})
 # What DIAGNOSTICS_LISTEN is called on the command line.
 FLAGS = {"diagnostics_listen": "--diagnostics"}
 
@@ -55,18 +53,18 @@ def _parser() -> argparse.ArgumentParser:
         description="Serve the relay and start its monitor beside it; without an upstream, start the simulator too.",
         epilog="A flag overrides the environment variable that its help names; docs/configuration.md describes them.",
     )
-    for name, field in Settings.model_fields.items():
-        if name not in SECRETS:
-            serve.add_argument(
-                FLAGS.get(name, "--" + name.replace("_", "-")),
-                dest=name,
-                metavar="HOST:PORT" if name == "diagnostics_listen" else "VALUE",
-                help=f"{field.description} ({environment_name(name)}, default: {field.default})".replace("%", "%%"),
-            )
+    _add_settings(serve)
     serve.add_argument(
         "--no-diagnostics", action="store_true", help="start no monitor; the agent still keeps the ledger"
     )
     serve.set_defaults(run=_serve)
+    check = commands.add_parser(
+        "check-config",
+        help="print the settings that `serve` would run with",
+        description="Read the settings as `serve` does, print them, and start nothing. A key is shown as set or not.",
+    )
+    _add_settings(check)
+    check.set_defaults(run=_check_config)
     simulate = commands.add_parser(
         "simulate", help="the simulator alone", description="An OpenAI-compatible upstream with faults."
     )
@@ -75,12 +73,36 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    for name, field in Settings.model_fields.items():
+        if name not in SECRETS:
+            command.add_argument(
+                FLAGS.get(name, "--" + name.replace("_", "-")),
+                dest=name,
+                metavar="HOST:PORT" if name == "diagnostics_listen" else "VALUE",
+                help=f"{field.description} ({environment_name(name)}, default: {field.default})".replace("%", "%%"),
+            )
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    return load(**{name: getattr(arguments, name) for name in Settings.model_fields if name not in SECRETS})
+
+
+def _check_config(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        shown = "" if value is None else "(set)" if name in SECRETS else value
+        print(f"{environment_name(name)}={shown}")
+    return 0
+
+
 def _serve(arguments: argparse.Namespace) -> int:
     # For OTEL_* and DIAGNOSTICS_*, which others read from the environment, here and in the monitor.
     from dotenv import load_dotenv
 
     load_dotenv(Path(".env"))
-    settings = load(**{name: getattr(arguments, name) for name in Settings.model_fields if name not in SECRETS})
+    settings = _settings(arguments)
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
@@ -92,11 +114,14 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _run(settings: Settings, *, diagnostics: bool) -> int:
     # Here, not above: `relay simulate` and --help need neither the web framework nor the client.
     from .app import create_app
+    from .budget import StreamBudget
     from .server import RelayServer, bind, url_of
     from .simulation import SimulatorProcess
 
     with contextlib.ExitStack() as opened:
-        listener = opened.enter_context(bind(settings.host, settings.port, settings.send_buffer_bytes))
+        listener = opened.enter_context(
+            bind(settings.host, settings.port, StreamBudget(settings.stream_budget_bytes).send_buffer)
+        )
         url = url_of(listener)
         monitor: MonitorProcess | None = None
         if diagnostics:

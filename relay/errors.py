@@ -8,10 +8,15 @@
         |-- BadRequestError           400        the request is not one: not JSON, or a field of the wrong type
         |-- BodyTimeoutError          408        the request's body did not arrive in time
         |-- BodyTooLargeError         413
+        |-- TooManyError              429        the caller asks too often, or for too many streams at once
+        |-- OverloadedError           503        no room for one more stream; another instance may have some
+        |-- IdleError                 504        the upstream sent no event for too long, though perhaps bytes
+        |-- TooLongError              504        the stream is older than any may get
         |-- ShuttingDownError         503        the relay ends; another instance, or this one again, will serve
         `-- UpstreamError             502        the upstream's fault; `outcome` is what the ledger calls it
             |-- UpstreamStatusError   (its own)  the upstream's answer, handed on as it came
             |-- UpstreamUnreachableError
+            |-- UpstreamUnavailableError 503     all of them failed again and again: none is asked for now
             |-- UpstreamProtocolError            it answered something that is not the protocol
             `-- UpstreamTimeoutError  504        it was silent for too long
 
@@ -22,6 +27,7 @@ both times, in the shape that OpenAI's clients read: `{"error": {"message", "typ
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -31,14 +37,19 @@ __all__ = [
     "BodyTimeoutError",
     "BodyTooLargeError",
     "ChildError",
+    "IdleError",
     "ListenError",
+    "OverloadedError",
     "RelayError",
     "SettingsError",
     "ShuttingDownError",
+    "TooLongError",
+    "TooManyError",
     "UpstreamError",
     "UpstreamProtocolError",
     "UpstreamStatusError",
     "UpstreamTimeoutError",
+    "UpstreamUnavailableError",
     "UpstreamUnreachableError",
     "error_json",
 ]
@@ -56,7 +67,7 @@ class RelayError(Exception):
     exit_code: ClassVar[int] = 3
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
-        super().__init__(f"{message}. {remedy}" if remedy else message)
+        super().__init__(f"{message}; {remedy}" if remedy else message)
 
 
 class SettingsError(RelayError):
@@ -124,10 +135,59 @@ class ShuttingDownError(ApiError):
         self.headers = {"retry-after": "1", "connection": "close"}
 
 
+class IdleError(ApiError):
+    status = 504
+    code = "idle_timeout"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the upstream sent no event for {seconds:g} s")
+
+
+class TooLongError(ApiError):
+    status = 504
+    code = "stream_timeout"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"a stream may last {seconds:g} s; ask for a shorter answer, or again")
+
+
+class OverloadedError(ApiError):
+    status = 503
+    code = "overloaded"
+
+    def __init__(self, message: str, retry_seconds: float) -> None:
+        super().__init__(message)
+        self.headers = {"retry-after": str(math.ceil(retry_seconds))}
+
+
+class TooManyError(ApiError):
+    status = 429
+    kind = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, retry_seconds: float) -> None:
+        super().__init__(message)
+        self.headers = {"retry-after": str(math.ceil(retry_seconds))}
+
+
 class UpstreamError(ApiError):
     status = 502
     code = "upstream_error"
     outcome: ClassVar[str] = "upstream_error"
+
+    @property
+    def outage(self) -> bool:
+        """Whether another upstream might do better."""
+        return True
+
+
+class UpstreamUnavailableError(UpstreamError):
+    status = 503
+    code = "upstream_unavailable"
+
+    def __init__(self, retry_seconds: float) -> None:
+        super().__init__("every upstream has failed again and again and is left alone for now; try again later")
+        self.headers = {"retry-after": str(max(1, math.ceil(retry_seconds)))}
 
 
 class UpstreamUnreachableError(UpstreamError):
@@ -152,6 +212,10 @@ class UpstreamStatusError(UpstreamError):
         self.status = status
         self.headers = dict(headers)
         self._content = content
+
+    @property
+    def outage(self) -> bool:
+        return self.status >= 500
 
     def body(self) -> bytes:
         return super().body() if self._content is None else self._content

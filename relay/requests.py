@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from .errors import BadRequestError, BodyTimeoutError, BodyTooLargeError, ShuttingDownError
 from .stream import Call
 
-__all__ = ["OpenAnswers", "chat_call", "prompt_call", "read_body"]
+__all__ = ["OpenAnswers", "caller", "chat_call", "prompt_call", "read_body", "retry_field"]
 
 Result = TypeVar("Result")
 
@@ -36,6 +36,11 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
     except TimeoutError:
         raise BodyTimeoutError(seconds) from None
     return bytes(body)
+
+
+def caller(request: Request) -> str:
+    """Who asks, for limits: the client's address. A key that nobody checks could be another one for each request."""
+    return request.client.host if request.client else ""
 
 
 class OpenAnswers:
@@ -94,6 +99,14 @@ def prompt_call(prompt: str, model: str) -> Call:
     """The streaming call that GET /stream makes of its query."""
     asked = {"model": model, "messages": [{"role": "user", "content": prompt}], "stream": True}
     return Call(model, True, json.dumps(asked).encode())
+
+
+def retry_field(seconds: float) -> bytes:
+    """The line that tells an EventSource when to connect again after a loss; none for 0.
+
+    No blank line follows: it belongs to the upstream's first event, since one of its own would count as an event.
+    """
+    return b"retry: %d\n" % round(seconds * 1000) if seconds else b""
 
 
 def _field(asked: dict[str, Any], name: str, kind: type) -> Any:

@@ -18,6 +18,8 @@ from types import FrameType
 import uvicorn
 
 from .app import Relay
+from .budget import StreamBudget
+from .connection import bounded_protocol
 from .errors import ListenError
 
 __all__ = ["RelayServer", "bind", "url_of"]
@@ -67,7 +69,7 @@ class RelayServer(uvicorn.Server):
             uvicorn.Config(
                 relay.app,
                 loop="uvloop",
-                http="httptools",
+                http=bounded_protocol(StreamBudget(settings.stream_budget_bytes).write_high_water),
                 ws="none",
                 lifespan="on",
                 log_config=None,

@@ -9,14 +9,21 @@ from __future__ import annotations
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from .budget import MIN_BUDGET_BYTES, StreamBudget
 from .errors import SettingsError
+from .limits import Admission
+from .patience import Limits
 
-__all__ = ["Settings", "environment_name", "load"]
+__all__ = ["SECRETS", "Settings", "environment_name", "load"]
+
+# Keys: never shown, and without a flag, since a command line can be read by every user of the machine.
+SECRETS = frozenset({"upstream_api_key", "fallback_api_key"})
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1024)]
 
 
@@ -55,6 +62,13 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("RELAY_UPSTREAM_API_KEY", "OPENAI_API_KEY"),
         description="the upstream's key; falls back to OPENAI_API_KEY",
     )
+    fallback_base_urls: str = Field("", description="upstreams to ask when that one is down, in order, by commas")
+    fallback_api_key: SecretStr | None = Field(
+        None, description="the fallbacks' key; the upstream's is never sent to them"
+    )
+    breaker_failures: int = Field(5, ge=1, description="outages in a row after which an upstream is left alone")
+    breaker_open_seconds: Seconds = Field(10.0, description="for how long; then one request tries it")
+    degraded_message: str = Field("", description="what to answer when all upstreams are down; empty: an error")
     upstream_retries: int = Field(
         2, ge=0, le=10, description="how often a request is tried again before its first byte"
     )
@@ -72,12 +86,37 @@ class Settings(BaseSettings):
     max_request_bytes: Bytes = Field(16 * 1024 * 1024, description="largest request body")
     max_response_bytes: Bytes = Field(32 * 1024 * 1024, description="largest answer that does not stream")
     request_body_timeout_seconds: Seconds = Field(30.0, description="longest wait for a request's body")
-    send_buffer_bytes: Bytes = Field(
-        64 * 1024, description="kernel buffer of a client's connection (SO_SNDBUF; the kernel doubles it)"
+    stream_budget_bytes: int = Field(
+        256 * 1024, ge=MIN_BUDGET_BYTES, description="most that one stream may hold, kernel buffers included"
     )
-    receive_buffer_bytes: Bytes = Field(
-        128 * 1024, description="kernel buffer of an upstream connection (SO_RCVBUF; the kernel doubles it)"
+
+    read_ahead_bytes: int = Field(
+        0,
+        ge=0,
+        description="of an upstream's bytes, how many may wait for a slow client; 0: it is read as its client reads",
     )
+
+    max_streams: int = Field(2000, ge=0, description="streams open at once; more get 503; 0: no limit")
+    budget_bytes: int = Field(
+        512 * 1024 * 1024, ge=0, description="what all streams may hold; each reserves its budget of it; 0: no limit"
+    )
+    memory_share: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="share of the memory limit in use above which new streams get 503; 0: not looked at",
+    )
+    memory_limit_bytes: int = Field(0, ge=0, description="memory limit of the process beside its cgroup's; 0: none")
+    rate: Limit = Field(0.0, description="requests a second, of all callers together; more get 429; 0: no limit")
+    key_rate: Limit = Field(0.0, description="requests a second of one caller; more get 429; 0: no limit")
+    rate_burst: int = Field(20, ge=1, description="requests that may come at once within these rates")
+    key_max_streams: int = Field(0, ge=0, description="streams of one caller open at once; more get 429; 0: no limit")
+
+    write_timeout_seconds: Seconds = Field(30.0, description="longest time that a client may take nothing")
+    idle_timeout_seconds: Limit = Field(300.0, description="longest time without an event of the upstream; 0: no limit")
+    stream_timeout_seconds: Limit = Field(3600.0, description="longest life of a stream; 0: no limit")
+    heartbeat_seconds: Limit = Field(15.0, description="silence after which a comment is sent; 0: none is")
+    retry_seconds: Limit = Field(3.0, description="when EventSource is told to connect again after a loss; 0: not told")
 
     default_model: str = Field("gpt-4o-mini", min_length=1, description="model of GET /stream without ?model=")
     keep_alive_seconds: int = Field(75, ge=1, description="how long an idle client connection is kept")
@@ -92,6 +131,47 @@ class Settings(BaseSettings):
     diagnostics_dir: str | None = Field(
         None, validation_alias="DIAGNOSTICS_DIR", description="where agents register and artifacts are kept"
     )
+
+    @field_validator("fallback_base_urls")
+    @classmethod
+    def _all_base_urls(cls, value: str) -> str:
+        return ",".join(_base_url(url.strip()) for url in value.split(",") if url.strip())
+
+    @field_validator("read_ahead_bytes")
+    @classmethod
+    def _fits_the_budget(cls, value: int, info: ValidationInfo) -> int:
+        if value and "stream_budget_bytes" in info.data:
+            budget = StreamBudget(info.data["stream_budget_bytes"])
+            if not budget.read <= value <= budget.spare:
+                raise ValueError(
+                    f"it must be 0 or from {budget.read} to {budget.spare}, what RELAY_STREAM_BUDGET_BYTES leaves for it"
+                )
+        return value
+
+    @property
+    def admission(self) -> Admission:
+        """Who is let in."""
+        return Admission(
+            max_streams=self.max_streams,
+            budget_bytes=self.budget_bytes,
+            stream_bytes=self.stream_budget_bytes,
+            memory_share=self.memory_share,
+            key_max_streams=self.key_max_streams,
+            rate=self.rate,
+            key_rate=self.key_rate,
+            burst=self.rate_burst,
+        )
+
+    @property
+    def limits(self) -> Limits:
+        """How long a stream may wait."""
+        return Limits(
+            read=self.read_timeout_seconds,
+            write=self.write_timeout_seconds,
+            idle=self.idle_timeout_seconds,
+            total=self.stream_timeout_seconds,
+            heartbeat=self.heartbeat_seconds,
+        )
 
 
 def environment_name(field: str) -> str:
@@ -118,6 +198,6 @@ def _explain(problem: Any, flags: dict[str, Any]) -> str:
     name = environment_name(field) if field in Settings.model_fields else where
     source = f"{name} (given as a flag)" if field in flags else name
     reason = problem["msg"].removeprefix("Value error, ")
-    if isinstance(problem["input"], SecretStr) or field == "upstream_api_key":
+    if isinstance(problem["input"], SecretStr) or field in SECRETS:
         return f"{source}: {reason}"
     return f"{source} is {problem['input']!r}: {reason[0].lower()}{reason[1:]}"

@@ -3,11 +3,11 @@
 The law of this file. The request's own task is the pump: it reads from the upstream, sends to the client, and reads again
 only when the client's side took the bytes; nothing is queued and nothing is dropped, so that a slow client slows its
 upstream. One more task watches for the client's leaving, at any moment: while the upstream is asked, while it is silent, while
-the client does not read. It and the shutdown end the pump in the same way (`RelayedStream.end`), and the upstream is closed
-in the same step, without waiting for anything.
+the client does not read. It, the sweep's time-outs and the shutdown end the pump in the same way (`RelayedStream.end`), and the
+upstream is closed in the same step, without waiting for anything.
 
-The response starts with the upstream's first bytes. Until then a failure is an HTTP status, afterwards it is an SSE event
-`data: {"error": {...}}`, and the body ends without `[DONE]`.
+The response starts with the upstream's first bytes (or, where the caller says so, with the first heartbeat). Until then a
+failure is an HTTP status, afterwards it is an SSE event `data: {"error": {...}}`, and the body ends without `[DONE]`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -24,35 +26,36 @@ from starlette.responses import Response
 from diagnostics import StreamLedger, StreamRecord
 
 from .chat import ChatFacts
-from .errors import ApiError, ShuttingDownError, UpstreamError, UpstreamProtocolError
-from .sse import EventScanner, EventTooLargeError, encode
-from .upstream import Upstream, UpstreamStream
+from .connection import transport_of
+from .degraded import DEGRADED, degraded_stream
+from .errors import (
+    ApiError,
+    IdleError,
+    ShuttingDownError,
+    TooLongError,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamTimeoutError,
+)
+from .patience import Limits, Patience, Progress
+from .read_ahead import ReadAhead, Source
+from .reply import Receive, Reply, Scope, Send
+from .sse import EventScanner, EventTooLargeError
+from .sweep import OpenStreams
+from .upstreams import Upstreams
 
-__all__ = ["Call", "OpenStreams", "RelayedStream", "Span"]
+__all__ = ["Call", "RelayedStream", "Span"]
 
 log = logging.getLogger("relay.stream")
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Headers = tuple[tuple[bytes, bytes], ...]
-
-# No proxy may hold events back: x-accel-buffering says so to nginx.
-HEADERS: Final[Headers] = (
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-)
 
 # After [DONE] an upstream has only its end of body left to say. It is given this long, so that its connection can be used
 # again; the client has its answer by then.
 LINGER_SECONDS: Final = 0.25
-# A client that does not read is not waited for when the relay ends.
-FAREWELL_SECONDS: Final = 0.5
+# How long the server takes to notice that a connection was given up.
+ABORTED_SECONDS: Final = 1.0
 
 # Whose end it was decides how loud it is logged: clients come and go, upstreams should not.
-LOG_LEVELS: Final = {"upstream_error": logging.WARNING, "timeout": logging.WARNING}
+LOG_LEVELS: Final = {"upstream_error": logging.WARNING, "timeout": logging.WARNING, "slow_client": logging.INFO}
 
 
 class Span(Protocol):
@@ -80,27 +83,6 @@ class Call:
     content: bytes
 
 
-class OpenStreams:
-    """The streams that are open now, for the shutdown."""
-
-    def __init__(self) -> None:
-        self._streams: set[RelayedStream] = set()
-
-    def __len__(self) -> int:
-        return len(self._streams)
-
-    def add(self, stream: RelayedStream) -> None:
-        self._streams.add(stream)
-
-    def discard(self, stream: RelayedStream) -> None:
-        self._streams.discard(stream)
-
-    def end_all(self) -> None:
-        """End every open stream with the outcome `shutdown`. Call it on the loop's thread."""
-        for stream in tuple(self._streams):
-            stream.end("shutdown")
-
-
 class RelayedStream(Response):
     """The response that is the stream. An ASGI app of its own: it closes what it opens and leaves nothing to a framework."""
 
@@ -111,11 +93,17 @@ class RelayedStream(Response):
         call: Call,
         *,
         route: str,
-        upstream: Upstream,
+        upstream: Upstreams,
         ledger: StreamLedger,
         open_streams: OpenStreams,
+        place: AbstractContextManager[None],
         start_span: Callable[[Call], Span],
+        limits: Limits,
         max_event_bytes: int,
+        degraded_message: str = "",
+        read_ahead: Callable[[Source], ReadAhead] | None = None,
+        opening: bytes = b"",
+        early: bool = False,
     ) -> None:
         super().__init__()
         self._call: Call | None = call
@@ -123,28 +111,41 @@ class RelayedStream(Response):
         self._upstream = upstream
         self._ledger = ledger
         self._open_streams = open_streams
+        self._place = place
         self._start_span = start_span
         self._scanner = EventScanner(max_event_bytes=max_event_bytes)
         self._facts = ChatFacts()
-        self._source: UpstreamStream | None = None
+        self._limits = limits
+        self._patience = Patience(limits, time.monotonic())
+        self._opening, self._early = opening, early
+        self._model, self._degraded_message = call.model, degraded_message
+        self._make_read_ahead = read_ahead
+        self._read_ahead: ReadAhead | None = None
+        self._source: Source | None = None
         self._task: asyncio.Task[Any] | None = None
         self._record: StreamRecord | None = None
-        self._started = False  # the client has the response's head
-        self._complete = False  # the client has the whole response, or nothing more will be sent
+        self._reply: Reply | None = None
+        self._data_chunks = 0  # chunks from the upstream with more in them than comments
+        self._parsed = 0  # bytes of the record's that the parser holds
         self._ending: str | None = None
+        self._ending_error: ApiError | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call, self._call = self._call, None
         assert call is not None, "a stream is served once"
-        with self._ledger.stream(self._route) as record:
+        with self._place, self._ledger.stream(self._route) as record:
             span = self._start_span(call)
             record.trace_id = span.trace_id
-            self._record, self._task = record, asyncio.current_task()
+            reply = Reply(send, transport_of(scope), opening=self._opening, early=self._early)
+            self._record, self._reply, self._task = record, reply, asyncio.current_task()
             self._open_streams.add(self)
-            watcher = asyncio.create_task(self._watch(receive), name="relay.stream.watch")
+            watcher = asyncio.create_task(self._watch(receive, reply), name="relay.stream.watch")
             outcome, error = "upstream_error", None  # where not even the error has a name
             try:
-                outcome, error = await self._live(call, record, span, send)
+                outcome, error = await self._live(call, record, span, reply)
+                if not reply.complete:
+                    # The server would complain of a response that is not whole, had it not noticed that nobody wants it.
+                    await asyncio.wait([watcher], timeout=ABORTED_SECONDS)
             except asyncio.CancelledError:
                 outcome = "shutdown"  # not by `end`: the server takes the task down
                 raise
@@ -155,29 +156,62 @@ class RelayedStream(Response):
                 self._close_upstream()
                 span.end(outcome, facts=self._facts, error=error)
                 _log(record, outcome, error)
+                await reply.close()
                 await _cancel(watcher)
+                if self._read_ahead is not None:
+                    await self._read_ahead.ended()
 
-    def end(self, outcome: str) -> None:
-        """End the stream now, wherever it waits; `outcome` is its name. Does nothing to one that has ended."""
-        if self._ending is None and not self._complete and self._task is not None and self._record is not None:
-            self._ending = outcome
+    def end(self, outcome: str, error: ApiError | None = None) -> None:
+        """End the stream now, wherever it waits; `outcome` is its name, and `error` is what the client is told.
+
+        Does nothing to a stream that has ended.
+        """
+        if (
+            self._ending is None
+            and self._task is not None
+            and self._record is not None
+            and self._reply is not None
+            and not self._reply.complete
+        ):
+            self._ending, self._ending_error = outcome, error
             self._record.ends(outcome)
             self._close_upstream()
             self._task.cancel()
 
-    async def _watch(self, receive: Receive) -> None:
+    def look_after(self, now: float) -> None:
+        """The sweep's look: end what waits for too long, keep alive what is silent, count what the parser holds."""
+        record, reply, source = self._record, self._reply, self._source
+        if record is None or reply is None or reply.complete or self._ending is not None:
+            return
+        if source is not None:
+            self._count_parsed(record, source.parsed_bytes)
+        progress = Progress(record.bytes_in, self._data_chunks, record.bytes_out, source is not None, reply.unsent())
+        limits = self._limits
+        match self._patience.look(now, progress):
+            case "read":
+                self.end("timeout", UpstreamTimeoutError("the upstream fell silent"))
+            case "idle":
+                self.end("timeout", IdleError(limits.idle))
+            case "total":
+                self.end("timeout", TooLongError(limits.total))
+            case "write":
+                self.end("slow_client")
+            case "heartbeat" if self._scanner.at_boundary:
+                reply.beat()
+
+    async def _watch(self, receive: Receive, reply: Reply) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass  # a server may say more than once that the request's body is over
         # A response that is complete looks the same from here; `send` returned before this task could run.
-        if not self._complete and self._record is not None:
+        if not reply.complete and self._ending is None and self._record is not None:
             self._record.disconnected()
             self.end("client_disconnected")
 
-    async def _live(self, call: Call, record: StreamRecord, span: Span, send: Send) -> tuple[str, ApiError | None]:
+    async def _live(self, call: Call, record: StreamRecord, span: Span, reply: Reply) -> tuple[str, ApiError | None]:
         """Pump until the end and tell the client how it went: the outcome, and the error if there was one."""
         error: UpstreamError | None = None
         try:
-            await self._pump(call, record, span, send)
+            await self._pump(call, record, span, reply)
         except asyncio.CancelledError:
             if self._ending is None:
                 raise
@@ -188,20 +222,33 @@ class RelayedStream(Response):
             record.disconnected()
             return "client_disconnected", None
         if self._took_end():
-            if self._ending == "shutdown":
-                await self._farewell(send)
-            return str(self._ending), None
+            return str(self._ending), await self._part(reply)
         if error is None:
             return "completed", None
         record.ends(error.outcome)
         self._close_upstream()
         try:
-            await self._fail(error, send, at_boundary=self._scanner.at_boundary)
+            if error.outage and self._degraded_message and not reply.started:
+                await reply.start(DEGRADED)
+                await reply.finish(degraded_stream(self._model, self._degraded_message))
+            else:
+                await reply.fail(error, at_boundary=self._scanner.at_boundary)
         except asyncio.CancelledError:
             # The client left, or the relay ends, before it heard of the failure: the failure is still what ended the stream.
             if not self._took_end():
                 raise
         return error.outcome, error
+
+    async def _part(self, reply: Reply) -> ApiError | None:
+        """Take leave of the client as the reason for the end allows."""
+        if self._ending == "client_disconnected":
+            return None
+        if self._ending == "slow_client":
+            reply.abort()
+            return None
+        error = self._ending_error
+        await reply.part(error or ShuttingDownError(), at_boundary=self._scanner.at_boundary)
+        return error
 
     def _took_end(self) -> bool:
         """Whether `end` was called; its cancellation of this task is then over."""
@@ -211,9 +258,12 @@ class RelayedStream(Response):
             self._task.uncancel()
         return True
 
-    async def _pump(self, call: Call, record: StreamRecord, span: Span, send: Send) -> None:
-        source = self._source = await self._upstream.stream(call.content, span.headers)
+    async def _pump(self, call: Call, record: StreamRecord, span: Span, reply: Reply) -> None:
+        source: Source = await self._upstream.stream(call.content, span.headers)
         del call  # its JSON may be megabytes, and a stream may be hours
+        if self._make_read_ahead is not None:
+            source = self._read_ahead = self._make_read_ahead(source)
+        self._source = source
         chunk = await source.read()
         span.first_chunk()
         if not chunk:
@@ -226,56 +276,38 @@ class RelayedStream(Response):
             except EventTooLargeError as error:
                 raise UpstreamProtocolError(f"the upstream sent an event of more than {error.limit} bytes") from error
             facts.feed(chunk)
-            if not self._started:
-                await self._start(200, HEADERS, source.headers, send)
+            self._data_chunks += b"data" in chunk
+            if not reply.started:
+                await reply.start(source.headers)
             record.hold(size)
             try:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                await reply.chunk(chunk)
             finally:
                 record.release(size)
             if facts.done and scanner.at_boundary:
-                await self._finish(send)
+                await reply.finish()
                 await _linger(source)
                 return
             chunk = await source.read()
         facts.eof()
         if facts.done:
             # Some upstreams leave out the blank line after [DONE]; without it the client would not get the event.
-            await self._finish(send, b"" if scanner.at_boundary else b"\n\n")
+            await reply.finish(b"" if scanner.at_boundary else b"\n\n")
             return
         where = "between two events" if scanner.at_boundary else "in the middle of an event"
         raise UpstreamProtocolError(f"the upstream's stream ended {where}, without [DONE]")
 
-    async def _start(self, status: int, headers: Headers, more: Mapping[str, str], send: Send) -> None:
-        extra = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in more.items()]
-        await send({"type": "http.response.start", "status": status, "headers": [*headers, *extra]})
-        self._started = True
-
-    async def _finish(self, send: Send, body: bytes = b"") -> None:
-        await send({"type": "http.response.body", "body": body, "more_body": False})
-        self._complete = True
-
-    async def _fail(self, error: ApiError, send: Send, *, at_boundary: bool) -> None:
-        """Tell the client: with a status while that is possible, with an event afterwards."""
-        body = error.body()
-        if self._started:
-            await self._finish(send, encode(body) if at_boundary else b"\n\n" + encode(body))
-            return
-        head = ((b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()))
-        await self._start(error.status, head, error.headers, send)
-        await self._finish(send, body)
-
-    async def _farewell(self, send: Send) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FAREWELL_SECONDS):
-                # The chunk that was being sent may not have left: only the client knows whether it is between two events.
-                await self._fail(ShuttingDownError(), send, at_boundary=False)
+    def _count_parsed(self, record: StreamRecord, nbytes: int) -> None:
+        """Charge the stream with what its parser holds now; a number that is as old as the last sweep."""
+        record.hold(nbytes - self._parsed)
+        self._parsed = nbytes
 
     def _close_upstream(self) -> None:
         source, self._source = self._source, None
         if source is not None and self._record is not None:
             source.close()
             self._record.upstream_closed()
+            self._count_parsed(self._record, 0)
 
 
 def _log(record: StreamRecord, outcome: str, error: ApiError | None) -> None:
@@ -294,7 +326,7 @@ def _log(record: StreamRecord, outcome: str, error: ApiError | None) -> None:
         )
 
 
-async def _linger(source: UpstreamStream) -> None:
+async def _linger(source: Source) -> None:
     """Let the upstream end its body, so that the connection can be used again; whatever else happens, it is closed."""
     with contextlib.suppress(TimeoutError, UpstreamError):
         async with asyncio.timeout(LINGER_SECONDS):

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span as OtelSpan
 
-    from .stream import Call, Receive, Scope, Send, Span
+    from .reply import Receive, Scope, Send
+    from .stream import Call, Span
 
 __all__ = ["Telemetry", "setup"]
 

@@ -19,15 +19,13 @@ from typing import Any, Final
 import aiohttp
 import httpx2
 
+from .budget import StreamBudget
+
 __all__ = ["BODY", "Body", "Transport"]
 
 # Under this name a response's extensions hold its Body.
 BODY: Final = "relay.body"
 
-# Above this, aiohttp stops reading from the socket at twice the size until what came is consumed.
-READ_BUFFER_BYTES: Final = 32 * 1024
-# One read: what one `send` to the client may hold back.
-READ_BYTES: Final = 64 * 1024
 # aiohttp writes `bytes` in one go and warns from 1 MiB on; a file is written piece by piece.
 WRITE_AT_ONCE_BYTES: Final = 64 * 1024
 
@@ -38,16 +36,31 @@ class Body(httpx2.AsyncByteStream):
     Raises httpx2.ReadTimeout (silent for too long) and httpx2.ReadError (broken off).
     """
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, read_bytes: int) -> None:
         self._response = response
+        self._read_bytes = read_bytes  # one read: what one `send` to the client may hold back
+        self._taken = 0
 
     async def read(self) -> bytes:
         try:
-            return await self._response.content.read(READ_BYTES)
+            chunk = await self._response.content.read(self._read_bytes)
         except TimeoutError as error:
             raise httpx2.ReadTimeout(str(error) or "the upstream is silent") from error
         except (aiohttp.ClientError, OSError) as error:
             raise httpx2.ReadError(str(error) or type(error).__name__) from error
+        self._taken += len(chunk)
+        return chunk
+
+    @property
+    def parsed_bytes(self) -> int:
+        """What has come and was not read yet, without what the kernel holds."""
+        return self._response.content.total_bytes - self._taken
+
+    def untimed(self) -> None:
+        """Start no more timers for silence: from here on a sweep looks after it."""
+        connection = self._response.connection
+        if connection is not None and connection.protocol is not None:
+            connection.protocol.read_timeout = None
 
     def close(self) -> None:
         """Close now. A connection whose body was read to its end is already back in the pool and stays there."""
@@ -64,20 +77,21 @@ class Body(httpx2.AsyncByteStream):
 class Transport(httpx2.AsyncBaseTransport):
     """Requests over one bounded pool of connections. Must be made and closed inside of a running loop."""
 
-    def __init__(self, *, max_connections: int, receive_buffer_bytes: int, trust_env: bool) -> None:
+    def __init__(self, *, max_connections: int, budget: StreamBudget, trust_env: bool) -> None:
         def make_socket(address: Any) -> socket.socket:
             family, kind, protocol, _, _ = address
             made = socket.socket(family, kind, protocol)
             # Before connect: the window that the upstream may fill is agreed on there.
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, budget.receive_buffer)
             return made
 
+        self._read_bytes = budget.read
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=30, socket_factory=make_socket),
             # Cookies would be carried from one user's request to the next one's.
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            read_bufsize=READ_BUFFER_BYTES,
+            read_bufsize=budget.parsed,
             trust_env=trust_env,
         )
 
@@ -106,7 +120,7 @@ class Transport(httpx2.AsyncBaseTransport):
             raise httpx2.ConnectError(str(error)) from error
         except (aiohttp.ClientError, OSError) as error:
             raise httpx2.ReadError(str(error) or type(error).__name__) from error
-        body = Body(response)
+        body = Body(response, self._read_bytes)
         return httpx2.Response(
             response.status,
             headers=list(response.raw_headers),

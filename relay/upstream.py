@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 
 import httpx2
 from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError, AsyncOpenAI, AsyncStream, Omit
+from pydantic import SecretStr
 
+from .budget import StreamBudget
 from .errors import (
     UpstreamError,
     UpstreamProtocolError,
@@ -60,6 +62,11 @@ class UpstreamStream:
         except httpx2.HTTPError as error:
             raise _named(error) from error
 
+    @property
+    def parsed_bytes(self) -> int:
+        """What has come and was not read yet."""
+        return self.body.parsed_bytes
+
     def close(self) -> None:
         self.body.close()
 
@@ -67,7 +74,7 @@ class UpstreamStream:
 class Upstream:
     """One upstream and the pool of connections to it. Made and closed inside of a running loop."""
 
-    def __init__(self, settings: Settings, base_url: str) -> None:
+    def __init__(self, settings: Settings, base_url: str, api_key: SecretStr | None) -> None:
         parts = urlsplit(base_url)
         self.host = parts.hostname or ""
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -76,10 +83,10 @@ class Upstream:
         self._answer_timeout = _timeout(settings, settings.response_timeout_seconds)
         transport = Transport(
             max_connections=settings.upstream_max_connections,
-            receive_buffer_bytes=settings.receive_buffer_bytes,
+            budget=StreamBudget(settings.stream_budget_bytes),
             trust_env=self.host not in _LOOPBACK,
         )
-        key = settings.upstream_api_key.get_secret_value() if settings.upstream_api_key else None
+        key = api_key.get_secret_value() if api_key else None
         # Compressed events would come in lumps, and what is relayed as it is must not need unpacking.
         self._headers: dict[str, str | Omit] = {"Accept-Encoding": "identity"}
         if key is None:
@@ -112,6 +119,7 @@ class Upstream:
         if problem:
             body.close()
             raise UpstreamProtocolError(problem)
+        body.untimed()
         return UpstreamStream(body, _forwarded(response.headers))
 
     async def answer(self, content: bytes, headers: Mapping[str, str]) -> Answer:

@@ -14,6 +14,7 @@ What it cannot see (bytes held in a queue of yours) a handler tells: `with ledge
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..errors import DiagnosticsError
 from . import lifecycle
 from .beside import DEFAULT_LISTEN, MonitorProcess, start_monitor
 from .ledger import StreamLedger, StreamRecord, current_record, outcome_of
+from .routes import UNROUTED, route_of
 
 __all__ = ["InstrumentedApp", "LedgerMiddleware", "instrument"]
 
@@ -34,7 +36,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # Responses of these types are streams; everything else is over as soon as it is made.
 STREAM_TYPES = (b"text/event-stream", b"application/x-ndjson", b"application/jsonl", b"application/stream+json")
-UNROUTED = "(unrouted)"
+COLON = ord(":")
 
 
 class InstrumentedApp(StreamLedger):
@@ -148,10 +150,9 @@ class LedgerMiddleware:
                 record.close("completed" if meter.finished or record.disconnected_at is None else "client_disconnected")
 
     def _route(self, scope: Scope) -> str:
-        route = scope.get("route")
-        path = getattr(route, "path_format", None) or getattr(route, "path", None)
-        if path:
-            return str(scope.get("root_path", "")) + str(path)
+        route = route_of(scope)
+        if route is not None:
+            return route
         path = scope.get("path", "")
         return path if path in self.routes else UNROUTED
 
@@ -178,6 +179,8 @@ class _Meter:
         if self.ended_in_newline and body[0] == 10:
             events += 1
         self.ended_in_newline = body[-1] == 10 and body[-2:] != b"\n\n"
+        if body[0] == COLON and len(body.splitlines()) == 2:
+            events = 0  # a heartbeat: a comment of one line is no event, and its gap says nothing of the service
         self.record.sent(len(body), events)
 
 
@@ -196,13 +199,14 @@ class _AgentOfApp:
         self._monitor = monitor
         self._listen = listen
         self._own_monitor: MonitorProcess | None = None
-        self._tried = False
+        self._tried_in = 0
         self._started = False
 
     def start(self) -> None:
-        if self._tried:
+        if self._tried_in == os.getpid():
             return
-        self._tried = True
+        # In a child forked off a process that served, nothing of this is started, and nothing is this one's to stop.
+        self._tried_in, self._started, self._own_monitor = os.getpid(), False, None
         try:
             handle = self._monitor if isinstance(self._monitor, MonitorProcess) else None
             if self._monitor is True:
@@ -213,7 +217,7 @@ class _AgentOfApp:
             log.error("the service runs without diagnostics: %s", error)
 
     def stop(self) -> None:
-        self._tried = False
+        self._tried_in = 0
         if self._started:
             self._started = False
             lifecycle.stop(self._ledger)

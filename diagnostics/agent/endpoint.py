@@ -14,7 +14,6 @@ import struct
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 from ..errors import DiagnosticsError, ProtocolError, RefusedError
 from ..protocol import (
@@ -30,6 +29,10 @@ from ..protocol import (
 )
 from .forked import Child, fork_reading
 from .operations import Forked, State, perform
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Endpoint"]
 
@@ -47,7 +50,7 @@ class Endpoint:
         self.root = root
         self.state = state
         self.path = agent_socket(root, os.getpid())
-        self._children: list[Child] = []
+        self._children: list[tuple[Child, Forked]] = []
         self._stopping = threading.Event()
         self._wake_reader, self._wake_writer = os.pipe()
         self._listener = self._listen()
@@ -94,8 +97,9 @@ class Endpoint:
                 ready = poll.poll(_WATCH_SECONDS * 1000 if busy else None)
                 if any(fd == self._listener.fileno() for fd, _ in ready):
                     self._accept()
-                now = time.monotonic()
-                self._children = [child for child in self._children if not child.poll(now)]
+                if busy:
+                    self.state.lag.ping()
+                self._settle()
                 overdue = self.state.windows.end_overdue()
                 if overdue:
                     log.warning("closed a %s window that its monitor had left open", overdue)
@@ -103,8 +107,21 @@ class Endpoint:
             self.state.windows.end()
             self._listener.close()
             self.path.unlink(missing_ok=True)
-            for child in self._children:
+            for child, _ in self._children:
                 child.poll(float("inf"))
+
+    def _settle(self) -> None:
+        """Watch the children: do what waits for them as soon as it may be done, forget those that have ended."""
+        now = time.monotonic()
+        left = []
+        for child, work in self._children:
+            ended = child.poll(now)
+            if not child.settled and (ended or work.ready()):
+                child.settled = True
+                work.after()
+            if not ended:
+                left.append((child, work))
+        self._children = left
 
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
@@ -123,13 +140,15 @@ class Endpoint:
         """Answer one request; True if a child answers instead and now owns the connection."""
         try:
             _check_peer(connection)
+            self._settle()  # who has a child's answer finds done what waited for it
             result = self._perform(read_frame(connection, MAX_REQUEST_BYTES))
             if isinstance(result, Forked):
                 child = fork_reading(
                     result.work, connection, seconds=result.seconds, max_extra_bytes=result.max_extra_bytes
                 )
-                self._children.append(child)
-                result.after()
+                self._children.append((child, result))
+                self.state.last_fork = {"fork_seconds": child.fork_seconds, "on_loop": child.on_loop}
+                self._settle()
                 return True
             connection.sendall(frame(reply_result(result)))
         except DiagnosticsError as error:

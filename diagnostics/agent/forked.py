@@ -7,13 +7,13 @@ The traps, and what is done about each:
 - inherited signal handlers and the wake-up fd would write into the parent's loop: they are reset;
 - the child must not outlive the service (a restart would meet EADDRINUSE): it asks the kernel to die with it;
 - exit handlers, finally blocks and at-fork threads are the service's: the child leaves by `os._exit`;
+- on a machine short of cores it would take the service's: it is nicer;
 - while it lives the service pays for every page it first touches: the child is watched and killed past its time or memory.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import os
 import resource
@@ -48,6 +48,7 @@ class Child:
 
     fork_seconds  how long the fork itself stalled the thread that made it
     on_loop       whether that was a loop's own thread
+    settled       whether what waits for this child was done
     """
 
     pid: int
@@ -56,6 +57,7 @@ class Child:
     max_rss_bytes: int
     fork_seconds: float
     on_loop: bool
+    settled: bool = False
 
     def poll(self, now: float) -> bool:
         """Watch the child once; True when it has ended. `now` is `time.monotonic()`."""
@@ -100,6 +102,9 @@ def fork_reading(
     max_extra_bytes  how much larger than the service it may grow
     Raises OSError where the system refuses to fork.
     """
+    import ctypes  # here and not in the child, where another thread's import may have left a lock; half a MiB when idle
+
+    prctl = ctypes.CDLL(None).prctl
     own_rss = _rss_bytes(os.getpid()) or 0
     made: list[tuple[int, float] | OSError] = []
 
@@ -111,7 +116,7 @@ def fork_reading(
             made.append(error)
             return
         if pid == 0:
-            _live(work, connection)
+            _live(work, connection, prctl)
         made.append((pid, time.monotonic() - began))
 
     on_loop = any(call_on_loop(loop, fork, _LOOP_PATIENCE_SECONDS) for loop in running_loops()[:1])
@@ -136,11 +141,12 @@ def _fork() -> int:
         _forking = False
 
 
-def _live(work: Callable[[], dict[str, Any]], connection: socket.socket) -> None:
+def _live(work: Callable[[], dict[str, Any]], connection: socket.socket, prctl: Callable[[int, int], object]) -> None:
     """The child's whole life."""
     code = 1
     try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.nice(10)
         gc.disable()
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):

@@ -11,8 +11,10 @@ Times are `time.monotonic()` seconds, sizes are bytes of body (without HTTP fram
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -102,6 +104,7 @@ class StreamRecord:
         "last_event_at",
         "opened_at",
         "outcome",
+        "task",
         "trace_id",
     )
 
@@ -118,6 +121,8 @@ class StreamRecord:
         self._blocked_since: float | None = None
         self.outcome: str | None = None
         self.trace_id: str | None = None
+        # The asyncio task that serves the stream, as a weak reference: a record never keeps a task alive.
+        self.task: weakref.ref[Any] | None = None
         self.claimed = False
         self.bytes_in = self.bytes_out = self.events_in = self.events_out = 0
         self.buffered_bytes = self.buffered_high_water = 0
@@ -174,6 +179,12 @@ class StreamRecord:
     @property
     def route(self) -> str:
         return self._totals.name
+
+    @property
+    def task_id(self) -> int | None:
+        """id() of the task that serves it, by which its connection is found; None where there is none any more."""
+        task = self.task() if self.task is not None else None
+        return None if task is None else id(task)
 
     @property
     def is_open(self) -> bool:
@@ -279,7 +290,9 @@ class StreamLedger:
 
     def prepare(self) -> StreamRecord:
         """A record that is timed from now on, and not yet an open stream of any route."""
-        return StreamRecord(self, self._unrouted, next(self._ids), self._clock)
+        record = StreamRecord(self, self._unrouted, next(self._ids), self._clock)
+        record.task = _serving_task()
+        return record
 
     def enter(self, record: StreamRecord) -> None:
         with self._lock:
@@ -315,6 +328,23 @@ class StreamLedger:
 
     # for the agent
 
+    def events_out(self) -> int:
+        """Events sent to clients since the start, on streams open and closed; cheap enough to be asked every second."""
+        with self._lock:
+            closed = sum(totals.events_out for totals in self.routes.values())
+            return closed + sum(record.events_out for record in self.records.values())
+
+    def routes_by_task(self) -> dict[int, str]:
+        """The route of each open stream, by the id of the task that serves it."""
+        with self._lock:
+            records = list(self.records.values())
+        return {record.task_id: record.route for record in records if record.task_id is not None}
+
+    def start_anew(self) -> None:
+        """In a forked child: the parent's streams and totals are the parent's, and its lock may be held for ever."""
+        self._lock = threading.Lock()
+        self.records, self.routes, self.rejected = {}, {}, {}
+
     def to_json(self, top: int = 20) -> dict[str, Any]:
         """Totals by route with open streams added in, and the `top` open streams that hold the most bytes."""
         with self._lock:
@@ -344,6 +374,14 @@ class StreamLedger:
             "routes": routes,
             "top": [_record_json(record, now) for record in records[:top]],
         }
+
+
+def _serving_task() -> weakref.ref[Any] | None:
+    """The task that runs now; None outside of an event loop. A service without asyncio does not get it imported."""
+    asyncio = sys.modules.get("asyncio")
+    loop = asyncio._get_running_loop() if asyncio else None
+    task = asyncio.current_task(loop) if asyncio and loop else None
+    return weakref.ref(task) if task is not None else None
 
 
 class _Ending:
@@ -408,4 +446,5 @@ def _record_json(record: StreamRecord, now: float) -> dict[str, Any]:
         "events_out": record.events_out,
         "backpressure_seconds": record.backpressure_seconds,
         "trace_id": record.trace_id,
+        "task": record.task_id,
     }

@@ -1,4 +1,4 @@
-"""One agent a process: started once, whoever asks, and alive again in forked workers.
+"""One agent a process: started once, whoever asks. A forked child has its parent's only by its parent's explicit wish.
 
 `diagnostics run` loads this package under a private name; a service may also import `diagnostics` itself. There are then
 two copies of this module in one process, and still only one agent: the copy that came second hands its ledger to the first.
@@ -10,16 +10,21 @@ import atexit
 import os
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from ..protocol import default_root
 from .endpoint import Endpoint
 from .forked import in_reading_fork
-from .ledger import StreamLedger
 from .operations import State
 
-__all__ = ["PRIVATE_NAME", "is_running", "start", "stop"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .ledger import StreamLedger
+
+__all__ = ["PRIVATE_NAME", "is_running", "start", "start_injected", "stop"]
 
 # What the start-up hook calls the package in other people's services.
 PRIVATE_NAME = "_highwater_diagnostics"
@@ -27,18 +32,31 @@ PRIVATE_NAME = "_highwater_diagnostics"
 _lock = threading.Lock()
 _endpoint: Endpoint | None = None
 _users = 0
+_in_children = False
 
 
 def start(root: Path | None = None, ledger: StreamLedger | None = None) -> None:
     """Start this process's agent, or join the one that runs; `stop` as often as `start`.
 
     root    the registry's parent; DIAGNOSTICS_DIR, or the default monitor's folder
+    Started without a ledger, by nobody's app, the agent is there in forked children too.
     Raises DiagnosticsError where the folder is not private or its path too long, OSError where it cannot be written.
     """
     elder = _elder()
     if elder is not None:
         elder.start(root, ledger)
         return
+    global _in_children
+    _join(root, ledger)
+    _in_children = _in_children or ledger is None
+
+
+def start_injected() -> None:
+    """The start-up hook's `start`, never taken back: an app that ends leaves the process its agent. Raises as `start` does."""
+    _join(None, None)
+
+
+def _join(root: Path | None, ledger: StreamLedger | None) -> None:
     global _endpoint, _users
     with _lock:
         if _endpoint is None:
@@ -84,24 +102,28 @@ def is_running() -> bool:
 
 
 def _elder() -> Any:
-    """The injected copy of this module, where there is one and it is not this."""
-    if __name__.startswith(PRIVATE_NAME):
+    """The injected copy of this module, where the start-up hook ran (it may not have come to it yet) and it is not this."""
+    if __name__.startswith(PRIVATE_NAME) or PRIVATE_NAME not in sys.modules:
         return None
-    return sys.modules.get(f"{PRIVATE_NAME}.agent.lifecycle")
+    return import_module(f"{PRIVATE_NAME}.agent.lifecycle")
 
 
 def _after_fork_in_child() -> None:
-    """A worker forked off a process with an agent gets an agent of its own, in the same registry."""
-    global _endpoint, _lock
+    """Let go of the parent's agent. A child that serves gets its own: from the start-up hook, or from its app."""
+    global _endpoint, _lock, _users
     if in_reading_fork():
         return
     _lock = threading.Lock()
+    _users = 0
     parent, _endpoint = _endpoint, None
     if parent is None:
         return
     parent.forget()
-    _endpoint = Endpoint(parent.root, State(ledgers=parent.state.ledgers))
-    _endpoint.start()
+    atexit.unregister(_end_at_exit)
+    for ledger in parent.state.ledgers:
+        ledger.start_anew()
+    if _in_children:
+        start(parent.root)
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
 
-__all__ = ["call_on_loop", "running_loops", "task_count"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # The agent never imports asyncio into a service that does without it.
+    import asyncio
+    from typing import Any
+
+__all__ = ["alive_tasks", "call_on_loop", "current_tasks", "running_loops", "task_count"]
 
 
 def _task_set() -> Any:
@@ -28,22 +32,30 @@ def task_count() -> int | None:
     return len(tasks)
 
 
-def running_loops() -> list[asyncio.AbstractEventLoop]:
-    """Every loop that runs a task now, in no particular order."""
+def alive_tasks() -> list[asyncio.Task[Any]]:
+    """Every task of every loop, done ones too as long as someone holds them; in no particular order."""
     tasks = _task_set()
     if tasks is None:
         return []
     # Another thread may add a task while the set is copied. asyncio.all_tasks() tries again likewise.
     for _ in range(100):
         try:
-            alive = list(tasks)
-            break
+            return list(tasks)
         except RuntimeError:
             continue
-    else:
-        return []
+    return []
+
+
+def current_tasks() -> list[asyncio.Task[Any]]:
+    """The task that each loop runs at this moment."""
+    running = getattr(sys.modules.get("asyncio.tasks"), "_current_tasks", None) or {}
+    return list(running.values())
+
+
+def running_loops() -> list[asyncio.AbstractEventLoop]:
+    """Every loop that runs a task now, in no particular order."""
     found: list[asyncio.AbstractEventLoop] = []
-    for task in alive:
+    for task in alive_tasks():
         loop = task.get_loop()
         if loop not in found and loop.is_running():
             found.append(loop)

@@ -6,8 +6,9 @@ thread shares the GIL with the service.
 
 from __future__ import annotations
 
+import gc
+import mmap
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -15,35 +16,66 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ProtocolError
-from .ledger import StreamLedger
+from .lag import LoopLag
 from .loops import running_loops, task_count
 from .readings import allocators, memray, tracemalloc
+from .routes import UNROUTED
+from .servers import Look, Servers
 from .windows import Windows
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .ledger import StreamLedger
 
 __all__ = ["OPERATIONS", "Forked", "State"]
 
 # A snapshot of four million blocks takes about a minute and a gigabyte.
 _SNAPSHOT_SECONDS = 120.0
 _SNAPSHOT_EXTRA_BYTES = 2 * 1024**3
+# A task's stack takes about 20 microseconds; walking a million objects takes a few seconds and a few hundred bytes for each.
+_TASKS_SECONDS = 30.0
+_WALK_SECONDS = 90.0
+_WALK_EXTRA_BYTES = 2 * 1024**3
 
 
 @dataclass
 class State:
-    """What this process's agent knows."""
+    """What this process's agent knows.
+
+    lag            of the service's loops, since the last window began
+    last_fork      what the last forked reading cost: {"fork_seconds", "on_loop"}
+    last_ending    what ending the last window cost, in seconds
+    """
 
     ledgers: list[StreamLedger] = field(default_factory=list)
     windows: Windows = field(default_factory=Windows)
+    lag: LoopLag = field(default_factory=LoopLag)
+    last_fork: dict[str, Any] | None = None
+    last_ending: float | None = None
+    servers: Servers = field(default_factory=Servers)
     started: float = field(default_factory=time.time)
+
+    def begin_window(self) -> None:
+        """Forget what was measured before."""
+        self.lag.begin()
+        self.last_fork = self.last_ending = None
+
+    def end_window(self) -> float:
+        """Close whatever window is open; returns the seconds that it took, in which no thread of the service ran."""
+        self.lag.ping()  # waits in the loop while the window is closed, and so measures it
+        self.last_ending = self.windows.end()
+        return self.last_ending
 
 
 @dataclass(frozen=True)
 class Forked:
-    """An answer that a child is to make: `work` runs there, `after` here as soon as the child exists."""
+    """An answer that a child is to make: `work` runs there, `after` here, once `ready` says so or the child has ended."""
 
     work: Callable[[], dict[str, Any]]
     after: Callable[[], object]
     seconds: float
     max_extra_bytes: int
+    ready: Callable[[], bool] = lambda: True
 
 
 Result = dict[str, Any] | Forked
@@ -54,7 +86,7 @@ def hello(state: State) -> Result:
     return {
         "pid": os.getpid(),
         "started": state.started,
-        "python": platform.python_version(),
+        "python": ".".join(map(str, sys.version_info[:3])),
         "implementation": sys.implementation.name,
         "memray": memray.available(),
         "window": state.windows.kind,
@@ -62,9 +94,14 @@ def hello(state: State) -> Result:
 
 
 def reading(state: State, top: int = 20) -> Result:
-    """All that is cheap, in one answer: ledger, allocators, tasks, loops."""
+    """All that is cheap, in one answer: ledger, connections, allocators, tasks, loops."""
+    look = state.servers.look()
+    ledger = _merged(state.ledgers, top)
+    if ledger and look:
+        _add_transports(ledger["top"], look)
     return {
-        "ledger": _merged(state.ledgers, top),
+        "ledger": ledger,
+        "connections": _joined(state, look, top),
         "allocators": allocators.read().to_json(),
         "tasks": task_count(),
         "loops": len(running_loops()),
@@ -72,15 +109,32 @@ def reading(state: State, top: int = 20) -> Result:
     }
 
 
+def connections(state: State, top: int = 1000) -> Result:
+    """The connections of this process's servers; see `Servers.to_json`."""
+    return _joined(state, state.servers.look(), top)
+
+
 def begin_tracemalloc(state: State, seconds: float, frames: int = 5) -> Result:
+    state.begin_window()
     return state.windows.begin_tracemalloc(seconds=seconds, frames=frames)
 
 
 def finish_tracemalloc(state: State) -> Result:
     seconds = state.windows.age("tracemalloc")
+    window = state.windows.current
+    # Ending a window writes to all pages of its traces, and as long as the child shares them each is copied first: a
+    # second for a million blocks instead of 30 ms. So the child says, in a byte that both see, when it has its snapshot
+    # and has let go of them. A pipe would not do: the child closes all descriptors but its answer's.
+    let_go = mmap.mmap(-1, 1)
+
+    def end() -> None:
+        if state.windows.current is window:  # and not another one, begun after this one was cancelled
+            state.end_window()
+
     return Forked(
-        work=lambda: tracemalloc.snapshot(seconds),
-        after=state.windows.end,
+        work=lambda: tracemalloc.snapshot(seconds, lambda: let_go.write_byte(1)),
+        after=end,
+        ready=lambda: let_go[0] == 1,
         seconds=_SNAPSHOT_SECONDS,
         max_extra_bytes=_SNAPSHOT_EXTRA_BYTES,
     )
@@ -94,6 +148,7 @@ def begin_memray(
     python_allocators: bool = True,
     native: bool = False,
 ) -> Result:
+    state.begin_window()
     return state.windows.begin_memray(
         path=path, seconds=seconds, aggregated=aggregated, python_allocators=python_allocators, native=native
     )
@@ -101,22 +156,82 @@ def begin_memray(
 
 def finish_memray(state: State) -> Result:
     seconds = state.windows.age("memray")
-    return {"seconds": seconds, "ending_seconds": state.windows.end()}
+    return {"seconds": seconds, "ending_seconds": state.end_window()}
 
 
 def end_window(state: State) -> Result:
     """Close whatever window is open and throw its traces away."""
-    return {"kind": state.windows.kind, "ending_seconds": state.windows.end()}
+    return {"kind": state.windows.kind, "ending_seconds": state.end_window()}
+
+
+def watch(state: State) -> Result:
+    """What an open window does to the service, for a monitor that looks every second; costs microseconds."""
+    return {
+        "window": state.windows.kind,
+        **state.lag.to_json(),
+        "events": sum(ledger.events_out() for ledger in state.ledgers) if state.ledgers else None,
+        "last_fork": state.last_fork,
+        "last_ending_seconds": state.last_ending,
+    }
+
+
+def collect(state: State) -> Result:
+    """A full garbage collection, asked for by a person: it stalls all threads, 50-100 ms per million objects."""
+    began = time.monotonic()
+    return {"unreachable": gc.collect(), "seconds": time.monotonic() - began}
+
+
+def tasks(state: State, fork: bool = True) -> Result:
+    """Every task and thread by where it waits. Without a fork it reads for about 20 microseconds a task, under the GIL."""
+    from .readings import tasks, threads  # with asyncio, for which a service that is not asked does not pay
+
+    # A forked child has one thread: the others' stacks are taken here.
+    stacks = threads.read()
+    if not fork:
+        return {**tasks.read(state.ledgers, stacks), "in_process": True}
+    return _forked(lambda: tasks.read(state.ledgers, stacks), _TASKS_SECONDS)
+
+
+def census(state: State) -> Result:
+    """Live objects by type."""
+    from .readings import objects
+
+    return _forked(objects.census, _WALK_SECONDS)
+
+
+def explain(state: State, types: list[str], samples: int = 12) -> Result:
+    """Why objects of these types are alive."""
+    from .readings import objects
+
+    return _forked(lambda: objects.explain(types, samples), _WALK_SECONDS)
+
+
+def retained(state: State) -> Result:
+    """What each open stream alone keeps alive."""
+    from .readings import retained
+
+    return _forked(lambda: retained.read(state.ledgers), _WALK_SECONDS)
+
+
+def _forked(work: Callable[[], dict[str, Any]], seconds: float) -> Forked:
+    return Forked(work=work, after=lambda: None, seconds=seconds, max_extra_bytes=_WALK_EXTRA_BYTES)
 
 
 OPERATIONS: dict[str, Callable[..., Result]] = {
     "hello": hello,
     "reading": reading,
+    "connections": connections,
     "tracemalloc.begin": begin_tracemalloc,
     "tracemalloc.finish": finish_tracemalloc,
     "memray.begin": begin_memray,
     "memray.finish": finish_memray,
     "window.end": end_window,
+    "window.watch": watch,
+    "gc.collect": collect,
+    "tasks": tasks,
+    "objects.census": census,
+    "objects.explain": explain,
+    "retained": retained,
 }
 
 
@@ -154,3 +269,24 @@ def _merged(ledgers: list[StreamLedger], top: int) -> dict[str, Any] | None:
         whole["top"] += part["top"]
     whole["top"] = sorted(whole["top"], key=lambda row: -row["buffered_bytes"])[:top]
     return whole
+
+
+def _joined(state: State, look: Look | None, top: int) -> dict[str, Any]:
+    """The connections, those of ledger streams under the routes that the ledger knows them by.
+
+    The join is the serving task: address and port will not do, since behind a proxy the scope has the forwarded ones.
+    """
+    if look is not None and state.ledgers:
+        routes = {task: route for ledger in state.ledgers for task, route in ledger.routes_by_task().items()}
+        for request in look.requests:
+            request.route = routes.get(request.task, request.route if request.started else UNROUTED)
+    return state.servers.to_json(look, top)
+
+
+def _add_transports(rows: list[dict[str, Any]], look: Look) -> None:
+    """Tell the ledger's rows what the server's transports hold for them, and on which descriptor."""
+    requests = {request.task: request for request in look.requests if request.task}
+    for row in rows:
+        request = requests.get(row["task"])
+        if request is not None:
+            row["transport_bytes"], row["fd"] = request.transport_bytes, request.fd

@@ -41,6 +41,11 @@ class Windows:
         """The kind of the window that is open now."""
         return self._open.kind if self._open else None
 
+    @property
+    def current(self) -> object | None:
+        """The window that is open now, to be compared with a later one."""
+        return self._open
+
     def begin_tracemalloc(self, *, seconds: float, frames: int) -> dict[str, Any]:
         self._must_be_free("tracemalloc")
         if not 1 <= frames <= MAX_FRAMES:

@@ -1,4 +1,4 @@
-"""One module a command. Each has `SUMMARY`, `configure(parser)` and `run(arguments) -> exit code`.
+"""One module a command. Each has `configure(parser)` and `run(arguments) -> exit code`.
 
 `cli.COMMANDS` is the table of them; a module is imported only when its command is asked for.
 """

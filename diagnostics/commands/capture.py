@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 import httpx2
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ..analysis.units import format_value
 from ..errors import DiagnosticsError, TargetError, UsageError
 from ..monitor.kinds import KINDS
 
@@ -29,9 +29,10 @@ _ENDED = ("done", "failed", "cancelled")
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("url", metavar="URL", help="the monitor's address, for example http://127.0.0.1:6060")
     parser.add_argument("--kind", required=True, metavar="KIND", help=f"one of {', '.join(KINDS)}")
-    parser.add_argument("--seconds", type=float, help="length of the window (default 5)")
+    parser.add_argument("--seconds", type=float, help="length of the window (default 5); objects: 0 is one census")
     parser.add_argument("--frames", type=int, help="tracemalloc: frames a stack, 1 to 25 (default 5)")
     parser.add_argument("--native", action="store_true", help="memray: native stacks too")
+    parser.add_argument("--force", action="store_true", help="even if the service would not keep up meanwhile")
     parser.add_argument("--worker", help="which worker, where there are several (default: the first)")
     parser.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR", help="where to put the artifacts")
 
@@ -44,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
             options[name] = getattr(arguments, name)
     if arguments.native:
         options["native"] = True
+    if arguments.force:
+        options["force"] = True
     token = os.environ.get("DIAGNOSTICS_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     console = Console(stderr=True)
@@ -127,18 +130,17 @@ def _downloaded(client: httpx2.Client, path: str, artifact: dict[str, Any], fold
 
 
 def _show(capture: dict[str, Any], console: Console) -> None:
-    result = capture["result"]
-    total = format_value(result["total_bytes"], "bytes")
-    table = Table(title=f"{capture['kind']}: {total} still held at the end of the window")
-    table.add_column("held", justify="right")
-    table.add_column("blocks", justify="right")
-    table.add_column("where", overflow="fold")
+    kind, result = KINDS[capture["kind"]], capture["result"]
+    table = Table(title=f"{kind.name}: {kind.headline(result)}")
+    for column in kind.columns:
+        table.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
     for row in result["top"]:
-        where = f"{row['file']}:{row['line']}" + (f" {row['function']}" if row["function"] else "")
-        table.add_row(format_value(row["bytes"], "bytes"), str(row["count"]), where)
+        table.add_row(*(escape(column.show(row)) for column in kind.columns))
     console.print(table)
+    for note in kind.notes(result):
+        console.print(escape(note), soft_wrap=True)
     if result.get("coverage_percent") is not None:
         console.print(f"stack coverage: {result['coverage_percent']:.1f} % of bytes")
     for note in result["not_covered"]:
-        console.print(f"not covered: {note}")
+        console.print(f"not covered: {escape(note)}")
     sys.stderr.flush()

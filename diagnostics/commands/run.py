@@ -65,7 +65,7 @@ async def _run(command: list[str], monitor: Monitor, root: Path, url: str) -> in
 
 
 def _environment(root: Path, url: str) -> dict[str, str]:
-    hook = str(inject.HOOK_FOLDER)
+    hook = inject.HOOK_FOLDER
     path = os.environ.get("PYTHONPATH")
     return {
         **os.environ,

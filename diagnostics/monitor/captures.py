@@ -1,64 +1,36 @@
-"""Takes captures: one at a time for each worker, with progress, a way to cancel, and an end in every case.
+"""Takes captures: one at a time for each worker, with a price, progress, a way to cancel, and an end in every case.
 
-A capture is pending, running, rendering, and then done, failed or cancelled. Whatever happens, the tracer window in the
-service is closed: by the kind when it goes well, by `window.end` when it does not, and by the agent itself should this
-process die.
+Whatever happens, the tracer window in the service is closed: by the kind when it goes well, by `window.end` when it does
+not, and by the agent itself should this process die. A capture that cannot begin is refused with its reason, and is not
+kept; one that began is kept however it ended, unless it was cancelled.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
-import time
-from collections import Counter
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections import Counter, deque
 from typing import Any
 
-from ..errors import BusyError, DiagnosticsError, UsageError
+from ..errors import BusyError, DiagnosticsError, NoRoomError, UsageError
+from .capture import Capture
+from .cost import quote
+from .facts import facts_of
 from .kinds import kind_named
-from .kinds.base import Kind, Session
+from .kinds.base import run_reader
 from .store import Store, as_no_room
 from .targets import Targets, Worker
 
-__all__ = ["Capture", "Captures"]
+__all__ = ["Captures"]
 
 log = logging.getLogger("diagnostics.monitor")
 
-_PROGRESS_SECONDS = 0.1
-
-
-@dataclass
-class Capture:
-    """One capture that is being taken. Times are wall clock, seconds since the epoch."""
-
-    id: str
-    kind: Kind
-    worker: Worker
-    options: dict[str, Any]
-    folder: Path
-    created: float = field(default_factory=time.time)
-    state: str = "pending"
-    progress: float = 0.0
-    error: dict[str, Any] | None = None
-    result: dict[str, Any] | None = None
-    task: asyncio.Task[None] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "kind": self.kind.name,
-            "worker": self.worker.name,
-            "pid": self.worker.pid,
-            "options": self.options,
-            "created": self.created,
-            "state": self.state,
-            "progress": round(self.progress, 3),
-            "error": self.error,
-            "result": self.result,
-            "artifacts": [],
-        }
+# How long an answer waits for the window to open, so that a tracer that refuses is the answer.
+_OPENING_SECONDS = 2.0
+# Captures that ended where no room was left to write down how.
+_MAX_UNKEPT = 20
 
 
 class Captures:
@@ -68,41 +40,71 @@ class Captures:
         self._targets = targets
         self.store = store
         self._running: dict[int, Capture] = {}
+        self._unkept: deque[dict[str, Any]] = deque(maxlen=_MAX_UNKEPT)
+        self._beginning = asyncio.Lock()
+        self._latest: dict[tuple[str, str], tuple[int, dict[str, Any]]] = {}  # (worker, kind) -> pid and result
         self.outcomes: Counter[tuple[str, str, str]] = Counter()  # (worker, kind, outcome) -> how many
 
-    def begin(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Start what the request asks for and return the capture as it is now.
+    async def begin(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Start what the request asks for and return the capture as it is now, with its estimate.
 
-        Raises UsageError (kind, option), NotFoundError (worker), BusyError (naming the one that runs), NoRoomError.
+        Raises UsageError (kind, option), NotFoundError (worker), BusyError (naming the one that runs, or another tracer),
+        TooCostlyError (with the estimate), NoRoomError, TargetError (the service cannot do this).
         """
         given = dict(request)
         kind = kind_named(given.pop("kind", None))
-        worker_name = given.pop("worker", None)
+        worker_name, force = given.pop("worker", None), given.pop("force", False)
         if worker_name is not None and not isinstance(worker_name, str):
             raise UsageError(f"worker is {worker_name!r}", remedy='write the worker\'s name as a string, such as "0"')
+        if not isinstance(force, bool):
+            raise UsageError(f"force is {force!r}", remedy="choose true or false")
         options = kind.checked(given)
+        self._check_diff(kind.name, options)
         worker = self._targets.worker(worker_name)
-        running = self._running.get(worker.pid)
-        if running is not None:
-            raise BusyError(
-                f"capture {running.id} is {running.state} on worker {worker.name}",
-                remedy=f"wait for it, or DELETE /debug/memory/captures/{running.id}",
-                running=running.id,
-            )
-        capture_id, folder = self.store.new(kind.name)
-        capture = Capture(capture_id, kind, worker, options, folder)
-        self._running[worker.pid] = capture
-        capture.task = asyncio.create_task(self._take(capture), name=f"capture {capture_id}")
+        self._must_be_free(worker)
+        async with self._beginning:
+            self._must_be_free(worker)
+            price = await quote(worker, kind.method(options))
+            if not force:
+                price.refuse(f"a {kind.name} capture of worker {worker.name}")
+            capture_id, folder = self.store.new(kind.name, price.cost.disk_bytes)
+            capture = Capture(capture_id, kind, worker, options, folder, price, forced=price.refusal)
+            self._running[worker.pid] = capture
+            capture.task = asyncio.create_task(self._take(capture), name=f"capture {capture_id}")
+        try:
+            await _opened(capture)
+        except asyncio.CancelledError:  # whoever asked has left before learning its id
+            await self.remove(capture.id)
+            raise
+        if capture.failure is not None and not capture.opened.is_set():
+            raise capture.failure
+        capture.opened.set()  # it was answered: from here on it is kept, however it ends
         return capture.to_json()
 
     def find(self, capture_id: str) -> dict[str, Any]:
         """A capture that runs or is kept. Raises NotFoundError."""
         capture = self._running_one(capture_id)
-        return capture.to_json() if capture else self.store.manifest(capture_id)
+        if capture is not None:
+            return capture.to_json()
+        lost = next((manifest for manifest in self._unkept if manifest["id"] == capture_id), None)
+        return lost or self.store.manifest(capture_id)
 
     def all(self) -> list[dict[str, Any]]:
         """Running ones first, then those kept, newest first."""
-        return [capture.to_json() for capture in self._running.values()] + self.store.manifests()
+        running = [capture.to_json() for capture in self._running.values()]
+        return running + list(self._unkept) + self.store.manifests()
+
+    async def ended(self, capture_id: str) -> dict[str, Any]:
+        """Wait until it has ended and return it. Raises NotFoundError; a cancelled one is not found."""
+        capture = self._running_one(capture_id)
+        if capture is not None and capture.task is not None:
+            await asyncio.wait([capture.task])
+        return self.find(capture_id)
+
+    def latest(self, worker: str, pid: int, kind: str) -> dict[str, Any] | None:
+        """The last result of this kind from this worker, unless another process has its number now."""
+        captured_pid, result = self._latest.get((worker, kind), (None, None))
+        return result if captured_pid == pid else None
 
     async def remove(self, capture_id: str) -> None:
         """Cancel a capture that runs, delete one that is kept. Raises NotFoundError."""
@@ -118,46 +120,83 @@ class Captures:
         for capture in list(self._running.values()):
             await self.remove(capture.id)
 
+    def comparable(self, after: str, before: str) -> None:
+        """Raises UsageError unless both captures have profiles of the same sample types, NotFoundError."""
+        types = []
+        for capture_id in (after, before):
+            self.store.artifact(capture_id, "profile.json")
+            types.append((self.store.manifest(capture_id)["result"] or {}).get("sample_types"))
+        if types[0] != types[1]:
+            raise UsageError(
+                f"captures {after} and {before} count different things: {types[0]} and {types[1]}",
+                remedy="compare captures of one kind and view",
+            )
+
+    def _check_diff(self, kind: str, options: dict[str, Any]) -> None:
+        other = options.get("diff")
+        if other is None:
+            return
+        found = self.store.manifest(other)
+        self.store.artifact(other, "profile.json")
+        if (found["kind"], found["options"].get("view")) != (kind, options.get("view")):
+            raise UsageError(
+                f"diff names {other}, a {found['kind']} capture of other options",
+                remedy=f"name an earlier {kind} capture of the same view",
+            )
+
+    def _must_be_free(self, worker: Worker) -> None:
+        running = self._running.get(worker.pid)
+        if running is not None:
+            raise BusyError(
+                f"capture {running.id} is {running.state} on worker {worker.name}",
+                remedy=f"wait for it, or DELETE /debug/memory/captures/{running.id}",
+                running=running.id,
+            )
+
     def _running_one(self, capture_id: str) -> Capture | None:
         return next((capture for capture in self._running.values() if capture.id == capture_id), None)
 
     async def _take(self, capture: Capture) -> None:
         try:
             capture.state = "running"
-            session = Session(
-                worker=capture.worker,
-                folder=capture.folder,
-                options=capture.options,
-                enter=lambda phase: setattr(capture, "state", phase),
-                wait=lambda window: _wait(capture, window),
-            )
+            capture.facts = facts_of(capture.worker.pid, await capture.worker.ask("hello"))
             with as_no_room(capture.folder):
-                capture.result = await capture.kind.take(session)
+                capture.result = await capture.kind.take(capture.session())
+                await _finish(self.store, capture)
             capture.state, capture.progress = "done", 1.0
+            self._latest[capture.worker.name, capture.kind.name] = (capture.worker.pid, capture.result)
         except asyncio.CancelledError:
             capture.state = "cancelled"
             await self._close_window(capture)
         except DiagnosticsError as error:
-            capture.state, capture.error = "failed", error.to_dict()
+            self._failed(capture, error)
             await self._close_window(capture)
         except Exception as error:
             # A defect of ours: the capture must say so, or whoever waits for it waits for ever.
             log.exception("capture %s failed", capture.id)
-            capture.state = "failed"
-            capture.error = {"code": "internal", "message": f"{type(error).__name__}: {error}", "remedy": ""}
+            self._failed(capture, DiagnosticsError(f"{type(error).__name__}: {error}", code="internal"))
             await self._close_window(capture)
         finally:
+            await capture.close()
             self._end(capture)
+
+    def _failed(self, capture: Capture, error: DiagnosticsError) -> None:
+        capture.state, capture.failure, capture.error = "failed", error, error.to_dict()
+        if isinstance(error, NoRoomError):
+            self.store.empty(capture.id)
 
     def _end(self, capture: Capture) -> None:
         self.outcomes[capture.worker.name, capture.kind.name, capture.state] += 1
         try:
-            if capture.state == "cancelled":
+            if capture.state == "cancelled" or not (capture.opened.is_set() or capture.state == "done"):
                 self.store.discard(capture.id)
             else:
                 self.store.publish(capture.id, capture.to_json())
         except (DiagnosticsError, OSError) as error:
             log.error("capture %s could not be kept: %s", capture.id, error)
+            self._unkept.append(
+                {**capture.to_json(), "state": "failed", "error": _told(error), "result": None, "artifacts": []}
+            )
             self.store.discard(capture.id)
         finally:
             del self._running[capture.worker.pid]
@@ -168,8 +207,37 @@ class Captures:
             await capture.worker.ask("window.end", patience=10.0)
 
 
-async def _wait(capture: Capture, window: float) -> None:
-    began = time.monotonic()
-    while (elapsed := time.monotonic() - began) < window:
-        capture.progress = elapsed / window
-        await asyncio.sleep(min(_PROGRESS_SECONDS, window - elapsed))
+async def _opened(capture: Capture) -> None:
+    """Return when the window is open or the capture has ended, and not later than patience allows."""
+    assert capture.task is not None
+    opened = asyncio.create_task(capture.opened.wait())
+    try:
+        waiting: list[asyncio.Task[Any]] = [opened, capture.task]
+        await asyncio.wait(waiting, timeout=_OPENING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        opened.cancel()
+
+
+async def _finish(store: Store, capture: Capture) -> None:
+    """What every capture with a profile gets: pprof, a flame graph, a difference; then what it did cost."""
+    profile = capture.folder / "profile.json"
+    if profile.exists():
+        capture.session().enter("rendering")
+        targets = ["profile.pb.gz", *(["flame.html"] if capture.options.get("render", True) else [])]
+        for name in targets:
+            await run_reader("-m", "diagnostics", "convert", str(profile), str(capture.folder / name))
+        other = capture.options.get("diff")
+        if other is not None:
+            before = str(store.artifact(other, "profile.json"))
+            output = capture.folder / "diff.json"
+            await run_reader("-m", "diagnostics.monitor.difference", str(profile), before, output=output)
+    assert capture.result is not None
+    capture.result["cut_short"] = capture.cut_short
+    capture.result["measured"] = await capture.measured()
+
+
+def _told(error: DiagnosticsError | OSError) -> dict[str, Any]:
+    if isinstance(error, DiagnosticsError):
+        return error.to_dict()
+    word = "no_room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "internal"
+    return {"code": word, "message": str(error), "remedy": "free some space, or set DIAGNOSTICS_DIR to another disk"}

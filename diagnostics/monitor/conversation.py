@@ -75,6 +75,7 @@ _CLASSES: dict[str, type[DiagnosticsError]] = {
     "usage": errors.UsageError,
     "busy": errors.BusyError,
     "tracker_active": errors.BusyError,
+    "memray_missing": errors.UsageError,
     "refused": errors.RefusedError,
     "protocol": ProtocolError,
 }

@@ -1,13 +1,14 @@
 """Reads a memray capture file and writes it as a Profile, in a process of its own.
 
-    python -m diagnostics.monitor.memray_file FILE --of leaked|high-water > profile.json
+    python -m diagnostics.monitor.memray_file FILE --of leaked|high-water|temporary|allocated > profile.json
 
 The law of this file: memray's reader never runs inside a server. It holds the GIL for seconds on a large file and it is
 native code that a damaged file may crash; a process of its own costs its parent nothing but a wait. Exit code 0:
 Profile JSON on stdout. Exit code 2: the reason, in one line, on stderr.
 
 `leaked` is what was allocated in the window and still alive at its end; `high-water` is what was alive at the moment of
-the window's peak. Only memray's public names are used. The command line that memray records is left out, since people
+the window's peak. `temporary` (freed right after) and `allocated` (everything, freed or not) are told by the full format
+alone. Only memray's public names are used. The command line that memray records is left out, since people
 pass keys on command lines.
 """
 
@@ -37,6 +38,8 @@ NO_STACK = Frame("(no Python stack)", "", 0)
 _VIEWS = {
     "leaked": (ValueType("inuse_space", "bytes"), ValueType("inuse_objects", "count")),
     "high-water": (ValueType("peak_space", "bytes"), ValueType("peak_objects", "count")),
+    "temporary": (ValueType("alloc_space", "bytes"), ValueType("alloc_objects", "count")),
+    "allocated": (ValueType("alloc_space", "bytes"), ValueType("alloc_objects", "count")),
 }
 
 _MEMRAY_MAGIC = b"memray\0"
@@ -62,9 +65,7 @@ def read(path: Path, of: str) -> Profile:
 
 def _profile(reader: FileReader, path: Path, of: str, closed: bool) -> Profile:
     facts = reader.metadata
-    records = (
-        reader.get_leaked_allocation_records() if of == "leaked" else reader.get_high_watermark_allocation_records()
-    )
+    records = _records(reader, path, of)
     gathered = _Gathered(facts.has_native_traces)
     gathered.add(records)
     end = facts.end_time if closed else datetime.fromtimestamp(path.stat().st_mtime, tz=facts.start_time.tzinfo)
@@ -86,6 +87,20 @@ def _profile(reader: FileReader, path: Path, of: str, closed: bool) -> Profile:
             "native_traces": facts.has_native_traces,
         },
     )
+
+
+def _records(reader: FileReader, path: Path, of: str) -> Iterable[AllocationRecord]:
+    if of == "leaked":
+        return reader.get_leaked_allocation_records()
+    if of == "high-water":
+        return reader.get_high_watermark_allocation_records()
+    if reader.metadata.file_format.name != "ALL_ALLOCATIONS":
+        raise UsageError(
+            f"{path} is aggregated: it cannot tell what is {of}", remedy='take the capture with "aggregated": false'
+        )
+    if of == "temporary":
+        return reader.get_temporary_allocation_records(threshold=1)
+    return reader.get_allocation_records()
 
 
 class _Gathered:

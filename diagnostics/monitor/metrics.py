@@ -51,6 +51,24 @@ def _by_route(key: str, *fixed: str) -> Rows:
     return rows
 
 
+def _open_streams(snapshot: Snapshot) -> Iterator[Row]:
+    """As the ledger counts them; without one, the responses that the server has open."""
+    if _of(snapshot):
+        yield from _by_route("open")(snapshot)
+        return
+    for route, row in snapshot.connections.get("routes", {}).items():
+        if row["open"] is not None:
+            yield (route,), row["open"]
+
+
+def _buffered(snapshot: Snapshot) -> Iterator[Row]:
+    yield from _by_route("buffered_bytes", "app")(snapshot)
+    for route, row in snapshot.connections.get("routes", {}).items():
+        for layer in ("transport", "kernel"):
+            if row[f"{layer}_bytes"] is not None:
+                yield (route, layer), row[f"{layer}_bytes"]
+
+
 def _by_direction(stem: str) -> Rows:
     def rows(snapshot: Snapshot) -> Iterator[Row]:
         for route, totals in _routes(snapshot):
@@ -92,10 +110,10 @@ def _routes(snapshot: Snapshot) -> Iterable[tuple[str, Mapping[str, Any]]]:
 
 
 METRICS: tuple[Spec, ...] = (
-    Spec("stream_open_connections", "gauge", "Streams open now.", ("route",), _by_route("open")),
+    Spec("stream_open_connections", "gauge", "Streams open now.", ("route",), _open_streams),
     Spec(
         "stream_buffered_bytes", "gauge", "Bytes held for open streams, by the layer that holds them.",
-        ("route", "layer"), _by_route("buffered_bytes", "app"),
+        ("route", "layer"), _buffered,
     ),
     Spec("stream_buffered_bytes_max", "gauge", "Bytes held for the largest single stream now.", (), _ledger("buffered_bytes_max")),
     Spec("stream_closed_total", "counter", "Streams that have ended, by outcome.", ("route", "outcome"), _by_word("closed")),

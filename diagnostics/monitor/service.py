@@ -16,7 +16,8 @@ from ..protocol import agents_folder, private_folder
 from .access import Policy
 from .captures import Captures
 from .http import build
-from .store import Store
+from .profiles import interval_of
+from .store import Limits, Store
 from .targets import Targets
 
 __all__ = ["Monitor", "stdin_closes"]
@@ -33,12 +34,13 @@ class Monitor:
         private_folder(root)
         private_folder(agents_folder(root))
         self.targets = Targets(root)
-        self.captures = Captures(self.targets, Store(root))
+        self.captures = Captures(self.targets, Store(root, Limits.of(os.environ)))
+        self._pprof_interval = interval_of(os.environ)
         self._listener = listener
 
     async def serve(self, until: Callable[[], Awaitable[None]]) -> None:
         """Serve until `until()` returns; captures that run then are cancelled and their windows closed."""
-        app = build(self.targets, self.captures, _policy(self._listener))
+        app = build(self.targets, self.captures, _policy(self._listener), self._pprof_interval)
         config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False)
         server = _QuietServer(config)
         serving = asyncio.create_task(server.serve(sockets=[self._listener]), name="monitor")

@@ -13,12 +13,13 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..errors import NoRoomError, NotFoundError
+from ..errors import NoRoomError, NotFoundError, UsageError
 from ..protocol import private_folder
 
 __all__ = ["Limits", "Store", "as_no_room"]
@@ -27,6 +28,7 @@ _ID = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9]{6}-[a-z]+")
 _ARTIFACT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MANIFEST = "manifest.json"
 _PARTIAL = ".partial-"
+_DAY = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,19 @@ class Limits:
 
     captures: int = 100
     total_bytes: int = 2 * 1024**3
-    age_seconds: float = 14 * 24 * 3600.0
+    age_seconds: float = 14 * _DAY
     free_bytes: int = 256 * 1024**2
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Limits:
+        """From DIAGNOSTICS_KEEP_CAPTURES, _KEEP_BYTES, _KEEP_DAYS and _KEEP_FREE_BYTES. Raises UsageError naming the one."""
+        usual = cls()
+        return cls(
+            captures=int(_setting(environment, "DIAGNOSTICS_KEEP_CAPTURES", usual.captures, least=1)),
+            total_bytes=int(_setting(environment, "DIAGNOSTICS_KEEP_BYTES", usual.total_bytes, least=1)),
+            age_seconds=_setting(environment, "DIAGNOSTICS_KEEP_DAYS", usual.age_seconds / _DAY, least=0) * _DAY,
+            free_bytes=int(_setting(environment, "DIAGNOSTICS_KEEP_FREE_BYTES", usual.free_bytes, least=0)),
+        )
 
 
 class Store:
@@ -51,13 +64,14 @@ class Store:
         for left in self.folder.glob(f"{_PARTIAL}*"):
             shutil.rmtree(left)
 
-    def new(self, kind: str) -> tuple[str, Path]:
-        """A new id and the folder to write its artifacts into. Raises NoRoomError."""
+    def new(self, kind: str, needed_bytes: int = 0) -> tuple[str, Path]:
+        """A new id and the folder to write its artifacts into, where `needed_bytes` fit. Raises NoRoomError."""
         self.tidy()
         free = shutil.disk_usage(self.folder).free
-        if free < self.limits.free_bytes:
+        if free < self.limits.free_bytes + needed_bytes:
             raise NoRoomError(
-                f"{free} bytes are free at {self.folder}, captures are kept from using the last {self.limits.free_bytes}",
+                f"{free} bytes are free at {self.folder}, this capture may need {needed_bytes}, and captures are kept from "
+                f"using the last {self.limits.free_bytes}",
                 remedy="free some space, or set DIAGNOSTICS_DIR to another disk",
             )
         # UTC with microseconds: ids sort by time, and none is given twice.
@@ -86,6 +100,11 @@ class Store:
     def discard(self, capture_id: str) -> None:
         """Remove what a capture that did not end well has written."""
         shutil.rmtree(self.folder / (_PARTIAL + capture_id), ignore_errors=True)
+
+    def empty(self, capture_id: str) -> None:
+        """Remove the artifacts of a capture that ran out of room, so that there is some to say so."""
+        for path in (self.folder / (_PARTIAL + capture_id)).iterdir():
+            path.unlink()
 
     def manifests(self) -> list[dict[str, Any]]:
         """Manifests of all captures, newest first."""
@@ -153,6 +172,17 @@ class as_no_room:  # noqa: N801  # used as a statement: with as_no_room(folder):
             raise NoRoomError(
                 f"the disk of {self._folder} is full", remedy="free some space, or set DIAGNOSTICS_DIR to another disk"
             ) from error
+
+
+def _setting(environment: Mapping[str, str], name: str, usual: float, least: float) -> float:
+    text = environment.get(name, "")
+    try:
+        number = float(text) if text else float(usual)
+        if not least <= number < 2**63:  # NaN is in no range
+            raise ValueError
+    except ValueError as error:
+        raise UsageError(f"{name} is {text!r}", remedy=f"set it to a number of at least {least:g}") from error
+    return number
 
 
 def _unknown(capture_id: str) -> NotFoundError:

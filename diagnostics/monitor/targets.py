@@ -3,20 +3,26 @@
 A worker is a process. It is known by its agent's socket in the registry, or by its pid alone where no agent could be put
 in; then it is read from outside only. Workers are numbered, and a number that a dead worker leaves is given to the next
 one, so that the label `worker` has as few values as there are workers.
+
+A process that only supervises workers (uvicorn's and gunicorn's parent, a shell) is none: it serves nothing, so it gets no
+agent, and a command that `watch` names is shown itself only while no agent has registered in its family.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import DiagnosticsError, NotFoundError, TargetError
 from ..protocol import agent_socket, agents_folder
+from .connections import connections_of, streams_of
 from .conversation import ask
+from .family import Family, why_no_agent
 from .process import ProcessReading, alive, read_process
+from .sockets import Sockets
 
 __all__ = ["Snapshot", "Targets", "Worker"]
 
@@ -32,6 +38,7 @@ class Snapshot:
 
     state     answering; silent (alive, but its agent does not answer); outside (it has no agent)
     reading   what the agent said, None unless it is answering
+    connections  as `connections_of` joins them
     last      what it said last, for a silent one, with its wall-clock time
     """
 
@@ -44,6 +51,11 @@ class Snapshot:
     last: dict[str, Any] | None = None
     last_time: float | None = None
     about: dict[str, Any] = field(default_factory=dict)
+    connections: dict[str, Any] = field(default_factory=dict)
+
+    def streams(self) -> list[dict[str, Any]]:
+        """The open streams that are known by themselves, as rows; see `streams_of`."""
+        return streams_of(self.reading, self.connections)
 
     def to_json(self) -> dict[str, Any]:
         reading = self.reading or {}
@@ -61,6 +73,7 @@ class Snapshot:
             "tasks": reading.get("tasks"),
             "window": reading.get("window"),
             "ledger": reading.get("ledger"),
+            "connections": self.connections,
             "last": {"time": self.last_time, "ledger": self.last.get("ledger")} if self.last else None,
         }
 
@@ -68,8 +81,9 @@ class Snapshot:
 class Worker:
     """One process of the service and the conversation with its agent."""
 
-    def __init__(self, name: str, pid: int, socket: Path | None) -> None:
+    def __init__(self, name: str, pid: int, socket: Path | None, sockets: Sockets) -> None:
         self.name = name
+        self._sockets = sockets
         self.pid = pid
         self.socket = socket
         self._lock = asyncio.Lock()
@@ -100,12 +114,14 @@ class Worker:
             if process is None or process.state == "Z":
                 return None
             snapshot = await self._look(process)
+            connections = await asyncio.to_thread(connections_of, self.pid, snapshot.reading, self._sockets)
+            snapshot = replace(snapshot, connections=connections)
             self._shared = (time.monotonic(), snapshot)
             return snapshot
 
     async def _look(self, process: ProcessReading) -> Snapshot:
         if self.socket is None:
-            return Snapshot(self.name, process, "outside", None, reason="this process has no agent")
+            return Snapshot(self.name, process, "outside", None, reason=why_no_agent(self.pid))
         try:
             if not self._about:
                 self._about = await self.ask("hello")
@@ -127,9 +143,10 @@ class Targets:
         self.root = root
         self._workers: dict[int, Worker] = {}
         self._watched: set[int] = set()
+        self._sockets = Sockets()
 
     def watch(self, pid: int) -> None:
-        """Show process `pid` even if it never gets an agent."""
+        """Show what process `pid` and its children serve even if no agent ever registers there."""
         self._watched.add(pid)
 
     def workers(self) -> list[Worker]:
@@ -158,19 +175,33 @@ class Targets:
 
     def _look_around(self) -> None:
         registered = {int(path.stem) for path in agents_folder(self.root).glob("*.sock") if path.stem.isdecimal()}
-        for pid in registered | self._watched | set(self._workers):
-            if not alive(pid):
-                self._workers.pop(pid, None)
-                self._watched.discard(pid)
-                if pid in registered:  # killed: it could not remove its socket
-                    agent_socket(self.root, pid).unlink(missing_ok=True)
-                continue
+        for pid in [pid for pid in registered if not alive(pid)]:
+            registered.remove(pid)
+            agent_socket(self.root, pid).unlink(missing_ok=True)  # killed: it could not remove its socket
+        now = registered | self._outside(registered)
+        for pid in set(self._workers) - now:  # first those that left, so that their numbers are free
+            del self._workers[pid]
+        for pid in sorted(now):
             socket = agent_socket(self.root, pid) if pid in registered else None
             worker = self._workers.get(pid)
             if worker is None:
-                self._workers[pid] = Worker(self._free_name(), pid, socket)
+                self._workers[pid] = Worker(self._free_name(), pid, socket, self._sockets)
             elif worker.socket is None:
                 worker.socket = socket
+
+    def _outside(self, registered: set[int]) -> set[int]:
+        """Processes without an agent that are to be shown: what serves below a watched command with no agent at all."""
+        self._watched = {pid for pid in self._watched if alive(pid)}
+        left = self._watched - registered
+        if not left:
+            return set()
+        family = Family()
+        return {
+            pid
+            for root in left
+            if registered.isdisjoint(family.of(root))
+            for pid in family.servers(root, self._sockets)
+        }
 
     def _free_name(self) -> str:
         taken = {worker.name for worker in self._workers.values()}

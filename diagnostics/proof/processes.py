@@ -23,6 +23,8 @@ __all__ = ["Process", "free_port", "start", "wait_for_listener"]
 # A service that drains its streams gets this long before it is killed.
 _GRACE_SECONDS = 3.0
 _POLL_SECONDS = 0.02
+# How much earlier than a process its parts may fail: a monitor stops answering, then `diagnostics run` ends.
+_DYING_SECONDS = 5.0
 _TAIL_LINES = 15
 
 
@@ -58,6 +60,17 @@ class Process:
     async def ended(self) -> None:
         """Return when the process has ended."""
         await self._process.wait()
+
+    async def blamed(self, error: TargetError) -> TargetError:
+        """The error to raise for `error`: where the process is about to end, its end and its last output are the cause."""
+        deadline = time.monotonic() + _DYING_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                self.check()
+            except TargetError as cause:
+                return cause
+            await asyncio.sleep(_POLL_SECONDS)
+        return error
 
     async def line(self, pattern: str, timeout_seconds: float) -> re.Match[str]:
         """The first line of its output that matches. Raises TargetError where it ends before, TargetSilentError later."""

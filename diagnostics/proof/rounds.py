@@ -215,10 +215,9 @@ async def _reading(one: Subject) -> Reading | None:
     one.process.check()
     try:
         return await one.monitor.reading()
-    except TargetError:
+    except TargetError as error:
         # The monitor leaves with its subject: say which of them ended first, and what it printed.
-        await one.check_soon()
-        raise
+        raise await one.process.blamed(error) from error
 
 
 async def _finished(load: asyncio.Task[LoadReport]) -> LoadReport:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
@@ -19,8 +18,6 @@ __all__ = ["Subject", "serve_command", "subject", "upstream"]
 # Imports on a busy machine; a service that needs longer is broken.
 _START_SECONDS = 30.0
 _FIRST_READING_SECONDS = 15.0
-# Between a monitor's last answer and the end of its process.
-_LOOKS, _LOOK_SECONDS = 20, 0.1
 
 
 class Subject:
@@ -44,16 +41,8 @@ class Subject:
         self._monitor = Monitor(found[1])
         try:
             await self._monitor.first_reading(_FIRST_READING_SECONDS)
-        except TargetError:
-            await self.check_soon()
-            raise
-
-    async def check_soon(self) -> None:
-        """Raise TargetError where the process has ended: its monitor leaves with it, and may be missed first."""
-        for _ in range(_LOOKS):
-            self.process.check()
-            await asyncio.sleep(_LOOK_SECONDS)
-        self.process.check()
+        except TargetError as error:
+            raise await self.process.blamed(error) from error
 
     def collect(self) -> None:
         """Tell the service to collect garbage; it does so as soon as its loop comes by. Needs a service of `proof.serve`.

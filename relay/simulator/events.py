@@ -39,6 +39,8 @@ _WORDS = (
     "水位 ",
     "mark ",
 )
+# Large tokens repeat a text of this length.
+_SENTENCE_BYTES = 4096
 _POOL_TOKENS = 64
 # For large tokens the pool has fewer: what matters then is their size.
 _POOL_BYTES = 256 * 1024
@@ -53,11 +55,14 @@ def _pool(seed: int, size: int) -> tuple[bytes, ...]:
 
 
 def _token(chance: random.Random, size: int) -> bytes:
-    """Exactly `size` bytes of UTF-8 that need no escape in JSON."""
-    sample = "".join(chance.choices(_WORDS, k=max(4, min(size, 4096) // 4))).encode()
-    raw = (sample * (size // len(sample) + 1))[:size]
-    text = raw.decode(errors="ignore").encode()
-    return text + b"." * (size - len(text))
+    """Exactly `size` bytes of whole words, in UTF-8 that needs no escape in JSON; spaces where no word fits."""
+    text = bytearray()
+    while len(text) < _SENTENCE_BYTES:
+        word = chance.choice(_WORDS).encode()
+        if len(text) + len(word) > size:
+            break
+        text += word
+    return bytes(text * (size // len(text)) if text else b"").ljust(size)
 
 
 def _json(value: Any) -> bytes:

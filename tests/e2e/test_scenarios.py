@@ -11,17 +11,13 @@ import pytest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
+VERIFY = [sys.executable, "-m", "diagnostics", "verify"]
+
 
 def test_a_leak_and_a_shutdown_that_never_ends_are_found_and_their_fixes_are_fixes(tmp_path: Path) -> None:
     numbers = tmp_path / "numbers.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "diagnostics", "verify", "never_started_generator", "stuck_drain"]
-        + ["--no-capture", "--json", str(numbers)],
-        capture_output=True,
-        text=True,
-        timeout=220,
-        check=False,
-    )
+    command = [*VERIFY, "never_started_generator", "stuck_drain", "--no-capture", "--json", str(numbers)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=220, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     generator, drain = json.loads(numbers.read_text())["scenarios"]
     broken, fixed = generator["sides"]

@@ -1,82 +1,170 @@
-"""Waits until this process serves, then starts its agent; a process that never listens keeps one sleeping thread.
+"""Waits until this process serves, then starts its agent; a process that never serves keeps one sleeping thread.
 
-Kept free of sockets and /proc parsing that costs: a look is one read of /proc/net/tcp and a listing of /proc/self/fd.
+The law of this file: it is loaded at the start of every Python process of the service, so it imports next to nothing. The
+agent itself is imported only when there is something to observe, by then beside a server that has imported most of it.
+
+To serve is to wait for connections on a listening TCP socket. Holding one is not enough: the parent of several workers holds
+the socket that they accept on, and a child that was forked off a worker inherits it. So a process serves where
+- an epoll instance of its own watches a listening socket (asyncio, uvloop, trio, tokio, gthread), or
+- it holds a listening socket that nobody's epoll watches (blocking accept, select, poll), for a second, and none of its
+  children holds the same one;
+and never by what it has inherited from a process that served.
 """
 
 from __future__ import annotations
 
-import logging
 import os
+import sys
 import threading
 import time
-from pathlib import Path
 
-from ...errors import DiagnosticsError
-from .. import lifecycle
-from ..forked import in_reading_fork
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
 
 __all__ = ["start"]
 
-log = logging.getLogger("diagnostics.agent")
-
 # A server listens within seconds of its start, or is a slow one: look often first, seldom later.
 _FAST_LOOKS, _FAST_SECONDS, _SLOW_SECONDS = 100, 0.1, 2.0
+# A parent that is about to start its workers holds their socket alone for a moment.
+_ALONE_SECONDS = 1.0
 _LISTEN = "0A"
 
 
-def start(always: bool) -> None:
-    """Begin to look; with `always`, start the agent without looking (a script that never listens)."""
-    if always:
+class _Lookout:
+    """What this process is known to serve with, and what it has inherited from one that served."""
+
+    def __init__(self) -> None:
+        self.always = False
+        self.polls: set[int] = set()  # descriptors of epoll instances that watch a listening socket
+        self.listeners: set[str] = set()  # inodes of listening sockets
+        self.inherited_polls: set[int] = set()
+        self.inherited_listeners: set[str] = set()
+        self._alone_since: float | None = None
+
+    def begin(self) -> None:
+        if self.always:
+            _start_agent()
+        threading.Thread(target=self._watch, name="diagnostics-lookout", daemon=True).start()
+
+    def after_fork(self) -> None:
+        """In the child: threads do not survive a fork, and what the parent serves with is the parent's."""
+        self.inherited_polls |= self.polls
+        self.inherited_listeners |= self.listeners
+        self.polls, self.listeners, self._alone_since = set(), set(), None
+        self.begin()
+
+    def _watch(self) -> None:
+        looks = 0
+        while not self.serves():
+            looks += 1
+            time.sleep(_FAST_SECONDS if looks < _FAST_LOOKS else _SLOW_SECONDS)
         _start_agent()
-        return
-    threading.Thread(target=_look, name="diagnostics-lookout", daemon=True).start()
+
+    def serves(self) -> bool:
+        """Look once."""
+        sockets, polls = _descriptors("self")
+        listening = _listening(set(sockets.values()))
+        descriptors = {fd for fd, inode in sockets.items() if inode in listening}
+        self.polls = {fd for fd in polls - self.inherited_polls if descriptors & _watched(fd)}
+        if self.polls:
+            self.listeners = listening
+            return True
+        own = listening - self.inherited_listeners
+        if not own or any(own & inodes for inodes in _sockets_of_children()):
+            self._alone_since = None
+            return False
+        now = time.monotonic()
+        self._alone_since = self._alone_since or now
+        if now - self._alone_since < _ALONE_SECONDS:
+            return False
+        self.listeners = own
+        return True
 
 
-def _look() -> None:
-    looks = 0
-    while not is_listening():
-        looks += 1
-        time.sleep(_FAST_SECONDS if looks < _FAST_LOOKS else _SLOW_SECONDS)
-        if lifecycle.is_running():
-            return
-    _start_agent()
+def start(always: bool) -> None:
+    """Begin to look; with `always`, start the agent at once (a script that never serves)."""
+    _this_process.always = always
+    _this_process.begin()
 
 
 def _start_agent() -> None:
+    from ...errors import DiagnosticsError
+
+    lifecycle = _lifecycle()
     try:
-        lifecycle.start()
+        lifecycle.start_injected()
     except (DiagnosticsError, OSError) as error:
-        log.error("this process runs without diagnostics: %s", error)
+        # Before the service has set up its logging, or without any: where an operator looks.
+        print(f"diagnostics: process {os.getpid()} runs without its agent: {error}", file=sys.stderr)
 
 
-def is_listening() -> bool:
-    """Whether this process holds a listening TCP socket."""
-    own = set()
-    for entry in os.scandir("/proc/self/fd"):
+def _lifecycle() -> ModuleType:
+    from .. import lifecycle
+
+    return lifecycle
+
+
+def _descriptors(process: str) -> tuple[dict[int, str], set[int]]:
+    """Sockets (descriptor -> inode) and epoll instances (descriptors) of a process; empty if it has ended."""
+    sockets: dict[int, str] = {}
+    polls: set[int] = set()
+    folder = f"/proc/{process}/fd"
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return sockets, polls
+    for name in names:
         try:
-            link = os.readlink(entry.path)  # noqa: PTH115  # a Path for every fd would cost more than the look
+            link = os.readlink(f"{folder}/{name}")
         except OSError:  # closed since
             continue
         if link.startswith("socket:["):
-            own.add(link[8:-1])
-    if not own:
-        return False
+            sockets[int(name)] = link[8:-1]
+        elif link == "anon_inode:[eventpoll]":
+            polls.add(int(name))
+    return sockets, polls
+
+
+def _listening(own: set[str]) -> set[str]:
+    """Those of the inodes that are listening TCP sockets."""
+    found: set[str] = set()
     for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
-        try:
-            lines = Path(table).read_text().splitlines()[1:]
-        except OSError:  # no IPv6
-            continue
-        for line in lines:
+        for line in _lines(table) if own else ():
             columns = line.split()
-            if columns[3] == _LISTEN and columns[9] in own:
-                return True
-    return False
+            if len(columns) > 9 and columns[3] == _LISTEN and columns[9] in own:
+                found.add(columns[9])
+    return found
+
+
+def _watched(poll: int) -> set[int]:
+    """The descriptors that an epoll instance of this process watches: lines `tfd:  7 events: 19 ...` of its fdinfo."""
+    return {int(line.split()[1]) for line in _lines(f"/proc/self/fdinfo/{poll}") if line.startswith("tfd:")}
+
+
+def _sockets_of_children() -> Iterator[set[str]]:
+    for thread in os.listdir("/proc/self/task"):
+        for line in _lines(f"/proc/self/task/{thread}/children"):
+            for child in line.split():
+                yield set(_descriptors(child)[0].values())
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path) as file:
+            return file.readlines()
+    except OSError:  # no IPv6, ended, closed
+        return []
+
+
+_this_process = _Lookout()
 
 
 def _after_fork_in_child() -> None:
-    # Threads do not survive a fork; a worker forked before the parent listened looks out for itself.
-    if not in_reading_fork() and not lifecycle.is_running():
-        threading.Thread(target=_look, name="diagnostics-lookout", daemon=True).start()
+    forked = sys.modules.get(f"{__package__.rpartition('.')[0]}.forked")
+    if forked is None or not forked.in_reading_fork():
+        _this_process.after_fork()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

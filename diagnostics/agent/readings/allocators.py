@@ -7,28 +7,36 @@ and takes their locks: up to 8 ms when fragmented, without the GIL.
 
 from __future__ import annotations
 
-import ctypes
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-__all__ = ["Allocators", "parse_pymalloc", "read"]
+__all__ = ["Allocators", "parse_pymalloc", "parse_pymalloc_blocks", "read"]
+
+
+# The fields of glibc's struct mallinfo2, all size_t (malloc.h).
+_MALLINFO2 = (
+    "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Allocators:
-    """Bytes; None where this interpreter or C library does not tell.
+    """Bytes, and blocks as a count; None where this interpreter or C library does not tell.
 
     python_live     in blocks that pymalloc has handed out (objects up to 512 bytes)
     python_arenas   mapped by pymalloc from the system, live or not
     malloc_live     handed out by glibc, its large mappings included (objects over 512 bytes, C libraries)
     malloc_free     kept by glibc for later; not all of it is resident
+    python_blocks   how many blocks pymalloc has handed out
     """
 
     python_live: int | None
     python_arenas: int | None
     malloc_live: int | None
     malloc_free: int | None
+    python_blocks: int | None = None
 
     @property
     def in_use(self) -> int | None:
@@ -42,27 +50,26 @@ class Allocators:
             "python_arenas_bytes": self.python_arenas,
             "malloc_live_bytes": self.malloc_live,
             "malloc_free_bytes": self.malloc_free,
+            "python_blocks": self.python_blocks,
         }
-
-
-class _Mallinfo2(ctypes.Structure):
-    _fields_ = tuple(
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
-        )
-    )  # fmt: skip
-
-
-# Once: each CDLL makes a class of its own, and a class is garbage that only the collector finds.
-_LIBC = ctypes.CDLL(None)
 
 
 def read() -> Allocators:
     """Ask both allocators of this process."""
-    live, arenas = _pymalloc()
+    text = _pymalloc()
+    live, arenas = parse_pymalloc(text)
     malloc_live, malloc_free = _glibc()
-    return Allocators(live, arenas, malloc_live, malloc_free)
+    return Allocators(live, arenas, malloc_live, malloc_free, parse_pymalloc_blocks(text))
+
+
+# class   size   num pools   blocks in use  avail blocks
+_SIZE_CLASS = re.compile(r"^\s*\d+\s+\d+\s+\d+\s+(\d+)\s+\d+\s*$", re.MULTILINE)
+
+
+def parse_pymalloc_blocks(text: str) -> int | None:
+    """How many blocks are in use, added up over the size classes of pymalloc's own statistics."""
+    rows = _SIZE_CLASS.findall(text)
+    return sum(map(int, rows)) if rows else None
 
 
 def parse_pymalloc(text: str) -> tuple[int | None, int | None]:
@@ -78,21 +85,24 @@ def parse_pymalloc(text: str) -> tuple[int | None, int | None]:
     )
 
 
-def _pymalloc() -> tuple[int | None, int | None]:
-    libc = _LIBC
+def _pymalloc() -> str:
+    """pymalloc's own statistics as it prints them; empty where it is not in charge."""
+    import ctypes  # at the first reading, not with the agent: a service that nobody asks goes without it
+
+    libc = _libc()
     try:
         # ctypes.pythonapi keeps the GIL: the pools do not change while they are walked.
         print_stats = ctypes.pythonapi._PyObject_DebugMallocStats
         open_memstream = libc.open_memstream
     except AttributeError:  # another interpreter, or a C library without memory streams
-        return None, None
+        return ""
     print_stats.argtypes, print_stats.restype = [ctypes.c_void_p], ctypes.c_int
     open_memstream.argtypes, open_memstream.restype = [ctypes.c_void_p, ctypes.c_void_p], ctypes.c_void_p
     libc.fclose.argtypes = libc.free.argtypes = [ctypes.c_void_p]
     text, size = ctypes.c_void_p(), ctypes.c_size_t()
     stream = open_memstream(ctypes.byref(text), ctypes.byref(size))
     if not stream:
-        return None, None
+        return ""
     try:
         in_charge = print_stats(stream)  # 0 where PYTHONMALLOC put another allocator in pymalloc's place
     finally:
@@ -101,14 +111,29 @@ def _pymalloc() -> tuple[int | None, int | None]:
         written = ctypes.string_at(text.value or 0, size.value).decode("ascii", "replace") if text.value else ""
     finally:
         libc.free(text)
-    return parse_pymalloc(written) if in_charge else (None, None)
+    return written if in_charge else ""
+
+
+@cache
+def _libc() -> Any:
+    """The C library, once: each CDLL makes a class of its own, and a class is garbage that only the collector finds."""
+    import ctypes
+
+    return ctypes.CDLL(None)
+
+
+@cache
+def _mallinfo2_type() -> Any:
+    import ctypes
+
+    return type("Mallinfo2", (ctypes.Structure,), {"_fields_": tuple((name, ctypes.c_size_t) for name in _MALLINFO2)})
 
 
 def _glibc() -> tuple[int | None, int | None]:
     try:
-        mallinfo2 = _LIBC.mallinfo2
+        mallinfo2 = _libc().mallinfo2
     except AttributeError:  # musl, macOS, glibc before 2.33
         return None, None
-    mallinfo2.restype = _Mallinfo2
+    mallinfo2.restype = _mallinfo2_type()
     info = mallinfo2()
     return info.uordblks + info.hblkhd, info.fordblks

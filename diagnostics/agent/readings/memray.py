@@ -3,6 +3,9 @@
 Entered on the loop's thread from an async handler almost no record has a Python stack; entered on another thread nearly
 all have one. After the window the profile function that memray leaves on an uvloop thread is taken off, or the service
 stays two to three times slower.
+
+memray writes `sys.argv` into the file, and people pass keys on command lines: it is shown another one for the moment in
+which it looks.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ __all__ = ["Window", "available"]
 
 def available() -> bool:
     """Whether this process can import memray; finds out without importing it."""
-    return "memray" in sys.modules or find_spec("memray") is not None
+    return sys.modules.get("memray") is not None or find_spec("memray") is not None
 
 
 class Window:
@@ -33,12 +36,17 @@ class Window:
     def __init__(self, path: str, *, aggregated: bool, python_allocators: bool, native: bool) -> None:
         import memray
 
-        self._tracker: Any = memray.Tracker(
-            path,
-            native_traces=native,
-            trace_python_allocators=python_allocators,
-            file_format=memray.FileFormat.AGGREGATED_ALLOCATIONS if aggregated else memray.FileFormat.ALL_ALLOCATIONS,
-        )
+        formats = memray.FileFormat
+        words, sys.argv = sys.argv, ["(command", "line", "left", "out)"]
+        try:
+            self._tracker: Any = memray.Tracker(
+                path,
+                native_traces=native,
+                trace_python_allocators=python_allocators,
+                file_format=formats.AGGREGATED_ALLOCATIONS if aggregated else formats.ALL_ALLOCATIONS,
+            )
+        finally:
+            sys.argv = words
         self._tracker.__enter__()
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ NOT_COVERED = (
 _AGENT = Path(__file__).parent.parent
 _OWN_FILES = frozenset(
     str(_AGENT / name)
-    for name in ("endpoint.py", "forked.py", "operations.py", "windows.py", "readings/tracemalloc.py")
+    for name in ("endpoint.py", "forked.py", "lag.py", "operations.py", "windows.py", "readings/tracemalloc.py")
 )
 
 
@@ -39,10 +40,14 @@ def end() -> None:
     tracemalloc.stop()
 
 
-def snapshot(seconds: float) -> dict[str, Any]:
-    """What is still held of all that was allocated in the window, as Profile JSON. To be called in a forked child."""
+def snapshot(seconds: float, let_go: Callable[[], None]) -> dict[str, Any]:
+    """What is still held of all that was allocated in the window, as Profile JSON. To be called in a forked child.
+
+    `let_go` is called as soon as the tracer's own memory is no longer shared with the parent.
+    """
     traces = tracemalloc.take_snapshot()
     tracemalloc.stop()
+    let_go()
     sums: dict[Any, list[int]] = {}
     # `traces._traces` holds plain tuples; the public view wraps each in an object and takes ten times as long.
     rows: Any = traces.traces

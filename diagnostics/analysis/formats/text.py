@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..algebra import is_difference
-from ..profile import Frame, Profile
+from ..profile import Frame, Profile, Sample
 from ..units import format_moment, format_percent, format_value, printable
 from ..views import Function, Top
 
-__all__ = ["heading", "location", "render_listing", "render_top"]
+__all__ = ["heading", "location", "render_lines", "render_listing", "render_stacks", "render_top"]
 
 
 def heading(profile: Profile, value: int = 0) -> str:
@@ -75,8 +75,42 @@ def render_listing(profile: Profile, functions: Sequence[Function], value: int =
     return "\n".join([*lines, *_notes(profile)]) + "\n"
 
 
+def render_lines(name: str, profile: Profile) -> str:
+    """One line for each stack, most first, leaf first within: `2 @ wait app.py:3 < serve app.py:9`."""
+    rows = [
+        (*_amounts(profile, sample), "@ " + (" < ".join(map(location, sample.stack)) or "(no stack)") + _labels(sample))
+        for sample in _by_first_value(profile)
+    ]
+    return "\n".join([f"{name} profile: {heading(profile)}", *_table(rows), *_notes(profile)]) + "\n"
+
+
+def render_stacks(name: str, profile: Profile) -> str:
+    """Each stack as a block of lines, leaf first; what a goroutine dump is in Go."""
+    lines = [f"{name} profile: {heading(profile)}"]
+    for number, sample in enumerate(_by_first_value(profile), 1):
+        lines += ["", f"{name} {number} [{', '.join(_amounts(profile, sample))}]:{_labels(sample)}"]
+        lines += [f"    {location(frame)}" for frame in sample.stack] or ["    (no stack)"]
+    return "\n".join([*lines, *_notes(profile)]) + "\n"
+
+
+def _by_first_value(profile: Profile) -> list[Sample]:
+    return sorted(profile.samples, key=lambda sample: -sample.values[0] if sample.values else 0)
+
+
+def _amounts(profile: Profile, sample: Sample) -> tuple[str, ...]:
+    return tuple(
+        format_value(value, kind.unit) for value, kind in zip(sample.values, profile.sample_types, strict=True)
+    )
+
+
+def _labels(sample: Sample) -> str:
+    return "".join(printable(f" {key}={value}") for key, value in sample.labels)
+
+
 def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     """Columns as wide as they need, numbers to the right, the last column free."""
+    if not rows:
+        return
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     for row in rows:
         yield "  ".join([*(cell.rjust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()

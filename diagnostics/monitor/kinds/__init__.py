@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from ...errors import UsageError
-from . import memray, tracemalloc
+from . import memray, objects, retained, tasks, tracemalloc
 from .base import Kind
 
 __all__ = ["KINDS", "kind_named"]
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (memray.KIND, tracemalloc.KIND)}
+KINDS: dict[str, Kind] = {
+    kind.name: kind for kind in (memray.KIND, tracemalloc.KIND, objects.KIND, tasks.KIND, retained.KIND)
+}
 
 
 def kind_named(name: object) -> Kind:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import json
 import math
 import os
@@ -12,14 +14,41 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...analysis.cost import Method
+from ...analysis.units import format_value
 from ...errors import TargetError, UsageError
 from ..targets import Worker
 
-__all__ = ["MAX_SECONDS", "Kind", "Option", "Session", "boolean", "integer", "run_reader", "seconds", "top_of", "words"]
+__all__ = [
+    "DEFAULT_SECONDS",
+    "MAX_SECONDS",
+    "WINDOW_OPTIONS",
+    "Column",
+    "Kind",
+    "Option",
+    "Session",
+    "boolean",
+    "bytes_of",
+    "capture_id",
+    "integer",
+    "milliseconds",
+    "profile_of",
+    "run_reader",
+    "seconds",
+    "seconds_or_now",
+    "table_of",
+    "text_of",
+    "top_of",
+    "where",
+    "words",
+    "write_json",
+]
 
 # A window slows the service down: an hour of it is a mistake.
 MAX_SECONDS = 300.0
 DEFAULT_SECONDS = 5.0
+# Rendering is in no hurry; the service is.
+_NICENESS = 10
 
 
 @dataclass
@@ -43,16 +72,64 @@ Option = Callable[[str, object], Any]
 
 
 @dataclass(frozen=True)
+class Column:
+    """One column of a result's table: its title, and what a row shows in it."""
+
+    title: str
+    show: Callable[[dict[str, Any]], str]
+    right: bool = True
+
+
+def bytes_of(key: str) -> Callable[[dict[str, Any]], str]:
+    """Shows the row's `key` as bytes; nothing where it is not known."""
+    return lambda row: "" if row.get(key) is None else format_value(row[key], "bytes")
+
+
+def text_of(key: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: "" if row.get(key) is None else str(row[key])
+
+
+def where(row: dict[str, Any]) -> str:
+    place = f"{row['file']}:{row['line']}" if row["file"] else ""
+    return " ".join(filter(None, (place, row["function"])))
+
+
+HELD_COLUMNS = (
+    Column("held", bytes_of("bytes")),
+    Column("blocks", text_of("count")),
+    Column("where", where, right=False),
+)
+
+
+def _held_at_the_end(result: dict[str, Any]) -> str:
+    return f"{format_value(result['total_bytes'], 'bytes')} still held at the end of the window"
+
+
+def _no_notes(result: dict[str, Any]) -> list[str]:
+    return []
+
+
+@dataclass(frozen=True)
 class Kind:
     """A kind of capture.
 
     options   name -> (default, check); a check returns the value or raises UsageError
     take      makes the artifacts and returns the result's summary
+    method    how it looks, for the estimate of its cost; a forked census of all objects unless it says otherwise
+    agree     raises UsageError for options that do not go together
+    headline  what the result is, in words, with the total: from the result
+    columns   how the rows of the result's `top` are shown
+    notes     more lines to show below the table, from the result
     """
 
     name: str
     options: Mapping[str, tuple[Any, Option]]
     take: Callable[[Session], Awaitable[dict[str, Any]]]
+    method: Callable[[Mapping[str, Any]], Method] = lambda options: Method()
+    agree: Callable[[Mapping[str, Any]], None] = lambda options: None
+    headline: Callable[[dict[str, Any]], str] = _held_at_the_end
+    columns: tuple[Column, ...] = HELD_COLUMNS
+    notes: Callable[[dict[str, Any]], list[str]] = _no_notes
 
     def checked(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Defaults and what was given. Raises UsageError naming the option, its value and what is allowed."""
@@ -61,10 +138,12 @@ class Kind:
             raise UsageError(
                 f"a {self.name} capture has no option {unknown[0]!r}", remedy=f"it has {', '.join(self.options)}"
             )
-        return {
+        checked = {
             name: check(name, given[name]) if name in given else default
             for name, (default, check) in self.options.items()
         }
+        self.agree(checked)
+        return checked
 
 
 def seconds(name: str, value: object) -> float:
@@ -73,6 +152,11 @@ def seconds(name: str, value: object) -> float:
     if not 0 < value <= MAX_SECONDS:
         raise UsageError(f"{name} is {value!r}", remedy=f"choose more than 0 and at most {MAX_SECONDS:g}")
     return float(value)
+
+
+def seconds_or_now(name: str, value: object) -> float:
+    """Like `seconds`; 0 asks for this moment instead of a window."""
+    return 0.0 if value == 0 and not isinstance(value, bool) else seconds(name, value)
 
 
 def integer(low: int, high: int) -> Option:
@@ -99,12 +183,34 @@ def words(*allowed: str) -> Option:
     return check
 
 
+def milliseconds(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 60_000:
+        raise UsageError(f"{name} is {value!r}", remedy="choose more than 0 and at most 60000 (milliseconds)")
+    return float(value)
+
+
+def capture_id(name: str, value: object) -> str:
+    """Whether there is such a capture is for the controller to say."""
+    if not isinstance(value, str) or not value:
+        raise UsageError(f"{name} is {value!r}", remedy="write the id of an earlier capture of this kind")
+    return value
+
+
+# Options of every kind that opens a window.
+WINDOW_OPTIONS: Mapping[str, tuple[Any, Option]] = {
+    "seconds": (DEFAULT_SECONDS, seconds),
+    "max_lag_ms": (1000.0, milliseconds),
+}
+
+
 async def run_reader(*arguments: str, output: Path | None = None, patience: float = 120.0) -> None:
     """Run `python ARGUMENTS` in a process of its own, standard output into `output`.
 
-    Heavy reading holds the GIL for seconds: here it holds another process's. Raises TargetError with what the process said.
+    Heavy reading holds the GIL for seconds: here it holds another process's, and gives way to the service where there are
+    not enough cores. `output` is there whole or not at all. Raises TargetError with what the process said, OSError.
     """
-    stdout = open(output, "wb") if output else None  # noqa: SIM115, ASYNC230  # closed below, and opening is not slow
+    partial = output.with_name(output.name + ".partial") if output else None
+    stdout = open(partial, "wb") if partial else None  # noqa: SIM115, ASYNC230  # closed below, and opening is not slow
     try:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", *arguments,
@@ -112,6 +218,8 @@ async def run_reader(*arguments: str, output: Path | None = None, patience: floa
             stderr=asyncio.subprocess.PIPE, env=_clean_environment(),
         )  # fmt: skip
         try:
+            with contextlib.suppress(ProcessLookupError):  # it has ended already
+                os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
             async with asyncio.timeout(patience):
                 _, said = await process.communicate()
         except BaseException:
@@ -128,7 +236,13 @@ async def run_reader(*arguments: str, output: Path | None = None, patience: floa
             stdout.close()
     if process.returncode != 0:
         text = said.decode("utf-8", "replace").strip()[-500:]
+        if partial:
+            partial.unlink()
+        if os.strerror(errno.ENOSPC) in text:  # the reader met the full disk, not we
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         raise TargetError(f"rendering failed with exit code {process.returncode}: {text}", code="rendering_failed")
+    if partial and output:
+        partial.replace(output)
 
 
 def _clean_environment() -> dict[str, str]:
@@ -156,3 +270,29 @@ def top_of(profile: Mapping[str, Any], count: int = 10) -> list[dict[str, Any]]:
 def load_json(path: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return loaded
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, separators=(",", ":")), encoding="utf-8")
+
+
+def profile_of(reply: Mapping[str, Any]) -> dict[str, Any]:
+    """The Profile JSON in an agent's answer, without what the reading put beside it."""
+    return {key: reply[key] for key in _PROFILE_KEYS}
+
+
+_PROFILE_KEYS = ("schema", "kind", "sample_types", "frames", "samples", "time", "duration", "not_covered", "meta")
+
+
+def table_of(columns: tuple[Column, ...], rows: list[dict[str, Any]]) -> str:
+    """Rows as plain text, in aligned columns."""
+    cells = [[column.title for column in columns], *([column.show(row) for column in columns] for row in rows)]
+    widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
+    lines = (
+        "  ".join(
+            text.rjust(width) if column.right else text.ljust(width)
+            for text, width, column in zip(line, widths, columns, strict=True)
+        )
+        for line in cells
+    )
+    return "".join(f"{line.rstrip()}\n" for line in lines)

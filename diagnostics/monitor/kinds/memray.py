@@ -1,22 +1,32 @@
 """memray: every allocation of the window, Python's and C's, with its stack.
 
 Aggregated with Python's allocators by default: it sees single chunks instead of 1 MiB arenas, and leaves a file of a
-hundred kilobytes. Rendering and reading are done by processes of their own.
+few kilobytes. That format knows what was left at the end and what was there at the peak; what came and went within the
+window (`temporary`, `allocated`, the statistics) takes the full format, which writes megabytes a second. Rendering and
+reading are done by processes of their own, with memray's supported commands.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .base import DEFAULT_SECONDS, Kind, Session, boolean, load_json, run_reader, seconds, top_of
+from ...analysis.cost import Method
+from ...errors import UsageError
+from .base import WINDOW_OPTIONS, Kind, Session, boolean, capture_id, load_json, run_reader, top_of, words
 
-__all__ = ["KIND"]
+__all__ = ["KIND", "LOW_COVERAGE_PERCENT"]
 
 _BEGIN_SECONDS = 10.0
 # Leaving a tracker stalls all threads for 0.1 s per million live blocks, and writes the file.
 _FINISH_SECONDS = 60.0
 
-CAPTURE, FLAMEGRAPH, PROFILE = "capture.bin", "flamegraph.html", "profile.json"
+# With less of its bytes on a Python stack a profile may point at the wrong line.
+LOW_COVERAGE_PERCENT = 90.0
+
+CAPTURE, PROFILE = "capture.bin", "profile.json"
+# What the full format alone can tell.
+_FULL_ONLY = ("temporary", "allocated")
 
 
 async def take(session: Session) -> dict[str, Any]:
@@ -35,33 +45,84 @@ async def take(session: Session) -> dict[str, Any]:
 
     session.enter("rendering")
     profile_path = session.folder / PROFILE
-    await run_reader("-m", "diagnostics.monitor.memray_file", str(capture), "--of", "leaked", output=profile_path)
     await run_reader(
-        "-m", "memray", "flamegraph", "--leaks", "--no-web", "--force",
-        "--confidential-files", "none" if options["source_lines"] else "all",
-        "--output", str(session.folder / FLAMEGRAPH), str(capture),
-    )  # fmt: skip
-    profile = load_json(profile_path)
+        "-m", "diagnostics.monitor.memray_file", str(capture), "--of", options["view"], output=profile_path
+    )
+    if options["render"]:
+        for name, command in _pages(options):
+            await run_reader("-m", "memray", *command, "--force", "--output", str(session.folder / name), str(capture))
+        if not options["aggregated"]:
+            await run_reader("-m", "memray", "stats", str(capture), output=session.folder / "stats.txt")
     return {
         "seconds": finished["seconds"],
         "ending_seconds": finished["ending_seconds"],
-        "coverage_percent": profile["meta"].get("coverage_percent"),
+        **_summary(profile_path, options),
+    }
+
+
+def _summary(profile_path: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    profile = load_json(profile_path)
+    coverage = profile["meta"].get("coverage_percent")
+    low = coverage is not None and coverage < LOW_COVERAGE_PERCENT
+    notes = list(profile["not_covered"])
+    if low:
+        notes.insert(0, f"only {coverage:g} % of the bytes have a Python stack: what the rest belongs to is not known")
+    return {
+        "view": options["view"],
+        "coverage_percent": coverage,
+        "coverage_low": low,
         "peak_bytes": profile["meta"].get("peak_bytes"),
+        "sample_types": profile["sample_types"],
         "total_bytes": sum(values[0] for _stack, values, _labels in profile["samples"]),
         "total_count": sum(values[1] for _stack, values, _labels in profile["samples"]),
         "top": top_of(profile),
-        "not_covered": profile["not_covered"],
+        "not_covered": notes,
     }
+
+
+def _pages(options: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """(artifact, memray's command) for each page that this capture's format can fill."""
+    flamegraph = ["flamegraph", "--no-web", "--confidential-files", "none" if options["source_lines"] else "all"]
+    yield "flamegraph.html", [*flamegraph, "--leaks"]
+    yield "flamegraph-high-water.html", flamegraph
+    if not options["aggregated"]:
+        yield "flamegraph-temporary.html", [*flamegraph, "--temporary-allocations"]
+    yield "table.html", ["table", "--no-web", "--leaks"]
+
+
+def _method(options: Mapping[str, Any]) -> Method:
+    return Method(
+        tracer="memray",
+        seconds=options["seconds"],
+        aggregated=options["aggregated"],
+        python_allocators=options["python_allocators"],
+        native=options["native"],
+        forks=False,
+        renders=options["render"],
+    )
+
+
+def _agree(options: Mapping[str, Any]) -> None:
+    if options["aggregated"] and options["view"] in _FULL_ONLY:
+        raise UsageError(
+            f"view is {options['view']!r}, which the aggregated format cannot tell: it keeps what was left and the peak",
+            remedy='add "aggregated": false (several megabytes a second), or choose view leaked or high-water',
+        )
 
 
 KIND = Kind(
     name="memray",
     options={
-        "seconds": (DEFAULT_SECONDS, seconds),
+        **WINDOW_OPTIONS,
+        "view": ("leaked", words("leaked", "high-water", *_FULL_ONLY)),
         "aggregated": (True, boolean),
         "python_allocators": (True, boolean),
         "native": (False, boolean),
         "source_lines": (False, boolean),
+        "diff": (None, capture_id),
+        "render": (True, boolean),
     },
     take=take,
+    method=_method,
+    agree=_agree,
 )

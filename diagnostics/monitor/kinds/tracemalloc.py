@@ -7,9 +7,11 @@ short windows, few frames.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
-from .base import DEFAULT_SECONDS, Kind, Session, integer, seconds, top_of
+from ...analysis.cost import Method
+from .base import WINDOW_OPTIONS, Kind, Session, boolean, capture_id, integer, top_of
 
 __all__ = ["KIND"]
 
@@ -23,8 +25,11 @@ async def take(session: Session) -> dict[str, Any]:
     await session.worker.ask("tracemalloc.begin", patience=_BEGIN_SECONDS, seconds=window, frames=frames)
     await session.wait(window)
     profile = await session.worker.ask("tracemalloc.finish", patience=_SNAPSHOT_SECONDS)
+    session.enter("rendering")
     (session.folder / "profile.json").write_text(json.dumps(profile), encoding="utf-8")
     return {
+        "seconds": profile["duration"],
+        "sample_types": profile["sample_types"],
         "total_bytes": sum(values[0] for _stack, values, _labels in profile["samples"]),
         "total_count": sum(values[1] for _stack, values, _labels in profile["samples"]),
         "top": top_of(profile),
@@ -32,8 +37,24 @@ async def take(session: Session) -> dict[str, Any]:
     }
 
 
+def _method(options: Mapping[str, Any]) -> Method:
+    return Method(
+        tracer="tracemalloc",
+        seconds=options["seconds"],
+        frames=options["frames"],
+        census=False,
+        renders=options["render"],
+    )
+
+
 KIND = Kind(
     name="tracemalloc",
-    options={"seconds": (DEFAULT_SECONDS, seconds), "frames": (5, integer(1, 25))},
+    options={
+        **WINDOW_OPTIONS,
+        "frames": (5, integer(1, 25)),
+        "diff": (None, capture_id),
+        "render": (True, boolean),
+    },
     take=take,
+    method=_method,
 )

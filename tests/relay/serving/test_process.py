@@ -176,3 +176,17 @@ def test_settings_are_read_from_dotenv(tmp_path: Path) -> None:
     ended = relay_command("serve", cwd=tmp_path)
     assert ended.returncode == 2
     assert "'nowhere'" in ended.stderr
+
+
+def test_check_config_prints_what_would_be_served_with_and_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RELAY_UPSTREAM_API_KEY", "sk-secret")
+    (tmp_path / ".env").write_text("RELAY_PORT=8123\n")
+    assert main(["check-config", "--max-streams", "7"]) == 0
+    printed = capsys.readouterr().out
+    assert {"RELAY_PORT=8123", "RELAY_MAX_STREAMS=7", "RELAY_UPSTREAM_API_KEY=(set)"} <= set(printed.splitlines())
+    assert "sk-secret" not in printed
+    assert main(["check-config", "--rate-burst", "0"]) == 2
+    assert "RELAY_RATE_BURST" in capsys.readouterr().err

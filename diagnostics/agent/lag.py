@@ -1,0 +1,83 @@
+"""How late the service's loops are, measured only while something of ours runs in the process.
+
+The agent's thread leaves a call with each running loop (`call_soon_threadsafe`) and notes when it was made: the time
+between is what every stream of that loop waited as well. The call is a few microseconds on the loop, ten times a
+second at most, and none at all outside a window. A ping that is not yet answered counts with its age, so that a loop
+that is stuck shows at once, and not when it is free again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .loops import running_loops
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # The agent never imports asyncio into a service that does without it.
+    import asyncio
+    from typing import Any
+
+__all__ = ["LoopLag"]
+
+
+@dataclass
+class _Ping:
+    """One call left with a loop. `lag` is of the one before it, until this one is answered. Seconds."""
+
+    sent: float
+    lag: float
+    answered: bool = False
+
+
+class LoopLag:
+    """The lag of this process's loops; `ping` and the readings belong to the agent's thread."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        loops: Callable[[], list[asyncio.AbstractEventLoop]] = running_loops,
+    ) -> None:
+        self._clock = clock
+        self._loops = loops
+        self._pings: dict[int, _Ping] = {}
+        self._last = 0.0
+        self._max = 0.0
+
+    def begin(self) -> None:
+        """Forget what was measured before: a window begins."""
+        self._pings.clear()
+        self._last = self._max = 0.0
+
+    def ping(self) -> None:
+        """Leave a call with each loop that has answered the one before; never waits."""
+        self._gather()
+        for loop in self._loops():
+            ping = self._pings.get(id(loop))
+            if ping is None or ping.answered:
+                self._pings[id(loop)] = sent = _Ping(self._clock(), ping.lag if ping else 0.0)
+                try:
+                    loop.call_soon_threadsafe(self._answer, sent)
+                except RuntimeError:  # the loop closed meanwhile
+                    del self._pings[id(loop)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Milliseconds: the lag now (the last answer's, or the age of one that is due), and the most since `begin`."""
+        self._gather()
+        return {"lag_ms": round(1000 * self._last, 3), "max_lag_ms": round(1000 * self._max, 3)}
+
+    def _answer(self, ping: _Ping) -> None:
+        """Runs on the loop's thread."""
+        ping.lag = self._clock() - ping.sent
+        ping.answered = True
+
+    def _gather(self) -> None:
+        now = self._clock()
+        # A loop that is late answers rarely: the age of a ping that is due counts from when it exceeds the last answer.
+        self._last = max(
+            (ping.lag if ping.answered else max(ping.lag, now - ping.sent) for ping in self._pings.values()),
+            default=0.0,
+        )
+        self._max = max(self._max, self._last)

@@ -1,0 +1,157 @@
+"""One stream's objects, summed up: which containers its bytes pile up in, and which line of code holds each.
+
+The walk gives a tree (every object below the one that it was found through). A container is where bytes pile up if none of
+its children has most of its bytes: a queue's deque with a thousand chunks, a dictionary of results, or a single large buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from .awaits import FrameKey, frame_key
+from .graph import module_of, type_name
+from .paths import describe
+
+__all__ = ["Holding", "Holdings", "Node", "holdings_of"]
+
+# A child with more than this share of its parent's bytes is where to look instead.
+_MOST = 0.5
+# What is smaller than this, of the stream and in bytes, is not worth a name.
+_LEAST_SHARE, _LEAST_BYTES = 0.02, 1024
+_LARGEST = 5
+# A way of this many objects is a linked list: its beginning tells enough.
+_MAX_WAY = 200
+# What hangs from no frame.
+_NO_FRAME: tuple[FrameKey, ...] = (("(tasks, contexts, connection)", "", 0),)
+
+
+class Node(NamedTuple):
+    """An object of the stream, the position of the one that it was found through (-1: a root), and its own size in bytes."""
+
+    thing: Any
+    parent: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A container in which bytes pile up. `length` is None for what has none."""
+
+    path: str
+    type: str
+    bytes: int
+    length: int | None
+
+
+@dataclass
+class Holdings:
+    """What a stream holds; `by_stack` has the same bytes, by the lines that hold them (leaf first) -> [bytes, objects]."""
+
+    total_bytes: int = 0
+    total_count: int = 0
+    largest: list[Holding] = field(default_factory=list)
+    by_stack: dict[tuple[FrameKey, ...], list[int]] = field(default_factory=dict)
+
+
+def holdings_of(nodes: Sequence[Node], between: Iterable[int]) -> Holdings:
+    """Sum up one stream. Objects whose id is in `between` are not the stream's alone and count nothing."""
+    others = between if isinstance(between, set) else set(between)
+    sizes = [0 if id(node.thing) in others else node.size for node in nodes]
+    counts = [int(size > 0) for size in sizes]
+    below, below_counts, largest_child = list(sizes), list(counts), [0] * len(nodes)
+    for position in range(len(nodes) - 1, -1, -1):
+        parent = nodes[position].parent
+        if parent >= 0:
+            below[parent] += below[position]
+            below_counts[parent] += below_counts[position]
+            largest_child[parent] = max(largest_child[parent], below[position])
+    holdings = Holdings(sum(sizes), sum(counts))
+    least = max(_LEAST_BYTES, int(holdings.total_bytes * _LEAST_SHARE))
+    piles, inside = _piles(nodes, below, largest_child, least)
+    # What lies in no pile is charged to the frame that it was found through.
+    lines: dict[int, tuple[FrameKey, ...]] = {}
+    for position, node in enumerate(nodes):
+        if position in piles:
+            way = _way(nodes, position)
+            name = _within_frame(way)
+            stack = _stack(nodes, position, lines)
+            frame = stack[0] if stack else ("", "", 0)
+            _add(holdings, ((name, frame[1], frame[2]), *stack), below[position], below_counts[position])
+            holdings.largest.append(
+                Holding(describe(way), type_name(type(node.thing)), below[position], _length(node.thing))
+            )
+        elif sizes[position] and not inside[position]:
+            _add(holdings, _stack(nodes, position, lines), sizes[position], counts[position])
+    holdings.largest.sort(key=lambda holding: -holding.bytes)
+    del holdings.largest[_LARGEST:]
+    return holdings
+
+
+def _piles(
+    nodes: Sequence[Node], below: list[int], largest_child: list[int], least: int
+) -> tuple[set[int], list[bool]]:
+    """Positions of the outermost places where bytes pile up, and which nodes lie within one."""
+    piles: set[int] = set()
+    inside = [False] * len(nodes)
+    for position, node in enumerate(nodes):  # parents come before their children
+        if node.parent >= 0 and (inside[node.parent] or node.parent in piles):
+            inside[position] = True
+        elif (
+            below[position] >= least
+            and largest_child[position] <= _MOST * below[position]
+            and not _is_machinery(node.thing)
+        ):
+            piles.add(position)
+    return piles, inside
+
+
+def _is_machinery(thing: Any) -> bool:
+    """Tasks, frames and contexts hold a stream's objects by their nature: a pile is always something within them."""
+    return frame_key(thing) is not None or hasattr(type(thing), "get_coro") or type(thing).__name__ == "Context"
+
+
+def _way(nodes: Sequence[Node], position: int) -> list[Any]:
+    way: list[Any] = []
+    while position >= 0 and len(way) < _MAX_WAY:
+        way.append(nodes[position].thing)
+        position = nodes[position].parent
+    return way[::-1]
+
+
+def _stack(nodes: Sequence[Node], position: int, known: dict[int, tuple[FrameKey, ...]]) -> tuple[FrameKey, ...]:
+    """The coroutines on the way to a node, innermost first."""
+    climbed: list[int] = []
+    while position >= 0 and position not in known:
+        climbed.append(position)
+        position = nodes[position].parent
+    stack = known[position] if position >= 0 else ()
+    for place in reversed(climbed):
+        key = frame_key(nodes[place].thing)
+        if key is not None:
+            stack = (key, *stack)
+        known[place] = stack
+    return stack
+
+
+def _within_frame(way: list[Any]) -> str:
+    """The way from the innermost frame on, without lengths: it is the same for all streams that hold in the same place."""
+    start = max((place for place, thing in enumerate(way) if frame_key(thing) is not None), default=0)
+    words = describe(way[start:], lengths=False).split(" -> ")
+    return " -> ".join(words[1:] if len(words) > 1 and frame_key(way[start]) is not None else words)
+
+
+def _add(holdings: Holdings, stack: tuple[FrameKey, ...], held: int, count: int) -> None:
+    sums = holdings.by_stack.setdefault(stack or _NO_FRAME, [0, 0])
+    sums[0] += held
+    sums[1] += count
+
+
+def _length(thing: Any) -> int | None:
+    """Only of builtin containers: the length of anything else is its own code."""
+    return (
+        len(thing)
+        if module_of(type(thing)) in ("builtins", "collections") and hasattr(type(thing), "__len__")
+        else None
+    )

@@ -1,0 +1,160 @@
+"""Names a way through the object graph.
+
+    Task 'relay' -> stream (app.py:41) -> local 'queue' -> asyncio.Queue._queue -> deque[17] -> bytes
+
+Names of locals, attributes, globals and context variables are the programmer's and are shown. Keys of dictionaries are data:
+only those that are short identifiers are shown, and no value ever is.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import gc
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Iterator, Sequence
+from pathlib import PurePath
+from types import FunctionType, MemberDescriptorType, MethodType, ModuleType
+from typing import Any
+
+from .awaits import frame_key, own_frame
+from .graph import type_name
+from .tasks import name_pattern
+
+__all__ = ["describe", "way_to"]
+
+_MAX_KEY = 40
+_MAX_PARTS = 14
+# Looking for a child by identity in a container costs its length.
+_MAX_ENTRIES = 100_000
+
+_DICTIONARIES = frozenset({dict, OrderedDict, defaultdict})
+_CONTAINERS = _DICTIONARIES | {list, tuple, set, frozenset, deque}
+# Between a frame and what it holds, a context and its variables' values; of interest to nobody.
+_MACHINERY = frozenset({"cell", "async_generator_asend", "async_generator_athrow", "coroutine_wrapper", "FutureIter"})
+
+
+def way_to(thing: Any, parents: dict[int, Any]) -> list[Any]:
+    """The objects from a root to `thing`, as `graph.search` found them; empty where it was not reached."""
+    if id(thing) not in parents:
+        return []
+    way = [thing]
+    while (parent := parents[id(way[-1])]) is not None:
+        way.append(parent)
+    return way[::-1]
+
+
+def describe(way: Sequence[Any], *, lengths: bool = True) -> str:
+    """The way in words. `lengths` tells how long containers are; without them, like ways of different streams are equal."""
+    parts = list(_parts(way, lengths))
+    if len(parts) > _MAX_PARTS:
+        half = _MAX_PARTS // 2
+        parts = [*parts[:half], "...", *parts[-half:]]
+    return " -> ".join(parts)
+
+
+def _parts(way: Sequence[Any], lengths: bool) -> Iterator[str]:
+    way = [thing for thing in way if not _is_machinery(thing)]
+    skip = False
+    for position, thing in enumerate(way):
+        if skip:  # a namespace that its owner has spoken for
+            skip = False
+            continue
+        child = way[position + 1] if position + 1 < len(way) else None
+        grandchild = way[position + 2] if position + 2 < len(way) else None
+        namespace = type(child) is dict and child is _namespace(thing)
+        yield from _part(thing, grandchild if namespace else child, namespace, lengths)
+        skip = namespace
+
+
+def _part(thing: Any, child: Any, in_namespace: bool, lengths: bool) -> Iterator[str]:
+    """What to say of `thing` on the way to `child`; nothing for what is only machinery."""
+    kind = type(thing)
+    if hasattr(kind, "get_coro"):
+        yield f"Task {name_pattern(thing.get_name())!r}"
+    elif issubclass(kind, ModuleType):
+        name = _key_of(vars(thing), child) if in_namespace else None
+        yield f"module {thing.__name__[:80]}" + (f" -> global {name!r}" if name else "")
+    elif issubclass(kind, type):
+        name = _key_of(vars(thing), child)
+        yield f"class {type_name(thing)}" + (f".{name}" if name else "")
+    elif frame_key(thing) is not None:
+        yield from _of_frame(thing, child)
+    elif kind is contextvars.Context:
+        yield next((f"context variable {var.name[:80]!r}" for var in thing if thing[var] is child), "context")
+    elif kind is FunctionType:
+        yield f"function {thing.__qualname__[:80]}"
+    elif kind is MethodType:
+        yield f"method {thing.__func__.__qualname__[:80] if type(thing.__func__) is FunctionType else '?'}"
+    elif kind in _CONTAINERS:
+        yield _of_container(thing, child, lengths)
+    else:
+        name = _attribute(thing, child, in_namespace) if child is not None else None
+        yield type_name(kind) + (f".{name}" if name else "")
+
+
+def _of_frame(thing: Any, child: Any) -> Iterator[str]:
+    key = frame_key(thing)
+    assert key is not None
+    yield f"{key[0]} ({PurePath(key[1]).name}:{key[2]})"
+    frame = own_frame(thing)
+    if frame is None or child is None:
+        return
+    name = next((name for name, value in frame.f_locals.items() if value is child), None)
+    if name is not None and frame_key(child) is None:
+        yield f"local {name!r}"
+
+
+def _of_container(thing: Any, child: Any, lengths: bool) -> str:
+    text = type_name(type(thing)) + (f"[{len(thing)}]" if lengths else "")
+    if type(thing) in _DICTIONARIES and child is not None:
+        key = _key_of(thing, child)
+        if key is not None:
+            return f"{text}[{key!r}]"
+    return text
+
+
+def _key_of(namespace: Any, child: Any) -> str | None:
+    if len(namespace) > _MAX_ENTRIES:
+        return None
+    for key, value in namespace.items():
+        if value is child:
+            return key if type(key) is str and key.isidentifier() and len(key) <= _MAX_KEY else None
+    return None
+
+
+def _attribute(thing: Any, child: Any, in_namespace: bool) -> str | None:
+    """The name under which an object holds `child`, without running any of its code."""
+    namespace = _namespace(thing)
+    if namespace is not None and (in_namespace or len(namespace) <= _MAX_ENTRIES):
+        name = _key_of(namespace, child)
+        if name is not None:
+            return name
+    for base in type(thing).__mro__:
+        for name, slot in vars(base).items():
+            if type(slot) is MemberDescriptorType and _slot(slot, thing) is child:
+                return name
+    return None
+
+
+def _slot(slot: MemberDescriptorType, thing: Any) -> Any:
+    try:
+        return slot.__get__(thing)
+    except AttributeError:  # never set
+        return None
+
+
+def _namespace(thing: Any) -> dict[str, Any] | None:
+    """An instance's, module's or class's own dictionary."""
+    if issubclass(type(thing), type):
+        # A class shows a read-only view; the collector sees the dictionary behind it.
+        return next((inside for inside in gc.get_referents(vars(thing)) if type(inside) is dict), None)
+    try:
+        found = object.__getattribute__(thing, "__dict__")
+    except AttributeError:
+        return None
+    return found if type(found) is dict else None
+
+
+def _is_machinery(thing: Any) -> bool:
+    name = type(thing).__name__
+    return name in _MACHINERY or name.startswith("hamt")

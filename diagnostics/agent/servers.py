@@ -1,0 +1,268 @@
+"""Finds the open connections of an unmodified uvicorn, without a patch: what the server itself knows is followed, not copied.
+
+The way: task -> its coroutine -> a frame whose local is the `uvicorn.server.Server` -> `server_state.connections` -> for
+each connection its transport and the request-response cycles on it. Other servers (hypercorn, granian) keep their
+connections elsewhere, some of them not in Python at all: for them the answer is `"source": "sockets"`, and the monitor
+counts sockets from outside.
+
+The law of this file: it runs on the agent's thread beside a busy loop. So it copies sets before it walks them, takes every
+attribute as one that may just have gone, counts what it could not read instead of raising, holds no connection alive,
+and makes no system call: each would give the GIL away and wait up to 5 ms to get it back, for every one of thousands of
+connections. It tells file descriptors; whose socket that is, the monitor reads from /proc.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
+
+from .loops import alive_tasks
+from .routes import UNROUTED, route_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["OpenRequest", "Servers"]
+
+# A server that was found stays the server. A second one (an admin port) may come later.
+_RESCAN_SECONDS = 30.0
+# A server's `serve` is awaited by a few wrappers at most.
+_MAX_AWAITS = 16
+# Route templates are few; see ledger.MAX_ROUTES.
+_MAX_ROUTES = 100
+_OTHER_ROUTE = "(other)"
+
+
+class OpenRequest:
+    """A request whose response has not ended, as first seen by this agent; remembered for as long as it is open.
+
+    cycle            weak reference to the server's own object
+    since            monotonic seconds of the first look that saw it: it may be older
+    started          whether the response's head was sent: an open response is what is called a stream here
+    task             id() of the asyncio task that serves it, 0 until it is known
+    fd               its connection's file descriptor, None where the transport does not tell
+    transport_bytes  in the transport's write buffer at the last look
+    """
+
+    __slots__ = ("cycle", "fd", "route", "since", "started", "task", "transport_bytes")
+
+    def __init__(self, cycle: Any, since: float) -> None:
+        self.cycle = weakref.ref(cycle)
+        self.since = since
+        self.started = False
+        self.task = 0
+        self.fd: int | None = None
+        self.route = UNROUTED
+        self.transport_bytes = 0
+
+    def to_json(self, now: float) -> dict[str, Any]:
+        """The row of a streams list. The path is the raw one, without its query."""
+        scope = _get(self.cycle(), "scope") or {}
+        return {
+            "route": self.route,
+            "path": scope.get("path"),
+            "method": scope.get("method"),
+            "age_seconds": now - self.since,
+            "age_counts_from": "first seen by the agent",
+            "response_started": self.started,
+            "transport_bytes": self.transport_bytes,
+            "fd": self.fd,
+            "task": self.task or None,
+        }
+
+
+class Look:
+    """What one look found."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+        self.connections = 0
+        self.requests: list[OpenRequest] = []
+        self.without_task = 0
+        self.unread: dict[str, int] = {}
+
+    def could_not(self, what: str) -> None:
+        self.unread[what] = self.unread.get(what, 0) + 1
+
+
+class Servers:
+    """The servers of this process and their open responses; used from the agent's thread only."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._servers: list[weakref.ref[Any]] = []
+        self._scanned = float("-inf")
+        self._open: dict[int, OpenRequest] = {}
+        self._routes: set[str] = set()
+
+    def look(self) -> Look | None:
+        """All connections now; None where no server of a known kind runs in this process. Never raises."""
+        servers = self._find()
+        if not servers:
+            self._open = {}
+            return None
+        look = Look(self._clock())
+        known, self._open = self._open, {}
+        for server in servers:
+            state = _get(server, "server_state")
+            for protocol in _copied(_get(state, "connections") or ()):
+                look.connections += 1
+                try:
+                    for cycle in _cycles(protocol):
+                        if not cycle.response_complete:
+                            self._add(cycle, protocol, known.get(id(cycle)), look)
+                except (AttributeError, TypeError) as error:
+                    look.could_not(f"connection: {type(error).__name__}: {error}")
+            if look.without_task:
+                _match_tasks(_get(state, "tasks") or (), self._open)
+        return look
+
+    def to_json(self, look: Look | None, top: int = 20) -> dict[str, Any]:
+        """`look` for the monitor: sums and descriptors by route, and the `top` responses with the fullest transports.
+
+        source   "server", or "sockets" where the monitor must count from outside
+        open     connections, idle ones included; requests: those with one unanswered; streams: answers begun and not ended
+        routes   by route: streams open, and bytes in the write buffers of all open requests
+        fds      by route, the descriptor of each open request, for the join with the kernel's queues
+        unread  what could not be read of how many connections (they were just closing, or are of another release)
+        """
+        if look is None:
+            return {"source": "sockets", "server": None}
+        # A route that had streams keeps its row, so that its gauges return to zero instead of vanishing.
+        routes = {route: {"open": 0, "transport_bytes": 0} for route in self._routes}
+        fds: dict[str, list[int]] = {}
+        for request in look.requests:
+            route = self._known_route(request.route)
+            row = routes.setdefault(route, {"open": 0, "transport_bytes": 0})
+            row["open"] += request.started
+            row["transport_bytes"] += request.transport_bytes
+            if request.fd is not None:
+                fds.setdefault(route, []).append(request.fd)
+        fullest = heapq.nlargest(top, look.requests, key=attrgetter("transport_bytes"))
+        return {
+            "source": "server",
+            "server": "uvicorn",
+            "open": look.connections,
+            "requests": len(look.requests),
+            "streams": sum(row["open"] for row in routes.values()),
+            "routes": routes,
+            "fds": fds,
+            "top": [request.to_json(look.now) for request in fullest],
+            "unread": look.unread,
+        }
+
+    def _known_route(self, route: str) -> str:
+        """`route`, or the word for all others once there are too many."""
+        if route not in self._routes and len(self._routes) >= _MAX_ROUTES:
+            route = _OTHER_ROUTE
+        self._routes.add(route)
+        return route
+
+    def _find(self) -> list[Any]:
+        alive = [server for server in (ref() for ref in self._servers) if server is not None]
+        now = self._clock()
+        if "uvicorn.server" in sys.modules and (not alive or now - self._scanned > _RESCAN_SECONDS):
+            alive = list(_running_servers())
+            self._servers = [weakref.ref(server) for server in alive]
+            self._scanned = now
+        return alive
+
+    def _add(self, cycle: Any, protocol: Any, request: OpenRequest | None, look: Look) -> None:
+        transport = protocol.transport
+        if request is None or request.cycle() is not cycle:
+            request = OpenRequest(cycle, look.now)
+            request.fd = _descriptor(transport, look)
+        if not request.started:
+            # The router matches before the response starts; until then the request is without a route.
+            request.started = cycle.response_started
+            request.route = route_of(cycle.scope) or UNROUTED
+        try:
+            # A transport whose buffer is a deque cannot sum it while the loop appends: it raises RuntimeError.
+            request.transport_bytes = transport.get_write_buffer_size()
+        except Exception as error:  # noqa: BLE001  # any transport class, dying at any moment: counted and passed over
+            look.could_not(f"transport: {type(error).__name__}")
+        look.without_task += not request.task
+        self._open[id(cycle)] = request
+        look.requests.append(request)
+
+
+def _cycles(protocol: Any) -> Iterable[Any]:
+    """The requests on one connection: HTTP/1 has one at a time, HTTP/2 several by their stream's number.
+
+    WebSockets, and connections that have not said yet which HTTP they speak, have none.
+    """
+    cycle = getattr(protocol, "cycle", None)
+    if cycle is not None:
+        return (cycle,)
+    cycles = getattr(protocol, "cycles", None)
+    return _copied(cycles.values()) if cycles else ()
+
+
+def _running_servers() -> Iterator[Any]:
+    found: set[int] = set()
+    for task in alive_tasks():
+        for server in _servers_of(_get(task, "get_coro", call=True)):
+            if id(server) not in found:
+                found.add(id(server))
+                yield server
+
+
+def _servers_of(coroutine: Any) -> Iterator[Any]:
+    """Servers among the locals of a coroutine and of those it awaits: `serve` may have been called by a wrapper."""
+    for _ in range(_MAX_AWAITS):
+        if coroutine is None or _get(_get(coroutine, "cr_code"), "co_name") == "run_asgi":
+            return  # a request's task, one of thousands
+        frame = _get(coroutine, "cr_frame")
+        names = _get(frame, "f_locals") or {}
+        for name in ("self", "server"):
+            candidate = names.get(name)
+            if candidate is not None and _is_uvicorn(type(candidate)):
+                yield candidate
+        coroutine = _get(coroutine, "cr_await")
+
+
+def _is_uvicorn(kind: type) -> bool:
+    return any(base.__name__ == "Server" and base.__module__ == "uvicorn.server" for base in kind.__mro__)
+
+
+def _match_tasks(tasks: Iterable[Any], requests: dict[int, OpenRequest]) -> None:
+    """Tell each request its task: the frame of its coroutine has the cycle as its `self`."""
+    known = {request.task for request in requests.values()}
+    for task in _copied(tasks):
+        if id(task) in known:
+            continue
+        frame = _get(_get(task, "get_coro", call=True), "cr_frame")
+        cycle = (_get(frame, "f_locals") or {}).get("self")
+        request = requests.get(id(cycle))
+        if request is not None:
+            request.task = id(task)
+
+
+def _descriptor(transport: Any, look: Look) -> int | None:
+    try:
+        fd: int = transport.get_extra_info("socket").fileno()
+    except Exception as error:  # noqa: BLE001  # as for the buffer's size
+        look.could_not(f"descriptor: {type(error).__name__}")
+        return None
+    return fd if fd >= 0 else None
+
+
+def _copied(live: Iterable[Any]) -> list[Any]:
+    """A copy of a collection that another thread changes; empty where it never holds still (as asyncio.all_tasks tries)."""
+    for _ in range(100):
+        try:
+            return list(live)
+        except RuntimeError:
+            continue
+    return []
+
+
+def _get(thing: Any, name: str, call: bool = False) -> Any:
+    """An attribute of something that may be gone; None then."""
+    value = getattr(thing, name, None)
+    return value() if call and value is not None else value

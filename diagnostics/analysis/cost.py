@@ -1,0 +1,197 @@
+"""What a capture will cost the service, said before it starts: from its size, its live blocks and its load.
+
+Every figure is an upper one within a factor of two on the machines it was measured on, because the question is whether
+a capture at 3 a.m. would be an outage. `tests/bench/bench_captures.py` compares it with what captures did cost.
+
+Two costs differ in kind. A *stall* stops all streams once: the fork of a forked reading, the end of a tracer's window.
+A *slowdown* multiplies the CPU time of everything that allocates for as long as a window is open; past one core the
+service no longer keeps up, and that is the outage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+__all__ = ["SATURATED", "Estimate", "Load", "Method", "estimate", "slowdown", "too_costly"]
+
+MIB, GIB = 1024**2, 1024**3
+
+# More of one core than this and the service's queues grow: CPython runs on one core whatever the machine has.
+SATURATED = 0.9
+
+# Fork: 20, 40 and 82 ms measured at 1, 2 and 4 GiB of RSS (page tables are copied), about a millisecond with none.
+_FORK_MS, _FORK_MS_PER_GIB = 1.0, 21.0
+# Ending a window, per million blocks that it traced: tracemalloc.stop() 24 ms with 1 frame and 41 with 5, and 65 more
+# after a fork, whose shared pages it writes to (25,000 faults of 3 us); memray's aggregated format 54 to 97 ms (it is
+# written then), its full format 22 to 31.
+_TRACEMALLOC_END_MS, _TRACEMALLOC_END_MS_PER_FRAME, _SHARED_PAGES_MS = 20.0, 4.2, 65.0
+_AGGREGATED_END_MS, _FULL_END_MS = 97.0, 31.0
+# CPU of a loop that mostly allocates (queues of small chunks) under a tracer, in multiples: tracemalloc with 1 frame
+# 4.9, with 5 from 3 % of a core to 50, with 25 frames 38; memray's aggregated format from 3 % to 16, the full one 3.7
+# without and 8 with Python's allocators, 17 with native stacks.
+_TRACEMALLOC_SLOWDOWN = ((1, 4.9), (5, 16.7), (25, 38.0))
+_MEMRAY_SLOWDOWN, _AGGREGATED_SLOWDOWN, _PYTHON_ALLOCATORS_SLOWDOWN, _NATIVE_SLOWDOWN = 3.7, 5.3, 8.0, 17.0
+# Memory a traced block, measured over a million blocks: tracemalloc 105 bytes in the service, and 246 more in the child
+# that makes its statistics; memray 116 aggregated and 10 in the full format.
+_TRACEMALLOC_BYTES, _SNAPSHOT_BYTES = 105, 246
+_AGGREGATED_BYTES, _FULL_BYTES, _MEMRAY_BYTES = 120, 10, 24 * MIB
+# What Python can allocate and keep in a second on a core of its own.
+_BLOCKS_PER_SECOND = 3_000_000
+# Where the interpreter does not count its blocks: bytes of resident memory for each.
+_BYTES_PER_BLOCK = 96
+# A busy service wrote 38 MB in 5 s in memray's full format. A page that memray renders carries its 4.4 MiB of scripts.
+_FULL_DISK_PER_SECOND, _PROFILE_DISK, _FLAME_DISK, _PAGE_DISK = 8_000_000, 2 * MIB, MIB, 5 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The service before the capture.
+
+    live_blocks   blocks that Python has in use; None where it does not tell
+    cpu_share     of one core, 0.0 to the number of cores; None where it cannot be known
+    """
+
+    rss_bytes: int
+    live_blocks: int | None = None
+    cpu_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How a capture looks.
+
+    tracer     the tracer of its window, None for a census of one moment
+    seconds    length of the window
+    forks      whether a forked child reads
+    census     whether that child visits every object, and so gets pages of its own for all of them
+    renders    whether pages are rendered
+    """
+
+    tracer: Literal["tracemalloc", "memray"] | None = None
+    seconds: float = 0.0
+    frames: int = 1
+    aggregated: bool = True
+    python_allocators: bool = True
+    native: bool = False
+    forks: bool = True
+    census: bool = True
+    renders: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a capture costs at most. Milliseconds, bytes; shares are of one core.
+
+    stall_ms           all streams stop this long: `fork_ms` and `ending_ms` together
+    slowdown           CPU time is multiplied by this while the window is open
+    cpu_share_during   what the service would need then; None where its share now is not known
+    would_saturate     whether that is more than a core gives
+    memory_bytes       more than now, for the service and a forked child together
+    """
+
+    stall_ms: float
+    fork_ms: float
+    ending_ms: float
+    slowdown: float
+    cpu_share: float | None
+    cpu_share_during: float | None
+    would_saturate: bool
+    memory_bytes: int
+    disk_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def estimate(method: Method, load: Load) -> Estimate:
+    """The cost of taking a capture with `method` from a service under `load`."""
+    traced = _traced_blocks(method, load)
+    fork_ms = _FORK_MS + _FORK_MS_PER_GIB * load.rss_bytes / GIB if method.forks else 0.0
+    ending_ms = _ending_ms_per_million(method) * traced / 1e6
+    factor = slowdown(method)
+    during = None if load.cpu_share is None else round(load.cpu_share * factor, 3)
+    return Estimate(
+        stall_ms=round(fork_ms + ending_ms, 1),
+        fork_ms=round(fork_ms, 1),
+        ending_ms=round(ending_ms, 1),
+        slowdown=round(factor, 2),
+        cpu_share=load.cpu_share,
+        cpu_share_during=during,
+        would_saturate=during is not None and method.tracer is not None and during > SATURATED,
+        memory_bytes=_memory_bytes(method, load, traced),
+        disk_bytes=_disk_bytes(method),
+    )
+
+
+def slowdown(method: Method) -> float:
+    """The factor by which CPU time grows while the window is open; 1 without a tracer."""
+    if method.tracer is None:
+        return 1.0
+    if method.tracer == "tracemalloc":
+        return _interpolated(_TRACEMALLOC_SLOWDOWN, method.frames)
+    if method.native:
+        return _NATIVE_SLOWDOWN
+    if not method.python_allocators:
+        return _MEMRAY_SLOWDOWN
+    return _AGGREGATED_SLOWDOWN if method.aggregated else _PYTHON_ALLOCATORS_SLOWDOWN
+
+
+def too_costly(cost: Estimate, headroom_bytes: int | None) -> str | None:
+    """Why a capture of this cost would be an outage now, in a sentence; None where it would not."""
+    if cost.would_saturate:
+        return (
+            f"the service uses {_percent(cost.cpu_share)} of a core and would need {_percent(cost.cpu_share_during)} while "
+            f"it is traced ({cost.slowdown:g} times), more than {_percent(SATURATED)}"
+        )
+    if headroom_bytes is not None and cost.memory_bytes > headroom_bytes:
+        return f"it may need {cost.memory_bytes / MIB:,.0f} MiB and {headroom_bytes / MIB:,.0f} MiB are left before the limit"
+    return None
+
+
+def _percent(share: float | None) -> str:
+    return "an unknown part" if share is None else f"{100 * share:.0f} %"
+
+
+def _traced_blocks(method: Method, load: Load) -> float:
+    """At most so many blocks will a window hold at its end: no more than are alive, nor than it had time to see made."""
+    if method.tracer is None:
+        return 0.0
+    live = load.rss_bytes / _BYTES_PER_BLOCK if load.live_blocks is None else load.live_blocks
+    return min(live, method.seconds * _BLOCKS_PER_SECOND)
+
+
+def _ending_ms_per_million(method: Method) -> float:
+    if method.tracer == "tracemalloc":
+        shared = _SHARED_PAGES_MS if method.forks else 0.0
+        return _TRACEMALLOC_END_MS + _TRACEMALLOC_END_MS_PER_FRAME * method.frames + shared
+    if method.tracer == "memray":
+        return _AGGREGATED_END_MS if method.aggregated else _FULL_END_MS
+    return 0.0
+
+
+def _memory_bytes(method: Method, load: Load, traced: float) -> int:
+    if method.tracer == "tracemalloc":
+        needed = (_TRACEMALLOC_BYTES + _SNAPSHOT_BYTES) * traced
+    elif method.tracer == "memray":
+        needed = _MEMRAY_BYTES + (_AGGREGATED_BYTES if method.aggregated else _FULL_BYTES) * traced
+    else:
+        needed = 0.0
+    if method.forks:
+        # Pages that the service writes to while the child lives are copied; a census writes to those of every object.
+        needed += load.rss_bytes * (1.0 if method.census else 0.1)
+    return int(needed)
+
+
+def _disk_bytes(method: Method) -> int:
+    written = int(method.seconds * _FULL_DISK_PER_SECOND) if method.tracer == "memray" and not method.aggregated else 0
+    pages = (3 if method.aggregated else 4) if method.tracer == "memray" else 0
+    return written + _PROFILE_DISK + (_FLAME_DISK + pages * _PAGE_DISK if method.renders else 0)
+
+
+def _interpolated(points: tuple[tuple[int, float], ...], x: int) -> float:
+    for (x0, y0), (x1, y1) in pairwise(points):
+        if x <= x1:
+            return y0 + (y1 - y0) * (max(x, x0) - x0) / (x1 - x0)
+    return points[-1][1]

@@ -1,0 +1,68 @@
+"""Reads what a capture's cost depends on, and refuses a capture that would be an outage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..analysis.cost import Estimate, Load, Method, estimate, too_costly
+from ..errors import TooCostlyError
+from .headroom import Headroom, read_headroom
+from .pace import Pace, measure
+from .targets import Worker
+
+__all__ = ["Quote", "quote"]
+
+# The kernel counts CPU time in hundredths of a second: this tells shares from 3 % apart.
+_SAMPLE_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class Quote:
+    """The estimate for one capture of one worker, and what it was made from.
+
+    method  how the capture will look
+    pace    of the worker before it
+    """
+
+    method: Method
+    cost: Estimate
+    load: Load
+    headroom: Headroom | None
+    pace: Pace
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the capture would be an outage; None where it would not."""
+        return too_costly(self.cost, self.headroom.free_bytes if self.headroom else None)
+
+    def refuse(self, what: str) -> None:
+        """Raises TooCostlyError, with the estimate, where there is a reason to."""
+        if self.refusal:
+            raise TooCostlyError(
+                f"{what} would be too costly now: {self.refusal}",
+                remedy='take a cheaper one (fewer frames, kind tasks), wait for less load, or send "force": true',
+                estimate=self.to_json(),
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **self.cost.to_json(),
+            "rss_bytes": self.load.rss_bytes,
+            "live_blocks": self.load.live_blocks,
+            "headroom_bytes": self.headroom.free_bytes if self.headroom else None,
+            "headroom_source": self.headroom.source if self.headroom else None,
+        }
+
+
+async def quote(worker: Worker, method: Method) -> Quote:
+    """Look at the worker for a third of a second and say what a capture would cost."""
+    pace = await measure(worker, _SAMPLE_SECONDS)
+    snapshot = await worker.snapshot()
+    reading = (snapshot.reading if snapshot else None) or {}
+    load = Load(
+        rss_bytes=snapshot.process.rss_bytes if snapshot else 0,
+        live_blocks=reading.get("allocators", {}).get("python_blocks"),
+        cpu_share=pace.cpu_share,
+    )
+    return Quote(method, estimate(method, load), load, read_headroom(worker.pid), pace)

@@ -1,0 +1,157 @@
+"""objects: which types of objects are alive, which of them grow, and why they are alive.
+
+Two censuses, `seconds` apart, each in a forked child, are subtracted here; then samples of the types that grew most are
+traced back to a root. `seconds` 0 is one census, and its largest types are explained.
+
+Artifacts: `profile.json` (the later census), `objects.json` (all types with their growth, all ways), `objects.txt`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .base import (
+    DEFAULT_SECONDS,
+    Column,
+    Kind,
+    Session,
+    boolean,
+    bytes_of,
+    seconds_or_now,
+    table_of,
+    text_of,
+    write_json,
+)
+
+__all__ = ["KIND", "grown", "worth_explaining"]
+
+_PATIENCE_SECONDS = 120.0
+_TOP = 20
+_EXPLAINED = 3
+_LEAST_SHARE = 0.02
+# The program itself: classes, functions and what they are made of are alive because the program is.
+_PROGRAM = frozenset(
+    {
+        "type", "abc.ABCMeta", "function", "code", "cell", "property", "module", "method", "staticmethod", "classmethod",
+        "builtin_function_or_method", "method_descriptor", "wrapper_descriptor", "getset_descriptor",
+        "member_descriptor", "classmethod_descriptor", "weakref.ReferenceType",
+    }
+)  # fmt: skip
+
+Types = dict[str, list[int]]
+
+
+async def take(session: Session) -> dict[str, Any]:
+    window = session.options["seconds"]
+    before = await _census(session) if window else None
+    await session.wait(window)
+    after = await _census(session)
+    rows = grown(before["types"] if before else None, after["types"])
+    paths: dict[str, Any] = {}
+    if session.options["paths"]:
+        session.enter("tracing")
+        types = worth_explaining(rows)
+        reply = await session.worker.ask("objects.explain", patience=_PATIENCE_SECONDS, types=types)
+        paths = reply["paths"]
+    result = {
+        "seconds": window,
+        "total_bytes": sum(row["bytes"] for row in rows),
+        "total_count": after["objects"],
+        "bytes_delta": sum(row["bytes_delta"] for row in rows) if before else None,
+        "top": ([row for row in rows if row["bytes_delta"]] or rows)[:_TOP],
+        "paths": paths,
+        "not_covered": after["not_covered"],
+    }
+    session.enter("rendering")
+    write_json(session.folder / "profile.json", _profile(after, window))
+    write_json(
+        session.folder / "objects.json", {"time": after["time"], "seconds": window, "types": rows, "paths": paths}
+    )
+    text = f"{_headline(result)}\n\n{table_of(_COLUMNS, rows)}\n" + "".join(f"{line}\n" for line in _notes(result))
+    (session.folder / "objects.txt").write_text(text, encoding="utf-8")
+    return result
+
+
+async def _census(session: Session) -> dict[str, Any]:
+    return await session.worker.ask("objects.census", patience=_PATIENCE_SECONDS)
+
+
+def grown(before: Types | None, after: Types) -> list[dict[str, Any]]:
+    """One row a type, those that grew most bytes first; without a `before`, the largest first.
+
+    Both are type -> [count, bytes]. A type that has gone is a row, too, with 0 now.
+    """
+    rows = []
+    for name in sorted({*(before or {}), *after}):
+        count, held = after.get(name, (0, 0))
+        was_count, was_held = (before or {}).get(name, (0, 0))
+        rows.append(
+            {
+                "function": name,
+                "file": "",
+                "line": 0,
+                "type": name,
+                "bytes": held,
+                "count": count,
+                "bytes_delta": held - was_held if before is not None else None,
+                "count_delta": count - was_count if before is not None else None,
+            }
+        )
+    return sorted(rows, key=lambda row: (-(row["bytes_delta"] or 0), -row["bytes"]))
+
+
+def worth_explaining(rows: list[dict[str, Any]]) -> list[str]:
+    """The few types to trace: those that grew, each by a share of what the first one grew; or simply the largest."""
+    data = [row for row in rows if row["type"] not in _PROGRAM]
+    if data and data[0]["bytes_delta"] is not None:
+        least = max(1, data[0]["bytes_delta"] * _LEAST_SHARE)
+        data = [row for row in data if row["bytes_delta"] >= least]
+    return [row["type"] for row in data[:_EXPLAINED]]
+
+
+def _profile(census: dict[str, Any], window: float) -> dict[str, Any]:
+    """The census as Profile JSON: a type is a stack of one frame, which has no file."""
+    return {
+        "schema": "highwater.profile/1",
+        "kind": "objects",
+        "sample_types": [["inuse_space", "bytes"], ["inuse_objects", "count"]],
+        "frames": [[name, "", 0] for name in census["types"]],
+        "samples": [[[place], [held, count], {}] for place, (count, held) in enumerate(census["types"].values())],
+        "time": census["time"],
+        "duration": window,
+        "not_covered": census["not_covered"],
+        "meta": {"objects": census["objects"], "census_seconds": round(census["seconds"], 3)},
+    }
+
+
+def _headline(result: dict[str, Any]) -> str:
+    words = f"{result['total_count']} objects, {bytes_of('total_bytes')(result)}"
+    if result["bytes_delta"] is None:
+        return f"{words} now"
+    return f"{words}, {bytes_of('bytes_delta')(result)} more than {result['seconds']:g} s before"
+
+
+def _notes(result: dict[str, Any]) -> list[str]:
+    return [
+        f"why {name}: {way['path']} ({way['samples']} of {sum(other['samples'] for other in ways)} samples)"
+        for name, ways in result["paths"].items()
+        for way in ways[:3]
+    ]
+
+
+_COLUMNS = (
+    Column("grown by", bytes_of("bytes_delta")),
+    Column("objects", text_of("count_delta")),
+    Column("held", bytes_of("bytes")),
+    Column("objects", text_of("count")),
+    Column("type", text_of("type"), right=False),
+)
+
+KIND = Kind(
+    name="objects",
+    options={"seconds": (DEFAULT_SECONDS, seconds_or_now), "paths": (True, boolean)},
+    take=take,
+    headline=_headline,
+    columns=_COLUMNS,
+    notes=_notes,
+)

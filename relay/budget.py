@@ -1,0 +1,85 @@
+"""A stream's budget, and how it is shared out among everything that can hold a stream's bytes.
+
+The law of this file: what each layer may hold is a fixed share of the budget, and the shares' sum is below it, whatever the
+client or the upstream does. Each layer stops the one before it: a client that does not read fills its kernel buffer, then the
+transport, then the pump stands still with one chunk in hand, the parser pauses its socket, and the upstream's kernel buffer
+closes its window.
+
+| layer | setting | it may hold, of a budget of 256 KiB | why that much |
+|---|---|---|---|
+| kernel, to the client | SO_SNDBUF 1/8 | 80 KiB | Linux doubles it, and takes a last segment that no longer fits |
+| transport | high water 1/32, one write 1/16 | 24 KiB | it takes one more write below the mark |
+| the pump's chunk | one read 1/16 | 16 KiB | |
+| facts | | 16 KiB | chat.py looks at events up to this size |
+| the parser | pauses above 1/16 | 48 KiB | above its mark comes all that one read of the socket gives |
+| kernel, from the upstream | SO_RCVBUF 1/16 | 32 KiB | doubled, too |
+| together | | 216 KiB | the rest is HTTP framing and the allocator's |
+
+It is measured, too: tests/relay/serving/test_budget.py. An upstream that speaks TLS has buffers of its own beside this
+(uvloop: one of 256 KiB for each connection, of which it touches what it reads).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from .chat import MAX_LOOKED_AT_BYTES
+
+__all__ = ["MIN_BUDGET_BYTES", "StreamBudget"]
+
+# Below it the kernel's own minima and the facts would not fit any more.
+MIN_BUDGET_BYTES: Final = 128 * 1024
+# A segment that no longer fits, and what the kernel charges for its own bookkeeping.
+_SEGMENT_BYTES: Final = 16 * 1024
+_FRAMING_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class StreamBudget:
+    """The shares of `total` bytes.
+
+    >>> StreamBudget(256 * 1024).worst_case <= 256 * 1024
+    True
+    """
+
+    total: int
+
+    @property
+    def send_buffer(self) -> int:
+        """SO_SNDBUF of a client's connection."""
+        return self.total // 8
+
+    @property
+    def receive_buffer(self) -> int:
+        """SO_RCVBUF of an upstream's connection."""
+        return self.total // 16
+
+    @property
+    def read(self) -> int:
+        """What one read takes from the parser, and one write gives to the transport."""
+        return self.total // 16
+
+    @property
+    def parsed(self) -> int:
+        """aiohttp's limit; it pauses the socket above twice this."""
+        return self.total // 32
+
+    @property
+    def write_high_water(self) -> int:
+        """Above it the transport asks to wait."""
+        return self.total // 32
+
+    @property
+    def spare(self) -> int:
+        """What is left, for reading ahead; a buffer begins a segment at each of its ends."""
+        return self.total - self.worst_case - self.read
+
+    @property
+    def worst_case(self) -> int:
+        """The sum of what the layers may hold at once."""
+        kernel_out = 2 * self.send_buffer + _SEGMENT_BYTES
+        transport = self.write_high_water + self.read + _FRAMING_BYTES
+        kernel_in = 2 * self.receive_buffer
+        parser = 2 * self.parsed + kernel_in
+        return kernel_out + transport + self.read + MAX_LOOKED_AT_BYTES + parser + kernel_in

@@ -1,0 +1,211 @@
+"""A buffer bounded in bytes, that never splits an event, and what it does when it is full; the bytes lie in pooled segments.
+
+The law of this file: `held` never exceeds `capacity`, whatever is put in; what comes out are whole events in their order; every
+event that went in and does not come out is counted in `dropped`.
+
+| policy | a full buffer and one more event |
+|---|---|
+| `block` | it does not go in: whoever puts it waits for room (backpressure) |
+| `drop_oldest` | the oldest events make room |
+| `drop_newest` | it is dropped |
+| `latest` | it replaces everything: only the newest event is ever held |
+| `disconnect` | OverflowError: the consumer is too slow to be kept |
+
+`ByteBuffer` waits for nothing and knows no event loop; `Channel` is the thin asyncio side of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final, Literal, NamedTuple, get_args
+
+__all__ = ["POLICIES", "ByteBuffer", "Channel", "Policy", "PoolStatistics", "SegmentPool"]
+
+Policy = Literal["block", "drop_oldest", "drop_newest", "latest", "disconnect"]
+POLICIES: Final[tuple[str, ...]] = get_args(Policy)
+
+
+class PoolStatistics(NamedTuple):
+    """Segments lent out now and kept for the next one; requests that a kept one served, and that needed a new one."""
+
+    used: int
+    free: int
+    hits: int
+    misses: int
+
+
+class SegmentPool:
+    """Segments of one size, used again instead of allocated for each stream: what sync.Pool is in Go.
+
+    It keeps `max_free` of them at most, so that one busy minute is not held for ever. One event loop uses it.
+
+    >>> pool = SegmentPool(segment_bytes=1024, max_free=1)
+    >>> pool.give(pool.take()); _ = pool.take(); pool.statistics()
+    PoolStatistics(used=1, free=0, hits=1, misses=1)
+    """
+
+    def __init__(self, segment_bytes: int = 16 * 1024, max_free: int = 64) -> None:
+        self.segment_bytes = segment_bytes
+        self._max_free = max_free
+        self._free: list[bytearray] = []
+        self._used = self._hits = self._misses = 0
+
+    def take(self) -> bytearray:
+        """A segment; what is in it is somebody's past."""
+        self._used += 1
+        if self._free:
+            self._hits += 1
+            return self._free.pop()
+        self._misses += 1
+        return bytearray(self.segment_bytes)
+
+    def give(self, segment: bytearray) -> None:
+        """Take back a segment that nobody uses any more."""
+        self._used -= 1
+        if len(self._free) < self._max_free:
+            self._free.append(segment)
+
+    def statistics(self) -> PoolStatistics:
+        return PoolStatistics(self._used, len(self._free), self._hits, self._misses)
+
+
+class ByteBuffer:
+    """Events, first in first out, of `capacity` bytes together at most.
+
+    >>> buffer = ByteBuffer(10, "drop_oldest", SegmentPool())
+    >>> [buffer.put(event) for event in (b"first", b"second", b"third")]
+    [True, True, True]
+    >>> buffer.take(), buffer.dropped
+    (b'third', 2)
+    """
+
+    def __init__(self, capacity: int, policy: Policy, pool: SegmentPool) -> None:
+        if policy not in POLICIES:
+            raise ValueError(f"unknown policy {policy!r}, one of {', '.join(POLICIES)}")
+        self.capacity = capacity
+        self.policy = policy
+        self.held = 0
+        self.high_water = 0
+        self.dropped = 0
+        self._pool = pool
+        self._sizes: deque[int] = deque()  # of the events, the oldest first
+        self._segments: deque[bytearray] = deque()
+        self._start = 0  # of the oldest event, in the first segment
+        self._end = 0  # of the newest event, in the last segment
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def put(self, event: bytes) -> bool:
+        """Put one event in. False: there is no room and the policy is `block`; try again when something was taken.
+
+        Raises ValueError for an event larger than the whole buffer, and OverflowError where the policy is `disconnect`.
+        """
+        size = len(event)
+        if size > self.capacity:
+            raise ValueError(f"an event of {size} bytes never fits a buffer of {self.capacity}: raise its capacity")
+        if self.policy == "latest":
+            self._drop_all()
+        elif self.held + size > self.capacity:
+            match self.policy:
+                case "block":
+                    return False
+                case "drop_newest":
+                    self.dropped += 1
+                    return True
+                case "disconnect":
+                    raise OverflowError(f"{self.held} of {self.capacity} bytes wait for a consumer that is too slow")
+            while self.held + size > self.capacity:
+                self._forget(self._sizes.popleft())
+                self.dropped += 1
+        self._append(event)
+        return True
+
+    def take(self, limit: int | None = None) -> bytes:
+        """The oldest events, together `limit` bytes at most but at least one event; b"" where none is held."""
+        size = 0
+        while self._sizes and (not size or limit is None or size + self._sizes[0] <= limit):
+            size += self._sizes.popleft()
+        taken = self._front(size)
+        self._forget(size)
+        return taken
+
+    def clear(self) -> None:
+        """Forget everything, and give the segments back. What is forgotten so is not counted as dropped."""
+        self._sizes.clear()
+        self._forget(self.held)
+
+    def _drop_all(self) -> None:
+        self.dropped += len(self._sizes)
+        self.clear()
+
+    def _append(self, event: bytes) -> None:
+        self._sizes.append(len(event))
+        self.held += len(event)
+        self.high_water = max(self.high_water, self.held)
+        whole = self._pool.segment_bytes
+        rest = memoryview(event)
+        while rest:
+            if not self._segments or self._end == whole:
+                self._segments.append(self._pool.take())
+                self._end = 0
+            fits = min(len(rest), whole - self._end)
+            self._segments[-1][self._end : self._end + fits] = rest[:fits]
+            self._end += fits
+            rest = rest[fits:]
+
+    def _front(self, size: int) -> bytes:
+        parts = []
+        start = self._start
+        for segment in self._segments:
+            if not size:
+                break
+            part = bytes(memoryview(segment)[start : start + size])
+            parts.append(part)
+            size -= len(part)
+            start = 0
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _forget(self, size: int) -> None:
+        """Move the front on by `size` bytes; segments that it leaves behind go back to the pool."""
+        self.held -= size
+        self._start += size
+        while self._segments and (self._start >= self._pool.segment_bytes or not self.held):
+            self._pool.give(self._segments.popleft())
+            self._start -= self._pool.segment_bytes
+        if not self._segments:
+            self._start = self._end = 0
+
+
+class Channel:
+    """A ByteBuffer between a task that puts and one that takes, on one event loop."""
+
+    def __init__(self, buffer: ByteBuffer) -> None:
+        self.buffer = buffer
+        self._changed = asyncio.Event()
+        self._closed = False
+        self._error: BaseException | None = None
+
+    async def put(self, event: bytes) -> None:
+        """Put one event in; waits for room where the policy is `block`. Raises as ByteBuffer.put does."""
+        while not self.buffer.put(event):
+            self._changed.clear()
+            await self._changed.wait()
+        self._changed.set()
+
+    async def take(self, limit: int | None = None) -> bytes:
+        """As ByteBuffer.take, but waits for an event; b"" at the end. Raises what `close` was given, after the last event."""
+        while not self.buffer and not self._closed:
+            self._changed.clear()
+            await self._changed.wait()
+        if not self.buffer and self._error is not None:
+            raise self._error
+        taken = self.buffer.take(limit)
+        self._changed.set()
+        return taken
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Nothing more will be put; what is held can still be taken."""
+        self._closed, self._error = True, error
+        self._changed.set()

@@ -1,0 +1,89 @@
+"""How long a stream may wait, and for whom: a pure state machine, asked once for each sweep.
+
+The law of this file. The hot path starts no timers, it counts: bytes that came, events with data in them, bytes that went. A
+sweep compares the counts with those of the sweep before; where one has not moved, its clock runs. A clock's start is the sweep
+that last saw the count move, so that a time-out is never early and late by one sweep at most.
+
+While the stream waits for its client, the upstream's clocks stand: its silence is then our doing.
+
+| verdict | when |
+|---|---|
+| `total` | the stream is as old as it may get |
+| `write` | bytes wait for the client, and it took none |
+| `read` | the upstream sent no byte |
+| `idle` | the upstream sent no event (comments, perhaps) |
+| `heartbeat` | the upstream sent no byte, and neither did we |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Limits", "Patience", "Progress", "Verdict"]
+
+Verdict = Literal["total", "write", "read", "idle", "heartbeat"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds. 0 for `idle`, `total` and `heartbeat`: never."""
+
+    read: float
+    write: float
+    idle: float = 0.0
+    total: float = 0.0
+    heartbeat: float = 0.0
+
+    @property
+    def shortest(self) -> float:
+        return min(seconds for seconds in (self.read, self.write, self.idle, self.total, self.heartbeat) if seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A stream's counts at one moment. `reading`: the upstream has answered. `unsent`: bytes that the client has not
+    taken, None where nothing waits for it."""
+
+    bytes_in: int
+    events_in: int
+    bytes_out: int
+    reading: bool
+    unsent: int | None
+
+
+class Patience:
+    """What one stream has been waiting for. `now` is monotonic seconds everywhere."""
+
+    __slots__ = ("_beat", "_began", "_event", "_events_in", "_heard", "_in", "_limits", "_out", "_taken", "_unsent")
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._limits = limits
+        self._began = self._heard = self._event = self._beat = self._taken = now
+        self._in = self._events_in = self._out = 0
+        self._unsent: int | None = None
+
+    def look(self, now: float, progress: Progress) -> Verdict | None:
+        """What to do about the stream now; the first verdict of the table that holds."""
+        limits = self._limits
+        if limits.total and now - self._began >= limits.total:
+            return "total"
+        waits = progress.unsent is not None
+        if not waits or progress.unsent != self._unsent or progress.bytes_out != self._out:
+            self._taken = now
+        self._unsent, self._out = progress.unsent, progress.bytes_out
+        if now - self._taken >= limits.write:
+            return "write"
+        if waits or progress.bytes_in != self._in:
+            self._heard = self._beat = now
+        if waits or progress.events_in != self._events_in:
+            self._event = now
+        self._in, self._events_in = progress.bytes_in, progress.events_in
+        if progress.reading and now - self._heard >= limits.read:
+            return "read"
+        if progress.reading and limits.idle and now - self._event >= limits.idle:
+            return "idle"
+        if limits.heartbeat and now - self._beat >= limits.heartbeat:
+            self._beat = now
+            return "heartbeat"
+        return None

@@ -1,0 +1,235 @@
+"""One connection to an upstream: a request goes out, a head comes back, and the body's bytes are read as they come.
+
+The law of this file. Bytes are touched once: the loop reads them into one buffer that all connections share, httptools copies
+out what belongs to the body, and whoever reads takes that object. What has come and was not taken is bounded: above the
+limit the socket is not read, so the upstream waits. No task and no timer belongs to a connection.
+
+A connection that anything went wrong on, or whose response was not read to its end, is closed and never used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import httptools
+import httpx2
+
+__all__ = ["Connection", "Head"]
+
+# One recv. All connections of a thread share one buffer of this size: what it holds is parsed before anybody else reads.
+READ_BYTES: Final = 32 * 1024
+# What other clients and servers allow for a response's head.
+MAX_HEAD_BYTES: Final = 64 * 1024
+
+_buffer: Final = memoryview(bytearray(READ_BYTES))
+
+
+class Head:
+    """A response's status and headers."""
+
+    __slots__ = ("headers", "status")
+
+    def __init__(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.status = status
+        self.headers = headers
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One connection. `request`, then `read` until it returns b"", then `request` again; `close` at any moment.
+
+    limit_bytes   how much of a body may wait here; one recv more than that at most
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[None] | None = None
+        self._paused = False
+        self._error: Exception | None = None
+        self._begin(expected=False)
+
+    def _begin(self, *, expected: bool) -> None:
+        self._expected = expected  # a response is under way
+        self._head: Head | None = None
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._parts: list[bytes] = []
+        self._waiting_bytes = 0
+        self._complete = False
+        self._until_close = False
+        self._keep_alive = False
+        self._surplus = False  # bytes came after the response's end
+
+    # What its user calls
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request can be sent now."""
+        return self._transport is not None and not self._transport.is_closing() and not self._expected
+
+    @property
+    def answered(self) -> bool:
+        """Whether anything of a response has come."""
+        return self._head_bytes > 0
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the response was read to its end and another request may follow."""
+        return (
+            self._complete
+            and self._keep_alive
+            and not self._surplus
+            and not self._parts
+            and self._error is None
+            and self._transport is not None
+            and not self._transport.is_closing()
+        )
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Body bytes that have come and were not read."""
+        return self._waiting_bytes
+
+    async def request(self, method: str, target: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> Head:
+        """Send a request and wait for the response's head. Raises httpx2.ReadError, RemoteProtocolError."""
+        assert self._transport is not None, "not connected"
+        self._begin(expected=True)
+        lines = [method.encode(), b" ", target, b" HTTP/1.1\r\n"]
+        for name, value in headers:
+            lines += (name, b": ", value, b"\r\n")
+        lines.append(b"\r\n")
+        self._transport.write(b"".join((*lines, body)))
+        while self._head is None:
+            await self._more()
+        return self._head
+
+    async def read(self) -> bytes:
+        """What has come of the body, waiting for something to come; b"" at its end. Raises httpx2.ReadError."""
+        while not self._parts:
+            if self._complete:
+                return b""
+            await self._more()
+        parts = self._parts
+        chunk = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        self._waiting_bytes = 0
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        return chunk
+
+    def rest(self) -> None:
+        """The response is done with; whatever comes before the next request was not asked for."""
+        self._expected = False
+
+    def close(self) -> None:
+        """Close now, without waiting for what is unsent. Whoever waits here is told."""
+        self._expected = False
+        self._fail(httpx2.ReadError("the connection was closed"))
+        self._parts.clear()
+        self._waiting_bytes = 0
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def _more(self) -> None:
+        """Wait until something has come. Raises what went wrong, once everything that came before it was read."""
+        if self._error is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        self._raise_unless_readable()
+
+    def _raise_unless_readable(self) -> None:
+        if self._error is not None and not self._parts:
+            raise self._error
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _fail(self, error: Exception) -> None:
+        if self._error is None:
+            self._error = error
+        self._wake()
+
+    # What the loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # uvloop's is one in all but its class
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if not self._expected:
+            # Bytes that nobody asked for: the two sides disagree on what was said, so nothing more is.
+            self.close()
+            return
+        if self._head is None:
+            self._head_bytes += nbytes
+        try:
+            self._parser.feed_data(_buffer[:nbytes])
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._fail(httpx2.RemoteProtocolError(f"the response is not HTTP/1.1: {type(error).__name__}"))
+            self.close()
+            return
+        if self._head is None and self._head_bytes > MAX_HEAD_BYTES:
+            self._fail(httpx2.RemoteProtocolError(f"the response's head is larger than {MAX_HEAD_BYTES} bytes"))
+            self.close()
+            return
+        if self._waiting_bytes > self._limit and not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+        if self._parts or self._complete or self._head is not None:
+            self._wake()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self._until_close and exc is None:
+            self._complete = True
+            self._wake()
+        elif self._expected and not self._complete:
+            self._fail(httpx2.ReadError("the upstream broke the connection off"))
+        else:
+            self._wake()
+
+    # What the parser calls
+
+    def on_message_begin(self) -> None:
+        self._surplus = self._complete
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._surplus:
+            self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if self._surplus:
+            return
+        if status < 200:  # 100 Continue, 103 Early Hints: the response is still to come
+            self._headers.clear()
+            return
+        self._head = Head(status, self._headers)
+        names = {name.lower() for name, _ in self._headers}
+        self._keep_alive = self._parser.should_keep_alive()
+        # RFC 9112, 6.3: without a length and not chunked, the body ends with the connection.
+        self._until_close = not names & {b"content-length", b"transfer-encoding"} and status not in (204, 304)
+
+    def on_body(self, body: bytes) -> None:
+        if self._surplus:
+            return
+        self._parts.append(body)
+        self._waiting_bytes += len(body)
+
+    def on_message_complete(self) -> None:
+        if self._head is not None:
+            self._complete = True

@@ -1,0 +1,178 @@
+"""Connections to upstreams: made when they are needed, kept while they can be used again, never more than a number.
+
+A connection that was idle may have been closed by the upstream in the very moment in which it is used; a request on it then
+fails before anything of an answer came. Then, and only then, the request is sent again on another connection: the upstream
+has not taken it up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import httpx2
+
+from .connection import Connection, Head
+
+__all__ = ["Pool", "Timeouts"]
+
+KEEP_SECONDS: Final = 30.0
+
+Origin = tuple[str, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds, None for ever: a free place in the pool, TCP and TLS, the response's head."""
+
+    pool: float | None
+    connect: float | None
+    head: float | None
+
+
+class Pool:
+    """At most `max_connections` to all origins together.
+
+    receive_buffer_bytes   SO_RCVBUF of each, before it connects: the window is agreed on there
+    limit_bytes            see Connection
+    """
+
+    def __init__(self, *, max_connections: int, receive_buffer_bytes: int, limit_bytes: int) -> None:
+        self._places = asyncio.Semaphore(max_connections)
+        self._receive_buffer_bytes = receive_buffer_bytes
+        self._limit_bytes = limit_bytes
+        self._idle: dict[Origin, deque[tuple[Connection, float]]] = {}
+        self._in_use: dict[Connection, Origin] = {}
+        self.tls: ssl.SSLContext | None = None
+
+    async def request(
+        self,
+        origin: Origin,
+        method: str,
+        target: bytes,
+        headers: Sequence[tuple[bytes, bytes]],
+        body: bytes,
+        timeouts: Timeouts,
+    ) -> tuple[Connection, Head]:
+        """Send a request; the caller reads the connection and gives it back with `release`.
+
+        Raises httpx2.PoolTimeout, ConnectTimeout, ConnectError, ReadTimeout, ReadError, RemoteProtocolError.
+        """
+        try:
+            async with asyncio.timeout(timeouts.pool):
+                await self._places.acquire()
+        except TimeoutError as error:
+            raise httpx2.PoolTimeout("all connections to the upstream are in use") from error
+        connection: Connection | None = None
+        try:
+            while connection is None:
+                kept = self._kept(origin)
+                connection = kept or await self._connect(origin, timeouts.connect)
+                self._in_use[connection] = origin
+                try:
+                    async with asyncio.timeout(timeouts.head):
+                        head = await connection.request(method, target, headers, body)
+                except TimeoutError as error:
+                    raise httpx2.ReadTimeout("the upstream did not answer in time") from error
+                except httpx2.ReadError:
+                    if kept is None or connection.answered:
+                        raise
+                    self._forget(connection)
+                    connection = None
+            return connection, head
+        except BaseException:
+            if connection is not None:
+                self._forget(connection)
+            self._places.release()
+            raise
+
+    def release(self, connection: Connection) -> None:
+        """Give a connection back: it is kept where its response was read to its end, and closed otherwise."""
+        origin = self._in_use.pop(connection, None)
+        if origin is None:
+            return
+        if connection.reusable:
+            connection.rest()
+            self._idle.setdefault(origin, deque()).append((connection, time.monotonic()))
+        else:
+            connection.close()
+        self._places.release()
+
+    async def close(self) -> None:
+        """Close all connections, and let the loop see them closed."""
+        for connection in [*self._in_use, *(kept for idle in self._idle.values() for kept, _ in idle)]:
+            connection.close()
+        self._idle.clear()
+        await asyncio.sleep(0)
+
+    def _kept(self, origin: Origin) -> Connection | None:
+        """The connection that was used last, if it can be used again: the others may grow old and go."""
+        idle = self._idle.get(origin, deque())
+        oldest = time.monotonic() - KEEP_SECONDS
+        while idle and (idle[0][1] < oldest or not idle[0][0].usable):
+            idle.popleft()[0].close()
+        while idle:
+            connection, _ = idle.pop()
+            if connection.usable:
+                return connection
+        self._idle.pop(origin, None)
+        return None
+
+    def _forget(self, connection: Connection) -> None:
+        self._in_use.pop(connection, None)
+        connection.close()
+
+    async def _connect(self, origin: Origin, patience: float | None) -> Connection:
+        scheme, host, port = origin
+        loop = asyncio.get_running_loop()
+        context = self._context() if scheme == "https" else None
+        try:
+            async with asyncio.timeout(patience):
+                made = await self._open_socket(host, port)
+                try:
+                    _, protocol = await loop.create_connection(
+                        lambda: Connection(self._limit_bytes),
+                        sock=made,
+                        ssl=context,
+                        server_hostname=host if context else None,
+                    )
+                except BaseException:
+                    made.close()
+                    raise
+        except TimeoutError as error:
+            raise httpx2.ConnectTimeout(f"no connection to {host}:{port} within {patience:g} s") from error
+        except (OSError, ssl.SSLError) as error:
+            raise httpx2.ConnectError(f"no connection to {host}:{port}: {error}") from error
+        return protocol
+
+    async def _open_socket(self, host: str, port: int) -> socket.socket:
+        """Connect to the first of the host's addresses that accepts."""
+        loop = asyncio.get_running_loop()
+        problem: OSError = OSError(f"{host} has no address")
+        for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            made = socket.socket(family, kind, protocol)
+            with contextlib.ExitStack() as undo:
+                undo.callback(made.close)
+                made.setblocking(False)
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer_bytes)
+                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                try:
+                    await loop.sock_connect(made, address)
+                except OSError as error:
+                    problem = error
+                    continue
+                undo.pop_all()
+                return made
+        raise problem
+
+    def _context(self) -> ssl.SSLContext:
+        if self.tls is None:
+            self.tls = httpx2.create_ssl_context()
+        return self.tls

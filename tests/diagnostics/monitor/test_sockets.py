@@ -1,0 +1,166 @@
+"""The kernel's table as text, the same table live, and what a process family serves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diagnostics.monitor.connections import connections_of, streams_of
+from diagnostics.monitor.family import Family, why_no_agent
+from diagnostics.monitor.sockets import Sockets, TcpSocket, parse
+
+HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+V4 = (
+    HEAD
+    + "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000003 00:00000000 00000000  1000        0 11 1 0000000000000000 100 0\n"
+    + "   1: 0100007F:1F90 0100007F:C350 01 0026D400:00000010 01:00000014 00000000  1000        0 12 2 0000000000000000 20 4\n"
+    + "   2: 0100007F:1F90 0100007F:C351 06 00000000:00000000 03:00000F00 00000000     0        0 0 3 0000000000000000\n"
+)
+V6 = (
+    HEAD
+    + "   0: 00000000000000000000000001000000:1F90 00000000000000000000000001000000:C352 01 00000001:00000000 "
+    + "00:00000000 00000000  1000        0 13 1 0000000000000000 20 4 30 10 -1\n"
+)
+
+
+def test_rows_are_told_by_inode_with_their_queues() -> None:
+    assert parse(V4) == {11: TcpSocket(8080, 10, 0, 3), 12: TcpSocket(8080, 1, 0x26D400, 16)}
+    assert parse(V6) == {13: TcpSocket(8080, 1, 1, 0)}
+
+
+@pytest.mark.parametrize("length", range(0, len(V4), 7))
+def test_a_table_that_is_cut_anywhere_gives_the_rows_before_the_cut(length: int) -> None:
+    rows = parse(V4[:length])
+    assert rows.keys() <= {11, 12, 1}  # an inode may be cut, too
+
+
+@given(st.text())
+def test_no_text_is_too_strange(text: str) -> None:
+    parse(HEAD + text)
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A listener and the connection that it accepted; the client never reads."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as served,
+    ):
+        yield listener, served
+
+
+def fill(connection: socket.socket) -> int:
+    """Write until the kernel takes no more; returns the bytes it took."""
+    connection.setblocking(False)
+    written = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            written += connection.send(bytes(65536))
+    return written
+
+
+def test_what_a_client_does_not_read_is_found_in_the_servers_queue() -> None:
+    with connected() as (listener, served):
+        written = fill(served)
+        unsent = Sockets().unsent(os.getpid(), [served.fileno(), listener.fileno(), 0])
+        assert set(unsent) == {served.fileno()}
+        assert 0 < unsent[served.fileno()] <= written
+        told = Sockets().served(os.getpid())
+        assert listener.getsockname()[1] in told.ports
+        assert told.connections >= 1
+        assert told.kernel_bytes > 0
+
+
+def test_one_table_serves_all_who_look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[Path] = []
+    read = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda self, *rest: (reads.append(self), read(self, *rest))[1])
+    sockets = Sockets()
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with child:
+        for pid in (os.getpid(), child.pid, os.getpid()):
+            sockets.table(pid)
+        child.communicate()
+    assert [path.name for path in reads] == ["tcp", "tcp6"]
+
+
+def test_a_process_that_is_gone_has_nothing() -> None:
+    gone = 2**22 + 1
+    assert Sockets().served(gone) == ((), 0, 0)
+    assert Sockets().unsent(gone, [1, 2]) == {}
+
+
+PARENT = """
+import os, socket, sys, time
+listener = socket.create_server(("127.0.0.1", 0))
+for _ in range(int(sys.argv[1])):
+    if os.fork() == 0:
+        time.sleep(60)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("children", [0, 2])
+def test_a_parent_whose_children_hold_its_listener_is_no_worker(launch: Callable[..., object], children: int) -> None:
+    launched = launch(sys.executable, "-I", "-c", PARENT, str(children))
+    launched.wait_for("ready")  # type: ignore[attr-defined]
+    pid: int = launched.process.pid  # type: ignore[attr-defined]
+    family = Family()
+    assert len(family.of(pid)) == 1 + children
+    assert family.servers(pid, Sockets()) == (family.of(pid)[1:] or [pid])
+    assert "started with -I" in why_no_agent(pid)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["/usr/bin/python3.11", "-bE", "app.py"], "started with -E"),
+        (["python", "-u", "-S", "app.py"], "started with -S"),
+        (["python", "-m", "uvicorn", "-I"], "has not served yet"),
+        (["python", "app.py", "-I"], "has not served yet"),
+        (["nginx: master"], "nginx: master is not started as Python"),
+        ([], "its program is not"),
+    ],
+)
+def test_the_reason_for_a_missing_agent_is_read_off_the_command_line(
+    tmp_path: Path, words: list[str], says: str
+) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "cmdline").write_bytes(b"\0".join(word.encode() for word in words))
+    assert says in why_no_agent(7, tmp_path)
+
+
+def test_kernel_bytes_are_joined_to_routes_and_streams_and_http2_is_counted_once() -> None:
+    with connected() as (_, served):
+        fd = served.fileno()
+        row = {"route": "/a", "age_seconds": 1.0, "response_started": True, "transport_bytes": 7, "fd": fd}
+        reading = {
+            "connections": {
+                "source": "server",
+                "routes": {"/a": {"open": 2, "transport_bytes": 7}, "/b": {"open": 0, "transport_bytes": 0}},
+                "fds": {"/a": [fd, fd]},
+                "top": [row, {**row, "response_started": False, "fd": None}],
+            }
+        }
+        fill(served)
+        told = connections_of(os.getpid(), reading, Sockets())
+        held = told["routes"]["/a"]["kernel_bytes"]
+        assert held > 0
+        assert told["routes"]["/b"]["kernel_bytes"] == 0
+        (stream,) = streams_of(reading, told)
+        assert stream["source"] == "server"
+        assert stream["buffered_bytes"] is None
+        assert (stream["transport_bytes"], stream["kernel_bytes"]) == (7, held)
+        assert stream["held_bytes"] == 7 + held
+        assert "fds" not in told
