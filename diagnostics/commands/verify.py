@@ -12,8 +12,9 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import TargetError, UsageError
 from ..proof import report
+from ..proof.experiment import Outcome
 from ..proof.scenario import BROKEN, FIXED, Scenario
 from ..proof.scenarios import SCENARIOS, scenario
 from ..proof.session import run_scenario
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.report and not capture:
         raise UsageError("--report asks for flame graphs and --no-capture refuses them", remedy="leave one of them out")
     console = report.console()
-    outcomes = [run_scenario(known, [BROKEN, FIXED], seed=arguments.seed, capture=capture) for known in chosen]
+    outcomes, failures = _run_all(chosen, seed=arguments.seed, capture=capture)
     command = _command(arguments)
     report.print_table(outcomes, console)
     for outcome in outcomes:
@@ -53,7 +54,30 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.report:
         for graph in report.write_folder(outcomes, command, arguments.report):
             console.print(f"flame graph: {graph}", highlight=False, soft_wrap=True)
-    return 0 if all(outcome.verified for outcome in outcomes) else 1
+    open_claims = [outcome.scenario.name for outcome in outcomes if not outcome.verified]
+    if open_claims:
+        console.print(f"not verified: {', '.join(open_claims)}", highlight=False, soft_wrap=True)
+    if failures:
+        raise _together(failures)
+    return 1 if open_claims else 0
+
+
+def _run_all(chosen: list[Scenario], *, seed: int, capture: bool) -> tuple[list[Outcome], dict[str, TargetError]]:
+    """What came out, and for each scenario that could not be run to its end, why: the others are run all the same."""
+    outcomes, failures = [], {}
+    for known in chosen:
+        try:
+            outcomes.append(run_scenario(known, [BROKEN, FIXED], seed=seed, capture=capture))
+        except TargetError as error:
+            failures[known.name] = error
+    return outcomes, failures
+
+
+def _together(failures: dict[str, TargetError]) -> TargetError:
+    """One error for all scenarios that failed, each with its name."""
+    message = "\n".join(f"{name}: {error.message}" for name, error in failures.items())
+    first = next(iter(failures.values()))
+    return TargetError(message, remedy=first.remedy, code=first.code)
 
 
 def _chosen(name: str, arguments: argparse.Namespace) -> Scenario:
@@ -64,7 +88,11 @@ def _chosen(name: str, arguments: argparse.Namespace) -> Scenario:
     for app in own.values():
         if ":" not in app:
             raise UsageError(f"{app!r} is not MODULE:APP", remedy="for example my_service.fixed:app")
-    return replace(known, apps={**known.apps, **own}) if own else known
+    if not own:
+        return known
+    # What the scenario's app needs of its server is part of that app, and goes with it.
+    options = {side: words for side, words in known.options.items() if side not in own}
+    return replace(known, apps={**known.apps, **own}, options=options)
 
 
 def _command(arguments: argparse.Namespace) -> str:

@@ -34,10 +34,11 @@ class Capture:
 
 
 class Monitor:
-    """A client of one monitor. Whoever makes it closes it."""
+    """A client of one monitor. Whoever makes it closes it. `pids` are the subject's workers at the last reading."""
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.pids: tuple[int, ...] = ()
         self._http = httpx2.AsyncClient(
             timeout=_TIMEOUT_SECONDS, headers={"accept": "application/json"}, trust_env=False
         )
@@ -49,6 +50,7 @@ class Monitor:
         """One look at the subject; None while a worker does not answer. Raises TargetError, ProtocolError."""
         before = time.monotonic()
         answer = await self._json("GET", self.url)
+        self.pids = tuple(worker["process"]["pid"] for worker in answer["workers"])
         return _reading(answer, (before + time.monotonic()) / 2)
 
     async def first_reading(self, timeout_seconds: float) -> Reading:

@@ -52,6 +52,15 @@ class Process:
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             raise TargetError(f"the {self.name} ended with {how}; its last output:\n{self.tail()}", code="target_died")
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process itself, not to its children."""
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+
+    async def ended(self) -> None:
+        """Return when the process has ended."""
+        await self._process.wait()
+
     async def blamed(self, error: TargetError) -> TargetError:
         """The error to raise for `error`: where the process is about to end, its end and its last output are the cause."""
         deadline = time.monotonic() + _DYING_SECONDS

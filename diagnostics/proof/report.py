@@ -19,9 +19,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ..analysis.decision import Decision, Finding, Measure
+from ..analysis.decision import Decision, Finding, Interval, Measure
 from .evidence import top_line
 from .experiment import Outcome, SideOutcome
+from .load import Mix
 
 __all__ = ["SCHEMA", "console", "print_held", "print_table", "to_json", "write_folder", "write_junit"]
 
@@ -36,7 +37,13 @@ _COLORS = {
 }
 # The widest row that is usual.
 _TABLE_WIDTH = 110
-_UNITS = {Measure.GROWTH: "B/chunk", Measure.REMAINS: "B/stream"}
+_UNITS = {
+    Measure.GROWTH: "B/chunk",
+    Measure.REMAINS: "B/stream",
+    Measure.LOAD: "B/offered stream",
+    Measure.HELD: "B/stream",
+    Measure.EXIT: "s",
+}
 
 
 def console() -> Console:
@@ -78,13 +85,22 @@ def _rows(side: SideOutcome) -> list[tuple[str, str, str]]:
     rows = [
         (
             f"{measure}, {_UNITS[measure]}",
-            f"{interval.mean:,.0f} [{interval.low:,.0f} .. {interval.high:,.0f}]",
-            f"{finding.least[measure]:,.0f}",
+            _interval(measure, interval),
+            _figure(measure, finding.least[measure]),
         )
         for measure, interval in finding.intervals.items()
     ]
     peaks = side.peaks[: finding.rounds]
-    return [*rows, ("peak, B/stream", f"{sum(peaks) / len(peaks):,.0f}", "")]
+    return [*rows, ("peak, B/stream", f"{sum(peaks) / len(peaks):,.0f}", "")] if peaks else rows
+
+
+def _interval(measure: Measure, interval: Interval) -> str:
+    mean, low, high = (_figure(measure, value) for value in (interval.mean, interval.low, interval.high))
+    return f"{mean} [{low} .. {high}]"
+
+
+def _figure(measure: Measure, value: float) -> str:
+    return f"{value:.2f}" if measure is Measure.EXIT else f"{value:,.0f}"
 
 
 def print_held(outcome: Outcome, console: Console) -> None:
@@ -131,10 +147,8 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "least": {str(measure): value for measure, value in scenario.least.items()},
         "workload": {
             "model": scenario.workload.upstream.model(outcome.seed),
-            "clients": [
-                {"kind": type(behavior).__name__, "count": count, **asdict(behavior)}
-                for behavior, count in scenario.workload.mix.clients
-            ],
+            "clients": _clients(scenario.workload.mix),
+            "light_clients": None if scenario.workload.light is None else _clients(scenario.workload.light),
             "again": scenario.workload.mix.again,
             "round_seconds": scenario.workload.seconds,
             "transient_seconds": scenario.workload.transient_seconds,
@@ -142,6 +156,10 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         },
         "sides": [_side(side, scenario.source) for side in outcome.sides],
     }
+
+
+def _clients(mix: Mix) -> list[dict[str, Any]]:
+    return [{"kind": type(behavior).__name__, "count": count, **asdict(behavior)} for behavior, count in mix.clients]
 
 
 def _side(side: SideOutcome, source: str) -> dict[str, Any]:

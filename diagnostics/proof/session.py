@@ -49,12 +49,17 @@ class Terminal:
             # In a log the bar is nothing; the steps are.
             self._console.print(f"{self._name}: {what}", highlight=False)
 
-    def measured(self, side: str, number: int, figures: Mapping[Measure, float], peak: float) -> None:
+    def measured(self, side: str, number: int, figures: Mapping[Measure, float], peak: float | None) -> None:
         if self._show_rounds:
-            what = "   ".join(f"{measure} {value:+,.0f} {measure.unit}" for measure, value in figures.items())
-            self._console.print(
-                f"{side}, round {number}:   {what}   peak {peak / 1024:,.0f} KiB per stream", highlight=False
-            )
+            parts = [
+                f"{measure} {value:.2f} {measure.unit}"
+                if measure is Measure.EXIT
+                else f"{measure} {value:+,.0f} {measure.unit}"
+                for measure, value in figures.items()
+            ]
+            if peak is not None:
+                parts.append(f"peak {peak / 1024:,.0f} KiB per stream")
+            self._console.print(f"{side}, round {number}:   {'   '.join(parts)}", highlight=False)
 
 
 def run_scenario(

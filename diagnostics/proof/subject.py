@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from ..errors import TargetError
@@ -42,6 +44,16 @@ class Subject:
         except TargetError as error:
             raise await self.process.blamed(error) from error
 
+    def collect(self) -> None:
+        """Tell the service to collect garbage; it does so as soon as its loop comes by. Needs a service of `proof.serve`.
+
+        Frames of streams that ended with an error hang in cycles with their tracebacks. That is not what a leak is.
+        """
+        for pid in self.monitor.pids:
+            # A worker that has just ended has nothing left to collect.
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGUSR1)
+
     async def close(self) -> None:
         if self._monitor is not None:
             await self._monitor.close()
@@ -65,8 +77,8 @@ async def subject(
             await one.close()
 
 
-def serve_command(app: str, send_buffer_bytes: int) -> list[str]:
-    """The command that serves an ASGI app (`module:attribute`) on `{port}`."""
+def serve_command(app: str, send_buffer_bytes: int, *options: str) -> list[str]:
+    """The command that serves an ASGI app (`module:attribute`) on `{port}`; `options` as of `diagnostics.proof.serve`."""
     return [
         sys.executable,
         "-m",
@@ -76,6 +88,7 @@ def serve_command(app: str, send_buffer_bytes: int) -> list[str]:
         "{port}",
         "--send-buffer",
         str(send_buffer_bytes),
+        *options,
     ]
 
 
