@@ -22,7 +22,7 @@ from ..proof.fleet.order import Habit, Order
 from ..proof.fleet.report import table, to_json, warnings
 from ..proof.session import until_done
 
-__all__ = ["add_request", "configure", "message_of", "positive", "run", "whole"]
+__all__ = ["add_request", "configure", "message_of", "positive", "run", "share", "whole"]
 
 _HABITS = {
     Habit.SLOW: "read --slow-rate bytes a second",
@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_request(parser)
     habits = parser.add_argument_group("which share of the clients misbehaves")
     for habit, what in _HABITS.items():
-        habits.add_argument(f"--{habit}", type=_share, default=0.0, metavar="10%", help=what)
+        habits.add_argument(f"--{habit}", type=share, default=0.0, metavar="10%", help=what)
     habits.add_argument("--slow-rate", type=whole(1), default=16 * 1024, metavar="BYTES", help="a second (16384)")
     habits.add_argument("--after", type=whole(1), default=5, metavar="EVENTS", help="(5)")
     habits.add_argument("--hold", type=positive, default=5.0, metavar="S", help="(5)")
@@ -55,14 +55,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
 
 
-def add_request(parser: argparse.ArgumentParser) -> None:
+def add_request(parser: argparse.ArgumentParser, *, tls: bool = True) -> None:
     """What is asked: shared by `load`, `probe` and `compare`."""
     parser.add_argument("--method", help="default: GET, or POST with --body")
     parser.add_argument(
         "--body", type=Path, metavar="FILE", help="sent with each request, as JSON unless --header says else"
     )
     parser.add_argument("--header", action="append", default=[], metavar="NAME:VALUE", help="repeatable")
-    parser.add_argument("--insecure", action="store_true", help="do not check the server's certificate")
+    if tls:
+        parser.add_argument("--insecure", action="store_true", help="do not check the server's certificate")
 
 
 def message_of(arguments: argparse.Namespace) -> Message:
@@ -132,7 +133,8 @@ def _watched(order: Order, processes: int, console: Console) -> Found:
             raise several.exceptions[0] from several
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
+    """An option's share: `10%` or `0.1`."""
     number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     if not 0 <= number <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not between 0% and 100%")

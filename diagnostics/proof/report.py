@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -52,8 +52,10 @@ def console() -> Console:
     return wide if wide.is_terminal else Console(width=max(wide.width, _TABLE_WIDTH))
 
 
-def print_table(outcomes: Sequence[Outcome], console: Console) -> None:
-    """A table for each scenario, one row for each measure of each app."""
+def print_table(
+    outcomes: Sequence[Outcome], console: Console, *, claims: bool = True, units: Mapping[Measure, str] = _UNITS
+) -> None:
+    """A table for each scenario, one row for each measure of each app; without `claims`, no word of what was expected."""
     for outcome in outcomes:
         table = Table(
             title=f"{outcome.scenario.name} ({outcome.seconds:.0f} s)",
@@ -61,10 +63,11 @@ def print_table(outcomes: Sequence[Outcome], console: Console) -> None:
             header_style="bold",
             box=box.SIMPLE_HEAD,
         )
-        for heading in ("app", "measured", "mean [interval]", "least", "decision", "expected", "verified"):
+        headings = ("app", "measured", "mean [interval]", "least", "decision", "expected", "verified")
+        for heading in headings if claims else headings[:-2]:
             table.add_column(heading, justify="right" if heading in ("mean [interval]", "least") else "left")
         for side in outcome.sides:
-            for index, (measured, interval, least) in enumerate(_rows(side)):
+            for index, (measured, interval, least) in enumerate(_rows(side, units)):
                 verdict = (
                     f"[{_COLORS[side.decision]}]{side.decision}[/]",
                     str(side.expected),
@@ -72,19 +75,20 @@ def print_table(outcomes: Sequence[Outcome], console: Console) -> None:
                 )
                 # Escaped: rich takes square brackets for markup.
                 cells = (side.side if index == 0 else "", measured, interval.replace("[", r"\["), least)
-                table.add_row(*cells, *(verdict if index == 0 else ("", "", "")))
+                last = verdict if index == 0 else ("", "", "")
+                table.add_row(*cells, *(last if claims else last[:1]))
             table.add_section()
         console.print(table)
 
 
-def _rows(side: SideOutcome) -> list[tuple[str, str, str]]:
+def _rows(side: SideOutcome, units: Mapping[Measure, str] = _UNITS) -> list[tuple[str, str, str]]:
     """What was measured with its unit, its mean with the interval, the least growth that matters."""
     finding = side.finding
     if finding is None:
         return []
     rows = [
         (
-            f"{measure}, {_UNITS[measure]}",
+            f"{measure}, {units[measure]}",
             _interval(measure, interval),
             _figure(measure, finding.least[measure]),
         )
@@ -167,6 +171,7 @@ def _side(side: SideOutcome, source: str) -> dict[str, Any]:
     return {
         "side": side.side,
         "app": side.app,
+        "read": side.read,
         "decision": str(side.decision),
         "expected": str(side.expected),
         "verified": side.verified,
