@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..proof import report
 from ..proof.comparison import AFTER, BEFORE, UNITS, Comparison, command_of, comparison, on_commands, to_json
 from ..proof.experiment import Outcome
+from ..proof.incident.proof import write_reports
 from ..proof.session import run_scenario
 from ..proof.subject import START_SECONDS
 from .load import add_request, message_of, positive, share, whole
@@ -53,6 +54,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=7, help="of the clients' arrival (7)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="write report.html, report.md, numbers.json, profiles"
+    )
     parser.add_argument("--no-capture", action="store_true", help="decide only, without memray and flame graphs")
 
 
@@ -73,6 +77,10 @@ def run(arguments: argparse.Namespace) -> int:
         by = "" if side.read == "in_use" else " (by RSS, from outside: an allocator keeps what was given back)"
         console.print(f"{side.side}: {side.decision}{by}  {side.app}", markup=False, highlight=False, soft_wrap=True)
     told = to_json(outcome, command)
+    if arguments.report:
+        report.write_folder([outcome], told, arguments.report)
+        for page in write_reports([outcome], told, arguments.report):
+            console.print(f"report: {page}", highlight=False, soft_wrap=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(told, indent=1) + "\n")
     return 0 if decision_of(outcome, AFTER) is Decision.BOUNDED else 1

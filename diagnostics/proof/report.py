@@ -24,7 +24,7 @@ from .evidence import top_line
 from .experiment import Outcome, SideOutcome
 from .load import Mix
 
-__all__ = ["SCHEMA", "console", "print_held", "print_table", "to_json", "write_folder", "write_junit"]
+__all__ = ["SCHEMA", "console", "print_held", "print_table", "to_json", "versions", "write_folder", "write_junit"]
 
 SCHEMA = "highwater.proof/1"
 
@@ -129,12 +129,17 @@ def to_json(outcomes: Sequence[Outcome], command: str) -> dict[str, Any]:
         "schema": SCHEMA,
         "command": command,
         "verified": all(outcome.verified for outcome in outcomes),
-        "versions": {
-            "python": platform.python_version(),
-            "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
-            **{name: found for name in _PACKAGES if (found := _version(name))},
-        },
+        "versions": versions(),
         "scenarios": [_outcome(outcome) for outcome in outcomes],
+    }
+
+
+def versions() -> dict[str, str]:
+    """What it ran on."""
+    return {
+        "python": platform.python_version(),
+        "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
+        **{name: found for name in _PACKAGES if (found := _version(name))},
     }
 
 
@@ -194,13 +199,13 @@ def _finding(finding: Finding) -> dict[str, Any]:
     }
 
 
-def write_folder(outcomes: Sequence[Outcome], command: str, folder: Path) -> list[Path]:
-    """Write numbers.json and each app's flame graph and profile; return the flame graphs' paths.
+def write_folder(outcomes: Sequence[Outcome], told: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write numbers.json (`told`) and each app's flame graph and profile; return the flame graphs' paths.
 
     With several scenarios each one's files are in a folder of its name.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "numbers.json").write_text(json.dumps(to_json(outcomes, command), indent=1) + "\n")
+    (folder / "numbers.json").write_text(json.dumps(told, indent=1) + "\n")
     graphs = []
     for outcome in outcomes:
         place = folder if len(outcomes) == 1 else folder / outcome.scenario.name
