@@ -20,7 +20,7 @@ def render(incident: Incident) -> str:
         parts.append(_text(incident.lead))
     if incident.statements:
         parts.append("\n".join(f"- **{_text(each.word)}** {_text(each.text)}" for each in incident.statements))
-    parts += [_table(table) for table in incident.tables]
+    parts += [_table(table) for table in (*incident.tables, *incident.context)]
     if incident.commands:
         parts.append("## Run it again\n\n" + "\n".join(f"    {printable(line)}" for line in incident.commands))
     if incident.notes:

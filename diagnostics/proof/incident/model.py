@@ -13,7 +13,9 @@ from ...analysis.views import top
 
 __all__ = ["Curve", "Flame", "Incident", "Plot", "Statement", "Table", "Tone", "sites"]
 
-_SITES = 12
+_SITES = 10
+# A line that holds less than this share of everything explains nothing.
+_LEAST_SHARE = 0.005
 
 
 class Tone(StrEnum):
@@ -74,7 +76,10 @@ class Flame:
 
 @dataclass(frozen=True)
 class Incident:
-    """A whole report. `when` is seconds since the epoch; `commands` run it again, or go on from here."""
+    """A whole report. `when` is seconds since the epoch; `commands` run it again, or go on from here.
+
+    `tables` are the evidence and stand before the flame graphs, `context` is how it came about and stands after them.
+    """
 
     title: str
     when: float
@@ -84,6 +89,7 @@ class Incident:
     plots: tuple[Plot, ...] = ()
     tables: tuple[Table, ...] = ()
     flames: tuple[Flame, ...] = ()
+    context: tuple[Table, ...] = ()
     commands: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     notes: tuple[str, ...] = ()
@@ -92,14 +98,15 @@ class Incident:
 def sites(title: str, profile: Profile, value: int = 0) -> Table:
     """The lines under which most is held, innermost frame first."""
     found = top(profile, value, by="line")
+    least = found.whole * _LEAST_SHARE
     unit = found.value_type.unit
     rows = tuple(
         (
-            f"{row.frame.function}  {row.frame.file}:{row.frame.line}" if row.frame.file else row.frame.function,
+            f"{row.frame.function} ({row.frame.file}:{row.frame.line})" if row.frame.file else row.frame.function,
             format_value(row.flat, unit),
             format_percent(row.flat, found.whole),
         )
         for row in found.rows[:_SITES]
-        if row.flat
+        if abs(row.flat) > least
     )
     return Table(title, ("line", "held", "share"), rows)

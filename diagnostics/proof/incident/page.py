@@ -37,6 +37,7 @@ def render(incident: Incident) -> bytes:
         *map(_plot, incident.plots),
         *map(_table, incident.tables),
         _flames(incident.flames),
+        *map(_table, incident.context),
         _again(incident.commands),
         _notes(incident.notes),
         _versions(incident.versions.items()),
