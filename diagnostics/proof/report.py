@@ -7,10 +7,8 @@ to run it again. The table shows no number that is not in it.
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -23,12 +21,12 @@ from ..analysis.decision import Decision, Finding, Interval, Measure
 from .evidence import top_line
 from .experiment import Outcome, SideOutcome
 from .load import Mix
+from .versions import versions
 
-__all__ = ["SCHEMA", "console", "print_held", "print_table", "to_json", "versions", "write_folder", "write_junit"]
+__all__ = ["SCHEMA", "console", "print_held", "print_table", "to_json", "write_folder", "write_junit"]
 
 SCHEMA = "highwater.proof/1"
 
-_PACKAGES = ("highwater", "aiohttp", "fastapi", "httptools", "memray", "starlette", "uvicorn", "uvloop")
 _COLORS = {
     Decision.LEAK: "red",
     Decision.UNBOUNDED: "red",
@@ -134,15 +132,6 @@ def to_json(outcomes: Sequence[Outcome], command: str) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """What it ran on."""
-    return {
-        "python": platform.python_version(),
-        "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
-        **{name: found for name in _PACKAGES if (found := _version(name))},
-    }
-
-
 def _outcome(outcome: Outcome) -> dict[str, Any]:
     scenario = outcome.scenario
     return {
@@ -242,10 +231,3 @@ def write_junit(outcomes: Sequence[Outcome], path: Path) -> None:
 
 def _size(size: float) -> str:
     return f"{size / 1024 / 1024:.1f} MiB" if size >= 1024 * 1024 else f"{size / 1024:.0f} KiB"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...analysis.profile import Profile
 from ...analysis.units import format_value
-from ..report import versions
+from ..versions import versions
 from .model import Curve, Flame, Incident, Plot, Statement, Table, Tone, sites
 
 __all__ = ["Bundle", "from_bundle"]
@@ -66,7 +66,9 @@ def _statements(state: Mapping[str, Any]) -> list[Statement]:
     for worker in state["workers"]:
         tone = Tone.PLAIN if worker["state"] == "answering" else Tone.OPEN
         memory = worker["memory"]
-        in_use = "in-use bytes unknown" if memory["in_use_bytes"] is None else f"{_bytes(memory['in_use_bytes'])} in use"
+        in_use = (
+            "in-use bytes unknown" if memory["in_use_bytes"] is None else f"{_bytes(memory['in_use_bytes'])} in use"
+        )
         text = f"worker {worker['worker']} (pid {worker['pid']}, {worker['state']}): {in_use}, {worker['tasks'] or 0} tasks"
         told.append(Statement(tone, f"{_bytes(memory['rss_bytes'])} resident", text))
     return told
@@ -85,7 +87,11 @@ def _memory(states: Sequence[tuple[float, Mapping[str, Any]]]) -> tuple[Plot, ..
         for name, points in curves.items()
         if len(points) > 1
     )
-    return (Plot("Memory meanwhile", drawn, "Read while the captures were taken: tracers and forks show in it."),) if drawn else ()
+    return (
+        (Plot("Memory meanwhile", drawn, "Read while the captures were taken: tracers and forks show in it."),)
+        if drawn
+        else ()
+    )
 
 
 def _workers(first: Mapping[str, Any], last: Mapping[str, Any]) -> Table:
@@ -121,7 +127,12 @@ def _streams(state: Mapping[str, Any]) -> list[Table]:
 
 def _captures(captures: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = tuple(
-        (kind, capture["state"], str(capture.get("id", "")), ", ".join(part["name"] for part in capture.get("artifacts", ())))
+        (
+            kind,
+            capture["state"],
+            str(capture.get("id", "")),
+            ", ".join(part["name"] for part in capture.get("artifacts", ())),
+        )
         for kind, capture in captures.items()
     )
     return Table("Captures", ("kind", "state", "folder", "files"), rows, frozenset({0, 1, 2, 3}))

@@ -12,7 +12,7 @@ from ...analysis.units import format_value
 from ..comparison import UNITS, Comparison
 from ..evidence import top_line
 from ..experiment import Outcome, SideOutcome
-from ..report import versions
+from ..versions import versions
 from .folder import write
 from .model import Curve, Flame, Incident, Plot, Statement, Table, Tone, sites
 
