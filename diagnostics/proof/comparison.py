@@ -119,8 +119,11 @@ def comparison(
     )
 
 
-def on_commands(start_seconds: float = START_SECONDS) -> Bench:
-    """The bench of a comparison: each command under `diagnostics run`, in the folder and environment of this process."""
+def on_commands(start_seconds: float = START_SECONDS, *, collects: bool = False) -> Bench:
+    """The bench of a comparison: each command under `diagnostics run`, in the folder and environment of this process.
+
+    `collects`: the commands are those of `proof.serve`, which collect garbage before they are read.
+    """
 
     @asynccontextmanager
     async def bench(scenario: Scenario, sides: Sequence[str], seed: int) -> AsyncGenerator[Rounds, None]:
@@ -133,7 +136,7 @@ def on_commands(start_seconds: float = START_SECONDS) -> Bench:
                         command_of(scenario.apps[side], f"--{side}"),
                         folder=folder,
                         environment=scenario.environment,
-                        collects=False,
+                        collects=collects,
                         start_seconds=start_seconds,
                     )
                 )

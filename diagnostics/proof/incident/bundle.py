@@ -8,6 +8,7 @@ from typing import Any
 
 from ...analysis.profile import Profile
 from ...analysis.units import format_value
+from ...monitor.kinds import KINDS
 from ..versions import versions
 from .model import Curve, Flame, Incident, Plot, Statement, Table, Tone, sites
 
@@ -49,7 +50,7 @@ def from_bundle(bundle: Bundle, command: str) -> Incident:
         tables=(
             _workers(first, last),
             *(_streams(last)),
-            *(sites(f"{kind}: where the memory is", bundle.profiles[kind]) for kind in bundle.profiles),
+            *(sites(_headline(kind, bundle), profile) for kind, profile in bundle.profiles.items()),
         ),
         flames=tuple(
             Flame(f"{kind}, {profile.sample_types[0].name}", profile) for kind, profile in bundle.profiles.items()
@@ -59,6 +60,11 @@ def from_bundle(bundle: Bundle, command: str) -> Incident:
         versions=versions(),
         notes=(*(f"not captured: {text}" for text in failed), *notes),
     )
+
+
+def _headline(kind: str, bundle: Bundle) -> str:
+    result = bundle.captures[kind].get("result")
+    return kind if result is None else f"{kind}: {KINDS[kind].headline(result)}"
 
 
 def _statements(state: Mapping[str, Any]) -> list[Statement]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
-from ...analysis.profile import Profile
+from ...analysis.profile import Frame, Profile
 from ...analysis.units import format_percent, format_value
 from ...analysis.views import top
 
@@ -95,6 +95,11 @@ class Incident:
     notes: tuple[str, ...] = ()
 
 
+def _place(frame: Frame) -> str:
+    place = f"{frame.file}:{frame.line}" if frame.file else ""
+    return f"{frame.function} ({place})" if frame.function and place else frame.function or place
+
+
 def sites(title: str, profile: Profile, value: int = 0) -> Table:
     """The lines under which most is held, innermost frame first."""
     found = top(profile, value, by="line")
@@ -102,7 +107,7 @@ def sites(title: str, profile: Profile, value: int = 0) -> Table:
     unit = found.value_type.unit
     rows = tuple(
         (
-            f"{row.frame.function} ({row.frame.file}:{row.frame.line})" if row.frame.file else row.frame.function,
+            _place(row.frame),
             format_value(row.flat, unit),
             format_percent(row.flat, found.whole),
         )
