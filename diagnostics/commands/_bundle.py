@@ -42,14 +42,16 @@ def collect(client: httpx2.Client, options: dict[str, Any], output: Path, consol
     """Collect everything into a new folder below `output`. Returns 0, or 1 where a capture failed."""
     bundle = Bundle(str(client.base_url).rstrip("/"))
     folder = output / datetime.now(UTC).strftime("bundle-%Y%m%dT%H%M%SZ")
-    folder.mkdir(parents=True, exist_ok=True)
 
     def look() -> None:
         answer = checked(client, "GET", "/debug/memory", headers={"accept": "application/json"})
         bundle.states.append((time.time(), answer.json()))
 
     look()
-    (folder / "metrics.txt").write_bytes(checked(client, "GET", "/metrics").content)
+    metrics = checked(client, "GET", "/metrics").content
+    # Not before there is something to put into it.
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.txt").write_bytes(metrics)
     for kind in KINDS:
         mine = {
             name: value
