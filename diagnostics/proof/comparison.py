@@ -19,7 +19,8 @@ from ..analysis.decision import Decision, Measure, Plan
 from ..errors import UsageError
 from .address import Address, Message
 from .experiment import Bench, Outcome
-from .load import Behavior, Fast, Mix, Request, Slow
+from .load import Request
+from .mix import Behavior, Fast, Mix, Slow
 from .monitor_client import Capture
 from .report import to_json as proof_to_json
 from .rounds import CAPTURE_SECONDS, MemoryRounds, Rounds, together

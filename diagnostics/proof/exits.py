@@ -66,10 +66,12 @@ class ExitRounds:
                 await self._served(process, report)
                 process.signal(signal.SIGTERM)
                 told = time.monotonic()
+                patience = self._scenario.least[Measure.EXIT] * _PATIENCE
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(self._scenario.least[Measure.EXIT] * _PATIENCE):
+                    async with asyncio.timeout(patience):
                         await process.ended()
-                seconds = time.monotonic() - told
+                # Waking up late from the wait is our own doing.
+                seconds = min(time.monotonic() - told, patience)
             finally:
                 until.set()
                 await load

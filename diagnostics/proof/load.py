@@ -1,16 +1,7 @@
-"""Clients of every kind that a streaming service meets, over real sockets.
+"""Puts a mix of clients on a service, over real sockets, and counts what they saw.
 
-Each client is one HTTP/1.1 connection at a time: a socket, `httptools` to parse the answer, a count of events. What
-makes clients different is how they read, and that is what they are here for:
-
-    Fast         reads whatever comes
-    Slow         reads so many bytes a second and leaves the rest to the service
-    Leaves       goes away after so many events, without a word
-    Resets       breaks its connection (RST) so many seconds after its request, whatever came
-    NeverReads   sends its request and never reads a byte
-
-A slow reader's receive buffer is set before it connects: set later, the window is already announced, and the kernel
-would take megabytes in the client's place. Events are counted as blank lines (WHATWG HTML, server-sent events, 9.2.6), which is
+Each client is one HTTP/1.1 connection at a time: a socket, `httptools` to parse the answer, a count of events. How
+clients differ is said in `mix`. Events are counted as blank lines (WHATWG HTML, server-sent events, 9.2.6), which is
 all that a load needs to know of them.
 """
 
@@ -23,26 +14,16 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import httptools
 
-__all__ = [
-    "Behavior",
-    "EventCount",
-    "Fast",
-    "Leaves",
-    "LoadReport",
-    "Mix",
-    "NeverReads",
-    "Request",
-    "Resets",
-    "Slow",
-    "run_load",
-]
+from .mix import Behavior, Leaves, Mix, NeverReads, Resets, Slow
+
+__all__ = ["EventCount", "LoadReport", "Request", "run_load"]
 
 # Clients come within this many seconds of each other, not in one instant.
 _ARRIVAL_SECONDS = 0.05
@@ -52,61 +33,6 @@ _READ_BYTES = 64 * 1024
 _CONNECT_SECONDS = 5.0
 # RFC 6585, 4 and RFC 9110, 15.6.4: come back later.
 _REJECTED = (429, 503)
-
-
-@dataclass(frozen=True, slots=True)
-class Fast:
-    """Reads whatever comes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Slow:
-    """Reads `bytes_per_second`; `receive_buffer_bytes` is its SO_RCVBUF, which the kernel doubles."""
-
-    bytes_per_second: int
-    receive_buffer_bytes: int = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Leaves:
-    """Closes its socket after `after_events` events."""
-
-    after_events: int
-
-
-@dataclass(frozen=True, slots=True)
-class Resets:
-    """Reads whatever comes and breaks the connection `after_seconds`: a reset, as from a phone that lost its network."""
-
-    after_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class NeverReads:
-    """Sends its request and reads nothing."""
-
-    receive_buffer_bytes: int = 4096
-
-
-Behavior = Fast | Slow | Leaves | Resets | NeverReads
-
-
-@dataclass(frozen=True, slots=True)
-class Mix:
-    """Who comes, and how many of each. With `again`, a client whose stream has ended opens another one until time is up."""
-
-    clients: tuple[tuple[Behavior, int], ...]
-    again: bool = False
-
-    @property
-    def streams(self) -> int:
-        """How many streams are open together."""
-        return sum(count for _, count in self.clients)
-
-    def each(self) -> Iterator[Behavior]:
-        for behavior, count in self.clients:
-            for _ in range(count):
-                yield behavior
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,24 +95,13 @@ class EventCount:
         self._line_has_begun = False
         self._after_cr = False
 
-    def feed(self, data: bytes) -> None:
-        # A line at a time, not a byte at a time: events are kilobytes long.
-        if not data:
-            return
-        first, last = data.find(b"\n\n"), data.rfind(b"\n\n")
-        if first < last and b"\r" not in data and b"\n\n\n" not in data:
-            # From one blank line to the last, each ends an event: counting them takes a thirtieth of the time.
-            self._feed_lines(data[: first + 2])
-            self.events += data.count(b"\n\n", first + 2)
-            data = data[last + 2 :]
-        self._feed_lines(data)
-
     @property
     def between_events(self) -> bool:
         """Whether what comes next begins an event."""
         return self._line_is_empty and not self._line_has_begun
 
-    def _feed_lines(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
+        # A line at a time, not a byte at a time: events are kilobytes long.
         if not data:
             return
         if self._after_cr and data[:1] == b"\n":

@@ -77,8 +77,9 @@ class Monitor:
 
     async def capture(self, seconds: float, window_over: Callable[[], None]) -> Capture:
         """Take a memray capture of `seconds`, and call `window_over` once the load is no longer needed."""
-        # The scenarios' own source is no secret: the flame graph may show it.
-        order = {"kind": "memray", "seconds": seconds, "source_lines": True}
+        # The scenarios' own source is no secret: the flame graph may show it. Nor is there anybody whom a slow service would
+        # hurt, so that a busy one is traced in spite of what it costs.
+        order = {"kind": "memray", "seconds": seconds, "source_lines": True, "force": True}
         response = await self._send("POST", self.url + "/captures", json=order)
         place = urljoin(self.url, response.headers["location"])
         deadline = time.monotonic() + seconds + _CAPTURE_SECONDS

@@ -20,7 +20,7 @@ from rich.table import Table
 from ..analysis.decision import Decision, Finding, Interval, Measure
 from .evidence import top_line
 from .experiment import Outcome, SideOutcome
-from .load import Mix
+from .mix import Mix
 from .versions import versions
 
 __all__ = ["SCHEMA", "console", "print_held", "print_table", "to_json", "write_folder", "write_junit"]

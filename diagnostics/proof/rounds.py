@@ -25,7 +25,8 @@ from ..analysis.growth import (
     remains_per_stream,
 )
 from ..errors import TargetError, TargetSilentError
-from .load import LoadReport, Mix, run_load
+from .load import LoadReport, run_load
+from .mix import Mix
 from .monitor_client import Capture
 from .scenario import Scenario
 from .sockets import connections

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from ..analysis.decision import Decision, Measure, Plan
-from .load import Mix, Request
+from .load import Request
+from .mix import Mix
 
 __all__ = ["BROKEN", "FIXED", "Scenario", "Upstream", "Workload"]
 
