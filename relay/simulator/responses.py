@@ -51,7 +51,7 @@ class ResponseEvents(Events):
         # Made when they are due: each of them holds the whole text.
         script, ordinal, place = self._script, self._ordinal, self._place()
         text = text_of(script).decode()
-        ended = (
+        ended: tuple[dict[str, Any], ...] = (
             {**place, "text": text, "logprobs": []},
             {**place, "part": _part(text)},
             {"output_index": 0, "item": _item(script, ordinal, text)},
