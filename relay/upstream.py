@@ -99,11 +99,11 @@ class Upstream:
             http_client=httpx2.AsyncClient(transport=transport, follow_redirects=True, trust_env=False),
         )
 
-    async def stream(self, content: bytes, headers: Mapping[str, str]) -> UpstreamStream:
-        """Post a chat completion that streams. Raises UpstreamError."""
+    async def stream(self, path: str, content: bytes, headers: Mapping[str, str]) -> UpstreamStream:
+        """Post a request that streams to `path`, below the base URL. Raises UpstreamError."""
         response = await self._send(
             self._client.post(
-                "/chat/completions",
+                path,
                 cast_to=httpx2.Response,
                 content=content,
                 options={
@@ -122,11 +122,11 @@ class Upstream:
         body.untimed()
         return UpstreamStream(body, _forwarded(response.headers))
 
-    async def answer(self, content: bytes, headers: Mapping[str, str]) -> Answer:
-        """Post a chat completion that does not stream. Raises UpstreamError."""
+    async def answer(self, path: str, content: bytes, headers: Mapping[str, str]) -> Answer:
+        """Post a request that does not stream to `path`, below the base URL. Raises UpstreamError."""
         response = await self._send(
             self._client.post(
-                "/chat/completions",
+                path,
                 cast_to=httpx2.Response,
                 content=content,
                 options={

@@ -15,6 +15,7 @@ from pathlib import Path
 from ..errors import TargetError, UsageError
 from ..proof import report
 from ..proof.experiment import Outcome
+from ..proof.incident.proof import write_reports
 from ..proof.scenario import BROKEN, FIXED, Scenario
 from ..proof.scenarios import SCENARIOS, scenario
 from ..proof.session import run_scenario
@@ -29,7 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=7, help="of the upstream and of the clients' arrival (default: 7)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write a test report for a build server")
-    parser.add_argument("--report", type=Path, metavar="DIR", help="write numbers.json, flame graphs and profiles")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="write report.html, report.md, numbers.json, profiles"
+    )
     parser.add_argument("--no-capture", action="store_true", help="decide only, without memray and flame graphs")
     own = parser.add_argument_group("an app of one's own in place of the scenario's (reads UPSTREAM_BASE_URL)")
     own.add_argument("--broken", metavar="MODULE:APP")
@@ -43,17 +46,19 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--report asks for flame graphs and --no-capture refuses them", remedy="leave one of them out")
     console = report.console()
     outcomes, failures = _run_all(chosen, seed=arguments.seed, capture=capture)
-    command = _command(arguments)
+    told = report.to_json(outcomes, _command(arguments))
     report.print_table(outcomes, console)
     for outcome in outcomes:
         report.print_held(outcome, console)
     if arguments.json:
-        arguments.json.write_text(json.dumps(report.to_json(outcomes, command), indent=1) + "\n")
+        arguments.json.write_text(json.dumps(told, indent=1) + "\n")
     if arguments.junit:
         report.write_junit(outcomes, arguments.junit)
     if arguments.report:
-        for graph in report.write_folder(outcomes, command, arguments.report):
+        for graph in report.write_folder(outcomes, told, arguments.report):
             console.print(f"flame graph: {graph}", highlight=False, soft_wrap=True)
+        for page in write_reports(outcomes, told, arguments.report):
+            console.print(f"report: {page}", highlight=False, soft_wrap=True)
     open_claims = [outcome.scenario.name for outcome in outcomes if not outcome.verified]
     if open_claims:
         console.print(f"not verified: {', '.join(open_claims)}", highlight=False, soft_wrap=True)

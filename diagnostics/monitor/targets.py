@@ -18,11 +18,13 @@ from typing import Any
 
 from ..errors import DiagnosticsError, NotFoundError, TargetError
 from ..protocol import agent_socket, agents_folder
+from .balance import BalanceReader
 from .connections import connections_of, streams_of
 from .conversation import ask
 from .family import Family, why_no_agent
+from .outlook import Outlook
 from .process import ProcessReading, alive, read_process
-from .sockets import Sockets
+from .sockets import Served, Sockets
 
 __all__ = ["Snapshot", "Targets", "Worker"]
 
@@ -40,6 +42,8 @@ class Snapshot:
     reading   what the agent said, None unless it is answering
     connections  as `connections_of` joins them
     last      what it said last, for a silent one, with its wall-clock time
+    outlook   what its recording says of its memory, where one was asked for
+    balance   where its memory is, see monitor.balance; None where the kernel does not answer
     """
 
     worker: str
@@ -51,6 +55,8 @@ class Snapshot:
     last: dict[str, Any] | None = None
     last_time: float | None = None
     about: dict[str, Any] = field(default_factory=dict)
+    outlook: Outlook | None = None
+    balance: dict[str, Any] | None = None
     connections: dict[str, Any] = field(default_factory=dict)
 
     def streams(self) -> list[dict[str, Any]]:
@@ -69,6 +75,7 @@ class Snapshot:
             "reason": self.reason,
             "python": self.about.get("python"),
             "memory": {"rss_bytes": self.process.rss_bytes, **{key: allocators.get(key) for key in keys}},
+            "balance": self.balance,
             "process": self.process.to_json(),
             "tasks": reading.get("tasks"),
             "window": reading.get("window"),
@@ -86,6 +93,7 @@ class Worker:
         self._sockets = sockets
         self.pid = pid
         self.socket = socket
+        self._balance = BalanceReader(pid)
         self._lock = asyncio.Lock()
         self._about: dict[str, Any] = {}
         self._last: dict[str, Any] | None = None
@@ -101,9 +109,13 @@ class Worker:
                 remedy="start it under `diagnostics run`, or call instrument(app) in it",
                 code="no_agent",
             )
-        if op != "reading":
+        if op not in ("reading", "sample"):
             self._shared = None  # what was read before may no longer be so
         return await ask(self.socket, op, patience=patience, **params)
+
+    def served(self) -> Served:
+        """Its clients' connections as the kernel has them; a few system calls for each, so not on a loop's thread."""
+        return self._sockets.served(self.pid)
 
     async def snapshot(self) -> Snapshot | None:
         """Look at this worker now; None if it has ended. Never raises for a worker in trouble: that is what it shows."""
@@ -115,7 +127,8 @@ class Worker:
                 return None
             snapshot = await self._look(process)
             connections = await asyncio.to_thread(connections_of, self.pid, snapshot.reading, self._sockets)
-            snapshot = replace(snapshot, connections=connections)
+            balance = await self._balance.read(process.rss_bytes, snapshot.reading, connections)
+            snapshot = replace(snapshot, connections=connections, balance=balance)
             self._shared = (time.monotonic(), snapshot)
             return snapshot
 

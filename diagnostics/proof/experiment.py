@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -29,7 +29,7 @@ from .rounds import MemoryRounds, Rounds, together
 from .scenario import Scenario
 from .subject import serve_command, subject, upstream
 
-__all__ = ["Outcome", "SideOutcome", "Watch", "run"]
+__all__ = ["Bench", "Outcome", "SideOutcome", "Watch", "run", "with_upstream"]
 
 
 class Watch(Protocol):
@@ -40,9 +40,16 @@ class Watch(Protocol):
     def measured(self, side: str, number: int, figures: Mapping[Measure, float], peak: float | None) -> None: ...
 
 
+# Starts what a scenario studies, gives its rounds, and ends everything with the block.
+Bench = Callable[[Scenario, Sequence[str], int], AbstractAsyncContextManager[Rounds]]
+
+
 @dataclass
 class SideOutcome:
-    """What came out for one subject: `figures` hold one value a round, in the unit of their measure."""
+    """What came out for one subject: `figures` hold one value a round, in the unit of their measure.
+
+    `read` is what its memory figures are: in_use, or rss (see `outside`).
+    """
 
     side: str
     app: str
@@ -51,6 +58,7 @@ class SideOutcome:
     loads: list[LoadReport] = field(default_factory=list)
     figures: dict[Measure, list[float]] = field(default_factory=lambda: {measure: [] for measure in Measure})
     peaks: list[float] = field(default_factory=list)
+    read: str = "in_use"
     finding: Finding | None = None
     capture: Capture | None = None
 
@@ -79,8 +87,10 @@ class Outcome:
         return all(side.verified for side in self.sides)
 
 
-async def run(scenario: Scenario, sides: Sequence[str], *, seed: int, capture: bool, watch: Watch) -> Outcome:
-    """Run `scenario` for `sides` ("broken", "fixed") and return what came out.
+async def run(
+    scenario: Scenario, sides: Sequence[str], *, seed: int, capture: bool, watch: Watch, bench: Bench | None = None
+) -> Outcome:
+    """Run `scenario` for `sides` ("broken", "fixed") and return what came out. `bench` starts what is under study.
 
     Raises TargetError where a subject, the upstream or a monitor fails. Every process is gone when this returns or raises.
     """
@@ -89,14 +99,14 @@ async def run(scenario: Scenario, sides: Sequence[str], *, seed: int, capture: b
     )
     began = time.monotonic()
     watch.doing("starting the upstream and the apps", 0, 1)
-    async with _bench(scenario, sides, seed) as rounds:
+    async with (bench or with_upstream)(scenario, sides, seed) as rounds:
         await _Experiment(outcome, rounds, watch).run(capture=capture)
     outcome.seconds = time.monotonic() - began
     return outcome
 
 
 @asynccontextmanager
-async def _bench(scenario: Scenario, sides: Sequence[str], seed: int) -> AsyncGenerator[Rounds, None]:
+async def with_upstream(scenario: Scenario, sides: Sequence[str], seed: int) -> AsyncGenerator[Rounds, None]:
     """The upstream, and the subjects where they live through all rounds."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="proof-")))
@@ -160,6 +170,7 @@ class _Experiment:
     async def _measure(self, side: SideOutcome, number: int) -> None:
         measured = await self._rounds.measure(side.side)
         side.loads.append(measured.load)
+        side.read = measured.read
         if measured.round is not None:
             side.rounds.append(measured.round)
         if measured.peak is not None:

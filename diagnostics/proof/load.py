@@ -95,6 +95,11 @@ class EventCount:
         self._line_has_begun = False
         self._after_cr = False
 
+    @property
+    def between_events(self) -> bool:
+        """Whether what comes next begins an event."""
+        return self._line_is_empty and not self._line_has_begun
+
     def feed(self, data: bytes) -> None:
         # A line at a time, not a byte at a time: events are kilobytes long.
         if not data:

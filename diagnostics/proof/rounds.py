@@ -32,7 +32,7 @@ from .scenario import Scenario
 from .sockets import connections
 from .subject import Subject
 
-__all__ = ["Measured", "MemoryRounds", "Rounds", "check_load", "figures", "settled", "together"]
+__all__ = ["CAPTURE_SECONDS", "Measured", "MemoryRounds", "Rounds", "check_load", "figures", "settled", "together"]
 
 _READ_EVERY_SECONDS = 0.1
 # A slope through fewer points than this says little about its own error.
@@ -44,7 +44,7 @@ _LEAST_SETTLE_SECONDS = 0.3
 _MOST_SETTLE_SECONDS = 3.0
 # Settled: two readings in a row differ by less than this.
 _SETTLED_BYTES = 16 * 1024
-_CAPTURE_SECONDS = 3.0
+CAPTURE_SECONDS = 3.0
 _MOST_TRIES = 50
 # More clients than this share turned away: the service fails, and its memory is beside the point.
 _MOST_FAILED = 0.1
@@ -52,12 +52,16 @@ _MOST_FAILED = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one round gave: a figure for each measure, `peak` in bytes per stream (None: not read), and what it comes from."""
+    """What one round gave: a figure for each measure, `peak` in bytes per stream (None: not read), and what it comes from.
+
+    `read` is what was read as memory: in_use, or rss for a service that can be read from outside only.
+    """
 
     figures: Mapping[Measure, float]
     load: LoadReport
     peak: float | None = None
     round: Round | None = None
+    read: str = "in_use"
 
 
 class Rounds(Protocol):
@@ -87,16 +91,22 @@ class MemoryRounds:
         work = self._scenario.workload
         light = None if work.light is None else (await self._round(side, work.light, work.seconds, judged=True))[0]
         heavy, load = await self._round(side, work.mix, work.seconds, judged=True)
-        return Measured(figures(self._scenario, heavy, light), load, peak_per_stream(heavy), heavy)
+        read = "rss" if self._subjects[side].monitor.outside else "in_use"
+        return Measured(figures(self._scenario, heavy, light), load, peak_per_stream(heavy), heavy, read)
 
-    async def capture(self, side: str) -> Capture:
-        """Take a memray capture under the round's load; the tracer changes what is read, so nothing is read afterwards."""
+    async def capture(self, side: str) -> Capture | None:
+        """Take a memray capture under the round's load; the tracer changes what is read, so nothing is read afterwards.
+
+        None for a service that has no agent.
+        """
         one = self._subjects[side]
+        if one.monitor.outside:
+            return None
         until = asyncio.Event()
         load = asyncio.create_task(self._load(one, self._scenario.workload.mix, until, 120.0))
         try:
             await asyncio.sleep(self._scenario.workload.transient_seconds / 2)
-            return await one.monitor.capture(_CAPTURE_SECONDS, until.set)
+            return await one.monitor.capture(CAPTURE_SECONDS, until.set)
         finally:
             until.set()
             await _finished(load)

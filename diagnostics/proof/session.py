@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..analysis.decision import Measure
-from .experiment import Outcome, run
+from .experiment import Bench, Outcome, run
 from .scenario import Scenario
 
 __all__ = ["Terminal", "run_scenario", "until_done"]
@@ -63,11 +63,17 @@ class Terminal:
 
 
 def run_scenario(
-    scenario: Scenario, sides: Sequence[str], *, seed: int, capture: bool, show_rounds: bool = False
+    scenario: Scenario,
+    sides: Sequence[str],
+    *,
+    seed: int,
+    capture: bool,
+    show_rounds: bool = False,
+    bench: Bench | None = None,
 ) -> Outcome:
     """Run one experiment to its end. Raises what `experiment.run` does, KeyboardInterrupt when it is told to stop."""
     with Terminal(scenario.name, Console(stderr=True), show_rounds=show_rounds) as terminal:
-        return until_done(run(scenario, sides, seed=seed, capture=capture, watch=terminal))
+        return until_done(run(scenario, sides, seed=seed, capture=capture, watch=terminal, bench=bench))
 
 
 def until_done(work: Coroutine[object, object, T]) -> T:

@@ -242,6 +242,16 @@ def test_events_are_counted_alike_wherever_the_bytes_are_cut(lines: list[bytes],
     assert whole.events == piecewise.events == bytewise.events
 
 
+@given(st.lists(st.sampled_from([b"data: a\n", b"\n", b"data: b\n\n"]), max_size=30), st.integers(0, 200))
+def test_line_feeds_alone_are_counted_as_by_their_definition(lines: list[bytes], cut: int) -> None:
+    """Where there is no CR, most events are counted at once; wherever that begins, the count is the same."""
+    data = b"".join(lines)
+    count = EventCount()
+    count.feed(data[:cut])
+    count.feed(data[cut:])
+    assert count.events == sum(1 for part in data.split(b"\n\n")[:-1] if part.strip(b"\n"))
+
+
 def test_blank_lines_between_events_are_no_events() -> None:
     count = EventCount()
     count.feed(b"\n\ndata: 1\n\n\n\ndata: 2\r\n\r\ndata: unfinished\n")
