@@ -103,6 +103,7 @@ def reading(state: State, top: int = 20) -> Result:
         "ledger": ledger,
         "connections": _joined(state, look, top),
         "allocators": allocators.read().to_json(),
+        "tracemalloc_bytes": tracemalloc.counted_bytes(),
         "tasks": task_count(),
         "loops": len(running_loops()),
         "window": state.windows.kind,

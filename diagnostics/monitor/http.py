@@ -36,6 +36,7 @@ def build(
         routes=[
             Route("/", lambda request: RedirectResponse("/debug/memory")),
             Route("/debug/memory", routes.memory),
+            Route("/debug/memory/balance", routes.balance),
             Route("/debug/memory/streams", routes.streams),
             *capture_routes.routes(captures),
             *pprof_routes.routes(targets, WindowProfiles(targets, captures, pprof_interval)),
@@ -62,6 +63,18 @@ class _Routes:
                 "captures": [capture_routes.summary(capture) for capture in self._captures.all()],
             }
         )
+
+    async def balance(self, request: Request) -> Response:
+        workers = [
+            {
+                "worker": snapshot.worker,
+                "pid": snapshot.process.pid,
+                "state": snapshot.state,
+                "balance": snapshot.balance,
+            }
+            for snapshot in await self._looked_at(request)
+        ]
+        return JSONResponse({"schema": SCHEMA, "time": time.time(), "workers": workers})
 
     async def streams(self, request: Request) -> Response:
         snapshots = await self._looked_at(request)

@@ -96,6 +96,18 @@ def _rss(snapshot: Snapshot) -> Iterator[Row]:
     yield (), snapshot.process.rss_bytes
 
 
+def _balance(snapshot: Snapshot) -> Iterator[Row]:
+    for part, held in (snapshot.balance or {}).get("parts", {}).items():
+        if held is not None:  # what is not known is not 0
+            yield (part,), held
+
+
+def _limit(snapshot: Snapshot) -> Iterator[Row]:
+    limit = ((snapshot.balance or {}).get("cgroup") or {}).get("limit_bytes")
+    if limit is not None:
+        yield (), limit
+
+
 def _answers(snapshot: Snapshot) -> Iterator[Row]:
     yield (), int(snapshot.state == "answering")
 
@@ -129,6 +141,8 @@ METRICS: tuple[Spec, ...] = (
     Spec("stream_budget_bytes", "gauge", "Bytes that all streams together may hold; 0: no budget.", (), _ledger("budget_bytes")),
     Spec("stream_rejected_total", "counter", "Streams that were not let in, by reason.", ("reason",), _rejected),
     Spec("memory_rss_bytes", "gauge", "Resident memory of the worker, as the kernel counts it.", (), _rss),
+    Spec("memory_balance_bytes", "gauge", "Resident memory by what it is for; the parts are disjoint, unknown parts are absent.", ("part",), _balance),
+    Spec("memory_limit_bytes", "gauge", "Limit of the worker's cgroup; absent where there is none.", (), _limit),
     Spec("diagnostics_agent_up", "gauge", "1 where the worker's agent answers; its stream metrics are absent where it does not.", (), _answers),
 )  # fmt: skip
 

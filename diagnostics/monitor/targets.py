@@ -18,6 +18,7 @@ from typing import Any
 
 from ..errors import DiagnosticsError, NotFoundError, TargetError
 from ..protocol import agent_socket, agents_folder
+from .balance import BalanceReader
 from .connections import connections_of, streams_of
 from .conversation import ask
 from .family import Family, why_no_agent
@@ -40,6 +41,7 @@ class Snapshot:
     reading   what the agent said, None unless it is answering
     connections  as `connections_of` joins them
     last      what it said last, for a silent one, with its wall-clock time
+    balance   where its memory is, see monitor.balance; None where the kernel does not answer
     """
 
     worker: str
@@ -52,6 +54,7 @@ class Snapshot:
     last_time: float | None = None
     about: dict[str, Any] = field(default_factory=dict)
     connections: dict[str, Any] = field(default_factory=dict)
+    balance: dict[str, Any] | None = None
 
     def streams(self) -> list[dict[str, Any]]:
         """The open streams that are known by themselves, as rows; see `streams_of`."""
@@ -69,6 +72,7 @@ class Snapshot:
             "reason": self.reason,
             "python": self.about.get("python"),
             "memory": {"rss_bytes": self.process.rss_bytes, **{key: allocators.get(key) for key in keys}},
+            "balance": self.balance,
             "process": self.process.to_json(),
             "tasks": reading.get("tasks"),
             "window": reading.get("window"),
@@ -86,6 +90,7 @@ class Worker:
         self._sockets = sockets
         self.pid = pid
         self.socket = socket
+        self._balance = BalanceReader(pid)
         self._lock = asyncio.Lock()
         self._about: dict[str, Any] = {}
         self._last: dict[str, Any] | None = None
@@ -115,7 +120,8 @@ class Worker:
                 return None
             snapshot = await self._look(process)
             connections = await asyncio.to_thread(connections_of, self.pid, snapshot.reading, self._sockets)
-            snapshot = replace(snapshot, connections=connections)
+            balance = await self._balance.read(process.rss_bytes, snapshot.reading)
+            snapshot = replace(snapshot, connections=connections, balance=balance)
             self._shared = (time.monotonic(), snapshot)
             return snapshot
 

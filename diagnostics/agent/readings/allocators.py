@@ -8,6 +8,7 @@ and takes their locks: up to 8 ms when fragmented, without the GIL.
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -29,6 +30,8 @@ class Allocators:
     python_arenas   mapped by pymalloc from the system, live or not
     malloc_live     handed out by glibc, its large mappings included (objects over 512 bytes, C libraries)
     malloc_free     kept by glibc for later; not all of it is resident
+    malloc_mapped   of malloc_live, in mappings of their own (128 KiB and more)
+    hidden          pymalloc holds blocks and does not tell: a tracer (tracemalloc, memray) stands before it
     python_blocks   how many blocks pymalloc has handed out
     """
 
@@ -36,10 +39,15 @@ class Allocators:
     python_arenas: int | None
     malloc_live: int | None
     malloc_free: int | None
+    malloc_mapped: int | None = None
+    hidden: bool = False
     python_blocks: int | None = None
 
     @property
     def in_use(self) -> int | None:
+        """What both allocators have handed out; None while one of them does not tell, rather than the other one alone."""
+        if self.hidden:
+            return None
         known = [part for part in (self.python_live, self.malloc_live) if part is not None]
         return sum(known) if known else None
 
@@ -50,6 +58,7 @@ class Allocators:
             "python_arenas_bytes": self.python_arenas,
             "malloc_live_bytes": self.malloc_live,
             "malloc_free_bytes": self.malloc_free,
+            "malloc_mapped_bytes": self.malloc_mapped,
             "python_blocks": self.python_blocks,
         }
 
@@ -58,8 +67,21 @@ def read() -> Allocators:
     """Ask both allocators of this process."""
     text = _pymalloc()
     live, arenas = parse_pymalloc(text)
-    malloc_live, malloc_free = _glibc()
-    return Allocators(live, arenas, malloc_live, malloc_free, parse_pymalloc_blocks(text))
+    malloc_live, malloc_free, malloc_mapped = _glibc()
+    return Allocators(
+        python_live=live,
+        python_arenas=arenas,
+        malloc_live=malloc_live,
+        malloc_free=malloc_free,
+        malloc_mapped=malloc_mapped,
+        hidden=_is_hidden(live),
+        python_blocks=parse_pymalloc_blocks(text),
+    )
+
+
+def _is_hidden(live: int | None) -> bool:
+    # Counts blocks of pymalloc alone; where PYTHONMALLOC put another allocator in its place there are none.
+    return live is None and getattr(sys, "getallocatedblocks", int)() > 0
 
 
 # class   size   num pools   blocks in use  avail blocks
@@ -104,7 +126,7 @@ def _pymalloc() -> str:
     if not stream:
         return ""
     try:
-        in_charge = print_stats(stream)  # 0 where PYTHONMALLOC put another allocator in pymalloc's place
+        in_charge = print_stats(stream)  # 0 where a tracer stands before pymalloc, or another allocator in its place
     finally:
         libc.fclose(stream)
     try:
@@ -121,13 +143,13 @@ def _mallinfo2_type() -> Any:
     return type("Mallinfo2", (ctypes.Structure,), {"_fields_": tuple((name, ctypes.c_size_t) for name in _MALLINFO2)})
 
 
-def _glibc() -> tuple[int | None, int | None]:
+def _glibc() -> tuple[int | None, int | None, int | None]:
     import ctypes
 
     try:
         mallinfo2 = ctypes.CDLL(None).mallinfo2
     except AttributeError:  # musl, macOS, glibc before 2.33
-        return None, None
+        return None, None, None
     mallinfo2.restype = _mallinfo2_type()
     info = mallinfo2()
-    return info.uordblks + info.hblkhd, info.fordblks
+    return info.uordblks + info.hblkhd, info.fordblks, info.hblkhd

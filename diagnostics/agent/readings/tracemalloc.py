@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NOT_COVERED", "begin", "end", "is_tracing", "snapshot"]
+__all__ = ["NOT_COVERED", "begin", "counted_bytes", "end", "is_tracing", "snapshot"]
 
 NOT_COVERED = (
     "memory allocated before the window began, or by C libraries that bypass Python's allocators",
@@ -29,6 +29,11 @@ _OWN_FILES = frozenset(
 
 def is_tracing() -> bool:
     return tracemalloc.is_tracing()
+
+
+def counted_bytes() -> int:
+    """What tracemalloc counts of its own tables, 0 while it does not trace; see analysis.balance for what they really take."""
+    return tracemalloc.get_tracemalloc_memory() if tracemalloc.is_tracing() else 0
 
 
 def begin(frames: int) -> None:

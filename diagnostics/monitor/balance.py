@@ -1,0 +1,116 @@
+"""One worker's balance: the kernel's view and the agent's, read at the same moment and joined by `analysis.balance`.
+
+Reading smaps costs more the larger the process is (about 10 ms for each GiB), and for that time the process cannot map
+or unmap memory. So a balance is shared by everyone who asks until fifty times its cost has passed: at most 2 % of the time
+is spent reading, whoever asks however often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..analysis.balance import Claims, balance
+from .cgroup import CgroupReading, read_cgroup
+from .process import read_process
+from .smaps import read_regions
+
+__all__ = ["BalanceReader", "descendants", "read_balance"]
+
+_SHARED_COSTS = 50
+
+
+class BalanceReader:
+    """The balance of process `pid`, read in a thread and shared for a while.
+
+    patience   seconds to wait for the kernel before what was read last is answered
+    """
+
+    def __init__(self, pid: int, proc: Path = Path("/proc"), patience: float = 2.0) -> None:
+        self._pid = pid
+        self._proc = proc
+        self._patience = patience
+        self._last: dict[str, Any] | None = None
+        self._valid_until = 0.0
+        self._reading: asyncio.Task[dict[str, Any]] | None = None
+
+    async def read(self, rss: int, reading: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """The balance as JSON, with its time; None if it has never been read, since the kernel does not answer.
+
+        rss       bytes, for a kernel that tells no more
+        reading   what the agent has just said, None where it does not answer
+        """
+        known = reading is not None
+        if self._last and time.monotonic() < self._valid_until and self._last["agent"] == known:
+            return self._last
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(asyncio.to_thread(read_balance, self._pid, rss, reading, self._proc))
+        # A page fault on a stuck file system holds the process's memory map, and with it whoever reads smaps.
+        await asyncio.wait({self._reading}, timeout=self._patience)
+        if self._reading.done():
+            self._last = self._reading.result()
+            self._valid_until = time.monotonic() + _SHARED_COSTS * self._last["cost_seconds"]
+        return self._last
+
+
+def read_balance(pid: int, rss: int, reading: Mapping[str, Any] | None, proc: Path = Path("/proc")) -> dict[str, Any]:
+    """Read the kernel's view of process `pid` and join it with what its agent said.
+
+    Returns what `Balance.to_json` has and beside it
+        time, cost_seconds   wall clock at the end; how long reading took
+        agent                whether the allocators' figures are in it
+        of_which             bytes of open streams, within the parts above, by layer
+        beside               bytes that are charged to the cgroup and in nobody's RSS, or in other processes'
+        cgroup               the cgroup's reading, None where there is none
+    """
+    began = time.monotonic()
+    split = balance(rss, read_regions(pid, proc), Claims.from_reading(reading))
+    cgroup = read_cgroup(pid, proc)
+    beside = {**_charged(cgroup), **_children(pid, proc)}
+    return {
+        **split.to_json(),
+        "of_which": {"shared_memory": split.shared, **_streams(reading)},
+        "beside": beside,
+        "cgroup": cgroup.to_json() if cgroup else None,
+        "agent": reading is not None,
+        "time": time.time(),
+        "cost_seconds": time.monotonic() - began,
+    }
+
+
+def _streams(reading: Mapping[str, Any] | None) -> dict[str, int | None]:
+    """What open streams hold: in the application's buffers, and in the server's transports as far as they are seen."""
+    ledger = (reading or {}).get("ledger") or {}
+    connections = (reading or {}).get("connections") or {}
+    routes = (connections.get("routes") or {}).values()
+    transports = [row["transport_bytes"] for row in routes if "transport_bytes" in row]
+    return {"app": ledger.get("buffered_bytes"), "transport": sum(transports) if transports else None}
+
+
+def _charged(cgroup: CgroupReading | None) -> dict[str, int | None]:
+    return {
+        "page_cache": cgroup.cache_bytes if cgroup else None,
+        "sockets": cgroup.socket_bytes if cgroup else None,
+        "kernel": cgroup.kernel_bytes if cgroup else None,
+    }
+
+
+def _children(pid: int, proc: Path) -> dict[str, int | None]:
+    """Resident memory of all processes below `pid`; pages that a child shares with its parent are counted in both."""
+    readings = [read_process(child, proc) for child in descendants(pid, proc)]
+    return {"children": sum(child.rss_bytes for child in readings if child is not None)}
+
+
+def descendants(pid: int, proc: Path = Path("/proc")) -> Iterator[int]:
+    """The processes that `pid` has started, and theirs; none where the kernel keeps no lists of children."""
+    for listing in (proc / str(pid) / "task").glob("*/children"):
+        try:
+            children = [int(word) for word in listing.read_text().split()]
+        except OSError:  # the thread has ended
+            continue
+        for child in children:
+            yield child
+            yield from descendants(child, proc)

@@ -1,0 +1,213 @@
+"""What a process's memory cgroup tells: usage, limit, what it is charged for beside processes' own memory, pressure, and how
+many processes the kernel has killed. Versions 1 and 2.
+
+The file names and their meaning are those of the kernel's Documentation/admin-guide/cgroup-v2.rst and
+cgroup-v1/memory.rst. A limit may stand at any level above the process; the one that counts is the one with the least room left.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+__all__ = ["CgroupReading", "find_cgroup", "oom_kills", "read_cgroup"]
+
+# Version 1 says "no limit" as the largest multiple of the page size below 2^63.
+_NO_LIMIT = 1 << 62
+_SOME_AVG10 = re.compile(r"^some avg10=([\d.]+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupReading:
+    """One look. Bytes; None where this kernel or container does not tell.
+
+    folder          the folder of the process's own cgroup
+    version         1 or 2
+    usage_bytes     charged to the level that has the tightest limit (to the process's own where nothing is limited)
+    limit_bytes     that limit, None where there is none
+    inactive_bytes  of the usage, page cache that the kernel drops before it kills anyone
+    cache_bytes     own level: pages of files that no process has mapped; files in a tmpfs are among them
+    tmpfs_bytes     own level: pages of tmpfs files and shared memory, mapped or not; they cannot be dropped
+    kernel_bytes    own level: kernel stacks, page tables, directory entries, socket structures
+    socket_bytes    own level: network buffers; version 1 counts them only where they are limited
+    psi_some_avg10  per cent of the last ten seconds in which some task waited for memory
+    psi_scope       whose waiting that is: "cgroup", or "system" where only the whole machine tells
+    oom_kills       processes of this cgroup and those below it that the kernel has killed for memory, ever
+    """
+
+    folder: Path
+    version: int
+    usage_bytes: int | None
+    limit_bytes: int | None
+    inactive_bytes: int | None
+    cache_bytes: int | None
+    tmpfs_bytes: int | None
+    kernel_bytes: int | None
+    socket_bytes: int | None
+    psi_some_avg10: float | None
+    psi_scope: str | None
+    oom_kills: int | None
+
+    @property
+    def working_bytes(self) -> int | None:
+        """What counts against the limit in earnest: usage without the page cache that can go (as Kubernetes counts it)."""
+        if self.usage_bytes is None:
+            return None
+        return max(0, self.usage_bytes - (self.inactive_bytes or 0))
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "folder": str(self.folder), "working_bytes": self.working_bytes}
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """One cgroup of the chain from the process's own up to the mount."""
+
+    usage: int | None
+    limit: int | None
+    stat: Mapping[str, int]
+    inactive: int | None
+
+    @property
+    def room(self) -> int:
+        """Bytes left before the kernel kills; only where there is a limit."""
+        return (self.limit or 0) - (self.usage or 0) + (self.inactive or 0)
+
+
+def read_cgroup(pid: int, proc: Path = Path("/proc"), root: Path = Path("/sys/fs/cgroup")) -> CgroupReading | None:
+    """Look at the memory cgroup of process `pid`; None where it has none that can be seen from here, or has ended."""
+    found = find_cgroup(pid, proc, root)
+    if found is None:
+        return None
+    folder, mount, version = found
+    levels = [_level(above, version) for above in _upwards(folder, mount)]
+    own = levels[0]
+    limited = [level for level in levels if level.usage is not None and level.limit is not None]
+    tightest = min(limited, key=lambda level: level.room, default=own)
+    pressure, scope = _pressure(folder / "memory.pressure"), "cgroup"
+    if pressure is None:
+        pressure, scope = _pressure(proc / "pressure" / "memory"), "system"
+    names = _NAMES[version]
+    cached, mapped = own.stat.get(names.cache), own.stat.get(names.mapped)
+    return CgroupReading(
+        folder=folder,
+        version=version,
+        usage_bytes=tightest.usage,
+        limit_bytes=tightest.limit,
+        inactive_bytes=tightest.inactive,
+        cache_bytes=None if cached is None or mapped is None else max(0, cached - mapped),
+        tmpfs_bytes=own.stat.get(names.tmpfs),
+        kernel_bytes=own.stat.get("kernel") if version == 2 else _number(folder / "memory.kmem.usage_in_bytes"),
+        # Version 1 says 0 while it does not count.
+        socket_bytes=own.stat.get("sock")
+        if version == 2
+        else _number(folder / "memory.kmem.tcp.usage_in_bytes") or None,
+        psi_some_avg10=pressure,
+        psi_scope=None if pressure is None else scope,
+        oom_kills=oom_kills(folder),
+    )
+
+
+def find_cgroup(pid: int, proc: Path, root: Path) -> tuple[Path, Path, int] | None:
+    """(folder, mount, version) of the memory cgroup of `pid`; None where there is none that can be seen from here."""
+    paths, own_paths = _paths(proc / str(pid)), _paths(proc / "self")
+    candidates = [(controllers, root / "memory", 1) for controllers in paths if "memory" in controllers.split(",")]
+    # Beside version 1 (a "hybrid" machine) version 2 is mounted apart, without the memory controller.
+    candidates += [("", mount, 2) for mount in (root, root / "unified") if "" in paths]
+    for controllers, mount, version in candidates:
+        path = PurePosixPath(paths[controllers].lstrip("/"))
+        if ".." in path.parts:  # a cgroup outside of what this container sees
+            continue
+        folders = [mount / path]
+        if own_paths.get(controllers) == paths[controllers]:
+            # In a container the path may be the host's, while the mount begins at the container's own cgroup: ours, and so its.
+            folders.append(mount)
+        for folder in folders:
+            if (folder / _NAMES[version].usage).is_file():
+                return folder, mount, version
+    return None
+
+
+def oom_kills(folder: Path) -> int | None:
+    """How many processes below `folder` the kernel has killed for memory; None where it does not tell."""
+    for name in ("memory.events", "memory.oom_control"):
+        count = _table(folder / name).get("oom_kill")
+        if count is not None:
+            return count
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """What the two versions call the same things: two files, then entries of memory.stat that count levels below, too."""
+
+    usage: str
+    limit: str
+    inactive: str
+    cache: str
+    mapped: str
+    tmpfs: str
+
+
+_NAMES = {
+    1: _Names(
+        "memory.usage_in_bytes", "memory.limit_in_bytes",
+        "total_inactive_file", "total_cache", "total_mapped_file", "total_shmem",
+    ),
+    2: _Names("memory.current", "memory.max", "inactive_file", "file", "file_mapped", "shmem"),
+}  # fmt: skip
+
+
+def _level(folder: Path, version: int) -> _Level:
+    names = _NAMES[version]
+    stat = _table(folder / "memory.stat")
+    limit = _number(folder / names.limit)  # version 2 says "max" where there is none
+    return _Level(
+        usage=_number(folder / names.usage),
+        limit=None if limit is None or limit >= _NO_LIMIT else limit,
+        stat=stat,
+        inactive=stat.get(names.inactive),
+    )
+
+
+def _upwards(folder: Path, mount: Path) -> Iterator[Path]:
+    yield folder
+    while folder != mount and mount in folder.parents:
+        folder = folder.parent
+        yield folder
+
+
+def _paths(process: Path) -> dict[str, str]:
+    """The process's path in each hierarchy, by the hierarchy's controllers; version 2 has the name ""."""
+    try:
+        lines = (process / "cgroup").read_text().splitlines()
+    except OSError:
+        return {}
+    return {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") > 1)}
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _table(path: Path) -> dict[str, int]:
+    """A file of `key number` lines; empty where there is none."""
+    try:
+        rows = [line.split() for line in path.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdecimal()}
+
+
+def _pressure(path: Path) -> float | None:
+    try:
+        found = _SOME_AVG10.search(path.read_text())
+    except OSError:
+        return None
+    return float(found[1]) if found else None
