@@ -151,6 +151,7 @@ class Endpoint:
                 self._settle()
                 return True
             connection.sendall(frame(reply_result(result)))
+            self.state.lag.ping()  # now, so that what the answer cost the service is not taken for its loop's lag
         except DiagnosticsError as error:
             connection.sendall(frame(reply_error(**error.to_dict())))
         except Exception as error:

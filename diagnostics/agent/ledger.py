@@ -328,6 +328,18 @@ class StreamLedger:
 
     # for the agent
 
+    def summary(self) -> dict[str, int]:
+        """The few numbers that are recorded every second; totals count from the start and hold open streams' events."""
+        with self._lock:
+            records = list(self.records.values())
+            finished = sum(sum(route.closed.values()) for route in self.routes.values())
+        return {
+            "open": len(records),
+            "buffered_bytes": sum(record.buffered_bytes for record in records),
+            "events": self.events_out(),
+            "finished": finished,
+        }
+
     def events_out(self) -> int:
         """Events sent to clients since the start, on streams open and closed; cheap enough to be asked every second."""
         with self._lock:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import asyncio
     from typing import Any
 
-__all__ = ["alive_tasks", "call_on_loop", "current_tasks", "running_loops", "task_count"]
+__all__ = ["alive_tasks", "call_on_loop", "current_tasks", "running_loops", "task_count", "task_states"]
 
 
 def _task_set() -> Any:
@@ -30,6 +30,15 @@ def task_count() -> int | None:
     if tasks is None:
         return 0 if "asyncio.tasks" not in sys.modules else None
     return len(tasks)
+
+
+def task_states() -> dict[str, int]:
+    """How many unfinished tasks wait or run ("pending"), and how many were told to end and have not ("cancelling")."""
+    states = {"pending": 0, "cancelling": 0}
+    for task in alive_tasks():
+        if not task.done():
+            states["cancelling" if task.cancelling() else "pending"] += 1
+    return states
 
 
 def alive_tasks() -> list[asyncio.Task[Any]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import ProtocolError
 from .lag import LoopLag
-from .loops import running_loops, task_count
+from .loops import running_loops, task_count, task_states
 from .readings import allocators, memray, tracemalloc
 from .routes import UNROUTED
 from .servers import Look, Servers
@@ -105,8 +105,33 @@ def reading(state: State, top: int = 20) -> Result:
         "allocators": allocators.read().to_json(),
         "tracemalloc_bytes": tracemalloc.counted_bytes(),
         "tasks": task_count(),
+        "task_states": task_states(),
         "loops": len(running_loops()),
+        "loop_lag": state.lag.histogram.to_json(),
+        "gc": _collector(),
         "window": state.windows.kind,
+    }
+
+
+def sample(state: State) -> Result:
+    """What the flight recorder asks every second: numbers only, no list of anything."""
+    memory, look = allocators.read(), state.servers.look()
+    ledgers = [ledger.summary() for ledger in state.ledgers]
+    return {
+        "in_use_bytes": memory.in_use,
+        "python_live_bytes": memory.python_live,
+        "malloc_live_bytes": memory.malloc_live,
+        "tasks": task_count(),
+        "loop_lag_seconds": state.lag.seconds,
+        "loop_pending_seconds": state.lag.pending_seconds,
+        "gc_collections": [generation["collections"] for generation in gc.get_stats()],
+        "gc_young_objects": gc.get_count()[0],
+        "streams": {key: sum(each[key] for each in ledgers) for key in ledgers[0]} if ledgers else None,
+        "responses": look
+        and {
+            "open": sum(request.started for request in look.requests),
+            "transport_bytes": sum(request.transport_bytes for request in look.requests),
+        },
     }
 
 
@@ -221,6 +246,7 @@ def _forked(work: Callable[[], dict[str, Any]], seconds: float) -> Forked:
 OPERATIONS: dict[str, Callable[..., Result]] = {
     "hello": hello,
     "reading": reading,
+    "sample": sample,
     "connections": connections,
     "tracemalloc.begin": begin_tracemalloc,
     "tracemalloc.finish": finish_tracemalloc,
@@ -248,6 +274,18 @@ def perform(state: State, op: str, params: dict[str, Any]) -> Result:
         return operation(state, **params)
     except TypeError as error:
         raise ProtocolError(f"the operation {op!r} does not take {sorted(params)}: {error}") from error
+
+
+def _collector() -> dict[str, Any]:
+    """Python's garbage collector, by generation, youngest first: runs, what they freed, what they could not free."""
+    stats = gc.get_stats()
+    return {
+        "collections": [generation["collections"] for generation in stats],
+        "collected": [generation["collected"] for generation in stats],
+        "uncollectable": [generation["uncollectable"] for generation in stats],
+        "counts": list(gc.get_count()),
+        "frozen": gc.get_freeze_count(),
+    }
 
 
 def _merged(ledgers: list[StreamLedger], top: int) -> dict[str, Any] | None:

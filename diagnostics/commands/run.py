@@ -55,6 +55,7 @@ async def _run(command: list[str], monitor: Monitor, root: Path, url: str) -> in
         async def until() -> None:
             nonlocal code
             code = await process.wait()
+            monitor.recorder.exited(process.pid, code)
 
         await monitor.serve(until)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from starlette.applications import Starlette
@@ -17,8 +18,10 @@ from . import metrics
 from .access import Access, Policy
 from .captures import Captures
 from .profiles import DEFAULT_INTERVAL_SECONDS, WindowProfiles
+from .recorder import Recorder
 from .routes import captures as capture_routes
 from .routes import pprof as pprof_routes
+from .routes import timeline as timeline_routes
 from .streams import rows_of
 from .targets import Snapshot, Targets
 
@@ -28,16 +31,21 @@ SCHEMA = "highwater.memory/1"
 
 
 def build(
-    targets: Targets, captures: Captures, policy: Policy, pprof_interval: float = DEFAULT_INTERVAL_SECONDS
+    targets: Targets,
+    captures: Captures,
+    recorder: Recorder,
+    policy: Policy,
+    pprof_interval: float = DEFAULT_INTERVAL_SECONDS,
 ) -> Starlette:
     """The ASGI app of the monitor; `pprof_interval` is the least time between two windows for /debug/pprof."""
-    routes = _Routes(targets, captures)
+    routes = _Routes(targets, captures, recorder)
     return Starlette(
         routes=[
             Route("/", lambda request: RedirectResponse("/debug/memory")),
             Route("/debug/memory", routes.memory),
             Route("/debug/memory/balance", routes.balance),
             Route("/debug/memory/streams", routes.streams),
+            timeline_routes.route(targets, recorder),
             *capture_routes.routes(captures),
             *pprof_routes.routes(targets, WindowProfiles(targets, captures, pprof_interval)),
             Route("/metrics", routes.metrics),
@@ -49,9 +57,10 @@ def build(
 
 
 class _Routes:
-    def __init__(self, targets: Targets, captures: Captures) -> None:
+    def __init__(self, targets: Targets, captures: Captures, recorder: Recorder) -> None:
         self._targets = targets
         self._captures = captures
+        self._recorder = recorder
 
     async def memory(self, request: Request) -> Response:
         snapshots = await self._looked_at(request)
@@ -85,7 +94,11 @@ class _Routes:
         return JSONResponse({"schema": SCHEMA, "time": time.time(), "streams": rows})
 
     async def metrics(self, request: Request) -> Response:
-        body, content_type = metrics.exposition(await self._targets.snapshots(), request.headers.get("accept", ""))
+        snapshots = [
+            replace(snapshot, outlook=self._recorder.outlook(snapshot.process.pid))
+            for snapshot in await self._targets.snapshots()
+        ]
+        body, content_type = metrics.exposition(snapshots, request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type})
 
     async def _looked_at(self, request: Request) -> list[Snapshot]:

@@ -103,9 +103,28 @@ def _balance(snapshot: Snapshot) -> Iterator[Row]:
 
 
 def _limit(snapshot: Snapshot) -> Iterator[Row]:
-    limit = ((snapshot.balance or {}).get("cgroup") or {}).get("limit_bytes")
-    if limit is not None:
-        yield (), limit
+    if snapshot.outlook and snapshot.outlook.limit_bytes is not None:
+        yield (), snapshot.outlook.limit_bytes
+
+
+def _seconds_to_limit(snapshot: Snapshot) -> Iterator[Row]:
+    if snapshot.outlook and snapshot.outlook.seconds_to_limit is not None:
+        yield (), snapshot.outlook.seconds_to_limit
+
+
+def _loop_lag(snapshot: Snapshot) -> Iterator[Row]:
+    if snapshot.reading:
+        yield (), snapshot.reading["loop_lag"]
+
+
+def _tasks(snapshot: Snapshot) -> Iterator[Row]:
+    for state, count in ((snapshot.reading or {}).get("task_states") or {}).items():
+        yield (state,), count
+
+
+def _collections(snapshot: Snapshot) -> Iterator[Row]:
+    for generation, count in enumerate((snapshot.reading or {}).get("gc", {}).get("collections", ())):
+        yield (str(generation),), count
 
 
 def _answers(snapshot: Snapshot) -> Iterator[Row]:
@@ -142,7 +161,11 @@ METRICS: tuple[Spec, ...] = (
     Spec("stream_rejected_total", "counter", "Streams that were not let in, by reason.", ("reason",), _rejected),
     Spec("memory_rss_bytes", "gauge", "Resident memory of the worker, as the kernel counts it.", (), _rss),
     Spec("memory_balance_bytes", "gauge", "Resident memory by what it is for; the parts are disjoint, unknown parts are absent.", ("part",), _balance),
-    Spec("memory_limit_bytes", "gauge", "Limit of the worker's cgroup; absent where there is none.", (), _limit),
+    Spec("memory_limit_bytes", "gauge", "Memory limit of the worker's cgroup, the tightest above it; absent where there is none.", (), _limit),
+    Spec("memory_seconds_to_limit", "gauge", "Until the cgroup's working set meets its limit at the present slope; absent unless it grows.", (), _seconds_to_limit),
+    Spec("event_loop_lag_seconds", "histogram", "From a call's being left with a loop to its being made, once for each reading.", (), _loop_lag),
+    Spec("asyncio_tasks", "gauge", "Unfinished asyncio tasks: pending, or cancelling (told to end and not ended).", ("state",), _tasks),
+    Spec("gc_collections_total", "counter", "Runs of Python's garbage collector.", ("generation",), _collections),
     Spec("diagnostics_agent_up", "gauge", "1 where the worker's agent answers; its stream metrics are absent where it does not.", (), _answers),
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ProcessReading", "alive", "read_process"]
+__all__ = ["Identity", "ProcessReading", "alive", "exit_status", "identity", "read_process"]
 
 _PAGE_BYTES = resource.getpagesize()
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -59,3 +59,36 @@ def read_process(pid: int, proc: Path = Path("/proc")) -> ProcessReading | None:
         fds=fds,
         cpu_seconds=(int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which process this is, in words that no other process ever has: its pid may be given again.
+
+    start_ticks   clock ticks from the machine's boot to the process's start; boot_id: which boot that was
+    """
+
+    pid: int
+    boot_id: str
+    start_ticks: int
+
+
+def identity(pid: int, proc: Path = Path("/proc")) -> tuple[Identity, float] | None:
+    """Who `pid` is, and its start in seconds since the epoch; None if there is no such process."""
+    try:
+        fields = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        boot_id = (proc / "sys/kernel/random/boot_id").read_text().strip()
+        booted = next(line for line in (proc / "stat").read_text().splitlines() if line.startswith("btime "))
+        ticks = int(fields[19])
+        return Identity(pid, boot_id, ticks), int(booted.split()[1]) + ticks / _TICKS_PER_SECOND
+    except (OSError, IndexError, ValueError, StopIteration):
+        return None
+
+
+def exit_status(pid: int, proc: Path = Path("/proc")) -> int | None:
+    """The wait status of a process that has ended and whose parent has not yet asked (proc(5): stat, field 52)."""
+    try:
+        fields = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        return int(fields[49]) if fields[0] == "Z" else None
+    except (OSError, IndexError, ValueError):
+        return None

@@ -17,6 +17,7 @@ from .access import Policy
 from .captures import Captures
 from .http import build
 from .profiles import interval_of
+from .recorder import Recorder
 from .store import Limits, Store
 from .targets import Targets
 
@@ -35,15 +36,17 @@ class Monitor:
         private_folder(agents_folder(root))
         self.targets = Targets(root)
         self.captures = Captures(self.targets, Store(root, Limits.of(os.environ)))
+        self.recorder = Recorder.below(root, self.targets)
         self._pprof_interval = interval_of(os.environ)
         self._listener = listener
 
     async def serve(self, until: Callable[[], Awaitable[None]]) -> None:
         """Serve until `until()` returns; captures that run then are cancelled and their windows closed."""
-        app = build(self.targets, self.captures, _policy(self._listener), self._pprof_interval)
+        app = build(self.targets, self.captures, self.recorder, _policy(self._listener), self._pprof_interval)
         config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False)
         server = _QuietServer(config)
         serving = asyncio.create_task(server.serve(sockets=[self._listener]), name="monitor")
+        recording = asyncio.create_task(self.recorder.run(), name="recorder")
         ending = asyncio.ensure_future(until())
         try:
             await asyncio.wait([serving, ending], return_when=asyncio.FIRST_COMPLETED)
@@ -51,7 +54,9 @@ class Monitor:
             await self.captures.close()
             server.should_exit = True
             ending.cancel()
-            await asyncio.gather(serving, ending, return_exceptions=True)
+            recording.cancel()
+            await asyncio.gather(serving, ending, recording, return_exceptions=True)
+            await self.recorder.close()
         if serving.done() and not serving.cancelled() and serving.exception():
             raise serving.exception()  # type: ignore[misc]  # checked on the line before
 

@@ -22,8 +22,9 @@ from .balance import BalanceReader
 from .connections import connections_of, streams_of
 from .conversation import ask
 from .family import Family, why_no_agent
+from .outlook import Outlook
 from .process import ProcessReading, alive, read_process
-from .sockets import Sockets
+from .sockets import Served, Sockets
 
 __all__ = ["Snapshot", "Targets", "Worker"]
 
@@ -42,6 +43,7 @@ class Snapshot:
     connections  as `connections_of` joins them
     last      what it said last, for a silent one, with its wall-clock time
     balance   where its memory is, see monitor.balance; None where the kernel does not answer
+    outlook   what its recording says of its memory, where one was asked for
     """
 
     worker: str
@@ -53,6 +55,7 @@ class Snapshot:
     last: dict[str, Any] | None = None
     last_time: float | None = None
     about: dict[str, Any] = field(default_factory=dict)
+    outlook: Outlook | None = None
     connections: dict[str, Any] = field(default_factory=dict)
     balance: dict[str, Any] | None = None
 
@@ -106,9 +109,13 @@ class Worker:
                 remedy="start it under `diagnostics run`, or call instrument(app) in it",
                 code="no_agent",
             )
-        if op != "reading":
+        if op not in ("reading", "sample"):
             self._shared = None  # what was read before may no longer be so
         return await ask(self.socket, op, patience=patience, **params)
+
+    def served(self) -> Served:
+        """Its clients' connections as the kernel has them; a few system calls for each, so not on a loop's thread."""
+        return self._sockets.served(self.pid)
 
     async def snapshot(self) -> Snapshot | None:
         """Look at this worker now; None if it has ended. Never raises for a worker in trouble: that is what it shows."""

@@ -1,0 +1,137 @@
+"""`diagnostics blackbox FILE`: what the flight recorder last saw of a worker, how it ended, and whether its memory grew.
+
+Reads the file alone: the service and its monitor may both be gone. A damaged file shows what of it still checks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from ..analysis.units import format_moment, format_value, printable
+from ..errors import UsageError
+from ..monitor import timeline
+from ..monitor.outlook import Growth, outlook
+from ..monitor.ring import MAX_FILE_BYTES, Recording, decode
+from ._profiles import write
+
+__all__ = ["configure", "run"]
+
+# What the table shows: (field, heading, unit for format_value)
+_SHOWN = (
+    ("rss_bytes", "RSS", "bytes"),
+    ("in_use_bytes", "in use", "bytes"),
+    ("cgroup_working_bytes", "cgroup", "bytes"),
+    ("open_streams", "streams", "count"),
+    ("buffered_app_bytes", "buffered", "bytes"),
+    ("tasks", "tasks", "count"),
+    ("events_per_second", "events/s", "count"),
+    ("loop_lag_seconds", "lag ms", "ms"),
+    ("psi_some_avg10", "PSI %", "percent"),
+)
+_NAMES = {"in_use_bytes": "in use", "rss_bytes": "RSS", "cgroup_working_bytes": "cgroup working set"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", type=Path, help="a recording, DIR/blackbox/*.ring")
+    parser.add_argument("-n", metavar="N", type=int, default=10, help="how many of the last readings; default: 10")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="everything, as /debug/memory/timeline gives it")
+    shape.add_argument("--csv", action="store_true", help="all readings, one a line")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    recording = _load(arguments.file)
+    if arguments.json:
+        write(json.dumps(timeline.to_json(recording)) + "\n", None)
+    elif arguments.csv:
+        write(timeline.to_csv(recording), None)
+    else:
+        write(_text(recording, max(0, arguments.n)), None)
+    return 0
+
+
+def _load(path: Path) -> Recording:
+    try:
+        if not path.is_file():
+            raise UsageError(f"no such file: {path}" if not path.exists() else f"not a file: {path}")
+        if (size := path.stat().st_size) > MAX_FILE_BYTES:
+            raise UsageError(f"{path} has {size} bytes, no recording has more than {MAX_FILE_BYTES}")
+        return decode(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", remedy="check the path and its rights") from error
+    except UsageError as error:
+        raise UsageError(f"{path}: {error.message}", remedy=error.remedy) from error
+
+
+def _text(recording: Recording, count: int) -> str:
+    return "\n".join([*_heading(recording), "", *_table(recording, count), "", *_trends(recording)]) + "\n"
+
+
+def _heading(recording: Recording) -> list[str]:
+    process = recording.header.process
+    started = process.get("started")
+    since = format_moment(started) if isinstance(started, int | float) else "an unknown time"
+    lines = [printable(f"worker {process.get('worker')} (pid {process.get('pid')}), started {since}")]
+    for ring in recording.rings:
+        counted = f"{len(ring.records)} readings {ring.size.interval:g} s apart"
+        damaged = f", {ring.bad} bad ones left out" if ring.bad else ""
+        lines.append(counted + damaged + (f", {ring.lost} missing" if ring.lost else ""))
+    if recording.end is not None:
+        noticed = recording.end.get("noticed")
+        when = f" Noticed {format_moment(noticed)}." if isinstance(noticed, int | float) else ""
+        lines.append(printable(f"{recording.end.get('said')}{when}"))
+    elif recording.end_damaged:
+        lines.append("How it ended is damaged in this file.")
+    else:
+        lines.append(
+            "No end is written: it was running when the last reading was taken, or nobody was left to see it end."
+        )
+    return lines
+
+
+def _table(recording: Recording, count: int) -> list[str]:
+    rows = timeline.rows(recording)[-count:] if count else []
+    if not rows:
+        return ["no readings"]
+    names = [name for name, _ in timeline.columns(recording)]
+    shown = [(names.index(field), heading, unit) for field, heading, unit in _SHOWN if field in names]
+    table = [["time", *(heading for _, heading, _ in shown)]]
+    table += [[format_moment(row[0] or 0.0), *(_cell(row[at], unit) for at, _, unit in shown)] for row in rows]
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in table]
+
+
+def _cell(value: float | None, unit: str) -> str:
+    if value is None:
+        return "-"
+    if unit == "ms":
+        return f"{1000 * value:.1f}"
+    return f"{value:.1f}" if unit == "percent" else format_value(round(value), unit)
+
+
+def _trends(recording: Recording) -> list[str]:
+    judged = outlook(recording)
+    lines = [_trend(growth) for growth in judged.growths]
+    if judged.limit_bytes is not None and judged.used_bytes is not None:
+        used, limit = format_value(round(judged.used_bytes), "bytes"), format_value(round(judged.limit_bytes), "bytes")
+        line = f"limit: {used} of {limit} used at the last reading"
+        if judged.seconds_to_limit is not None:
+            line += f"; at this slope it was {judged.seconds_to_limit:,.0f} s away"
+        lines.append(line)
+    return lines
+
+
+def _trend(growth: Growth) -> str:
+    found, name = growth.trend, _NAMES.get(growth.series, growth.series)
+    if found.slope is None or found.low is None or found.high is None:
+        return f"{name}: unknown, {found.readings} readings in {found.seconds:.0f} s are too few or have a gap"
+    slope, low, high = (
+        format_value(round(value), "bytes", signed=True) for value in (found.slope, found.low, found.high)
+    )
+    text = f"{name}: {found.state.replace('_', ' ')}, {slope} a second ({low} to {high}) over {found.seconds:.0f} s"
+    per = found.per(growth.finished / 1000) if growth.finished else None
+    if per is not None and found.growing:
+        text += f"; {format_value(round(per[0]), 'bytes', signed=True)} for 1,000 finished streams"
+    return text

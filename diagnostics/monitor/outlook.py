@@ -1,0 +1,119 @@
+"""From a recording: does this worker's memory grow, what does a finished stream leave behind, and when is the limit met?
+
+Three windows are judged, two minutes, ten and an hour: a leak that has just begun shows in the first long before
+the others, a slow one only in the last. Each may err at a third of the level, so that all together err at the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ..analysis.trend import Trend, seconds_to_limit, trend, warm_up_ends
+from .ring import Recording
+
+__all__ = ["LEVEL", "WINDOWS", "Growth", "Outlook", "outlook"]
+
+LEVEL = 0.05
+WINDOWS = (120.0, 600.0, 3600.0)
+# What is judged: in-use bytes show a leak before an allocator must ask the system for more; the limit is on the last.
+SERIES = ("in_use_bytes", "rss_bytes", "cgroup_working_bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What one series did in the window that says most: the shortest in which it grows, else the longest that was judged.
+
+    window       seconds, the window's whole length
+    finished     streams that finished in the time judged, None where nobody counts them
+    """
+
+    series: str
+    window: float
+    trend: Trend
+    finished: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        per = self.trend.per(self.finished / 1000) if self.finished else None
+        return {
+            "series": self.series,
+            "window_seconds": self.window,
+            **self.trend.to_json(),
+            "finished_streams": self.finished,
+            "per_1000_streams": None if per is None else {"slope": per[0], "low": per[1], "high": per[2]},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """`seconds_to_limit` from the time of the last reading on, at the present slope; None: not growing, or no limit."""
+
+    growths: tuple[Growth, ...]
+    limit_bytes: float | None
+    used_bytes: float | None
+    seconds_to_limit: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "series": {growth.series: growth.to_json() for growth in self.growths},
+            "limit_bytes": self.limit_bytes,
+            "used_bytes": self.used_bytes,
+            "seconds_to_limit": self.seconds_to_limit,
+        }
+
+
+def outlook(recording: Recording) -> Outlook:
+    """Judge the finest ring of a recording."""
+    records = recording.rings[0].records
+    names = [name for name, _ in recording.header.fields]
+    if not records:
+        return Outlook((), None, None, None)
+    columns = {name: list(column) for name, column in zip(names, zip(*records, strict=True), strict=True)}
+    times, now = columns["time"], records[-1][0]
+    started = _started(recording, times[0])
+    growths = tuple(
+        _growth(name, times, columns[name], columns.get("streams_finished_total"), warm_up_ends(started, now), now)
+        for name in SERIES
+        if name in columns
+    )
+    limit = _last(columns.get("cgroup_limit_bytes"))
+    used = _last(columns.get("cgroup_working_bytes"))
+    charged = next((growth.trend for growth in growths if growth.series == "cgroup_working_bytes"), None)
+    seconds = seconds_to_limit(charged, used, limit) if charged is not None and used is not None else None
+    return Outlook(growths, limit, used, seconds)
+
+
+def _started(recording: Recording, otherwise: float) -> float:
+    started = recording.header.process.get("started")
+    return float(started) if isinstance(started, int | float) else otherwise
+
+
+def _growth(
+    name: str, times: list[float], values: list[float], finished: list[float] | None, warm: float, now: float
+) -> Growth:
+    chosen: tuple[float, Trend] | None = None
+    points = [(time, value) for time, value in zip(times, values, strict=True) if not math.isnan(value)]
+    for window in WINDOWS:
+        found = trend(points, level=LEVEL / len(WINDOWS), since=max(warm, now - window))
+        if chosen is None or found.state != "unknown":
+            chosen = window, found
+        if found.growing:
+            break
+    assert chosen is not None
+    window, found = chosen
+    return Growth(name, window, found, _finished(times, finished, found))
+
+
+def _finished(times: list[float], totals: list[float] | None, judged: Trend) -> float | None:
+    if totals is None or judged.since is None:
+        return None
+    inside = [
+        total for time, total in zip(times, totals, strict=True) if time >= judged.since and not math.isnan(total)
+    ]
+    return max(0.0, inside[-1] - inside[0]) if inside else None
+
+
+def _last(values: list[float] | None) -> float | None:
+    """The latest that is known, unless that is unknown now."""
+    return None if not values or math.isnan(values[-1]) else values[-1]

@@ -1,0 +1,149 @@
+"""What always-on observation costs a busy service: the same process, with its monitor running and with its monitor stopped.
+
+    python tests/bench/bench_observation.py [--pairs 20] [--seconds 3] [--clients 50]
+
+The service streams to its clients as fast as it can; its monitor reads it once a second, as always. Rounds with the
+monitor running and with it stopped (SIGSTOP: it asks nothing) take turns, so that a machine that grows slower
+or faster does so for both. The ratios are of neighbouring rounds; their median is what counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import NamedTuple
+
+APP = """
+import asyncio
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+from diagnostics import instrument
+
+app = FastAPI()
+ledger = instrument(app)
+
+@app.get("/stream")
+async def stream():
+    async def events():
+        for number in range(200):
+            yield f"data: {number:>90}\\n\\n"
+            await asyncio.sleep(0)
+    return StreamingResponse(events(), media_type="text/event-stream")
+"""
+REQUEST = b"GET /stream HTTP/1.1\r\nHost: bench\r\n\r\n"
+
+
+async def client(port: int, until: float, counted: list[int]) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        while time.monotonic() < until:
+            writer.write(REQUEST)
+            body = await reader.readuntil(b"0\r\n\r\n")
+            counted[0] += body.count(b"data:")
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+class Round(NamedTuple):
+    """What one round measured: events a second, the service's CPU microseconds an event, its agent's share of that CPU."""
+
+    watched: bool
+    rate: float
+    cpu: float
+    share: float
+
+
+async def round_(port: int, pid: int, seconds: float, clients: int, watched: bool) -> Round:
+    counted, cpu, began = [0], cpu_seconds(pid), time.monotonic()
+    await asyncio.gather(*(client(port, began + seconds, counted) for _ in range(clients)))
+    took = time.monotonic() - began
+    loop, others = (now - before for now, before in zip(cpu_seconds(pid), cpu, strict=True))
+    return Round(watched, counted[0] / took, (loop + others) / counted[0] * 1e6, others / (loop + others))
+
+
+def cpu_seconds(pid: int) -> tuple[float, float]:
+    """Of the main thread, which runs the loop, and of all others, which is the agent's: this service has no more.
+
+    From the scheduler's own nanoseconds: /proc/<pid>/stat counts in hundredths of a second.
+    """
+    used = {
+        int(thread.name): int((thread / "schedstat").read_text().split()[0]) / 1e9
+        for thread in Path(f"/proc/{pid}/task").iterdir()
+    }
+    return used[pid], sum(used.values()) - used[pid]
+
+
+def measure(pairs: int, seconds: float, clients: int, folder: Path) -> list[tuple[Round, Round]]:
+    """Pairs of neighbouring rounds: (watched, not watched)."""
+    (folder / "service.py").write_text(APP)
+    port = 18_000 + os.getpid() % 10_000
+    log = folder / "log"
+    command = [sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--",
+               sys.executable, "-m", "uvicorn", "service:app", "--port", str(port), "--no-access-log"]  # fmt: skip
+    environment = {**os.environ, "DIAGNOSTICS_DIR": str(folder / "dir")}
+    with open(log, "wb") as output:
+        monitor = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
+    try:
+        url = wait_for(log, "diagnostics http").split()[1]
+        wait_for(log, "Uvicorn running")
+        pid = int(Path(f"/proc/{monitor.pid}/task/{monitor.pid}/children").read_text().split()[0])
+        asyncio.run(round_(port, pid, 2 * seconds, clients, True))  # warm
+        rounds: list[Round] = []
+        for number in range(2 * pairs):
+            stopped = number % 4 in (1, 2)  # on, off, off, on: what drifts steadily cancels out
+            monitor.send_signal(signal.SIGSTOP if stopped else signal.SIGCONT)
+            rounds.append(asyncio.run(round_(port, pid, seconds, clients, not stopped)))
+        monitor.send_signal(signal.SIGCONT)
+        with urllib.request.urlopen(f"{url}/timeline?format=csv", timeout=30) as answer:
+            print(f"{len(answer.read().splitlines()) - 1} readings were recorded meanwhile")
+    finally:
+        monitor.send_signal(signal.SIGCONT)
+        monitor.terminate()
+        monitor.wait()
+    neighbours = zip(rounds[::2], rounds[1::2], strict=True)
+    return [(one, other) if one.watched else (other, one) for one, other in neighbours]
+
+
+def wait_for(log: Path, text: str) -> str:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for line in log.read_text().splitlines():
+            if text in line:
+                return line
+        time.sleep(0.05)
+    raise SystemExit(f"{text!r} did not appear:\n{log.read_text()}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--clients", type=int, default=50)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="highwater-bench-") as folder:
+        pairs = measure(arguments.pairs, arguments.seconds, arguments.clients, Path(folder))
+    rate = statistics.median(alone.rate for _, alone in pairs)
+    print(f"{len(pairs)} pairs of {arguments.seconds:g} s, {arguments.clients} clients, {rate:,.0f} events a second\n")
+    print("| | median | quartiles | range |\n|---|---|---|---|")
+    row("events a second, watched / not", [watched.rate / alone.rate for watched, alone in pairs])
+    row("service's CPU an event, watched / not", [watched.cpu / alone.cpu for watched, alone in pairs])
+    row("agent's thread, share of the service's CPU", [watched.share for watched, _ in pairs])
+
+
+def row(name: str, values: list[float]) -> None:
+    low, middle, high = statistics.quantiles(values, n=4)
+    print(f"| {name} | {middle:.4f} | {low:.4f} to {high:.4f} | {min(values):.4f} to {max(values):.4f} |")
+
+
+if __name__ == "__main__":
+    main()
