@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from typing import Any
 
@@ -19,19 +20,26 @@ BYTES = (1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0, 16777
 class Histogram:
     """Counts of observations at or below each bound, not cumulative, with the sum; `counts[-1]` is above all bounds.
 
-    One thread observes, any thread may read. A reader can be one observation behind, never inconsistent by more.
+    One thread observes, any thread may read. A reader can be one observation behind, never inconsistent by more. Each bucket
+    keeps its last observation that came with a trace: an exemplar, as OpenMetrics calls it.
     """
 
-    __slots__ = ("bounds", "counts", "total")
+    __slots__ = ("bounds", "counts", "exemplars", "total")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
+        self.exemplars: dict[int, tuple[str, float, float]] = {}
 
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
+    def observe(self, value: float, trace_id: str | None = None) -> None:
+        bucket = bisect_left(self.bounds, value)
+        self.counts[bucket] += 1
         self.total += value
+        if trace_id is not None:
+            self.exemplars[bucket] = (trace_id, value, time.time())
 
     def to_json(self) -> dict[str, Any]:
-        return {"bounds": list(self.bounds), "counts": list(self.counts), "sum": self.total}
+        """`exemplars` are [index of the bucket, trace id, value, wall clock], for those buckets that have one."""
+        exemplars = [[bucket, *exemplar] for bucket, exemplar in list(self.exemplars.items())]
+        return {"bounds": list(self.bounds), "counts": list(self.counts), "sum": self.total, "exemplars": exemplars}

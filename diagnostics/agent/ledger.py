@@ -38,6 +38,8 @@ OUTCOMES: Final = (
 # A service has a few dozen routes. More than this many names means that something else than a route is used as one, and
 # every name costs a row of histograms here and a dozen time series in Prometheus.
 MAX_ROUTES = 100
+# A send that took less than this did not wait for the client, it only worked.
+SHORTEST_WAIT_SECONDS: Final = 0.001
 OTHER_ROUTE = "(other)"
 
 # The record of the request that this context serves, set by the middleware, so that `ledger.stream()` inside a handler
@@ -143,7 +145,7 @@ class StreamRecord:
             last = self.last_event_at
             if last is None:
                 self.first_event_at = now
-                self._totals.first_events.observe(now - self.opened_at)
+                self._totals.first_events.observe(now - self.opened_at, self.trace_id)
             else:
                 self._totals.gaps.observe(now - last)
             self.last_event_at = now
@@ -169,10 +171,16 @@ class StreamRecord:
         since = self._blocked_since
         if since is not None:
             waited = self._clock() - since
-            # A send that took less than this did not wait for the client, it only worked.
-            if waited > 0.001:
+            if waited > SHORTEST_WAIT_SECONDS:
                 self.backpressure_seconds += waited
             self._blocked_since = None
+
+    def waited(self, now: float) -> float:
+        """Seconds spent waiting for the client until `now`, the present wait included: it may be the only one, and long."""
+        total, since = self.backpressure_seconds, self._blocked_since
+        if since is None or now - since <= SHORTEST_WAIT_SECONDS:  # as `goes_on` counts, or the total could fall again
+            return total
+        return total + now - since
 
     # the life cycle
 
@@ -198,7 +206,7 @@ class StreamRecord:
         if self.disconnected_at is not None:
             return "disconnected"
         since = self._blocked_since
-        if since is not None and self._clock() - since > 0.001:
+        if since is not None and self._clock() - since > SHORTEST_WAIT_SECONDS:
             return "blocked"
         return "opening" if self.first_event_at is None else "streaming"
 
@@ -214,7 +222,7 @@ class StreamRecord:
     def upstream_closed(self) -> None:
         """The upstream of this stream is closed; if the client left before, the time between is observed."""
         if self.disconnected_at is not None:
-            self._totals.upstream_closes.observe(self._clock() - self.disconnected_at)
+            self._totals.upstream_closes.observe(self._clock() - self.disconnected_at, self.trace_id)
 
     def ends(self, outcome: str) -> None:
         """Name the outcome; the first one named stays, since later ones are its consequences."""
@@ -226,6 +234,7 @@ class StreamRecord:
     def close(self, outcome: str = "completed") -> None:
         """End the stream and fold its numbers into its route. Closing twice does nothing."""
         if self.closed_at is None:
+            self.goes_on()  # whatever it was waiting for, it has waited until now
             self.ends(outcome)
             self._ledger._fold(self)
 
@@ -323,8 +332,8 @@ class StreamLedger:
             totals.events_in += record.events_in
             totals.events_out += record.events_out
             totals.backpressure_seconds += record.backpressure_seconds
-            totals.durations.observe(record.closed_at - record.opened_at)
-            totals.high_waters.observe(record.buffered_high_water)
+            totals.durations.observe(record.closed_at - record.opened_at, record.trace_id)
+            totals.high_waters.observe(record.buffered_high_water, record.trace_id)
 
     # for the agent
 
@@ -363,6 +372,7 @@ class StreamLedger:
             records = list(self.records.values())
             routes = {name: _route_json(totals) for name, totals in self.routes.items()}
         largest = 0
+        now = self._clock()
         for record in records:
             row = routes.get(record.route)
             if row is None:  # the route was added since
@@ -373,10 +383,9 @@ class StreamLedger:
             row["bytes_out"] += record.bytes_out
             row["events_in"] += record.events_in
             row["events_out"] += record.events_out
-            row["backpressure_seconds"] += record.backpressure_seconds
+            row["backpressure_seconds"] += record.waited(now)
             largest = max(largest, record.buffered_bytes)
         records.sort(key=lambda record: (record.buffered_bytes, -record.id), reverse=True)
-        now = self._clock()
         return {
             "open": len(records),
             "buffered_bytes": sum(row["buffered_bytes"] for row in routes.values()),
@@ -456,7 +465,7 @@ def _record_json(record: StreamRecord, now: float) -> dict[str, Any]:
         "bytes_out": record.bytes_out,
         "events_in": record.events_in,
         "events_out": record.events_out,
-        "backpressure_seconds": record.backpressure_seconds,
+        "backpressure_seconds": record.waited(now),
         "trace_id": record.trace_id,
         "task": record.task_id,
     }

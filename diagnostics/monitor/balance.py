@@ -37,17 +37,22 @@ class BalanceReader:
         self._valid_until = 0.0
         self._reading: asyncio.Task[dict[str, Any]] | None = None
 
-    async def read(self, rss: int, reading: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    async def read(
+        self, rss: int, reading: Mapping[str, Any] | None, connections: Mapping[str, Any] | None = None
+    ) -> dict[str, Any] | None:
         """The balance as JSON, with its time; None if it has never been read, since the kernel does not answer.
 
-        rss       bytes, for a kernel that tells no more
-        reading   what the agent has just said, None where it does not answer
+        rss           bytes, for a kernel that tells no more
+        reading       what the agent has just said, None where it does not answer
+        connections   the worker's, as `connections_of` joins them
         """
         known = reading is not None
         if self._last and time.monotonic() < self._valid_until and self._last["agent"] == known:
             return self._last
         if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(asyncio.to_thread(read_balance, self._pid, rss, reading, self._proc))
+            self._reading = asyncio.create_task(
+                asyncio.to_thread(read_balance, self._pid, rss, reading, connections, self._proc)
+            )
         # A page fault on a stuck file system holds the process's memory map, and with it whoever reads smaps.
         await asyncio.wait({self._reading}, timeout=self._patience)
         if self._reading.done():
@@ -56,7 +61,13 @@ class BalanceReader:
         return self._last
 
 
-def read_balance(pid: int, rss: int, reading: Mapping[str, Any] | None, proc: Path = Path("/proc")) -> dict[str, Any]:
+def read_balance(
+    pid: int,
+    rss: int,
+    reading: Mapping[str, Any] | None,
+    connections: Mapping[str, Any] | None = None,
+    proc: Path = Path("/proc"),
+) -> dict[str, Any]:
     """Read the kernel's view of process `pid` and join it with what its agent said.
 
     Returns what `Balance.to_json` has and beside it
@@ -69,10 +80,14 @@ def read_balance(pid: int, rss: int, reading: Mapping[str, Any] | None, proc: Pa
     began = time.monotonic()
     split = balance(rss, read_regions(pid, proc), Claims.from_reading(reading))
     cgroup = read_cgroup(pid, proc)
-    beside = {**_charged(cgroup), **_children(pid, proc)}
+    beside = {"stream_sockets": _layer(connections, "kernel_bytes"), **_charged(cgroup), **_children(pid, proc)}
     return {
         **split.to_json(),
-        "of_which": {"shared_memory": split.shared, **_streams(reading)},
+        "of_which": {
+            "shared_memory": split.shared,
+            "app": ((reading or {}).get("ledger") or {}).get("buffered_bytes"),
+            "transport": _layer(connections, "transport_bytes"),
+        },
         "beside": beside,
         "cgroup": cgroup.to_json() if cgroup else None,
         "agent": reading is not None,
@@ -81,13 +96,11 @@ def read_balance(pid: int, rss: int, reading: Mapping[str, Any] | None, proc: Pa
     }
 
 
-def _streams(reading: Mapping[str, Any] | None) -> dict[str, int | None]:
-    """What open streams hold: in the application's buffers, and in the server's transports as far as they are seen."""
-    ledger = (reading or {}).get("ledger") or {}
-    connections = (reading or {}).get("connections") or {}
-    routes = (connections.get("routes") or {}).values()
-    transports = [row["transport_bytes"] for row in routes if "transport_bytes" in row]
-    return {"app": ledger.get("buffered_bytes"), "transport": sum(transports) if transports else None}
+def _layer(connections: Mapping[str, Any] | None, key: str) -> int | None:
+    """What all connections of the worker hold in one layer; None where none is known."""
+    rows = (connections or {}).get("routes", {}).values()
+    known = [row[key] for row in rows if row.get(key) is not None]
+    return sum(known) if known else None
 
 
 def _charged(cgroup: CgroupReading | None) -> dict[str, int | None]:

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from .targets import Snapshot
 
@@ -205,9 +206,17 @@ def _family(spec: Spec, snapshots: list[Snapshot]) -> Metric:
     return family
 
 
-def _cumulative(histogram: Mapping[str, Any]) -> list[tuple[str, float]]:
-    buckets, total = [], 0.0
-    for bound, count in zip([*histogram["bounds"], "+Inf"], histogram["counts"], strict=True):
+def _cumulative(histogram: Mapping[str, Any]) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
+    """(upper bound, observations up to it) of each bucket and, where it has one, the trace of one of them for OpenMetrics."""
+    traces = {bucket: exemplar for bucket, *exemplar in histogram.get("exemplars", ())}
+    buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+    total = 0.0
+    for index, (bound, count) in enumerate(zip([*histogram["bounds"], "+Inf"], histogram["counts"], strict=True)):
         total += count
-        buckets.append((str(bound) if bound == "+Inf" else f"{float(bound)}", total))
+        name = str(bound) if bound == "+Inf" else f"{float(bound)}"
+        if index in traces:
+            trace_id, value, at = traces[index]
+            buckets.append((name, total, Exemplar({"trace_id": trace_id}, value, at)))
+        else:
+            buckets.append((name, total))
     return buckets

@@ -127,7 +127,7 @@ class Worker:
                 return None
             snapshot = await self._look(process)
             connections = await asyncio.to_thread(connections_of, self.pid, snapshot.reading, self._sockets)
-            balance = await self._balance.read(process.rss_bytes, snapshot.reading)
+            balance = await self._balance.read(process.rss_bytes, snapshot.reading, connections)
             snapshot = replace(snapshot, connections=connections, balance=balance)
             self._shared = (time.monotonic(), snapshot)
             return snapshot

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -63,6 +64,21 @@ def test_times_are_told_apart_by_what_they_are_times_of() -> None:
     assert row["backpressure_seconds"] == pytest.approx(2.0)
     assert row["disconnect_to_upstream_close"]["sum"] == pytest.approx(0.01)
     assert row["duration"]["sum"] == pytest.approx(2.24)
+
+
+def test_a_wait_is_counted_while_it_lasts_and_stays_counted() -> None:
+    clock = Clock()
+    ledger = StreamLedger(clock)
+    stream = ledger.open("/s")
+    stream.waits()
+    seen = []
+    for step in (0.0005, 10.0, 20.0):
+        clock.now += step
+        seen.append(totals(ledger)["backpressure_seconds"])
+        assert ledger.to_json()["top"][0]["backpressure_seconds"] == seen[-1]
+    stream.close("client_disconnected")  # it never took them
+    seen.append(totals(ledger)["backpressure_seconds"])
+    assert seen == pytest.approx([0.0, 10.0005, 30.0005, 30.0005])
 
 
 def test_a_send_that_did_not_wait_is_no_backpressure() -> None:
@@ -159,3 +175,23 @@ def test_a_histogram_counts_each_observation_once(values: list[float]) -> None:
     assert histogram.counts[0] == sum(value <= 0.5 for value in values)
     assert histogram.counts[-1] == sum(value > 10 for value in values)
     assert histogram.total == pytest.approx(sum(values))
+
+
+def test_a_bucket_keeps_the_last_trace_that_fell_into_it() -> None:
+    histogram = Histogram((1.0, 10.0))
+    for value, trace_id in ((0.5, "a"), (0.7, "b"), (0.9, None), (5.0, None), (50.0, "c")):
+        histogram.observe(value, trace_id)
+    kept = histogram.to_json()["exemplars"]
+    assert [(bucket, trace_id, value) for bucket, trace_id, value, _ in kept] == [(0, "b", 0.7), (2, "c", 50.0)]
+    assert all(abs(at - time.time()) < 3600 for *_, at in kept)
+
+
+def test_the_traces_of_streams_are_exemplars_of_what_they_took() -> None:
+    ledger = StreamLedger()
+    with ledger.stream("/s") as stream:
+        stream.trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+        stream.sent(5, events=1)
+    row = totals(ledger)
+    for name in ("time_to_first_event", "duration", "buffer_high_water"):
+        assert [exemplar[1] for exemplar in row[name]["exemplars"]] == ["4bf92f3577b34da6a3ce929d0e0e4736"]
+    assert row["inter_event"]["exemplars"] == []  # one a send: the hot path does without

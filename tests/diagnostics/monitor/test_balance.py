@@ -56,7 +56,7 @@ def test_the_balance_is_on_its_route_in_the_overview_and_in_the_metrics(
     (worker,) = http(f"{service.monitor}/debug/memory/balance?worker=0").json()["workers"]
     assert (worker["pid"], worker["state"]) == (overview["pid"], "answering")
     balance = worker["balance"]
-    assert set(balance["beside"]) == {"page_cache", "sockets", "kernel", "children"}
+    assert set(balance["beside"]) == {"stream_sockets", "page_cache", "sockets", "kernel", "children"}
     assert balance["beside"]["children"] == 0
     assert balance["of_which"]["shared_memory"] == 0
     assert balance["cost_seconds"] > 0
@@ -113,6 +113,16 @@ def test_while_memray_watches_its_tables_are_unknown_and_in_use_is_not_malloc_al
     assert after["memory"]["in_use_bytes"] > 0
 
 
+def test_what_streams_hold_is_told_by_layer() -> None:
+    reading = {"ledger": {"buffered_bytes": 5}}
+    rows = ({"transport_bytes": 7, "kernel_bytes": None}, {"transport_bytes": 11, "kernel_bytes": 13})
+    told = read_balance(os.getpid(), 0, reading, {"routes": dict(zip("ab", rows, strict=True))})
+    assert (told["of_which"]["app"], told["of_which"]["transport"]) == (5, 18)
+    assert told["beside"]["stream_sockets"] == 13
+    silent = read_balance(os.getpid(), 0, None)
+    assert silent["of_which"]["transport"] is silent["beside"]["stream_sockets"] is None
+
+
 def test_children_are_told_beside_the_balance(launch: Any) -> None:
     program = "import subprocess, sys; print('up', flush=True); subprocess.run([sys.executable, '-c', 'input()'])"
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -131,7 +141,7 @@ def test_children_are_told_beside_the_balance(launch: Any) -> None:
 
 
 def test_without_proc_rss_is_all_that_is_known(tmp_path: Path) -> None:
-    told = read_balance(1, 1000, None, tmp_path)
+    told = read_balance(1, 1000, None, proc=tmp_path)
     assert {name: held for name, held in told["parts"].items() if held is not None} == {"other": 1000}
     assert told["cgroup"] is None
 

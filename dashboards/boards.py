@@ -1,0 +1,258 @@
+"""The three dashboards: tables of rows of panels.
+
+Streams: what a service's streams do. Memory: where its memory is and where it is going. Incident: one instance, everything
+on one time axis.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dashboards.panels import (
+    BALANCE,
+    BUFFERED,
+    BYTES,
+    DROPPED,
+    FIRST_EVENT,
+    GAPS,
+    LAG,
+    OPEN,
+    OUTCOMES,
+    PROCESS,
+    REJECTED,
+    RSS,
+    SLOPE,
+    TASKS,
+    UPSTREAM_CLOSE,
+    WAITING,
+    WORKER,
+    Board,
+    Panel,
+    Query,
+    Row,
+)
+from dashboards.queries import over, quantile, rate, series, total
+
+__all__ = ["BOARDS"]
+
+STREAMS = Board(
+    "highwater-streams",
+    "Highwater / Streams",
+    "What the streams of a service do: how many, how fast, what is held for them, and how they end.",
+    (
+        Row(
+            "Now",
+            (
+                Panel(
+                    "Open streams", "Streams open now.", "short",
+                    (Query(total("", series("stream_open_connections")), "open"),), kind="stat",
+                ),
+                Panel(
+                    "Bytes held", "Bytes held for all open streams, all layers.", "bytes",
+                    (Query(total("", series("stream_buffered_bytes")), "held"),), kind="stat",
+                ),
+                Panel(
+                    "Largest stream", "Bytes held for the largest single stream.", "bytes",
+                    (Query(total("", series("stream_buffered_bytes_max"), "max"), "largest"),), kind="stat",
+                    thresholds=((1048576, "orange"), (8388608, "red")),
+                ),
+                Panel(
+                    "Budget used", "Bytes held, as a share of the budget for all streams; no data: no budget is set.",
+                    "percentunit",
+                    (
+                        Query(
+                            over(total("", series("stream_buffered_bytes")), total("", series("stream_budget_bytes"))),
+                            "used",
+                        ),
+                    ),
+                    kind="stat", thresholds=((0.7, "orange"), (0.9, "red")),
+                ),
+                Panel(
+                    "Failed streams", "Share of streams that ended in upstream_error, timeout or slow_client.",
+                    "percentunit",
+                    (
+                        Query(
+                            over(
+                                total("", rate("stream_closed_total", 'outcome=~"upstream_error|timeout|slow_client"')),
+                                total("", rate("stream_closed_total")),
+                            ),
+                            "failed",
+                        ),
+                    ),
+                    kind="stat", thresholds=((0.01, "orange"), (0.05, "red")),
+                ),
+            ),
+        ),
+        Row("How many, and how they end", (OPEN, OUTCOMES)),
+        Row(
+            "How fast",
+            (
+                FIRST_EVENT,
+                GAPS,
+                Panel(
+                    "Duration of streams", "From the request to the end of the stream.", "s",
+                    (
+                        Query(quantile(0.5, "stream_duration_seconds"), "p50"),
+                        Query(quantile(0.95, "stream_duration_seconds"), "p95", exemplar=True),
+                    ),
+                ),
+            ),
+        ),
+        Row(
+            "What is held",
+            (
+                BUFFERED,
+                Panel(
+                    "Most bytes held for one stream",
+                    "High-water mark of the application's buffer over a stream's life. A bounded buffer has a p99 at or "
+                    "below its bound, whatever the clients do.",
+                    "bytes",
+                    (
+                        Query(quantile(0.5, "stream_buffer_high_water_bytes"), "p50"),
+                        Query(quantile(0.99, "stream_buffer_high_water_bytes"), "p99", exemplar=True),
+                    ),
+                ),
+                Panel(
+                    "Bytes held against the budget",
+                    "Bytes held by each worker, and the budget for all of its streams together (0: none).",
+                    "bytes",
+                    (
+                        Query(total(WORKER, series("stream_buffered_bytes")), PROCESS),
+                        Query(total(WORKER, series("stream_budget_bytes")), "budget of " + PROCESS),
+                    ),
+                ),
+            ),
+        ),
+        Row("Slow clients and overload", (WAITING, DROPPED, REJECTED, UPSTREAM_CLOSE)),
+        Row(
+            "Throughput",
+            (
+                Panel(
+                    "Events in and out", "Events from upstreams (in) and to clients (out) per second.", "cps",
+                    (Query(total("direction", rate("stream_events_total")), "{{direction}}"),),
+                ),
+                BYTES,
+            ),
+        ),
+    ),
+)  # fmt: skip
+
+MEMORY = Board(
+    "highwater-memory",
+    "Highwater / Memory",
+    "Where the memory of each worker is, where it is going, and what the interpreter does meanwhile.",
+    (
+        Row(
+            "Now",
+            (
+                Panel(
+                    "Resident memory", "Resident memory of all workers.", "bytes",
+                    (Query(total("", series("memory_rss_bytes")), "resident"),), kind="stat",
+                ),
+                Panel(
+                    "Of the limit", "The fullest instance: resident memory of its workers as a share of the limit.",
+                    "percentunit",
+                    (
+                        Query(
+                            "max("
+                            + over(
+                                total("instance", series("memory_rss_bytes")),
+                                total("instance", series("memory_limit_bytes"), "min"),
+                            )
+                            + ")",
+                            "used",
+                        ),
+                    ),
+                    kind="stat", thresholds=((0.8, "orange"), (0.9, "red")),
+                ),
+                Panel(
+                    "Time to the limit", "At the present slope; no data: no limit, or nothing grows.", "s",
+                    (Query(total("", series("memory_seconds_to_limit"), "min"), "left"),), kind="stat",
+                    thresholds=((-1, "red"), (1800, "orange"), (21600, "green")),
+                ),
+                Panel(
+                    "Agents answering", "Share of workers whose agent answers; 100 % is right.", "percentunit",
+                    (Query(total("", series("diagnostics_agent_up"), "avg"), "answering"),), kind="stat",
+                    thresholds=((-1, "red"), (1, "green")),
+                ),
+            ),
+        ),
+        Row("Where it is", (BALANCE, RSS)),
+        Row(
+            "Where it is going",
+            (
+                SLOPE,
+                Panel(
+                    "Growth per 1,000 streams",
+                    "Growth of resident memory for each 1,000 streams that end, over half an hour. What a stream leaves "
+                    "behind: near zero, or a leak. It says nothing while the number of open streams changes.",
+                    "bytes",
+                    (
+                        Query(
+                            total(WORKER, series("instance_worker:memory_rss_bytes_per_1000_streams:deriv30m")),
+                            PROCESS,
+                        ),
+                    ),
+                    thresholds=((8388608, "red"),),
+                ),
+                Panel(
+                    "Time to the limit, by worker",
+                    "Forecast at the present slope, for each worker. No data: no limit, or nothing grows.",
+                    "s",
+                    (Query(total(WORKER, series("memory_seconds_to_limit"), "min"), PROCESS),),
+                ),
+            ),
+        ),
+        Row(
+            "The interpreter",
+            (
+                LAG,
+                TASKS,
+                Panel(
+                    "Garbage collections", "Collections per second, by generation. Many of generation 2 cost pauses.",
+                    "cps",
+                    (Query(total("generation", rate("gc_collections_total")), "generation {{generation}}"),),
+                ),
+                Panel(
+                    "Pooled segments", "Segments of the buffer pool. Used ones follow open streams.", "short",
+                    (Query(total("state", series("buffer_pool_segments")), "{{state}}"),), stacked=True,
+                ),
+            ),
+        ),
+        Row(
+            "Diagnostics themselves",
+            (
+                Panel(
+                    "Captures", "Captures per second, by kind and outcome; each is also an annotation.", "cps",
+                    (
+                        Query(
+                            total("kind, outcome", rate("diagnostics_captures_total")), "{{kind}} {{outcome}}"
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Duration of captures", "95 % of captures took no longer than this, by kind.", "s",
+                    (Query(quantile(0.95, "diagnostics_capture_seconds", "kind"), "{{kind}}"),),
+                ),
+                Panel(
+                    "Artifacts on disk", "Bytes of captures kept, below the quota.", "bytes",
+                    (Query(total("instance", series("diagnostics_artifact_bytes")), "{{instance}}"),),
+                ),
+            ),
+        ),
+    ),
+)  # fmt: skip
+
+INCIDENT = Board(
+    "highwater-incident",
+    "Highwater / Incident",
+    "One instance, everything on one time axis: what moved first? Dots are traces, vertical lines are captures.",
+    (
+        Row("What the streams do", (OPEN, OUTCOMES, FIRST_EVENT, GAPS, BYTES)),
+        Row("What is held", (BUFFERED, WAITING, UPSTREAM_CLOSE, DROPPED, REJECTED)),
+        Row("The process", (RSS, BALANCE, SLOPE, LAG, TASKS)),
+    ),
+    one_instance=True,
+)
+
+BOARDS: Final = (STREAMS, MEMORY, INCIDENT)

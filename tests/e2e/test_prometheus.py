@@ -1,0 +1,199 @@
+"""A relay under load, scraped by a real Prometheus that has our rules: every panel and every rule is evaluated by it.
+
+What PromQL means is decided there and nowhere else; the tests of the dashboards only read names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dashboards.queries import PENDING
+from diagnostics.monitor.metrics import METRICS
+
+pytestmark = [pytest.mark.e2e, pytest.mark.needs("prometheus", "prometheus"), pytest.mark.timeout(120)]
+
+FOLDER = Path(__file__).parents[2] / "dashboards"
+# What Grafana puts in for its variables. The window is four scrapes and a bit.
+VARIABLES = {"$job": "relay", "$instance": ".+", "$__rate_interval": "5s"}
+# Queries that rightly have no answer on a healthy relay, by what they are about.
+ABSENT_WHEN_WELL = (
+    "stream_dropped_events_total",
+    "stream_rejected_total",
+    "stream_budget_bytes",
+    "memory_seconds_to_limit",
+)
+EXPORTED = {spec.name for spec in METRICS}
+
+
+@dataclass
+class Stack:
+    """A relay, its monitor and the Prometheus that scrapes it; `ask` returns an API answer's data."""
+
+    relay: Any
+    url: str
+    monitor: str
+    ask: Callable[..., Any]
+
+    def query(self, expr: str) -> list[Any]:
+        return list(self.ask("query", query=expr)["result"])
+
+
+def config(target: str) -> str:
+    scrape = {"job_name": "relay", "static_configs": [{"targets": [target]}]}
+    return json.dumps(  # YAML is a superset of it
+        {
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": [str(FOLDER / "alerts.yaml")],
+            "scrape_configs": [scrape],
+        }
+    )
+
+
+@pytest.fixture
+def stack(
+    launch: Callable[..., Any], http: Callable[..., Any], free_port: Callable[[], int],
+    eventually: Callable[..., Any], tmp_path: Path,
+) -> Stack:  # fmt: skip
+    relay = launch(
+        sys.executable, "-m", "relay", "serve", "--port", "0", "--diagnostics", "127.0.0.1:0",
+        env={
+            "DIAGNOSTICS_DIR": str(tmp_path / "d"),
+            # Traced, so that there are exemplars; nobody needs to receive the traces.
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
+        },
+        cwd=tmp_path,
+    )  # fmt: skip
+    url = relay.wait_for("relay http").split()[1]
+    monitor = relay.wait_for("diagnostics http").split()[1].removesuffix("/debug/memory")
+    (tmp_path / "prometheus.yml").write_text(config(monitor.removeprefix("http://")))
+    address = f"127.0.0.1:{free_port()}"
+    launch(
+        "prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",
+        f"--web.listen-address={address}", "--enable-feature=exemplar-storage", cwd=tmp_path,
+    ).wait_for("Server is ready")  # fmt: skip
+
+    def ask(path: str, **parameters: str) -> Any:
+        answer = http(f"http://{address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}").json()
+        assert answer["status"] == "success", f"{path} {parameters}: {answer.get('error')}"
+        return answer["data"]
+
+    found = Stack(relay, url, monitor, ask)
+    eventually(lambda: found.query("diagnostics_agent_up == 1"), what="a scrape of a relay that answers")
+    return found
+
+
+@pytest.fixture
+def load(stack: Stack) -> Iterator[None]:
+    """Streams, one after the other, and clients that leave in the middle of one, until the test ends."""
+    over = threading.Event()
+    parts = urllib.parse.urlsplit(stack.url)
+
+    def stream(model: str, *, leaves: bool) -> None:
+        with closing(socket.create_connection((parts.hostname, parts.port), timeout=20)) as connection:
+            connection.sendall(f"GET /stream?prompt=x&model={model} HTTP/1.0\r\nHost: relay\r\n\r\n".encode())
+            while connection.recv(65536):
+                if leaves:
+                    return
+
+    def run() -> None:
+        while not over.wait(0.05):
+            stream("sim:events=10,pace=0,first=0", leaves=False)
+            stream("sim:events=100,pace=50,first=0", leaves=True)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield
+    over.set()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def panels() -> Iterator[tuple[str, str, bool]]:
+    """(where, expression, whether traces are asked for) of every query of every dashboard, variables filled in."""
+    for path in sorted(FOLDER.glob("*.json")):
+        document = json.loads(path.read_text())
+        for panel in document["panels"]:
+            for target in panel.get("targets", ()):
+                yield f"{path.stem}: {panel['title']}", filled(target["expr"]), target["exemplar"]
+        for annotation in document["annotations"]["list"]:
+            yield f"{path.stem}: {annotation['name']}", filled(annotation["expr"]), False
+
+
+def filled(expr: str) -> str:
+    for name, value in VARIABLES.items():
+        expr = expr.replace(name, value)
+    assert "$" not in expr
+    return expr
+
+
+def answerable(expr: str) -> bool:
+    """Whether a healthy relay exports all that the expression is about."""
+    names = {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"([a-z_]\w*)\{", expr)}
+    return not names & (set(PENDING) - EXPORTED) and not names & set(ABSENT_WHEN_WELL)
+
+
+@pytest.mark.usefixtures("load")
+def test_every_panel_is_answered_and_every_rule_is_evaluated(
+    stack: Stack, eventually: Callable[..., Any], http: Callable[..., Any]
+) -> None:
+    # Counters have been seen to move, and so have the rules that are recorded from them.
+    eventually(lambda: stack.query('rate(stream_closed_total{outcome="client_disconnected"}[5s]) > 0'), 30.0, "load")
+    eventually(lambda: stack.query("instance_worker:memory_rss_bytes_per_1000_streams:deriv30m"), 30.0, "recordings")
+    asked = list(panels())
+    unanswered = {where for where, expr, _ in asked if not stack.query(expr) and answerable(expr)}
+    # A scrape may just have been late, and a window of five seconds empty.
+    retried = [(where, expr) for where, expr, _ in asked if where in unanswered]
+    for where, expr in retried:
+        eventually(lambda expr=expr: stack.query(expr), what=f"an answer for {where}: {expr}")
+    assert sum(answerable(expr) for _, expr, _ in asked) > 25
+    now = str(time.time() + 60)
+    for where, expr, exemplar in asked:
+        if exemplar:
+            (found, *_) = eventually(
+                lambda expr=expr: stack.ask("query_exemplars", query=expr, start="0", end=now),
+                what=f"traces for {where}",
+            )
+            assert re.fullmatch("[0-9a-f]{32}", found["exemplars"][0]["labels"]["trace_id"])
+
+    groups = eventually(
+        lambda: (
+            all(rule["health"] != "unknown" for group in stack.ask("rules")["groups"] for rule in group["rules"])
+            and stack.ask("rules")["groups"]
+        ),
+        what="an evaluation of every rule",
+    )
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert [(rule["name"], rule.get("lastError")) for rule in rules if rule["health"] != "ok"] == []
+    assert len(rules) > 15
+
+    # promtool's linter reads the exposition as Prometheus does: help, types, units and suffixes.
+    text = http(f"{stack.monitor}/metrics").body
+    linted = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=60, check=False)
+    assert linted.returncode == 0, linted.stderr.decode()
+
+
+def test_a_stopped_relay_is_an_alert(stack: Stack, eventually: Callable[..., Any]) -> None:
+    stack.relay.process.send_signal(signal.SIGSTOP)
+    try:
+        (alert,) = eventually(lambda: stack.ask("alerts")["alerts"], what="an alert")
+    finally:
+        stack.relay.process.send_signal(signal.SIGCONT)
+    assert alert["labels"]["alertname"] == "DiagnosticsAgentDown"
+    assert alert["labels"]["worker"] == "0"
+    # Its memory is still measured, from outside.
+    assert stack.query("memory_rss_bytes > 0")
