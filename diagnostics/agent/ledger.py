@@ -459,6 +459,7 @@ def _record_json(record: StreamRecord, now: float) -> dict[str, Any]:
         "route": record.route,
         "state": record.state,
         "age_seconds": now - record.opened_at,
+        "disconnected_seconds": None if record.disconnected_at is None else now - record.disconnected_at,
         "buffered_bytes": record.buffered_bytes,
         "buffered_high_water": record.buffered_high_water,
         "bytes_in": record.bytes_in,
