@@ -50,14 +50,10 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Rise:
-    """A series that grows: by how much within the time judged, at the slope of its trend."""
+    """A series that grows: its trend, and by how much within the time judged (see `Readings.gained`)."""
 
-    name: str
     trend: Trend
-
-    @property
-    def amount(self) -> float:
-        return (self.trend.slope or 0.0) * self.trend.seconds
+    amount: float
 
     def evidence(self, what: str) -> tuple[Evidence, ...]:
         slope = Evidence(f"{what}, slope over {self.trend.seconds:.0f} s", self.trend.slope or 0.0, "bytes a second")
@@ -134,7 +130,9 @@ class Readings:
     def rise(self, name: str) -> Rise | None:
         """The series, if it grows."""
         found = self.trend(name)
-        return Rise(name, found) if found is not None and found.growing else None
+        if found is None or not found.growing:
+            return None
+        return Rise(found, self.gained(name, found.seconds) or 0.0)
 
     def heavy_rise(self, name: str) -> Rise | None:
         """The series of bytes, if it grows by enough to matter."""
@@ -142,7 +140,10 @@ class Readings:
         return found if found is not None and found.amount >= self.least_growth else None
 
     def gained(self, name: str, seconds: float) -> float | None:
-        """How much more there was in the last quarter of the last `seconds` than in the first, by medians of both."""
+        """How much more there was in the last quarter of the last `seconds` than in the first, by medians of both.
+
+        All series are measured like this, so that what one of them gained can be set against what another one did.
+        """
         points = [point for point in self.series.get(name, ()) if point[0] >= self.since]
         if not points:
             return None

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 from rich.console import Console
@@ -17,8 +15,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ..errors import DiagnosticsError, TargetError, UsageError
+from ..errors import TargetError
 from ..monitor.kinds import KINDS
+from ._asking import asked, client_of
 
 __all__ = ["configure", "run"]
 
@@ -38,7 +37,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    base = _base(arguments.url)
     options: dict[str, Any] = {"kind": arguments.kind}
     for name in ("seconds", "frames", "worker"):
         if getattr(arguments, name) is not None:
@@ -47,16 +45,14 @@ def run(arguments: argparse.Namespace) -> int:
         options["native"] = True
     if arguments.force:
         options["force"] = True
-    token = os.environ.get("DIAGNOSTICS_TOKEN")
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
     console = Console(stderr=True)
-    with httpx2.Client(base_url=base, headers=headers, timeout=30.0, trust_env=False) as client:
-        capture = _checked(client, "POST", "/debug/memory/captures", json=options).json()
+    with client_of(arguments.url) as client:
+        capture = asked(client, "POST", "/debug/memory/captures", json=options).json()
         location = f"/debug/memory/captures/{capture['id']}"
         try:
             capture = _watched(client, location, capture, console)
         except KeyboardInterrupt:
-            _checked(client, "DELETE", location)
+            asked(client, "DELETE", location)
             raise
         if capture["state"] != "done":
             error = capture.get("error") or {"message": f"the capture was {capture['state']}"}
@@ -68,45 +64,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _base(url: str) -> str:
-    """The monitor's root, from any of its addresses."""
-    parts = urlsplit(url if "//" in url else f"http://{url}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"{url!r} is not a monitor's address", remedy="write http://127.0.0.1:6060")
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-def _checked(client: httpx2.Client, method: str, path: str, **options: Any) -> httpx2.Response:
-    try:
-        response = client.request(method, path, **options)
-    except httpx2.TransportError as error:
-        raise TargetError(
-            f"no monitor answers at {client.base_url}: {error}", remedy="start the service with `diagnostics run`"
-        ) from error
-    if response.is_success:
-        return response
-    try:
-        told = response.json()["error"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise TargetError(f"{client.base_url} answered {response.status_code}, and is no monitor") from error
-    raise _RefusalError(response.status_code, told)
-
-
-class _RefusalError(DiagnosticsError):
-    """The monitor said no; its words, and the exit code that its status means."""
-
-    def __init__(self, status: int, told: dict[str, Any]) -> None:
-        super().__init__(told.get("message", ""), remedy=told.get("remedy", ""), code=told.get("code"))
-        self.exit_code = {404: 2, 422: 2, 401: 2, 403: 2, 409: 1, 503: 1, 507: 1}.get(status, 3)  # type: ignore[misc]
-
-
 def _watched(client: httpx2.Client, location: str, capture: dict[str, Any], console: Console) -> dict[str, Any]:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task(f"{capture['kind']} of worker {capture['worker']}", total=1.0, state=capture["state"])
         while capture["state"] not in _ENDED:
             time.sleep(_POLL_SECONDS)
-            capture = _checked(client, "GET", location).json()
+            capture = asked(client, "GET", location).json()
             progress.update(bar, completed=capture["progress"], state=capture["state"])
     return capture
 

@@ -148,6 +148,10 @@ class Guard:
         finally:
             self.counts[worker.name, rule.name, fired.outcome] += 1
 
+    def counted(self, worker: str) -> dict[tuple[str, str], int]:
+        """How often each rule fired for this worker, by (rule, outcome)."""
+        return {(rule, outcome): count for (name, rule, outcome), count in self.counts.items() if name == worker}
+
     def to_json(self) -> dict[str, Any]:
         return {
             "rules": [rule.to_json() for rule in self.rules],

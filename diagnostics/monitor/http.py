@@ -98,7 +98,11 @@ class _Routes:
 
     async def metrics(self, request: Request) -> Response:
         snapshots = [
-            replace(snapshot, outlook=self._recorder.outlook(snapshot.process.pid))
+            replace(
+                snapshot,
+                outlook=self._recorder.outlook(snapshot.process.pid),
+                firings=self._guard.counted(snapshot.worker),
+            )
             for snapshot in await self._targets.snapshots()
         ]
         body, content_type = metrics.exposition(snapshots, request.headers.get("accept", ""))

@@ -1,4 +1,4 @@
-"""Everything that the page shows, in one object: made at most twice a second, however many look."""
+"""Everything that the page shows, in one object: made at most twice a second, however many pages are open."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Overview:
         self._shared: tuple[float, dict[str, Any]] | None = None
 
     async def read(self, url: str) -> dict[str, Any]:
-        """All workers, shared with everyone who asks within half a second; `url` is the monitor's, for commands."""
+        """All workers, shared by the pages that are open; `url` is the monitor's, for commands."""
         async with self._lock:
             if self._shared is None or time.monotonic() - self._shared[0] >= _SHARED_SECONDS:
                 told = await self.of(await self._targets.snapshots(), url)

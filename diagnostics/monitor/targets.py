@@ -44,6 +44,7 @@ class Snapshot:
     last      what it said last, for a silent one, with its wall-clock time
     balance   where its memory is, see monitor.balance; None where the kernel does not answer
     outlook   what its recording says of its memory, where one was asked for
+    firings   of rules, by (rule, outcome), where they were asked for
     """
 
     worker: str
@@ -56,6 +57,7 @@ class Snapshot:
     last_time: float | None = None
     about: dict[str, Any] = field(default_factory=dict)
     outlook: Outlook | None = None
+    firings: dict[tuple[str, str], int] = field(default_factory=dict)
     connections: dict[str, Any] = field(default_factory=dict)
     balance: dict[str, Any] | None = None
 

@@ -119,9 +119,11 @@ def routes(targets: Targets, overview: Overview, events: Events) -> list[Route]:
             return shown
         name = request.query_params.get("worker")
         if name is None:
-            return JSONResponse(await overview.read(_address(request)), headers=vary)
-        snapshot = await targets.worker(name).snapshot()
-        return JSONResponse(await overview.of([snapshot] if snapshot else [], _address(request)), headers=vary)
+            snapshots = await targets.snapshots()
+        else:
+            found = await targets.worker(name).snapshot()
+            snapshots = [found] if found else []
+        return JSONResponse(await overview.of(snapshots, _address(request)), headers=vary)
 
     async def asset(request: Request) -> Response:
         name = request.path_params["name"]
