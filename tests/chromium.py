@@ -40,8 +40,8 @@ class Browser:
         commands, self._write = os.pipe()
         self._read, answers = os.pipe()
         self._log = open(self._folder / "chromium.log", "wb")  # closed with the browser
-        # The shell moves the pipes to where the browser wants them: pass_fds keeps numbers, and 3 and 4 may be taken.
-        script = f'exec "$0" "$@" 3<&{commands} 4>&{answers}'
+        # The shell moves the pipes to where the browser wants them; `<&12` is more than every shell understands.
+        script = f'exec "$0" "$@" 3</proc/self/fd/{commands} 4>/proc/self/fd/{answers}'
         self._process = subprocess.Popen(
             ["/bin/sh", "-c", script, program, *OPTIONS, f"--user-data-dir={self._folder}/browser", "about:blank"],
             stdout=self._log, stderr=self._log, pass_fds=(commands, answers),
@@ -51,6 +51,7 @@ class Browser:
         target = next(each for each in self.call("Target.getTargets")["targetInfos"] if each["type"] == "page")
         attached = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = attached["sessionId"]
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)  # keys go nowhere in a page without focus
         width, height = self._size
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         return self
@@ -89,13 +90,12 @@ class Browser:
         assert "exceptionDetails" not in told, told["exceptionDetails"]
         return told["result"].get("value")
 
-    def until(self, expression: str) -> Any:
+    def until(self, expression: str) -> None:
         """Wait until the expression is true in the page."""
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not (value := self.evaluate(expression)):
+        while not self.evaluate(f"!!({expression})"):  # an element is no value that the protocol could give
             assert time.monotonic() < deadline, f"{expression} was never true in:\n{self.text()}"
             time.sleep(0.1)
-        return value
 
     def text(self) -> str:
         return str(self.evaluate("document.body.innerText"))
@@ -103,8 +103,8 @@ class Browser:
     def press(self, key: str, code: int) -> None:
         """A key down and up, as from a keyboard; `code` is its virtual key code (9 Tab, 13 Enter)."""
         text = {"text": "\r"} if key == "Enter" else {}
-        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=code, **text)
-        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, windowsVirtualKeyCode=code, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=code)
 
     def picture(self) -> bytes:
         """The page as PNG."""

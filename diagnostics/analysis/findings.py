@@ -183,32 +183,34 @@ def growth(readings: Readings) -> Finding | None:
     rise = readings.heavy_rise("in_use_bytes")
     if rise is None:
         return _mapped(readings)
-    if _explained_by_load(readings, rise.amount, rise.trend.seconds):
-        return None
     seconds = rise.trend.seconds
+    buffered = sum(readings.gained(f"buffered_{layer}_bytes", seconds) or 0.0 for layer in ("app", "transport"))
+    amount = rise.amount - max(0.0, buffered)
+    if amount < readings.least_growth or _explained_by_load(readings, amount, seconds):
+        return None
     small = readings.gained("python_live_bytes", seconds) or 0.0
     blocks = readings.gained("python_large_blocks", seconds)
     evidence = [*rise.evidence("in use"), Evidence("of it in small Python objects", small, "bytes")]
     finished = readings.gained("streams_finished_total", seconds)
     if finished:
-        evidence.append(Evidence("for each finished stream", rise.amount / finished, "bytes"))
+        evidence.append(Evidence("for each finished stream", amount / finished, "bytes"))
     if blocks is not None:
         evidence.append(Evidence("more large blocks of Python's", blocks, "count"))
-    in_python = small >= rise.amount / 4 or (blocks is not None and blocks * _LARGE_BLOCK > rise.amount)
+    in_python = small >= amount / 4 or (blocks is not None and blocks * _LARGE_BLOCK > amount)
     census = readings.captures.get("objects") or {}
     grown = [row for row in census.get("top") or () if (row.get("bytes_delta") or 0) > 0]
     if in_python or sum(row["bytes_delta"] for row in grown) >= readings.least_growth:
-        return _retained(evidence, grown, census, rise.amount)
-    if blocks is None and small < rise.amount / 4:
+        return _retained(evidence, grown, census, amount)
+    if blocks is None and small < amount / 4:
         return Finding(
             "native_growth",
             "low",
-            _says_native(rise.amount, "Python's large blocks are not counted here"),
+            _says_native(amount, "Python's large blocks are not counted here"),
             (*evidence,),
         )
     confidence: Confidence = "high" if census.get("bytes_delta") is not None else "medium"
     return Finding(
-        "native_growth", confidence, _says_native(rise.amount, "Python's own blocks do not explain it"), (*evidence,)
+        "native_growth", confidence, _says_native(amount, "Python's own blocks do not explain it"), (*evidence,)
     )
 
 
@@ -261,7 +263,9 @@ def load(readings: Readings) -> Finding | None:
     rise = readings.heavy_rise("in_use_bytes")
     if rise is not None:
         evidence = (*rise.evidence("in use"), *_streams_evidence(readings, rise.trend.seconds))
-        return Finding("load_only", "medium", "Memory grows with the number of open streams.", evidence)
+        follows = _explained_by_load(readings, rise.amount, rise.trend.seconds)
+        says = "the number of open streams" if follows else "what open streams buffer"
+        return Finding("load_only", "medium", f"Memory grows with {says}.", evidence)
     if in_use.growing:
         says = "In-use memory grows by less than matters."
     else:

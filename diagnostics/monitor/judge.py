@@ -34,6 +34,8 @@ _JUDGED = (
     "outgoing_connections",
     "open_streams",
     "streams_finished_total",
+    "buffered_app_bytes",
+    "buffered_transport_bytes",
 )
 _CAPTURES = ("objects", "tasks", "retained", "tracemalloc", "memray")
 _LAYERS = {"transport": "transport_bytes", "kernel": "kernel_bytes"}

@@ -1,4 +1,4 @@
-"""POST /debug/memory/login and /logout: a browser shows its token once, and gets a cookie, since EventSource sends no headers.
+"""POST /debug/memory/login: a browser shows its token once, and gets a cookie, since EventSource sends no headers.
 
 The form comes with the 401 of any page that a browser asks for without a session (access.py).
 """
@@ -39,15 +39,7 @@ def routes(policy: Policy) -> list[Route]:
         await asyncio.sleep(_WRONG_SECONDS)
         return page("login.html", 401)
 
-    async def logout(request: Request) -> Response:
-        answer = RedirectResponse("/debug/memory", 303)
-        answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
-        return answer
-
-    return [
-        Route("/debug/memory/login", login, methods=["POST"]),
-        Route("/debug/memory/logout", logout, methods=["POST"]),
-    ]
+    return [Route("/debug/memory/login", login, methods=["POST"])]
 
 
 async def _token_in(request: Request) -> str:

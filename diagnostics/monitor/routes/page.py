@@ -35,7 +35,8 @@ POLICY = (
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    # Not no-referrer: with it a browser sends the login form from the origin "null", which is refused.
+    "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
 _ASSETS = {"page.js": "text/javascript", "page.css": "text/css"}

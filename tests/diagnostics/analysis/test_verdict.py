@@ -64,13 +64,13 @@ def test_streams_that_are_buffered_are_named_with_their_layer() -> None:
         readings(
             layers={"app": 48 * MIB, "transport": 256_000, "kernel": 6 * MIB},
             streams=[row(7, 40 * MIB), row(9, 8 * MIB)],
-            series=series(in_use_bytes=GROWING),
+            series=series(in_use_bytes=GROWING, buffered_app_bytes=line(lambda second: 400_000 * second)),
         )
     )
     assert (told.word, told.found.confidence, told.found.layer) == ("buffering", "high", "app")
     assert told.found.streams == ("7", "9")
     assert "app layer of all open streams: 48.00 MiB" in [one.text for one in told.found.evidence]
-    assert [other.word for other in told.also] == ["native_growth"]  # what the growth alone would have looked like
+    assert told.also == ()  # the growth is that of the buffers, and no second cause
 
 
 def test_full_queues_of_the_kernel_are_buffering_in_another_layer() -> None:
