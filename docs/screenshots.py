@@ -1,7 +1,7 @@
 """Makes the pictures in docs/images from live services: `python docs/screenshots.py` (needs chromium).
 
-page-light.png   a service that buffers for its clients without a bound, some of which do not read
-page-dark.png    the reference relay under load
+page-light.webp   a service that buffers for its clients without a bound, some of which do not read
+page-dark.webp    the reference relay under load
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.chromium import Browser  # noqa: E402  # found once the path is set
 
 IMAGES = Path(__file__).parent / "images"
 LOAD_SECONDS = 75.0
-WINDOW = 1280, 980
+WINDOW = 1280, 1060
 PATIENCE_SECONDS = 60.0
 
 LEAKY = """
@@ -97,14 +97,13 @@ def _printed(log: Path, pattern: str) -> str:
 
 
 def client(address: str, path: str, reads: bool, over: threading.Event) -> None:
-    """One client that reads all it gets, or nothing after the headers."""
+    """One client after the other, each reading all that it gets, or nothing after the headers."""
     host, port = address.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-        connection.recv(200)
-        while not over.wait(0.05):
-            if reads and not connection.recv(65536):
-                return
+    while not over.is_set():
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            while not over.wait(0.02) and (not reads or connection.recv(65536)):
+                pass
 
 
 def capture(monitor: str, kind: str, folder: Path) -> None:
@@ -151,9 +150,9 @@ def shoot(command: list[str], path: str, slow: int, fast: int, name: str, dark: 
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     run = ["-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--", sys.executable, "-m", "uvicorn"]
-    shoot([*run, "leaky:app", "--port", "0", "--no-access-log"], "/chat", 4, 6, "page-light.png", dark=False)
+    shoot([*run, "leaky:app", "--port", "0", "--no-access-log"], "/chat", 4, 6, "page-light.webp", dark=False)
     relay = ["-m", "relay", "serve", "--port", "0", "--diagnostics", "127.0.0.1:0"]
-    shoot(relay, "/stream?prompt=hello", 4, 20, "page-dark.png", dark=True)
+    shoot(relay, "/stream?prompt=hello", 2, 20, "page-dark.webp", dark=True)
 
 
 if __name__ == "__main__":

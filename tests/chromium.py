@@ -107,8 +107,8 @@ class Browser:
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=code)
 
     def picture(self) -> bytes:
-        """The page as PNG."""
-        return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+        """The page as WebP: a third of a PNG's size."""
+        return base64.b64decode(self.call("Page.captureScreenshot", format="webp", quality=85)["data"])
 
     def _message(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:

@@ -30,6 +30,8 @@ _CLOSE_SECONDS = 5.0
 _MANY = 20
 # One Python object of this size or more is rare: growth by fewer and larger blocks than that looks like native memory.
 _LARGE_BLOCK = MIB
+# What is buffered is counted without its objects' own headers, the allocators' rounding and its place in a queue.
+_OVERHEAD = 1.5
 _TELEMETRY = ("opentelemetry", "prometheus_client")
 
 
@@ -185,7 +187,7 @@ def growth(readings: Readings) -> Finding | None:
         return _mapped(readings)
     seconds = rise.trend.seconds
     buffered = sum(readings.gained(f"buffered_{layer}_bytes", seconds) or 0.0 for layer in ("app", "transport"))
-    amount = rise.amount - max(0.0, buffered)
+    amount = rise.amount - _OVERHEAD * max(0.0, buffered)
     if amount < readings.least_growth or _explained_by_load(readings, amount, seconds):
         return None
     small = readings.gained("python_live_bytes", seconds) or 0.0
