@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from .agent.asgi import instrument
     from .agent.beside import MonitorProcess, start_monitor
-    from .agent.ledger import StreamLedger, StreamRecord
+    from .agent.ledger import StreamLedger
+    from .agent.record import StreamRecord
     from .analysis.profile import Frame, Profile, Sample, ValueType
     from .errors import DiagnosticsError
 
@@ -25,7 +26,7 @@ _HOMES = {
     "Profile": "analysis.profile",
     "Sample": "analysis.profile",
     "StreamLedger": "agent.ledger",
-    "StreamRecord": "agent.ledger",
+    "StreamRecord": "agent.record",
     "ValueType": "analysis.profile",
     "instrument": "agent.asgi",
     "start_monitor": "agent.beside",

@@ -1,7 +1,10 @@
 """The relay's application: the one place where its parts are put together.
 
-POST /v1/chat/completions      streaming and not
+POST /v1/chat/completions      streaming and not; so are the next two
+POST /v1/completions
+POST /v1/responses
 GET  /v1/models
+GET  /                         a page that shows a stream in a browser
 GET  /stream?prompt=&model=    the same stream for a browser's EventSource, which can only GET
 GET  /healthz                  the process answers
 GET  /readyz                   it takes new streams: 503 before it serves and while it drains
@@ -10,7 +13,7 @@ GET  /readyz                   it takes new streams: 503 before it serves and wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -19,6 +22,7 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
 from diagnostics import MonitorProcess, StreamLedger, instrument
@@ -27,11 +31,15 @@ from . import telemetry
 from .budget import StreamBudget
 from .buffer import SegmentPool
 from .degraded import DEGRADED, degraded_answer
+from .endpoints import ENDPOINTS, Endpoint
 from .errors import ApiError, ShuttingDownError, UpstreamError, error_json
+from .facts import answer_facts
+from .keys import Keys
 from .limits import Gate
 from .memory import memory_share
+from .page import page
 from .read_ahead import ReadAhead, Source
-from .requests import OpenAnswers, caller, chat_call, prompt_call, read_body, retry_field
+from .requests import OpenAnswers, caller, prompt_call, read_body, read_call, retry_field
 from .settings import Settings
 from .stream import Call, RelayedStream, Span
 from .sweep import OpenStreams, sweep
@@ -40,10 +48,10 @@ from .upstreams import Upstreams
 
 __all__ = ["Relay", "create_app"]
 
-CHAT = "/v1/chat/completions"
 STREAM = "/stream"
 MODELS = "/v1/models"
-ROUTES = (CHAT, STREAM, MODELS)
+PAGE = "/"
+ROUTES = (*(endpoint.route for endpoint in ENDPOINTS), STREAM, MODELS, PAGE)
 
 CLIENT_CLOSED = 499  # nobody reads it; nginx made the number known
 
@@ -108,17 +116,17 @@ class Relay:
         upstream = self.serving_upstream()
         span = self.span(call, request)
         try:
-            answer = await upstream.answer(call.content, span.headers)
+            answer = await upstream.answer(call.endpoint.upstream_path, call.content, span.headers)
         except UpstreamError as error:
             span.end(error.outcome, error=error)
-            if error.outage and self.settings.degraded_message:
+            if error.outage and self.settings.degraded_message and call.endpoint.degraded:
                 content = degraded_answer(call.model, self.settings.degraded_message)
                 return Response(content, headers=DEGRADED, media_type="application/json")
             raise
         except asyncio.CancelledError:
             span.end("shutdown" if self.draining else "client_disconnected")
             raise
-        span.end("completed")
+        span.end("completed", facts=answer_facts(answer.content) if self.telemetry.enabled else None)
         return _response(answer)
 
 
@@ -155,13 +163,29 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     )
     ledger = instrument(api, monitor=monitor)
     ledger.budget_bytes = settings.budget_bytes
+    _add_access(api, settings, ledger)
     gate = Gate(settings.admission, reject=ledger.reject, memory=memory_share(settings.memory_limit_bytes))
     relay = Relay(settings, upstream_url, ledger, telemetry.setup(ROUTES), gate, _read_ahead(settings))
     api.state.relay = relay
     relay.app = relay.telemetry.wrap(api)
     _add_routes(api, relay)
+    _add_page(api, settings, monitor.url if isinstance(monitor, MonitorProcess) else None)
     _add_error_handlers(api)
     return relay
+
+
+def _add_access(api: FastAPI, settings: Settings, ledger: StreamLedger) -> None:
+    """What stands before the routes: keys, and before them the answers to other pages' preflights, which carry none."""
+    if settings.keys:
+        api.add_middleware(Keys, keys=settings.keys, reject=ledger.reject)
+    if settings.origins:
+        api.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=("retry-after", "x-request-id", *DEGRADED),
+        )
 
 
 def _upstreams(settings: Settings, first_url: str) -> Upstreams:
@@ -187,14 +211,8 @@ def _read_ahead(settings: Settings) -> Callable[[Source], ReadAhead] | None:
 def _add_routes(api: FastAPI, relay: Relay) -> None:
     settings = relay.settings
 
-    @api.post(CHAT)
-    async def chat(request: Request) -> Response:
-        relay.gate.request(caller(request))
-        body = await read_body(request, settings.max_request_bytes, settings.request_body_timeout_seconds)
-        call = chat_call(body)
-        if call.streams:
-            return relay.stream(call, CHAT, request)
-        return await relay.answers.unless_left(request, relay.answer(call, request))
+    for endpoint in ENDPOINTS:
+        api.add_api_route(endpoint.route, _relayed(relay, endpoint), methods=["POST"])
 
     @api.get(STREAM)
     async def stream(
@@ -220,6 +238,28 @@ def _add_routes(api: FastAPI, relay: Relay) -> None:
         if relay.upstream is not None and relay.ready:
             return JSONResponse({"status": "ready", "upstreams": relay.upstream.states})
         return JSONResponse({"status": "draining" if relay.draining else "starting"}, status_code=503)
+
+
+def _add_page(api: FastAPI, settings: Settings, monitor_url: str | None) -> None:
+    make = page(model=settings.default_model, monitor_url=monitor_url)
+
+    @api.get(PAGE)
+    async def index() -> Response:
+        return make()
+
+
+def _relayed(relay: Relay, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    settings = relay.settings
+
+    async def relayed(request: Request) -> Response:
+        relay.gate.request(caller(request))
+        body = await read_body(request, settings.max_request_bytes, settings.request_body_timeout_seconds)
+        call = read_call(endpoint, body)
+        if call.streams:
+            return relay.stream(call, endpoint.route, request)
+        return await relay.answers.unless_left(request, relay.answer(call, request))
+
+    return relayed
 
 
 def _add_error_handlers(api: FastAPI) -> None:

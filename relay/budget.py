@@ -9,11 +9,11 @@ closes its window.
 |---|---|---|---|
 | kernel, to the client | SO_SNDBUF 1/8 | 80 KiB | Linux doubles it, and takes a last segment that no longer fits |
 | transport | high water 1/32, one write 1/16 | 24 KiB | it takes one more write below the mark |
-| the pump's chunk | one read 1/16 | 16 KiB | |
+| the pump's chunk | one read 1/16 | 16 KiB | all that the parser had |
 | facts | | 16 KiB | chat.py looks at events up to this size |
-| the parser | pauses above 1/16 | 48 KiB | above its mark comes all that one read of the socket gives |
+| the parser | pauses above 1/32, one recv 1/32 | 16 KiB | at its mark comes one recv more |
 | kernel, from the upstream | SO_RCVBUF 1/16 | 32 KiB | doubled, too |
-| together | | 216 KiB | the rest is HTTP framing and the allocator's |
+| together | | 184 KiB | the rest is HTTP framing and the allocator's |
 
 It is measured, too: tests/relay/serving/test_budget.py. An upstream that speaks TLS has buffers of its own beside this
 (uvloop: one of 256 KiB for each connection, of which it touches what it reads).
@@ -56,14 +56,19 @@ class StreamBudget:
         return self.total // 16
 
     @property
-    def read(self) -> int:
-        """What one read takes from the parser, and one write gives to the transport."""
-        return self.total // 16
+    def received(self) -> int:
+        """What one recv takes from an upstream's connection."""
+        return self.total // 32
 
     @property
-    def parsed(self) -> int:
-        """aiohttp's limit; it pauses the socket above twice this."""
+    def waiting(self) -> int:
+        """Above it an upstream's connection is not read."""
         return self.total // 32
+
+    @property
+    def read(self) -> int:
+        """The most that one read takes from the parser, and one write gives to the transport."""
+        return self.waiting + self.received
 
     @property
     def write_high_water(self) -> int:
@@ -81,5 +86,5 @@ class StreamBudget:
         kernel_out = 2 * self.send_buffer + _SEGMENT_BYTES
         transport = self.write_high_water + self.read + _FRAMING_BYTES
         kernel_in = 2 * self.receive_buffer
-        parser = 2 * self.parsed + kernel_in
+        parser = self.waiting + self.received
         return kernel_out + transport + self.read + MAX_LOOKED_AT_BYTES + parser + kernel_in

@@ -14,6 +14,7 @@ import json
 import re
 from typing import Any
 
+from .facts import MAX_FINISH_REASONS, count_of, name_of
 from .sse import EventDecoder, LineFeeds
 
 __all__ = ["MAX_LOOKED_AT_BYTES", "ChatFacts"]
@@ -24,9 +25,6 @@ MAX_LOOKED_AT_BYTES = 16 * 1024
 
 # Some gateways begin with events that have an empty id (content filter results, for instance): look a little further.
 _MAX_FIRST_EVENTS = 4
-# What goes into spans and logs must not grow with a peer's fantasy.
-_MAX_NAME_CHARACTERS = 256
-_MAX_FINISH_REASONS = 16
 
 # A token, of whichever kind: text, reasoning, a refusal, a call of a tool.
 _CONTENT = re.compile(rb'"(?:content|text|reasoning_content|reasoning|refusal)":\s*"[^"]|"tool_calls":\s*\[\s*\{')
@@ -61,6 +59,8 @@ class ChatFacts:
         "response_id",
         "saw_content",
     )
+
+    failed = False  # a chat says so by an error instead of its end
 
     def __init__(self) -> None:
         self.response_id: str | None = None
@@ -144,19 +144,19 @@ class ChatFacts:
                 self.malformed += 1
 
     def _learn(self, chunk: dict[str, Any]) -> None:
-        self.response_id = self.response_id or _name(chunk.get("id"))
-        self.model = self.model or _name(chunk.get("model"))
+        self.response_id = self.response_id or name_of(chunk.get("id"))
+        self.model = self.model or name_of(chunk.get("model"))
         if self.response_id:
             self._first_events = 0
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
-            reason = _name(choice.get("finish_reason")) if isinstance(choice, dict) else None
-            if reason and len(self.finish_reasons) < _MAX_FINISH_REASONS:
+            reason = name_of(choice.get("finish_reason")) if isinstance(choice, dict) else None
+            if reason and len(self.finish_reasons) < MAX_FINISH_REASONS:
                 self.finish_reasons += (reason,)
         usage = chunk.get("usage")
         if isinstance(usage, dict):
-            self.input_tokens = _count(usage.get("prompt_tokens"), self.input_tokens)
-            self.output_tokens = _count(usage.get("completion_tokens"), self.output_tokens)
+            self.input_tokens = count_of(usage.get("prompt_tokens"), self.input_tokens)
+            self.output_tokens = count_of(usage.get("completion_tokens"), self.output_tokens)
 
 
 def _has_facts(events: bytes) -> bool:
@@ -173,11 +173,3 @@ def _opens(events: bytes, key: bytes, opening: bytes) -> bool:
             return True
         position = events.find(key, value)
     return False
-
-
-def _name(value: object) -> str | None:
-    return value[:_MAX_NAME_CHARACTERS] if isinstance(value, str) and value else None
-
-
-def _count(value: object, known: int | None) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else known

@@ -1,4 +1,4 @@
-"""The command `relay`: `serve`, `check-config` and `simulate`, and the one place where an error becomes an exit code.
+"""The command `relay`: `serve`, `check-config`, `hash-key`, `simulate`; the one place where an error becomes an exit code.
 
 Exit codes: 0 done, 2 bad usage or settings, 3 something that the relay needs failed.
 """
@@ -8,21 +8,25 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import resource
 import sys
+from getpass import getpass
 from pathlib import Path
 from typing import Any
 
 from diagnostics import DiagnosticsError, MonitorProcess, start_monitor
 
 from . import simulator
-from .errors import RelayError
+from .errors import RelayError, SettingsError
+from .keys import hash_of
+from .process import prepare
 from .settings import SECRETS, Settings, environment_name, load
 
 __all__ = ["main"]
 
 log = logging.getLogger("relay")
 
+# Of a key that is not guessed; `openssl rand -hex 16` has as many.
+MIN_KEY_CHARACTERS = 32
 # What DIAGNOSTICS_LISTEN is called on the command line.
 FLAGS = {"diagnostics_listen": "--diagnostics"}
 
@@ -65,6 +69,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_settings(check)
     check.set_defaults(run=_check_config)
+    hash_key = commands.add_parser(
+        "hash-key",
+        help="print what stands in RELAY_CLIENT_KEYS for a key",
+        description="Read a key from standard input, its first line, and print its SHA-256 for RELAY_CLIENT_KEYS.",
+        epilog="a key: openssl rand -hex 32",
+    )
+    hash_key.set_defaults(run=_hash_key)
     simulate = commands.add_parser(
         "simulate", help="the simulator alone", description="An OpenAI-compatible upstream with faults."
     )
@@ -97,25 +108,31 @@ def _check_config(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _hash_key(_: argparse.Namespace) -> int:
+    key = getpass("key: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+    if len(key) < MIN_KEY_CHARACTERS or not key.isascii() or not key.isprintable() or " " in key:
+        raise SettingsError(
+            f"a key is {MIN_KEY_CHARACTERS} or more printable ASCII characters without a space; {len(key)} were given",
+            remedy="make one with `openssl rand -hex 32`",
+        )
+    print(hash_of(key.encode()))
+    return 0
+
+
 def _serve(arguments: argparse.Namespace) -> int:
     # For OTEL_* and DIAGNOSTICS_*, which others read from the environment, here and in the monitor.
     from dotenv import load_dotenv
 
     load_dotenv(Path(".env"))
     settings = _settings(arguments)
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
-    logging.getLogger("relay").setLevel(settings.log_level.upper())
-    _raise_file_limit()
+    prepare(settings)
     return _run(settings, diagnostics=not arguments.no_diagnostics)
 
 
 def _run(settings: Settings, *, diagnostics: bool) -> int:
     # Here, not above: `relay simulate` and --help need neither the web framework nor the client.
-    from .app import create_app
     from .budget import StreamBudget
-    from .server import RelayServer, bind, url_of
+    from .listener import bind, url_of
     from .simulation import SimulatorProcess
 
     with contextlib.ExitStack() as opened:
@@ -142,12 +159,13 @@ def _run(settings: Settings, *, diagnostics: bool) -> int:
             print(*lines, sep="\n", flush=True)
 
         children: dict[str, Any] = {"the monitor": monitor, "the simulator": child}
-        relay = create_app(settings, upstream, monitor=monitor or False)
-        server = RelayServer(relay, announce, lambda: _look_at(children))
-        server.run(sockets=[listener])
-        if server.force_exit:
-            return 128 + server.signals[-1]
-        return 0
+        if settings.workers > 1:
+            from .workers import Supervisor
+
+            return Supervisor(settings, listener, upstream, monitor, announce, lambda: _look_at(children)).run()
+        from .worker import serve
+
+        return serve(settings, listener, upstream, monitor, announce, lambda: _look_at(children))
 
 
 def _look_at(children: dict[str, Any]) -> None:
@@ -156,10 +174,3 @@ def _look_at(children: dict[str, Any]) -> None:
         if child is not None and not child.alive():
             children[name] = None
             log.warning("%s (pid %s) has ended; the relay goes on without it", name, child.pid)
-
-
-def _raise_file_limit() -> None:
-    """Each stream has two connections, and the soft limit is often 1,024 descriptors."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # some systems name a limit that they do not grant
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -6,6 +6,8 @@
     |-- ChildError                    exit 3     a process that the relay needs did not start
     `-- ApiError                      http
         |-- BadRequestError           400        the request is not one: not JSON, or a field of the wrong type
+        |-- UnauthorizedError         401        no key, or none that is known
+        |-- ForbiddenError            403        a key that does not allow this
         |-- BodyTimeoutError          408        the request's body did not arrive in time
         |-- BodyTooLargeError         413
         |-- TooManyError              429        the caller asks too often, or for too many streams at once
@@ -37,6 +39,7 @@ __all__ = [
     "BodyTimeoutError",
     "BodyTooLargeError",
     "ChildError",
+    "ForbiddenError",
     "IdleError",
     "ListenError",
     "OverloadedError",
@@ -45,6 +48,7 @@ __all__ = [
     "ShuttingDownError",
     "TooLongError",
     "TooManyError",
+    "UnauthorizedError",
     "UpstreamError",
     "UpstreamProtocolError",
     "UpstreamStatusError",
@@ -103,6 +107,25 @@ class BadRequestError(ApiError):
     status = 400
     kind = "invalid_request_error"
     code = "bad_request"
+
+
+class UnauthorizedError(ApiError):
+    status = 401
+    kind = "invalid_request_error"
+    code = "invalid_api_key"
+
+    def __init__(self) -> None:
+        super().__init__("a key is needed, and one that the relay knows: send Authorization: Bearer KEY")
+        self.headers = {"www-authenticate": "Bearer"}
+
+
+class ForbiddenError(ApiError):
+    status = 403
+    kind = "invalid_request_error"
+    code = "insufficient_scope"
+
+    def __init__(self, name: str, scope: str) -> None:
+        super().__init__(f"the key {name!r} lacks the scope {scope!r}; ask whoever runs the relay for it")
 
 
 class BodyTimeoutError(ApiError):

@@ -1,7 +1,7 @@
 """A client's request, read within its limits and checked as far as the relay must know it.
 
-The relay looks at `model`, `messages` and `stream`; whether the rest is right is the upstream's to say, and it gets the bytes
-as they came.
+The relay looks at `model`, `stream` and what else endpoints.py lists; whether the rest is right is the upstream's to say,
+and it gets the bytes as they came.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
+from .endpoints import CHAT, Endpoint
 from .errors import BadRequestError, BodyTimeoutError, BodyTooLargeError, ShuttingDownError
+from .keys import CALLER
 from .stream import Call
 
-__all__ = ["OpenAnswers", "caller", "chat_call", "prompt_call", "read_body", "retry_field"]
+__all__ = ["OpenAnswers", "caller", "prompt_call", "read_body", "read_call", "retry_field"]
 
 Result = TypeVar("Result")
 
@@ -39,7 +41,13 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
 
 
 def caller(request: Request) -> str:
-    """Who asks, for limits: the client's address. A key that nobody checks could be another one for each request."""
+    """Who asks, for limits: the owner of the key, or the client's address where none is needed.
+
+    A key that nobody checks could be another one for each request.
+    """
+    name: str | None = request.scope.get(CALLER)
+    if name is not None:
+        return f"key:{name}"
     return request.client.host if request.client else ""
 
 
@@ -77,28 +85,29 @@ async def _left(request: Request) -> None:
         pass
 
 
-def chat_call(body: bytes) -> Call:
-    """The call that the body of a chat completion asks for. Raises BadRequestError."""
+def read_call(endpoint: Endpoint, body: bytes) -> Call:
+    """The call that the body of a request to `endpoint` asks for. Raises BadRequestError."""
     try:
         asked = json.loads(body)
     except (ValueError, RecursionError) as error:  # RecursionError: thousands of opening brackets
         raise BadRequestError(f"the request body is not JSON: {_reason(error)}") from None
     if not isinstance(asked, dict):
         raise BadRequestError(f"the request body must be a JSON object, not {_json_type(asked)}")
-    model = _field(asked, "model", str)
-    if not model:
+    for name, kind in endpoint.required.items():
+        _field(asked, name, kind)
+    model = _field(asked, "model", str) if asked.get("model") is not None else ""
+    if not model and "model" in endpoint.required:
         raise BadRequestError("model is empty", param="model")
-    _field(asked, "messages", list)
     streams = asked.get("stream")
     if streams is not None and not isinstance(streams, bool):
         raise BadRequestError(f"stream must be true or false, not {_json_type(streams)}", param="stream")
-    return Call(model, bool(streams), body)
+    return Call(endpoint, model, bool(streams), body)
 
 
 def prompt_call(prompt: str, model: str) -> Call:
     """The streaming call that GET /stream makes of its query."""
     asked = {"model": model, "messages": [{"role": "user", "content": prompt}], "stream": True}
-    return Call(model, True, json.dumps(asked).encode())
+    return Call(CHAT, model, True, json.dumps(asked).encode())
 
 
 def retry_field(seconds: float) -> bytes:

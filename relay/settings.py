@@ -14,13 +14,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .budget import MIN_BUDGET_BYTES, StreamBudget
 from .errors import SettingsError
+from .keys import ClientKey, parse_keys
 from .limits import Admission
 from .patience import Limits
 
 __all__ = ["SECRETS", "Settings", "environment_name", "load"]
 
 # Keys: never shown, and without a flag, since a command line can be read by every user of the machine.
-SECRETS = frozenset({"upstream_api_key", "fallback_api_key"})
+SECRETS = frozenset({"upstream_api_key", "fallback_api_key", "client_keys"})
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -39,6 +40,21 @@ def _base_url(value: str) -> str:
     return value
 
 
+def _client_keys(value: SecretStr) -> SecretStr:
+    if not parse_keys(value.get_secret_value()):
+        raise ValueError("it lists no key; leave it unset to let everybody ask")
+    return value
+
+
+def _origins(value: str) -> str:
+    origins = [origin.strip() for origin in value.split(",") if origin.strip()]
+    for origin in origins:
+        parts = urlsplit(origin)
+        if origin != "*" and (parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}"):
+            raise ValueError("each must be SCHEME://HOST[:PORT] without a path, as browsers send it, or *")
+    return ",".join(origins)
+
+
 class Settings(BaseSettings):
     """The relay's settings: times in seconds, sizes in bytes."""
 
@@ -53,6 +69,14 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes any free one")
+
+    workers: int = Field(1, ge=1, description="processes that serve, on one port and with one monitor")
+    client_keys: Annotated[SecretStr, AfterValidator(_client_keys)] | None = Field(
+        None, description="who may ask: NAME:SCOPE+SCOPE:SHA256, by commas; unset, everybody may"
+    )
+    cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
+        "", description="origins of the pages that may ask, by commas, or *; empty: none but the relay's own"
+    )
 
     upstream_base_url: Annotated[str, AfterValidator(_base_url)] | None = Field(
         None, description="the upstream, ending in /v1; unset, the simulator is started as a child"
@@ -147,6 +171,16 @@ class Settings(BaseSettings):
                     f"it must be 0 or from {budget.read} to {budget.spare}, what RELAY_STREAM_BUDGET_BYTES leaves for it"
                 )
         return value
+
+    @property
+    def keys(self) -> tuple[ClientKey, ...]:
+        """Who may ask; empty: everybody."""
+        return parse_keys(self.client_keys.get_secret_value()) if self.client_keys else ()
+
+    @property
+    def origins(self) -> list[str]:
+        """The origins of the pages that may ask."""
+        return [origin for origin in self.cors_origins.split(",") if origin]
 
     @property
     def admission(self) -> Admission:

@@ -7,7 +7,8 @@ the client does not read. It, the sweep's time-outs and the shutdown end the pum
 upstream is closed in the same step, without waiting for anything.
 
 The response starts with the upstream's first bytes (or, where the caller says so, with the first heartbeat). Until then a
-failure is an HTTP status, afterwards it is an SSE event `data: {"error": {...}}`, and the body ends without `[DONE]`.
+failure is an HTTP status, afterwards it is an SSE event `data: {"error": {...}}`, and the body ends without the
+end marker (`[DONE]` of a chat; endpoints.py has them all).
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from starlette.responses import Response
 
 from diagnostics import StreamLedger, StreamRecord
 
-from .chat import ChatFacts
 from .connection import transport_of
 from .degraded import DEGRADED, degraded_stream
+from .endpoints import Endpoint
 from .errors import (
     ApiError,
     IdleError,
@@ -37,6 +38,7 @@ from .errors import (
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
+from .facts import Facts
 from .patience import Limits, Patience, Progress
 from .read_ahead import ReadAhead, Source
 from .reply import Receive, Reply, Scope, Send
@@ -48,8 +50,8 @@ __all__ = ["Call", "RelayedStream", "Span"]
 
 log = logging.getLogger("relay.stream")
 
-# After [DONE] an upstream has only its end of body left to say. It is given this long, so that its connection can be used
-# again; the client has its answer by then.
+# After its end marker an upstream has only its end of body left to say. It is given this long, so that its connection can
+# be used again; the client has its answer by then.
 LINGER_SECONDS: Final = 0.25
 # How long the server takes to notice that a connection was given up.
 ABORTED_SECONDS: Final = 1.0
@@ -71,13 +73,17 @@ class Span(Protocol):
 
     def first_chunk(self) -> None: ...
 
-    def end(self, outcome: str, *, facts: ChatFacts | None = None, error: ApiError | None = None) -> None: ...
+    def end(self, outcome: str, *, facts: Facts | None = None, error: ApiError | None = None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request to the upstream: what the trace and the relay need of it, and its JSON as it came."""
+    """One request to the upstream: what the trace and the relay need of it, and its JSON as it came.
 
+    model   as asked for; "" where the upstream has it stored
+    """
+
+    endpoint: Endpoint
     model: str
     streams: bool
     content: bytes
@@ -114,7 +120,8 @@ class RelayedStream(Response):
         self._place = place
         self._start_span = start_span
         self._scanner = EventScanner(max_event_bytes=max_event_bytes)
-        self._facts = ChatFacts()
+        self._endpoint = call.endpoint
+        self._facts = call.endpoint.facts()
         self._limits = limits
         self._patience = Patience(limits, time.monotonic())
         self._opening, self._early = opening, early
@@ -224,11 +231,11 @@ class RelayedStream(Response):
         if self._took_end():
             return str(self._ending), await self._part(reply)
         if error is None:
-            return "completed", None
+            return "upstream_error" if self._facts.failed else "completed", None
         record.ends(error.outcome)
         self._close_upstream()
         try:
-            if error.outage and self._degraded_message and not reply.started:
+            if error.outage and self._degraded_message and self._endpoint.degraded and not reply.started:
                 await reply.start(DEGRADED)
                 await reply.finish(degraded_stream(self._model, self._degraded_message))
             else:
@@ -259,7 +266,7 @@ class RelayedStream(Response):
         return True
 
     async def _pump(self, call: Call, record: StreamRecord, span: Span, reply: Reply) -> None:
-        source: Source = await self._upstream.stream(call.content, span.headers)
+        source: Source = await self._upstream.stream(self._endpoint.upstream_path, call.content, span.headers)
         del call  # its JSON may be megabytes, and a stream may be hours
         if self._make_read_ahead is not None:
             source = self._read_ahead = self._make_read_ahead(source)
@@ -291,11 +298,11 @@ class RelayedStream(Response):
             chunk = await source.read()
         facts.eof()
         if facts.done:
-            # Some upstreams leave out the blank line after [DONE]; without it the client would not get the event.
+            # Some upstreams leave out the blank line after the end marker; without it the client would not get the event.
             await reply.finish(b"" if scanner.at_boundary else b"\n\n")
             return
         where = "between two events" if scanner.at_boundary else "in the middle of an event"
-        raise UpstreamProtocolError(f"the upstream's stream ended {where}, without [DONE]")
+        raise UpstreamProtocolError(f"the upstream's stream ended {where}, without {self._endpoint.end}")
 
     def _count_parsed(self, record: StreamRecord, nbytes: int) -> None:
         """Charge the stream with what its parser holds now; a number that is as old as the last sweep."""

@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from .chat import ChatFacts
 from .errors import ApiError
+from .facts import Facts
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -50,7 +50,6 @@ NAMES: Final = {
     "status": "http.response.status_code",
     "outcome": "highwater.stream.outcome",  # ours: the ledger's word for how the stream ended
 }
-OPERATION: Final = "chat"
 PROVIDER: Final = "openai"  # the protocol that is spoken; who speaks it is in server.address
 
 # Whoever calls the relay chooses the model's name; it must not choose how large a span is.
@@ -97,7 +96,7 @@ class _Untraced:
     def first_chunk(self) -> None:
         pass
 
-    def end(self, outcome: str, *, facts: ChatFacts | None = None, error: ApiError | None = None) -> None:
+    def end(self, outcome: str, *, facts: Facts | None = None, error: ApiError | None = None) -> None:
         pass
 
 
@@ -178,12 +177,12 @@ class _Traced(Telemetry):
     def call_span(self, call: Call, headers: Mapping[str, str], address: tuple[str, int]) -> Span:
         from opentelemetry.trace import SpanKind, set_span_in_context
 
-        model = _printable(call.model)
+        operation, model = call.endpoint.operation, _printable(call.model)
         span = self._tracer.start_span(
-            f"{OPERATION} {model[:MAX_NAME_CHARACTERS]}",
+            f"{operation} {model[:MAX_NAME_CHARACTERS]}".rstrip(),
             kind=SpanKind.CLIENT,
             attributes={
-                NAMES["operation"]: OPERATION,
+                NAMES["operation"]: operation,
                 NAMES["provider"]: PROVIDER,
                 NAMES["request_model"]: model,
                 NAMES["request_stream"]: call.streams,
@@ -227,7 +226,7 @@ class _CallSpan:
     def first_chunk(self) -> None:
         self._span.set_attribute(NAMES["first_chunk"], time.monotonic() - self._began)
 
-    def end(self, outcome: str, *, facts: ChatFacts | None = None, error: ApiError | None = None) -> None:
+    def end(self, outcome: str, *, facts: Facts | None = None, error: ApiError | None = None) -> None:
         from opentelemetry.trace import StatusCode
 
         attributes: dict[str, Any] = {NAMES["outcome"]: outcome}
@@ -244,7 +243,7 @@ class _CallSpan:
         self._span.end()
 
 
-def _facts(facts: ChatFacts) -> dict[str, Any]:
+def _facts(facts: Facts) -> dict[str, Any]:
     found: dict[str, Any] = {
         NAMES["response_id"]: facts.response_id,
         NAMES["response_model"]: facts.model,

@@ -25,7 +25,7 @@ from .errors import (
     UpstreamUnreachableError,
 )
 from .settings import Settings
-from .transport import BODY, Body, Transport
+from .transport import BODY, Body, transport_to
 
 __all__ = ["Answer", "Upstream", "UpstreamStream"]
 
@@ -34,7 +34,6 @@ FORWARDED_HEADERS: Final = frozenset({"retry-after", "retry-after-ms", "x-should
 FORWARDED_PREFIX: Final = "x-ratelimit-"
 
 JSON_BODY: Final = {"Content-Type": "application/json"}
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +80,11 @@ class Upstream:
         self._max_response_bytes = settings.max_response_bytes
         self._stream_timeout = _timeout(settings, settings.read_timeout_seconds)
         self._answer_timeout = _timeout(settings, settings.response_timeout_seconds)
-        transport = Transport(
+        transport = transport_to(
+            parts.scheme,
+            self.host,
             max_connections=settings.upstream_max_connections,
             budget=StreamBudget(settings.stream_budget_bytes),
-            trust_env=self.host not in _LOOPBACK,
         )
         key = api_key.get_secret_value() if api_key else None
         # Compressed events would come in lumps, and what is relayed as it is must not need unpacking.
@@ -99,11 +99,11 @@ class Upstream:
             http_client=httpx2.AsyncClient(transport=transport, follow_redirects=True, trust_env=False),
         )
 
-    async def stream(self, content: bytes, headers: Mapping[str, str]) -> UpstreamStream:
-        """Post a chat completion that streams. Raises UpstreamError."""
+    async def stream(self, path: str, content: bytes, headers: Mapping[str, str]) -> UpstreamStream:
+        """Post a request that streams to `path`, below the base URL. Raises UpstreamError."""
         response = await self._send(
             self._client.post(
-                "/chat/completions",
+                path,
                 cast_to=httpx2.Response,
                 content=content,
                 options={
@@ -122,11 +122,11 @@ class Upstream:
         body.untimed()
         return UpstreamStream(body, _forwarded(response.headers))
 
-    async def answer(self, content: bytes, headers: Mapping[str, str]) -> Answer:
-        """Post a chat completion that does not stream. Raises UpstreamError."""
+    async def answer(self, path: str, content: bytes, headers: Mapping[str, str]) -> Answer:
+        """Post a request that does not stream to `path`, below the base URL. Raises UpstreamError."""
         response = await self._send(
             self._client.post(
-                "/chat/completions",
+                path,
                 cast_to=httpx2.Response,
                 content=content,
                 options={

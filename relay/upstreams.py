@@ -36,13 +36,13 @@ class Upstreams:
     def states(self) -> list[State]:
         return [breaker.state for _, breaker in self._pairs]
 
-    async def stream(self, content: bytes, headers: Mapping[str, str]) -> UpstreamStream:
-        """Post a chat completion that streams. Raises UpstreamError."""
-        return await self._first(lambda upstream: upstream.stream(content, headers))
+    async def stream(self, path: str, content: bytes, headers: Mapping[str, str]) -> UpstreamStream:
+        """Post a request that streams. Raises UpstreamError."""
+        return await self._first(lambda upstream: upstream.stream(path, content, headers))
 
-    async def answer(self, content: bytes, headers: Mapping[str, str]) -> Answer:
-        """Post a chat completion that does not stream. Raises UpstreamError."""
-        return await self._first(lambda upstream: upstream.answer(content, headers))
+    async def answer(self, path: str, content: bytes, headers: Mapping[str, str]) -> Answer:
+        """Post a request that does not stream. Raises UpstreamError."""
+        return await self._first(lambda upstream: upstream.answer(path, content, headers))
 
     async def models(self) -> Answer:
         """The list of models. Raises UpstreamError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,29 +20,26 @@ from typing import Any
 
 import pytest
 
-_MISSING = pytest.StashKey[set[tuple[str, str]]]()
-
 ROOT = Path(__file__).parent.parent
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_MISSING] = set()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
         command, package = marker.args
         if shutil.which(command) is None:
-            item.config.stash[_MISSING].add((command, package))
-            reason = f"{command} is not installed: apt-get install {package}"
+            reason = f"{command} is not installed; to get it: apt-get install {package}"
             if os.environ.get("CI"):
                 pytest.fail(f"{reason} (in CI a missing server is a failure)", pytrace=False)
             pytest.skip(reason)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for command, package in sorted(config.stash[_MISSING]):
-        terminalreporter.write_line(f"not tested with {command}: it is missing; to get it: apt-get install {package}")
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    # From the reports: the tests may have run in other processes than this.
+    skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())]
+    for reason in sorted(
+        {part for text in skipped for part in re.findall(r"\S+ is not installed; to get it: [\w -]+", text)}
+    ):
+        terminalreporter.write_line(f"not tested: {reason}")
 
 
 @dataclass

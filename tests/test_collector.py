@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from dashboards.queries import PENDING
-from diagnostics.agent.ledger import OUTCOMES
+from diagnostics.agent.record import OUTCOMES
 from diagnostics.monitor.metrics import METRICS
 from relay.settings import Settings
 from relay.telemetry import FAILED, NAMES

@@ -21,7 +21,8 @@ from typing import Any
 from ..errors import DiagnosticsError
 from . import lifecycle
 from .beside import DEFAULT_LISTEN, MonitorProcess, start_monitor
-from .ledger import StreamLedger, StreamRecord, current_record, outcome_of
+from .ledger import StreamLedger, current_record
+from .record import StreamRecord, outcome_of
 from .routes import UNROUTED, route_of
 
 __all__ = ["InstrumentedApp", "LedgerMiddleware", "instrument"]

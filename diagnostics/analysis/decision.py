@@ -3,15 +3,15 @@
 Memory figures of one process are noisy and correlated, and someone who looks after every round and stops when he likes what
 he sees accuses well-behaved programs. So, before the first round, three things are declared:
 
-    the least growth that matters, in bytes per chunk and in bytes per stream: less than that is nobody's problem;
+    the least growth that matters, for each measure in its unit: less than that is nobody's problem;
     the looks: the numbers of rounds after which a decision may be taken, and at no other time;
     the level: the probability of a wrong answer that is accepted for all looks and all measures together.
 
 At a look each measure gets a confidence interval. Its level is the declared one divided by looks and measures (Bonferroni:
 no independence needed). Then
 
-    LEAK           the whole interval of `remains` lies above its least growth
-    UNBOUNDED      not LEAK, and the whole interval of `growth` lies above its least growth
+    LEAK           the whole interval of a measure of what stays lies above its least growth: `remains`, `held`
+    UNBOUNDED      not LEAK, and the whole interval of a measure of what has no bound does: `growth`, `load`, `exit`
     BOUNDED        every interval lies below its least growth
     INCONCLUSIVE   anything else after the last look
 
@@ -47,14 +47,37 @@ class Decision(StrEnum):
 
 
 class Measure(StrEnum):
-    """What is judged, and its unit: `growth` in bytes per chunk of an open stream, `remains` in bytes per ended stream."""
+    """What is judged. `unit` says in what, `accuses` which decision a measure above its least growth is.
+
+    growth    what an open stream gains with each chunk
+    remains   what stays of each stream that has ended
+    load      what each stream that is offered beyond the light load adds to the peak
+    held      what a stream still holds when its time is over and its client has neither read nor left
+    exit      how long the process lives after SIGTERM
+    """
 
     GROWTH = "growth"
     REMAINS = "remains"
+    LOAD = "load"
+    HELD = "held"
+    EXIT = "exit"
 
     @property
     def unit(self) -> str:
-        return "bytes per chunk" if self is Measure.GROWTH else "bytes per stream"
+        return _MEASURES[self][0]
+
+    @property
+    def accuses(self) -> Decision:
+        return _MEASURES[self][1]
+
+
+_MEASURES = {
+    Measure.GROWTH: ("bytes per chunk", Decision.UNBOUNDED),
+    Measure.REMAINS: ("bytes per stream", Decision.LEAK),
+    Measure.LOAD: ("bytes per offered stream", Decision.UNBOUNDED),
+    Measure.HELD: ("bytes per stream", Decision.LEAK),
+    Measure.EXIT: ("seconds", Decision.UNBOUNDED),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +166,11 @@ def decide(figures: Mapping[Measure, Sequence[float]], least: Mapping[Measure, f
 
 
 def _judge(intervals: Mapping[Measure, Interval], least: Mapping[Measure, float]) -> Decision:
-    above = {measure for measure, interval in intervals.items() if interval.low > least[measure]}
-    if Measure.REMAINS in above:
-        return Decision.LEAK
-    if Measure.GROWTH in above:
-        return Decision.UNBOUNDED
+    accused = {measure.accuses for measure, interval in intervals.items() if interval.low > least[measure]}
+    # What stays is worse than what grows: it is still there tomorrow.
+    for decision in (Decision.LEAK, Decision.UNBOUNDED):
+        if decision in accused:
+            return decision
     if all(interval.high < least[measure] for measure, interval in intervals.items()):
         return Decision.BOUNDED
     return Decision.INCONCLUSIVE

@@ -1,10 +1,12 @@
-"""What one round of streams says about memory: three figures from a series of readings.
+"""What one round of streams says about memory: figures from a series of readings.
 
     growth    bytes that an open stream gains for each chunk that its upstream offers: the least-squares slope of in-use
               bytes over chunks offered, after the transient in which socket and transport buffers fill, divided by the
               open streams
     remains   bytes that stay for each stream that ended: in-use after everything settled, less in-use before, by streams
     peak      bytes that a concurrent stream costs at the worst moment of the round
+    load      bytes that the peak gains for each stream that is offered beyond a light load: the slope through two rounds
+    held      bytes that each client's stream still holds at the end of the round, the client being there and not reading
 
 In-use bytes, not RSS: an allocator keeps freed pages, and what it keeps is no growth of the service.
 """
@@ -14,7 +16,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Reading", "Round", "growth_per_chunk", "in_window", "peak_per_stream", "remains_per_stream", "slope"]
+__all__ = [
+    "Reading",
+    "Round",
+    "growth_per_chunk",
+    "held_per_stream",
+    "in_window",
+    "load_per_stream",
+    "peak_per_stream",
+    "remains_per_stream",
+    "slope",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,5 +89,23 @@ def remains_per_stream(round_: Round) -> float:
 
 def peak_per_stream(round_: Round) -> float:
     """The most bytes that one of the concurrent streams cost, on average over them, at any reading."""
+    return _peak(round_) / round_.open_streams
+
+
+def load_per_stream(light: Round, heavy: Round) -> float:
+    """What each stream offered in `heavy` beyond those of `light` adds to the peak. Raises ValueError where none is."""
+    further = heavy.open_streams - light.open_streams
+    if further <= 0:
+        raise ValueError(f"the heavy load has {heavy.open_streams} streams, the light one {light.open_streams}")
+    return (_peak(heavy) - _peak(light)) / further
+
+
+def held_per_stream(round_: Round) -> float:
+    """Bytes that each client's stream holds at the last reading of the round."""
+    last = round_.readings[-1] if round_.readings else round_.before
+    return (last.in_use_bytes - round_.before.in_use_bytes) / round_.open_streams
+
+
+def _peak(round_: Round) -> int:
     peak = max((reading.in_use_bytes for reading in round_.readings), default=round_.before.in_use_bytes)
-    return (peak - round_.before.in_use_bytes) / round_.open_streams
+    return peak - round_.before.in_use_bytes

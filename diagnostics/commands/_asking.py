@@ -10,7 +10,7 @@ import httpx2
 
 from ..errors import DiagnosticsError, TargetError, UsageError
 
-__all__ = ["asked", "client_of"]
+__all__ = ["checked", "client_of"]
 
 _TIMEOUT_SECONDS = 30.0
 
@@ -29,7 +29,7 @@ def client_of(url: str) -> httpx2.Client:
     return httpx2.Client(base_url=base, headers=headers, timeout=_TIMEOUT_SECONDS, trust_env=False)
 
 
-def asked(client: httpx2.Client, method: str, path: str, **options: Any) -> httpx2.Response:
+def checked(client: httpx2.Client, method: str, path: str, **options: Any) -> httpx2.Response:
     """The answer to one request. Raises TargetError where no monitor answers, and what the monitor refuses with."""
     try:
         response = client.request(method, path, **options)

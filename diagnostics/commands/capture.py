@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from rich.table import Table
 
 from ..errors import TargetError
 from ..monitor.kinds import KINDS
-from ._asking import asked, client_of
+from ._asking import checked, client_of
 
-__all__ = ["configure", "run"]
+__all__ = ["configure", "download", "run", "take"]
 
 _POLL_SECONDS = 0.2
 _ENDED = ("done", "failed", "cancelled")
@@ -27,7 +28,7 @@ _ENDED = ("done", "failed", "cancelled")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("url", metavar="URL", help="the monitor's address, for example http://127.0.0.1:6060")
-    parser.add_argument("--kind", required=True, metavar="KIND", help=f"one of {', '.join(KINDS)}")
+    parser.add_argument("--kind", required=True, metavar="KIND", help=f"one of {', '.join(KINDS)}, bundle (several)")
     parser.add_argument("--seconds", type=float, help="length of the window (default 5); objects: 0 is one census")
     parser.add_argument("--frames", type=int, help="tracemalloc: frames a stack, 1 to 25 (default 5)")
     parser.add_argument("--native", action="store_true", help="memray: native stacks too")
@@ -47,30 +48,58 @@ def run(arguments: argparse.Namespace) -> int:
         options["force"] = True
     console = Console(stderr=True)
     with client_of(arguments.url) as client:
-        capture = asked(client, "POST", "/debug/memory/captures", json=options).json()
-        location = f"/debug/memory/captures/{capture['id']}"
-        try:
-            capture = _watched(client, location, capture, console)
-        except KeyboardInterrupt:
-            asked(client, "DELETE", location)
-            raise
+        if arguments.kind == "bundle":
+            from . import _bundle
+
+            return _bundle.collect(client, options, arguments.output, console)
+        capture = take(client, options, console)
         if capture["state"] != "done":
             error = capture.get("error") or {"message": f"the capture was {capture['state']}"}
             raise TargetError(f"capture {capture['id']}: {error['message']}", remedy=error.get("remedy", ""))
-        folder = arguments.output / capture["id"]
-        for artifact in capture["artifacts"]:
-            print(_downloaded(client, f"{location}/artifacts/{artifact['name']}", artifact, folder))
+        for path in download(client, capture, arguments.output / capture["id"]):
+            print(path)
     _show(capture, console)
     return 0
 
 
-def _watched(client: httpx2.Client, location: str, capture: dict[str, Any], console: Console) -> dict[str, Any]:
+def take(
+    client: httpx2.Client, options: dict[str, Any], console: Console, meanwhile: Callable[[], object] = lambda: None
+) -> dict[str, Any]:
+    """Take one capture to its end and return it as the monitor tells it, whether done or failed.
+
+    `meanwhile` is called a few times a second. Interrupted, it cancels the capture.
+    """
+    capture = checked(client, "POST", "/debug/memory/captures", json=options).json()
+    location = f"/debug/memory/captures/{capture['id']}"
+    try:
+        return _watched(client, location, capture, console, meanwhile)
+    except KeyboardInterrupt:
+        checked(client, "DELETE", location)
+        raise
+
+
+def download(client: httpx2.Client, capture: dict[str, Any], folder: Path) -> list[Path]:
+    """Put all artifacts of a finished capture into `folder`."""
+    location = f"/debug/memory/captures/{capture['id']}/artifacts"
+    return [
+        _downloaded(client, f"{location}/{artifact['name']}", artifact, folder) for artifact in capture["artifacts"]
+    ]
+
+
+def _watched(
+    client: httpx2.Client,
+    location: str,
+    capture: dict[str, Any],
+    console: Console,
+    meanwhile: Callable[[], object],
+) -> dict[str, Any]:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task(f"{capture['kind']} of worker {capture['worker']}", total=1.0, state=capture["state"])
         while capture["state"] not in _ENDED:
             time.sleep(_POLL_SECONDS)
-            capture = asked(client, "GET", location).json()
+            capture = checked(client, "GET", location).json()
+            meanwhile()
             progress.update(bar, completed=capture["progress"], state=capture["state"])
     return capture
 

@@ -12,8 +12,10 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import TargetError, UsageError
 from ..proof import report
+from ..proof.experiment import Outcome
+from ..proof.incident.proof import write_reports
 from ..proof.scenario import BROKEN, FIXED, Scenario
 from ..proof.scenarios import SCENARIOS, scenario
 from ..proof.session import run_scenario
@@ -28,7 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=7, help="of the upstream and of the clients' arrival (default: 7)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write a test report for a build server")
-    parser.add_argument("--report", type=Path, metavar="DIR", help="write numbers.json, flame graphs and profiles")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="write report.html, report.md, numbers.json, profiles"
+    )
     parser.add_argument("--no-capture", action="store_true", help="decide only, without memray and flame graphs")
     own = parser.add_argument_group("an app of one's own in place of the scenario's (reads UPSTREAM_BASE_URL)")
     own.add_argument("--broken", metavar="MODULE:APP")
@@ -41,19 +45,44 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.report and not capture:
         raise UsageError("--report asks for flame graphs and --no-capture refuses them", remedy="leave one of them out")
     console = report.console()
-    outcomes = [run_scenario(known, [BROKEN, FIXED], seed=arguments.seed, capture=capture) for known in chosen]
-    command = _command(arguments)
+    outcomes, failures = _run_all(chosen, seed=arguments.seed, capture=capture)
+    told = report.to_json(outcomes, _command(arguments))
     report.print_table(outcomes, console)
     for outcome in outcomes:
         report.print_held(outcome, console)
     if arguments.json:
-        arguments.json.write_text(json.dumps(report.to_json(outcomes, command), indent=1) + "\n")
+        arguments.json.write_text(json.dumps(told, indent=1) + "\n")
     if arguments.junit:
         report.write_junit(outcomes, arguments.junit)
     if arguments.report:
-        for graph in report.write_folder(outcomes, command, arguments.report):
+        for graph in report.write_folder(outcomes, told, arguments.report):
             console.print(f"flame graph: {graph}", highlight=False, soft_wrap=True)
-    return 0 if all(outcome.verified for outcome in outcomes) else 1
+        for page in write_reports(outcomes, told, arguments.report):
+            console.print(f"report: {page}", highlight=False, soft_wrap=True)
+    open_claims = [outcome.scenario.name for outcome in outcomes if not outcome.verified]
+    if open_claims:
+        console.print(f"not verified: {', '.join(open_claims)}", highlight=False, soft_wrap=True)
+    if failures:
+        raise _together(failures)
+    return 1 if open_claims else 0
+
+
+def _run_all(chosen: list[Scenario], *, seed: int, capture: bool) -> tuple[list[Outcome], dict[str, TargetError]]:
+    """What came out, and for each scenario that could not be run to its end, why: the others are run all the same."""
+    outcomes, failures = [], {}
+    for known in chosen:
+        try:
+            outcomes.append(run_scenario(known, [BROKEN, FIXED], seed=seed, capture=capture))
+        except TargetError as error:
+            failures[known.name] = error
+    return outcomes, failures
+
+
+def _together(failures: dict[str, TargetError]) -> TargetError:
+    """One error for all scenarios that failed, each with its name."""
+    message = "\n".join(f"{name}: {error.message}" for name, error in failures.items())
+    first = next(iter(failures.values()))
+    return TargetError(message, remedy=first.remedy, code=first.code)
 
 
 def _chosen(name: str, arguments: argparse.Namespace) -> Scenario:
@@ -64,7 +93,11 @@ def _chosen(name: str, arguments: argparse.Namespace) -> Scenario:
     for app in own.values():
         if ":" not in app:
             raise UsageError(f"{app!r} is not MODULE:APP", remedy="for example my_service.fixed:app")
-    return replace(known, apps={**known.apps, **own}) if own else known
+    if not own:
+        return known
+    # What the scenario's app needs of its server is part of that app, and goes with it.
+    options = {side: words for side, words in known.options.items() if side not in own}
+    return replace(known, apps={**known.apps, **own}, options=options)
 
 
 def _command(arguments: argparse.Namespace) -> str:

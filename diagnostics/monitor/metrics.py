@@ -97,12 +97,6 @@ def _rss(snapshot: Snapshot) -> Iterator[Row]:
     yield (), snapshot.process.rss_bytes
 
 
-def _balance(snapshot: Snapshot) -> Iterator[Row]:
-    for part, held in (snapshot.balance or {}).get("parts", {}).items():
-        if held is not None:  # what is not known is not 0
-            yield (part,), held
-
-
 def _limit(snapshot: Snapshot) -> Iterator[Row]:
     if snapshot.outlook and snapshot.outlook.limit_bytes is not None:
         yield (), snapshot.outlook.limit_bytes
@@ -130,6 +124,12 @@ def _collections(snapshot: Snapshot) -> Iterator[Row]:
 
 def _firings(snapshot: Snapshot) -> Iterator[Row]:
     yield from snapshot.firings.items()
+
+
+def _balance(snapshot: Snapshot) -> Iterator[Row]:
+    for part, held in (snapshot.balance or {}).get("parts", {}).items():
+        if held is not None:  # what is not known is not 0
+            yield (part,), held
 
 
 def _answers(snapshot: Snapshot) -> Iterator[Row]:

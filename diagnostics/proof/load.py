@@ -1,15 +1,7 @@
-"""Clients of every kind that a streaming service meets, over real sockets.
+"""Puts a mix of clients on a service, over real sockets, and counts what they saw.
 
-Each client is one HTTP/1.1 connection at a time: a socket, `httptools` to parse the answer, a count of events. What
-makes clients different is how they read, and that is what they are here for:
-
-    Fast         reads whatever comes
-    Slow         reads so many bytes a second and leaves the rest to the service
-    Leaves       goes away after so many events, without a word
-    NeverReads   sends its request and never reads a byte
-
-A slow reader's receive buffer is set before it connects: set later, the window is already announced, and the kernel
-would take megabytes in the client's place. Events are counted as blank lines (WHATWG HTML, server-sent events, 9.2.6), which is
+Each client is one HTTP/1.1 connection at a time: a socket, `httptools` to parse the answer, a count of events. How
+clients differ is said in `mix`. Events are counted as blank lines (WHATWG HTML, server-sent events, 9.2.6), which is
 all that a load needs to know of them.
 """
 
@@ -19,16 +11,19 @@ import asyncio
 import json
 import random
 import socket
+import struct
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import httptools
 
-__all__ = ["Behavior", "EventCount", "Fast", "Leaves", "LoadReport", "Mix", "NeverReads", "Request", "Slow", "run_load"]
+from .mix import Behavior, Leaves, Mix, NeverReads, Resets, Slow
+
+__all__ = ["EventCount", "LoadReport", "Request", "run_load"]
 
 # Clients come within this many seconds of each other, not in one instant.
 _ARRIVAL_SECONDS = 0.05
@@ -36,54 +31,8 @@ _ARRIVAL_SECONDS = 0.05
 _SLOW_STEP_SECONDS = 0.1
 _READ_BYTES = 64 * 1024
 _CONNECT_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Fast:
-    """Reads whatever comes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Slow:
-    """Reads `bytes_per_second`; `receive_buffer_bytes` is its SO_RCVBUF, which the kernel doubles."""
-
-    bytes_per_second: int
-    receive_buffer_bytes: int = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Leaves:
-    """Closes its socket after `after_events` events."""
-
-    after_events: int
-
-
-@dataclass(frozen=True, slots=True)
-class NeverReads:
-    """Sends its request and reads nothing."""
-
-    receive_buffer_bytes: int = 4096
-
-
-Behavior = Fast | Slow | Leaves | NeverReads
-
-
-@dataclass(frozen=True, slots=True)
-class Mix:
-    """Who comes, and how many of each. With `again`, a client whose stream has ended opens another one until time is up."""
-
-    clients: tuple[tuple[Behavior, int], ...]
-    again: bool = False
-
-    @property
-    def streams(self) -> int:
-        """How many streams are open together."""
-        return sum(count for _, count in self.clients)
-
-    def each(self) -> Iterator[Behavior]:
-        for behavior, count in self.clients:
-            for _ in range(count):
-                yield behavior
+# RFC 6585, 4 and RFC 9110, 15.6.4: come back later.
+_REJECTED = (429, 503)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +63,8 @@ class LoadReport:
     """What the clients saw.
 
     streams    streams that were asked for
-    outcomes   how they ended: `completed` (the service ended it), `left` (the client did, as it should), `time_up`, `failed`
+    outcomes   how they ended: `completed` (the service ended it), `left` (the client did, as it should), `time_up`,
+               `rejected` (429 or 503: the service takes no more), `failed`
     errors     what failed: `connect`, `status_500`, `reset`, `cut_off`, `malformed`
     """
 
@@ -145,6 +95,11 @@ class EventCount:
         self._line_has_begun = False
         self._after_cr = False
 
+    @property
+    def between_events(self) -> bool:
+        """Whether what comes next begins an event."""
+        return self._line_is_empty and not self._line_has_begun
+
     def feed(self, data: bytes) -> None:
         # A line at a time, not a byte at a time: events are kilobytes long.
         if not data:
@@ -165,14 +120,23 @@ class EventCount:
 
 
 async def run_load(
-    host: str, port: int, request: Request, mix: Mix, *, until: asyncio.Event, most_seconds: float, seed: int = 0
+    host: str,
+    port: int,
+    request: Request,
+    mix: Mix,
+    *,
+    until: asyncio.Event,
+    most_seconds: float,
+    seed: int = 0,
+    report: LoadReport | None = None,
 ) -> LoadReport:
     """Put `mix` on the service until `until` is set, all streams have ended, or `most_seconds` are over.
 
     Clients whose stream is still open then close their sockets. What fails is counted in the report and raises nothing:
-    to judge it is the caller's business. `seed` fixes when each client comes.
+    to judge it is the caller's business. `seed` fixes when each client comes. A `report` that is given is filled while the
+    load runs, and returned.
     """
-    report = LoadReport()
+    report = LoadReport() if report is None else report
     start = time.monotonic()
     arrivals = random.Random(seed)  # noqa: S311 -- arrival times, no secrets
     clients = [
@@ -230,7 +194,7 @@ class _Connection:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._behavior.receive_buffer_bytes)
                 error = await self._connect(sock)
                 if error is None:
-                    outcome, error = await self._read(sock)
+                    outcome, error = await self._read_in_time(sock)
         except asyncio.CancelledError:
             outcome = "time_up"
             raise
@@ -253,6 +217,16 @@ class _Connection:
         await loop.sock_sendall(sock, self._payload)
         return None
 
+    async def _read_in_time(self, sock: socket.socket) -> tuple[str, str | None]:
+        if not isinstance(self._behavior, Resets):
+            return await self._read(sock)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._behavior.after_seconds):
+                return await self._read(sock)
+        # Closing with a linger time of nothing throws away what is unsent and resets (socket(7), SO_LINGER).
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        return "left", None
+
     async def _read(self, sock: socket.socket) -> tuple[str, str | None]:
         if isinstance(self._behavior, NeverReads):
             await asyncio.get_running_loop().create_future()
@@ -262,8 +236,8 @@ class _Connection:
             async for data in pieces:
                 self._report.bytes += len(data)
                 parser.feed_data(data)
-                if answer.begun and parser.get_status_code() >= 400:
-                    return "failed", f"status_{parser.get_status_code()}"
+                if answer.begun and (status := parser.get_status_code()) >= 400:
+                    return "rejected" if status in _REJECTED else "failed", f"status_{status}"
                 if answer.complete:
                     return "completed", None
                 if isinstance(self._behavior, Leaves) and answer.count.events >= self._behavior.after_events:

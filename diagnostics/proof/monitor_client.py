@@ -14,6 +14,7 @@ import httpx2
 from ..analysis.growth import Reading
 from ..analysis.profile import Profile
 from ..errors import ProtocolError, TargetError, TargetSilentError, UsageError
+from .outside import family, is_python, read_from_outside
 
 __all__ = ["Capture", "Monitor"]
 
@@ -34,10 +35,16 @@ class Capture:
 
 
 class Monitor:
-    """A client of one monitor. Whoever makes it closes it."""
+    """A client of one monitor. Whoever makes it closes it.
+
+    pids      the subject's workers at the last reading
+    outside   it has no agent (it is no Python process): its memory is read from outside, and in-use bytes are its RSS
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.pids: tuple[int, ...] = ()
+        self.outside = False
         self._http = httpx2.AsyncClient(
             timeout=_TIMEOUT_SECONDS, headers={"accept": "application/json"}, trust_env=False
         )
@@ -49,12 +56,17 @@ class Monitor:
         """One look at the subject; None while a worker does not answer. Raises TargetError, ProtocolError."""
         before = time.monotonic()
         answer = await self._json("GET", self.url)
-        return _reading(answer, (before + time.monotonic()) / 2)
+        self.pids = tuple(worker["process"]["pid"] for worker in answer["workers"])
+        moment = (before + time.monotonic()) / 2
+        return read_from_outside(self.pids, moment) if self.outside else _reading(answer, moment)
 
     async def first_reading(self, timeout_seconds: float) -> Reading:
         """Wait until the monitor has found the subject's agent and can tell its memory."""
         deadline = time.monotonic() + timeout_seconds
         while (reading := await self.reading()) is None:
+            if self.pids and not any(is_python(pid) for pid in family(self.pids)):
+                self.outside = True
+                continue
             if time.monotonic() > deadline:
                 raise TargetSilentError(
                     f"the monitor at {self.url} has no worker that tells its in-use bytes after {timeout_seconds:g} s",
@@ -65,8 +77,9 @@ class Monitor:
 
     async def capture(self, seconds: float, window_over: Callable[[], None]) -> Capture:
         """Take a memray capture of `seconds`, and call `window_over` once the load is no longer needed."""
-        # The scenarios' own source is no secret: the flame graph may show it.
-        order = {"kind": "memray", "seconds": seconds, "source_lines": True}
+        # The scenarios' own source is no secret: the flame graph may show it. Nor is there anybody whom a slow service would
+        # hurt, so that a busy one is traced in spite of what it costs.
+        order = {"kind": "memray", "seconds": seconds, "source_lines": True, "force": True}
         response = await self._send("POST", self.url + "/captures", json=order)
         place = urljoin(self.url, response.headers["location"])
         deadline = time.monotonic() + seconds + _CAPTURE_SECONDS
@@ -128,7 +141,8 @@ def _reading(answer: dict[str, Any], moment: float) -> Reading | None:
     """The sum over the workers; None where there is none or one is silent. Raises ProtocolError for an unknown schema."""
     if answer.get("schema") != _SCHEMA:
         raise ProtocolError(f"the monitor speaks {answer.get('schema')!r}, this proof understands {_SCHEMA!r}")
-    workers = answer["workers"]
+    # A shell that waits for its service is shown, too; where a service has an agent, that is who tells.
+    workers = [worker for worker in answer["workers"] if worker["state"] != "outside"]
     if not workers or any(
         worker["state"] != "answering" or worker["memory"]["in_use_bytes"] is None for worker in workers
     ):

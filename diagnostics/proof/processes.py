@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..errors import TargetError, TargetSilentError
 
-__all__ = ["Process", "free_port", "start", "wait_for_listener"]
+__all__ = ["Process", "descendants", "free_port", "start", "wait_for_listener"]
 
 # A service that drains its streams gets this long before it is killed.
 _GRACE_SECONDS = 3.0
@@ -52,6 +52,15 @@ class Process:
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             raise TargetError(f"the {self.name} ended with {how}; its last output:\n{self.tail()}", code="target_died")
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process itself, not to its children."""
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+
+    async def ended(self) -> None:
+        """Return when the process has ended."""
+        await self._process.wait()
+
     async def blamed(self, error: TargetError) -> TargetError:
         """The error to raise for `error`: where the process is about to end, its end and its last output are the cause."""
         deadline = time.monotonic() + _DYING_SECONDS
@@ -79,13 +88,13 @@ class Process:
 
     async def end(self) -> None:
         """End the process and whatever it started: politely, then not."""
-        family = _descendants(self.pid)
+        family = descendants(self.pid)
         if self._process.returncode is None:
             _signal_group(self.pid, signal.SIGTERM)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_GRACE_SECONDS):
                     await self._process.wait()
-        family |= _descendants(self.pid)
+        family |= descendants(self.pid)
         _signal_group(self.pid, signal.SIGKILL)
         for pid, born in family.items():
             # A child may have made a session of its own; the time of birth tells it from a later process of the same number.
@@ -161,7 +170,7 @@ def _birth(pid: int) -> str | None:
         return None
 
 
-def _descendants(pid: int) -> dict[int, str]:
+def descendants(pid: int) -> dict[int, str]:
     """All processes below `pid` with their time of birth."""
     found: dict[int, str] = {}
     waiting = [pid]

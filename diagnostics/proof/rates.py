@@ -63,7 +63,7 @@ def rates(truth: float, noise: float, kind: str, *, trials: int, seed: int = 1) 
         # The other measure stays quiet: its share of the level is paid, its alarms are not counted twice.
         quiet = [0.0] * plan.most_rounds
         both = {Measure.GROWTH: figures, Measure.REMAINS: quiet}
-        counts[_VERDICTS[decide(both, dict.fromkeys(Measure, 1.0), plan).decision]] += 1
+        counts[_VERDICTS[decide(both, dict.fromkeys(both, 1.0), plan).decision]] += 1
     return {verdict: counts[verdict] / trials for verdict in ("accused", "acquitted", "open")}
 
 

@@ -7,10 +7,8 @@ to run it again. The table shows no number that is not in it.
 from __future__ import annotations
 
 import json
-import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,15 +17,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ..analysis.decision import Decision, Finding, Measure
+from ..analysis.decision import Decision, Finding, Interval, Measure
 from .evidence import top_line
 from .experiment import Outcome, SideOutcome
+from .mix import Mix
+from .versions import versions
 
 __all__ = ["SCHEMA", "console", "print_held", "print_table", "to_json", "write_folder", "write_junit"]
 
 SCHEMA = "highwater.proof/1"
 
-_PACKAGES = ("highwater", "aiohttp", "fastapi", "httptools", "memray", "starlette", "uvicorn", "uvloop")
 _COLORS = {
     Decision.LEAK: "red",
     Decision.UNBOUNDED: "red",
@@ -36,7 +35,13 @@ _COLORS = {
 }
 # The widest row that is usual.
 _TABLE_WIDTH = 110
-_UNITS = {Measure.GROWTH: "B/chunk", Measure.REMAINS: "B/stream"}
+_UNITS = {
+    Measure.GROWTH: "B/chunk",
+    Measure.REMAINS: "B/stream",
+    Measure.LOAD: "B/offered stream",
+    Measure.HELD: "B/stream",
+    Measure.EXIT: "s",
+}
 
 
 def console() -> Console:
@@ -45,8 +50,10 @@ def console() -> Console:
     return wide if wide.is_terminal else Console(width=max(wide.width, _TABLE_WIDTH))
 
 
-def print_table(outcomes: Sequence[Outcome], console: Console) -> None:
-    """A table for each scenario, one row for each measure of each app."""
+def print_table(
+    outcomes: Sequence[Outcome], console: Console, *, claims: bool = True, units: Mapping[Measure, str] = _UNITS
+) -> None:
+    """A table for each scenario, one row for each measure of each app; without `claims`, no word of what was expected."""
     for outcome in outcomes:
         table = Table(
             title=f"{outcome.scenario.name} ({outcome.seconds:.0f} s)",
@@ -54,10 +61,11 @@ def print_table(outcomes: Sequence[Outcome], console: Console) -> None:
             header_style="bold",
             box=box.SIMPLE_HEAD,
         )
-        for heading in ("app", "measured", "mean [interval]", "least", "decision", "expected", "verified"):
+        headings = ("app", "measured", "mean [interval]", "least", "decision", "expected", "verified")
+        for heading in headings if claims else headings[:-2]:
             table.add_column(heading, justify="right" if heading in ("mean [interval]", "least") else "left")
         for side in outcome.sides:
-            for index, (measured, interval, least) in enumerate(_rows(side)):
+            for index, (measured, interval, least) in enumerate(_rows(side, units)):
                 verdict = (
                     f"[{_COLORS[side.decision]}]{side.decision}[/]",
                     str(side.expected),
@@ -65,26 +73,36 @@ def print_table(outcomes: Sequence[Outcome], console: Console) -> None:
                 )
                 # Escaped: rich takes square brackets for markup.
                 cells = (side.side if index == 0 else "", measured, interval.replace("[", r"\["), least)
-                table.add_row(*cells, *(verdict if index == 0 else ("", "", "")))
+                last = verdict if index == 0 else ("", "", "")
+                table.add_row(*cells, *(last if claims else last[:1]))
             table.add_section()
         console.print(table)
 
 
-def _rows(side: SideOutcome) -> list[tuple[str, str, str]]:
+def _rows(side: SideOutcome, units: Mapping[Measure, str] = _UNITS) -> list[tuple[str, str, str]]:
     """What was measured with its unit, its mean with the interval, the least growth that matters."""
     finding = side.finding
     if finding is None:
         return []
     rows = [
         (
-            f"{measure}, {_UNITS[measure]}",
-            f"{interval.mean:,.0f} [{interval.low:,.0f} .. {interval.high:,.0f}]",
-            f"{finding.least[measure]:,.0f}",
+            f"{measure}, {units[measure]}",
+            _interval(measure, interval),
+            _figure(measure, finding.least[measure]),
         )
         for measure, interval in finding.intervals.items()
     ]
     peaks = side.peaks[: finding.rounds]
-    return [*rows, ("peak, B/stream", f"{sum(peaks) / len(peaks):,.0f}", "")]
+    return [*rows, ("peak, B/stream", f"{sum(peaks) / len(peaks):,.0f}", "")] if peaks else rows
+
+
+def _interval(measure: Measure, interval: Interval) -> str:
+    mean, low, high = (_figure(measure, value) for value in (interval.mean, interval.low, interval.high))
+    return f"{mean} [{low} .. {high}]"
+
+
+def _figure(measure: Measure, value: float) -> str:
+    return f"{value:.2f}" if measure is Measure.EXIT else f"{value:,.0f}"
 
 
 def print_held(outcome: Outcome, console: Console) -> None:
@@ -109,11 +127,7 @@ def to_json(outcomes: Sequence[Outcome], command: str) -> dict[str, Any]:
         "schema": SCHEMA,
         "command": command,
         "verified": all(outcome.verified for outcome in outcomes),
-        "versions": {
-            "python": platform.python_version(),
-            "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
-            **{name: found for name in _PACKAGES if (found := _version(name))},
-        },
+        "versions": versions(),
         "scenarios": [_outcome(outcome) for outcome in outcomes],
     }
 
@@ -131,10 +145,8 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "least": {str(measure): value for measure, value in scenario.least.items()},
         "workload": {
             "model": scenario.workload.upstream.model(outcome.seed),
-            "clients": [
-                {"kind": type(behavior).__name__, "count": count, **asdict(behavior)}
-                for behavior, count in scenario.workload.mix.clients
-            ],
+            "clients": _clients(scenario.workload.mix),
+            "light_clients": None if scenario.workload.light is None else _clients(scenario.workload.light),
             "again": scenario.workload.mix.again,
             "round_seconds": scenario.workload.seconds,
             "transient_seconds": scenario.workload.transient_seconds,
@@ -144,11 +156,16 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def _clients(mix: Mix) -> list[dict[str, Any]]:
+    return [{"kind": type(behavior).__name__, "count": count, **asdict(behavior)} for behavior, count in mix.clients]
+
+
 def _side(side: SideOutcome, source: str) -> dict[str, Any]:
     line = None if side.capture is None else top_line(side.capture.profile, source)
     return {
         "side": side.side,
         "app": side.app,
+        "read": side.read,
         "decision": str(side.decision),
         "expected": str(side.expected),
         "verified": side.verified,
@@ -171,13 +188,13 @@ def _finding(finding: Finding) -> dict[str, Any]:
     }
 
 
-def write_folder(outcomes: Sequence[Outcome], command: str, folder: Path) -> list[Path]:
-    """Write numbers.json and each app's flame graph and profile; return the flame graphs' paths.
+def write_folder(outcomes: Sequence[Outcome], told: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write numbers.json (`told`) and each app's flame graph and profile; return the flame graphs' paths.
 
     With several scenarios each one's files are in a folder of its name.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "numbers.json").write_text(json.dumps(to_json(outcomes, command), indent=1) + "\n")
+    (folder / "numbers.json").write_text(json.dumps(told, indent=1) + "\n")
     graphs = []
     for outcome in outcomes:
         place = folder if len(outcomes) == 1 else folder / outcome.scenario.name
@@ -214,10 +231,3 @@ def write_junit(outcomes: Sequence[Outcome], path: Path) -> None:
 
 def _size(size: float) -> str:
     return f"{size / 1024 / 1024:.1f} MiB" if size >= 1024 * 1024 else f"{size / 1024:.0f} KiB"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

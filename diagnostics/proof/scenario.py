@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from ..analysis.decision import Decision, Measure, Plan
-from .load import Mix, Request
+from .load import Request
+from .mix import Mix
 
 __all__ = ["BROKEN", "FIXED", "Scenario", "Upstream", "Workload"]
 
@@ -26,16 +27,24 @@ class Upstream:
     events             number of events; None: it never ends by itself
     chunk_bytes        size of an event
     chunks_per_second  its pace for each stream
+    first_seconds      until its first byte
+    fault              what goes wrong, in the simulator's words (`endless@20`); empty: nothing
     """
 
     chunk_bytes: int
     chunks_per_second: float
     events: int | None = None
+    first_seconds: float = 0.05
+    fault: str = ""
 
     def model(self, seed: int) -> str:
         """The name of the model that makes the simulator do this."""
         events = "inf" if self.events is None else self.events
-        return f"sim:events={events},size={self.chunk_bytes},pace={self.chunks_per_second:g},seed={seed}"
+        fault = f",fault={self.fault}" if self.fault else ""
+        return (
+            f"sim:events={events},size={self.chunk_bytes},pace={self.chunks_per_second:g}"
+            f",first={self.first_seconds:g}{fault},seed={seed}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,10 @@ class Workload:
     transient_seconds    beginning of a round that is not judged: socket and transport buffers fill, that is no growth
     send_buffer_bytes    SO_SNDBUF of the subject's listening socket. Left alone, the kernel takes 1.5 MiB of each stream, and a
                          round would end before the service's own buffers fill
+    light                a lighter load before that of each round, for the measure `load`
+    least_events         events that the clients must have seen for each open stream; a service that serves nothing is flat, too
+    may_reject, may_end  to turn clients away (429, 503), to end a stream whose upstream does not end: a failure of the service
+                         but where this is the fix
     """
 
     upstream: Upstream
@@ -53,6 +66,14 @@ class Workload:
     seconds: float = 2.5
     transient_seconds: float = 1.0
     send_buffer_bytes: int = 32 * 1024
+    light: Mix | None = None
+    least_events: int = 1
+    may_reject: bool = False
+    may_end: bool = False
+
+    def __post_init__(self) -> None:
+        if self.light is not None and self.light.streams >= self.mix.streams:
+            raise ValueError(f"the light load has {self.light.streams} streams, the load itself {self.mix.streams}")
 
 
 @dataclass(frozen=True)
@@ -63,6 +84,8 @@ class Scenario:
     claim       what is wrong in the broken app and right in the fixed one, in a paragraph
     apps        side -> ASGI app as `module:attribute`; each reads UPSTREAM_BASE_URL (ends in /v1) from the environment
     expected    side -> the decision that the claim foretells
+    options     side -> further options of `proof.serve` that belong to the app; an app of one's own gets none of them
+    environment what both apps find in their environment
     least       measure -> the least growth that matters, in the measure's unit; a measure that is missing is not judged
     source      end of the path of the app files, to find the app's own lines in a profile
     """
@@ -77,6 +100,20 @@ class Scenario:
     plan: Plan = field(default_factory=Plan)
     path: str = "/v1/chat/completions"
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        if self.judges_exit and len(self.least) > 1:
+            raise ValueError(
+                f"{self.name}: a process that is told to exit has no other measures, not {set(self.least)}"
+            )
+        if Measure.LOAD in self.least and self.workload.light is None:
+            raise ValueError(f"{self.name}: `load` is measured against a light load, and there is none")
+
+    @property
+    def judges_exit(self) -> bool:
+        """Whether a round ends with the process: such a scenario judges nothing else."""
+        return Measure.EXIT in self.least
 
     @property
     def summary(self) -> str:

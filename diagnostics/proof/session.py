@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..analysis.decision import Measure
-from .experiment import Outcome, run
+from .experiment import Bench, Outcome, run
 from .scenario import Scenario
 
 __all__ = ["Terminal", "run_scenario", "until_done"]
@@ -49,20 +49,31 @@ class Terminal:
             # In a log the bar is nothing; the steps are.
             self._console.print(f"{self._name}: {what}", highlight=False)
 
-    def measured(self, side: str, number: int, figures: Mapping[Measure, float], peak: float) -> None:
+    def measured(self, side: str, number: int, figures: Mapping[Measure, float], peak: float | None) -> None:
         if self._show_rounds:
-            what = "   ".join(f"{measure} {value:+,.0f} {measure.unit}" for measure, value in figures.items())
-            self._console.print(
-                f"{side}, round {number}:   {what}   peak {peak / 1024:,.0f} KiB per stream", highlight=False
-            )
+            parts = [
+                f"{measure} {value:.2f} {measure.unit}"
+                if measure is Measure.EXIT
+                else f"{measure} {value:+,.0f} {measure.unit}"
+                for measure, value in figures.items()
+            ]
+            if peak is not None:
+                parts.append(f"peak {peak / 1024:,.0f} KiB per stream")
+            self._console.print(f"{side}, round {number}:   {'   '.join(parts)}", highlight=False)
 
 
 def run_scenario(
-    scenario: Scenario, sides: Sequence[str], *, seed: int, capture: bool, show_rounds: bool = False
+    scenario: Scenario,
+    sides: Sequence[str],
+    *,
+    seed: int,
+    capture: bool,
+    show_rounds: bool = False,
+    bench: Bench | None = None,
 ) -> Outcome:
     """Run one experiment to its end. Raises what `experiment.run` does, KeyboardInterrupt when it is told to stop."""
     with Terminal(scenario.name, Console(stderr=True), show_rounds=show_rounds) as terminal:
-        return until_done(run(scenario, sides, seed=seed, capture=capture, watch=terminal))
+        return until_done(run(scenario, sides, seed=seed, capture=capture, watch=terminal, bench=bench))
 
 
 def until_done(work: Coroutine[object, object, T]) -> T:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import random
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,12 +18,31 @@ from relay.sse import encode
 
 from .grammar import Script
 
-__all__ = ["MALFORMED", "ChatEvents", "completion", "models", "text_of", "usage"]
+__all__ = [
+    "CREATED",
+    "MALFORMED",
+    "MARK",
+    "ChatEvents",
+    "CompletionEvents",
+    "Events",
+    "around",
+    "completion",
+    "identity",
+    "models",
+    "pool",
+    "text_completion",
+    "text_of",
+    "to_json",
+    "usage",
+]
 
 # Answers must not depend on the clock.
 CREATED = 1_760_000_000
 # A line that is no field, which a reader must ignore, and JSON that breaks off, which it cannot.
 MALFORMED = b'this line is no field\ndata: {"choices":[{"delta":{"content":"broken\n\n'
+
+# Stands for the token while an event is taken apart.
+MARK = "\x7fTOKEN\x7f"
 
 _WORDS = (
     "the ",
@@ -48,7 +68,7 @@ _POOLS = 32
 
 
 @lru_cache(maxsize=_POOLS)
-def _pool(seed: int, size: int) -> tuple[bytes, ...]:
+def pool(seed: int, size: int) -> tuple[bytes, ...]:
     chance = random.Random(f"{seed}/{size}")  # noqa: S311  # text, not secrets
     count = max(1, min(_POOL_TOKENS, _POOL_BYTES // size))
     return tuple(_token(chance, size) for _ in range(count))
@@ -65,68 +85,54 @@ def _token(chance: random.Random, size: int) -> bytes:
     return bytes(text * (size // len(text)) if text else b"").ljust(size)
 
 
-def _json(value: Any) -> bytes:
+def to_json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _identity(script: Script, ordinal: int) -> str:
-    return "chatcmpl-" + hashlib.sha256(f"{script.seed}/{ordinal}".encode()).hexdigest()[:29]
+def identity(script: Script, ordinal: int) -> str:
+    return hashlib.sha256(f"{script.seed}/{ordinal}".encode()).hexdigest()[:29]
 
 
-class ChatEvents:
-    """All events of one streamed answer, addressed by position: role, content, finish reason, perhaps usage, `[DONE]`.
+class Events:
+    """All events of one streamed answer, addressed by position: those that open it, content, those that close it.
 
-    `total` is their number, None without end; `content_end` is the position after the last content event. `ordinal`
-    tells apart the answers of one simulator in `id`.
+    `total` is their number, None without end; `content_end` is the position after the last content event; `event_bytes`
+    the size of a content event, more or less. What differs between the kinds of answers is in the classes below this one.
     """
 
-    __slots__ = ("_closing", "_glue", "_pool", "_prefix", "_role", "_suffix", "content_end", "event_bytes", "total")
+    __slots__ = ("_closing_events", "_opening", "_pool", "content_end", "event_bytes", "total")
 
-    def __init__(self, model: str, script: Script, ordinal: int, prompt_tokens: int, include_usage: bool) -> None:
-        head = {
-            "id": _identity(script, ordinal),
-            "object": "chat.completion.chunk",
-            "created": CREATED,
-            "model": model,
-            "service_tier": "default",
-            "system_fingerprint": f"fp_sim_{script.seed}",
-        }
-        more = {"usage": None} if include_usage else {}
+    def __init__(self, script: Script, opening: Sequence[bytes], closing_events: int, event_bytes: int) -> None:
+        self._pool = pool(script.seed, script.size)
+        self._opening = opening
+        self._closing_events = closing_events
+        self.event_bytes = event_bytes
+        self.content_end: float = math.inf if script.events is None else len(opening) + script.events
+        self.total = None if script.events is None else len(opening) + script.events + closing_events
 
-        def event(delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
-            choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-            return encode(_json({**head, "choices": [choice], **more}))
+    def content(self, start: int, end: int) -> bytes:
+        """The content events from number `start` to `end` (exclusive); at least one."""
+        raise NotImplementedError
 
-        self._pool = _pool(script.seed, script.size)
-        self._prefix, self._suffix = _around(event)
-        self._glue = self._suffix + self._prefix
-        self._role = event({"role": "assistant", "content": "", "refusal": None})
-        self._closing = [event({}, "stop")]
-        if include_usage:
-            counts = usage(prompt_tokens, script.events or 0)
-            self._closing.append(encode(_json({**head, "choices": [], "usage": counts})))
-        self._closing.append(encode("[DONE]"))
-        self.content_end: float = math.inf if script.events is None else 1 + script.events
-        self.total = None if script.events is None else 1 + script.events + len(self._closing)
-        self.event_bytes = len(self._glue) + script.size
+    def closing(self) -> Sequence[bytes]:
+        """The events after the content."""
+        raise NotImplementedError
 
     def take(self, start: int, end: int) -> bytes:
         """The bytes of the events at the positions `start` to `end` (exclusive), which must exist."""
-        parts = []
-        if start == 0 < end:
-            parts.append(self._role)
-            start = 1
-        content_end = end if self.total is None else min(end, self.total - len(self._closing))
+        opened = len(self._opening)
+        parts = [*self._opening[start:end]]
+        start = max(start, min(opened, end))
+        content_end = end if self.total is None else min(end, self.total - self._closing_events)
         if start < content_end:
-            parts.append(self._prefix)
-            parts.append(self._glue.join(self._tokens(start - 1, content_end - 1)))
-            parts.append(self._suffix)
+            parts.append(self.content(start - opened, content_end - opened))
             start = content_end
         if start < end:
-            parts += self._closing[start - content_end : end - content_end]
+            parts += self.closing()[start - content_end : end - content_end]
         return b"".join(parts)
 
-    def _tokens(self, start: int, end: int) -> tuple[bytes, ...]:
+    def tokens(self, start: int, end: int) -> tuple[bytes, ...]:
+        """The texts of these content events, as they stand in JSON."""
         pool = self._pool
         first = start % len(pool)
         count = end - start
@@ -135,18 +141,96 @@ class ChatEvents:
         return (pool * ((first + count) // len(pool) + 1))[first : first + count]
 
 
-def _around(event: Any) -> tuple[bytes, bytes]:
-    """What stands before and after the token in a content event."""
-    mark = "\x7fTOKEN\x7f"
-    before, _, after = event({"content": mark}).rpartition(mark.encode())
+class ChoiceEvents(Events):
+    """Answers whose content events differ in nothing but their token: prefix + token + suffix.
+
+    `head` is what all events begin with, `choice` makes a choice of a token, or of a finish reason and no token.
+    """
+
+    __slots__ = ("_closing", "_glue", "_prefix", "_suffix")
+
+    def __init__(
+        self,
+        script: Script,
+        head: dict[str, Any],
+        choice: Callable[[str | None, str | None], dict[str, Any]],
+        opening: Sequence[dict[str, Any]],
+        prompt_tokens: int,
+        include_usage: bool,
+    ) -> None:
+        more = {"usage": None} if include_usage else {}
+
+        def event(one: dict[str, Any]) -> bytes:
+            return encode(to_json({**head, "choices": [one], **more}))
+
+        self._prefix, self._suffix = around(event(choice(MARK, None)))
+        self._glue = self._suffix + self._prefix
+        self._closing = [event(choice(None, "stop"))]
+        if include_usage:
+            counts = usage(prompt_tokens, script.events or 0)
+            self._closing.append(encode(to_json({**head, "choices": [], "usage": counts})))
+        self._closing.append(encode("[DONE]"))
+        super().__init__(script, [event(one) for one in opening], len(self._closing), len(self._glue) + script.size)
+
+    def content(self, start: int, end: int) -> bytes:
+        return self._prefix + self._glue.join(self.tokens(start, end)) + self._suffix
+
+    def closing(self) -> Sequence[bytes]:
+        return self._closing
+
+
+class ChatEvents(ChoiceEvents):
+    """A chat: the role, content, the finish reason, perhaps usage, `[DONE]`. `ordinal` tells answers apart in `id`."""
+
+    __slots__ = ()
+
+    def __init__(self, model: str, script: Script, ordinal: int, prompt_tokens: int, include_usage: bool) -> None:
+        def choice(token: str | None, reason: str | None) -> dict[str, Any]:
+            delta = {} if token is None else {"content": token}
+            return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+
+        head = {
+            "id": "chatcmpl-" + identity(script, ordinal),
+            "object": "chat.completion.chunk",
+            "created": CREATED,
+            "model": model,
+            "service_tier": "default",
+            "system_fingerprint": f"fp_sim_{script.seed}",
+        }
+        role = {"role": "assistant", "content": "", "refusal": None}
+        super().__init__(script, head, choice, [{**choice(None, None), "delta": role}], prompt_tokens, include_usage)
+
+
+class CompletionEvents(ChoiceEvents):
+    """A text completion: as a chat, without the role and with `text` for `delta`."""
+
+    __slots__ = ()
+
+    def __init__(self, model: str, script: Script, ordinal: int, prompt_tokens: int, include_usage: bool) -> None:
+        def choice(token: str | None, reason: str | None) -> dict[str, Any]:
+            return {"text": token or "", "index": 0, "logprobs": None, "finish_reason": reason}
+
+        head = {
+            "id": "cmpl-" + identity(script, ordinal),
+            "object": "text_completion",
+            "created": CREATED,
+            "model": model,
+            "system_fingerprint": f"fp_sim_{script.seed}",
+        }
+        super().__init__(script, head, choice, [], prompt_tokens, include_usage)
+
+
+def around(event: bytes) -> tuple[bytes, bytes]:
+    """What stands before and after MARK in an event."""
+    before, _, after = event.rpartition(MARK.encode())
     return before, after
 
 
 def text_of(script: Script) -> bytes:
     """The whole content of a finite answer."""
-    pool = _pool(script.seed, script.size)
+    tokens = pool(script.seed, script.size)
     count = script.events or 0
-    return b"".join((pool * (count // len(pool) + 1))[:count])
+    return b"".join((tokens * (count // len(tokens) + 1))[:count])
 
 
 def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
@@ -158,11 +242,11 @@ def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
 
 
 def completion(model: str, script: Script, ordinal: int, prompt_tokens: int) -> bytes:
-    """The answer of a request that does not stream, as JSON."""
+    """The chat completion of a request that does not stream, as JSON."""
     message = {"role": "assistant", "content": text_of(script).decode(), "refusal": None}
-    return _json(
+    return to_json(
         {
-            "id": _identity(script, ordinal),
+            "id": "chatcmpl-" + identity(script, ordinal),
             "object": "chat.completion",
             "created": CREATED,
             "model": model,
@@ -174,7 +258,23 @@ def completion(model: str, script: Script, ordinal: int, prompt_tokens: int) -> 
     )
 
 
+def text_completion(model: str, script: Script, ordinal: int, prompt_tokens: int) -> bytes:
+    """The text completion of a request that does not stream, as JSON."""
+    choice = {"text": text_of(script).decode(), "index": 0, "logprobs": None, "finish_reason": "stop"}
+    return to_json(
+        {
+            "id": "cmpl-" + identity(script, ordinal),
+            "object": "text_completion",
+            "created": CREATED,
+            "model": model,
+            "choices": [choice],
+            "usage": usage(prompt_tokens, script.events or 0),
+            "system_fingerprint": f"fp_sim_{script.seed}",
+        }
+    )
+
+
 def models(names: tuple[str, ...]) -> bytes:
     """The list of models as JSON."""
     rows = [{"id": name, "object": "model", "created": CREATED, "owned_by": "simulator"} for name in names]
-    return _json({"object": "list", "data": rows})
+    return to_json({"object": "list", "data": rows})

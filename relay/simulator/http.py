@@ -14,11 +14,12 @@ from typing import cast
 
 import httptools
 
-from .events import ChatEvents, completion, models
+from .events import models
+from .forms import FORMS
 from .grammar import PREFIX
-from .requests import ApiError, ChatRequest, read_chat_request
+from .requests import AnswerRequest, ApiError, read_request
 from .service import Service
-from .stream import ChatStream
+from .stream import AnswerStream
 
 __all__ = ["MAX_REQUEST_BYTES", "Connection"]
 
@@ -52,7 +53,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._paused = False
-        self._stream: ChatStream | None = None
+        self._stream: AnswerStream | None = None
         self._timer: asyncio.TimerHandle | None = None  # of an answer that does not stream
         self._busy = False
         self._keep_alive = True
@@ -189,9 +190,9 @@ class Connection(asyncio.Protocol):
         elif route == ("GET", "/v1/models"):
             self._respond(200, models(_MODELS))
         else:
-            self._chat(read_chat_request(request.body, self._service.seed), request.chunked)
+            self._make(read_request(FORMS[request.path], request.body, self._service.seed), request.chunked)
 
-    def _chat(self, asked: ChatRequest, chunked: bool) -> None:
+    def _make(self, asked: AnswerRequest, chunked: bool) -> None:
         if self._service.meets_fault(asked):
             raise _error_asked_for(asked)
         self._service.answers += 1
@@ -200,14 +201,14 @@ class Connection(asyncio.Protocol):
         else:
             self._complete_later(asked)
 
-    def _start_stream(self, asked: ChatRequest, chunked: bool) -> None:
+    def _start_stream(self, asked: AnswerRequest, chunked: bool) -> None:
         assert self._transport is not None
         ordinal = self._service.answers
-        events = ChatEvents(asked.model, asked.script, ordinal, asked.prompt_tokens, asked.include_usage)
+        events = asked.form.events(asked.model, asked.script, ordinal, asked.prompt_tokens, asked.include_usage)
         framing = b"transfer-encoding: chunked\r\n" if chunked else b""
         keep = self._keep_alive and chunked
         head = _status_line(200) + _EVENT_STREAM_HEADERS + framing + _connection_header(keep) + b"\r\n"
-        self._stream = ChatStream(
+        self._stream = AnswerStream(
             self._transport,
             head,
             events,
@@ -224,7 +225,7 @@ class Connection(asyncio.Protocol):
         self._keep_alive = self._keep_alive and whole
         self._next()
 
-    def _complete_later(self, asked: ChatRequest) -> None:
+    def _complete_later(self, asked: AnswerRequest) -> None:
         script = asked.script
         kind = script.fault.kind if script.fault is not None else None
         if kind == "stall":
@@ -232,13 +233,13 @@ class Connection(asyncio.Protocol):
         seconds = script.first + ((script.events or 0) / script.pace if script.pace else 0.0)
         self._timer = asyncio.get_running_loop().call_later(seconds, self._complete, asked, kind, self._service.answers)
 
-    def _complete(self, asked: ChatRequest, kind: str | None, ordinal: int) -> None:
+    def _complete(self, asked: AnswerRequest, kind: str | None, ordinal: int) -> None:
         self._timer = None
         assert self._transport is not None
         if kind == "disconnect":
             self._transport.close()
             return
-        body = completion(asked.model, asked.script, ordinal, asked.prompt_tokens)
+        body = asked.form.whole(asked.model, asked.script, ordinal, asked.prompt_tokens)
         self._respond(200, body[: len(body) // 2] if kind == "malformed" else body)
 
     def _respond(self, status: int, body: bytes, headers: bytes = b"") -> None:
@@ -266,10 +267,10 @@ class Connection(asyncio.Protocol):
         self._respond(error.status, error.to_json())
 
 
-_METHODS = {"/v1/chat/completions": "POST", "/v1/models": "GET", "/simulator/stats": "GET"}
+_METHODS = {**dict.fromkeys(FORMS, "POST"), "/v1/models": "GET", "/simulator/stats": "GET"}
 
 
-def _error_asked_for(asked: ChatRequest) -> ApiError:
+def _error_asked_for(asked: AnswerRequest) -> ApiError:
     if asked.script.fault is not None and asked.script.fault.status == 429:
         return ApiError(
             429,

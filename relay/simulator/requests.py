@@ -1,4 +1,4 @@
-"""What is asked for: a checked chat request, or an error in OpenAI's shape."""
+"""What is asked for: a checked request for an answer, or an error in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from .forms import Form
 from .grammar import GrammarError, Script, parse
 
-__all__ = ["ApiError", "ChatRequest", "read_chat_request"]
+__all__ = ["AnswerRequest", "ApiError", "read_request"]
 
 _MAX_MODEL_CHARACTERS = 512  # it stands in every event
 _MAX_COMPLETION_BYTES = 64 * 1024 * 1024  # of an answer that does not stream, and so is made whole
@@ -39,9 +40,10 @@ class ApiError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class ChatRequest:
+class AnswerRequest:
     """A checked request. `prompt_tokens` is an estimate, four characters of the prompt for a token."""
 
+    form: Form
     model: str
     script: Script
     stream: bool
@@ -49,8 +51,8 @@ class ChatRequest:
     prompt_tokens: int
 
 
-def read_chat_request(body: bytes, seed: int) -> ChatRequest:
-    """Check the body of POST /v1/chat/completions. Raises ApiError with status 400; unknown fields are ignored."""
+def read_request(form: Form, body: bytes, seed: int) -> AnswerRequest:
+    """Check the body of a request for an answer of this form. Raises ApiError with status 400; unknown fields are ignored."""
     try:
         asked = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -60,29 +62,33 @@ def read_chat_request(body: bytes, seed: int) -> ChatRequest:
     model = _field(asked, "model", str, required=True)
     if len(model) > _MAX_MODEL_CHARACTERS or any("\ud800" <= character <= "\udfff" for character in model):
         raise ApiError(400, f"model must be valid text of at most {_MAX_MODEL_CHARACTERS} characters", param="model")
-    messages = _field(asked, "messages", list, required=True)
+    prompt = _field(asked, form.prompt, *form.types, required=form.required)
     stream = bool(_field(asked, "stream", bool))
     options = _field(asked, "stream_options", dict) or {}
-    if options and not stream:
+    if options and form.options and not stream:
         raise ApiError(400, "stream_options is only allowed when stream is true", param="stream_options")
-    include_usage = bool(_field(options, "include_usage", bool))
+    include_usage = form.options and bool(_field(options, "include_usage", bool))
     try:
         script = parse(model, seed)
     except GrammarError as error:
         raise ApiError(400, str(error), param="model", code="invalid_model") from error
     if not stream:
         _check_whole(script)
+    elif form.repeats and script.events is not None and script.events * script.size > _MAX_COMPLETION_BYTES:
+        raise ApiError(400, f"a response of more than {_MAX_COMPLETION_BYTES} bytes must be without end", param="model")
+    messages = prompt if isinstance(prompt, list) else [prompt]
     prompt_tokens = sum(_characters(message) for message in messages) // 4 + 1
-    return ChatRequest(model, script, stream, include_usage, prompt_tokens)
+    return AnswerRequest(form, model, script, stream, include_usage, prompt_tokens)
 
 
-def _field(asked: dict[str, Any], name: str, kind: type, *, required: bool = False) -> Any:
+def _field(asked: dict[str, Any], name: str, *kinds: type, required: bool = False) -> Any:
     value = asked.get(name)
     if value is None and not required:
         return None
-    if not isinstance(value, kind):
+    if not isinstance(value, kinds):
         found = "missing" if value is None else f"of type {type(value).__name__}"
-        raise ApiError(400, f"{name} is {found}, it must be of type {kind.__name__}", param=name)
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise ApiError(400, f"{name} is {found}, it must be of type {wanted}", param=name)
     return value
 
 
@@ -94,7 +100,7 @@ def _check_whole(script: Script) -> None:
 
 
 def _characters(message: object) -> int:
-    content = message.get("content") if isinstance(message, dict) else None
+    content = message.get("content") if isinstance(message, dict) else message
     if isinstance(content, list):
         content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
     return len(content) if isinstance(content, str) else 0

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .requests import ChatRequest
+from .requests import AnswerRequest
 from .stats import Stats
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _MAX_COUNTED_MODELS = 10_000
 
 @dataclass(slots=True)
 class Service:
-    """What all connections share: the seed, the counts, the open connections. `answers` numbers the chat answers."""
+    """What all connections share: the seed, the counts, the open connections. `answers` counts the answers."""
 
     seed: int = 0
     answers: int = 0
@@ -28,7 +28,7 @@ class Service:
     connections: set[Connection] = field(default_factory=set)
     requests_of: Counter[str] = field(default_factory=Counter)
 
-    def meets_fault(self, request: ChatRequest) -> bool:
+    def meets_fault(self, request: AnswerRequest) -> bool:
         """Whether this request is to be answered with its fault's error status; counts the request."""
         fault = request.script.fault
         if fault is None or fault.status is None:

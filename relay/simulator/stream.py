@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from .events import MALFORMED, ChatEvents
+from .events import MALFORMED, Events
 from .grammar import Script
 from .stats import Stats
 
-__all__ = ["ChatStream"]
+__all__ = ["AnswerStream"]
 
 # One write takes so many bytes, if that is more than one event: enough that the cost of a write is small beside that of
 # its bytes, and no more than the transport's high-water mark, so that a slow client is noticed after one write.
 _BATCH_BYTES = 64 * 1024
 
 
-class ChatStream:
+class AnswerStream:
     """Lives from `start()` to the call of `ended(keep_alive)`, or to `stop()` when the client has left.
 
     `head` is the response's status line and headers, sent with the first event. With `chunked` False (HTTP/1.0) the
@@ -48,7 +48,7 @@ class ChatStream:
         self,
         transport: asyncio.Transport,
         head: bytes,
-        events: ChatEvents,
+        events: Events,
         script: Script,
         stats: Stats,
         *,

@@ -18,12 +18,12 @@ import httpx2
 
 __all__ = ["Connection", "Head"]
 
-# One recv. All connections of a thread share one buffer of this size: what it holds is parsed before anybody else reads.
-READ_BYTES: Final = 32 * 1024
+# The most that one recv takes. All connections share one buffer: what it holds is parsed before anybody else reads.
+MAX_READ_BYTES: Final = 64 * 1024
 # What other clients and servers allow for a response's head.
 MAX_HEAD_BYTES: Final = 64 * 1024
 
-_buffer: Final = memoryview(bytearray(READ_BYTES))
+_buffer: Final = memoryview(bytearray(MAX_READ_BYTES))
 
 
 class Head:
@@ -39,11 +39,14 @@ class Head:
 class Connection(asyncio.BufferedProtocol):
     """One connection. `request`, then `read` until it returns b"", then `request` again; `close` at any moment.
 
-    limit_bytes   how much of a body may wait here; one recv more than that at most
+    read_bytes    one recv
+    limit_bytes   above this the socket is not read: limit_bytes and one recv may wait here
     """
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, read_bytes: int, limit_bytes: int) -> None:
+        self._buffer = _buffer[: min(read_bytes, MAX_READ_BYTES)]
         self._limit = limit_bytes
+        self._loop = asyncio.get_running_loop()  # asking for it once a read would be a system call once a read
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
@@ -87,6 +90,11 @@ class Connection(asyncio.BufferedProtocol):
             and self._transport is not None
             and not self._transport.is_closing()
         )
+
+    @property
+    def readable(self) -> bool:
+        """Whether `read` returns at once."""
+        return bool(self._parts) or self._complete
 
     @property
     def waiting_bytes(self) -> int:
@@ -137,7 +145,7 @@ class Connection(asyncio.BufferedProtocol):
     async def _more(self) -> None:
         """Wait until something has come. Raises what went wrong, once everything that came before it was read."""
         if self._error is None:
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = self._loop.create_future()
             try:
                 await self._waiter
             finally:
@@ -164,7 +172,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport  # type: ignore[assignment]  # uvloop's is one in all but its class
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return _buffer
+        return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         if not self._expected:
@@ -174,7 +182,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._head is None:
             self._head_bytes += nbytes
         try:
-            self._parser.feed_data(_buffer[:nbytes])
+            self._parser.feed_data(self._buffer[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(httpx2.RemoteProtocolError(f"the response is not HTTP/1.1: {type(error).__name__}"))
             self.close()

@@ -40,13 +40,14 @@ class Timeouts:
 class Pool:
     """At most `max_connections` to all origins together.
 
-    receive_buffer_bytes   SO_RCVBUF of each, before it connects: the window is agreed on there
-    limit_bytes            see Connection
+    receive_buffer_bytes      SO_RCVBUF of each, before it connects: the window is agreed on there
+    read_bytes, limit_bytes   see Connection
     """
 
-    def __init__(self, *, max_connections: int, receive_buffer_bytes: int, limit_bytes: int) -> None:
+    def __init__(self, *, max_connections: int, receive_buffer_bytes: int, read_bytes: int, limit_bytes: int) -> None:
         self._places = asyncio.Semaphore(max_connections)
         self._receive_buffer_bytes = receive_buffer_bytes
+        self._read_bytes = read_bytes
         self._limit_bytes = limit_bytes
         self._idle: dict[Origin, deque[tuple[Connection, float]]] = {}
         self._in_use: dict[Connection, Origin] = {}
@@ -138,7 +139,7 @@ class Pool:
                 made = await self._open_socket(host, port)
                 try:
                     _, protocol = await loop.create_connection(
-                        lambda: Connection(self._limit_bytes),
+                        lambda: Connection(self._read_bytes, self._limit_bytes),
                         sock=made,
                         ssl=context,
                         server_hostname=host if context else None,

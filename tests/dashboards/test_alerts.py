@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from dashboards.queries import PENDING
-from diagnostics.agent.ledger import OUTCOMES
+from diagnostics.agent.record import OUTCOMES
 from diagnostics.monitor.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]

@@ -17,11 +17,19 @@ COMMAND = re.compile(
     r"(?:^ {4,}|^\$ |`)(?:python -m )?(diagnostics|relay) ([a-z-]+)(?=[\s`])([^`#\n|>]*)", re.MULTILINE
 )
 
+# A command in quotes has options of its own.
+QUOTED = re.compile(r"'[^']*'")
+
 
 def told() -> list[tuple[str, str, str, tuple[str, ...]]]:
     return sorted(
         {
-            (page.name, program, command, tuple(re.findall(r"(?<!\S)(--[a-z][a-z-]+)", rest.split(" -- ")[0])))
+            (
+                page.name,
+                program,
+                command,
+                tuple(re.findall(r"(?<!\S)(--[a-z][a-z-]+)", QUOTED.sub("", rest).split(" -- ")[0])),
+            )
             for page in PAGES
             for program, command, rest in COMMAND.findall(page.read_text())
         }

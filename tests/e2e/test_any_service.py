@@ -226,7 +226,9 @@ def test_a_service_that_shuts_the_hook_out_is_read_from_outside_and_this_is_said
     assert f"started with {flag}" in worker["reason"]
     assert worker["memory"]["rss_bytes"] > 0
     answer = service.http(f"{service.monitor}/debug/memory/captures", "POST", {"kind": "tracemalloc", "worker": "0"})
-    eventually(lambda: service.http(service.monitor + answer.headers["Location"]).json()["state"] == "failed")
+    assert answer.status == 502
+    assert answer.json()["error"]["code"] == "no_agent"
+    assert "diagnostics run" in answer.json()["error"]["remedy"]
 
 
 def test_a_script_that_serves_nothing_has_an_agent_where_it_is_asked_for(run: Any, tmp_path: Path) -> None:

@@ -504,6 +504,8 @@ def test_the_examples_of_the_manual_work(shared: Simulator) -> None:
     assert endings["as fast as curl takes it"][1].endswith("data: [DONE]")
     assert '"total_tokens":4}}' in answers["with usage at the end"][1]
     assert '"object":"chat.completion"' in answers["not streamed"][1]
+    assert '"object":"text_completion"' in answers["a text completion"][1]
+    assert "event: response.completed\n" in answers["a response"][1]
     assert answers["the first two requests are refused"][1].startswith("HTTP/1.1 429 Too Many Requests")
     assert "gpt-4o-mini" in answers["the models"][1]
 
@@ -564,3 +566,54 @@ def test_content_has_its_size_in_bytes(size: int) -> None:
     for position in (1, 2, 3):
         (event,) = EventDecoder().feed(events.take(position, position + 1))
         assert len(json.loads(event.data)["choices"][0]["delta"]["content"].encode()) == size
+
+
+# the other endpoints
+
+
+def test_the_official_client_reads_completions(shared: Simulator) -> None:
+    model = f"sim:events=5,size=30,{FAST}"
+
+    async def streamed(client: openai.AsyncOpenAI) -> list[Any]:
+        options: Any = {"include_usage": True}
+        return [
+            chunk
+            async for chunk in await client.completions.create(
+                model=model, prompt="How high?", stream=True, stream_options=options
+            )
+        ]
+
+    chunks = with_client(shared, streamed)
+    assert [type(chunk).__name__ for chunk in chunks] == ["Completion"] * 7
+    assert "".join(chunk.choices[0].text for chunk in chunks[:-1]).encode() == text_of(parse(model))
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    assert (chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens) == (3, 5)
+    whole = with_client(shared, lambda client: client.completions.create(model=model, prompt=["How", "high?"]))
+    assert whole.choices[0].text.encode() == text_of(parse(model))
+
+
+@pytest.mark.parametrize("events", [0, 1, 65])
+def test_the_official_client_reads_responses(shared: Simulator, events: int) -> None:
+    model = f"sim:events={events},size=30,{FAST}"
+
+    async def streamed(client: openai.AsyncOpenAI) -> tuple[list[Any], Any]:
+        seen = [event async for event in await client.responses.create(model=model, input="How high?", stream=True)]
+        async with client.responses.stream(model=model, input="How high?") as stream:
+            return seen, await stream.get_final_response()
+
+    seen, final = with_client(shared, streamed)
+    assert [event.sequence_number for event in seen] == list(range(8 + events))
+    # Strict: each event has all that its type has, and nothing of another type.
+    assert all(event.model_dump_json(warnings="error") for event in seen)
+    whole = with_client(shared, lambda client: client.responses.create(model=model, input="How high?"))
+    assert whole.output_text == final.output_text == text_of(parse(model)).decode()
+    assert (whole.status, whole.usage.input_tokens, whole.usage.output_tokens) == ("completed", 3, events)
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/responses"])
+def test_faults_are_the_same_on_every_endpoint(shared: Simulator, path: str) -> None:
+    for stream in (True, False):
+        status, _, answer = shared.request("POST", path, {"model": "sim:fault=500", "stream": stream})
+        assert (status, answer["error"]["type"]) == (500, "server_error")
+    status, _, answer = shared.request("POST", path, {"model": "m", "prompt": 1, "input": 1})
+    assert (status, "must be of type str or list" in answer["error"]["message"]) == (400, True)

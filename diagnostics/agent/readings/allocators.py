@@ -119,7 +119,7 @@ def _pymalloc() -> str:
     """pymalloc's own statistics as it prints them; empty where it is not in charge."""
     import ctypes  # at the first reading, not with the agent: a service that nobody asks goes without it
 
-    libc = ctypes.CDLL(None)
+    libc = _libc()
     try:
         # ctypes.pythonapi keeps the GIL: the pools do not change while they are walked.
         print_stats = ctypes.pythonapi._PyObject_DebugMallocStats
@@ -145,6 +145,14 @@ def _pymalloc() -> str:
 
 
 @cache
+def _libc() -> Any:
+    """The C library, once: each CDLL makes a class of its own, and a class is garbage that only the collector finds."""
+    import ctypes
+
+    return ctypes.CDLL(None)
+
+
+@cache
 def _mallinfo2_type() -> Any:
     import ctypes
 
@@ -152,10 +160,8 @@ def _mallinfo2_type() -> Any:
 
 
 def _glibc() -> tuple[int | None, int | None, int | None]:
-    import ctypes
-
     try:
-        mallinfo2 = ctypes.CDLL(None).mallinfo2
+        mallinfo2 = _libc().mallinfo2
     except AttributeError:  # musl, macOS, glibc before 2.33
         return None, None, None
     mallinfo2.restype = _mallinfo2_type()

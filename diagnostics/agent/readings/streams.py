@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..ledger import StreamLedger, StreamRecord
+from ..ledger import StreamLedger
 from ..loops import alive_tasks
+from ..record import StreamRecord
 from .awaits import chain, own_frame
 from .graph import module_of
 

@@ -27,7 +27,7 @@ from ..units import format_percent, format_value
 from ..views import top
 from .text import heading, location
 
-__all__ = ["MIN_SHARE", "render", "tree"]
+__all__ = ["MIN_SHARE", "render", "sources", "tree"]
 
 # A frame narrower than this share of the whole is left out: a quarter of a pixel on a screen 1,250 pixels wide, and at
 # most 5,000 frames side by side, however many samples there are.
@@ -69,6 +69,11 @@ def render(profile: Profile, *, before: Profile | None = None, value: int = 0, t
         script=script,
     )
     return page.encode("utf-8", "backslashreplace")
+
+
+def sources() -> tuple[str, str]:
+    """Its script and its style as Content-Security-Policy sources, for a page that has this one in a frame."""
+    return _hash(_asset("flamegraph.js")), _hash(_asset("flamegraph.css"))
 
 
 def tree(profile: Profile, before: Profile | None = None, value: int = 0) -> dict[str, Any]:

@@ -19,7 +19,7 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, body: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, body: AsyncGenerator[bytes | memoryview, None]) -> None:
         super().__init__(body, headers={"cache-control": "no-store"})
         self._body = body
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diagnostics.agent.histogram import Histogram
-from diagnostics.agent.ledger import MAX_ROUTES, OTHER_ROUTE, OUTCOMES, StreamLedger
+from diagnostics.agent.ledger import MAX_ROUTES, OTHER_ROUTE, StreamLedger
+from diagnostics.agent.record import OUTCOMES
 
 
 class Clock:

@@ -30,6 +30,16 @@ def test_what_stays_after_the_stream_is_worse_than_what_grows_within() -> None:
     assert judged(FULL, HELD) is Decision.LEAK
 
 
+@pytest.mark.parametrize("measure", list(Measure))
+def test_each_measure_accuses_with_its_word(measure: Measure) -> None:
+    high, low = (
+        decide({measure: [9.0] * 4}, {measure: 1.0}, Plan()),
+        decide({measure: [0.1] * 4}, {measure: 1.0}, Plan()),
+    )
+    assert (high.decision, low.decision) == (measure.accuses, Decision.BOUNDED)
+    assert measure.unit
+
+
 def test_growth_that_is_real_but_does_not_matter_is_bounded() -> None:
     assert judged([40.0, 41.0, 40.5, 40.2], FLAT) is Decision.BOUNDED
 

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diagnostics.analysis.growth import Reading, Round, growth_per_chunk, peak_per_stream, remains_per_stream, slope
+from diagnostics.analysis.growth import (
+    Reading,
+    Round,
+    growth_per_chunk,
+    held_per_stream,
+    load_per_stream,
+    peak_per_stream,
+    remains_per_stream,
+    slope,
+)
 
 
 def reading(time: float, in_use: float) -> Reading:
@@ -34,6 +43,22 @@ def test_what_remains_and_the_peak_are_for_one_stream() -> None:
     one = a_round(0, jump=40_000, after=9000)
     assert remains_per_stream(one) == 2000
     assert peak_per_stream(one) == 10_000
+
+
+def a_peak(streams: int, peak: float, last: float) -> Round:
+    readings = (reading(50.1, 1000 + peak), reading(50.2, 1000 + last))
+    return Round(50, streams, streams, reading(49, 1000), readings, reading(54, 1000))
+
+
+def test_load_is_what_further_streams_add_to_the_peak() -> None:
+    assert load_per_stream(a_peak(4, 4000, 0), a_peak(24, 64_000, 0)) == 3000
+    assert load_per_stream(a_peak(4, 4000, 0), a_peak(24, 4000, 0)) == 0
+    with pytest.raises(ValueError, match="the heavy load has 4 streams, the light one 4"):
+        load_per_stream(a_peak(4, 1, 0), a_peak(4, 1, 0))
+
+
+def test_held_is_what_is_there_at_the_last_reading_not_at_the_worst() -> None:
+    assert held_per_stream(a_peak(8, 80_000, 800)) == 100
 
 
 @given(st.floats(-1e4, 1e4), st.floats(-1e6, 1e6), st.lists(st.integers(0, 1000), min_size=2, unique=True))

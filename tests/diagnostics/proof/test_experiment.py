@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from diagnostics.errors import TargetError, TargetSilentError
-from diagnostics.proof.experiment import check_load
 from diagnostics.proof.load import LoadReport
 from diagnostics.proof.processes import Process, free_port, start, wait_for_listener
+from diagnostics.proof.rounds import check_load
 from diagnostics.proof.scenarios import scenario
 from diagnostics.proof.sockets import connections
 from diagnostics.proof.subject import subject
@@ -45,6 +45,18 @@ def test_a_service_that_drops_its_clients_is_no_bounded_service() -> None:
 
 def test_a_service_that_serves_is_judged() -> None:
     check_load(report(time_up=8), "fixed", UNBOUNDED, "")
+
+
+def test_a_service_that_sends_nothing_is_no_bounded_service() -> None:
+    with pytest.raises(TargetError, match="sent 0 events to 8 open streams"):
+        check_load(report(time_up=8), "fixed", UNBOUNDED, "", open_streams=8)
+
+
+def test_turning_clients_away_and_ending_streams_is_a_failure_but_where_it_is_the_fix() -> None:
+    with pytest.raises(TargetError, match="failed 28 of 32 streams"):
+        check_load(report(rejected=28, time_up=4), "fixed", UNBOUNDED, "")
+    check_load(report(rejected=28, time_up=4), "fixed", scenario("no_admission"), "")
+    check_load(report(completed=64, time_up=8), "fixed", scenario("unterminated_event"), "")
 
 
 def started(tmp_path: Path, code: str, then: str) -> Process:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diagnostics.proof.load import EventCount, Fast, Leaves, LoadReport, Mix, NeverReads, Request, Slow, run_load
+from diagnostics.proof.load import EventCount, LoadReport, Request, run_load
+from diagnostics.proof.mix import Fast, Leaves, Mix, NeverReads, Resets, Slow
 
 EVENT = b"data: " + b"x" * 1000 + b"\n\n"
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -96,6 +97,67 @@ def test_one_who_leaves_has_read_as_many_events_as_he_wanted_and_closes() -> Non
     assert server.open == 0
 
 
+def test_one_who_loses_his_network_resets_the_connection() -> None:
+    seen: list[str] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(2)
+        writer.write(HEAD + chunk(EVENT))
+        try:
+            await reader.read()
+            seen.append("end")
+        except ConnectionResetError:
+            seen.append("reset")
+
+    report, _ = load(handler, Mix(((Resets(after_seconds=0.1), 2),)))
+    assert seen == ["reset", "reset"]
+    assert report.outcomes == {"left": 2}
+    assert not report.errors
+
+
+def test_an_answer_that_ends_before_its_reset_is_complete() -> None:
+    report, _ = load(ten_events, Mix(((Resets(after_seconds=5), 1),)))
+    assert report.outcomes == {"completed": 1}
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_turned_away_is_an_outcome_of_its_own(status: int) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(2)
+        writer.write(b"HTTP/1.1 %d Later\r\ncontent-length: 0\r\n\r\n" % status)
+
+    report, _ = load(handler, Mix(((Fast(), 2),)))
+    assert report.outcomes == {"rejected": 2}
+    assert report.errors == {f"status_{status}": 2}
+
+
+def test_a_report_that_is_given_is_filled_while_the_load_runs() -> None:
+    async def main() -> tuple[int, LoadReport, LoadReport]:
+        listening = await asyncio.start_server(Server(without_end), "127.0.0.1", 0)
+        async with listening:
+            port, until, mine = listening.sockets[0].getsockname()[1], asyncio.Event(), LoadReport()
+            running = asyncio.create_task(
+                run_load(
+                    "127.0.0.1",
+                    port,
+                    Request("GET", "/"),
+                    Mix(((Fast(), 1),)),
+                    until=until,
+                    most_seconds=9,
+                    report=mine,
+                )
+            )
+            while not mine.events:
+                await asyncio.sleep(0.01)
+            seen = mine.events
+            until.set()
+            return seen, mine, await running
+
+    seen, mine, returned = asyncio.run(main())
+    assert seen > 0
+    assert returned is mine
+
+
 def test_a_slow_reader_keeps_his_pace_and_leaves_the_rest_to_the_server() -> None:
     report, _ = load(without_end, Mix(((Slow(bytes_per_second=10_000), 1),)), tell_after=1.0)
     assert report.outcomes == {"time_up": 1}
@@ -137,7 +199,7 @@ def test_again_opens_one_stream_after_the_other() -> None:
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", "status_503"),
+        (b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n", "status_500"),
         (b"HTTP/1.1 401 No\r\ntransfer-encoding: chunked\r\n\r\n", "status_401"),
         (b"HELLO\r\n\r\n", "malformed"),
         (HEAD + chunk(EVENT), "cut_off"),
@@ -178,6 +240,16 @@ def test_events_are_counted_alike_wherever_the_bytes_are_cut(lines: list[bytes],
     for byte in data:
         bytewise.feed(bytes([byte]))
     assert whole.events == piecewise.events == bytewise.events
+
+
+@given(st.lists(st.sampled_from([b"data: a\n", b"\n", b"data: b\n\n"]), max_size=30), st.integers(0, 200))
+def test_line_feeds_alone_are_counted_as_by_their_definition(lines: list[bytes], cut: int) -> None:
+    """Where there is no CR, most events are counted at once; wherever that begins, the count is the same."""
+    data = b"".join(lines)
+    count = EventCount()
+    count.feed(data[:cut])
+    count.feed(data[cut:])
+    assert count.events == sum(1 for part in data.split(b"\n\n")[:-1] if part.strip(b"\n"))
 
 
 def test_blank_lines_between_events_are_no_events() -> None:

@@ -18,7 +18,8 @@ import uvloop
 
 from relay.app import Relay, create_app
 from relay.budget import MIN_BUDGET_BYTES, StreamBudget
-from relay.server import RelayServer, bind
+from relay.listener import bind
+from relay.server import RelayServer
 from relay.settings import load
 from relay.simulation import SimulatorProcess
 

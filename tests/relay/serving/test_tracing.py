@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -136,6 +137,32 @@ def test_a_stream_is_one_client_span_below_its_server_span(
     assert server.name == "POST /v1/chat/completions"
     assert attributes(server)["http.route"] == "/v1/chat/completions"
     assert attributes(server)["http.response.status_code"] == 200
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("path", "operation", "reason"),
+    [
+        ("/v1/chat/completions", "chat", "stop"),
+        ("/v1/completions", "text_completion", "stop"),
+        ("/v1/responses", "chat", "completed"),
+    ],
+)
+def test_every_endpoint_tells_its_facts_in_both_forms(
+    traced: Served, collector: Collector, eventually: Eventually, path: str, operation: str, reason: str, stream: bool
+) -> None:
+    body = {"model": "sim:events=3,pace=0", "messages": [], "stream": stream}
+    if stream and path != "/v1/responses":
+        body["stream_options"] = {"include_usage": True}
+    assert traced.ask("POST", path, json.dumps(body).encode(), {}).status == 200
+    eventually(lambda: len(collector.spans) >= 2)
+    (client,), (server,) = collector.of_kind(Span.SPAN_KIND_CLIENT), collector.of_kind(Span.SPAN_KIND_SERVER)
+    told = attributes(client)
+    assert (client.name, server.name) == (f"{operation} sim:events=3,pace=0", f"POST {path}")
+    assert told["gen_ai.response.finish_reasons"] == [reason]
+    assert told["gen_ai.response.model"] == "sim:events=3,pace=0"
+    assert told["gen_ai.usage.output_tokens"] == 3
+    assert told["gen_ai.response.id"]
 
 
 def test_failures_are_errors_and_a_client_that_left_is_not(

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.wire.connection import MAX_HEAD_BYTES, READ_BYTES, Connection
+from relay.wire.connection import MAX_HEAD_BYTES, Connection
 from relay.wire.pool import Pool, Timeouts
 
+READ_BYTES = 16 * 1024
 PATIENT = Timeouts(pool=5, connect=5, head=5)
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -65,7 +66,15 @@ async def serving(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIte
 
 @contextlib.asynccontextmanager
 async def pool(**options: Any) -> AsyncIterator[Pool]:
-    made = Pool(**{"max_connections": 10, "receive_buffer_bytes": 64 * 1024, "limit_bytes": 16 * 1024, **options})
+    made = Pool(
+        **{
+            "max_connections": 10,
+            "receive_buffer_bytes": 64 * 1024,
+            "read_bytes": READ_BYTES,
+            "limit_bytes": 16 * 1024,
+            **options,
+        }
+    )
     try:
         yield made
     finally:
@@ -326,7 +335,7 @@ class NoTransport(asyncio.Transport):
 )
 def test_no_bytes_of_an_upstream_raise_anything_but_a_transport_error(pieces: list[bytes]) -> None:
     async def run() -> None:
-        connection = Connection(1024)
+        connection = Connection(READ_BYTES, 1024)
         connection.connection_made(NoTransport())
         asking = asyncio.create_task(connection.request("GET", b"/", [], b""))
         await asyncio.sleep(0)

@@ -4,34 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 
 import aiohttp
-from fastapi import FastAPI, Request
 
-from diagnostics.proof.scenarios.response import EventStream
-
-UPSTREAM = os.environ["UPSTREAM_BASE_URL"] + "/chat/completions"
-JSON = {"content-type": "application/json"}
+from diagnostics.proof.scenarios.service import ask, service
 
 logger = logging.getLogger(__name__)
-
-
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None), raise_for_status=True) as session:
-        app.state.session = session
-        yield
-
-
-app = FastAPI(lifespan=lifespan)
-
-
-@app.post("/v1/chat/completions")
-async def chat(request: Request) -> EventStream:
-    return EventStream(relay(app.state.session, await request.body()))
 
 
 async def relay(session: aiohttp.ClientSession, body: bytes) -> AsyncGenerator[bytes, None]:
@@ -49,10 +28,13 @@ async def relay(session: aiohttp.ClientSession, body: bytes) -> AsyncGenerator[b
 async def read_upstream(session: aiohttp.ClientSession, body: bytes, queue: asyncio.Queue[bytes | None]) -> None:
     """Fill the queue no faster than the client empties it; None is the end."""
     try:
-        async with session.post(UPSTREAM, data=body, headers=JSON) as response:
+        async with ask(session, body) as response:
             async for chunk in response.content.iter_chunked(1024):
                 await queue.put(chunk)
     except aiohttp.ClientError as error:
         # The client has had its status line long ago: all that is left is to end its stream.
         logger.warning("the upstream failed: %r", error)
     await queue.put(None)
+
+
+app = service(relay)

@@ -1,0 +1,93 @@
+"""How values are spread, in little memory: counts in buckets whose bounds rise by 2 %.
+
+A quantile is then right within 1 % of itself, whatever the values are, and two distributions add up exactly, bucket by
+bucket, as those of several processes must. Sorting a million latencies is neither needed nor done. (The idea is that of
+DDSketch, Masson et al. 2019, without its limit on buckets: from a nanosecond to a day there are 1,650.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+__all__ = ["Distribution"]
+
+_RATIO = 1.02
+_LOG_RATIO = math.log(_RATIO)
+
+
+class Distribution:
+    """Values that are zero or more, of one unit; `count`, `largest` and `total` are exact."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total = 0.0
+        self.largest = 0.0
+        self._zeros = 0
+        self._buckets: Counter[int] = Counter()
+
+    def add(self, value: float, times: int = 1) -> None:
+        """Take `value` in, `times` times. Below zero is a clock's doing and counts as zero."""
+        self.count += times
+        if value <= 0:
+            self._zeros += times
+            return
+        self.total += value * times
+        self.largest = max(self.largest, value)
+        self._buckets[math.ceil(math.log(value) / _LOG_RATIO)] += times
+
+    def quantile(self, share: float) -> float | None:
+        """The value that `share` (0 to 1) of all values do not exceed; None where there are no values.
+
+        >>> spread = Distribution()
+        >>> for value in range(1, 101):
+        ...     spread.add(value)
+        >>> round(spread.quantile(0.5)), spread.quantile(1.0)
+        (50, 100.0)
+        """
+        if not self.count:
+            return None
+        rank = max(1, math.ceil(share * self.count))
+        if rank <= self._zeros:
+            return 0.0
+        if rank >= self.count:
+            return self.largest
+        seen = self._zeros
+        for bucket in sorted(self._buckets):
+            seen += self._buckets[bucket]
+            if seen >= rank:
+                # The middle of the bucket, by ratio: at most 1 % from either bound.
+                return min(self.largest, math.exp((bucket - 0.5) * _LOG_RATIO))
+        return self.largest
+
+    @classmethod
+    def merged(cls, parts: Iterable[Distribution]) -> Distribution:
+        """All values of all `parts`."""
+        whole = cls()
+        for part in parts:
+            whole.count += part.count
+            whole.total += part.total
+            whole.largest = max(whole.largest, part.largest)
+            whole._zeros += part._zeros
+            whole._buckets.update(part._buckets)
+        return whole
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "count": self.count,
+            "total": self.total,
+            "largest": self.largest,
+            "zeros": self._zeros,
+            "buckets": {str(bucket): times for bucket, times in sorted(self._buckets.items())},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Distribution:
+        """Read what `to_json` wrote."""
+        one = cls()
+        one.count, one.total, one.largest = int(data["count"]), float(data["total"]), float(data["largest"])
+        one._zeros = int(data["zeros"])
+        one._buckets = Counter({int(bucket): int(times) for bucket, times in data["buckets"].items()})
+        return one

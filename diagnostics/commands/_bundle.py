@@ -1,0 +1,96 @@
+"""`diagnostics capture URL --kind bundle`: what an incident leaves, in one folder and one .tar.gz.
+
+    status.json       what the monitor said of the service, from before the first capture to after the last one
+    metrics.txt       its metrics, once
+    <kind>/...        the captures' files
+    report.html, report.md, SHA256SUMS
+
+One capture after the other, the cheap ones first: each slows the service for a while, and two at once would blur both. One that
+fails (a kind that the service cannot do) is told in the report and does not keep the others from being taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import tarfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from rich.console import Console
+
+from ..analysis.profile import Profile
+from ..errors import DiagnosticsError
+from ..proof.incident.bundle import Bundle, from_bundle
+from ..proof.incident.folder import write
+from ._asking import checked
+from .capture import download, take
+
+__all__ = ["KINDS", "collect"]
+
+# Cheap and harmless first: should the service fall over, these are there.
+KINDS = ("tasks", "retained", "objects", "tracemalloc")
+# Options that only some kinds have.
+_OPTIONS = {"seconds": ("objects", "tracemalloc"), "frames": ("tracemalloc",)}
+_PROFILE = "profile.json"
+
+
+def collect(client: httpx2.Client, options: dict[str, Any], output: Path, console: Console) -> int:
+    """Collect everything into a new folder below `output`. Returns 0, or 1 where a capture failed."""
+    bundle = Bundle(str(client.base_url).rstrip("/"))
+    folder = output / datetime.now(UTC).strftime("bundle-%Y%m%dT%H%M%SZ")
+
+    def look() -> None:
+        answer = checked(client, "GET", "/debug/memory", headers={"accept": "application/json"})
+        bundle.states.append((time.time(), answer.json()))
+
+    look()
+    metrics = checked(client, "GET", "/metrics").content
+    # Not before there is something to put into it.
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.txt").write_bytes(metrics)
+    for kind in KINDS:
+        mine = {
+            name: value
+            for name, value in options.items()
+            if name in ("worker", "force") or kind in _OPTIONS.get(name, ())
+        }
+        try:
+            capture = take(client, {**mine, "kind": kind}, console, look)
+        except DiagnosticsError as error:
+            if error.code == "refused":  # no token, or the wrong one: the others would be refused, too
+                raise
+            capture = {"state": "refused", "error": error.to_dict()}
+        bundle.captures[kind] = capture
+        if capture["state"] == "done":
+            download(client, capture, folder / kind)
+            profile = folder / kind / _PROFILE
+            if profile.exists():
+                bundle.profiles[kind] = Profile.from_json(json.loads(profile.read_bytes()))
+    look()
+    (folder / "status.json").write_text(
+        json.dumps([{"time": moment, **state} for moment, state in bundle.states], indent=1) + "\n"
+    )
+    write(from_bundle(bundle, shlex.join(["diagnostics", "capture", bundle.url, "--kind", "bundle"])), folder)
+    packed = _packed(folder)
+    print(folder / "report.html")
+    print(packed)
+    missing = [kind for kind, capture in bundle.captures.items() if capture["state"] != "done"]
+    if missing:
+        console.print(f"not captured: {', '.join(missing)}; the report says why", highlight=False)
+    return 1 if missing else 0
+
+
+def _packed(folder: Path) -> Path:
+    """Write SHA256SUMS (as `sha256sum -c` reads it) and the folder as .tar.gz beside it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
+    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n" for path in files]
+    (folder / "SHA256SUMS").write_text("".join(sums))
+    packed = folder.with_name(folder.name + ".tar.gz")
+    with tarfile.open(packed, "w:gz") as archive:
+        archive.add(folder, folder.name)
+    return packed

@@ -1,0 +1,73 @@
+"""Reads an event stream for its grammar, not for its content: events, comments, fields, whether data is JSON.
+
+Lines end with LF, CRLF or CR, an event ends with a blank line, a line that begins with a colon is a comment (WHATWG HTML,
+server-sent events, 9.2.6). An event without data is not dispatched by a browser and does not count.
+"""
+
+from __future__ import annotations
+
+import json
+
+__all__ = ["EventScan"]
+
+# A line beyond this is no event that anyone wants parsed: its length is what is wrong with it.
+_MAX_LINE_BYTES = 4 * 1024 * 1024
+
+
+class EventScan:
+    """Feed it the body, piece by piece.
+
+    done       an event `[DONE]` has come
+    not_json   events whose data is neither JSON nor [DONE]
+    too_long   a line was longer than 4 MiB, and what follows was not read
+    """
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.comments = 0
+        self.fields: set[str] = set()
+        self.done = False
+        self.not_json = 0
+        self.too_long = False
+        self._rest = b""
+        self._data: list[bytes] = []
+        self._after_cr = False
+
+    def feed(self, piece: bytes) -> None:
+        if self.too_long or not piece:
+            return
+        if self._after_cr and piece[:1] == b"\n":
+            piece = piece[1:]
+        self._after_cr = piece.endswith(b"\r") if piece else False
+        lines = (self._rest + piece).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        self._rest = lines.pop()
+        for line in lines:
+            self._line(line)
+        if len(self._rest) > _MAX_LINE_BYTES:
+            self.too_long, self._rest = True, b""
+
+    def _line(self, line: bytes) -> None:
+        if not line:
+            self._end_of_event()
+            return
+        if line.startswith(b":"):
+            self.comments += 1
+            return
+        name, _, value = line.partition(b":")
+        if name in (b"data", b"event", b"id", b"retry"):
+            self.fields.add(name.decode())
+        if name == b"data":
+            self._data.append(value.removeprefix(b" "))
+
+    def _end_of_event(self) -> None:
+        if not self._data:
+            return
+        data, self._data = b"\n".join(self._data), []
+        self.events += 1
+        if data == b"[DONE]":
+            self.done = True
+            return
+        try:
+            json.loads(data)
+        except ValueError:
+            self.not_json += 1

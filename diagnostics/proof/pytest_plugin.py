@@ -1,0 +1,224 @@
+"""A pytest fixture with which a service's own suite says how much a stream may cost.
+
+    def test_a_stream_leaves_nothing(stream_growth):
+        stream_growth("service:app", path="/stream", remains="4 KiB", peak="64 KiB")
+
+The service runs in processes of its own, under real clients, and is judged as by `diagnostics compare`: the whole confidence
+interval must lie below the limit. A test that fails shows the figures and the lines that hold the memory.
+
+    @pytest.mark.stream_growth(streams=16, seconds=2.0)     options for the calls in this test
+
+pytest loads this file in every run, so it imports next to nothing before the fixture is used.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from .comparison import Comparison
+    from .experiment import SideOutcome
+    from .monitor_client import Capture
+
+__all__ = ["StreamGrowth", "parse_bytes", "stream_growth"]
+
+_SIDE = "service"
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB)?\s*")
+_UNITS = {None: 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_SHOWN_SITES = 8
+
+
+def parse_bytes(limit: int | str) -> int:
+    """A limit in bytes, from a number or a text with a unit. Raises ValueError.
+
+    >>> parse_bytes("4 KiB"), parse_bytes(512)
+    (4096, 512)
+    """
+    found = _SIZE.fullmatch(str(limit))
+    if found is None or float(found[1]) <= 0:
+        raise ValueError(f"{limit!r} is no size above 0: write 4096, '4 KiB' or '1.5 MiB'")
+    return round(float(found[1]) * _UNITS[found[2]])
+
+
+@dataclass(frozen=True)
+class _Work:
+    """How the service is put to work; the marker's and the call's options replace single ones.
+
+    looks   the numbers of rounds after which it may be decided
+    """
+
+    streams: int = 8
+    slow: float = 0.5
+    slow_bytes_per_second: int = 16 * 1024
+    seconds: float = 1.5
+    transient: float = 0.5
+    looks: tuple[int, ...] = (3, 5, 7)
+    start_seconds: float = 30.0
+    seed: int = 7
+
+
+class StreamGrowth:
+    """The fixture's value: call it once for each endpoint."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = options
+
+    def __call__(
+        self,
+        app: str | None = None,
+        *,
+        path: str,
+        command: str | None = None,
+        remains: int | str = "4 KiB",
+        growth: int | str | None = None,
+        peak: int | str | None = None,
+        method: str = "GET",
+        body: bytes | str = b"",
+        headers: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> SideOutcome:
+        """Fail the test unless a stream of `path` costs no more than the limits; return the figures.
+
+        app       ASGI app as `module:attribute`, served by uvicorn; or
+        command   any command with `{port}` in it, in any language
+        remains   bytes that may stay of each stream that has ended
+        growth    bytes that an open stream may gain in a second; None: not judged
+        peak      bytes that an open stream may cost at the worst moment of any round; None: not judged
+        options   streams, slow, slow_bytes_per_second, seconds, transient, looks, start_seconds, seed
+
+        Raises UsageError, and TargetError where the service does not serve.
+        """
+        from ..analysis.decision import Decision
+        from .address import Message
+        from .session import until_done
+
+        work = replace(_Work(), **{**self._options, **options})
+        text = body.encode() if isinstance(body, str) else body
+        limits = {"remains": parse_bytes(remains)} | ({"growth": parse_bytes(growth)} if growth is not None else {})
+        plan = _comparison(app, command, path, Message(method, text, headers or {}), work, limits, environment or {})
+        found = until_done(_measured(plan, work, collects=app is not None))
+        most = parse_bytes(peak) if peak is not None else None
+        too_high = most is not None and max(found.peaks) > most
+        if found.decision is not Decision.BOUNDED or too_high:
+            capture, reason = until_done(_captured(plan, work, collects=app is not None))
+            pytest.fail(_message(found, app or command or "", path, most, capture, reason), pytrace=False)
+        return found
+
+
+@pytest.fixture
+def stream_growth(request: pytest.FixtureRequest) -> StreamGrowth:
+    """Fails a test whose endpoint keeps memory; see `StreamGrowth.__call__`."""
+    marker = request.node.get_closest_marker("stream_growth")
+    return StreamGrowth(marker.kwargs if marker else {})
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "stream_growth(streams, slow, seconds, transient, looks, ...): options for the fixture stream_growth"
+    )
+
+
+def _comparison(
+    app: str | None,
+    command: str | None,
+    path: str,
+    message: Any,
+    work: _Work,
+    limits: Mapping[str, int],
+    environment: Mapping[str, str],
+) -> Comparison:
+    from ..analysis.decision import Measure, Plan
+    from ..errors import UsageError
+    from .comparison import command_of, comparison
+    from .subject import serve_command
+
+    if (app is None) == (command is None):
+        raise UsageError("stream_growth needs an app or a command", remedy="give one of them")
+    template = shlex.join(serve_command(app, 0)) if app is not None else str(command)
+    command_of(template, "command=")
+    plan = comparison(
+        {_SIDE: template},
+        path,
+        message,
+        streams=work.streams,
+        slow=work.slow,
+        slow_bytes_per_second=work.slow_bytes_per_second,
+        seconds=work.seconds,
+        transient_seconds=work.transient,
+        least_bytes=1,
+        plan=Plan(looks=work.looks),
+    )
+    # What this run can import, the service can: `pythonpath` in pytest's settings, a conftest that changes sys.path.
+    importable = os.pathsep.join(dict.fromkeys(entry or os.getcwd() for entry in sys.path))  # noqa: PTH109
+    least = {Measure(name): limit for name, limit in limits.items()}
+    return replace(plan, least=least, environment={"PYTHONPATH": importable, **environment})
+
+
+async def _measured(plan: Comparison, work: _Work, *, collects: bool) -> SideOutcome:
+    from .comparison import on_commands
+    from .experiment import run
+
+    bench = on_commands(work.start_seconds, collects=collects)
+    outcome = await run(plan, [_SIDE], seed=work.seed, capture=False, watch=_Silent(), bench=bench)
+    return outcome.sides[0]
+
+
+async def _captured(plan: Comparison, work: _Work, *, collects: bool) -> tuple[Capture | None, str]:
+    """Who holds the memory, of a service that is started for it; or why that is not known."""
+    from ..errors import DiagnosticsError
+    from .comparison import on_commands
+
+    try:
+        async with on_commands(work.start_seconds, collects=collects)(plan, [_SIDE], work.seed) as rounds:
+            await rounds.warm_up(_SIDE)
+            return await rounds.capture(_SIDE), "the service is no Python process"
+    except DiagnosticsError as error:
+        return None, str(error)
+
+
+class _Silent:
+    """Nobody is told how it goes: pytest shows what came out."""
+
+    def doing(self, what: str, step: int, steps: int) -> None:
+        pass
+
+    def measured(self, side: str, number: int, figures: Any, peak: float | None) -> None:
+        pass
+
+
+def _message(
+    found: SideOutcome, service: str, path: str, most: int | None, capture: Capture | None, reason: str
+) -> str:
+    from ..analysis.decision import Decision
+    from .comparison import UNITS
+    from .incident.model import sites
+
+    lines = [f"{path} of {service}: {found.decision}"]
+    if found.finding is not None:
+        for measure, interval in found.finding.intervals.items():
+            least = found.finding.least[measure]
+            over = "above" if interval.low > least else "within" if interval.high < least else "not certainly within"
+            lines.append(
+                f"    {measure}  {interval.mean:,.0f} [{interval.low:,.0f} .. {interval.high:,.0f}] {UNITS[measure]},"
+                f" {over} the limit of {least:,.0f}"
+            )
+    over = "" if most is None else f", {'above' if max(found.peaks) > most else 'within'} the limit of {most:,}"
+    lines.append(f"    peak  {max(found.peaks):,.0f} B per open stream at most{over}")
+    if found.decision is Decision.INCONCLUSIVE:
+        lines.append("    undecided: give it more streams, longer rounds (seconds) or more of them (looks)")
+    if capture is None:
+        lines.append(f"who holds it is not known: {reason}")
+        return "\n".join(lines)
+    table = sites("held at the end of a capture", capture.profile)
+    lines.append(f"{table.title}:")
+    lines += [f"    {held:>12}  {share:>6}  {line}" for line, held, share in table.rows[:_SHOWN_SITES]]
+    return "\n".join(lines)

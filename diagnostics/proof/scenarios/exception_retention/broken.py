@@ -1,0 +1,29 @@
+"""A relay that remembers what failed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator
+
+import aiohttp
+
+from diagnostics.proof.scenarios.service import ask, service
+
+# What a status page would show.
+failures: deque[Exception] = deque(maxlen=10_000)
+
+
+async def relay(session: aiohttp.ClientSession, body: bytes) -> AsyncGenerator[bytes, None]:
+    # The last 32 KiB of the answer: enough to see, in an error, what came before it.
+    window = bytearray(32 * 1024)
+    try:
+        async with ask(session, body) as response:
+            async for chunk in response.content.iter_any():
+                window[:] = (window + chunk)[-len(window) :]
+                yield chunk
+    except aiohttp.ClientError as error:
+        failures.append(error)
+        yield b"event: error\ndata: the upstream failed\n\n"
+
+
+app = service(relay)

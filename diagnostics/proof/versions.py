@@ -1,0 +1,26 @@
+"""What a finding was made with: without it nobody can tell later why theirs is different."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+__all__ = ["versions"]
+
+_PACKAGES = ("highwater", "aiohttp", "fastapi", "httptools", "memray", "starlette", "uvicorn", "uvloop")
+
+
+def versions() -> dict[str, str]:
+    """Interpreter, kernel and packages by name; packages that are not installed are left out."""
+    return {
+        "python": platform.python_version(),
+        "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
+        **{name: found for name in _PACKAGES if (found := _version(name))},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,52 @@
+"""The endpoints that are relayed, in one table: where a request goes, what must stand in it, and how its stream ends.
+
+Everything that differs between them stands here; whatever else there is in a request is the upstream's to judge.
+https://platform.openai.com/docs/api-reference describes each of them, its "streaming" page the end of its stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from .chat import ChatFacts
+from .facts import StreamFacts
+from .responses import ResponseFacts
+
+__all__ = ["CHAT", "COMPLETIONS", "ENDPOINTS", "RESPONSES", "Endpoint"]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One row.
+
+    route      the relay's path; the upstream's is the same one below its base URL, which ends in /v1
+    operation  what traces call it (gen_ai.operation.name)
+    required   fields that must be there, and their type; `model` may be left out only where it is none of them
+    end        the marker of a whole stream, for messages
+    facts      reads a stream's facts and knows its end marker
+    degraded   whether RELAY_DEGRADED_MESSAGE can be said in its form
+    """
+
+    route: str
+    operation: str
+    required: dict[str, type]
+    end: str
+    facts: Callable[[], StreamFacts]
+    degraded: bool = False
+
+    @property
+    def upstream_path(self) -> str:
+        return self.route.removeprefix("/v1")
+
+
+CHAT: Final = Endpoint(
+    "/v1/chat/completions", "chat", {"model": str, "messages": list}, "[DONE]", ChatFacts, degraded=True
+)
+# The same keys, events and end as a chat's, with `text` for `delta`. A prompt that is left out is an empty one.
+COMPLETIONS: Final = Endpoint("/v1/completions", "text_completion", {"model": str}, "[DONE]", ChatFacts)
+# Model and input may both be part of a prompt that the upstream has stored.
+RESPONSES: Final = Endpoint("/v1/responses", "chat", {}, "response.completed", ResponseFacts)
+
+ENDPOINTS: Final = (CHAT, COMPLETIONS, RESPONSES)

@@ -1,0 +1,100 @@
+"""The facts of an answer: who gave it, why it ended, what it cost. Sans-IO.
+
+Those of a stream are read as its bytes come by (chat.py, responses.py), those of a whole answer from its JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+__all__ = ["MAX_FINISH_REASONS", "AnswerFacts", "Facts", "StreamFacts", "answer_facts", "count_of", "name_of"]
+
+# An answer that does not stream is parsed for its facts up to this size: some milliseconds of the event loop.
+MAX_PARSED_BYTES: Final = 256 * 1024
+# What goes into spans and logs must not grow with a peer's fantasy.
+_MAX_NAME_CHARACTERS: Final = 256
+MAX_FINISH_REASONS: Final = 16
+
+
+class Facts(Protocol):
+    """What is known of one answer; names and counts are None and reasons are empty where the upstream did not tell."""
+
+    @property
+    def response_id(self) -> str | None: ...
+    @property
+    def model(self) -> str | None: ...
+    @property
+    def finish_reasons(self) -> tuple[str, ...]: ...
+    @property
+    def input_tokens(self) -> int | None: ...
+    @property
+    def output_tokens(self) -> int | None: ...
+
+
+class StreamFacts(Facts, Protocol):
+    """The same of a stream, whose bytes it is fed. `done`: its end marker came; `failed`: which said that it failed."""
+
+    @property
+    def done(self) -> bool: ...
+    @property
+    def failed(self) -> bool: ...
+    def feed(self, chunk: bytes) -> None: ...
+    def eof(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFacts:
+    """The facts of an answer that does not stream."""
+
+    response_id: str | None = None
+    model: str | None = None
+    finish_reasons: tuple[str, ...] = ()
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+def answer_facts(content: bytes) -> AnswerFacts:
+    """The facts in the JSON of a whole answer, of any endpoint; none where it is no JSON object or a very large one.
+
+    >>> answer_facts(b'{"id":"c1","model":"m","choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":3}}')
+    AnswerFacts(response_id='c1', model='m', finish_reasons=('stop',), input_tokens=3, output_tokens=None)
+    """
+    if len(content) > MAX_PARSED_BYTES:
+        return AnswerFacts()
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError):  # RecursionError: thousands of opening brackets
+        return AnswerFacts()
+    if not isinstance(answer, dict):
+        return AnswerFacts()
+    usage = answer.get("usage")
+    counts = usage if isinstance(usage, dict) else {}
+    return AnswerFacts(
+        name_of(answer.get("id")),
+        name_of(answer.get("model")),
+        _reasons(answer),
+        count_of(counts.get("prompt_tokens", counts.get("input_tokens"))),
+        count_of(counts.get("completion_tokens", counts.get("output_tokens"))),
+    )
+
+
+def _reasons(answer: dict[str, Any]) -> tuple[str, ...]:
+    choices = answer.get("choices")
+    if isinstance(choices, list):
+        found = [name_of(choice.get("finish_reason")) for choice in choices if isinstance(choice, dict)]
+    else:
+        details = answer.get("incomplete_details")
+        found = [name_of(details.get("reason") if isinstance(details, dict) else answer.get("status"))]
+    return tuple(filter(None, found))[:MAX_FINISH_REASONS]
+
+
+def name_of(value: object) -> str | None:
+    """A name that a peer has chosen, cut where it is none any more."""
+    return value[:_MAX_NAME_CHARACTERS] if isinstance(value, str) and value else None
+
+
+def count_of(value: object, known: int | None = None) -> int | None:
+    """A number of tokens; `known` where it is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else known

@@ -1,0 +1,74 @@
+"""httpx2's side of `wire`: what the openai client asks for, sent on a connection of the pool, and the body handed over."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import httpx2
+
+from ..budget import StreamBudget
+from ..transport import BODY, Body
+from .connection import Connection
+from .pool import Pool, Timeouts
+
+__all__ = ["WireTransport"]
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+class WireTransport(httpx2.AsyncBaseTransport):
+    """HTTP/1.1 requests over one bounded pool."""
+
+    def __init__(self, *, max_connections: int, budget: StreamBudget) -> None:
+        self._pool = Pool(
+            max_connections=max_connections,
+            receive_buffer_bytes=budget.receive_buffer,
+            read_bytes=budget.received,
+            limit_bytes=budget.waiting,
+        )
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        url = request.url
+        origin = (url.scheme, url.host, url.port or _DEFAULT_PORTS[url.scheme])
+        told = request.extensions.get("timeout", {})
+        timeouts = Timeouts(pool=told.get("pool"), connect=told.get("connect"), head=told.get("read"))
+        connection, head = await self._pool.request(
+            origin, request.method, url.raw_path, request.headers.raw, await request.aread(), timeouts
+        )
+        body = _WireBody(self._pool, connection, timeouts.head)
+        return httpx2.Response(head.status, headers=head.headers, stream=body, request=request, extensions={BODY: body})
+
+    async def aclose(self) -> None:
+        await self._pool.close()
+
+
+class _WireBody(Body):
+    """A body on its connection, which goes back to the pool when the body is closed."""
+
+    def __init__(self, pool: Pool, connection: Connection, patience: float | None) -> None:
+        self._pool = pool
+        self._connection = connection
+        self._patience = patience
+        self._closed = False
+
+    async def read(self) -> bytes:
+        if self._patience is None or self._connection.readable:
+            return await self._connection.read()
+        try:
+            async with asyncio.timeout(self._patience):
+                return await self._connection.read()
+        except TimeoutError as error:
+            raise httpx2.ReadTimeout("the upstream is silent") from error
+
+    @property
+    def parsed_bytes(self) -> int:
+        return self._connection.waiting_bytes
+
+    def untimed(self) -> None:
+        self._patience = None
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._pool.release(self._connection)

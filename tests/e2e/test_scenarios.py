@@ -1,0 +1,32 @@
+"""Two quick scenarios for real: one that is judged by what remains, one by when the process exits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+VERIFY = [sys.executable, "-m", "diagnostics", "verify"]
+
+
+def test_a_leak_and_a_shutdown_that_never_ends_are_found_and_their_fixes_are_fixes(tmp_path: Path) -> None:
+    numbers = tmp_path / "numbers.json"
+    command = [*VERIFY, "never_started_generator", "stuck_drain", "--no-capture", "--json", str(numbers)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=220, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    generator, drain = json.loads(numbers.read_text())["scenarios"]
+    broken, fixed = generator["sides"]
+    assert (broken["decision"], fixed["decision"]) == ("LEAK", "BOUNDED")
+    # What stays is the buffer of 64 KiB that was registered for each stream, not just something above the threshold.
+    assert 60_000 < broken["finding"]["intervals"]["remains"]["mean"] < 80_000
+    broken, fixed = drain["sides"]
+    assert (broken["decision"], fixed["decision"]) == ("UNBOUNDED", "BOUNDED")
+    assert broken["finding"]["intervals"]["exit"]["unit"] == "seconds"
+    # Its streams were served, and ended by a last event, not cut off.
+    assert all(load["outcomes"] == {"completed": 4} for load in fixed["loads"])
+    assert "exit, s" in done.stdout

@@ -1,0 +1,56 @@
+"""The page at GET /, in a real browser, under its own policy."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+Served = Any  # the fixtures are typed in conftest.py
+
+
+def shown(url: str, tmp_path: Path) -> dict[str, str]:
+    """What the page's fields hold once the browser has nothing left to do for some seconds of its own time."""
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    options += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path}/user"]
+    command = ["chromium", *options, "--no-proxy-server", "--virtual-time-budget=20000", "--dump-dom", url]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stderr
+    return dict(re.findall(r'<(?:dd|pre) id="(\w+)"[^>]*>(.*?)</(?:dd|pre)>', done.stdout, re.DOTALL))
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_links_to_the_monitor(relay: Served) -> None:
+    answer = relay.get("/")
+    text = answer.body.decode()
+    policy = answer.headers["content-security-policy"]
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert relay.lines[1].split()[1] in text
+    assert set(re.findall(r"https?://[^\s\"'<]+", text)) == {relay.lines[1].split()[1]}
+    assert " style=" not in text
+    assert not re.search(r"\son[a-z]+=", text)
+    assert "{{" not in text
+
+
+@pytest.mark.e2e
+@pytest.mark.needs("chromium", "chromium")
+def test_a_browser_shows_the_stream_and_closes_it_at_its_end(relay: Served, tmp_path: Path) -> None:
+    before = relay.stats()["started"]
+    seen = shown(f"{relay.url}/#prompt=hi&model={quote('sim:events=5,pace=20,first=0')}", tmp_path)
+    assert seen["state"] == "done"
+    assert seen["events"] == "8"
+    assert re.fullmatch(r"\d+ ms", seen["first"])
+    assert len(seen["text"].encode()) == 5 * 24
+    assert relay.stats()["started"] - before == 1  # it did not ask again
+
+
+@pytest.mark.e2e
+@pytest.mark.needs("chromium", "chromium")
+def test_a_browser_shows_an_error_of_the_stream(relay: Served, tmp_path: Path) -> None:
+    seen = shown(f"{relay.url}/#prompt=hi&model={quote('sim:events=5,pace=0,fault=disconnect@3')}", tmp_path)
+    assert seen["state"] == "error: the upstream broke the connection off"
