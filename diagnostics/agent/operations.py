@@ -121,6 +121,7 @@ def sample(state: State) -> Result:
         "in_use_bytes": memory.in_use,
         "python_live_bytes": memory.python_live,
         "malloc_live_bytes": memory.malloc_live,
+        "python_large_blocks": memory.python_large_blocks,
         "tasks": task_count(),
         "loop_lag_seconds": state.lag.seconds,
         "loop_pending_seconds": state.lag.pending_seconds,

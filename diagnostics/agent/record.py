@@ -246,6 +246,7 @@ class StreamRecord:
             "route": self.route,
             "state": self.state,
             "age_seconds": now - self.opened_at,
+            "disconnected_seconds": None if self.disconnected_at is None else now - self.disconnected_at,
             "buffered_bytes": self.buffered_bytes,
             "buffered_high_water": self.buffered_high_water,
             "bytes_in": self.bytes_in,

@@ -27,7 +27,8 @@ from ..analysis.profile import Profile
 from ..errors import DiagnosticsError
 from ..proof.incident.bundle import Bundle, from_bundle
 from ..proof.incident.folder import write
-from .capture import checked, download, take
+from ._asking import checked
+from .capture import download, take
 
 __all__ = ["KINDS", "collect"]
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 from rich.console import Console
@@ -18,10 +16,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ..errors import DiagnosticsError, TargetError, UsageError
+from ..errors import TargetError
 from ..monitor.kinds import KINDS
+from ._asking import checked, client_of
 
-__all__ = ["checked", "configure", "download", "run", "take"]
+__all__ = ["configure", "download", "run", "take"]
 
 _POLL_SECONDS = 0.2
 _ENDED = ("done", "failed", "cancelled")
@@ -39,7 +38,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    base = _base(arguments.url)
     options: dict[str, Any] = {"kind": arguments.kind}
     for name in ("seconds", "frames", "worker"):
         if getattr(arguments, name) is not None:
@@ -48,10 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
         options["native"] = True
     if arguments.force:
         options["force"] = True
-    token = os.environ.get("DIAGNOSTICS_TOKEN")
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
     console = Console(stderr=True)
-    with httpx2.Client(base_url=base, headers=headers, timeout=30.0, trust_env=False) as client:
+    with client_of(arguments.url) as client:
         if arguments.kind == "bundle":
             from . import _bundle
 
@@ -88,39 +84,6 @@ def download(client: httpx2.Client, capture: dict[str, Any], folder: Path) -> li
     return [
         _downloaded(client, f"{location}/{artifact['name']}", artifact, folder) for artifact in capture["artifacts"]
     ]
-
-
-def _base(url: str) -> str:
-    """The monitor's root, from any of its addresses."""
-    parts = urlsplit(url if "//" in url else f"http://{url}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"{url!r} is not a monitor's address", remedy="write http://127.0.0.1:6060")
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-def checked(client: httpx2.Client, method: str, path: str, **options: Any) -> httpx2.Response:
-    """The monitor's answer, if it is a good one. Raises TargetError where none comes, its own refusal otherwise."""
-    try:
-        response = client.request(method, path, **options)
-    except httpx2.TransportError as error:
-        raise TargetError(
-            f"no monitor answers at {client.base_url}: {error}", remedy="start the service with `diagnostics run`"
-        ) from error
-    if response.is_success:
-        return response
-    try:
-        told = response.json()["error"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise TargetError(f"{client.base_url} answered {response.status_code}, and is no monitor") from error
-    raise _RefusalError(response.status_code, told)
-
-
-class _RefusalError(DiagnosticsError):
-    """The monitor said no; its words, and the exit code that its status means."""
-
-    def __init__(self, status: int, told: dict[str, Any]) -> None:
-        super().__init__(told.get("message", ""), remedy=told.get("remedy", ""), code=told.get("code"))
-        self.exit_code = {404: 2, 422: 2, 401: 2, 403: 2, 409: 1, 503: 1, 507: 1}.get(status, 3)  # type: ignore[misc]
 
 
 def _watched(

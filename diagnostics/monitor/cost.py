@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from .headroom import Headroom, read_headroom
 from .pace import Pace, measure
 from .targets import Worker
 
-__all__ = ["Quote", "quote"]
+__all__ = ["Quote", "quote", "quotes"]
 
 # The kernel counts CPU time in hundredths of a second: this tells shares from 3 % apart.
 _SAMPLE_SECONDS = 0.3
@@ -57,6 +58,11 @@ class Quote:
 
 async def quote(worker: Worker, method: Method) -> Quote:
     """Look at the worker for a third of a second and say what a capture would cost."""
+    return (await quotes(worker, [method]))[0]
+
+
+async def quotes(worker: Worker, methods: Sequence[Method]) -> list[Quote]:
+    """One look for several captures."""
     pace = await measure(worker, _SAMPLE_SECONDS)
     snapshot = await worker.snapshot()
     reading = (snapshot.reading if snapshot else None) or {}
@@ -65,4 +71,5 @@ async def quote(worker: Worker, method: Method) -> Quote:
         live_blocks=reading.get("allocators", {}).get("python_blocks"),
         cpu_share=pace.cpu_share,
     )
-    return Quote(method, estimate(method, load), load, read_headroom(worker.pid), pace)
+    headroom = read_headroom(worker.pid)
+    return [Quote(method, estimate(method, load), load, headroom, pace) for method in methods]

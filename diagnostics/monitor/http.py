@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,32 +16,45 @@ from ..errors import DiagnosticsError
 from . import metrics
 from .access import Access, Policy
 from .captures import Captures
+from .guard import Guard
+from .judge import Judge
+from .overview import SCHEMA, Overview
 from .profiles import DEFAULT_INTERVAL_SECONDS, WindowProfiles
 from .recorder import Recorder
 from .routes import captures as capture_routes
+from .routes import login as login_routes
+from .routes import page as page_routes
 from .routes import pprof as pprof_routes
 from .routes import timeline as timeline_routes
+from .routes import verdict as verdict_routes
+from .routes.page import Events
 from .streams import rows_of
 from .targets import Snapshot, Targets
 
 __all__ = ["build"]
-
-SCHEMA = "highwater.memory/1"
 
 
 def build(
     targets: Targets,
     captures: Captures,
     recorder: Recorder,
+    guard: Guard,
     policy: Policy,
     pprof_interval: float = DEFAULT_INTERVAL_SECONDS,
-) -> Starlette:
-    """The ASGI app of the monitor; `pprof_interval` is the least time between two windows for /debug/pprof."""
-    routes = _Routes(targets, captures, recorder)
-    return Starlette(
+) -> tuple[Starlette, Events]:
+    """The ASGI app of the monitor, and its event streams, which whoever serves it must close.
+
+    pprof_interval   the least time between two windows for /debug/pprof
+    """
+    routes = _Routes(targets, captures, recorder, guard)
+    overview = Overview(targets, captures, Judge(targets, recorder, captures), guard)
+    events = Events(overview)
+    app = Starlette(
         routes=[
             Route("/", lambda request: RedirectResponse("/debug/memory")),
-            Route("/debug/memory", routes.memory),
+            *page_routes.routes(targets, overview, events),
+            *login_routes.routes(policy),
+            *verdict_routes.routes(targets, overview, guard),
             Route("/debug/memory/balance", routes.balance),
             Route("/debug/memory/streams", routes.streams),
             timeline_routes.route(targets, recorder),
@@ -54,24 +66,15 @@ def build(
         middleware=[Middleware(Access, policy=policy)],
         exception_handlers={DiagnosticsError: _diagnostics_error, HTTPException: _http_error},
     )
+    return app, events
 
 
 class _Routes:
-    def __init__(self, targets: Targets, captures: Captures, recorder: Recorder) -> None:
+    def __init__(self, targets: Targets, captures: Captures, recorder: Recorder, guard: Guard) -> None:
         self._targets = targets
         self._captures = captures
         self._recorder = recorder
-
-    async def memory(self, request: Request) -> Response:
-        snapshots = await self._looked_at(request)
-        return JSONResponse(
-            {
-                "schema": SCHEMA,
-                "time": time.time(),
-                "workers": [_with_streams(snapshot, self._captures) for snapshot in snapshots],
-                "captures": [capture_routes.summary(capture) for capture in self._captures.all()],
-            }
-        )
+        self._guard = guard
 
     async def balance(self, request: Request) -> Response:
         workers = [
@@ -95,7 +98,11 @@ class _Routes:
 
     async def metrics(self, request: Request) -> Response:
         snapshots = [
-            replace(snapshot, outlook=self._recorder.outlook(snapshot.process.pid))
+            replace(
+                snapshot,
+                outlook=self._recorder.outlook(snapshot.process.pid),
+                firings=self._guard.counted(snapshot.worker),
+            )
             for snapshot in await self._targets.snapshots()
         ]
         body, content_type = metrics.exposition(snapshots, request.headers.get("accept", ""))
@@ -108,13 +115,6 @@ class _Routes:
             return await self._targets.snapshots()
         snapshot = await self._targets.worker(name).snapshot()
         return [snapshot] if snapshot else []
-
-
-def _with_streams(snapshot: Snapshot, captures: Captures) -> dict[str, Any]:
-    told = snapshot.to_json()
-    if told["ledger"]:
-        told["ledger"] = {**told["ledger"], "top": rows_of(snapshot, captures)}
-    return told
 
 
 async def _diagnostics_error(request: Request, error: Exception) -> Response:

@@ -122,6 +122,10 @@ def _collections(snapshot: Snapshot) -> Iterator[Row]:
         yield (str(generation),), count
 
 
+def _firings(snapshot: Snapshot) -> Iterator[Row]:
+    yield from snapshot.firings.items()
+
+
 def _balance(snapshot: Snapshot) -> Iterator[Row]:
     for part, held in (snapshot.balance or {}).get("parts", {}).items():
         if held is not None:  # what is not known is not 0
@@ -167,6 +171,7 @@ METRICS: tuple[Spec, ...] = (
     Spec("event_loop_lag_seconds", "histogram", "From a call's being left with a loop to its being made, once for each reading.", (), _loop_lag),
     Spec("asyncio_tasks", "gauge", "Unfinished asyncio tasks: pending, or cancelling (told to end and not ended).", ("state",), _tasks),
     Spec("gc_collections_total", "counter", "Runs of Python's garbage collector.", ("generation",), _collections),
+    Spec("diagnostics_rule_firings_total", "counter", "Firings of the monitor's rules, by what became of their captures.", ("rule", "outcome"), _firings),
     Spec("diagnostics_agent_up", "gauge", "1 where the worker's agent answers; its stream metrics are absent where it does not.", (), _answers),
 )  # fmt: skip
 

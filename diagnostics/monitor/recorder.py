@@ -24,7 +24,7 @@ from .outlook import Outlook, outlook
 from .process import Identity, ProcessReading, exit_status, identity, read_process
 from .ring import MAX_CAPACITY, Recording, RingFile, RingSize
 from .targets import Targets, Worker
-from .vitals import fold, vitals
+from .vitals import FIELDS, fold, vitals
 
 __all__ = ["Recorder", "Settings"]
 
@@ -88,9 +88,11 @@ class _Track:
     minute: list[tuple[float, ...]] = field(default_factory=list)
     looks_unanswered: int = 0
     judged: tuple[float, Outlook] | None = None
+    latest: tuple[float, ...] | None = None
 
     def add(self, record: tuple[float, ...]) -> None:
         self.file.append(0, record)
+        self.latest = record
         self.minute.append(record)
         if time.monotonic() >= self.minute_ends:
             self.close_minute()
@@ -184,6 +186,14 @@ class Recorder:
             raise NotFoundError(f"nothing is recorded of worker {worker.name} (pid {worker.pid})", remedy=remedy)
         return track.file.read(), track.file.path
 
+    def latest(self, pid: int) -> dict[str, float | None] | None:
+        """The last reading of a worker by its fields' names, None for what is not known; None where it is not recorded."""
+        track = self._tracks.get(pid)
+        if track is None or track.latest is None:
+            return None
+        named = zip(FIELDS, track.latest, strict=True)
+        return {field.name: None if math.isnan(value) else value for field, value in named}
+
     def outlook(self, pid: int) -> Outlook | None:
         """The outlook of a worker, at most a few seconds old; None where it is not recorded."""
         track = self._tracks.get(pid)
@@ -206,10 +216,10 @@ class Recorder:
         track.saw(cgroup)
         sample = await self._ask(worker, process, track)
         served = await asyncio.to_thread(worker.served)
-        kernel_bytes = served.kernel_bytes if served.ports else None
+        kernel_bytes, outgoing = (served.kernel_bytes, served.outgoing) if served.ports else (None, None)
         # The worker may have ended, and its recording with it, while its agent was asked.
         if self._tracks.get(worker.pid) is track:
-            track.add(vitals(time.time(), process, cgroup, kernel_bytes, sample))
+            track.add(vitals(time.time(), process, cgroup, kernel_bytes, sample, outgoing))
 
     def _begin(self, worker: Worker, cgroup: CgroupReading | None) -> _Track | None:
         found = identity(worker.pid)

@@ -15,6 +15,7 @@ import uvicorn
 from ..protocol import agents_folder, private_folder
 from .access import Policy
 from .captures import Captures
+from .guard import Guard, rules_from_environment
 from .http import build
 from .profiles import interval_of
 from .recorder import Recorder
@@ -37,25 +38,30 @@ class Monitor:
         self.targets = Targets(root)
         self.captures = Captures(self.targets, Store(root, Limits.of(os.environ)))
         self.recorder = Recorder.below(root, self.targets)
+        self.guard = Guard(self.targets, self.recorder, self.captures, rules_from_environment())
         self._pprof_interval = interval_of(os.environ)
         self._listener = listener
 
     async def serve(self, until: Callable[[], Awaitable[None]]) -> None:
         """Serve until `until()` returns; captures that run then are cancelled and their windows closed."""
-        app = build(self.targets, self.captures, self.recorder, _policy(self._listener), self._pprof_interval)
+        policy = _policy(self._listener)
+        app, events = build(self.targets, self.captures, self.recorder, self.guard, policy, self._pprof_interval)
         config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False)
         server = _QuietServer(config)
         serving = asyncio.create_task(server.serve(sockets=[self._listener]), name="monitor")
         recording = asyncio.create_task(self.recorder.run(), name="recorder")
+        guarding = asyncio.create_task(self.guard.run(), name="rules")
         ending = asyncio.ensure_future(until())
         try:
             await asyncio.wait([serving, ending], return_when=asyncio.FIRST_COMPLETED)
         finally:
+            guarding.cancel()  # first, or it would begin captures anew
+            events.close()
             await self.captures.close()
             server.should_exit = True
             ending.cancel()
             recording.cancel()
-            await asyncio.gather(serving, ending, recording, return_exceptions=True)
+            await asyncio.gather(serving, ending, recording, guarding, return_exceptions=True)
             await self.recorder.close()
         if serving.done() and not serving.cancelled() and serving.exception():
             raise serving.exception()  # type: ignore[misc]  # checked on the line before

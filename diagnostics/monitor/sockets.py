@@ -38,11 +38,12 @@ class TcpSocket(NamedTuple):
 
 
 class Served(NamedTuple):
-    """Connections that a process holds on the ports that it listens on."""
+    """Connections that a process holds on the ports that it listens on; `outgoing` are its others."""
 
     ports: tuple[int, ...]
     connections: int
     kernel_bytes: int
+    outgoing: int = 0
 
 
 def parse(text: str) -> dict[int, TcpSocket]:
@@ -101,7 +102,8 @@ class Sockets:
         own = [table[inode] for inode in self.inodes(pid) if inode in table]
         ports = {row.local_port for row in own if row.state == _LISTEN}
         clients = [row for row in own if row.state == _ESTABLISHED and row.local_port in ports]
-        return Served(tuple(sorted(ports)), len(clients), sum(row.unsent for row in clients))
+        outgoing = sum(row.state == _ESTABLISHED for row in own) - len(clients)
+        return Served(tuple(sorted(ports)), len(clients), sum(row.unsent for row in clients), outgoing)
 
     def listeners(self, pid: int) -> set[int]:
         """Inodes of the listening TCP sockets that `pid` holds."""

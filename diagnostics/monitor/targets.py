@@ -42,8 +42,9 @@ class Snapshot:
     reading   what the agent said, None unless it is answering
     connections  as `connections_of` joins them
     last      what it said last, for a silent one, with its wall-clock time
-    outlook   what its recording says of its memory, where one was asked for
     balance   where its memory is, see monitor.balance; None where the kernel does not answer
+    outlook   what its recording says of its memory, where one was asked for
+    firings   of rules, by (rule, outcome), where they were asked for
     """
 
     worker: str
@@ -56,8 +57,9 @@ class Snapshot:
     last_time: float | None = None
     about: dict[str, Any] = field(default_factory=dict)
     outlook: Outlook | None = None
-    balance: dict[str, Any] | None = None
+    firings: dict[tuple[str, str], int] = field(default_factory=dict)
     connections: dict[str, Any] = field(default_factory=dict)
+    balance: dict[str, Any] | None = None
 
     def streams(self) -> list[dict[str, Any]]:
         """The open streams that are known by themselves, as rows; see `streams_of`."""

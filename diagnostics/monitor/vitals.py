@@ -39,12 +39,14 @@ FIELDS: tuple[Field, ...] = (
     Field("psi_some_avg10", "percent"),
     Field("threads", "count"),
     Field("fds", "count"),
+    Field("outgoing_connections", "count"),
     Field("cpu_seconds", "seconds, total", "last"),
     # from the agent
     Field("agent_answers", "1 or 0", "min"),
     Field("in_use_bytes", "bytes"),
     Field("python_live_bytes", "bytes"),
     Field("malloc_live_bytes", "bytes"),
+    Field("python_large_blocks", "count"),
     Field("tasks", "count"),
     Field("loop_lag_seconds", "seconds"),
     Field("loop_pending_seconds", "seconds"),
@@ -76,10 +78,12 @@ def vitals(
     cgroup: CgroupReading | None,
     kernel_bytes: int | None,
     sample: Mapping[str, Any] | None,
+    outgoing: int | None = None,
 ) -> tuple[float, ...]:
     """One record.
 
     kernel_bytes   in the send queues of the worker's clients, None where they cannot be told from other sockets
+    outgoing       TCP connections to others, its clients' not counted; None likewise
     sample         the agent's answer to the operation `sample`, None where it gave none
     """
     said = sample or {}
@@ -90,6 +94,7 @@ def vitals(
         "rss_bytes": process.rss_bytes,
         "threads": process.threads,
         "fds": process.fds,
+        "outgoing_connections": outgoing,
         "cpu_seconds": process.cpu_seconds,
         "agent_answers": int(sample is not None),
         **{name: said.get(name) for name in said if name in _INDEX},

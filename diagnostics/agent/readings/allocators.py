@@ -33,6 +33,8 @@ class Allocators:
     malloc_mapped   of malloc_live, in mappings of their own (128 KiB and more)
     hidden          pymalloc holds blocks and does not tell: a tracer (tracemalloc, memray) stands before it
     python_blocks   how many blocks pymalloc has handed out
+    python_large_blocks   how many blocks above 512 bytes Python's allocators have asked malloc for: with none of them, growth
+                          of malloc_live is not Python's. CPython counts them since 3.8 (obmalloc.c, raw_allocated_blocks)
     """
 
     python_live: int | None
@@ -42,6 +44,7 @@ class Allocators:
     malloc_mapped: int | None = None
     hidden: bool = False
     python_blocks: int | None = None
+    python_large_blocks: int | None = None
 
     @property
     def in_use(self) -> int | None:
@@ -60,12 +63,15 @@ class Allocators:
             "malloc_free_bytes": self.malloc_free,
             "malloc_mapped_bytes": self.malloc_mapped,
             "python_blocks": self.python_blocks,
+            "python_large_blocks": self.python_large_blocks,
         }
 
 
 def read() -> Allocators:
     """Ask both allocators of this process."""
+    everything = getattr(sys, "getallocatedblocks", int)()
     text = _pymalloc()
+    small = parse_pymalloc_blocks(text)
     live, arenas = parse_pymalloc(text)
     malloc_live, malloc_free, malloc_mapped = _glibc()
     return Allocators(
@@ -75,12 +81,14 @@ def read() -> Allocators:
         malloc_free=malloc_free,
         malloc_mapped=malloc_mapped,
         hidden=_is_hidden(live),
-        python_blocks=parse_pymalloc_blocks(text),
+        python_blocks=small,
+        # Both counts are of nearly the same moment: what was allocated between them is a handful of small blocks.
+        python_large_blocks=max(0, everything - small) if small is not None and everything else None,
     )
 
 
 def _is_hidden(live: int | None) -> bool:
-    # Counts blocks of pymalloc alone; where PYTHONMALLOC put another allocator in its place there are none.
+    # Counts what went through pymalloc; where PYTHONMALLOC put another allocator in its place there are none.
     return live is None and getattr(sys, "getallocatedblocks", int)() > 0
 
 

@@ -17,7 +17,7 @@ from ..captures import Captures
 from ..difference import FORMATS
 from ..kinds.base import run_reader
 
-__all__ = ["routes", "summary"]
+__all__ = ["routes"]
 
 # A capture request is a kind and a few options.
 _MAX_BODY_BYTES = 64 * 1024
@@ -39,11 +39,6 @@ def routes(captures: Captures) -> list[Route]:
         Route("/debug/memory/captures/{id}/artifacts/{name}", handlers.artifact),
         Route("/debug/memory/captures/{id}/diff/{other}", handlers.difference),
     ]
-
-
-def summary(capture: dict[str, Any]) -> dict[str, Any]:
-    """A capture without its result, which has its own route."""
-    return {key: capture[key] for key in ("id", "kind", "worker", "created", "state", "progress", "error")}
 
 
 class _Handlers:

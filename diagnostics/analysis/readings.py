@@ -1,0 +1,154 @@
+"""What a verdict is judged from, and the few sums that all checks share. Times are seconds, sizes bytes.
+
+Missing is not zero: a part, layer or series that nobody told is None or absent, and no check may take it for 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from .trend import Trend, trend
+from .units import format_value
+
+__all__ = ["MIB", "Evidence", "Readings", "Rise"]
+
+MIB = 1024**2
+WINDOWS = (120.0, 600.0, 3600.0)
+# A verdict looks at six series in three windows; all looks together err at most in this share of the cases.
+_LEVEL = 0.05 / 18
+# What grows by less than this within the window is not worth anybody's night.
+_LEAST_GROWTH, _LEAST_GROWTH_SHARE = 4 * MIB, 0.02
+# What holds less than this is not where the memory is.
+_LEAST_HELD, _LEAST_HELD_SHARE = 8 * MIB, 0.05
+
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One number that a finding stands on. `unit`: bytes, count, seconds, or "bytes a second"."""
+
+    what: str
+    value: float
+    unit: str
+
+    @property
+    def text(self) -> str:
+        if self.unit == "bytes a second":
+            return f"{self.what}: {format_value(round(self.value), 'bytes', signed=True)} a second"
+        if self.unit == "seconds":
+            return f"{self.what}: {self.value:,.0f} s"
+        return f"{self.what}: {format_value(round(self.value), self.unit)}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"what": self.what, "value": self.value, "unit": self.unit, "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
+class Rise:
+    """A series that grows: its trend, and by how much within the time judged (see `Readings.gained`)."""
+
+    trend: Trend
+    amount: float
+
+    def evidence(self, what: str) -> tuple[Evidence, ...]:
+        slope = Evidence(f"{what}, slope over {self.trend.seconds:.0f} s", self.trend.slope or 0.0, "bytes a second")
+        return (slope, Evidence(f"{what}, grown by", self.amount, "bytes"))
+
+
+@dataclass(frozen=True)
+class Readings:
+    """One worker, now and as far back as it was recorded.
+
+    state         answering, silent or outside, as the monitor's snapshot
+    balance       `Balance.to_json()`; None where there is none
+    layers        bytes of all open streams by layer (app, transport, kernel); None where unknown
+    open_streams  None where nobody counts them
+    streams       rows of the largest open streams, as the monitor's `streams_of` gives them
+    series        recorded readings by the recorder's field names, each (time, value) in order of time
+    since         readings before this are warm-up
+    captures      kind -> the last result of this process
+    window        the tracer that is open now
+    """
+
+    state: str = "outside"
+    balance: Mapping[str, Any] | None = None
+    layers: Mapping[str, int | None] = field(default_factory=dict)
+    open_streams: int | None = None
+    streams: Sequence[Mapping[str, Any]] = ()
+    series: Mapping[str, Points] = field(default_factory=dict)
+    since: float = -math.inf
+    captures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    window: str | None = None
+
+    @property
+    def rss(self) -> int | None:
+        return None if self.balance is None else int(self.balance["rss_bytes"])
+
+    def part(self, *names: str) -> int | None:
+        """The sum of these parts of the balance; None unless all are known."""
+        parts = (self.balance or {}).get("parts", {})
+        held = [parts.get(name) for name in names]
+        return None if None in held else sum(part for part in held if part is not None)
+
+    @property
+    def least_growth(self) -> float:
+        """Growth below this within the window is no finding."""
+        return max(_LEAST_GROWTH, _LEAST_GROWTH_SHARE * (self.rss or 0))
+
+    @property
+    def least_held(self) -> float:
+        """What holds less than this is not where the memory is."""
+        return max(_LEAST_HELD, _LEAST_HELD_SHARE * (self.rss or 0))
+
+    @cached_property
+    def _trends(self) -> dict[str, Trend]:
+        return {}
+
+    def trend(self, name: str) -> Trend | None:
+        """The shortest window in which the series grows, else the longest that could be judged; None without readings."""
+        points = self.series.get(name, ())
+        if not points:
+            return None
+        if name not in self._trends:
+            now = points[-1][0]
+            found: Trend | None = None
+            for window in WINDOWS:
+                seen = trend(points, level=_LEVEL, since=max(self.since, now - window))
+                if found is None or seen.state != "unknown":
+                    found = seen
+                if seen.growing:
+                    break
+            assert found is not None
+            self._trends[name] = found
+        return self._trends[name]
+
+    def rise(self, name: str) -> Rise | None:
+        """The series, if it grows."""
+        found = self.trend(name)
+        if found is None or not found.growing:
+            return None
+        return Rise(found, self.gained(name, found.seconds) or 0.0)
+
+    def heavy_rise(self, name: str) -> Rise | None:
+        """The series of bytes, if it grows by enough to matter."""
+        found = self.rise(name)
+        return found if found is not None and found.amount >= self.least_growth else None
+
+    def gained(self, name: str, seconds: float) -> float | None:
+        """How much more there was in the last quarter of the last `seconds` than in the first, by medians of both.
+
+        All series are measured like this, so that what one of them gained can be set against what another one did.
+        """
+        points = [point for point in self.series.get(name, ()) if point[0] >= self.since]
+        if not points:
+            return None
+        start = max(points[0][0], points[-1][0] - seconds)
+        quarter = (points[-1][0] - start) / 4
+        early = sorted(value for time, value in points if start <= time <= start + quarter)
+        late = sorted(value for time, value in points if time >= points[-1][0] - quarter)
+        return late[len(late) // 2] - early[len(early) // 2] if early and late else None

@@ -1,0 +1,115 @@
+"""`diagnostics status URL [--watch]`: balance, verdict and the largest streams of every worker, in the terminal.
+
+Exit code 0 where no verdict is an alarm, 1 where one is, 3 where no monitor answers or no worker is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import httpx2
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ..analysis.balance import PARTS
+from ..analysis.units import format_moment, format_percent, format_value, printable
+from ..errors import DiagnosticsError, TargetError
+from ._asking import checked, client_of
+
+__all__ = ["configure", "run"]
+
+_STREAMS = 10
+_BAR = 30
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", metavar="URL", help="the monitor's address, for example http://127.0.0.1:6060")
+    parser.add_argument("--watch", action="store_true", help="go on, once a second, until interrupted")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    console = Console()
+    with client_of(arguments.url) as client:
+        told = _told(client)
+        if not arguments.watch:
+            console.print(shown(told))
+            return int(any(worker["verdict"]["alarm"] for worker in told["workers"]))
+        with Live(shown(told), console=console, auto_refresh=False) as live:
+            while True:
+                time.sleep(1.0)
+                live.update(_looked(client), refresh=True)
+
+
+def _told(client: httpx2.Client) -> dict[str, Any]:
+    told: dict[str, Any] = checked(client, "GET", "/debug/memory").json()
+    if not told["workers"]:
+        raise TargetError(f"no worker is there at {client.base_url}", remedy="wait for the service to start")
+    return told
+
+
+def _looked(client: httpx2.Client) -> RenderableType:
+    """One look of a watch: a monitor that has gone may come back."""
+    try:
+        return shown(_told(client))
+    except DiagnosticsError as error:
+        return Text(f"{format_moment(time.time())}  {error}", style="red")
+
+
+def shown(told: dict[str, Any]) -> Group:
+    """An answer of /debug/memory, for people."""
+    return Group(*(part for worker in told["workers"] for part in _worker(worker)))
+
+
+def _worker(worker: dict[str, Any]) -> list[RenderableType]:
+    head = Text(f"worker {worker['worker']} (pid {worker['pid']}), {worker['state']}", style="bold")
+    if worker["reason"]:
+        head.append(f": {printable(worker['reason'])}", style="red")
+    return [head, _verdict(worker["verdict"]), _balance(worker), _streams(worker)]
+
+
+def _verdict(verdict: dict[str, Any]) -> Text:
+    text = Text()
+    text.append(f"{verdict['title']}", style="bold red" if verdict["alarm"] else "bold green")
+    text.append(f" ({verdict['confidence']} confidence)  " if verdict["verdict"] != "inconclusive" else "  ")
+    text.append(f"{printable(verdict['says'])}\n")
+    for evidence in verdict["evidence"]:
+        text.append(f"  {printable(evidence['text'])}\n", style="dim")
+    text.append(f"next: {verdict['next']}\n")
+    text.append(f"fix:  {verdict['fix']} ({verdict['docs']})\n")
+    return text
+
+
+def _balance(worker: dict[str, Any]) -> RenderableType:
+    balance = worker["balance"]
+    if balance is None:
+        return Text("balance: the kernel does not tell\n")
+    rss = balance["rss_bytes"]
+    table = Table(title=f"RSS {format_value(rss, 'bytes')}", title_justify="left", box=None, show_header=False)
+    for part in PARTS:
+        held = balance["parts"][part]
+        share = 0 if held is None or not rss else round(_BAR * held / rss)
+        table.add_row(
+            part,
+            Text("unknown" if held is None else format_value(held, "bytes"), justify="right"),
+            Text("" if held is None else format_percent(held, rss), justify="right"),
+            Text("█" * share, style="blue"),
+        )
+    return table
+
+
+def _streams(worker: dict[str, Any]) -> Table:
+    rows = worker["streams"]
+    table = Table(title="largest streams" if rows else "no open streams", title_justify="left", box=None)
+    if rows:
+        for column in ("id", "route", "state", "age", "held", "app", "transport", "kernel", "retained", "trace"):
+            table.add_column(column, justify="left" if column in ("route", "state", "trace") else "right")
+    for row in rows[:_STREAMS]:
+        layers = ("held_bytes", "buffered_bytes", "transport_bytes", "kernel_bytes", "retained_bytes")
+        sizes = ("" if row[layer] is None else format_value(row[layer], "bytes") for layer in layers)
+        told = (str(row.get("id", "")), row["route"], row.get("state") or "", f"{row['age_seconds']:.1f} s")
+        table.add_row(*(Text(printable(word)) for word in (*told, *sizes, row.get("trace_id") or "")))
+    return table

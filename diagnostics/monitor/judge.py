@@ -1,0 +1,123 @@
+"""Verdicts on live workers: what the monitor knows, put into the shape that `analysis.verdict` judges.
+
+Judging an hour of readings takes tens of milliseconds, so it is done in a thread, and everyone who asks within two seconds
+shares it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..analysis.readings import Readings
+from ..analysis.trend import warm_up_ends
+from ..analysis.verdict import Verdict, verdict
+from ..errors import NotFoundError
+from .captures import Captures
+from .recorder import Recorder
+from .ring import Recording
+from .streams import rows_of
+from .targets import Snapshot, Targets
+
+__all__ = ["Judge", "readings_of", "series_of"]
+
+_SHARED_SECONDS = 2.0
+_JUDGED = (
+    "rss_bytes",
+    "in_use_bytes",
+    "python_live_bytes",
+    "python_large_blocks",
+    "tasks",
+    "outgoing_connections",
+    "open_streams",
+    "streams_finished_total",
+    "buffered_app_bytes",
+    "buffered_transport_bytes",
+)
+_CAPTURES = ("objects", "tasks", "retained", "tracemalloc", "memray")
+_LAYERS = {"transport": "transport_bytes", "kernel": "kernel_bytes"}
+
+
+class Judge:
+    """Judges workers on demand."""
+
+    def __init__(self, targets: Targets, recorder: Recorder, captures: Captures) -> None:
+        self._targets = targets
+        self._recorder = recorder
+        self._captures = captures
+        self._shared: dict[int, tuple[float, Verdict]] = {}
+
+    async def verdict(self, snapshot: Snapshot) -> Verdict:
+        """The verdict on the worker of this snapshot, at most two seconds old."""
+        pid, now = snapshot.process.pid, time.monotonic()
+        shared = self._shared.get(pid)
+        if shared is not None and now - shared[0] < _SHARED_SECONDS:
+            return shared[1]
+        latest = {
+            kind: result
+            for kind in _CAPTURES
+            if (result := self._captures.latest(snapshot.worker, pid, kind)) is not None
+        }
+        readings = readings_of(snapshot, self._recording(snapshot), latest, rows_of(snapshot, self._captures))
+        judged = await asyncio.to_thread(verdict, readings)
+        self._shared = {other: kept for other, kept in self._shared.items() if now - kept[0] < _SHARED_SECONDS}
+        self._shared[pid] = now, judged
+        return judged
+
+    def _recording(self, snapshot: Snapshot) -> Recording | None:
+        worker = next((each for each in self._targets.workers() if each.pid == snapshot.process.pid), None)
+        if worker is None:  # it has ended since the snapshot
+            return None
+        try:
+            return self._recorder.recording(worker)[0]
+        except NotFoundError:
+            return None
+
+
+def readings_of(
+    snapshot: Snapshot,
+    recording: Recording | None,
+    captures: Mapping[str, Mapping[str, Any]],
+    streams: Sequence[Mapping[str, Any]],
+) -> Readings:
+    """What is known of one worker; `streams` are its rows, with what captures have found."""
+    reading = snapshot.reading or {}
+    ledger = reading.get("ledger") or {}
+    rows = (snapshot.connections.get("routes") or {}).values()
+    layers: dict[str, int | None] = {"app": ledger.get("buffered_bytes")}
+    for layer, key in _LAYERS.items():
+        known = [row[key] for row in rows if row.get(key) is not None]
+        layers[layer] = sum(known) if known else None
+    opened = [row["open"] for row in rows if row.get("open") is not None]
+    series, since = series_of(recording) if recording else ({}, -math.inf)
+    return Readings(
+        state=snapshot.state,
+        balance=snapshot.balance,
+        layers=layers,
+        open_streams=ledger.get("open", sum(opened) if opened else None),
+        streams=streams,
+        series=series,
+        since=since,
+        captures=captures,
+        window=reading.get("window"),
+    )
+
+
+def series_of(recording: Recording) -> tuple[dict[str, list[tuple[float, float]]], float]:
+    """The judged series of the finest ring, without what is not known, and the time at which the warm-up is over."""
+    records = recording.rings[0].records
+    names = [name for name, _ in recording.header.fields]
+    if not records:
+        return {}, -math.inf
+    started = recording.header.process.get("started")
+    first = float(started) if isinstance(started, int | float) else records[0][0]
+    since = warm_up_ends(first, records[-1][0])
+    series = {
+        name: [(record[0], record[at]) for record in records if not math.isnan(record[at])]
+        for at, name in enumerate(names)
+        if name in _JUDGED
+    }
+    return series, since

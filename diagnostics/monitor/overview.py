@@ -1,0 +1,79 @@
+"""Everything that the page shows, in one object: made at most twice a second, however many pages are open."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from .captures import Captures
+from .guard import Guard
+from .judge import Judge
+from .streams import rows_of
+from .targets import Snapshot, Targets
+
+__all__ = ["SCHEMA", "Overview", "summary"]
+
+SCHEMA = "highwater.memory/1"
+_SHARED_SECONDS = 0.5
+_TASK_GROUPS = 10
+
+
+def summary(capture: dict[str, Any]) -> dict[str, Any]:
+    """A capture without its result, which has its own route."""
+    shown = {key: capture[key] for key in ("id", "kind", "worker", "created", "state", "progress", "error")}
+    return {**shown, "artifacts": [artifact["name"] for artifact in capture.get("artifacts") or ()]}
+
+
+class Overview:
+    def __init__(self, targets: Targets, captures: Captures, judge: Judge, guard: Guard) -> None:
+        self._targets = targets
+        self._captures = captures
+        self._judge = judge
+        self._guard = guard
+        self._lock = asyncio.Lock()
+        self._shared: tuple[float, dict[str, Any]] | None = None
+
+    async def read(self, url: str) -> dict[str, Any]:
+        """All workers, shared by the pages that are open; `url` is the monitor's, for commands."""
+        async with self._lock:
+            if self._shared is None or time.monotonic() - self._shared[0] >= _SHARED_SECONDS:
+                told = await self.of(await self._targets.snapshots(), url)
+                self._shared = time.monotonic(), told
+            return self._shared[1]
+
+    async def of(self, snapshots: list[Snapshot], url: str) -> dict[str, Any]:
+        workers = [
+            {**told, "verdict": verdict}
+            for told, verdict in zip(
+                (self._with_streams(snapshot) for snapshot in snapshots),
+                await self.verdicts(snapshots, url),
+                strict=True,
+            )
+        ]
+        return {
+            "schema": SCHEMA,
+            "time": time.time(),
+            "workers": workers,
+            "captures": [summary(capture) for capture in self._captures.all()],
+            **self._guard.to_json(),
+        }
+
+    async def verdicts(self, snapshots: list[Snapshot], url: str) -> list[dict[str, Any]]:
+        """The verdict on each worker, as JSON."""
+        return [
+            (await self._judge.verdict(snapshot)).to_json(url, snapshot.worker if len(snapshots) > 1 else None)
+            for snapshot in snapshots
+        ]
+
+    def _with_streams(self, snapshot: Snapshot) -> dict[str, Any]:
+        captured = self._captures.latest(snapshot.worker, snapshot.process.pid, "tasks")
+        told = {
+            **snapshot.to_json(),
+            "streams": rows_of(snapshot, self._captures),
+            "task_states": (snapshot.reading or {}).get("task_states"),
+            "task_groups": {"top": captured["top"][:_TASK_GROUPS]} if captured else None,
+        }
+        if told["ledger"]:
+            told["ledger"] = {**told["ledger"], "top": told["streams"]}
+        return told

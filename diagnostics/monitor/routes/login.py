@@ -1,0 +1,53 @@
+"""POST /debug/memory/login: a browser shows its token once, and gets a cookie, since EventSource sends no headers.
+
+The form comes with the 401 of any page that a browser asks for without a session (access.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from urllib.parse import parse_qs
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from ..access import Policy
+from ..session import COOKIE, SECONDS, issue
+from .page import page
+
+__all__ = ["routes"]
+
+_MAX_BODY_BYTES = 4096
+# Guessing is hopeless with any decent token; this makes it slow with a bad one.
+_WRONG_SECONDS = 0.5
+
+
+def routes(policy: Policy) -> list[Route]:
+    async def login(request: Request) -> Response:
+        given = await _token_in(request)
+        for token in (policy.token, policy.read_token):
+            if token and hmac.compare_digest(given.encode(), token.encode()):
+                answer = RedirectResponse("/debug/memory", 303)
+                answer.set_cookie(
+                    COOKIE, issue(token, time.time()), max_age=SECONDS,
+                    httponly=True, samesite="strict", secure=request.url.scheme == "https",
+                )  # fmt: skip
+                return answer
+        await asyncio.sleep(_WRONG_SECONDS)
+        return page("login.html", 401)
+
+    return [Route("/debug/memory/login", login, methods=["POST"])]
+
+
+async def _token_in(request: Request) -> str:
+    """The form's field `token`; empty where there is none, or the body is no such form."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_BODY_BYTES:
+            return ""
+    fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=5) if body.count(b"&") < 5 else {}
+    return fields.get("token", [""])[0]

@@ -1,0 +1,44 @@
+"""A browser's session: what its cookie holds, and whether it is good.
+
+The cookie is `<end>.<HMAC-SHA-256 of that under the token>`: it proves that its bearer once knew the token, does not hold it,
+ends by itself, and is worth nothing once the token is changed. Nothing is kept here, so it outlives a restart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from http.cookies import CookieError, SimpleCookie
+
+__all__ = ["COOKIE", "SECONDS", "issue", "proves", "value_of"]
+
+COOKIE = "highwater"
+SECONDS = 12 * 3600
+_PURPOSE = b"highwater session until "
+
+
+def issue(token: str, now: float) -> str:
+    """A cookie's value for whoever has just shown `token`; `now` is wall clock."""
+    end = str(int(now) + SECONDS)
+    return f"{end}.{_sign(token, end)}"
+
+
+def proves(value: str, token: str, now: float) -> bool:
+    """Whether `value` was issued for this token and has not ended."""
+    end, _, signature = value.partition(".")
+    if not token or not end.isascii() or not end.isdecimal() or len(end) > 12 or int(end) <= now:
+        return False
+    return hmac.compare_digest(signature.encode("utf-8", "replace"), _sign(token, end).encode())
+
+
+def value_of(cookies: str) -> str:
+    """The session's value in a Cookie header; empty where there is none."""
+    try:
+        found = SimpleCookie(cookies).get(COOKIE)
+    except CookieError:
+        return ""
+    return found.value if found else ""
+
+
+def _sign(token: str, end: str) -> str:
+    return hmac.new(token.encode(), _PURPOSE + end.encode(), hashlib.sha256).hexdigest()

@@ -1,0 +1,261 @@
+"""The verdict over constructed readings: each cause, what looks like it and is not, and how little is said without readings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diagnostics.analysis.balance import PARTS
+from diagnostics.analysis.readings import MIB, Readings
+from diagnostics.analysis.remedies import REMEDIES
+from diagnostics.analysis.verdict import verdict
+
+SECONDS = 120
+Line = Callable[[int], float]
+
+
+def line(of: Line) -> list[tuple[float, float]]:
+    return [(float(second), of(second)) for second in range(SECONDS)]
+
+
+def flat(value: float) -> list[tuple[float, float]]:
+    return line(lambda second: value + 1000 * (second % 3))
+
+
+def series(**lines: list[tuple[float, float]]) -> dict[str, list[tuple[float, float]]]:
+    """Two minutes of a service that does nothing, but for what is given."""
+    quiet = {
+        "rss_bytes": flat(100 * MIB),
+        "in_use_bytes": flat(60 * MIB),
+        "python_live_bytes": flat(30 * MIB),
+        "python_large_blocks": line(lambda second: 1200),
+        "tasks": line(lambda second: 10),
+        "outgoing_connections": line(lambda second: 4),
+        "open_streams": line(lambda second: 4),
+    }
+    return {**quiet, **lines}
+
+
+def balance(**parts: int | None) -> dict[str, Any]:
+    ordinary: dict[str, int | None] = dict.fromkeys(PARTS, 2 * MIB)
+    ordinary |= {"python_live": 30 * MIB, "malloc_live": 30 * MIB, "mapped_files": 30 * MIB, **parts}
+    return {"rss_bytes": sum(held for held in ordinary.values() if held), "parts": ordinary}
+
+
+def readings(**given: Any) -> Readings:
+    whole = {"state": "answering", "balance": balance(), "open_streams": 4, "series": series()}
+    return Readings(**{**whole, **given})
+
+
+def row(number: int, held: int, state: str = "blocked", **more: Any) -> dict[str, Any]:
+    return {"id": number, "route": "/chat", "state": state, "held_bytes": held, "age_seconds": 9.0, **more}
+
+
+GROWING = line(lambda second: 60 * MIB + 400_000 * second)
+
+
+def test_streams_that_are_buffered_are_named_with_their_layer() -> None:
+    told = verdict(
+        readings(
+            layers={"app": 48 * MIB, "transport": 256_000, "kernel": 6 * MIB},
+            streams=[row(7, 40 * MIB), row(9, 8 * MIB)],
+            series=series(in_use_bytes=GROWING, buffered_app_bytes=line(lambda second: 400_000 * second)),
+        )
+    )
+    assert (told.word, told.found.confidence, told.found.layer) == ("buffering", "high", "app")
+    assert told.found.streams == ("7", "9")
+    assert "app layer of all open streams: 48.00 MiB" in [one.text for one in told.found.evidence]
+    assert told.also == ()  # the growth is that of the buffers, and no second cause
+
+
+def test_full_queues_of_the_kernel_are_buffering_in_another_layer() -> None:
+    told = verdict(readings(open_streams=50, layers={"app": 0, "transport": 3 * MIB, "kernel": 80 * MIB}))
+    assert (told.word, told.found.layer) == ("buffering", "kernel")
+
+
+def test_many_streams_with_little_each_are_load() -> None:
+    layers = {"app": 30 * MIB, "transport": 0, "kernel": 64 * MIB}
+    assert verdict(readings(open_streams=1000, layers=layers)).word == "load_only"
+
+
+def test_without_a_ledger_a_retained_capture_tells_buffering_for_certain() -> None:
+    streams = [{"id": "Task-9", "route": "/chat", "retained_bytes": 20 * MIB}]
+    captures = {"retained": {"total_bytes": 20 * MIB, "streams": streams}}
+    told = verdict(readings(layers={"app": None, "transport": 100}, captures=captures))
+    assert (told.word, told.found.confidence, told.found.streams) == ("buffering", "high", ("Task-9",))
+
+
+def test_without_a_ledger_full_queues_while_memory_grows_are_a_weak_sign_of_buffering() -> None:
+    rows = [row(1, 200_000, transport_bytes=70_000, kernel_bytes=130_000)]
+    told = verdict(readings(layers={"app": None}, streams=rows, series=series(in_use_bytes=GROWING)))
+    assert (told.word, told.found.confidence) == ("buffering", "low")
+
+
+@pytest.mark.parametrize(
+    "grown",
+    [
+        {"python_live_bytes": line(lambda second: 30 * MIB + 400_000 * second)},
+        {"python_large_blocks": line(lambda second: 1200 + 100 * second)},
+    ],
+    ids=["small objects", "large objects"],
+)
+def test_objects_of_pythons_that_grow_are_retained(grown: Any) -> None:
+    told = verdict(readings(series=series(in_use_bytes=GROWING, **grown)))
+    assert (told.word, told.found.confidence) == ("retained_objects", "medium")
+    assert told.to_json("http://127.0.0.1:6060", "1")["next"].endswith("--kind objects --seconds 10 --worker 1")
+
+
+def test_a_census_names_the_type_and_the_path() -> None:
+    census = {
+        "bytes_delta": 5 * MIB,
+        "top": [{"type": "app.Notice", "bytes_delta": 5 * MIB}],
+        "paths": {"app.Notice": [{"path": "app.history", "samples": 12}]},
+    }
+    told = verdict(readings(series=series(in_use_bytes=GROWING), captures={"objects": census}))
+    assert (told.word, told.found.confidence) == ("retained_objects", "high")
+    assert "app.Notice, kept alive by app.history" in told.found.says
+
+
+def test_growth_without_pythons_blocks_is_native_and_a_census_makes_it_certain() -> None:
+    grown = series(in_use_bytes=GROWING)
+    assert verdict(readings(series=grown)).found.confidence == "medium"
+    census = {"bytes_delta": 1000, "top": [{"type": "dict", "bytes_delta": 1000}]}
+    told = verdict(readings(series=grown, captures={"objects": census}))
+    assert (told.word, told.found.confidence) == ("native_growth", "high")
+    del grown["python_large_blocks"]
+    assert verdict(readings(series=grown)).found.confidence == "low"
+
+
+def test_mappings_of_neither_allocator_are_native() -> None:
+    grown = series(rss_bytes=line(lambda second: 100 * MIB + 400_000 * second))
+    told = verdict(readings(series=grown, balance=balance(other=60 * MIB)))
+    assert (told.word, told.found.confidence) == ("native_growth", "medium")
+
+
+def test_tasks_that_grow_without_streams_are_orphans_and_a_capture_names_them() -> None:
+    grown = series(tasks=line(lambda second: 10 + second))
+    assert (verdict(readings(series=grown)).word, verdict(readings(series=grown)).found.confidence) == (
+        "orphan_tasks",
+        "medium",
+    )
+    top = [
+        {"count": 300, "orphan": True, "task": "RequestResponseCycle.run_asgi", "function": "wait"},
+        {"count": 120, "orphan": True, "task": "heartbeat", "function": "sleep"},
+    ]
+    told = verdict(readings(series=grown, captures={"tasks": {"top": top}}))
+    assert told.found.confidence == "high"
+    assert "120 of them run heartbeat" in told.found.says
+
+
+def test_tasks_that_come_with_streams_are_load() -> None:
+    grown = series(tasks=line(lambda second: 10 + 3 * second), open_streams=line(lambda second: 4 + second))
+    assert verdict(readings(series=grown)).word == "load_only"
+
+
+def test_streams_that_outlive_their_clients_leave_upstreams_open() -> None:
+    rows = [row(3, 10, "disconnected", disconnected_seconds=40.0), row(4, 0, "disconnected", disconnected_seconds=0.1)]
+    told = verdict(readings(streams=rows))
+    assert (told.word, told.found.confidence, told.found.streams) == ("unclosed_upstreams", "high", ("3",))
+
+
+def test_connections_to_others_that_grow_without_streams_are_unclosed() -> None:
+    told = verdict(readings(series=series(outgoing_connections=line(lambda second: 4 + second))))
+    assert (told.word, told.found.confidence) == ("unclosed_upstreams", "medium")
+
+
+def test_free_memory_that_the_allocators_keep() -> None:
+    told = verdict(readings(balance=balance(malloc_free=200 * MIB)))
+    assert (told.word, told.found.confidence) == ("allocator_free", "high")
+
+
+def test_a_tracers_tables() -> None:
+    told = verdict(readings(balance=balance(tracers=50 * MIB), series=series(in_use_bytes=GROWING)))
+    assert (told.word, told.found.confidence) == ("tracer_growth", "high")
+
+
+def test_telemetry_that_a_capture_shows() -> None:
+    top = [
+        {"function": "on_end", "file": "/x/opentelemetry/sdk/trace/export.py", "line": 1, "bytes": 30 * MIB},
+        {"function": "chat", "file": "/x/app.py", "line": 1, "bytes": 2 * MIB},
+    ]
+    told = verdict(readings(captures={"memray": {"top": top}}, series=series(in_use_bytes=GROWING)))
+    assert (told.word, told.found.confidence) == ("tracer_growth", "high")
+
+
+@pytest.mark.parametrize("each", [1_000, 40_000, 200_000])
+def test_plain_load_gives_no_alarm(each: int) -> None:
+    """Streams come and stay, each with what a stream takes."""
+    told = verdict(
+        readings(
+            open_streams=400,
+            series=series(
+                open_streams=line(lambda second: 3 * second),
+                in_use_bytes=line(lambda second: 60 * MIB + 3 * each * second),
+                rss_bytes=line(lambda second: 100 * MIB + 3 * each * second),
+                tasks=line(lambda second: 10 + 9 * second),
+                outgoing_connections=line(lambda second: 4 + 3 * second),
+            ),
+        )
+    )
+    assert (told.word, told.alarm) == ("load_only", False)
+
+
+def test_a_service_that_does_not_grow_is_told_so() -> None:
+    told = verdict(readings())
+    assert (told.word, told.alarm, told.also) == ("load_only", False, ())
+    assert "does not grow" in told.found.says
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({}, "no agent"),
+        ({"state": "silent"}, "does not answer"),
+        ({"state": "answering"}, "too few readings"),
+        ({"state": "answering", "window": "memray"}, "memray window is open"),
+        (
+            {"state": "answering", "series": {"rss_bytes": line(lambda second: 100 * MIB + 400_000 * second)}},
+            "RSS grows",
+        ),
+    ],
+)
+def test_without_readings_it_is_inconclusive_and_says_why(given: Any, says: str) -> None:
+    told = verdict(Readings(**given))
+    assert (told.word, told.alarm, told.found.confidence) == ("inconclusive", False, "low")
+    assert says in told.found.says
+
+
+COUNTS = st.one_of(st.none(), st.integers(0, 2**40))
+
+
+@given(
+    state=st.sampled_from(["answering", "silent", "outside"]),
+    layers=st.dictionaries(st.sampled_from(["app", "transport", "kernel"]), COUNTS),
+    open_streams=st.one_of(st.none(), st.integers(0, 10**6)),
+    parts=st.one_of(st.none(), st.fixed_dictionaries(dict.fromkeys(PARTS, COUNTS))),
+    points=st.dictionaries(
+        st.sampled_from(["in_use_bytes", "rss_bytes", "tasks", "open_streams", "outgoing_connections"]),
+        st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e12)), max_size=60).map(sorted),
+    ),
+)
+def test_whatever_is_read_it_gives_a_known_verdict_with_its_numbers(
+    state: str, layers: Any, open_streams: Any, parts: Any, points: Any
+) -> None:
+    held = {"rss_bytes": sum(part or 0 for part in parts.values()), "parts": parts} if parts else None
+    told = verdict(Readings(state=state, balance=held, layers=layers, open_streams=open_streams, series=points))
+    assert told.word in REMEDIES
+    assert told.found.evidence or told.word == "inconclusive"
+    assert all(one.text for one in told.found.evidence)
+    if not any(layers.values()) and not parts and not points:
+        assert told.word == "inconclusive"
+
+
+def test_every_verdict_has_its_section_in_the_documentation() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "verdict.md").read_text()
+    sections = {text.partition("\n")[0].strip() for text in page.split("\n## ")[1:]}
+    assert {word.replace("_", "-") for word in REMEDIES} <= sections
