@@ -223,10 +223,13 @@ MEMORY = Board(
             "Diagnostics themselves",
             (
                 Panel(
-                    "Captures", "Captures per second, by kind and outcome; each is also an annotation.", "cps",
+                    "Captures", "Captures per second, by kind and outcome, each also an annotation; firings of rules.", "cps",
                     (
                         Query(
                             total("kind, outcome", rate("diagnostics_captures_total")), "{{kind}} {{outcome}}"
+                        ),
+                        Query(
+                            total("rule, outcome", rate("diagnostics_rule_firings_total")), "rule {{rule}} {{outcome}}"
                         ),
                     ),
                 ),

@@ -21,8 +21,6 @@ Confidence = Literal["high", "medium", "low"]
 _BUFFERED_A_STREAM = 128 * 1024
 # The kernel's queues are outside of RSS and bounded by the sockets: only a crowd of them counts.
 _KERNEL_HELD, _KERNEL_SHARE = 32 * MIB, 0.1
-# Memory that an open stream may well take: its task, its frames, its connections.
-_LOAD_A_STREAM = 256 * 1024
 # A free part below both is an allocator's working stock.
 _FREE_HELD, _FREE_SHARE = 32 * MIB, 0.25
 # A client that left is noticed, and its upstream closed, within a moment.
@@ -148,12 +146,12 @@ def upstreams(readings: Readings) -> Finding | None:
         evidence: tuple[Evidence, ...] = (gone, Evidence("the longest for", longest, "seconds"))
         return Finding("unclosed_upstreams", "high", says, evidence, _ids(left[:3]))
     rise = readings.rise("outgoing_connections")
-    if rise is None or rise.amount < _MANY / 2 or _follows_streams(readings, rise.amount, rise.trend.seconds):
+    if rise is None or rise.amount < _MANY / 2 or readings.follows_streams(rise.amount, rise.trend.seconds):
         return None
     evidence = (
         Evidence(f"connections to others, more within {rise.trend.seconds:.0f} s", rise.amount, "count"),
         Evidence("connections to others now", rise.trend.last or 0, "count"),
-        *_streams_evidence(readings, rise.trend.seconds),
+        *readings.streams_evidence(rise.trend.seconds),
     )
     says = f"Connections to others grow by {rise.amount:.0f} while open streams do not."
     return Finding("unclosed_upstreams", "medium", says, evidence)
@@ -161,12 +159,12 @@ def upstreams(readings: Readings) -> Finding | None:
 
 def tasks(readings: Readings) -> Finding | None:
     rise = readings.rise("tasks")
-    if rise is None or rise.amount < _MANY or _follows_streams(readings, rise.amount, rise.trend.seconds):
+    if rise is None or rise.amount < _MANY or readings.follows_streams(rise.amount, rise.trend.seconds):
         return None
     evidence = [
         Evidence(f"unfinished tasks, more within {rise.trend.seconds:.0f} s", rise.amount, "count"),
         Evidence("unfinished tasks now", rise.trend.last or 0, "count"),
-        *_streams_evidence(readings, rise.trend.seconds),
+        *readings.streams_evidence(rise.trend.seconds),
     ]
     says = f"Unfinished tasks grow by {rise.amount:.0f} while open streams do not."
     rows = (readings.captures.get("tasks") or {}).get("top") or ()
@@ -188,7 +186,7 @@ def growth(readings: Readings) -> Finding | None:
     seconds = rise.trend.seconds
     buffered = sum(readings.gained(f"buffered_{layer}_bytes", seconds) or 0.0 for layer in ("app", "transport"))
     amount = rise.amount - _OVERHEAD * max(0.0, buffered)
-    if amount < readings.least_growth or _explained_by_load(readings, amount, seconds):
+    if amount < readings.least_growth or readings.explained_by_load(amount, seconds):
         return None
     small = readings.gained("python_live_bytes", seconds) or 0.0
     blocks = readings.gained("python_large_blocks", seconds)
@@ -264,8 +262,8 @@ def load(readings: Readings) -> Finding | None:
         return None
     rise = readings.heavy_rise("in_use_bytes")
     if rise is not None:
-        evidence = (*rise.evidence("in use"), *_streams_evidence(readings, rise.trend.seconds))
-        follows = _explained_by_load(readings, rise.amount, rise.trend.seconds)
+        evidence = (*rise.evidence("in use"), *readings.streams_evidence(rise.trend.seconds))
+        follows = readings.explained_by_load(rise.amount, rise.trend.seconds)
         says = "the number of open streams" if follows else "what open streams buffer"
         return Finding("load_only", "medium", f"Memory grows with {says}.", evidence)
     if in_use.growing:
@@ -274,7 +272,7 @@ def load(readings: Readings) -> Finding | None:
         says = f"In-use memory does not grow over {in_use.seconds:.0f} s."
     evidence = (
         Evidence(f"in use, slope over {in_use.seconds:.0f} s", in_use.slope or 0.0, "bytes a second"),
-        *_streams_evidence(readings, in_use.seconds),
+        *readings.streams_evidence(in_use.seconds),
         *_rss(readings),
     )
     return Finding("load_only", "high", says, evidence)
@@ -291,23 +289,6 @@ CHECKS: Final[tuple[Callable[[Readings], Finding | None], ...]] = (
     allocator,
     load,
 )
-
-
-def _explained_by_load(readings: Readings, amount: float, seconds: float) -> bool:
-    more = readings.gained("open_streams", seconds)
-    return more is not None and more >= 1 and amount <= more * _LOAD_A_STREAM
-
-
-def _follows_streams(readings: Readings, amount: float, seconds: float) -> bool:
-    """Whether so many more things may be those of streams that were opened: at most a few for each."""
-    more = readings.gained("open_streams", seconds)
-    return more is not None and more * 10 >= amount
-
-
-def _streams_evidence(readings: Readings, seconds: float) -> tuple[Evidence, ...]:
-    more = readings.gained("open_streams", seconds)
-    now = () if readings.open_streams is None else (Evidence("open streams", readings.open_streams, "count"),)
-    return now if more is None else (*now, Evidence("more open streams in this time", more, "count"))
 
 
 def _rss(readings: Readings) -> tuple[Evidence, ...]:

@@ -24,6 +24,8 @@ _LEVEL = 0.05 / 18
 _LEAST_GROWTH, _LEAST_GROWTH_SHARE = 4 * MIB, 0.02
 # What holds less than this is not where the memory is.
 _LEAST_HELD, _LEAST_HELD_SHARE = 8 * MIB, 0.05
+# Memory that an open stream may well take: its task, its frames, its connections.
+_LOAD_A_STREAM = 256 * 1024
 
 Points = Sequence[tuple[float, float]]
 
@@ -152,3 +154,19 @@ class Readings:
         early = sorted(value for time, value in points if start <= time <= start + quarter)
         late = sorted(value for time, value in points if time >= points[-1][0] - quarter)
         return late[len(late) // 2] - early[len(early) // 2] if early and late else None
+
+    def explained_by_load(self, amount: float, seconds: float) -> bool:
+        """Whether the streams that were opened in this time may well take so many bytes."""
+        more = self.gained("open_streams", seconds)
+        return more is not None and more >= 1 and amount <= more * _LOAD_A_STREAM
+
+    def follows_streams(self, amount: float, seconds: float) -> bool:
+        """Whether so many more things may be those of streams that were opened: at most a few for each."""
+        more = self.gained("open_streams", seconds)
+        return more is not None and more * 10 >= amount
+
+    def streams_evidence(self, seconds: float) -> tuple[Evidence, ...]:
+        """How many streams are open, and how many more than at the beginning of this time."""
+        more = self.gained("open_streams", seconds)
+        now = () if self.open_streams is None else (Evidence("open streams", self.open_streams, "count"),)
+        return now if more is None else (*now, Evidence("more open streams in this time", more, "count"))

@@ -96,7 +96,7 @@ def test_one_table_serves_all_who_look_at_once(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_process_that_is_gone_has_nothing() -> None:
     gone = 2**22 + 1
-    assert Sockets().served(gone) == ((), 0, 0)
+    assert Sockets().served(gone) == ((), 0, 0, 0)
     assert Sockets().unsent(gone, [1, 2]) == {}
 
 
