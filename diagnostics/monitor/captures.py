@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
+import time
 from collections import Counter, deque
 from typing import Any
 
@@ -42,7 +44,8 @@ class Captures:
         self._running: dict[int, Capture] = {}
         self._unkept: deque[dict[str, Any]] = deque(maxlen=_MAX_UNKEPT)
         self._beginning = asyncio.Lock()
-        self._latest: dict[tuple[str, str], tuple[int, dict[str, Any]]] = {}  # (worker, kind) -> pid and result
+        # (worker, kind) -> pid, monotonic time of its end, result
+        self._latest: dict[tuple[str, str], tuple[int, float, dict[str, Any]]] = {}
         self.outcomes: Counter[tuple[str, str, str]] = Counter()  # (worker, kind, outcome) -> how many
 
     async def begin(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -101,10 +104,13 @@ class Captures:
             await asyncio.wait([capture.task])
         return self.find(capture_id)
 
-    def latest(self, worker: str, pid: int, kind: str) -> dict[str, Any] | None:
-        """The last result of this kind from this worker, unless another process has its number now."""
-        captured_pid, result = self._latest.get((worker, kind), (None, None))
-        return result if captured_pid == pid else None
+    def latest(self, worker: str, pid: int, kind: str, max_age: float = math.inf) -> dict[str, Any] | None:
+        """The last result of this kind from this worker, unless another process has its number now.
+
+        max_age   seconds since the capture's end
+        """
+        captured_pid, ended, result = self._latest.get((worker, kind), (None, 0.0, None))
+        return result if captured_pid == pid and time.monotonic() - ended <= max_age else None
 
     async def remove(self, capture_id: str) -> None:
         """Cancel a capture that runs, delete one that is kept. Raises NotFoundError."""
@@ -164,7 +170,11 @@ class Captures:
                 capture.result = await capture.kind.take(capture.session())
                 await _finish(self.store, capture)
             capture.state, capture.progress = "done", 1.0
-            self._latest[capture.worker.name, capture.kind.name] = (capture.worker.pid, capture.result)
+            self._latest[capture.worker.name, capture.kind.name] = (
+                capture.worker.pid,
+                time.monotonic(),
+                capture.result,
+            )
         except asyncio.CancelledError:
             capture.state = "cancelled"
             await self._close_window(capture)

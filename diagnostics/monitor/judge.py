@@ -25,6 +25,8 @@ from .targets import Snapshot, Targets
 __all__ = ["Judge", "readings_of", "series_of"]
 
 _SHARED_SECONDS = 2.0
+# What a capture showed longer ago says nothing of what is there now.
+_CAPTURE_SECONDS = 600.0
 _JUDGED = (
     "rss_bytes",
     "in_use_bytes",
@@ -59,7 +61,7 @@ class Judge:
         latest = {
             kind: result
             for kind in _CAPTURES
-            if (result := self._captures.latest(snapshot.worker, pid, kind)) is not None
+            if (result := self._captures.latest(snapshot.worker, pid, kind, _CAPTURE_SECONDS)) is not None
         }
         readings = readings_of(snapshot, self._recording(snapshot), latest, rows_of(snapshot, self._captures))
         judged = await asyncio.to_thread(verdict, readings)

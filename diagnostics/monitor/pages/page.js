@@ -114,7 +114,7 @@ function renderVerdict(verdict) {
   show("verdict-title", verdict.layer ? `${verdict.title}: ${verdict.layer} layer` : verdict.title);
   show("says", verdict.says);
   show("also", verdict.also.length ? `Also: ${verdict.also.map((other) => other.says).join(" ")}` : "");
-  $("evidence").replaceChildren(...verdict.evidence.slice(0, 8).map((one) => {
+  $("evidence").replaceChildren(...verdict.evidence.slice(0, 7).map((one) => {
     const cut = one.text.lastIndexOf(": ");
     return element("li", [element("span", one.text.slice(0, cut)), element("b", one.text.slice(cut + 2))]);
   }));
@@ -162,9 +162,9 @@ function renderTasks(worker, told) {
   const states = Object.entries(worker.task_states || {}).map(([name, count]) => `${count} ${name}`);
   show("tasks", states.join(", ") || (worker.tasks === null ? "unknown" : String(worker.tasks)));
   const last = worker.task_groups;
-  $("groups").replaceChildren(...(last?.top || []).slice(0, 6).map((row) => element("tr", [
+  $("groups").replaceChildren(...(last?.top || []).slice(0, 4).map((row) => element("tr", [
     element("td", row.count, { class: "n" }), element("td", [element("code", row.task || row.name)]),
-    element("td", row.waits_in), element("td", row.orphan ? "not awaited" : "", { class: row.orphan ? "blocked" : "" }),
+    element("td", row.waits_in), element("td", row.orphan ? "not awaited" : "", { class: "quiet" }),
   ])));
   show("groups-time", last ? "As the last capture of kind tasks saw them." : "A capture of kind tasks shows where they wait.");
 }
