@@ -35,7 +35,12 @@ ABSENT_WHEN_WELL = (
     "stream_dropped_events_total",
     "stream_rejected_total",
     "stream_budget_bytes",
+    "memory_limit_bytes",  # where no cgroup above the worker has a limit
     "memory_seconds_to_limit",
+    "diagnostics_captures_total",  # where nobody took one yet
+    "diagnostics_capture_seconds",
+    "diagnostics_artifact_bytes",
+    "diagnostics_rule_firings_total",
 )
 EXPORTED = {spec.name for spec in METRICS}
 
