@@ -53,6 +53,13 @@ def orphans():
 async def begin(what: str):
     asyncio.get_running_loop().ailing = asyncio.ensure_future(grow(globals()[what]))
 
+@app.get("/burst")
+async def burst():
+    # Objects of a burst, all freed but one in each of pymalloc's arenas or so: the arenas cannot be given back.
+    batch = [bytes([n % 256]) * 400 for n in range(300_000)]
+    kept.extend(batch[::2000])
+    batch.clear()
+
 @app.get("/chat")
 async def chat():
     async def events():
@@ -165,6 +172,15 @@ def test_what_a_library_mallocs_is_native(service: Any, http: Any, eventually: A
     assert http(f"{service.url}/begin/native").status == 200
     told = comes(http, eventually, service, "native_growth", "medium")
     assert told["next"].endswith("--kind memray --seconds 10 --native")
+
+
+def test_what_a_burst_left_free_and_scattered_is_kept_by_the_allocator(
+    service: Any, http: Any, eventually: Any
+) -> None:
+    assert http(f"{service.url}/burst").status == 200
+    told = comes(http, eventually, service, "allocator_free", "high")
+    (free,) = (one["value"] for one in told["evidence"] if one["what"] == "part python_free")
+    assert free > 64 * 1024**2
 
 
 def test_plain_load_gives_no_alarm(service: Any, http: Any, eventually: Any) -> None:
