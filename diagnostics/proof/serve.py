@@ -31,6 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     # As `uvicorn MODULE:APP` does: an app of one's own is found in the folder where the command runs.
     sys.path.insert(0, str(Path.cwd()))
     config = uvicorn.Config(arguments.app, http=arguments.http, lifespan="on", log_level="warning", access_log=False)
+    # Loaded before the port is open: who can connect finds an app, and one that cannot be imported never listens.
+    config.load()
     server = uvicorn.Server(config)
     signal.signal(signal.SIGUSR1, lambda *_: _collect(server.started))
     with socket.create_server(("127.0.0.1", arguments.port)) as listener:

@@ -91,6 +91,7 @@ def test_events_arrive_one_by_one(relay: Served) -> None:
     ],
 )
 def test_a_client_that_leaves_closes_the_upstream(relay: Served, eventually: Eventually, model: str) -> None:
+    eventually(lambda: relay.stats()["open"] == 0)
     before = relay.stats()["started"]
     with relay.open(model) as connection:
         eventually(lambda: relay.stats()["started"] == before + 1)
