@@ -22,8 +22,8 @@ imports: $(STAMP)
 	$(BIN)/lint-imports
 
 unit: $(STAMP)
-# Most tests wait for processes and sockets: three at a time keep two cores busy.
-	$(BIN)/python -m pytest tests --ignore=tests/bench --numprocesses 3 --dist worksteal
+# Most tests wait for processes and sockets: two at a time keep two cores busy.
+	$(BIN)/python -m pytest tests --ignore=tests/bench --numprocesses 2 --dist worksteal
 
 bench: $(STAMP)
 	$(BIN)/python tests/bench/bench_relay.py

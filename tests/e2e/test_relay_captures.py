@@ -99,8 +99,11 @@ def test_every_kind_is_taken_while_streams_run_and_all_of_them_go_on(
         assert http(f"{loaded.monitor}/debug/memory/captures/{capture['id']}", "DELETE").status == 204
 
 
-def test_the_routes_answer_while_streams_run(loaded: Loaded, http: Any) -> None:
-    for path in ("balance", "streams", "timeline", "captures"):
+def test_the_routes_answer_while_streams_run(loaded: Loaded, http: Any, eventually: Any) -> None:
+    eventually(
+        lambda: http(f"{loaded.monitor}/debug/memory/timeline").status == 200
+    )  # from the recorder's first second on
+    for path in ("balance", "streams", "verdict", "rules", "captures"):
         assert http(f"{loaded.monitor}/debug/memory/{path}").status == 200, path
     assert http(f"{loaded.monitor}/debug/pprof/").status == 200
     for path in ("heap?seconds=1", "allocs?seconds=1", "goroutine", "goroutine?debug=1", "goroutine?debug=2"):
