@@ -41,7 +41,7 @@ from .page import page
 from .read_ahead import ReadAhead, Source
 from .requests import OpenAnswers, caller, prompt_call, read_body, read_call, retry_field
 from .settings import Settings
-from .stream import Call, RelayedStream, Span
+from .stream import Call, Policy, RelayedStream, Span
 from .sweep import OpenStreams, sweep
 from .upstream import Answer, Upstream
 from .upstreams import Upstreams
@@ -65,7 +65,7 @@ class Relay:
     ledger: StreamLedger
     telemetry: telemetry.Telemetry
     gate: Gate
-    read_ahead: Callable[[Source], ReadAhead] | None = None
+    policy: Policy
     open_streams: OpenStreams = field(default_factory=OpenStreams)
     answers: OpenAnswers = field(default_factory=OpenAnswers)
     upstream: Upstreams | None = None
@@ -98,15 +98,12 @@ class Relay:
         return RelayedStream(
             call,
             route=route,
+            policy=self.policy,
             upstream=self.serving_upstream(),
             ledger=self.ledger,
             place=self.gate.stream(caller(request)),
             open_streams=self.open_streams,
             start_span=lambda started: self.span(started, request),
-            limits=self.settings.limits,
-            max_event_bytes=self.settings.max_event_bytes,
-            degraded_message=self.settings.degraded_message,
-            read_ahead=self.read_ahead,
             opening=opening,
             early=early,
         )
@@ -165,7 +162,7 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     ledger.budget_bytes = settings.budget_bytes
     _add_access(api, settings, ledger)
     gate = Gate(settings.admission, reject=ledger.reject, memory=memory_share(settings.memory_limit_bytes))
-    relay = Relay(settings, upstream_url, ledger, telemetry.setup(ROUTES), gate, _read_ahead(settings))
+    relay = Relay(settings, upstream_url, ledger, telemetry.setup(ROUTES), gate, _policy(settings))
     api.state.relay = relay
     relay.app = relay.telemetry.wrap(api)
     _add_routes(api, relay)
@@ -198,6 +195,10 @@ def _upstreams(settings: Settings, first_url: str) -> Upstreams:
         threshold=settings.breaker_failures,
         open_seconds=settings.breaker_open_seconds,
     )
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(settings.limits, settings.max_event_bytes, settings.degraded_message, _read_ahead(settings))
 
 
 def _read_ahead(settings: Settings) -> Callable[[Source], ReadAhead] | None:
