@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     # The agent never imports asyncio into a service that does without it.
     import asyncio
+    from collections.abc import Callable
     from typing import Any
 
 __all__ = ["alive_tasks", "call_on_loop", "current_tasks", "running_loops", "task_count", "task_states"]

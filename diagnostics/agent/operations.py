@@ -7,27 +7,25 @@ thread shares the GIL with the service.
 from __future__ import annotations
 
 import gc
-import mmap
 import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 from ..errors import ProtocolError
-from .lag import LoopLag
 from .loops import running_loops, task_count, task_states
 from .readings import allocators, memray, tracemalloc
 from .routes import UNROUTED
-from .servers import Look, Servers
-from .windows import Windows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .ledger import StreamLedger
+    from collections.abc import Callable
+    from typing import Any
 
-__all__ = ["OPERATIONS", "Forked", "State"]
+    from .ledger import StreamLedger
+    from .servers import Look
+    from .state import State
+
+__all__ = ["OPERATIONS", "Forked", "perform"]
 
 # A snapshot of four million blocks takes about a minute and a gigabyte.
 _SNAPSHOT_SECONDS = 120.0
@@ -38,47 +36,29 @@ _WALK_SECONDS = 90.0
 _WALK_EXTRA_BYTES = 2 * 1024**3
 
 
-@dataclass
-class State:
-    """What this process's agent knows.
-
-    lag            of the service's loops, since the last window began
-    last_fork      what the last forked reading cost: {"fork_seconds", "on_loop"}
-    last_ending    what ending the last window cost, in seconds
-    """
-
-    ledgers: list[StreamLedger] = field(default_factory=list)
-    windows: Windows = field(default_factory=Windows)
-    lag: LoopLag = field(default_factory=LoopLag)
-    last_fork: dict[str, Any] | None = None
-    last_ending: float | None = None
-    servers: Servers = field(default_factory=Servers)
-    started: float = field(default_factory=time.time)
-
-    def begin_window(self) -> None:
-        """Forget what was measured before."""
-        self.lag.begin()
-        self.last_fork = self.last_ending = None
-
-    def end_window(self) -> float:
-        """Close whatever window is open; returns the seconds that it took, in which no thread of the service ran."""
-        self.lag.ping()  # waits in the loop while the window is closed, and so measures it
-        self.last_ending = self.windows.end()
-        return self.last_ending
-
-
-@dataclass(frozen=True)
 class Forked:
     """An answer that a child is to make: `work` runs there, `after` here, once `ready` says so or the child has ended."""
 
-    work: Callable[[], dict[str, Any]]
-    after: Callable[[], object]
-    seconds: float
-    max_extra_bytes: int
-    ready: Callable[[], bool] = lambda: True
+    __slots__ = ("after", "max_extra_bytes", "ready", "seconds", "work")
+
+    def __init__(
+        self,
+        work: Callable[[], dict[str, Any]],
+        *,
+        seconds: float,
+        max_extra_bytes: int,
+        after: Callable[[], object] = lambda: None,
+        ready: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.work = work
+        self.seconds = seconds
+        self.max_extra_bytes = max_extra_bytes
+        self.after = after
+        self.ready = ready
 
 
-Result = dict[str, Any] | Forked
+if TYPE_CHECKING:
+    Result = dict[str, Any] | Forked
 
 
 def hello(state: State) -> Result:
@@ -147,6 +127,8 @@ def begin_tracemalloc(state: State, seconds: float, frames: int = 5) -> Result:
 
 
 def finish_tracemalloc(state: State) -> Result:
+    import mmap
+
     seconds = state.windows.age("tracemalloc")
     window = state.windows.current
     # Ending a window writes to all pages of its traces, and as long as the child shares them each is copied first: a
@@ -241,7 +223,7 @@ def retained(state: State) -> Result:
 
 
 def _forked(work: Callable[[], dict[str, Any]], seconds: float) -> Forked:
-    return Forked(work=work, after=lambda: None, seconds=seconds, max_extra_bytes=_WALK_EXTRA_BYTES)
+    return Forked(work, seconds=seconds, max_extra_bytes=_WALK_EXTRA_BYTES)
 
 
 OPERATIONS: dict[str, Callable[..., Result]] = {

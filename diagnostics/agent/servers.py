@@ -17,7 +17,6 @@ import heapq
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 
 from .loops import alive_tasks
@@ -25,6 +24,7 @@ from .routes import UNROUTED, route_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
 __all__ = ["OpenRequest", "Servers"]
