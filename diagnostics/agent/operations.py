@@ -10,11 +10,11 @@ import gc
 import os
 import sys
 import time
+from operator import attrgetter
 
 from ..errors import ProtocolError
-from .loops import running_loops, task_count, task_states
+from .loops import task_count
 from .readings import allocators, memray, tracemalloc
-from .routes import UNROUTED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,18 +75,18 @@ def hello(state: State) -> Result:
 
 def reading(state: State, top: int = 20) -> Result:
     """All that is cheap, in one answer: ledger, connections, allocators, tasks, loops."""
-    look = state.servers.look()
+    look = state.look()
     ledger = _merged(state.ledgers, top)
     if ledger and look:
         _add_transports(ledger["top"], look)
     return {
         "ledger": ledger,
-        "connections": _joined(state, look, top),
+        "connections": state.servers.to_json(look, top),
         "allocators": allocators.read().to_json(),
         "tracemalloc_bytes": tracemalloc.counted_bytes(),
         "tasks": task_count(),
-        "task_states": task_states(),
-        "loops": len(running_loops()),
+        "task_states": state.task_states(),
+        "loops": len(state.loops()),
         "loop_lag": state.lag.histogram.to_json(),
         "gc": _collector(),
         "window": state.windows.kind,
@@ -95,7 +95,7 @@ def reading(state: State, top: int = 20) -> Result:
 
 def sample(state: State) -> Result:
     """What the flight recorder asks every second: numbers only, no list of anything."""
-    memory, look = allocators.read(), state.servers.look()
+    memory, look = allocators.read(), state.look()
     ledgers = [ledger.summary() for ledger in state.ledgers]
     return {
         "in_use_bytes": memory.in_use,
@@ -110,15 +110,15 @@ def sample(state: State) -> Result:
         "streams": {key: sum(each[key] for each in ledgers) for key in ledgers[0]} if ledgers else None,
         "responses": look
         and {
-            "open": sum(request.started for request in look.requests),
-            "transport_bytes": sum(request.transport_bytes for request in look.requests),
+            "open": sum(map(attrgetter("started"), look.requests)),
+            "transport_bytes": sum(map(attrgetter("transport_bytes"), look.requests)),
         },
     }
 
 
 def connections(state: State, top: int = 1000) -> Result:
     """The connections of this process's servers; see `Servers.to_json`."""
-    return _joined(state, state.servers.look(), top)
+    return state.servers.to_json(state.look(), top)
 
 
 def begin_tracemalloc(state: State, seconds: float, frames: int = 5) -> Result:
@@ -293,22 +293,10 @@ def _merged(ledgers: list[StreamLedger], top: int) -> dict[str, Any] | None:
     return whole
 
 
-def _joined(state: State, look: Look | None, top: int) -> dict[str, Any]:
-    """The connections, those of ledger streams under the routes that the ledger knows them by.
-
-    The join is the serving task: address and port will not do, since behind a proxy the scope has the forwarded ones.
-    """
-    if look is not None and state.ledgers:
-        routes = {task: route for ledger in state.ledgers for task, route in ledger.routes_by_task().items()}
-        for request in look.requests:
-            request.route = routes.get(request.task, request.route if request.started else UNROUTED)
-    return state.servers.to_json(look, top)
-
-
 def _add_transports(rows: list[dict[str, Any]], look: Look) -> None:
     """Tell the ledger's rows what the server's transports hold for them, and on which descriptor."""
-    requests = {request.task: request for request in look.requests if request.task}
-    for row in rows:
-        request = requests.get(row["task"])
-        if request is not None:
+    wanted = {row["task"]: row for row in rows if row["task"]}
+    for request in look.requests:
+        row = wanted.get(request.task)
+        if row is not None:
             row["transport_bytes"], row["fd"] = request.transport_bytes, request.fd
