@@ -15,7 +15,7 @@ import re
 from typing import Any
 
 from .facts import MAX_FINISH_REASONS, count_of, name_of
-from .sse import EventDecoder, LineFeeds
+from .sse import CR, EventDecoder, LineFeeds
 
 __all__ = ["MAX_LOOKED_AT_BYTES", "ChatFacts"]
 
@@ -81,7 +81,7 @@ class ChatFacts:
         if self.done:
             return
         line_feeds = self._line_feeds
-        if b"\r" in chunk or line_feeds.bom_seen >= 0 or line_feeds.after_cr:
+        if CR in chunk or line_feeds.bom_seen >= 0 or line_feeds.after_cr:
             chunk = self._line_feeds.feed(chunk)
         if self._tail or not chunk.endswith(b"\n\n"):
             chunk = self._complete(chunk)
