@@ -12,9 +12,9 @@ transport, then the upstream's socket is not read any more, and the upstream's k
 | kernel, from the upstream | SO_RCVBUF 1/8 | 64 KiB | doubled, too |
 | together | | 216 KiB | the rest is HTTP framing and the allocator's |
 
-One recv of a stream that flows may be as large as what the kernel holds for it: the bytes are in the transport when the next one
-comes. A source that is read (through a proxy, or ahead) has bytes wait in two places more, the parser and the reader's hand;
-it is read in small pieces for that, and its sum is below the budget likewise (`reading`).
+One recv of a stream that flows may be as large as what the kernel holds for it: the bytes are in the transport when the next
+one comes. A source that is read (through a proxy, or ahead) has bytes wait in two places more, the parser and the hand of its
+reader; it is read in small pieces for that, and its sum is below the budget likewise (`reading`).
 
 It is measured, too: tests/relay/serving/test_budget.py. An upstream that speaks TLS has buffers of its own beside this
 (uvloop: one of 256 KiB for each connection, of which it touches what it reads).
