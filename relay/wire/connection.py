@@ -233,6 +233,8 @@ class Connection(asyncio.BufferedProtocol):
         try:
             self._parser.feed_data(_buffer[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if self._parts and self._took is not None:
+                self._took(self._take())
             self._fail(httpx2.RemoteProtocolError(f"the response is not HTTP/1.1: {type(error).__name__}"))
             self.close()
             return
