@@ -26,8 +26,8 @@ from .exits import ExitRounds
 from .load import LoadReport
 from .monitor_client import Capture
 from .rounds import MemoryRounds, Rounds, together
-from .scenario import Scenario
-from .subject import serve_command, subject, upstream
+from .scenario import RELAY, Scenario
+from .subject import Collects, Launch, serve_command, subject, upstream
 
 __all__ = ["Bench", "Outcome", "SideOutcome", "Watch", "run", "with_upstream"]
 
@@ -110,22 +110,28 @@ async def with_upstream(scenario: Scenario, sides: Sequence[str], seed: int) -> 
     """The upstream, and the subjects where they live through all rounds."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="proof-")))
-        environment = {"UPSTREAM_BASE_URL": await stack.enter_async_context(upstream(folder)), **scenario.environment}
-        commands = {
-            side: serve_command(
-                scenario.apps[side], scenario.workload.send_buffer_bytes, *scenario.options.get(side, ())
-            )
-            for side in sides
-        }
+        base_url = await stack.enter_async_context(upstream(folder))
+        launches = {side: _launch(scenario, side, base_url) for side in sides}
         if scenario.judges_exit:
-            yield ExitRounds(scenario, commands, environment, folder, seed)
+            yield ExitRounds(scenario, launches, folder, seed)
             return
         subjects = {
-            side: await stack.enter_async_context(subject(side, command, folder=folder, environment=environment))
-            for side, command in commands.items()
+            side: await stack.enter_async_context(subject(side, launch, folder=folder))
+            for side, launch in launches.items()
         }
         await together([each.ready() for each in subjects.values()])
         yield MemoryRounds(scenario, subjects, seed)
+
+
+def _launch(scenario: Scenario, side: str, base_url: str) -> Launch:
+    environment = {"UPSTREAM_BASE_URL": base_url, **scenario.environment}
+    if side == RELAY and scenario.relay is not None:
+        relay = scenario.relay
+        own = {name: value.replace("{upstream}", base_url) for name, value in relay.environment.items()}
+        command = [word.replace("{upstream}", base_url) for word in relay.command]
+        return Launch(command, {**environment, **own}, Collects.AGENT)
+    options = scenario.options.get(side, ())
+    return Launch(serve_command(scenario.apps[side], scenario.workload.send_buffer_bytes, *options), environment)
 
 
 class _Experiment:

@@ -1,4 +1,4 @@
-"""Two quick scenarios for real: one that is judged by what remains, one by when the process exits."""
+"""Quick scenarios for real: what remains, when the process exits, and the relay under the work of two of them."""
 
 from __future__ import annotations
 
@@ -30,3 +30,19 @@ def test_a_leak_and_a_shutdown_that_never_ends_are_found_and_their_fixes_are_fix
     # Its streams were served, and ended by a last event, not cut off.
     assert all(load["outcomes"] == {"completed": 4} for load in fixed["loads"])
     assert "exit, s" in done.stdout
+
+
+def test_the_relay_is_bounded_under_the_work_that_breaks_others(tmp_path: Path) -> None:
+    numbers, file = tmp_path / "numbers.json", Path("relay/proof.toml").resolve()
+    command = [*VERIFY, "orphaned_task", "stuck_drain", "--relay", str(file), "--relay-alone", "--no-capture"]
+    done = subprocess.run(
+        [*command, "--json", str(numbers)], capture_output=True, text=True, timeout=220, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    orphans, drain = (scenario["sides"][0] for scenario in json.loads(numbers.read_text())["scenarios"])
+    assert (orphans["side"], orphans["decision"]) == ("relay", "BOUNDED")
+    # It was read as Python is, not by what the kernel tells, and its clients left in the midst of their streams.
+    assert orphans["read"] == "in_use"
+    assert all(load["outcomes"]["left"] > 20 for load in orphans["loads"])
+    assert (drain["side"], drain["decision"]) == ("relay", "BOUNDED")
+    assert all(load["events"] >= 4 for load in drain["loads"])
