@@ -59,7 +59,8 @@ class Store:
     """The folder `<root>/captures`."""
 
     def __init__(self, root: Path, limits: Limits | None = None) -> None:
-        self.folder = private_folder(root / "captures")
+        self.folder = root / "captures"
+        private_folder(self.folder)
         self.limits = limits or Limits()
         for left in self.folder.glob(f"{_PARTIAL}*"):
             shutil.rmtree(left)

@@ -189,15 +189,15 @@ class Targets:
         return [snapshot for snapshot in found if snapshot is not None]
 
     def _look_around(self) -> None:
-        registered = {int(path.stem) for path in agents_folder(self.root).glob("*.sock") if path.stem.isdecimal()}
+        registered = {int(path.stem) for path in Path(agents_folder(self.root)).glob("*.sock") if path.stem.isdecimal()}
         for pid in [pid for pid in registered if not alive(pid)]:
             registered.remove(pid)
-            agent_socket(self.root, pid).unlink(missing_ok=True)  # killed: it could not remove its socket
+            Path(agent_socket(self.root, pid)).unlink(missing_ok=True)  # killed: it could not remove its socket
         now = registered | self._outside(registered)
         for pid in set(self._workers) - now:  # first those that left, so that their numbers are free
             del self._workers[pid]
         for pid in sorted(now):
-            socket = agent_socket(self.root, pid) if pid in registered else None
+            socket = Path(agent_socket(self.root, pid)) if pid in registered else None
             worker = self._workers.get(pid)
             if worker is None:
                 self._workers[pid] = Worker(self._free_name(), pid, socket, self._sockets)
