@@ -27,7 +27,7 @@ _START_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 _MOST_SECONDS = 120.0
 # So much longer than what would be too long is waited: that it never ends need not be seen, only that it is too late.
-_PATIENCE = 1.5
+_PATIENCE = 1.25
 
 
 class ExitRounds:

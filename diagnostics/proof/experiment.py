@@ -22,9 +22,11 @@ from typing import Protocol
 
 from ..analysis.decision import Decision, Finding, Measure, decide
 from ..analysis.growth import Round
+from ..errors import TargetError
 from .exits import ExitRounds
 from .load import LoadReport
 from .monitor_client import Capture
+from .otlp import receiver
 from .rounds import MemoryRounds, Rounds, together
 from .scenario import RELAY, Scenario
 from .subject import Collects, Launch, serve_command, subject, upstream
@@ -111,7 +113,8 @@ async def with_upstream(scenario: Scenario, sides: Sequence[str], seed: int) -> 
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="proof-")))
         base_url = await stack.enter_async_context(upstream(folder))
-        launches = {side: _launch(scenario, side, base_url) for side in sides}
+        traces = await stack.enter_async_context(receiver()) if RELAY in sides and _exports(scenario) else None
+        launches = {side: _launch(scenario, side, base_url, "" if traces is None else traces.url) for side in sides}
         if scenario.judges_exit:
             yield ExitRounds(scenario, launches, folder, seed)
             return
@@ -121,13 +124,26 @@ async def with_upstream(scenario: Scenario, sides: Sequence[str], seed: int) -> 
         }
         await together([each.ready() for each in subjects.values()])
         yield MemoryRounds(scenario, subjects, seed)
+        if traces is not None and not traces.exports:
+            raise TargetError(
+                "the relay app exported no traces, so that its memory says nothing about them;"
+                f" its last output:\n{subjects[RELAY].process.tail()}",
+                code="target_serves_nothing",
+            )
 
 
-def _launch(scenario: Scenario, side: str, base_url: str) -> Launch:
+def _exports(scenario: Scenario) -> bool:
+    return scenario.relay is not None and any("{otlp}" in value for value in scenario.relay.environment.values())
+
+
+def _launch(scenario: Scenario, side: str, base_url: str, traces_url: str) -> Launch:
     environment = {"UPSTREAM_BASE_URL": base_url, **scenario.environment}
     if side == RELAY and scenario.relay is not None:
         relay = scenario.relay
-        own = {name: value.replace("{upstream}", base_url) for name, value in relay.environment.items()}
+        own = {
+            name: value.replace("{upstream}", base_url).replace("{otlp}", traces_url)
+            for name, value in relay.environment.items()
+        }
         command = [word.replace("{upstream}", base_url) for word in relay.command]
         return Launch(command, {**environment, **own}, Collects.AGENT)
     options = scenario.options.get(side, ())

@@ -9,6 +9,9 @@
     [scenarios.no_admission.environment]                   what it needs in one scenario beyond that: its limit
     RELAY_MAX_STREAMS = "4"
 
+    [scenarios.span_per_chunk.environment]                 {otlp}: somebody who takes traces over OTLP, and looks that some come
+    OTEL_EXPORTER_OTLP_ENDPOINT = "{otlp}"
+
     [scenarios.NAME]
     skip = "it has no such route"                          not run, and said so
 

@@ -40,7 +40,7 @@ _READ_EVERY_SECONDS = 0.1
 # A slope through fewer points than this says little about its own error.
 _LEAST_READINGS = 6
 # On a machine that is busy with something else a round is prolonged up to this factor.
-_MOST_PROLONGED = 5
+_MOST_PROLONGED = 10
 _WARM_UP_SECONDS = 0.8
 _LEAST_SETTLE_SECONDS = 0.3
 _MOST_SETTLE_SECONDS = 3.0

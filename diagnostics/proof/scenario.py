@@ -84,7 +84,7 @@ class OwnRelay:
     """A relay that is put under a scenario's work as a third subject, whatever it is written in.
 
     command      its words, with `{port}` and, where it is told so, `{upstream}` (a base URL that ends in /v1)
-    environment  what it finds in its environment; `{upstream}` is filled in here, too
+    environment  what it finds in its environment; `{upstream}` is filled in here, too, and `{otlp}`, where traces are taken
     source       a part of the path of its own files, to find its lines in a profile
     request      what its clients send where it is not what the scenario's clients send
     """

@@ -95,7 +95,7 @@ class Subject:
                     os.kill(pid, signal.SIGUSR1)
             elif self._collects is Collects.AGENT and not self.monitor.outside:
                 with suppress(TargetError):
-                    await ask(agent_socket(self._registry, pid), "gc.collect", patience=_COLLECT_SECONDS)
+                    await ask(Path(agent_socket(self._registry, pid)), "gc.collect", patience=_COLLECT_SECONDS)
 
     async def close(self) -> None:
         if self._monitor is not None:
