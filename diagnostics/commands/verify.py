@@ -1,7 +1,8 @@
 """`diagnostics verify [NAME ...]`: prove that a blow-up is real and that its fix is a fix.
 
 Exit code 0 only if everything asked for is verified; 1 if not, an open question included; 2 for an unknown scenario; 3 where
-an app under study fails. With --relay a relay of one's own is a third subject of each scenario, and has to be BOUNDED.
+an app under study fails. With --relay a relay of one's own is a third subject of each scenario, and has to be BOUNDED. With
+--self-test the broken app stands in the place of the fixed one, and 0 means that each of them was refused.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import json
 import os
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     own = parser.add_argument_group("an app of one's own in place of the scenario's (reads UPSTREAM_BASE_URL)")
     own.add_argument("--broken", metavar="MODULE:APP")
     own.add_argument("--fixed", metavar="MODULE:APP")
+    own.add_argument(
+        "--self-test",
+        action="store_true",
+        help="each scenario's broken app in the place of its fixed one: every one has to be refused",
+    )
     relay = parser.add_argument_group("a relay of one's own under the same work")
     relay.add_argument(
         "--relay", type=Path, metavar="FILE", help="how to run it: a TOML file, see docs/verification.md"
@@ -83,6 +90,11 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(f"not verified: {', '.join(open_claims)}", highlight=False, soft_wrap=True)
     if failures:
         raise _together(failures)
+    if arguments.self_test:
+        accepted = [outcome.scenario.name for outcome in outcomes if outcome.verified]
+        said = f"accepted: {', '.join(accepted)}" if accepted else "every one was refused, as it has to be"
+        console.print(f"broken apps as fixes: {said}", highlight=False, soft_wrap=True)
+        return 1 if accepted else 0
     return 1 if open_claims else 0
 
 
@@ -101,6 +113,10 @@ def _write(arguments: argparse.Namespace, outcomes: list[Outcome], told: dict[st
 def _wanted(arguments: argparse.Namespace) -> tuple[list[tuple[Scenario, list[str]]], dict[str, str]]:
     """The experiments with their sides, and why the relay is left out of which scenarios."""
     chosen = [_chosen(name, arguments) for name in arguments.names or SCENARIOS]
+    if arguments.self_test:
+        if arguments.broken or arguments.fixed or arguments.relay:
+            raise UsageError("--self-test has apps of its own", remedy="leave out --broken, --fixed and --relay")
+        return [(_with_apps(known, {FIXED: known.apps[BROKEN]}), [FIXED]) for known in chosen], {}
     if arguments.relay is None:
         if arguments.relay_alone:
             raise UsageError("--relay-alone: which relay?", remedy="for example --relay relay/proof.toml")
@@ -133,8 +149,10 @@ def _chosen(name: str, arguments: argparse.Namespace) -> Scenario:
     for app in own.values():
         if ":" not in app:
             raise UsageError(f"{app!r} is not MODULE:APP", remedy="for example my_service.fixed:app")
-    if not own:
-        return known
+    return _with_apps(known, own)
+
+
+def _with_apps(known: Scenario, own: Mapping[str, str]) -> Scenario:
     # What the scenario's app needs of its server is part of that app, and goes with it.
     options = {side: words for side, words in known.options.items() if side not in own}
     return replace(known, apps={**known.apps, **own}, options=options)
@@ -145,6 +163,8 @@ def _command(arguments: argparse.Namespace) -> str:
     for flag in ("broken", "fixed"):
         if getattr(arguments, flag):
             words += [f"--{flag}", getattr(arguments, flag)]
+    if arguments.self_test:
+        words.append("--self-test")
     if arguments.relay is not None:
         words += ["--relay", str(arguments.relay), *(["--relay-alone"] if arguments.relay_alone else [])]
     return shlex.join(words)

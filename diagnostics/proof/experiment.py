@@ -27,6 +27,7 @@ from .exits import ExitRounds
 from .load import LoadReport
 from .monitor_client import Capture
 from .otlp import receiver
+from .publisher import publishing
 from .rounds import MemoryRounds, Rounds, together
 from .scenario import RELAY, Scenario
 from .subject import Collects, Launch, serve_command, subject, upstream
@@ -123,6 +124,9 @@ async def with_upstream(scenario: Scenario, sides: Sequence[str], seed: int) -> 
             for side, launch in launches.items()
         }
         await together([each.ready() for each in subjects.values()])
+        if RELAY in subjects and scenario.relay is not None and scenario.relay.publish:
+            url = f"http://127.0.0.1:{subjects[RELAY].port}{scenario.relay.publish}"
+            await stack.enter_async_context(publishing(url, scenario.workload.upstream))
         yield MemoryRounds(scenario, subjects, seed)
         if traces is not None and not traces.exports:
             raise TargetError(

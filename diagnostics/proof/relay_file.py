@@ -12,6 +12,10 @@
     [scenarios.span_per_chunk.environment]                 {otlp}: somebody who takes traces over OTLP, and looks that some come
     OTEL_EXPORTER_OTLP_ENDPOINT = "{otlp}"
 
+    [scenarios.zombie_subscribers]
+    path = "/v1/topics/feed"                               what its clients GET instead of the scenario's request
+    publish = "/v1/topics/feed"                            where events are POSTed for them, at the scenario's pace
+
     [scenarios.NAME]
     skip = "it has no such route"                          not run, and said so
 
@@ -24,7 +28,7 @@ from __future__ import annotations
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,26 +40,20 @@ from .scenario import OwnRelay
 __all__ = ["RelayFile", "read_relay_file"]
 
 _KEYS = {"command", "source", "environment", "scenarios"}
-_SCENARIO_KEYS = {"environment", "skip", "path"}
+_SCENARIO_KEYS = {"environment", "path", "publish", "skip"}
 
 
 @dataclass(frozen=True)
 class RelayFile:
-    """What the file says: how to run the relay in each scenario, and which scenarios it has no route for, and why."""
+    """What the file says: the relay in each scenario that it names, in all others, and where it is not run, and why."""
 
     relay: OwnRelay
-    environments: Mapping[str, Mapping[str, str]]
-    paths: Mapping[str, str]
+    relays: Mapping[str, OwnRelay]
     skipped: Mapping[str, str]
 
     def relay_for(self, scenario: str) -> OwnRelay | None:
         """The relay as it is run in `scenario`; None where it is not."""
-        if scenario in self.skipped:
-            return None
-        environment = {**self.relay.environment, **self.environments.get(scenario, {})}
-        path = self.paths.get(scenario)
-        request = None if path is None else Request("GET", path)
-        return OwnRelay(self.relay.command, environment, self.relay.source, request)
+        return None if scenario in self.skipped else self.relays.get(scenario, self.relay)
 
 
 def read_relay_file(path: Path, known: Iterable[str]) -> RelayFile:
@@ -68,18 +66,27 @@ def read_relay_file(path: Path, known: Iterable[str]) -> RelayFile:
         raise UsageError(f"{path} is no TOML: {error}", remedy="docs/verification.md shows one") from error
     reader = _Reader(path)
     reader.only(told, _KEYS, "")
+    command = command_of(reader.text(told, "command", ""), f"command in {path}")
+    words = tuple(word.replace("{python}", sys.executable) for word in command)
+    relay = OwnRelay(words, reader.texts(told, ""), reader.optional(told, "source", ""))
     scenarios = reader.table(told, "scenarios", "")
     reader.only(scenarios, set(known), "scenarios.")
     tables = {name: reader.table(scenarios, name, "scenarios.") for name in scenarios}
-    for name, table in tables.items():
-        reader.only(table, _SCENARIO_KEYS, f"scenarios.{name}.")
-    command = reader.text(told, "command", "")
-    words = [word.replace("{python}", sys.executable) for word in command_of(command, f"command in {path}")]
-    return RelayFile(
-        OwnRelay(tuple(words), reader.texts(told, ""), reader.text(told, "source", "") if "source" in told else ""),
-        {name: reader.texts(table, f"scenarios.{name}.") for name, table in tables.items()},
-        {name: reader.text(table, "path", f"scenarios.{name}.") for name, table in tables.items() if "path" in table},
-        {name: reader.text(table, "skip", f"scenarios.{name}.") for name, table in tables.items() if "skip" in table},
+    relays = {name: _in_scenario(relay, table, reader, f"scenarios.{name}.") for name, table in tables.items()}
+    skipped = {
+        name: reader.text(table, "skip", f"scenarios.{name}.") for name, table in tables.items() if "skip" in table
+    }
+    return RelayFile(relay, relays, skipped)
+
+
+def _in_scenario(relay: OwnRelay, table: Mapping[str, Any], reader: _Reader, where: str) -> OwnRelay:
+    reader.only(table, _SCENARIO_KEYS, where)
+    path = reader.optional(table, "path", where)
+    return replace(
+        relay,
+        environment={**relay.environment, **reader.texts(table, where)},
+        request=Request("GET", path) if path else None,
+        publish=reader.optional(table, "publish", where),
     )
 
 
@@ -108,6 +115,9 @@ class _Reader:
             found = "is missing" if value is None else f"is {value!r}, not a text"
             raise UsageError(f"{self._path}: {where}{key} {found}", remedy="docs/verification.md shows a relay file")
         return value
+
+    def optional(self, table: Mapping[str, Any], key: str, where: str) -> str:
+        return self.text(table, key, where) if key in table else ""
 
     def texts(self, table: Mapping[str, Any], where: str) -> dict[str, str]:
         environment = self.table(table, "environment", where)

@@ -87,12 +87,14 @@ class OwnRelay:
     environment  what it finds in its environment; `{upstream}` is filled in here, too, and `{otlp}`, where traces are taken
     source       a part of the path of its own files, to find its lines in a profile
     request      what its clients send where it is not what the scenario's clients send
+    publish      the path at which it takes what is broadcast: events of the upstream's size and pace are sent there (POST)
     """
 
     command: tuple[str, ...]
     environment: Mapping[str, str]
     source: str = ""
     request: Request | None = None
+    publish: str = ""
 
 
 @dataclass(frozen=True)

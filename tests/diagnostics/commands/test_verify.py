@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from diagnostics.analysis.decision import Decision
+from diagnostics.analysis.decision import Decision, Finding
 from diagnostics.commands import verify
 from diagnostics.errors import TargetError, UsageError
 from diagnostics.proof.experiment import Outcome, SideOutcome
@@ -143,3 +143,28 @@ def test_an_app_of_ones_own_stands_for_one_scenario_only() -> None:
 
 def test_an_undecided_side_is_not_verified() -> None:
     assert SideOutcome(BROKEN, "app", Decision.LEAK).verified is False
+
+
+@pytest.mark.parametrize(("decision", "code"), [(Decision.LEAK, 0), (Decision.INCONCLUSIVE, 0), (Decision.BOUNDED, 1)])
+def test_a_self_test_is_passed_where_no_broken_app_is_taken_for_a_fix(
+    decision: Decision, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def experiments(wanted: Sequence[tuple[Scenario, Sequence[str]]], **_: object) -> list[Outcome | TargetError]:
+        found: list[Outcome | TargetError] = []
+        for known, sides in wanted:
+            assert list(sides) == [FIXED]
+            assert known.apps[FIXED] == known.apps[BROKEN]
+            assert FIXED not in known.options
+            finding = Finding(decision, 4, {}, {})
+            found.append(
+                Outcome(known, 7, [SideOutcome(FIXED, known.apps[FIXED], Decision.BOUNDED, finding=finding)], 0.0)
+            )
+        return found
+
+    assert run(monkeypatch, ["missing_write_timeout", "--self-test"], experiments) == code
+    assert ("accepted: missing_write_timeout" in capsys.readouterr().out) is (code == 1)
+
+
+def test_a_self_test_takes_no_other_apps() -> None:
+    with pytest.raises(UsageError, match="apps of its own"):
+        verify.run(parsed("orphaned_task", "--self-test", "--fixed", "mine:app"))
