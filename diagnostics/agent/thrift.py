@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["Thrifty"]
+__all__ = ["Thrifty", "rest"]
 
 _SHARE = 200
 # What takes less is made anew each time: whoever asks twice sees what happened between.
@@ -59,3 +59,8 @@ class Thrifty:
     def forget(self) -> None:
         """Make it anew the next time."""
         self._made = None
+
+
+def rest() -> None:
+    """Let the loop run: a thread that only gives the GIL away has it back before the other one has woken."""
+    time.sleep(0.0001)
