@@ -13,7 +13,7 @@ GET  /readyz                   it takes new streams: 503 before it serves and wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -38,6 +38,7 @@ from .keys import Keys
 from .limits import Gate
 from .log import Rejections
 from .memory import memory_share
+from .outside import Outside
 from .page import page
 from .read_ahead import ReadAhead, Source
 from .requests import OpenAnswers, caller, prompt_call, read_body, read_call, retry_field
@@ -89,9 +90,9 @@ class Relay:
         self.open_streams.end_all()
         self.answers.end_all()
 
-    def span(self, call: Call, request: Request) -> Span:
-        upstream = self.serving_upstream()
-        return self.telemetry.call_span(call, request.headers, upstream.address)
+    def span(self, call: Call, headers: Mapping[str, str]) -> Span:
+        """A span for one call to the upstream; `headers` are those of the caller's request."""
+        return self.telemetry.call_span(call, headers, self.serving_upstream().address)
 
     def stream(
         self, call: Call, route: str, request: Request, *, opening: bytes = b"", early: bool = False
@@ -104,7 +105,8 @@ class Relay:
             ledger=self.ledger,
             place=self.gate.stream(caller(request)),
             open_streams=self.open_streams,
-            start_span=lambda started: self.span(started, request),
+            start_span=self.span,
+            request_headers=request.headers,
             opening=opening,
             early=early,
         )
@@ -112,7 +114,7 @@ class Relay:
     async def answer(self, call: Call, request: Request) -> Response:
         """Relay an answer that does not stream."""
         upstream = self.serving_upstream()
-        span = self.span(call, request)
+        span = self.span(call, request.headers)
         try:
             answer = await upstream.answer(call.endpoint.upstream_path, call.content, span.headers, span.event)
         except UpstreamError as error:
@@ -159,15 +161,14 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
             "auto_configure": False,
         },
     )
-    ledger = instrument(api, monitor=monitor)
+    ledger = instrument(Outside(api), monitor=monitor)
     ledger.budget_bytes = settings.budget_bytes
     telling = telemetry.setup(ROUTES)
     reject = _rejecting(ledger, telling)
-    _add_access(api, settings, reject)
     gate = Gate(settings.admission, reject=reject, memory=memory_share(settings.memory_limit_bytes))
     relay = Relay(settings, upstream_url, ledger, telling, gate, _policy(settings))
     api.state.relay = relay
-    relay.app = relay.telemetry.wrap(api)
+    relay.app = relay.telemetry.wrap(_with_access(ledger, settings, reject))
     _add_routes(api, relay)
     _add_page(api, settings, monitor.url if isinstance(monitor, MonitorProcess) else None)
     _add_error_handlers(api)
@@ -186,18 +187,19 @@ def _rejecting(ledger: StreamLedger, telling: telemetry.Telemetry) -> Callable[[
     return reject
 
 
-def _add_access(api: FastAPI, settings: Settings, reject: Callable[[str], None]) -> None:
+def _with_access(app: Any, settings: Settings, reject: Callable[[str], None]) -> Any:
     """What stands before the routes: keys, and before them the answers to other pages' preflights, which carry none."""
     if settings.keys:
-        api.add_middleware(Keys, keys=settings.keys, reject=reject)
+        app = Keys(app, settings.keys, reject)
     if settings.origins:
-        api.add_middleware(
-            CORSMiddleware,
+        app = CORSMiddleware(
+            app,
             allow_origins=settings.origins,
             allow_methods=("GET", "POST"),
             allow_headers=("*",),
             expose_headers=("retry-after", "x-request-id", *DEGRADED),
         )
+    return app
 
 
 def _upstreams(settings: Settings, first_url: str) -> Upstreams:

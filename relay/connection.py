@@ -15,6 +15,7 @@ import fcntl
 import termios
 from typing import Any, Final, Protocol
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 __all__ = ["Client", "Listener", "bounded_protocol", "client_of"]
@@ -36,6 +37,30 @@ class Listener(Protocol):
 
     def lost(self) -> None:
         """The client is gone. Said once."""
+
+
+class _Flow(FlowControl):
+    """uvicorn's, with a future where it has an event: most connections are never waited for, and an event is 750 bytes."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.read_paused = self.write_paused = False
+        self._room: asyncio.Future[None] | None = None
+
+    async def drain(self) -> None:
+        if self.write_paused:
+            if self._room is None:
+                self._room = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._room)
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        room, self._room = self._room, None
+        if room is not None:
+            room.set_result(None)
 
 
 class Client(HttpToolsProtocol):
@@ -97,6 +122,7 @@ class Client(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
+        self.flow = _Flow(transport)
         transport.set_write_buffer_limits(high=self.high_water_bytes, low=self.high_water_bytes // 4)
 
     def connection_lost(self, exc: Exception | None) -> None:

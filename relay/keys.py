@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .endpoints import ENDPOINTS
 from .errors import ApiError, ForbiddenError, UnauthorizedError
+from .outside import answer_error
 
 if TYPE_CHECKING:
     from .reply import Receive, Scope, Send
@@ -102,7 +103,7 @@ class Keys:
         try:
             scope[CALLER] = self._admit(scope["path"], dict(scope["headers"]))
         except ApiError as error:
-            await _answer(error, send)
+            await answer_error(error, send)
             return
         await self._app(scope, receive, send)
 
@@ -127,11 +128,3 @@ class Keys:
             if hmac.compare_digest(key.sha256, sha256):
                 found = key
         return found
-
-
-async def _answer(error: ApiError, send: Send) -> None:
-    body = error.body()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

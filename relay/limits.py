@@ -17,8 +17,8 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
@@ -114,22 +114,23 @@ class Gate:
         self._check_room()
         self._check_rate(key)
 
-    @contextmanager
-    def stream(self, key: str) -> Iterator[None]:
-        """A place for one stream, for as long as the block runs. Raises OverloadedError and TooManyError."""
+    def stream(self, key: str) -> AbstractContextManager[None]:
+        """A place for one stream, for as long as the block runs. Entering raises OverloadedError and TooManyError."""
+        return _Place(self, key)
+
+    def enter(self, key: str) -> None:
         self._check_room()
         limit = self._admission.key_max_streams
         if limit and self._open_by_key[key] >= limit:
             self._refuse_key("concurrency", f"{limit} streams of this caller are open", RETRY_SECONDS)
         self._open += 1
         self._open_by_key[key] += 1
-        try:
-            yield
-        finally:
-            self._open -= 1
-            self._open_by_key[key] -= 1
-            if not self._open_by_key[key]:
-                del self._open_by_key[key]
+
+    def leave(self, key: str) -> None:
+        self._open -= 1
+        self._open_by_key[key] -= 1
+        if not self._open_by_key[key]:
+            del self._open_by_key[key]
 
     def _check_room(self) -> None:
         admission = self._admission
@@ -171,3 +172,18 @@ class Gate:
     def _refuse_key(self, reason: str, message: str, seconds: float) -> None:
         self._reject(reason)
         raise TooManyError(f"{message}; try again in {math.ceil(seconds)} s", seconds)
+
+
+class _Place:
+    """A class and no generator: each open stream keeps one."""
+
+    __slots__ = ("_gate", "_key")
+
+    def __init__(self, gate: Gate, key: str) -> None:
+        self._gate, self._key = gate, key
+
+    def __enter__(self) -> None:
+        self._gate.enter(self._key)
+
+    def __exit__(self, *_: object) -> None:
+        self._gate.leave(self._key)

@@ -21,8 +21,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from starlette.responses import Response
-
 from diagnostics import StreamLedger, StreamRecord
 
 from .connection import client_of
@@ -38,10 +36,11 @@ from .errors import (
     UpstreamTimeoutError,
 )
 from .facts import Facts
+from .outside import OutsideResponse
 from .patience import Limits, Patience, Progress
 from .pump import Pump
 from .read_ahead import ReadAhead, Source
-from .reply import Receive, Reply, Scope, Send
+from .reply import Reply, Scope, Send
 from .sweep import OpenStreams
 from .upstreams import Upstreams
 
@@ -111,10 +110,11 @@ class Policy:
     read_ahead: Callable[[Source], ReadAhead] | None = None
 
 
-class RelayedStream(Response):
-    """The response that is the stream. An ASGI app of its own: it closes what it opens and leaves nothing to a framework.
+class RelayedStream(OutsideResponse):
+    """The response that is the stream. It closes what it opens and leaves nothing to a framework.
 
     place     the stream's place among those that are let in, taken for as long as it lives
+    request_headers   for the trace
     opening   what the stream begins with, lines without the blank one after them
     early     whether a heartbeat may start the response
     """
@@ -131,7 +131,8 @@ class RelayedStream(Response):
         ledger: StreamLedger,
         open_streams: OpenStreams,
         place: AbstractContextManager[None],
-        start_span: Callable[[Call], Span],
+        start_span: Callable[[Call, Mapping[str, str]], Span],
+        request_headers: Mapping[str, str],
         opening: bytes = b"",
         early: bool = False,
     ) -> None:
@@ -143,15 +144,15 @@ class RelayedStream(Response):
         self._ledger = ledger
         self._open_streams = open_streams
         self._place = place
-        self._start_span = start_span
+        self._start_span, self._request_headers = start_span, request_headers
         self._opening, self._early = opening, early
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, scope: Scope, send: Send) -> None:
         call, self._call = self._call, None
         assert call is not None, "a stream is served once"
         client = client_of(scope)
         with self._place, self._ledger.stream(self._route) as record:
-            span = self._start_span(call)
+            span = self._start_span(call, self._request_headers)
             record.trace_id = span.trace_id
             reply = Reply(send, client, opening=self._opening, early=self._early)
             life = StreamLife(call, self._policy, record, span, reply)

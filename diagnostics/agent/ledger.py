@@ -14,8 +14,8 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from operator import attrgetter
 from types import TracebackType
@@ -66,15 +66,13 @@ class StreamLedger:
 
     # for the application
 
-    @contextmanager
-    def stream(self, route: str) -> Iterator[StreamRecord]:
+    def stream(self, route: str) -> AbstractContextManager[StreamRecord]:
         """A record for as long as the block runs; within a request that the middleware counts, that request's record.
 
         An exception ends it as `upstream_error`, a cancellation as `client_disconnected` or `shutdown`, unless the block
         named its outcome first with `record.ends(...)`.
         """
-        with _Ending(self.adopt(route) or self.open(route)) as record:
-            yield record
+        return _Streaming(self, route)
 
     def adopt(self, route: str) -> StreamRecord | None:
         """The record of the request being served, opened under `route`; None outside of a request."""
@@ -211,17 +209,26 @@ def _serving_task() -> weakref.ref[Any] | None:
     return weakref.ref(task) if task is not None else None
 
 
-class _Ending:
-    """Closes a record that the block opened; only names the outcome of one that the middleware will close."""
+class _Streaming:
+    """Closes a record that the block opened; only names the outcome of one that the middleware will close.
 
-    def __init__(self, record: StreamRecord) -> None:
-        self._record = record
+    A class and no generator: an open stream keeps it, and a generator is three times as large.
+    """
+
+    __slots__ = ("_ledger", "_record", "_route")
+
+    def __init__(self, ledger: StreamLedger, route: str) -> None:
+        self._ledger = ledger
+        self._route = route
+        self._record: StreamRecord | None = None
 
     def __enter__(self) -> StreamRecord:
+        self._record = self._ledger.adopt(self._route) or self._ledger.open(self._route)
         return self._record
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        record = self._record
+        record, self._record = self._record, None
+        assert record is not None, "entered before it is left"
         if kind is not None:
             record.ends(outcome_of(record, kind))
         if not record.claimed:

@@ -41,6 +41,9 @@ class Head:
         self.headers = headers
 
 
+_TAKEN: Final = Head(0, [])
+
+
 class Connection(asyncio.BufferedProtocol):
     """One connection. `request`, then `read` until it returns b"", then `request` again; `close` at any moment.
 
@@ -48,6 +51,30 @@ class Connection(asyncio.BufferedProtocol):
     flow_bytes    one recv while it flows
     limit_bytes   above this the socket is not read: limit_bytes and one recv of read_bytes may wait here
     """
+
+    __slots__ = (
+        "_complete",
+        "_ended",
+        "_error",
+        "_expected",
+        "_head",
+        "_head_bytes",
+        "_headers",
+        "_keep_alive",
+        "_large",
+        "_limit",
+        "_loop",
+        "_parser",
+        "_parts",
+        "_paused",
+        "_small",
+        "_surplus",
+        "_took",
+        "_transport",
+        "_until_close",
+        "_waiter",
+        "_waiting_bytes",
+    )
 
     def __init__(self, read_bytes: int, flow_bytes: int, limit_bytes: int) -> None:
         self._small = _buffer[:read_bytes]
@@ -121,7 +148,8 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.write(b"".join((*lines, body)))
         while self._head is None:
             await self._more()
-        return self._head
+        head, self._head = self._head, _TAKEN
+        return head
 
     async def read(self) -> bytes:
         """What has come of the body, waiting for something to come; b"" at its end. Raises httpx2.ReadError."""
@@ -285,8 +313,9 @@ class Connection(asyncio.BufferedProtocol):
         if status < 200:  # 100 Continue, 103 Early Hints: the response is still to come
             self._headers.clear()
             return
-        self._head = Head(status, self._headers)
-        names = {name.lower() for name, _ in self._headers}
+        self._head, headers = Head(status, self._headers), self._headers
+        self._headers = []
+        names = {name.lower() for name, _ in headers}
         self._keep_alive = self._parser.should_keep_alive()
         # RFC 9112, 6.3: without a length and not chunked, the body ends with the connection.
         self._until_close = not names & {b"content-length", b"transfer-encoding"} and status not in (204, 304)

@@ -47,6 +47,8 @@ class WireTransport(httpx2.AsyncBaseTransport):
 class _WireBody(Body):
     """A body on its connection, which goes back to the pool when the body is closed."""
 
+    __slots__ = ("_closed", "_connection", "_patience", "_pool")
+
     def __init__(self, pool: Pool, connection: Connection, patience: float | None) -> None:
         self._pool = pool
         self._connection = connection
