@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -20,6 +21,7 @@ from .traffic import Traffic
 
 WARM_UP = Load("warm-up", 4, 20, 0.0)
 SCRAPE_SECONDS = 5.0
+SETTLE_SECONDS = 2.5
 # Above this share of its core the harness may have been the limit, if the peer's own core was not as busy.
 BUSY = 0.85
 
@@ -43,16 +45,11 @@ class Measured:
     busy: float
     beside: float
     harness: float
-    problems: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def harness_bound(self) -> bool:
-        return self.harness > BUSY and self.busy < BUSY
+    harness_bound: bool
 
 
 def measure(serving: Serving, load: Load, traffic: Traffic) -> Measured:
     """Run one load against a peer that serves. Memory is meaningful of a fresh process only."""
-    traffic.run(serving.url, WARM_UP)
     pid = serving.pid
     rss_before = peak = rss_bytes(pid)
     watch = Watch(pid)
@@ -68,6 +65,8 @@ def measure(serving: Serving, load: Load, traffic: Traffic) -> Measured:
                 client.process.wait(0.1)
         watch.look()
         report = json.loads(client.output())
+    if report["problems"]:
+        print(f"{serving.url}: {report['problems']}", file=sys.stderr)
     seconds = report["seconds"]
     harness = traffic.upstream_cpu_seconds() + time.process_time() - harness_before + report["own_cpu_seconds"]
     return Measured(
@@ -81,8 +80,15 @@ def measure(serving: Serving, load: Load, traffic: Traffic) -> Measured:
         busy=watch.cpu / seconds,
         beside=(beside_seconds(pid) - beside_before) / seconds,
         harness=harness / seconds,
-        problems=report["problems"],
+        harness_bound=harness / seconds > BUSY > watch.cpu / seconds,
     )
+
+
+def settle(serving: Serving, traffic: Traffic) -> None:
+    """Have everything loaded that a first stream, a first scrape and a first export of traces load."""
+    with scraped(serving.monitor):
+        traffic.run(serving.url, WARM_UP)
+        time.sleep(SETTLE_SECONDS)
 
 
 class Watch:

@@ -59,6 +59,7 @@ func upstream(args []string) {
 	http.HandleFunc("/v1/chat/completions", chat)
 	http.HandleFunc("/otlp/v1/traces", traces.take)
 	http.HandleFunc("/otlp/spans", traces.tell)
+	http.HandleFunc("/closed", tellClosings)
 	http.HandleFunc("/cpu", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, ownCPU()) })
 	// Whoever started this holds its standard input: when that ends, so does this.
 	go func() {
@@ -75,6 +76,9 @@ func chat(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s := parse(body.Model)
+	if s.id != 0 {
+		go noteClosing(r, s.id) // when it happens, not when the next event is written
+	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	flusher := w.(http.Flusher)
 	buffer := make([]byte, 0, 64*1024)
