@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test bench bench-quick lint types imports unit install clean
+.PHONY: demo test bench bench-quick relay-proof study lint types imports unit install clean
 
 demo: $(STAMP)
 	$(BIN)/python -m diagnostics demo
@@ -31,6 +31,15 @@ bench: $(STAMP)
 
 bench-quick: $(STAMP)
 	$(BIN)/python tests/bench/bench_relay.py --quick --out report/bench
+
+# The relay as a third subject of every scenario; about ten minutes.
+relay-proof: $(STAMP)
+	$(BIN)/python -m diagnostics verify --relay relay/proof.toml --no-capture
+
+# Hours: every scenario again and again, and apps that must never be accused. Goes on where it was when it is started again.
+STUDY ?= study
+study: $(STAMP)
+	$(BIN)/python -m diagnostics.proof.study $(STUDY)
 
 install: $(STAMP)
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -48,16 +47,11 @@ from .upstreams import Upstreams
 
 __all__ = ["Call", "RelayedStream", "Span"]
 
-log = logging.getLogger("relay.stream")
-
 # After its end marker an upstream has only its end of body left to say. It is given this long, so that its connection can
 # be used again; the client has its answer by then.
 LINGER_SECONDS: Final = 0.25
 # How long the server takes to notice that a connection was given up.
 ABORTED_SECONDS: Final = 1.0
-
-# Whose end it was decides how loud it is logged: clients come and go, upstreams should not.
-LOG_LEVELS: Final = {"upstream_error": logging.WARNING, "timeout": logging.WARNING, "slow_client": logging.INFO}
 
 
 class Span(Protocol):
@@ -73,7 +67,21 @@ class Span(Protocol):
 
     def first_chunk(self) -> None: ...
 
-    def end(self, outcome: str, *, facts: Facts | None = None, error: ApiError | None = None) -> None: ...
+    def event(self, name: str, **about: str | float) -> None:
+        """Something happened to the stream: one of the events in telemetry/names.py. Never called for each chunk."""
+
+    def swept(self, record: StreamRecord, now: float) -> None:
+        """The sweep has looked at the stream."""
+
+    def end(
+        self,
+        outcome: str,
+        *,
+        record: StreamRecord | None = None,
+        facts: Facts | None = None,
+        error: ApiError | None = None,
+    ) -> None:
+        """It is over. A stream has a record, and gets its line in the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +140,7 @@ class RelayedStream(Response):
         self._task: asyncio.Task[Any] | None = None
         self._record: StreamRecord | None = None
         self._reply: Reply | None = None
+        self._span: Span | None = None
         self._data_chunks = 0  # chunks from the upstream with more in them than comments
         self._parsed = 0  # bytes of the record's that the parser holds
         self._ending: str | None = None
@@ -144,7 +153,7 @@ class RelayedStream(Response):
             span = self._start_span(call)
             record.trace_id = span.trace_id
             reply = Reply(send, transport_of(scope), opening=self._opening, early=self._early)
-            self._record, self._reply, self._task = record, reply, asyncio.current_task()
+            self._record, self._reply, self._span, self._task = record, reply, span, asyncio.current_task()
             self._open_streams.add(self)
             watcher = asyncio.create_task(self._watch(receive, reply), name="relay.stream.watch")
             outcome, error = "upstream_error", None  # where not even the error has a name
@@ -161,8 +170,7 @@ class RelayedStream(Response):
                 self._task = None
                 record.ends(outcome)
                 self._close_upstream()
-                span.end(outcome, facts=self._facts, error=error)
-                _log(record, outcome, error)
+                span.end(outcome, record=record, facts=self._facts, error=error)
                 await reply.close()
                 await _cancel(watcher)
                 if self._read_ahead is not None:
@@ -192,6 +200,8 @@ class RelayedStream(Response):
             return
         if source is not None:
             self._count_parsed(record, source.parsed_bytes)
+        if self._span is not None:
+            self._span.swept(record, now)
         progress = Progress(record.bytes_in, self._data_chunks, record.bytes_out, source is not None, reply.unsent())
         limits = self._limits
         match self._patience.look(now, progress):
@@ -205,6 +215,8 @@ class RelayedStream(Response):
                 self.end("slow_client")
             case "heartbeat" if self._scanner.at_boundary:
                 reply.beat()
+                if self._span is not None:
+                    self._span.event("heartbeat")
 
     async def _watch(self, receive: Receive, reply: Reply) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -266,7 +278,9 @@ class RelayedStream(Response):
         return True
 
     async def _pump(self, call: Call, record: StreamRecord, span: Span, reply: Reply) -> None:
-        source: Source = await self._upstream.stream(self._endpoint.upstream_path, call.content, span.headers)
+        source: Source = await self._upstream.stream(
+            self._endpoint.upstream_path, call.content, span.headers, span.event
+        )
         del call  # its JSON may be megabytes, and a stream may be hours
         if self._make_read_ahead is not None:
             source = self._read_ahead = self._make_read_ahead(source)
@@ -315,22 +329,6 @@ class RelayedStream(Response):
             source.close()
             self._record.upstream_closed()
             self._count_parsed(self._record, 0)
-
-
-def _log(record: StreamRecord, outcome: str, error: ApiError | None) -> None:
-    level = LOG_LEVELS.get(outcome, logging.DEBUG)
-    if log.isEnabledFor(level):
-        log.log(
-            level,
-            "stream ended: route=%s outcome=%s events_in=%d bytes_in=%d bytes_out=%d trace_id=%s%s",
-            record.route,
-            outcome,
-            record.events_in,
-            record.bytes_in,
-            record.bytes_out,
-            record.trace_id or "-",
-            f" reason={error.message!r}" if error else "",
-        )
 
 
 async def _linger(source: Source) -> None:

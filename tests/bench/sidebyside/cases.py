@@ -20,12 +20,18 @@ FEW = ("nginx", "bare", "relay")
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement. `room`: how many streams the peer must take at once; `peers`: which are asked, None: all."""
+    """One measurement.
+
+    room         how many streams the peer must take at once
+    peers        which are asked; None: all
+    most_rounds  what hardly varies is not measured in every round
+    """
 
     title: str
     run: Callable[[Serving, Traffic], Figures]
     room: int = 1000
     peers: tuple[str, ...] | None = None
+    most_rounds: int = 100
 
     def concerns(self, peer: str) -> bool:
         return self.peers is None or peer.partition("@")[0] in self.peers
@@ -37,12 +43,15 @@ def _load(load: Load) -> Case:
 
 CASES: dict[str, Case] = {
     **{name: _load(load) for name, load in LOADS.items()},
-    "idle_1000": Case("1,000 idle streams", partial(holding.idle, streams=1000)),
-    "idle_5000": Case("5,000 idle streams", partial(holding.idle, streams=5000), room=5000, peers=FEW),
+    "idle_1000": Case("1,000 idle streams", partial(holding.idle, streams=1000), most_rounds=2),
+    "idle_5000": Case("5,000 idle streams", partial(holding.idle, streams=5000), room=5000, peers=FEW, most_rounds=2),
     "slow": Case(
-        "clients that read 16 KiB/s of 20 MB", partial(holding.slow, rate=holding.SLOW_BYTES_PER_SECOND), room=200
+        "clients that read 16 KiB/s of 20 MB",
+        partial(holding.slow, rate=holding.SLOW_BYTES_PER_SECOND),
+        room=200,
+        most_rounds=2,
     ),
-    "never": Case("clients that never read", partial(holding.slow, rate=0), room=200),
+    "never": Case("clients that never read", partial(holding.slow, rate=0), room=200, most_rounds=2),
     "half_load": Case("latency at half load", latency.half_load, peers=FEW),
     "leaving": Case("clients that leave", latency.leaving, peers=FEW),
 }

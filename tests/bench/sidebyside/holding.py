@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .peers import Serving
-from .processes import TRAFFIC_CORE, Started, kernel_bytes, rss_bytes, started
+from .processes import TRAFFIC_CORE, PeerFailedError, Started, kernel_bytes, rss_bytes, started
 from .traffic import Traffic
 
 # An event every ten seconds: open, and as good as silent.
@@ -64,7 +64,9 @@ def held(serving: Serving, traffic: Traffic, streams: int, *, pace: float, rate:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while (found := told(clients))["open"] < streams:
             if time.monotonic() > deadline:
-                raise SystemExit(f"{serving.url} opened {found['open']} of {streams} streams in {PATIENCE_SECONDS:g} s")
+                raise PeerFailedError(
+                    f"{serving.url} opened {found['open']} of {streams} streams in {PATIENCE_SECONDS:g} s"
+                )
             time.sleep(0.1)
         time.sleep(1.0)
         yield clients

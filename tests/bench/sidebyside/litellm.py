@@ -40,7 +40,12 @@ def litellm_peer(directory: Path) -> Peer:
             upstream = {"model": "openai/*", "api_base": traffic.upstream_url, "api_key": "unused"}
             # JSON is YAML.
             config.write_text(json.dumps({"model_list": [{"model_name": "*", "litellm_params": upstream}]}))
-            env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "HOME": private}
+            env = {
+                "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+                "LITELLM_LOG": "ERROR",
+                "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+                "HOME": private,
+            }
             command = [
                 str(directory / "bin/litellm"), "--config", str(config), "--host", "127.0.0.1", "--port", str(port),
             ]  # fmt: skip

@@ -47,7 +47,7 @@ class Stream:
 
 
 class Upstream:
-    """Takes requests, answers with a head, and leaves what follows to `Stream.step`; swallows traces."""
+    """Takes requests, answers with a head, and leaves what follows to `Stream.step`; swallows telemetry."""
 
     def __init__(self) -> None:
         self._taken: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
@@ -81,7 +81,7 @@ class Upstream:
                 head = await reader.readuntil(b"\r\n\r\n")
                 size = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
                 await reader.readexactly(int(size[1]) if size else 0)
-                if b"/v1/traces" in head:
+                if b" /otlp/" in head:
                     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
                 else:
                     writer.write(HEAD)

@@ -16,7 +16,7 @@ from typing import Any
 
 from .loads import Load
 from .peers import Serving
-from .processes import TRAFFIC_CORE, beside_pids, cpu_seconds, rss_bytes, started
+from .processes import TRAFFIC_CORE, PeerFailedError, beside_pids, cpu_seconds, rss_bytes, started
 from .traffic import Traffic
 
 WARM_UP = Load("warm-up", 4, 20, 0.0)
@@ -67,6 +67,8 @@ def measure(serving: Serving, load: Load, traffic: Traffic) -> Measured:
         report = json.loads(client.output())
     if report["problems"]:
         print(f"{serving.url}: {report['problems']}", file=sys.stderr)
+    if report["events"] == 0:
+        raise PeerFailedError(f"no event came through: {report['problems']}")
     seconds = report["seconds"]
     harness = traffic.upstream_cpu_seconds() + time.process_time() - harness_before + report["own_cpu_seconds"]
     return Measured(
@@ -135,7 +137,7 @@ def beside_seconds(pid: int) -> float:
 
 @contextlib.contextmanager
 def scraped(monitor: str | None) -> Iterator[None]:
-    """Asks the monitor for its metrics as a Prometheus would. A scrape that fails ends the benchmark."""
+    """Asks the monitor for its metrics as a Prometheus would. A scrape that fails is the peer's failure."""
     if monitor is None:
         yield
         return
@@ -159,4 +161,4 @@ def scraped(monitor: str | None) -> Iterator[None]:
         ended.set()
         thread.join()
     if problems:
-        raise SystemExit(f"{monitor}/metrics: {problems[0]}")
+        raise PeerFailedError(f"{monitor}/metrics: {problems[0]}")

@@ -21,6 +21,10 @@ PAGE = resource.getpagesize()
 STEERING = ("DIAGNOSTICS_", "RELAY_", "OTEL_", "OPENAI_", "PYTHONPATH")
 
 
+class PeerFailedError(Exception):
+    """A process under test does not start, or does not do what it is there for."""
+
+
 @dataclass
 class Started:
     process: subprocess.Popen[str]
@@ -35,7 +39,7 @@ class Started:
         for line in self.process.stdout:
             if line.startswith(beginning):
                 return line.removeprefix(beginning).strip()
-        raise SystemExit(f"{self.process.args} ended without printing {beginning!r}")
+        raise PeerFailedError(f"{self.process.args} ended without printing {beginning!r}")
 
     def output(self) -> str:
         assert self.process.stdout is not None
@@ -136,5 +140,5 @@ def wait_for_port(port: int, process: Started, patience: float = 30.0) -> None:
             return
         except OSError:
             if process.process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"{process.process.args}: nothing listens on port {port}") from None
+                raise PeerFailedError(f"{process.process.args}: nothing listens on port {port}") from None
             time.sleep(0.05)

@@ -11,6 +11,7 @@ from pathlib import Path
 from .cases import Case, Figures
 from .measure import settle
 from .peers import Serving, peer_named
+from .processes import PeerFailedError
 from .traffic import Traffic
 
 Results = dict[tuple[str, str], list[Figures]]
@@ -24,6 +25,7 @@ def run(
     Fresh: what one load leaves in memory must not count for the next.
     """
     results: Results = {}
+    failed: set[tuple[str, str]] = set()
     with contextlib.ExitStack() as stack:
         same: dict[str, Serving] = {}
         if staying:
@@ -32,14 +34,18 @@ def run(
         for number in range(1, rounds + 1):
             for name, case in cases.items():
                 for peer in peers if number % 2 else reversed(peers):
-                    if not case.concerns(peer):
+                    if not case.concerns(peer) or number > case.most_rounds or (peer, name) in failed:
                         continue
                     print(f"round {number} of {rounds}: {name}, {peer}", file=sys.stderr, flush=True)
                     opened: AbstractContextManager[Serving] = (
                         contextlib.nullcontext(same[peer]) if staying else _settled(peer, traffic, folder, case.room)
                     )
-                    with opened as serving:
-                        results.setdefault((peer, name), []).append(case.run(serving, traffic))
+                    try:
+                        with opened as serving:
+                            results.setdefault((peer, name), []).append(case.run(serving, traffic))
+                    except PeerFailedError as error:
+                        print(f"{peer} is not measured further in {name}: {error}", file=sys.stderr)
+                        failed.add((peer, name))
     return results
 
 

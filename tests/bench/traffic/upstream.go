@@ -58,6 +58,7 @@ func upstream(args []string) {
 	var traces = sink{spans: map[string]int{}}
 	http.HandleFunc("/v1/chat/completions", chat)
 	http.HandleFunc("/otlp/v1/traces", traces.take)
+	http.HandleFunc("/otlp/v1/", accept)
 	http.HandleFunc("/otlp/spans", traces.tell)
 	http.HandleFunc("/closed", tellClosings)
 	http.HandleFunc("/cpu", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, ownCPU()) })
