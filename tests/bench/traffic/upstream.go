@@ -24,7 +24,7 @@ type script struct {
 func parse(model string) script {
 	s := script{events: 100, pace: 0, size: 24}
 	if _, options, ok := strings.Cut(model, ":"); ok {
-		for _, part := range strings.Split(options, ",") {
+		for _, part := range strings.FieldsFunc(options, func(r rune) bool { return r == ',' || r == ';' }) {
 			name, number, _ := strings.Cut(part, "=")
 			value, err := strconv.ParseFloat(number, 64)
 			if err != nil {
