@@ -39,8 +39,9 @@ T = TypeVar("T")
 _READ_EVERY_SECONDS = 0.1
 # A slope through fewer points than this says little about its own error.
 _LEAST_READINGS = 6
-# On a machine that is busy with something else a round is prolonged up to this factor.
+# On a machine that is busy with something else a round is prolonged, up to this factor and at least up to so many seconds.
 _MOST_PROLONGED = 10
+_LEAST_PATIENCE_SECONDS = 60.0
 _WARM_UP_SECONDS = 0.8
 _LEAST_SETTLE_SECONDS = 0.3
 _MOST_SETTLE_SECONDS = 3.0
@@ -118,7 +119,8 @@ class MemoryRounds:
         before = await settled(one)
         until = asyncio.Event()
         start = time.monotonic()
-        load = asyncio.create_task(self._load(one, mix, until, seconds * _MOST_PROLONGED + _MOST_SETTLE_SECONDS))
+        patience = max(seconds * _MOST_PROLONGED, _LEAST_PATIENCE_SECONDS)
+        load = asyncio.create_task(self._load(one, mix, until, patience + _MOST_SETTLE_SECONDS))
         readings: list[Reading] = []
         try:
             while not load.done():
@@ -129,10 +131,11 @@ class MemoryRounds:
                 window = in_window(readings, start, self._scenario.workload.transient_seconds)
                 if elapsed >= seconds and (not judged or len(window) >= _LEAST_READINGS):
                     break
-                if elapsed > seconds * _MOST_PROLONGED:
+                if elapsed > patience:
                     raise TargetSilentError(
                         f"the {side} app could be read only {len(readings)} times in {elapsed:.0f} s",
                         remedy="run this on a machine that is less busy",
+                        code="machine_too_busy",
                     )
             if Measure.HELD in self._scenario.least:
                 readings.append(await _collected(one))
