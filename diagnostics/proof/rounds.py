@@ -76,6 +76,8 @@ class Rounds(Protocol):
 
     async def capture(self, side: str) -> Capture | None: ...
 
+    async def balance(self, side: str) -> Mapping[str, int]: ...
+
 
 class MemoryRounds:
     """Rounds of services that go on living: their memory is read while streams are open and after."""
@@ -98,7 +100,7 @@ class MemoryRounds:
         return Measured(figures(self._scenario, heavy, light), load, peak_per_stream(heavy), heavy, read)
 
     async def capture(self, side: str) -> Capture | None:
-        """Take a memray capture under the round's load; the tracer changes what is read, so nothing is read afterwards.
+        """Look what holds the memory under the round's load; a tracer changes what is read, so nothing is read afterwards.
 
         None for a service that has no agent.
         """
@@ -113,6 +115,12 @@ class MemoryRounds:
         finally:
             until.set()
             await _finished(load)
+
+    async def balance(self, side: str) -> Mapping[str, int]:
+        """Resident memory by its parts, streams being over."""
+        one = self._subjects[side]
+        await settled(one)
+        return {} if one.monitor.outside else await one.monitor.balance()
 
     async def _round(self, side: str, mix: Mix, seconds: float, *, judged: bool) -> tuple[Round, LoadReport]:
         one = self._subjects[side]
