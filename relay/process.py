@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 
+from . import telemetry
 from .log import configure
 from .settings import Settings
 
@@ -17,6 +18,7 @@ def prepare(settings: Settings) -> None:
     Each stream has two connections, and the soft limit is often 1,024 descriptors.
     """
     configure(settings.log_level, settings.log_format)
+    telemetry.prepare()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # some systems name a limit that they do not grant
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -121,6 +121,13 @@ def connections(state: State, top: int = 1000) -> Result:
     return state.servers.to_json(state.look(), top)
 
 
+def registered(state: State) -> Result:
+    """What the service registered with prometheus_client."""
+    from .readings import registered
+
+    return registered.read()
+
+
 def begin_tracemalloc(state: State, seconds: float, frames: int = 5) -> Result:
     state.begin_window()
     return state.windows.begin_tracemalloc(seconds=seconds, frames=frames)
@@ -231,6 +238,7 @@ OPERATIONS: dict[str, Callable[..., Result]] = {
     "reading": reading,
     "sample": sample,
     "connections": connections,
+    "registered": registered,
     "tracemalloc.begin": begin_tracemalloc,
     "tracemalloc.finish": finish_tracemalloc,
     "memray.begin": begin_memray,

@@ -22,6 +22,7 @@ from operator import attrgetter
 
 from .loops import alive_tasks
 from .routes import UNROUTED, route_of
+from .thrift import rest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -208,11 +209,6 @@ class Servers:
             except Exception as error:  # noqa: BLE001  # any transport class, dying at any moment: counted and passed over
                 # A transport whose buffer is a deque cannot sum it while the loop appends: it raises RuntimeError.
                 look.could_not(f"connection: {type(error).__name__}: {error}")
-
-
-def rest() -> None:
-    """Let the loop run: a thread that only gives the GIL away has it back before the other one has woken."""
-    time.sleep(0.0001)
 
 
 def _several(protocol: Any) -> Iterable[Any]:

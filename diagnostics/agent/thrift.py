@@ -14,25 +14,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["Thrifty"]
+__all__ = ["Thrifty", "rest"]
 
 _SHARE = 200
 # What takes less is made anew each time: whoever asks twice sees what happened between.
 _FREE_SECONDS = 0.001
 # The first reading of thousands of streams costs more than those that follow.
-_LONGEST_SECONDS = 1.5
+_LONGEST_SECONDS = 2.5
 
 
 class Thrifty:
-    """Calls `make` at most as often as its cost allows, and gives its last result in between."""
+    """Calls `make` at most as often as its cost allows, and gives its last result in between.
+
+    share     for how many times its CPU time a result stays good
+    longest   and for how many seconds at most
+    """
 
     def __init__(
         self,
         make: Callable[[], Any],
+        *,
+        share: float = _SHARE,
+        longest: float = _LONGEST_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         cpu: Callable[[], float] = time.thread_time,
     ) -> None:
         self._make = make
+        self._share = share
+        self._longest = longest
         self._clock = clock
         self._cpu = cpu
         self._good_until = float("-inf")
@@ -43,6 +52,15 @@ class Thrifty:
             began = self._cpu()
             self._made = self._make()
             cost = self._cpu() - began
-            good = min(_LONGEST_SECONDS, _SHARE * cost) if cost > _FREE_SECONDS else 0.0
+            good = min(self._longest, self._share * cost) if cost > _FREE_SECONDS else 0.0
             self._good_until = self._clock() + good
         return self._made
+
+    def forget(self) -> None:
+        """Make it anew the next time."""
+        self._made = None
+
+
+def rest() -> None:
+    """Let the loop run: a thread that only gives the GIL away has it back before the other one has woken."""
+    time.sleep(0.0001)

@@ -1,7 +1,7 @@
 """Facts -> OpenTelemetry: traces, metrics and logs over OTLP. The only package that imports it, and only when there is
 somewhere to send them.
 
-Without OTEL_EXPORTER_OTLP_ENDPOINT (or one of a signal's own) nothing of OpenTelemetry is loaded, and the relay hands a
+Without OTEL_EXPORTER_OTLP_ENDPOINT (or one of a signal's own) nothing of its SDK is loaded, and the relay hands a
 caller's `traceparent` on unchanged, as a hop that takes no part in the trace does (W3C Trace Context).
 
     environment.py  what OTEL_* asks for, and what is wrong with it
@@ -19,17 +19,22 @@ No prompt, completion, header, key or query reaches any of them.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Collection
 
-from .environment import wanted
+from .environment import OPT_IN, PROPAGATORS, known_propagators, stable_http, wanted
 from .names import NAMES
 from .off import Telemetry
+from .seldom import quieten
 
-__all__ = ["NAMES", "Telemetry", "setup"]
+__all__ = ["NAMES", "Telemetry", "prepare", "setup"]
 
-log = logging.getLogger("relay.telemetry")
+
+def prepare() -> None:
+    """Before anything imports OpenTelemetry, as FastAPI does: it reads variables then, and fails on one that is wrong."""
+    quieten()
+    if os.environ.get(PROPAGATORS):
+        os.environ[PROPAGATORS] = known_propagators(os.environ[PROPAGATORS])
 
 
 def setup(routes: Collection[str]) -> Telemetry:
@@ -38,14 +43,9 @@ def setup(routes: Collection[str]) -> Telemetry:
     signals = wanted(os.environ)
     if not signals:
         return Telemetry()
-    # Read once, when the instrumentation is imported: the stable names for HTTP.
-    os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
-    try:
-        from .providers import Providers
-        from .traced import Traced
-    except ValueError as error:
-        # OTEL_PROPAGATORS is read at import.
-        log.warning("the relay's telemetry is off: an OTEL_ variable cannot be used: %s", error)
-        return Telemetry()
+    os.environ[OPT_IN] = stable_http(os.environ.get(OPT_IN, ""))
+    from .providers import Providers
+    from .traced import Traced
+
     providers = Providers.made(signals)
     return Traced(providers, routes) if providers is not None else Telemetry()

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
 from typing import Final
 from urllib.parse import urlsplit
 
-__all__ = ["PROTOCOL", "SIGNALS", "wanted"]
+__all__ = ["OPT_IN", "PROPAGATORS", "PROTOCOL", "SIGNALS", "known_propagators", "stable_http", "wanted"]
 
 log = logging.getLogger("relay.telemetry")
 
 SIGNALS: Final = ("traces", "metrics", "logs")
 PROTOCOL: Final = "http/protobuf"  # the one exporter that is installed
+PROPAGATORS: Final = "OTEL_PROPAGATORS"
+DEFAULT_PROPAGATORS: Final = "tracecontext,baggage"
+# Which names the instrumentation uses; it is read once, when that is imported.
+OPT_IN: Final = "OTEL_SEMCONV_STABILITY_OPT_IN"
 
 
 def wanted(environment: Mapping[str, str]) -> frozenset[str]:
@@ -28,6 +33,26 @@ def wanted(environment: Mapping[str, str]) -> frozenset[str]:
         for complaint in _wrong_protocols(found, given):
             log.warning(complaint)
     return found
+
+
+def stable_http(opted_in: str) -> str:
+    """What OPT_IN must be for HTTP's stable names.
+
+    >>> stable_http(""), stable_http("database"), stable_http("http/dup")
+    ('http', 'database,http', 'http/dup')
+    """
+    words = [word for word in opted_in.replace(" ", "").split(",") if word]
+    return ",".join(words if {"http", "http/dup"} & set(words) else [*words, "http"])
+
+
+def known_propagators(text: str) -> str:
+    """What PROPAGATORS can be: `text`, or the default where one of its names is not installed."""
+    installed = {entry.name for entry in entry_points(group="opentelemetry_propagator")} | {"none"}
+    unknown = sorted({name.strip().lower() for name in text.split(",")} - installed)
+    if not unknown:
+        return text
+    log.warning("%s is %r: no propagator %s is installed; it is %s", PROPAGATORS, text, unknown, DEFAULT_PROPAGATORS)
+    return DEFAULT_PROPAGATORS
 
 
 def _goes_somewhere(signal: str, given: Mapping[str, str]) -> bool:

@@ -26,7 +26,6 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from .metrics import views
 from .names import MAX_ATTRIBUTE_CHARACTERS
-from .seldom import quieten
 
 __all__ = ["FLUSH_SECONDS", "Providers"]
 
@@ -49,7 +48,6 @@ class Providers:
     @classmethod
     def made(cls, signals: Collection[str]) -> Providers | None:
         """None where none can be made."""
-        quieten()
         resource = _tried(
             "signals", lambda: Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME") or "relay"})
         )

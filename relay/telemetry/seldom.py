@@ -12,6 +12,8 @@ __all__ = ["LOG_INTERVAL_SECONDS", "Seldom", "quieten"]
 log = logging.getLogger("relay.telemetry")
 
 LOG_INTERVAL_SECONDS: Final = 60.0
+# These quote what they could not read: OTEL_EXPORTER_OTLP_HEADERS, where a Collector's key stands, and a caller's headers.
+QUOTING: Final = ("opentelemetry.util.", "opentelemetry.trace.", "opentelemetry.baggage.")
 # Complaints that are told apart. Texts differ in numbers and addresses, their templates do not, and are this many at most.
 MAX_KINDS: Final = 32
 
@@ -33,7 +35,9 @@ class Seldom(logging.Handler):
             return
         self._quiet_until[kind] = now + LOG_INTERVAL_SECONDS
         cause = f": {record.exc_info[0].__name__}" if record.exc_info and record.exc_info[0] else ""
-        log.warning("%s%s (more of it is not logged for %g s)", record.getMessage(), cause, LOG_INTERVAL_SECONDS)
+        quotes = record.name.startswith(QUOTING)
+        text = str(record.msg).replace("%s", "(not shown)") if quotes else record.getMessage()
+        log.warning("%s%s (more of it is not logged for %g s)", text, cause, LOG_INTERVAL_SECONDS)
 
 
 def quieten() -> None:

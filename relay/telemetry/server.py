@@ -6,6 +6,7 @@
 | `success`: ends as one where the client left, and at the last byte, when the end has no name yet | `ServerSpan.finish` |
 | `exception`: keeps the text and the stack of one, which may quote a prompt | `ServerSpan` keeps its type |
 | `query`: reads headers, path and query into attributes | it is shown a scope without them |
+| `headers`: takes those that a variable names, and fails on a pattern that is none | patterns that match nothing |
 | `buckets`: durations end at 10 s | a View, in metrics.py |
 | `sizes`: one variable for the response sizes of all requests | a View that drops them, in metrics.py |
 
@@ -36,9 +37,10 @@ if TYPE_CHECKING:
 __all__ = ["ServerSpan", "current_server_span", "traced_app"]
 
 UNTRACED_PATHS: Final = frozenset({"/healthz", "/readyz"})
-SHOWN_HEADERS: Final = frozenset({b"host", b"content-length", b"traceparent", b"tracestate", b"baggage"})
+SHOWN_HEADERS: Final = frozenset({b"host", b"content-length", b"traceparent", b"tracestate"})
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 UNROUTED: Final = "(unrouted)"
+NOTHING: Final = ["(?!)"]  # an empty list would be filled from the environment
 
 _HIDDEN: Final = "relay.scope"
 _SPAN: Final = "relay.span"
@@ -137,6 +139,9 @@ def traced_app(app: Any, tracer: Tracer, meters: MeterProvider | None, routes: C
         tracer=_Tracer(tracer),
         meter_provider=meters,
         exclude_spans=["send", "receive"],
+        http_capture_headers_server_request=NOTHING,
+        http_capture_headers_server_response=NOTHING,
+        http_capture_headers_sanitize_fields=NOTHING,
     )
 
     async def covered(scope: Scope, receive: Receive, send: Send) -> None:

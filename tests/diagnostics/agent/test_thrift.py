@@ -42,11 +42,11 @@ def test_a_dear_one_stays_good_for_two_hundred_times_its_cost() -> None:
     assert read() == 2
 
 
-def test_however_dear_it_is_not_older_than_a_second_and_a_half() -> None:
+def test_however_dear_it_is_not_older_than_two_seconds_and_a_half() -> None:
     machine = Machine(cost=0.05)
     read = machine.reading()
     read()
-    machine.now = 1.5
+    machine.now = 2.5
     assert read() == 2
 
 
