@@ -55,6 +55,7 @@ TARGETS = (
     Target("CPU per event at 1,000 x 20/s, to bare", 1.0, "thousand", ratio("cpu_us", "thousand", to="bare")),
     Target("paced CPU per event, to SDK with OpenTelemetry", 0.2, "paced", ratio("cpu_us", "paced", to="sdk_otel")),
     Target("delivered at 1,000 x 20/s", 1.0, "", own("thousand", "delivered"), at_least=True),
+    Target("events passed on byte by byte", 1.0, "paced", own("paced", "exact"), at_least=True),
     Target("burst events/s, to bare", 0.85, "burst", ratio("events_per_second", "burst", to="bare"), at_least=True),
     Target("burst events/s, to SDK", 20.0, "burst", ratio("events_per_second", "burst", to="sdk"), at_least=True),
     Target("RSS per open idle stream, 1,000 open", 20.0, "idle_1000", own("idle_1000", "rss_kib"), unit=" KiB"),
