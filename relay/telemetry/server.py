@@ -3,6 +3,7 @@
 | what it does | what is done about it |
 |---|---|
 | `sends`: a span for each `send` and `receive` | exclude_spans |
+| `chunks`: looks for a content-length in every chunk | it is shown the first message and the last |
 | `success`: ends as one where the client left, and at the last byte, when the end has no name yet | `ServerSpan.finish` |
 | `exception`: keeps the text and the stack of one, which may quote a prompt | `ServerSpan` keeps its type |
 | `query`: reads headers, path and query into attributes | it is shown a scope without them |
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Awaitable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,7 +33,7 @@ from ..ending import Ending
 from .names import NAMES, about
 
 if TYPE_CHECKING:
-    from ..reply import Receive, Scope, Send
+    from ..reply import Message, Receive, Scope, Send
 
 __all__ = ["ServerSpan", "current_server_span", "traced_app"]
 
@@ -43,6 +44,7 @@ UNROUTED: Final = "(unrouted)"
 NOTHING: Final = ["(?!)"]  # an empty list would be filled from the environment
 
 _HIDDEN: Final = "relay.scope"
+_SEND: Final = "relay.send"
 _SPAN: Final = "relay.span"
 
 
@@ -129,7 +131,13 @@ def traced_app(app: Any, tracer: Tracer, meters: MeterProvider | None, routes: C
     """`app` with a SERVER span for each request but those of UNTRACED_PATHS. Paths that are no route name nothing."""
     names = _RouteNames(routes)
 
-    async def uncovered(scope: Scope, receive: Receive, send: Send) -> None:
+    async def uncovered(scope: Scope, receive: Receive, seen: Send) -> None:
+        unseen = scope[_SEND]
+
+        def send(message: Message) -> Awaitable[None]:
+            # Of a stream's chunks the instrumentation needs none but the last.
+            return unseen(message) if message.get("more_body") else seen(message)
+
         await app(scope[_HIDDEN], receive, send)
 
     traced = OpenTelemetryMiddleware(
@@ -149,7 +157,7 @@ def traced_app(app: Any, tracer: Tracer, meters: MeterProvider | None, routes: C
             await app(scope, receive, send)
             return
         headers = [(name, value) for name, value in scope["headers"] if name in SHOWN_HEADERS]
-        shown = {**scope, "headers": headers, "query_string": b"", _HIDDEN: scope}
+        shown = {**scope, "headers": headers, "query_string": b"", _HIDDEN: scope, _SEND: send}
         try:
             await traced(shown, receive, send)
         finally:
