@@ -30,7 +30,7 @@ from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode,
 from opentelemetry.util.types import AttributeValue
 
 from ..ending import Ending
-from .names import NAMES, about
+from .names import NAMES
 
 if TYPE_CHECKING:
     from ..reply import Message, Receive, Scope, Send
@@ -51,9 +51,10 @@ _SPAN: Final = "relay.span"
 class ServerSpan(Span):
     """The SDK's span for the instrumentation to use: `end` only takes the time; `finish` ends it, with what was told since."""
 
-    def __init__(self, span: Span, kind: SpanKind) -> None:
+    def __init__(self, span: Span, kind: SpanKind, given: Mapping[str, AttributeValue]) -> None:
         self._span = span
         self.kind = kind  # the instrumentation asks
+        self._given = given
         self._ended_at: int | None = None
         self._ending: Ending | None = None
 
@@ -78,7 +79,8 @@ class ServerSpan(Span):
         self._span.set_attributes(attributes)
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
-        self._span.set_attribute(key, value)
+        if self._given.get(key) != value:  # the instrumentation sets all that the span began with once more
+            self._span.set_attribute(key, value)
 
     def add_event(self, name: str, attributes: Any = None, timestamp: int | None = None) -> None:
         self._span.add_event(name, attributes, timestamp)
@@ -110,9 +112,16 @@ class _Tracer(Tracer):
         self._tracer = tracer
 
     def start_span(
-        self, name: str, context: Any = None, kind: SpanKind = SpanKind.INTERNAL, *arguments: Any, **options: Any
+        self,
+        name: str,
+        context: Any = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Mapping[str, AttributeValue] | None = None,
+        *arguments: Any,
+        **options: Any,
     ) -> Span:
-        return ServerSpan(self._tracer.start_span(name, context, kind, *arguments, **options), kind)
+        span = self._tracer.start_span(name, context, kind, attributes, *arguments, **options)
+        return ServerSpan(span, kind, attributes or {})
 
     @contextmanager
     def start_as_current_span(self, name: str, *arguments: Any, **options: Any) -> Iterator[Span]:  # type: ignore[override]
@@ -196,7 +205,10 @@ class _RouteNames:
 
 
 def _shown(ending: Ending) -> dict[str, Any]:
-    attributes = about(ending)
-    attributes.pop(NAMES["status"], None)  # what the client was answered is known, and may be another
-    attributes.pop(NAMES["route"], None)
-    return attributes
+    """How it ended; what it did stands on the CLIENT span. What only topics know (they have none) stands here."""
+    found = {
+        "outcome": ending.outcome,
+        "error_type": ending.error_type,
+        "dropped_events": ending.dropped_events or None,
+    }
+    return {NAMES[field]: value for field, value in found.items() if value is not None}
