@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from operator import attrgetter
@@ -62,6 +62,8 @@ class StreamLedger:
         self.routes: dict[str, RouteTotals] = {}
         self.rejected: dict[str, int] = {}
         self.budget_bytes = 0
+        # The states of the circuit breakers before the upstreams, in the upstreams' order: closed, open, half_open.
+        self.breakers: Callable[[], Sequence[str]] = tuple
         self._unrouted = RouteTotals(OTHER_ROUTE)
 
     # for the application
@@ -197,6 +199,7 @@ class StreamLedger:
             "buffered_bytes": sum(row["buffered_bytes"] for row in routes.values()),
             "buffered_bytes_max": max(map(_BUFFERED, records), default=0),
             "budget_bytes": self.budget_bytes,
+            "breakers": list(self.breakers()),
             "rejected": dict(self.rejected),
             "routes": routes,
             "top": [record.to_json(now) for record in fullest],
