@@ -13,7 +13,10 @@ from pathlib import Path
 
 BUSY = 0.7  # load average before anything has begun
 HARNESS_LOAD = 3.0  # what the benchmark brings about itself
-OTHER_WORK = " **The machine had much other work**: memory holds, and CPU per event within a few tenths; nothing that goes by the clock does."
+OTHER_WORK = (
+    " **The machine had much other work**: memory holds, and CPU per event within a few tenths;"
+    " nothing that goes by the clock does."
+)
 
 
 def raise_open_files() -> None:
