@@ -88,6 +88,7 @@ def reading(state: State, top: int = 20) -> Result:
         "task_states": state.task_states(),
         "loops": len(state.loops()),
         "loop_lag": state.lag.histogram.to_json(),
+        "loop_pending_seconds": state.lag.pending_seconds,
         "gc": _collector(),
         "window": state.windows.kind,
     }
