@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test bench relay-proof study lint types imports unit install clean
+.PHONY: demo phoenix test bench bench-quick relay-proof study lint types imports unit install clean
 
 demo: $(STAMP)
 	$(BIN)/python -m diagnostics demo
@@ -25,8 +25,12 @@ unit: $(STAMP)
 # Most tests wait for processes and sockets: two at a time keep two cores busy.
 	$(BIN)/python -m pytest tests --ignore=tests/bench --numprocesses 2 --dist worksteal
 
+# On a quiet machine, about an hour; rewrites the figures of docs/performance.md. bench-quick: a minute, a few cases.
 bench: $(STAMP)
-	$(BIN)/python tests/bench/bench_relay.py
+	$(BIN)/python tests/bench/bench_relay.py --out report/bench --write docs/performance.md
+
+bench-quick: $(STAMP)
+	$(BIN)/python tests/bench/bench_relay.py --quick --out report/bench
 
 # The relay as a third subject of every scenario; about ten minutes.
 relay-proof: $(STAMP)
@@ -45,5 +49,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+# A server that receives OTLP, for one test, in an environment of its own (850 MB; without bytecode, which most of it never
+# needs, it is made in half the time).
+phoenix: .phoenix/.installed
+
+.phoenix/.installed: tests/phoenix-requirements.txt
+	test -x .phoenix/bin/python || $(PYTHON) -m venv .phoenix
+	.phoenix/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --requirement $<
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .phoenix $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -67,7 +67,8 @@ func newClient(streams int) *http.Client {
 
 // request is the body that asks the upstream for such a stream.
 func request(events int, pace float64, size int, id int) string {
-	model := fmt.Sprintf("bench:events=%d,pace=%g,size=%d,id=%d", events, pace, size, id)
+	// Not commas: some proxies take them for a list of models.
+	model := fmt.Sprintf("bench:events=%d;pace=%g;size=%d;id=%d", events, pace, size, id)
 	return fmt.Sprintf(`{"model":%q,"stream":true,"messages":[{"role":"user","content":"go"}]}`, model)
 }
 

@@ -179,15 +179,18 @@ def test_a_client_that_does_not_read_is_paused_and_given_up(
 
     # One that reads after a while has gone on, and a silent upstream is bridged; few of many events are kept.
     collector.clear()
-    with relay.open("sim:events=inf,pace=1000,size=8000,first=0") as connection:
-        time.sleep(0.9)  # what is on the way to a client that does not read is full by then
+    with relay.open("sim:events=inf,pace=400,size=8000,first=0") as connection:
+        time.sleep(1.2)  # what is on the way to a client that does not read is full by then
         until = time.monotonic() + 1.5
         while time.monotonic() < until:
             assert connection.recv(1 << 20)
     relay.chat("sim:events=1,pace=0.6,first=0")
     eventually(lambda: len(collector.clients) == 2)
     slow, silent = collector.clients
-    assert [event.name.removeprefix(PREFIX) for event in slow.events] == ["first_chunk", "paused", "resumed", "close"]
+    seen = [event.name.removeprefix(PREFIX) for event in slow.events]
+    assert seen[:3] == ["first_chunk", "paused", "resumed"]  # and again, where the machine is busy
+    assert seen[-1] == "close"
+    assert len(seen) <= 2 + 2 * 8
     kept = [event.name for event in silent.events].count(PREFIX + "heartbeat")
     assert kept == 8 < attributes(silent)[PREFIX + "heartbeats"]
 
