@@ -137,6 +137,8 @@ def begin_tracemalloc(state: State, seconds: float, frames: int = 5) -> Result:
 def finish_tracemalloc(state: State) -> Result:
     import mmap
 
+    from .readings import heap
+
     seconds = state.windows.age("tracemalloc")
     window = state.windows.current
     # Ending a window writes to all pages of its traces, and as long as the child shares them each is copied first: a
@@ -146,6 +148,7 @@ def finish_tracemalloc(state: State) -> Result:
 
     def end() -> None:
         if state.windows.current is window:  # and not another one, begun after this one was cancelled
+            heap.make_own()
             state.end_window()
 
     return Forked(
@@ -189,6 +192,7 @@ def watch(state: State) -> Result:
         "events": sum(ledger.events_out() for ledger in state.ledgers) if state.ledgers else None,
         "last_fork": state.last_fork,
         "last_ending_seconds": state.last_ending,
+        "last_ending_cpu_seconds": state.last_ending_cpu,
     }
 
 
