@@ -25,9 +25,11 @@ unit: $(STAMP)
 # Most tests wait for processes and sockets: two at a time keep two cores busy.
 	$(BIN)/python -m pytest tests --ignore=tests/bench --numprocesses 2 --dist worksteal
 
-# On a quiet machine, about an hour; rewrites the figures of docs/performance.md. bench-quick: a minute, a few cases.
+# On a quiet machine; rewrites the figures of docs/performance.md. Three rounds take three quarters of an hour. LITELLM is a folder
+# that LiteLLM's proxy is or will be installed in; without it that peer is left out. bench-quick: a few cases, a minute.
+ROUNDS ?= 3
 bench: $(STAMP)
-	$(BIN)/python tests/bench/bench_relay.py --out report/bench --write docs/performance.md
+	$(BIN)/python tests/bench/bench_relay.py --rounds $(ROUNDS) $(if $(LITELLM),--litellm $(LITELLM)) --out report/bench --write docs/performance.md
 
 bench-quick: $(STAMP)
 	$(BIN)/python tests/bench/bench_relay.py --quick --out report/bench

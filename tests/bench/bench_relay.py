@@ -26,7 +26,7 @@ from pathlib import Path
 
 from sidebyside.cases import CASES, SHORT_CASES, Case
 from sidebyside.litellm import install, litellm_peer
-from sidebyside.machine import conditions, raise_open_files
+from sidebyside.machine import conditions, raise_open_files, warn_if_busy
 from sidebyside.peers import PEERS, missing
 from sidebyside.plots import write_plots
 from sidebyside.processes import TRAFFIC_CORE
@@ -48,6 +48,7 @@ def main() -> int:
             PEERS["litellm"] = litellm_peer(arguments.litellm)
     peers, cases, rounds = _plan(arguments)
     raise_open_files()
+    warn_if_busy()
     os.sched_setaffinity(0, {TRAFFIC_CORE})
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, traffic(Path(folder)) as running:
         results = run(peers, cases, rounds, running, Path(folder), staying=bool(arguments.relay_from))
@@ -62,17 +63,19 @@ def main() -> int:
         (arguments.out / "report.json").write_text(json.dumps({"conditions": about, "results": found}, indent=1))
         write_plots(results, peers, arguments.out)
     if arguments.write:
-        write_into(arguments.write, text)
+        plots = write_plots(results, peers, arguments.write.parent / "images", prefix="performance-")
+        shown = "\n".join(f"![{plot.stem}](images/{plot.name})" for plot in plots)
+        write_into(arguments.write, f"{text}\n\n{shown}")
     return 0
 
 
 def _plan(arguments: argparse.Namespace) -> tuple[list[str], dict[str, Case], int]:
     """Who is measured, how, and how often."""
-    cases, names, rounds = CASES, list(CASES), 5
+    cases, names, rounds = CASES, list(CASES), 3
     peers = arguments.peers.split(",") if arguments.peers else list(PEERS)
     if arguments.quick:
-        names, rounds = list(QUICK), 1
-        peers = arguments.peers.split(",") if arguments.peers else ["nginx", "bare", "relay", "sdk"]
+        cases, names, rounds = CASES | SHORT_CASES, list(QUICK), 1
+        peers = arguments.peers.split(",") if arguments.peers else ["nginx", "bare", "relay"]
     if arguments.relay_from:
         peers = ["bare", "relay", *(f"relay@{checkout}" for checkout in arguments.relay_from)]
         cases, names, rounds = SHORT_CASES, ["paced", "burst"], 8

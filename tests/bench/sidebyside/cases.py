@@ -51,7 +51,7 @@ CASES: dict[str, Case] = {
         room=200,
         most_rounds=2,
     ),
-    "never": Case("clients that never read", partial(holding.slow, rate=0), room=200, most_rounds=2),
+    "never": Case("clients that never read", partial(holding.slow, rate=0), room=200, peers=FEW, most_rounds=2),
     "half_load": Case("latency at half load", latency.half_load, peers=FEW),
     "leaving": Case("clients that leave", latency.leaving, peers=FEW),
 }

@@ -7,14 +7,27 @@ import json
 import os
 import platform
 import resource
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+BUSY = 0.7  # load average
 
 
 def raise_open_files() -> None:
     """Thousands of streams are thousands of sockets; what is started from here has the same limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def warn_if_busy() -> None:
+    """Say so where the machine has other work: what is delivered and how late is then the machine's doing."""
+    load = os.getloadavg()[0]
+    if load > BUSY:
+        print(
+            f"the machine is busy (load average {load:.1f}): trust ratios of CPU per event, and nothing by the clock",
+            file=sys.stderr,
+        )
 
 
 def conditions(rounds: int, spans: Mapping[str, int]) -> str:

@@ -31,6 +31,7 @@ class Measured:
     """CPU in microseconds per event, memory in KiB per stream, latency in ms, shares of one core.
 
     delivered   events that came in time, of all
+    exact       of these, what came as it was sent, byte by byte
     beside      what the relay's monitor used
     harness     what upstream and clients used
     """
@@ -38,6 +39,7 @@ class Measured:
     cpu_us: float
     events_per_second: float
     delivered: float
+    exact: float
     rss_kib: float
     latency_p50: float
     latency_p99: float
@@ -75,6 +77,7 @@ def measure(serving: Serving, load: Load, traffic: Traffic) -> Measured:
         cpu_us=watch.cpu_us(report, load),
         events_per_second=report["events_per_second"],
         delivered=report["events"] / report["expected"],
+        exact=report["exact"] / report["events"],
         rss_kib=(peak - rss_before) / load.streams / 1024,
         latency_p50=report["latency_ms"].get("p50", float("nan")),
         latency_p99=report["latency_ms"].get("p99", float("nan")),
