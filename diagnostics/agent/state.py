@@ -25,7 +25,7 @@ class State:
 
     lag            of the service's loops, since the last window began
     loops, task_states, look   as of now, or of a moment ago where there are thousands of streams
-    last_fork      what the last forked reading cost: {"fork_seconds", "on_loop"}
+    last_fork      what the last forked reading cost: {"fork_seconds", "fork_cpu_seconds", "on_loop"}
     last_ending, last_ending_cpu   what ending the last window cost: seconds on the clock, and of CPU time
     """
 
