@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from operator import attrgetter
@@ -62,6 +62,8 @@ class StreamLedger:
         self.routes: dict[str, RouteTotals] = {}
         self.rejected: dict[str, int] = {}
         self.budget_bytes = 0
+        # The states of the circuit breakers before the upstreams, in the upstreams' order: closed, open, half_open.
+        self.breakers: Callable[[], Sequence[str]] = tuple
         self._unrouted = RouteTotals(OTHER_ROUTE)
 
     # for the application
@@ -117,8 +119,10 @@ class StreamLedger:
     def totals(self, route: str) -> RouteTotals:
         found = self.routes.get(route)
         if found is None:
+            # Half a surrogate pair can stand in no exposition: one such name would take all metrics away.
+            route = route.encode(errors="replace").decode()
             with self._lock:
-                if len(self.routes) >= MAX_ROUTES:
+                if route not in self.routes and len(self.routes) >= MAX_ROUTES:
                     route = OTHER_ROUTE
                 found = self.routes.setdefault(route, RouteTotals(route))
         return found
@@ -197,6 +201,7 @@ class StreamLedger:
             "buffered_bytes": sum(row["buffered_bytes"] for row in routes.values()),
             "buffered_bytes_max": max(map(_BUFFERED, records), default=0),
             "budget_bytes": self.budget_bytes,
+            "breakers": list(self.breakers()),
             "rejected": dict(self.rejected),
             "routes": routes,
             "top": [record.to_json(now) for record in fullest],

@@ -296,6 +296,7 @@ def _merged(ledgers: list[StreamLedger], top: int) -> dict[str, Any] | None:
         whole["open"] += part["open"]
         whole["buffered_bytes"] += part["buffered_bytes"]
         whole["budget_bytes"] += part["budget_bytes"]
+        whole["breakers"] += part["breakers"]
         whole["buffered_bytes_max"] = max(whole["buffered_bytes_max"], part["buffered_bytes_max"])
         for reason, count in part["rejected"].items():
             whole["rejected"][reason] = whole["rejected"].get(reason, 0) + count
