@@ -131,6 +131,13 @@ def registered(state: State) -> Result:
 
 def begin_tracemalloc(state: State, seconds: float, frames: int = 5) -> Result:
     state.begin_window()
+    # Loaded and used once before the tracer looks: what comes within the window would be taken for the service's.
+    import mmap  # noqa: F401
+
+    from . import forked  # noqa: F401
+    from .readings import heap  # noqa: F401
+
+    reading(state)
     return state.windows.begin_tracemalloc(seconds=seconds, frames=frames)
 
 
