@@ -10,6 +10,7 @@ from typing import Final
 
 from dashboards.panels import (
     BALANCE,
+    BREAKERS,
     BUFFERED,
     BYTES,
     DROPPED,
@@ -132,6 +133,7 @@ STREAMS = Board(
                     (Query(total("direction", rate("stream_events_total")), "{{direction}}"),),
                 ),
                 BYTES,
+                BREAKERS,
             ),
         ),
     ),
@@ -217,6 +219,25 @@ MEMORY = Board(
                     "Pooled segments", "Segments of the buffer pool. Used ones follow open streams.", "short",
                     (Query(total("state", series("buffer_pool_segments")), "{{state}}"),), stacked=True,
                 ),
+                Panel(
+                    "Segments allocated",
+                    "Share of the segments that the buffer pool had to allocate, since it had kept none. High for long: "
+                    "streams come and go in bursts larger than what it keeps.",
+                    "percentunit",
+                    (
+                        Query(
+                            over(
+                                total("", rate("buffer_pool_misses_total")),
+                                "("
+                                + total("", rate("buffer_pool_misses_total"))
+                                + " + "
+                                + total("", rate("buffer_pool_hits_total"))
+                                + ")",
+                            ),
+                            "allocated",
+                        ),
+                    ),
+                ),
             ),
         ),
         Row(
@@ -251,7 +272,7 @@ INCIDENT = Board(
     "Highwater / Incident",
     "One instance, everything on one time axis: what moved first? Dots are traces, vertical lines are captures.",
     (
-        Row("What the streams do", (OPEN, OUTCOMES, FIRST_EVENT, GAPS, BYTES)),
+        Row("What the streams do", (OPEN, OUTCOMES, FIRST_EVENT, GAPS, BYTES, BREAKERS)),
         Row("What is held", (BUFFERED, WAITING, UPSTREAM_CLOSE, DROPPED, REJECTED)),
         Row("The process", (RSS, BALANCE, SLOPE, LAG, TASKS)),
     ),

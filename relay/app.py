@@ -135,14 +135,15 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        relay.upstream = _upstreams(settings, upstream_url)
+        relay.upstream = upstream = _upstreams(settings, upstream_url)
+        ledger.breakers = lambda: upstream.states
         sweeping = asyncio.create_task(sweep(relay.open_streams, settings.limits), name="relay.sweep")
         try:
             yield
         finally:
             sweeping.cancel()
             await asyncio.wait([sweeping])
-            upstream, relay.upstream = relay.upstream, None
+            relay.upstream = None
             relay.end_all()
             await upstream.close()
             await relay.telemetry.close()
@@ -166,7 +167,7 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     telling = telemetry.setup(ROUTES)
     reject = _rejecting(ledger, telling)
     gate = Gate(settings.admission, reject=reject, memory=memory_share(settings.memory_limit_bytes))
-    relay = Relay(settings, upstream_url, ledger, telling, gate, _policy(settings))
+    relay = Relay(settings, upstream_url, ledger, telling, gate, _policy(settings, ledger))
     api.state.relay = relay
     relay.app = relay.telemetry.wrap(_with_access(ledger, settings, reject))
     _add_routes(api, relay)
@@ -214,15 +215,16 @@ def _upstreams(settings: Settings, first_url: str) -> Upstreams:
     )
 
 
-def _policy(settings: Settings) -> Policy:
-    return Policy(settings.limits, settings.max_event_bytes, settings.degraded_message, _read_ahead(settings))
+def _policy(settings: Settings, ledger: StreamLedger) -> Policy:
+    return Policy(settings.limits, settings.max_event_bytes, settings.degraded_message, _read_ahead(settings, ledger))
 
 
-def _read_ahead(settings: Settings) -> Callable[[Source], ReadAhead] | None:
+def _read_ahead(settings: Settings, ledger: StreamLedger) -> Callable[[Source], ReadAhead] | None:
     if not settings.read_ahead_bytes:
         return None
     read_bytes = StreamBudget(settings.stream_budget_bytes).read
     pool = SegmentPool(segment_bytes=read_bytes // 2)
+    ledger.pool = pool.statistics
     return lambda source: ReadAhead(source, settings.read_ahead_bytes, read_bytes, pool)
 
 

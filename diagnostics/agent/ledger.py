@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from operator import attrgetter
@@ -29,6 +29,9 @@ __all__ = ["OUTCOMES", "StreamLedger", "StreamRecord"]
 # every name costs a row of histograms here and a dozen time series in Prometheus.
 MAX_ROUTES = 100
 OTHER_ROUTE = "(other)"
+
+# What a pool of buffer segments tells: segments lent out, and kept for the next; requests that a kept one served, or did not.
+POOL = ("used", "free", "hits", "misses")
 
 # What an open stream adds to its route's row.
 _COLUMNS = tuple(
@@ -62,6 +65,10 @@ class StreamLedger:
         self.routes: dict[str, RouteTotals] = {}
         self.rejected: dict[str, int] = {}
         self.budget_bytes = 0
+        # Of a pool of buffer segments that the service has: (used, free, hits, misses) now. None: it has no such pool.
+        self.pool: Callable[[], tuple[int, int, int, int]] | None = None
+        # The states of the circuit breakers before the upstreams, in the upstreams' order: closed, open, half_open.
+        self.breakers: Callable[[], Sequence[str]] = tuple
         self._unrouted = RouteTotals(OTHER_ROUTE)
 
     # for the application
@@ -115,8 +122,10 @@ class StreamLedger:
     def totals(self, route: str) -> RouteTotals:
         found = self.routes.get(route)
         if found is None:
+            # Half a surrogate pair can stand in no exposition: one such name would take all metrics away.
+            route = route.encode(errors="replace").decode()
             with self._lock:
-                if len(self.routes) >= MAX_ROUTES:
+                if route not in self.routes and len(self.routes) >= MAX_ROUTES:
                     route = OTHER_ROUTE
                 found = self.routes.setdefault(route, RouteTotals(route))
         return found
@@ -195,7 +204,9 @@ class StreamLedger:
             "buffered_bytes": sum(row["buffered_bytes"] for row in routes.values()),
             "buffered_bytes_max": max(map(_BUFFERED, records), default=0),
             "budget_bytes": self.budget_bytes,
+            "breakers": list(self.breakers()),
             "rejected": dict(self.rejected),
+            "pool": dict(zip(POOL, self.pool(), strict=True)) if self.pool is not None else None,
             "routes": routes,
             "top": [record.to_json(now) for record in fullest],
         }

@@ -54,7 +54,7 @@ class Launch:
 class Subject:
     """A started service. `port` is where it listens, `process` is `diagnostics run` with the service as its child.
 
-    `registry` is the folder in which its agents are found.
+    `registry` is the folder in which its agents are found, `beside` how many connections it has at rest: a publisher's.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Subject:
         self.side = side
         self.process = process
         self.port = port
+        self.beside = 0
         self._monitor: Monitor | None = None
 
     @property
@@ -96,6 +97,12 @@ class Subject:
             elif self._collects is Collects.AGENT and not self.monitor.outside:
                 with suppress(TargetError):
                     await ask(Path(agent_socket(self._registry, pid)), "gc.collect", patience=_COLLECT_SECONDS)
+
+    def thaw(self) -> None:
+        """Let a census see all objects: what is frozen for the sake of fast collections is in no list of the collector."""
+        for pid in self.monitor.pids if self._collects is Collects.SIGNAL else ():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGUSR2)
 
     async def close(self) -> None:
         if self._monitor is not None:

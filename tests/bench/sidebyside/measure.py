@@ -5,21 +5,24 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 from .loads import Load
 from .peers import Serving
-from .processes import TRAFFIC_CORE, beside_pids, cpu_seconds, rss_bytes, started
+from .processes import TRAFFIC_CORE, PeerFailedError, beside_pids, cpu_seconds, rss_bytes, started
 from .traffic import Traffic
 
 WARM_UP = Load("warm-up", 4, 20, 0.0)
 SCRAPE_SECONDS = 5.0
+SETTLE_SECONDS = 2.5
+SHORTEST_WINDOW_SECONDS = 0.8
 # Above this share of its core the harness may have been the limit, if the peer's own core was not as busy.
 BUSY = 0.85
 
@@ -29,6 +32,7 @@ class Measured:
     """CPU in microseconds per event, memory in KiB per stream, latency in ms, shares of one core.
 
     delivered   events that came in time, of all
+    exact       of these, what came as it was sent, byte by byte
     beside      what the relay's monitor used
     harness     what upstream and clients used
     """
@@ -36,6 +40,7 @@ class Measured:
     cpu_us: float
     events_per_second: float
     delivered: float
+    exact: float
     rss_kib: float
     latency_p50: float
     latency_p99: float
@@ -43,16 +48,11 @@ class Measured:
     busy: float
     beside: float
     harness: float
-    problems: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def harness_bound(self) -> bool:
-        return self.harness > BUSY and self.busy < BUSY
+    harness_bound: bool
 
 
 def measure(serving: Serving, load: Load, traffic: Traffic) -> Measured:
     """Run one load against a peer that serves. Memory is meaningful of a fresh process only."""
-    traffic.run(serving.url, WARM_UP)
     pid = serving.pid
     rss_before = peak = rss_bytes(pid)
     watch = Watch(pid)
@@ -68,12 +68,17 @@ def measure(serving: Serving, load: Load, traffic: Traffic) -> Measured:
                 client.process.wait(0.1)
         watch.look()
         report = json.loads(client.output())
+    if report["problems"]:
+        print(f"{serving.url}: {report['problems']}", file=sys.stderr)
+    if report["events"] == 0:
+        raise PeerFailedError(f"no event came through: {report['problems']}")
     seconds = report["seconds"]
     harness = traffic.upstream_cpu_seconds() + time.process_time() - harness_before + report["own_cpu_seconds"]
     return Measured(
         cpu_us=watch.cpu_us(report, load),
         events_per_second=report["events_per_second"],
         delivered=report["events"] / report["expected"],
+        exact=report["exact"] / report["events"],
         rss_kib=(peak - rss_before) / load.streams / 1024,
         latency_p50=report["latency_ms"].get("p50", float("nan")),
         latency_p99=report["latency_ms"].get("p99", float("nan")),
@@ -81,8 +86,15 @@ def measure(serving: Serving, load: Load, traffic: Traffic) -> Measured:
         busy=watch.cpu / seconds,
         beside=(beside_seconds(pid) - beside_before) / seconds,
         harness=harness / seconds,
-        problems=report["problems"],
+        harness_bound=harness / seconds > BUSY > watch.cpu / seconds,
     )
+
+
+def settle(serving: Serving, traffic: Traffic) -> None:
+    """Have everything loaded that a first stream, a first scrape and a first export of traces load."""
+    with scraped(serving.monitor):
+        traffic.run(serving.url, WARM_UP)
+        time.sleep(SETTLE_SECONDS)
 
 
 class Watch:
@@ -106,10 +118,13 @@ class Watch:
         if load.pace == 0:
             return 1e6 * self.cpu / max(1, report["events"])
         start = report["start_unix"]
-        # The last quarter second belongs to streams that end.
-        inside = [
-            look for look in self._looks if load.opening + 0.1 <= look[0] - start <= load.seconds - load.opening - 0.25
-        ]
+        # All streams are open and none has ended; a peer that is overrun has no such time: then as the load says.
+        begin, end = report["open_seconds"], report["ending_seconds"] - 0.1
+        if end - begin < SHORTEST_WINDOW_SECONDS:
+            begin, end = load.opening + 0.1, load.seconds - load.opening - 0.25
+        inside = [look for look in self._looks if begin <= look[0] - start <= end]
+        if len(inside) < 2:
+            raise PeerFailedError("the load ended before it could be looked at")
         (first, cpu_first), (last, cpu_last) = inside[0], inside[-1]
         events = arrived(report, last - start) - arrived(report, first - start)
         return 1e6 * (cpu_last - cpu_first) / max(1.0, events)
@@ -129,7 +144,7 @@ def beside_seconds(pid: int) -> float:
 
 @contextlib.contextmanager
 def scraped(monitor: str | None) -> Iterator[None]:
-    """Asks the monitor for its metrics as a Prometheus would. A scrape that fails ends the benchmark."""
+    """Asks the monitor for its metrics as a Prometheus would. A scrape that fails is the peer's failure."""
     if monitor is None:
         yield
         return
@@ -153,4 +168,4 @@ def scraped(monitor: str | None) -> Iterator[None]:
         ended.set()
         thread.join()
     if problems:
-        raise SystemExit(f"{monitor}/metrics: {problems[0]}")
+        raise PeerFailedError(f"{monitor}/metrics: {problems[0]}")
