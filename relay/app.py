@@ -60,7 +60,7 @@ CLIENT_CLOSED = 499  # nobody reads it; nginx made the number known
 
 @dataclass
 class Relay:
-    """What the routes share. `app` is what a server serves; `draining` says that no new stream is taken."""
+    """What the routes share. `app` is what a server serves, `api` the routes in it; `draining`: no new stream is taken."""
 
     settings: Settings
     upstream_url: str
@@ -72,6 +72,7 @@ class Relay:
     answers: OpenAnswers = field(default_factory=OpenAnswers)
     upstream: Upstreams | None = None
     draining: bool = False
+    api: FastAPI | None = None
     app: Any = None
 
     @property
@@ -168,7 +169,7 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     reject = _rejecting(ledger, telling)
     gate = Gate(settings.admission, reject=reject, memory=memory_share(settings.memory_limit_bytes))
     relay = Relay(settings, upstream_url, ledger, telling, gate, _policy(settings, ledger))
-    api.state.relay = relay
+    relay.api = api
     relay.app = relay.telemetry.wrap(_with_access(ledger, settings, reject))
     _add_routes(api, relay)
     _add_page(api, settings, monitor.url if isinstance(monitor, MonitorProcess) else None)

@@ -310,6 +310,7 @@ class StreamLife:
     def over(self) -> None:
         """Close what is open; nothing ends the stream any more."""
         self._task = None
+        self._record.goes_on()
         self._close_upstream()
         self._pump.close()
 

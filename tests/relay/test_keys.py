@@ -83,8 +83,7 @@ def test_every_route_is_open_or_needs_a_scope(monkeypatch: pytest.MonkeyPatch, t
     from relay.app import create_app
 
     made: Any = create_app(Settings(), "http://127.0.0.1:1/v1")
-    api = made.ledger.app
-    assert {route.path for route in api.routes} == set(NEEDED) | OPEN
+    assert {route.path for route in made.api.routes} == set(NEEDED) | OPEN
     assert set(NEEDED.values()) == SCOPES
 
 
