@@ -44,8 +44,9 @@ def run(
                         with opened as serving:
                             found = case.run(serving, traffic)
                         results.setdefault((peer, name), []).append(found)
-                    except PeerFailedError as error:
-                        print(f"{peer} is not measured further in {name}: {error}", file=sys.stderr)
+                    except (PeerFailedError, OSError, ValueError) as error:
+                        # OSError, ValueError: a process that died while it was looked at, or in the middle of its report.
+                        print(f"{peer} is not measured further in {name}: {error!r}", file=sys.stderr)
                         failed.add((peer, name))
     return results
 
