@@ -169,7 +169,7 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     reject = _rejecting(ledger, telling)
     _add_access(api, settings, reject)
     gate = Gate(settings.admission, reject=reject, memory=memory_share(settings.memory_limit_bytes))
-    relay = Relay(settings, upstream_url, ledger, telling, gate, _read_ahead(settings))
+    relay = Relay(settings, upstream_url, ledger, telling, gate, _read_ahead(settings, ledger))
     api.state.relay = relay
     relay.app = relay.telemetry.wrap(api)
     _add_routes(api, relay)
@@ -216,11 +216,12 @@ def _upstreams(settings: Settings, first_url: str) -> Upstreams:
     )
 
 
-def _read_ahead(settings: Settings) -> Callable[[Source], ReadAhead] | None:
+def _read_ahead(settings: Settings, ledger: StreamLedger) -> Callable[[Source], ReadAhead] | None:
     if not settings.read_ahead_bytes:
         return None
     read_bytes = StreamBudget(settings.stream_budget_bytes).read
     pool = SegmentPool(segment_bytes=read_bytes // 2)
+    ledger.pool = pool.statistics
     return lambda source: ReadAhead(source, settings.read_ahead_bytes, read_bytes, pool)
 
 

@@ -30,6 +30,9 @@ __all__ = ["OUTCOMES", "StreamLedger", "StreamRecord"]
 MAX_ROUTES = 100
 OTHER_ROUTE = "(other)"
 
+# What a pool of buffer segments tells: segments lent out, and kept for the next; requests that a kept one served, or did not.
+POOL = ("used", "free", "hits", "misses")
+
 # What an open stream adds to its route's row.
 _COLUMNS = tuple(
     (name, attrgetter(name))
@@ -62,6 +65,8 @@ class StreamLedger:
         self.routes: dict[str, RouteTotals] = {}
         self.rejected: dict[str, int] = {}
         self.budget_bytes = 0
+        # Of a pool of buffer segments that the service has: (used, free, hits, misses) now. None: it has no such pool.
+        self.pool: Callable[[], tuple[int, int, int, int]] | None = None
         # The states of the circuit breakers before the upstreams, in the upstreams' order: closed, open, half_open.
         self.breakers: Callable[[], Sequence[str]] = tuple
         self._unrouted = RouteTotals(OTHER_ROUTE)
@@ -203,6 +208,7 @@ class StreamLedger:
             "budget_bytes": self.budget_bytes,
             "breakers": list(self.breakers()),
             "rejected": dict(self.rejected),
+            "pool": dict(zip(POOL, self.pool(), strict=True)) if self.pool is not None else None,
             "routes": routes,
             "top": [record.to_json(now) for record in fullest],
         }

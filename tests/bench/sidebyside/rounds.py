@@ -42,7 +42,8 @@ def run(
                     )
                     try:
                         with opened as serving:
-                            results.setdefault((peer, name), []).append(case.run(serving, traffic))
+                            found = case.run(serving, traffic)
+                        results.setdefault((peer, name), []).append(found)
                     except PeerFailedError as error:
                         print(f"{peer} is not measured further in {name}: {error}", file=sys.stderr)
                         failed.add((peer, name))
