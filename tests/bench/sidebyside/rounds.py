@@ -42,9 +42,11 @@ def run(
                     )
                     try:
                         with opened as serving:
-                            results.setdefault((peer, name), []).append(case.run(serving, traffic))
-                    except PeerFailedError as error:
-                        print(f"{peer} is not measured further in {name}: {error}", file=sys.stderr)
+                            found = case.run(serving, traffic)
+                        results.setdefault((peer, name), []).append(found)
+                    except (PeerFailedError, OSError, ValueError) as error:
+                        # OSError, ValueError: a process that died while it was looked at, or in the middle of its report.
+                        print(f"{peer} is not measured further in {name}: {error!r}", file=sys.stderr)
                         failed.add((peer, name))
     return results
 
