@@ -171,10 +171,10 @@ def test_a_client_that_does_not_read_is_paused_and_given_up(
     for span in (client, server):
         told = attributes(span)
         assert (told[PREFIX + "outcome"], told["error.type"]) == ("slow_client", "slow_client")
-        assert told[PREFIX + "blocked_seconds"] > 0.9
         assert span.status.code == Status.STATUS_CODE_UNSET
     assert "paused" in {event.name.removeprefix(PREFIX) for event in client.events}
     assert attributes(client)[PREFIX + "pauses"] >= 1
+    assert attributes(client)[PREFIX + "blocked_seconds"] > 0.9
 
     # One that reads after a while has gone on, and a silent upstream is bridged; few of many events are kept.
     collector.clear()
