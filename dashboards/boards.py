@@ -217,6 +217,25 @@ MEMORY = Board(
                     "Pooled segments", "Segments of the buffer pool. Used ones follow open streams.", "short",
                     (Query(total("state", series("buffer_pool_segments")), "{{state}}"),), stacked=True,
                 ),
+                Panel(
+                    "Segments allocated",
+                    "Share of the segments that the buffer pool had to allocate, since it had kept none. High for long: "
+                    "streams come and go in bursts larger than what it keeps.",
+                    "percentunit",
+                    (
+                        Query(
+                            over(
+                                total("", rate("buffer_pool_misses_total")),
+                                "("
+                                + total("", rate("buffer_pool_misses_total"))
+                                + " + "
+                                + total("", rate("buffer_pool_hits_total"))
+                                + ")",
+                            ),
+                            "allocated",
+                        ),
+                    ),
+                ),
             ),
         ),
         Row(

@@ -6,6 +6,8 @@ POST /v1/responses
 GET  /v1/models
 GET  /                         a page that shows a stream in a browser
 GET  /stream?prompt=&model=    the same stream for a browser's EventSource, which can only GET
+GET  /v1/topics/{topic}        subscribe to a topic, by Server-Sent Events
+POST /v1/topics/{topic}        publish an event
 GET  /healthz                  the process answers
 GET  /readyz                   it takes new streams: 503 before it serves and while it drains
 """
@@ -32,8 +34,12 @@ from .budget import StreamBudget
 from .buffer import SegmentPool
 from .degraded import DEGRADED, degraded_answer
 from .endpoints import ENDPOINTS, Endpoint
-from .errors import ApiError, ShuttingDownError, UpstreamError, error_json
+from .errors import ApiError, SettingsError, ShuttingDownError, UpstreamError, error_json
 from .facts import answer_facts
+from .hub.memory import Hub, MemoryHub
+from .hub.routes import TOPIC, topic_routes
+from .hub.stream import Subscription, TopicStream
+from .hub.topics import Topics
 from .keys import Keys
 from .limits import Gate
 from .memory import memory_share
@@ -65,6 +71,7 @@ class Relay:
     ledger: StreamLedger
     telemetry: telemetry.Telemetry
     gate: Gate
+    hub: Hub
     read_ahead: Callable[[Source], ReadAhead] | None = None
     open_streams: OpenStreams = field(default_factory=OpenStreams)
     answers: OpenAnswers = field(default_factory=OpenAnswers)
@@ -111,6 +118,25 @@ class Relay:
             early=early,
         )
 
+    def serving_hub(self) -> Hub:
+        """The hub. Raises ShuttingDownError where no new request is taken."""
+        self.serving_upstream()
+        return self.hub
+
+    def subscription(self, asked: Subscription, request: Request) -> Response:
+        settings = self.settings
+        return TopicStream(
+            asked,
+            route=TOPIC,
+            hub=self.serving_hub(),
+            ledger=self.ledger,
+            open_streams=self.open_streams,
+            place=self.gate.stream(caller(request)),
+            limits=settings.limits,
+            retry=retry_field(settings.retry_seconds),
+            write_bytes=StreamBudget(settings.stream_budget_bytes).read,
+        )
+
     async def answer(self, call: Call, request: Request) -> Response:
         """Relay an answer that does not stream."""
         upstream = self.serving_upstream()
@@ -138,7 +164,8 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
         relay.upstream = _upstreams(settings, upstream_url)
         sweeping = asyncio.create_task(sweep(relay.open_streams, settings.limits), name="relay.sweep")
         try:
-            yield
+            async with relay.hub.serving():
+                yield
         finally:
             sweeping.cancel()
             await asyncio.wait([sweeping])
@@ -165,7 +192,8 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     ledger.budget_bytes = settings.budget_bytes
     _add_access(api, settings, ledger)
     gate = Gate(settings.admission, reject=ledger.reject, memory=memory_share(settings.memory_limit_bytes))
-    relay = Relay(settings, upstream_url, ledger, telemetry.setup(ROUTES), gate, _read_ahead(settings))
+    hub = _hub(settings, ledger)
+    relay = Relay(settings, upstream_url, ledger, telemetry.setup(ROUTES), gate, hub, _read_ahead(settings, ledger))
     api.state.relay = relay
     relay.app = relay.telemetry.wrap(api)
     _add_routes(api, relay)
@@ -200,11 +228,29 @@ def _upstreams(settings: Settings, first_url: str) -> Upstreams:
     )
 
 
-def _read_ahead(settings: Settings) -> Callable[[Source], ReadAhead] | None:
+def _hub(settings: Settings, ledger: StreamLedger) -> Hub:
+    topics = Topics(settings.topics, ledger.reject)
+    if settings.redis_url is None:
+        return MemoryHub(topics)
+    try:
+        # Here, not above: most relays need no Redis, and it is an extra of its own.
+        from .hub.redis import RedisHub
+        from .hub.redis_log import RedisLog
+    except ImportError as error:
+        raise SettingsError(
+            f"RELAY_REDIS_URL is set, and {error.name} is not installed", remedy="pip install 'highwater[redis]'"
+        ) from error
+    timeout = settings.redis_timeout_seconds
+    store = RedisLog(settings.redis_url.get_secret_value(), settings.redis_prefix, timeout, settings.topics)
+    return RedisHub(topics, store, timeout, settings.redis_patience_seconds)
+
+
+def _read_ahead(settings: Settings, ledger: StreamLedger) -> Callable[[Source], ReadAhead] | None:
     if not settings.read_ahead_bytes:
         return None
     read_bytes = StreamBudget(settings.stream_budget_bytes).read
     pool = SegmentPool(segment_bytes=read_bytes // 2)
+    ledger.pool = pool.statistics
     return lambda source: ReadAhead(source, settings.read_ahead_bytes, read_bytes, pool)
 
 
@@ -225,6 +271,12 @@ def _add_routes(api: FastAPI, relay: Relay) -> None:
         # EventSource shows no status to its page, so that nothing is lost when a heartbeat starts the response.
         return relay.stream(call, STREAM, request, opening=retry_field(settings.retry_seconds), early=True)
 
+    api.include_router(
+        topic_routes(
+            settings, lambda request: relay.gate.request(caller(request)), relay.subscription, relay.serving_hub
+        )
+    )
+
     @api.get(MODELS)
     async def models(request: Request) -> Response:
         return _response(await relay.answers.unless_left(request, relay.serving_upstream().models()))
@@ -236,7 +288,7 @@ def _add_routes(api: FastAPI, relay: Relay) -> None:
     @api.get("/readyz")
     async def readyz() -> Response:
         if relay.upstream is not None and relay.ready:
-            return JSONResponse({"status": "ready", "upstreams": relay.upstream.states})
+            return JSONResponse({"status": "ready", "upstreams": relay.upstream.states, "hub": relay.hub.state})
         return JSONResponse({"status": "draining" if relay.draining else "starting"}, status_code=503)
 
 

@@ -81,10 +81,18 @@ class StreamBudget:
         return self.total - self.worst_case - self.read
 
     @property
+    def subscriber(self) -> int:
+        """What may wait for a topic's subscriber, who has no upstream; beside it, one write is in hand."""
+        return self.total - self._to_client - self.read
+
+    @property
+    def _to_client(self) -> int:
+        """The kernel and the transport."""
+        return 2 * self.send_buffer + _SEGMENT_BYTES + self.write_high_water + self.read + _FRAMING_BYTES
+
+    @property
     def worst_case(self) -> int:
         """The sum of what the layers may hold at once."""
-        kernel_out = 2 * self.send_buffer + _SEGMENT_BYTES
-        transport = self.write_high_water + self.read + _FRAMING_BYTES
         kernel_in = 2 * self.receive_buffer
         parser = self.waiting + self.received
-        return kernel_out + transport + self.read + MAX_LOOKED_AT_BYTES + parser + kernel_in
+        return self._to_client + self.read + MAX_LOOKED_AT_BYTES + parser + kernel_in

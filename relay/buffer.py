@@ -1,4 +1,4 @@
-"""A buffer bounded in bytes, that never splits an event, and what it does when it is full; the bytes lie in pooled segments.
+"""A buffer bounded in bytes, that never splits an event, and what it does when it is full.
 
 The law of this file: `held` never exceeds `capacity`, whatever is put in; what comes out are whole events in their order; every
 event that went in and does not come out is counted in `dropped`.
@@ -8,19 +8,32 @@ event that went in and does not come out is counted in `dropped`.
 | `block` | it does not go in: whoever puts it waits for room (backpressure) |
 | `drop_oldest` | the oldest events make room |
 | `drop_newest` | it is dropped |
-| `latest` | it replaces everything: only the newest event is ever held |
+| `latest` | it replaces everything, full or not: only the newest event is ever held |
 | `disconnect` | OverflowError: the consumer is too slow to be kept |
 
-`ByteBuffer` waits for nothing and knows no event loop; `Channel` is the thin asyncio side of it.
+Two ways to keep the events. `ByteBuffer` copies them into pooled segments: for the chunks of one upstream (read_ahead.py), that
+come in any size, and whose memory is then the segments' alone. `SharedBuffer` keeps references: for fan-out (hub/),
+where one event waits for many subscribers and a copy for each would multiply it. Both wait for nothing and know no event loop;
+`Channel` is the thin asyncio side.
 """
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import Final, Literal, NamedTuple, get_args
 
-__all__ = ["POLICIES", "ByteBuffer", "Channel", "Policy", "PoolStatistics", "SegmentPool"]
+__all__ = [
+    "POLICIES",
+    "ByteBuffer",
+    "Channel",
+    "EventBuffer",
+    "Policy",
+    "PoolStatistics",
+    "SegmentPool",
+    "SharedBuffer",
+]
 
 Policy = Literal["block", "drop_oldest", "drop_newest", "latest", "disconnect"]
 POLICIES: Final[tuple[str, ...]] = get_args(Policy)
@@ -70,17 +83,14 @@ class SegmentPool:
         return PoolStatistics(self._used, len(self._free), self._hits, self._misses)
 
 
-class ByteBuffer:
-    """Events, first in first out, of `capacity` bytes together at most.
+class EventBuffer(ABC):
+    """Events, first in first out, of `capacity` bytes together at most: the policies, whatever the events are kept in.
 
-    >>> buffer = ByteBuffer(10, "drop_oldest", SegmentPool())
-    >>> [buffer.put(event) for event in (b"first", b"second", b"third")]
-    [True, True, True]
-    >>> buffer.take(), buffer.dropped
-    (b'third', 2)
+    held        bytes in it now, `high_water` the most there ever were
+    dropped     events that the policy threw away
     """
 
-    def __init__(self, capacity: int, policy: Policy, pool: SegmentPool) -> None:
+    def __init__(self, capacity: int, policy: Policy) -> None:
         if policy not in POLICIES:
             raise ValueError(f"unknown policy {policy!r}, one of {', '.join(POLICIES)}")
         self.capacity = capacity
@@ -88,25 +98,39 @@ class ByteBuffer:
         self.held = 0
         self.high_water = 0
         self.dropped = 0
-        self._pool = pool
-        self._sizes: deque[int] = deque()  # of the events, the oldest first
-        self._segments: deque[bytearray] = deque()
-        self._start = 0  # of the oldest event, in the first segment
-        self._end = 0  # of the newest event, in the last segment
 
+    @abstractmethod
     def __len__(self) -> int:
-        return len(self._sizes)
+        """How many events are held."""
+
+    @abstractmethod
+    def take(self, limit: int | None = None) -> bytes:
+        """The oldest events, together `limit` bytes at most but at least one event; b"" where none is held."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Forget everything. What is forgotten so is not counted as dropped."""
+
+    @abstractmethod
+    def _append(self, event: bytes) -> None: ...
+
+    @abstractmethod
+    def _drop_oldest(self) -> None: ...
 
     def put(self, event: bytes) -> bool:
         """Put one event in. False: there is no room and the policy is `block`; try again when something was taken.
 
-        Raises ValueError for an event larger than the whole buffer, and OverflowError where the policy is `disconnect`.
+        Raises ValueError for an empty event (`take` could not tell it from none) and for one larger than the whole buffer, and
+        OverflowError where the policy is `disconnect`.
         """
         size = len(event)
+        if not size:
+            raise ValueError("an event has at least one byte")
         if size > self.capacity:
             raise ValueError(f"an event of {size} bytes never fits a buffer of {self.capacity}: raise its capacity")
         if self.policy == "latest":
-            self._drop_all()
+            self.dropped += len(self)
+            self.clear()
         elif self.held + size > self.capacity:
             match self.policy:
                 case "block":
@@ -117,13 +141,80 @@ class ByteBuffer:
                 case "disconnect":
                     raise OverflowError(f"{self.held} of {self.capacity} bytes wait for a consumer that is too slow")
             while self.held + size > self.capacity:
-                self._forget(self._sizes.popleft())
+                self._drop_oldest()
                 self.dropped += 1
         self._append(event)
+        self.high_water = max(self.high_water, self.held)
         return True
 
+
+class SharedBuffer(EventBuffer):
+    """References to events that others hold, too: what fan-out needs, where a thousand subscribers wait for the same bytes.
+
+    >>> first = b"first"
+    >>> buffer = SharedBuffer(10, "drop_oldest")
+    >>> buffer.put(first), buffer.take() is first
+    (True, True)
+    """
+
+    def __init__(self, capacity: int, policy: Policy) -> None:
+        super().__init__(capacity, policy)
+        self._events: deque[bytes] | None = None  # an empty deque has 600 bytes, and most subscribers wait for nothing
+
+    def __len__(self) -> int:
+        return len(self._events) if self._events is not None else 0
+
     def take(self, limit: int | None = None) -> bytes:
-        """The oldest events, together `limit` bytes at most but at least one event; b"" where none is held."""
+        events = self._events
+        if not events:
+            return b""
+        taken = [events.popleft()]
+        size = len(taken[0])
+        while events and (limit is None or size + len(events[0]) <= limit):
+            size += len(events[0])
+            taken.append(events.popleft())
+        self.held -= size
+        if not events:
+            self._events = None
+        return taken[0] if len(taken) == 1 else b"".join(taken)
+
+    def clear(self) -> None:
+        self._events = None
+        self.held = 0
+
+    def _append(self, event: bytes) -> None:
+        if self._events is None:
+            self._events = deque()
+        self._events.append(event)
+        self.held += len(event)
+
+    def _drop_oldest(self) -> None:
+        if self._events:
+            self.held -= len(self._events.popleft())
+
+
+class ByteBuffer(EventBuffer):
+    """Copies of events, in segments of a pool: what one producer needs whose chunks nobody else holds.
+
+    >>> buffer = ByteBuffer(10, "drop_oldest", SegmentPool())
+    >>> [buffer.put(event) for event in (b"first", b"second", b"third")]
+    [True, True, True]
+    >>> buffer.take(), buffer.dropped
+    (b'third', 2)
+    """
+
+    def __init__(self, capacity: int, policy: Policy, pool: SegmentPool) -> None:
+        super().__init__(capacity, policy)
+        self._pool = pool
+        self._sizes: deque[int] = deque()  # of the events, the oldest first
+        self._segments: deque[bytearray] = deque()
+        self._start = 0  # of the oldest event, in the first segment
+        self._end = 0  # of the newest event, in the last segment
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def take(self, limit: int | None = None) -> bytes:
         size = 0
         while self._sizes and (not size or limit is None or size + self._sizes[0] <= limit):
             size += self._sizes.popleft()
@@ -132,18 +223,16 @@ class ByteBuffer:
         return taken
 
     def clear(self) -> None:
-        """Forget everything, and give the segments back. What is forgotten so is not counted as dropped."""
+        """As everywhere, and the segments go back to the pool."""
         self._sizes.clear()
         self._forget(self.held)
 
-    def _drop_all(self) -> None:
-        self.dropped += len(self._sizes)
-        self.clear()
+    def _drop_oldest(self) -> None:
+        self._forget(self._sizes.popleft())
 
     def _append(self, event: bytes) -> None:
         self._sizes.append(len(event))
         self.held += len(event)
-        self.high_water = max(self.high_water, self.held)
         whole = self._pool.segment_bytes
         rest = memoryview(event)
         while rest:
@@ -179,23 +268,23 @@ class ByteBuffer:
 
 
 class Channel:
-    """A ByteBuffer between a task that puts and one that takes, on one event loop."""
+    """A buffer between a task that puts and one that takes, on one event loop."""
 
-    def __init__(self, buffer: ByteBuffer) -> None:
+    def __init__(self, buffer: EventBuffer) -> None:
         self.buffer = buffer
         self._changed = asyncio.Event()
         self._closed = False
         self._error: BaseException | None = None
 
     async def put(self, event: bytes) -> None:
-        """Put one event in; waits for room where the policy is `block`. Raises as ByteBuffer.put does."""
+        """Put one event in; waits for room where the policy is `block`. Raises as EventBuffer.put does."""
         while not self.buffer.put(event):
             self._changed.clear()
             await self._changed.wait()
         self._changed.set()
 
     async def take(self, limit: int | None = None) -> bytes:
-        """As ByteBuffer.take, but waits for an event; b"" at the end. Raises what `close` was given, after the last event."""
+        """As EventBuffer.take, but waits for an event; b"" at the end. Raises what `close` was given, after the last event."""
         while not self.buffer and not self._closed:
             self._changed.clear()
             await self._changed.wait()

@@ -42,18 +42,26 @@ class Reply:
 
     opening   what the stream begins with, lines without the blank one after them
     early     whether a heartbeat may start the response; where not, the upstream's first bytes do
+    error_event   the type of the event that tells of an error; None for one without
     started   the client has the response's head
     complete  the client has the whole response, or nothing more will be sent
     sending   a chunk is being sent; it stays true where that was cut short
     """
 
     def __init__(
-        self, send: Send, transport: asyncio.Transport | None, *, opening: bytes = b"", early: bool = False
+        self,
+        send: Send,
+        transport: asyncio.Transport | None,
+        *,
+        opening: bytes = b"",
+        early: bool = False,
+        error_event: str | None = None,
     ) -> None:
         self._send = send
         self._transport = transport
         self._opening = opening
         self._early = early
+        self._error_event = error_event
         self._beat: asyncio.Task[None] | None = None
         self.started = False
         self.complete = False
@@ -85,7 +93,8 @@ class Reply:
         if self.started:
             # A chunk that was cut short may have left or not: only the client knows whether it is between two events.
             between = at_boundary and not self.sending
-            await self.finish(encode(body) if between else b"\n\n" + encode(body))
+            event = encode(body, event=self._error_event)
+            await self.finish(event if between else b"\n\n" + event)
             return
         head = ((b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()))
         await self._start(error.status, head, error.headers)

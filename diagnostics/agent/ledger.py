@@ -28,6 +28,9 @@ __all__ = ["OUTCOMES", "StreamLedger", "StreamRecord"]
 MAX_ROUTES = 100
 OTHER_ROUTE = "(other)"
 
+# What a pool of buffer segments tells: segments lent out, and kept for the next; requests that a kept one served, or did not.
+POOL = ("used", "free", "hits", "misses")
+
 # The record of the request that this context serves, set by the middleware, so that `ledger.stream()` inside a handler
 # adds to the record that the middleware counts on, instead of making a second one for the same stream.
 current_record: ContextVar[StreamRecord | None] = ContextVar("diagnostics_stream", default=None)
@@ -53,6 +56,8 @@ class StreamLedger:
         self.routes: dict[str, RouteTotals] = {}
         self.rejected: dict[str, int] = {}
         self.budget_bytes = 0
+        # Of a pool of buffer segments that the service has: (used, free, hits, misses) now. None: it has no such pool.
+        self.pool: Callable[[], tuple[int, int, int, int]] | None = None
         self._unrouted = RouteTotals(OTHER_ROUTE)
 
     # for the application
@@ -186,6 +191,7 @@ class StreamLedger:
             "buffered_bytes_max": largest,
             "budget_bytes": self.budget_bytes,
             "rejected": dict(self.rejected),
+            "pool": dict(zip(POOL, self.pool(), strict=True)) if self.pool is not None else None,
             "routes": routes,
             "top": [record.to_json(now) for record in records[:top]],
         }

@@ -302,6 +302,8 @@ def _merged(ledgers: list[StreamLedger], top: int) -> dict[str, Any] | None:
         whole["buffered_bytes"] += part["buffered_bytes"]
         whole["budget_bytes"] += part["budget_bytes"]
         whole["buffered_bytes_max"] = max(whole["buffered_bytes_max"], part["buffered_bytes_max"])
+        if part["pool"]:
+            whole["pool"] = {key: count + (whole["pool"] or {}).get(key, 0) for key, count in part["pool"].items()}
         for reason, count in part["rejected"].items():
             whole["rejected"][reason] = whole["rejected"].get(reason, 0) + count
         for route, row in part["routes"].items():

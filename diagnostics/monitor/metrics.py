@@ -93,6 +93,22 @@ def _rejected(snapshot: Snapshot) -> Iterator[Row]:
         yield (reason,), count
 
 
+def _pool_segments(snapshot: Snapshot) -> Iterator[Row]:
+    pool = _of(snapshot).get("pool") or {}
+    for state in ("used", "free"):
+        if state in pool:
+            yield (state,), pool[state]
+
+
+def _pool_count(key: str) -> Rows:
+    def rows(snapshot: Snapshot) -> Iterator[Row]:
+        pool = _of(snapshot).get("pool")
+        if pool:
+            yield (), pool[key]
+
+    return rows
+
+
 def _rss(snapshot: Snapshot) -> Iterator[Row]:
     yield (), snapshot.process.rss_bytes
 
@@ -164,6 +180,9 @@ METRICS: tuple[Spec, ...] = (
     Spec("stream_disconnect_to_upstream_close_seconds", "histogram", "From the client's leaving to the upstream's being closed.", ("route",), _by_route("disconnect_to_upstream_close")),
     Spec("stream_budget_bytes", "gauge", "Bytes that all streams together may hold; 0: no budget.", (), _ledger("budget_bytes")),
     Spec("stream_rejected_total", "counter", "Streams that were not let in, by reason.", ("reason",), _rejected),
+    Spec("buffer_pool_segments", "gauge", "Segments of the buffer pool: lent out (used), and kept for the next stream (free).", ("state",), _pool_segments),
+    Spec("buffer_pool_hits_total", "counter", "Segments taken from those that the pool had kept.", (), _pool_count("hits")),
+    Spec("buffer_pool_misses_total", "counter", "Segments that had to be allocated, since the pool had none.", (), _pool_count("misses")),
     Spec("memory_rss_bytes", "gauge", "Resident memory of the worker, as the kernel counts it.", (), _rss),
     Spec("memory_balance_bytes", "gauge", "Resident memory by what it is for; the parts are disjoint, unknown parts are absent.", ("part",), _balance),
     Spec("memory_limit_bytes", "gauge", "Memory limit of the worker's cgroup, the tightest above it; absent where there is none.", (), _limit),
