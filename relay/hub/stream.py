@@ -156,6 +156,8 @@ class TopicStream(Response):
             await reply.close()
             watcher.cancel()
             await asyncio.wait([watcher])
+            # Each knows the other: without this, what the subscription held would wait for a garbage collection.
+            self._subscriber = None
 
     async def _watch(self, receive: Receive, record: StreamRecord) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -209,8 +211,8 @@ class TopicStream(Response):
     def _count(self) -> None:
         """Tell the record what waits and what was dropped since."""
         subscriber, record = self._subscriber, self._record
-        assert subscriber is not None
-        assert record is not None
+        if subscriber is None or record is None:
+            return  # it is over: the topic tells those that it had at the beginning of its round
         if subscriber.held != self._held:
             record.hold(subscriber.held - self._held)
             self._held = subscriber.held

@@ -55,15 +55,18 @@ class Subscriber:
     `dropped` events were thrown away by the policy; `held` bytes wait in the buffer.
     """
 
+    __slots__ = (
+        "_behind", "_buffer", "_cursor", "_notice", "_over", "_owner", "_told", "_topic", "dropped", "policy",
+    )  # fmt: skip
+
     def __init__(self, topic: Topic, policy: Policy, capacity: int, owner: Owner) -> None:
         self.policy = policy
         self.dropped = 0
         self._topic = topic
         self._buffer = SharedBuffer(capacity, policy)
         self._owner = owner
-        self.abandoned = owner.abandoned
         self._cursor = topic.next  # while it is behind: index of the event that it needs next
-        self._behind = False
+        self._behind = self._over = False
         self._notice = b""
         self._told = 0  # of the dropped ones
 
@@ -88,19 +91,24 @@ class Subscriber:
     # what the topic calls
 
     def offer(self, event: Event, index: int) -> None:
-        if not self._behind:  # else it comes to it by itself
+        if not self._behind and not self._over:  # else it comes to it by itself
             self._put(event.frame, index)
 
     def broken(self) -> None:
+        if self._over:
+            return
         if self._behind:
             lost = self._topic.first - self._cursor
             self._behind = False
             if lost and self.policy in LOSSLESS:
-                self._owner.too_slow()
+                self._ends()
                 return
             self.dropped += lost
         # It has its place among the events: what waits was published before.
         self._put(self._gap(None), None)
+
+    def abandoned(self) -> None:
+        self._owner.abandoned()
 
     # what the stream calls
 
@@ -116,13 +124,21 @@ class Subscriber:
             return self._buffer.take(limit)
         return self._read(limit) if self._behind else b""
 
+    def _ends(self) -> None:
+        """Nothing more comes out: what follows would follow on a loss."""
+        self._over = True
+        self._behind = False
+        self._notice = b""
+        self._buffer.clear()
+        self._owner.too_slow()
+
     def _put(self, frame: bytes, index: int | None) -> None:
         """Let a frame wait; `index` is where the history has it, None where it has not."""
         before = self._buffer.dropped
         try:
             waits = self._buffer.put(frame)
         except OverflowError:
-            self._owner.too_slow()
+            self._ends()
             return
         self.dropped += self._buffer.dropped - before
         if waits:
@@ -130,14 +146,14 @@ class Subscriber:
         elif index is not None:
             self._behind, self._cursor = True, index
         else:
-            self._owner.too_slow()
+            self._ends()
 
     def _read(self, limit: int) -> bytes:
         topic = self._topic
         lost = topic.first - self._cursor
         if lost > 0:
             if self.policy in LOSSLESS:
-                self._owner.too_slow()
+                self._ends()
                 return b""
             self.dropped += lost
             self._cursor = topic.first

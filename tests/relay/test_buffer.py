@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections import deque
 
 import pytest
@@ -10,16 +11,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from relay.buffer import POLICIES, ByteBuffer, Channel, Policy, SegmentPool
+from relay.buffer import POLICIES, ByteBuffer, Channel, EventBuffer, Policy, SegmentPool, SharedBuffer
 
 SEGMENT = 8
 
 
 class Buffers(RuleBasedStateMachine):
-    @initialize(capacity=st.integers(1, 40), policy=st.sampled_from(POLICIES))
-    def begin(self, capacity: int, policy: Policy) -> None:
+    @initialize(capacity=st.integers(1, 40), policy=st.sampled_from(POLICIES), copies=st.booleans())
+    def begin(self, capacity: int, policy: Policy, copies: bool) -> None:
         self.pool = SegmentPool(SEGMENT, max_free=2)
-        self.buffer = ByteBuffer(capacity, policy, self.pool)
+        self.buffer = ByteBuffer(capacity, policy, self.pool) if copies else SharedBuffer(capacity, policy)
         self.model: deque[bytes] = deque()
         self.lost = 0
         self.number = 0
@@ -68,6 +69,11 @@ class Buffers(RuleBasedStateMachine):
         self.buffer.clear()
         self.model.clear()
 
+    def teardown(self) -> None:
+        if hasattr(self, "buffer"):
+            self.buffer.clear()
+            assert self.pool.statistics().used == 0
+
     @invariant()
     def agrees_with_the_model(self) -> None:
         if not hasattr(self, "buffer"):
@@ -81,7 +87,7 @@ class Buffers(RuleBasedStateMachine):
         assert self.pool.statistics().free <= 2
 
 
-Buffers.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Buffers.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestBuffers = Buffers.TestCase
 
 
@@ -92,6 +98,27 @@ def test_a_pool_serves_the_next_stream_from_the_last_ones_segments() -> None:
         buffer.put(b"x" * 30)
         buffer.clear()
     assert pool.statistics() == (0, 4, 36, 4)
+
+
+def test_what_many_wait_for_is_held_once() -> None:
+    event = b"x" * 10_000
+    tracemalloc.start()
+    buffers: list[EventBuffer] = [SharedBuffer(20_000, "block") for _ in range(1000)]
+    before = tracemalloc.get_traced_memory()[0]
+    for buffer in buffers:
+        buffer.put(event)
+    held = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert sum(buffer.held for buffer in buffers) == 10_000_000
+    assert held < 1_000_000  # a deque for each: copies would be ten million
+    assert all(buffer.take() is event for buffer in buffers)
+
+
+def test_an_empty_event_is_refused() -> None:
+    """`take` could not tell it from none, and a channel would take it for the end."""
+    for buffer in (ByteBuffer(10, "block", SegmentPool()), SharedBuffer(10, "block")):
+        with pytest.raises(ValueError, match="at least one byte"):
+            buffer.put(b"")
 
 
 def test_an_unknown_policy_is_named() -> None:
