@@ -47,7 +47,7 @@ from .page import page
 from .read_ahead import ReadAhead, Source
 from .requests import OpenAnswers, caller, prompt_call, read_body, read_call, retry_field
 from .settings import Settings
-from .stream import Call, RelayedStream, Span
+from .stream import Call, Policy, RelayedStream, Span
 from .sweep import OpenStreams, sweep
 from .upstream import Answer, Upstream
 from .upstreams import Upstreams
@@ -71,8 +71,8 @@ class Relay:
     ledger: StreamLedger
     telemetry: telemetry.Telemetry
     gate: Gate
+    policy: Policy
     hub: Hub
-    read_ahead: Callable[[Source], ReadAhead] | None = None
     open_streams: OpenStreams = field(default_factory=OpenStreams)
     answers: OpenAnswers = field(default_factory=OpenAnswers)
     upstream: Upstreams | None = None
@@ -105,15 +105,12 @@ class Relay:
         return RelayedStream(
             call,
             route=route,
+            policy=self.policy,
             upstream=self.serving_upstream(),
             ledger=self.ledger,
             place=self.gate.stream(caller(request)),
             open_streams=self.open_streams,
             start_span=lambda started: self.span(started, request),
-            limits=self.settings.limits,
-            max_event_bytes=self.settings.max_event_bytes,
-            degraded_message=self.settings.degraded_message,
-            read_ahead=self.read_ahead,
             opening=opening,
             early=early,
         )
@@ -192,8 +189,8 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     ledger.budget_bytes = settings.budget_bytes
     _add_access(api, settings, ledger)
     gate = Gate(settings.admission, reject=ledger.reject, memory=memory_share(settings.memory_limit_bytes))
-    hub = _hub(settings, ledger)
-    relay = Relay(settings, upstream_url, ledger, telemetry.setup(ROUTES), gate, hub, _read_ahead(settings, ledger))
+    policy, hub = _policy(settings, ledger), _hub(settings, ledger)
+    relay = Relay(settings, upstream_url, ledger, telemetry.setup(ROUTES), gate, policy, hub)
     api.state.relay = relay
     relay.app = relay.telemetry.wrap(api)
     _add_routes(api, relay)
@@ -243,6 +240,10 @@ def _hub(settings: Settings, ledger: StreamLedger) -> Hub:
     timeout = settings.redis_timeout_seconds
     store = RedisLog(settings.redis_url.get_secret_value(), settings.redis_prefix, timeout, settings.topics)
     return RedisHub(topics, store, timeout, settings.redis_patience_seconds)
+
+
+def _policy(settings: Settings, ledger: StreamLedger) -> Policy:
+    return Policy(settings.limits, settings.max_event_bytes, settings.degraded_message, _read_ahead(settings, ledger))
 
 
 def _read_ahead(settings: Settings, ledger: StreamLedger) -> Callable[[Source], ReadAhead] | None:

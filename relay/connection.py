@@ -1,51 +1,135 @@
 """A client's connection, its unsent bytes bounded, and within reach of the stream that is served on it.
 
-uvicorn takes the class of its HTTP protocol as a setting, so this needs no patch. The transport's high-water mark is what
-makes `send` wait (asyncio's own, 64 KiB, is for servers with fewer connections); the transport itself is handed to the app in
-the scope's extensions, for the two things that ASGI cannot say: how much of it the client has not taken, and "give this
-connection up now".
+uvicorn takes the class of its HTTP protocol as a setting, so this needs no patch. The connection hands itself to the app in the
+scope's extensions, for what ASGI has no words for: give a chunk of the body to the transport without a task, a message and a
+`send` through every middleware; hear at once that the client is slow, takes bytes again, or is gone; know how much of it the
+client has not taken; give the connection up. The response's head and its end go through `send`, as everywhere.
 """
 
 from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import fcntl
 import termios
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["TRANSPORT", "bounded_protocol", "transport_of", "unsent_bytes"]
+__all__ = ["Client", "Listener", "bounded_protocol", "client_of"]
 
-TRANSPORT: Final = "relay.transport"
+_EXTENSION: Final = "relay.client"
 
-
-def bounded_protocol(high_water_bytes: int) -> type[HttpToolsProtocol]:
-    """uvicorn's protocol, with this much for the bytes that the kernel has not taken yet."""
-
-    class BoundedProtocol(HttpToolsProtocol):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-            super().connection_made(transport)
-            transport.set_write_buffer_limits(high=high_water_bytes, low=high_water_bytes // 4)
-
-        def on_message_begin(self) -> None:
-            super().on_message_begin()
-            self.scope["extensions"] = {TRANSPORT: self.transport}  # type: ignore[dict-item]
-
-    return BoundedProtocol
+# Up to here one copy is cheaper than a write of three pieces.
+COPIED_BYTES: Final = 4096
 
 
-def transport_of(scope: Any) -> asyncio.Transport | None:
-    """The transport of the request's connection; None under a server that is not ours."""
-    transport: asyncio.Transport | None = scope.get("extensions", {}).get(TRANSPORT)
-    return transport
+class Listener(Protocol):
+    """Who is told what happens to a connection while its response is under way. None of the three may raise."""
+
+    def paused(self) -> None:
+        """The transport holds as much as it may: give it no more."""
+
+    def resumed(self) -> None:
+        """There is room again."""
+
+    def lost(self) -> None:
+        """The client is gone. Said once."""
 
 
-def unsent_bytes(transport: asyncio.Transport) -> int:
-    """What the client has not acknowledged: in the transport, and in the kernel (SIOCOUTQ, tcp(7))."""
-    if transport.is_closing():
-        return 0
-    in_kernel = array.array("i", [0])
-    fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, in_kernel)
-    return transport.get_write_buffer_size() + in_kernel[0]
+class Client(HttpToolsProtocol):
+    """One client's connection; see `bounded_protocol`."""
+
+    high_water_bytes = 64 * 1024
+    _listener: Listener | None = None
+    _gone: asyncio.Future[None] | None = None
+    lost = False
+
+    # What a stream calls
+
+    def listen(self, listener: Listener | None) -> None:
+        """Tell `listener` from now on, and at once that the client is gone if it is; None: nobody."""
+        self._listener = listener
+        if listener is not None and self.lost:
+            listener.lost()
+
+    def write_body(self, body: bytes) -> None:
+        """One chunk of the body of a response that was started without a length (RFC 9112, 7.1). `body` is not empty."""
+        if self.lost:
+            return
+        size = len(body)
+        if size <= COPIED_BYTES:
+            self.transport.write(b"%x\r\n%b\r\n" % (size, body))
+        else:
+            self.transport.writelines((b"%x\r\n" % size, body, b"\r\n"))
+
+    @property
+    def full(self) -> bool:
+        """Whether the transport asks to wait."""
+        return self.flow.write_paused
+
+    async def room(self) -> None:
+        """Wait until the transport has room, or the client is gone."""
+        await self.flow.drain()
+
+    def unsent(self) -> int:
+        """Bytes that the client has not acknowledged: in the transport, and in the kernel (SIOCOUTQ, tcp(7))."""
+        transport = self.transport
+        if transport.is_closing():
+            return 0
+        in_kernel = array.array("i", [0])
+        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, in_kernel)
+        return transport.get_write_buffer_size() + in_kernel[0]
+
+    def abort(self) -> None:
+        """Give the connection up, with whatever was not sent."""
+        self.transport.abort()
+
+    async def gone(self, seconds: float) -> None:
+        """Wait until the server has noticed that the connection is lost, `seconds` at most."""
+        if not self.lost:
+            self._gone = asyncio.get_running_loop().create_future()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._gone, seconds)
+
+    # What the loop and the parser call
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=self.high_water_bytes, low=self.high_water_bytes // 4)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.lost = True
+        if self._gone is not None and not self._gone.done():
+            self._gone.set_result(None)
+        if self._listener is not None:
+            self._listener.lost()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._listener is not None:
+            self._listener.paused()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._listener is not None:
+            self._listener.resumed()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {_EXTENSION: self}  # type: ignore[dict-item]
+
+
+def bounded_protocol(high_water_bytes: int) -> type[Client]:
+    """uvicorn's protocol, with this much for the bytes that the kernel has not taken yet (asyncio's own is 64 KiB)."""
+    return type("BoundedClient", (Client,), {"high_water_bytes": high_water_bytes})
+
+
+def client_of(scope: Any) -> Client:
+    """The connection that a request came on. Raises RuntimeError under a server that is not the relay's own."""
+    client: Client | None = scope.get("extensions", {}).get(_EXTENSION)
+    if client is None:
+        raise RuntimeError("a stream needs the relay's own server (relay/server.py): start it with `relay serve`")
+    return client

@@ -7,10 +7,11 @@ what an answer lost it would lack: a full buffer stops the reading.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from .buffer import ByteBuffer, Channel, SegmentPool
+from .errors import UpstreamError
 
 __all__ = ["ReadAhead", "Source"]
 
@@ -27,6 +28,17 @@ class Source(Protocol):
 
     async def read(self) -> bytes:
         """What has arrived; b"" at the end. Raises UpstreamError."""
+
+    def flow(self, took: Callable[[bytes], None], ended: Callable[[UpstreamError | None], None]) -> bool:
+        """Hand over what comes, as it comes, instead of being read; False where this source can only be read."""
+
+    def keep(self) -> None:
+        """Flow no more: what comes waits to be read."""
+
+    def pause(self) -> None:
+        """Let a source that flows stand still."""
+
+    def resume(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -50,6 +62,18 @@ class ReadAhead:
 
     async def read(self) -> bytes:
         return await self._channel.take(self._read_bytes)
+
+    def flow(self, took: Callable[[bytes], None], ended: Callable[[UpstreamError | None], None]) -> bool:
+        return False  # reading ahead is what its own task does
+
+    def keep(self) -> None:
+        pass
+
+    def pause(self) -> None:
+        pass  # the buffer's capacity is what stops it
+
+    def resume(self) -> None:
+        pass
 
     def close(self) -> None:
         self._task.cancel()

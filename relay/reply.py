@@ -1,8 +1,8 @@
 """The client's side of one stream: the response, from its head to its end, with heartbeats between.
 
-The law of this file: one send at a time. The pump sends chunks; the sweep asks for heartbeats (`beat`), each in a task of its
-own, so that a client that does not read never holds up the sweep; whatever the pump sends next waits for it. A heartbeat is a
-whole comment between two events, so that it is never inside of one.
+The law of this file: the head and the end go through ASGI's `send`, everything between is written to the connection at once, in
+one piece, and whoever writes stops while the connection is full. So a chunk is on its way or it is not, never half of it, and a
+heartbeat, a whole comment between two events, is never inside of one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
 
-from .connection import unsent_bytes
+from .connection import Client
 from .errors import ApiError
 from .sse import comment, encode
 
@@ -45,27 +45,26 @@ class Reply:
     error_event   the type of the event that tells of an error; None for one without
     started   the client has the response's head
     complete  the client has the whole response, or nothing more will be sent
-    sending   a chunk is being sent; it stays true where that was cut short
     """
 
     def __init__(
         self,
         send: Send,
-        transport: asyncio.Transport | None,
+        client: Client,
         *,
         opening: bytes = b"",
         early: bool = False,
         error_event: str | None = None,
     ) -> None:
         self._send = send
-        self._transport = transport
+        self._client = client
         self._opening = opening
         self._early = early
         self._error_event = error_event
-        self._beat: asyncio.Task[None] | None = None
+        self._starting: asyncio.Task[None] | None = None
         self.started = False
         self.complete = False
-        self.sending = False
+        self.write = client.write_body  # one chunk, at once; the hot path
 
     async def start(self, more: Mapping[str, str]) -> None:
         """Begin the stream, unless a heartbeat has done so; `more` are headers of the upstream's."""
@@ -74,12 +73,14 @@ class Reply:
             await self._start(200, HEADERS, more)
 
     async def chunk(self, body: bytes) -> None:
-        """Send some of the stream; waits until the client's side takes it. The hot path."""
-        if self._beat is not None:
-            await self._settled()
-        self.sending = True
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
-        self.sending = False
+        """Send some of the stream; waits until the client's side has room for more."""
+        self.write(body)
+        await self.room()
+
+    async def room(self) -> None:
+        """Wait until the client's side has room, or the client is gone."""
+        if self._client.full:
+            await self._client.room()
 
     async def finish(self, body: bytes = b"") -> None:
         await self._settled()
@@ -91,10 +92,8 @@ class Reply:
         body = error.body()
         await self._settled()
         if self.started:
-            # A chunk that was cut short may have left or not: only the client knows whether it is between two events.
-            between = at_boundary and not self.sending
             event = encode(body, event=self._error_event)
-            await self.finish(event if between else b"\n\n" + event)
+            await self.finish(event if at_boundary else b"\n\n" + event)
             return
         head = ((b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()))
         await self._start(error.status, head, error.headers)
@@ -108,47 +107,47 @@ class Reply:
         if not self.complete:
             self.abort()
 
-    def beat(self) -> None:
-        """Send a heartbeat soon. Call it between two events only; does nothing where it cannot be one."""
-        if self._beat is None and not self.sending and not self.complete and (self.started or self._early):
-            self._beat = asyncio.create_task(self._send_heartbeat(), name="relay.stream.heartbeat")
+    def beat(self) -> int:
+        """Send a heartbeat; the number of its bytes, 0 where there can be none now. Call it between two events only."""
+        if self.complete or self._starting is not None or self._client.full:
+            return 0
+        if self.started:
+            self.write(HEARTBEAT)
+        elif self._early:
+            self._starting = asyncio.create_task(self._start_with_heartbeat(), name="relay.stream.heartbeat")
+        else:
+            return 0
+        return len(HEARTBEAT)
 
     def unsent(self) -> int | None:
         """Bytes that the client has not taken while something waits for it to; None where nothing does."""
-        transport = self._transport
-        waits = self.sending or self._beat is not None
-        if transport is None:
-            return 0 if waits else None
-        return unsent_bytes(transport) if waits or transport.get_write_buffer_size() else None
+        client = self._client
+        return client.unsent() if client.full or client.transport.get_write_buffer_size() else None
 
     def abort(self) -> None:
         """Give the connection up, with whatever was not sent."""
-        if self._transport is not None:
-            self._transport.abort()
+        self._client.abort()
 
     async def close(self) -> None:
         """Leave nothing behind."""
-        if self._beat is not None:
-            self._beat.cancel()
+        if self._starting is not None:
+            self._starting.cancel()
             await self._settled()
 
-    async def _send_heartbeat(self) -> None:
+    async def _start_with_heartbeat(self) -> None:
         try:
-            if not self.started:
-                await self._start(200, HEADERS, {})
-            await self._send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
-        except OSError:
-            pass  # a server that tells when its client is gone; the watcher is told, too
+            await self._start(200, HEADERS, {})
+            self.write(HEARTBEAT)
         finally:
-            self._beat = None
+            self._starting = None
 
     async def _settled(self) -> None:
-        if self._beat is not None:
-            await asyncio.wait([self._beat])
+        if self._starting is not None:
+            await asyncio.wait([self._starting])
 
     async def _start(self, status: int, headers: Headers, more: Mapping[str, str]) -> None:
         extra = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in more.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *extra]})
         self.started = True
         if self._opening and status == 200:
-            await self._send({"type": "http.response.body", "body": self._opening, "more_body": True})
+            self.write(self._opening)

@@ -1,10 +1,10 @@
 """One relayed stream's life: everything it opens, it closes, on every way out, and its end has one name.
 
-The law of this file. The request's own task is the pump: it reads from the upstream, sends to the client, and reads again
-only when the client's side took the bytes; nothing is queued and nothing is dropped, so that a slow client slows its
-upstream. One more task watches for the client's leaving, at any moment: while the upstream is asked, while it is silent, while
-the client does not read. It, the sweep's time-outs and the shutdown end the pump in the same way (`RelayedStream.end`), and the
-upstream is closed in the same step, without waiting for anything.
+The law of this file. The request's own task opens the upstream, starts the response with its first bytes, lets the rest flow
+(pump.py) and sleeps until the stream's end. While the client's connection is full the upstream's is paused: nothing is
+queued and nothing is dropped, so that a slow client slows its upstream. The client's leaving, the sweep's time-outs and the
+shutdown end the stream in the same way (`StreamLife.end`), at any moment: while the upstream is asked, while it is silent,
+while the client does not read; and the upstream is closed in the same step, without waiting for anything.
 
 The response starts with the upstream's first bytes (or, where the caller says so, with the first heartbeat). Until then a
 failure is an HTTP status, afterwards it is an SSE event `data: {"error": {...}}`, and the body ends without the
@@ -26,7 +26,7 @@ from starlette.responses import Response
 
 from diagnostics import StreamLedger, StreamRecord
 
-from .connection import transport_of
+from .connection import client_of
 from .degraded import DEGRADED, degraded_stream
 from .endpoints import Endpoint
 from .errors import (
@@ -40,13 +40,13 @@ from .errors import (
 )
 from .facts import Facts
 from .patience import Limits, Patience, Progress
+from .pump import Pump
 from .read_ahead import ReadAhead, Source
 from .reply import Receive, Reply, Scope, Send
-from .sse import EventScanner, EventTooLargeError
 from .sweep import OpenStreams
 from .upstreams import Upstreams
 
-__all__ = ["Call", "RelayedStream", "Span"]
+__all__ = ["Call", "Policy", "RelayedStream", "Span"]
 
 log = logging.getLogger("relay.stream")
 
@@ -89,8 +89,27 @@ class Call:
     content: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What holds for all streams of one relay.
+
+    degraded_message   what a chat is answered when no upstream can be had; "": the error
+    read_ahead         None: nothing is read that the client has no room for
+    """
+
+    limits: Limits
+    max_event_bytes: int
+    degraded_message: str = ""
+    read_ahead: Callable[[Source], ReadAhead] | None = None
+
+
 class RelayedStream(Response):
-    """The response that is the stream. An ASGI app of its own: it closes what it opens and leaves nothing to a framework."""
+    """The response that is the stream. An ASGI app of its own: it closes what it opens and leaves nothing to a framework.
+
+    place     the stream's place among those that are let in, taken for as long as it lives
+    opening   what the stream begins with, lines without the blank one after them
+    early     whether a heartbeat may start the response
+    """
 
     media_type = "text/event-stream"
 
@@ -99,87 +118,121 @@ class RelayedStream(Response):
         call: Call,
         *,
         route: str,
+        policy: Policy,
         upstream: Upstreams,
         ledger: StreamLedger,
         open_streams: OpenStreams,
         place: AbstractContextManager[None],
         start_span: Callable[[Call], Span],
-        limits: Limits,
-        max_event_bytes: int,
-        degraded_message: str = "",
-        read_ahead: Callable[[Source], ReadAhead] | None = None,
         opening: bytes = b"",
         early: bool = False,
     ) -> None:
         super().__init__()
         self._call: Call | None = call
         self._route = route
+        self._policy = policy
         self._upstream = upstream
         self._ledger = ledger
         self._open_streams = open_streams
         self._place = place
         self._start_span = start_span
-        self._scanner = EventScanner(max_event_bytes=max_event_bytes)
-        self._endpoint = call.endpoint
-        self._facts = call.endpoint.facts()
-        self._limits = limits
-        self._patience = Patience(limits, time.monotonic())
         self._opening, self._early = opening, early
-        self._model, self._degraded_message = call.model, degraded_message
-        self._make_read_ahead = read_ahead
-        self._read_ahead: ReadAhead | None = None
-        self._source: Source | None = None
-        self._task: asyncio.Task[Any] | None = None
-        self._record: StreamRecord | None = None
-        self._reply: Reply | None = None
-        self._data_chunks = 0  # chunks from the upstream with more in them than comments
-        self._parsed = 0  # bytes of the record's that the parser holds
-        self._ending: str | None = None
-        self._ending_error: ApiError | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call, self._call = self._call, None
         assert call is not None, "a stream is served once"
+        client = client_of(scope)
         with self._place, self._ledger.stream(self._route) as record:
             span = self._start_span(call)
             record.trace_id = span.trace_id
-            reply = Reply(send, transport_of(scope), opening=self._opening, early=self._early)
-            self._record, self._reply, self._task = record, reply, asyncio.current_task()
-            self._open_streams.add(self)
-            watcher = asyncio.create_task(self._watch(receive, reply), name="relay.stream.watch")
+            reply = Reply(send, client, opening=self._opening, early=self._early)
+            life = StreamLife(call, self._policy, record, span, reply)
+            self._open_streams.add(life)
             outcome, error = "upstream_error", None  # where not even the error has a name
             try:
-                outcome, error = await self._live(call, record, span, reply)
+                client.listen(life)
+                outcome, error = await life.live(call, self._upstream)
                 if not reply.complete:
                     # The server would complain of a response that is not whole, had it not noticed that nobody wants it.
-                    await asyncio.wait([watcher], timeout=ABORTED_SECONDS)
+                    await client.gone(ABORTED_SECONDS)
             except asyncio.CancelledError:
                 outcome = "shutdown"  # not by `end`: the server takes the task down
                 raise
             finally:
-                self._open_streams.discard(self)
-                self._task = None
+                client.listen(None)
+                self._open_streams.discard(life)
                 record.ends(outcome)
-                self._close_upstream()
-                span.end(outcome, facts=self._facts, error=error)
+                life.over()
+                span.end(outcome, facts=life.facts, error=error)
                 _log(record, outcome, error)
                 await reply.close()
-                await _cancel(watcher)
-                if self._read_ahead is not None:
-                    await self._read_ahead.ended()
+                await life.ended()
+
+
+class StreamLife:
+    """What happens to one stream between its request and its end."""
+
+    __slots__ = (
+        "_ending",
+        "_ending_error",
+        "_endpoint",
+        "_model",
+        "_parsed",
+        "_patience",
+        "_policy",
+        "_pump",
+        "_read_ahead",
+        "_record",
+        "_reply",
+        "_source",
+        "_span",
+        "_task",
+    )
+
+    def __init__(self, call: Call, policy: Policy, record: StreamRecord, span: Span, reply: Reply) -> None:
+        self._endpoint, self._model = call.endpoint, call.model
+        self._policy = policy
+        self._record = record
+        self._span = span
+        self._reply = reply
+        self._pump = Pump(call.endpoint, policy.max_event_bytes, record, reply.write)
+        self._patience = Patience(policy.limits, time.monotonic())
+        self._task: asyncio.Task[Any] | None = asyncio.current_task()
+        self._source: Source | None = None
+        self._read_ahead: ReadAhead | None = None
+        self._parsed = 0  # bytes of the record's that the parser holds
+        self._ending: str | None = None
+        self._ending_error: ApiError | None = None
+
+    @property
+    def facts(self) -> Facts:
+        return self._pump.facts
+
+    # What the client's connection calls
+
+    def paused(self) -> None:
+        self._record.waits()
+        if self._source is not None:
+            self._source.pause()
+
+    def resumed(self) -> None:
+        self._record.goes_on()
+        if self._source is not None:
+            self._source.resume()
+
+    def lost(self) -> None:
+        if not self._reply.complete and self._ending is None:
+            self._record.disconnected()
+            self.end("client_disconnected")
+
+    # What the sweep and the shutdown call
 
     def end(self, outcome: str, error: ApiError | None = None) -> None:
         """End the stream now, wherever it waits; `outcome` is its name, and `error` is what the client is told.
 
         Does nothing to a stream that has ended.
         """
-        if (
-            self._ending is None
-            and self._task is not None
-            and self._record is not None
-            and self._reply is not None
-            and not self._reply.complete
-        ):
+        if self._ending is None and self._task is not None and not self._reply.complete:
             self._ending, self._ending_error = outcome, error
             self._record.ends(outcome)
             self._close_upstream()
@@ -187,13 +240,14 @@ class RelayedStream(Response):
 
     def look_after(self, now: float) -> None:
         """The sweep's look: end what waits for too long, keep alive what is silent, count what the parser holds."""
-        record, reply, source = self._record, self._reply, self._source
-        if record is None or reply is None or reply.complete or self._ending is not None:
+        record, source = self._record, self._source
+        if self._reply.complete or self._ending is not None:
             return
         if source is not None:
-            self._count_parsed(record, source.parsed_bytes)
-        progress = Progress(record.bytes_in, self._data_chunks, record.bytes_out, source is not None, reply.unsent())
-        limits = self._limits
+            self._count_parsed(source.parsed_bytes)
+        unsent = self._reply.unsent()
+        progress = Progress(record.bytes_in, self._pump.data_chunks, record.bytes_out, source is not None, unsent)
+        limits = self._policy.limits
         match self._patience.look(now, progress):
             case "read":
                 self.end("timeout", UpstreamTimeoutError("the upstream fell silent"))
@@ -203,58 +257,61 @@ class RelayedStream(Response):
                 self.end("timeout", TooLongError(limits.total))
             case "write":
                 self.end("slow_client")
-            case "heartbeat" if self._scanner.at_boundary:
-                reply.beat()
+            case "heartbeat" if self._pump.at_boundary:
+                record.sent(self._reply.beat())
 
-    async def _watch(self, receive: Receive, reply: Reply) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass  # a server may say more than once that the request's body is over
-        # A response that is complete looks the same from here; `send` returned before this task could run.
-        if not reply.complete and self._ending is None and self._record is not None:
-            self._record.disconnected()
-            self.end("client_disconnected")
+    # What the response calls
 
-    async def _live(self, call: Call, record: StreamRecord, span: Span, reply: Reply) -> tuple[str, ApiError | None]:
-        """Pump until the end and tell the client how it went: the outcome, and the error if there was one."""
+    async def live(self, call: Call, upstream: Upstreams) -> tuple[str, ApiError | None]:
+        """Relay until the end and tell the client how it went: the outcome, and the error if there was one."""
+        reply = self._reply
         error: UpstreamError | None = None
         try:
-            await self._pump(call, record, span, reply)
+            await self._relay(call.content, upstream)
         except asyncio.CancelledError:
             if self._ending is None:
                 raise
         except UpstreamError as problem:
             error = problem
-        except OSError:
-            # What the upstream does has names of its own: this is `send`, of a server that tells when its client is gone.
-            record.disconnected()
-            return "client_disconnected", None
         if self._took_end():
-            return str(self._ending), await self._part(reply)
+            return str(self._ending), await self._part()
         if error is None:
-            return "upstream_error" if self._facts.failed else "completed", None
-        record.ends(error.outcome)
+            return "upstream_error" if self._pump.facts.failed else "completed", None
+        self._record.ends(error.outcome)
         self._close_upstream()
+        message = self._policy.degraded_message
         try:
-            if error.outage and self._degraded_message and self._endpoint.degraded and not reply.started:
+            if error.outage and message and self._endpoint.degraded and not reply.started:
                 await reply.start(DEGRADED)
-                await reply.finish(degraded_stream(self._model, self._degraded_message))
+                await reply.finish(degraded_stream(self._model, message))
             else:
-                await reply.fail(error, at_boundary=self._scanner.at_boundary)
+                await reply.fail(error, at_boundary=self._pump.at_boundary)
         except asyncio.CancelledError:
             # The client left, or the relay ends, before it heard of the failure: the failure is still what ended the stream.
             if not self._took_end():
                 raise
         return error.outcome, error
 
-    async def _part(self, reply: Reply) -> ApiError | None:
+    def over(self) -> None:
+        """Close what is open; nothing ends the stream any more."""
+        self._task = None
+        self._close_upstream()
+        self._pump.close()
+
+    async def ended(self) -> None:
+        """Wait for the end of what `over` closed."""
+        if self._read_ahead is not None:
+            await self._read_ahead.ended()
+
+    async def _part(self) -> ApiError | None:
         """Take leave of the client as the reason for the end allows."""
         if self._ending == "client_disconnected":
             return None
         if self._ending == "slow_client":
-            reply.abort()
+            self._reply.abort()
             return None
         error = self._ending_error
-        await reply.part(error or ShuttingDownError(), at_boundary=self._scanner.at_boundary)
+        await self._reply.part(error or ShuttingDownError(), at_boundary=self._pump.at_boundary)
         return error
 
     def _took_end(self) -> bool:
@@ -265,56 +322,64 @@ class RelayedStream(Response):
             self._task.uncancel()
         return True
 
-    async def _pump(self, call: Call, record: StreamRecord, span: Span, reply: Reply) -> None:
-        source: Source = await self._upstream.stream(self._endpoint.upstream_path, call.content, span.headers)
-        del call  # its JSON may be megabytes, and a stream may be hours
-        if self._make_read_ahead is not None:
-            source = self._read_ahead = self._make_read_ahead(source)
-        self._source = source
+    async def _relay(self, content: bytes, upstream: Upstreams) -> None:
+        pump, reply = self._pump, self._reply
+        source = await self._open(content, upstream)
+        del content  # its JSON may be megabytes, and a stream may be hours
         chunk = await source.read()
-        span.first_chunk()
+        self._span.first_chunk()
         if not chunk:
             raise UpstreamProtocolError("the upstream's stream ended before its first event")
-        facts, scanner = self._facts, self._scanner
-        while chunk:
-            size = len(chunk)
-            try:
-                record.received(size, scanner.feed(chunk))
-            except EventTooLargeError as error:
-                raise UpstreamProtocolError(f"the upstream sent an event of more than {error.limit} bytes") from error
-            facts.feed(chunk)
-            self._data_chunks += b"data" in chunk
-            if not reply.started:
-                await reply.start(source.headers)
-            record.hold(size)
-            try:
-                await reply.chunk(chunk)
-            finally:
-                record.release(size)
-            if facts.done and scanner.at_boundary:
-                await reply.finish()
-                await _linger(source)
-                return
-            chunk = await source.read()
-        facts.eof()
-        if facts.done:
-            # Some upstreams leave out the blank line after the end marker; without it the client would not get the event.
-            await reply.finish(b"" if scanner.at_boundary else b"\n\n")
+        events = pump.look(chunk)
+        await reply.start(source.headers)
+        pump.hand_on(chunk, events)
+        del chunk
+        if not pump.done:
+            if source.flow(pump.took, pump.ended):
+                await pump.finished
+                source.keep()
+            else:
+                await self._read(source)
+        if pump.done:
+            await reply.finish()
+            await _linger(source)
             return
-        where = "between two events" if scanner.at_boundary else "in the middle of an event"
+        pump.facts.eof()
+        if pump.facts.done:
+            # Some upstreams leave out the blank line after the end marker; without it the client would not get the event.
+            await reply.finish(b"" if pump.at_boundary else b"\n\n")
+            return
+        where = "between two events" if pump.at_boundary else "in the middle of an event"
         raise UpstreamProtocolError(f"the upstream's stream ended {where}, without {self._endpoint.end}")
 
-    def _count_parsed(self, record: StreamRecord, nbytes: int) -> None:
+    async def _open(self, content: bytes, upstream: Upstreams) -> Source:
+        source: Source = await upstream.stream(self._endpoint.upstream_path, content, self._span.headers)
+        if self._policy.read_ahead is not None:
+            source = self._read_ahead = self._policy.read_ahead(source)
+        self._source = source
+        return source
+
+    async def _read(self, source: Source) -> None:
+        """Relay a source that does not flow, until the end marker or its end."""
+        pump, reply = self._pump, self._reply
+        while not pump.done:
+            await reply.room()
+            chunk = await source.read()
+            if not chunk:
+                return
+            pump.hand_on(chunk, pump.look(chunk))
+
+    def _count_parsed(self, nbytes: int) -> None:
         """Charge the stream with what its parser holds now; a number that is as old as the last sweep."""
-        record.hold(nbytes - self._parsed)
+        self._record.hold(nbytes - self._parsed)
         self._parsed = nbytes
 
     def _close_upstream(self) -> None:
         source, self._source = self._source, None
-        if source is not None and self._record is not None:
+        if source is not None:
             source.close()
             self._record.upstream_closed()
-            self._count_parsed(self._record, 0)
+            self._count_parsed(0)
 
 
 def _log(record: StreamRecord, outcome: str, error: ApiError | None) -> None:
@@ -338,10 +403,3 @@ async def _linger(source: Source) -> None:
     with contextlib.suppress(TimeoutError, UpstreamError):
         async with asyncio.timeout(LINGER_SECONDS):
             await source.read()
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
-    if not task.cancelled():
-        task.result()  # a watcher that failed has a bug: say so

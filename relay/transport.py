@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import abc
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import httpx2
@@ -33,6 +33,21 @@ class Body(httpx2.AsyncByteStream, abc.ABC):
     @abc.abstractmethod
     async def read(self) -> bytes:
         """What has arrived, b"" at the end. Raises httpx2.ReadTimeout (silent for too long), ReadError (broken off)."""
+
+    def flow(self, took: Callable[[bytes], None], ended: Callable[[httpx2.HTTPError | None], None]) -> bool:
+        """Hand over what comes, as it comes, instead of being read; False where this body can only be read.
+
+        `took` gets each piece, `ended` None at the end or what went wrong, once; neither may raise.
+        """
+        return False
+
+    def keep(self) -> None:
+        """Flow no more: what comes waits to be read."""
+
+    def pause(self) -> None:
+        """Let a body that flows stand still; one that is only read does so by itself."""
+
+    def resume(self) -> None: ...
 
     @property
     @abc.abstractmethod

@@ -7,7 +7,7 @@ Every failure leaves this file as one of the errors of errors.py.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -60,6 +60,19 @@ class UpstreamStream:
             raise UpstreamTimeoutError("the upstream fell silent") from error
         except httpx2.HTTPError as error:
             raise _named(error) from error
+
+    def flow(self, took: Callable[[bytes], None], ended: Callable[[UpstreamError | None], None]) -> bool:
+        """Hand over what comes, as it comes, instead of being read; False where this stream can only be read."""
+        return self.body.flow(took, lambda error: ended(None if error is None else _named(error)))
+
+    def keep(self) -> None:
+        self.body.keep()
+
+    def pause(self) -> None:
+        self.body.pause()
+
+    def resume(self) -> None:
+        self.body.resume()
 
     @property
     def parsed_bytes(self) -> int:

@@ -84,8 +84,8 @@ class RouteTotals:
 class StreamRecord:
     """One stream, from the moment someone wants it to the moment everything it opened is closed.
 
-    `received`, `sent`, `hold` and `release` are the hot path. `buffered_bytes` is what the application holds for this
-    stream and has not yet handed to the server.
+    `received`, `sent`, `hold` and `release` are the hot path, or `relayed` alone. `buffered_bytes` is what the application
+    holds for this stream and has not yet handed to the server.
     """
 
     __slots__ = (
@@ -152,6 +152,14 @@ class StreamRecord:
                 self._totals.gaps.observe(now - last)
             self.last_event_at = now
             self.events_out += events
+
+    def relayed(self, nbytes: int, events: int = 0) -> None:
+        """Count what came from upstream and was handed to the server in the same step: received, sent, held for a moment."""
+        self.bytes_in += nbytes
+        if nbytes > self.buffered_high_water:
+            self.buffered_high_water = nbytes
+        self.events_in += events
+        self.sent(nbytes, events)
 
     def hold(self, nbytes: int) -> None:
         """The application now buffers `nbytes` more for this stream."""

@@ -1,8 +1,10 @@
 """One connection to an upstream: a request goes out, a head comes back, and the body's bytes are read as they come.
 
 The law of this file. Bytes are touched once: the loop reads them into one buffer that all connections share, httptools copies
-out what belongs to the body, and whoever reads takes that object. What has come and was not taken is bounded: above the
-limit the socket is not read, so the upstream waits. No task and no timer belongs to a connection.
+out what belongs to the body, and whoever wants the body takes that object. There are two ways to want it: `read` waits for
+some of it, and `flow` has it handed over as it comes, within the very callback. What has come and was not taken is bounded:
+above the limit, or when told to `pause`, the socket is not read, so the upstream waits. No task and no timer belongs to a
+connection.
 
 A connection that anything went wrong on, or whose response was not read to its end, is closed and never used again.
 """
@@ -10,13 +12,16 @@ A connection that anything went wrong on, or whose response was not read to its 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import httptools
 import httpx2
 
-__all__ = ["Connection", "Head"]
+__all__ = ["Connection", "Ended", "Head", "Took"]
+
+Took = Callable[[bytes], None]
+Ended = Callable[[httpx2.HTTPError | None], None]
 
 # The most that one recv takes. All connections share one buffer: what it holds is parsed before anybody else reads.
 MAX_READ_BYTES: Final = 64 * 1024
@@ -51,7 +56,9 @@ class Connection(asyncio.BufferedProtocol):
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
-        self._error: Exception | None = None
+        self._error: httpx2.HTTPError | None = None
+        self._took: Took | None = None
+        self._ended: Ended | None = None
         self._begin(expected=False)
 
     def _begin(self, *, expected: bool) -> None:
@@ -120,22 +127,44 @@ class Connection(asyncio.BufferedProtocol):
             if self._complete:
                 return b""
             await self._more()
-        parts = self._parts
-        chunk = parts[0] if len(parts) == 1 else b"".join(parts)
-        parts.clear()
-        self._waiting_bytes = 0
+        chunk = self._take()
+        self.resume()
+        return chunk
+
+    def flow(self, took: Took, ended: Ended) -> None:
+        """Hand the body over from now on: each piece as it comes to `took`, and to `ended` its end or what went wrong, once.
+
+        Neither may raise. What has come already is handed over before this returns.
+        """
+        self._took, self._ended = took, ended
+        self._hand_over()
+        if self._error is not None and not self._complete:
+            self._end_flow(self._error)
+
+    def keep(self) -> None:
+        """Hand nothing over any more: what comes waits for `read` again."""
+        self._took = self._ended = None
+
+    def pause(self) -> None:
+        """Stop reading the socket; its buffer fills, and the upstream waits."""
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
         if self._paused and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
-        return chunk
 
     def rest(self) -> None:
         """The response is done with; whatever comes before the next request was not asked for."""
         self._expected = False
+        self.resume()  # or nobody would see the upstream close it
 
     def close(self) -> None:
         """Close now, without waiting for what is unsent. Whoever waits here is told."""
         self._expected = False
+        self.keep()
         self._fail(httpx2.ReadError("the connection was closed"))
         self._parts.clear()
         self._waiting_bytes = 0
@@ -161,10 +190,31 @@ class Connection(asyncio.BufferedProtocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: httpx2.HTTPError) -> None:
         if self._error is None:
             self._error = error
+        self._end_flow(self._error)
         self._wake()
+
+    def _take(self) -> bytes:
+        """What has come and was not taken; there is some."""
+        parts = self._parts
+        chunk = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        self._waiting_bytes = 0
+        return chunk
+
+    def _hand_over(self) -> None:
+        if self._parts and self._took is not None:
+            self._took(self._take())
+        if self._complete:
+            self._end_flow(None)
+
+    def _end_flow(self, error: httpx2.HTTPError | None) -> None:
+        ended = self._ended
+        if ended is not None:
+            self.keep()
+            ended(error)
 
     # What the loop calls
 
@@ -191,9 +241,11 @@ class Connection(asyncio.BufferedProtocol):
             self._fail(httpx2.RemoteProtocolError(f"the response's head is larger than {MAX_HEAD_BYTES} bytes"))
             self.close()
             return
-        if self._waiting_bytes > self._limit and not self._paused and self._transport is not None:
-            self._paused = True
-            self._transport.pause_reading()
+        if self._took is not None:
+            self._hand_over()
+            return
+        if self._waiting_bytes > self._limit:
+            self.pause()
         if self._parts or self._complete or self._head is not None:
             self._wake()
 
@@ -204,6 +256,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = None
         if self._until_close and exc is None:
             self._complete = True
+            self._end_flow(None)
             self._wake()
         elif self._expected and not self._complete:
             self._fail(httpx2.ReadError("the upstream broke the connection off"))

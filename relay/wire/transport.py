@@ -9,7 +9,7 @@ import httpx2
 
 from ..budget import StreamBudget
 from ..transport import BODY, Body
-from .connection import Connection
+from .connection import Connection, Ended, Took
 from .pool import Pool, Timeouts
 
 __all__ = ["WireTransport"]
@@ -60,6 +60,19 @@ class _WireBody(Body):
                 return await self._connection.read()
         except TimeoutError as error:
             raise httpx2.ReadTimeout("the upstream is silent") from error
+
+    def flow(self, took: Took, ended: Ended) -> bool:
+        self._connection.flow(took, ended)
+        return True
+
+    def keep(self) -> None:
+        self._connection.keep()
+
+    def pause(self) -> None:
+        self._connection.pause()
+
+    def resume(self) -> None:
+        self._connection.resume()
 
     @property
     def parsed_bytes(self) -> int:

@@ -3,41 +3,26 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
-	"sort"
-	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 )
 
+// What one client saw of its stream.
 type result struct {
-	events    int
-	bytes     int64
 	completed bool
 	problem   string
-	first     time.Duration
-	latencies []int64
-}
-
-type report struct {
-	Streams       int            `json:"streams"`
-	Completed     int            `json:"completed"`
-	Events        int            `json:"events"`
-	Expected      int            `json:"expected"`
-	Bytes         int64          `json:"bytes"`
-	Seconds       float64        `json:"seconds"`
-	EventsPerSec  float64        `json:"events_per_second"`
-	LatencyMs     map[string]any `json:"latency_ms"`
-	FirstMs       map[string]any `json:"first_event_ms"`
-	Problems      map[string]int `json:"problems"`
-	OwnCPUSeconds float64        `json:"own_cpu_seconds"`
+	bytes     int64
+	first     time.Duration // from asking to the first event
+	arrivals  []int64       // wall clock, nanoseconds, of each event
+	latencies []int64       // nanoseconds since the upstream made it
 }
 
 func load(args []string) {
@@ -47,67 +32,59 @@ func load(args []string) {
 	events := flags.Int("events", 100, "events of each stream")
 	pace := flags.Float64("pace", 0, "events per second of each stream; 0: a burst")
 	size := flags.Int("size", 24, "bytes of content of each event")
-	rounds := flags.Int("rounds", 1, "streams that each client takes, one after the other")
+	opening := flags.Float64("opening", 0, "seconds over which the streams are opened")
+	deadline := flags.Float64("deadline", 60, "seconds after which what is missing counts as missing")
 	flags.Parse(args)
 
-	client := &http.Client{Transport: &http.Transport{
-		MaxIdleConnsPerHost: *streams,
-		DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
-		DisableCompression:  true,
-	}}
-	model := fmt.Sprintf("bench:events=%d,pace=%g,size=%d", *events, *pace, *size)
-	body := fmt.Sprintf(`{"model":%q,"stream":true,"messages":[{"role":"user","content":"go"}]}`, model)
+	client := newClient(*streams)
+	body := request(*events, *pace, *size, 0)
+	cut, cancel := context.WithTimeout(context.Background(), time.Duration(*deadline*float64(time.Second)))
+	defer cancel()
 
-	results := make([]result, *streams**rounds)
+	results := make([]result, *streams)
 	var waiting sync.WaitGroup
 	start := time.Now()
 	for i := 0; i < *streams; i++ {
 		waiting.Add(1)
 		go func(i int) {
 			defer waiting.Done()
-			if *pace > 0 {
-				// Not all at once: paced streams are spread over one period, as they are in life.
-				time.Sleep(time.Duration(float64(i) / float64(*streams) / *pace * float64(time.Second)))
-			}
-			for round := 0; round < *rounds; round++ {
-				results[i**rounds+round] = one(client, *url, body, *events)
-			}
+			// Not all at once: streams are spread over the opening, as they are in life.
+			time.Sleep(time.Duration(float64(i) / float64(*streams) * *opening * float64(time.Second)))
+			results[i] = one(cut, client, *url, body, *events)
 		}(i)
 	}
 	waiting.Wait()
-	seconds := time.Since(start).Seconds()
+	json.NewEncoder(os.Stdout).Encode(summary(results, start, *streams**events))
+}
 
-	total := report{Streams: len(results), Seconds: seconds, Expected: len(results) * *events, Problems: map[string]int{}}
-	var latencies, firsts []float64
-	for _, r := range results {
-		total.Events += r.events
-		total.Bytes += r.bytes
-		if r.completed {
-			total.Completed++
-		}
-		if r.problem != "" {
-			total.Problems[r.problem]++
-		}
-		if r.first > 0 {
-			firsts = append(firsts, float64(r.first)/1e6)
-		}
-		for _, l := range r.latencies {
-			latencies = append(latencies, float64(l)/1e6)
-		}
+func newClient(streams int) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		MaxIdleConnsPerHost: streams,
+		DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+		DisableCompression:  true,
+	}}
+}
+
+// request is the body that asks the upstream for such a stream.
+func request(events int, pace float64, size int, id int) string {
+	model := fmt.Sprintf("bench:events=%d,pace=%g,size=%d,id=%d", events, pace, size, id)
+	return fmt.Sprintf(`{"model":%q,"stream":true,"messages":[{"role":"user","content":"go"}]}`, model)
+}
+
+func post(cut context.Context, client *http.Client, url, body string) (*http.Response, error) {
+	asked, err := http.NewRequestWithContext(cut, "POST", url, strings.NewReader(body))
+	if err != nil {
+		return nil, err
 	}
-	total.EventsPerSec = float64(total.Events) / seconds
-	total.LatencyMs = quantiles(latencies)
-	total.FirstMs = quantiles(firsts)
-	var usage syscall.Rusage
-	syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
-	total.OwnCPUSeconds = float64(usage.Utime.Nano()+usage.Stime.Nano()) / 1e9
-	json.NewEncoder(os.Stdout).Encode(total)
+	asked.Header.Set("Content-Type", "application/json")
+	asked.Header.Set("Authorization", "Bearer sk-bench")
+	return client.Do(asked)
 }
 
 // one takes one stream and checks that every event is there, whole and in order.
-func one(client *http.Client, url, body string, events int) (r result) {
+func one(cut context.Context, client *http.Client, url, body string, events int) (r result) {
 	began := time.Now()
-	response, err := client.Post(url, "application/json", strings.NewReader(body))
+	response, err := post(cut, client, url, body)
 	if err != nil {
 		r.problem = "connect: " + errorKind(err)
 		return
@@ -121,9 +98,7 @@ func one(client *http.Client, url, body string, events int) (r result) {
 	for {
 		line, err := reader.ReadSlice('\n')
 		if err != nil {
-			if r.problem == "" {
-				r.problem = "broke off: " + errorKind(err)
-			}
+			r.problem = "broke off: " + errorKind(err)
 			return
 		}
 		r.bytes += int64(len(line))
@@ -131,58 +106,67 @@ func one(client *http.Client, url, body string, events int) (r result) {
 			continue
 		}
 		if bytes.HasPrefix(line, []byte("data: [DONE]")) {
-			if r.events != events {
+			if len(r.arrivals) != events {
 				r.problem = "events missing"
 				return
 			}
 			r.completed = true
 			return
 		}
-		number, sent, ok := stamp(line)
+		number, sent, whole, ok := stamp(line)
 		if !ok {
 			continue // a role, finish or usage chunk that a peer adds
 		}
-		if number != r.events {
+		if number != int64(len(r.arrivals)) {
 			r.problem = "out of order"
 			return
 		}
+		if !whole {
+			r.problem = "damaged"
+			return
+		}
 		now := time.Now()
-		if r.events == 0 {
+		if len(r.arrivals) == 0 {
 			r.first = now.Sub(began)
 		}
-		r.events++
+		r.arrivals = append(r.arrivals, now.UnixNano())
 		r.latencies = append(r.latencies, now.UnixNano()-sent)
 	}
 }
 
 var content = []byte(`"content":"`)
 
-// stamp finds the number and the time in an event's content.
-func stamp(line []byte) (number int, sent int64, ok bool) {
-	i := bytes.Index(line, content)
-	if i < 0 {
+// stamp reads an event's content: its number and the time it was made. `whole` says that the filler behind them has its length
+// and nothing else in it. Not ok: an event of another kind.
+func stamp(line []byte) (number, sent int64, whole, ok bool) {
+	_, text, ok := bytes.Cut(line, content)
+	if !ok {
 		return
 	}
-	rest := line[i+len(content):]
-	at, space := bytes.IndexByte(rest, '@'), bytes.IndexByte(rest, ' ')
-	if at < 0 || space < at {
-		return
+	number, rest, first := digits(text)
+	sent, rest, second := digits(rest)
+	size, rest, third := digits(rest)
+	if !first || !second || !third {
+		return number, sent, false, false
 	}
-	number, err := strconv.Atoi(string(rest[:at]))
-	if err != nil {
-		return
+	filler, _, closed := bytes.Cut(rest, []byte(`"`))
+	for _, each := range filler {
+		closed = closed && each == 'x'
 	}
-	sent, err = strconv.ParseInt(string(rest[at+1:space]), 10, 64)
-	return number, sent, err == nil
+	return number, sent, closed && len(text)-len(rest)+len(filler) >= int(size), true
 }
 
-func quantiles(values []float64) map[string]any {
-	if len(values) == 0 {
-		return nil
+// digits reads a number and the @ behind it, without making anything.
+func digits(text []byte) (number int64, rest []byte, ok bool) {
+	for i, each := range text {
+		switch {
+		case each >= '0' && each <= '9':
+			number = number*10 + int64(each-'0')
+		default:
+			return number, text[i+1:], each == '@' && i > 0
+		}
 	}
-	sort.Float64s(values)
-	at := func(q float64) float64 { return values[int(q*float64(len(values)-1))] }
-	return map[string]any{"p50": at(0.5), "p90": at(0.9), "p99": at(0.99), "max": at(1)}
+	return
 }
 
 func errorKind(err error) string {

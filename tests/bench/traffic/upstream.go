@@ -18,6 +18,7 @@ type script struct {
 	events int
 	pace   float64
 	size   int
+	id     int
 }
 
 func parse(model string) script {
@@ -36,6 +37,8 @@ func parse(model string) script {
 				s.pace = value
 			case "size":
 				s.size = int(value)
+			case "id":
+				s.id = int(value)
 			}
 		}
 	}
@@ -51,8 +54,12 @@ func upstream(args []string) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
-	fmt.Printf("upstream http://%s/v1\n", listener.Addr())
+	fmt.Printf("upstream http://%s\n", listener.Addr())
+	var traces = sink{spans: map[string]int{}}
 	http.HandleFunc("/v1/chat/completions", chat)
+	http.HandleFunc("/otlp/v1/traces", traces.take)
+	http.HandleFunc("/otlp/spans", traces.tell)
+	http.HandleFunc("/cpu", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, ownCPU()) })
 	// Whoever started this holds its standard input: when that ends, so does this.
 	go func() {
 		io.Copy(io.Discard, os.Stdin)
@@ -95,14 +102,16 @@ func chat(w http.ResponseWriter, r *http.Request) {
 const head = `data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1760000000,"model":"bench","service_tier":"default","system_fingerprint":"fp_bench","choices":[{"index":0,"delta":{"content":"`
 const tail = `"},"logprobs":null,"finish_reason":null}]}` + "\n\n"
 
-// event appends one event: its number and the time in the content, padded to size bytes at least.
+// event appends one event: its number, the time, and how many bytes its content has at least, by filler.
 func event(to []byte, number, size int) []byte {
 	to = append(to, head...)
 	from := len(to)
 	to = strconv.AppendInt(to, int64(number), 10)
 	to = append(to, '@')
 	to = strconv.AppendInt(to, time.Now().UnixNano(), 10)
-	to = append(to, ' ')
+	to = append(to, '@')
+	to = strconv.AppendInt(to, int64(size), 10)
+	to = append(to, '@')
 	for len(to)-from < size {
 		to = append(to, 'x')
 	}

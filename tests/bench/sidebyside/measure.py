@@ -1,0 +1,156 @@
+"""One peer under one load: CPU per event, events per second, what was delivered, memory, latency; and who was the limit."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+from .loads import Load
+from .peers import Serving
+from .processes import TRAFFIC_CORE, beside_pids, cpu_seconds, rss_bytes, started
+from .traffic import Traffic
+
+WARM_UP = Load("warm-up", 4, 20, 0.0)
+SCRAPE_SECONDS = 5.0
+# Above this share of its core the harness may have been the limit, if the peer's own core was not as busy.
+BUSY = 0.85
+
+
+@dataclass
+class Measured:
+    """CPU in microseconds per event, memory in KiB per stream, latency in ms, shares of one core.
+
+    delivered   events that came in time, of all
+    beside      what the relay's monitor used
+    harness     what upstream and clients used
+    """
+
+    cpu_us: float
+    events_per_second: float
+    delivered: float
+    rss_kib: float
+    latency_p50: float
+    latency_p99: float
+    first_p50: float
+    busy: float
+    beside: float
+    harness: float
+    problems: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def harness_bound(self) -> bool:
+        return self.harness > BUSY and self.busy < BUSY
+
+
+def measure(serving: Serving, load: Load, traffic: Traffic) -> Measured:
+    """Run one load against a peer that serves. Memory is meaningful of a fresh process only."""
+    traffic.run(serving.url, WARM_UP)
+    pid = serving.pid
+    rss_before = peak = rss_bytes(pid)
+    watch = Watch(pid)
+    beside_before, harness_before = beside_seconds(pid), traffic.upstream_cpu_seconds() + time.process_time()
+    with (
+        scraped(serving.monitor),
+        started(traffic.load_command(serving.url, load), TRAFFIC_CORE) as client,
+    ):
+        while client.process.poll() is None:
+            peak = max(peak, rss_bytes(pid))
+            watch.look()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                client.process.wait(0.1)
+        watch.look()
+        report = json.loads(client.output())
+    seconds = report["seconds"]
+    harness = traffic.upstream_cpu_seconds() + time.process_time() - harness_before + report["own_cpu_seconds"]
+    return Measured(
+        cpu_us=watch.cpu_us(report, load),
+        events_per_second=report["events_per_second"],
+        delivered=report["events"] / report["expected"],
+        rss_kib=(peak - rss_before) / load.streams / 1024,
+        latency_p50=report["latency_ms"].get("p50", float("nan")),
+        latency_p99=report["latency_ms"].get("p99", float("nan")),
+        first_p50=report["first_event_ms"].get("p50", float("nan")),
+        busy=watch.cpu / seconds,
+        beside=(beside_seconds(pid) - beside_before) / seconds,
+        harness=harness / seconds,
+        problems=report["problems"],
+    )
+
+
+class Watch:
+    """The CPU of a process over time; of a paced load, per event between the opening of its streams and their end."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._looks: list[tuple[float, float]] = []
+        self.look()
+
+    def look(self) -> None:
+        """Note wall clock and CPU."""
+        self._looks.append((time.time(), cpu_seconds(self._pid)))
+
+    @property
+    def cpu(self) -> float:
+        return self._looks[-1][1] - self._looks[0][1]
+
+    def cpu_us(self, report: dict[str, Any], load: Load) -> float:
+        """Microseconds per event that arrived."""
+        if load.pace == 0:
+            return 1e6 * self.cpu / max(1, report["events"])
+        start = report["start_unix"]
+        # The last quarter second belongs to streams that end.
+        inside = [
+            look for look in self._looks if load.opening + 0.1 <= look[0] - start <= load.seconds - load.opening - 0.25
+        ]
+        (first, cpu_first), (last, cpu_last) = inside[0], inside[-1]
+        events = arrived(report, last - start) - arrived(report, first - start)
+        return 1e6 * (cpu_last - cpu_first) / max(1.0, events)
+
+
+def arrived(report: dict[str, Any], at: float) -> float:
+    """How many events had come `at` seconds after the start, between two buckets by interpolation."""
+    totals = [0, *accumulate(report["timeline"])]
+    place = min(at / report["bucket_seconds"], len(totals) - 1.001)
+    whole = int(place)
+    return float(totals[whole] + (place - whole) * (totals[whole + 1] - totals[whole]))
+
+
+def beside_seconds(pid: int) -> float:
+    return sum(time.clock_gettime((~each << 3) | 2) for each in beside_pids(pid))
+
+
+@contextlib.contextmanager
+def scraped(monitor: str | None) -> Iterator[None]:
+    """Asks the monitor for its metrics as a Prometheus would. A scrape that fails ends the benchmark."""
+    if monitor is None:
+        yield
+        return
+    ended, problems = threading.Event(), list[Exception]()
+
+    def scrape() -> None:
+        while True:
+            try:
+                with urllib.request.urlopen(f"{monitor}/metrics", timeout=10) as answer:
+                    answer.read()
+            except OSError as error:
+                problems.append(error)
+            if ended.wait(SCRAPE_SECONDS):
+                return
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    if problems:
+        raise SystemExit(f"{monitor}/metrics: {problems[0]}")

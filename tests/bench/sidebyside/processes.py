@@ -1,0 +1,140 @@
+"""Processes on cores of their own, and what they use: CPU time, resident memory, bytes in the kernel's buffers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+# One core for the service under test and what belongs to it, the other for upstream, clients, sink and this program.
+RELAY_CORE, TRAFFIC_CORE = 0, 1
+PAGE = resource.getpagesize()
+# What steers a service from outside is the benchmark's to say.
+STEERING = ("DIAGNOSTICS_", "RELAY_", "OTEL_", "OPENAI_", "PYTHONPATH")
+
+
+@dataclass
+class Started:
+    process: subprocess.Popen[str]
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def line(self, beginning: str) -> str:
+        """The rest of the first line of output that begins so."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith(beginning):
+                return line.removeprefix(beginning).strip()
+        raise SystemExit(f"{self.process.args} ended without printing {beginning!r}")
+
+    def output(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.read()
+
+
+@contextlib.contextmanager
+def started(
+    command: list[str],
+    core: int,
+    env: Mapping[str, str] | None = None,
+    *,
+    cwd: Path | None = None,
+    stdin: bool = False,
+) -> Iterator[Started]:
+    """A process on one core, ended with the block: asked first, killed after ten seconds."""
+    process = subprocess.Popen(
+        ["taskset", "-c", str(core), *command],
+        stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={name: value for name, value in os.environ.items() if not name.startswith(STEERING)} | dict(env or {}),
+        cwd=cwd,
+    )
+    try:
+        yield Started(process)
+    finally:
+        if process.stdin:
+            process.stdin.close()
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process and of what serves with it, to the nanosecond.
+
+    By its CPU-time clock (clock_getcpuclockid(3); the number is made as Linux makes it), since /proc counts in hundredths
+    of a second.
+    """
+    return sum(time.clock_gettime((~each << 3) | 2) for each in serving_pids(pid))
+
+
+def rss_bytes(pid: int) -> int:
+    """Resident memory of a process and of what serves with it."""
+    return sum(int(Path(f"/proc/{each}/statm").read_text().split()[1]) * PAGE for each in serving_pids(pid))
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def serving_pids(pid: int) -> list[int]:
+    """The process and, for nginx, its worker; not the relay's monitor, which is not in the path of a stream."""
+    return [pid, *(child for child in children_of(pid) if b"nginx" in Path(f"/proc/{child}/cmdline").read_bytes())]
+
+
+def beside_pids(pid: int) -> list[int]:
+    """Children that do not serve: the relay's monitor."""
+    return [child for child in children_of(pid) if child not in serving_pids(pid)]
+
+
+def kernel_bytes(pid: int) -> int:
+    """What the kernel holds in the socket buffers of a process: sent and not acknowledged, received and not read."""
+    inodes = set()
+    for each in serving_pids(pid):
+        for descriptor in Path(f"/proc/{each}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                name = os.readlink(descriptor)
+                if name.startswith("socket:["):
+                    inodes.add(name[8:-1])
+    total = 0
+    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[9] in inodes and fields[3] != "0A":  # 0A listens: its queue counts connections
+            sent, received = fields[4].split(":")
+            total += int(sent, 16) + int(received, 16)
+    return total
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_port(port: int, process: Started, patience: float = 30.0) -> None:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            if process.process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"{process.process.args}: nothing listens on port {port}") from None
+            time.sleep(0.05)
