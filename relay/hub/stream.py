@@ -1,9 +1,9 @@
 """One subscription's life: GET /v1/topics/{topic}, from the request to the end that has a name.
 
-The law of this file is that of a relayed stream (stream.py). An event goes to the client's connection in the step in which it is
-published, as long as the connection has room; while it has none, events wait in the subscriber's buffer (subscriber.py). The
-request's own task sleeps until whoever ends the subscription does so: the client, the sweep, the policy, the shutdown.
-An event is cut into pieces as large as any relayed chunk, so that the transport holds no more than a stream's budget says.
+The law of this file is that of a relayed stream (stream.py). An event goes to the client's connection in the step in which it
+is published, as long as the connection has room; while it has none, events wait in the subscriber's buffer (subscriber.py).
+The request's own task sleeps until whoever ends the subscription does so: the client, the sweep, the policy, the shutdown. An
+event is cut into pieces as large as any relayed chunk, so that the transport holds no more than a stream's budget says.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ ERROR: Final = "relay.error"
 ABORTED_SECONDS: Final = 1.0
 # A frame ends with a blank line, and has none before.
 EVENT_END: Final = b"\n\n"
+# How an event begins that tells the subscriber about itself: nobody published it.
+NOTICE: Final = b"event: relay."
 # What is shown to a subscriber of what it sent.
 WANTED_CHARACTERS: Final = 64
 
@@ -229,7 +231,8 @@ class SubscriptionLife:
                 chunk = self.subscriber.take(size)
                 if not chunk:
                     break
-                record.received(len(chunk), chunk.count(EVENT_END))
+                if not chunk.startswith(NOTICE):
+                    record.received(len(chunk), chunk.count(EVENT_END))
             piece, self._rest = chunk[:size], chunk[size:]
             reply.write(piece)
             record.sent(len(piece), piece.count(EVENT_END))
