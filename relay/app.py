@@ -34,12 +34,12 @@ from .budget import StreamBudget
 from .buffer import SegmentPool
 from .degraded import DEGRADED, degraded_answer
 from .endpoints import ENDPOINTS, Endpoint
-from .errors import ApiError, SettingsError, ShuttingDownError, UpstreamError, error_json
+from .errors import ApiError, ShuttingDownError, UpstreamError, error_json
 from .facts import answer_facts
-from .hub.memory import Hub, MemoryHub
-from .hub.routes import TOPIC, topic_routes
+from .hub.choice import hub_of
+from .hub.memory import Hub
+from .hub.routes import TOPIC, add_topics
 from .hub.stream import Subscription, TopicStream
-from .hub.topics import Topics
 from .keys import Keys
 from .limits import Gate
 from .memory import memory_share
@@ -189,7 +189,7 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     ledger.budget_bytes = settings.budget_bytes
     _add_access(api, settings, ledger)
     gate = Gate(settings.admission, reject=ledger.reject, memory=memory_share(settings.memory_limit_bytes))
-    policy, hub = _policy(settings, ledger), _hub(settings, ledger)
+    policy, hub = _policy(settings, ledger), hub_of(settings, ledger.reject)
     relay = Relay(settings, upstream_url, ledger, telemetry.setup(ROUTES), gate, policy, hub)
     api.state.relay = relay
     relay.app = relay.telemetry.wrap(api)
@@ -225,23 +225,6 @@ def _upstreams(settings: Settings, first_url: str) -> Upstreams:
     )
 
 
-def _hub(settings: Settings, ledger: StreamLedger) -> Hub:
-    topics = Topics(settings.topics, ledger.reject)
-    if settings.redis_url is None:
-        return MemoryHub(topics)
-    try:
-        # Here, not above: most relays need no Redis, and it is an extra of its own.
-        from .hub.redis import RedisHub
-        from .hub.redis_log import RedisLog
-    except ImportError as error:
-        raise SettingsError(
-            f"RELAY_REDIS_URL is set, and {error.name} is not installed", remedy="pip install 'highwater[redis]'"
-        ) from error
-    timeout = settings.redis_timeout_seconds
-    store = RedisLog(settings.redis_url.get_secret_value(), settings.redis_prefix, timeout, settings.topics)
-    return RedisHub(topics, store, timeout, settings.redis_patience_seconds)
-
-
 def _policy(settings: Settings, ledger: StreamLedger) -> Policy:
     return Policy(settings.limits, settings.max_event_bytes, settings.degraded_message, _read_ahead(settings, ledger))
 
@@ -272,10 +255,8 @@ def _add_routes(api: FastAPI, relay: Relay) -> None:
         # EventSource shows no status to its page, so that nothing is lost when a heartbeat starts the response.
         return relay.stream(call, STREAM, request, opening=retry_field(settings.retry_seconds), early=True)
 
-    api.include_router(
-        topic_routes(
-            settings, lambda request: relay.gate.request(caller(request)), relay.subscription, relay.serving_hub
-        )
+    add_topics(
+        api, settings, lambda request: relay.gate.request(caller(request)), relay.subscription, relay.serving_hub
     )
 
     @api.get(MODELS)

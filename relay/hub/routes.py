@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import FastAPI, Path, Request, Response
 from fastapi.responses import JSONResponse
 
 from ..errors import BadRequestError, BodyTooLargeError
@@ -17,7 +17,7 @@ from ..sse import encode
 from .memory import Hub
 from .stream import Subscription
 
-__all__ = ["ID_BYTES", "TOPIC", "topic_routes"]
+__all__ = ["TOPIC", "add_topics"]
 
 TOPIC: Final = "/v1/topics/{topic}"
 # What a topic or an event may be called: a path segment as it is, a key of Redis, one line of SSE.
@@ -32,16 +32,16 @@ JSON_TYPE, TEXT_TYPE = "application/json", "text/plain"
 Topic = Annotated[str, Path(pattern=NAME)]
 
 
-def topic_routes(
+def add_topics(
+    api: FastAPI,
     settings: Settings,
     admit: Callable[[Request], None],
     stream: Callable[[Subscription, Request], Response],
     hub: Callable[[], Hub],
-) -> APIRouter:
-    """The two routes. `admit` lets a request in, or raises; `stream` makes the response that is a subscription."""
-    router = APIRouter()
+) -> None:
+    """Add the two routes. `admit` lets a request in, or raises; `stream` makes the response that is a subscription."""
 
-    @router.get(TOPIC)
+    @api.get(TOPIC)
     async def subscribe(
         request: Request, topic: Topic, policy: str | None = None, last_event_id: str | None = None
     ) -> Response:
@@ -53,7 +53,7 @@ def topic_routes(
         chosen: Any = policy or settings.subscriber_policy
         return stream(Subscription(topic, chosen, settings.subscriber_bytes, wanted), request)
 
-    @router.post(TOPIC)
+    @api.post(TOPIC)
     async def publish(request: Request, topic: Topic, event: str | None = None) -> Response:
         admit(request)
         if event is not None and (not EVENT.fullmatch(event) or event.startswith(OURS)):
@@ -65,8 +65,6 @@ def topic_routes(
             raise BodyTooLargeError(settings.topic_event_bytes)
         event_id = await hub().publish(topic, frame)
         return JSONResponse({"id": str(event_id), "topic": topic}, status_code=201)
-
-    return router
 
 
 def _check_body(content_type: str, body: bytes) -> None:
