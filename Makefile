@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test bench lint types imports unit install clean
+.PHONY: demo phoenix test bench relay-proof study lint types imports unit install clean
 
 demo: $(STAMP)
 	$(BIN)/python -m diagnostics demo
@@ -28,6 +28,15 @@ unit: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python tests/bench/bench_relay.py
 
+# The relay as a third subject of every scenario; about ten minutes.
+relay-proof: $(STAMP)
+	$(BIN)/python -m diagnostics verify --relay relay/proof.toml --no-capture
+
+# Hours: every scenario again and again, and apps that must never be accused. Goes on where it was when it is started again.
+STUDY ?= study
+study: $(STAMP)
+	$(BIN)/python -m diagnostics.proof.study $(STUDY)
+
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -36,5 +45,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+# A server that receives OTLP, for one test, in an environment of its own (850 MB; without bytecode, which most of it never
+# needs, it is made in half the time).
+phoenix: .phoenix/.installed
+
+.phoenix/.installed: tests/phoenix-requirements.txt
+	test -x .phoenix/bin/python || $(PYTHON) -m venv .phoenix
+	.phoenix/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --requirement $<
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .phoenix $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

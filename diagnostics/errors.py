@@ -17,7 +17,10 @@ A command translates an error into its exit code once, in `cli.main`; the monito
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # Loaded with the agent into other people's services, where typing would be most of its cost.
+    from typing import Any, ClassVar
 
 __all__ = [
     "BusyError",

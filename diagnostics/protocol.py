@@ -10,20 +10,23 @@ UTF-8 JSON.
 
 Nothing pickled is ever sent or read. A version that the other side does not know is answered with an error that names
 both, so that an old agent beside a new monitor is a message and not a riddle.
+
+The law of this file: it is loaded with the agent into other people's services, so it imports next to nothing. Paths are
+strings (pathlib brings urllib), and JSON comes with the first message.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import socket
 import stat
-import struct
-from pathlib import Path
-from typing import Any
 
 from .errors import ProtocolError, RefusedError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from os import PathLike
+    from typing import Any
 
 __all__ = [
     "MAX_REPLY_BYTES",
@@ -47,15 +50,17 @@ MAX_REQUEST_BYTES = 64 * 1024
 # The largest reply is a profile: 25 frames deep, a hundred thousand stacks, interned, is about 40 MiB.
 MAX_REPLY_BYTES = 256 * 1024 * 1024
 
-_LENGTH = struct.Struct(">I")
+_LENGTH_BYTES = 4
 # sizeof(sun_path) on Linux, less the closing NUL.
 _MAX_SOCKET_PATH = 107
 
 
 def frame(message: dict[str, Any]) -> bytes:
     """Encode one message as it goes over the socket."""
+    import json
+
     body = json.dumps(message, separators=(",", ":")).encode()
-    return _LENGTH.pack(len(body)) + body
+    return len(body).to_bytes(_LENGTH_BYTES, "big") + body
 
 
 def read_frame(connection: socket.socket, limit: int) -> dict[str, Any]:
@@ -63,7 +68,9 @@ def read_frame(connection: socket.socket, limit: int) -> dict[str, Any]:
 
     Raises ProtocolError if the peer leaves early, sends more than `limit`, or sends something else than a JSON object.
     """
-    (length,) = _LENGTH.unpack(_read_exactly(connection, _LENGTH.size))
+    import json
+
+    length = int.from_bytes(_read_exactly(connection, _LENGTH_BYTES), "big")
     if length > limit:
         raise ProtocolError(f"a message of {length} bytes was announced, the limit is {limit}")
     try:
@@ -98,13 +105,18 @@ def reply_error(code: str, message: str, remedy: str = "", **details: Any) -> di
     return {"version": VERSION, "error": {"code": code, "message": message, "remedy": remedy, **details}}
 
 
-def private_folder(path: Path) -> Path:
+def private_folder(path: str | PathLike[str]) -> None:
     """Make `path` a folder that only its owner can enter, or refuse it.
 
     A folder in /tmp that someone else made first would let them listen in on the agent: it is refused, not repaired.
     """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    facts = path.lstat()
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    if not os.path.lexists(path):
+        try:
+            os.mkdir(path, mode=0o700)
+        except FileExistsError:  # since made by someone: judged like one that was there
+            pass
+    facts = os.lstat(path)
     if not stat.S_ISDIR(facts.st_mode):
         raise RefusedError(f"{path} is not a folder", remedy="remove it, or set DIAGNOSTICS_DIR to another folder")
     if facts.st_uid != os.geteuid():
@@ -113,11 +125,10 @@ def private_folder(path: Path) -> Path:
             remedy="set DIAGNOSTICS_DIR to a folder of your own",
         )
     if stat.S_IMODE(facts.st_mode) & 0o077:
-        path.chmod(0o700)
-    return path
+        os.chmod(path, 0o700)
 
 
-def default_root(listen: str = "127.0.0.1:6060") -> Path:
+def default_root(listen: str = "127.0.0.1:6060") -> str:
     """DIAGNOSTICS_DIR, or a folder for the monitor at `listen` below the user's own one in the temporary folder.
 
     A monitor that comes back on the same address so finds its captures again, and two services on one machine, having
@@ -125,22 +136,24 @@ def default_root(listen: str = "127.0.0.1:6060") -> Path:
     """
     configured = os.environ.get("DIAGNOSTICS_DIR")
     if configured:
-        return Path(configured).absolute()
+        return os.path.abspath(configured)
+    import re
     import tempfile  # costs more than all of this file, and a service started by `diagnostics run` never comes here
 
     # The temporary folder is everybody's: our own one in it must be ours before anything below it can be private.
-    own = private_folder(Path(tempfile.gettempdir()) / f"highwater-{os.geteuid()}")
-    return own / re.sub(r"[^0-9A-Za-z.]+", "-", listen).strip("-")
+    own = os.path.join(tempfile.gettempdir(), f"highwater-{os.geteuid()}")
+    private_folder(own)
+    return os.path.join(own, re.sub(r"[^0-9A-Za-z.]+", "-", listen).strip("-"))
 
 
-def agents_folder(root: Path) -> Path:
+def agents_folder(root: str | PathLike[str]) -> str:
     """The registry: one socket for each agent."""
-    return root / "agents"
+    return os.path.join(root, "agents")
 
 
-def agent_socket(root: Path, pid: int) -> Path:
+def agent_socket(root: str | PathLike[str], pid: int) -> str:
     """Where the agent of process `pid` listens. Raises UsageError where the path is too long for a unix socket."""
-    path = agents_folder(root) / f"{pid}.sock"
+    path = os.path.join(agents_folder(root), f"{pid}.sock")
     if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
         raise UsageError(
             f"the socket path {path} is longer than {_MAX_SOCKET_PATH} bytes",

@@ -42,6 +42,7 @@ from .hub.routes import TOPIC, add_topics
 from .hub.stream import Subscription, TopicStream
 from .keys import Keys
 from .limits import Gate
+from .log import Rejections
 from .memory import memory_share
 from .page import page
 from .read_ahead import ReadAhead, Source
@@ -139,7 +140,7 @@ class Relay:
         upstream = self.serving_upstream()
         span = self.span(call, request)
         try:
-            answer = await upstream.answer(call.endpoint.upstream_path, call.content, span.headers)
+            answer = await upstream.answer(call.endpoint.upstream_path, call.content, span.headers, span.event)
         except UpstreamError as error:
             span.end(error.outcome, error=error)
             if error.outage and self.settings.degraded_message and call.endpoint.degraded:
@@ -187,10 +188,12 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     )
     ledger = instrument(api, monitor=monitor)
     ledger.budget_bytes = settings.budget_bytes
-    _add_access(api, settings, ledger)
-    gate = Gate(settings.admission, reject=ledger.reject, memory=memory_share(settings.memory_limit_bytes))
-    policy, hub = _policy(settings, ledger), hub_of(settings, ledger.reject)
-    relay = Relay(settings, upstream_url, ledger, telemetry.setup(ROUTES), gate, policy, hub)
+    telling = telemetry.setup(ROUTES)
+    reject = _rejecting(ledger, telling)
+    _add_access(api, settings, reject)
+    gate = Gate(settings.admission, reject=reject, memory=memory_share(settings.memory_limit_bytes))
+    hub = hub_of(settings, reject)
+    relay = Relay(settings, upstream_url, ledger, telling, gate, _policy(settings, ledger), hub)
     api.state.relay = relay
     relay.app = relay.telemetry.wrap(api)
     _add_routes(api, relay)
@@ -199,10 +202,22 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     return relay
 
 
-def _add_access(api: FastAPI, settings: Settings, ledger: StreamLedger) -> None:
+def _rejecting(ledger: StreamLedger, telling: telemetry.Telemetry) -> Callable[[str], None]:
+    """Who is told of a request that is not let in: the ledger, the request's span, and now and then the log."""
+    rejections = Rejections()
+
+    def reject(reason: str) -> None:
+        ledger.reject(reason)
+        telling.rejected(reason)
+        rejections(reason)
+
+    return reject
+
+
+def _add_access(api: FastAPI, settings: Settings, reject: Callable[[str], None]) -> None:
     """What stands before the routes: keys, and before them the answers to other pages' preflights, which carry none."""
     if settings.keys:
-        api.add_middleware(Keys, keys=settings.keys, reject=ledger.reject)
+        api.add_middleware(Keys, keys=settings.keys, reject=reject)
     if settings.origins:
         api.add_middleware(
             CORSMiddleware,

@@ -2,18 +2,19 @@
 
 The law of this file: what each layer may hold is a fixed share of the budget, and the shares' sum is below it, whatever the
 client or the upstream does. Each layer stops the one before it: a client that does not read fills its kernel buffer, then the
-transport, then the pump stands still with one chunk in hand, the parser pauses its socket, and the upstream's kernel buffer
-closes its window.
+transport, then the upstream's socket is not read any more, and the upstream's kernel buffer closes its window.
 
 | layer | setting | it may hold, of a budget of 256 KiB | why that much |
 |---|---|---|---|
 | kernel, to the client | SO_SNDBUF 1/8 | 80 KiB | Linux doubles it, and takes a last segment that no longer fits |
-| transport | high water 1/32, one write 1/16 | 24 KiB | it takes one more write below the mark |
-| the pump's chunk | one read 1/16 | 16 KiB | all that the parser had |
+| transport | high water 1/32, one write 3/16 | 56 KiB | below the mark it takes one more recv |
 | facts | | 16 KiB | chat.py looks at events up to this size |
-| the parser | pauses above 1/32, one recv 1/32 | 16 KiB | at its mark comes one recv more |
-| kernel, from the upstream | SO_RCVBUF 1/16 | 32 KiB | doubled, too |
-| together | | 184 KiB | the rest is HTTP framing and the allocator's |
+| kernel, from the upstream | SO_RCVBUF 1/8 | 64 KiB | doubled, too |
+| together | | 216 KiB | the rest is HTTP framing and the allocator's |
+
+One recv of a stream that flows may be as large as what the kernel holds for it: the bytes are in the transport when the next
+one comes. A source that is read (through a proxy, or ahead) has bytes wait in two places more, the parser and the hand of its
+reader; it is read in small pieces for that, and its sum is below the budget likewise (`reading`).
 
 It is measured, too: tests/relay/serving/test_budget.py. An upstream that speaks TLS has buffers of its own beside this
 (uvloop: one of 256 KiB for each connection, of which it touches what it reads).
@@ -53,11 +54,16 @@ class StreamBudget:
     @property
     def receive_buffer(self) -> int:
         """SO_RCVBUF of an upstream's connection."""
-        return self.total // 16
+        return self.total // 8
+
+    @property
+    def flowing(self) -> int:
+        """What one recv takes from an upstream's connection whose bytes are handed on at once."""
+        return self.total * 3 // 16
 
     @property
     def received(self) -> int:
-        """What one recv takes from an upstream's connection."""
+        """What one recv takes from an upstream's connection that is read."""
         return self.total // 32
 
     @property
@@ -78,7 +84,14 @@ class StreamBudget:
     @property
     def spare(self) -> int:
         """What is left, for reading ahead; a buffer begins a segment at each of its ends."""
-        return self.total - self.worst_case - self.read
+        return self.total - self.reading - self.read
+
+    @property
+    def reading(self) -> int:
+        """The sum of what the layers may hold at once of a source that is read."""
+        transport = self.write_high_water + self.read + _FRAMING_BYTES
+        parser = self.waiting + self.received
+        return self._kernel + transport + self.read + parser + MAX_LOOKED_AT_BYTES
 
     @property
     def subscriber(self) -> int:
@@ -93,6 +106,9 @@ class StreamBudget:
     @property
     def worst_case(self) -> int:
         """The sum of what the layers may hold at once."""
-        kernel_in = 2 * self.receive_buffer
-        parser = self.waiting + self.received
-        return self._to_client + self.read + MAX_LOOKED_AT_BYTES + parser + kernel_in
+        transport = self.write_high_water + self.flowing + _FRAMING_BYTES
+        return max(self.reading, self._kernel + transport + MAX_LOOKED_AT_BYTES)
+
+    @property
+    def _kernel(self) -> int:
+        return 2 * self.send_buffer + _SEGMENT_BYTES + 2 * self.receive_buffer

@@ -15,7 +15,7 @@ import re
 from typing import Any
 
 from .facts import MAX_FINISH_REASONS, count_of, name_of
-from .sse import EventDecoder, LineFeeds
+from .sse import CR, EventDecoder, LineFeeds
 
 __all__ = ["MAX_LOOKED_AT_BYTES", "ChatFacts"]
 
@@ -80,7 +80,8 @@ class ChatFacts:
         """Take in the next bytes of the body, cut anywhere. Never raises for what is in them."""
         if self.done:
             return
-        if b"\r" in chunk or not self._line_feeds.settled:
+        line_feeds = self._line_feeds
+        if CR in chunk or line_feeds.bom_seen >= 0 or line_feeds.after_cr:
             chunk = self._line_feeds.feed(chunk)
         if self._tail or not chunk.endswith(b"\n\n"):
             chunk = self._complete(chunk)
@@ -160,16 +161,17 @@ class ChatFacts:
 
 
 def _has_facts(events: bytes) -> bool:
-    # Quotes within a JSON string are escaped: no content can look like one of the two keys.
-    return _opens(events, b'"finish_reason":', b'"') or _opens(events, b'"usage":', b"{") or b"[DONE]" in events
+    """Whether there is an end marker, a finish reason or a usage object; the usual `null` is neither.
 
-
-def _opens(events: bytes, key: bytes, opening: bytes) -> bool:
-    """Whether any value of `key` begins with `opening`; the usual `null` does not. Up to seven spaces are tolerated."""
-    position = events.find(key)
-    while position >= 0:
-        value = position + len(key)
-        if events[value : value + 8].lstrip().startswith(opening):
-            return True
-        position = events.find(key, value)
-    return False
+    Quotes within a JSON string are escaped: no content can look like one of the two keys. JSON comes compact or with one
+    space after the colon, as Python writes it. Searched from behind: that is where facts are, and CPython's rfind is
+    about three times as fast as its find on such text.
+    """
+    find = events.rfind
+    return (
+        find(b"[DONE]") >= 0
+        or find(b'"finish_reason":"') >= 0
+        or find(b'"finish_reason": "') >= 0
+        or find(b'"usage":{') >= 0
+        or find(b'"usage": {') >= 0
+    )

@@ -50,7 +50,7 @@ class Pump:
         except EventTooLargeError as error:
             raise UpstreamProtocolError(f"the upstream sent an event of more than {error.limit} bytes") from error
         self.facts.feed(chunk)
-        if b"data" in chunk:
+        if chunk.find(b"data") >= 0:
             self.data_chunks += 1
             return events
         return 0  # comments keep a connection open; whoever waits for an event has none

@@ -15,7 +15,7 @@ import re
 from typing import Any, Final
 
 from .facts import count_of, name_of
-from .sse import LineFeeds
+from .sse import CR, LineFeeds
 
 __all__ = ["MAX_HEAD_BYTES", "MAX_TAIL_BYTES", "ResponseFacts"]
 
@@ -78,7 +78,8 @@ class ResponseFacts:
         """Take in the next bytes of the body, cut anywhere. Never raises for what is in them."""
         if self.done:
             return
-        if b"\r" in chunk or not self._line_feeds.settled:
+        line_feeds = self._line_feeds
+        if CR in chunk or line_feeds.bom_seen >= 0 or line_feeds.after_cr:
             chunk = self._line_feeds.feed(chunk)
         if not self._head and chunk.endswith(b"\n\n") and not _TELLS.search(chunk):
             return  # whole events with nothing to learn: nearly all of a stream

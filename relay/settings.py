@@ -185,6 +185,9 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(
         10.0, ge=0, allow_inf_nan=False, description="how long open streams may go on after SIGTERM"
     )
+    log_format: str = Field(
+        "auto", pattern="^(auto|json|text)$", description="json, text, or auto: text on a terminal, else json"
+    )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
 
     diagnostics_listen: str = Field(

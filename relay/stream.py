@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -48,16 +47,11 @@ from .upstreams import Upstreams
 
 __all__ = ["Call", "Policy", "RelayedStream", "Span"]
 
-log = logging.getLogger("relay.stream")
-
 # After its end marker an upstream has only its end of body left to say. It is given this long, so that its connection can
 # be used again; the client has its answer by then.
 LINGER_SECONDS: Final = 0.25
 # How long the server takes to notice that a connection was given up.
 ABORTED_SECONDS: Final = 1.0
-
-# Whose end it was decides how loud it is logged: clients come and go, upstreams should not.
-LOG_LEVELS: Final = {"upstream_error": logging.WARNING, "timeout": logging.WARNING, "slow_client": logging.INFO}
 
 
 class Span(Protocol):
@@ -73,7 +67,21 @@ class Span(Protocol):
 
     def first_chunk(self) -> None: ...
 
-    def end(self, outcome: str, *, facts: Facts | None = None, error: ApiError | None = None) -> None: ...
+    def event(self, name: str, **about: str | float) -> None:
+        """Something happened to the stream: one of the events in telemetry/names.py. Never called for each chunk."""
+
+    def swept(self, record: StreamRecord, now: float) -> None:
+        """The sweep has looked at the stream."""
+
+    def end(
+        self,
+        outcome: str,
+        *,
+        record: StreamRecord | None = None,
+        facts: Facts | None = None,
+        error: ApiError | None = None,
+    ) -> None:
+        """It is over. A stream has a record, and gets its line in the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +171,7 @@ class RelayedStream(Response):
                 self._open_streams.discard(life)
                 record.ends(outcome)
                 life.over()
-                span.end(outcome, facts=life.facts, error=error)
-                _log(record, outcome, error)
+                span.end(outcome, record=record, facts=life.facts, error=error)
                 await reply.close()
                 await life.ended()
 
@@ -245,6 +252,7 @@ class StreamLife:
             return
         if source is not None:
             self._count_parsed(source.parsed_bytes)
+        self._span.swept(record, now)
         unsent = self._reply.unsent()
         progress = Progress(record.bytes_in, self._pump.data_chunks, record.bytes_out, source is not None, unsent)
         limits = self._policy.limits
@@ -258,7 +266,13 @@ class StreamLife:
             case "write":
                 self.end("slow_client")
             case "heartbeat" if self._pump.at_boundary:
-                record.sent(self._reply.beat())
+                self._beat()
+
+    def _beat(self) -> None:
+        sent = self._reply.beat()
+        if sent:
+            self._record.sent(sent)
+            self._span.event("heartbeat")
 
     # What the response calls
 
@@ -353,7 +367,8 @@ class StreamLife:
         raise UpstreamProtocolError(f"the upstream's stream ended {where}, without {self._endpoint.end}")
 
     async def _open(self, content: bytes, upstream: Upstreams) -> Source:
-        source: Source = await upstream.stream(self._endpoint.upstream_path, content, self._span.headers)
+        span = self._span
+        source: Source = await upstream.stream(self._endpoint.upstream_path, content, span.headers, span.event)
         if self._policy.read_ahead is not None:
             source = self._read_ahead = self._policy.read_ahead(source)
         self._source = source
@@ -380,22 +395,6 @@ class StreamLife:
             source.close()
             self._record.upstream_closed()
             self._count_parsed(0)
-
-
-def _log(record: StreamRecord, outcome: str, error: ApiError | None) -> None:
-    level = LOG_LEVELS.get(outcome, logging.DEBUG)
-    if log.isEnabledFor(level):
-        log.log(
-            level,
-            "stream ended: route=%s outcome=%s events_in=%d bytes_in=%d bytes_out=%d trace_id=%s%s",
-            record.route,
-            outcome,
-            record.events_in,
-            record.bytes_in,
-            record.bytes_out,
-            record.trace_id or "-",
-            f" reason={error.message!r}" if error else "",
-        )
 
 
 async def _linger(source: Source) -> None:

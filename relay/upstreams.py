@@ -18,6 +18,8 @@ from .upstream import Answer, Upstream, UpstreamStream
 __all__ = ["Upstreams"]
 
 Result = TypeVar("Result")
+# Told what happens on the way to an answer: the event's name, and what it is about (see telemetry/names.py).
+Tell = Callable[..., None]
 
 
 class Upstreams:
@@ -36,26 +38,30 @@ class Upstreams:
     def states(self) -> list[State]:
         return [breaker.state for _, breaker in self._pairs]
 
-    async def stream(self, path: str, content: bytes, headers: Mapping[str, str]) -> UpstreamStream:
+    async def stream(self, path: str, content: bytes, headers: Mapping[str, str], tell: Tell) -> UpstreamStream:
         """Post a request that streams. Raises UpstreamError."""
-        return await self._first(lambda upstream: upstream.stream(path, content, headers))
+        return await self._first(lambda upstream: upstream.stream(path, content, headers), tell)
 
-    async def answer(self, path: str, content: bytes, headers: Mapping[str, str]) -> Answer:
+    async def answer(self, path: str, content: bytes, headers: Mapping[str, str], tell: Tell) -> Answer:
         """Post a request that does not stream. Raises UpstreamError."""
-        return await self._first(lambda upstream: upstream.answer(path, content, headers))
+        return await self._first(lambda upstream: upstream.answer(path, content, headers), tell)
 
     async def models(self) -> Answer:
         """The list of models. Raises UpstreamError."""
-        return await self._first(lambda upstream: upstream.models())
+        return await self._first(lambda upstream: upstream.models(), lambda *_, **__: None)
 
     async def close(self) -> None:
         await asyncio.gather(*(upstream.close() for upstream, _ in self._pairs))
 
-    async def _first(self, ask: Callable[[Upstream], Awaitable[Result]]) -> Result:
+    async def _first(self, ask: Callable[[Upstream], Awaitable[Result]], tell: Tell) -> Result:
         outage: UpstreamError | None = None
-        for upstream, breaker in self._pairs:
+        for number, (upstream, breaker) in enumerate(self._pairs):
+            place = {"server_address": upstream.host, "server_port": upstream.port}
             if not breaker.allow(time.monotonic()):
+                tell("upstream_skipped", **place)
                 continue
+            if number:
+                tell("fallback", **place)
             try:
                 result = await ask(upstream)
             except UpstreamError as error:
@@ -63,6 +69,9 @@ class Upstreams:
                     breaker.succeeded()
                     raise
                 breaker.failed(time.monotonic())
+                tell("upstream_failed", **place, error_type=error.code)
+                if breaker.state == "open":
+                    tell("breaker_opened", **place)
                 outage = error
             except BaseException:
                 breaker.abandoned(time.monotonic())

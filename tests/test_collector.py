@@ -17,8 +17,10 @@ import yaml
 from dashboards.queries import PENDING
 from diagnostics.agent.record import OUTCOMES
 from diagnostics.monitor.metrics import METRICS
+from relay.ending import FAILED
 from relay.settings import Settings
-from relay.telemetry import FAILED, NAMES
+from relay.telemetry import NAMES
+from relay.telemetry.logs import FIELDS
 
 ROOT = Path(__file__).parent.parent
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "otel-collector.yaml").read_text())
@@ -158,9 +160,21 @@ def test_redaction_fails_closed(signal: str) -> None:
 
 def test_what_the_relay_records_passes_and_its_usage_counts_do() -> None:
     allowed = set(CONFIG["processors"]["redaction/traces"]["allowed_keys"])
-    assert set(NAMES.values()) <= allowed
+    assert set(NAMES.values()) - {NAMES["token_type"], NAMES["reason"]} <= allowed  # of metrics, and of logs
     assert {name for name in allowed if name.startswith(("gen_ai.", "highwater."))} <= set(NAMES.values())
     assert not allowed & {"client.address", "user_agent.original", "url.query", "url.full"}
+
+
+def test_the_logs_fields_pass() -> None:
+    allowed = set(CONFIG["processors"]["redaction/logs"]["allowed_keys"])
+    assert {NAMES[name] for name in FIELDS.values()} <= allowed
+    assert not {name for name in allowed if name.startswith(("gen_ai.", "highwater."))} - set(NAMES.values())
+
+
+def test_the_labels_of_the_metrics_over_otlp_pass() -> None:
+    allowed = set(CONFIG["processors"]["redaction/metrics"]["allowed_keys"])
+    words = ("operation", "provider", "request_model", "token_type", "server_address", "server_port", "outcome")
+    assert {NAMES[word] for word in (*words, "error_type", "route", "status")} <= allowed
 
 
 def test_the_error_messages_of_spans_do_not_pass() -> None:
@@ -197,7 +211,7 @@ def test_what_is_sampled_for_exists() -> None:
     sampling = CONFIG["processors"]["tail_sampling"]
     policies = {policy["name"]: policy for policy in sampling["policies"]}
     assert {policy["type"] for policy in policies.values()} == {
-        "status_code", "string_attribute", "ottl_condition", "probabilistic",
+        "status_code", "string_attribute", "numeric_attribute", "ottl_condition", "probabilistic",
     }  # fmt: skip
     for policy in policies.values():
         assert policy["type"] in policy or policy["type"] == "always_sample"
@@ -205,6 +219,8 @@ def test_what_is_sampled_for_exists() -> None:
     assert outcomes["key"] == NAMES["outcome"]
     assert set(outcomes["values"]) <= set(OUTCOMES)
     assert set(outcomes["values"]) > FAILED
+    drops = policies["drops"]["numeric_attribute"]
+    assert (drops["key"], drops["min_value"]) == (NAMES["dropped_events"], 1)
     (condition,) = policies["slow-first-chunk"]["ottl_condition"]["span"]
     assert condition.startswith(f'attributes["{NAMES["first_chunk"]}"] > ')
 
@@ -215,6 +231,7 @@ def test_a_decision_outlasts_the_longest_answer() -> None:
     settings = Settings(_env_file=None)
     assert wait > settings.response_timeout_seconds
     assert wait > settings.read_timeout_seconds
+    assert wait > settings.stream_timeout_seconds
     assert sampling["num_traces"] >= wait * sampling["expected_new_traces_per_sec"]
     assert min(sampling["decision_cache"].values()) >= 2 * sampling["num_traces"]
 

@@ -113,16 +113,17 @@ def start_monitor(
     """
     running_url = os.environ.get("DIAGNOSTICS_MONITOR_URL")
     if running_url:
-        return MonitorProcess(running_url, default_root(), None)
+        return MonitorProcess(running_url, Path(default_root()), None)
     try:
         listener = bind(listen)
     except UsageError as error:
         if unless_running and error.code == "address_in_use":
-            return MonitorProcess(f"http://{listen}", directory or default_root(listen), None)
+            return MonitorProcess(f"http://{listen}", directory or Path(default_root(listen)), None)
         raise
     with listener:
         address = address_of(listener)
-        root = private_folder(directory or default_root(address))
+        root = directory or Path(default_root(address))
+        private_folder(root)
         process = subprocess.Popen(
             [
                 sys.executable, "-m", "diagnostics", "monitor",

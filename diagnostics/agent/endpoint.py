@@ -5,15 +5,11 @@ It sleeps in `poll` and wakes for a request, a running child or an open window; 
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import select
 import socket
-import struct
 import threading
 import time
-from pathlib import Path
 
 from ..errors import DiagnosticsError, ProtocolError, RefusedError
 from ..protocol import (
@@ -27,16 +23,18 @@ from ..protocol import (
     reply_error,
     reply_result,
 )
-from .forked import Child, fork_reading
-from .operations import Forked, State, perform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import logging
+    from os import PathLike
     from typing import Any
 
-__all__ = ["Endpoint"]
+    from .forked import Child
+    from .operations import Forked
+    from .state import State
 
-log = logging.getLogger("diagnostics.agent")
+__all__ = ["Endpoint"]
 
 # A monitor sends its request at once; one that does not is not a monitor.
 _PEER_PATIENCE_SECONDS = 2.0
@@ -46,7 +44,7 @@ _WATCH_SECONDS = 0.1
 class Endpoint:
     """The socket `<root>/agents/<pid>.sock` and the thread that answers on it."""
 
-    def __init__(self, root: Path, state: State) -> None:
+    def __init__(self, root: str | PathLike[str], state: State) -> None:
         self.root = root
         self.state = state
         self.path = agent_socket(root, os.getpid())
@@ -76,10 +74,10 @@ class Endpoint:
     def _listen(self) -> socket.socket:
         private_folder(self.root)
         private_folder(agents_folder(self.root))
-        self.path.unlink(missing_ok=True)  # left by a process with our pid that was killed
+        _remove(self.path)  # left by a process with our pid that was killed
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            listener.bind(str(self.path))
+            listener.bind(self.path)
             listener.listen(16)
         except OSError:
             listener.close()
@@ -102,11 +100,11 @@ class Endpoint:
                 self._settle()
                 overdue = self.state.windows.end_overdue()
                 if overdue:
-                    log.warning("closed a %s window that its monitor had left open", overdue)
+                    _log().warning("closed a %s window that its monitor had left open", overdue)
         finally:
             self.state.windows.end()
             self._listener.close()
-            self.path.unlink(missing_ok=True)
+            _remove(self.path)
             for child, _ in self._children:
                 child.poll(float("inf"))
 
@@ -131,7 +129,7 @@ class Endpoint:
             handed_over = self._answer(connection)
         except (OSError, ProtocolError) as error:
             # The monitor left in the middle, or is none. The service is not to be bothered with it.
-            log.debug("a request was not answered: %s", error)
+            _log().debug("a request was not answered: %s", error)
         finally:
             if not handed_over:
                 connection.close()
@@ -141,8 +139,12 @@ class Endpoint:
         try:
             _check_peer(connection)
             self._settle()  # who has a child's answer finds done what waited for it
-            result = self._perform(read_frame(connection, MAX_REQUEST_BYTES))
+            from .operations import Forked  # with the first question: a process that nobody asks goes without it
+
+            result = _perform(self.state, read_frame(connection, MAX_REQUEST_BYTES))
             if isinstance(result, Forked):
+                from .forked import fork_reading
+
                 child = fork_reading(
                     result.work, connection, seconds=result.seconds, max_extra_bytes=result.max_extra_bytes
                 )
@@ -154,27 +156,45 @@ class Endpoint:
             self.state.lag.ping()  # now, so that what the answer cost the service is not taken for its loop's lag
         except DiagnosticsError as error:
             connection.sendall(frame(reply_error(**error.to_dict())))
-        except Exception as error:
-            log.exception("the agent failed on a request")
+        except Exception as error:  # noqa: BLE001  # logged with its traceback, and told to whoever asked
+            _log().exception("the agent failed on a request")
             connection.sendall(frame(reply_error("agent_failed", f"the agent failed: {type(error).__name__}: {error}")))
         return False
 
-    def _perform(self, message: dict[str, Any]) -> Any:
-        version, params = message.get("version"), message.get("params", {})
-        if version != VERSION:
-            raise ProtocolError(
-                f"the monitor speaks version {version!r}, this agent speaks {VERSION}",
-                remedy="run the same version of highwater in the service and in the monitor",
-            )
-        if not isinstance(params, dict):
-            raise ProtocolError(f"params must be an object, not {type(params).__name__}")
-        return perform(self.state, str(message.get("op")), params)
+
+def _perform(state: State, message: dict[str, Any]) -> Any:
+    from .operations import perform
+
+    version, params = message.get("version"), message.get("params", {})
+    if version != VERSION:
+        raise ProtocolError(
+            f"the monitor speaks version {version!r}, this agent speaks {VERSION}",
+            remedy="run the same version of highwater in the service and in the monitor",
+        )
+    if not isinstance(params, dict):
+        raise ProtocolError(f"params must be an object, not {type(params).__name__}")
+    return perform(state, str(message.get("op")), params)
 
 
 def _check_peer(connection: socket.socket) -> None:
     """Only the service's own user (and root) may ask: the folder's rights say so, and this says it again."""
-    with contextlib.suppress(AttributeError):  # no SO_PEERCRED on macOS; the folder's rights stand alone there
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        _pid, uid, _gid = struct.unpack("3i", credentials)
-        if uid not in (0, os.geteuid()):
-            raise RefusedError(f"uid {uid} may not ask an agent of uid {os.geteuid()}")
+    if not hasattr(socket, "SO_PEERCRED"):  # macOS; the folder's rights stand alone there
+        return
+    # struct ucred: pid, uid, gid
+    credentials = memoryview(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)).cast("i")
+    uid = credentials[1]
+    if uid not in (0, os.geteuid()):
+        raise RefusedError(f"uid {uid} may not ask an agent of uid {os.geteuid()}")
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass  # as wanted
+
+
+def _log() -> logging.Logger:
+    import logging  # brings a megabyte to a service that does without it
+
+    return logging.getLogger("diagnostics.agent")

@@ -18,16 +18,17 @@ import gc
 import os
 import resource
 import signal
-import socket
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from ..protocol import frame, reply_error, reply_result
 from .loops import call_on_loop, running_loops
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+    from typing import Any
 
 __all__ = ["Child", "fork_reading", "in_reading_fork"]
 
@@ -42,7 +43,6 @@ def in_reading_fork() -> bool:
     return _forking
 
 
-@dataclass
 class Child:
     """A forked reading that runs now.
 
@@ -51,13 +51,23 @@ class Child:
     settled       whether what waits for this child was done
     """
 
-    pid: int
-    connection: socket.socket
-    deadline: float
-    max_rss_bytes: int
-    fork_seconds: float
-    on_loop: bool
-    settled: bool = False
+    def __init__(
+        self,
+        pid: int,
+        connection: socket.socket,
+        *,
+        deadline: float,
+        max_rss_bytes: int,
+        fork_seconds: float,
+        on_loop: bool,
+    ) -> None:
+        self.pid = pid
+        self.connection = connection
+        self.deadline = deadline
+        self.max_rss_bytes = max_rss_bytes
+        self.fork_seconds = fork_seconds
+        self.on_loop = on_loop
+        self.settled = False
 
     def poll(self, now: float) -> bool:
         """Watch the child once; True when it has ended. `now` is `time.monotonic()`."""
@@ -125,7 +135,14 @@ def fork_reading(
     if isinstance(made[0], OSError):
         raise made[0]
     pid, fork_seconds = made[0]
-    return Child(pid, connection, time.monotonic() + seconds, own_rss + max_extra_bytes, fork_seconds, on_loop)
+    return Child(
+        pid,
+        connection,
+        deadline=time.monotonic() + seconds,
+        max_rss_bytes=own_rss + max_extra_bytes,
+        fork_seconds=fork_seconds,
+        on_loop=on_loop,
+    )
 
 
 def _fork() -> int:
@@ -168,6 +185,7 @@ def _live(work: Callable[[], dict[str, Any]], connection: socket.socket, prctl: 
 
 def _rss_bytes(pid: int) -> int | None:
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+        with open(f"/proc/{pid}/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
     except (OSError, IndexError, ValueError):
         return None

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["BYTES", "GAP_SECONDS", "LAG_SECONDS", "LATENCY_SECONDS", "STREAM_SECONDS", "Histogram"]
 

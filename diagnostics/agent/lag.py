@@ -9,8 +9,6 @@ for lag, and ten a second are sent while a window is open. A ping is a few micro
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from .histogram import LAG_SECONDS, Histogram
 from .loops import running_loops
@@ -19,19 +17,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     # The agent never imports asyncio into a service that does without it.
     import asyncio
+    from collections.abc import Callable
     from typing import Any
 
 __all__ = ["LoopLag"]
 
 
-@dataclass
 class _Ping:
     """One call left with a loop. `lag` is of the one before it, until this one is answered. Seconds."""
 
-    sent: float
-    lag: float
-    answered: bool = False
-    counted: bool = False
+    __slots__ = ("answered", "counted", "lag", "sent")
+
+    def __init__(self, sent: float, lag: float) -> None:
+        self.sent = sent
+        self.lag = lag
+        self.answered = self.counted = False
 
 
 class LoopLag:

@@ -8,6 +8,7 @@ ones, and the number of routes is capped.
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import sys
 import threading
@@ -16,6 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from operator import attrgetter
 from types import TracebackType
 from typing import Any
 
@@ -30,6 +32,13 @@ OTHER_ROUTE = "(other)"
 
 # What a pool of buffer segments tells: segments lent out, and kept for the next; requests that a kept one served, or did not.
 POOL = ("used", "free", "hits", "misses")
+
+# What an open stream adds to its route's row.
+_COLUMNS = tuple(
+    (name, attrgetter(name))
+    for name in ("buffered_bytes", "bytes_in", "bytes_out", "events_in", "events_out", "backpressure_seconds")
+)
+_BUFFERED, _EVENTS_OUT = attrgetter("buffered_bytes"), attrgetter("events_out")
 
 # The record of the request that this context serves, set by the middleware, so that `ledger.stream()` inside a handler
 # adds to the record that the middleware counts on, instead of making a second one for the same stream.
@@ -143,7 +152,7 @@ class StreamLedger:
             finished = sum(sum(route.closed.values()) for route in self.routes.values())
         return {
             "open": len(records),
-            "buffered_bytes": sum(record.buffered_bytes for record in records),
+            "buffered_bytes": sum(map(_BUFFERED, records)),
             "events": self.events_out(),
             "finished": finished,
         }
@@ -152,13 +161,15 @@ class StreamLedger:
         """Events sent to clients since the start, on streams open and closed; cheap enough to be asked every second."""
         with self._lock:
             closed = sum(totals.events_out for totals in self.routes.values())
-            return closed + sum(record.events_out for record in self.records.values())
+            still_open: int = sum(map(_EVENTS_OUT, self.records.values()))
+            return closed + still_open
 
     def routes_by_task(self) -> dict[int, str]:
         """The route of each open stream, by the id of the task that serves it."""
         with self._lock:
             records = list(self.records.values())
-        return {record.task_id: record.route for record in records if record.task_id is not None}
+        serving = ((record.task, record) for record in records if record.task is not None)
+        return {id(task): record._totals.name for known, record in serving if (task := known()) is not None}
 
     def start_anew(self) -> None:
         """In a forked child: the parent's streams and totals are the parent's, and its lock may be held for ever."""
@@ -170,30 +181,31 @@ class StreamLedger:
         with self._lock:
             records = list(self.records.values())
             routes = {name: totals.to_json() for name, totals in self.routes.items()}
-        largest = 0
         now = self._clock()
+        by_totals: dict[RouteTotals, list[StreamRecord]] = {}
         for record in records:
-            row = routes.get(record.route)
+            by_totals.setdefault(record._totals, []).append(record)
+        for totals, group in by_totals.items():
+            row = routes.get(totals.name)
             if row is None:  # the route was added since
-                row = routes[record.route] = record._totals.to_json()
-            row["open"] += 1
-            row["buffered_bytes"] += record.buffered_bytes
-            row["bytes_in"] += record.bytes_in
-            row["bytes_out"] += record.bytes_out
-            row["events_in"] += record.events_in
-            row["events_out"] += record.events_out
-            row["backpressure_seconds"] += record.waited(now)
-            largest = max(largest, record.buffered_bytes)
-        records.sort(key=lambda record: (record.buffered_bytes, -record.id), reverse=True)
+                row = routes[totals.name] = totals.to_json()
+            row["open"] += len(group)
+            # A column at a time: thousands of streams are added up without a line of Python for each number.
+            for name, column in _COLUMNS:
+                row[name] += sum(map(column, group))
+            for record in group:
+                if record._blocked_since is not None:  # the present wait, which is not yet in the column
+                    row["backpressure_seconds"] += record.waited(now) - record.backpressure_seconds
+        fullest = heapq.nlargest(top, records, key=_BUFFERED)
         return {
             "open": len(records),
             "buffered_bytes": sum(row["buffered_bytes"] for row in routes.values()),
-            "buffered_bytes_max": largest,
+            "buffered_bytes_max": max(map(_BUFFERED, records), default=0),
             "budget_bytes": self.budget_bytes,
             "rejected": dict(self.rejected),
             "pool": dict(zip(POOL, self.pool(), strict=True)) if self.pool is not None else None,
             "routes": routes,
-            "top": [record.to_json(now) for record in records[:top]],
+            "top": [record.to_json(now) for record in fullest],
         }
 
 

@@ -10,16 +10,14 @@ import atexit
 import os
 import sys
 import threading
-from importlib import import_module
-from pathlib import Path
 
 from ..protocol import default_root
 from .endpoint import Endpoint
-from .forked import in_reading_fork
-from .operations import State
+from .state import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from os import PathLike
     from typing import Any
 
     from .ledger import StreamLedger
@@ -35,7 +33,7 @@ _users = 0
 _in_children = False
 
 
-def start(root: Path | None = None, ledger: StreamLedger | None = None) -> None:
+def start(root: str | PathLike[str] | None = None, ledger: StreamLedger | None = None) -> None:
     """Start this process's agent, or join the one that runs; `stop` as often as `start`.
 
     root    the registry's parent; DIAGNOSTICS_DIR, or the default monitor's folder
@@ -56,7 +54,7 @@ def start_injected() -> None:
     _join(None, None)
 
 
-def _join(root: Path | None, ledger: StreamLedger | None) -> None:
+def _join(root: str | PathLike[str] | None, ledger: StreamLedger | None) -> None:
     global _endpoint, _users
     with _lock:
         if _endpoint is None:
@@ -105,13 +103,16 @@ def _elder() -> Any:
     """The injected copy of this module, where the start-up hook ran (it may not have come to it yet) and it is not this."""
     if __name__.startswith(PRIVATE_NAME) or PRIVATE_NAME not in sys.modules:
         return None
+    from importlib import import_module
+
     return import_module(f"{PRIVATE_NAME}.agent.lifecycle")
 
 
 def _after_fork_in_child() -> None:
     """Let go of the parent's agent. A child that serves gets its own: from the start-up hook, or from its app."""
     global _endpoint, _lock, _users
-    if in_reading_fork():
+    forked = sys.modules.get(f"{__package__}.forked")  # loaded with the first forked reading
+    if forked is not None and forked.in_reading_fork():
         return
     _lock = threading.Lock()
     _users = 0

@@ -7,27 +7,25 @@ thread shares the GIL with the service.
 from __future__ import annotations
 
 import gc
-import mmap
 import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from operator import attrgetter
 
 from ..errors import ProtocolError
-from .lag import LoopLag
-from .loops import running_loops, task_count, task_states
+from .loops import task_count
 from .readings import allocators, memray, tracemalloc
-from .routes import UNROUTED
-from .servers import Look, Servers
-from .windows import Windows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .ledger import StreamLedger
+    from collections.abc import Callable
+    from typing import Any
 
-__all__ = ["OPERATIONS", "Forked", "State"]
+    from .ledger import StreamLedger
+    from .servers import Look
+    from .state import State
+
+__all__ = ["OPERATIONS", "Forked", "perform"]
 
 # A snapshot of four million blocks takes about a minute and a gigabyte.
 _SNAPSHOT_SECONDS = 120.0
@@ -38,47 +36,29 @@ _WALK_SECONDS = 90.0
 _WALK_EXTRA_BYTES = 2 * 1024**3
 
 
-@dataclass
-class State:
-    """What this process's agent knows.
-
-    lag            of the service's loops, since the last window began
-    last_fork      what the last forked reading cost: {"fork_seconds", "on_loop"}
-    last_ending    what ending the last window cost, in seconds
-    """
-
-    ledgers: list[StreamLedger] = field(default_factory=list)
-    windows: Windows = field(default_factory=Windows)
-    lag: LoopLag = field(default_factory=LoopLag)
-    last_fork: dict[str, Any] | None = None
-    last_ending: float | None = None
-    servers: Servers = field(default_factory=Servers)
-    started: float = field(default_factory=time.time)
-
-    def begin_window(self) -> None:
-        """Forget what was measured before."""
-        self.lag.begin()
-        self.last_fork = self.last_ending = None
-
-    def end_window(self) -> float:
-        """Close whatever window is open; returns the seconds that it took, in which no thread of the service ran."""
-        self.lag.ping()  # waits in the loop while the window is closed, and so measures it
-        self.last_ending = self.windows.end()
-        return self.last_ending
-
-
-@dataclass(frozen=True)
 class Forked:
     """An answer that a child is to make: `work` runs there, `after` here, once `ready` says so or the child has ended."""
 
-    work: Callable[[], dict[str, Any]]
-    after: Callable[[], object]
-    seconds: float
-    max_extra_bytes: int
-    ready: Callable[[], bool] = lambda: True
+    __slots__ = ("after", "max_extra_bytes", "ready", "seconds", "work")
+
+    def __init__(
+        self,
+        work: Callable[[], dict[str, Any]],
+        *,
+        seconds: float,
+        max_extra_bytes: int,
+        after: Callable[[], object] = lambda: None,
+        ready: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.work = work
+        self.seconds = seconds
+        self.max_extra_bytes = max_extra_bytes
+        self.after = after
+        self.ready = ready
 
 
-Result = dict[str, Any] | Forked
+if TYPE_CHECKING:
+    Result = dict[str, Any] | Forked
 
 
 def hello(state: State) -> Result:
@@ -95,18 +75,18 @@ def hello(state: State) -> Result:
 
 def reading(state: State, top: int = 20) -> Result:
     """All that is cheap, in one answer: ledger, connections, allocators, tasks, loops."""
-    look = state.servers.look()
+    look = state.look()
     ledger = _merged(state.ledgers, top)
     if ledger and look:
         _add_transports(ledger["top"], look)
     return {
         "ledger": ledger,
-        "connections": _joined(state, look, top),
+        "connections": state.servers.to_json(look, top),
         "allocators": allocators.read().to_json(),
         "tracemalloc_bytes": tracemalloc.counted_bytes(),
         "tasks": task_count(),
-        "task_states": task_states(),
-        "loops": len(running_loops()),
+        "task_states": state.task_states(),
+        "loops": len(state.loops()),
         "loop_lag": state.lag.histogram.to_json(),
         "gc": _collector(),
         "window": state.windows.kind,
@@ -115,7 +95,7 @@ def reading(state: State, top: int = 20) -> Result:
 
 def sample(state: State) -> Result:
     """What the flight recorder asks every second: numbers only, no list of anything."""
-    memory, look = allocators.read(), state.servers.look()
+    memory, look = allocators.read(), state.look()
     ledgers = [ledger.summary() for ledger in state.ledgers]
     return {
         "in_use_bytes": memory.in_use,
@@ -130,15 +110,22 @@ def sample(state: State) -> Result:
         "streams": {key: sum(each[key] for each in ledgers) for key in ledgers[0]} if ledgers else None,
         "responses": look
         and {
-            "open": sum(request.started for request in look.requests),
-            "transport_bytes": sum(request.transport_bytes for request in look.requests),
+            "open": sum(map(attrgetter("started"), look.requests)),
+            "transport_bytes": sum(map(attrgetter("transport_bytes"), look.requests)),
         },
     }
 
 
 def connections(state: State, top: int = 1000) -> Result:
     """The connections of this process's servers; see `Servers.to_json`."""
-    return _joined(state, state.servers.look(), top)
+    return state.servers.to_json(state.look(), top)
+
+
+def registered(state: State) -> Result:
+    """What the service registered with prometheus_client."""
+    from .readings import registered
+
+    return registered.read()
 
 
 def begin_tracemalloc(state: State, seconds: float, frames: int = 5) -> Result:
@@ -147,6 +134,8 @@ def begin_tracemalloc(state: State, seconds: float, frames: int = 5) -> Result:
 
 
 def finish_tracemalloc(state: State) -> Result:
+    import mmap
+
     seconds = state.windows.age("tracemalloc")
     window = state.windows.current
     # Ending a window writes to all pages of its traces, and as long as the child shares them each is copied first: a
@@ -241,7 +230,7 @@ def retained(state: State) -> Result:
 
 
 def _forked(work: Callable[[], dict[str, Any]], seconds: float) -> Forked:
-    return Forked(work=work, after=lambda: None, seconds=seconds, max_extra_bytes=_WALK_EXTRA_BYTES)
+    return Forked(work, seconds=seconds, max_extra_bytes=_WALK_EXTRA_BYTES)
 
 
 OPERATIONS: dict[str, Callable[..., Result]] = {
@@ -249,6 +238,7 @@ OPERATIONS: dict[str, Callable[..., Result]] = {
     "reading": reading,
     "sample": sample,
     "connections": connections,
+    "registered": registered,
     "tracemalloc.begin": begin_tracemalloc,
     "tracemalloc.finish": finish_tracemalloc,
     "memray.begin": begin_memray,
@@ -313,22 +303,10 @@ def _merged(ledgers: list[StreamLedger], top: int) -> dict[str, Any] | None:
     return whole
 
 
-def _joined(state: State, look: Look | None, top: int) -> dict[str, Any]:
-    """The connections, those of ledger streams under the routes that the ledger knows them by.
-
-    The join is the serving task: address and port will not do, since behind a proxy the scope has the forwarded ones.
-    """
-    if look is not None and state.ledgers:
-        routes = {task: route for ledger in state.ledgers for task, route in ledger.routes_by_task().items()}
-        for request in look.requests:
-            request.route = routes.get(request.task, request.route if request.started else UNROUTED)
-    return state.servers.to_json(look, top)
-
-
 def _add_transports(rows: list[dict[str, Any]], look: Look) -> None:
     """Tell the ledger's rows what the server's transports hold for them, and on which descriptor."""
-    requests = {request.task: request for request in look.requests if request.task}
-    for row in rows:
-        request = requests.get(row["task"])
-        if request is not None:
+    wanted = {row["task"]: row for row in rows if row["task"]}
+    for request in look.requests:
+        row = wanted.get(request.task)
+        if row is not None:
             row["transport_bytes"], row["fd"] = request.transport_bytes, request.fd

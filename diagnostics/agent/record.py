@@ -101,6 +101,7 @@ class StreamRecord:
         "claimed",
         "closed_at",
         "disconnected_at",
+        "dropped_events",
         "events_in",
         "events_out",
         "first_event_at",
@@ -129,7 +130,7 @@ class StreamRecord:
         self.task: weakref.ref[Any] | None = None
         self.claimed = False
         self.bytes_in = self.bytes_out = self.events_in = self.events_out = 0
-        self.buffered_bytes = self.buffered_high_water = 0
+        self.buffered_bytes = self.buffered_high_water = self.dropped_events = 0
         self.backpressure_seconds = 0.0
 
     # the hot path
@@ -222,6 +223,7 @@ class StreamRecord:
 
     def dropped(self, events: int, policy: str) -> None:
         """Count events that an overflow policy threw away."""
+        self.dropped_events += events
         self._totals.dropped_events[policy] = self._totals.dropped_events.get(policy, 0) + events
 
     def disconnected(self) -> None:

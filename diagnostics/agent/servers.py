@@ -7,8 +7,9 @@ counts sockets from outside.
 
 The law of this file: it runs on the agent's thread beside a busy loop. So it copies sets before it walks them, takes every
 attribute as one that may just have gone, counts what it could not read instead of raising, holds no connection alive,
-and makes no system call: each would give the GIL away and wait up to 5 ms to get it back, for every one of thousands of
-connections. It tells file descriptors; whose socket that is, the monitor reads from /proc.
+and makes no system call for a connection: each would give the GIL away and wait up to 5 ms to get it back. It does give
+the GIL away after each slice of connections, so that thousands of them never hold the loop for longer than a slice takes.
+It tells file descriptors; whose socket that is, the monitor reads from /proc.
 """
 
 from __future__ import annotations
@@ -17,22 +18,26 @@ import heapq
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 
 from .loops import alive_tasks
 from .routes import UNROUTED, route_of
+from .thrift import rest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
 __all__ = ["OpenRequest", "Servers"]
 
 # A server that was found stays the server. A second one (an admin port) may come later.
 _RESCAN_SECONDS = 30.0
-# A server's `serve` is awaited by a few wrappers at most.
+# A server's `serve` is awaited by a few wrappers at most, and is not one of hundreds of tasks with the same coroutine.
 _MAX_AWAITS = 16
+_MAX_ALIKE = 20
+# A connection takes about half a microsecond, one that is seen for the first time ten; a slice stays well below a millisecond.
+_SLICE, _SLICE_OF_NEW = 1000, 50
 # Route templates are few; see ledger.MAX_ROUTES.
 _MAX_ROUTES = 100
 _OTHER_ROUTE = "(other)"
@@ -83,7 +88,7 @@ class Look:
         self.now = now
         self.connections = 0
         self.requests: list[OpenRequest] = []
-        self.without_task = 0
+        self.taskless: dict[int, OpenRequest] = {}
         self.unread: dict[str, int] = {}
 
     def could_not(self, what: str) -> None:
@@ -110,16 +115,14 @@ class Servers:
         known, self._open = self._open, {}
         for server in servers:
             state = _get(server, "server_state")
-            for protocol in _copied(_get(state, "connections") or ()):
-                look.connections += 1
-                try:
-                    for cycle in _cycles(protocol):
-                        if not cycle.response_complete:
-                            self._add(cycle, protocol, known.get(id(cycle)), look)
-                except (AttributeError, TypeError) as error:
-                    look.could_not(f"connection: {type(error).__name__}: {error}")
-            if look.without_task:
-                _match_tasks(_get(state, "tasks") or (), self._open)
+            protocols = _copied(_get(state, "connections") or ())
+            look.connections += len(protocols)
+            for start in range(0, len(protocols), _SLICE):
+                if start:
+                    rest()
+                self._read(protocols[start : start + _SLICE], known, look)
+            if look.taskless:
+                _match_tasks(_get(state, "tasks") or (), look)
         return look
 
     def to_json(self, look: Look | None, top: int = 20) -> dict[str, Any]:
@@ -133,16 +136,21 @@ class Servers:
         """
         if look is None:
             return {"source": "sockets", "server": None}
+        by_route: dict[str, list[OpenRequest]] = {}
+        for request in look.requests:
+            try:
+                by_route[request.route].append(request)
+            except KeyError:
+                by_route[request.route] = [request]
         # A route that had streams keeps its row, so that its gauges return to zero instead of vanishing.
         routes = {route: {"open": 0, "transport_bytes": 0} for route in self._routes}
         fds: dict[str, list[int]] = {}
-        for request in look.requests:
-            route = self._known_route(request.route)
+        for route, requests in by_route.items():
+            route = self._known_route(route)
             row = routes.setdefault(route, {"open": 0, "transport_bytes": 0})
-            row["open"] += request.started
-            row["transport_bytes"] += request.transport_bytes
-            if request.fd is not None:
-                fds.setdefault(route, []).append(request.fd)
+            row["open"] += sum(map(attrgetter("started"), requests))
+            row["transport_bytes"] += sum(map(attrgetter("transport_bytes"), requests))
+            fds.setdefault(route, []).extend(fd for fd in map(attrgetter("fd"), requests) if fd is not None)
         fullest = heapq.nlargest(top, look.requests, key=attrgetter("transport_bytes"))
         return {
             "source": "server",
@@ -172,41 +180,58 @@ class Servers:
             self._scanned = now
         return alive
 
-    def _add(self, cycle: Any, protocol: Any, request: OpenRequest | None, look: Look) -> None:
-        transport = protocol.transport
-        if request is None or request.cycle() is not cycle:
-            request = OpenRequest(cycle, look.now)
-            request.fd = _descriptor(transport, look)
-        if not request.started:
-            # The router matches before the response starts; until then the request is without a route.
-            request.started = cycle.response_started
-            request.route = route_of(cycle.scope) or UNROUTED
-        try:
-            # A transport whose buffer is a deque cannot sum it while the loop appends: it raises RuntimeError.
-            request.transport_bytes = transport.get_write_buffer_size()
-        except Exception as error:  # noqa: BLE001  # any transport class, dying at any moment: counted and passed over
-            look.could_not(f"transport: {type(error).__name__}")
-        look.without_task += not request.task
-        self._open[id(cycle)] = request
-        look.requests.append(request)
+    def _read(self, protocols: list[Any], known: dict[int, OpenRequest], look: Look) -> None:
+        """Add the open requests on these connections to the look. Written out in one piece: it runs for every connection."""
+        still_open, requests, met = self._open, look.requests, 0
+        for protocol in protocols:
+            try:
+                one = getattr(protocol, "cycle", None)
+                for cycle in (one,) if one is not None else _several(protocol):
+                    if cycle.response_complete:
+                        continue
+                    key = id(cycle)
+                    request = known.get(key)
+                    if request is None or request.cycle() is not cycle:
+                        request = OpenRequest(cycle, look.now)
+                        request.fd = _descriptor(protocol.transport, look)
+                        met += 1
+                        if met % _SLICE_OF_NEW == 0:
+                            rest()
+                    if not request.started:
+                        # The router matches before the response starts; until then the request is without a route.
+                        request.started = cycle.response_started
+                        request.route = route_of(cycle.scope) or UNROUTED
+                    if not request.task:
+                        look.taskless[key] = request
+                    still_open[key] = request
+                    requests.append(request)
+                    request.transport_bytes = protocol.transport.get_write_buffer_size()
+            except Exception as error:  # noqa: BLE001  # any transport class, dying at any moment: counted and passed over
+                # A transport whose buffer is a deque cannot sum it while the loop appends: it raises RuntimeError.
+                look.could_not(f"connection: {type(error).__name__}: {error}")
 
 
-def _cycles(protocol: Any) -> Iterable[Any]:
-    """The requests on one connection: HTTP/1 has one at a time, HTTP/2 several by their stream's number.
+def _several(protocol: Any) -> Iterable[Any]:
+    """The requests on a connection that has no `cycle`: HTTP/2 has several by their stream's number.
 
     WebSockets, and connections that have not said yet which HTTP they speak, have none.
     """
-    cycle = getattr(protocol, "cycle", None)
-    if cycle is not None:
-        return (cycle,)
     cycles = getattr(protocol, "cycles", None)
     return _copied(cycles.values()) if cycles else ()
 
 
 def _running_servers() -> Iterator[Any]:
     found: set[int] = set()
-    for task in alive_tasks():
-        for server in _servers_of(_get(task, "get_coro", call=True)):
+    alike: dict[Any, int] = {}
+    for number, task in enumerate(alive_tasks(), 1):
+        if number % _SLICE == 0:
+            rest()
+        coroutine = _get(task, "get_coro", call=True)
+        code = getattr(coroutine, "cr_code", None)
+        alike[code] = seen = alike.get(code, 0) + 1
+        if seen > _MAX_ALIKE:
+            continue
+        for server in _servers_of(coroutine):
             if id(server) not in found:
                 found.add(id(server))
                 yield server
@@ -215,8 +240,8 @@ def _running_servers() -> Iterator[Any]:
 def _servers_of(coroutine: Any) -> Iterator[Any]:
     """Servers among the locals of a coroutine and of those it awaits: `serve` may have been called by a wrapper."""
     for _ in range(_MAX_AWAITS):
-        if coroutine is None or _get(_get(coroutine, "cr_code"), "co_name") == "run_asgi":
-            return  # a request's task, one of thousands
+        if coroutine is None:
+            return
         frame = _get(coroutine, "cr_frame")
         names = _get(frame, "f_locals") or {}
         for name in ("self", "server"):
@@ -230,15 +255,19 @@ def _is_uvicorn(kind: type) -> bool:
     return any(base.__name__ == "Server" and base.__module__ == "uvicorn.server" for base in kind.__mro__)
 
 
-def _match_tasks(tasks: Iterable[Any], requests: dict[int, OpenRequest]) -> None:
+def _match_tasks(tasks: Iterable[Any], look: Look) -> None:
     """Tell each request its task: the frame of its coroutine has the cycle as its `self`."""
-    known = {request.task for request in requests.values()}
+    known = {request.task for request in look.requests}
+    asked = 0
     for task in _copied(tasks):
         if id(task) in known:
             continue
+        asked += 1
+        if asked % _SLICE_OF_NEW == 0:
+            rest()
         frame = _get(_get(task, "get_coro", call=True), "cr_frame")
         cycle = (_get(frame, "f_locals") or {}).get("self")
-        request = requests.get(id(cycle))
+        request = look.taskless.get(id(cycle))
         if request is not None:
             request.task = id(task)
 

@@ -7,12 +7,14 @@ monitor that opened it die, the agent closes it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 from ..errors import BusyError, TargetError, UsageError
 from .readings import memray, tracemalloc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 __all__ = ["GRACE_SECONDS", "MAX_FRAMES", "Windows"]
 
@@ -21,12 +23,14 @@ GRACE_SECONDS = 15.0
 MAX_FRAMES = 25
 
 
-@dataclass
 class _Open:
-    kind: str
-    began: float
-    deadline: float
-    close: Callable[[], None]
+    __slots__ = ("began", "close", "deadline", "kind")
+
+    def __init__(self, kind: str, began: float, deadline: float, close: Callable[[], None]) -> None:
+        self.kind = kind
+        self.began = began
+        self.deadline = deadline
+        self.close = close
 
 
 class Windows:
@@ -50,12 +54,9 @@ class Windows:
         self._must_be_free("tracemalloc")
         if not 1 <= frames <= MAX_FRAMES:
             raise UsageError(f"frames is {frames}", remedy=f"choose 1 to {MAX_FRAMES}")
-        already = tracemalloc.is_tracing()
-        if not already:
-            tracemalloc.begin(frames)
-        # Traces that the service itself asked for (PYTHONTRACEMALLOC) are read and left alone.
-        self._opened("tracemalloc", seconds, _nothing if already else tracemalloc.end)
-        return {"already_tracing": already}
+        ours = tracemalloc.begin(frames)
+        self._opened("tracemalloc", seconds, tracemalloc.end if ours else _nothing)
+        return {"already_tracing": not ours}
 
     def begin_memray(
         self, *, path: str, seconds: float, aggregated: bool, python_allocators: bool, native: bool

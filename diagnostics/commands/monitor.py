@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     listener = socket.socket(fileno=arguments.fd) if inherited else bind(arguments.listen)
     with listener:
         address = address_of(listener)
-        monitor = Monitor(listener, arguments.dir or default_root(address))
+        monitor = Monitor(listener, arguments.dir or Path(default_root(address)))
         if not inherited:
             print(f"diagnostics http://{address}/debug/memory", flush=True)
         asyncio.run(monitor.serve(_ending(arguments.until_stdin_closes)))

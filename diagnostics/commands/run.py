@@ -35,7 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("no command to run", remedy="diagnostics run -- python -m uvicorn app:app")
     with bind(arguments.listen) as listener:
         address = address_of(listener)
-        root = private_folder(default_root(address))
+        root = Path(default_root(address))
+        private_folder(root)
         print(f"diagnostics http://{address}/debug/memory", file=sys.stderr, flush=True)
         return asyncio.run(_run(command, Monitor(listener, root), root, f"http://{address}"))
 

@@ -1,26 +1,37 @@
 """`diagnostics verify [NAME ...]`: prove that a blow-up is real and that its fix is a fix.
 
 Exit code 0 only if everything asked for is verified; 1 if not, an open question included; 2 for an unknown scenario; 3 where
-an app under study fails.
+an app under study fails. With --relay a relay of one's own is a third subject of each scenario, and has to be BOUNDED. With
+--self-test the broken app stands in the place of the fixed one, and 0 means that each of them was refused.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
 
 from ..errors import TargetError, UsageError
 from ..proof import report
 from ..proof.experiment import Outcome
 from ..proof.incident.proof import write_reports
-from ..proof.scenario import BROKEN, FIXED, Scenario
+from ..proof.relay_file import read_relay_file
+from ..proof.scenario import BROKEN, FIXED, RELAY, Scenario
 from ..proof.scenarios import SCENARIOS, scenario
-from ..proof.session import run_scenario
+from ..proof.session import run_scenarios
+from .load import whole
 
 __all__ = ["configure", "run"]
+
+# Half the time of an experiment is waiting: two keep two cores busy, and a third would make the rounds longer.
+_MOST_JOBS = 2
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,22 +45,60 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--report", type=Path, metavar="DIR", help="write report.html, report.md, numbers.json, profiles"
     )
     parser.add_argument("--no-capture", action="store_true", help="decide only, without memray and flame graphs")
+    parser.add_argument(
+        "--jobs",
+        type=whole(1),
+        default=min(_MOST_JOBS, len(os.sched_getaffinity(0))),
+        metavar="N",
+        help="experiments at a time (default: 2, on one core 1)",
+    )
     own = parser.add_argument_group("an app of one's own in place of the scenario's (reads UPSTREAM_BASE_URL)")
     own.add_argument("--broken", metavar="MODULE:APP")
     own.add_argument("--fixed", metavar="MODULE:APP")
+    own.add_argument(
+        "--self-test",
+        action="store_true",
+        help="each scenario's broken app in the place of its fixed one: every one has to be refused",
+    )
+    relay = parser.add_argument_group("a relay of one's own under the same work")
+    relay.add_argument(
+        "--relay", type=Path, metavar="FILE", help="how to run it: a TOML file, see docs/verification.md"
+    )
+    relay.add_argument("--relay-alone", action="store_true", help="without the scenario's own two apps")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    chosen = [_chosen(name, arguments) for name in arguments.names or SCENARIOS]
+    wanted, skipped = _wanted(arguments)
     capture = not arguments.no_capture
     if arguments.report and not capture:
         raise UsageError("--report asks for flame graphs and --no-capture refuses them", remedy="leave one of them out")
     console = report.console()
-    outcomes, failures = _run_all(chosen, seed=arguments.seed, capture=capture)
+    found = run_scenarios(wanted, seed=arguments.seed, capture=capture, jobs=arguments.jobs)
+    outcomes = [result for result in found if isinstance(result, Outcome)]
+    failures = {
+        known.name: result for (known, _), result in zip(wanted, found, strict=True) if isinstance(result, TargetError)
+    }
     told = report.to_json(outcomes, _command(arguments))
     report.print_table(outcomes, console)
     for outcome in outcomes:
         report.print_held(outcome, console)
+    for name, reason in skipped.items():
+        console.print(f"{name}: the relay is not run, {reason}", markup=False, highlight=False, soft_wrap=True)
+    _write(arguments, outcomes, told, console)
+    open_claims = [outcome.scenario.name for outcome in outcomes if not outcome.verified]
+    if open_claims:
+        console.print(f"not verified: {', '.join(open_claims)}", highlight=False, soft_wrap=True)
+    if failures:
+        raise _together(failures)
+    if arguments.self_test:
+        accepted = [outcome.scenario.name for outcome in outcomes if outcome.verified]
+        said = f"accepted: {', '.join(accepted)}" if accepted else "every one was refused, as it has to be"
+        console.print(f"broken apps as fixes: {said}", highlight=False, soft_wrap=True)
+        return 1 if accepted else 0
+    return 1 if open_claims else 0
+
+
+def _write(arguments: argparse.Namespace, outcomes: list[Outcome], told: dict[str, Any], console: Console) -> None:
     if arguments.json:
         arguments.json.write_text(json.dumps(told, indent=1) + "\n")
     if arguments.junit:
@@ -59,23 +108,30 @@ def run(arguments: argparse.Namespace) -> int:
             console.print(f"flame graph: {graph}", highlight=False, soft_wrap=True)
         for page in write_reports(outcomes, told, arguments.report):
             console.print(f"report: {page}", highlight=False, soft_wrap=True)
-    open_claims = [outcome.scenario.name for outcome in outcomes if not outcome.verified]
-    if open_claims:
-        console.print(f"not verified: {', '.join(open_claims)}", highlight=False, soft_wrap=True)
-    if failures:
-        raise _together(failures)
-    return 1 if open_claims else 0
 
 
-def _run_all(chosen: list[Scenario], *, seed: int, capture: bool) -> tuple[list[Outcome], dict[str, TargetError]]:
-    """What came out, and for each scenario that could not be run to its end, why: the others are run all the same."""
-    outcomes, failures = [], {}
+def _wanted(arguments: argparse.Namespace) -> tuple[list[tuple[Scenario, list[str]]], dict[str, str]]:
+    """The experiments with their sides, and why the relay is left out of which scenarios."""
+    chosen = [_chosen(name, arguments) for name in arguments.names or SCENARIOS]
+    if arguments.self_test:
+        if arguments.broken or arguments.fixed or arguments.relay:
+            raise UsageError("--self-test has apps of its own", remedy="leave out --broken, --fixed and --relay")
+        return [(_with_apps(known, {FIXED: known.apps[BROKEN]}), [FIXED]) for known in chosen], {}
+    if arguments.relay is None:
+        if arguments.relay_alone:
+            raise UsageError("--relay-alone: which relay?", remedy="for example --relay relay/proof.toml")
+        return [(known, [BROKEN, FIXED]) for known in chosen], {}
+    file = read_relay_file(arguments.relay, SCENARIOS)
+    apps = [] if arguments.relay_alone else [BROKEN, FIXED]
+    wanted: list[tuple[Scenario, list[str]]] = []
     for known in chosen:
-        try:
-            outcomes.append(run_scenario(known, [BROKEN, FIXED], seed=seed, capture=capture))
-        except TargetError as error:
-            failures[known.name] = error
-    return outcomes, failures
+        relay = file.relay_for(known.name)
+        if relay is not None:
+            wanted.append((known.with_relay(relay), [*apps, RELAY]))
+        elif apps:
+            wanted.append((known, apps))
+    names = {known.name for known in chosen}
+    return wanted, {name: reason for name, reason in file.skipped.items() if name in names}
 
 
 def _together(failures: dict[str, TargetError]) -> TargetError:
@@ -93,8 +149,10 @@ def _chosen(name: str, arguments: argparse.Namespace) -> Scenario:
     for app in own.values():
         if ":" not in app:
             raise UsageError(f"{app!r} is not MODULE:APP", remedy="for example my_service.fixed:app")
-    if not own:
-        return known
+    return _with_apps(known, own)
+
+
+def _with_apps(known: Scenario, own: Mapping[str, str]) -> Scenario:
     # What the scenario's app needs of its server is part of that app, and goes with it.
     options = {side: words for side, words in known.options.items() if side not in own}
     return replace(known, apps={**known.apps, **own}, options=options)
@@ -105,4 +163,8 @@ def _command(arguments: argparse.Namespace) -> str:
     for flag in ("broken", "fixed"):
         if getattr(arguments, flag):
             words += [f"--{flag}", getattr(arguments, flag)]
+    if arguments.self_test:
+        words.append("--self-test")
+    if arguments.relay is not None:
+        words += ["--relay", str(arguments.relay), *(["--relay-alone"] if arguments.relay_alone else [])]
     return shlex.join(words)

@@ -68,7 +68,8 @@ class BlackBox:
     """The folder `<root>/blackbox`. At most `keep` files stay when a new one is made."""
 
     def __init__(self, root: Path, keep: int) -> None:
-        self.folder = private_folder(root / "blackbox")
+        self.folder = root / "blackbox"
+        private_folder(self.folder)
         self.keep = keep
 
     def open(self, who: Identity, started: float, worker: str, rings: tuple[RingSize, ...]) -> RingFile:

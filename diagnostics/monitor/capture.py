@@ -29,7 +29,7 @@ _DEFAULT_MAX_LAG_MS = 1000.0
 
 @dataclass
 class Capture:
-    """Times are wall clock, seconds since the epoch.
+    """Times are wall clock, seconds since the epoch, but `began`, which is monotonic.
 
     quote        what it was expected to cost
     forced       the reason that "force" has overridden, None where there was none
@@ -47,6 +47,7 @@ class Capture:
     forced: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     created: float = field(default_factory=time.time)
+    began: float = field(default_factory=time.monotonic)
     state: str = "pending"
     progress: float = 0.0
     failure: DiagnosticsError | None = None

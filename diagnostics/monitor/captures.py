@@ -13,16 +13,17 @@ import errno
 import logging
 import math
 import time
-from collections import Counter, deque
+from collections import deque
 from typing import Any
 
-from ..errors import BusyError, DiagnosticsError, NoRoomError, UsageError
+from ..errors import BusyError, DiagnosticsError, NoRoomError, TooCostlyError, UsageError
 from .capture import Capture
 from .cost import quote
 from .facts import facts_of
 from .kinds import kind_named
-from .kinds.base import run_reader
+from .kinds.base import Kind, run_reader
 from .store import Store, as_no_room
+from .tally import Tally, Told
 from .targets import Targets, Worker
 
 __all__ = ["Captures"]
@@ -46,7 +47,7 @@ class Captures:
         self._beginning = asyncio.Lock()
         # (worker, kind) -> pid, monotonic time of its end, result
         self._latest: dict[tuple[str, str], tuple[int, float, dict[str, Any]]] = {}
-        self.outcomes: Counter[tuple[str, str, str]] = Counter()  # (worker, kind, outcome) -> how many
+        self._tally = Tally()
 
     async def begin(self, request: dict[str, Any]) -> dict[str, Any]:
         """Start what the request asks for and return the capture as it is now, with its estimate.
@@ -64,16 +65,14 @@ class Captures:
         options = kind.checked(given)
         self._check_diff(kind.name, options)
         worker = self._targets.worker(worker_name)
-        self._must_be_free(worker)
-        async with self._beginning:
+        try:
             self._must_be_free(worker)
-            price = await quote(worker, kind.method(options))
-            if not force:
-                price.refuse(f"a {kind.name} capture of worker {worker.name}")
-            capture_id, folder = self.store.new(kind.name, price.cost.disk_bytes)
-            capture = Capture(capture_id, kind, worker, options, folder, price, forced=price.refusal)
-            self._running[worker.pid] = capture
-            capture.task = asyncio.create_task(self._take(capture), name=f"capture {capture_id}")
+            async with self._beginning:
+                self._must_be_free(worker)
+                capture = await self._start(kind, worker, options, force)
+        except (BusyError, TooCostlyError, NoRoomError):
+            self._tally.refused(worker.name, kind.name)
+            raise
         try:
             await _opened(capture)
         except asyncio.CancelledError:  # whoever asked has left before learning its id
@@ -83,6 +82,16 @@ class Captures:
             raise capture.failure
         capture.opened.set()  # it was answered: from here on it is kept, however it ends
         return capture.to_json()
+
+    async def _start(self, kind: Kind, worker: Worker, options: dict[str, Any], force: bool) -> Capture:
+        price = await quote(worker, kind.method(options))
+        if not force:
+            price.refuse(f"a {kind.name} capture of worker {worker.name}")
+        capture_id, folder = self.store.new(kind.name, price.cost.disk_bytes)
+        capture = Capture(capture_id, kind, worker, options, folder, price, forced=price.refusal)
+        self._running[worker.pid] = capture
+        capture.task = asyncio.create_task(self._take(capture), name=f"capture {capture_id}")
+        return capture
 
     def find(self, capture_id: str) -> dict[str, Any]:
         """A capture that runs or is kept. Raises NotFoundError."""
@@ -111,6 +120,10 @@ class Captures:
         """
         captured_pid, ended, result = self._latest.get((worker, kind), (None, 0.0, None))
         return result if captured_pid == pid and time.monotonic() - ended <= max_age else None
+
+    def told(self, worker: str) -> Told:
+        """How many captures were taken of a worker and how they ended, for the metrics."""
+        return self._tally.of(worker, self.store.kept_bytes().get(worker, 0))
 
     async def remove(self, capture_id: str) -> None:
         """Cancel a capture that runs, delete one that is kept. Raises NotFoundError."""
@@ -196,7 +209,8 @@ class Captures:
             self.store.empty(capture.id)
 
     def _end(self, capture: Capture) -> None:
-        self.outcomes[capture.worker.name, capture.kind.name, capture.state] += 1
+        took = time.monotonic() - capture.began
+        self._tally.ended(capture.worker.name, capture.kind.name, capture.state, took)
         try:
             if capture.state == "cancelled" or not (capture.opened.is_set() or capture.state == "done"):
                 self.store.discard(capture.id)

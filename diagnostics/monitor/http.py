@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from .judge import Judge
 from .overview import SCHEMA, Overview
 from .profiles import DEFAULT_INTERVAL_SECONDS, WindowProfiles
 from .recorder import Recorder
+from .registered import registered_by
 from .routes import captures as capture_routes
 from .routes import login as login_routes
 from .routes import page as page_routes
@@ -102,10 +104,15 @@ class _Routes:
                 snapshot,
                 outlook=self._recorder.outlook(snapshot.process.pid),
                 firings=self._guard.counted(snapshot.worker),
+                captures=self._captures.told(snapshot.worker),
             )
             for snapshot in await self._targets.snapshots()
         ]
-        body, content_type = metrics.exposition(snapshots, request.headers.get("accept", ""))
+        answering = {snapshot.worker for snapshot in snapshots if snapshot.state == "answering"}
+        workers = [worker for worker in self._targets.workers() if worker.name in answering]
+        told = await asyncio.gather(*map(registered_by, workers))
+        registered = {worker.name: families for worker, families in zip(workers, told, strict=True)}
+        body, content_type = metrics.exposition(snapshots, request.headers.get("accept", ""), registered)
         return Response(body, headers={"content-type": content_type})
 
     async def _looked_at(self, request: Request) -> list[Snapshot]:

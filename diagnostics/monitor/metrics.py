@@ -1,4 +1,5 @@
-"""The metric registry: the only place that spells metric names. Families are made from the workers' readings at each scrape.
+"""The metric registry: the only place that spells metric names. Families are made from the workers' readings at each scrape,
+and what the services registered themselves is passed on behind them.
 
 No label holds anything but a worker's number, a route, an outcome or another word of a fixed list: the number of series
 follows the service's shape, never its traffic.
@@ -16,6 +17,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
+from .registered import families_of
 from .targets import Snapshot
 
 __all__ = ["METRICS", "Spec", "exposition"]
@@ -142,6 +144,19 @@ def _firings(snapshot: Snapshot) -> Iterator[Row]:
     yield from snapshot.firings.items()
 
 
+def _captures(snapshot: Snapshot) -> Iterator[Row]:
+    yield from snapshot.captures.outcomes.items()
+
+
+def _capture_seconds(snapshot: Snapshot) -> Iterator[Row]:
+    for kind, took in snapshot.captures.seconds.items():
+        yield (kind,), took
+
+
+def _artifact_bytes(snapshot: Snapshot) -> Iterator[Row]:
+    yield (), snapshot.captures.artifact_bytes
+
+
 def _balance(snapshot: Snapshot) -> Iterator[Row]:
     for part, held in (snapshot.balance or {}).get("parts", {}).items():
         if held is not None:  # what is not known is not 0
@@ -190,24 +205,37 @@ METRICS: tuple[Spec, ...] = (
     Spec("event_loop_lag_seconds", "histogram", "From a call's being left with a loop to its being made, once for each reading.", (), _loop_lag),
     Spec("asyncio_tasks", "gauge", "Unfinished asyncio tasks: pending, or cancelling (told to end and not ended).", ("state",), _tasks),
     Spec("gc_collections_total", "counter", "Runs of Python's garbage collector.", ("generation",), _collections),
+    Spec("diagnostics_captures_total", "counter", "Captures by how they ended: done, failed, cancelled, or refused (busy, too costly, no room).", ("kind", "outcome"), _captures),
+    Spec("diagnostics_capture_seconds", "histogram", "From a capture's request until its artifacts were there.", ("kind",), _capture_seconds),
+    Spec("diagnostics_artifact_bytes", "gauge", "Bytes of the captures that are kept.", (), _artifact_bytes),
     Spec("diagnostics_rule_firings_total", "counter", "Firings of the monitor's rules, by what became of their captures.", ("rule", "outcome"), _firings),
     Spec("diagnostics_agent_up", "gauge", "1 where the worker's agent answers; its stream metrics are absent where it does not.", (), _answers),
 )  # fmt: skip
 
 
+_NAMES = {spec.name.removesuffix("_total") for spec in METRICS}
+
+
 class _OneScrape(Collector):
-    def __init__(self, snapshots: list[Snapshot]) -> None:
+    def __init__(self, snapshots: list[Snapshot], registered: Mapping[str, list[dict[str, Any]]]) -> None:
         self._snapshots = snapshots
+        self._registered = registered
 
     def collect(self) -> Iterator[Metric]:
         for spec in METRICS:
             yield _family(spec, self._snapshots)
+        yield from families_of(self._registered, _NAMES)
 
 
-def exposition(snapshots: list[Snapshot], accept: str) -> tuple[bytes, str]:
-    """The scrape's body and content type: OpenMetrics where `accept` asks for it, Prometheus text otherwise."""
+def exposition(
+    snapshots: list[Snapshot], accept: str, registered: Mapping[str, list[dict[str, Any]]] | None = None
+) -> tuple[bytes, str]:
+    """The scrape's body and content type: OpenMetrics where `accept` asks for it, Prometheus text otherwise.
+
+    registered   by worker, the families that the service itself registered
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_OneScrape(snapshots))
+    registry.register(_OneScrape(snapshots, registered or {}))
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type
 

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 __all__ = ["Served", "Sockets", "TcpSocket", "parse"]
 
 # Several workers are read within one scrape; they share one table of this age.
 _SHARED_SECONDS = 0.1
+# Ten thousand sockets take 50 ms to read: then the recorder and whoever asks share what was read a second ago.
+_DEAR_SECONDS, _SHARED_COSTS = 0.005, 20.0
 _ESTABLISHED, _LISTEN = 1, 10
 _TABLES = ("tcp", "tcp6")
+_EMPTY = "00000000:00000000"
 
 
 class TcpSocket(NamedTuple):
@@ -53,10 +56,10 @@ def parse(text: str) -> dict[int, TcpSocket]:
         columns = line.split(None, 10)
         try:
             inode = int(columns[9])
-            unsent, unread = columns[4].split(":")
             if inode:
-                port = int(columns[1].rpartition(":")[2], 16)
-                rows[inode] = TcpSocket(port, int(columns[3], 16), int(unsent, 16), int(unread, 16))
+                queues = columns[4]
+                unsent, unread = (0, 0) if queues == _EMPTY else (int(part, 16) for part in queues.split(":"))
+                rows[inode] = TcpSocket(int(columns[1][-4:], 16), int(columns[3], 16), unsent, unread)
         except (IndexError, ValueError):  # the kernel cuts the table where a page ends while sockets come and go
             continue
     return rows
@@ -66,32 +69,20 @@ class Sockets:
     """Reads tables and descriptors; `proc` is another folder in tests."""
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
-        self._proc = proc
-        self._shared: dict[str, tuple[float, dict[int, TcpSocket]]] = {}
+        self._proc = str(proc)
+        self._shared: dict[str, _Shared] = {}
 
     def table(self, pid: int) -> dict[int, TcpSocket]:
         """All TCP sockets of the network namespace that `pid` lives in, by inode; empty where it cannot be read."""
         namespace = self._link(f"{pid}/ns/net")
-        now = time.monotonic()
-        read, rows = self._shared.get(namespace, (float("-inf"), {}))
-        if now - read < _SHARED_SECONDS:
-            return rows
-        rows = {}
-        for name in _TABLES:
-            try:
-                rows.update(parse((self._proc / str(pid) / "net" / name).read_text()))
-            except OSError:  # no IPv6, or the process has ended
-                continue
-        self._shared = {key: entry for key, entry in self._shared.items() if now - entry[0] < _SHARED_SECONDS}
-        self._shared[namespace] = (now, rows)
-        return rows
+        return self._share(f"table {namespace}", lambda: self._read_table(pid), _SHARED_SECONDS)
 
     def unsent(self, pid: int, descriptors: Iterable[int]) -> dict[int, int]:
         """Bytes in the kernel's send queue for each descriptor of `pid` that is an established TCP connection."""
-        table = self.table(pid)
+        table, inodes = self.table(pid), self._descriptors(pid)
         found: dict[int, int] = {}
         for descriptor in descriptors:
-            row = table.get(_inode(self._link(f"{pid}/fd/{descriptor}")))
+            row = table.get(inodes.get(descriptor, 0))
             if row is not None and row.state == _ESTABLISHED:
                 found[descriptor] = row.unsent
         return found
@@ -112,17 +103,62 @@ class Sockets:
 
     def inodes(self, pid: int) -> set[int]:
         """Inodes of all sockets that `pid` holds; empty for another user's process."""
+        return set(self._descriptors(pid).values())
+
+    def _descriptors(self, pid: int) -> dict[int, int]:
+        """The inode of each descriptor of `pid` that is a socket."""
+        return self._share(f"descriptors {pid}", lambda: self._read_descriptors(pid), 0.0)
+
+    def _share(self, key: str, read: Callable[[], dict[int, Any]], least: float) -> dict[int, Any]:
+        """What `read` returned, for `least` seconds or, where reading is dear, twenty times as long as it took."""
+        shared = self._shared.get(key)
+        if shared is not None and time.monotonic() < shared.good_until:
+            return shared.rows
+        began = time.thread_time()  # on a busy machine the time until it is read is not what it cost
+        rows = read()
+        took, now = time.thread_time() - began, time.monotonic()
+        good = max(least, _SHARED_COSTS * took if took > _DEAR_SECONDS else 0.0)
+        self._shared = {name: entry for name, entry in self._shared.items() if now < entry.good_until}
+        self._shared[key] = _Shared(now + good, rows)
+        return rows
+
+    def _read_table(self, pid: int) -> dict[int, TcpSocket]:
+        rows: dict[int, TcpSocket] = {}
+        for name in _TABLES:
+            try:
+                rows.update(parse(Path(f"{self._proc}/{pid}/net/{name}").read_text()))
+            except OSError:  # no IPv6, or the process has ended
+                continue
+        return rows
+
+    def _read_descriptors(self, pid: int) -> dict[int, int]:
+        found: dict[int, int] = {}
         try:
-            names = os.listdir(self._proc / str(pid) / "fd")  # noqa: PTH208  # thousands of names, no Path for each
+            folder = os.open(f"{self._proc}/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY)
         except OSError:
-            return set()
-        return {_inode(self._link(f"{pid}/fd/{name}")) for name in names} - {0}
+            return found
+        try:
+            for name in os.listdir(folder):  # noqa: PTH208  # thousands of names, no Path for each
+                try:
+                    inode = _inode(os.readlink(name, dir_fd=folder))  # as above
+                except OSError:  # closed since
+                    continue
+                if inode:
+                    found[int(name)] = inode
+        finally:
+            os.close(folder)
+        return found
 
     def _link(self, path: str) -> str:
         try:
             return os.readlink(f"{self._proc}/{path}")  # noqa: PTH115  # as above
         except OSError:  # closed since, or not ours to read
             return ""
+
+
+class _Shared(NamedTuple):
+    good_until: float
+    rows: dict[int, Any]
 
 
 def _inode(link: str) -> int:

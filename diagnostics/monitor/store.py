@@ -59,8 +59,10 @@ class Store:
     """The folder `<root>/captures`."""
 
     def __init__(self, root: Path, limits: Limits | None = None) -> None:
-        self.folder = private_folder(root / "captures")
+        self.folder = root / "captures"
+        private_folder(self.folder)
         self.limits = limits or Limits()
+        self._kept: dict[str, tuple[str, int]] = {}  # of each capture, read once: its worker, and its artifacts' bytes
         for left in self.folder.glob(f"{_PARTIAL}*"):
             shutil.rmtree(left)
 
@@ -134,6 +136,20 @@ class Store:
 
     def used_bytes(self) -> int:
         return sum(_size(path) for path in self._captures())
+
+    def kept_bytes(self) -> dict[str, int]:
+        """Bytes of all artifacts that are kept, by the worker that they are of."""
+        names = {path.name for path in self._captures()}
+        for gone in self._kept.keys() - names:
+            del self._kept[gone]
+        for name in names - self._kept.keys():
+            manifest = self.manifest(name)
+            held = sum(artifact["bytes"] for artifact in manifest["artifacts"])
+            self._kept[name] = (str(manifest["worker"]), held)
+        by_worker: dict[str, int] = {}
+        for worker, held in self._kept.values():
+            by_worker[worker] = by_worker.get(worker, 0) + held
+        return by_worker
 
     def tidy(self) -> None:
         """Remove captures past their age, then the oldest until the limits hold."""

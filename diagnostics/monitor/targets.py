@@ -25,6 +25,7 @@ from .family import Family, why_no_agent
 from .outlook import Outlook
 from .process import ProcessReading, alive, read_process
 from .sockets import Served, Sockets
+from .tally import Told
 
 __all__ = ["Snapshot", "Targets", "Worker"]
 
@@ -45,6 +46,7 @@ class Snapshot:
     balance   where its memory is, see monitor.balance; None where the kernel does not answer
     outlook   what its recording says of its memory, where one was asked for
     firings   of rules, by (rule, outcome), where they were asked for
+    captures  how those of this worker ended, where it was asked for
     """
 
     worker: str
@@ -58,6 +60,7 @@ class Snapshot:
     about: dict[str, Any] = field(default_factory=dict)
     outlook: Outlook | None = None
     firings: dict[tuple[str, str], int] = field(default_factory=dict)
+    captures: Told = field(default_factory=Told)
     connections: dict[str, Any] = field(default_factory=dict)
     balance: dict[str, Any] | None = None
 
@@ -111,7 +114,7 @@ class Worker:
                 remedy="start it under `diagnostics run`, or call instrument(app) in it",
                 code="no_agent",
             )
-        if op not in ("reading", "sample"):
+        if op not in ("reading", "sample", "registered"):
             self._shared = None  # what was read before may no longer be so
         return await ask(self.socket, op, patience=patience, **params)
 
@@ -189,15 +192,15 @@ class Targets:
         return [snapshot for snapshot in found if snapshot is not None]
 
     def _look_around(self) -> None:
-        registered = {int(path.stem) for path in agents_folder(self.root).glob("*.sock") if path.stem.isdecimal()}
+        registered = {int(path.stem) for path in Path(agents_folder(self.root)).glob("*.sock") if path.stem.isdecimal()}
         for pid in [pid for pid in registered if not alive(pid)]:
             registered.remove(pid)
-            agent_socket(self.root, pid).unlink(missing_ok=True)  # killed: it could not remove its socket
+            Path(agent_socket(self.root, pid)).unlink(missing_ok=True)  # killed: it could not remove its socket
         now = registered | self._outside(registered)
         for pid in set(self._workers) - now:  # first those that left, so that their numbers are free
             del self._workers[pid]
         for pid in sorted(now):
-            socket = agent_socket(self.root, pid) if pid in registered else None
+            socket = Path(agent_socket(self.root, pid)) if pid in registered else None
             worker = self._workers.get(pid)
             if worker is None:
                 self._workers[pid] = Worker(self._free_name(), pid, socket, self._sockets)

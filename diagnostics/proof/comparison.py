@@ -25,7 +25,7 @@ from .monitor_client import Capture
 from .report import to_json as proof_to_json
 from .rounds import CAPTURE_SECONDS, MemoryRounds, Rounds, together
 from .scenario import Scenario, Upstream, Workload
-from .subject import START_SECONDS, Subject, subject
+from .subject import START_SECONDS, Collects, Launch, Subject, subject
 
 __all__ = ["AFTER", "BEFORE", "UNITS", "Asked", "Comparison", "command_of", "comparison", "on_commands", "to_json"]
 
@@ -53,8 +53,8 @@ class Comparison(Scenario):
 
     message: Message = field(default_factory=Message)
 
-    def request(self, seed: int) -> Request:
-        """What each client sends; the same for every seed."""
+    def request(self, seed: int, side: str = "") -> Request:
+        """What each client sends; the same for every seed and side."""
         return Asked(self.message.method, self.path, self.message.body, message=self.message)
 
 
@@ -128,16 +128,15 @@ def on_commands(start_seconds: float = START_SECONDS, *, collects: bool = False)
 
     @asynccontextmanager
     async def bench(scenario: Scenario, sides: Sequence[str], seed: int) -> AsyncGenerator[Rounds, None]:
+        how = Collects.SIGNAL if collects else Collects.NEVER
         async with AsyncExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="compare-")))
             subjects = {
                 side: await stack.enter_async_context(
                     subject(
                         side,
-                        command_of(scenario.apps[side], f"--{side}"),
+                        Launch(command_of(scenario.apps[side], f"--{side}"), scenario.environment, how),
                         folder=folder,
-                        environment=scenario.environment,
-                        collects=collects,
                         start_seconds=start_seconds,
                     )
                 )

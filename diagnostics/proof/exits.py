@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from .load import LoadReport, run_load
 from .processes import Process, free_port, start, wait_for_listener
 from .rounds import Measured, check_load
 from .scenario import Scenario
+from .subject import Launch
 
 __all__ = ["ExitRounds"]
 
@@ -26,23 +27,21 @@ _START_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 _MOST_SECONDS = 120.0
 # So much longer than what would be too long is waited: that it never ends need not be seen, only that it is too late.
-_PATIENCE = 1.5
+_PATIENCE = 1.25
 
 
 class ExitRounds:
-    """Starts `commands` (side -> words, with `{port}`) once a round."""
+    """Starts each side's service once a round."""
 
     def __init__(
         self,
         scenario: Scenario,
-        commands: Mapping[str, Sequence[str]],
-        environment: Mapping[str, str],
+        launches: Mapping[str, Launch],
         folder: Path,
         seed: int,
     ) -> None:
         self._scenario = scenario
-        self._commands = commands
-        self._environment = environment
+        self._launches = launches
         self._folder = folder
         self._seed = seed
 
@@ -54,14 +53,13 @@ class ExitRounds:
 
     async def measure(self, side: str) -> Measured:
         """Run one round. Raises TargetError where the app does not start or serves nothing."""
-        port = free_port()
-        command = [word.replace("{port}", str(port)) for word in self._commands[side]]
+        port, launch = free_port(), self._launches[side]
         output = self._folder / f"{side}.log"
-        async with start(f"{side} app", command, output=output, environment=self._environment) as process:
+        async with start(f"{side} app", launch.words(port), output=output, environment=launch.environment) as process:
             await wait_for_listener(process, port, _START_SECONDS)
             report = LoadReport()
             until = asyncio.Event()
-            load = asyncio.create_task(self._load(port, until, report))
+            load = asyncio.create_task(self._load(side, port, until, report))
             try:
                 await self._served(process, report)
                 process.signal(signal.SIGTERM)
@@ -89,11 +87,11 @@ class ExitRounds:
                 break
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def _load(self, port: int, until: asyncio.Event, report: LoadReport) -> None:
+    async def _load(self, side: str, port: int, until: asyncio.Event, report: LoadReport) -> None:
         await run_load(
             "127.0.0.1",
             port,
-            self._scenario.request(self._seed),
+            self._scenario.request(self._seed, side),
             self._scenario.workload.mix,
             until=until,
             most_seconds=_MOST_SECONDS,

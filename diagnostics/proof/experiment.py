@@ -22,12 +22,15 @@ from typing import Protocol
 
 from ..analysis.decision import Decision, Finding, Measure, decide
 from ..analysis.growth import Round
+from ..errors import TargetError
 from .exits import ExitRounds
 from .load import LoadReport
 from .monitor_client import Capture
+from .otlp import receiver
+from .publisher import publishing
 from .rounds import MemoryRounds, Rounds, together
-from .scenario import Scenario
-from .subject import serve_command, subject, upstream
+from .scenario import RELAY, Scenario
+from .subject import Collects, Launch, serve_command, subject, upstream
 
 __all__ = ["Bench", "Outcome", "SideOutcome", "Watch", "run", "with_upstream"]
 
@@ -110,22 +113,45 @@ async def with_upstream(scenario: Scenario, sides: Sequence[str], seed: int) -> 
     """The upstream, and the subjects where they live through all rounds."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="proof-")))
-        environment = {"UPSTREAM_BASE_URL": await stack.enter_async_context(upstream(folder)), **scenario.environment}
-        commands = {
-            side: serve_command(
-                scenario.apps[side], scenario.workload.send_buffer_bytes, *scenario.options.get(side, ())
-            )
-            for side in sides
-        }
+        base_url = await stack.enter_async_context(upstream(folder))
+        traces = await stack.enter_async_context(receiver()) if RELAY in sides and _exports(scenario) else None
+        launches = {side: _launch(scenario, side, base_url, "" if traces is None else traces.url) for side in sides}
         if scenario.judges_exit:
-            yield ExitRounds(scenario, commands, environment, folder, seed)
+            yield ExitRounds(scenario, launches, folder, seed)
             return
         subjects = {
-            side: await stack.enter_async_context(subject(side, command, folder=folder, environment=environment))
-            for side, command in commands.items()
+            side: await stack.enter_async_context(subject(side, launch, folder=folder))
+            for side, launch in launches.items()
         }
         await together([each.ready() for each in subjects.values()])
+        if RELAY in subjects and scenario.relay is not None and scenario.relay.publish:
+            url = f"http://127.0.0.1:{subjects[RELAY].port}{scenario.relay.publish}"
+            await stack.enter_async_context(publishing(url, scenario.workload.upstream))
         yield MemoryRounds(scenario, subjects, seed)
+        if traces is not None and not traces.exports:
+            raise TargetError(
+                "the relay app exported no traces, so that its memory says nothing about them;"
+                f" its last output:\n{subjects[RELAY].process.tail()}",
+                code="target_serves_nothing",
+            )
+
+
+def _exports(scenario: Scenario) -> bool:
+    return scenario.relay is not None and any("{otlp}" in value for value in scenario.relay.environment.values())
+
+
+def _launch(scenario: Scenario, side: str, base_url: str, traces_url: str) -> Launch:
+    environment = {"UPSTREAM_BASE_URL": base_url, **scenario.environment}
+    if side == RELAY and scenario.relay is not None:
+        relay = scenario.relay
+        own = {
+            name: value.replace("{upstream}", base_url).replace("{otlp}", traces_url)
+            for name, value in relay.environment.items()
+        }
+        command = [word.replace("{upstream}", base_url) for word in relay.command]
+        return Launch(command, {**environment, **own}, Collects.AGENT)
+    options = scenario.options.get(side, ())
+    return Launch(serve_command(scenario.apps[side], scenario.workload.send_buffer_bytes, *options), environment)
 
 
 class _Experiment:

@@ -25,8 +25,6 @@ from .mix import Behavior, Leaves, Mix, NeverReads, Resets, Slow
 
 __all__ = ["EventCount", "LoadReport", "Request", "run_load"]
 
-# Clients come within this many seconds of each other, not in one instant.
-_ARRIVAL_SECONDS = 0.05
 # How often a slow reader reads; its pace is kept over such steps.
 _SLOW_STEP_SECONDS = 0.1
 _READ_BYTES = 64 * 1024
@@ -143,7 +141,7 @@ async def run_load(
         asyncio.create_task(
             _client(
                 _Connection(host, port, request, behavior, report),
-                arrivals.uniform(0, _ARRIVAL_SECONDS),
+                arrivals.uniform(0, mix.arrival_seconds),
                 again=mix.again,
             )
         )

@@ -57,10 +57,14 @@ Behavior = Fast | Slow | Leaves | Resets | NeverReads
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Who comes, and how many of each. With `again`, a client whose stream has ended opens another one until time is up."""
+    """Who comes, and how many of each. With `again`, a client whose stream has ended opens another one until time is up.
+
+    They come within `arrival_seconds`, not in one instant.
+    """
 
     clients: tuple[tuple[Behavior, int], ...]
     again: bool = False
+    arrival_seconds: float = 0.05
 
     @property
     def streams(self) -> int:

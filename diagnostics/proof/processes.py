@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
 import signal
 import socket
@@ -26,6 +27,9 @@ _POLL_SECONDS = 0.02
 # How much earlier than a process its parts may fail: a monitor stops answering, then `diagnostics run` ends.
 _DYING_SECONDS = 5.0
 _TAIL_LINES = 15
+# Ports to choose from, and how many are tried.
+_PORTS = 16_000
+_PORT_TRIES = 100
 
 
 class Process:
@@ -129,11 +133,21 @@ async def start(
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that is free now."""
+    """A port of 127.0.0.1 that is free now, and that the kernel gives to no client meanwhile.
+
+    From below the range of ephemeral ports (ip(7), ip_local_port_range): a service binds it seconds later, and other
+    experiments open a hundred connections a second.
+    """
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    below = range(max(1024, first - _PORTS), first)
+    for port in random.sample(below, min(len(below), _PORT_TRIES)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        free: int = probe.getsockname()[1]
+        return free
 
 
 async def wait_for_listener(process: Process, port: int, timeout_seconds: float) -> None:

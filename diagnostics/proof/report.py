@@ -110,7 +110,7 @@ def print_held(outcome: Outcome, console: Console) -> None:
     for side in outcome.sides:
         if side.capture is None:
             continue
-        line = top_line(side.capture.profile, outcome.scenario.source)
+        line = top_line(side.capture.profile, outcome.scenario.source_of(side.side))
         where = (
             "no line of its own holds memory"
             if line is None
@@ -152,7 +152,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
             "transient_seconds": scenario.workload.transient_seconds,
             "send_buffer_bytes": scenario.workload.send_buffer_bytes,
         },
-        "sides": [_side(side, scenario.source) for side in outcome.sides],
+        "sides": [_side(side, scenario.source_of(side.side)) for side in outcome.sides],
     }
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ..analysis.decision import Measure
 from ..analysis.growth import (
@@ -34,11 +34,13 @@ from .subject import Subject
 
 __all__ = ["CAPTURE_SECONDS", "Measured", "MemoryRounds", "Rounds", "check_load", "figures", "settled", "together"]
 
+T = TypeVar("T")
+
 _READ_EVERY_SECONDS = 0.1
 # A slope through fewer points than this says little about its own error.
 _LEAST_READINGS = 6
 # On a machine that is busy with something else a round is prolonged up to this factor.
-_MOST_PROLONGED = 5
+_MOST_PROLONGED = 10
 _WARM_UP_SECONDS = 0.8
 _LEAST_SETTLE_SECONDS = 0.3
 _MOST_SETTLE_SECONDS = 3.0
@@ -142,7 +144,7 @@ class MemoryRounds:
         return Round(start, mix.streams, report.streams, before, tuple(readings), after), report
 
     async def _load(self, one: Subject, mix: Mix, until: asyncio.Event, most_seconds: float) -> LoadReport:
-        request = self._scenario.request(self._seed)
+        request = self._scenario.request(self._seed, one.side)
         return await run_load(
             "127.0.0.1", one.port, request, mix, until=until, most_seconds=most_seconds, seed=self._seed
         )
@@ -195,7 +197,7 @@ async def settled(one: Subject) -> Reading:
     began = time.monotonic()
     last: Reading | None = None
     while True:
-        one.collect()
+        await one.collect()
         await asyncio.sleep(_READ_EVERY_SECONDS)
         reading = await _reading(one)
         waited = time.monotonic() - began
@@ -214,7 +216,7 @@ async def settled(one: Subject) -> Reading:
 async def _collected(one: Subject) -> Reading:
     """A reading without what only waits for the collector, the clients being there. Raises TargetSilentError."""
     for _ in range(_MOST_TRIES):
-        one.collect()
+        await one.collect()
         # The service collects when its loop comes by.
         await asyncio.sleep(2 * _READ_EVERY_SECONDS)
         if (reading := await _reading(one)) is not None:
@@ -241,11 +243,11 @@ async def _finished(load: asyncio.Task[LoadReport]) -> LoadReport:
         raise
 
 
-async def together(steps: Sequence[Awaitable[None]]) -> None:
-    """Wait for all; where one fails, end the others first, then raise its error as it is."""
+async def together(steps: Sequence[Awaitable[T]]) -> list[T]:
+    """Wait for all and give their results; where one fails, end the others first, then raise its error as it is."""
     tasks = [asyncio.ensure_future(step) for step in steps]
     try:
-        await asyncio.gather(*tasks)
+        return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()

@@ -6,18 +6,21 @@ foretells. It is data: the experiment runs any of them, and a new blow-up is a n
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from ..analysis.decision import Decision, Measure, Plan
 from .load import Request
 from .mix import Mix
 
-__all__ = ["BROKEN", "FIXED", "Scenario", "Upstream", "Workload"]
+__all__ = ["BROKEN", "FIXED", "RELAY", "OwnRelay", "Scenario", "Upstream", "Workload"]
 
 BROKEN = "broken"
 FIXED = "fixed"
+# A relay of one's own, beside the scenario's two apps.
+RELAY = "relay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,24 @@ class Workload:
             raise ValueError(f"the light load has {self.light.streams} streams, the load itself {self.mix.streams}")
 
 
+@dataclass(frozen=True, slots=True)
+class OwnRelay:
+    """A relay that is put under a scenario's work as a third subject, whatever it is written in.
+
+    command      its words, with `{port}` and, where it is told so, `{upstream}` (a base URL that ends in /v1)
+    environment  what it finds in its environment; `{upstream}` is filled in here, too, and `{otlp}`, where traces are taken
+    source       a part of the path of its own files, to find its lines in a profile
+    request      what its clients send where it is not what the scenario's clients send
+    publish      the path at which it takes what is broadcast: events of the upstream's size and pace are sent there (POST)
+    """
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    source: str = ""
+    request: Request | None = None
+    publish: str = ""
+
+
 @dataclass(frozen=True)
 class Scenario:
     """A known blow-up with its fix.
@@ -88,6 +109,7 @@ class Scenario:
     environment what both apps find in their environment
     least       measure -> the least growth that matters, in the measure's unit; a measure that is missing is not judged
     source      end of the path of the app files, to find the app's own lines in a profile
+    relay       a relay of one's own beside the two apps, under the same work
     """
 
     name: str
@@ -101,6 +123,7 @@ class Scenario:
     path: str = "/v1/chat/completions"
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     options: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    relay: OwnRelay | None = None
 
     def __post_init__(self) -> None:
         if self.judges_exit and len(self.least) > 1:
@@ -120,6 +143,17 @@ class Scenario:
         """The claim's first sentence."""
         return " ".join(self.claim.split()).partition(". ")[0].rstrip(".") + "."
 
-    def request(self, seed: int) -> Request:
-        """What each client sends."""
+    def with_relay(self, relay: OwnRelay) -> Scenario:
+        """The same scenario with a relay of one's own beside its apps: it has to be BOUNDED."""
+        apps = {**self.apps, RELAY: shlex.join(relay.command)}
+        return replace(self, apps=apps, expected={**self.expected, RELAY: Decision.BOUNDED}, relay=relay)
+
+    def source_of(self, side: str) -> str:
+        """A part of the path of the side's own files."""
+        return self.relay.source if side == RELAY and self.relay is not None else self.source
+
+    def request(self, seed: int, side: str = "") -> Request:
+        """What each client of a side sends."""
+        if side == RELAY and self.relay is not None and self.relay.request is not None:
+            return self.relay.request
         return Request.chat(self.path, self.workload.upstream.model(seed))

@@ -1,4 +1,4 @@
-"""An experiment in a terminal: a bar that names what is being done, and an end in good order on Ctrl-C and SIGTERM."""
+"""Experiments in a terminal: a bar for each that names what is being done, and an end in good order on Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..analysis.decision import Measure
+from ..errors import TargetError
 from .experiment import Bench, Outcome, run
+from .rounds import together
 from .scenario import Scenario
 
-__all__ = ["Terminal", "run_scenario", "until_done"]
+__all__ = ["Terminal", "run_scenario", "run_scenarios", "until_done"]
 
 T = TypeVar("T")
 
 
 class Terminal:
-    """Tells a terminal how an experiment goes; with `show_rounds` also what each round measured."""
+    """Shows a terminal how experiments go; with `show_rounds` also what each round measured."""
 
-    def __init__(self, name: str, console: Console, *, show_rounds: bool) -> None:
+    def __init__(self, console: Console, *, show_rounds: bool = False) -> None:
         self._console = console
-        self._name = name
         self._show_rounds = show_rounds
-        self._bar = Progress(
+        self._bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
@@ -34,17 +35,31 @@ class Terminal:
             console=console,
             transient=True,
         )
-        self._task = self._bar.add_task(name)
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self._bars.stop()
+
+    def experiment(self, name: str) -> _Shown:
+        """Who watches the experiment of that name."""
+        return _Shown(name, self._console, self._bars, show_rounds=self._show_rounds)
+
+
+class _Shown:
+    """One experiment's bar."""
+
+    def __init__(self, name: str, console: Console, bars: Progress, *, show_rounds: bool) -> None:
+        self._console = console
+        self._name = name
+        self._show_rounds = show_rounds
+        self._bars = bars
+        self._task = bars.add_task(name)
 
     def doing(self, what: str, step: int, steps: int) -> None:
-        self._bar.update(self._task, description=f"{self._name}: {what}", completed=step, total=steps)
+        self._bars.update(self._task, description=f"{self._name}: {what}", completed=step, total=steps)
         if not self._console.is_terminal:
             # In a log the bar is nothing; the steps are.
             self._console.print(f"{self._name}: {what}", highlight=False)
@@ -61,6 +76,9 @@ class Terminal:
                 parts.append(f"peak {peak / 1024:,.0f} KiB per stream")
             self._console.print(f"{side}, round {number}:   {'   '.join(parts)}", highlight=False)
 
+    def over(self) -> None:
+        self._bars.remove_task(self._task)
+
 
 def run_scenario(
     scenario: Scenario,
@@ -72,8 +90,38 @@ def run_scenario(
     bench: Bench | None = None,
 ) -> Outcome:
     """Run one experiment to its end. Raises what `experiment.run` does, KeyboardInterrupt when it is told to stop."""
-    with Terminal(scenario.name, Console(stderr=True), show_rounds=show_rounds) as terminal:
-        return until_done(run(scenario, sides, seed=seed, capture=capture, watch=terminal, bench=bench))
+    with Terminal(Console(stderr=True), show_rounds=show_rounds) as terminal:
+        watch = terminal.experiment(scenario.name)
+        return until_done(run(scenario, sides, seed=seed, capture=capture, watch=watch, bench=bench))
+
+
+def run_scenarios(
+    wanted: Sequence[tuple[Scenario, Sequence[str]]], *, seed: int, capture: bool, jobs: int
+) -> list[Outcome | TargetError]:
+    """Run the experiments, `jobs` of them at a time; in their order, what came out of each or why it could not be run.
+
+    They share nothing but the machine: each has its own upstream, apps and monitors.
+    """
+    with Terminal(Console(stderr=True)) as terminal:
+        return until_done(_all(wanted, terminal, seed=seed, capture=capture, jobs=jobs))
+
+
+async def _all(
+    wanted: Sequence[tuple[Scenario, Sequence[str]]], terminal: Terminal, *, seed: int, capture: bool, jobs: int
+) -> list[Outcome | TargetError]:
+    places = asyncio.Semaphore(jobs)
+
+    async def one(scenario: Scenario, sides: Sequence[str]) -> Outcome | TargetError:
+        async with places:
+            watch = terminal.experiment(scenario.name)
+            try:
+                return await run(scenario, sides, seed=seed, capture=capture, watch=watch)
+            except TargetError as error:
+                return error
+            finally:
+                watch.over()
+
+    return await together([one(scenario, sides) for scenario, sides in wanted])
 
 
 def until_done(work: Coroutine[object, object, T]) -> T:

@@ -7,29 +7,61 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from ..errors import TargetError
+from ..monitor.conversation import ask
+from ..protocol import agent_socket
 from .monitor_client import Monitor
 from .processes import Process, free_port, start, wait_for_listener
 
-__all__ = ["START_SECONDS", "Subject", "serve_command", "subject", "upstream"]
+__all__ = ["START_SECONDS", "Collects", "Launch", "Subject", "serve_command", "subject", "upstream"]
 
 # Imports on a busy machine; a service that needs longer is broken.
 START_SECONDS = 30.0
 _FIRST_READING_SECONDS = 15.0
+# A collection stalls a service for a tenth of a second for each million objects.
+_COLLECT_SECONDS = 10.0
+
+
+class Collects(StrEnum):
+    """How a service is told to collect its garbage before its memory is read at rest.
+
+    SIGNAL   it is a service of `proof.serve`: SIGUSR1, which would end another one
+    AGENT    its agent does it
+    NEVER    it is left as it is
+    """
+
+    SIGNAL = "signal"
+    AGENT = "agent"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How a service under study is started: its command, in which `{port}` becomes a free port, and its environment."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    collects: Collects = Collects.SIGNAL
+
+    def words(self, port: int) -> list[str]:
+        return [word.replace("{port}", str(port)) for word in self.command]
 
 
 class Subject:
     """A started service. `port` is where it listens, `process` is `diagnostics run` with the service as its child.
 
-    `collects`: it is a service of `proof.serve`, which collects garbage when it is told to.
+    `registry` is the folder in which its agents are found.
     """
 
     def __init__(
-        self, side: str, process: Process, port: int, *, collects: bool = True, start_seconds: float = START_SECONDS
+        self, side: str, process: Process, port: int, *, collects: Collects, registry: Path, start_seconds: float
     ) -> None:
         self._collects = collects
+        self._registry = registry
         self._start_seconds = start_seconds
         self.side = side
         self.process = process
@@ -51,15 +83,19 @@ class Subject:
         except TargetError as error:
             raise await self.process.blamed(error) from error
 
-    def collect(self) -> None:
-        """Tell the service to collect garbage; it does so as soon as its loop comes by.
+    async def collect(self) -> None:
+        """Tell the service to collect garbage; by a signal it does so as soon as its loop comes by.
 
         Frames of streams that ended with an error hang in cycles with their tracebacks. That is not what a leak is.
         """
-        for pid in self.monitor.pids if self._collects else ():
-            # A worker that has just ended has nothing left to collect.
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGUSR1)
+        for pid in self.monitor.pids:
+            # A worker that has just ended has nothing left to collect; the next reading says that it did.
+            if self._collects is Collects.SIGNAL:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGUSR1)
+            elif self._collects is Collects.AGENT and not self.monitor.outside:
+                with suppress(TargetError):
+                    await ask(Path(agent_socket(self._registry, pid)), "gc.collect", patience=_COLLECT_SECONDS)
 
     async def close(self) -> None:
         if self._monitor is not None:
@@ -68,25 +104,16 @@ class Subject:
 
 @asynccontextmanager
 async def subject(
-    side: str,
-    command: Sequence[str],
-    *,
-    folder: Path,
-    environment: Mapping[str, str],
-    collects: bool = True,
-    start_seconds: float = START_SECONDS,
+    side: str, launch: Launch, *, folder: Path, start_seconds: float = START_SECONDS
 ) -> AsyncGenerator[Subject, None]:
-    """Start `command` under `diagnostics run`; `{port}` in it becomes a free port. Ended, with its children, with the block.
-
-    A command that is not of `proof.serve` must not be told to collect: the signal would end it.
-    """
+    """Start a service under `diagnostics run`. Ended, with its children, with the block."""
     port = free_port()
-    service = [word.replace("{port}", str(port)) for word in command]
-    run = [sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--", *service]
+    run = [sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--", *launch.words(port)]
     # Each has a registry of its own: a monitor must not find the other one's agent.
-    private = {"DIAGNOSTICS_DIR": str(folder / side), **environment}
+    registry = folder / side
+    private = {"DIAGNOSTICS_DIR": str(registry), **launch.environment}
     async with start(f"{side} app", run, output=folder / f"{side}.log", environment=private) as process:
-        one = Subject(side, process, port, collects=collects, start_seconds=start_seconds)
+        one = Subject(side, process, port, collects=launch.collects, registry=registry, start_seconds=start_seconds)
         try:
             yield one
         finally:

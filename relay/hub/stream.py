@@ -9,7 +9,6 @@ event is cut into pieces as large as any relayed chunk, so that the transport ho
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from diagnostics import StreamLedger, StreamRecord
 
 from ..buffer import Policy
 from ..connection import Client, client_of
+from ..ending import Ending, log_ending
 from ..errors import ApiError, HubUnavailableError, ShuttingDownError, TooLongError
 from ..patience import Limits, Patience, Progress
 from ..reply import Receive, Reply, Scope, Send
@@ -31,8 +31,6 @@ from .subscriber import Subscriber
 from .topic import Topic
 
 __all__ = ["ERROR", "Subscription", "TopicStream"]
-
-log = logging.getLogger("relay.hub")
 
 # The last event of a subscription that the relay ends; a publisher may use no name that begins so.
 ERROR: Final = "relay.error"
@@ -108,7 +106,7 @@ class TopicStream(Response):
             self._open_streams.discard(life)
             record.ends(outcome)
             life.over()
-            log.debug("subscription ended: outcome=%s events_out=%d", outcome, record.events_out)
+            log_ending(Ending.of(outcome, record=record, error=life.error), None)
             await reply.close()
 
     def _place_of(self, topic: Topic) -> bytes:
@@ -120,8 +118,8 @@ class SubscriptionLife:
     """What happens to one subscription between its request and its end."""
 
     __slots__ = (
-        "_client", "_dropped", "_ending", "_ending_error", "_held", "_limits", "_patience", "_record", "_reply", "_rest",
-        "_task", "_write_bytes", "subscriber",
+        "_client", "_dropped", "_ending",  "_held", "_limits", "_patience", "_record", "_reply", "_rest",
+        "_task", "_write_bytes", "error", "subscriber",
     )  # fmt: skip
 
     def __init__(self, asked: Subscription, topic: Topic, client: Client, limits: Limits, write_bytes: int) -> None:
@@ -138,7 +136,7 @@ class SubscriptionLife:
         self._rest = b""  # of an event of which the client's connection has the beginning
         self._held = self._dropped = 0  # of the subscriber's, as far as the record knows
         self._ending: str | None = None
-        self._ending_error: ApiError | None = None
+        self.error: ApiError | None = None
 
     # What the topic calls, by the subscriber
 
@@ -173,7 +171,7 @@ class SubscriptionLife:
     def end(self, outcome: str, error: ApiError | None = None) -> None:
         """End the subscription now. Does nothing to one that has ended."""
         if self._ending is None and self._task is not None:
-            self._ending, self._ending_error = outcome, error
+            self._ending, self.error = outcome, error
             if self._record is not None:
                 self._record.ends(outcome)
             self._task.cancel()
@@ -208,7 +206,7 @@ class SubscriptionLife:
         if self._ending == "slow_client":
             reply.abort()
         elif self._ending != "client_disconnected":
-            await reply.part(self._ending_error or ShuttingDownError(), at_boundary=not self._rest)
+            await reply.part(self.error or ShuttingDownError(), at_boundary=not self._rest)
         return str(self._ending)
 
     def over(self) -> None:

@@ -24,7 +24,7 @@ Took = Callable[[bytes], None]
 Ended = Callable[[httpx2.HTTPError | None], None]
 
 # The most that one recv takes. All connections share one buffer: what it holds is parsed before anybody else reads.
-MAX_READ_BYTES: Final = 64 * 1024
+MAX_READ_BYTES: Final = 256 * 1024
 # What other clients and servers allow for a response's head.
 MAX_HEAD_BYTES: Final = 64 * 1024
 
@@ -44,12 +44,14 @@ class Head:
 class Connection(asyncio.BufferedProtocol):
     """One connection. `request`, then `read` until it returns b"", then `request` again; `close` at any moment.
 
-    read_bytes    one recv
-    limit_bytes   above this the socket is not read: limit_bytes and one recv may wait here
+    read_bytes    one recv while the body is read
+    flow_bytes    one recv while it flows
+    limit_bytes   above this the socket is not read: limit_bytes and one recv of read_bytes may wait here
     """
 
-    def __init__(self, read_bytes: int, limit_bytes: int) -> None:
-        self._buffer = _buffer[: min(read_bytes, MAX_READ_BYTES)]
+    def __init__(self, read_bytes: int, flow_bytes: int, limit_bytes: int) -> None:
+        self._small = _buffer[:read_bytes]
+        self._large = _buffer[:flow_bytes]
         self._limit = limit_bytes
         self._loop = asyncio.get_running_loop()  # asking for it once a read would be a system call once a read
         self._transport: asyncio.Transport | None = None
@@ -137,8 +139,11 @@ class Connection(asyncio.BufferedProtocol):
         Neither may raise. What has come already is handed over before this returns.
         """
         self._took, self._ended = took, ended
-        self._hand_over()
-        if self._error is not None and not self._complete:
+        if self._parts:
+            took(self._take())
+        if self._complete:
+            self._end_flow(None)
+        elif self._error is not None:
             self._end_flow(self._error)
 
     def keep(self) -> None:
@@ -204,12 +209,6 @@ class Connection(asyncio.BufferedProtocol):
         self._waiting_bytes = 0
         return chunk
 
-    def _hand_over(self) -> None:
-        if self._parts and self._took is not None:
-            self._took(self._take())
-        if self._complete:
-            self._end_flow(None)
-
     def _end_flow(self, error: httpx2.HTTPError | None) -> None:
         ended = self._ended
         if ended is not None:
@@ -222,7 +221,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport  # type: ignore[assignment]  # uvloop's is one in all but its class
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
+        return self._small if self._took is None else self._large
 
     def buffer_updated(self, nbytes: int) -> None:
         if not self._expected:
@@ -232,8 +231,10 @@ class Connection(asyncio.BufferedProtocol):
         if self._head is None:
             self._head_bytes += nbytes
         try:
-            self._parser.feed_data(self._buffer[:nbytes])
+            self._parser.feed_data(_buffer[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if self._parts and self._took is not None:
+                self._took(self._take())
             self._fail(httpx2.RemoteProtocolError(f"the response is not HTTP/1.1: {type(error).__name__}"))
             self.close()
             return
@@ -242,7 +243,12 @@ class Connection(asyncio.BufferedProtocol):
             self.close()
             return
         if self._took is not None:
-            self._hand_over()
+            parts = self._parts
+            if parts:
+                self._waiting_bytes = 0
+                self._took(parts.pop() if len(parts) == 1 else self._take())
+            if self._complete:
+                self._end_flow(None)
             return
         if self._waiting_bytes > self._limit:
             self.pause()
@@ -286,10 +292,9 @@ class Connection(asyncio.BufferedProtocol):
         self._until_close = not names & {b"content-length", b"transfer-encoding"} and status not in (204, 304)
 
     def on_body(self, body: bytes) -> None:
-        if self._surplus:
-            return
-        self._parts.append(body)
-        self._waiting_bytes += len(body)
+        if not self._surplus:
+            self._parts.append(body)
+            self._waiting_bytes += len(body)
 
     def on_message_complete(self) -> None:
         if self._head is not None:

@@ -41,13 +41,22 @@ class Pool:
     """At most `max_connections` to all origins together.
 
     receive_buffer_bytes      SO_RCVBUF of each, before it connects: the window is agreed on there
-    read_bytes, limit_bytes   see Connection
+    read_bytes, flow_bytes, limit_bytes   see Connection
     """
 
-    def __init__(self, *, max_connections: int, receive_buffer_bytes: int, read_bytes: int, limit_bytes: int) -> None:
+    def __init__(
+        self,
+        *,
+        max_connections: int,
+        receive_buffer_bytes: int,
+        read_bytes: int,
+        flow_bytes: int,
+        limit_bytes: int,
+    ) -> None:
         self._places = asyncio.Semaphore(max_connections)
         self._receive_buffer_bytes = receive_buffer_bytes
         self._read_bytes = read_bytes
+        self._flow_bytes = flow_bytes
         self._limit_bytes = limit_bytes
         self._idle: dict[Origin, deque[tuple[Connection, float]]] = {}
         self._in_use: dict[Connection, Origin] = {}
@@ -139,7 +148,7 @@ class Pool:
                 made = await self._open_socket(host, port)
                 try:
                     _, protocol = await loop.create_connection(
-                        lambda: Connection(self._read_bytes, self._limit_bytes),
+                        lambda: Connection(self._read_bytes, self._flow_bytes, self._limit_bytes),
                         sock=made,
                         ssl=context,
                         server_hostname=host if context else None,

@@ -25,6 +25,7 @@ class WireTransport(httpx2.AsyncBaseTransport):
             max_connections=max_connections,
             receive_buffer_bytes=budget.receive_buffer,
             read_bytes=budget.received,
+            flow_bytes=budget.flowing,
             limit_bytes=budget.waiting,
         )
 

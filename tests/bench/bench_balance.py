@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from diagnostics.agent.operations import State, reading
+from diagnostics.agent.operations import reading
+from diagnostics.agent.state import State
 from diagnostics.monitor.balance import read_balance
 from diagnostics.monitor.smaps import parse
 

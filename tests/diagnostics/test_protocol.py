@@ -46,7 +46,10 @@ def test_what_is_not_an_object_is_an_error(body: bytes, says: str) -> None:
 
 def test_a_private_folder_is_closed_to_others(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir(mode=0o755)
-    assert stat.S_IMODE(private_folder(tmp_path / "open").stat().st_mode) == 0o700
+    private_folder(tmp_path / "open")
+    assert stat.S_IMODE((tmp_path / "open").stat().st_mode) == 0o700
+    private_folder(tmp_path / "new" / "one")
+    assert stat.S_IMODE((tmp_path / "new" / "one").stat().st_mode) == 0o700
 
 
 def test_a_link_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:

@@ -39,7 +39,6 @@ ABSENT_WHEN_WELL = (
     "memory_seconds_to_limit",
     "diagnostics_captures_total",  # where nobody took one yet
     "diagnostics_capture_seconds",
-    "diagnostics_artifact_bytes",
     "diagnostics_rule_firings_total",
 )
 EXPORTED = {spec.name for spec in METRICS}

@@ -65,6 +65,7 @@ def test_a_fix_that_fixes_nothing_is_not_verified(tmp_path: Path) -> None:
     numbers = tmp_path / "numbers.json"
     done = verify("unbounded_buffer", "--fixed", BROKEN, "--no-capture", "--json", str(numbers))
     assert done.returncode == 1, done.stdout + done.stderr
+    assert "not verified: unbounded_buffer" in done.stdout
     _, fixed = json.loads(numbers.read_text())["scenarios"][0]["sides"]
     assert (fixed["decision"], fixed["expected"], fixed["verified"]) == ("UNBOUNDED", "BOUNDED", False)
 

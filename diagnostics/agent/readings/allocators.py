@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Allocators", "parse_pymalloc", "parse_pymalloc_blocks", "read"]
 
@@ -22,7 +24,6 @@ _MALLINFO2 = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
 class Allocators:
     """Bytes, and blocks as a count; None where this interpreter or C library does not tell.
 
@@ -37,14 +38,37 @@ class Allocators:
                           of malloc_live is not Python's. CPython counts them since 3.8 (obmalloc.c, raw_allocated_blocks)
     """
 
-    python_live: int | None
-    python_arenas: int | None
-    malloc_live: int | None
-    malloc_free: int | None
-    malloc_mapped: int | None = None
-    hidden: bool = False
-    python_blocks: int | None = None
-    python_large_blocks: int | None = None
+    __slots__ = (
+        "hidden",
+        "malloc_free",
+        "malloc_live",
+        "malloc_mapped",
+        "python_arenas",
+        "python_blocks",
+        "python_large_blocks",
+        "python_live",
+    )
+
+    def __init__(
+        self,
+        *,
+        python_live: int | None,
+        python_arenas: int | None,
+        malloc_live: int | None,
+        malloc_free: int | None,
+        malloc_mapped: int | None = None,
+        hidden: bool = False,
+        python_blocks: int | None = None,
+        python_large_blocks: int | None = None,
+    ) -> None:
+        self.python_live = python_live
+        self.python_arenas = python_arenas
+        self.malloc_live = malloc_live
+        self.malloc_free = malloc_free
+        self.malloc_mapped = malloc_mapped
+        self.hidden = hidden
+        self.python_blocks = python_blocks
+        self.python_large_blocks = python_large_blocks
 
     @property
     def in_use(self) -> int | None:

@@ -11,17 +11,23 @@ which it looks.
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
-from typing import Any
 
 from ..loops import running_loops
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Window", "available"]
 
 
 def available() -> bool:
     """Whether this process can import memray; finds out without importing it."""
-    return sys.modules.get("memray") is not None or find_spec("memray") is not None
+    if sys.modules.get("memray") is not None:
+        return True
+    from importlib.util import find_spec
+
+    return find_spec("memray") is not None
 
 
 class Window:

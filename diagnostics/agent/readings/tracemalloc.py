@@ -6,13 +6,16 @@ tracing is stopped before the statistics are made: that makes them ten times fas
 
 from __future__ import annotations
 
+import _tracemalloc  # the part in C, which is in every Python; the rest brings pickle and is loaded with a window
+import os
 import time
-import tracemalloc
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-__all__ = ["NOT_COVERED", "begin", "counted_bytes", "end", "is_tracing", "snapshot"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+__all__ = ["NOT_COVERED", "begin", "counted_bytes", "end", "snapshot"]
 
 NOT_COVERED = (
     "memory allocated before the window began, or by C libraries that bypass Python's allocators",
@@ -20,29 +23,31 @@ NOT_COVERED = (
 )
 
 # What the agent's own thread allocates while it opens and closes the window is not the service's.
-_AGENT = Path(__file__).parent.parent
+_AGENT = os.path.dirname(os.path.dirname(__file__))
 _OWN_FILES = frozenset(
-    str(_AGENT / name)
+    os.path.join(_AGENT, name)
     for name in ("endpoint.py", "forked.py", "lag.py", "operations.py", "windows.py", "readings/tracemalloc.py")
 )
 
 
-def is_tracing() -> bool:
-    return tracemalloc.is_tracing()
-
-
 def counted_bytes() -> int:
     """What tracemalloc counts of its own tables, 0 while it does not trace; see analysis.balance for what they really take."""
-    return tracemalloc.get_tracemalloc_memory() if tracemalloc.is_tracing() else 0
+    return _tracemalloc.get_tracemalloc_memory() if _tracemalloc.is_tracing() else 0
 
 
-def begin(frames: int) -> None:
+def begin(frames: int) -> bool:
+    """Trace from now on; False where the service does so already (PYTHONTRACEMALLOC): its own traces are left alone."""
+    import tracemalloc  # now, not in the child, where another thread's import may have left a lock
+
+    if tracemalloc.is_tracing():
+        return False
     tracemalloc.start(frames)
+    return True
 
 
 def end() -> None:
     """Forget all traces; 24 ms per million blocks with one frame."""
-    tracemalloc.stop()
+    _tracemalloc.stop()
 
 
 def snapshot(seconds: float, let_go: Callable[[], None]) -> dict[str, Any]:
@@ -50,6 +55,8 @@ def snapshot(seconds: float, let_go: Callable[[], None]) -> dict[str, Any]:
 
     `let_go` is called as soon as the tracer's own memory is no longer shared with the parent.
     """
+    import tracemalloc
+
     traces = tracemalloc.take_snapshot()
     tracemalloc.stop()
     let_go()

@@ -123,7 +123,7 @@ def _sites(outcome: Outcome) -> list[Table]:
     for side in outcome.sides:
         if side.capture is None:
             continue
-        line = top_line(side.capture.profile, outcome.scenario.source)
+        line = top_line(side.capture.profile, outcome.scenario.source_of(side.side))
         own = "" if line is None else f"; most of it by {line.frame.function}, line {line.frame.line}"
         total = format_value(side.capture.profile.total(), "bytes")
         tables.append(sites(f"Held by {side.side} at the end of a capture: {total}{own}", side.capture.profile))
@@ -161,7 +161,8 @@ def _clients(outcome: Outcome) -> Table:
 def _flames(outcome: Outcome) -> list[Flame]:
     profiles = [(side.side, side.capture.profile) for side in outcome.sides if side.capture is not None]
     flames = [Flame(f"Held by {name}", profile) for name, profile in profiles]
-    if len(profiles) == 2 and profiles[0][1].sample_types == profiles[1][1].sample_types:
-        (first, before), (second, after) = profiles
+    if len(profiles) > 1 and profiles[0][1].sample_types == profiles[1][1].sample_types:
+        # The first two are the pair that differs in one defect; a relay of one's own comes third.
+        (first, before), (second, after) = profiles[:2]
         flames.append(Flame(f"From {first} to {second}: what shrank and what grew", after, before))
     return flames

@@ -40,36 +40,30 @@ def python_peer(module: str) -> Peer:
     @contextlib.contextmanager
     def serve(traffic: Traffic, folder: Path) -> Iterator[Serving]:
         port = free_port()
-        command = [
-            sys.executable, "-m", "uvicorn", f"{module}:app", "--port", str(port), "--loop", "uvloop",
-            "--http", "httptools", "--no-access-log", "--log-level", "warning", "--app-dir", str(HERE / "peers"),
-        ]  # fmt: skip
-        env = {"UPSTREAM_BASE_URL": traffic.upstream_url, **traces_to(traffic, module)}
-        with started(command, RELAY_CORE, env) as process:
+        command, env = python_command(module, port, traffic.upstream_url)
+        with started(command, RELAY_CORE, env | traces_to(traffic.collector_url, module)) as process:
             wait_for_port(port, process)
             yield Serving(process, f"http://127.0.0.1:{port}{CHAT}", service_name=module)
 
     return serve
 
 
-def relay_peer(checkout: Path = ROOT, name: str = "relay") -> Peer:
-    """The relay as it comes, with everything on: ledger, metrics, flight recorder, limits, and traces to a collector.
+def python_command(module: str, port: int, upstream: str) -> tuple[list[str], dict[str, str]]:
+    command = [
+        sys.executable, "-m", "uvicorn", f"{module}:app", "--port", str(port), "--loop", "uvloop",
+        "--http", "httptools", "--no-access-log", "--log-level", "warning", "--app-dir", str(HERE / "peers"),
+    ]  # fmt: skip
+    return command, {"UPSTREAM_BASE_URL": upstream}
 
-    Of another checkout it is run by that one's .venv, where it has one.
-    """
+
+def relay_peer(checkout: Path = ROOT, name: str = "relay") -> Peer:
+    """The relay as it comes, with everything on: ledger, metrics, flight recorder, limits, and traces to a collector."""
 
     @contextlib.contextmanager
     def serve(traffic: Traffic, folder: Path) -> Iterator[Serving]:
-        own = checkout / ".venv/bin/python"
-        python = str(own) if own.exists() and checkout != ROOT else sys.executable
-        command = [python, "-m", "relay", "serve", "--port", "0", "--diagnostics", "127.0.0.1:0"]
         with tempfile.TemporaryDirectory(dir=folder) as private:
-            env = {
-                "PYTHONPATH": str(checkout),
-                "RELAY_UPSTREAM_BASE_URL": traffic.upstream_url,
-                "DIAGNOSTICS_DIR": private,
-                **traces_to(traffic, name),
-            }
+            command, env = relay_command(checkout, traffic.upstream_url, traffic.collector_url, Path(private), name)
+            command += ["--diagnostics", "127.0.0.1:0"]
             with started(command, RELAY_CORE, env, cwd=Path(private)) as process:
                 url = process.line("relay ") + CHAT
                 monitor = process.line("diagnostics ").removesuffix("/debug/memory")
@@ -78,9 +72,23 @@ def relay_peer(checkout: Path = ROOT, name: str = "relay") -> Peer:
     return serve
 
 
-def traces_to(traffic: Traffic, name: str) -> dict[str, str]:
+def relay_command(
+    checkout: Path, upstream: str, collector: str, folder: Path, name: str = "relay", port: int = 0
+) -> tuple[list[str], dict[str, str]]:
+    """The relay of a checkout, by that one's .venv where it has one."""
+    own = checkout / ".venv/bin/python"
+    python = str(own) if own.exists() and checkout != ROOT else sys.executable
+    env = {
+        "PYTHONPATH": str(checkout),
+        "RELAY_UPSTREAM_BASE_URL": upstream,
+        "DIAGNOSTICS_DIR": str(folder / "diagnostics"),
+    }
+    return [python, "-m", "relay", "serve", "--port", str(port)], env | traces_to(collector, name)
+
+
+def traces_to(collector: str, name: str) -> dict[str, str]:
     return {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": traffic.collector_url,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector,
         "OTEL_SERVICE_NAME": name,
         # Spans leave within a round, not only at its end.
         "OTEL_BSP_SCHEDULE_DELAY": "1000",

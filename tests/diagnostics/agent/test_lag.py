@@ -13,7 +13,8 @@ import pytest
 
 from diagnostics.agent.lag import LoopLag
 from diagnostics.agent.ledger import StreamLedger
-from diagnostics.agent.operations import State, perform
+from diagnostics.agent.operations import perform
+from diagnostics.agent.state import State
 
 
 @pytest.fixture
@@ -161,7 +162,8 @@ def test_an_answer_that_is_due_counts_from_when_it_exceeds_the_one_before() -> N
 
 def test_a_sample_has_numbers_only_and_counts_streams() -> None:
     ledger = StreamLedger()
-    state = State(ledgers=[ledger, StreamLedger()])
+    state = State()
+    state.ledgers += [ledger, StreamLedger()]
     with ledger.stream("/done") as record:
         record.sent(10, events=2)
     record = ledger.open("/open")

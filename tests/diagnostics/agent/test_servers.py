@@ -20,8 +20,9 @@ from starlette.routing import Route
 
 from diagnostics.agent.ledger import StreamLedger
 from diagnostics.agent.loops import alive_tasks
-from diagnostics.agent.operations import State, perform
+from diagnostics.agent.operations import perform
 from diagnostics.agent.servers import Servers
+from diagnostics.agent.state import State
 
 CHUNK = b"data: " + b"x" * 8192 + b"\n\n"
 
@@ -199,7 +200,8 @@ def test_a_server_that_changes_all_the_time_is_read_without_an_error() -> None:
 
 
 def test_ledger_streams_are_joined_with_their_connection_by_task() -> None:
-    state = State(ledgers=[StreamLedger()])
+    state = State()
+    state.ledgers.append(StreamLedger())
     with serving("httptools", "uvloop") as running, running.get("/stream/a", b"first"), running.get("/slow"):
         (row,) = (row for row in perform(state, "connections", {})["top"] if row["response_started"])
         record = state.ledgers[0].open("/chat")

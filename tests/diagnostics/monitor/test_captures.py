@@ -136,6 +136,12 @@ def test_a_capture_that_would_be_an_outage_is_refused_unless_forced(client: Call
     assert "of a core" in forced["forced_over"]
     assert forced["result"]["measured"]["fork_ms"] > 0
     assert one.begin("tracemalloc", force="yes").json()["error"]["message"] == "force is 'yes'"
+    told = http(f"{one.service.monitor}/metrics").body.decode()
+    for outcome in ("refused", "done"):
+        assert f'diagnostics_captures_total{{kind="tracemalloc",outcome="{outcome}",worker="0"}} 1.0\n' in told
+    assert 'diagnostics_capture_seconds_count{kind="tracemalloc",worker="0"} 1.0\n' in told
+    kept = sum(artifact["bytes"] for artifact in forced["artifacts"])
+    assert f'diagnostics_artifact_bytes{{worker="0"}} {float(kept)}\n' in told
 
 
 def test_a_window_on_a_service_that_does_not_keep_up_is_cut_short(client: Callable[..., Client], http: Any) -> None:

@@ -17,7 +17,7 @@ from diagnostics.proof.processes import Process, free_port, start, wait_for_list
 from diagnostics.proof.rounds import check_load
 from diagnostics.proof.scenarios import scenario
 from diagnostics.proof.sockets import connections
-from diagnostics.proof.subject import subject
+from diagnostics.proof.subject import Launch, subject
 
 UNBOUNDED = scenario("unbounded_buffer")
 
@@ -129,7 +129,7 @@ def test_an_app_that_cannot_be_imported_fails_with_its_traceback(tmp_path: Path)
     async def main() -> None:
         command = [sys.executable, "-m", "diagnostics.proof.serve", "no_such_module:app", "--port", "{port}"]
         environment = {"UPSTREAM_BASE_URL": "http://127.0.0.1:1/v1"}
-        async with subject("broken", command, folder=tmp_path, environment=environment) as one:
+        async with subject("broken", Launch(command, environment), folder=tmp_path) as one:
             await one.ready()
 
     with pytest.raises(TargetError, match=r"(?s)broken app ended with.*no_such_module"):

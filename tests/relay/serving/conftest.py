@@ -53,6 +53,15 @@ class Served:
     def log(self) -> str:
         return self.stderr.read_text()
 
+    def endings(self, **wanted: Any) -> list[dict[str, Any]]:
+        """The log's lines of streams that have ended, those with these fields."""
+        logged = [json.loads(line) for line in self.log().splitlines(keepends=True) if line.endswith("}\n")]
+        return [
+            line
+            for line in logged
+            if line["message"] == "stream ended" and all(line.get(name) == value for name, value in wanted.items())
+        ]
+
     def get(self, path: str, **headers: str) -> Answer:
         return self.ask("GET", path, None, headers)
 

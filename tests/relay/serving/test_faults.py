@@ -134,10 +134,8 @@ def test_a_body_that_is_too_large_is_refused(relay: Served) -> None:
 
 
 def test_what_failed_is_logged_once_without_the_prompt(relay: Served, eventually: Callable[..., Any]) -> None:
-    def lines() -> list[str]:
-        return [
-            line for line in relay.log().splitlines() if "outcome=upstream_error" in line and "route=/stream" in line
-        ]
+    def lines() -> list[dict[str, Any]]:
+        return list(relay.endings(outcome="upstream_error", route="/stream"))
 
     before = len(lines())
     relay.get("/stream?prompt=a-secret-prompt&model=sim:pace=0,fault=disconnect@1")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
+
+from tests.otlp import Collector, attributes
 
 Served = Any
 Start = Any
@@ -19,61 +18,7 @@ Eventually = Callable[[Callable[[], bool]], None]
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
-
-
-class Collector:
-    """Receives OTLP over HTTP on a port of its own."""
-
-    def __init__(self) -> None:
-        self.requests: list[ExportTraceServiceRequest] = []
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                collector.requests.append(ExportTraceServiceRequest.FromString(body))
-                self.send_response(200)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    @property
-    def spans(self) -> list[Span]:
-        return [
-            span
-            for request in self.requests
-            for of in request.resource_spans
-            for by in of.scope_spans
-            for span in by.spans
-        ]
-
-    def of_kind(self, kind: int) -> list[Span]:
-        return [span for span in self.spans if span.kind == kind]
-
-    def resource(self) -> dict[str, Any]:
-        return attributes(self.requests[0].resource_spans[0].resource)
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-def attributes(holder: Any) -> dict[str, Any]:
-    def plain(value: Any) -> Any:
-        kind = value.WhichOneof("value")
-        found = getattr(value, kind)
-        return [plain(item) for item in found.values] if kind == "array_value" else found
-
-    return {pair.key: plain(pair.value) for pair in holder.attributes}
+PREFIX = "highwater.stream."
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +41,7 @@ def shared(start_shared: Start, collector: Collector) -> Served:
 @pytest.fixture
 def traced(shared: Served, collector: Collector) -> Served:
     """The traced relay; what earlier tests exported is forgotten, and each test waits for all of its own spans."""
-    collector.requests.clear()
+    collector.clear()
     return shared
 
 
@@ -109,7 +54,7 @@ def test_a_stream_is_one_client_span_below_its_server_span(
             received += connection.recv(65536)
     eventually(lambda: len(collector.spans) >= 2)
     time.sleep(0.2)  # a span for each chunk would come now
-    (client,), (server,) = collector.of_kind(Span.SPAN_KIND_CLIENT), collector.of_kind(Span.SPAN_KIND_SERVER)
+    (client,), (server,) = collector.clients, collector.servers
     assert len(collector.spans) == 2
     assert client.trace_id.hex() == server.trace_id.hex() == TRACE
     assert server.parent_span_id.hex() == PARENT
@@ -122,6 +67,7 @@ def test_a_stream_is_one_client_span_below_its_server_span(
     told = attributes(client)
     assert told.pop("gen_ai.response.time_to_first_chunk") > 0
     assert told.pop("gen_ai.response.id").startswith("chatcmpl-")
+    measured = {name: told.pop(name) for name in list(told) if name.startswith(PREFIX) and name != PREFIX + "outcome"}
     assert told == {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "openai",
@@ -132,11 +78,23 @@ def test_a_stream_is_one_client_span_below_its_server_span(
         "server.address": "127.0.0.1",
         "server.port": int(traced.upstream.rsplit(":")[-1].removesuffix("/v1")),
         "highwater.stream.outcome": "completed",
+        "http.route": "/v1/chat/completions",
     }
+    sent = len(received.partition(b"\r\n\r\n")[2])
+    assert measured[PREFIX + "bytes_in"] == measured[PREFIX + "bytes_out"] < sent  # which has the chunks' sizes, too
+    assert measured[PREFIX + "events_in"] == measured[PREFIX + "events_out"] == 103
+    assert 0 < measured[PREFIX + "buffer_high_water"] <= measured[PREFIX + "bytes_in"]
+    assert 0 < measured[PREFIX + "time_to_first_event"] < measured[PREFIX + "duration"]
+    assert measured[PREFIX + "blocked_seconds"] >= 0
+    assert measured[PREFIX + "dropped_events"] == 0
+    assert [event.name.removeprefix(PREFIX) for event in client.events] == ["first_chunk", "close"]
     assert client.status.code == Status.STATUS_CODE_UNSET
     assert server.name == "POST /v1/chat/completions"
     assert attributes(server)["http.route"] == "/v1/chat/completions"
     assert attributes(server)["http.response.status_code"] == 200
+    assert attributes(server)["highwater.stream.outcome"] == "completed"
+    assert attributes(server)["highwater.stream.events_out"] == 103
+    assert not server.events
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -156,7 +114,7 @@ def test_every_endpoint_tells_its_facts_in_both_forms(
         body["stream_options"] = {"include_usage": True}
     assert traced.ask("POST", path, json.dumps(body).encode(), {}).status == 200
     eventually(lambda: len(collector.spans) >= 2)
-    (client,), (server,) = collector.of_kind(Span.SPAN_KIND_CLIENT), collector.of_kind(Span.SPAN_KIND_SERVER)
+    (client,), (server,) = collector.clients, collector.servers
     told = attributes(client)
     assert (client.name, server.name) == (f"{operation} sim:events=3,pace=0", f"POST {path}")
     assert told["gen_ai.response.finish_reasons"] == [reason]
@@ -165,7 +123,7 @@ def test_every_endpoint_tells_its_facts_in_both_forms(
     assert told["gen_ai.response.id"]
 
 
-def test_failures_are_errors_and_a_client_that_left_is_not(
+def test_failures_are_errors_and_a_client_that_left_is_not_on_both_spans(
     traced: Served, collector: Collector, eventually: Eventually
 ) -> None:
     traced.chat("sim:pace=0,fault=disconnect@2")
@@ -173,15 +131,133 @@ def test_failures_are_errors_and_a_client_that_left_is_not(
     with traced.open("sim:events=inf,pace=100") as connection:
         assert connection.recv(100)
     eventually(lambda: len(collector.spans) == 6)
-    found = {
-        attributes(span)["highwater.stream.outcome"]: (span.status.code, attributes(span).get("error.type"))
-        for span in collector.of_kind(Span.SPAN_KIND_CLIENT)
-    }
-    assert found == {
+    expected = {
         "upstream_error": (Status.STATUS_CODE_ERROR, "upstream_unreachable"),
         "timeout": (Status.STATUS_CODE_ERROR, "upstream_timeout"),
         "client_disconnected": (Status.STATUS_CODE_UNSET, None),
     }
+    for spans in (collector.clients, collector.servers):
+        assert {
+            attributes(span)["highwater.stream.outcome"]: (span.status.code, attributes(span).get("error.type"))
+            for span in spans
+        } == expected
+    # In all of them the response had begun: its status alone would call each a success.
+    assert {attributes(span)["http.response.status_code"] for span in collector.servers} == {200}
+    assert not any(span.status.message for span in collector.spans)
+
+
+def test_an_upstreams_refusal_has_its_status_and_a_type(
+    traced: Served, collector: Collector, eventually: Eventually
+) -> None:
+    assert traced.chat("sim:fault=429").status == 429
+    eventually(lambda: len(collector.spans) == 2)
+    (client,), (server,) = collector.clients, collector.servers
+    told = attributes(client)
+    assert (told["http.response.status_code"], told["error.type"]) == (429, "upstream_error")
+    assert client.status.code == server.status.code == Status.STATUS_CODE_ERROR
+    assert attributes(server)["http.response.status_code"] == 429
+
+
+def test_a_client_that_does_not_read_is_paused_and_given_up(
+    start: Start, collector: Collector, eventually: Eventually
+) -> None:
+    collector.clear()
+    relay = start(
+        "--no-diagnostics", "--write-timeout-seconds", "1.2", "--heartbeat-seconds", "0.1",
+        announced=2, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="50",
+    )  # fmt: skip
+    with relay.open("sim:events=inf,pace=0,size=4000"):
+        eventually(lambda: len(collector.spans) == 2)
+    (client,), (server,) = collector.clients, collector.servers
+    for span in (client, server):
+        told = attributes(span)
+        assert (told[PREFIX + "outcome"], told["error.type"]) == ("slow_client", "slow_client")
+        assert told[PREFIX + "blocked_seconds"] > 0.9
+        assert span.status.code == Status.STATUS_CODE_UNSET
+    assert "paused" in {event.name.removeprefix(PREFIX) for event in client.events}
+    assert attributes(client)[PREFIX + "pauses"] >= 1
+
+    # One that reads after a while has gone on, and a silent upstream is bridged; few of many events are kept.
+    collector.clear()
+    with relay.open("sim:events=inf,pace=400,size=8000,first=0") as connection:
+        time.sleep(1.2)  # what is on the way to a client that does not read is full by then
+        until = time.monotonic() + 1.5
+        while time.monotonic() < until:
+            assert connection.recv(1 << 20)
+    relay.chat("sim:events=1,pace=0.6,first=0")
+    eventually(lambda: len(collector.clients) == 2)
+    slow, silent = collector.clients
+    seen = [event.name.removeprefix(PREFIX) for event in slow.events]
+    assert seen[:3] == ["first_chunk", "paused", "resumed"]  # and again, where the machine is busy
+    assert seen[-1] == "close"
+    assert len(seen) <= 2 + 2 * 8
+    kept = [event.name for event in silent.events].count(PREFIX + "heartbeat")
+    assert kept == 8 < attributes(silent)[PREFIX + "heartbeats"]
+
+
+def test_what_is_not_let_in_is_rejected_and_why(start: Start, collector: Collector, eventually: Eventually) -> None:
+    collector.clear()
+    relay = start(
+        "--no-diagnostics", "--max-streams", "1", "--drain-seconds", "0.2",
+        announced=2, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="50",
+    )  # fmt: skip
+    with relay.open("sim:events=inf,pace=10") as connection:
+        assert connection.recv(100)
+        for _ in range(20):
+            assert relay.chat("sim:events=1").status == 503
+        eventually(lambda: len(collector.servers) == 20)
+        told = attributes(collector.servers[0])
+        assert (told[PREFIX + "outcome"], told["error.type"]) == ("rejected", "streams")
+        assert not collector.clients
+        assert relay.log().count("were not let in") == 1  # not once for each
+        assert relay.terminate() == 0
+    # The one that was open has been told of the end.
+    for spans in (collector.clients, collector.servers):
+        assert attributes(spans[-1])[PREFIX + "outcome"] == "shutdown"
+        assert attributes(spans[-1])["error.type"] == "shutdown"
+
+
+def test_a_fallback_and_an_open_breaker_are_events(
+    start: Start, collector: Collector, eventually: Eventually, free_port: int
+) -> None:
+    upstream = start("--no-diagnostics", announced=2).upstream
+    collector.clear()
+    relay = start(
+        "--no-diagnostics", "--upstream-retries", "0", "--breaker-failures", "1",
+        announced=2, RELAY_UPSTREAM_BASE_URL=f"http://127.0.0.1:{free_port}/v1", RELAY_FALLBACK_BASE_URLS=upstream,
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="50",
+    )  # fmt: skip
+    for _ in range(2):
+        assert relay.chat("sim:events=1,pace=0").status == 200
+    eventually(lambda: len(collector.clients) == 2)
+    seen = [[event.name.removeprefix(PREFIX) for event in span.events] for span in collector.clients]
+    assert seen == [
+        ["upstream_failed", "breaker_opened", "fallback", "first_chunk", "close"],
+        ["upstream_skipped", "fallback", "first_chunk", "close"],
+    ]
+    assert attributes(collector.clients[0].events[0])["error.type"] == "upstream_unreachable"
+    port = int(upstream.rsplit(":")[-1].removesuffix("/v1"))
+    assert {attributes(span)["server.port"] for span in collector.clients} == {port}
+
+
+def test_the_sampler_is_the_environments(start: Start, collector: Collector, eventually: Eventually) -> None:
+    collector.clear()
+    relay = start(
+        "--diagnostics", "127.0.0.1:0",
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="50",
+        OTEL_TRACES_SAMPLER="parentbased_traceidratio", OTEL_TRACES_SAMPLER_ARG="0",
+    )  # fmt: skip
+    for sampled in ("00", "01", "00"):
+        with relay.open("sim:events=1,pace=0", traceparent=f"00-{TRACE}-{PARENT}-{sampled}") as connection:
+            while b"[DONE]" not in connection.recv(65536):
+                pass
+    relay.chat("sim:events=1,pace=0")
+    eventually(lambda: len(relay.endings()) == 4)
+    assert relay.terminate() == 0
+    (client,), (server,) = collector.clients, collector.servers
+    assert client.trace_id.hex() == server.trace_id.hex() == TRACE
+    # Every line of the log has its trace, kept or not.
+    assert [line["trace_id"] for line in relay.endings()][:3] == [TRACE] * 3
 
 
 def test_a_client_that_leaves_stops_an_answer_that_does_not_stream(
@@ -198,7 +274,7 @@ def test_a_client_that_leaves_stops_an_answer_that_does_not_stream(
 
         eventually(arrived)
     eventually(lambda: len(collector.spans) == 2)  # not after sixty seconds
-    (client,) = collector.of_kind(Span.SPAN_KIND_CLIENT)
+    (client,) = collector.clients
     assert attributes(client)["highwater.stream.outcome"] == "client_disconnected"
     assert attributes(client)["gen_ai.request.stream"] is False
 
@@ -213,14 +289,14 @@ def test_no_prompt_header_or_path_reaches_a_span_and_no_name_makes_it_large(
     traced.get("/healthz")
     traced.chat("\ud800" + "x" * 100_000)
     eventually(lambda: len(collector.spans) == 5)
-    sent = b"".join(request.SerializeToString() for request in collector.requests)
+    sent = b"".join(collector.bodies)
     assert b"a-secret" not in sent
     assert b"healthz" not in sent
     assert len(sent) < 10_000
 
 
 def test_what_was_not_sent_yet_is_sent_at_the_end(start: Start, collector: Collector) -> None:
-    collector.requests.clear()
+    collector.clear()
     relay = start(
         "--no-diagnostics",
         announced=2, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=collector.url + "/v1/traces", OTEL_SERVICE_NAME="mine",
@@ -228,7 +304,7 @@ def test_what_was_not_sent_yet_is_sent_at_the_end(start: Start, collector: Colle
     )  # fmt: skip
     relay.chat("sim:events=1,pace=0", stream=False)
     assert relay.terminate() == 0
-    assert len(collector.of_kind(Span.SPAN_KIND_CLIENT)) == 1
+    assert len(collector.clients) == 1
     assert collector.resource()["service.name"] == "mine"
 
 
@@ -244,7 +320,7 @@ def test_a_dead_collector_neither_holds_the_end_up_nor_fills_the_log(start: Star
     assert relay.terminate() == 0
     assert time.monotonic() - began < 8
     assert "Traceback" not in relay.log()
-    assert len(relay.log().splitlines()) <= 3
+    assert len(relay.log().splitlines()) - len(relay.endings()) <= 6  # a line for each signal and for the end
 
 
 def test_without_a_collector_a_callers_trace_goes_through(relay: Served) -> None:

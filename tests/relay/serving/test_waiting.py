@@ -36,8 +36,8 @@ def received(connection: socket.socket) -> bytes:
     return whole
 
 
-def ended(relay: Served, outcome: str) -> list[str]:
-    return [line for line in relay.log().splitlines() if f"outcome={outcome} " in line]
+def ended(relay: Served, outcome: str) -> list[dict[str, Any]]:
+    return list(relay.endings(outcome=outcome))
 
 
 def test_a_silent_upstream_is_bridged_by_heartbeats_and_then_ended(waiting: Served, eventually: Eventually) -> None:

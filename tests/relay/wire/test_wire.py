@@ -71,6 +71,7 @@ async def pool(**options: Any) -> AsyncIterator[Pool]:
             "max_connections": 10,
             "receive_buffer_bytes": 64 * 1024,
             "read_bytes": READ_BYTES,
+            "flow_bytes": READ_BYTES,
             "limit_bytes": 16 * 1024,
             **options,
         }
@@ -335,7 +336,7 @@ class NoTransport(asyncio.Transport):
 )
 def test_no_bytes_of_an_upstream_raise_anything_but_a_transport_error(pieces: list[bytes]) -> None:
     async def run() -> None:
-        connection = Connection(READ_BYTES, 1024)
+        connection = Connection(READ_BYTES, READ_BYTES, 1024)
         connection.connection_made(NoTransport())
         asking = asyncio.create_task(connection.request("GET", b"/", [], b""))
         await asyncio.sleep(0)

@@ -1,0 +1,68 @@
+"""What this process's agent knows and watches between two questions."""
+
+from __future__ import annotations
+
+import time
+
+from .lag import LoopLag
+from .loops import RunningLoops, task_states
+from .routes import UNROUTED
+from .servers import Servers
+from .thrift import Thrifty
+from .windows import Windows
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .ledger import StreamLedger
+    from .servers import Look
+
+__all__ = ["State"]
+
+
+class State:
+    """Used from the agent's thread; `ledgers` is added to by apps that start.
+
+    lag            of the service's loops, since the last window began
+    loops, task_states, look   as of now, or of a moment ago where there are thousands of streams
+    last_fork      what the last forked reading cost: {"fork_seconds", "on_loop"}
+    last_ending    what ending the last window cost, in seconds
+    """
+
+    def __init__(self) -> None:
+        self.ledgers: list[StreamLedger] = []
+        self.windows = Windows()
+        self.loops = RunningLoops()
+        self.lag = LoopLag(loops=self.loops)
+        self.task_states = Thrifty(task_states)
+        self.last_fork: dict[str, Any] | None = None
+        self.last_ending: float | None = None
+        self.servers = Servers()
+        self.look = Thrifty(self._look)
+        self.started = time.time()
+
+    def begin_window(self) -> None:
+        """Forget what was measured before."""
+        self.lag.begin()
+        self.last_fork = self.last_ending = None
+
+    def end_window(self) -> float:
+        """Close whatever window is open; returns the seconds that it took, in which no thread of the service ran."""
+        self.lag.ping()  # waits in the loop while the window is closed, and so measures it
+        self.last_ending = self.windows.end()
+        return self.last_ending
+
+    def _look(self) -> Look | None:
+        """The servers' connections, those of ledger streams under the routes that the ledger knows them by.
+
+        The join is the serving task: address and port will not do, since behind a proxy the scope has the forwarded ones.
+        """
+        look = self.servers.look()
+        if look is not None and self.ledgers:
+            routes: dict[int, str] = {}
+            for ledger in self.ledgers:
+                routes.update(ledger.routes_by_task())
+            for request in look.requests:
+                request.route = routes.get(request.task, request.route if request.started else UNROUTED)
+        return look

@@ -1,0 +1,90 @@
+"""One line of JSON for each experiment of a study, appended when it is over.
+
+What was interrupted has no line and is run again. What failed has one: an experiment that could not be run to its end is a
+result of the study, too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ...errors import TargetError, UsageError
+from ..experiment import Outcome, SideOutcome
+from ..versions import versions
+
+__all__ = ["SCHEMA", "Journal"]
+
+SCHEMA = "highwater.study/1"
+_FILE = "results.jsonl"
+
+
+class Journal:
+    """The results in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / _FILE
+
+    def results(self) -> Iterator[dict[str, Any]]:
+        """What is known so far, in the order in which it ended. Raises UsageError for a file of something else."""
+        if not self.path.exists():
+            return
+        for number, line in enumerate(self.path.read_text().splitlines(), 1):
+            try:
+                result = json.loads(line)
+                if result["schema"] != SCHEMA:
+                    raise ValueError(f"schema {result['schema']!r}, not {SCHEMA!r}")
+            except (ValueError, KeyError, TypeError) as error:
+                raise UsageError(
+                    f"{self.path}, line {number}: {error}", remedy="give another folder, or take the line out"
+                ) from error
+            yield result
+
+    def done(self) -> set[tuple[str, int]]:
+        """Name and number of each run that has a result."""
+        return {(result["name"], result["run"]) for result in self.results()}
+
+    def add(self, name: str, run: int, result: Outcome | TargetError) -> None:
+        """Append what came out of a run."""
+        line = {
+            "schema": SCHEMA,
+            "name": name,
+            "run": run,
+            "ended": time.time(),
+            "load_average": os.getloadavg()[0],
+            "versions": versions(),
+            **(_failure(result) if isinstance(result, TargetError) else _outcome(result)),
+        }
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _failure(error: TargetError) -> dict[str, Any]:
+    return {"failure": error.to_dict()}
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "seed": outcome.seed,
+        "seconds": outcome.seconds,
+        "verified": outcome.verified,
+        "sides": {side.side: _side(side) for side in outcome.sides},
+    }
+
+
+def _side(side: SideOutcome) -> dict[str, Any]:
+    finding = side.finding
+    return {
+        "decision": str(side.decision),
+        "expected": str(side.expected),
+        "rounds": 0 if finding is None else finding.rounds,
+        "intervals": {} if finding is None else {str(name): asdict(found) for name, found in finding.intervals.items()},
+        "least": {} if finding is None else {str(name): least for name, least in finding.least.items()},
+        "figures": {str(measure): values for measure, values in side.figures.items() if values},
+    }

@@ -1,0 +1,26 @@
+"""What a study runs, by name: every scenario with both its apps, and every well-behaved service alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..scenario import BROKEN, FIXED, Scenario
+from ..scenarios import SCENARIOS
+from .well_behaved import WELL_BEHAVED
+
+__all__ = ["SUBJECTS", "Subject"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """`accusable`: it is run to see that an accusation comes; of the others none may come."""
+
+    scenario: Scenario
+    sides: tuple[str, ...]
+    accusable: bool
+
+
+SUBJECTS: dict[str, Subject] = {
+    **{name: Subject(known, (BROKEN, FIXED), accusable=True) for name, known in SCENARIOS.items()},
+    **{name: Subject(known, (FIXED,), accusable=False) for name, known in WELL_BEHAVED.items()},
+}

@@ -1,0 +1,149 @@
+"""What a study found so far, as a table for people and as JSON. Pure: results in, text out."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...analysis.decision import Decision
+from ..scenario import FIXED
+from .subjects import SUBJECTS
+
+__all__ = ["Summary", "markdown", "period", "summaries", "to_json"]
+
+_ACCUSED = (Decision.LEAK, Decision.UNBOUNDED)
+
+
+@dataclass
+class Summary:
+    """All runs of one subject.
+
+    decisions   side -> how often each decision came
+    nearest     side -> how near to the least growth a mean came, as a multiple of it: for the broken app the smallest
+                of its accusing measure, for others the largest of any measure
+    seconds     of each experiment
+    """
+
+    name: str
+    accusable: bool
+    decisions: dict[str, Counter[str]] = field(default_factory=dict)
+    nearest: dict[str, list[float]] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def runs(self) -> int:
+        return len(self.seconds) + len(self.failures)
+
+    @property
+    def right(self) -> bool:
+        """Whether every run gave the answer that it had to give: the same verdict, or no accusation."""
+        if self.failures:
+            return False
+        if self.accusable:
+            expected = SUBJECTS[self.name].scenario.expected
+            return all(set(found) <= {str(expected[side])} for side, found in self.decisions.items())
+        return not any(found[decision] for found in self.decisions.values() for decision in _ACCUSED)
+
+
+def summaries(results: Iterable[Mapping[str, Any]]) -> list[Summary]:
+    """One for each subject that has a result, in the order of `SUBJECTS`; results of unknown subjects are left out."""
+    found: dict[str, Summary] = {}
+    for result in results:
+        name = result["name"]
+        if name not in SUBJECTS:
+            continue
+        summary = found.setdefault(name, Summary(name, SUBJECTS[name].accusable))
+        if "failure" in result:
+            summary.failures.append(result["failure"]["message"])
+            continue
+        summary.seconds.append(result["seconds"])
+        for side, told in result["sides"].items():
+            summary.decisions.setdefault(side, Counter())[told["decision"]] += 1
+            shares = [interval["mean"] / told["least"][measure] for measure, interval in told["intervals"].items()]
+            # The broken app is accused by its largest measure, and another one is acquitted by all.
+            summary.nearest.setdefault(side, []).append(max(shares))
+    return [found[name] for name in SUBJECTS if name in found]
+
+
+def to_json(found: Iterable[Summary]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": summary.name,
+            "accusable": summary.accusable,
+            "runs": summary.runs,
+            "right": summary.right,
+            "decisions": {side: dict(counts) for side, counts in summary.decisions.items()},
+            "mean_over_least": summary.nearest,
+            "seconds": summary.seconds,
+            "failures": summary.failures,
+        }
+        for summary in found
+    ]
+
+
+def markdown(found: Iterable[Summary]) -> str:
+    """Two tables: scenarios, which must be decided the same way each time, and services that must not be accused."""
+    known = list(found)
+    lines = [
+        "| scenario | runs | broken | at least, times the least growth | fixed | at most | seconds | same each time |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in (summary for summary in known if summary.accusable):
+        broken = next((side for side in one.decisions if side != FIXED), "")
+        cells = [
+            _decisions(one, broken),
+            _share(min(one.nearest.get(broken, []), default=None)),
+            _decisions(one, FIXED),
+            _share(max(one.nearest.get(FIXED, []), default=None)),
+        ]
+        lines.append(f"| {one.name} | {one.runs} | {' | '.join(cells)} | {_seconds(one)} | {_answer(one)} |")
+    lines += [
+        "",
+        "| well-behaved service | runs | decisions | accused | largest mean, times the least growth | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in (summary for summary in known if not summary.accusable):
+        counts = one.decisions.get(FIXED, Counter())
+        accused = sum(counts[decision] for decision in _ACCUSED)
+        largest = _share(max(one.nearest.get(FIXED, []), default=None))
+        lines.append(
+            f"| {one.name} | {one.runs} | {_decisions(one, FIXED)} | {accused} | {largest} | {_seconds(one)} |"
+        )
+    failures = [f"{one.name}: {failure}" for one in known for failure in one.failures]
+    return "\n".join([*lines, *(["", "Not run to their end:", ""] if failures else []), *map(_item, failures)]) + "\n"
+
+
+def period(results: Iterable[Mapping[str, Any]]) -> str:
+    """From when to when, and how busy the machine was."""
+    known = list(results)
+    if not known:
+        return "no result yet"
+    days = [time.strftime("%Y-%m-%d %H:%M", time.gmtime(result["ended"])) for result in (known[0], known[-1])]
+    loads = [result["load_average"] for result in known]
+    return f"{days[0]} to {days[1]} UTC, load average {min(loads):.1f} to {max(loads):.1f}"
+
+
+def _decisions(summary: Summary, side: str) -> str:
+    counts = summary.decisions.get(side, Counter())
+    return ", ".join(f"{count} {decision}" for decision, count in counts.most_common()) or "none"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:,.2f}"
+
+
+def _seconds(summary: Summary) -> str:
+    return f"{statistics.median(summary.seconds):.0f}" if summary.seconds else ""
+
+
+def _answer(summary: Summary) -> str:
+    return "yes" if summary.right else "no"
+
+
+def _item(text: str) -> str:
+    return "- " + " ".join(text.split())

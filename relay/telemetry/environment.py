@@ -1,0 +1,87 @@
+"""What the standard OTEL_* variables ask for. What is wrong with them is said once, and costs the signal that it is about.
+
+https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Final
+from urllib.parse import urlsplit
+
+__all__ = ["OPT_IN", "PROPAGATORS", "PROTOCOL", "SIGNALS", "known_propagators", "stable_http", "wanted"]
+
+log = logging.getLogger("relay.telemetry")
+
+SIGNALS: Final = ("traces", "metrics", "logs")
+PROTOCOL: Final = "http/protobuf"  # the one exporter that is installed
+PROPAGATORS: Final = "OTEL_PROPAGATORS"
+DEFAULT_PROPAGATORS: Final = "tracecontext,baggage"
+# Which names the instrumentation uses; it is read once, when that is imported.
+OPT_IN: Final = "OTEL_SEMCONV_STABILITY_OPT_IN"
+
+
+def wanted(environment: Mapping[str, str]) -> frozenset[str]:
+    """The signals that have somewhere to go."""
+    given = {name: value.strip() for name, value in environment.items() if name.startswith("OTEL_") and value.strip()}
+    if given.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return frozenset()
+    found = frozenset(signal for signal in SIGNALS if _goes_somewhere(signal, given))
+    if found:
+        for complaint in _wrong_protocols(found, given):
+            log.warning(complaint)
+    return found
+
+
+def stable_http(opted_in: str) -> str:
+    """What OPT_IN must be for HTTP's stable names.
+
+    >>> stable_http(""), stable_http("database"), stable_http("http/dup")
+    ('http', 'database,http', 'http/dup')
+    """
+    words = [word for word in opted_in.replace(" ", "").split(",") if word]
+    return ",".join(words if {"http", "http/dup"} & set(words) else [*words, "http"])
+
+
+def known_propagators(text: str) -> str:
+    """What PROPAGATORS can be: `text`, or the default where one of its names is not installed."""
+    installed = {entry.name for entry in entry_points(group="opentelemetry_propagator")} | {"none"}
+    unknown = sorted({name.strip().lower() for name in text.split(",")} - installed)
+    if not unknown:
+        return text
+    log.warning("%s is %r: no propagator %s is installed; it is %s", PROPAGATORS, text, unknown, DEFAULT_PROPAGATORS)
+    return DEFAULT_PROPAGATORS
+
+
+def _goes_somewhere(signal: str, given: Mapping[str, str]) -> bool:
+    own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"
+    name = own if own in given else "OTEL_EXPORTER_OTLP_ENDPOINT"
+    if name not in given:
+        return False
+    choice = f"OTEL_{signal.upper()}_EXPORTER"
+    exporters = {word.strip().lower() for word in given.get(choice, "otlp").split(",")}
+    if "otlp" not in exporters:
+        if exporters != {"none"}:
+            log.warning("%s is %r: the relay knows otlp and none; its %s are off", choice, given[choice], signal)
+        return False
+    if not _is_url(given[name]):
+        log.warning("%s is %r: it must be an http or https URL; the relay's %s are off", name, given[name], signal)
+        return False
+    return True
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not match, a port that is no number
+        return False
+
+
+def _wrong_protocols(signals: frozenset[str], given: Mapping[str, str]) -> Iterator[str]:
+    names = ("OTEL_EXPORTER_OTLP_PROTOCOL", *(f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL" for signal in signals))
+    for name in names:
+        if given.get(name, PROTOCOL).lower() != PROTOCOL:
+            yield f"{name} is {given[name]!r}: the relay speaks {PROTOCOL} only, usually to port 4318, and goes on with it"

@@ -1,0 +1,92 @@
+"""The log's lines over OTLP, by the SDK's Logger: its own LoggingHandler is deprecated, and sends the path of every source file
+and whatever else stands on a record. This one sends a line's text, its fields by the names of names.py, and the type of an
+exception; the traceback, whose last line may quote anything, stays on standard error.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from opentelemetry._logs import LogRecord
+from opentelemetry._logs.severity import SeverityNumber
+from opentelemetry.context import Context
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+
+from ..ending import TraceIds
+from .names import NAMES
+
+__all__ = ["OtlpHandler"]
+
+SEVERITIES: Final = {
+    logging.DEBUG: (SeverityNumber.DEBUG, "DEBUG"),
+    logging.INFO: (SeverityNumber.INFO, "INFO"),
+    logging.WARNING: (SeverityNumber.WARN, "WARN"),
+    logging.ERROR: (SeverityNumber.ERROR, "ERROR"),
+    logging.CRITICAL: (SeverityNumber.FATAL, "FATAL"),
+}
+EVENT_NAMES: Final = {"stream ended": "highwater.stream.ended"}
+# What the export itself has to say goes to standard error: sent, it would come round again.
+OWN: Final = "relay.telemetry"
+# As the log's fields are called, and as they are called here.
+FIELDS: Final = {
+    "route": "route",
+    "outcome": "outcome",
+    "error_type": "error_type",
+    "duration_seconds": "duration",
+    "first_event_seconds": "first_event",
+    "blocked_seconds": "blocked",
+    "bytes_in": "bytes_in",
+    "bytes_out": "bytes_out",
+    "events_in": "events_in",
+    "events_out": "events_out",
+    "high_water_bytes": "high_water",
+    "dropped_events": "dropped_events",
+    "input_tokens": "input_tokens",
+    "output_tokens": "output_tokens",
+    "reason": "reason",
+}
+
+
+class OtlpHandler(logging.Handler):
+    """Emits what is logged as OTLP log records; the provider's queue is bounded and sent by a thread of its own."""
+
+    def __init__(self, provider: LoggerProvider) -> None:
+        super().__init__(logging.INFO)
+        self._logger = provider.get_logger("highwater.relay")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name == OWN:
+            return
+        message = record.getMessage()
+        number, text = SEVERITIES.get(record.levelno, (SeverityNumber.UNSPECIFIED, record.levelname))
+        self._logger.emit(
+            LogRecord(
+                timestamp=int(record.created * 1e9),
+                context=_context(getattr(record, "trace_ids", None)),
+                severity_number=number,
+                severity_text=text,
+                body=message,
+                attributes=_attributes(record),
+                event_name=EVENT_NAMES.get(message),
+            )
+        )
+
+
+def _context(ids: TraceIds | None) -> Context:
+    if ids is None:
+        return Context()
+    flags = TraceFlags(TraceFlags.SAMPLED if ids.sampled else TraceFlags.DEFAULT)
+    span = NonRecordingSpan(
+        SpanContext(int(ids.trace_id, 16), int(ids.span_id, 16), is_remote=False, trace_flags=flags)
+    )
+    return set_span_in_context(span, Context())
+
+
+def _attributes(record: logging.LogRecord) -> dict[str, Any]:
+    fields = getattr(record, "fields", {})
+    attributes = {NAMES[name]: fields[field] for field, name in FIELDS.items() if field in fields}
+    if record.exc_info and record.exc_info[0]:
+        attributes["exception.type"] = record.exc_info[0].__qualname__
+    return attributes

@@ -1,0 +1,102 @@
+"""The one table of names.
+
+GenAI semantic conventions, all still in development (https://opentelemetry.io/docs/specs/semconv/gen-ai/), HTTP's, and ours,
+which begin with `highwater.`. Times are seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ..ending import Ending
+
+__all__ = ["EVENTS", "EVENT_PREFIX", "MAX_ATTRIBUTE_CHARACTERS", "METRICS", "NAMES", "PROVIDER", "about", "printable"]
+
+# Whoever calls the relay chooses the model's name; it must not choose how large a span is.
+MAX_ATTRIBUTE_CHARACTERS: Final = 256
+
+NAMES: Final = {
+    "operation": "gen_ai.operation.name",
+    "provider": "gen_ai.provider.name",
+    "request_model": "gen_ai.request.model",
+    "request_stream": "gen_ai.request.stream",
+    "response_id": "gen_ai.response.id",
+    "response_model": "gen_ai.response.model",
+    "finish_reasons": "gen_ai.response.finish_reasons",
+    "first_chunk": "gen_ai.response.time_to_first_chunk",
+    "input_tokens": "gen_ai.usage.input_tokens",
+    "output_tokens": "gen_ai.usage.output_tokens",
+    "token_type": "gen_ai.token.type",
+    "server_address": "server.address",
+    "server_port": "server.port",
+    "error_type": "error.type",
+    "status": "http.response.status_code",
+    "route": "http.route",
+    "outcome": "highwater.stream.outcome",  # the ledger's word for how the stream ended
+    "duration": "highwater.stream.duration",
+    "first_event": "highwater.stream.time_to_first_event",
+    "blocked": "highwater.stream.blocked_seconds",
+    "high_water": "highwater.stream.buffer_high_water",
+    "bytes_in": "highwater.stream.bytes_in",
+    "bytes_out": "highwater.stream.bytes_out",
+    "events_in": "highwater.stream.events_in",
+    "events_out": "highwater.stream.events_out",
+    "dropped_events": "highwater.stream.dropped_events",
+    "paused_count": "highwater.stream.pauses",
+    "heartbeat_count": "highwater.stream.heartbeats",
+    "reason": "highwater.rejected.reason",
+}
+PROVIDER: Final = "openai"  # the protocol that is spoken; who speaks it is in server.address
+
+METRICS: Final = {
+    "duration": "gen_ai.client.operation.duration",
+    "first_chunk": "gen_ai.client.operation.time_to_first_chunk",
+    "per_chunk": "gen_ai.client.operation.time_per_output_chunk",
+    "tokens": "gen_ai.client.token.usage",
+    "http_duration": "http.server.request.duration",
+    "http_response_size": "http.server.response.body.size",
+}
+
+# What may happen to a stream, as events of its CLIENT span.
+EVENT_PREFIX: Final = "highwater.stream."
+EVENTS: Final = (
+    "first_chunk",
+    "paused",  # the client has taken little or nothing since the sweep before; see call.py
+    "resumed",
+    "heartbeat",  # neither side had said anything for RELAY_HEARTBEAT_SECONDS
+    "upstream_skipped",  # its circuit breaker is open
+    "upstream_failed",  # an outage, before its first byte
+    "breaker_opened",  # by that failure
+    "fallback",  # the next upstream is asked
+    "close",
+)
+
+# Of an ending, what stands on spans and in log records under these names.
+_TOLD: Final = (
+    "outcome",
+    "error_type",
+    "status",
+    "route",
+    "duration",
+    "first_event",
+    "blocked",
+    "high_water",
+    "bytes_in",
+    "bytes_out",
+    "events_in",
+    "events_out",
+    "dropped_events",
+    "input_tokens",
+    "output_tokens",
+)
+
+
+def about(ending: Ending) -> dict[str, Any]:
+    """The attributes that say what is known of an ending."""
+    known = {NAMES[field]: getattr(ending, field) for field in _TOLD}
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def printable(text: str) -> str:
+    """Text that UTF-8 can carry (JSON may hold half a surrogate pair), cut where it is no name any more."""
+    return text[:MAX_ATTRIBUTE_CHARACTERS].encode(errors="replace").decode()

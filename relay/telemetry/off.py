@@ -1,0 +1,81 @@
+"""What the relay says of its requests and streams, where nothing is sent: one line in the log for each stream."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from diagnostics import StreamRecord
+
+from ..ending import Ending, TraceIds, log_ending
+from ..errors import ApiError
+from ..facts import Facts
+
+if TYPE_CHECKING:
+    from ..stream import Call, Span
+
+__all__ = ["Telemetry", "Untraced"]
+
+TRACE_HEADERS: Final = ("traceparent", "tracestate")
+_TRACEPARENT: Final = re.compile("[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+
+
+class Telemetry:
+    """Telemetry that is off: it costs a request two look-ups in its headers."""
+
+    @property
+    def enabled(self) -> bool:
+        return False
+
+    def wrap(self, app: Any) -> Any:
+        """`app`, with a SERVER span for each request where tracing is on."""
+        return app
+
+    def call_span(self, call: Call, headers: Mapping[str, str], address: tuple[str, int]) -> Span:
+        """A span for one call to the upstream at `address`; `headers` are those of the caller's request."""
+        return Untraced({name: headers[name] for name in TRACE_HEADERS if name in headers})
+
+    def stream_ended(self, ending: Ending) -> None:
+        """A stream that calls no upstream has ended, in the task that served it: a topic's, for one."""
+        log_ending(ending, None)
+
+    def rejected(self, reason: str) -> None:
+        """The request that this task serves was not let in; `reason` is one of a few fixed words."""
+
+    async def close(self) -> None:
+        """Send what is not sent yet, within a few seconds."""
+
+
+class Untraced:
+    """The span that is none."""
+
+    trace_id: str | None = None
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self.headers = headers
+
+    def first_chunk(self) -> None:
+        pass
+
+    def event(self, name: str, **about: str | float) -> None:
+        pass
+
+    def swept(self, record: StreamRecord, now: float) -> None:
+        pass
+
+    def end(
+        self,
+        outcome: str,
+        *,
+        record: StreamRecord | None = None,
+        facts: Facts | None = None,
+        error: ApiError | None = None,
+    ) -> None:
+        if record is not None:
+            log_ending(Ending.of(outcome, record=record, facts=facts, error=error), self._caller())
+
+    def _caller(self) -> TraceIds | None:
+        """The caller's span: the line is found with its trace."""
+        found = _TRACEPARENT.fullmatch(self.headers.get("traceparent", ""))
+        return TraceIds(found[1], found[2], int(found[3], 16) & 1 == 1) if found else None

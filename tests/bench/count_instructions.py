@@ -1,0 +1,41 @@
+"""Instructions per event of the relay and of the bare pass-through, counted by valgrind.
+
+    python tests/bench/count_instructions.py [--relay-from DIR ...] [--json FILE]
+
+The figure is the same to half a per cent on every run, also while the machine has other work: what one change of the code
+costs can be read from it. Needs valgrind (Debian: valgrind).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from sidebyside.instructions import SHAPES, count
+from sidebyside.processes import ROOT
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--relay-from", type=Path, action="append", default=[], metavar="DIR", help="another checkout")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if shutil.which("valgrind") is None:
+        raise SystemExit("the instructions are counted by valgrind: apt-get install valgrind")
+    checkouts = {"bare": ROOT, "relay": ROOT} | {f"relay@{folder}": folder.resolve() for folder in arguments.relay_from}
+    found = {name: count(name, checkout) for name, checkout in checkouts.items()}
+    print(f"| instructions per event | {' | '.join(f'{shape} | to bare' for shape in SHAPES)} |")
+    print(f"|---|{'---|' * 2 * len(SHAPES)}")
+    for name, counts in found.items():
+        cells = [f"{counts[shape]:,.0f} | {counts[shape] / found['bare'][shape]:.3f}" for shape in SHAPES]
+        print(f"| {name} | {' | '.join(cells)} |")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

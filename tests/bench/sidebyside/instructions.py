@@ -1,0 +1,84 @@
+"""Instructions per event, counted by valgrind's callgrind: the same to half a per cent on any machine, however busy.
+
+What is counted is the whole process outside the kernel, between two looks. System calls (of a relay's time per paced event
+about half) are not in it, so a ratio of instructions is further from one than a ratio of CPU time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+from .lockstep import Stream, Upstream
+from .peers import python_command, relay_command
+from .processes import TRAFFIC_CORE, Started, free_port, started, wait_for_port
+
+STREAMS = 4
+# name: events in one write, writes per stream that are counted
+SHAPES = {"one by one": (1, 100), "in bursts": (60, 10)}
+WARM_UP_STEPS = 30
+
+
+def count(peer: str, checkout: Path) -> dict[str, float]:
+    """Instructions per event of `bare`, or of the relay of a checkout, for each shape of traffic."""
+    return asyncio.run(_count(peer, checkout))
+
+
+async def _count(peer: str, checkout: Path) -> dict[str, float]:
+    async with Upstream().serving() as upstream:
+        port = free_port()
+        base = f"http://127.0.0.1:{upstream.port}"
+        with tempfile.TemporaryDirectory(prefix="callgrind-") as folder:
+            if peer == "bare":
+                command, env = python_command("bare", port, f"{base}/v1")
+            else:
+                command, env = relay_command(checkout, f"{base}/v1", f"{base}/otlp", Path(folder), port=port)
+                command.append("--no-diagnostics")  # the monitor asks on its own time; the agent is there without it
+            valgrind = [
+                "valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/out",
+                f"--log-file={folder}/log",
+            ]  # fmt: skip
+            env["PYTHONHASHSEED"] = "0"
+            with started([*valgrind, *command], TRAFFIC_CORE, env, cwd=Path(folder)) as process:
+                await asyncio.to_thread(wait_for_port, port, process, 60.0)
+                return await _counted(process, upstream, port)
+
+
+async def _counted(process: Started, upstream: Upstream, port: int) -> dict[str, float]:
+    streams = [await upstream.open(port) for _ in range(STREAMS)]
+    await _steps(streams, 1, WARM_UP_STEPS)
+    await _control(process, "--instr=on")
+    found = {}
+    for name, (events, steps) in SHAPES.items():
+        await _steps(streams, events, 3)
+        await _control(process, "--zero")
+        await _steps(streams, events, steps)
+        found[name] = _total(await _control(process, "-e")) / (STREAMS * events * steps)
+    await _control(process, "--instr=off")
+    for stream in streams:
+        stream.client_writer.close()
+    return found
+
+
+async def _steps(streams: list[Stream], events: int, steps: int) -> None:
+    for _ in range(steps):
+        for stream in streams:
+            await stream.step(events)
+
+
+async def _control(process: Started, *options: str) -> str:
+    """Speak to the process's callgrind, while the loop goes on."""
+    told = await asyncio.to_thread(
+        subprocess.run, ["callgrind_control", *options, str(process.pid)], capture_output=True, text=True, check=True
+    )
+    return str(told.stdout)
+
+
+def _total(told: str) -> int:
+    counted = re.findall(r"Th \d+ +([\d,]+)", told)
+    if not counted:
+        raise SystemExit(f"callgrind told nothing that is understood: {told!r}")
+    return sum(int(number.replace(",", "")) for number in counted)
