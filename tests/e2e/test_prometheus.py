@@ -35,6 +35,8 @@ ABSENT_WHEN_WELL = (
     "stream_dropped_events_total",
     "stream_rejected_total",
     "stream_budget_bytes",
+    "buffer_pool_segments",  # where nothing is read ahead
+    "buffer_pool_misses_total",
     "memory_limit_bytes",  # where no cgroup above the worker has a limit
     "memory_seconds_to_limit",
     "diagnostics_captures_total",  # where nobody took one yet

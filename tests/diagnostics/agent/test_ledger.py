@@ -123,6 +123,13 @@ def test_an_unknown_outcome_is_refused() -> None:
         stream.ends("fine")
 
 
+def test_a_pool_is_told_of_where_there_is_one() -> None:
+    ledger = StreamLedger()
+    assert ledger.to_json()["pool"] is None
+    ledger.pool = lambda: (3, 1, 10, 4)
+    assert ledger.to_json()["pool"] == {"used": 3, "free": 1, "hits": 10, "misses": 4}
+
+
 def test_hostile_route_names_cannot_grow_the_ledger() -> None:
     ledger = StreamLedger()
     for number in range(10 * MAX_ROUTES):
