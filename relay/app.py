@@ -33,6 +33,7 @@ from . import telemetry
 from .budget import StreamBudget
 from .buffer import SegmentPool
 from .degraded import DEGRADED, degraded_answer
+from .drain import Drain
 from .endpoints import ENDPOINTS, Endpoint
 from .errors import ApiError, ShuttingDownError, UpstreamError, error_json
 from .facts import answer_facts
@@ -65,7 +66,7 @@ CLIENT_CLOSED = 499  # nobody reads it; nginx made the number known
 
 @dataclass
 class Relay:
-    """What the routes share. `app` is what a server serves; `draining` says that no new stream is taken."""
+    """What the routes share. `app` is what a server serves; `drain` says whether new streams are taken."""
 
     settings: Settings
     upstream_url: str
@@ -77,24 +78,20 @@ class Relay:
     open_streams: OpenStreams = field(default_factory=OpenStreams)
     answers: OpenAnswers = field(default_factory=OpenAnswers)
     upstream: Upstreams | None = None
-    draining: bool = False
     app: Any = None
+
+    def __post_init__(self) -> None:
+        self.drain = Drain(self.settings.drain_seconds, self.open_streams, self.answers)
 
     @property
     def ready(self) -> bool:
-        return self.upstream is not None and not self.draining
+        return self.upstream is not None and not self.drain.begun
 
     def serving_upstream(self) -> Upstreams:
         """The upstream. Raises ShuttingDownError where no new request is taken."""
-        if self.upstream is None or self.draining:
+        if self.upstream is None or self.drain.begun:
             raise ShuttingDownError
         return self.upstream
-
-    def end_all(self) -> None:
-        """End everything that is still open, now. Call it on the loop's thread."""
-        self.draining = True
-        self.open_streams.end_all()
-        self.answers.end_all()
 
     def span(self, call: Call, request: Request) -> Span:
         upstream = self.serving_upstream()
@@ -148,7 +145,7 @@ class Relay:
                 return Response(content, headers=DEGRADED, media_type="application/json")
             raise
         except asyncio.CancelledError:
-            span.end("shutdown" if self.draining else "client_disconnected")
+            span.end("shutdown" if self.drain.begun else "client_disconnected")
             raise
         span.end("completed", facts=answer_facts(answer.content) if self.telemetry.enabled else None)
         return _response(answer)
@@ -168,7 +165,7 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
             sweeping.cancel()
             await asyncio.wait([sweeping])
             upstream, relay.upstream = relay.upstream, None
-            relay.end_all()
+            relay.drain.end_all()
             await upstream.close()
             await relay.telemetry.close()
 
@@ -286,7 +283,7 @@ def _add_routes(api: FastAPI, relay: Relay) -> None:
     async def readyz() -> Response:
         if relay.upstream is not None and relay.ready:
             return JSONResponse({"status": "ready", "upstreams": relay.upstream.states, "hub": relay.hub.state})
-        return JSONResponse({"status": "draining" if relay.draining else "starting"}, status_code=503)
+        return JSONResponse({"status": "draining" if relay.drain.begun else "starting"}, status_code=503)
 
 
 def _add_page(api: FastAPI, settings: Settings, monitor_url: str | None) -> None:

@@ -94,7 +94,7 @@ class TopicStream(Response):
                     await self._serve(life, client, record, reply)
 
     async def _serve(self, life: SubscriptionLife, client: Client, record: StreamRecord, reply: Reply) -> None:
-        self._open_streams.add(life)
+        self._open_streams.add(life, resumable=True)
         outcome = "shutdown"  # not by `end`: the server takes the task down
         try:
             client.listen(life)

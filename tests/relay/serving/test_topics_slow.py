@@ -174,6 +174,35 @@ def test_subscribers_are_told_when_the_relay_ends(
     assert one.last_event_id == one.events[29].id
 
 
+def test_a_relay_that_drains_lets_its_subscribers_go_one_by_one(
+    start: Start, topic: str, subscribe: Subscribe, eventually: Eventually
+) -> None:
+    relay = start("--no-diagnostics", "--drain-seconds", "60", "--heartbeat-seconds", "0", announced=2)
+    ones = [subscribe(relay.url + topic) for _ in range(60)]
+    eventually(lambda: all(one.raw for one in ones))
+    relay.process.terminate()
+    began = time.monotonic()
+    eventually(lambda: sum(bool(one.told("error")) for one in ones) >= 3, 20)
+    assert sum(bool(one.told("error")) for one in ones) < 30
+    # 30 s for all of them; a second signal does not wait for that.
+    assert time.monotonic() - began > 0.8
+    relay.process.terminate()
+    relay.process.wait(20)
+    eventually(lambda: all(one.told("error") for one in ones))
+
+
+def test_a_relay_with_subscribers_only_does_not_wait_for_its_drain_to_end(
+    start: Start, topic: str, subscribe: Subscribe, eventually: Eventually
+) -> None:
+    relay = start("--no-diagnostics", "--drain-seconds", "60", announced=2)
+    one = subscribe(relay.url + topic)
+    eventually(lambda: one.raw)
+    began = time.monotonic()
+    assert relay.terminate(30) == 0
+    assert time.monotonic() - began < 20
+    assert one.told("error")
+
+
 def test_a_thousand_subscribers_leave_nothing_behind(start: Start, topic: str, eventually: Eventually) -> None:
     relay = start("--diagnostics", "127.0.0.1:0", "--topic-history-seconds", "1")
     numbers = Numbers(relay)
