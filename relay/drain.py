@@ -3,11 +3,11 @@
 | state | a new request | an open stream |
 |---|---|---|
 | `serving` | is served | goes on |
-| `draining` | 503 | goes on; one whose client can go on elsewhere is told and ended, one after the other in the first half of the time |
+| `draining` | 503 | goes on; those who can go on elsewhere are ended one by one, in the first half of the time |
 | `ending` | 503 | is told with an error event and ended |
 
-Draining lasts RELAY_DRAIN_SECONDS at most, and as long as there are open streams; a second signal cuts it short. That it is over is
-the server's to see (server.py).
+Draining lasts RELAY_DRAIN_SECONDS at most, and as long as there are open streams; a second signal cuts it short. That it
+is over is the server's to see (server.py).
 """
 
 from __future__ import annotations
