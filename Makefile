@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo phoenix test bench relay-proof study lint types imports unit install clean
+.PHONY: demo phoenix test bench bench-quick relay-proof study lint types imports unit install clean
 
 demo: $(STAMP)
 	$(BIN)/python -m diagnostics demo
@@ -25,8 +25,14 @@ unit: $(STAMP)
 # Most tests wait for processes and sockets: two at a time keep two cores busy.
 	$(BIN)/python -m pytest tests --ignore=tests/bench --numprocesses 2 --dist worksteal
 
+# On a quiet machine; rewrites the figures of docs/performance.md. Three rounds take three quarters of an hour. LITELLM is a folder
+# that LiteLLM's proxy is or will be installed in; without it that peer is left out. bench-quick: a few cases, a minute.
+ROUNDS ?= 3
 bench: $(STAMP)
-	$(BIN)/python tests/bench/bench_relay.py
+	$(BIN)/python tests/bench/bench_relay.py --rounds $(ROUNDS) $(if $(LITELLM),--litellm $(LITELLM)) --out report/bench --write docs/performance.md
+
+bench-quick: $(STAMP)
+	$(BIN)/python tests/bench/bench_relay.py --quick --out report/bench
 
 # The relay as a third subject of every scenario; about ten minutes.
 relay-proof: $(STAMP)

@@ -10,6 +10,7 @@ from typing import Final
 
 from dashboards.panels import (
     BALANCE,
+    BREAKERS,
     BUFFERED,
     BYTES,
     DROPPED,
@@ -132,6 +133,7 @@ STREAMS = Board(
                     (Query(total("direction", rate("stream_events_total")), "{{direction}}"),),
                 ),
                 BYTES,
+                BREAKERS,
             ),
         ),
     ),
@@ -270,7 +272,7 @@ INCIDENT = Board(
     "Highwater / Incident",
     "One instance, everything on one time axis: what moved first? Dots are traces, vertical lines are captures.",
     (
-        Row("What the streams do", (OPEN, OUTCOMES, FIRST_EVENT, GAPS, BYTES)),
+        Row("What the streams do", (OPEN, OUTCOMES, FIRST_EVENT, GAPS, BYTES, BREAKERS)),
         Row("What is held", (BUFFERED, WAITING, UPSTREAM_CLOSE, DROPPED, REJECTED)),
         Row("The process", (RSS, BALANCE, SLOPE, LAG, TASKS)),
     ),

@@ -12,6 +12,7 @@ from dashboards.queries import quantile, rate, series, total
 
 __all__ = [
     "BALANCE",
+    "BREAKERS",
     "BUFFERED",
     "BYTES",
     "DROPPED",
@@ -135,6 +136,18 @@ REJECTED = Panel(
     "Streams refused per second, by reason: admission limit, byte budget, circuit breaker, draining.",
     "cps",
     (Query(total("reason", rate("stream_rejected_total")), "{{reason}}"),),
+)
+BREAKERS = Panel(
+    "Circuit breakers that are open",
+    "1 while a worker leaves an upstream alone, or tries it again. Upstream 0 is the first one; the others are its fallbacks.",
+    "short",
+    (
+        Query(
+            total("instance, worker, upstream", series("stream_upstream_breaker_open"), "max"),
+            PROCESS + " upstream {{upstream}}",
+        ),
+    ),
+    thresholds=((1, "red"),),
 )
 UPSTREAM_CLOSE = Panel(
     "From a client's leaving to its upstream's end",

@@ -156,7 +156,8 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        relay.upstream = _upstreams(settings, upstream_url)
+        relay.upstream = upstream = _upstreams(settings, upstream_url)
+        ledger.breakers = lambda: upstream.states
         sweeping = asyncio.create_task(sweep(relay.open_streams, settings.limits), name="relay.sweep")
         try:
             async with relay.hub.serving():
@@ -164,7 +165,7 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
         finally:
             sweeping.cancel()
             await asyncio.wait([sweeping])
-            upstream, relay.upstream = relay.upstream, None
+            relay.upstream = None
             relay.drain.end_all()
             await upstream.close()
             await relay.telemetry.close()

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from operator import attrgetter
@@ -67,6 +67,8 @@ class StreamLedger:
         self.budget_bytes = 0
         # Of a pool of buffer segments that the service has: (used, free, hits, misses) now. None: it has no such pool.
         self.pool: Callable[[], tuple[int, int, int, int]] | None = None
+        # The states of the circuit breakers before the upstreams, in the upstreams' order: closed, open, half_open.
+        self.breakers: Callable[[], Sequence[str]] = tuple
         self._unrouted = RouteTotals(OTHER_ROUTE)
 
     # for the application
@@ -202,6 +204,7 @@ class StreamLedger:
             "buffered_bytes": sum(row["buffered_bytes"] for row in routes.values()),
             "buffered_bytes_max": max(map(_BUFFERED, records), default=0),
             "budget_bytes": self.budget_bytes,
+            "breakers": list(self.breakers()),
             "rejected": dict(self.rejected),
             "pool": dict(zip(POOL, self.pool(), strict=True)) if self.pool is not None else None,
             "routes": routes,

@@ -291,6 +291,7 @@ def _merged(ledgers: list[StreamLedger], top: int) -> dict[str, Any] | None:
         whole["open"] += part["open"]
         whole["buffered_bytes"] += part["buffered_bytes"]
         whole["budget_bytes"] += part["budget_bytes"]
+        whole["breakers"] += part["breakers"]
         whole["buffered_bytes_max"] = max(whole["buffered_bytes_max"], part["buffered_bytes_max"])
         if part["pool"]:
             whole["pool"] = {key: count + (whole["pool"] or {}).get(key, 0) for key, count in part["pool"].items()}

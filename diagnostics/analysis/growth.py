@@ -1,11 +1,12 @@
 """What one round of streams says about memory: figures from a series of readings.
 
-    growth    bytes that an open stream gains for each chunk that its upstream offers: the least-squares slope of in-use
+    growth    bytes that an open stream gains for each chunk that its upstream offers: the median slope of in-use
               bytes over chunks offered, after the transient in which socket and transport buffers fill, divided by the
               open streams
     remains   bytes that stay for each stream that ended: in-use after everything settled, less in-use before, by streams
     peak      bytes that a concurrent stream costs at the worst moment of the round
-    load      bytes that the peak gains for each stream that is offered beyond a light load: the slope through two rounds
+    load      bytes that memory gains for each stream that is offered beyond a light load, at the level that a quarter of the
+              readings reach: the slope through two rounds
     held      bytes that each client's stream still holds at the end of the round, the client being there and not reading
 
 In-use bytes, not RSS: an allocator keeps freed pages, and what it keeps is no growth of the service.
@@ -15,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from statistics import median
 
 __all__ = [
     "Reading",
@@ -59,15 +62,17 @@ class Round:
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
-    """The least-squares slope of y over x. Raises ValueError where all x are the same."""
+    """The median of the slopes between all pairs of points (Theil 1950, Sen 1968). Raises ValueError where all x are the same.
+
+    Not least squares: on a busy machine a service that got no core for a second takes what has come meanwhile in one gulp, and
+    a single such reading at the end of a round was called growth.
+    """
     if len(points) < 2:
         raise ValueError(f"a slope needs two points, there are {len(points)}")
-    mean_x = sum(x for x, _ in points) / len(points)
-    mean_y = sum(y for _, y in points) / len(points)
-    spread = sum((x - mean_x) ** 2 for x, _ in points)
-    if spread == 0:
+    slopes = [(y - v) / (x - u) for (u, v), (x, y) in combinations(points, 2) if x != u]
+    if not slopes:
         raise ValueError("a slope needs two different x")
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
+    return median(slopes)
 
 
 def in_window(readings: Sequence[Reading], start: float, transient_seconds: float) -> list[Reading]:
@@ -93,17 +98,23 @@ def peak_per_stream(round_: Round) -> float:
 
 
 def load_per_stream(light: Round, heavy: Round) -> float:
-    """What each stream offered in `heavy` beyond those of `light` adds to the peak. Raises ValueError where none is."""
+    """What each stream offered in `heavy` beyond those of `light` adds to what is held. Raises ValueError where none is."""
     further = heavy.open_streams - light.open_streams
     if further <= 0:
         raise ValueError(f"the heavy load has {heavy.open_streams} streams, the light one {light.open_streams}")
-    return (_peak(heavy) - _peak(light)) / further
+    return (_sustained(heavy) - _sustained(light)) / further
 
 
 def held_per_stream(round_: Round) -> float:
     """Bytes that each client's stream holds at the last reading of the round."""
     last = round_.readings[-1] if round_.readings else round_.before
     return (last.in_use_bytes - round_.before.in_use_bytes) / round_.open_streams
+
+
+def _sustained(round_: Round) -> int:
+    """The level that a quarter of the readings reach: one gulp is no level."""
+    levels = sorted((reading.in_use_bytes for reading in round_.readings), reverse=True)
+    return (levels[(len(levels) - 1) // 4] if levels else round_.before.in_use_bytes) - round_.before.in_use_bytes
 
 
 def _peak(round_: Round) -> int:

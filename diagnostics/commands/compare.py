@@ -19,6 +19,7 @@ from ..proof.experiment import Outcome
 from ..proof.incident.proof import write_reports
 from ..proof.session import run_scenario
 from ..proof.subject import START_SECONDS
+from ._writing import check_file, make_folder
 from .load import add_request, message_of, positive, share, whole
 
 __all__ = ["configure", "run"]
@@ -62,6 +63,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     plan = comparison_of(arguments)
+    check_file(arguments.json, "--json")
+    make_folder(arguments.report, "--report")
     outcome = run_scenario(
         plan,
         [BEFORE, AFTER],

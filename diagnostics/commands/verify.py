@@ -26,6 +26,7 @@ from ..proof.relay_file import read_relay_file
 from ..proof.scenario import BROKEN, FIXED, RELAY, Scenario
 from ..proof.scenarios import SCENARIOS, scenario
 from ..proof.session import run_scenarios
+from ._writing import check_file, make_folder
 from .load import whole
 
 __all__ = ["configure", "run"]
@@ -72,6 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
     capture = not arguments.no_capture
     if arguments.report and not capture:
         raise UsageError("--report asks for flame graphs and --no-capture refuses them", remedy="leave one of them out")
+    check_file(arguments.json, "--json")
+    check_file(arguments.junit, "--junit")
+    make_folder(arguments.report, "--report")
     console = report.console()
     found = run_scenarios(wanted, seed=arguments.seed, capture=capture, jobs=arguments.jobs)
     outcomes = [result for result in found if isinstance(result, Outcome)]

@@ -111,6 +111,11 @@ def _pool_count(key: str) -> Rows:
     return rows
 
 
+def _breakers(snapshot: Snapshot) -> Iterator[Row]:
+    for number, state in enumerate(_of(snapshot).get("breakers", ())):
+        yield (str(number),), int(state != "closed")
+
+
 def _rss(snapshot: Snapshot) -> Iterator[Row]:
     yield (), snapshot.process.rss_bytes
 
@@ -198,6 +203,7 @@ METRICS: tuple[Spec, ...] = (
     Spec("buffer_pool_segments", "gauge", "Segments of the buffer pool: lent out (used), and kept for the next stream (free).", ("state",), _pool_segments),
     Spec("buffer_pool_hits_total", "counter", "Segments taken from those that the pool had kept.", (), _pool_count("hits")),
     Spec("buffer_pool_misses_total", "counter", "Segments that had to be allocated, since the pool had none.", (), _pool_count("misses")),
+    Spec("stream_upstream_breaker_open", "gauge", "1 while an upstream is left alone by its circuit breaker, or tried again; 0 is the first, others are fallbacks.", ("upstream",), _breakers),
     Spec("memory_rss_bytes", "gauge", "Resident memory of the worker, as the kernel counts it.", (), _rss),
     Spec("memory_balance_bytes", "gauge", "Resident memory by what it is for; the parts are disjoint, unknown parts are absent.", ("part",), _balance),
     Spec("memory_limit_bytes", "gauge", "Memory limit of the worker's cgroup, the tightest above it; absent where there is none.", (), _limit),

@@ -51,6 +51,10 @@ class ExitRounds:
     async def capture(self, side: str) -> None:
         """Nothing: what is measured is no memory."""
 
+    async def balance(self, side: str) -> Mapping[str, int]:
+        """Nothing, either."""
+        return {}
+
     async def measure(self, side: str) -> Measured:
         """Run one round. Raises TargetError where the app does not start or serves nothing."""
         port, launch = free_port(), self._launches[side]

@@ -51,7 +51,8 @@ Bench = Callable[[Scenario, Sequence[str], int], AbstractAsyncContextManager[Rou
 class SideOutcome:
     """What came out for one subject: `figures` hold one value a round, in the unit of their measure.
 
-    `read` is what its memory figures are: in_use, or rss (see `outside`).
+    `read` is what its memory figures are: in_use, or rss (see `outside`). `balances` is resident memory by its parts, after
+    the warm-up and after the last round, where something was captured.
     """
 
     side: str
@@ -64,6 +65,7 @@ class SideOutcome:
     read: str = "in_use"
     finding: Finding | None = None
     capture: Capture | None = None
+    balances: list[Mapping[str, int]] = field(default_factory=list)
 
     @property
     def decision(self) -> Decision:
@@ -173,6 +175,8 @@ class _Experiment:
             self._watch.doing(f"warming up the {side.side} app", step, steps)
             await self._rounds.warm_up(side.side)
             step += 1
+        if capture:
+            await self._weigh()
         for number in range(1, plan.most_rounds + 1):
             open_sides = [side for side in sides if side.finding is None]
             steps = max(steps, step + len(open_sides) + capture)
@@ -188,6 +192,7 @@ class _Experiment:
             if all(side.finding is not None for side in sides):
                 break
         if capture:
+            await self._weigh()
             self._watch.doing("capturing what is held, with memray", step, steps)
             await together([self._capture(side) for side in sides])
             step += 1
@@ -204,6 +209,10 @@ class _Experiment:
         for measure, value in measured.figures.items():
             side.figures[measure].append(value)
         self._watch.measured(side.side, number, measured.figures, measured.peak)
+
+    async def _weigh(self) -> None:
+        for side in self._outcome.sides:
+            side.balances.append(await self._rounds.balance(side.side))
 
     async def _capture(self, side: SideOutcome) -> None:
         side.capture = await self._rounds.capture(side.side)

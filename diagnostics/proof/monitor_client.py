@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,22 +17,41 @@ from ..analysis.profile import Profile
 from ..errors import ProtocolError, TargetError, TargetSilentError, UsageError
 from .outside import family, is_python, read_from_outside
 
-__all__ = ["Capture", "Monitor"]
+__all__ = ["Capture", "Grown", "Monitor"]
 
 _SCHEMA = "highwater.memory/1"
 _TIMEOUT_SECONDS = 10.0
 # Rendering takes its time on a busy machine; a capture that takes longer than this is stuck.
 _CAPTURE_SECONDS = 90.0
 _POLL_SECONDS = 0.2
+# Between the two looks at which objects grow.
+_GROWN_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """A type of objects that grew while streams were open: by how much, and the ways in which samples of it are held."""
+
+    type: str
+    bytes_delta: int
+    count_delta: int
+    paths: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Capture:
-    """A finished memray capture: the profile of what was still held at its end, and the flame graph as HTML."""
+    """Who holds the memory of a service under load.
+
+    profile, flamegraph   memray's: what was still held at the end of the capture, and its picture as HTML
+    grown                 which objects grew meanwhile, and why they are alive; those that grew most first
+    grown_unknown         why that is not known; empty where it is
+    """
 
     profile: Profile
     flamegraph: bytes
     coverage_percent: float | None
+    grown: tuple[Grown, ...] = ()
+    grown_unknown: str = ""
 
 
 class Monitor:
@@ -75,16 +95,22 @@ class Monitor:
             await asyncio.sleep(_POLL_SECONDS)
         return reading
 
+    async def balance(self) -> dict[str, int]:
+        """Resident memory by its parts, summed over the workers; parts that nobody can tell are left out."""
+        answer = await self._json("GET", self.url + "/balance")
+        parts: Counter[str] = Counter()
+        for worker in answer["workers"]:
+            for part, size in ((worker["balance"] or {}).get("parts") or {}).items():
+                if size is not None:
+                    parts[part] += size
+        return dict(parts)
+
     async def capture(self, seconds: float, window_over: Callable[[], None]) -> Capture:
-        """Take a memray capture of `seconds`, and call `window_over` once the load is no longer needed."""
-        # The scenarios' own source is no secret: the flame graph may show it. Nor is there anybody whom a slow service would
-        # hurt, so that a busy one is traced in spite of what it costs.
-        order = {"kind": "memray", "seconds": seconds, "source_lines": True, "force": True}
-        response = await self._send("POST", self.url + "/captures", json=order)
-        place = urljoin(self.url, response.headers["location"])
-        deadline = time.monotonic() + seconds + _CAPTURE_SECONDS
+        """Look which objects grow, then take a memray capture of `seconds`; call `window_over` once no load is needed."""
         try:
-            state = await self._finished(place, deadline, window_over)
+            grown, unknown = await self._grown()
+            # The scenarios' own source is no secret: the flame graph may show it.
+            state, place = await self._taken({"kind": "memray", "seconds": seconds, "source_lines": True}, window_over)
         finally:
             window_over()
         artifacts = {artifact["name"] for artifact in state["artifacts"]}
@@ -97,7 +123,33 @@ class Monitor:
             profile = Profile.from_json(await self._json("GET", f"{place}/artifacts/profile.json"))
         except UsageError as error:
             raise ProtocolError(f"the capture {place}: {error.message}") from error
-        return Capture(profile, flamegraph.content, (state.get("result") or {}).get("coverage_percent"))
+        coverage = (state.get("result") or {}).get("coverage_percent")
+        return Capture(profile, flamegraph.content, coverage, grown, unknown)
+
+    async def _grown(self) -> tuple[tuple[Grown, ...], str]:
+        try:
+            order = {"kind": "objects", "seconds": _GROWN_SECONDS, "paths": True}
+            state, _ = await self._taken(order, lambda: None)
+        except TargetError as error:
+            # A service whose objects cannot be read has its profile all the same.
+            return (), str(error)
+        rows, paths = state["result"]["top"], state["result"]["paths"]
+        return tuple(
+            Grown(
+                row["type"],
+                row["bytes_delta"],
+                row["count_delta"],
+                tuple(way["path"] for way in paths.get(row["type"], ())),
+            )
+            for row in rows
+            if (row["bytes_delta"] or 0) > 0
+        ), ""
+
+    async def _taken(self, order: dict[str, Any], window_over: Callable[[], None]) -> tuple[dict[str, Any], str]:
+        """Take a capture and give its state and place. A slow service hurts nobody here: a busy one is traced all the same."""
+        response = await self._send("POST", self.url + "/captures", json={**order, "force": True})
+        place = urljoin(self.url, response.headers["location"])
+        return await self._finished(place, time.monotonic() + order["seconds"] + _CAPTURE_SECONDS, window_over), place
 
     async def _finished(self, place: str, deadline: float, window_over: Callable[[], None]) -> dict[str, Any]:
         while True:

@@ -53,8 +53,9 @@ class Process:
         """Raise TargetError where the process has ended."""
         code = self._process.returncode
         if code is not None:
-            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            raise TargetError(f"the {self.name} ended with {how}; its last output:\n{self.tail()}", code="target_died")
+            raise TargetError(
+                f"the {self.name} ended with {_how(code)}; its last output:\n{self.tail()}", code="target_died"
+            )
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process itself, not to its children."""
@@ -106,6 +107,15 @@ class Process:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         await self._process.wait()
+
+
+def _how(code: int) -> str:
+    """How a process ended. What is started by another one ends that one with 128 and the signal's number, as in a shell."""
+    number = -code if code < 0 else code - 128
+    if number not in {known.value for known in signal.Signals}:
+        return f"exit code {code}"
+    killed = " (the kernel sends it where memory runs out)" if number == signal.SIGKILL else ""
+    return f"signal {signal.Signals(number).name}{killed}"
 
 
 @asynccontextmanager

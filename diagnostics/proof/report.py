@@ -119,6 +119,10 @@ def print_held(outcome: Outcome, console: Console) -> None:
         coverage = side.capture.coverage_percent
         seen = "" if coverage is None else f" (stacks known for {coverage:.0f} % of the bytes)"
         console.print(f"held by the {side.side} app{seen}: {where}", markup=False, highlight=False, soft_wrap=True)
+        grown = next((grown for grown in side.capture.grown if grown.paths), None)
+        if grown is not None and side.decision in (Decision.LEAK, Decision.UNBOUNDED):
+            told = f"alive in it: {grown.paths[0]} (grew by {_size(grown.bytes_delta)} while it was looked at)"
+            console.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
 def to_json(outcomes: Sequence[Outcome], command: str) -> dict[str, Any]:
@@ -174,6 +178,8 @@ def _side(side: SideOutcome, source: str) -> dict[str, Any]:
         "peak_bytes_per_stream": side.peaks,
         "rounds": [asdict(round_) for round_ in side.rounds],
         "loads": [load.to_json() for load in side.loads],
+        "balances": [dict(balance) for balance in side.balances],
+        "grown": [] if side.capture is None else [asdict(grown) for grown in side.capture.grown],
         "held": None if line is None else {**asdict(line.frame), "bytes": line.bytes, "share": line.share},
     }
 

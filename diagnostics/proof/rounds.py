@@ -39,15 +39,21 @@ T = TypeVar("T")
 _READ_EVERY_SECONDS = 0.1
 # A slope through fewer points than this says little about its own error.
 _LEAST_READINGS = 6
-# On a machine that is busy with something else a round is prolonged up to this factor.
+# On a machine that is busy with something else a round is prolonged, up to this factor and at least up to so many seconds.
 _MOST_PROLONGED = 10
+_LEAST_PATIENCE_SECONDS = 60.0
 _WARM_UP_SECONDS = 0.8
 _LEAST_SETTLE_SECONDS = 0.3
-_MOST_SETTLE_SECONDS = 3.0
+# On a quiet machine all is over within one second; on a busy one a service needed four to see that its clients had gone.
+_MOST_SETTLE_SECONDS = 20.0
+# A service that tells nothing for so long is silent.
+_SILENT_SECONDS = 30.0
 # Settled: two readings in a row differ by less than this.
 _SETTLED_BYTES = 16 * 1024
 CAPTURE_SECONDS = 3.0
 _MOST_TRIES = 50
+# The clients stay as long as the round lasts, and a little longer.
+_LOAD_OUTLIVES_SECONDS = 3.0
 # More clients than this share turned away: the service fails, and its memory is beside the point.
 _MOST_FAILED = 0.1
 
@@ -75,6 +81,8 @@ class Rounds(Protocol):
 
     async def capture(self, side: str) -> Capture | None: ...
 
+    async def balance(self, side: str) -> Mapping[str, int]: ...
+
 
 class MemoryRounds:
     """Rounds of services that go on living: their memory is read while streams are open and after."""
@@ -97,7 +105,7 @@ class MemoryRounds:
         return Measured(figures(self._scenario, heavy, light), load, peak_per_stream(heavy), heavy, read)
 
     async def capture(self, side: str) -> Capture | None:
-        """Take a memray capture under the round's load; the tracer changes what is read, so nothing is read afterwards.
+        """Look what holds the memory under the round's load; a tracer changes what is read, so nothing is read afterwards.
 
         None for a service that has no agent.
         """
@@ -113,12 +121,19 @@ class MemoryRounds:
             until.set()
             await _finished(load)
 
+    async def balance(self, side: str) -> Mapping[str, int]:
+        """Resident memory by its parts, streams being over."""
+        one = self._subjects[side]
+        await settled(one)
+        return {} if one.monitor.outside else await one.monitor.balance()
+
     async def _round(self, side: str, mix: Mix, seconds: float, *, judged: bool) -> tuple[Round, LoadReport]:
         one = self._subjects[side]
         before = await settled(one)
         until = asyncio.Event()
         start = time.monotonic()
-        load = asyncio.create_task(self._load(one, mix, until, seconds * _MOST_PROLONGED + _MOST_SETTLE_SECONDS))
+        patience = max(seconds * _MOST_PROLONGED, _LEAST_PATIENCE_SECONDS)
+        load = asyncio.create_task(self._load(one, mix, until, patience + _LOAD_OUTLIVES_SECONDS))
         readings: list[Reading] = []
         try:
             while not load.done():
@@ -129,10 +144,11 @@ class MemoryRounds:
                 window = in_window(readings, start, self._scenario.workload.transient_seconds)
                 if elapsed >= seconds and (not judged or len(window) >= _LEAST_READINGS):
                     break
-                if elapsed > seconds * _MOST_PROLONGED:
+                if elapsed > patience:
                     raise TargetSilentError(
                         f"the {side} app could be read only {len(readings)} times in {elapsed:.0f} s",
                         remedy="run this on a machine that is less busy",
+                        code="machine_too_busy",
                     )
             if Measure.HELD in self._scenario.least:
                 readings.append(await _collected(one))
@@ -202,7 +218,7 @@ async def settled(one: Subject) -> Reading:
         reading = await _reading(one)
         waited = time.monotonic() - began
         if reading is None:
-            if waited > _MOST_SETTLE_SECONDS * _MOST_PROLONGED:
+            if waited > _SILENT_SECONDS:
                 raise TargetSilentError(f"the {one.side} app does not answer; its last output:\n{one.process.tail()}")
             continue
         still = last is not None and abs(reading.in_use_bytes - last.in_use_bytes) < _SETTLED_BYTES

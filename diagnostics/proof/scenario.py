@@ -6,7 +6,6 @@ foretells. It is data: the experiment runs any of them, and a new blow-up is a n
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -145,7 +144,7 @@ class Scenario:
 
     def with_relay(self, relay: OwnRelay) -> Scenario:
         """The same scenario with a relay of one's own beside its apps: it has to be BOUNDED."""
-        apps = {**self.apps, RELAY: shlex.join(relay.command)}
+        apps = {**self.apps, RELAY: " ".join(relay.command)}
         return replace(self, apps=apps, expected={**self.expected, RELAY: Decision.BOUNDED}, relay=relay)
 
     def source_of(self, side: str) -> str:

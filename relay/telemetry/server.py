@@ -3,6 +3,7 @@
 | what it does | what is done about it |
 |---|---|
 | `sends`: a span for each `send` and `receive` | exclude_spans |
+| `chunks`: looks for a content-length in every chunk | it is shown the first message and the last |
 | `success`: ends as one where the client left, and at the last byte, when the end has no name yet | `ServerSpan.finish` |
 | `exception`: keeps the text and the stack of one, which may quote a prompt | `ServerSpan` keeps its type |
 | `query`: reads headers, path and query into attributes | it is shown a scope without them |
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Awaitable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,10 +30,10 @@ from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode,
 from opentelemetry.util.types import AttributeValue
 
 from ..ending import Ending
-from .names import NAMES, about
+from .names import NAMES
 
 if TYPE_CHECKING:
-    from ..reply import Receive, Scope, Send
+    from ..reply import Message, Receive, Scope, Send
 
 __all__ = ["ServerSpan", "current_server_span", "traced_app"]
 
@@ -43,15 +44,17 @@ UNROUTED: Final = "(unrouted)"
 NOTHING: Final = ["(?!)"]  # an empty list would be filled from the environment
 
 _HIDDEN: Final = "relay.scope"
+_SEND: Final = "relay.send"
 _SPAN: Final = "relay.span"
 
 
 class ServerSpan(Span):
     """The SDK's span for the instrumentation to use: `end` only takes the time; `finish` ends it, with what was told since."""
 
-    def __init__(self, span: Span, kind: SpanKind) -> None:
+    def __init__(self, span: Span, kind: SpanKind, given: Mapping[str, AttributeValue]) -> None:
         self._span = span
         self.kind = kind  # the instrumentation asks
+        self._given = given
         self._ended_at: int | None = None
         self._ending: Ending | None = None
 
@@ -76,7 +79,8 @@ class ServerSpan(Span):
         self._span.set_attributes(attributes)
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
-        self._span.set_attribute(key, value)
+        if self._given.get(key) != value:  # the instrumentation sets all that the span began with once more
+            self._span.set_attribute(key, value)
 
     def add_event(self, name: str, attributes: Any = None, timestamp: int | None = None) -> None:
         self._span.add_event(name, attributes, timestamp)
@@ -108,9 +112,16 @@ class _Tracer(Tracer):
         self._tracer = tracer
 
     def start_span(
-        self, name: str, context: Any = None, kind: SpanKind = SpanKind.INTERNAL, *arguments: Any, **options: Any
+        self,
+        name: str,
+        context: Any = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Mapping[str, AttributeValue] | None = None,
+        *arguments: Any,
+        **options: Any,
     ) -> Span:
-        return ServerSpan(self._tracer.start_span(name, context, kind, *arguments, **options), kind)
+        span = self._tracer.start_span(name, context, kind, attributes, *arguments, **options)
+        return ServerSpan(span, kind, attributes or {})
 
     @contextmanager
     def start_as_current_span(self, name: str, *arguments: Any, **options: Any) -> Iterator[Span]:  # type: ignore[override]
@@ -129,7 +140,13 @@ def traced_app(app: Any, tracer: Tracer, meters: MeterProvider | None, routes: C
     """`app` with a SERVER span for each request but those of UNTRACED_PATHS. Paths that are no route name nothing."""
     names = _RouteNames(routes)
 
-    async def uncovered(scope: Scope, receive: Receive, send: Send) -> None:
+    async def uncovered(scope: Scope, receive: Receive, seen: Send) -> None:
+        unseen = scope[_SEND]
+
+        def send(message: Message) -> Awaitable[None]:
+            # Of a stream's chunks the instrumentation needs none but the last.
+            return unseen(message) if message.get("more_body") else seen(message)
+
         await app(scope[_HIDDEN], receive, send)
 
     traced = OpenTelemetryMiddleware(
@@ -149,7 +166,7 @@ def traced_app(app: Any, tracer: Tracer, meters: MeterProvider | None, routes: C
             await app(scope, receive, send)
             return
         headers = [(name, value) for name, value in scope["headers"] if name in SHOWN_HEADERS]
-        shown = {**scope, "headers": headers, "query_string": b"", _HIDDEN: scope}
+        shown = {**scope, "headers": headers, "query_string": b"", _HIDDEN: scope, _SEND: send}
         try:
             await traced(shown, receive, send)
         finally:
@@ -188,7 +205,10 @@ class _RouteNames:
 
 
 def _shown(ending: Ending) -> dict[str, Any]:
-    attributes = about(ending)
-    attributes.pop(NAMES["status"], None)  # what the client was answered is known, and may be another
-    attributes.pop(NAMES["route"], None)
-    return attributes
+    """How it ended; what it did stands on the CLIENT span. What only topics know (they have none) stands here."""
+    found = {
+        "outcome": ending.outcome,
+        "error_type": ending.error_type,
+        "dropped_events": ending.dropped_events or None,
+    }
+    return {NAMES[field]: value for field, value in found.items() if value is not None}

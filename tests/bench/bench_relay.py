@@ -1,7 +1,8 @@
-"""The relay side by side with its peers: CPU per event, throughput, memory per stream, latency.
+"""The relay side by side with its peers: CPU per event, throughput, memory per stream, latency, life cycle.
 
-    python tests/bench/bench_relay.py [--quick] [--rounds N] [--peers bare,sdk,...] [--loads paced,...] [--json FILE]
-    python tests/bench/bench_relay.py --relay-from DIR [--rounds N] [--loads paced,burst]
+    python tests/bench/bench_relay.py [--quick] [--rounds N] [--peers bare,relay,...] [--cases paced,burst,...]
+    python tests/bench/bench_relay.py --out report/bench [--write docs/performance.md] [--litellm DIR]
+    python tests/bench/bench_relay.py --relay-from DIR [--rounds N] [--cases paced,burst]
 
 One core for the relay under test, the other for upstream and clients. Rounds are interleaved: each round measures every
 peer once, so that a change of the machine's speed meets all alike; medians and ranges are printed, and ratios to `bare`
@@ -11,7 +12,7 @@ With --relay-from, the relay of this checkout is compared with that of another: 
 once and stay, and many short rounds alternate between them. CPU time is what it measures, so it can be used while the
 machine has other work: that disturbs caches, and all three alike. Memory has no meaning there.
 
-Needs Go (Debian: golang-go) to build the traffic, and nginx for its row.
+Needs Go (Debian: golang-go) to build the traffic; a peer that lacks something is named and left out.
 """
 
 from __future__ import annotations
@@ -23,48 +24,85 @@ import sys
 import tempfile
 from pathlib import Path
 
-from sidebyside.loads import LOADS, SHORT
-from sidebyside.peers import PEERS
+from sidebyside.cases import CASES, SHORT_CASES, Case
+from sidebyside.litellm import install, litellm_peer
+from sidebyside.machine import conditions, raise_open_files, warn_if_busy
+from sidebyside.peers import PEERS, missing
+from sidebyside.plots import write_plots
 from sidebyside.processes import TRAFFIC_CORE
-from sidebyside.report import table
+from sidebyside.report import report
 from sidebyside.rounds import run
 from sidebyside.traffic import traffic
+from sidebyside.writing import write_into
+
+QUICK = ("paced", "burst", "idle_1000")
 
 
 def main() -> int:
     arguments = _parser().parse_args()
-    peers = arguments.peers.split(",") if arguments.peers else list(PEERS)
-    names, rounds = ["paced", "burst", "thousand"], 5
-    if arguments.relay_from:
-        peers = ["bare", "relay", *(f"relay@{checkout}" for checkout in arguments.relay_from)]
-    if arguments.quick or arguments.relay_from:
-        names = ["paced", "burst"]
-        rounds = 1 if arguments.quick else 8
-    if arguments.loads:
-        names = arguments.loads.split(",")
-    loads = {name: (SHORT if arguments.relay_from else LOADS)[name] for name in names}
+    if arguments.litellm:
+        problem = install(arguments.litellm)
+        if problem:
+            print(f"litellm is left out: {problem}", file=sys.stderr)
+        else:
+            PEERS["litellm"] = litellm_peer(arguments.litellm)
+    peers, cases, rounds = _plan(arguments)
+    raise_open_files()
+    warn_if_busy()
     os.sched_setaffinity(0, {TRAFFIC_CORE})
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, traffic(Path(folder)) as running:
-        results = run(
-            peers, loads, arguments.rounds or rounds, running, Path(folder), staying=bool(arguments.relay_from)
-        )
-        print("\nspans that the collector was sent:", json.dumps(running.spans()))
-    for name, load in loads.items():
-        print(table(name, load, {peer: results[peer, name] for peer in peers}))
-    if arguments.json:
-        found = {f"{peer}/{name}": [vars(one) for one in runs] for (peer, name), runs in results.items()}
-        arguments.json.write_text(json.dumps(found, indent=1))
+        results = run(peers, cases, rounds, running, Path(folder), staying=bool(arguments.relay_from))
+        spans = running.spans()
+    about = conditions(rounds, spans)
+    text = f"{about}\n\n{report(results, cases, peers)}"
+    print(text)
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        (arguments.out / "report.md").write_text(text + "\n")
+        found = [{"peer": peer, "case": case, "rounds": runs} for (peer, case), runs in results.items()]
+        (arguments.out / "report.json").write_text(json.dumps({"conditions": about, "results": found}, indent=1))
+        write_plots(results, peers, arguments.out)
+    if arguments.write:
+        plots = write_plots(results, peers, arguments.write.parent / "images", prefix="performance-")
+        shown = "\n".join(f"![{plot.stem}](images/{plot.name})" for plot in plots)
+        write_into(arguments.write, f"{text}\n\n{shown}")
     return 0
+
+
+def _plan(arguments: argparse.Namespace) -> tuple[list[str], dict[str, Case], int]:
+    """Who is measured, how, and how often."""
+    cases, names, rounds = CASES, list(CASES), 3
+    peers = arguments.peers.split(",") if arguments.peers else list(PEERS)
+    if arguments.quick:
+        cases, names, rounds = CASES | SHORT_CASES, list(QUICK), 1
+        peers = arguments.peers.split(",") if arguments.peers else ["nginx", "bare", "relay"]
+    if arguments.relay_from:
+        peers = ["bare", "relay", *(f"relay@{checkout}" for checkout in arguments.relay_from)]
+        cases, names, rounds = SHORT_CASES, ["paced", "burst"], 8
+    if arguments.cases:
+        names = arguments.cases.split(",")
+    unknown = [name for name in names if name not in cases]
+    if unknown:
+        raise SystemExit(f"no such case: {', '.join(unknown)}; there are {', '.join(cases)}")
+    for peer in list(peers):
+        if remedy := missing(peer):
+            print(f"{peer} is left out; to have it: {remedy}", file=sys.stderr)
+            peers.remove(peer)
+    return peers, {name: cases[name] for name in names}, arguments.rounds or rounds
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round of the small loads")
+    parser.add_argument("--quick", action="store_true", help="one round of a few cases and peers: about a minute")
     parser.add_argument("--rounds", type=int)
-    parser.add_argument("--peers")
-    parser.add_argument("--loads")
+    parser.add_argument("--peers", help=f"of {','.join(PEERS)},litellm")
+    parser.add_argument("--cases", "--loads", help=f"of {','.join(CASES)}")
     parser.add_argument("--relay-from", type=Path, action="append", metavar="DIR", help="another checkout; repeatable")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--litellm", type=Path, metavar="DIR", help="measure LiteLLM's proxy too, installed in DIR once"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write report.md, report.json and plots there")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the figures between the page's two markers")
     return parser
 
 

@@ -9,12 +9,13 @@ costs can be read from it. Needs valgrind (Debian: valgrind).
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import shutil
 import sys
 from pathlib import Path
 
-from sidebyside.instructions import SHAPES, count
+from sidebyside.instructions import SHAPES, count_all
 from sidebyside.processes import ROOT
 
 
@@ -26,7 +27,7 @@ def main() -> int:
     if shutil.which("valgrind") is None:
         raise SystemExit("the instructions are counted by valgrind: apt-get install valgrind")
     checkouts = {"bare": ROOT, "relay": ROOT} | {f"relay@{folder}": folder.resolve() for folder in arguments.relay_from}
-    found = {name: count(name, checkout) for name, checkout in checkouts.items()}
+    found = asyncio.run(count_all(checkouts))
     print(f"| instructions per event | {' | '.join(f'{shape} | to bare' for shape in SHAPES)} |")
     print(f"|---|{'---|' * 2 * len(SHAPES)}")
     for name, counts in found.items():

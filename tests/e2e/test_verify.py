@@ -6,6 +6,7 @@ The verdicts do not depend on the machine's speed: a round is prolonged until th
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -54,6 +55,13 @@ def test_the_fix_is_a_fix_and_the_evidence_is_kept(tmp_path: Path) -> None:
     assert broken["held"]["function"] == "read_upstream"
     assert broken["held"]["share"] > 0.5
     assert "read_upstream" in done.stdout
+    # And why it is alive: the task's queue, which is what a fix has to bound.
+    assert re.search(r"alive in it: Task .*read_upstream \(broken\.py:\d+\) -> local 'queue'", done.stdout)
+    assert any("local 'queue'" in path for grown in broken["grown"] for path in grown["paths"])
+    assert all(sum(balance.values()) > 10_000_000 for side in (broken, fixed) for balance in side["balances"])
+    page = (report / "report.md").read_text()
+    assert "Why it is alive in broken" in page
+    assert "Balance, before the first round and after the last" in page
     for side in ("broken", "fixed"):
         assert "<html" in (report / f"{side}-flamegraph.html").read_text()[:2000].lower()
         assert json.loads((report / f"{side}-profile.json").read_text())["kind"] == "memray"

@@ -57,8 +57,11 @@ class Found:
 
     @property
     def client_limited(self) -> bool:
-        """Whether a process of the fleet was itself the limit, so that the figures are about it and not about the service."""
-        return any(share.limiting for share in self.shares)
+        """Whether a process of the fleet was itself the limit, so that the figures are about it and not about the service.
+
+        Where nothing came at all, it was not.
+        """
+        return self.tally.events > 0 and any(share.limiting for share in self.shares)
 
     @property
     def events_per_second(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -100,8 +100,8 @@ def _place(frame: Frame) -> str:
     return f"{frame.function} ({place})" if frame.function and place else frame.function or place
 
 
-def sites(title: str, profile: Profile, value: int = 0) -> Table:
-    """The lines under which most is held, innermost frame first."""
+def sites(title: str, profile: Profile, value: int = 0, source: Callable[[Frame], str] | None = None) -> Table:
+    """The lines under which most is held, innermost frame first; with their text, where there is a `source` of it."""
     found = top(profile, value, by="line")
     least = found.whole * _LEAST_SHARE
     unit = found.value_type.unit
@@ -110,8 +110,11 @@ def sites(title: str, profile: Profile, value: int = 0) -> Table:
             _place(row.frame),
             format_value(row.flat, unit),
             format_percent(row.flat, found.whole),
+            *(() if source is None else (source(row.frame),)),
         )
         for row in found.rows[:_SITES]
         if abs(row.flat) > least
     )
-    return Table(title, ("line", "held", "share"), rows)
+    if source is None:
+        return Table(title, ("line", "held", "share"), rows)
+    return Table(title, ("line", "held", "share", "source"), rows, frozenset({0, 3}))

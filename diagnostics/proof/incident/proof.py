@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import linecache
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...analysis.decision import Decision, Measure
 from ...analysis.growth import Round
+from ...analysis.profile import Frame
 from ...analysis.units import format_value
 from ..comparison import UNITS, Comparison
 from ..evidence import top_line
@@ -17,6 +19,9 @@ from .folder import write
 from .model import Curve, Flame, Incident, Plot, Statement, Table, Tone, sites
 
 __all__ = ["from_outcome", "write_reports"]
+
+# Ways by which objects of one type are held.
+_MOST_PATHS = 3
 
 _TONES = {
     Decision.LEAK: Tone.BAD,
@@ -32,6 +37,11 @@ def from_outcome(outcome: Outcome, told: Mapping[str, Any], command: str) -> Inc
     notes = dict.fromkeys(
         note for side in captured if side.capture is not None for note in side.capture.profile.not_covered
     )
+    unknown = [
+        f"why the objects of {side.side} are alive: {side.capture.grown_unknown}"
+        for side in captured
+        if side.capture is not None and side.capture.grown_unknown
+    ]
     return Incident(
         title=outcome.scenario.name if outcome.scenario.claim else "compare",
         when=outcome.began,
@@ -39,12 +49,12 @@ def from_outcome(outcome: Outcome, told: Mapping[str, Any], command: str) -> Inc
         lead=" ".join(outcome.scenario.claim.split()),
         statements=tuple(_statement(side, outcome) for side in outcome.sides),
         plots=tuple(_timelines(outcome)),
-        tables=(_figures(outcome), *_sites(outcome)),
+        tables=(_figures(outcome), *_grown(outcome), *_sites(outcome), *_balances(outcome)),
         context=(_workload(told), _clients(outcome)),
         flames=tuple(_flames(outcome)),
         commands=(command,),
         versions=versions(),
-        notes=tuple(notes),
+        notes=(*notes, *unknown),
     )
 
 
@@ -126,8 +136,52 @@ def _sites(outcome: Outcome) -> list[Table]:
         line = top_line(side.capture.profile, outcome.scenario.source_of(side.side))
         own = "" if line is None else f"; most of it by {line.frame.function}, line {line.frame.line}"
         total = format_value(side.capture.profile.total(), "bytes")
-        tables.append(sites(f"Held by {side.side} at the end of a capture: {total}{own}", side.capture.profile))
+        title = f"Held by {side.side} at the end of a capture: {total}{own}"
+        tables.append(sites(title, side.capture.profile, source=_source))
     return tables
+
+
+def _source(frame: Frame) -> str:
+    """The line's text, where its file is at hand."""
+    return linecache.getline(frame.file, frame.line).strip() if frame.file else ""
+
+
+def _grown(outcome: Outcome) -> list[Table]:
+    """Which objects grew while streams were open, and why they are alive: of what is accused only, of others it is chance."""
+    tables = []
+    for side in outcome.sides:
+        if side.capture is None or side.decision not in (Decision.LEAK, Decision.UNBOUNDED):
+            continue
+        rows = tuple(
+            (grown.type, format_value(grown.bytes_delta, "bytes", signed=True), f"{grown.count_delta:+,}", path)
+            for grown in side.capture.grown
+            for path in grown.paths[:_MOST_PATHS]
+        )
+        if rows:
+            headings = ("objects", "grew by", "number", "alive because of")
+            tables.append(
+                Table(f"Why it is alive in {side.side}: what grew under load", headings, rows, frozenset({0, 3}))
+            )
+    return tables
+
+
+def _balances(outcome: Outcome) -> list[Table]:
+    """Resident memory by its parts, after the warm-up and after the last round: at rest both times."""
+    rows = []
+    for side in outcome.sides:
+        if len(side.balances) != 2 or not side.balances[1]:
+            continue
+        before, after = side.balances
+        for part in (*after, "together"):
+            was, now = (sum(each.values()) if part == "together" else each.get(part, 0) for each in (before, after))
+            change = format_value(now - was, "bytes", signed=True)
+            rows.append((side.side, part, format_value(was, "bytes"), format_value(now, "bytes"), change))
+    headings = ("side", "part of resident memory", "before", "after", "change")
+    return (
+        [Table("Balance, before the first round and after the last", headings, tuple(rows), frozenset({0, 1}))]
+        if rows
+        else []
+    )
 
 
 def _workload(told: Mapping[str, Any]) -> Table:

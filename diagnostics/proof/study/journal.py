@@ -1,7 +1,7 @@
 """One line of JSON for each experiment of a study, appended when it is over.
 
 What was interrupted has no line and is run again. What failed has one: an experiment that could not be run to its end is a
-result of the study, too.
+result of the study, too. Only what a busy machine made impossible is told and run again: it says nothing of anybody.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ...errors import TargetError, UsageError
 from ..experiment import Outcome, SideOutcome
 from ..versions import versions
 
-__all__ = ["SCHEMA", "Journal"]
+__all__ = ["SCHEMA", "Journal", "too_busy"]
 
 SCHEMA = "highwater.study/1"
 _FILE = "results.jsonl"
@@ -47,8 +47,8 @@ class Journal:
             yield result
 
     def done(self) -> set[tuple[str, int]]:
-        """Name and number of each run that has a result."""
-        return {(result["name"], result["run"]) for result in self.results()}
+        """Name and number of each run that has a result, and not only a machine that was too busy for one."""
+        return {(result["name"], result["run"]) for result in self.results() if not too_busy(result)}
 
     def add(self, name: str, run: int, result: Outcome | TargetError) -> None:
         """Append what came out of a run."""
@@ -63,6 +63,11 @@ class Journal:
         }
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def too_busy(result: Mapping[str, Any]) -> bool:
+    """Whether there is no result because the service could not be read often enough."""
+    return "failure" in result and result["failure"]["code"] == "machine_too_busy"
 
 
 def _failure(error: TargetError) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...analysis.decision import Decision
 from ..scenario import FIXED
+from .journal import too_busy
 from .subjects import SUBJECTS
 
 __all__ = ["Summary", "markdown", "period", "summaries", "to_json"]
@@ -26,6 +27,7 @@ class Summary:
     nearest     side -> how near to the least growth a mean came, as a multiple of it: for the broken app the smallest
                 of its accusing measure, for others the largest of any measure
     seconds     of each experiment
+    too_busy    runs that the machine was too busy for; they say nothing, and are run again
     """
 
     name: str
@@ -34,6 +36,7 @@ class Summary:
     nearest: dict[str, list[float]] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    too_busy: int = 0
 
     @property
     def runs(self) -> int:
@@ -58,6 +61,9 @@ def summaries(results: Iterable[Mapping[str, Any]]) -> list[Summary]:
         if name not in SUBJECTS:
             continue
         summary = found.setdefault(name, Summary(name, SUBJECTS[name].accusable))
+        if too_busy(result):
+            summary.too_busy += 1
+            continue
         if "failure" in result:
             summary.failures.append(result["failure"]["message"])
             continue
@@ -81,6 +87,7 @@ def to_json(found: Iterable[Summary]) -> list[dict[str, Any]]:
             "mean_over_least": summary.nearest,
             "seconds": summary.seconds,
             "failures": summary.failures,
+            "too_busy": summary.too_busy,
         }
         for summary in found
     ]
@@ -115,7 +122,12 @@ def markdown(found: Iterable[Summary]) -> str:
             f"| {one.name} | {one.runs} | {_decisions(one, FIXED)} | {accused} | {largest} | {_seconds(one)} |"
         )
     failures = [f"{one.name}: {failure}" for one in known for failure in one.failures]
-    return "\n".join([*lines, *(["", "Not run to their end:", ""] if failures else []), *map(_item, failures)]) + "\n"
+    if failures:
+        lines += ["", "Failed:", "", *map(_item, failures)]
+    waiting = [f"{one.name} {one.too_busy}" for one in known if one.too_busy]
+    if waiting:
+        lines += ["", f"Times that the machine was too busy for a run, which was then run again: {', '.join(waiting)}."]
+    return "\n".join(lines) + "\n"
 
 
 def period(results: Iterable[Mapping[str, Any]]) -> str:

@@ -10,11 +10,12 @@ import asyncio
 import re
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
-from .lockstep import Stream, Upstream
+from .lockstep import PATIENCE_SECONDS, Stream, Upstream
 from .peers import python_command, relay_command
-from .processes import TRAFFIC_CORE, Started, free_port, started, wait_for_port
+from .processes import RELAY_CORE, TRAFFIC_CORE, Started, free_port, started, wait_for_port
 
 STREAMS = 4
 # name: events in one write, writes per stream that are counted
@@ -22,12 +23,27 @@ SHAPES = {"one by one": (1, 100), "in bursts": (60, 10)}
 WARM_UP_STEPS = 30
 
 
-def count(peer: str, checkout: Path) -> dict[str, float]:
-    """Instructions per event of `bare`, or of the relay of a checkout, for each shape of traffic."""
-    return asyncio.run(_count(peer, checkout))
+async def count_all(checkouts: Mapping[str, Path]) -> dict[str, dict[str, float]]:
+    """Instructions per event of `bare` and of the relays of some checkouts, for each shape of traffic, two at a time.
+
+    What runs beside it changes nothing of what is counted.
+    """
+    cores = [RELAY_CORE, TRAFFIC_CORE]
+
+    async def one(peer: str, checkout: Path) -> dict[str, float]:
+        async with places:
+            core = cores.pop()
+            try:
+                return await _count(peer, checkout, core)
+            finally:
+                cores.append(core)
+
+    places = asyncio.Semaphore(len(cores))
+    counts = await asyncio.gather(*(one(peer, checkout) for peer, checkout in checkouts.items()))
+    return dict(zip(checkouts, counts, strict=True))
 
 
-async def _count(peer: str, checkout: Path) -> dict[str, float]:
+async def _count(peer: str, checkout: Path, core: int) -> dict[str, float]:
     async with Upstream().serving() as upstream:
         port = free_port()
         base = f"http://127.0.0.1:{upstream.port}"
@@ -42,9 +58,12 @@ async def _count(peer: str, checkout: Path) -> dict[str, float]:
                 f"--log-file={folder}/log",
             ]  # fmt: skip
             env["PYTHONHASHSEED"] = "0"
-            with started([*valgrind, *command], TRAFFIC_CORE, env, cwd=Path(folder)) as process:
-                await asyncio.to_thread(wait_for_port, port, process, 60.0)
-                return await _counted(process, upstream, port)
+            with started([*valgrind, *command], core, env, cwd=Path(folder)) as process:
+                try:
+                    await asyncio.to_thread(wait_for_port, port, process, PATIENCE_SECONDS)
+                    return await _counted(process, upstream, port)
+                except TimeoutError:
+                    raise process.failure("no event came through") from None
 
 
 async def _counted(process: Started, upstream: Upstream, port: int) -> dict[str, float]:

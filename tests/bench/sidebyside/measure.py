@@ -5,21 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 from .loads import Load
 from .peers import Serving
-from .processes import TRAFFIC_CORE, beside_pids, cpu_seconds, rss_bytes, started
+from .processes import TRAFFIC_CORE, PeerFailedError, beside_pids, cpu_seconds, rss_bytes, started
 from .traffic import Traffic
 
 WARM_UP = Load("warm-up", 4, 20, 0.0)
 SCRAPE_SECONDS = 5.0
+SETTLE_SECONDS = 2.5
 # Above this share of its core the harness may have been the limit, if the peer's own core was not as busy.
 BUSY = 0.85
 
@@ -29,6 +31,7 @@ class Measured:
     """CPU in microseconds per event, memory in KiB per stream, latency in ms, shares of one core.
 
     delivered   events that came in time, of all
+    exact       of these, what came as it was sent, byte by byte
     beside      what the relay's monitor used
     harness     what upstream and clients used
     """
@@ -36,6 +39,7 @@ class Measured:
     cpu_us: float
     events_per_second: float
     delivered: float
+    exact: float
     rss_kib: float
     latency_p50: float
     latency_p99: float
@@ -43,16 +47,11 @@ class Measured:
     busy: float
     beside: float
     harness: float
-    problems: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def harness_bound(self) -> bool:
-        return self.harness > BUSY and self.busy < BUSY
+    harness_bound: bool
 
 
 def measure(serving: Serving, load: Load, traffic: Traffic) -> Measured:
     """Run one load against a peer that serves. Memory is meaningful of a fresh process only."""
-    traffic.run(serving.url, WARM_UP)
     pid = serving.pid
     rss_before = peak = rss_bytes(pid)
     watch = Watch(pid)
@@ -68,12 +67,17 @@ def measure(serving: Serving, load: Load, traffic: Traffic) -> Measured:
                 client.process.wait(0.1)
         watch.look()
         report = json.loads(client.output())
+    if report["problems"]:
+        print(f"{serving.url}: {report['problems']}", file=sys.stderr)
+    if report["events"] == 0:
+        raise PeerFailedError(f"no event came through: {report['problems']}")
     seconds = report["seconds"]
     harness = traffic.upstream_cpu_seconds() + time.process_time() - harness_before + report["own_cpu_seconds"]
     return Measured(
         cpu_us=watch.cpu_us(report, load),
         events_per_second=report["events_per_second"],
         delivered=report["events"] / report["expected"],
+        exact=report["exact"] / report["events"],
         rss_kib=(peak - rss_before) / load.streams / 1024,
         latency_p50=report["latency_ms"].get("p50", float("nan")),
         latency_p99=report["latency_ms"].get("p99", float("nan")),
@@ -81,8 +85,15 @@ def measure(serving: Serving, load: Load, traffic: Traffic) -> Measured:
         busy=watch.cpu / seconds,
         beside=(beside_seconds(pid) - beside_before) / seconds,
         harness=harness / seconds,
-        problems=report["problems"],
+        harness_bound=harness / seconds > BUSY > watch.cpu / seconds,
     )
+
+
+def settle(serving: Serving, traffic: Traffic) -> None:
+    """Have everything loaded that a first stream, a first scrape and a first export of traces load."""
+    with scraped(serving.monitor):
+        traffic.run(serving.url, WARM_UP)
+        time.sleep(SETTLE_SECONDS)
 
 
 class Watch:
@@ -129,7 +140,7 @@ def beside_seconds(pid: int) -> float:
 
 @contextlib.contextmanager
 def scraped(monitor: str | None) -> Iterator[None]:
-    """Asks the monitor for its metrics as a Prometheus would. A scrape that fails ends the benchmark."""
+    """Asks the monitor for its metrics as a Prometheus would. A scrape that fails is the peer's failure."""
     if monitor is None:
         yield
         return
@@ -153,4 +164,4 @@ def scraped(monitor: str | None) -> Iterator[None]:
         ended.set()
         thread.join()
     if problems:
-        raise SystemExit(f"{monitor}/metrics: {problems[0]}")
+        raise PeerFailedError(f"{monitor}/metrics: {problems[0]}")

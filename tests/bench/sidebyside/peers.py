@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,6 +18,9 @@ from .traffic import Traffic
 
 HERE = Path(__file__).parents[1]
 CHAT = "/v1/chat/completions"
+# More streams than this the relay refuses as it comes: its limits are raised for them.
+DEFAULT_ROOM = 2000
+GIN_SOURCES = Path("/usr/share/gocode/src/github.com/gin-gonic/gin")
 
 
 @dataclass
@@ -31,14 +37,15 @@ class Serving:
         return self.process.pid
 
 
-Peer = Callable[[Traffic, Path], AbstractContextManager[Serving]]
+# Given the traffic, a folder for its files, and how many streams it must take at once.
+Peer = Callable[[Traffic, Path, int], AbstractContextManager[Serving]]
 
 
 def python_peer(module: str) -> Peer:
     """An ASGI app of the folder `peers`, under uvicorn with uvloop and httptools."""
 
     @contextlib.contextmanager
-    def serve(traffic: Traffic, folder: Path) -> Iterator[Serving]:
+    def serve(traffic: Traffic, folder: Path, room: int) -> Iterator[Serving]:
         port = free_port()
         command, env = python_command(module, port, traffic.upstream_url)
         with started(command, RELAY_CORE, env | traces_to(traffic.collector_url, module)) as process:
@@ -60,10 +67,16 @@ def relay_peer(checkout: Path = ROOT, name: str = "relay") -> Peer:
     """The relay as it comes, with everything on: ledger, metrics, flight recorder, limits, and traces to a collector."""
 
     @contextlib.contextmanager
-    def serve(traffic: Traffic, folder: Path) -> Iterator[Serving]:
+    def serve(traffic: Traffic, folder: Path, room: int) -> Iterator[Serving]:
         with tempfile.TemporaryDirectory(dir=folder) as private:
             command, env = relay_command(checkout, traffic.upstream_url, traffic.collector_url, Path(private), name)
             command += ["--diagnostics", "127.0.0.1:0"]
+            if room > DEFAULT_ROOM:
+                env |= {
+                    "RELAY_MAX_STREAMS": "0",
+                    "RELAY_BUDGET_BYTES": "0",
+                    "RELAY_UPSTREAM_MAX_CONNECTIONS": str(2 * room),
+                }
             with started(command, RELAY_CORE, env, cwd=Path(private)) as process:
                 url = process.line("relay ") + CHAT
                 monitor = process.line("diagnostics ").removesuffix("/debug/memory")
@@ -96,7 +109,7 @@ def traces_to(collector: str, name: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def nginx_peer(traffic: Traffic, folder: Path) -> Iterator[Serving]:
+def nginx_peer(traffic: Traffic, folder: Path, room: int) -> Iterator[Serving]:
     """A proxy_pass without buffering."""
     port = free_port()
     with tempfile.TemporaryDirectory(dir=folder) as private:
@@ -114,13 +127,57 @@ def nginx_peer(traffic: Traffic, folder: Path) -> Iterator[Serving]:
             yield Serving(process, f"http://127.0.0.1:{port}{CHAT}")
 
 
+def go_peer(program: Callable[[Traffic, Path], list[str]]) -> Peer:
+    """A program that prints `relay URL` once it listens. One core is all it has, and Go is told."""
+
+    @contextlib.contextmanager
+    def serve(traffic: Traffic, folder: Path, room: int) -> Iterator[Serving]:
+        command = [*program(traffic, folder), "-upstream", traffic.upstream_url]
+        with started(command, RELAY_CORE, {"GOMAXPROCS": "1"}) as process:
+            yield Serving(process, process.line("relay ") + CHAT)
+
+    return serve
+
+
+def gin_program(_: Traffic, folder: Path) -> list[str]:
+    """Built from Debian's sources of Gin."""
+    program = folder / "gin"
+    if not program.exists():
+        env = {**os.environ, "GO111MODULE": "off", "GOPATH": str(GIN_SOURCES.parents[3])}
+        subprocess.run(["go", "build", "-o", str(program), "."], cwd=HERE / "peers/gin", env=env, check=True)
+    return [str(program)]
+
+
 PEERS: dict[str, Peer] = {
+    "nginx": nginx_peer,
+    "go": go_peer(lambda traffic, _: [traffic.program, "raw"]),
+    "gin": go_peer(gin_program),
     "bare": python_peer("bare"),
     "relay": relay_peer(),
+    "httpx2": python_peer("httpx2_raw"),
     "sdk": python_peer("sdk"),
     "sdk_otel": python_peer("sdk_otel"),
-    "nginx": nginx_peer,
 }
+TITLES = {
+    "nginx": "nginx, buffering off",
+    "go": "Go, raw copy",
+    "gin": "Go, Gin tutorial relay",
+    "bare": "bare ASGI + aiohttp, no features",
+    "relay": "**Highwater's relay, everything on**",
+    "httpx2": "FastAPI + httpx2, raw bytes",
+    "sdk": "FastAPI + openai SDK, chunk by chunk",
+    "sdk_otel": "the same with OpenTelemetry and prometheus-client",
+    "litellm": "LiteLLM proxy",
+}
+
+
+def missing(name: str) -> str | None:
+    """What a peer lacks to be measured here, and how to get it."""
+    if name == "nginx" and shutil.which("nginx") is None:
+        return "apt-get install nginx"
+    if name == "gin" and not GIN_SOURCES.exists():
+        return "apt-get install golang-github-gin-gonic-gin-dev"
+    return None
 
 
 def peer_named(name: str) -> Peer:

@@ -8,10 +8,12 @@ import resource
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).parents[3]
 # One core for the service under test and what belongs to it, the other for upstream, clients, sink and this program.
@@ -21,9 +23,16 @@ PAGE = resource.getpagesize()
 STEERING = ("DIAGNOSTICS_", "RELAY_", "OTEL_", "OPENAI_", "PYTHONPATH")
 
 
+class PeerFailedError(Exception):
+    """A process under test does not start, or does not do what it is there for."""
+
+
 @dataclass
 class Started:
+    """A process; what it says on standard error is kept, to be told if it fails."""
+
     process: subprocess.Popen[str]
+    log: IO[bytes]
 
     @property
     def pid(self) -> int:
@@ -35,7 +44,14 @@ class Started:
         for line in self.process.stdout:
             if line.startswith(beginning):
                 return line.removeprefix(beginning).strip()
-        raise SystemExit(f"{self.process.args} ended without printing {beginning!r}")
+        raise self.failure(f"ended without printing {beginning!r}")
+
+    def failure(self, what: str) -> PeerFailedError:
+        self.log.seek(0)
+        words = [str(word) for word in self.process.args] if isinstance(self.process.args, list) else []
+        return PeerFailedError(
+            f"{' '.join(words)}: {what}; it said:\n{self.log.read().decode(errors='replace')[-2000:]}"
+        )
 
     def output(self) -> str:
         assert self.process.stdout is not None
@@ -52,8 +68,17 @@ def started(
     stdin: bool = False,
 ) -> Iterator[Started]:
     """A process on one core, ended with the block: asked first, killed after ten seconds."""
+    with tempfile.TemporaryFile() as log, _process(command, core, env, cwd, stdin=stdin, log=log) as process:
+        yield Started(process, log)
+
+
+@contextlib.contextmanager
+def _process(
+    command: list[str], core: int, env: Mapping[str, str] | None, cwd: Path | None, *, stdin: bool, log: IO[bytes]
+) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         ["taskset", "-c", str(core), *command],
+        stderr=log,
         stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
@@ -61,7 +86,7 @@ def started(
         cwd=cwd,
     )
     try:
-        yield Started(process)
+        yield process
     finally:
         if process.stdin:
             process.stdin.close()
@@ -136,5 +161,5 @@ def wait_for_port(port: int, process: Started, patience: float = 30.0) -> None:
             return
         except OSError:
             if process.process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"{process.process.args}: nothing listens on port {port}") from None
+                raise process.failure(f"nothing listens on port {port}") from None
             time.sleep(0.05)

@@ -4,45 +4,53 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from .loads import Load
-from .measure import Measured, measure
+from .cases import Case, Figures
+from .measure import settle
 from .peers import Serving, peer_named
+from .processes import PeerFailedError
 from .traffic import Traffic
 
-Results = dict[tuple[str, str], list[Measured]]
+Results = dict[tuple[str, str], list[Figures]]
 
 
 def run(
-    peers: Sequence[str], loads: Mapping[str, Load], rounds: int, traffic: Traffic, folder: Path, *, staying: bool
+    peers: Sequence[str], cases: Mapping[str, Case], rounds: int, traffic: Traffic, folder: Path, *, staying: bool
 ) -> Results:
-    """Results by peer and load. `staying` peers are started once; else each load has a fresh process.
+    """Figures by peer and case, one a round. `staying` peers are started once; else each case has a fresh process.
 
     Fresh: what one load leaves in memory must not count for the next.
     """
     results: Results = {}
+    failed: set[tuple[str, str]] = set()
     with contextlib.ExitStack() as stack:
-        serve: dict[str, Callable[[], AbstractContextManager[Serving]]] = {}
-        for peer in peers:
-            if staying:
-                serve[peer] = _same(stack.enter_context(peer_named(peer)(traffic, folder)))
-            else:
-                serve[peer] = _new(peer, traffic, folder)
+        same: dict[str, Serving] = {}
+        if staying:
+            room = max(case.room for case in cases.values())
+            same = {peer: stack.enter_context(_settled(peer, traffic, folder, room)) for peer in peers}
         for number in range(1, rounds + 1):
-            for peer in peers if number % 2 else reversed(peers):
-                for name, load in loads.items():
-                    print(f"round {number} of {rounds}: {peer}, {name}", file=sys.stderr, flush=True)
-                    with serve[peer]() as serving:
-                        results.setdefault((peer, name), []).append(measure(serving, load, traffic))
-        return results
+            for name, case in cases.items():
+                for peer in peers if number % 2 else reversed(peers):
+                    if not case.concerns(peer) or number > case.most_rounds or (peer, name) in failed:
+                        continue
+                    print(f"round {number} of {rounds}: {name}, {peer}", file=sys.stderr, flush=True)
+                    opened: AbstractContextManager[Serving] = (
+                        contextlib.nullcontext(same[peer]) if staying else _settled(peer, traffic, folder, case.room)
+                    )
+                    try:
+                        with opened as serving:
+                            results.setdefault((peer, name), []).append(case.run(serving, traffic))
+                    except PeerFailedError as error:
+                        print(f"{peer} is not measured further in {name}: {error}", file=sys.stderr)
+                        failed.add((peer, name))
+    return results
 
 
-def _same(serving: Serving) -> Callable[[], AbstractContextManager[Serving]]:
-    return lambda: contextlib.nullcontext(serving)
-
-
-def _new(peer: str, traffic: Traffic, folder: Path) -> Callable[[], AbstractContextManager[Serving]]:
-    return lambda: peer_named(peer)(traffic, folder)
+@contextlib.contextmanager
+def _settled(peer: str, traffic: Traffic, folder: Path, room: int) -> Iterator[Serving]:
+    with peer_named(peer)(traffic, folder, room) as serving:
+        settle(serving, traffic)
+        yield serving

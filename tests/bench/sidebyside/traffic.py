@@ -18,8 +18,8 @@ from .processes import TRAFFIC_CORE, started
 SOURCE = Path(__file__).parents[1] / "traffic"
 # Late by this much is missing: a relay that cannot keep up is not waited for.
 GRACE_SECONDS = 3.0
-# The longest that a burst may take.
-BURST_SECONDS = 60.0
+# The longest that a burst may take: a slow peer's rate is known by then.
+BURST_SECONDS = 10.0
 
 
 class Traffic:

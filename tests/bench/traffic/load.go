@@ -19,6 +19,7 @@ import (
 type result struct {
 	completed bool
 	problem   string
+	exact     int // events that came as they were sent, byte by byte
 	bytes     int64
 	first     time.Duration // from asking to the first event
 	arrivals  []int64       // wall clock, nanoseconds, of each event
@@ -67,7 +68,8 @@ func newClient(streams int) *http.Client {
 
 // request is the body that asks the upstream for such a stream.
 func request(events int, pace float64, size int, id int) string {
-	model := fmt.Sprintf("bench:events=%d,pace=%g,size=%d,id=%d", events, pace, size, id)
+	// Not commas: some proxies take them for a list of models.
+	model := fmt.Sprintf("bench:events=%d;pace=%g;size=%d;id=%d", events, pace, size, id)
 	return fmt.Sprintf(`{"model":%q,"stream":true,"messages":[{"role":"user","content":"go"}]}`, model)
 }
 
@@ -125,6 +127,9 @@ func one(cut context.Context, client *http.Client, url, body string, events int)
 			r.problem = "damaged"
 			return
 		}
+		if untouched(line) {
+			r.exact++
+		}
 		now := time.Now()
 		if len(r.arrivals) == 0 {
 			r.first = now.Sub(began)
@@ -154,6 +159,15 @@ func stamp(line []byte) (number, sent int64, whole, ok bool) {
 		closed = closed && each == 'x'
 	}
 	return number, sent, closed && len(text)-len(rest)+len(filler) >= int(size), true
+}
+
+// untouched says whether an event's line is the upstream's, to the byte. Peers that parse and write JSON anew change it.
+func untouched(line []byte) bool {
+	end := tail[:len(tail)-1] // without the blank line
+	if !bytes.HasPrefix(line, []byte(head)) || !bytes.HasSuffix(line, []byte(end)) || len(line) < len(head)+len(end) {
+		return false
+	}
+	return bytes.IndexByte(line[len(head):len(line)-len(end)], '"') < 0
 }
 
 // digits reads a number and the @ behind it, without making anything.

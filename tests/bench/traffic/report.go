@@ -13,6 +13,7 @@ type report struct {
 	Completed     int            `json:"completed"`
 	Events        int            `json:"events"`
 	Expected      int            `json:"expected"`
+	Exact         int            `json:"exact"` // of the events, those that came as they were sent
 	Bytes         int64          `json:"bytes"`
 	Seconds       float64        `json:"seconds"`
 	EventsPerSec  float64        `json:"events_per_second"`
@@ -38,6 +39,7 @@ func summary(results []result, start time.Time, expected int) report {
 	for _, r := range results {
 		total.Events += len(r.arrivals)
 		total.Bytes += r.bytes
+		total.Exact += r.exact
 		if r.completed {
 			total.Completed++
 		}

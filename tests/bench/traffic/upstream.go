@@ -24,7 +24,7 @@ type script struct {
 func parse(model string) script {
 	s := script{events: 100, pace: 0, size: 24}
 	if _, options, ok := strings.Cut(model, ":"); ok {
-		for _, part := range strings.Split(options, ",") {
+		for _, part := range strings.FieldsFunc(options, func(r rune) bool { return r == ',' || r == ';' }) {
 			name, number, _ := strings.Cut(part, "=")
 			value, err := strconv.ParseFloat(number, 64)
 			if err != nil {
@@ -58,7 +58,9 @@ func upstream(args []string) {
 	var traces = sink{spans: map[string]int{}}
 	http.HandleFunc("/v1/chat/completions", chat)
 	http.HandleFunc("/otlp/v1/traces", traces.take)
+	http.HandleFunc("/otlp/v1/", accept)
 	http.HandleFunc("/otlp/spans", traces.tell)
+	http.HandleFunc("/closed", tellClosings)
 	http.HandleFunc("/cpu", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, ownCPU()) })
 	// Whoever started this holds its standard input: when that ends, so does this.
 	go func() {
@@ -75,6 +77,9 @@ func chat(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s := parse(body.Model)
+	if s.id != 0 {
+		go noteClosing(r, s.id) // when it happens, not when the next event is written
+	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	flusher := w.(http.Flusher)
 	buffer := make([]byte, 0, 64*1024)

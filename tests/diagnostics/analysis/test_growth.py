@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,6 +50,15 @@ def test_what_remains_and_the_peak_are_for_one_stream() -> None:
 def a_peak(streams: int, peak: float, last: float) -> Round:
     readings = (reading(50.1, 1000 + peak), reading(50.2, 1000 + last))
     return Round(50, streams, streams, reading(49, 1000), readings, reading(54, 1000))
+
+
+def test_one_gulp_is_no_growth_and_no_level() -> None:
+    """A service that got no core takes at once what has come meanwhile; here in the last reading, where it weighs most."""
+    calm = a_round(4 * 200 * 10)
+    gulp = replace(calm, readings=(*calm.readings[:-1], reading(calm.readings[-1].time, 9e6)))
+    assert growth_per_chunk(gulp, 200, 1.0) == pytest.approx(10, rel=0.1)
+    assert load_per_stream(calm, replace(gulp, open_streams=24)) == pytest.approx(0, abs=50)
+    assert peak_per_stream(gulp) > 2e6, "it is shown all the same"
 
 
 def test_load_is_what_further_streams_add_to_the_peak() -> None:

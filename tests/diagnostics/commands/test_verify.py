@@ -168,3 +168,23 @@ def test_a_self_test_is_passed_where_no_broken_app_is_taken_for_a_fix(
 def test_a_self_test_takes_no_other_apps() -> None:
     with pytest.raises(UsageError, match="apps of its own"):
         verify.run(parsed("orphaned_task", "--self-test", "--fixed", "mine:app"))
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["--json", "{}/none/x.json"], "there is no folder"),
+        (["--junit", "{}"], "is a folder"),
+    ],
+)
+def test_what_could_not_be_written_is_said_before_anything_is_run(words: list[str], what: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=what):
+        verify.run(parsed("orphaned_task", *(word.format(tmp_path) for word in words)))
+
+
+def test_a_report_goes_into_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "report").write_text("a file")
+    parser = argparse.ArgumentParser()
+    verify.configure(parser)
+    with pytest.raises(UsageError, match="--report"):
+        verify.run(parser.parse_args(["orphaned_task", "--report", str(tmp_path / "report")]))

@@ -80,6 +80,15 @@ def test_a_subject_that_dies_is_reported_with_its_last_words(tmp_path: Path) -> 
     assert caught.value.exit_code == 3
 
 
+def test_a_subject_that_is_killed_is_told_why_that_may_be(tmp_path: Path) -> None:
+    kill = "import os; os.kill(os.getpid(), 9)"
+    with pytest.raises(TargetError, match=r"SIGKILL \(the kernel sends it where memory runs out\)"):
+        started(tmp_path, kill, "listens")
+    # Below `diagnostics run` and below a shell it is an exit code.
+    with pytest.raises(TargetError, match=r"ended with signal SIGKILL"):
+        started(tmp_path, "raise SystemExit(137)", "listens")
+
+
 def test_a_subject_that_never_listens_is_reported_with_its_last_words(tmp_path: Path) -> None:
     with pytest.raises(TargetSilentError, match=r"(?s)does not listen on port.*waiting for the moon"):
         started(tmp_path, "import time; print('waiting for the moon'); time.sleep(60)", "listens")

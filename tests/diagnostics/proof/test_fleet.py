@@ -172,8 +172,10 @@ def test_bad_usage_says_what_is_wrong(words: list[str], said: str, capsys: pytes
 def test_a_client_that_had_no_core_says_so() -> None:
     order = Order(Address.of("http://127.0.0.1/"), Message())
     for share, limited in ((Share(0.9, 0.0), True), (Share(0.4, 0.5), True), (Share(0.5, 0.1), False)):
-        found = Found(order, Tally(), 1.0, (Share(0.1, 0.0), share))
+        found = Found(order, Tally(events=9), 1.0, (Share(0.1, 0.0), share))
         assert found.client_limited is limited
+        # Where nothing came, the client was not what it waited for.
+        assert not Found(order, Tally(), 1.0, (Share(0.1, 0.0), share)).client_limited
         assert any("the client itself was the limit" in line for line in warnings(found)) is limited
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from diagnostics.analysis.decision import Decision, Finding, Interval, Measure
-from diagnostics.errors import TargetError
+from diagnostics.errors import TargetError, TargetSilentError
 from diagnostics.proof.experiment import Outcome, SideOutcome
 from diagnostics.proof.study.__main__ import main
 from diagnostics.proof.study.journal import Journal
@@ -61,6 +61,16 @@ def test_another_answer_or_a_failure_is_not_the_same_each_time(tmp_path: Path) -
     table = markdown(summaries(journal.results()))
     assert "| undying_ticker | 3 | 3 LEAK | 0.10 | 2 BOUNDED, 1 INCONCLUSIVE | 0.10 | 20 | no |" in table
     assert "- stuck_drain: the fixed app ended" in table
+
+
+def test_a_busy_machine_is_no_answer_and_the_run_is_still_to_come(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.add("sawtooth", 1, TargetSilentError("it could be read only 5 times", code="machine_too_busy"))
+    assert journal.done() == set()
+    assert "too busy for a run, which was then run again: sawtooth 1." in markdown(summaries(journal.results()))
+    journal.add("sawtooth", 1, outcome("sawtooth", Decision.BOUNDED))
+    assert journal.done() == {("sawtooth", 1)}
+    assert right(journal) == {"sawtooth": True}
 
 
 @pytest.mark.parametrize(

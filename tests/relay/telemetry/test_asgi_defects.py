@@ -85,6 +85,25 @@ def test_sends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(app.spans) > 100
 
 
+def test_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = 0
+
+    class Chunk(dict[str, Any]):
+        def get(self, key: str, default: Any = None) -> Any:
+            nonlocal looked
+            looked += key == "headers"
+            return super().get(key, default)
+
+    async def chunks(_: Any, __: Any, send: Any) -> None:
+        await send(HEAD)
+        for _number in range(10):
+            await send(Chunk(body(b"data: x\n\n", more=True)))
+
+    app = Instrumented(chunks, monkeypatch, exclude_spans=["send", "receive"])
+    asyncio.run(app.get())
+    assert looked == 10
+
+
 def test_success(monkeypatch: pytest.MonkeyPatch) -> None:
     async def left(_: Any, receive: Any, send: Any) -> None:
         await send(HEAD)

@@ -1,0 +1,36 @@
+"""Where results go: looked at before an experiment of minutes is begun, not when it is over."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import UsageError
+
+__all__ = ["check_file", "make_folder"]
+
+
+def check_file(path: Path | None, option: str) -> None:
+    """Raise UsageError where `path` could not be written; None is nothing to write."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"{option} {path} is a folder", remedy="name a file in it")
+    if not path.parent.is_dir():
+        raise UsageError(f"{option} {path}: there is no folder {path.parent}", remedy=f"mkdir -p {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UsageError(f"{option} {path} may not be written", remedy="give a place that may")
+
+
+def make_folder(path: Path | None, option: str) -> None:
+    """Make the folder, and raise UsageError where that cannot be done; None is nothing to write."""
+    if path is None:
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{option} {path}: {error.strerror}", remedy="give a folder, or a name that is free"
+        ) from error
+    if not os.access(path, os.W_OK):
+        raise UsageError(f"{option} {path} may not be written", remedy="give a place that may")

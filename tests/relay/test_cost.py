@@ -1,0 +1,34 @@
+"""What an event costs the relay, in instructions, against a pass-through without features in the same run.
+
+Instructions, counted by valgrind, are the same on every machine to half a per cent, so the bounds can be close: fifteen per
+cent above what was measured when they were set. Whoever makes the path faster lowers them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COUNT = Path(__file__).parents[1] / "bench/count_instructions.py"
+# One event a read, as a chat's come; and sixty in 16 KiB, where a slow client let them gather.
+MOST_TO_BARE = {"one by one": 2.5, "in bursts": 10.0}
+
+
+@pytest.mark.needs("valgrind", "valgrind")
+@pytest.mark.timeout(300)
+def test_an_event_costs_no_more_instructions_than_it_did(tmp_path: Path) -> None:
+    counted = tmp_path / "counted.json"
+    done = subprocess.run(
+        [sys.executable, str(COUNT), "--json", str(counted)], capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(counted.read_text())
+    ratios = {shape: found["relay"][shape] / found["bare"][shape] for shape in MOST_TO_BARE}
+    # Half of it and less would be no relay that looks at what it passes on.
+    assert all(ratio > 0.5 for ratio in ratios.values()), ratios
+    too_much = {shape: ratio for shape, ratio in ratios.items() if ratio > MOST_TO_BARE[shape]}
+    assert not too_much, f"to bare: {too_much}, at most {MOST_TO_BARE}; see tests/bench/count_instructions.py"
