@@ -99,7 +99,8 @@ def test_what_is_published_on_one_relay_comes_from_all(
         assert [(event.id, event.data) for event in one.events] == expected
         assert one.raw.count(b"relay.gap") == 0
     # One connection of each process tells of the topic, however many subscribers there are.
-    assert shared.command("PUBSUB", "NUMSUB", "relay:topic:news").endswith(b":3\r\n")
+    told = int(shared.command("PUBSUB", "NUMSUB", "relay:topic:news").rsplit(b":", 1)[1])
+    assert told in (2, 3)  # three subscribers at the second relay's two workers: one of them, or both
     for one in ones:
         one.stop()
     eventually(lambda: shared.command("PUBSUB", "NUMSUB", "relay:topic:news").endswith(b":0\r\n"))
