@@ -124,8 +124,10 @@ class StreamLedger:
     def totals(self, route: str) -> RouteTotals:
         found = self.routes.get(route)
         if found is None:
+            # Half a surrogate pair can stand in no exposition: one such name would take all metrics away.
+            route = route.encode(errors="replace").decode()
             with self._lock:
-                if len(self.routes) >= MAX_ROUTES:
+                if route not in self.routes and len(self.routes) >= MAX_ROUTES:
                     route = OTHER_ROUTE
                 found = self.routes.setdefault(route, RouteTotals(route))
         return found

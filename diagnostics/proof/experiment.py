@@ -129,6 +129,7 @@ async def with_upstream(scenario: Scenario, sides: Sequence[str], seed: int) -> 
         if RELAY in subjects and scenario.relay is not None and scenario.relay.publish:
             url = f"http://127.0.0.1:{subjects[RELAY].port}{scenario.relay.publish}"
             await stack.enter_async_context(publishing(url, scenario.workload.upstream))
+            subjects[RELAY].beside = 1
         yield MemoryRounds(scenario, subjects, seed)
         if traces is not None and not traces.exports:
             raise TargetError(

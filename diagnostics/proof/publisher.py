@@ -19,7 +19,7 @@ _TIMEOUT_SECONDS = 10.0
 
 @asynccontextmanager
 async def publishing(url: str, feed: Upstream) -> AsyncGenerator[None, None]:
-    """POST events of the feed's size, at its pace, to `url` until the block ends.
+    """POST events of the feed's size, at its pace, over one connection to `url` until the block ends.
 
     Raises TargetError at the end of the block where not all of them were taken: subscribers that get nothing hold nothing.
     """
@@ -37,7 +37,8 @@ async def _publish(url: str, feed: Upstream) -> None:
     event = json.dumps({"text": "x" * feed.chunk_bytes})
     loop = asyncio.get_running_loop()
     due = loop.time()
-    async with httpx2.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as http:
+    one = httpx2.Limits(max_connections=1)
+    async with httpx2.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False, limits=one) as http:
         while True:
             try:
                 response = await http.post(url, content=event, headers={"content-type": "application/json"})

@@ -222,7 +222,7 @@ async def settled(one: Subject) -> Reading:
                 raise TargetSilentError(f"the {one.side} app does not answer; its last output:\n{one.process.tail()}")
             continue
         still = last is not None and abs(reading.in_use_bytes - last.in_use_bytes) < _SETTLED_BYTES
-        if waited >= _LEAST_SETTLE_SECONDS and still and connections(one.port) == 0:
+        if waited >= _LEAST_SETTLE_SECONDS and still and connections(one.port) <= one.beside:
             return reading
         if waited > _MOST_SETTLE_SECONDS:
             return reading

@@ -54,7 +54,7 @@ class Launch:
 class Subject:
     """A started service. `port` is where it listens, `process` is `diagnostics run` with the service as its child.
 
-    `registry` is the folder in which its agents are found.
+    `registry` is the folder in which its agents are found, `beside` how many connections it has at rest: a publisher's.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Subject:
         self.side = side
         self.process = process
         self.port = port
+        self.beside = 0
         self._monitor: Monitor | None = None
 
     @property
