@@ -133,7 +133,7 @@ DROPPED = Panel(
 )
 REJECTED = Panel(
     "Streams not let in",
-    "Streams refused per second, by reason: admission limit, byte budget, circuit breaker, draining.",
+    "Requests refused per second, by reason: streams, bytes, memory, concurrency, rate; key and scope are wrong keys.",
     "cps",
     (Query(total("reason", rate("stream_rejected_total")), "{{reason}}"),),
 )

@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,36 +71,47 @@ def config(target: str) -> str:
 
 
 @pytest.fixture
-def stack(
+def stacked(
     launch: Callable[..., Any], http: Callable[..., Any], free_port: Callable[[], int],
     eventually: Callable[..., Any], tmp_path: Path,
-) -> Stack:  # fmt: skip
-    relay = launch(
-        sys.executable, "-m", "relay", "serve", "--port", "0", "--diagnostics", "127.0.0.1:0",
-        env={
-            "DIAGNOSTICS_DIR": str(tmp_path / "d"),
-            # Traced, so that there are exemplars; nobody needs to receive the traces.
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
-        },
-        cwd=tmp_path,
-    )  # fmt: skip
-    url = relay.wait_for("relay http").split()[1]
-    monitor = relay.wait_for("diagnostics http").split()[1].removesuffix("/debug/memory")
-    (tmp_path / "prometheus.yml").write_text(config(monitor.removeprefix("http://")))
-    address = f"127.0.0.1:{free_port()}"
-    launch(
-        "prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",
-        f"--web.listen-address={address}", "--enable-feature=exemplar-storage", cwd=tmp_path,
-    ).wait_for("Server is ready")  # fmt: skip
+) -> Callable[..., Stack]:  # fmt: skip
+    """Starts a relay with these flags and settings, its monitor, and a Prometheus that scrapes it."""
 
-    def ask(path: str, **parameters: str) -> Any:
-        answer = http(f"http://{address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}").json()
-        assert answer["status"] == "success", f"{path} {parameters}: {answer.get('error')}"
-        return answer["data"]
+    def start(*flags: str, **settings: str) -> Stack:
+        relay = launch(
+            sys.executable, "-m", "relay", "serve", "--port", "0", "--diagnostics", "127.0.0.1:0", *flags,
+            env={
+                "DIAGNOSTICS_DIR": str(tmp_path / "d"),
+                # Traced, so that there are exemplars; nobody needs to receive the traces.
+                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
+                **settings,
+            },
+            cwd=tmp_path,
+        )  # fmt: skip
+        url = relay.wait_for("relay http").split()[1]
+        monitor = relay.wait_for("diagnostics http").split()[1].removesuffix("/debug/memory")
+        (tmp_path / "prometheus.yml").write_text(config(monitor.removeprefix("http://")))
+        address = f"127.0.0.1:{free_port()}"
+        launch(
+            "prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",
+            f"--web.listen-address={address}", "--enable-feature=exemplar-storage", cwd=tmp_path,
+        ).wait_for("Server is ready")  # fmt: skip
 
-    found = Stack(relay, url, monitor, ask)
-    eventually(lambda: found.query("diagnostics_agent_up == 1"), what="a scrape of a relay that answers")
-    return found
+        def ask(path: str, **parameters: str) -> Any:
+            answer = http(f"http://{address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}").json()
+            assert answer["status"] == "success", f"{path} {parameters}: {answer.get('error')}"
+            return answer["data"]
+
+        found = Stack(relay, url, monitor, ask)
+        eventually(lambda: found.query("diagnostics_agent_up == 1"), what="a scrape of a relay that answers")
+        return found
+
+    return start
+
+
+@pytest.fixture
+def stack(stacked: Callable[..., Stack]) -> Stack:
+    return stacked()
 
 
 @pytest.fixture
@@ -203,3 +214,44 @@ def test_a_stopped_relay_is_an_alert(stack: Stack, eventually: Callable[..., Any
     assert alert["labels"]["worker"] == "0"
     # Its memory is still measured, from outside.
     assert stack.query("memory_rss_bytes > 0")
+
+
+def test_trouble_is_what_the_alerts_ask_for(
+    stacked: Callable[..., Stack], launch: Callable[..., Any], free_port: Callable[[], int],
+    eventually: Callable[..., Any], http: Callable[..., Any], tmp_path: Path,
+) -> None:  # fmt: skip
+    """The first upstream is down, clients do not read, and there is no room for more. How long an alert waits before it fires
+    is the rule tests' to prove; here its expression has an answer, over windows of seconds."""
+    simulator = launch(sys.executable, "-m", "relay", "simulate", "--port", "0", cwd=tmp_path)
+    trouble = stacked(
+        "--max-streams", "6", "--upstream-retries", "0", "--breaker-failures", "1", "--breaker-open-seconds", "600",
+        "--write-timeout-seconds", "600",
+        RELAY_UPSTREAM_BASE_URL=f"http://127.0.0.1:{free_port()}/v1",
+        RELAY_FALLBACK_BASE_URLS=simulator.wait_for("simulator http").split()[1],
+    )  # fmt: skip
+    rules = [rule for group in trouble.ask("rules")["groups"] for rule in group["rules"] if rule["type"] == "alerting"]
+
+    def asked(name: str) -> list[Any]:
+        (query,) = [rule["query"] for rule in rules if rule["name"] == name]
+        return trouble.query(re.sub(r"\[(5|10)m\]", "[8s]", query))
+
+    wanted = ("StreamBreakerOpen", "StreamSlowClients", "StreamsRejected")
+    assert [name for name in wanted if asked(name)] == []
+    parts = urllib.parse.urlsplit(trouble.url)
+    with ExitStack() as opened:
+        for _ in range(6):
+            connection = opened.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=20))
+            connection.sendall(
+                b"GET /stream?prompt=x&model=sim:events=inf,pace=0,size=4000 HTTP/1.0\r\nHost: relay\r\n\r\n"
+            )
+
+        def all_fire() -> bool:
+            assert http(f"{trouble.url}/stream?prompt=x").status == 503
+            return all(asked(name) for name in wanted)
+
+        eventually(lambda: http(f"{trouble.url}/stream?prompt=x&model=sim:events=1,pace=0").status == 503)
+        eventually(all_fire, 60.0, "an answer to each of " + ", ".join(wanted))
+    (breaker,) = asked("StreamBreakerOpen")
+    assert breaker["metric"]["upstream"] == "0"
+    (rejected,) = asked("StreamsRejected")
+    assert rejected["metric"]["reason"] == "streams"
