@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -41,7 +42,8 @@ def main() -> int:
     # Long enough for py-spy to start and to finish.
     load = replace(usual, events=60_000 if not usual.pace else int((arguments.seconds + 6) * usual.pace))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    folded = arguments.out / f"{arguments.peer}-{arguments.case}.folded"
+    name = re.sub(r"\W+", "-", f"{arguments.peer}-{arguments.case}")
+    folded = arguments.out / f"{name}.folded"
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
         traffic(Path(folder)) as running,

@@ -35,7 +35,7 @@ LOADS = {
 }
 # Of one round among many, on processes that stay: the opening is short, the machine's noise is the same for all.
 SHORT = {
-    "paced": Load("100 streams, 20 events/s each, short", 100, 70, 20.0, opening=0.5),
+    "paced": Load("100 streams, 20 events/s each, short", 100, 120, 20.0, opening=1.5),
     "burst": LOADS["burst"],
-    "thousand": Load("1,000 streams, 20 events/s each, short", 1000, 80, 20.0, opening=1.5),
+    "thousand": Load("1,000 streams, 20 events/s each, short", 1000, 120, 20.0, opening=3.0),
 }

@@ -22,6 +22,7 @@ from .traffic import Traffic
 WARM_UP = Load("warm-up", 4, 20, 0.0)
 SCRAPE_SECONDS = 5.0
 SETTLE_SECONDS = 2.5
+SHORTEST_WINDOW_SECONDS = 0.8
 # Above this share of its core the harness may have been the limit, if the peer's own core was not as busy.
 BUSY = 0.85
 
@@ -117,10 +118,13 @@ class Watch:
         if load.pace == 0:
             return 1e6 * self.cpu / max(1, report["events"])
         start = report["start_unix"]
-        # The last quarter second belongs to streams that end.
-        inside = [
-            look for look in self._looks if load.opening + 0.1 <= look[0] - start <= load.seconds - load.opening - 0.25
-        ]
+        # All streams are open and none has ended; a peer that is overrun has no such time: then as the load says.
+        begin, end = report["open_seconds"], report["ending_seconds"] - 0.1
+        if end - begin < SHORTEST_WINDOW_SECONDS:
+            begin, end = load.opening + 0.1, load.seconds - load.opening - 0.25
+        inside = [look for look in self._looks if begin <= look[0] - start <= end]
+        if len(inside) < 2:
+            raise PeerFailedError("the load ended before it could be looked at")
         (first, cpu_first), (last, cpu_last) = inside[0], inside[-1]
         events = arrived(report, last - start) - arrived(report, first - start)
         return 1e6 * (cpu_last - cpu_first) / max(1.0, events)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"sort"
 	"syscall"
 	"time"
@@ -23,7 +24,9 @@ type report struct {
 	OwnCPUSeconds float64        `json:"own_cpu_seconds"`
 	StartUnix     float64        `json:"start_unix"`
 	BucketSeconds float64        `json:"bucket_seconds"`
-	Timeline      []int          `json:"timeline"` // events that arrived in each bucket since the start
+	OpenSeconds   float64        `json:"open_seconds"`   // when the last stream had its first event
+	EndingSeconds float64        `json:"ending_seconds"` // when the first stream had its last
+	Timeline      []int          `json:"timeline"`       // events that arrived in each bucket since the start
 }
 
 type quantileTable map[string]float64
@@ -35,6 +38,7 @@ func summary(results []result, start time.Time, expected int) report {
 		StartUnix: float64(start.UnixNano()) / 1e9, BucketSeconds: bucket.Seconds(),
 		Timeline: make([]int, 2+int(seconds/bucket.Seconds())),
 	}
+	total.EndingSeconds = seconds
 	var latencies, firsts []float64
 	for _, r := range results {
 		total.Events += len(r.arrivals)
@@ -51,6 +55,10 @@ func summary(results []result, start time.Time, expected int) report {
 		}
 		for _, l := range r.latencies {
 			latencies = append(latencies, float64(l)/1e6)
+		}
+		if n := len(r.arrivals); n > 0 {
+			total.OpenSeconds = math.Max(total.OpenSeconds, float64(r.arrivals[0]-start.UnixNano())/1e9)
+			total.EndingSeconds = math.Min(total.EndingSeconds, float64(r.arrivals[n-1]-start.UnixNano())/1e9)
 		}
 		for _, at := range r.arrivals {
 			total.Timeline[(at-start.UnixNano())/int64(bucket)]++
