@@ -149,7 +149,11 @@ class Endpoint:
                     result.work, connection, seconds=result.seconds, max_extra_bytes=result.max_extra_bytes
                 )
                 self._children.append((child, result))
-                self.state.last_fork = {"fork_seconds": child.fork_seconds, "on_loop": child.on_loop}
+                self.state.last_fork = {
+                    "fork_seconds": child.fork_seconds,
+                    "fork_cpu_seconds": child.fork_cpu_seconds,
+                    "on_loop": child.on_loop,
+                }
                 self._settle()
                 return True
             connection.sendall(frame(reply_result(result)))

@@ -46,7 +46,7 @@ def in_reading_fork() -> bool:
 class Child:
     """A forked reading that runs now.
 
-    fork_seconds  how long the fork itself stalled the thread that made it
+    fork_seconds  how long the fork itself stalled the thread that made it; fork_cpu_seconds: how long it had a core for it
     on_loop       whether that was a loop's own thread
     settled       whether what waits for this child was done
     """
@@ -59,6 +59,7 @@ class Child:
         deadline: float,
         max_rss_bytes: int,
         fork_seconds: float,
+        fork_cpu_seconds: float,
         on_loop: bool,
     ) -> None:
         self.pid = pid
@@ -66,6 +67,7 @@ class Child:
         self.deadline = deadline
         self.max_rss_bytes = max_rss_bytes
         self.fork_seconds = fork_seconds
+        self.fork_cpu_seconds = fork_cpu_seconds
         self.on_loop = on_loop
         self.settled = False
 
@@ -116,10 +118,10 @@ def fork_reading(
 
     prctl = ctypes.CDLL(None).prctl
     own_rss = _rss_bytes(os.getpid()) or 0
-    made: list[tuple[int, float] | OSError] = []
+    made: list[tuple[int, float, float] | OSError] = []
 
     def fork() -> None:
-        began = time.monotonic()
+        began, cpu = time.monotonic(), time.thread_time()
         try:
             pid = _fork()
         except OSError as error:
@@ -127,20 +129,21 @@ def fork_reading(
             return
         if pid == 0:
             _live(work, connection, prctl)
-        made.append((pid, time.monotonic() - began))
+        made.append((pid, time.monotonic() - began, time.thread_time() - cpu))
 
     on_loop = any(call_on_loop(loop, fork, _LOOP_PATIENCE_SECONDS) for loop in running_loops()[:1])
     if not on_loop:
         fork()
     if isinstance(made[0], OSError):
         raise made[0]
-    pid, fork_seconds = made[0]
+    pid, fork_seconds, fork_cpu_seconds = made[0]
     return Child(
         pid,
         connection,
         deadline=time.monotonic() + seconds,
         max_rss_bytes=own_rss + max_extra_bytes,
         fork_seconds=fork_seconds,
+        fork_cpu_seconds=fork_cpu_seconds,
         on_loop=on_loop,
     )
 

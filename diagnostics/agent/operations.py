@@ -88,6 +88,7 @@ def reading(state: State, top: int = 20) -> Result:
         "task_states": state.task_states(),
         "loops": len(state.loops()),
         "loop_lag": state.lag.histogram.to_json(),
+        "loop_pending_seconds": state.lag.pending_seconds,
         "gc": _collector(),
         "window": state.windows.kind,
     }
@@ -130,11 +131,20 @@ def registered(state: State) -> Result:
 
 def begin_tracemalloc(state: State, seconds: float, frames: int = 5) -> Result:
     state.begin_window()
+    # Loaded and used once before the tracer looks: what comes within the window would be taken for the service's.
+    import mmap  # noqa: F401
+
+    from . import forked  # noqa: F401
+    from .readings import heap  # noqa: F401
+
+    reading(state)
     return state.windows.begin_tracemalloc(seconds=seconds, frames=frames)
 
 
 def finish_tracemalloc(state: State) -> Result:
     import mmap
+
+    from .readings import heap
 
     seconds = state.windows.age("tracemalloc")
     window = state.windows.current
@@ -145,6 +155,7 @@ def finish_tracemalloc(state: State) -> Result:
 
     def end() -> None:
         if state.windows.current is window:  # and not another one, begun after this one was cancelled
+            heap.make_own()
             state.end_window()
 
     return Forked(
@@ -188,6 +199,7 @@ def watch(state: State) -> Result:
         "events": sum(ledger.events_out() for ledger in state.ledgers) if state.ledgers else None,
         "last_fork": state.last_fork,
         "last_ending_seconds": state.last_ending,
+        "last_ending_cpu_seconds": state.last_ending_cpu,
     }
 
 

@@ -7,7 +7,6 @@ import time
 from .lag import LoopLag
 from .loops import RunningLoops, task_states
 from .routes import UNROUTED
-from .servers import Servers
 from .thrift import Thrifty
 from .windows import Windows
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .ledger import StreamLedger
-    from .servers import Look
+    from .servers import Look, Servers
 
 __all__ = ["State"]
 
@@ -26,8 +25,8 @@ class State:
 
     lag            of the service's loops, since the last window began
     loops, task_states, look   as of now, or of a moment ago where there are thousands of streams
-    last_fork      what the last forked reading cost: {"fork_seconds", "on_loop"}
-    last_ending    what ending the last window cost, in seconds
+    last_fork      what the last forked reading cost: {"fork_seconds", "fork_cpu_seconds", "on_loop"}
+    last_ending, last_ending_cpu   what ending the last window cost: seconds on the clock, and of CPU time
     """
 
     def __init__(self) -> None:
@@ -38,19 +37,31 @@ class State:
         self.task_states = Thrifty(task_states)
         self.last_fork: dict[str, Any] | None = None
         self.last_ending: float | None = None
-        self.servers = Servers()
+        self.last_ending_cpu: float | None = None
+        self._servers: Servers | None = None
         self.look = Thrifty(self._look)
         self.started = time.time()
+
+    @property
+    def servers(self) -> Servers:
+        """The servers of this process, looked for from the first question on."""
+        if self._servers is None:
+            from .servers import Servers
+
+            self._servers = Servers()
+        return self._servers
 
     def begin_window(self) -> None:
         """Forget what was measured before."""
         self.lag.begin()
-        self.last_fork = self.last_ending = None
+        self.last_fork = self.last_ending = self.last_ending_cpu = None
 
     def end_window(self) -> float:
         """Close whatever window is open; returns the seconds that it took, in which no thread of the service ran."""
         self.lag.ping()  # waits in the loop while the window is closed, and so measures it
+        began = time.thread_time()
         self.last_ending = self.windows.end()
+        self.last_ending_cpu = time.thread_time() - began
         return self.last_ending
 
     def _look(self) -> Look | None:

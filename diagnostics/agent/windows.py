@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 
 from ..errors import BusyError, TargetError, UsageError
-from .readings import memray, tracemalloc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +53,8 @@ class Windows:
         self._must_be_free("tracemalloc")
         if not 1 <= frames <= MAX_FRAMES:
             raise UsageError(f"frames is {frames}", remedy=f"choose 1 to {MAX_FRAMES}")
+        from .readings import tracemalloc
+
         ours = tracemalloc.begin(frames)
         self._opened("tracemalloc", seconds, tracemalloc.end if ours else _nothing)
         return {"already_tracing": not ours}
@@ -62,6 +63,8 @@ class Windows:
         self, *, path: str, seconds: float, aggregated: bool, python_allocators: bool, native: bool
     ) -> dict[str, Any]:
         self._must_be_free("memray")
+        from .readings import memray
+
         if not memray.available():
             raise TargetError(
                 "the service's environment has no memray",

@@ -51,11 +51,13 @@ class Load:
 
     live_blocks   blocks that Python has in use; None where it does not tell
     cpu_share     of one core, 0.0 to the number of cores; None where it cannot be known
+    contention    how many times as long as its CPU time everything takes, since the machine has other work
     """
 
     rss_bytes: int
     live_blocks: int | None = None
     cpu_share: float | None = None
+    contention: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Method:
 class Estimate:
     """What a capture costs at most. Milliseconds, bytes; shares are of one core.
 
-    stall_ms           all streams stop this long: `fork_ms` and `ending_ms` together
+    stall_ms           all streams stop this long: `fork_ms` and `ending_ms` together, which wait for a core as the service does
     slowdown           CPU time is multiplied by this while the window is open
     cpu_share_during   what the service would need then; None where its share now is not known
     would_saturate     whether that is more than a core gives
@@ -108,8 +110,9 @@ class Estimate:
 def estimate(method: Method, load: Load) -> Estimate:
     """The cost of taking a capture with `method` from a service under `load`."""
     traced = _traced_blocks(method, load)
-    fork_ms = _FORK_MS + _FORK_MS_PER_GIB * load.rss_bytes / GIB if method.forks else 0.0
-    ending_ms = _ending_ms_per_million(method) * traced / 1e6
+    alone = _FORK_MS + _FORK_MS_PER_GIB * load.rss_bytes / GIB if method.forks else 0.0
+    fork_ms = load.contention * alone
+    ending_ms = load.contention * _ending_ms_per_million(method) * traced / 1e6
     factor = slowdown(method)
     during = None if load.cpu_share is None else round(load.cpu_share * factor, 3)
     return Estimate(

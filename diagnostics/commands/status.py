@@ -24,6 +24,8 @@ __all__ = ["configure", "run"]
 
 _STREAMS = 10
 _BAR = 30
+# A loop that is late by less is busy.
+_BLOCKED_SECONDS = 1.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +70,9 @@ def _worker(worker: dict[str, Any]) -> list[RenderableType]:
     head = Text(f"worker {worker['worker']} (pid {worker['pid']}), {worker['state']}", style="bold")
     if worker["reason"]:
         head.append(f": {printable(worker['reason'])}", style="red")
+    pending = worker["loop_pending_seconds"] or 0.0
+    if pending >= _BLOCKED_SECONDS:
+        head.append(f": the event loop is blocked, it has not come to its work for {pending:.0f} s", style="red")
     return [head, _verdict(worker["verdict"]), _balance(worker), _streams(worker)]
 
 

@@ -14,6 +14,7 @@ import logging
 import math
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BusyError, DiagnosticsError, NoRoomError, TooCostlyError, UsageError
@@ -36,6 +37,20 @@ _OPENING_SECONDS = 2.0
 _MAX_UNKEPT = 20
 
 
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """The last capture of one kind of one worker that went well; `ended` is monotonic."""
+
+    id: str
+    pid: int
+    ended: float
+    result: dict[str, Any]
+
+    @property
+    def age_seconds(self) -> float:
+        return time.monotonic() - self.ended
+
+
 class Captures:
     """The controller: what runs now, and what the store keeps."""
 
@@ -45,8 +60,7 @@ class Captures:
         self._running: dict[int, Capture] = {}
         self._unkept: deque[dict[str, Any]] = deque(maxlen=_MAX_UNKEPT)
         self._beginning = asyncio.Lock()
-        # (worker, kind) -> pid, monotonic time of its end, result
-        self._latest: dict[tuple[str, str], tuple[int, float, dict[str, Any]]] = {}
+        self._latest: dict[tuple[str, str], Latest] = {}  # by worker and kind
         self._tally = Tally()
 
     async def begin(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -118,8 +132,13 @@ class Captures:
 
         max_age   seconds since the capture's end
         """
-        captured_pid, ended, result = self._latest.get((worker, kind), (None, 0.0, None))
-        return result if captured_pid == pid and time.monotonic() - ended <= max_age else None
+        found = self.latest_capture(worker, pid, kind)
+        return found.result if found is not None and found.age_seconds <= max_age else None
+
+    def latest_capture(self, worker: str, pid: int, kind: str) -> Latest | None:
+        """The same with its id and age."""
+        found = self._latest.get((worker, kind))
+        return found if found is not None and found.pid == pid else None
 
     def told(self, worker: str) -> Told:
         """How many captures were taken of a worker and how they ended, for the metrics."""
@@ -183,11 +202,8 @@ class Captures:
                 capture.result = await capture.kind.take(capture.session())
                 await _finish(self.store, capture)
             capture.state, capture.progress = "done", 1.0
-            self._latest[capture.worker.name, capture.kind.name] = (
-                capture.worker.pid,
-                time.monotonic(),
-                capture.result,
-            )
+            found = Latest(capture.id, capture.worker.pid, time.monotonic(), capture.result)
+            self._latest[capture.worker.name, capture.kind.name] = found
         except asyncio.CancelledError:
             capture.state = "cancelled"
             await self._close_window(capture)

@@ -70,6 +70,7 @@ async def quotes(worker: Worker, methods: Sequence[Method]) -> list[Quote]:
         rss_bytes=snapshot.process.rss_bytes if snapshot else 0,
         live_blocks=reading.get("allocators", {}).get("python_blocks"),
         cpu_share=pace.cpu_share,
+        contention=pace.contention,
     )
     headroom = read_headroom(worker.pid)
     return [Quote(method, estimate(method, load), load, headroom, pace) for method in methods]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import replace
 
 from starlette.applications import Starlette
@@ -19,19 +18,19 @@ from .access import Access, Policy
 from .captures import Captures
 from .guard import Guard
 from .judge import Judge
-from .overview import SCHEMA, Overview
+from .overview import Overview
 from .profiles import DEFAULT_INTERVAL_SECONDS, WindowProfiles
 from .recorder import Recorder
 from .registered import registered_by
 from .routes import captures as capture_routes
 from .routes import login as login_routes
 from .routes import page as page_routes
+from .routes import parts as part_routes
 from .routes import pprof as pprof_routes
 from .routes import timeline as timeline_routes
 from .routes import verdict as verdict_routes
 from .routes.page import Events
-from .streams import rows_of
-from .targets import Snapshot, Targets
+from .targets import Targets
 
 __all__ = ["build"]
 
@@ -57,8 +56,7 @@ def build(
             *page_routes.routes(targets, overview, events),
             *login_routes.routes(policy),
             *verdict_routes.routes(targets, overview, guard),
-            Route("/debug/memory/balance", routes.balance),
-            Route("/debug/memory/streams", routes.streams),
+            *part_routes.routes(targets, captures),
             timeline_routes.route(targets, recorder),
             *capture_routes.routes(captures),
             *pprof_routes.routes(targets, WindowProfiles(targets, captures, pprof_interval)),
@@ -78,26 +76,6 @@ class _Routes:
         self._recorder = recorder
         self._guard = guard
 
-    async def balance(self, request: Request) -> Response:
-        workers = [
-            {
-                "worker": snapshot.worker,
-                "pid": snapshot.process.pid,
-                "state": snapshot.state,
-                "balance": snapshot.balance,
-            }
-            for snapshot in await self._looked_at(request)
-        ]
-        return JSONResponse({"schema": SCHEMA, "time": time.time(), "workers": workers})
-
-    async def streams(self, request: Request) -> Response:
-        snapshots = await self._looked_at(request)
-        rows = [
-            {"worker": snapshot.worker, **row} for snapshot in snapshots for row in rows_of(snapshot, self._captures)
-        ]
-        rows.sort(key=lambda row: -row["held_bytes"])
-        return JSONResponse({"schema": SCHEMA, "time": time.time(), "streams": rows})
-
     async def metrics(self, request: Request) -> Response:
         snapshots = [
             replace(
@@ -114,14 +92,6 @@ class _Routes:
         registered = {worker.name: families for worker, families in zip(workers, told, strict=True)}
         body, content_type = metrics.exposition(snapshots, request.headers.get("accept", ""), registered)
         return Response(body, headers={"content-type": content_type})
-
-    async def _looked_at(self, request: Request) -> list[Snapshot]:
-        """All workers, or the one that ?worker= names. Raises NotFoundError."""
-        name = request.query_params.get("worker")
-        if name is None:
-            return await self._targets.snapshots()
-        snapshot = await self._targets.worker(name).snapshot()
-        return [snapshot] if snapshot else []
 
 
 async def _diagnostics_error(request: Request, error: Exception) -> Response:

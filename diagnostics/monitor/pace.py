@@ -8,12 +8,14 @@ import time
 from dataclasses import dataclass
 
 from ..errors import DiagnosticsError
-from .process import read_process
+from .process import loop_run_and_wait, read_process
 from .targets import Worker
 
 __all__ = ["Mark", "Pace", "between", "mark", "measure"]
 
 _PATIENCE_SECONDS = 1.0
+# Less than a millisecond of work in the time says nothing of how long a hundred would take.
+_LEAST_RUN, _MOST_CONTENTION = 1_000_000, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +25,20 @@ class Mark:
     time: float
     cpu_seconds: float | None
     events: int | None
+    ran: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """cpu_share is of one core; events are those sent to clients, None without a ledger."""
+    """cpu_share is of one core; events are those sent to clients, None without a ledger.
+
+    contention   how many times as long as its CPU time the main thread took, since others had the cores; 1.0 where it is
+                 alone, or too idle to tell
+    """
 
     cpu_share: float | None
     events_per_second: float | None
+    contention: float = 1.0
 
 
 async def mark(worker: Worker) -> Mark:
@@ -40,7 +48,8 @@ async def mark(worker: Worker) -> Mark:
         with contextlib.suppress(DiagnosticsError):
             events = (await worker.ask("window.watch", patience=_PATIENCE_SECONDS))["events"]
     process = read_process(worker.pid)
-    return Mark(time.monotonic(), process.cpu_seconds if process else None, events)
+    cpu_seconds = process.cpu_seconds if process else None
+    return Mark(time.monotonic(), cpu_seconds, events, loop_run_and_wait(worker.pid))
 
 
 def between(first: Mark, second: Mark) -> Pace:
@@ -49,7 +58,15 @@ def between(first: Mark, second: Mark) -> Pace:
     def rate(before: float | None, after: float | None) -> float | None:
         return None if before is None or after is None else round(max(0.0, after - before) / seconds, 4)
 
-    return Pace(rate(first.cpu_seconds, second.cpu_seconds), rate(first.events, second.events))
+    share, events = rate(first.cpu_seconds, second.cpu_seconds), rate(first.events, second.events)
+    return Pace(share, events, _contention(first.ran, second.ran))
+
+
+def _contention(first: tuple[int, int] | None, second: tuple[int, int] | None) -> float:
+    if first is None or second is None:
+        return 1.0
+    run, wait = (after - before for before, after in zip(first, second, strict=True))
+    return round(min(_MOST_CONTENTION, (run + wait) / run), 2) if run >= _LEAST_RUN else 1.0
 
 
 async def measure(worker: Worker, seconds: float) -> Pace:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Identity", "ProcessReading", "alive", "exit_status", "identity", "read_process"]
+__all__ = ["Identity", "ProcessReading", "alive", "exit_status", "identity", "loop_run_and_wait", "read_process"]
 
 _PAGE_BYTES = resource.getpagesize()
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -59,6 +59,18 @@ def read_process(pid: int, proc: Path = Path("/proc")) -> ProcessReading | None:
         fds=fds,
         cpu_seconds=(int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND,
     )
+
+
+def loop_run_and_wait(pid: int, proc: Path = Path("/proc")) -> tuple[int, int] | None:
+    """Nanoseconds that the main thread has run, and waited for a core though it could run; None where it is not counted.
+
+    Source: https://docs.kernel.org/scheduler/sched-stats.html, /proc/<pid>/schedstat.
+    """
+    try:
+        run, wait, _slices = (proc / str(pid) / "schedstat").read_text().split()
+        return int(run), int(wait)
+    except (OSError, ValueError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)

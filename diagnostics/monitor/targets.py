@@ -84,6 +84,7 @@ class Snapshot:
             "process": self.process.to_json(),
             "tasks": reading.get("tasks"),
             "window": reading.get("window"),
+            "loop_pending_seconds": reading.get("loop_pending_seconds"),
             "ledger": reading.get("ledger"),
             "connections": self.connections,
             "last": {"time": self.last_time, "ledger": self.last.get("ledger")} if self.last else None,

@@ -154,6 +154,7 @@ class _Rounds(MemoryRounds):
         one = self._subjects[side]
         if one.monitor.outside:
             return None
+        one.thaw()
         over = asyncio.Event()
         coming = asyncio.create_task(self._coming_and_going(one, over))
         try:

@@ -26,6 +26,10 @@ _CAPTURE_SECONDS = 90.0
 _POLL_SECONDS = 0.2
 # Between the two looks at which objects grow.
 _GROWN_SECONDS = 1.0
+# Less than this is chance, or what the reading itself has loaded.
+_LEAST_GROWN_BYTES = 4096
+_LEAST_GROWN_SHARE = 0.02
+_OURS = "highwater_diagnostics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +138,16 @@ class Monitor:
             # A service whose objects cannot be read has its profile all the same.
             return (), str(error)
         rows, paths = state["result"]["top"], state["result"]["paths"]
+        least = max(_LEAST_GROWN_BYTES, _LEAST_GROWN_SHARE * sum(max(0, row["bytes_delta"] or 0) for row in rows))
         return tuple(
             Grown(
                 row["type"],
                 row["bytes_delta"],
                 row["count_delta"],
-                tuple(way["path"] for way in paths.get(row["type"], ())),
+                tuple(way["path"] for way in paths.get(row["type"], ()) if _OURS not in way["path"]),
             )
             for row in rows
-            if (row["bytes_delta"] or 0) > 0
+            if (row["bytes_delta"] or 0) >= least
         ), ""
 
     async def _taken(self, order: dict[str, Any], window_over: Callable[[], None]) -> tuple[dict[str, Any], str]:

@@ -112,6 +112,7 @@ class MemoryRounds:
         one = self._subjects[side]
         if one.monitor.outside:
             return None
+        one.thaw()
         until = asyncio.Event()
         load = asyncio.create_task(self._load(one, self._scenario.workload.mix, until, 120.0))
         try:

@@ -2,7 +2,8 @@
 
 uvicorn as it comes, with one difference: the size of the sockets' send buffers is given, and the same for every
 subject. Left to the kernel it grows with the reader's pace, and would hide the first megabyte that a service buffers
-for a slow client. SIGUSR1 makes it collect garbage: what waits for the collector is no memory that somebody holds.
+for a slow client. SIGUSR1 makes it collect garbage: what waits for the collector is no memory that somebody holds. SIGUSR2
+gives back to the collector what it was told to leave alone, so that a census of objects sees what hangs on it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     config.load()
     server = uvicorn.Server(config)
     signal.signal(signal.SIGUSR1, lambda *_: _collect(server.started))
+    signal.signal(signal.SIGUSR2, lambda *_: _thaw())
     with socket.create_server(("127.0.0.1", arguments.port)) as listener:
         if arguments.send_buffer:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, arguments.send_buffer)
@@ -47,6 +49,12 @@ def _collect(started: bool) -> None:
     if started and not gc.get_freeze_count():
         # What the imports made stays anyway. Looked through ten times a second it would leave no time for the service.
         gc.freeze()
+
+
+def _thaw() -> None:
+    # Frozen first, what is younger goes behind what has been frozen for long: a census takes what comes late for young.
+    gc.freeze()
+    gc.unfreeze()
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from sidebyside.loads import SHORT, Load
-from sidebyside.measure import Measured, measure
+from sidebyside.measure import measure
 from sidebyside.peers import CHAT, Serving, relay_command
 from sidebyside.processes import RELAY_CORE, ROOT, TRAFFIC_CORE, rss_bytes, started
 from sidebyside.traffic import Traffic, traffic
@@ -68,24 +68,22 @@ def cost(running: Traffic, rounds: int, names: list[str], folder: Path) -> dict[
     with relay(running, running.collector_url, folder) as on, relay(running, None, folder) as off:
         for number in range(rounds):
             for name in names:
-                order = [("on", on), ("off", off)]
-                seen = {
-                    which: measured(peer, LOADS[name], running) for which, peer in order[:: -1 if number % 2 else 1]
-                }
+                order = [("on", on), ("off", off)][:: -1 if number % 2 else 1]
+                seen = {which: measure(peer, LOADS[name], running) for which, peer in order}
+                if min(one.delivered for one in seen.values()) < 1:
+                    # What was not delivered was cheap.
+                    print(f"round {number + 1}: {name} came late or not whole, and does not count", file=sys.stderr)
+                    continue
                 found[name].append(seen["on"].cpu_us / seen["off"].cpu_us)
                 print(f"round {number + 1}: {name} {found[name][-1]:.3f}", file=sys.stderr, flush=True)
     sent = running.spans()
     if not sent.get("relay"):
         raise SystemExit("the collector was sent no spans: nothing was measured")
+    if not all(found.values()):
+        raise SystemExit(
+            f"no round was whole of {', '.join(name for name in found if not found[name])}: try a quieter machine"
+        )
     return {"ratios": found, "spans": sent}
-
-
-def measured(peer: Serving, load: Load, running: Traffic) -> Measured:
-    """Exits where events of a burst are missing: what was not delivered was cheap."""
-    result = measure(peer, load, running)
-    if result.delivered < 1 and not load.pace:
-        raise SystemExit(f"events are missing: {result.problems}")
-    return result
 
 
 def endure(running: Traffic, kind: str, minutes: float, folder: Path) -> dict[str, Any]:

@@ -150,12 +150,13 @@ def _sockets_of_children() -> Iterator[set[str]]:
                 yield set(_descriptors(child)[0].values())
 
 
-def _lines(path: str) -> list[str]:
+def _lines(path: str) -> Iterator[str]:
+    """One line at a time: the table of a machine's sockets may be megabytes, which the service would keep for good."""
     try:
         with open(path) as file:
-            return file.readlines()
+            yield from file
     except OSError:  # no IPv6, ended, closed
-        return []
+        return
 
 
 _this_process = _Lookout()

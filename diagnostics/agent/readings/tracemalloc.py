@@ -26,7 +26,20 @@ NOT_COVERED = (
 _AGENT = os.path.dirname(os.path.dirname(__file__))
 _OWN_FILES = frozenset(
     os.path.join(_AGENT, name)
-    for name in ("endpoint.py", "forked.py", "lag.py", "operations.py", "windows.py", "readings/tracemalloc.py")
+    for name in (
+        "endpoint.py",
+        "forked.py",
+        "lag.py",
+        "loops.py",
+        "operations.py",
+        "servers.py",
+        "state.py",
+        "thrift.py",
+        "windows.py",
+        "readings/allocators.py",
+        "readings/heap.py",
+        "readings/tracemalloc.py",
+    )
 )
 
 

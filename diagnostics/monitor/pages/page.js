@@ -10,6 +10,8 @@ const LINES = [["RSS", "rss"], ["in use", "used"], ["buffered by streams", "held
 const KEPT_SECONDS = 900;
 const ENDED = ["done", "failed", "cancelled"];
 // A page that a person has looked away from need not be right; one that he looks at must say when it is not.
+// A loop that is late by less is busy.
+const BLOCKED_SECONDS = 1;
 const LATE_SECONDS = 5;
 
 const state = { worker: null, told: null, points: [], heard: null, captures: "", estimates: false, workers: "" };
@@ -70,7 +72,8 @@ function render(told) {
   }
   trouble(worker.state === "silent"
     ? `The agent has not answered since ${clock(worker.silent_since)} (${span(told.time - worker.silent_since)}): ${worker.reason}`
-    : worker.state === "outside" ? `Read from outside only: ${worker.reason}` : "");
+    : worker.state === "outside" ? `Read from outside only: ${worker.reason}`
+    : worker.loop_pending_seconds >= BLOCKED_SECONDS ? `The event loop is blocked: it has not come to its work for ${span(worker.loop_pending_seconds)}, and no stream goes on` : "");
   const process = worker.process;
   show("vitals", `pid ${worker.pid} · Python ${worker.python || "?"} · ${process.threads} threads · ${process.fds ?? "?"} descriptors`);
   renderVerdict(worker.verdict);
@@ -147,7 +150,7 @@ function renderBalance(worker) {
 function renderStreams(worker) {
   const rows = worker.streams;
   const open = worker.ledger?.open ?? worker.connections?.open;
-  show("open", open === undefined || open === null ? "" : `${open} open` + (rows.length < open ? `, the ${rows.length} that hold most` : ""));
+  show("open", open === undefined || open === null ? "" : `${open} open` + (rows.length >= open ? "" : rows.length ? `, the ${rows.length} that hold most` : ", not known one by one"));
   $("streams").replaceChildren(...rows.map((row) => element("tr", [
     element("td", row.id ?? "–", { class: "n" }),
     element("td", row.route),
@@ -320,11 +323,19 @@ function renderChart(worker, captures) {
     drawn.push(shape("text", { x: left - 8, y: y(bytes) + 4, "text-anchor": "end" }, size(Math.round(bytes))));
   }
   if (shown) drawn.push(shape("line", { class: "limit", x1: left, x2: width - 8, y1: y(limit), y2: y(limit) }));
-  for (const one of captures) {
-    if (one.worker !== worker.worker || one.created < from) continue;
-    drawn.push(shape("line", { class: "mark", x1: x(one.created), x2: x(one.created), y1: top, y2: height - bottom }));
-    const late = x(one.created) > width - 90;
-    drawn.push(shape("text", { x: x(one.created) + (late ? -4 : 4), y: top + 8, "text-anchor": late ? "end" : "start" }, one.kind));
+  const marked = captures.filter((one) => one.worker === worker.worker && one.created >= from).sort((a, b) => a.created - b.created);
+  const labels = [];
+  for (const one of marked) {
+    const at = x(one.created), last = labels.at(-1);
+    drawn.push(shape("line", { class: "mark", x1: at, x2: at, y1: top, y2: height - bottom }));
+    // Captures one after the other share a label: beside each other the words would lie on top of each other.
+    if (last && at < last.at + 7 * last.kinds.join(", ").length + 10) last.kinds.push(one.kind);
+    else labels.push({ at, kinds: [one.kind] });
+  }
+  for (const { at, kinds } of labels) {
+    const text = kinds.length > 4 ? `${kinds.length} captures` : kinds.join(", ");
+    const late = at + 7 * text.length > width;
+    drawn.push(shape("text", { x: at + (late ? -4 : 4), y: top + 8, "text-anchor": late ? "end" : "start" }, text));
   }
   LINES.forEach(([, key], at) => drawn.push(shape("path", { class: `s${at}`, d: line(points, key, x, y) })));
   drawn.push(shape("text", { x: left, y: height - 4 }, clock(from)));
@@ -340,6 +351,10 @@ function renderChart(worker, captures) {
 // ---- life
 
 $("copy").addEventListener("click", async () => {
+  if (!navigator.clipboard) { // a browser gives it to pages of this machine and of HTTPS only
+    getSelection().selectAllChildren($("next"));
+    return;
+  }
   await navigator.clipboard.writeText($("next").textContent);
   show("copy", "Copied");
   setTimeout(() => show("copy", "Copy"), 1500);

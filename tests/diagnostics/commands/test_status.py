@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import select
+import signal
+import struct
 import subprocess
 import sys
+import termios
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +45,34 @@ def told(*words: str, **environment: str) -> tuple[int, str]:
 
 def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("DIAGNOSTICS_")}
+
+
+def watched(url: str, look: Callable[[str], bool], **environment: str) -> tuple[int, str]:
+    """`status --watch` in a terminal of its own, until `look` is content with what is on it; then Ctrl-C."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 60, 160, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "diagnostics", "status", url, "--watch"],
+        stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True, start_new_session=True,
+        env={**_environment(), "TERM": "xterm-256color", **environment},
+    )  # fmt: skip
+    os.close(theirs)
+    seen, interrupted, deadline = b"", False, time.monotonic() + 60
+    try:
+        while time.monotonic() < deadline:
+            if select.select([ours], [], [], 0.2)[0]:
+                try:
+                    seen += os.read(ours, 65536)
+                except OSError:  # the other end is closed: it has ended
+                    break
+            if not interrupted and look(seen.decode(errors="replace")):
+                process.send_signal(signal.SIGINT)
+                interrupted = True
+        return process.wait(10), seen.decode(errors="replace")
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
 
 
 @pytest.fixture
@@ -79,3 +115,12 @@ def test_rules_are_shown_and_tried_on_the_recording(service: Any, eventually: An
 def test_nobody_answers() -> None:
     code, text = told("status", "http://127.0.0.1:1")
     assert (code, "no monitor answers" in text) == (3, True)
+
+
+def test_a_watch_in_a_terminal_goes_on_until_interrupted(service: Any) -> None:
+    code, seen = watched(service.monitor, lambda text: text.count("worker 0 (pid") >= 3, DIAGNOSTICS_READ_TOKEN="look")
+    assert code == 130
+    assert "\x1b[" in seen  # colours, and each picture over the one before
+    for word in ("Streams are buffered", "python_live", "largest streams", "/chat"):
+        assert word in seen
+    assert "Traceback" not in seen

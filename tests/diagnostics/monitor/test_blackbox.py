@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from diagnostics.monitor.blackbox import BlackBox, Ending
-from diagnostics.monitor.cgroup import find_cgroup
 from diagnostics.monitor.outlook import outlook
 from diagnostics.monitor.process import identity
 from diagnostics.monitor.ring import RingSize, decode
@@ -85,28 +84,13 @@ def test_what_is_said_of_an_end() -> None:
 
 
 @pytest.fixture
-def limited(eventually: Any) -> Iterator[Path]:
-    """A memory cgroup of 64 MiB; skipped where this user may make none."""
-    found = find_cgroup(os.getpid(), Path("/proc"), Path("/sys/fs/cgroup"))
-    if found is None:
-        pytest.skip("no memory cgroup is mounted here")
-    _, mount, version = found
-    folder = mount / f"highwater-test-{os.getpid()}"
-    try:
-        folder.mkdir()
-        (folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")).write_text(str(64 * 2**20))
-    except OSError as error:
-        if folder.is_dir():
-            folder.rmdir()
-        pytest.skip(f"no limited memory cgroup can be made here: {error.strerror}")
-    yield folder
-    # Pages of the killed process may be given back a moment after it.
-    eventually(lambda: not (folder / "cgroup.procs").read_text())
-    folder.rmdir()
+def limited(memory_cgroup: Any) -> Path:
+    folder: Path = memory_cgroup(64 * 2**20)
+    return folder
 
 
 def test_an_oom_kill_by_the_kernel_is_said_and_the_way_there_is_kept(
-    launch: Any, limited: Path, tmp_path: Path
+    limited: Path, launch: Any, tmp_path: Path
 ) -> None:
     into = f"echo $$ > {limited}/cgroup.procs; exec {sys.executable} -c '{GROWING}'"
     supervisor = launch(

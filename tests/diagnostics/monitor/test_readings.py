@@ -243,3 +243,22 @@ async def prompted():
             assert secret not in json.dumps(capture)
             if kind == "retained":
                 assert "'filled'" in capture["files"]["retained.txt"]
+
+
+def test_tasks_and_objects_have_routes_of_their_own(observed: Any, http: Any, eventually: Any, take: Any) -> None:
+    service = observed(APP)
+    eventually(lambda: answering(http, service))
+    url = f"{service.monitor}/debug/memory"
+    (now,) = http(f"{url}/tasks").json()["workers"]
+    assert now["tasks"] >= 1
+    assert now["task_states"]["pending"] >= 1
+    assert now["captured"] is None  # a GET starts no capture
+    for kind, shown in (("tasks", "Server.serve"), ("objects", "dict")):
+        taken = take(service, kind=kind, seconds=0)
+        (told,) = http(f"{url}/{kind}?worker=0").json()["workers"]
+        assert told["captured"]["id"] == taken["id"]
+        assert told["captured"]["age_seconds"] < 60
+        assert told["captured"]["total_count"] > 0
+        assert shown in json.dumps(told["captured"]["top"])
+    assert told["python_blocks"] > 10_000
+    assert http(f"{url}/objects?worker=7").status == 404

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +184,52 @@ def test_a_live_rule_captures_logs_and_counts(observed: Any, http: Any, eventual
     assert [one["rule"] for one in tried["firings"]] == ["buffers"]
     strict = http(url, "POST", rules.read_text().replace("1000000", "9000000").encode(), {"Content-Type": "text/plain"})
     assert strict.json()["firings"] == []
+
+
+FILLING = """
+from fastapi import FastAPI
+
+app = FastAPI()
+kept = []
+
+@app.get("/fill")
+async def fill(size: int):
+    kept.append(b"x" * size)
+"""
+
+
+def test_near_a_real_cgroups_limit_the_default_rule_captures_before_the_kernel_kills(
+    memory_cgroup: Any, launch: Any, http: Any, eventually: Any, tmp_path: Path
+) -> None:
+    limit = 160 * MIB
+    folder = memory_cgroup(limit)
+    (tmp_path / "filling.py").write_text(FILLING)
+    into = f"echo $$ > {folder}/cgroup.procs; exec {sys.executable} -m uvicorn filling:app --port 0"
+    service = launch(
+        sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--", "sh", "-c", into,
+        cwd=tmp_path, env={"DIAGNOSTICS_DIR": str(tmp_path / "dir")},
+    )  # fmt: skip
+    monitor = service.wait_for("diagnostics http").split()[1].removesuffix("/debug/memory")
+    served = service.wait_for("Uvicorn running", 60).split(" on ")[1].split()[0]
+    eventually(lambda: http(f"{monitor}/debug/memory/timeline?seconds=60").json().get("rows"))
+    # By the cgroup's own count: pages of libraries that others had mapped before are billed to them.
+    names = ("memory.current", "memory.usage_in_bytes")
+    (usage,) = (int((folder / name).read_text()) for name in names if (folder / name).exists())
+    assert http(f"{served}/fill?size={int(0.93 * limit) - usage}").status == 200
+    ended = ("done", "failed", "refused", "cancelled")
+    firing = eventually(
+        lambda: [
+            one
+            for one in http(f"{monitor}/debug/memory/rules").json()["firings"]
+            if one["rule"] == "limit-near" and one["outcome"] in ended
+        ],
+        patience=40,
+    )[0]
+    assert firing["outcome"] == "done", firing
+    capture = http(f"{monitor}/debug/memory/captures/{firing['capture']}").json()
+    assert (capture["kind"], capture["result"]["in_process"]) == ("tasks", True)
+    assert b'diagnostics_rule_firings_total{outcome="done",rule="limit-near",worker="0"} 1.0' in (
+        http(f"{monitor}/metrics").body
+    )
+    assert service.process.poll() is None  # it was told before it was killed
+    service.end()

@@ -14,14 +14,16 @@ import pytest
 FAST = {"DIAGNOSTICS_RECORD_INTERVAL_SECONDS": "0.05", "DIAGNOSTICS_RECORD_SECONDS": "60"}
 
 APP = """
-import asyncio, ctypes
+import asyncio, ctypes, itertools, os, socket, tracemalloc
 from fastapi import FastAPI
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
+from prometheus_client import Gauge
 from diagnostics import instrument
 
 app = FastAPI()
 ledger = instrument(app)
 kept, tasks = [], []
+numbers = itertools.count()
 malloc = ctypes.CDLL(None).malloc
 malloc.argtypes, malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
 memset = ctypes.CDLL(None).memset
@@ -52,6 +54,40 @@ def orphans():
 @app.get("/begin/{what}")
 async def begin(what: str):
     asyncio.get_running_loop().ailing = asyncio.ensure_future(grow(globals()[what]))
+
+def connections():
+    if next(numbers) % 5 == 0:
+        kept.append(socket.create_connection(("127.0.0.1", int(os.environ["UPSTREAM_PORT"]))))
+
+users = Gauge("app_requests", "One series for each user: a label without an end.", ["user"])
+
+def labels():
+    for _ in range(1000):
+        users.labels(f"user-{next(numbers)}").inc()
+
+def traced():
+    if not tracemalloc.is_tracing():
+        tracemalloc.start()
+    if len(kept) < 400_000:
+        kept.extend([number] for number in range(20_000))
+
+# Hears that its client has left, and goes on.
+class Deaf(Response):
+    async def __call__(self, scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        listening = asyncio.ensure_future(self.listen(receive))
+        for _ in range(600):
+            await send({"type": "http.response.body", "body": b"data: x\\n\\n", "more_body": True})
+            await asyncio.sleep(0.02)
+        await listening
+
+    async def listen(self, receive):
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+@app.get("/deaf")
+async def deaf():
+    return Deaf()
 
 @app.get("/burst")
 async def burst():
@@ -166,6 +202,51 @@ def test_tasks_that_nobody_awaits_are_orphans(service: Any, http: Any, eventuall
     comes(http, eventually, service, "orphan_tasks", "medium")
     captured(http, eventually, service, kind="tasks")
     assert "heartbeat" in comes(http, eventually, service, "orphan_tasks", "high")["says"]
+
+
+def test_streams_that_go_on_without_their_clients_have_unclosed_upstreams(
+    service: Any, http: Any, eventually: Any
+) -> None:
+    with clients(service, "/deaf", 3, read=False):
+        pass
+    told = comes(http, eventually, service, "unclosed_upstreams", "high")
+    assert len(told["streams"]) == 3
+    assert "their clients left" in told["says"]
+
+
+def test_connections_to_others_that_grow_are_unclosed_upstreams(observed: Any, http: Any, eventually: Any) -> None:
+    accepted: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as upstream, contextlib.ExitStack() as stack:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):  # the upstream is closed
+                while True:
+                    accepted.append(stack.enter_context(upstream.accept()[0]))
+
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        service = observed(APP, env={**FAST, "UPSTREAM_PORT": str(upstream.getsockname()[1])})
+        eventually(lambda: verdict_on(http, service)["verdict"])
+        assert http(f"{service.url}/begin/connections").status == 200
+        told = comes(http, eventually, service, "unclosed_upstreams", "medium")
+        upstream.shutdown(socket.SHUT_RDWR)
+        accepting.join()
+    assert told["says"].startswith("Connections to others grow by ")
+
+
+def test_the_tables_of_a_tracer_that_was_left_on_are_told(service: Any, http: Any, eventually: Any) -> None:
+    assert http(f"{service.url}/begin/traced").status == 200
+    told = comes(http, eventually, service, "tracer_growth", "high")
+    (tables,) = (one["value"] for one in told["evidence"] if one["what"] == "part tracers")
+    assert tables > 8 * 1024**2
+    assert "The tables of a tracer hold" in told["says"]
+
+
+def test_a_label_without_an_end_is_growth_of_telemetry(service: Any, http: Any, eventually: Any) -> None:
+    assert http(f"{service.url}/begin/labels").status == 200
+    captured(http, eventually, service, kind="tracemalloc", seconds=6, frames=1, force=True, max_lag_ms=10000)
+    told = comes(http, eventually, service, "tracer_growth", "high")
+    assert told["says"].startswith("Telemetry holds ")
 
 
 def test_what_a_library_mallocs_is_native(service: Any, http: Any, eventually: Any) -> None:

@@ -1,0 +1,43 @@
+"""Makes the C heap's pages the process's own again after a fork, without the GIL.
+
+After a fork every page is read-only until its first write, which is a fault of about 3 us, whether the child still lives or
+not. Forgetting a million traces writes to 25,000 pages, with the GIL held. The kernel takes the same faults in a batch on the
+agent's thread (MADV_POPULATE_WRITE, Linux 5.14), while the service runs.
+Source: https://man7.org/linux/man-pages/man2/madvise.2.html.
+"""
+
+from __future__ import annotations
+
+__all__ = ["make_own"]
+
+_MADV_POPULATE_WRITE = 23
+# The memory map is locked against mmap and brk for as long as one call takes.
+_SLICE_BYTES = 4 * 1024**2
+
+
+def make_own() -> bool:
+    """Fault in the heap for writing; False where the kernel cannot, or there is no heap of this kind."""
+    import ctypes
+
+    madvise = ctypes.CDLL(None).madvise
+    madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    heap = _heap()
+    if heap is None:
+        return False
+    begin, end = heap
+    for start in range(begin, end, _SLICE_BYTES):
+        if madvise(start, min(_SLICE_BYTES, end - start), _MADV_POPULATE_WRITE):
+            return False
+    return True
+
+
+def _heap() -> tuple[int, int] | None:
+    try:
+        with open("/proc/self/maps") as file:
+            for line in file:
+                if line.endswith("[heap]\n"):
+                    begin, _, end = line.partition(" ")[0].partition("-")
+                    return int(begin, 16), int(end, 16)
+    except OSError:  # not Linux
+        return None
+    return None

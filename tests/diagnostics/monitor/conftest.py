@@ -1,0 +1,40 @@
+"""A real memory cgroup with a limit, for what happens near it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diagnostics.monitor.cgroup import find_cgroup
+
+
+@pytest.fixture
+def memory_cgroup(eventually: Any) -> Iterator[Callable[[int], Path]]:
+    """(bytes) -> the folder of a new memory cgroup with that limit; skips where this user may make none."""
+    made: list[Path] = []
+
+    def make(limit: int) -> Path:
+        found = find_cgroup(os.getpid(), Path("/proc"), Path("/sys/fs/cgroup"))
+        if found is None:
+            pytest.skip("no memory cgroup is mounted here")
+        _, mount, version = found
+        folder = mount / f"highwater-test-{os.getpid()}"
+        try:
+            folder.mkdir()
+            (folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")).write_text(str(limit))
+        except OSError as error:
+            if folder.is_dir():
+                folder.rmdir()
+            pytest.skip(f"no limited memory cgroup can be made here: {error.strerror}")
+        made.append(folder)
+        return folder
+
+    yield make
+    for folder in made:
+        # Pages of a killed process may be given back a moment after it.
+        eventually(lambda folder=folder: not (folder / "cgroup.procs").read_text())
+        folder.rmdir()
