@@ -6,6 +6,8 @@ POST /v1/responses
 GET  /v1/models
 GET  /                         a page that shows a stream in a browser
 GET  /stream?prompt=&model=    the same stream for a browser's EventSource, which can only GET
+GET  /v1/topics/{topic}        subscribe to a topic, by Server-Sent Events
+POST /v1/topics/{topic}        publish an event
 GET  /healthz                  the process answers
 GET  /readyz                   it takes new streams: 503 before it serves and while it drains
 """
@@ -19,11 +21,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect
 
 from diagnostics import MonitorProcess, StreamLedger, instrument
 
@@ -31,9 +30,15 @@ from . import telemetry
 from .budget import StreamBudget
 from .buffer import SegmentPool
 from .degraded import DEGRADED, degraded_answer
+from .drain import Drain
 from .endpoints import ENDPOINTS, Endpoint
-from .errors import ApiError, ShuttingDownError, UpstreamError, error_json
+from .error_handlers import add_error_handlers
+from .errors import ShuttingDownError, UpstreamError
 from .facts import answer_facts
+from .hub.choice import hub_of
+from .hub.memory import Hub
+from .hub.routes import TOPIC, add_topics
+from .hub.stream import Subscription, TopicStream
 from .keys import Keys
 from .limits import Gate
 from .log import Rejections
@@ -53,14 +58,12 @@ __all__ = ["Relay", "create_app"]
 STREAM = "/stream"
 MODELS = "/v1/models"
 PAGE = "/"
-ROUTES = (*(endpoint.route for endpoint in ENDPOINTS), STREAM, MODELS, PAGE)
-
-CLIENT_CLOSED = 499  # nobody reads it; nginx made the number known
+ROUTES = (*(endpoint.route for endpoint in ENDPOINTS), STREAM, MODELS, TOPIC, PAGE)
 
 
 @dataclass
 class Relay:
-    """What the routes share. `app` is what a server serves, `api` the routes in it; `draining`: no new stream is taken."""
+    """What the routes share. `app` is what a server serves, `api` the routes in it; `drain`: whether new streams are taken."""
 
     settings: Settings
     upstream_url: str
@@ -68,28 +71,25 @@ class Relay:
     telemetry: telemetry.Telemetry
     gate: Gate
     policy: Policy
+    hub: Hub
     open_streams: OpenStreams = field(default_factory=OpenStreams)
     answers: OpenAnswers = field(default_factory=OpenAnswers)
     upstream: Upstreams | None = None
-    draining: bool = False
     api: FastAPI | None = None
     app: Any = None
 
+    def __post_init__(self) -> None:
+        self.drain = Drain(self.settings.drain_seconds, self.open_streams, self.answers)
+
     @property
     def ready(self) -> bool:
-        return self.upstream is not None and not self.draining
+        return self.upstream is not None and not self.drain.begun
 
     def serving_upstream(self) -> Upstreams:
         """The upstream. Raises ShuttingDownError where no new request is taken."""
-        if self.upstream is None or self.draining:
+        if self.upstream is None or self.drain.begun:
             raise ShuttingDownError
         return self.upstream
-
-    def end_all(self) -> None:
-        """End everything that is still open, now. Call it on the loop's thread."""
-        self.draining = True
-        self.open_streams.end_all()
-        self.answers.end_all()
 
     def span(self, call: Call, headers: Mapping[str, str]) -> Span:
         """A span for one call to the upstream; `headers` are those of the caller's request."""
@@ -112,6 +112,26 @@ class Relay:
             early=early,
         )
 
+    def serving_hub(self) -> Hub:
+        """The hub. Raises ShuttingDownError where no new request is taken."""
+        self.serving_upstream()
+        return self.hub
+
+    def subscription(self, asked: Subscription, request: Request) -> Response:
+        settings = self.settings
+        return TopicStream(
+            asked,
+            route=TOPIC,
+            hub=self.serving_hub(),
+            ledger=self.ledger,
+            open_streams=self.open_streams,
+            place=self.gate.stream(caller(request)),
+            limits=settings.limits,
+            tell=self.telemetry.stream_ended,
+            retry=retry_field(settings.retry_seconds),
+            write_bytes=StreamBudget(settings.stream_budget_bytes).read,
+        )
+
     async def answer(self, call: Call, request: Request) -> Response:
         """Relay an answer that does not stream."""
         upstream = self.serving_upstream()
@@ -125,7 +145,7 @@ class Relay:
                 return Response(content, headers=DEGRADED, media_type="application/json")
             raise
         except asyncio.CancelledError:
-            span.end("shutdown" if self.draining else "client_disconnected")
+            span.end("shutdown" if self.drain.begun else "client_disconnected")
             raise
         span.end("completed", facts=answer_facts(answer.content) if self.telemetry.enabled else None)
         return _response(answer)
@@ -140,12 +160,13 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
         ledger.breakers = lambda: upstream.states
         sweeping = asyncio.create_task(sweep(relay.open_streams, settings.limits), name="relay.sweep")
         try:
-            yield
+            async with relay.hub.serving():
+                yield
         finally:
             sweeping.cancel()
             await asyncio.wait([sweeping])
             relay.upstream = None
-            relay.end_all()
+            relay.drain.end_all()
             await upstream.close()
             await relay.telemetry.close()
 
@@ -168,12 +189,13 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     telling = telemetry.setup(ROUTES)
     reject = _rejecting(ledger, telling)
     gate = Gate(settings.admission, reject=reject, memory=memory_share(settings.memory_limit_bytes))
-    relay = Relay(settings, upstream_url, ledger, telling, gate, _policy(settings, ledger))
+    hub = hub_of(settings, reject)
+    relay = Relay(settings, upstream_url, ledger, telling, gate, _policy(settings, ledger), hub)
     relay.api = api
     relay.app = relay.telemetry.wrap(_with_access(ledger, settings, reject))
     _add_routes(api, relay)
     _add_page(api, settings, monitor.url if isinstance(monitor, MonitorProcess) else None)
-    _add_error_handlers(api)
+    add_error_handlers(api)
     return relay
 
 
@@ -246,6 +268,10 @@ def _add_routes(api: FastAPI, relay: Relay) -> None:
         # EventSource shows no status to its page, so that nothing is lost when a heartbeat starts the response.
         return relay.stream(call, STREAM, request, opening=retry_field(settings.retry_seconds), early=True)
 
+    add_topics(
+        api, settings, lambda request: relay.gate.request(caller(request)), relay.subscription, relay.serving_hub
+    )
+
     @api.get(MODELS)
     async def models(request: Request) -> Response:
         return _response(await relay.answers.unless_left(request, relay.serving_upstream().models()))
@@ -257,8 +283,8 @@ def _add_routes(api: FastAPI, relay: Relay) -> None:
     @api.get("/readyz")
     async def readyz() -> Response:
         if relay.upstream is not None and relay.ready:
-            return JSONResponse({"status": "ready", "upstreams": relay.upstream.states})
-        return JSONResponse({"status": "draining" if relay.draining else "starting"}, status_code=503)
+            return JSONResponse({"status": "ready", "upstreams": relay.upstream.states, "hub": relay.hub.state})
+        return JSONResponse({"status": "draining" if relay.drain.begun else "starting"}, status_code=503)
 
 
 def _add_page(api: FastAPI, settings: Settings, monitor_url: str | None) -> None:
@@ -281,43 +307,6 @@ def _relayed(relay: Relay, endpoint: Endpoint) -> Callable[[Request], Awaitable[
         return await relay.answers.unless_left(request, relay.answer(call, request))
 
     return relayed
-
-
-def _add_error_handlers(api: FastAPI) -> None:
-    @api.exception_handler(ApiError)
-    async def api_error(_: Request, error: ApiError) -> Response:
-        return Response(error.body(), error.status, error.headers, "application/json")
-
-    @api.exception_handler(HTTPException)
-    async def http_error(request: Request, error: HTTPException) -> Response:
-        message = f"{error.detail}: {request.method} {request.url.path}"
-        return Response(
-            error_json(message, "invalid_request_error", f"http_{error.status_code}"),
-            error.status_code,
-            error.headers,
-            "application/json",
-        )
-
-    @api.exception_handler(RequestValidationError)
-    async def validation_error(_: Request, error: RequestValidationError) -> Response:
-        # The values stay out of it: they are prompts.
-        problem = error.errors()[0]
-        param = str(problem["loc"][-1])
-        return Response(
-            error_json(f"{param}: {problem['msg']}", "invalid_request_error", "invalid_parameter", param),
-            422,
-            media_type="application/json",
-        )
-
-    @api.exception_handler(ClientDisconnect)
-    async def client_left(_: Request, __: ClientDisconnect) -> Response:
-        return Response(status_code=CLIENT_CLOSED)
-
-    @api.exception_handler(Exception)
-    async def bug(_: Request, __: Exception) -> Response:
-        # The server logs the traceback; the client learns nothing of it.
-        body = error_json("the relay failed; its log says why", "server_error", "internal_error")
-        return Response(body, 500, media_type="application/json")
 
 
 def _response(answer: Answer) -> Response:

@@ -94,6 +94,16 @@ class StreamBudget:
         return self._kernel + transport + self.read + parser + MAX_LOOKED_AT_BYTES
 
     @property
+    def subscriber(self) -> int:
+        """What may wait for a topic's subscriber, who has no upstream; beside it, one write is in hand."""
+        return self.total - self._to_client - self.read
+
+    @property
+    def _to_client(self) -> int:
+        """The kernel and the transport."""
+        return 2 * self.send_buffer + _SEGMENT_BYTES + self.write_high_water + self.read + _FRAMING_BYTES
+
+    @property
     def worst_case(self) -> int:
         """The sum of what the layers may hold at once."""
         transport = self.write_high_water + self.flowing + _FRAMING_BYTES

@@ -12,7 +12,7 @@ event that went in and does not come out is counted in `dropped`.
 | `disconnect` | OverflowError: the consumer is too slow to be kept |
 
 Two ways to keep the events. `ByteBuffer` copies them into pooled segments: for the chunks of one upstream (read_ahead.py), that
-come in any size, and whose memory is then the segments' alone. `SharedBuffer` keeps references: for fan-out,
+come in any size, and whose memory is then the segments' alone. `SharedBuffer` keeps references: for fan-out (hub/),
 where one event waits for many subscribers and a copy for each would multiply it. Both wait for nothing and know no event loop;
 `Channel` is the thin asyncio side.
 """

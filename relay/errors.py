@@ -14,6 +14,7 @@
         |-- OverloadedError           503        no room for one more stream; another instance may have some
         |-- IdleError                 504        the upstream sent no event for too long, though perhaps bytes
         |-- TooLongError              504        the stream is older than any may get
+        |-- HubUnavailableError       503        the topics' Redis cannot be had; another instance may have it
         |-- ShuttingDownError         503        the relay ends; another instance, or this one again, will serve
         `-- UpstreamError             502        the upstream's fault; `outcome` is what the ledger calls it
             |-- UpstreamStatusError   (its own)  the upstream's answer, handed on as it came
@@ -40,6 +41,7 @@ __all__ = [
     "BodyTooLargeError",
     "ChildError",
     "ForbiddenError",
+    "HubUnavailableError",
     "IdleError",
     "ListenError",
     "OverloadedError",
@@ -147,6 +149,17 @@ class BodyTooLargeError(ApiError):
         super().__init__(f"the request's body is larger than {limit} bytes")
         # The rest of the body is not read, so nothing else can come over this connection.
         self.headers = {"connection": "close"}
+
+
+class HubUnavailableError(ApiError):
+    """`what_now` says what the caller should make of it."""
+
+    status = 503
+    code = "hub_unavailable"
+
+    def __init__(self, what_now: str) -> None:
+        super().__init__(f"the topics' store cannot be reached; {what_now}")
+        self.headers = {"retry-after": "1"}
 
 
 class ShuttingDownError(ApiError):

@@ -9,6 +9,8 @@ known of the caller afterwards is the name.
 |---|---|
 | `generate` | the POST endpoints and `GET /stream` |
 | `models` | `GET /v1/models` |
+| `subscribe` | `GET /v1/topics/{topic}` |
+| `publish` | `POST /v1/topics/{topic}` |
 
 A path without a row in `NEEDED` is open to no one without a key: what is added and forgotten here is closed, not open.
 """
@@ -29,7 +31,7 @@ from .outside import answer_error
 if TYPE_CHECKING:
     from .reply import Receive, Scope, Send
 
-__all__ = ["CALLER", "NEEDED", "OPEN", "SCOPES", "ClientKey", "Keys", "hash_of", "parse_keys"]
+__all__ = ["CALLER", "NEEDED", "OPEN", "SCOPES", "TOPICS", "ClientKey", "Keys", "hash_of", "parse_keys"]
 
 # Where the name of the caller stands in the ASGI scope.
 CALLER: Final = "relay.caller"
@@ -39,7 +41,10 @@ NEEDED: Final = {
     "/stream": "generate",
     "/v1/models": "models",
 }
-SCOPES: Final = frozenset(NEEDED.values())
+TOPICS: Final = "/v1/topics/"
+TOPICS_NEEDED: Final = {"POST": "publish"}  # whatever else is asked of a topic reads it
+SUBSCRIBE: Final = "subscribe"
+SCOPES: Final = frozenset({*NEEDED.values(), *TOPICS_NEEDED.values(), SUBSCRIBE})
 # The page shows nothing but itself; probes have no keys.
 OPEN: Final = frozenset({"/", "/healthz", "/readyz"})
 
@@ -101,20 +106,20 @@ class Keys:
             await self._app(scope, receive, send)
             return
         try:
-            scope[CALLER] = self._admit(scope["path"], dict(scope["headers"]))
+            scope[CALLER] = self._admit(scope["method"], scope["path"], dict(scope["headers"]))
         except ApiError as error:
             await answer_error(error, send)
             return
         await self._app(scope, receive, send)
 
-    def _admit(self, path: str, headers: Mapping[bytes, bytes]) -> str:
+    def _admit(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> str:
         """The caller's name. Raises UnauthorizedError and ForbiddenError."""
         scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
         key = self._find(given.strip()) if scheme.lower() == b"bearer" else None
         if key is None:
             self._reject("key")
             raise UnauthorizedError
-        needed = NEEDED.get(path)
+        needed = _needed(method, path)
         if needed is not None and needed not in key.scopes:
             self._reject("scope")
             raise ForbiddenError(key.name, needed)
@@ -128,3 +133,10 @@ class Keys:
             if hmac.compare_digest(key.sha256, sha256):
                 found = key
         return found
+
+
+def _needed(method: str, path: str) -> str | None:
+    """The scope that a request takes; None where any key will do."""
+    if path.startswith(TOPICS):
+        return TOPICS_NEEDED.get(method, SUBSCRIBE)
+    return NEEDED.get(path)

@@ -42,15 +42,25 @@ class Reply:
 
     opening   what the stream begins with, lines without the blank one after them
     early     whether a heartbeat may start the response; where not, the upstream's first bytes do
+    error_event   the type of the event that tells of an error; None for one without
     started   the client has the response's head
     complete  the client has the whole response, or nothing more will be sent
     """
 
-    def __init__(self, send: Send, client: Client, *, opening: bytes = b"", early: bool = False) -> None:
+    def __init__(
+        self,
+        send: Send,
+        client: Client,
+        *,
+        opening: bytes = b"",
+        early: bool = False,
+        error_event: str | None = None,
+    ) -> None:
         self._send = send
         self._client = client
         self._opening = opening
         self._early = early
+        self._error_event = error_event
         self._starting: asyncio.Task[None] | None = None
         self.started = False
         self.complete = False
@@ -82,7 +92,8 @@ class Reply:
         body = error.body()
         await self._settled()
         if self.started:
-            await self.finish(encode(body) if at_boundary else b"\n\n" + encode(body))
+            event = encode(body, event=self._error_event)
+            await self.finish(event if at_boundary else b"\n\n" + event)
             return
         head = ((b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()))
         await self._start(error.status, head, error.headers)

@@ -23,8 +23,6 @@ from .connection import bounded_protocol
 
 __all__ = ["RelayServer"]
 
-# After the drain each stream says good-bye, within half a second.
-FAREWELL_SECONDS = 0.8
 # When uvicorn would cancel what then still runs; nothing should.
 LAST_RESORT_SECONDS = 5
 WATCH_TICKS = 10  # of uvicorn's 0.1 s
@@ -67,7 +65,7 @@ class RelayServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._relay.draining = True
+        self._relay.drain.begin()
         end = asyncio.create_task(self._end_of_drain(), name="relay.drain")
         try:
             await super().shutdown(sockets)
@@ -78,11 +76,8 @@ class RelayServer(uvicorn.Server):
             await self._relay.telemetry.close()
 
     async def _end_of_drain(self) -> None:
-        """End what is open when the time is over or a second signal comes."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._forced.wait(), self._relay.settings.drain_seconds)
-        self._relay.end_all()
-        await asyncio.sleep(FAREWELL_SECONDS)
+        """Drain, and then give up whatever connection is left."""
+        await self._relay.drain.run(self._forced)
         for connection in list(self.server_state.connections):
             # What is still here has a client that does not read: a close would wait for it to.
             transport = getattr(connection, "transport", None)

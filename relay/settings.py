@@ -13,15 +13,18 @@ from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationE
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .budget import MIN_BUDGET_BYTES, StreamBudget
+from .buffer import POLICIES, Policy
 from .errors import SettingsError
+from .hub.topic import History
+from .hub.topics import Bounds
 from .keys import ClientKey, parse_keys
 from .limits import Admission
 from .patience import Limits
 
 __all__ = ["SECRETS", "Settings", "environment_name", "load"]
 
-# Keys: never shown, and without a flag, since a command line can be read by every user of the machine.
-SECRETS = frozenset({"upstream_api_key", "fallback_api_key", "client_keys"})
+# Keys, and a URL that may hold one: never shown, and without a flag, since every user of the machine can read a command line.
+SECRETS = frozenset({"upstream_api_key", "fallback_api_key", "client_keys", "redis_url"})
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -44,6 +47,19 @@ def _client_keys(value: SecretStr) -> SecretStr:
     if not parse_keys(value.get_secret_value()):
         raise ValueError("it lists no key; leave it unset to let everybody ask")
     return value
+
+
+def _redis_url(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("it must be a URL, redis://HOST:PORT/DB, rediss://... for TLS, or unix://PATH")
+    return value
+
+
+def _policies(value: str) -> str:
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    if not names or not set(names) <= set(POLICIES):
+        raise ValueError(f"it must be some of {', '.join(POLICIES)}, separated by commas")
+    return ",".join(names)
 
 
 def _origins(value: str) -> str:
@@ -142,6 +158,28 @@ class Settings(BaseSettings):
     heartbeat_seconds: Limit = Field(15.0, description="silence after which a comment is sent; 0: none is")
     retry_seconds: Limit = Field(3.0, description="when EventSource is told to connect again after a loss; 0: not told")
 
+    max_topics: int = Field(1000, ge=1, description="topics at once; an event for one more gets 503")
+    topic_event_bytes: Bytes = Field(32 * 1024, description="largest event of a topic, as it is sent")
+    topic_history_bytes: Bytes = Field(
+        256 * 1024, description="most that is kept of one topic, for those who come back"
+    )
+    topic_history_events: int = Field(1000, ge=1, description="most events that are kept of one topic")
+    topic_history_seconds: int = Field(3600, ge=1, description="how long an event is kept")
+    topics_bytes: int = Field(64 * 1024 * 1024, ge=1024, description="most that is kept of all topics together")
+    max_subscribers: int = Field(1000, ge=0, description="subscribers of all topics; more get 503; 0: no limit")
+    topic_subscribers: int = Field(1000, ge=0, description="subscribers of one topic; more get 503; 0: no limit")
+    subscriber_bytes: Bytes = Field(48 * 1024, description="how much may wait for one subscriber")
+    subscriber_policy: Policy = Field("block", description="what happens when more would: an overflow policy")
+    subscriber_policies: Annotated[str, AfterValidator(_policies)] = Field(
+        ",".join(POLICIES), description="policies that a subscriber may choose by ?policy=, by commas"
+    )
+    redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = Field(
+        None, description="Redis that several relays share their topics through; unset, each has its own"
+    )
+    redis_prefix: str = Field("relay:", min_length=1, max_length=64, description="how all keys in Redis begin")
+    redis_timeout_seconds: Seconds = Field(2.0, description="longest wait for Redis")
+    redis_patience_seconds: Limit = Field(30.0, description="how long subscribers wait for Redis to come back")
+
     default_model: str = Field("gpt-4o-mini", min_length=1, description="model of GET /stream without ?model=")
     keep_alive_seconds: int = Field(75, ge=1, description="how long an idle client connection is kept")
     drain_seconds: float = Field(
@@ -174,6 +212,33 @@ class Settings(BaseSettings):
                     f"it must be 0 or from {budget.read} to {budget.spare}, what RELAY_STREAM_BUDGET_BYTES leaves for it"
                 )
         return value
+
+    @field_validator("subscriber_bytes")
+    @classmethod
+    def _holds_an_event(cls, value: int, info: ValidationInfo) -> int:
+        if {"stream_budget_bytes", "topic_event_bytes"} <= info.data.keys():
+            least, most = info.data["topic_event_bytes"], StreamBudget(info.data["stream_budget_bytes"]).subscriber
+            if not least <= value <= most:
+                raise ValueError(
+                    f"it must be from RELAY_TOPIC_EVENT_BYTES, {least}, to {most}, what RELAY_STREAM_BUDGET_BYTES leaves for it"
+                )
+        return value
+
+    @property
+    def policies(self) -> list[str]:
+        """Those that a subscriber may choose."""
+        return self.subscriber_policies.split(",")
+
+    @property
+    def topics(self) -> Bounds:
+        """How much topics may hold."""
+        return Bounds(
+            history=History(self.topic_history_bytes, self.topic_history_events, self.topic_history_seconds),
+            max_topics=self.max_topics,
+            max_bytes=self.topics_bytes,
+            max_subscribers=self.max_subscribers,
+            topic_subscribers=self.topic_subscribers,
+        )
 
     @property
     def keys(self) -> tuple[ClientKey, ...]:

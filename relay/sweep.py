@@ -35,15 +35,23 @@ class OpenStreams:
 
     def __init__(self) -> None:
         self._streams: set[Swept] = set()
+        self._resumable: set[Swept] = set()
 
     def __len__(self) -> int:
         return len(self._streams)
 
-    def add(self, stream: Swept) -> None:
+    def add(self, stream: Swept, *, resumable: bool = False) -> None:
+        """`resumable`: its client can go on elsewhere where this ends."""
         self._streams.add(stream)
+        if resumable:
+            self._resumable.add(stream)
 
     def discard(self, stream: Swept) -> None:
         self._streams.discard(stream)
+        self._resumable.discard(stream)
+
+    def resumable(self) -> tuple[Swept, ...]:
+        return tuple(self._resumable)
 
     def all(self) -> tuple[Swept, ...]:
         return tuple(self._streams)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import itertools
 import json
 import os
 import re
@@ -10,15 +13,19 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+
+from relay.sse import Event, EventDecoder
 
 ROOT = Path(__file__).parent.parent
 
@@ -129,8 +136,8 @@ class Answer:
         return json.loads(self.body)
 
 
-@pytest.fixture
-def http() -> Callable[..., Answer]:
+@pytest.fixture(name="http")
+def asking() -> Callable[..., Answer]:
     """One HTTP request with the standard library; an error status is an answer, too."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -146,6 +153,91 @@ def http() -> Callable[..., Answer]:
                 return Answer(error.code, error.headers, error.read())
 
     return ask
+
+
+class Subscriber(threading.Thread):
+    """What EventSource does: reads events and connects again where it was, to the next of `urls`, until `stop`.
+
+    lines     everything that came, `answers` the status of each connection, `events` what was dispatched
+    """
+
+    def __init__(
+        self, urls: Sequence[str], last_event_id: str | None, headers: Mapping[str, str], *, again: bool
+    ) -> None:
+        super().__init__(daemon=True)
+        self._urls = itertools.cycle(urls)
+        self._headers = dict(headers)
+        self._again = again
+        self._wanted = last_event_id
+        self._connection: http.client.HTTPConnection | None = None
+        self._stopping = threading.Event()
+        self.raw = b""
+        self.answers: list[int] = []
+        self.events: list[Event] = []
+        self.start()
+
+    @property
+    def data(self) -> list[str]:
+        """Of the events that were published."""
+        return [event.data for event in self.events if not event.event.startswith("relay.")]
+
+    def told(self, kind: str) -> list[Any]:
+        """What the relay itself said by events of a kind."""
+        return [json.loads(event.data) for event in self.events if event.event == f"relay.{kind}"]
+
+    @property
+    def last_event_id(self) -> str | None:
+        return self._wanted
+
+    def stop(self) -> None:
+        self._stopping.set()
+        connection = self._connection
+        if connection is not None and connection.sock is not None:
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+        self.join(10)
+
+    def run(self) -> None:
+        while not self._stopping.is_set():
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+                self._read(next(self._urls))
+            if not self._again:
+                return
+            self._stopping.wait(0.1)
+
+    def _read(self, url: str) -> None:
+        parts = urlsplit(url)
+        assert parts.hostname
+        self._connection = connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
+        with contextlib.closing(connection):
+            resume = {"Last-Event-ID": self._wanted} if self._wanted is not None else {}
+            connection.request("GET", f"{parts.path}?{parts.query}", headers={**self._headers, **resume})
+            with connection.getresponse() as response:
+                self.answers.append(response.status)
+                if response.status != 200:
+                    self.raw += response.read()
+                    return
+                decoder = EventDecoder(last_event_id=self._wanted or "")
+                while chunk := response.read1(65536):
+                    self.raw += chunk
+                    self.events += decoder.feed(chunk)
+                    self._wanted = decoder.last_event_id or None
+
+
+@pytest.fixture
+def subscribe() -> Iterator[Callable[..., Subscriber]]:
+    """Subscribes to topics: `subscribe(url, ..., last_event_id=None, headers={}, again=False)`; ends what is left."""
+    started: list[Subscriber] = []
+
+    def start(
+        *urls: str, last_event_id: str | None = None, headers: Mapping[str, str] | None = None, again: bool = False
+    ) -> Subscriber:
+        started.append(Subscriber(urls, last_event_id, headers or {}, again=again))
+        return started[-1]
+
+    yield start
+    for subscriber in started:
+        subscriber.stop()
 
 
 @pytest.fixture

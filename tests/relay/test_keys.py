@@ -12,7 +12,7 @@ import pytest
 import relay.keys
 from relay.cli import main
 from relay.errors import SettingsError
-from relay.keys import NEEDED, OPEN, SCOPES, hash_of, parse_keys
+from relay.keys import NEEDED, OPEN, SCOPES, TOPICS, hash_of, parse_keys
 from relay.settings import Settings, load
 
 HASH = hash_of(b"a key")
@@ -83,8 +83,8 @@ def test_every_route_is_open_or_needs_a_scope(monkeypatch: pytest.MonkeyPatch, t
     from relay.app import create_app
 
     made: Any = create_app(Settings(), "http://127.0.0.1:1/v1")
-    assert {route.path for route in made.api.routes} == set(NEEDED) | OPEN
-    assert set(NEEDED.values()) == SCOPES
+    assert {route.path for route in made.api.routes} == set(NEEDED) | OPEN | {f"{TOPICS}{{topic}}"}
+    assert {*NEEDED.values(), "publish", "subscribe"} == SCOPES
 
 
 def test_the_examples_are_right() -> None:

@@ -71,7 +71,7 @@ class Served:
 
     def ask(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
         request = urllib.request.Request(self.url + path, body, headers, method=method)
-        if body is not None:
+        if body is not None and "Content-Type" not in headers:
             request.add_header("Content-Type", "application/json")
         try:
             with urllib.request.urlopen(request, timeout=20) as answer:

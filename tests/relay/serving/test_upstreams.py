@@ -14,12 +14,12 @@ def test_the_fallback_answers_and_the_breaker_spares_the_dead(start: Start, free
         "--fallback-base-urls", live.upstream, "--breaker-failures", "2", "--breaker-open-seconds", "600",
         announced=2,
     )  # fmt: skip
-    assert relay.get("/readyz").body == b'{"status":"ready","upstreams":["closed","closed"]}'
+    assert relay.get("/readyz").body == b'{"status":"ready","upstreams":["closed","closed"],"hub":"memory"}'
     for stream in (True, False, True):
         answer = relay.chat("sim:events=2,pace=0", stream=stream)
         assert answer.status == 200
         assert "x-relay-degraded" not in answer.headers
-    assert relay.get("/readyz").body == b'{"status":"ready","upstreams":["open","closed"]}'
+    assert relay.get("/readyz").body == b'{"status":"ready","upstreams":["open","closed"],"hub":"memory"}'
 
 
 def test_a_refusal_is_no_outage(start: Start) -> None:
@@ -28,7 +28,7 @@ def test_a_refusal_is_no_outage(start: Start) -> None:
         announced=2,
     )  # fmt: skip
     assert relay.chat("sim:fault=429").status == 429
-    assert relay.get("/readyz").body == b'{"status":"ready","upstreams":["closed"]}'
+    assert relay.get("/readyz").body == b'{"status":"ready","upstreams":["closed"],"hub":"memory"}'
 
 
 def test_when_all_are_down_the_answer_is_degraded_and_counted_as_a_failure(start: Start) -> None:

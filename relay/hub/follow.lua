@@ -1,0 +1,32 @@
+-- Read what a topic's stream has after an id, and keep the stream alive; one that is not there begins now.
+--
+-- KEYS  the topic's stream; the index of all topics
+-- ARGV  the id; how many events at most; seconds; most topics
+-- Returns the id of the last event that is not kept any more (or where the stream began), that of the newest, and the events,
+-- each an id and its fields. An error that begins with TOPICS where there are too many.
+local stream, index = KEYS[1], KEYS[2]
+local after, count, seconds, max_topics = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function ms(number) return string.format('%.0f', number) end
+local function field(list, name)
+    for i = 1, #list, 2 do
+        if list[i] == name then return list[i + 1] end
+    end
+end
+
+if redis.call('EXISTS', stream) == 0 then
+    redis.call('ZREMRANGEBYSCORE', index, '-inf', ms(now))
+    if redis.call('ZCARD', index) >= max_topics then return redis.error_reply('TOPICS too many') end
+    -- An empty stream remembers its last id, and so where it began.
+    redis.call('XDEL', stream, redis.call('XADD', stream, '*', 'b', ''))
+end
+redis.call('XTRIM', stream, 'MINID', ms(now - seconds * 1000))
+redis.call('PEXPIRE', stream, ms(seconds * 1000))
+redis.call('ZADD', index, ms(now + seconds * 1000), stream)
+
+local last = field(redis.call('XINFO', 'STREAM', stream), 'last-generated-id')
+local oldest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+local floor = oldest and field(oldest[2], 'p') or last
+return {floor, last, redis.call('XRANGE', stream, '(' .. after, '+', 'COUNT', count)}

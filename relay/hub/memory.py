@@ -1,0 +1,95 @@
+"""The hub of one process: its topics are nobody else's, and end with it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final, Protocol
+
+from .ids import NOTHING, EventId, next_id
+from .topic import Topic, event_of
+from .topics import Topics
+
+__all__ = ["TIDY_SECONDS", "Hub", "MemoryHub", "tidying"]
+
+TIDY_SECONDS: Final = 2.0
+
+
+class Hub(Protocol):
+    """Where events are published and topics are found; see memory.py and redis.py."""
+
+    @property
+    def topics(self) -> Topics: ...
+
+    @property
+    def state(self) -> str:
+        """One word for /readyz."""
+
+    def serving(self) -> AbstractAsyncContextManager[None]:
+        """The hub works for as long as the block runs, and leaves nothing behind."""
+
+    async def publish(self, name: str, body: bytes) -> EventId:
+        """Give everybody who listens to `name` an event, `body` being its fields but the id. Raises ApiError."""
+
+    def topic(self, name: str) -> AbstractAsyncContextManager[Topic]:
+        """The topic, with its history, for as long as the block runs. Raises ApiError."""
+
+
+class MemoryHub:
+    """See above. `clock` gives seconds since 1970."""
+
+    def __init__(self, topics: Topics, clock: Callable[[], float] = time.time) -> None:
+        self.topics = topics
+        self.state = "memory"
+        self._clock = clock
+        # The greatest id so far, of any topic: one that is made anew begins after whatever it was before.
+        self._last = NOTHING
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        async with tidying(self.topics, self.now_ms):
+            yield
+
+    async def publish(self, name: str, body: bytes) -> EventId:
+        topic = self._topic(name)
+        event = event_of(next_id(topic.last, self.now_ms()), body)
+        self._last = max(self._last, event.id)
+        self.topics.append(topic, event)
+        return event.id
+
+    @asynccontextmanager
+    async def topic(self, name: str) -> AsyncIterator[Topic]:
+        yield self._topic(name)
+
+    def now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+    def _topic(self, name: str) -> Topic:
+        found = self.topics.get(name)
+        if found is not None:
+            return found
+        now_ms = self.now_ms()
+        if len(self.topics) >= self.topics.bounds.max_topics:
+            self.topics.tidy(now_ms)
+        self.topics.check_room(len(self.topics))
+        self._last = next_id(self._last, now_ms)
+        return self.topics.make(name, self._last)
+
+
+@asynccontextmanager
+async def tidying(topics: Topics, now_ms: Callable[[], int]) -> AsyncIterator[None]:
+    """Tidy now and then, for as long as the block runs."""
+
+    async def tidy() -> None:
+        while True:
+            await asyncio.sleep(TIDY_SECONDS)
+            topics.tidy(now_ms())
+
+    task = asyncio.create_task(tidy(), name="relay.hub.tidy")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

@@ -1,0 +1,298 @@
+"""The hub of many processes: the log of its topics is in Redis (redis_log.py), and each process mirrors the topics it has
+subscribers of.
+
+The law of this file. One connection tells this process of all its topics' events, however many subscribers there are: Redis
+publishes each event on its topic's channel in the step that keeps it. What is told may be missed, what is kept may not: an
+event names the one before it, so that where something is missing (after a subscription, a reconnection, a restart of Redis)
+the topic is read from its stream before anything goes on. So subscribers get every event that is kept, once and in order; and
+where the log does not go on from what they have, they are told of a gap.
+
+While Redis is away, subscribers stay, for `patience` seconds; new ones and publishers get an error. The reconnection is tried
+again and again, with growing pauses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Final
+
+from redis.asyncio.client import PubSub
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from ..errors import HubUnavailableError, OverloadedError
+from .ids import NOTHING, EventId
+from .memory import TIDY_SECONDS
+from .redis_log import FAILURES, Entry, Followed, RedisLog, id_of
+from .topic import Event, Topic, event_of
+from .topics import Topics
+
+__all__ = ["RedisHub"]
+
+log = logging.getLogger("relay.hub")
+
+FIRST_PAUSE_SECONDS: Final = 0.05
+LONGEST_PAUSE_SECONDS: Final = 2.0
+PING_SECONDS: Final = 5.0
+SILENT_SECONDS: Final = 15.0
+# A topic's stream in Redis ends when nobody has published or listened for its age; whoever listens says so in time.
+LOOKS_PER_AGE: Final = 3
+CHANNELS: Final = 100  # in one command
+
+
+class _Mirror:
+    """One topic of this process.
+
+    users   who has it in hand
+    ready   it has all that Redis had when it was last read
+    asked   its channel was subscribed to over the present connection
+    """
+
+    __slots__ = ("asked", "error", "ready", "topic", "users")
+
+    def __init__(self) -> None:
+        self.topic: Topic | None = None
+        self.users = 0
+        self.ready = asyncio.Event()
+        self.asked = False
+        self.error: OverloadedError | None = None
+
+
+class RedisHub:
+    """See above. `timeout` and `patience` in seconds."""
+
+    def __init__(self, topics: Topics, store: RedisLog, timeout: float, patience: float) -> None:
+        self.topics = topics
+        self._log = store
+        self._timeout = timeout
+        self._patience = patience
+        self._mirrors: dict[str, _Mirror] = {}
+        self._channels: set[str] = set()  # that are subscribed to over the present connection
+        self._changed = asyncio.Event()  # the mirrors are others than the channels
+        self._behind: dict[str, None] = {}  # topics to be read, in their order
+        self._some_behind = asyncio.Event()
+        self._heard_at = 0.0
+        self._away_since: float | None = time.monotonic()
+
+    @property
+    def state(self) -> str:
+        return "redis" if self._away_since is None else "redis_away"
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        tasks = [
+            asyncio.create_task(self._listen(), name="relay.hub.listen"),
+            asyncio.create_task(self._tidy_now_and_then(), name="relay.hub.tidy"),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await self._log.close()
+
+    async def publish(self, name: str, body: bytes) -> EventId:
+        return await self._log.publish(name, body)
+
+    @asynccontextmanager
+    async def topic(self, name: str) -> AsyncIterator[Topic]:
+        mirror = self._mirrors.get(name)
+        if mirror is None:
+            if len(self._mirrors) >= self.topics.bounds.max_topics:
+                self._tidy()
+            self.topics.check_room(len(self._mirrors))
+            mirror = self._mirrors[name] = _Mirror()
+            self._changed.set()
+        mirror.users += 1
+        try:
+            yield await self._whole(mirror)
+        finally:
+            mirror.users -= 1
+
+    async def _whole(self, mirror: _Mirror) -> Topic:
+        try:
+            async with asyncio.timeout(self._timeout):
+                await mirror.ready.wait()
+        except TimeoutError:
+            raise HubUnavailableError("try again") from None
+        if mirror.topic is None:
+            assert mirror.error is not None
+            raise mirror.error
+        return mirror.topic
+
+    # The connection that tells
+
+    async def _listen(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                await self._session()
+            except* (HubUnavailableError, *FAILURES) as errors:
+                reason = str(errors.exceptions[0]) or type(errors.exceptions[0]).__name__
+                if self._away_since is None:
+                    log.warning("redis is away: %s", reason)
+                    pause = FIRST_PAUSE_SECONDS
+            except* Exception:
+                log.exception("the hub has a bug; it connects to redis again")
+            self._is_away()
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # so that not all processes come at once
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    async def _session(self) -> None:
+        """Serve over one connection, until it breaks."""
+        async with aclosing(self._log.pubsub()) as pubsub:
+            self._channels.clear()
+            for mirror in self._mirrors.values():
+                mirror.asked = False
+            # A channel that nobody publishes on: the connection is then always one that listens.
+            await pubsub.subscribe(self._log.stream_of(""))
+            self._heard_at = time.monotonic()
+            self._changed.set()
+            async with asyncio.TaskGroup() as group:
+                for work in (self._hear, self._ask, self._ping):
+                    group.create_task(work(pubsub), name="relay.hub.session")
+                group.create_task(self._catch_up(), name="relay.hub.catch_up")
+                group.create_task(self._look_again(), name="relay.hub.look_again")
+
+    def _is_away(self) -> None:
+        """Redis cannot be had: what is here may be old, and whoever has waited for too long is told."""
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+        for mirror in self._mirrors.values():
+            mirror.ready.clear()
+            if mirror.topic is not None and now - self._away_since >= self._patience:
+                mirror.topic.abandon()
+
+    def _is_back(self) -> None:
+        if self._away_since is not None:
+            log.info("redis answers")
+            self._away_since = None
+
+    async def _ask(self, pubsub: PubSub) -> None:
+        """Have the channels be those of the mirrors."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            gone = [name for name in self._channels if name not in self._mirrors]
+            new = [name for name, mirror in self._mirrors.items() if not mirror.asked]
+            for mirror in self._mirrors.values():
+                mirror.asked = True
+            self._channels = set(self._mirrors)
+            for start in range(0, len(gone), CHANNELS):
+                await pubsub.unsubscribe(*map(self._log.stream_of, gone[start : start + CHANNELS]))
+            for start in range(0, len(new), CHANNELS):
+                await pubsub.subscribe(*map(self._log.stream_of, new[start : start + CHANNELS]))
+
+    async def _ping(self, pubsub: PubSub) -> None:
+        """Notice a connection that nothing comes over any more, though nobody has closed it."""
+        while True:
+            await asyncio.sleep(PING_SECONDS)
+            if time.monotonic() - self._heard_at > SILENT_SECONDS:
+                raise RedisConnectionError("redis is silent")
+            await pubsub.ping()
+
+    async def _hear(self, pubsub: PubSub) -> None:
+        while True:
+            message: dict[str, Any] | None = await pubsub.get_message(timeout=None)
+            self._heard_at = time.monotonic()
+            if message is None or not isinstance(message["channel"], bytes):
+                continue
+            name = self._log.name_of(message["channel"])
+            if message["type"] == "message":
+                self._told(name, message["data"])
+            elif message["type"] == "subscribe":
+                self._is_back()
+                # From here on nothing is missed; what was published before is read.
+                self._read_again(name)
+
+    def _told(self, name: str, data: bytes) -> None:
+        mirror = self._mirrors.get(name)
+        if mirror is None:
+            return
+        head, _, body = data.partition(b"\n")
+        event_id, before = map(id_of, head.split())
+        if mirror.topic is None or before != mirror.topic.last:
+            self._read_again(name)
+        else:
+            self.topics.append(mirror.topic, event_of(event_id, body))
+
+    # Reading what was not told
+
+    def _read_again(self, name: str) -> None:
+        if name in self._mirrors:
+            self._behind[name] = None
+            self._some_behind.set()
+
+    async def _look_again(self) -> None:
+        while True:
+            await asyncio.sleep(self.topics.bounds.history.max_seconds / LOOKS_PER_AGE)
+            for name in self._mirrors:
+                self._read_again(name)
+
+    async def _catch_up(self) -> None:
+        """Read one topic after the other; one command at a time, however many subscribers come back at once."""
+        while True:
+            while not self._behind:
+                self._some_behind.clear()
+                await self._some_behind.wait()
+            name = next(iter(self._behind))
+            del self._behind[name]
+            mirror = self._mirrors.get(name)
+            if mirror is None:
+                continue
+            after = mirror.topic.last if mirror.topic else NOTHING
+            try:
+                followed = await self._log.follow(name, after)
+            except OverloadedError as error:
+                mirror.error = error
+                mirror.ready.set()
+                continue
+            if self._mirrors.get(name) is not mirror:
+                continue  # everybody left meanwhile
+            self._apply(name, mirror, after, followed)
+            mirror.error = None
+            if followed.whole:
+                mirror.ready.set()
+            else:
+                self._read_again(name)
+
+    def _apply(self, name: str, mirror: _Mirror, after: EventId, followed: Followed) -> None:
+        topic = mirror.topic
+        if topic is None:
+            topic = mirror.topic = self.topics.make(name, followed.floor)
+        # What was told while the answer was under way is here already.
+        new = [entry for entry in followed.entries if entry.id > topic.last]
+        if new:
+            goes_on, floor = new[0].before == topic.last, new[0].before
+        else:
+            goes_on, floor = after <= followed.last <= topic.last, followed.last
+        if goes_on:
+            for entry in new:
+                self.topics.append(topic, _event_of(entry))
+        else:
+            log.warning("redis has lost events of a topic, or kept them for too short a time; its subscribers are told")
+            self.topics.restart(topic, floor, [_event_of(entry) for entry in new])
+
+    async def _tidy_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(TIDY_SECONDS)
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Forget topics that nobody uses here: Redis has them."""
+        for name, mirror in list(self._mirrors.items()):
+            if not mirror.users:
+                del self._mirrors[name]
+                if mirror.topic is not None:
+                    self.topics.remove(mirror.topic)
+                self._changed.set()
+
+
+def _event_of(entry: Entry) -> Event:
+    return event_of(entry.id, entry.body)

@@ -1,0 +1,156 @@
+"""One topic: its last events, for those who come back, and its subscribers. Sans-IO.
+
+The law of this file: events come in the order of their ids and are kept once, whoever waits for them. What is kept is bounded
+in bytes, events and age; `floor` is the id of the last event that is not kept any more (or where the topic began), so that
+whether an id can be resumed from has an exact answer: it is `floor`, or the id of an event that is kept. Anything else, an id
+from before a loss or of another log, is not known here, and whoever asks is told.
+
+An event has an index, too, counted from the topic's beginning in this process: a subscriber that reads from the history has
+one as its cursor, and the difference of two is the number of events that it lost.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice
+from typing import Final, NamedTuple, Protocol
+
+from .ids import EventId
+
+__all__ = ["EVENT_OVERHEAD_BYTES", "Event", "History", "Listener", "Topic", "event_of"]
+
+# What an event costs beside its frame: the frame's header, the tuple, the id with its two numbers, its place in the deque.
+# Charged to the history, so that many tiny events are bounded by their memory.
+EVENT_OVERHEAD_BYTES: Final = 256
+
+
+class History(NamedTuple):
+    """What is kept of one topic at most; `max_bytes` with EVENT_OVERHEAD_BYTES for each event. The newest is always kept."""
+
+    max_bytes: int
+    max_events: int
+    max_seconds: float
+
+
+class Event(NamedTuple):
+    """One event as every subscriber gets it: the bytes of its SSE frame, id and blank line included."""
+
+    id: EventId
+    frame: bytes
+
+    @property
+    def cost(self) -> int:
+        return len(self.frame) + EVENT_OVERHEAD_BYTES
+
+
+class Listener(Protocol):
+    """A subscriber, as its topic knows it. None of the three may raise."""
+
+    def offer(self, event: Event, index: int) -> None:
+        """A new event, the next one after the last offered."""
+
+    def broken(self) -> None:
+        """Events may have been lost before the next one; see Topic.restart."""
+
+    def abandoned(self) -> None:
+        """There will be no more, since the log cannot be had."""
+
+
+def event_of(event_id: EventId, body: bytes) -> Event:
+    r"""The event whose fields but the id are `body`, as `sse.encode` makes them.
+
+    >>> event_of(EventId(7, 0), b"data: x\n\n").frame
+    b'id: 7-0\ndata: x\n\n'
+    """
+    return Event(event_id, b"id: %d-%d\n%b" % (*event_id, body))
+
+
+class Topic:
+    """See above. `last` is the id of its newest event, or `floor`; `held` what the history costs, in bytes."""
+
+    def __init__(self, name: str, history: History, floor: EventId) -> None:
+        self.name = name
+        self.floor = floor
+        self.last = floor
+        self.held = 0
+        self.first = 0  # index of the oldest event that is kept
+        self.listeners: dict[Listener, None] = {}  # as a set, but in the order of their coming
+        self._history = history
+        self._events: deque[Event] = deque()
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    @property
+    def next(self) -> int:
+        """Index of the event that comes next."""
+        return self.first + len(self._events)
+
+    @property
+    def oldest(self) -> EventId | None:
+        return self._events[0].id if self._events else None
+
+    def append(self, event: Event) -> None:
+        """Keep a new event and offer it to everybody. Its id is greater than `last`."""
+        assert event.id > self.last, (event.id, self.last)
+        index = self.next
+        self._keep(event)
+        history = self._history
+        while len(self._events) > 1 and (self.held > history.max_bytes or len(self._events) > history.max_events):
+            self.forget_oldest()
+        for listener in tuple(self.listeners):  # one that is too slow leaves at once
+            listener.offer(event, index)
+
+    def restart(self, floor: EventId, events: Iterable[Event] = ()) -> None:
+        """The log was lost, or went on unseen: it now begins after `floor`, with `events`. Tells everybody who listens."""
+        self.first = self.next
+        self._events.clear()
+        self.held = 0
+        self.floor = self.last = floor
+        for listener in tuple(self.listeners):
+            listener.broken()
+        for event in events:
+            self.append(event)
+
+    def abandon(self) -> None:
+        """Tell everybody that this is the end."""
+        for listener in tuple(self.listeners):
+            listener.abandoned()
+
+    def index_after(self, wanted: EventId) -> int | None:
+        """The index of the first event after `wanted`; None where events between may be lost, or it is of another log."""
+        if wanted == self.floor:
+            return self.first
+        for index, event in enumerate(self._events, self.first):
+            if event.id == wanted:
+                return index + 1
+        return None
+
+    def read(self, index: int, max_bytes: int) -> list[Event]:
+        """Events from `index` on (not below `first`): `max_bytes` together at most, but at least one if there is one."""
+        taken: list[Event] = []
+        size = 0
+        for event in islice(self._events, index - self.first, None):
+            size += len(event.frame)
+            if taken and size > max_bytes:
+                break
+            taken.append(event)
+        return taken
+
+    def expire(self, now_ms: int) -> None:
+        """Forget what is too old. `now_ms` is of the clock that made the ids."""
+        oldest_ms = now_ms - self._history.max_seconds * 1000
+        while self._events and self._events[0].id.ms < oldest_ms:
+            self.forget_oldest()
+
+    def forget_oldest(self) -> None:
+        event = self._events.popleft()
+        self.held -= event.cost
+        self.floor = event.id
+        self.first += 1
+
+    def _keep(self, event: Event) -> None:
+        self._events.append(event)
+        self.held += event.cost
+        self.last = event.id
