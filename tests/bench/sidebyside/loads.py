@@ -28,7 +28,7 @@ class Load:
 
 LOADS = {
     "paced": Load("100 streams, 20 events/s each", 100, 160, 20.0, opening=1.0),
-    "burst": Load("32 streams, as fast as they are taken", 32, 10_000, 0.0),
+    "burst": Load("32 streams, as fast as they are taken", 32, 60_000, 0.0),
     "thousand": Load("1,000 streams, 20 events/s each", 1000, 160, 20.0, opening=3.0),
     "hundred": Load("100 streams, 50 events/s each", 100, 400, 50.0, opening=1.0),
     "five_thousand": Load("5,000 streams, 1 event/s each", 5000, 20, 1.0, opening=12.0),
