@@ -192,7 +192,7 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     hub = hub_of(settings, reject)
     relay = Relay(settings, upstream_url, ledger, telling, gate, _policy(settings, ledger), hub)
     relay.api = api
-    relay.app = relay.telemetry.wrap(_with_access(ledger, settings, reject))
+    relay.app = relay.telemetry.wrap(_with_access(ledger.app, settings, reject))
     _add_routes(api, relay)
     _add_page(api, settings, monitor.url if isinstance(monitor, MonitorProcess) else None)
     add_error_handlers(api)
