@@ -96,14 +96,14 @@ class LedgerMiddleware:
         self.routes = frozenset(routes)
         self._agent = _AgentOfApp(ledger, monitor, listen)
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        # No coroutine of its own: an open stream would keep it.
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             self._agent.start()
-            return self._count(scope, receive, send)
-        if scope["type"] == "lifespan":
-            return self._live(scope, receive, send)
-        return self.app(scope, receive, send)
+            await self._count(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._agent.start()
