@@ -371,7 +371,7 @@ def test_the_cpu_time_of_another_process_is_read_finer_than_the_kernel_prints_it
     process = read_process(sleeper.pid)
     assert used is not None
     assert process is not None
-    assert 0 < used < process.cpu_seconds + 0.02
+    assert used == pytest.approx(process.cpu_seconds, abs=0.1)
     assert cpu_seconds(2**22 + 1) is None
 
 
