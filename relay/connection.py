@@ -132,6 +132,8 @@ class Client(HttpToolsProtocol):
             self._gone.set_result(None)
         if self._listener is not None:
             self._listener.lost()
+        # The scope leads back here: with it the connection would wait for the garbage collector.
+        self.scope = self.cycle = None  # type: ignore[assignment]  # as they were before the first request
 
     def pause_writing(self) -> None:
         super().pause_writing()

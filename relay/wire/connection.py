@@ -288,6 +288,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        # It holds methods of ours: with it the connection would wait for the garbage collector. Nothing comes to be parsed.
+        del self._parser
         if self._until_close and exc is None:
             self._complete = True
             self._end_flow(None)

@@ -128,6 +128,11 @@ def test_a_stream_is_one_line_with_its_numbers_and_its_trace(
     assert attributes(records[1])["error.type"] == "upstream_unreachable"
 
 
+def _json(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        return dict(json.load(answer))
+
+
 def test_no_prompt_completion_header_or_key_is_in_any_signal(
     start: Start, collector: Collector, eventually: Eventually
 ) -> None:
@@ -140,6 +145,7 @@ def test_no_prompt_completion_header_or_key_is_in_any_signal(
     )  # fmt: skip
     monitor = relay.lines[1].split()[1].removesuffix("/debug/memory")
     headers = {"Authorization": f"Bearer {key}", "X-Canary": "a-secret-header", "Baggage": "user=a-secret-user"}
+    eventually(lambda: bool(_json(f"{monitor}/debug/memory")["workers"]))  # it has found the relay
     completions = []
     for model in (
         "sim:events=9,pace=0,size=64", "sim:events=9,pace=0,size=64,fault=malformed@3", "sim:fault=500", "sim:fault=429",
