@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from diagnostics.proof.processes import free_port
 from relay.sse import Event, EventDecoder
 
 ROOT = Path(__file__).parent.parent
@@ -116,14 +117,10 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **extra}
 
 
-@pytest.fixture
-def free_port() -> Callable[[], int]:
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return find
+@pytest.fixture(name="free_port")
+def finding_ports() -> Callable[[], int]:
+    """A port that the kernel gives to nobody who asks for any: the monitor beside the service does."""
+    return free_port
 
 
 @dataclass(frozen=True)
@@ -267,7 +264,7 @@ class Service:
 
 
 @pytest.fixture
-def observed(launch: Callable[..., Launched], free_port: Callable[[], int], tmp_path: Path) -> Callable[..., Service]:
+def observed(launch: Callable[..., Launched], tmp_path: Path) -> Callable[..., Service]:
     """Runs an app, given as source text, by uvicorn under `diagnostics run`, and waits until its agent answers."""
 
     def run(source: str, *options: str, env: Mapping[str, str] | None = None) -> Service:

@@ -9,13 +9,14 @@ from typing import Any
 from ..analysis.cost import Estimate, Load, Method, estimate, too_costly
 from ..errors import TooCostlyError
 from .headroom import Headroom, read_headroom
-from .pace import Pace, measure
+from .pace import Pace, mark, measure_since
 from .targets import Worker
 
 __all__ = ["Quote", "quote", "quotes"]
 
-# The kernel counts CPU time in hundredths of a second: this tells shares from 3 % apart.
-_SAMPLE_SECONDS = 0.3
+# A third of a second finds a service that is idle, and most are. It may also hold one burst of work (a request, a
+# collection, the end of a start-up), which says nothing of the seconds to come: before it says no, it looks for longer.
+_SAMPLE_SECONDS, _SECOND_LOOK_SECONDS = 0.3, 1.7
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,20 @@ class Quote:
 
 
 async def quote(worker: Worker, method: Method) -> Quote:
-    """Look at the worker for a third of a second and say what a capture would cost."""
+    """Look at the worker and say what a capture would cost: for a third of a second, or two where that would be too much."""
     return (await quotes(worker, [method]))[0]
 
 
 async def quotes(worker: Worker, methods: Sequence[Method]) -> list[Quote]:
     """One look for several captures."""
-    pace = await measure(worker, _SAMPLE_SECONDS)
+    first = await mark(worker)
+    found = await _priced(worker, methods, await measure_since(first, worker, _SAMPLE_SECONDS))
+    if any(one.cost.would_saturate for one in found):
+        found = await _priced(worker, methods, await measure_since(first, worker, _SECOND_LOOK_SECONDS))
+    return found
+
+
+async def _priced(worker: Worker, methods: Sequence[Method], pace: Pace) -> list[Quote]:
     snapshot = await worker.snapshot()
     reading = (snapshot.reading if snapshot else None) or {}
     load = Load(

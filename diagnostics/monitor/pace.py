@@ -8,10 +8,10 @@ import time
 from dataclasses import dataclass
 
 from ..errors import DiagnosticsError
-from .process import loop_run_and_wait, read_process
+from .process import cpu_seconds, loop_run_and_wait
 from .targets import Worker
 
-__all__ = ["Mark", "Pace", "between", "mark", "measure"]
+__all__ = ["Mark", "Pace", "between", "mark", "measure", "measure_since"]
 
 _PATIENCE_SECONDS = 1.0
 # Less than a millisecond of work in the time says nothing of how long a hundred would take.
@@ -47,9 +47,7 @@ async def mark(worker: Worker) -> Mark:
     if worker.socket is not None:
         with contextlib.suppress(DiagnosticsError):
             events = (await worker.ask("window.watch", patience=_PATIENCE_SECONDS))["events"]
-    process = read_process(worker.pid)
-    cpu_seconds = process.cpu_seconds if process else None
-    return Mark(time.monotonic(), cpu_seconds, events, loop_run_and_wait(worker.pid))
+    return Mark(time.monotonic(), cpu_seconds(worker.pid), events, loop_run_and_wait(worker.pid))
 
 
 def between(first: Mark, second: Mark) -> Pace:
@@ -71,6 +69,10 @@ def _contention(first: tuple[int, int] | None, second: tuple[int, int] | None) -
 
 async def measure(worker: Worker, seconds: float) -> Pace:
     """Watch the worker for so long."""
-    first = await mark(worker)
+    return await measure_since(await mark(worker), worker, seconds)
+
+
+async def measure_since(first: Mark, worker: Worker, seconds: float) -> Pace:
+    """Watch the worker for so long and return its pace since an earlier mark."""
     await asyncio.sleep(seconds)
     return between(first, await mark(worker))

@@ -1,10 +1,11 @@
-"""What the kernel holds for a service's connections: /proc/net/tcp and tcp6, read once for everybody and joined by inode.
+"""What the kernel holds for a service's connections: its table of TCP sockets, read once for everybody and joined by inode.
 
 A system call for each socket, inside the service, would give the GIL away a thousand times; this costs the service
 nothing. The join is by inode, never by address: behind a proxy an app knows its client by the forwarded address, and on
 loopback the peer's socket has a row of its own.
 
-The table's columns: Documentation/networking/proc_net_tcp.rst of the Linux kernel.
+By netlink where the service is in the monitor's own network namespace, else from /proc/<pid>/net/tcp and tcp6, whose
+columns are in Documentation/networking/proc_net_tcp.rst of the Linux kernel.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from .sockdiag import ESTABLISHED, LISTEN, TcpSocket, dump
 
 __all__ = ["Served", "Sockets", "TcpSocket", "parse"]
 
@@ -21,23 +25,8 @@ __all__ = ["Served", "Sockets", "TcpSocket", "parse"]
 _SHARED_SECONDS = 0.1
 # Ten thousand sockets take 50 ms to read: then the recorder and whoever asks share what was read a second ago.
 _DEAR_SECONDS, _SHARED_COSTS = 0.005, 20.0
-_ESTABLISHED, _LISTEN = 1, 10
 _TABLES = ("tcp", "tcp6")
 _EMPTY = "00000000:00000000"
-
-
-class TcpSocket(NamedTuple):
-    """One row.
-
-    state    the kernel's number: 1 established, 10 listening
-    unsent   bytes written and not yet acknowledged by the peer (tx_queue); of a listening socket always 0
-    unread   bytes received and not yet read (rx_queue); of a listening socket, connections not yet accepted
-    """
-
-    local_port: int
-    state: int
-    unsent: int
-    unread: int
 
 
 class Served(NamedTuple):
@@ -83,7 +72,7 @@ class Sockets:
         found: dict[int, int] = {}
         for descriptor in descriptors:
             row = table.get(inodes.get(descriptor, 0))
-            if row is not None and row.state == _ESTABLISHED:
+            if row is not None and row.state == ESTABLISHED:
                 found[descriptor] = row.unsent
         return found
 
@@ -91,15 +80,15 @@ class Sockets:
         """What `pid` listens on and how many clients are connected there."""
         table = self.table(pid)
         own = [table[inode] for inode in self.inodes(pid) if inode in table]
-        ports = {row.local_port for row in own if row.state == _LISTEN}
-        clients = [row for row in own if row.state == _ESTABLISHED and row.local_port in ports]
-        outgoing = sum(row.state == _ESTABLISHED for row in own) - len(clients)
+        ports = {row.local_port for row in own if row.state == LISTEN}
+        clients = [row for row in own if row.state == ESTABLISHED and row.local_port in ports]
+        outgoing = sum(row.state == ESTABLISHED for row in own) - len(clients)
         return Served(tuple(sorted(ports)), len(clients), sum(row.unsent for row in clients), outgoing)
 
     def listeners(self, pid: int) -> set[int]:
         """Inodes of the listening TCP sockets that `pid` holds."""
         table = self.table(pid)
-        return {inode for inode in self.inodes(pid) if inode in table and table[inode].state == _LISTEN}
+        return {inode for inode in self.inodes(pid) if inode in table and table[inode].state == LISTEN}
 
     def inodes(self, pid: int) -> set[int]:
         """Inodes of all sockets that `pid` holds; empty for another user's process."""
@@ -123,6 +112,12 @@ class Sockets:
         return rows
 
     def _read_table(self, pid: int) -> dict[int, TcpSocket]:
+        own = self._link("self/ns/net")
+        if own and own == self._link(f"{pid}/ns/net"):
+            with suppress(
+                OSError
+            ):  # no such module in this kernel, or a sandbox that forbids it: the text tells the same
+                return dump()
         rows: dict[int, TcpSocket] = {}
         for name in _TABLES:
             try:

@@ -201,9 +201,8 @@ def test_a_worker_that_is_replaced_leaves_its_number_and_one_is_captured_by_name
     now = {worker["worker"]: worker["pid"] for worker in service.answering(2)}
     assert set(now) == {"0", "1"}
     assert now["1"] == second["pid"]
-    begun = service.http(
-        f"{service.monitor}/debug/memory/captures", "POST", {"kind": "tracemalloc", "seconds": 0.2, "worker": "1"}
-    )
+    asked = {"kind": "tracemalloc", "seconds": 0.2, "worker": "1", "force": True}
+    begun = service.http(f"{service.monitor}/debug/memory/captures", "POST", asked)
     assert begun.json()["pid"] == second["pid"]
     url = f"{service.monitor}{begun.headers['Location']}"
     assert (

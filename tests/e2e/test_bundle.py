@@ -21,7 +21,8 @@ SOURCE = (Path(__file__).parent / "growing" / "app.py").read_text()
 def test_a_bundle_holds_all_captures_with_their_sums(observed: Callable[..., Any], tmp_path: Path) -> None:
     service = observed(SOURCE, env={"KEEP": "50000"})
     command = [sys.executable, "-m", "diagnostics", "capture", service.monitor, "--kind", "bundle", "--seconds", "1"]
-    done = subprocess.run([*command, "-o", tmp_path / "out"], capture_output=True, text=True, timeout=100, check=False)
+    command += ["--force", "-o", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     page, packed = map(Path, done.stdout.split())
     folder = page.parent

@@ -106,7 +106,13 @@ def test_the_routes_answer_while_streams_run(loaded: Loaded, http: Any, eventual
     for path in ("balance", "streams", "verdict", "rules", "captures"):
         assert http(f"{loaded.monitor}/debug/memory/{path}").status == 200, path
     assert http(f"{loaded.monitor}/debug/pprof/").status == 200
-    for path in ("heap?seconds=1", "allocs?seconds=1", "goroutine", "goroutine?debug=1", "goroutine?debug=2"):
+    for path in (
+        "heap?seconds=1&force=1",
+        "allocs?seconds=1&force=1",
+        "goroutine",
+        "goroutine?debug=1",
+        "goroutine?debug=2",
+    ):
         assert http(f"{loaded.monitor}/debug/pprof/{path}").body, path
     metrics = http(f"{loaded.monitor}/metrics").body.decode()
     assert f'stream_open_connections{{route="/stream",worker="0"}} {STREAMS}.0' in metrics
@@ -129,6 +135,7 @@ def test_the_documented_examples_run(loaded: Loaded, http: Any, eventually: Any,
     for example in examples:
         command = re.sub(" +", " ", example).replace("http://127.0.0.1:6060", loaded.monitor)
         # The page shows the plain command; on a machine as busy as this one may be a capture is rightly refused.
+        command = command.replace("pprof/heap", "pprof/heap?force=1")
         command = command.replace("--kind memray", "--kind memray --force").replace(
             '"seconds": 5', '"seconds": 1, "force": true'
         )

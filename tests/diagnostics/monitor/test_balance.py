@@ -102,7 +102,7 @@ def test_while_memray_watches_its_tables_are_unknown_and_in_use_is_not_malloc_al
 ) -> None:
     service = observed(SERVICE)
     worker_with(service, lambda worker: worker["balance"]["agent"])
-    begun = http(f"{service.monitor}/debug/memory/captures", "POST", {"kind": "memray", "seconds": 60})
+    begun = http(f"{service.monitor}/debug/memory/captures", "POST", {"kind": "memray", "seconds": 60, "force": True})
     assert begun.status == 202
     during = worker_with(
         service, lambda worker: worker["window"] == "memray" and worker["balance"]["parts"]["tracers"] is None

@@ -137,9 +137,8 @@ def test_a_capture_names_the_line_that_holds_the_memory(observed: Any, http: Any
 def test_a_cancelled_capture_stops_tracing_and_keeps_nothing(observed: Any, http: Any, eventually: Any) -> None:
     service = observed(APP)
     eventually(lambda: answering(http, service))
-    location = http(f"{service.monitor}/debug/memory/captures", "POST", {"kind": "tracemalloc", "seconds": 60}).headers[
-        "Location"
-    ]
+    asked = {"kind": "tracemalloc", "seconds": 60, "force": True}
+    location = http(f"{service.monitor}/debug/memory/captures", "POST", asked).headers["Location"]
     eventually(lambda: answering(http, service)["window"] == "tracemalloc")
     assert http(service.monitor + location, "DELETE").status == 204
     assert answering(http, service)["window"] is None
@@ -302,7 +301,7 @@ def test_a_port_in_use_is_an_error_that_names_it(launch: Any) -> None:
 def test_the_capture_command_downloads_what_it_took(observed_once: Any, launch: Any, tmp_path: Path) -> None:
     command = launch(
         sys.executable, "-m", "diagnostics", "capture", observed_once.monitor,
-        "--kind", "tracemalloc", "--seconds", "0.5", "-o", tmp_path / "out",
+        "--kind", "tracemalloc", "--seconds", "0.5", "--force", "-o", tmp_path / "out",
     )  # fmt: skip
     assert command.process.wait(30) == 0, command.output
     (profile,) = (tmp_path / "out").glob("*/profile.json")

@@ -69,7 +69,7 @@ def test_go_tool_pprof_reads_heap_and_allocs_from_their_addresses(
 
     def top(profile: str) -> str:
         done = subprocess.run(
-            ["go", "tool", "pprof", "-top", "-lines", f"{monitor}/debug/pprof/{profile}"],
+            ["go", "tool", "pprof", "-top", "-lines", f"{monitor}/debug/pprof/{profile}&force=1"],
             check=False, capture_output=True, text=True, timeout=60,
             env={**os.environ, "PPROF_TMPDIR": str(tmp_path), "HOME": str(tmp_path), "no_proxy": "*"},
         )  # fmt: skip
@@ -97,7 +97,7 @@ def test_go_tool_pprof_reads_heap_and_allocs_from_their_addresses(
 
 def test_a_scraper_in_a_hurry_gets_the_last_window_with_its_true_time(start: Callable[..., str], http: Any) -> None:
     monitor = start()
-    first = http(f"{monitor}/debug/pprof/heap?seconds=0.3&gc=1")
+    first = http(f"{monitor}/debug/pprof/heap?seconds=0.3&gc=1&force=1")
     again = http(f"{monitor}/debug/pprof/heap?seconds=0.3")
     assert first.body == again.body
     assert first.headers["Content-Type"] == "application/octet-stream"
@@ -122,13 +122,13 @@ def test_a_window_ends_when_the_last_asker_has_left(start: Callable[..., str], h
     host, port = monitor.removeprefix("http://").split(":")
     askers = [socket.create_connection((host, int(port))) for _ in range(2)]
     for asker in askers:
-        asker.sendall(b"GET /debug/pprof/heap?seconds=60 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        asker.sendall(b"GET /debug/pprof/heap?seconds=60&force=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
     eventually(lambda: window(http, monitor) == "memray")
     askers[0].close()
     assert window(http, monitor) == "memray"
     askers[1].close()
     eventually(lambda: window(http, monitor) is None, patience=5)
-    assert http(f"{monitor}/debug/pprof/heap?seconds=0.2").status == 200
+    assert http(f"{monitor}/debug/pprof/heap?seconds=0.2&force=1").status == 200
 
 
 @pytest.mark.parametrize(

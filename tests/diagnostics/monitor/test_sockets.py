@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from diagnostics.monitor.connections import connections_of, streams_of
 from diagnostics.monitor.family import Family, why_no_agent
-from diagnostics.monitor.sockets import Sockets, TcpSocket, parse
+from diagnostics.monitor.sockdiag import LISTEN, TcpSocket, dump
+from diagnostics.monitor.sockets import Sockets, parse
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 V4 = (
@@ -82,16 +83,49 @@ def test_what_a_client_does_not_read_is_found_in_the_servers_queue() -> None:
 
 
 def test_one_table_serves_all_who_look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    reads: list[Path] = []
-    read = Path.read_text
-    monkeypatch.setattr(Path, "read_text", lambda self, *rest: (reads.append(self), read(self, *rest))[1])
+    reads: list[int] = []
+    read = Sockets._read_table
+    monkeypatch.setattr(Sockets, "_read_table", lambda self, pid: (reads.append(pid), read(self, pid))[1])
+    monkeypatch.setattr("diagnostics.monitor.sockets._SHARED_SECONDS", 60.0)
     sockets = Sockets()
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     with child:
         for pid in (os.getpid(), child.pid, os.getpid()):
             sockets.table(pid)
         child.communicate()
-    assert [path.name for path in reads] == ["tcp", "tcp6"]
+    assert reads == [os.getpid()]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_netlink_and_the_printed_table_tell_the_same(host: str, eventually: Callable[..., object]) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if ":" in host and not Path("/proc/net/if_inet6").exists():
+        pytest.skip("this kernel has no IPv6")
+    with (
+        socket.create_server((host, 0), family=family) as listener,
+        socket.create_connection(listener.getsockname()[:2]) as client,
+        listener.accept()[0] as served,
+        socket.create_connection(listener.getsockname()[:2]),  # is not accepted
+    ):
+        fill(served)
+        own = {os.fstat(each.fileno()).st_ino for each in (listener, client, served)}
+        table = Path("/proc/net/tcp6" if ":" in host else "/proc/net/tcp")
+
+        def same() -> bool:  # the client's kernel goes on taking bytes for a moment
+            printed, told = parse(table.read_text()), dump()
+            return {inode: told[inode] for inode in own} == {inode: printed[inode] for inode in own}
+
+        eventually(same)
+        assert dump()[os.fstat(listener.fileno()).st_ino][1:] == (LISTEN, 0, 1)
+
+
+def test_where_netlink_is_forbidden_the_printed_table_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden() -> dict[int, TcpSocket]:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("diagnostics.monitor.sockets.dump", forbidden)
+    with connected() as (listener, _):
+        assert listener.getsockname()[1] in Sockets().served(os.getpid()).ports
 
 
 def test_a_process_that_is_gone_has_nothing() -> None:

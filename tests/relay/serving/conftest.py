@@ -11,13 +11,14 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+
+from diagnostics.proof.processes import free_port
 
 START_SECONDS = 40
 # Settings and proxies of whoever runs the tests are not the tests'.
@@ -203,8 +204,7 @@ def eventually() -> Callable[[Callable[[], bool]], None]:
     return wait
 
 
-@pytest.fixture
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        return int(listener.getsockname()[1])
+@pytest.fixture(name="free_port")
+def unused_port() -> int:
+    """A port that nothing listens on, nor will by chance."""
+    return free_port()

@@ -1,0 +1,74 @@
+"""The kernel's TCP sockets by netlink: only those that are connected or listen, where /proc/net/tcp prints every one.
+
+A service behind a proxy, or a test before it, leaves thousands of connections in TIME_WAIT, which nobody holds any more. To
+print ten thousand of them takes the kernel 20 ms, to pass over them 2 ms.
+
+The messages: sock_diag(7), include/uapi/linux/inet_diag.h and sock_diag.h of the Linux kernel.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+__all__ = ["ESTABLISHED", "LISTEN", "TcpSocket", "dump"]
+
+ESTABLISHED, LISTEN = 1, 10
+
+_FAMILY = 4  # NETLINK_SOCK_DIAG
+_SOCK_DIAG_BY_FAMILY, _ERROR, _DONE = 20, 2, 3
+_REQUEST_AND_DUMP = 0x301
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence number, port
+_QUESTION = struct.Struct("=BBBxI48x")  # inet_diag_req_v2: family, protocol, extensions, states, and no address
+# inet_diag_msg: state; after the source port the rest of the address; queues, uid and inode
+_ANSWER = struct.Struct("=xBxx2s46x4xIIII")
+_ERRNO = struct.Struct("=i")
+_READ_BYTES = 65536
+
+
+class TcpSocket(NamedTuple):
+    """One socket.
+
+    state    the kernel's number: 1 established, 10 listening
+    unsent   bytes written and not yet acknowledged by the peer (tx_queue); of a listening socket always 0
+    unread   bytes received and not yet read (rx_queue); of a listening socket, connections not yet accepted
+    """
+
+    local_port: int
+    state: int
+    unsent: int
+    unread: int
+
+
+def dump() -> dict[int, TcpSocket]:
+    """Connected and listening TCP sockets of this process's network namespace, by inode. Raises OSError where none is told."""
+    found: dict[int, TcpSocket] = {}
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _FAMILY) as kernel:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            question = _QUESTION.pack(family, socket.IPPROTO_TCP, 0, 1 << ESTABLISHED | 1 << LISTEN)
+            head = _HEADER.pack(_HEADER.size + len(question), _SOCK_DIAG_BY_FAMILY, _REQUEST_AND_DUMP, family, 0)
+            kernel.send(head + question)
+            for state, port, unread, unsent, _uid, inode in _answers(kernel):
+                if not inode:  # nobody holds it: not yet accepted, or closed
+                    continue
+                # A listening socket tells the length of its backlog in place of bytes.
+                queued = 0 if state == LISTEN else unsent
+                found[inode] = TcpSocket(int.from_bytes(port, "big"), state, queued, unread)
+    return found
+
+
+def _answers(kernel: socket.socket) -> Iterator[tuple[int, bytes, int, int, int, int]]:
+    while True:
+        data = kernel.recv(_READ_BYTES)
+        start = 0
+        while start < len(data):
+            length, kind, *_ = _HEADER.unpack_from(data, start)
+            if kind == _DONE:
+                return
+            if kind == _ERROR:
+                (code,) = _ERRNO.unpack_from(data, start + _HEADER.size)
+                raise OSError(-code, "the kernel does not tell its sockets")
+            yield _ANSWER.unpack_from(data, start + _HEADER.size)
+            start += length + 3 & ~3

@@ -1,0 +1,52 @@
+"""What a capture would cost a live process: judged by the time that it uses, not by a moment of it."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from diagnostics.analysis.cost import Method
+from diagnostics.monitor.cost import Quote, quote
+from diagnostics.monitor.targets import Targets
+
+# Works for so many seconds of CPU, and then for no more.
+BURST = """
+import sys, time
+while time.process_time() < float(sys.argv[1]):
+    pass
+sys.stdin.read()
+"""
+FRAMES = Method(tracer="tracemalloc", seconds=5, frames=25, census=False)
+
+
+def quoted(root: Path, cpu_seconds: float) -> tuple[Quote, float]:
+    """The quote for a process that works for so long, and the seconds that it took."""
+    command = [sys.executable, "-c", BURST, str(cpu_seconds)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        try:
+            targets = Targets(root)
+            targets.watch(process.pid)
+            began = time.monotonic()
+            found = asyncio.run(quote(targets.workers()[0], FRAMES))
+            return found, time.monotonic() - began
+        finally:
+            process.kill()
+
+
+def test_one_burst_of_work_is_no_load(tmp_path: Path) -> None:
+    found, took = quoted(tmp_path, 0.15)
+    assert found.load.cpu_share is not None
+    assert found.load.cpu_share < 0.1
+    assert took < 10
+
+
+def test_a_process_that_goes_on_working_is_refused_after_a_second_look(tmp_path: Path) -> None:
+    found, took = quoted(tmp_path, 60)
+    assert took >= 2
+    assert found.load.cpu_share is not None
+    assert found.load.cpu_share > 0.05
+    assert found.refusal is not None
+    assert "of a core" in found.refusal
