@@ -43,7 +43,7 @@ from .keys import Keys
 from .limits import Gate
 from .log import Rejections
 from .memory import memory_share
-from .outside import Outside
+from .outside import KeepSend, Outside
 from .page import page
 from .read_ahead import ReadAhead, Source
 from .requests import OpenAnswers, caller, prompt_call, read_body, read_call, retry_field
@@ -184,7 +184,7 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
             "auto_configure": False,
         },
     )
-    ledger = instrument(Outside(api), monitor=monitor)
+    ledger = instrument(api, monitor=monitor)
     ledger.budget_bytes = settings.budget_bytes
     telling = telemetry.setup(ROUTES)
     reject = _rejecting(ledger, telling)
@@ -192,7 +192,7 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     hub = hub_of(settings, reject)
     relay = Relay(settings, upstream_url, ledger, telling, gate, _policy(settings, ledger), hub)
     relay.api = api
-    relay.app = relay.telemetry.wrap(_with_access(ledger.app, settings, reject))
+    relay.app = Outside(telling.wrap(_with_access(ledger.app, settings, reject)), telling.seen)
     _add_routes(api, relay)
     _add_page(api, settings, monitor.url if isinstance(monitor, MonitorProcess) else None)
     add_error_handlers(api)
@@ -217,7 +217,7 @@ def _with_access(app: Any, settings: Settings, reject: Callable[[str], None]) ->
         app = Keys(app, settings.keys, reject)
     if settings.origins:
         app = CORSMiddleware(
-            app,
+            KeepSend(app),
             allow_origins=settings.origins,
             allow_methods=("GET", "POST"),
             allow_headers=("*",),

@@ -63,20 +63,54 @@ class _Flow(FlowControl):
             room.set_result(None)
 
 
+class _Pipeline(list[Any]):
+    """The requests that wait for the present one's end, of which there are hardly ever any: an empty deque is 760 bytes."""
+
+    def appendleft(self, request: Any) -> None:
+        self.insert(0, request)
+
+
+class _Nobody:
+    """In place of the event that tells an app's `receive` of more: a stream does not receive, and an event is 750 bytes."""
+
+    def set(self) -> None:
+        pass
+
+    def clear(self) -> None:
+        pass
+
+    async def wait(self) -> None:
+        raise RuntimeError("a stream's client has said all that it has to say")
+
+
+_NOBODY: Final[Any] = _Nobody()
+
+
 class Client(HttpToolsProtocol):
     """One client's connection; see `bounded_protocol`."""
 
+    # With more than 30 attributes in its dictionary an object has one of its own, and not its class's: half a kilobyte.
+    __slots__ = ("_gone", "_listener", "lost")
+
     high_water_bytes = 64 * 1024
-    _listener: Listener | None = None
-    _gone: asyncio.Future[None] | None = None
-    lost = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.pipeline = _Pipeline()  # type: ignore[assignment]  # a deque, of which it uses this much
+        self._listener: Listener | None = None
+        self._gone: asyncio.Future[None] | None = None
+        self.lost = False
 
     # What a stream calls
 
     def listen(self, listener: Listener | None) -> None:
         """Tell `listener` from now on, and at once that the client is gone if it is; None: nobody."""
         self._listener = listener
-        if listener is not None and self.lost:
+        if listener is None:
+            return
+        if not self.pipeline:  # else `cycle` is that of a request which waits for this one's end
+            self.cycle.message_event = _NOBODY
+        if self.lost:
             listener.lost()
 
     def write_body(self, body: bytes) -> None:
@@ -132,6 +166,8 @@ class Client(HttpToolsProtocol):
             self._gone.set_result(None)
         if self._listener is not None:
             self._listener.lost()
+        # The scope leads back here: with it the connection would wait for the garbage collector.
+        self.scope = self.cycle = None  # type: ignore[assignment]  # as they were before the first request
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -150,7 +186,7 @@ class Client(HttpToolsProtocol):
 
 def bounded_protocol(high_water_bytes: int) -> type[Client]:
     """uvicorn's protocol, with this much for the bytes that the kernel has not taken yet (asyncio's own is 64 KiB)."""
-    return type("BoundedClient", (Client,), {"high_water_bytes": high_water_bytes})
+    return type("BoundedClient", (Client,), {"__slots__": (), "high_water_bytes": high_water_bytes})
 
 
 def client_of(scope: Any) -> Client:

@@ -32,7 +32,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 __all__ = [
     "ApiError",
@@ -58,6 +58,7 @@ __all__ = [
     "UpstreamUnavailableError",
     "UpstreamUnreachableError",
     "error_json",
+    "without_frames",
 ]
 
 
@@ -65,6 +66,22 @@ def error_json(message: str, kind: str, code: str | None, param: str | None = No
     """An error as OpenAI's clients read it, UTF-8 JSON on one line (so it is also the data of one SSE event)."""
     error = {"message": message, "type": kind, "param": param, "code": code}
     return json.dumps({"error": error}, separators=(",", ":")).encode()
+
+
+Raised = TypeVar("Raised", bound="RelayError")
+
+
+def without_frames(error: Raised) -> Raised:
+    """The same error without the frames that it went through, nor those of the errors that caused it.
+
+    For whoever keeps what was caught. A frame holds all that its function had in hand, and the one that keeps the error holds
+    the error: together they would stay, with the stream in them, until the garbage collector comes by.
+    """
+    behind: BaseException | None = error
+    while behind is not None:
+        behind.__traceback__ = None
+        behind = behind.__cause__ or behind.__context__
+    return error
 
 
 class RelayError(Exception):

@@ -29,6 +29,7 @@ from .errors import (
     UpstreamError,
     UpstreamProtocolError,
     UpstreamTimeoutError,
+    without_frames,
 )
 from .facts import Facts
 from .patience import Patience, Progress
@@ -157,7 +158,7 @@ class StreamLife:
             if self._ending is None:
                 raise
         except UpstreamError as problem:
-            error = problem
+            error = without_frames(problem)
         if self._took_end():
             return str(self._ending), await self._part()
         if error is None:

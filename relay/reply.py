@@ -12,6 +12,8 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
 
+from diagnostics import StreamRecord
+
 from .connection import Client
 from .errors import ApiError
 from .sse import comment, encode
@@ -40,6 +42,7 @@ FAREWELL_SECONDS: Final = 0.5
 class Reply:
     """One response that streams.
 
+    record    is told of what the reply itself adds to the stream; who writes or sends a chunk counts it
     opening   what the stream begins with, lines without the blank one after them
     early     whether a heartbeat may start the response; where not, the upstream's first bytes do
     error_event   the type of the event that tells of an error; None for one without
@@ -51,6 +54,7 @@ class Reply:
         self,
         send: Send,
         client: Client,
+        record: StreamRecord,
         *,
         opening: bytes = b"",
         early: bool = False,
@@ -58,6 +62,7 @@ class Reply:
     ) -> None:
         self._send = send
         self._client = client
+        self._record = record
         self._opening = opening
         self._early = early
         self._error_event = error_event
@@ -83,9 +88,10 @@ class Reply:
             await self._client.room()
 
     async def finish(self, body: bytes = b"") -> None:
-        await self._settled()
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
-        self.complete = True
+        """End the stream, with these events or with the rest of the last one."""
+        await self._end(body)
+        if body:
+            self._record.sent(len(body), body.count(b"\n\n"))
 
     async def fail(self, error: ApiError, *, at_boundary: bool) -> None:
         """Tell the client of an error: with a status while that is possible, with a last event afterwards."""
@@ -97,7 +103,7 @@ class Reply:
             return
         head = ((b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()))
         await self._start(error.status, head, error.headers)
-        await self.finish(body)
+        await self._end(body)
 
     async def part(self, error: ApiError, *, at_boundary: bool) -> None:
         """As `fail`, for a client that may not read: it has FAREWELL_SECONDS, then the connection is given up."""
@@ -145,9 +151,15 @@ class Reply:
         if self._starting is not None:
             await asyncio.wait([self._starting])
 
+    async def _end(self, body: bytes) -> None:
+        await self._settled()
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        self.complete = True
+
     async def _start(self, status: int, headers: Headers, more: Mapping[str, str]) -> None:
         extra = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in more.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *extra]})
         self.started = True
         if self._opening and status == 200:
             self.write(self._opening)
+            self._record.sent(len(self._opening))

@@ -125,14 +125,15 @@ class RelayedStream(OutsideResponse):
         self._start_span, self._request_headers = start_span, request_headers
         self._opening, self._early = opening, early
 
-    async def serve(self, scope: Scope, send: Send) -> None:
+    async def serve(self, scope: Scope, send: Send, asked_at: float) -> None:
         call, self._call = self._call, None
         assert call is not None, "a stream is served once"
         client = client_of(scope)
-        with self._place, self._ledger.stream(self._route) as record:
+        with self._place, self._ledger.stream(self._route, since=asked_at) as record:
             span = self._start_span(call, self._request_headers)
+            self._request_headers = {}  # with a key among them
             record.trace_id = span.trace_id
-            reply = Reply(send, client, opening=self._opening, early=self._early)
+            reply = Reply(send, client, record, opening=self._opening, early=self._early)
             life = StreamLife(call, self._policy, record, span, reply)
             self._open_streams.add(life)
             outcome, error = "upstream_error", None  # where not even the error has a name

@@ -68,16 +68,20 @@ def interval_seconds(limits: Limits) -> float:
 
 
 async def sweep(streams: OpenStreams, limits: Limits) -> None:
-    """Look after the open streams until cancelled."""
+    """Look after the open streams until cancelled. Between two sweeps it holds none of them: they may end meanwhile."""
     interval = interval_seconds(limits)
     while True:
         await asyncio.sleep(interval)
-        for number, stream in enumerate(streams.all(), 1):
-            try:
-                stream.look_after(time.monotonic())
-            except Exception:
-                # One stream's bug must not be the end of all time-outs; it is loud, and that stream is ended.
-                log.exception("a stream could not be looked after; it is ended")
-                stream.end("shutdown")
-            if number % SLICE == 0:
-                await asyncio.sleep(0)
+        await _look_after(streams.all())
+
+
+async def _look_after(streams: tuple[Swept, ...]) -> None:
+    for number, stream in enumerate(streams, 1):
+        try:
+            stream.look_after(time.monotonic())
+        except Exception:
+            # One stream's bug must not be the end of all time-outs; it is loud, and that stream is ended.
+            log.exception("a stream could not be looked after; it is ended")
+            stream.end("shutdown")
+        if number % SLICE == 0:
+            await asyncio.sleep(0)

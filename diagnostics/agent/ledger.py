@@ -76,13 +76,15 @@ class StreamLedger:
 
     # for the application
 
-    def stream(self, route: str) -> AbstractContextManager[StreamRecord]:
+    def stream(self, route: str, *, since: float | None = None) -> AbstractContextManager[StreamRecord]:
         """A record for as long as the block runs; within a request that the middleware counts, that request's record.
+
+        since   when its request came (`time.monotonic()`), where that was before now and the middleware does not count it
 
         An exception ends it as `upstream_error`, a cancellation as `client_disconnected` or `shutdown`, unless the block
         named its outcome first with `record.ends(...)`.
         """
-        return _Streaming(self, route)
+        return _Streaming(self, route, since)
 
     def adopt(self, route: str) -> StreamRecord | None:
         """The record of the request being served, opened under `route`; None outside of a request."""
@@ -94,9 +96,11 @@ class StreamLedger:
         self.enter(record)
         return record
 
-    def open(self, route: str) -> StreamRecord:
-        """A new open record; the caller closes it."""
+    def open(self, route: str, since: float | None = None) -> StreamRecord:
+        """A new open record; the caller closes it. `since` is as for `stream`."""
         record = self.prepare()
+        if since is not None:
+            record.opened_at = since
         record._totals = self.totals(route)
         self.enter(record)
         return record
@@ -247,15 +251,16 @@ class _Streaming:
     A class and no generator: an open stream keeps it, and a generator is three times as large.
     """
 
-    __slots__ = ("_ledger", "_record", "_route")
+    __slots__ = ("_ledger", "_record", "_route", "_since")
 
-    def __init__(self, ledger: StreamLedger, route: str) -> None:
+    def __init__(self, ledger: StreamLedger, route: str, since: float | None) -> None:
         self._ledger = ledger
         self._route = route
+        self._since = since
         self._record: StreamRecord | None = None
 
     def __enter__(self) -> StreamRecord:
-        self._record = self._ledger.adopt(self._route) or self._ledger.open(self._route)
+        self._record = self._ledger.adopt(self._route) or self._ledger.open(self._route, self._since)
         return self._record
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

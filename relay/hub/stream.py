@@ -89,14 +89,17 @@ class TopicStream(OutsideResponse):
         self._retry = retry
         self._write_bytes = write_bytes
 
-    async def serve(self, scope: Scope, send: Send) -> None:
+    async def serve(self, scope: Scope, send: Send, asked_at: float) -> None:
         client = client_of(scope)
         with self._place:
             async with self._hub.topic(self._asked.name) as topic:
                 life = SubscriptionLife(self._asked, topic, client, self._limits, self._write_bytes)
-                with self._hub.topics.listening(topic, life.subscriber), self._ledger.stream(self._route) as record:
+                with (
+                    self._hub.topics.listening(topic, life.subscriber),
+                    self._ledger.stream(self._route, since=asked_at) as record,
+                ):
                     opening = self._retry + self._place_of(topic) + b"\n"
-                    reply = Reply(send, client, opening=opening, error_event=ERROR)
+                    reply = Reply(send, client, record, opening=opening, error_event=ERROR)
                     await self._serve(life, client, record, reply)
 
     async def _serve(self, life: SubscriptionLife, client: Client, record: StreamRecord, reply: Reply) -> None:

@@ -11,11 +11,11 @@ It comes late by one sweep at most (a second), and a client that reads in fits a
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
-from opentelemetry.trace import Span, StatusCode
+from opentelemetry.trace import Span, StatusCode, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from diagnostics import StreamRecord
 
@@ -31,20 +31,24 @@ __all__ = ["MAX_EVENTS", "CallSpan", "ids_of"]
 # Of each kind: who needs to know of a ninth pause reads the number of them.
 MAX_EVENTS: Final = 8
 PAUSED_SHARE: Final = 0.5
+PROPAGATOR: Final = TraceContextTextMapPropagator()
 
 
 class CallSpan:
     """`server` is the SERVER span that it belongs to, which hears of the end; `recorder` the metrics."""
 
+    __slots__ = (
+        "_began", "_counts", "_first_chunk", "_operation", "_paused", "_recorder", "_recording", "_server", "_span",
+        "_swept_at", "_waited",
+    )  # fmt: skip
+
     def __init__(
         self,
         span: Span,
-        headers: Mapping[str, str],
         operation: Operation,
         server: ServerSpan | None,
         recorder: Recorder | None,
     ) -> None:
-        self.headers = headers
         self._span = span
         self._recording = span.is_recording()
         self._operation = operation
@@ -54,7 +58,13 @@ class CallSpan:
         self._first_chunk: float | None = None
         self._waited = 0.0
         self._paused = False
-        self._counts: Counter[str] = Counter()
+        self._counts: dict[str, int] = {}
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        found: dict[str, str] = {}
+        PROPAGATOR.inject(found, set_span_in_context(self._span))
+        return found
 
     @property
     def trace_id(self) -> str | None:
@@ -67,10 +77,10 @@ class CallSpan:
 
     def event(self, name: str, **about: str | float) -> None:
         """`name` is one of EVENTS; `about` has its attributes, by the keys of NAMES."""
-        self._counts[name] += 1
+        count = self._counts[name] = self._counts.get(name, 0) + 1
         if name == "fallback":  # whoever answers in the end is whom the span is about
             self._span.set_attributes({NAMES[key]: value for key, value in about.items()})
-        if self._recording and self._counts[name] <= MAX_EVENTS:
+        if self._recording and count <= MAX_EVENTS:
             self._span.add_event(EVENT_PREFIX + name, {NAMES[key]: value for key, value in about.items()})
 
     def swept(self, record: StreamRecord, now: float) -> None:
@@ -111,7 +121,7 @@ class CallSpan:
         if self._first_chunk is not None:
             attributes[NAMES["first_chunk"]] = self._first_chunk
         for kind in ("paused", "heartbeat"):
-            if self._counts[kind]:
+            if kind in self._counts:
                 attributes[NAMES[f"{kind}_count"]] = self._counts[kind]
         if facts is not None:
             attributes |= _names(facts)

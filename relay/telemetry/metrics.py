@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from opentelemetry.metrics import Histogram, MeterProvider
-from opentelemetry.sdk.metrics.view import DropAggregation, ExplicitBucketHistogramAggregation, View
+from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.trace import Span, set_span_in_context
 
 from ..ending import Ending
@@ -38,7 +38,7 @@ GAPS: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 TOKENS: Final = tuple(4**power for power in range(14))
-# The instrumentation's and above; its own end at 10 s, where a stream has hardly begun.
+# The convention's and above: its own end at 10 s, where a stream has hardly begun.
 REQUESTS: Final = (
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0,
     3600.0,
@@ -54,13 +54,10 @@ BUCKETS: Final = {
 
 
 def views() -> list[View]:
-    found = [
+    return [
         View(instrument_name=METRICS[name], aggregation=ExplicitBucketHistogramAggregation(boundaries))
         for name, boundaries in BUCKETS.items()
     ]
-    # The instrumentation keeps one content-length for all requests: a size of another request is worse than none.
-    found.append(View(instrument_name=METRICS["http_response_size"], aggregation=DropAggregation()))
-    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,8 +53,8 @@ METRICS: Final = {
     "first_chunk": "gen_ai.client.operation.time_to_first_chunk",
     "per_chunk": "gen_ai.client.operation.time_per_output_chunk",
     "tokens": "gen_ai.client.token.usage",
+    "http_active": "http.server.active_requests",
     "http_duration": "http.server.request.duration",
-    "http_response_size": "http.server.response.body.size",
 }
 
 # What may happen to a stream, as events of its CLIENT span.

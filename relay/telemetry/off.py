@@ -13,6 +13,8 @@ from ..errors import ApiError
 from ..facts import Facts
 
 if TYPE_CHECKING:
+    from ..outside import Seen
+    from ..reply import Scope
     from ..stream import Call, Span
 
 __all__ = ["Telemetry", "Untraced"]
@@ -29,8 +31,12 @@ class Telemetry:
         return False
 
     def wrap(self, app: Any) -> Any:
-        """`app`, with a SERVER span for each request where tracing is on."""
+        """`app`, with a SERVER span for each request that is seen."""
         return app
+
+    def seen(self, scope: Scope) -> Seen | None:
+        """Who sees the request of `scope`, before the app of `wrap` gets it; None: nobody."""
+        return None
 
     def call_span(self, call: Call, headers: Mapping[str, str], address: tuple[str, int]) -> Span:
         """A span for one call to the upstream at `address`; `headers` are those of the caller's request."""

@@ -1,15 +1,16 @@
 """The SERVER span of a request, by opentelemetry-instrumentation-asgi. What that does wrong is put right here, once each.
 
+It sees a request as far as the framework does: it starts the span, names it, and tells it how a short answer went. A stream is
+served when the framework and it have returned (outside.py), and its span ends with the stream: `Request`.
+
 | what it does | what is done about it |
 |---|---|
 | `sends`: a span for each `send` and `receive` | exclude_spans |
-| `chunks`: looks for a content-length in every chunk | it is shown the first message and the last |
-| `success`: ends as one where the client left, and at the last byte, when the end has no name yet | `ServerSpan.finish` |
+| `success`: ends as one where the client left, and when the app returns, before the end has a name | `ServerSpan.finish` |
 | `exception`: keeps the text and the stack of one, which may quote a prompt | `ServerSpan` keeps its type |
 | `query`: reads headers, path and query into attributes | it is shown a scope without them |
 | `headers`: takes those that a variable names, and fails on a pattern that is none | patterns that match nothing |
-| `buckets`: durations end at 10 s | a View, in metrics.py |
-| `sizes`: one variable for the response sizes of all requests | a View that drops them, in metrics.py |
+| `durations`: end where the app returns, which a stream outlives, and at 10 s | no meter; http_metrics.py measures |
 
 tests/relay/telemetry/test_asgi_defects.py has a test for each, by this name, that shows the defect with the installed release:
 when one fails, the defect is gone, and what is done about it can go, too.
@@ -19,58 +20,66 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Awaitable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry import trace
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
-from opentelemetry.metrics import MeterProvider
+from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.util.types import AttributeValue
 
 from ..ending import Ending
+from .http_metrics import FAILURES, HttpMetrics, known_method
 from .names import NAMES
 
 if TYPE_CHECKING:
-    from ..reply import Message, Receive, Scope, Send
+    from ..reply import Receive, Scope, Send
 
-__all__ = ["ServerSpan", "current_server_span", "traced_app"]
+__all__ = ["Request", "Requests", "ServerSpan", "current_server_span", "traced_app"]
 
 UNTRACED_PATHS: Final = frozenset({"/healthz", "/readyz"})
 SHOWN_HEADERS: Final = frozenset({b"host", b"content-length", b"traceparent", b"tracestate"})
-METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 UNROUTED: Final = "(unrouted)"
 NOTHING: Final = ["(?!)"]  # an empty list would be filled from the environment
 
 _HIDDEN: Final = "relay.scope"
-_SEND: Final = "relay.send"
-_SPAN: Final = "relay.span"
+_REQUEST: Final = "relay.request"
 
 
 class ServerSpan(Span):
-    """The SDK's span for the instrumentation to use: `end` only takes the time; `finish` ends it, with what was told since."""
+    """A span for the instrumentation to use: its `end` does nothing; `finish` ends it, with what was told since."""
+
+    __slots__ = ("_given", "_span", "ending", "kind")
 
     def __init__(self, span: Span, kind: SpanKind, given: Mapping[str, AttributeValue]) -> None:
         self._span = span
         self.kind = kind  # the instrumentation asks
         self._given = given
-        self._ended_at: int | None = None
-        self._ending: Ending | None = None
+        self.ending: Ending | None = None
 
     def told(self, ending: Ending) -> None:
         """How the stream that the request is about ended. The last one told counts."""
-        self._ending = ending
+        self.ending = ending
 
-    def finish(self) -> None:
-        if self._ending is not None and self._span.is_recording():
-            self._span.set_attributes(_shown(self._ending))
-            if self._ending.failed:
-                self._span.set_status(StatusCode.ERROR)
-        self._span.end(self._ended_at)
+    def finish(self, status: int | None) -> None:
+        """The request is over; `status` is what it was answered with, None where it was not."""
+        span, ending = self._span, self.ending
+        if span.is_recording():
+            if status is not None:
+                span.set_attribute(NAMES["status"], status)
+            if status is not None and status >= FAILURES:
+                span.set_attribute(NAMES["error_type"], str(status))
+                span.set_status(StatusCode.ERROR)
+            if ending is not None:
+                span.set_attributes(_shown(ending))
+                if ending.failed:
+                    span.set_status(StatusCode.ERROR)
+        span.end()
 
     def end(self, end_time: int | None = None) -> None:
-        self._ended_at = end_time or time.time_ns()
+        pass
 
     def get_span_context(self) -> SpanContext:
         return self._span.get_span_context()
@@ -130,31 +139,96 @@ class _Tracer(Tracer):
             yield span
 
 
+class Request:
+    """What is seen of one request, from its first byte to its last one."""
+
+    __slots__ = ("_began", "_metrics", "_route", "_scope", "span")
+
+    def __init__(self, scope: Scope, route: str | None, metrics: HttpMetrics | None) -> None:
+        self._scope = scope
+        self._route = route
+        self._metrics = metrics
+        self._began = time.monotonic()
+        self.span: ServerSpan | None = None
+        if metrics is not None:
+            metrics.began(scope)
+
+    def shown(self, scope: Scope) -> Scope:
+        """What the instrumentation is shown of the request: nothing that may be a prompt or a key."""
+        headers = [(name, value) for name, value in scope["headers"] if name in SHOWN_HEADERS]
+        return {**scope, "headers": headers, "query_string": b"", _HIDDEN: scope}
+
+    def details(self) -> tuple[str, dict[str, Any]]:
+        """The span's name and attributes. A path that no route has may be anything: it does not stand in a span."""
+        method = known_method(self._scope["method"])
+        if self._route is None:
+            return method, {"url.path": UNROUTED}
+        return f"{method} {self._route}", {NAMES["route"]: self._route, "url.path": self._route}
+
+    def starts(self, span: Span) -> None:
+        if isinstance(span, ServerSpan):
+            self.span = span
+            _serving.set(span)
+
+    def over(self, status: int | None) -> None:
+        """It is over; `status` is what it was answered with."""
+        span, self.span = self.span, None
+        scope, self._scope = self._scope, {}  # which knows the request
+        _serving.set(None)
+        if self._metrics is not None:
+            seconds = time.monotonic() - self._began
+            self._metrics.ended(scope, self._route, status, seconds, span, span.ending if span else None)
+        if span is not None:
+            span.finish(status)
+
+
+class Requests:
+    """Sees the requests of an app. `routes` are the paths that may name a span; a part of one in braces stands for anything."""
+
+    def __init__(self, routes: Collection[str], metrics: HttpMetrics | None) -> None:
+        self._exact = frozenset(route for route in routes if "{" not in route)
+        self._patterns = [
+            (re.compile("[^/]+".join(map(re.escape, re.split(r"{[^}]*}", route)))), route)
+            for route in routes
+            if "{" in route
+        ]
+        self._metrics = metrics
+
+    def seen(self, scope: Scope) -> Request | None:
+        """None for a request that nobody wants to see."""
+        path = scope["path"]
+        if path in UNTRACED_PATHS:
+            return None
+        request = scope[_REQUEST] = Request(scope, self._route(path), self._metrics)
+        return request
+
+    def _route(self, path: str) -> str | None:
+        if path in self._exact:
+            return path
+        return next((route for pattern, route in self._patterns if pattern.fullmatch(path)), None)
+
+
+# Of the request that a task serves.
+_serving: Final[ContextVar[ServerSpan | None]] = ContextVar("relay.server_span", default=None)
+
+
 def current_server_span() -> ServerSpan | None:
     """Of the request that this task serves; None where it is not traced."""
-    span = trace.get_current_span()
-    return span if isinstance(span, ServerSpan) else None
+    return _serving.get()
 
 
-def traced_app(app: Any, tracer: Tracer, meters: MeterProvider | None, routes: Collection[str]) -> Any:
-    """`app` with a SERVER span for each request but those of UNTRACED_PATHS. Paths that are no route name nothing."""
-    names = _RouteNames(routes)
+def traced_app(app: Any, tracer: Tracer) -> Any:
+    """`app`, with a span of `tracer` for each request that is seen."""
 
-    async def uncovered(scope: Scope, receive: Receive, seen: Send) -> None:
-        unseen = scope[_SEND]
-
-        def send(message: Message) -> Awaitable[None]:
-            # Of a stream's chunks the instrumentation needs none but the last.
-            return unseen(message) if message.get("more_body") else seen(message)
-
+    async def uncovered(scope: Scope, receive: Receive, send: Send) -> None:
         await app(scope[_HIDDEN], receive, send)
 
     traced = OpenTelemetryMiddleware(
         uncovered,
-        default_span_details=names.details,
-        server_request_hook=_keep,
+        default_span_details=lambda scope: scope[_REQUEST].details(),
+        server_request_hook=lambda span, scope: scope[_REQUEST].starts(span),
         tracer=_Tracer(tracer),
-        meter_provider=meters,
+        meter_provider=NoOpMeterProvider(),
         exclude_spans=["send", "receive"],
         http_capture_headers_server_request=NOTHING,
         http_capture_headers_server_response=NOTHING,
@@ -162,46 +236,13 @@ def traced_app(app: Any, tracer: Tracer, meters: MeterProvider | None, routes: C
     )
 
     async def covered(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in UNTRACED_PATHS:
+        request: Request | None = scope.get(_REQUEST)
+        if request is None:
             await app(scope, receive, send)
-            return
-        headers = [(name, value) for name, value in scope["headers"] if name in SHOWN_HEADERS]
-        shown = {**scope, "headers": headers, "query_string": b"", _HIDDEN: scope, _SEND: send}
-        try:
-            await traced(shown, receive, send)
-        finally:
-            span = shown.get(_SPAN)
-            if span is not None:
-                span.finish()
+        else:
+            await traced(request.shown(scope), receive, send)
 
     return covered
-
-
-def _keep(span: Span, scope: dict[str, Any]) -> None:
-    scope[_SPAN] = span
-
-
-class _RouteNames:
-    def __init__(self, routes: Collection[str]) -> None:
-        self._exact = frozenset(route for route in routes if "{" not in route)
-        self._patterns = [
-            (re.compile("[^/]+".join(map(re.escape, re.split(r"{[^}]*}", route)))), route)
-            for route in routes
-            if "{" in route
-        ]
-
-    def details(self, scope: Scope) -> tuple[str, dict[str, Any]]:
-        """A span's name and attributes. A path that no route has may be anything: it neither names a span nor stands in it."""
-        method = scope["method"] if scope["method"] in METHODS else "HTTP"
-        route = self._route(scope["path"])
-        if route is None:
-            return method, {"url.path": UNROUTED}
-        return f"{method} {route}", {NAMES["route"]: route, "url.path": route}
-
-    def _route(self, path: str) -> str | None:
-        if path in self._exact:
-            return path
-        return next((route for pattern, route in self._patterns if pattern.fullmatch(path)), None)
 
 
 def _shown(ending: Ending) -> dict[str, Any]:

@@ -6,19 +6,21 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.trace import NoOpTracerProvider, SpanKind, set_span_in_context
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.trace import NoOpTracer, SpanKind, set_span_in_context
 
 from ..ending import Ending, log_ending
 from .call import CallSpan, ids_of
+from .deferred import DeferredTracer
+from .http_metrics import HttpMetrics
 from .logs import OtlpHandler
 from .metrics import Operation, Recorder
 from .names import NAMES, PROVIDER, printable
 from .off import Telemetry
 from .providers import Providers
-from .server import current_server_span, traced_app
+from .server import Request, Requests, current_server_span, traced_app
 
 if TYPE_CHECKING:
+    from ..reply import Scope
     from ..stream import Call, Span
 
 __all__ = ["Traced"]
@@ -31,12 +33,11 @@ class Traced(Telemetry):
 
     def __init__(self, providers: Providers, routes: Collection[str]) -> None:
         self._providers = providers
-        self._routes = routes
+        self._requests = Requests(routes, HttpMetrics(providers.metrics) if providers.metrics else None)
         # Without traces its spans are the caller's: metrics and logs belong to them, and the upstream's spans, too.
-        self._tracer = (providers.traces or NoOpTracerProvider()).get_tracer("highwater.relay")
+        self._tracer = DeferredTracer(providers.traces, "highwater.relay") if providers.traces else NoOpTracer()
         self._recorder = Recorder(providers.metrics) if providers.metrics else None
         self._handler = OtlpHandler(providers.logs) if providers.logs else None
-        self._propagator = TraceContextTextMapPropagator()
         if self._handler is not None:
             logging.getLogger().addHandler(self._handler)
 
@@ -45,13 +46,18 @@ class Traced(Telemetry):
         return True
 
     def wrap(self, app: Any) -> Any:
-        return traced_app(app, self._tracer, self._providers.metrics, self._routes)
+        return traced_app(app, self._tracer)
+
+    def seen(self, scope: Scope) -> Request | None:
+        return self._requests.seen(scope)
 
     def call_span(self, call: Call, headers: Mapping[str, str], address: tuple[str, int]) -> Span:
         operation, model = call.endpoint.operation, printable(call.model)
+        server = current_server_span()
         span = self._tracer.start_span(
             f"{operation} {model[:MAX_NAME_CHARACTERS]}".rstrip(),
-            kind=SpanKind.CLIENT,
+            set_span_in_context(server) if server is not None else None,
+            SpanKind.CLIENT,
             attributes={
                 NAMES["operation"]: operation,
                 NAMES["provider"]: PROVIDER,
@@ -61,9 +67,7 @@ class Traced(Telemetry):
                 NAMES["server_port"]: address[1],
             },
         )
-        carrier: dict[str, str] = {}
-        self._propagator.inject(carrier, context=set_span_in_context(span))
-        return CallSpan(span, carrier, Operation(operation, model, address), current_server_span(), self._recorder)
+        return CallSpan(span, Operation(operation, model, address), server, self._recorder)
 
     def stream_ended(self, ending: Ending) -> None:
         server = current_server_span()

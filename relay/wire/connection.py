@@ -12,6 +12,7 @@ A connection that anything went wrong on, or whose response was not read to its 
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -29,6 +30,12 @@ MAX_READ_BYTES: Final = 256 * 1024
 MAX_HEAD_BYTES: Final = 64 * 1024
 
 _buffer: Final = memoryview(bytearray(MAX_READ_BYTES))
+
+
+@functools.lru_cache
+def _first(nbytes: int) -> memoryview:
+    """So many bytes of it, for all connections the same one."""
+    return _buffer[:nbytes]
 
 
 class Head:
@@ -77,8 +84,7 @@ class Connection(asyncio.BufferedProtocol):
     )
 
     def __init__(self, read_bytes: int, flow_bytes: int, limit_bytes: int) -> None:
-        self._small = _buffer[:read_bytes]
-        self._large = _buffer[:flow_bytes]
+        self._small, self._large = _first(read_bytes), _first(flow_bytes)
         self._limit = limit_bytes
         self._loop = asyncio.get_running_loop()  # asking for it once a read would be a system call once a read
         self._transport: asyncio.Transport | None = None
@@ -288,6 +294,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        # It holds methods of ours: with it the connection would wait for the garbage collector. Nothing comes to be parsed.
+        del self._parser
         if self._until_close and exc is None:
             self._complete = True
             self._end_flow(None)

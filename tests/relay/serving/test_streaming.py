@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -134,3 +135,22 @@ def test_unknown_fields_reach_the_upstream(relay: Served) -> None:
     answer = relay.chat("sim:", stream=False, stream_options={"include_usage": True}, field_of_tomorrow=[1])
     assert answer.status == 400
     assert "stream_options" in answer.error["message"]
+
+
+def test_a_request_that_comes_before_the_one_before_has_ended_is_answered_after_it(relay: Served) -> None:
+    """HTTP/1.1 lets a client send the next request at any time (RFC 9112, 9.3.2)."""
+    with relay.open("sim:events=30,pace=100") as connection:
+        first = connection.recv(64)
+        for stream in (False, True):
+            body = json.dumps({"model": "sim:events=3,pace=0", "messages": [], "stream": stream}).encode()
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: relay\r\nContent-Length: {len(body)}\r\n"
+            connection.sendall(head.encode() + (b"Connection: close\r\n\r\n" if stream else b"\r\n") + body)
+        answers = first + b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answers.count(b"HTTP/1.1 200") == 3
+    streamed, whole, last = answers.split(b"HTTP/1.1 200")[1:]
+    assert streamed.count(b"data: ") >= 30
+    assert streamed.rstrip().endswith(b"0")
+    assert b"[DONE]" in streamed
+    assert b"application/json" in whole
+    assert b"chat.completion" in whole
+    assert b"[DONE]" in last

@@ -75,9 +75,17 @@ def test_the_genai_metrics_say_what_calls_took_and_cost(
     for name, boundaries in BUCKETS.items():
         for point in points(collector, METRICS[name]):
             assert tuple(point.explicit_bounds) == boundaries
-    # Those of the instrumentation: durations beyond ten seconds, and no sizes of other requests.
+    # HTTP's own: a stream is measured to its last byte, and nothing is being served now.
     assert REQUESTS[-1] == 3600
-    assert METRICS["http_response_size"] not in collector.metrics
+    requests = points(collector, METRICS["http_duration"])
+    assert sum(point.count for point in requests) == 4
+    assert sum(point.sum for point in requests) > 2 * 0.1
+    for point in requests:
+        assert attributes(point)["http.route"] == "/v1/chat/completions"
+        assert attributes(point)["http.response.status_code"] == 200
+    assert {attributes(point).get("error.type") for point in requests} == {None, "upstream_timeout"}
+    active = collector.metrics[METRICS["http_active"]].sum.data_points
+    assert [point.as_int for point in active] == [0]
 
 
 def test_metrics_can_be_switched_off_alone(start: Start, collector: Collector) -> None:
@@ -128,6 +136,11 @@ def test_a_stream_is_one_line_with_its_numbers_and_its_trace(
     assert attributes(records[1])["error.type"] == "upstream_unreachable"
 
 
+def _json(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        return dict(json.load(answer))
+
+
 def test_no_prompt_completion_header_or_key_is_in_any_signal(
     start: Start, collector: Collector, eventually: Eventually
 ) -> None:
@@ -140,6 +153,7 @@ def test_no_prompt_completion_header_or_key_is_in_any_signal(
     )  # fmt: skip
     monitor = relay.lines[1].split()[1].removesuffix("/debug/memory")
     headers = {"Authorization": f"Bearer {key}", "X-Canary": "a-secret-header", "Baggage": "user=a-secret-user"}
+    eventually(lambda: bool(_json(f"{monitor}/debug/memory")["workers"]))  # it has found the relay
     completions = []
     for model in (
         "sim:events=9,pace=0,size=64", "sim:events=9,pace=0,size=64,fault=malformed@3", "sim:fault=500", "sim:fault=429",

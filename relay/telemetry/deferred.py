@@ -1,0 +1,245 @@
+"""Spans that are made when they end.
+
+The SDK's own span keeps 2.5 KiB while it is open (two bounded deques, a lock, its attributes twice), and each stream has two
+that may be open for an hour. So an open span is its context, its name and what was told of it, and the SDK's is made in the
+moment of its end: by the SDK's tracer, with the ids and the sampling decision of its beginning. All that the SDK does about
+limits, processors and export it does then.
+
+The law of this file: what `start_span` decides is what the SDK would decide, of whose sampler and id generator it asks it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final, NamedTuple
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    Tracer,
+    get_current_span,
+    set_span_in_context,
+)
+from opentelemetry.util.types import AttributeValue
+
+__all__ = ["DeferredTracer"]
+
+
+class _Told(NamedTuple):
+    """One event of a span. `at` is nanoseconds since the epoch."""
+
+    name: str
+    about: Mapping[str, AttributeValue] | None
+    at: int
+
+
+class DeferredTracer(Tracer):
+    """A tracer of `provider`, by this name. From now on the provider's tracers may be told what was decided already."""
+
+    def __init__(self, provider: TracerProvider, name: str) -> None:
+        # Each takes itself for the SDK's; there may be several tracers of one provider.
+        self._sampler = _Sampler.before(provider)
+        self._ids = _Ids.before(provider)
+        self.tracer = provider.get_tracer(name)
+
+    def start_span(
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Mapping[str, AttributeValue] | None = None,
+        links: Sequence[Link] | None = None,
+        start_time: int | None = None,
+        record_exception: bool = True,
+        set_status_on_exception: bool = True,
+    ) -> Span:
+        caller = get_current_span(context).get_span_context()
+        parent = caller if caller.is_valid else None
+        trace_id = parent.trace_id if parent else self._ids.generate_trace_id()
+        result = self._sampler.should_sample(context, trace_id, name, kind, attributes, links)
+        random = parent.trace_flags.random_trace_id if parent else self._ids.is_trace_id_random()
+        flags = (TraceFlags.SAMPLED if result.decision is Decision.RECORD_AND_SAMPLE else TraceFlags.DEFAULT) | (
+            TraceFlags.RANDOM_TRACE_ID if random else TraceFlags.DEFAULT
+        )
+        own = SpanContext(
+            trace_id,
+            self._ids.generate_span_id(),
+            is_remote=False,
+            trace_flags=TraceFlags(flags),
+            trace_state=result.trace_state,
+        )
+        if result.decision is Decision.DROP:
+            return NonRecordingSpan(own)
+        return _DeferredSpan(self.tracer, name, own, parent, kind, dict(result.attributes), links, start_time)
+
+    @contextmanager
+    def start_as_current_span(self, name: str, *arguments: Any, **options: Any) -> Iterator[Span]:  # type: ignore[override]
+        # For spans of a moment.
+        with self.tracer.start_as_current_span(name, *arguments, **options) as span:
+            yield span
+
+
+class _DeferredSpan(Span):
+    """An open span that is recorded. Calls after its end are ignored, as the SDK's are."""
+
+    __slots__ = (
+        "_attributes",
+        "_context",
+        "_events",
+        "_kind",
+        "_links",
+        "_name",
+        "_parent",
+        "_started",
+        "_status",
+        "_tracer",
+    )
+
+    def __init__(
+        self,
+        tracer: Tracer,
+        name: str,
+        context: SpanContext,
+        parent: SpanContext | None,
+        kind: SpanKind,
+        attributes: dict[str, AttributeValue],
+        links: Sequence[Link] | None,
+        started: int | None,
+    ) -> None:
+        self._tracer: Tracer | None = tracer  # None: it has ended
+        self._name = name
+        self._context = context
+        self._parent = parent
+        self._kind = kind
+        self._attributes = attributes
+        self._links = links
+        self._started = started or time.time_ns()
+        self._events: list[_Told] = []
+        self._status: Status | None = None
+
+    def get_span_context(self) -> SpanContext:
+        return self._context
+
+    def is_recording(self) -> bool:
+        return self._tracer is not None
+
+    def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
+        self._attributes.update(attributes)
+
+    def set_attribute(self, key: str, value: AttributeValue) -> None:
+        self._attributes[key] = value
+
+    def add_event(
+        self, name: str, attributes: Mapping[str, AttributeValue] | None = None, timestamp: int | None = None
+    ) -> None:
+        self._events.append(_Told(name, attributes, timestamp or time.time_ns()))
+
+    def update_name(self, name: str) -> None:
+        self._name = name
+
+    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
+        self._status = status if isinstance(status, Status) else Status(status, description)
+
+    def record_exception(
+        self,
+        exception: BaseException,
+        attributes: Mapping[str, AttributeValue] | None = None,
+        timestamp: int | None = None,
+        escaped: bool = False,
+    ) -> None:
+        """Its type. Its text and its stack may quote a prompt."""
+        self.add_event("exception", {"exception.type": type(exception).__qualname__, **(attributes or {})}, timestamp)
+
+    def end(self, end_time: int | None = None) -> None:
+        tracer, self._tracer = self._tracer, None
+        if tracer is None:
+            return
+        parent = set_span_in_context(NonRecordingSpan(self._parent), Context()) if self._parent else Context()
+        token = _decided.set(self._context)
+        try:
+            span = tracer.start_span(self._name, parent, self._kind, self._attributes, self._links, self._started)
+        finally:
+            _decided.reset(token)
+        for event in self._events:
+            span.add_event(*event)
+        if self._status is not None:
+            span.set_status(self._status)
+        span.end(end_time)
+
+
+# The context of the span that is being made, if one is.
+_decided: Final[ContextVar[SpanContext | None]] = ContextVar("relay.deferred", default=None)
+
+
+class _Sampler(Sampler):
+    """The provider's, but for a span whose sampling was decided when it began."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+
+    @classmethod
+    def before(cls, provider: TracerProvider) -> _Sampler:
+        found = provider.sampler
+        if not isinstance(found, cls):
+            found = provider.sampler = cls(found)
+        return found
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Any = None,
+        links: Sequence[Link] | None = None,
+        *others: Any,
+    ) -> SamplingResult:
+        decided = _decided.get()
+        if decided is None:
+            return self._sampler.should_sample(parent_context, trace_id, name, kind, attributes, links, *others)
+        # A span that is not recorded is never made.
+        decision = Decision.RECORD_AND_SAMPLE if decided.trace_flags.sampled else Decision.RECORD_ONLY
+        return SamplingResult(decision, attributes, decided.trace_state)
+
+    def get_description(self) -> str:
+        return self._sampler.get_description()
+
+
+class _Ids(IdGenerator):
+    """The provider's, but for a span that was given its ids when it began."""
+
+    def __init__(self, ids: IdGenerator) -> None:
+        self._ids = ids
+
+    @classmethod
+    def before(cls, provider: TracerProvider) -> _Ids:
+        found: IdGenerator = provider.id_generator
+        if not isinstance(found, cls):
+            found = cls(found)
+            provider.id_generator = found  # type: ignore[assignment]  # declared as what it is by default
+        return found
+
+    def generate_span_id(self) -> int:
+        decided = _decided.get()
+        return decided.span_id if decided is not None else self._ids.generate_span_id()
+
+    def generate_trace_id(self) -> int:
+        decided = _decided.get()
+        return decided.trace_id if decided is not None else self._ids.generate_trace_id()
+
+    def is_trace_id_random(self) -> bool:
+        decided = _decided.get()
+        return decided.trace_flags.random_trace_id if decided is not None else self._ids.is_trace_id_random()

@@ -1,0 +1,132 @@
+"""A stream that has ended is gone: nothing of it waits for the garbage collector, however it ended.
+
+What hangs in a reference cycle stays until the collector comes by, and it comes when it has counted objects enough, not bytes:
+streams that fail one after the other would hold megabytes meanwhile. The relay runs in this process, whose collector is
+switched off, and what a stream is made of is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator
+
+import pytest
+import uvloop
+
+from relay.app import create_app
+from relay.listener import bind
+from relay.server import RelayServer
+from relay.settings import load
+from relay.simulation import SimulatorProcess
+from relay.wire.connection import Connection
+
+STREAMS = 4
+# What a stream is made of, the errors of all others among it.
+PACKAGES = ("relay.", "uvicorn.", "openai.", "httpx2.")
+
+READS, LEAVES, STAYS = "reads to the end", "leaves in the middle", "stays and reads nothing"
+ENDINGS = {
+    "completed": ("sim:events=3,pace=0", READS),
+    "left by its client": ("sim:events=inf,pace=100", LEAVES),
+    "too slow a client": ("sim:events=inf,pace=0,size=60000", STAYS),
+    "refused by the upstream": ("sim:fault=500", READS),
+    "broken off": ("sim:pace=0,fault=disconnect@3", READS),
+    "an event without an end": ("sim:pace=0,size=64000,fault=endless@3", READS),
+    "a silent upstream": ("sim:pace=0,fault=stall@3", READS),
+}
+
+Address = tuple[str, int]
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[str]:
+    with SimulatorProcess() as simulator:
+        yield simulator.url
+
+
+@pytest.fixture
+def collector_off() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.usefixtures("collector_off")
+def test_nothing_of_a_stream_waits_for_the_collector(upstream: str, ending: str) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(_left_over(upstream, *ENDINGS[ending])) == {}
+
+
+async def _left_over(upstream: str, model: str, client: str) -> dict[str, int]:
+    async with _relay(upstream) as address:
+        # The first one leaves what is kept on purpose: what was imported and cached.
+        await _ask(address, model, client)
+        await asyncio.sleep(0.1)
+        gc.collect()
+        before = _counted()
+        await asyncio.gather(*(_ask(address, model, client) for _ in range(STREAMS)))
+        until = time.monotonic() + 3
+        while (left := _counted() - before) and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        return dict(left)
+
+
+@contextlib.asynccontextmanager
+async def _relay(upstream: str) -> AsyncGenerator[Address, None]:
+    settings = load(
+        upstream_base_url=upstream,
+        upstream_retries=0,
+        read_timeout_seconds=0.3,
+        write_timeout_seconds=0.3,
+        drain_seconds=0,
+        breaker_failures=1000,
+    )
+    relay = create_app(settings, upstream)
+    serving = asyncio.Event()
+    server = RelayServer(relay, serving.set, lambda: None)
+    with bind("127.0.0.1", 0, 32 * 1024) as listener:
+        task = asyncio.create_task(server.serve([listener]))
+        await serving.wait()
+        try:
+            yield listener.getsockname()
+        finally:
+            server.should_exit = True
+            await task
+
+
+def _counted() -> Counter[str]:
+    found: Counter[str] = Counter()
+    for each in gc.get_objects():
+        kind = type(each)  # not isinstance, which asks an object what it is: some would answer by importing more
+        if kind is Connection and each.usable:
+            continue  # the pool keeps it for the next streams
+        if issubclass(kind, BaseException) or str(kind.__module__).startswith(PACKAGES):
+            found[kind.__name__] += 1
+    return found
+
+
+async def _ask(address: Address, model: str, client: str) -> None:
+    reader, writer = await asyncio.open_connection(*address, limit=1024)
+    body = json.dumps({"model": model, "messages": [], "stream": True}).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: relay\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    writer.write(head.encode() + body)
+    try:
+        if client == READS:
+            while await reader.read(65536):
+                pass
+        elif client == LEAVES:
+            await reader.readuntil(b"data: ")
+        else:
+            await reader.read(1)
+            await asyncio.sleep(0.7)
+    finally:
+        writer.transport.abort()
