@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from operator import attrgetter
@@ -39,6 +39,9 @@ _COLUMNS = tuple(
     for name in ("buffered_bytes", "bytes_in", "bytes_out", "events_in", "events_out", "backpressure_seconds")
 )
 _BUFFERED, _EVENTS_OUT = attrgetter("buffered_bytes"), attrgetter("events_out")
+_TOTALS = attrgetter("_totals")
+# So many records at a time are read in full while they are in the processor's cache.
+_SLICE = 500
 
 # The record of the request that this context serves, set by the middleware, so that `ledger.stream()` inside a handler
 # adds to the record that the middleware counts on, instead of making a second one for the same stream.
@@ -170,12 +173,12 @@ class StreamLedger:
             still_open: int = sum(map(_EVENTS_OUT, self.records.values()))
             return closed + still_open
 
-    def routes_by_task(self) -> dict[int, str]:
-        """The route of each open stream, by the id of the task that serves it."""
+    def by_task(self, known: Container[StreamRecord | None]) -> dict[int, StreamRecord]:
+        """The open streams that are not `known`, by the id of the task that serves each."""
         with self._lock:
             records = list(self.records.values())
-        serving = ((record.task, record) for record in records if record.task is not None)
-        return {id(task): record._totals.name for known, record in serving if (task := known()) is not None}
+        serving = ((record.task, record) for record in records if record not in known and record.task is not None)
+        return {id(task): record for reference, record in serving if (task := reference()) is not None}
 
     def start_anew(self) -> None:
         """In a forked child: the parent's streams and totals are the parent's, and its lock may be held for ever."""
@@ -188,32 +191,50 @@ class StreamLedger:
             records = list(self.records.values())
             routes = {name: totals.to_json() for name, totals in self.routes.items()}
         now = self._clock()
-        by_totals: dict[RouteTotals, list[StreamRecord]] = {}
-        for record in records:
-            by_totals.setdefault(record._totals, []).append(record)
-        for totals, group in by_totals.items():
-            row = routes.get(totals.name)
-            if row is None:  # the route was added since
-                row = routes[totals.name] = totals.to_json()
-            row["open"] += len(group)
-            # A column at a time: thousands of streams are added up without a line of Python for each number.
-            for name, column in _COLUMNS:
-                row[name] += sum(map(column, group))
-            for record in group:
-                if record._blocked_since is not None:  # the present wait, which is not yet in the column
-                    row["backpressure_seconds"] += record.waited(now) - record.backpressure_seconds
-        fullest = heapq.nlargest(top, records, key=_BUFFERED)
+        held: list[int] = []
+        for start in range(0, len(records), _SLICE):
+            part = records[start : start + _SLICE]
+            held += map(_BUFFERED, part)
+            for totals, group in _by_totals(part):
+                row = routes.get(totals.name)
+                if row is None:  # the route was added since
+                    row = routes[totals.name] = totals.to_json()
+                _add_open(row, group, now)
+        most = max(held, default=0)
+        # Where nothing is held, as mostly, the first are as full as any.
+        fullest = heapq.nlargest(top, range(len(held)), key=held.__getitem__) if most else range(min(top, len(held)))
         return {
             "open": len(records),
             "buffered_bytes": sum(row["buffered_bytes"] for row in routes.values()),
-            "buffered_bytes_max": max(map(_BUFFERED, records), default=0),
+            "buffered_bytes_max": most,
             "budget_bytes": self.budget_bytes,
             "breakers": list(self.breakers()),
             "rejected": dict(self.rejected),
             "pool": dict(zip(POOL, self.pool(), strict=True)) if self.pool is not None else None,
             "routes": routes,
-            "top": [record.to_json(now) for record in fullest],
+            "top": [records[place].to_json(now) for place in fullest],
         }
+
+
+def _by_totals(records: list[StreamRecord]) -> Iterable[tuple[RouteTotals, list[StreamRecord]]]:
+    """The records by their route; most services have one that streams, and it is told from others without a loop."""
+    totals = list(map(_TOTALS, records))
+    if totals.count(totals[0]) == len(totals):
+        return ((totals[0], records),)
+    groups: dict[RouteTotals, list[StreamRecord]] = {}
+    for each, record in zip(totals, records, strict=True):
+        groups.setdefault(each, []).append(record)
+    return groups.items()
+
+
+def _add_open(row: dict[str, Any], group: list[StreamRecord], now: float) -> None:
+    """Add these open streams to their route's row, a column at a time: no line of Python for each number."""
+    row["open"] += len(group)
+    for name, column in _COLUMNS:
+        row[name] += sum(map(column, group))
+    for record in group:
+        if record._blocked_since is not None:  # the present wait, which is not yet in the column
+            row["backpressure_seconds"] += record.waited(now) - record.backpressure_seconds
 
 
 def _serving_task() -> weakref.ref[Any] | None:

@@ -10,7 +10,6 @@ import gc
 import os
 import sys
 import time
-from operator import attrgetter
 
 from ..errors import ProtocolError
 from .loops import task_count
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .ledger import StreamLedger
-    from .servers import Look
+    from .looks import Look
     from .state import State
 
 __all__ = ["OPERATIONS", "Forked", "perform"]
@@ -111,8 +110,8 @@ def sample(state: State) -> Result:
         "streams": {key: sum(each[key] for each in ledgers) for key in ledgers[0]} if ledgers else None,
         "responses": look
         and {
-            "open": sum(map(attrgetter("started"), look.requests)),
-            "transport_bytes": sum(map(attrgetter("transport_bytes"), look.requests)),
+            "open": sum(found.open for found in look.routes.values()),
+            "transport_bytes": sum(found.transport_bytes for found in look.routes.values()),
         },
     }
 
@@ -318,8 +317,7 @@ def _merged(ledgers: list[StreamLedger], top: int) -> dict[str, Any] | None:
 
 def _add_transports(rows: list[dict[str, Any]], look: Look) -> None:
     """Tell the ledger's rows what the server's transports hold for them, and on which descriptor."""
-    wanted = {row["task"]: row for row in rows if row["task"]}
-    for request in look.requests:
-        row = wanted.get(request.task)
-        if row is not None:
+    for row in rows:
+        request = look.by_task.get(row["task"]) if row["task"] else None
+        if request is not None:
             row["transport_bytes"], row["fd"] = request.transport_bytes, request.fd

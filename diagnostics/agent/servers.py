@@ -14,12 +14,11 @@ It tells file descriptors; whose socket that is, the monitor reads from /proc.
 
 from __future__ import annotations
 
-import heapq
 import sys
 import time
 import weakref
-from operator import attrgetter
 
+from .looks import Look, OpenRequest
 from .loops import alive_tasks
 from .routes import UNROUTED, route_of
 from .thrift import rest
@@ -29,7 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
-__all__ = ["OpenRequest", "Servers"]
+    from .ledger import StreamLedger
+
+__all__ = ["Servers"]
 
 # A server that was found stays the server. A second one (an admin port) may come later.
 _RESCAN_SECONDS = 30.0
@@ -43,58 +44,6 @@ _MAX_ROUTES = 100
 _OTHER_ROUTE = "(other)"
 
 
-class OpenRequest:
-    """A request whose response has not ended, as first seen by this agent; remembered for as long as it is open.
-
-    cycle            weak reference to the server's own object
-    since            monotonic seconds of the first look that saw it: it may be older
-    started          whether the response's head was sent: an open response is what is called a stream here
-    task             id() of the asyncio task that serves it, 0 until it is known
-    fd               its connection's file descriptor, None where the transport does not tell
-    transport_bytes  in the transport's write buffer at the last look
-    """
-
-    __slots__ = ("cycle", "fd", "route", "since", "started", "task", "transport_bytes")
-
-    def __init__(self, cycle: Any, since: float) -> None:
-        self.cycle = weakref.ref(cycle)
-        self.since = since
-        self.started = False
-        self.task = 0
-        self.fd: int | None = None
-        self.route = UNROUTED
-        self.transport_bytes = 0
-
-    def to_json(self, now: float) -> dict[str, Any]:
-        """The row of a streams list. The path is the raw one, without its query."""
-        scope = _get(self.cycle(), "scope") or {}
-        return {
-            "route": self.route,
-            "path": scope.get("path"),
-            "method": scope.get("method"),
-            "age_seconds": now - self.since,
-            "age_counts_from": "first seen by the agent",
-            "response_started": self.started,
-            "transport_bytes": self.transport_bytes,
-            "fd": self.fd,
-            "task": self.task or None,
-        }
-
-
-class Look:
-    """What one look found."""
-
-    def __init__(self, now: float) -> None:
-        self.now = now
-        self.connections = 0
-        self.requests: list[OpenRequest] = []
-        self.taskless: dict[int, OpenRequest] = {}
-        self.unread: dict[str, int] = {}
-
-    def could_not(self, what: str) -> None:
-        self.unread[what] = self.unread.get(what, 0) + 1
-
-
 class Servers:
     """The servers of this process and their open responses; used from the agent's thread only."""
 
@@ -105,8 +54,8 @@ class Servers:
         self._open: dict[int, OpenRequest] = {}
         self._routes: set[str] = set()
 
-    def look(self) -> Look | None:
-        """All connections now; None where no server of a known kind runs in this process. Never raises."""
+    def look(self, ledgers: Iterable[StreamLedger] = ()) -> Look | None:
+        """All connections now, by the ledgers' routes; None where no server of a known kind runs here. Never raises."""
         servers = self._find()
         if not servers:
             self._open = {}
@@ -123,6 +72,7 @@ class Servers:
                 self._read(protocols[start : start + _SLICE], known, look)
             if look.taskless:
                 _match_tasks(_get(state, "tasks") or (), look)
+        look.close(ledgers)
         return look
 
     def to_json(self, look: Look | None, top: int = 20) -> dict[str, Any]:
@@ -136,22 +86,15 @@ class Servers:
         """
         if look is None:
             return {"source": "sockets", "server": None}
-        by_route: dict[str, list[OpenRequest]] = {}
-        for request in look.requests:
-            try:
-                by_route[request.route].append(request)
-            except KeyError:
-                by_route[request.route] = [request]
         # A route that had streams keeps its row, so that its gauges return to zero instead of vanishing.
         routes = {route: {"open": 0, "transport_bytes": 0} for route in self._routes}
         fds: dict[str, list[int]] = {}
-        for route, requests in by_route.items():
+        for route, found in look.routes.items():
             route = self._known_route(route)
             row = routes.setdefault(route, {"open": 0, "transport_bytes": 0})
-            row["open"] += sum(map(attrgetter("started"), requests))
-            row["transport_bytes"] += sum(map(attrgetter("transport_bytes"), requests))
-            fds.setdefault(route, []).extend(fd for fd in map(attrgetter("fd"), requests) if fd is not None)
-        fullest = heapq.nlargest(top, look.requests, key=attrgetter("transport_bytes"))
+            row["open"] += found.open
+            row["transport_bytes"] += found.transport_bytes
+            fds.setdefault(route, []).extend(found.fds)
         return {
             "source": "server",
             "server": "uvicorn",
@@ -160,7 +103,7 @@ class Servers:
             "streams": sum(row["open"] for row in routes.values()),
             "routes": routes,
             "fds": fds,
-            "top": [request.to_json(look.now) for request in fullest],
+            "top": look.fullest(top),
             "unread": look.unread,
         }
 

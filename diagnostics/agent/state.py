@@ -6,7 +6,6 @@ import time
 
 from .lag import LoopLag
 from .loops import RunningLoops, task_states
-from .routes import UNROUTED
 from .thrift import Thrifty
 from .windows import Windows
 
@@ -15,7 +14,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .ledger import StreamLedger
-    from .servers import Look, Servers
+    from .looks import Look
+    from .servers import Servers
 
 __all__ = ["State"]
 
@@ -34,7 +34,8 @@ class State:
         self.windows = Windows()
         self.loops = RunningLoops()
         self.lag = LoopLag(loops=self.loops)
-        self.task_states = Thrifty(task_states)
+        # A number for a graph: it may be a few seconds old where there are thousands of tasks.
+        self.task_states = Thrifty(task_states, share=1000, longest=5.0)
         self.last_fork: dict[str, Any] | None = None
         self.last_ending: float | None = None
         self.last_ending_cpu: float | None = None
@@ -65,15 +66,4 @@ class State:
         return self.last_ending
 
     def _look(self) -> Look | None:
-        """The servers' connections, those of ledger streams under the routes that the ledger knows them by.
-
-        The join is the serving task: address and port will not do, since behind a proxy the scope has the forwarded ones.
-        """
-        look = self.servers.look()
-        if look is not None and self.ledgers:
-            routes: dict[int, str] = {}
-            for ledger in self.ledgers:
-                routes.update(ledger.routes_by_task())
-            for request in look.requests:
-                request.route = routes.get(request.task, request.route if request.started else UNROUTED)
-        return look
+        return self.servers.look(self.ledgers)
