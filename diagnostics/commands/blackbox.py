@@ -58,7 +58,10 @@ def _load(path: Path) -> Recording:
             raise UsageError(f"no such file: {path}" if not path.exists() else f"not a file: {path}")
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
             raise UsageError(f"{path} has {size} bytes, no recording has more than {MAX_FILE_BYTES}")
-        return decode(path.read_bytes())
+        recording = decode(path.read_bytes())
+        if recording.end is None and all(ring.bad and not ring.records for ring in recording.rings):
+            raise UsageError("no reading in it is whole: it is cut off or damaged", remedy="take an undamaged copy")
+        return recording
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", remedy="check the path and its rights") from error
     except UsageError as error:

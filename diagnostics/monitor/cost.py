@@ -43,7 +43,7 @@ class Quote:
         if self.refusal:
             raise TooCostlyError(
                 f"{what} would be too costly now: {self.refusal}",
-                remedy='take a cheaper one (fewer frames, kind tasks), wait for less load, or send "force": true',
+                remedy='take a cheaper one (fewer frames, kind tasks), wait for less load, or send "force": true (--force)',
                 estimate=self.to_json(),
             )
 

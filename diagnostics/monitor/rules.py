@@ -12,7 +12,6 @@ which would need memory itself.
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections import deque
 from collections.abc import Mapping
@@ -32,6 +31,13 @@ TRIGGERS: Final[dict[str, tuple[str, str]]] = {
 }
 DAY = 86400.0
 _MAX_RULES = 50
+# Bounds that can be crossed: a share of 85 was meant as a percentage, and would never be.
+_BOUNDS: Final[dict[str, tuple[float, float]]] = {
+    "cgroup_share": (0, 0.999),
+    "rss_share": (0, 0.999),
+    "seconds_to_limit": (1, 30 * DAY),
+    "buffered_bytes": (0, 2**60),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +152,7 @@ def _rule(entry: Any, number: int) -> Rule:
     if trigger not in TRIGGERS:
         raise UsageError(f"rule {name!r}: trigger is {trigger!r}", remedy=f"choose one of {', '.join(TRIGGERS)}")
     side = TRIGGERS[trigger][0]
-    bound = _number(name, side, given.pop(side, None), 0, math.inf)
+    bound = _number(name, side, given.pop(side, None), *_BOUNDS[trigger])
     hold = _number(name, "for", given.pop("for", 5), 0, DAY)
     cooldown = _number(name, "cooldown", given.pop("cooldown", 600), 0, DAY)
     limit = _number(name, "limit", given.pop("limit", 3), 1, 1000)

@@ -98,6 +98,8 @@ def test_bad_records_are_left_out_and_counted(recording: Path, capfd: pytest.Cap
 
 def test_what_is_no_recording_is_bad_input(recording: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data = bytearray(recording.read_bytes())
+    cut = tmp_path / "cut"
+    cut.write_bytes(data[:4096])
     data[40] ^= 1
     recording.write_bytes(data)
     empty = tmp_path / "empty"
@@ -105,6 +107,7 @@ def test_what_is_no_recording_is_bad_input(recording: Path, tmp_path: Path, capf
     for path, says in (
         (recording, "its checksum is wrong"),
         (empty, "this is no recording"),
+        (cut, "no reading in it is whole"),
         (tmp_path / "nowhere", "no such file"),
         (tmp_path, "not a file"),
     ):
