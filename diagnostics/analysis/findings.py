@@ -153,8 +153,10 @@ def upstreams(readings: Readings) -> Finding | None:
         Evidence("connections to others now", rise.trend.last or 0, "count"),
         *readings.streams_evidence(rise.trend.seconds),
     )
-    says = f"Connections to others grow by {rise.amount:.0f} while open streams do not."
-    return Finding("unclosed_upstreams", "medium", says, evidence)
+    says = f"Connections to others grow by {rise.amount:.0f}"
+    if readings.gained("open_streams", rise.trend.seconds) is None:
+        return Finding("unclosed_upstreams", "low", f"{says}; how many streams are open is not known.", evidence)
+    return Finding("unclosed_upstreams", "medium", f"{says} while open streams do not.", evidence)
 
 
 def tasks(readings: Readings) -> Finding | None:

@@ -27,6 +27,9 @@ _LEAST_HELD, _LEAST_HELD_SHARE = 8 * MIB, 0.05
 # Memory that an open stream may well take: its task, its frames, its connections.
 _LOAD_A_STREAM = 256 * 1024
 
+# Recorded from outside. All other series end where the agent stopped answering: what they showed is not what is now.
+_FROM_OUTSIDE = frozenset({"rss_bytes", "outgoing_connections"})
+
 Points = Sequence[tuple[float, float]]
 
 
@@ -75,6 +78,8 @@ class Readings:
     since         readings before this are warm-up
     captures      kind -> the last result of this process
     window        the tracer that is open now
+    silent        of a silent one, since when and why, for people to read
+    before        what the last verdict said while it answered
     """
 
     state: str = "outside"
@@ -86,6 +91,8 @@ class Readings:
     since: float = -math.inf
     captures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     window: str | None = None
+    silent: str = ""
+    before: str = ""
 
     @property
     def rss(self) -> int | None:
@@ -107,13 +114,16 @@ class Readings:
         """What holds less than this is not where the memory is."""
         return max(_LEAST_HELD, _LEAST_HELD_SHARE * (self.rss or 0))
 
+    def _points(self, name: str) -> Points:
+        return self.series.get(name, ()) if self.state == "answering" or name in _FROM_OUTSIDE else ()
+
     @cached_property
     def _trends(self) -> dict[str, Trend]:
         return {}
 
     def trend(self, name: str) -> Trend | None:
         """The shortest window in which the series grows, else the longest that could be judged; None without readings."""
-        points = self.series.get(name, ())
+        points = self._points(name)
         if not points:
             return None
         if name not in self._trends:
@@ -146,7 +156,7 @@ class Readings:
 
         All series are measured like this, so that what one of them gained can be set against what another one did.
         """
-        points = [point for point in self.series.get(name, ()) if point[0] >= self.since]
+        points = [point for point in self._points(name) if point[0] >= self.since]
         if not points:
             return None
         start = max(points[0][0], points[-1][0] - seconds)

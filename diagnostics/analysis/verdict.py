@@ -72,10 +72,12 @@ def _inconclusive(readings: Readings) -> Finding:
     rise = readings.heavy_rise("rss_bytes")
     if rise is not None:
         evidence += rise.evidence("RSS")
-    if readings.state != "answering":
-        why = "The agent does not answer: only the kernel's view is known."
-        if readings.state == "outside":
-            why = "There is no agent in this process: only the kernel's view is known."
+    if readings.state == "outside":
+        why = "There is no agent in this process: only the kernel's view is known."
+    elif readings.state != "answering":
+        why = f"The agent does not answer{readings.silent and ' ' + readings.silent}: only the kernel's view is known."
+        if readings.before:
+            why += f" When it last answered: {readings.before}"
     elif readings.window:
         why = f"A {readings.window} window is open: what it traces is not judged."
     elif rise is not None:

@@ -10,6 +10,7 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from ..analysis.readings import Readings
@@ -51,6 +52,7 @@ class Judge:
         self._recorder = recorder
         self._captures = captures
         self._shared: dict[int, tuple[float, Verdict]] = {}
+        self._before: dict[int, str] = {}  # what was said of each worker when its agent last answered
 
     async def verdict(self, snapshot: Snapshot) -> Verdict:
         """The verdict on the worker of this snapshot, at most two seconds old."""
@@ -63,8 +65,12 @@ class Judge:
             for kind in _CAPTURES
             if (result := self._captures.latest(snapshot.worker, pid, kind, _CAPTURE_SECONDS)) is not None
         }
-        readings = readings_of(snapshot, self._recording(snapshot), latest, rows_of(snapshot, self._captures))
+        rows, before = rows_of(snapshot, self._captures), self._before.get(pid, "")
+        readings = readings_of(snapshot, self._recording(snapshot), latest, rows, before)
         judged = await asyncio.to_thread(verdict, readings)
+        if snapshot.state == "answering":
+            self._before = {worker.pid: self._before.get(worker.pid, "") for worker in self._targets.workers()}
+            self._before[pid] = judged.found.says
         self._shared = {other: kept for other, kept in self._shared.items() if now - kept[0] < _SHARED_SECONDS}
         self._shared[pid] = now, judged
         return judged
@@ -84,8 +90,9 @@ def readings_of(
     recording: Recording | None,
     captures: Mapping[str, Mapping[str, Any]],
     streams: Sequence[Mapping[str, Any]],
+    before: str = "",
 ) -> Readings:
-    """What is known of one worker; `streams` are its rows, with what captures have found."""
+    """What is known of one worker; `streams` are its rows, with what captures have found. `before`: see Readings."""
     reading = snapshot.reading or {}
     ledger = reading.get("ledger") or {}
     rows = (snapshot.connections.get("routes") or {}).values()
@@ -105,7 +112,16 @@ def readings_of(
         since=since,
         captures=captures,
         window=reading.get("window"),
+        silent=_silence(snapshot),
+        before=before,
     )
+
+
+def _silence(snapshot: Snapshot) -> str:
+    if snapshot.silent_since is None:
+        return ""
+    since = datetime.fromtimestamp(snapshot.silent_since, UTC).strftime("%H:%M:%S")
+    return f"since {since} UTC ({snapshot.reason})"
 
 
 def series_of(recording: Recording) -> tuple[dict[str, list[tuple[float, float]]], float]:

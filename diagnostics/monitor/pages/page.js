@@ -9,9 +9,9 @@ const NAMES = {
 const LINES = [["RSS", "rss"], ["in use", "used"], ["buffered by streams", "held"]];
 const KEPT_SECONDS = 900;
 const ENDED = ["done", "failed", "cancelled"];
-// A page that a person has looked away from need not be right; one that he looks at must say when it is not.
 // A loop that is late by less is busy.
 const BLOCKED_SECONDS = 1;
+// Who looks at a page must be told when it is not right any more.
 const LATE_SECONDS = 5;
 
 const state = { worker: null, told: null, points: [], heard: null, captures: "", estimates: false, workers: "" };
@@ -25,6 +25,17 @@ function element(name, content, attributes = {}) {
   if (Array.isArray(content)) made.append(...content);
   else if (content !== undefined && content !== null) made.textContent = content;
   return made;
+}
+
+// New children, and the keyboard stays where it was: on what has the same key, else on what took its place, else near by.
+function replace(into, children) {
+  const keyed = () => [...into.querySelectorAll("[data-key]")];
+  const place = keyed().indexOf(document.activeElement), key = document.activeElement?.dataset.key;
+  into.replaceChildren(...children);
+  if (place < 0) return;
+  const now = keyed();
+  const next = now.find((each) => each.dataset.key === key) ?? now[Math.min(place, now.length - 1)];
+  (next ?? into.parentElement.querySelector("button"))?.focus();
 }
 
 function show(id, text) {
@@ -97,11 +108,11 @@ function renderWorkers(workers) {
   const key = workers.map((each) => each.worker).join() + state.worker;
   if (key === state.workers) return;
   state.workers = key;
-  $("workers").replaceChildren(...(workers.length < 2 ? [] : workers.map((each) => {
-    const button = element("button", `worker ${each.worker}`, { type: "button", "aria-pressed": each.worker === state.worker });
+  replace($("workers"), workers.length < 2 ? [] : workers.map((each) => {
+    const button = element("button", `worker ${each.worker}`, { type: "button", "aria-pressed": each.worker === state.worker, "data-key": each.worker });
     button.addEventListener("click", () => { choose(each.worker); render(state.told); });
     return button;
-  })));
+  }));
 }
 
 function choose(worker) {
@@ -154,7 +165,7 @@ function renderStreams(worker) {
   $("streams").replaceChildren(...rows.map((row) => element("tr", [
     element("td", row.id ?? "–", { class: "n" }),
     element("td", row.route),
-    element("td", row.state ?? "–", { class: row.state ?? "" }),
+    element("td", row.state ?? "–", { class: `word ${row.state ?? ""}` }),
     element("td", span(row.age_seconds), { class: "n" }),
     ...[row.held_bytes, row.buffered_bytes, row.transport_bytes, row.kernel_bytes, row.retained_bytes].map((held) => element("td", size(held), { class: "n" })),
     element("td", [element("code", row.trace_id ? row.trace_id.slice(0, 16) : "–", { title: row.trace_id ?? "" })]),
@@ -167,7 +178,7 @@ function renderTasks(worker, told) {
   const last = worker.task_groups;
   $("groups").replaceChildren(...(last?.top || []).slice(0, 4).map((row) => element("tr", [
     element("td", row.count, { class: "n" }), element("td", [element("code", row.task || row.name)]),
-    element("td", row.waits_in), element("td", row.orphan ? "not awaited" : "", { class: "quiet" }),
+    element("td", row.waits_in), element("td", row.orphan ? "not awaited" : "", { class: "quiet word" }),
   ])));
   show("groups-time", last ? "As the last capture of kind tasks saw them." : "A capture of kind tasks shows where they wait.");
 }
@@ -196,17 +207,15 @@ async function loadEstimates() {
 }
 
 function renderButtons(estimates) {
-  const held = document.activeElement?.dataset?.kind;
-  $("buttons").replaceChildren(...Object.entries(estimates).map(([kind, cost]) => {
+  replace($("buttons"), Object.entries(estimates).map(([kind, cost]) => {
     const says = cost.refusal ? `refused now: ${cost.refusal}` : [
       `stalls ${cost.stall_ms.toFixed(0)} ms`, cost.slowdown > 1 ? `${cost.slowdown.toFixed(1)}× CPU` : "", `+${size(cost.memory_bytes)}`,
     ].filter(Boolean).join(", ");
-    const button = element("button", [kind, element("small", says)], { type: "button", "data-kind": kind });
+    const button = element("button", [kind, element("small", says)], { type: "button", "data-key": kind });
     button.disabled = cost.refusal !== null;
     button.addEventListener("click", () => begin(kind));
     return button;
   }));
-  if (held) $("buttons").querySelector(`[data-kind="${CSS.escape(held)}"]`)?.focus();
 }
 
 async function begin(kind) {
@@ -237,7 +246,7 @@ function renderCaptures(captures) {
   if (key === state.captures) return;
   state.captures = key;
   state.estimates = false;
-  $("captures").replaceChildren(...captures.slice(0, 12).map((one) => {
+  replace($("captures"), captures.slice(0, 12).map((one) => {
     const ended = ENDED.includes(one.state);
     const parts = [element("b", one.kind), element("span", `${clock(one.created)}, worker ${one.worker}`)];
     if (ended) parts.push(element("span", one.error ? one.error.message : one.state));
@@ -247,9 +256,10 @@ function renderCaptures(captures) {
       parts.push(bar, element("span", one.state));
     }
     for (const name of one.artifacts.filter((each) => each === "flame.html" || each === "flamegraph.html" || each.endsWith(".txt"))) {
-      parts.push(element("a", name, { href: `/debug/memory/captures/${encodeURIComponent(one.id)}/artifacts/${encodeURIComponent(name)}`, target: "_blank", rel: "noopener" }));
+      parts.push(element("a", name, { href: `/debug/memory/captures/${encodeURIComponent(one.id)}/artifacts/${encodeURIComponent(name)}`, target: "_blank", rel: "noopener", "data-key": `${one.id} ${name}` }));
     }
-    const button = element("button", ended ? "Delete" : "Cancel", { type: "button", "aria-label": `${ended ? "Delete" : "Cancel"} capture ${one.id}` });
+    const says = ended ? "Delete" : "Cancel";
+    const button = element("button", says, { type: "button", "aria-label": `${says} ${one.kind} capture of ${clock(one.created)}`, "data-key": `${one.id} ${says}` });
     button.addEventListener("click", () => remove(one.id));
     return element("li", [...parts, button]);
   }));
@@ -303,6 +313,12 @@ function shape(name, attributes, text) {
   return made;
 }
 
+// A step of 1, 2 or 5 times a power of ten of the unit, that divides the axis into three to six.
+function roundStep(most) {
+  const unit = 1024 ** Math.floor(Math.log2(most / 3) / 10), power = 10 ** Math.floor(Math.log10(most / 3 / unit));
+  return [5, 2, 1].map((factor) => factor * power * unit).find((step) => step <= most / 3);
+}
+
 function renderChart(worker, captures) {
   const points = state.points, chart = $("chart");
   if (points.length < 2) return;
@@ -317,10 +333,10 @@ function renderChart(worker, captures) {
   const x = (time) => left + (time - from) / Math.max(1e-3, to - from) * (width - left - 8);
   const y = (bytes) => height - bottom - bytes / most * (height - top - bottom);
   const drawn = [];
-  for (const share of [0, 0.25, 0.5, 0.75, 1]) {
-    const bytes = share * most / 1.08;
+  const step = roundStep(most);
+  for (let bytes = 0; bytes <= most; bytes += step) {
     drawn.push(shape("line", { class: "grid", x1: left, x2: width - 8, y1: y(bytes), y2: y(bytes) }));
-    drawn.push(shape("text", { x: left - 8, y: y(bytes) + 4, "text-anchor": "end" }, size(Math.round(bytes))));
+    drawn.push(shape("text", { x: left - 8, y: y(bytes) + 4, "text-anchor": "end" }, bytes ? size(bytes).replace(/\.0+ /, " ") : "0"));
   }
   if (shown) drawn.push(shape("line", { class: "limit", x1: left, x2: width - 8, y1: y(limit), y2: y(limit) }));
   const marked = captures.filter((one) => one.worker === worker.worker && one.created >= from).sort((a, b) => a.created - b.created);

@@ -230,6 +230,25 @@ def test_without_readings_it_is_inconclusive_and_says_why(given: Any, says: str)
     assert says in told.found.says
 
 
+@pytest.mark.parametrize("state", ["silent", "outside"])
+def test_what_was_read_before_an_agent_fell_silent_accuses_nobody_now(state: str) -> None:
+    grown = series(in_use_bytes=GROWING, python_live_bytes=GROWING, tasks=line(lambda second: 10 + 9 * second))
+    assert verdict(readings(series=grown)).alarm
+    since = {"silent": "since 02:13:05 UTC (the process is stopped (state T))", "before": "Tasks grow."}
+    told = verdict(readings(series=grown, state=state, open_streams=None, **since))
+    assert (told.word, told.alarm, told.also) == ("inconclusive", False, ())
+    if state == "silent":
+        assert "does not answer since 02:13:05 UTC (the process is stopped" in told.found.says
+        assert told.found.says.endswith("When it last answered: Tasks grow.")
+
+
+def test_connections_that_grow_where_nobody_counts_streams_are_told_with_that_reserve() -> None:
+    grown = {"rss_bytes": flat(100 * MIB), "outgoing_connections": line(lambda second: 4 + second)}
+    told = verdict(readings(series=grown, state="outside", open_streams=None))
+    assert (told.word, told.found.confidence) == ("unclosed_upstreams", "low")
+    assert told.found.says.endswith("how many streams are open is not known.")
+
+
 COUNTS = st.one_of(st.none(), st.integers(0, 2**40))
 
 

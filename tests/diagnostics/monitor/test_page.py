@@ -74,6 +74,16 @@ def test_the_event_stream_tells_the_same_every_second_and_ends_with_the_monitor(
             pass
 
 
+def tab(browser: Browser) -> str:
+    """Press Tab; returns what has the focus then, by its id or key, once it is seen to have it."""
+    browser.press("Tab", 9)
+    focus = "document.activeElement"
+    assert browser.evaluate(f"getComputedStyle({focus}).outlineStyle") == "solid", browser.evaluate(
+        f"{focus}.outerHTML"
+    )
+    return str(browser.evaluate(f"{focus}.id || {focus}.dataset.key || ''"))
+
+
 @pytest.mark.e2e
 @pytest.mark.needs("chromium", "chromium")
 def test_the_page_shows_it_all_and_a_keyboard_takes_a_capture(
@@ -94,16 +104,19 @@ def test_the_page_shows_it_all_and_a_keyboard_takes_a_capture(
         assert browser.evaluate("document.querySelectorAll('#bar div').length") >= 4
         label = browser.evaluate("document.getElementById('chart').getAttribute('aria-label')")
         assert "RSS from" in label
-        for _ in range(30):
-            browser.press("Tab", 9)
-            if browser.evaluate("document.activeElement.dataset.kind") == "tasks":
-                break
-        else:
-            pytest.fail("no Tab reached the button")
+        assert [tab(browser) for _ in range(6)] == ["copy", "", "memray", "tracemalloc", "objects", "tasks"]
         browser.press("Enter", 13)
         browser.until("[...document.querySelectorAll('#captures li')].some((one) => one.innerText.includes('done'))")
         assert [one["kind"] for one in http(f"{service.monitor}/debug/memory").json()["captures"]] == ["tasks"]
         browser.until("document.querySelectorAll('#groups tr').length > 0")
+        # The list was drawn anew meanwhile, and the keyboard is still where it was.
+        assert browser.evaluate("document.activeElement.dataset.key") == "tasks"
+        assert [tab(browser).partition(" ")[2] or "retained" for _ in range(4)] == [
+            "retained", "flame.html", "tasks.txt", "Delete",
+        ]  # fmt: skip
+        browser.press("Enter", 13)
+        eventually(lambda: http(f"{service.monitor}/debug/memory").json()["captures"] == [])
+        browser.until("document.activeElement.dataset.key === 'memray'")  # not at the top of the page again
         service.supervisor.end()
         browser.until("document.getElementById('live').innerText.includes('has not answered since')")
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -195,6 +199,26 @@ def test_leaked_objects_are_retained_and_a_census_names_them(service: Any, http:
     captured(http, eventually, service, kind="objects", seconds=2)
     told = comes(http, eventually, service, "retained_objects", "high")
     assert "Notice" in str(told["evidence"]) or "bytes" in str(told["evidence"])
+
+
+def test_of_a_stopped_service_only_that_is_said_and_what_was_said_before(
+    service: Any, http: Any, eventually: Any
+) -> None:
+    assert http(f"{service.url}/begin/objects").status == 200
+    before = comes(http, eventually, service, "retained_objects", "medium")
+    os.kill(before["pid"], signal.SIGSTOP)
+    try:
+        told = comes(http, eventually, service, "inconclusive", "low")
+        assert not told["alarm"]
+        assert re.search(
+            r"does not answer since \d\d:\d\d:\d\d UTC \(the process is stopped \(state T\)\)", told["says"]
+        )
+        assert "When it last answered: Objects of Python's grow by " in told["says"]
+        time.sleep(2.5)  # a verdict is shared for two seconds: the next one says the same
+        assert verdict_on(http, service)["verdict"] == "inconclusive"
+    finally:
+        os.kill(before["pid"], signal.SIGCONT)
+    eventually(lambda: verdict_on(http, service)["verdict"] == "retained_objects", patience=60)
 
 
 def test_tasks_that_nobody_awaits_are_orphans(service: Any, http: Any, eventually: Any) -> None:
