@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -34,6 +34,7 @@ from .drain import Drain
 from .endpoints import ENDPOINTS, Endpoint
 from .error_handlers import add_error_handlers
 from .errors import ShuttingDownError, UpstreamError
+from .events_out import EventsOut
 from .facts import answer_facts
 from .hub.choice import hub_of
 from .hub.memory import Hub
@@ -72,6 +73,7 @@ class Relay:
     gate: Gate
     policy: Policy
     hub: Hub
+    events_out: EventsOut | None = None
     open_streams: OpenStreams = field(default_factory=OpenStreams)
     answers: OpenAnswers = field(default_factory=OpenAnswers)
     upstream: Upstreams | None = None
@@ -160,7 +162,7 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
         ledger.breakers = lambda: upstream.states
         sweeping = asyncio.create_task(sweep(relay.open_streams, settings.limits), name="relay.sweep")
         try:
-            async with relay.hub.serving():
+            async with relay.hub.serving(), relay.events_out.serving() if relay.events_out else nullcontext():
                 yield
         finally:
             sweeping.cancel()
@@ -190,7 +192,8 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     reject = _rejecting(ledger, telling)
     gate = Gate(settings.admission, reject=reject, memory=memory_share(settings.memory_limit_bytes))
     hub = hub_of(settings, reject)
-    relay = Relay(settings, upstream_url, ledger, telling, gate, _policy(settings, ledger), hub)
+    events_out = EventsOut(hub, settings.stream_events_topic) if settings.stream_events_topic else None
+    relay = Relay(settings, upstream_url, ledger, telling, gate, _policy(settings, ledger, events_out), hub, events_out)
     relay.api = api
     relay.app = Outside(telling.wrap(_with_access(ledger.app, settings, reject)), telling.seen)
     _add_routes(api, relay)
@@ -238,8 +241,14 @@ def _upstreams(settings: Settings, first_url: str) -> Upstreams:
     )
 
 
-def _policy(settings: Settings, ledger: StreamLedger) -> Policy:
-    return Policy(settings.limits, settings.max_event_bytes, settings.degraded_message, _read_ahead(settings, ledger))
+def _policy(settings: Settings, ledger: StreamLedger, events_out: EventsOut | None) -> Policy:
+    return Policy(
+        settings.limits,
+        settings.max_event_bytes,
+        settings.degraded_message,
+        _read_ahead(settings, ledger),
+        events_out.ended if events_out else None,
+    )
 
 
 def _read_ahead(settings: Settings, ledger: StreamLedger) -> Callable[[Source], ReadAhead] | None:

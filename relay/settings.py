@@ -173,6 +173,11 @@ class Settings(BaseSettings):
     subscriber_policies: Annotated[str, AfterValidator(_policies)] = Field(
         ",".join(POLICIES), description="policies that a subscriber may choose by ?policy=, by commas"
     )
+    stream_events_topic: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9._~-]{1,128})?$",
+        description="topic that is told of each stream's end; empty: none is",
+    )
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = Field(
         None, description="Redis that several relays share their topics through; unset, each has its own"
     )

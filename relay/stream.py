@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from diagnostics import StreamLedger, StreamRecord
 
 from .connection import client_of
+from .ending import Ending
 from .endpoints import Endpoint
 from .errors import ApiError
 from .facts import Facts
@@ -80,12 +81,14 @@ class Policy:
 
     degraded_message   what a chat is answered when no upstream can be had; "": the error
     read_ahead         None: nothing is read that the client has no room for
+    ended              is told how each stream ended, and its trace; None: nobody is
     """
 
     limits: Limits
     max_event_bytes: int
     degraded_message: str = ""
     read_ahead: Callable[[Source], ReadAhead] | None = None
+    ended: Callable[[Ending, str | None], None] | None = None
 
 
 class RelayedStream(OutsideResponse):
@@ -152,5 +155,8 @@ class RelayedStream(OutsideResponse):
                 record.ends(outcome)
                 life.over()
                 span.end(outcome, record=record, facts=life.facts, error=error)
+                if self._policy.ended is not None:
+                    ending = Ending.of(outcome, record=record, facts=life.facts, error=error)
+                    self._policy.ended(ending, span.trace_id)
                 await reply.close()
                 await life.ended()

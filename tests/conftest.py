@@ -117,6 +117,30 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **extra}
 
 
+@pytest.fixture
+def memory_cgroup() -> Iterator[Callable[[int], Path | None]]:
+    """Makes a memory cgroup (version 1) with a limit in bytes; None where none can be made. Ask for it before what starts
+    processes, so that it goes last: nobody may be in it then."""
+    made: list[Path] = []
+
+    def make(limit_bytes: int) -> Path | None:
+        folder = Path(f"/sys/fs/cgroup/memory/highwater-test-{os.getpid()}-{len(made)}")
+        try:
+            folder.mkdir()
+        except OSError:
+            return None
+        made.append(folder)
+        (folder / "memory.limit_in_bytes").write_text(str(limit_bytes))
+        return folder
+
+    yield make
+    for folder in made:
+        deadline = time.monotonic() + 20
+        while (folder / "cgroup.procs").read_text().strip() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        folder.rmdir()
+
+
 @pytest.fixture(name="free_port")
 def finding_ports() -> Callable[[], int]:
     """A port that the kernel gives to nobody who asks for any: the monitor beside the service does."""

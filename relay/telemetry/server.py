@@ -51,12 +51,11 @@ _REQUEST: Final = "relay.request"
 class ServerSpan(Span):
     """A span for the instrumentation to use: its `end` does nothing; `finish` ends it, with what was told since."""
 
-    __slots__ = ("_given", "_span", "ending", "kind")
+    __slots__ = ("_span", "ending", "kind")
 
-    def __init__(self, span: Span, kind: SpanKind, given: Mapping[str, AttributeValue]) -> None:
+    def __init__(self, span: Span, kind: SpanKind) -> None:
         self._span = span
         self.kind = kind  # the instrumentation asks
-        self._given = given
         self.ending: Ending | None = None
 
     def told(self, ending: Ending) -> None:
@@ -88,8 +87,7 @@ class ServerSpan(Span):
         self._span.set_attributes(attributes)
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
-        if self._given.get(key) != value:  # the instrumentation sets all that the span began with once more
-            self._span.set_attribute(key, value)
+        self._span.set_attribute(key, value)
 
     def add_event(self, name: str, attributes: Any = None, timestamp: int | None = None) -> None:
         self._span.add_event(name, attributes, timestamp)
@@ -129,8 +127,7 @@ class _Tracer(Tracer):
         *arguments: Any,
         **options: Any,
     ) -> Span:
-        span = self._tracer.start_span(name, context, kind, attributes, *arguments, **options)
-        return ServerSpan(span, kind, attributes or {})
+        return ServerSpan(self._tracer.start_span(name, context, kind, attributes, *arguments, **options), kind)
 
     @contextmanager
     def start_as_current_span(self, name: str, *arguments: Any, **options: Any) -> Iterator[Span]:  # type: ignore[override]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
-import os
 import re
 import socket
 import sys
@@ -34,7 +33,6 @@ WINDOW, HOLDS = "10s", "2s"
 PATIENCE = 110.0
 # A memory limit as a container has it, half of it reached within a minute.
 LIMIT_BYTES = 240 * 2**20
-CGROUPS = Path("/sys/fs/cgroup/memory")
 
 
 @dataclass
@@ -93,20 +91,8 @@ def clients() -> Iterator[Clients]:
 
 
 @pytest.fixture
-def cgroup() -> Iterator[Path | None]:
-    """A memory cgroup with a limit; None where none can be made. It goes last, for nobody may be in it then."""
-    folder = CGROUPS / f"highwater-test-{os.getpid()}"
-    try:
-        folder.mkdir()
-        (folder / "memory.limit_in_bytes").write_text(str(LIMIT_BYTES))
-    except OSError:
-        yield None
-        return
-    yield folder
-    deadline = time.monotonic() + 20
-    while (folder / "cgroup.procs").read_text().strip() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    folder.rmdir()
+def cgroup(memory_cgroup: Callable[[int], Path | None]) -> Path | None:
+    return memory_cgroup(LIMIT_BYTES)
 
 
 @pytest.fixture

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -82,6 +84,18 @@ def test_a_fix_that_cannot_start_is_the_targets_failure() -> None:
     done = verify("unbounded_buffer", "--fixed", "no_such_fix:app")
     assert done.returncode == 3
     assert "no_such_fix" in done.stderr
+
+
+def test_too_little_memory_is_the_targets_failure_and_no_verdict(memory_cgroup: Callable[[int], Path | None]) -> None:
+    folder = memory_cgroup(150 * 2**20)  # what two apps and their monitors need is 260
+    if folder is None:
+        pytest.skip("no memory cgroup can be made here")
+    command = [sys.executable, "-m", "diagnostics", "verify", "unbounded_buffer", "--no-capture"]
+    enter = f"echo $$ > {folder}/cgroup.procs && exec {shlex.join(command)}"
+    done = subprocess.run(["sh", "-c", enter], capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "SIGKILL (the kernel sends it where memory runs out); its last output:" in done.stderr
+    assert "BOUNDED" not in done.stdout
 
 
 def test_an_unknown_scenario_is_answered_with_the_known_ones() -> None:
