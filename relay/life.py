@@ -32,7 +32,7 @@ from .errors import (
     without_frames,
 )
 from .facts import Facts
-from .patience import Patience, Progress
+from .patience import Patience, Progress, Verdict
 from .pump import Pump
 from .read_ahead import ReadAhead, Source
 from .reply import Reply
@@ -119,16 +119,24 @@ class StreamLife:
 
     def look_after(self, now: float) -> None:
         """The sweep's look: end what waits for too long, keep alive what is silent, count what the parser holds."""
-        record, source = self._record, self._source
-        if self._reply.complete or self._ending is not None:
+        record, source, reply = self._record, self._source, self._reply
+        if reply.complete or self._ending is not None:
             return
         if source is not None:
-            self._count_parsed(source.parsed_bytes)
+            parsed = source.parsed_bytes
+            if parsed != self._parsed:
+                self._count_parsed(parsed)
         self._span.swept(record, now)
-        unsent = self._reply.unsent()
-        progress = Progress(record.bytes_in, self._pump.data_chunks, record.bytes_out, source is not None, unsent)
+        progress = Progress(
+            record.bytes_in, self._pump.data_chunks, record.bytes_out, source is not None, reply.unsent()
+        )
+        verdict = self._patience.look(now, progress)
+        if verdict is not None:
+            self._act(verdict)
+
+    def _act(self, verdict: Verdict) -> None:
         limits = self._policy.limits
-        match self._patience.look(now, progress):
+        match verdict:
             case "read":
                 self.end("timeout", UpstreamTimeoutError("the upstream fell silent"))
             case "idle":

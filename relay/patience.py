@@ -18,7 +18,7 @@ While the stream waits for its client, the upstream's clocks stand: its silence 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 __all__ = ["Limits", "Patience", "Progress", "Verdict"]
 
@@ -40,8 +40,7 @@ class Limits:
         return min(seconds for seconds in (self.read, self.write, self.idle, self.total, self.heartbeat) if seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """A stream's counts at one moment. `reading`: the upstream has answered. `unsent`: bytes that the client has not
     taken, None where nothing waits for it."""
 
@@ -66,22 +65,23 @@ class Patience:
     def look(self, now: float, progress: Progress) -> Verdict | None:
         """What to do about the stream now; the first verdict of the table that holds."""
         limits = self._limits
+        bytes_in, events_in, bytes_out, reading, unsent = progress
         if limits.total and now - self._began >= limits.total:
             return "total"
-        waits = progress.unsent is not None
-        if not waits or progress.unsent != self._unsent or progress.bytes_out != self._out:
+        waits = unsent is not None
+        if not waits or unsent != self._unsent or bytes_out != self._out:
             self._taken = now
-        self._unsent, self._out = progress.unsent, progress.bytes_out
+        self._unsent, self._out = unsent, bytes_out
         if now - self._taken >= limits.write:
             return "write"
-        if waits or progress.bytes_in != self._in:
+        if waits or bytes_in != self._in:
             self._heard = self._beat = now
-        if waits or progress.events_in != self._events_in:
+        if waits or events_in != self._events_in:
             self._event = now
-        self._in, self._events_in = progress.bytes_in, progress.events_in
-        if progress.reading and now - self._heard >= limits.read:
+        self._in, self._events_in = bytes_in, events_in
+        if reading and now - self._heard >= limits.read:
             return "read"
-        if progress.reading and limits.idle and now - self._event >= limits.idle:
+        if reading and limits.idle and now - self._event >= limits.idle:
             return "idle"
         if limits.heartbeat and now - self._beat >= limits.heartbeat:
             self._beat = now

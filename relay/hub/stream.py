@@ -226,6 +226,7 @@ class SubscriptionLife:
             self._count(self._record)
             self._record.release(self._held)
             self._record = None
+        self.subscriber.leaves()
 
     def _flow(self) -> None:
         """Give the client's connection what waits, as long as it has room."""

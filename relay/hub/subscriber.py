@@ -108,9 +108,18 @@ class Subscriber:
         self._put(self._gap(None), None)
 
     def abandoned(self) -> None:
-        self._owner.abandoned()
+        if not self._over:
+            self._owner.abandoned()
 
     # what the stream calls
+
+    def leaves(self) -> None:
+        """Its stream has ended: keep nothing, tell nobody. The two would wait for the garbage collector together."""
+        self._over = True
+        self._behind = False
+        self._notice = b""
+        self._buffer.clear()
+        del self._owner
 
     def take(self, limit: int) -> bytes:
         """The next bytes for the client, of whole events, about `limit` at most or one event; b"" where nothing waits."""

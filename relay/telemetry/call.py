@@ -86,6 +86,9 @@ class CallSpan:
     def swept(self, record: StreamRecord, now: float) -> None:
         """The sweep has looked at the stream; `now` is monotonic seconds."""
         waited = record.waited(now)
+        if waited == self._waited and not self._paused:  # nearly always
+            self._swept_at = now
+            return
         paused = waited - self._waited > PAUSED_SHARE * (now - self._swept_at)
         self._waited, self._swept_at = waited, now
         if paused is not self._paused:

@@ -29,10 +29,12 @@ STREAMS = 4
 # What a stream is made of, the errors of all others among it.
 PACKAGES = ("relay.", "uvicorn.", "openai.", "httpx2.")
 
+TOPIC = "a topic, instead of a model"
 READS, LEAVES, STAYS = "reads to the end", "leaves in the middle", "stays and reads nothing"
 ENDINGS = {
     "completed": ("sim:events=3,pace=0", READS),
     "left by its client": ("sim:events=inf,pace=100", LEAVES),
+    "a subscriber who left": (TOPIC, LEAVES),
     "too slow a client": ("sim:events=inf,pace=0,size=60000", STAYS),
     "refused by the upstream": ("sim:fault=500", READS),
     "broken off": ("sim:pace=0,fault=disconnect@3", READS),
@@ -112,19 +114,23 @@ def _counted() -> Counter[str]:
     return found
 
 
+def _request(model: str) -> bytes:
+    if model == TOPIC:
+        return b"GET /v1/topics/news HTTP/1.1\r\nHost: relay\r\n\r\n"
+    body = json.dumps({"model": model, "messages": [], "stream": True}).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
 async def _ask(address: Address, model: str, client: str) -> None:
     reader, writer = await asyncio.open_connection(*address, limit=1024)
-    body = json.dumps({"model": model, "messages": [], "stream": True}).encode()
-    head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: relay\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    writer.write(head.encode() + body)
+    writer.write(_request(model))
     try:
         if client == READS:
             while await reader.read(65536):
                 pass
         elif client == LEAVES:
-            await reader.readuntil(b"data: ")
+            await reader.readuntil(b"\n\n")
         else:
             await reader.read(1)
             await asyncio.sleep(0.7)
