@@ -23,8 +23,8 @@ __all__ = ["Served", "Sockets", "TcpSocket", "parse"]
 
 # Several workers are read within one scrape; they share one table of this age.
 _SHARED_SECONDS = 0.1
-# Ten thousand sockets take 50 ms to read: then the recorder and whoever asks share what was read a second ago.
-_DEAR_SECONDS, _SHARED_COSTS = 0.005, 20.0
+# Ten thousand sockets take 25 ms to read: then the recorder and whoever asks share what was read a second ago.
+_DEAR_SECONDS, _SHARED_COSTS = 0.005, 40.0
 _TABLES = ("tcp", "tcp6")
 _EMPTY = "00000000:00000000"
 
@@ -99,7 +99,7 @@ class Sockets:
         return self._share(f"descriptors {pid}", lambda: self._read_descriptors(pid), 0.0)
 
     def _share(self, key: str, read: Callable[[], dict[int, Any]], least: float) -> dict[int, Any]:
-        """What `read` returned, for `least` seconds or, where reading is dear, twenty times as long as it took."""
+        """What `read` returned, for `least` seconds or, where reading is dear, forty times as long as it took."""
         shared = self._shared.get(key)
         if shared is not None and time.monotonic() < shared.good_until:
             return shared.rows
