@@ -33,7 +33,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from sidebyside.loads import SHORT, Load
+from sidebyside.loads import LOADS as PAGE
+from sidebyside.loads import Load
 from sidebyside.measure import measure
 from sidebyside.peers import CHAT, Serving, relay_command
 from sidebyside.processes import RELAY_CORE, ROOT, TRAFFIC_CORE, rss_bytes, started
@@ -43,7 +44,7 @@ TARGET = 1.05
 GROWTH_BYTES = 8 * 2**20
 SLOW_SECONDS = 2.0
 LOADS = {
-    **{name: SHORT[name] for name in ("paced", "burst")},
+    **{name: PAGE[name] for name in ("paced", "burst")},
     "short": Load("32 streams of 50 events, as fast as they are taken", 32, 50, 0.0),
 }
 # Within a round, not only at its end. Spans and logs are sent when there are some; metrics come every minute by default.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -23,7 +24,7 @@ type result struct {
 	bytes     int64
 	first     time.Duration // from asking to the first event
 	arrivals  []int64       // wall clock, nanoseconds, of each event
-	latencies []int64       // nanoseconds since the upstream made it
+	latencies []int64       // nanoseconds since the upstream made it, of the events made while all streams are open
 }
 
 func load(args []string) {
@@ -45,17 +46,28 @@ func load(args []string) {
 	results := make([]result, *streams)
 	var waiting sync.WaitGroup
 	start := time.Now()
+	all := during{0, math.MaxInt64}
+	if *opening > 0 && *pace > 0 {
+		all = during{after(start, *opening), after(start, float64(*events) / *pace)}
+	}
 	for i := 0; i < *streams; i++ {
 		waiting.Add(1)
 		go func(i int) {
 			defer waiting.Done()
 			// Not all at once: streams are spread over the opening, as they are in life.
 			time.Sleep(time.Duration(float64(i) / float64(*streams) * *opening * float64(time.Second)))
-			results[i] = one(cut, client, *url, body, *events)
+			results[i] = one(cut, client, *url, body, *events, all)
 		}(i)
 	}
 	waiting.Wait()
 	json.NewEncoder(os.Stdout).Encode(summary(results, start, *streams**events))
+}
+
+// during is a time, in nanoseconds of the wall clock.
+type during struct{ from, to int64 }
+
+func after(start time.Time, seconds float64) int64 {
+	return start.Add(time.Duration(seconds * float64(time.Second))).UnixNano()
 }
 
 func newClient(streams int) *http.Client {
@@ -83,8 +95,9 @@ func post(cut context.Context, client *http.Client, url, body string) (*http.Res
 	return client.Do(asked)
 }
 
-// one takes one stream and checks that every event is there, whole and in order.
-func one(cut context.Context, client *http.Client, url, body string, events int) (r result) {
+// one takes one stream and checks that every event is there, whole and in order. How late events are is told of those that are
+// sent while `all` streams are open: while hundreds of them are opened or closed in a second the load is another one.
+func one(cut context.Context, client *http.Client, url, body string, events int, all during) (r result) {
 	began := time.Now()
 	response, err := post(cut, client, url, body)
 	if err != nil {
@@ -135,7 +148,9 @@ func one(cut context.Context, client *http.Client, url, body string, events int)
 			r.first = now.Sub(began)
 		}
 		r.arrivals = append(r.arrivals, now.UnixNano())
-		r.latencies = append(r.latencies, now.UnixNano()-sent)
+		if sent >= all.from && sent < all.to {
+			r.latencies = append(r.latencies, now.UnixNano()-sent)
+		}
 	}
 }
 
