@@ -7,10 +7,10 @@ transport, then the upstream's socket is not read any more, and the upstream's k
 | layer | setting | it may hold, of a budget of 256 KiB | why that much |
 |---|---|---|---|
 | kernel, to the client | SO_SNDBUF 1/8 | 80 KiB | Linux doubles it, and takes a last segment that no longer fits |
-| transport | high water 1/32, one write 3/16 | 56 KiB | below the mark it takes one more recv |
+| transport | high water 1/32, one write 5/32 | 48 KiB | below the mark it takes one more recv |
 | facts | | 16 KiB | chat.py looks at events up to this size |
 | kernel, from the upstream | SO_RCVBUF 1/8 | 64 KiB | doubled, too |
-| together | | 216 KiB | the rest is HTTP framing and the allocator's |
+| together | | 208 KiB | the rest is HTTP framing and the allocator's |
 
 One recv of a stream that flows may be as large as what the kernel holds for it: the bytes are in the transport when the next
 one comes. A source that is read (through a proxy, or ahead) has bytes wait in two places more, the parser and the hand of its
@@ -59,7 +59,7 @@ class StreamBudget:
     @property
     def flowing(self) -> int:
         """What one recv takes from an upstream's connection whose bytes are handed on at once."""
-        return self.total * 3 // 16
+        return self.total * 5 // 32
 
     @property
     def received(self) -> int:
