@@ -137,9 +137,12 @@ class _DeferredSpan(Span):
         return self._tracer is not None
 
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
-        self._attributes.update(attributes)
+        for key, value in attributes.items():
+            self.set_attribute(key, value)
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
+        # One that is set again is the newest again, as in the SDK's, which throws the oldest away above its limit.
+        self._attributes.pop(key, None)
         self._attributes[key] = value
 
     def add_event(
