@@ -6,7 +6,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
@@ -69,6 +69,7 @@ ATTRIBUTES = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(SAMPLERS, PARENTS, st.sampled_from(list(SpanKind)), ATTRIBUTES, ATTRIBUTES, st.integers(0, 4), st.booleans())
 def test_it_is_the_span_that_the_sdk_makes(
     sampler: Sampler,
