@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from diagnostics.proof.processes import free_port
+from tests.otlp import Collector
 
 START_SECONDS = 40
 # Settings and proxies of whoever runs the tests are not the tests'.
@@ -208,3 +209,13 @@ def eventually() -> Callable[[Callable[[], bool]], None]:
 def unused_port() -> int:
     """A port that nothing listens on, nor will by chance."""
     return free_port()
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A receiver of OTLP, for OTEL_EXPORTER_OTLP_ENDPOINT."""
+    running = Collector()
+    try:
+        yield running
+    finally:
+        running.close()

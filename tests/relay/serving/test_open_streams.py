@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.otlp import Collector
 
 Served = Any
@@ -20,15 +18,6 @@ STREAMS = 600
 OTHERS = 200
 # What it takes is 17 KiB; the SDK's two spans alone would be 5 more.
 MOST_KIB = 20
-
-
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    running = Collector()
-    try:
-        yield running
-    finally:
-        running.close()
 
 
 @contextlib.contextmanager

@@ -119,6 +119,8 @@ def test_a_second_signal_ends_at_once(start: Start) -> None:
 def test_the_simulator_ends_with_a_relay_that_was_killed(start: Start, eventually: Eventually) -> None:
     relay = start("--no-diagnostics", announced=2)
     children = children_of(relay.process.pid)
+    assert children
+    assert all(_runs(child) for child in children)
     relay.process.kill()
     relay.process.wait(10)
     eventually(lambda: not [child for child in children if _runs(child)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,15 +16,6 @@ Served = Any
 Start = Any
 EVERYTHING = {"/v1/traces", "/v1/metrics", "/v1/logs"}
 Eventually = Callable[[Callable[[], bool]], None]
-
-
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    running = Collector()
-    try:
-        yield running
-    finally:
-        running.close()
 
 
 def warnings(relay: Served) -> list[str]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
-
-import pytest
 
 from relay.keys import hash_of
 from relay.telemetry.metrics import BUCKETS, DURATIONS, REQUESTS
@@ -22,15 +20,6 @@ QUICK = {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_BLRP_SCHEDULE_DELAY": "50", "OTE
 DURATION, FIRST_CHUNK, PER_CHUNK, TOKENS = (
     METRICS[name] for name in ("duration", "first_chunk", "per_chunk", "tokens")
 )
-
-
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    running = Collector()
-    try:
-        yield running
-    finally:
-        running.close()
 
 
 def points(collector: Collector, name: str) -> list[Any]:

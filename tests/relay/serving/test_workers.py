@@ -126,6 +126,8 @@ def test_a_second_signal_ends_all_at_once(start: Start) -> None:
 def test_workers_end_with_a_supervisor_that_was_killed(start: Start, eventually: Eventually) -> None:
     relay = start("--workers", "2", "--no-diagnostics", announced=2)
     workers = worker_pids(relay)
+    assert len(workers) == 2
+    assert all(_runs(pid) for pid in workers)
     relay.process.kill()
     relay.process.wait(10)
     eventually(lambda: not [pid for pid in workers if _runs(pid)])
