@@ -7,6 +7,7 @@ Every failure leaves this file as one of the errors of errors.py.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,14 +25,15 @@ from .errors import (
     UpstreamTimeoutError,
     UpstreamUnreachableError,
 )
+from .http_client import StraightClient
 from .settings import Settings
 from .transport import BODY, Body, transport_to
 
 __all__ = ["Answer", "Upstream", "UpstreamStream"]
 
 # What a client may learn from the upstream's answer besides its body: when to come again, and what to quote in a report.
-FORWARDED_HEADERS: Final = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "x-request-id"})
-FORWARDED_PREFIX: Final = "x-ratelimit-"
+FORWARDED_HEADERS: Final = frozenset({b"retry-after", b"retry-after-ms", b"x-should-retry", b"x-request-id"})
+FORWARDED_PREFIX: Final = b"x-ratelimit-"
 
 JSON_BODY: Final = {"Content-Type": "application/json"}
 
@@ -108,20 +110,21 @@ class Upstream:
             api_key=key or "unused",
             base_url=base_url,
             max_retries=settings.upstream_retries,
-            # Proxies from the environment are the transport's business; the client would bring its own transport for them.
-            http_client=httpx2.AsyncClient(transport=transport, follow_redirects=True, trust_env=False),
+            http_client=StraightClient(transport),
         )
+        self._base_url = str(self._client.base_url).rstrip("/")
 
     async def stream(self, path: str, content: bytes, headers: Mapping[str, str]) -> UpstreamStream:
         """Post a request that streams to `path`, below the base URL. Raises UpstreamError."""
         response = await self._send(
             self._client.post(
-                path,
+                self._base_url + path,
                 cast_to=httpx2.Response,
                 content=content,
                 options={
                     "headers": {**self._headers, **headers, **JSON_BODY, "Accept": "text/event-stream"},
                     "timeout": self._stream_timeout,
+                    "idempotency_key": _idempotency_key(),
                 },
                 stream=True,
                 stream_cls=AsyncStream[Any],
@@ -139,12 +142,13 @@ class Upstream:
         """Post a request that does not stream to `path`, below the base URL. Raises UpstreamError."""
         response = await self._send(
             self._client.post(
-                path,
+                self._base_url + path,
                 cast_to=httpx2.Response,
                 content=content,
                 options={
                     "headers": {**self._headers, **headers, **JSON_BODY},
                     "timeout": self._answer_timeout,
+                    "idempotency_key": _idempotency_key(),
                 },
                 stream=True,  # so that the body is read here, where its size has a limit
                 stream_cls=AsyncStream[Any],
@@ -201,6 +205,11 @@ class Upstream:
         return Answer(response.status_code, headers, bytes(content))
 
 
+def _idempotency_key() -> str:
+    """The same for all of a request's attempts. The client would make one with a system call, whether it is sent or not."""
+    return f"relay-{random.getrandbits(128):032x}"
+
+
 def _timeout(settings: Settings, read: float) -> httpx2.Timeout:
     return httpx2.Timeout(
         connect=settings.connect_timeout_seconds, read=read, write=read, pool=settings.pool_timeout_seconds
@@ -226,8 +235,12 @@ def _not_a_stream(headers: httpx2.Headers) -> str | None:
 
 
 def _forwarded(headers: httpx2.Headers) -> dict[str, str]:
+    lowered = ((name.lower(), value) for name, value in headers.raw)
     return {
-        name: value for name, value in headers.items() if name in FORWARDED_HEADERS or name.startswith(FORWARDED_PREFIX)
+        # Latin-1 has a character for every byte: what goes on is what came.
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in lowered
+        if name in FORWARDED_HEADERS or name.startswith(FORWARDED_PREFIX)
     }
 
 

@@ -75,11 +75,7 @@ class Pool:
 
         Raises httpx2.PoolTimeout, ConnectTimeout, ConnectError, ReadTimeout, ReadError, RemoteProtocolError.
         """
-        try:
-            async with asyncio.timeout(timeouts.pool):
-                await self._places.acquire()
-        except TimeoutError as error:
-            raise httpx2.PoolTimeout("all connections to the upstream are in use") from error
+        await self._take_place(timeouts.pool)
         connection: Connection | None = None
         try:
             while connection is None:
@@ -121,6 +117,16 @@ class Pool:
             connection.close()
         self._idle.clear()
         await asyncio.sleep(0)
+
+    async def _take_place(self, patience: float | None) -> None:
+        if not self._places.locked():  # nearly always: nothing to wait for, and no timer
+            await self._places.acquire()
+            return
+        try:
+            async with asyncio.timeout(patience):
+                await self._places.acquire()
+        except TimeoutError as error:
+            raise httpx2.PoolTimeout("all connections to the upstream are in use") from error
 
     def _kept(self, origin: Origin) -> Connection | None:
         """The connection that was used last, if it can be used again: the others may grow old and go."""

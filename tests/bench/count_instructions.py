@@ -1,4 +1,4 @@
-"""Instructions per event of the relay and of the bare pass-through, counted by valgrind.
+"""Instructions per event and per stream of the relay and of the bare pass-through, counted by valgrind.
 
     python tests/bench/count_instructions.py [--relay-from DIR ...] [--json FILE]
 
@@ -15,7 +15,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from sidebyside.instructions import SHAPES, count_all
+from sidebyside.instructions import SHAPES, WHOLE, count_all
 from sidebyside.processes import ROOT
 
 
@@ -28,10 +28,11 @@ def main() -> int:
         raise SystemExit("the instructions are counted by valgrind: apt-get install valgrind")
     checkouts = {"bare": ROOT, "relay": ROOT} | {f"relay@{folder}": folder.resolve() for folder in arguments.relay_from}
     found = asyncio.run(count_all(checkouts))
-    print(f"| instructions per event | {' | '.join(f'{shape} | to bare' for shape in SHAPES)} |")
-    print(f"|---|{'---|' * 2 * len(SHAPES)}")
+    columns = [*SHAPES, WHOLE]
+    print(f"| instructions per event, and per stream of one | {' | '.join(f'{column} | to bare' for column in columns)} |")
+    print(f"|---|{'---|' * 2 * len(columns)}")
     for name, counts in found.items():
-        cells = [f"{counts[shape]:,.0f} | {counts[shape] / found['bare'][shape]:.3f}" for shape in SHAPES]
+        cells = [f"{counts[column]:,.0f} | {counts[column] / found['bare'][column]:.3f}" for column in columns]
         print(f"| {name} | {' | '.join(cells)} |")
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1))

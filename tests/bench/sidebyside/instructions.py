@@ -1,4 +1,4 @@
-"""Instructions per event, counted by valgrind's callgrind: the same to half a per cent on any machine, however busy.
+"""Instructions per event and per stream, counted by valgrind's callgrind: the same to half a per cent on any machine, however busy.
 
 What is counted is the whole process outside the kernel, between two looks. System calls (of a relay's time per paced event
 about half) are not in it, so a ratio of instructions is further from one than a ratio of CPU time.
@@ -21,10 +21,16 @@ STREAMS = 4
 # name: events in one write, writes per stream that are counted
 SHAPES = {"one by one": (1, 100), "in bursts": (60, 10)}
 WARM_UP_STEPS = 30
+# A stream of one event: connected, asked for, passed on, ended. Its connection to the upstream is one that was kept.
+WHOLE = "a stream"
+WHOLE_STREAMS = 10
+# Spans and log lines are made, and counted, on the loop; what packs them up once in a while is not.
+SETTLE_SECONDS = 0.5  # after which the last one's end is over too
+NO_EXPORT = {"OTEL_BSP_SCHEDULE_DELAY": "600000", "OTEL_BLRP_SCHEDULE_DELAY": "600000"}
 
 
 async def count_all(checkouts: Mapping[str, Path]) -> dict[str, dict[str, float]]:
-    """Instructions per event of `bare` and of the relays of some checkouts, for each shape of traffic, two at a time.
+    """Instructions per event of `bare` and of the relays of some checkouts, for each shape of traffic, and per whole stream.
 
     What runs beside it changes nothing of what is counted.
     """
@@ -57,7 +63,7 @@ async def _count(peer: str, checkout: Path, core: int) -> dict[str, float]:
                 "valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/out",
                 f"--log-file={folder}/log",
             ]  # fmt: skip
-            env["PYTHONHASHSEED"] = "0"
+            env |= {"PYTHONHASHSEED": "0", **NO_EXPORT}
             with started([*valgrind, *command], core, env, cwd=Path(folder)) as process:
                 try:
                     await asyncio.to_thread(wait_for_port, port, process, PATIENCE_SECONDS)
@@ -76,6 +82,10 @@ async def _counted(process: Started, upstream: Upstream, port: int) -> dict[str,
         await _control(process, "--zero")
         await _steps(streams, events, steps)
         found[name] = _total(await _control(process, "-e")) / (STREAMS * events * steps)
+    await _whole(upstream, port, 3)
+    await _control(process, "--zero")
+    await _whole(upstream, port, WHOLE_STREAMS)
+    found[WHOLE] = _total(await _control(process, "-e")) / WHOLE_STREAMS
     await _control(process, "--instr=off")
     for stream in streams:
         stream.client_writer.close()
@@ -86,6 +96,14 @@ async def _steps(streams: list[Stream], events: int, steps: int) -> None:
     for _ in range(steps):
         for stream in streams:
             await stream.step(events)
+
+
+async def _whole(upstream: Upstream, port: int, streams: int) -> None:
+    for _ in range(streams):
+        stream = await upstream.open(port)
+        await stream.step(1)
+        await stream.finish()
+    await asyncio.sleep(SETTLE_SECONDS)
 
 
 async def _control(process: Started, *options: str) -> str:

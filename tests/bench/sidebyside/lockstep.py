@@ -22,6 +22,7 @@ EVENT = (
     b'"service_tier":"default","system_fingerprint":"fp_bench","choices":[{"index":0,"delta":{"content":"%07d"},'
     b'"logprobs":null,"finish_reason":null}]}\n\n'
 )
+LAST = b"data: [DONE]\n\n"
 
 
 @dataclass
@@ -41,10 +42,21 @@ class Stream:
         last = EVENT % (self.sent - 1)
         seen = b""
         while last not in seen:
-            more = await asyncio.wait_for(self.client.read(READ_BYTES), PATIENCE_SECONDS)
-            if not more:
-                raise SystemExit(f"the stream broke off after {seen[-400:]!r}")
-            seen = seen[-len(last) :] + more
+            seen = seen[-len(last) :] + await self._read()
+
+    async def finish(self) -> None:
+        """End the stream as its upstream does, wait until the client has its end, and let the client go."""
+        self.upstream.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(LAST), LAST))
+        seen = b""
+        while not seen.endswith(b"\r\n0\r\n\r\n"):
+            seen += await self._read()
+        self.client_writer.close()
+
+    async def _read(self) -> bytes:
+        more = await asyncio.wait_for(self.client.read(READ_BYTES), PATIENCE_SECONDS)
+        if not more:
+            raise SystemExit("the stream broke off")
+        return more
 
 
 class Upstream:
