@@ -7,9 +7,11 @@ left out.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.metrics import MeterProvider
+from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from opentelemetry.trace import Span, set_span_in_context
 
 from ..ending import Ending
@@ -31,13 +33,19 @@ def known_method(method: str, other: str = "HTTP") -> str:
 class HttpMetrics:
     def __init__(self, meters: MeterProvider) -> None:
         meter = meters.get_meter("highwater.relay")
-        self._active = meter.create_up_down_counter(
-            METRICS["http_active"], "{request}", "Requests that are being served."
+        # Looked at when it is sent: two additions of the SDK's would cost a stream more than its duration does.
+        self._active: Counter[tuple[str, str]] = Counter()
+        meter.create_observable_up_down_counter(
+            METRICS["http_active"], [self._look], "{request}", "Requests that are being served."
         )
         self._duration = meter.create_histogram(METRICS["http_duration"], "s", "Duration of HTTP server requests.")
 
     def began(self, scope: Scope) -> None:
-        self._active.add(1, _asked(scope))
+        self._active[_asked(scope)] += 1
+
+    def _look(self, _: CallbackOptions) -> Iterator[Observation]:
+        for asked, active in list(self._active.items()):  # in the exporter's thread
+            yield Observation(active, _labels(asked))
 
     def ended(
         self,
@@ -50,8 +58,8 @@ class HttpMetrics:
     ) -> None:
         """`status` is what it was answered with; `ending` is how its stream ended, where it had one."""
         asked = _asked(scope)
-        self._active.add(-1, asked)
-        labels: dict[str, Any] = {**asked, "network.protocol.version": scope["http_version"]}
+        self._active[asked] -= 1
+        labels = {**_labels(asked), "network.protocol.version": scope["http_version"]}
         if route is not None:
             labels[NAMES["route"]] = route
         if status is not None:
@@ -63,5 +71,10 @@ class HttpMetrics:
         self._duration.record(seconds, labels, set_span_in_context(span) if span is not None else None)
 
 
-def _asked(scope: Scope) -> dict[str, Any]:
-    return {"http.request.method": known_method(scope["method"], "_OTHER"), "url.scheme": scope["scheme"]}
+def _asked(scope: Scope) -> tuple[str, str]:
+    """Method and scheme."""
+    return known_method(scope["method"], "_OTHER"), scope["scheme"]
+
+
+def _labels(asked: tuple[str, str]) -> dict[str, Any]:
+    return {"http.request.method": asked[0], "url.scheme": asked[1]}

@@ -29,7 +29,9 @@ def main() -> int:
     checkouts = {"bare": ROOT, "relay": ROOT} | {f"relay@{folder}": folder.resolve() for folder in arguments.relay_from}
     found = asyncio.run(count_all(checkouts))
     columns = [*SHAPES, WHOLE]
-    print(f"| instructions per event, and per stream of one | {' | '.join(f'{column} | to bare' for column in columns)} |")
+    print(
+        f"| instructions per event, and per stream of one | {' | '.join(f'{column} | to bare' for column in columns)} |"
+    )
     print(f"|---|{'---|' * 2 * len(columns)}")
     for name, counts in found.items():
         cells = [f"{counts[column]:,.0f} | {counts[column] / found['bare'][column]:.3f}" for column in columns]
