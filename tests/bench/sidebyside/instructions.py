@@ -1,4 +1,4 @@
-"""Instructions per event and per stream, counted by valgrind's callgrind: the same to half a per cent, however busy the machine.
+"""Instructions per event and per stream, counted by callgrind: the same to half a per cent on any machine, however busy.
 
 What is counted is the whole process outside the kernel, between two looks. System calls (of a relay's time per paced event
 about half) are not in it, so a ratio of instructions is further from one than a ratio of CPU time.
