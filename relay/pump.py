@@ -44,21 +44,21 @@ class Pump:
         return self.facts.done and self._scanner.at_boundary
 
     def look(self, chunk: bytes) -> int:
-        """Learn from a chunk what there is to learn; its number of events. Raises UpstreamProtocolError for a giant one."""
+        """The number of events that end in a chunk. Raises UpstreamProtocolError for a giant one."""
         try:
             events = self._scanner.feed(chunk)
         except EventTooLargeError as error:
             raise UpstreamProtocolError(f"the upstream sent an event of more than {error.limit} bytes") from error
-        self.facts.feed(chunk)
         if chunk.find(b"data") >= 0:
             self.data_chunks += 1
             return events
         return 0  # comments keep a connection open; whoever waits for an event has none
 
     def hand_on(self, chunk: bytes, events: int) -> None:
-        """Give a chunk that was looked at to the client's connection."""
+        """Give a chunk that was looked at to the client's connection, and then, when it is on its way, learn from it."""
         self._write(chunk)
         self._record.relayed(len(chunk), events)
+        self.facts.feed(chunk)
 
     # What the upstream's connection calls
 

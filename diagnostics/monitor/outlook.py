@@ -7,18 +7,20 @@ the others, a slow one only in the last. Each may err at a third of the level, s
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..analysis.trend import Trend, seconds_to_limit, trend, warm_up_ends
 from .ring import Recording
 
-__all__ = ["LEVEL", "WINDOWS", "Growth", "Outlook", "outlook"]
+__all__ = ["COLUMNS", "LEVEL", "WINDOWS", "Growth", "Outlook", "judge", "outlook"]
 
 LEVEL = 0.05
 WINDOWS = (120.0, 600.0, 3600.0)
 # What is judged: in-use bytes show a leak before an allocator must ask the system for more; the limit is on the last.
 SERIES = ("in_use_bytes", "rss_bytes", "cgroup_working_bytes")
+COLUMNS = ("time", *SERIES, "cgroup_limit_bytes", "streams_finished_total")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +67,24 @@ class Outlook:
 
 def outlook(recording: Recording) -> Outlook:
     """Judge the finest ring of a recording."""
-    records = recording.rings[0].records
     names = [name for name, _ in recording.header.fields]
-    if not records:
+    by_field = zip(*recording.rings[0].records, strict=True)
+    columns: dict[str, list[float]] = {name: list(column) for name, column in zip(names, by_field, strict=False)}
+    return judge(columns, recording.header.process.get("started"))
+
+
+def judge(columns: Mapping[str, list[float]], started: object) -> Outlook:
+    """Judge readings by their fields' names: `time`, and of COLUMNS those that there are, NaN where one is not known.
+
+    started   the process's, seconds since the epoch; anything else: the first reading is its start
+    """
+    times = columns.get("time")
+    if not times:
         return Outlook((), None, None, None)
-    columns = {name: list(column) for name, column in zip(names, zip(*records, strict=True), strict=True)}
-    times, now = columns["time"], records[-1][0]
-    started = _started(recording, times[0])
+    now = times[-1]
+    warm = warm_up_ends(float(started) if isinstance(started, int | float) else times[0], now)
     growths = tuple(
-        _growth(name, times, columns[name], columns.get("streams_finished_total"), warm_up_ends(started, now), now)
+        _growth(name, times, columns[name], columns.get("streams_finished_total"), warm, now)
         for name in SERIES
         if name in columns
     )
@@ -82,11 +93,6 @@ def outlook(recording: Recording) -> Outlook:
     charged = next((growth.trend for growth in growths if growth.series == "cgroup_working_bytes"), None)
     seconds = seconds_to_limit(charged, used, limit) if charged is not None and used is not None else None
     return Outlook(growths, limit, used, seconds)
-
-
-def _started(recording: Recording, otherwise: float) -> float:
-    started = recording.header.process.get("started")
-    return float(started) if isinstance(started, int | float) else otherwise
 
 
 def _growth(

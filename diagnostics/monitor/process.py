@@ -16,10 +16,12 @@ __all__ = [
     "cpu_seconds",
     "exit_status",
     "identity",
+    "lives",
     "loop_run_and_wait",
     "read_process",
 ]
 
+_PROC = Path("/proc")
 _PAGE_BYTES = resource.getpagesize()
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -42,18 +44,25 @@ class ProcessReading:
         return asdict(self)
 
 
+def _stat(pid: int, proc: Path) -> list[str]:
+    """The fields of /proc/<pid>/stat from the third on, the state. Raises OSError."""
+    # The name in parentheses may hold spaces and parentheses itself: what counts comes after the last one.
+    return (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
+
+
 def alive(pid: int) -> bool:
     """Whether a process with this pid runs; one that has ended and was not yet waited for does not."""
-    reading = read_process(pid)
-    return reading is not None and reading.state != "Z"
+    try:
+        return _stat(pid, _PROC)[0] != "Z"
+    except (OSError, IndexError):
+        return False
 
 
-def read_process(pid: int, proc: Path = Path("/proc")) -> ProcessReading | None:
+def read_process(pid: int, proc: Path = _PROC) -> ProcessReading | None:
     """Read process `pid`; None if there is none."""
     folder = proc / str(pid)
     try:
-        # The name in parentheses may hold spaces and parentheses itself: what counts comes after the last one.
-        fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        fields = _stat(pid, proc)
         rss_pages = int((folder / "statm").read_text().split()[1])
     except (OSError, IndexError, ValueError):
         return None
@@ -84,7 +93,7 @@ def cpu_seconds(pid: int) -> float | None:
         return process.cpu_seconds if process else None
 
 
-def loop_run_and_wait(pid: int, proc: Path = Path("/proc")) -> tuple[int, int] | None:
+def loop_run_and_wait(pid: int, proc: Path = _PROC) -> tuple[int, int] | None:
     """Nanoseconds that the main thread has run, and waited for a core though it could run; None where it is not counted.
 
     Source: https://docs.kernel.org/scheduler/sched-stats.html, /proc/<pid>/schedstat.
@@ -108,10 +117,10 @@ class Identity:
     start_ticks: int
 
 
-def identity(pid: int, proc: Path = Path("/proc")) -> tuple[Identity, float] | None:
+def identity(pid: int, proc: Path = _PROC) -> tuple[Identity, float] | None:
     """Who `pid` is, and its start in seconds since the epoch; None if there is no such process."""
     try:
-        fields = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        fields = _stat(pid, proc)
         boot_id = (proc / "sys/kernel/random/boot_id").read_text().strip()
         booted = next(line for line in (proc / "stat").read_text().splitlines() if line.startswith("btime "))
         ticks = int(fields[19])
@@ -120,10 +129,19 @@ def identity(pid: int, proc: Path = Path("/proc")) -> tuple[Identity, float] | N
         return None
 
 
-def exit_status(pid: int, proc: Path = Path("/proc")) -> int | None:
+def lives(who: Identity) -> bool:
+    """Whether it still runs: it is neither gone, nor ended and not yet waited for, nor is its pid another's now."""
+    try:
+        fields = _stat(who.pid, _PROC)
+        return fields[0] != "Z" and int(fields[19]) == who.start_ticks
+    except (OSError, IndexError, ValueError):
+        return False
+
+
+def exit_status(pid: int, proc: Path = _PROC) -> int | None:
     """The wait status of a process that has ended and whose parent has not yet asked (proc(5): stat, field 52)."""
     try:
-        fields = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        fields = _stat(pid, proc)
         return int(fields[49]) if fields[0] == "Z" else None
     except (OSError, IndexError, ValueError):
         return None

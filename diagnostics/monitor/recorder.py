@@ -20,8 +20,8 @@ from typing import Any
 from ..errors import DiagnosticsError, NotFoundError, UsageError
 from .blackbox import BlackBox, Ending
 from .cgroup import CgroupReading, oom_kills, read_cgroup
-from .outlook import Outlook, outlook
-from .process import Identity, ProcessReading, exit_status, identity, read_process
+from .outlook import COLUMNS, Outlook, judge
+from .process import Identity, ProcessReading, exit_status, identity, lives, read_process
 from .ring import MAX_CAPACITY, Recording, RingFile, RingSize
 from .targets import Targets, Worker
 from .vitals import FIELDS, fold, vitals
@@ -150,7 +150,7 @@ class Recorder:
         workers = self._targets.workers()
         # One that is no worker any more may still live: it gave its agent up, or only supervises now. Its end is awaited.
         for pid, track in list(self._tracks.items()):
-            if _is_another(track.who):
+            if not lives(track.who):
                 self._finish(pid)
         await asyncio.gather(*map(self._look_at, workers))
 
@@ -168,7 +168,7 @@ class Recorder:
         patience = time.monotonic() + _LAST_LOOK_SECONDS
         while self._tracks:
             for pid, track in list(self._tracks.items()):
-                if _is_another(track.who):
+                if not lives(track.who):
                     self._finish(pid)
             if not self._tracks or time.monotonic() > patience:
                 break
@@ -201,7 +201,7 @@ class Recorder:
             return None
         now = time.monotonic()
         if track.judged is None or now - track.judged[0] > _OUTLOOK_SECONDS:
-            track.judged = now, outlook(track.file.read())
+            track.judged = now, judge(track.file.columns(0, COLUMNS), track.file.header.process.get("started"))
         return track.judged[1]
 
     async def _look_at(self, worker: Worker) -> None:
@@ -268,12 +268,6 @@ class Recorder:
         with contextlib.closing(RingFile.reopen(path)) as file:
             told = Ending(ending.noticed, returncode, ending.oom_kills, ending.cgroup, ending.limit_bytes)
             file.write_end(told.to_json())
-
-
-def _is_another(who: Identity) -> bool:
-    """Whether the process is gone, or ended and not yet waited for, or its pid is another's now."""
-    process, found = read_process(who.pid), identity(who.pid)
-    return process is None or process.state == "Z" or found is None or found[0] != who
 
 
 def _setting(environment: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:

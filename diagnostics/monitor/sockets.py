@@ -25,6 +25,8 @@ __all__ = ["Served", "Sockets", "TcpSocket", "parse"]
 _SHARED_SECONDS = 0.1
 # Ten thousand sockets take 25 ms to read: then the recorder and whoever asks share what was read a second ago.
 _DEAR_SECONDS, _SHARED_COSTS = 0.005, 40.0
+# A link takes three microseconds to read, and there is one for each connection.
+_KNOWN_SECONDS = 30.0
 _TABLES = ("tcp", "tcp6")
 _EMPTY = "00000000:00000000"
 
@@ -60,6 +62,7 @@ class Sockets:
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = str(proc)
         self._shared: dict[str, _Shared] = {}
+        self._known: dict[int, _Known] = {}
 
     def table(self, pid: int) -> dict[int, TcpSocket]:
         """All TCP sockets of the network namespace that `pid` lives in, by inode; empty where it cannot be read."""
@@ -127,6 +130,14 @@ class Sockets:
         return rows
 
     def _read_descriptors(self, pid: int) -> dict[int, int]:
+        """The kernel is asked for those that are new, and for all of them now and then.
+
+        A descriptor that was a connection still is the same one while the table has its inode, unless the process
+        gave the connection to another one and opened something else under the number.
+        """
+        known, table, now = self._known.get(pid), self.table(pid), time.monotonic()
+        if known is None or now > known.good_until:
+            known = _Known(now + _KNOWN_SECONDS, {})
         found: dict[int, int] = {}
         try:
             folder = os.open(f"{self._proc}/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY)
@@ -134,14 +145,19 @@ class Sockets:
             return found
         try:
             for name in os.listdir(folder):  # noqa: PTH208  # thousands of names, no Path for each
-                try:
-                    inode = _inode(os.readlink(name, dir_fd=folder))  # as above
-                except OSError:  # closed since
-                    continue
+                descriptor = int(name)
+                inode = known.inodes.get(descriptor, 0)
+                if inode not in table:
+                    try:
+                        inode = _inode(os.readlink(name, dir_fd=folder))  # as above
+                    except OSError:  # closed since
+                        continue
                 if inode:
-                    found[int(name)] = inode
+                    found[descriptor] = inode
         finally:
             os.close(folder)
+        self._known = {each: entry for each, entry in self._known.items() if now <= entry.good_until}
+        self._known[pid] = known._replace(inodes=found)
         return found
 
     def _link(self, path: str) -> str:
@@ -154,6 +170,13 @@ class Sockets:
 class _Shared(NamedTuple):
     good_until: float
     rows: dict[int, Any]
+
+
+class _Known(NamedTuple):
+    """The inodes of a process's descriptors as they were last read."""
+
+    good_until: float
+    inodes: dict[int, int]
 
 
 def _inode(link: str) -> int:

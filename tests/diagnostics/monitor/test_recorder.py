@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import pytest
 from diagnostics.errors import NotFoundError, UsageError
 from diagnostics.monitor.blackbox import BlackBox
 from diagnostics.monitor.metrics import METRICS
-from diagnostics.monitor.process import cpu_seconds, exit_status, identity, read_process
+from diagnostics.monitor.process import alive, cpu_seconds, exit_status, identity, lives, read_process
 from diagnostics.monitor.recorder import Recorder, Settings
 from diagnostics.monitor.ring import Header, Recording, RingSize, decode
 from diagnostics.monitor.targets import Targets
@@ -380,11 +381,15 @@ def test_who_a_process_is_and_how_a_zombie_ended() -> None:
     assert found is not None
     assert found[0].pid == os.getpid()
     assert abs(found[1] - time.time()) < 24 * 3600
+    assert lives(found[0])
+    assert not lives(replace(found[0], start_ticks=found[0].start_ticks + 1))  # its pid is another's now
     assert identity(2**22 + 1) is None
+    assert not alive(2**22 + 1)
     assert exit_status(os.getpid()) is None
     ended = subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"])
     os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
     status = exit_status(ended.pid)
+    assert not alive(ended.pid)
     assert ended.wait() == 7
     assert status is not None
     assert os.waitstatus_to_exitcode(status) == 7

@@ -48,6 +48,25 @@ def test_an_empty_recording_is_empty() -> None:
     assert (found.end, found.end_damaged) == (None, False)
 
 
+@given(st.integers(0, 20), st.permutations(["time", "tasks", "rss_bytes"]), st.integers(0, 3))
+@settings(deadline=None)
+def test_its_writer_reads_columns_as_everybody_reads_records(records: int, names: list[str], wanted: int) -> None:
+    file = RingFile.in_memory(HEADER)
+    for number in range(records):
+        file.append(0, (1000.0 + number, number * 4096.0, -number))
+    rows = decode(bytes(file._memory)).rings[0].records
+    places = [name for name, _ in FIELDS]
+    assert file.columns(0, names[:wanted]) == {
+        name: [row[places.index(name)] for row in rows] for name in names[:wanted]
+    }
+    assert file.columns(1, ["time"]) == {"time": []}
+
+
+def test_a_column_that_no_record_has_is_the_callers_error() -> None:
+    with pytest.raises(ValueError, match="swap_bytes"):
+        RingFile.in_memory(HEADER).columns(0, ["swap_bytes"])
+
+
 WHOLE = written()
 RIGHT = decode(WHOLE)
 

@@ -82,6 +82,26 @@ def test_what_a_client_does_not_read_is_found_in_the_servers_queue() -> None:
         assert told.kernel_bytes > 0
 
 
+def test_a_connection_that_is_known_is_not_read_again_and_one_in_its_place_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    readlink = os.readlink
+    monkeypatch.setattr(os, "readlink", lambda path, **more: (read.append(str(path)), readlink(path, **more))[1])
+    monkeypatch.setattr("diagnostics.monitor.sockets._SHARED_SECONDS", 0.0)
+    sockets = Sockets()
+    with connected() as (_, served):
+        place = served.fileno()
+        before = sockets._descriptors(os.getpid())[place]
+        assert str(place) in read
+        read.clear()
+        assert sockets._descriptors(os.getpid())[place] == before
+        assert str(place) not in read
+        with connected() as (_, other):
+            fill(other)
+            os.dup2(other.fileno(), place)  # as when a service closes one connection and accepts the next
+            assert sockets._descriptors(os.getpid())[place] == os.fstat(other.fileno()).st_ino != before
+            assert sockets.unsent(os.getpid(), [place])[place] > 0
+
+
 def test_one_table_serves_all_who_look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[int] = []
     read = Sockets._read_table
