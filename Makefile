@@ -22,8 +22,8 @@ imports: $(STAMP)
 	$(BIN)/lint-imports
 
 unit: $(STAMP)
-# Most tests wait for processes and sockets: two at a time keep two cores busy.
-	$(BIN)/python -m pytest tests --ignore=tests/bench --numprocesses 2 --dist worksteal
+# Most tests wait for processes and sockets: with two at a time two cores are half idle.
+	$(BIN)/python -m pytest tests --ignore=tests/bench --numprocesses 3 --dist worksteal
 
 # On a quiet machine; rewrites the figures of docs/performance.md. Three rounds take three quarters of an hour. LITELLM is a folder
 # that LiteLLM's proxy is or will be installed in; without it that peer is left out. bench-quick: a few cases, a minute.
