@@ -264,7 +264,7 @@ def _add_routes(api: FastAPI, relay: Relay) -> None:
     settings = relay.settings
 
     for endpoint in ENDPOINTS:
-        # No dependency to solve and no model to check: the framework's own route costs a stream twice what this one does.
+        # A plain route: there is no dependency to solve and no model to check, and looking for them costs each stream.
         api.add_route(endpoint.route, _relayed(relay, endpoint), methods=["POST"])
 
     @api.get(STREAM)
