@@ -2,8 +2,8 @@
 
 Each request that httpx2's own client builds is merged with the client's URL, headers, parameters and cookies, and each that it
 sends goes through authentication, redirects and hooks. The openai client has put into a request whatever belongs there, and
-whoever answers hardly ever sends it elsewhere: it goes to the transport as it is, which makes a stream's opening cheaper. And no
-cookie that an upstream sets for one caller goes back with another caller's request.
+whoever answers hardly ever sends it elsewhere: it goes to the transport as it is, which makes a stream's opening cheaper. And
+no cookie that an upstream sets for one caller goes back with another caller's request.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ READY: Final = "ready"
 # then asks whoever has it to let go: at Python's own 5 ms each of their looks may make an event 5 ms late.
 SWITCH_SECONDS: Final = 0.0005
 # A full look of the garbage collector stops every stream, with 5,000 open for a third of a second. It is due when what has
-# come to stay has grown by a quarter, and by default that is looked into every 70,000 objects: thousands of streams that open are
-# growth enough for several. What a stream leaves has no cycles and needs no collector; a stray cycle that has got old may
+# come to stay has grown by a quarter, and by default that is looked into every 70,000 objects: thousands of streams that
+# open are growth enough for several. What a stream leaves has no cycles and needs no collector; a stray cycle that has got old may
 # stay until a million objects more have come.
 COLLECTOR: Final = (2_000, 10, 50)
 
