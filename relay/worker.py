@@ -36,8 +36,8 @@ READY: Final = "ready"
 SWITCH_SECONDS: Final = 0.0005
 # A full look of the garbage collector stops every stream, with 5,000 open for a third of a second. It is due when what has
 # come to stay has grown by a quarter, and by default that is looked into every 70,000 objects: thousands of streams that
-# open are growth enough for several. What a stream leaves has no cycles and needs no collector; a stray cycle that has got old may
-# stay until a million objects more have come.
+# open are growth enough for several. What a stream leaves has no cycles and needs no collector; a stray cycle that has got
+# old may stay until a million objects more have come.
 COLLECTOR: Final = (2_000, 10, 50)
 
 
