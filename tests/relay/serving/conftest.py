@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -214,8 +215,5 @@ def unused_port() -> int:
 @pytest.fixture
 def collector() -> Iterator[Collector]:
     """A receiver of OTLP, for OTEL_EXPORTER_OTLP_ENDPOINT."""
-    running = Collector()
-    try:
+    with contextlib.closing(Collector()) as running:
         yield running
-    finally:
-        running.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -23,11 +24,8 @@ PREFIX = "highwater.stream."
 
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
-    running = Collector()
-    try:
+    with contextlib.closing(Collector()) as running:
         yield running
-    finally:
-        running.close()
 
 
 @pytest.fixture(scope="module")
