@@ -29,12 +29,13 @@ class Collector:
     def __init__(self, delay: float = 0.0) -> None:
         self.requests: dict[str, list[Any]] = {path: [] for path in MESSAGES}
         self.bodies: list[bytes] = []
+        self.delay = delay
         collector = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
-                time.sleep(delay)
+                time.sleep(collector.delay)
                 collector.bodies.append(body)
                 collector.requests[self.path].append(MESSAGES[self.path].FromString(body))
                 self.send_response(200)

@@ -35,6 +35,8 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import AttributeValue
 
+from .room import Room
+
 __all__ = ["DeferredTracer"]
 
 
@@ -47,13 +49,17 @@ class _Told(NamedTuple):
 
 
 class DeferredTracer(Tracer):
-    """A tracer of `provider`, by this name. From now on the provider's tracers may be told what was decided already."""
+    """A tracer of `provider`, by this name. From now on the provider's tracers may be told what was decided already.
 
-    def __init__(self, provider: TracerProvider, name: str) -> None:
+    A span that has no room to wait in when it ends is not made.
+    """
+
+    def __init__(self, provider: TracerProvider, room: Room, name: str) -> None:
         # Each takes itself for the SDK's; there may be several tracers of one provider.
         self._sampler = _Sampler.before(provider)
         self._ids = _Ids.before(provider)
-        self.tracer = provider.get_tracer(name)
+        self.sdk = provider.get_tracer(name)
+        self.room = room
 
     def start_span(
         self,
@@ -83,12 +89,12 @@ class DeferredTracer(Tracer):
         )
         if result.decision is Decision.DROP:
             return NonRecordingSpan(own)
-        return _DeferredSpan(self.tracer, name, own, parent, kind, dict(result.attributes), links, start_time)
+        return _DeferredSpan(self, name, own, parent, kind, dict(result.attributes), links, start_time)
 
     @contextmanager
     def start_as_current_span(self, name: str, *arguments: Any, **options: Any) -> Iterator[Span]:  # type: ignore[override]
         # For spans of a moment.
-        with self.tracer.start_as_current_span(name, *arguments, **options) as span:
+        with self.sdk.start_as_current_span(name, *arguments, **options) as span:
             yield span
 
 
@@ -110,7 +116,7 @@ class _DeferredSpan(Span):
 
     def __init__(
         self,
-        tracer: Tracer,
+        tracer: DeferredTracer,
         name: str,
         context: SpanContext,
         parent: SpanContext | None,
@@ -119,7 +125,7 @@ class _DeferredSpan(Span):
         links: Sequence[Link] | None,
         started: int | None,
     ) -> None:
-        self._tracer: Tracer | None = tracer  # None: it has ended
+        self._tracer: DeferredTracer | None = tracer  # None: it has ended
         self._name = name
         self._context = context
         self._parent = parent
@@ -170,10 +176,13 @@ class _DeferredSpan(Span):
         tracer, self._tracer = self._tracer, None
         if tracer is None:
             return
+        if tracer.room.full and self._context.trace_flags.sampled:
+            tracer.room.lost()
+            return
         parent = set_span_in_context(NonRecordingSpan(self._parent), Context()) if self._parent else Context()
         token = _decided.set(self._context)
         try:
-            span = tracer.start_span(self._name, parent, self._kind, self._attributes, self._links, self._started)
+            span = tracer.sdk.start_span(self._name, parent, self._kind, self._attributes, self._links, self._started)
         finally:
             _decided.reset(token)
         for event in self._events:

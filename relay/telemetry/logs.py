@@ -16,6 +16,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_s
 
 from ..ending import TraceIds
 from .names import NAMES
+from .room import Room
 
 __all__ = ["OtlpHandler"]
 
@@ -52,12 +53,16 @@ FIELDS: Final = {
 class OtlpHandler(logging.Handler):
     """Emits what is logged as OTLP log records; the provider's queue is bounded and sent by a thread of its own."""
 
-    def __init__(self, provider: LoggerProvider) -> None:
+    def __init__(self, provider: LoggerProvider, room: Room) -> None:
         super().__init__(logging.INFO)
+        self._room = room
         self._logger = provider.get_logger("highwater.relay")
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name == OWN:
+            return
+        if self._room.full:
+            self._room.lost()
             return
         message = record.getMessage()
         number, text = SEVERITIES.get(record.levelno, (SeverityNumber.UNSPECIFIED, record.levelname))

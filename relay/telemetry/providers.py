@@ -13,19 +13,16 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from .metrics import views
 from .names import MAX_ATTRIBUTE_CHARACTERS
+from .room import Logs, Room, Spans
 
 __all__ = ["FLUSH_SECONDS", "Providers"]
 
@@ -39,11 +36,11 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Providers:
-    """One for each signal, None where it is off."""
+    """One for each signal, None where it is off; and the room that spans and log records have to wait in."""
 
-    traces: TracerProvider | None
+    traces: tuple[TracerProvider, Room] | None
     metrics: MeterProvider | None
-    logs: LoggerProvider | None
+    logs: tuple[LoggerProvider, Room] | None
 
     @classmethod
     def made(cls, signals: Collection[str]) -> Providers | None:
@@ -67,9 +64,12 @@ class Providers:
 
         def flush() -> None:
             # Logs last: they may speak of the others.
-            for provider in (self.traces, self.metrics, self.logs):
-                if provider is not None:
-                    provider.shutdown()
+            if self.traces:
+                self.traces[0].shutdown()
+            if self.metrics:
+                self.metrics.shutdown()
+            if self.logs:
+                self.logs[0].shutdown()
             if not loop.is_closed():
                 loop.call_soon_threadsafe(done.set)
 
@@ -89,15 +89,16 @@ def _tried(signal: str, make: Callable[[], Made]) -> Made | None:
         return None
 
 
-def _traces(resource: Resource) -> TracerProvider:
+def _traces(resource: Resource) -> tuple[TracerProvider, Room]:
     # The sampler is the one of OTEL_TRACES_SAMPLER; the SDK reads it.
     provider = TracerProvider(
         resource=resource,
         span_limits=SpanLimits(max_attribute_length=MAX_ATTRIBUTE_CHARACTERS),
         shutdown_on_exit=False,  # `close` does it, and does not wait for ever
     )
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return provider
+    spans = Spans()
+    provider.add_span_processor(spans)
+    return provider, spans.room
 
 
 def _metrics(resource: Resource) -> MeterProvider:
@@ -105,7 +106,8 @@ def _metrics(resource: Resource) -> MeterProvider:
     return MeterProvider([reader], resource=resource, views=views(), shutdown_on_exit=False)
 
 
-def _logs(resource: Resource) -> LoggerProvider:
+def _logs(resource: Resource) -> tuple[LoggerProvider, Room]:
     provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
-    return provider
+    logs = Logs()
+    provider.add_log_record_processor(logs)
+    return provider, logs.room

@@ -35,9 +35,9 @@ class Traced(Telemetry):
         self._providers = providers
         self._requests = Requests(routes, HttpMetrics(providers.metrics) if providers.metrics else None)
         # Without traces its spans are the caller's: metrics and logs belong to them, and the upstream's spans, too.
-        self._tracer = DeferredTracer(providers.traces, "highwater.relay") if providers.traces else NoOpTracer()
+        self._tracer = DeferredTracer(*providers.traces, "highwater.relay") if providers.traces else NoOpTracer()
         self._recorder = Recorder(providers.metrics) if providers.metrics else None
-        self._handler = OtlpHandler(providers.logs) if providers.logs else None
+        self._handler = OtlpHandler(*providers.logs) if providers.logs else None
         if self._handler is not None:
             logging.getLogger().addHandler(self._handler)
 

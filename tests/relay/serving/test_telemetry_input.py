@@ -14,6 +14,7 @@ from tests.otlp import Collector
 
 Served = Any
 Start = Any
+TRACE = bytes.fromhex("ab" * 16)
 EVERYTHING = {"/v1/traces", "/v1/metrics", "/v1/logs"}
 Eventually = Callable[[Callable[[], bool]], None]
 
@@ -30,6 +31,7 @@ def warnings(relay: Served) -> list[str]:
         (
             {
                 "OTEL_BSP_SCHEDULE_DELAY": "-1",
+                "OTEL_BLRP_MAX_QUEUE_SIZE": "many",
                 "OTEL_METRIC_EXPORT_INTERVAL": "0",
                 "OTEL_RESOURCE_ATTRIBUTES": ",,=,%%%",
                 "OTEL_TRACES_SAMPLER": "nonsense",
@@ -38,7 +40,7 @@ def warnings(relay: Served) -> list[str]:
                 "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS": "(",
                 "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST": ".*",
             },
-            ["traces are off", "metrics are off", "Header format invalid", "Invalid timeout"],
+            ["traces are off", "metrics are off", "Header format invalid", "Invalid timeout", "'many'"],
             {"/v1/logs"},
         ),
     ],
@@ -73,6 +75,37 @@ def test_a_collector_that_is_slow_costs_a_stream_nothing(start: Start) -> None:
         assert relay.terminate() == 0
     finally:
         slow.close()
+
+
+def test_what_a_collector_does_not_take_is_not_made_and_it_gets_what_comes_when_it_does(
+    start: Start, eventually: Eventually
+) -> None:
+    collector = Collector(delay=0.5)
+    try:
+        relay = start(
+            "--no-diagnostics",
+            announced=2, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="10",
+            OTEL_BLRP_SCHEDULE_DELAY="10", OTEL_BSP_MAX_QUEUE_SIZE="6", OTEL_BLRP_MAX_QUEUE_SIZE="6",
+            OTEL_BSP_MAX_EXPORT_BATCH_SIZE="2", OTEL_BLRP_MAX_EXPORT_BATCH_SIZE="2",
+        )  # fmt: skip
+        for _ in range(40):
+            relay.chat("sim:events=1,pace=0,first=0")
+        lost = [line for line in warnings(relay) if "were lost" in line]
+        assert len(lost) == 2, warnings(relay)
+        assert "all spans" in "".join(lost)
+        assert "all log records" in "".join(lost)
+        assert "Queue full" not in relay.log()  # the SDK's queue has never more than the room lets in
+        collector.delay = 0.0
+        told = len(collector.spans)
+        eventually(lambda: len(collector.spans) >= told + 6)
+        with relay.open("sim:events=1,pace=0", traceparent=f"00-{TRACE.hex()}-{'1' * 16}-01") as connection:
+            while b"[DONE]" not in connection.recv(65536):
+                pass
+        eventually(lambda: [span.trace_id for span in collector.spans].count(TRACE) == 2)
+        eventually(lambda: [record.trace_id for record in collector.logs].count(TRACE) == 1)
+        assert relay.terminate() == 0
+    finally:
+        collector.close()
 
 
 def test_hostile_names_and_headers_are_relayed_and_harm_nothing(

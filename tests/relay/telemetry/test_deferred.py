@@ -26,6 +26,9 @@ from opentelemetry.trace import (
 )
 
 from relay.telemetry.deferred import DeferredTracer
+from relay.telemetry.room import Room
+
+ROOM = Room("spans", "OTEL_BSP_MAX_QUEUE_SIZE")
 
 
 class Counted(RandomIdGenerator):
@@ -85,7 +88,7 @@ def test_it_is_the_span_that_the_sdk_makes(
     told = []
     for deferred in (False, True):
         made, kept = provider(sampler)
-        tracer = DeferredTracer(made, "test") if deferred else made.get_tracer("test")
+        tracer = DeferredTracer(made, ROOM, "test") if deferred else made.get_tracer("test")
         span = tracer.start_span("before", context, kind, first, [link], 1_000)
         recording, known = span.is_recording(), span.get_span_context()
         span.set_attributes(then)
@@ -106,7 +109,7 @@ def test_it_is_the_span_that_the_sdk_makes(
 def test_one_that_is_open_weighs_little() -> None:
     made, _ = provider()
     weights = []
-    for tracer in (made.get_tracer("sdk"), DeferredTracer(made, "deferred")):
+    for tracer in (made.get_tracer("sdk"), DeferredTracer(made, ROOM, "deferred")):
         tracemalloc.start()
         spans = [tracer.start_span("name", attributes={"a": 1, "b": 2}) for _ in range(100)]
         weights.append(tracemalloc.get_traced_memory()[0] / len(spans))
@@ -116,7 +119,7 @@ def test_one_that_is_open_weighs_little() -> None:
 
 def test_an_exception_is_its_type() -> None:
     made, kept = provider()
-    span = DeferredTracer(made, "test").start_span("name")
+    span = DeferredTracer(made, ROOM, "test").start_span("name")
     span.record_exception(ValueError("a-secret-prompt"))
     span.end()
     (finished,) = kept.get_finished_spans()
@@ -128,11 +131,11 @@ def test_an_exception_is_its_type() -> None:
 def test_the_providers_other_tracers_go_on_as_before(order: str) -> None:
     made, kept = provider()
     if order == "deferred first":
-        deferred = DeferredTracer(made, "deferred")
+        deferred = DeferredTracer(made, ROOM, "deferred")
         plain = made.get_tracer("plain")
     else:
         plain = made.get_tracer("plain")
-        deferred = DeferredTracer(made, "deferred")
+        deferred = DeferredTracer(made, ROOM, "deferred")
     outer = deferred.start_span("outer")
     inner = plain.start_span("inner", set_span_in_context(outer))
     inner.end()

@@ -1,0 +1,136 @@
+"""Room for what waits to be sent: what would be thrown away is not made.
+
+The SDK's queues are bounded, and a full one lets the oldest go for each new one. But by then the new one has been made, of a
+dead Collector's telemetry most of all for nothing, and each loss is a log record again, which a filter throws away. Here who
+is about to make something asks first, so that a Collector that takes nothing makes a stream cheaper, not dearer. What waits
+is from the beginning of the trouble then, not from its end; it moves on with each batch that is given up.
+
+    room.full      asked before something is made; what is not made was `lost`
+    Spans, Logs    the SDK's processors, which count what goes in; their exporters count what is taken out
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk._logs import ReadableLogRecord, ReadWriteLogRecord
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExportResult
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
+
+from .seldom import LOG_INTERVAL_SECONDS
+
+__all__ = ["Logs", "Room", "Spans"]
+
+log = logging.getLogger("relay.telemetry")
+
+DEFAULT_SIZE: Final = 2_048  # the specification's
+
+
+class Room:
+    """How much of one signal waits. Used by every thread that makes some, and by the one that sends."""
+
+    def __init__(self, what: str, variable: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """`variable` has the size of the SDK's queue."""
+        self.size = _size(variable)
+        self._what = what
+        self._variable = variable
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._lost = 0
+        self._quiet_until = 0.0
+
+    @property
+    def full(self) -> bool:
+        return self._waiting >= self.size
+
+    def enter(self) -> bool:
+        """One more waits; False where there was no room for it."""
+        with self._lock:
+            if self._waiting < self.size:
+                self._waiting += 1
+                return True
+        self.lost()
+        return False
+
+    def leave(self, count: int) -> None:
+        """So many are being sent."""
+        with self._lock:
+            self._waiting -= count
+
+    def lost(self) -> None:
+        """One was thrown away, or not made. Said once in LOG_INTERVAL_SECONDS."""
+        now = self._clock()
+        with self._lock:
+            self._lost += 1
+            if now < self._quiet_until:
+                return
+            self._quiet_until = now + LOG_INTERVAL_SECONDS
+            lost = self._lost
+        log.warning(
+            "the Collector does not take all %s: %d were lost so far, since no more than %d wait (%s; more of it is not logged "
+            "for %g s)",
+            self._what, lost, self.size, self._variable, LOG_INTERVAL_SECONDS,
+        )  # fmt: skip
+
+
+class Spans(BatchSpanProcessor):
+    """The SDK's, with `room`."""
+
+    def __init__(self) -> None:
+        self.room = Room("spans", "OTEL_BSP_MAX_QUEUE_SIZE")
+        super().__init__(_SpanExporter(self.room), max_queue_size=self.room.size)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        # The SDK's own test: what is not sampled does not wait.
+        if span.context and span.context.trace_flags.sampled and self.room.enter():
+            super().on_end(span)
+
+
+class Logs(BatchLogRecordProcessor):
+    """The SDK's, with `room`."""
+
+    def __init__(self) -> None:
+        self.room = Room("log records", "OTEL_BLRP_MAX_QUEUE_SIZE")
+        super().__init__(_LogExporter(self.room), max_queue_size=self.room.size)
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        if self.room.enter():
+            super().on_emit(log_record)
+
+
+class _SpanExporter(OTLPSpanExporter):
+    def __init__(self, room: Room) -> None:
+        super().__init__()
+        self._room = room
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self._room.leave(len(spans))
+        return super().export(spans)
+
+
+class _LogExporter(OTLPLogExporter):
+    def __init__(self, room: Room) -> None:
+        super().__init__()
+        self._room = room
+
+    def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
+        self._room.leave(len(batch))
+        return super().export(batch)
+
+
+def _size(variable: str) -> int:
+    given = os.environ.get(variable, "").strip()
+    try:
+        return int(given or DEFAULT_SIZE)
+    except ValueError:
+        log.warning("%s is %r: it must be a whole number; it is %d", variable, given, DEFAULT_SIZE)
+        return DEFAULT_SIZE

@@ -1,0 +1,82 @@
+"""What has no room to wait in is not made, and is counted; what is being sent has left its room."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from relay.telemetry.deferred import DeferredTracer
+from relay.telemetry.room import Room
+
+SIZE = "OTEL_BSP_MAX_QUEUE_SIZE"
+
+
+def room(monkeypatch: pytest.MonkeyPatch, size: int) -> Room:
+    monkeypatch.setenv(SIZE, str(size))
+    return Room("spans", SIZE)
+
+
+def test_a_room_takes_as_many_as_it_has_places_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = room(monkeypatch, 2)
+    assert [found.enter(), found.enter(), found.enter()] == [True, True, False]
+    assert found.full
+    found.leave(1)
+    assert not found.full
+    assert [found.enter(), found.enter()] == [True, False]
+
+
+def test_every_thread_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = room(monkeypatch, 4_004)  # each of four threads may be one ahead
+
+    def use() -> None:
+        for _ in range(1_000):
+            assert found.enter()
+            assert found.enter()
+            found.leave(1)
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found.enter() for _ in range(5)] == [True, True, True, True, False]
+
+
+def test_losses_are_said_once_a_minute_with_their_number(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(SIZE, "7")
+    now = [100.0]
+    found = Room("spans", SIZE, lambda: now[0])
+    with caplog.at_level(logging.WARNING, "relay.telemetry"):
+        for at in (100.0, 130.0, 159.9, 160.0):
+            now[0] = at
+            found.lost()
+    assert ["1 were lost" in caplog.messages[0], "4 were lost" in caplog.messages[1]] == [True, True]
+    assert len(caplog.messages) == 2
+    assert SIZE in caplog.messages[0]
+
+
+def test_a_span_without_room_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = InMemorySpanExporter()
+    made = TracerProvider(shutdown_on_exit=False)
+    made.add_span_processor(SimpleSpanProcessor(kept))
+    found = room(monkeypatch, 1)
+    tracer = DeferredTracer(made, found, "test")
+    tracer.start_span("first").end()
+    assert found.enter()
+    tracer.start_span("second").end()
+    found.leave(1)
+    tracer.start_span("third").end()
+    assert [span.name for span in kept.get_finished_spans()] == ["first", "third"]
+
+
+@pytest.mark.parametrize(("given", "size"), [("", 2048), (" 16 ", 16), ("many", 2048)])
+def test_its_size_is_the_queues(monkeypatch: pytest.MonkeyPatch, given: str, size: int) -> None:
+    monkeypatch.setenv(SIZE, given)
+    assert Room("spans", SIZE).size == size
