@@ -1,8 +1,8 @@
 """The streams that are open now, and the one sweep that looks after all of them.
 
 One task in the relay's lifespan, whatever the number of streams: a timer for each event would cost each event, a task for each
-stream each stream. It looks at every stream a few times within the shortest time-out, at most every second, and lets the loop
-go on after every SLICE streams.
+stream each stream. It looks at every stream a few times within the shortest time-out, at most every second: at SLICE of them at
+a time, and these spread over the time between two sweeps, so that no event waits for more than one slice.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["OpenStreams", "interval_seconds", "sweep"]
 
 log = logging.getLogger("relay.sweep")
 
-SLICE: Final = 50  # a fifth of a millisecond, which is what an event may wait for it
+SLICE: Final = 25  # a tenth of a millisecond, which is what an event may wait for it
 LOOKS: Final = 4  # within the shortest time-out: it is late by a quarter of itself at most
 MIN_SECONDS: Final = 0.05
 MAX_SECONDS: Final = 1.0
@@ -34,7 +34,7 @@ class OpenStreams:
     """The streams that are open now, for the sweep and for the shutdown."""
 
     def __init__(self) -> None:
-        self._streams: set[Swept] = set()
+        self._streams: dict[int, Swept] = {}  # by id
         self._resumable: set[Swept] = set()
 
     def __len__(self) -> int:
@@ -42,19 +42,27 @@ class OpenStreams:
 
     def add(self, stream: Swept, *, resumable: bool = False) -> None:
         """`resumable`: its client can go on elsewhere where this ends."""
-        self._streams.add(stream)
+        self._streams[id(stream)] = stream
         if resumable:
             self._resumable.add(stream)
 
     def discard(self, stream: Swept) -> None:
-        self._streams.discard(stream)
+        self._streams.pop(id(stream), None)
         self._resumable.discard(stream)
 
     def resumable(self) -> tuple[Swept, ...]:
         return tuple(self._resumable)
 
     def all(self) -> tuple[Swept, ...]:
+        return tuple(self._streams.values())
+
+    def ids(self) -> tuple[int, ...]:
+        """Of all, oldest first; for `get`. To know one by its id does not keep it, nor what it has read, when it ends."""
         return tuple(self._streams)
+
+    def get(self, known: int) -> Swept | None:
+        """None: it has ended. (Or the one that has its id now, which is looked at a little early.)"""
+        return self._streams.get(known)
 
     def end_all(self) -> None:
         """End every open stream with the outcome `shutdown`. Call it on the loop's thread."""
@@ -68,20 +76,25 @@ def interval_seconds(limits: Limits) -> float:
 
 
 async def sweep(streams: OpenStreams, limits: Limits) -> None:
-    """Look after the open streams until cancelled. Between two sweeps it holds none of them: they may end meanwhile."""
+    """Look after the open streams until cancelled. It holds none of them: they may end meanwhile."""
     interval = interval_seconds(limits)
     while True:
-        await asyncio.sleep(interval)
-        await _look_after(streams.all())
+        began = time.monotonic()
+        ids = streams.ids()
+        pause = interval / (len(ids) // SLICE + 1)
+        for number, known in enumerate(ids, 1):
+            _look_after(streams.get(known))
+            if number % SLICE == 0:
+                await asyncio.sleep(pause)
+        await asyncio.sleep(max(0.0, began + interval - time.monotonic()))
 
 
-async def _look_after(streams: tuple[Swept, ...]) -> None:
-    for number, stream in enumerate(streams, 1):
-        try:
-            stream.look_after(time.monotonic())
-        except Exception:
-            # One stream's bug must not be the end of all time-outs; it is loud, and that stream is ended.
-            log.exception("a stream could not be looked after; it is ended")
-            stream.end("shutdown")
-        if number % SLICE == 0:
-            await asyncio.sleep(0)
+def _look_after(stream: Swept | None) -> None:
+    if stream is None:
+        return
+    try:
+        stream.look_after(time.monotonic())
+    except Exception:
+        # One stream's bug must not be the end of all time-outs; it is loud, and that stream is ended.
+        log.exception("a stream could not be looked after; it is ended")
+        stream.end("shutdown")

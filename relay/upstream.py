@@ -7,14 +7,13 @@ Every failure leaves this file as one of the errors of errors.py.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx2
-from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError, AsyncOpenAI, AsyncStream, Omit
+from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError, AsyncStream, Omit
 from pydantic import SecretStr
 
 from .budget import StreamBudget
@@ -26,14 +25,15 @@ from .errors import (
     UpstreamUnreachableError,
 )
 from .http_client import StraightClient
+from .openai_client import Kind, OpenAIClient, idempotency_key
 from .settings import Settings
 from .transport import BODY, Body, transport_to
 
 __all__ = ["Answer", "Upstream", "UpstreamStream"]
 
 # What a client may learn from the upstream's answer besides its body: when to come again, and what to quote in a report.
-FORWARDED_HEADERS: Final = frozenset({b"retry-after", b"retry-after-ms", b"x-should-retry", b"x-request-id"})
-FORWARDED_PREFIX: Final = b"x-ratelimit-"
+FORWARDED_HEADERS: Final = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "x-request-id"})
+FORWARDED_PREFIX: Final = "x-ratelimit-"
 
 # The client's account of the machine that it runs on: no business of an upstream's, and 4 % of what a stream costs.
 UNTOLD: Final = dict.fromkeys(
@@ -115,7 +115,7 @@ class Upstream:
         self._headers: dict[str, str | Omit] = {"Accept-Encoding": "identity"}
         if key is None:
             self._headers["Authorization"] = Omit()
-        self._client = AsyncOpenAI(
+        self._client = OpenAIClient(
             api_key=key or "unused",
             base_url=base_url,
             max_retries=settings.upstream_retries,
@@ -123,30 +123,23 @@ class Upstream:
             http_client=StraightClient(transport),
         )
         self._base_url = str(self._client.base_url).rstrip("/")
+        self._streams: dict[str, Kind] = {}  # by path, of which there are a few
 
-    async def stream(self, path: str, content: bytes, headers: Mapping[str, str]) -> UpstreamStream:
-        """Post a request that streams to `path`, below the base URL. Raises UpstreamError."""
-        response = await self._send(
-            self._client.post(
-                self._base_url + path,
-                cast_to=httpx2.Response,
-                content=content,
-                options={
-                    "headers": {**self._headers, **headers, **JSON_BODY, "Accept": "text/event-stream"},
-                    "timeout": self._stream_timeout,
-                    "idempotency_key": _idempotency_key(),
-                },
-                stream=True,
-                stream_cls=AsyncStream[Any],
-            )
-        )
+    async def stream(self, path: str, content: bytes, more: Mapping[str, str]) -> UpstreamStream:
+        """Post a request that streams to `path`, below the base URL, with `more` headers. Raises UpstreamError."""
+        kind = self._streams.get(path)
+        if kind is None:
+            asked = {**self._headers, **JSON_BODY, "Accept": "text/event-stream"}
+            kind = self._streams[path] = Kind(self._base_url + path, asked, self._stream_timeout)
+        response = await self._send(self._client.send(kind, content, more))
         body = _body(response)
-        problem = _not_a_stream(response.headers)
+        headers = _lowered(response)
+        problem = _not_a_stream(headers)
         if problem:
             body.close()
             raise UpstreamProtocolError(problem)
         body.untimed()
-        return UpstreamStream(body, _forwarded(response.headers))
+        return UpstreamStream(body, _forwarded(headers))
 
     async def answer(self, path: str, content: bytes, headers: Mapping[str, str]) -> Answer:
         """Post a request that does not stream to `path`, below the base URL. Raises UpstreamError."""
@@ -158,7 +151,7 @@ class Upstream:
                 options={
                     "headers": {**self._headers, **headers, **JSON_BODY},
                     "timeout": self._answer_timeout,
-                    "idempotency_key": _idempotency_key(),
+                    "idempotency_key": idempotency_key(),
                 },
                 stream=True,  # so that the body is read here, where its size has a limit
                 stream_cls=AsyncStream[Any],
@@ -207,17 +200,13 @@ class Upstream:
             raise _named(error) from error
         finally:
             body.close()
-        encoding = response.headers.get("content-encoding", "identity")
+        named = _lowered(response)
+        encoding = named.get("content-encoding", "identity")
         if encoding != "identity":
             raise UpstreamProtocolError(f"the upstream's answer is {encoding}-encoded although identity was asked for")
-        headers = _forwarded(response.headers)
-        headers["content-type"] = response.headers.get("content-type", "application/json")
+        headers = _forwarded(named)
+        headers["content-type"] = named.get("content-type", "application/json")
         return Answer(response.status_code, headers, bytes(content))
-
-
-def _idempotency_key() -> str:
-    """The same for all of a request's attempts. The client would make one with a system call, whether it is sent or not."""
-    return f"relay-{random.getrandbits(128):032x}"
 
 
 def _timeout(settings: Settings, read: float) -> httpx2.Timeout:
@@ -232,7 +221,12 @@ def _body(response: httpx2.Response) -> Body:
     return body
 
 
-def _not_a_stream(headers: httpx2.Headers) -> str | None:
+def _lowered(response: httpx2.Response) -> dict[str, str]:
+    """Its headers by their names in lower case; Latin-1 has a character for every byte, so that what goes on is what came."""
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
+
+
+def _not_a_stream(headers: Mapping[str, str]) -> str | None:
     media_type = headers.get("content-type", "").split(";")[0].strip().lower()
     if media_type != "text/event-stream":
         return (
@@ -244,13 +238,9 @@ def _not_a_stream(headers: httpx2.Headers) -> str | None:
     return None
 
 
-def _forwarded(headers: httpx2.Headers) -> dict[str, str]:
-    lowered = ((name.lower(), value) for name, value in headers.raw)
+def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
     return {
-        # Latin-1 has a character for every byte: what goes on is what came.
-        name.decode("latin-1"): value.decode("latin-1")
-        for name, value in lowered
-        if name in FORWARDED_HEADERS or name.startswith(FORWARDED_PREFIX)
+        name: value for name, value in headers.items() if name in FORWARDED_HEADERS or name.startswith(FORWARDED_PREFIX)
     }
 
 
@@ -259,7 +249,7 @@ def _status_error(error: APIStatusError) -> UpstreamStatusError:
     # The client has read it already. Whatever is not JSON (a proxy's HTML page) is replaced by our own words.
     is_json = response.headers.get("content-type", "").startswith("application/json")
     content = response.content if is_json and response.content else None
-    return UpstreamStatusError(response.status_code, content, _forwarded(response.headers))
+    return UpstreamStatusError(response.status_code, content, _forwarded(_lowered(response)))
 
 
 def _named(error: Exception) -> UpstreamError:

@@ -103,7 +103,7 @@ class Supervisor:
         """One worker's life: its pid, and how it ended. Raises ChildError for one of the first that did not start."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "relay.worker",
-            stdin=PIPE, stdout=PIPE, pass_fds=[self._listener.fileno()], start_new_session=True,
+            stdin=PIPE, stdout=PIPE, pass_fds=[self._listener.fileno()], process_group=0,
         )  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None

@@ -131,7 +131,9 @@ def start_monitor(
             ],
             stdin=subprocess.PIPE,
             pass_fds=[listener.fileno()],
-            start_new_session=True,  # Ctrl-C is for the service; the monitor sees it end
+            # Ctrl-C is for the service; the monitor sees it end. Of the same session: the kernel weighs sessions against each
+            # other where it groups them (sched(7), autogroup), and a priority counts within one only.
+            process_group=0,
         )  # fmt: skip
     return MonitorProcess(f"http://{address}", root, process)
 

@@ -1,0 +1,108 @@
+"""The openai client, which builds once what all streams of a kind have in common.
+
+For each request it deep-copies the defaults of its options, merges four maps of headers and checks them, parses the URL, prints
+it and has it parsed again: a tenth of what the opening of a stream costs, with the same outcome each time. Here it does so for
+the first request of a kind (`Kind`), and those that follow are that one, with a body and a few headers of their own. Attempts,
+time-outs and errors are the client's, for all of them.
+
+`_build_request` is the client's own name. Where a release has another, requests are built as by any openai client:
+tests/relay/test_openai_client.py says so.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any, Final
+
+import httpx2
+from openai import AsyncOpenAI, AsyncStream, Omit, __version__
+from openai._models import FinalRequestOptions
+
+__all__ = ["Kind", "OpenAIClient", "idempotency_key"]
+
+# What differs from request to request; httpx2 counts the content, and the client its attempts.
+_OWN: Final = frozenset({b"content-length", b"x-stainless-retry-count"})
+
+
+class Kind:
+    """POST requests to `url` that differ in their content and in what headers `send` is given."""
+
+    __slots__ = ("_built", "_options")
+
+    def __init__(self, url: str, headers: Mapping[str, str | Omit], timeout: httpx2.Timeout) -> None:
+        self._options = FinalRequestOptions.construct(method="post", url=url, headers=headers, timeout=timeout)
+        self._built: httpx2.Request | None = None
+
+    def options(self, content: bytes, headers: Mapping[str, str]) -> FinalRequestOptions:
+        """Of one request, by whatever client."""
+        merged = _Headers({**self._headers, **headers})
+        merged.kind, merged.own = self, headers
+        return self._options.model_copy(
+            update={"content": content, "headers": merged, "idempotency_key": idempotency_key()}
+        )
+
+    @property
+    def _headers(self) -> Mapping[str, str | Omit]:
+        headers = self._options.headers
+        assert isinstance(headers, Mapping)
+        return headers
+
+    def request(self, client: OpenAIClient, content: bytes, own: Mapping[str, str], retries: int) -> httpx2.Request:
+        """One request, as the client would have built it."""
+        built = self._built
+        if built is None:
+            built = self._built = client.build(self._options)
+            built.headers = httpx2.Headers([pair for pair in built.headers.raw if pair[0].lower() not in _OWN])
+        headers = [
+            *built.headers.raw,
+            (b"content-length", b"%d" % len(content)),
+            (b"x-stainless-retry-count", b"%d" % retries),
+            *((name.encode(), value.encode()) for name, value in own.items()),
+        ]
+        return httpx2.Request(
+            built.method, built.url, headers=headers, stream=httpx2.ByteStream(content), extensions=built.extensions
+        )
+
+
+class _Headers(dict[str, Any]):
+    """One request's headers as the client knows them, and how it can do without."""
+
+    __slots__ = ("kind", "own")
+
+    kind: Kind
+    own: Mapping[str, str]
+
+
+class OpenAIClient(AsyncOpenAI):
+    """The openai client, with `send` for what is of a kind."""
+
+    async def send(self, kind: Kind, content: bytes, headers: Mapping[str, str]) -> httpx2.Response:
+        """Post this content and these headers besides the kind's. Raises what the client does. The body is not read."""
+        # Asked for as an httpx2.Response, it comes as one; the client's types speak of its stream class instead.
+        response: Any = await self.request(
+            httpx2.Response, kind.options(content, headers), stream=True, stream_cls=AsyncStream[Any]
+        )
+        assert isinstance(response, httpx2.Response)
+        return response
+
+    @property
+    def user_agent(self) -> str:
+        """As any openai client says, which says the name of its class."""
+        return f"{AsyncOpenAI.__name__}/Python {__version__}"
+
+    def build(self, options: FinalRequestOptions) -> httpx2.Request:
+        """As any openai client."""
+        return super()._build_request(options)
+
+    def _build_request(self, options: FinalRequestOptions, *, retries_taken: int = 0) -> httpx2.Request:
+        headers = options.headers
+        content = options.content
+        if isinstance(headers, _Headers) and isinstance(content, bytes):
+            return headers.kind.request(self, content, headers.own, retries_taken)
+        return super()._build_request(options, retries_taken=retries_taken)
+
+
+def idempotency_key() -> str:
+    """The same for all of a request's attempts. The client would make one with a system call, whether it is sent or not."""
+    return f"relay-{random.getrandbits(128):032x}"
