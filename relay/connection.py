@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["Client", "Listener", "bounded_protocol", "client_of"]
+__all__ = ["Client", "Listener", "bounded_protocol", "came_whole", "client_of"]
 
 _EXTENSION: Final = "relay.client"
 
@@ -124,6 +124,11 @@ class Client(HttpToolsProtocol):
             self.transport.writelines((b"%x\r\n" % size, body, b"\r\n"))
 
     @property
+    def heard_whole(self) -> bool:
+        """Whether its request has come to the end of its body. False where the next one is behind it already."""
+        return not self.pipeline and not self.cycle.more_body
+
+    @property
     def full(self) -> bool:
         """Whether the transport asks to wait."""
         return self.flow.write_paused
@@ -195,3 +200,9 @@ def client_of(scope: Any) -> Client:
     if client is None:
         raise RuntimeError("a stream needs the relay's own server (relay/server.py): start it with `relay serve`")
     return client
+
+
+def came_whole(scope: Any) -> bool:
+    """Whether the body of the request can be received without waiting; False where that is not known."""
+    client: Client | None = scope.get("extensions", {}).get(_EXTENSION)
+    return client is not None and not client.lost and client.heard_whole

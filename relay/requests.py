@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
+from .connection import came_whole
 from .endpoints import CHAT, Endpoint
 from .errors import BadRequestError, BodyTimeoutError, BodyTooLargeError, ShuttingDownError
 from .keys import CALLER
@@ -28,15 +29,21 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise BodyTooLargeError(limit)
-    body = bytearray()
+    if came_whole(request.scope):  # nearly always: nothing to wait for, and no timer
+        return await _body(request, limit)
     try:
         async with asyncio.timeout(seconds):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
-                    raise BodyTooLargeError(limit)
+            return await _body(request, limit)
     except TimeoutError:
         raise BodyTimeoutError(seconds) from None
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise BodyTooLargeError(limit)
     return bytes(body)
 
 

@@ -51,6 +51,10 @@ class Head:
 _TAKEN: Final = Head(0, [])
 
 
+def _late() -> httpx2.ReadTimeout:
+    return httpx2.ReadTimeout("the upstream did not answer in time")
+
+
 class Connection(asyncio.BufferedProtocol):
     """One connection. `request`, then `read` until it returns b"", then `request` again; `close` at any moment.
 
@@ -143,8 +147,18 @@ class Connection(asyncio.BufferedProtocol):
         """Body bytes that have come and were not read."""
         return self._waiting_bytes
 
-    async def request(self, method: str, target: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> Head:
-        """Send a request and wait for the response's head. Raises httpx2.ReadError, RemoteProtocolError."""
+    async def request(
+        self,
+        method: str,
+        target: bytes,
+        headers: Sequence[tuple[bytes, bytes]],
+        body: bytes,
+        seconds: float | None = None,
+    ) -> Head:
+        """Send a request and wait so long for the response's head.
+
+        Raises httpx2.ReadTimeout, ReadError, RemoteProtocolError.
+        """
         assert self._transport is not None, "not connected"
         self._begin(expected=True)
         lines = [method.encode(), b" ", target, b" HTTP/1.1\r\n"]
@@ -152,8 +166,14 @@ class Connection(asyncio.BufferedProtocol):
             lines += (name, b": ", value, b"\r\n")
         lines.append(b"\r\n")
         self._transport.write(b"".join((*lines, body)))
-        while self._head is None:
-            await self._more()
+        # A bare timer: a third of what a context that cancels this task costs, and there is a waiter to tell.
+        timer = None if seconds is None else self._loop.call_later(seconds, self._fail, _late())
+        try:
+            while self._head is None:
+                await self._more()
+        finally:
+            if timer is not None:
+                timer.cancel()
         head, self._head = self._head, _TAKEN
         return head
 

@@ -83,10 +83,7 @@ class Pool:
                 connection = kept or await self._connect(origin, timeouts.connect)
                 self._in_use[connection] = origin
                 try:
-                    async with asyncio.timeout(timeouts.head):
-                        head = await connection.request(method, target, headers, body)
-                except TimeoutError as error:
-                    raise httpx2.ReadTimeout("the upstream did not answer in time") from error
+                    head = await connection.request(method, target, headers, body, timeouts.head)
                 except httpx2.ReadError:
                     if kept is None or connection.answered:
                         raise
