@@ -25,6 +25,7 @@ from ..facts import Facts
 from .metrics import Operation, Recorder
 from .names import EVENT_PREFIX, NAMES, about, printable
 from .server import ServerSpan
+from .turns import Turns
 
 __all__ = ["MAX_EVENTS", "CallSpan", "ids_of"]
 
@@ -35,11 +36,11 @@ PROPAGATOR: Final = TraceContextTextMapPropagator()
 
 
 class CallSpan:
-    """`server` is the SERVER span that it belongs to, which hears of the end; `recorder` the metrics."""
+    """`server` is the SERVER span that it belongs to, which hears of the end; `recorder` the metrics; the end is in `turns`."""
 
     __slots__ = (
         "_began", "_counts", "_first_chunk", "_operation", "_paused", "_recorder", "_recording", "_server", "_span",
-        "_swept_at", "_waited",
+        "_swept_at", "_turns", "_waited",
     )  # fmt: skip
 
     def __init__(
@@ -48,8 +49,10 @@ class CallSpan:
         operation: Operation,
         server: ServerSpan | None,
         recorder: Recorder | None,
+        turns: Turns,
     ) -> None:
         self._span = span
+        self._turns = turns
         self._recording = span.is_recording()
         self._operation = operation
         self._server = server
@@ -104,20 +107,27 @@ class CallSpan:
         error: ApiError | None = None,
     ) -> None:
         ending = Ending.of(outcome, record=record, facts=facts, error=error)
+        if self._server is not None:
+            self._server.told(ending)
+        now, seconds = time.time_ns(), time.monotonic() - self._began
+        self._turns.take(
+            lambda: self._end_span(ending, facts, now),
+            lambda: self._measure(ending, seconds),
+            # Of a stream only: a record is what it has.
+            *([lambda: log_ending(ending, ids_of(self._span))] if record is not None else ()),
+        )
+
+    def _end_span(self, ending: Ending, facts: Facts | None, now: int) -> None:
         if self._recording:
             self._span.set_attributes(self._attributes(ending, facts))
             if ending.failed:
                 self._span.set_status(StatusCode.ERROR)
-            self.event("close", outcome=outcome)
-        self._span.end()
-        if self._server is not None:
-            self._server.told(ending)
+            self._span.add_event(EVENT_PREFIX + "close", {NAMES["outcome"]: ending.outcome}, now)
+        self._span.end(now)
+
+    def _measure(self, ending: Ending, seconds: float) -> None:
         if self._recorder is not None:
-            self._recorder.record(
-                self._operation, ending, time.monotonic() - self._began, self._first_chunk, self._span
-            )
-        if record is not None:
-            log_ending(ending, ids_of(self._span))
+            self._recorder.record(self._operation, ending, seconds, self._first_chunk, self._span)
 
     def _attributes(self, ending: Ending, facts: Facts | None) -> dict[str, Any]:
         attributes = about(ending)

@@ -33,6 +33,7 @@ from opentelemetry.util.types import AttributeValue
 from ..ending import Ending
 from .http_metrics import FAILURES, HttpMetrics, known_method
 from .names import NAMES
+from .turns import Step, Turns
 
 if TYPE_CHECKING:
     from ..reply import Receive, Scope, Send
@@ -62,8 +63,8 @@ class ServerSpan(Span):
         """How the stream that the request is about ended. The last one told counts."""
         self.ending = ending
 
-    def finish(self, status: int | None) -> None:
-        """The request is over; `status` is what it was answered with, None where it was not."""
+    def finish(self, status: int | None, now: int) -> None:
+        """The request was over at `now`; `status` is what it was answered with, None where it was not."""
         span, ending = self._span, self.ending
         if span.is_recording():
             if status is not None:
@@ -75,7 +76,7 @@ class ServerSpan(Span):
                 span.set_attributes(_shown(ending))
                 if ending.failed:
                     span.set_status(StatusCode.ERROR)
-        span.end()
+        span.end(now)
 
     def end(self, end_time: int | None = None) -> None:
         pass
@@ -139,9 +140,10 @@ class _Tracer(Tracer):
 class Request:
     """What is seen of one request, from its first byte to its last one."""
 
-    __slots__ = ("_began", "_metrics", "_route", "_scope", "span")
+    __slots__ = ("_began", "_metrics", "_route", "_scope", "_turns", "span")
 
-    def __init__(self, scope: Scope, route: str | None, metrics: HttpMetrics | None) -> None:
+    def __init__(self, scope: Scope, route: str | None, metrics: HttpMetrics | None, turns: Turns) -> None:
+        self._turns = turns
         self._scope = scope
         self._route = route
         self._metrics = metrics
@@ -172,17 +174,21 @@ class Request:
         span, self.span = self.span, None
         scope, self._scope = self._scope, {}  # which knows the request
         _serving.set(None)
-        if self._metrics is not None:
-            seconds = time.monotonic() - self._began
-            self._metrics.ended(scope, self._route, status, seconds, span, span.ending if span else None)
+        metrics, seconds, now = self._metrics, time.monotonic() - self._began, time.time_ns()
+        steps: list[Step] = []
+        if metrics is not None:
+            ending = span.ending if span else None
+            steps.append(lambda: metrics.ended(scope, self._route, status, seconds, span, ending))
         if span is not None:
-            span.finish(status)
+            steps.append(lambda: span.finish(status, now))
+        self._turns.take(*steps)
 
 
 class Requests:
     """Sees the requests of an app. `routes` are the paths that may name a span; a part of one in braces stands for anything."""
 
-    def __init__(self, routes: Collection[str], metrics: HttpMetrics | None) -> None:
+    def __init__(self, routes: Collection[str], metrics: HttpMetrics | None, turns: Turns) -> None:
+        self._turns = turns
         self._exact = frozenset(route for route in routes if "{" not in route)
         self._patterns = [
             (re.compile("[^/]+".join(map(re.escape, re.split(r"{[^}]*}", route)))), route)
@@ -196,7 +202,7 @@ class Requests:
         path = scope["path"]
         if path in UNTRACED_PATHS:
             return None
-        request = scope[_REQUEST] = Request(scope, self._route(path), self._metrics)
+        request = scope[_REQUEST] = Request(scope, self._route(path), self._metrics, self._turns)
         return request
 
     def _route(self, path: str) -> str | None:

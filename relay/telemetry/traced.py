@@ -18,6 +18,7 @@ from .names import NAMES, PROVIDER, printable
 from .off import Telemetry
 from .providers import Providers
 from .server import Request, Requests, current_server_span, traced_app
+from .turns import Turns
 
 if TYPE_CHECKING:
     from ..reply import Scope
@@ -33,7 +34,8 @@ class Traced(Telemetry):
 
     def __init__(self, providers: Providers, routes: Collection[str]) -> None:
         self._providers = providers
-        self._requests = Requests(routes, HttpMetrics(providers.metrics) if providers.metrics else None)
+        self._turns = Turns()
+        self._requests = Requests(routes, HttpMetrics(providers.metrics) if providers.metrics else None, self._turns)
         # Without traces its spans are the caller's: metrics and logs belong to them, and the upstream's spans, too.
         self._tracer = DeferredTracer(*providers.traces, "highwater.relay") if providers.traces else NoOpTracer()
         self._recorder = Recorder(providers.metrics) if providers.metrics else None
@@ -67,7 +69,7 @@ class Traced(Telemetry):
                 NAMES["server_port"]: address[1],
             },
         )
-        return CallSpan(span, Operation(operation, model, address), server, self._recorder)
+        return CallSpan(span, Operation(operation, model, address), server, self._recorder, self._turns)
 
     def stream_ended(self, ending: Ending) -> None:
         server = current_server_span()
@@ -81,6 +83,7 @@ class Traced(Telemetry):
             server.told(Ending("rejected", error_type=reason))
 
     async def close(self) -> None:
+        await self._turns.over()
         if self._handler is not None:
             logging.getLogger().removeHandler(self._handler)
         await self._providers.close()
