@@ -26,7 +26,7 @@ _OWN: Final = frozenset({b"content-length", b"x-stainless-retry-count"})
 
 
 class Kind:
-    """POST requests to `url` that differ in their content and in what headers `send` is given."""
+    """POST requests to `url` that differ in their content and in what headers `send` is given, none of which is of these."""
 
     __slots__ = ("_built", "_options")
 
@@ -58,7 +58,8 @@ class Kind:
             *built.headers.raw,
             (b"content-length", b"%d" % len(content)),
             (b"x-stainless-retry-count", b"%d" % retries),
-            *((name.encode(), value.encode()) for name, value in own.items()),
+            # Latin-1 has a character for every byte: a caller's header goes on as it came.
+            *((name.encode("latin-1"), value.encode("latin-1")) for name, value in own.items()),
         ]
         return httpx2.Request(
             built.method, built.url, headers=headers, stream=httpx2.ByteStream(content), extensions=built.extensions

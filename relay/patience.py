@@ -1,8 +1,8 @@
-"""How long a stream may wait, and for whom: a pure state machine, asked once for each sweep.
+"""How long a stream may wait, and for whom: a pure state machine, asked once in each sweep.
 
 The law of this file. The hot path starts no timers, it counts: bytes that came, events with data in them, bytes that went. A
 sweep compares the counts with those of the sweep before; where one has not moved, its clock runs. A clock's start is the sweep
-that last saw the count move, so that a time-out is never early and late by one sweep at most.
+that last saw the count move, so that a time-out is never early, and late by the time between two looks at most.
 
 While the stream waits for its client, the upstream's clocks stand: its silence is then our doing.
 

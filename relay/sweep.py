@@ -19,7 +19,9 @@ __all__ = ["OpenStreams", "interval_seconds", "sweep"]
 log = logging.getLogger("relay.sweep")
 
 SLICE: Final = 25  # a tenth of a millisecond, which is what an event may wait for it
-LOOKS: Final = 4  # within the shortest time-out: it is late by a quarter of itself at most
+# Within the shortest time-out. A stream may be looked at early in one sweep and late in the next: a time-out is late by two
+# sweeps at most, a quarter of itself.
+LOOKS: Final = 8
 MIN_SECONDS: Final = 0.05
 MAX_SECONDS: Final = 1.0
 

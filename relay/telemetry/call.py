@@ -5,7 +5,7 @@ The law of this file: nothing for each chunk. What a stream did is read from its
 meanwhile is told by who finds it out (the first byte, the sweep, the circuit breaker), at most MAX_EVENTS times of a kind.
 
 `paused` is what the sweep sees: since the one before, the stream has spent more than half of the time waiting for its client.
-It comes late by one sweep at most (a second), and a client that reads in fits and starts is paused once, not with every fit.
+It comes late by two sweeps at most (two seconds), and a client that reads in fits and starts is paused once, not each time.
 """
 
 from __future__ import annotations

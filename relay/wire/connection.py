@@ -51,10 +51,6 @@ class Head:
 _TAKEN: Final = Head(0, [])
 
 
-def _late() -> httpx2.ReadTimeout:
-    return httpx2.ReadTimeout("the upstream did not answer in time")
-
-
 class Connection(asyncio.BufferedProtocol):
     """One connection. `request`, then `read` until it returns b"", then `request` again; `close` at any moment.
 
@@ -167,7 +163,7 @@ class Connection(asyncio.BufferedProtocol):
         lines.append(b"\r\n")
         self._transport.write(b"".join((*lines, body)))
         # A bare timer: a third of what a context that cancels this task costs, and there is a waiter to tell.
-        timer = None if seconds is None else self._loop.call_later(seconds, self._fail, _late())
+        timer = None if seconds is None else self._loop.call_later(seconds, self._overdue)
         try:
             while self._head is None:
                 await self._more()
@@ -254,6 +250,10 @@ class Connection(asyncio.BufferedProtocol):
             self._error = error
         self._end_flow(self._error)
         self._wake()
+
+    def _overdue(self) -> None:
+        if self._head is None:  # else it has come in the same turn of the loop, and is about to be seen
+            self._fail(httpx2.ReadTimeout("the upstream did not answer in time"))
 
     def _take(self) -> bytes:
         """What has come and was not taken; there is some."""

@@ -1,4 +1,4 @@
-"""Time-outs, judged by counts: each clock runs for its own reason only, is never early, and is late by one sweep at most."""
+"""Time-outs, judged by counts: each clock runs for its own reason only, is never early, and is late by one look at most."""
 
 from __future__ import annotations
 
@@ -86,5 +86,5 @@ def test_silence_is_never_judged_early_and_late_by_one_sweep_at_most(
 
 def test_the_sweep_looks_a_few_times_within_the_shortest_time_out() -> None:
     assert interval_seconds(Limits(read=60, write=30)) == MAX_SECONDS
-    assert interval_seconds(Limits(read=60, write=2, idle=0)) == 0.5
+    assert interval_seconds(Limits(read=60, write=2, idle=0)) == 0.25
     assert interval_seconds(Limits(read=60, write=30, heartbeat=0.001)) == MIN_SECONDS

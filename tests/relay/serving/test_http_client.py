@@ -21,6 +21,7 @@ class Upstream(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str | None, bytes]] = []  # path, cookie, body
+        self.traceparents: list[str | None] = []
         super().__init__(("127.0.0.1", 0), Handler)
 
 
@@ -30,6 +31,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.traceparents.append(self.headers["traceparent"])
         self.server.requests.append((self.path, self.headers["cookie"], body))
         if self.path.startswith("/old/"):
             self.send_response(307)
@@ -78,3 +80,13 @@ def test_a_redirect_is_followed_with_the_body(start: Start, upstream: Upstream) 
     assert (answer.status, answer.body) == (200, EVENTS)
     assert {path for path, *_ in upstream.requests} == {"/old/v1/chat/completions", "/new/v1/chat/completions"}
     assert len({body for *_, body in upstream.requests}) == 1
+
+
+def test_a_callers_trace_goes_on_as_it_came_whatever_its_bytes(start: Start, upstream: Upstream) -> None:
+    relay = start(
+        "--no-diagnostics", "--upstream-base-url", f"http://127.0.0.1:{upstream.server_port}/new/v1", announced=2
+    )  # fmt: skip
+    with relay.open("m", traceparent="€uro") as connection:
+        while b"[DONE]" not in connection.recv(65536):
+            pass
+    assert upstream.traceparents == ["€uro".encode().decode("latin-1")]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import subprocess
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -151,6 +153,26 @@ def test_a_head_without_end_is_refused_at_its_limit() -> None:
     lines = b"X-Filler: " + b"x" * 1000 + b"\r\n"
     with pytest.raises(httpx2.RemoteProtocolError, match=str(MAX_HEAD_BYTES)):
         once(raw(b"HTTP/1.1 200 OK\r\n", *[lines] * 200))
+
+
+def test_a_head_that_comes_in_the_moment_of_its_deadline_has_come() -> None:
+    async def run() -> tuple[int, bytes]:
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.setblocking(False)
+            async with pool() as made:
+                patience = Timeouts(pool=5, connect=5, head=0.2)
+                asking = asyncio.create_task(get(made, listening.getsockname()[1], patience))
+                server, _ = await loop.sock_accept(listening)
+                with server:
+                    await loop.sock_recv(server, 1000)
+                    await loop.sock_sendall(server, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe")
+                    time.sleep(0.3)  # the loop then sees both in one turn
+                    await asyncio.sleep(0.05)
+                    await loop.sock_sendall(server, b"llo")
+                    return await asking
+
+    assert asyncio.run(run()) == (200, b"hello")
 
 
 def test_a_silent_upstream_and_a_full_pool_are_time_outs() -> None:
