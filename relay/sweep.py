@@ -1,8 +1,8 @@
 """The streams that are open now, and the one sweep that looks after all of them.
 
 One task in the relay's lifespan, whatever the number of streams: a timer for each event would cost each event, a task for each
-stream each stream. It looks at every stream a few times within the shortest time-out, at most every second: at a slice of them at
-a time, and these spread over the time between two sweeps, so that no event waits for more than one slice.
+stream each stream. It looks at every stream a few times within the shortest time-out, at most every second: at a slice of them
+at a time, and these spread over the time between two sweeps, so that no event waits for more than one slice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["OpenStreams", "interval_seconds", "sweep"]
 log = logging.getLogger("relay.sweep")
 
 SLICE: Final = 25  # a tenth of a millisecond, which is what an event may wait for it
-SLICES: Final = 50  # in a sweep, where there are streams for more: each is a timer and a turn of the loop, and these add up
+SLICES: Final = 50  # in a sweep at most: each is a timer and a turn of the loop, and these add up
 # Within the shortest time-out. A stream may be looked at early in one sweep and late in the next: a time-out is late by two
 # sweeps at most, a quarter of itself.
 LOOKS: Final = 8
