@@ -76,9 +76,9 @@ class Room:
             self._quiet_until = now + LOG_INTERVAL_SECONDS
             lost = self._lost
         log.warning(
-            "the Collector does not take all %s: %d were lost so far, since no more than %d wait (%s; more of it is not logged "
-            "for %g s)",
-            self._what, lost, self.size, self._variable, LOG_INTERVAL_SECONDS,
+            "the Collector does not take all %s: no more than %d wait (%s), others are lost, %d so far (more of it is not "
+            "logged for %g s)",
+            self._what, self.size, self._variable, lost, LOG_INTERVAL_SECONDS,
         )  # fmt: skip
 
 

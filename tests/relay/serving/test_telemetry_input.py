@@ -90,7 +90,7 @@ def test_what_a_collector_does_not_take_is_not_made_and_it_gets_what_comes_when_
         )  # fmt: skip
         for _ in range(40):
             relay.chat("sim:events=1,pace=0,first=0")
-        lost = [line for line in warnings(relay) if "were lost" in line]
+        lost = [line for line in warnings(relay) if "others are lost" in line]
         assert len(lost) == 2, warnings(relay)
         assert "all spans" in "".join(lost)
         assert "all log records" in "".join(lost)

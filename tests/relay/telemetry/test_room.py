@@ -57,7 +57,7 @@ def test_losses_are_said_once_a_minute_with_their_number(
         for at in (100.0, 130.0, 159.9, 160.0):
             now[0] = at
             found.lost()
-    assert ["1 were lost" in caplog.messages[0], "4 were lost" in caplog.messages[1]] == [True, True]
+    assert ["lost, 1 so far" in caplog.messages[0], "lost, 4 so far" in caplog.messages[1]] == [True, True]
     assert len(caplog.messages) == 2
     assert SIZE in caplog.messages[0]
 
