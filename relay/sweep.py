@@ -18,7 +18,7 @@ __all__ = ["OpenStreams", "interval_seconds", "sweep"]
 
 log = logging.getLogger("relay.sweep")
 
-SLICE: Final = 25  # a tenth of a millisecond, which is what an event may wait for it
+SLICE: Final = 25  # a fraction of a millisecond, which is what an event may wait for it
 SLICES: Final = 50  # in a sweep at most: each is a timer and a turn of the loop, and these add up
 # Within the shortest time-out. A stream may be looked at early in one sweep and late in the next: a time-out is late by two
 # sweeps at most, a quarter of itself.
