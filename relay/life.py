@@ -52,9 +52,13 @@ class StreamLife:
     """What happens to one stream between its request and its end."""
 
     __slots__ = (
+        "_calm",
+        "_chunks",
         "_ending",
         "_ending_error",
         "_endpoint",
+        "_flows",
+        "_looked_at",
         "_model",
         "_parsed",
         "_patience",
@@ -75,11 +79,15 @@ class StreamLife:
         self._span = span
         self._reply = reply
         self._pump = Pump(call.endpoint, policy.max_event_bytes, record, reply.write)
-        self._patience = Patience(policy.limits, time.monotonic())
+        self._looked_at = time.monotonic()
+        self._patience = Patience(policy.limits, self._looked_at)
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
         self._source: Source | None = None
         self._read_ahead: ReadAhead | None = None
         self._parsed = 0  # bytes of the record's that the parser holds
+        self._chunks = 0  # with data, at the last look
+        self._flows = False  # what comes is handed on in the step that it comes in, unless the client is waited for
+        self._calm = False  # the last look found that it does, and the client has not been waited for since
         self._ending: str | None = None
         self._ending_error: ApiError | None = None
 
@@ -90,6 +98,7 @@ class StreamLife:
     # What the client's connection calls
 
     def paused(self) -> None:
+        self._calm = False
         self._record.waits()
         if self._source is not None:
             self._source.pause()
@@ -118,21 +127,33 @@ class StreamLife:
             self._task.cancel()
 
     def look_after(self, now: float) -> None:
-        """The sweep's look: end what waits for too long, keep alive what is silent, count what the parser holds."""
-        record, source, reply = self._record, self._source, self._reply
-        if reply.complete or self._ending is not None:
+        """The sweep's look: end what waits for too long, keep alive what is silent, count what the parser holds.
+
+        With thousands of streams this is as frequent as events, and most of what it costs is to fetch what it looks at into the
+        processor's caches. So of a stream that flows only what says so is looked at.
+        """
+        chunks = self._pump.data_chunks
+        if self._calm and chunks != self._chunks:
+            record = self._record
+            verdict = self._patience.moved(now, record.bytes_in, chunks, record.bytes_out)
+        elif self._reply.complete or self._ending is not None:
             return
+        else:
+            verdict = self._look(now, chunks)
+        self._chunks, self._looked_at = chunks, now
+        if verdict is not None:
+            self._act(verdict)
+
+    def _look(self, now: float, chunks: int) -> Verdict | None:
+        record, source = self._record, self._source
         if source is not None:
             parsed = source.parsed_bytes
             if parsed != self._parsed:
                 self._count_parsed(parsed)
-        self._span.swept(record, now)
-        progress = Progress(
-            record.bytes_in, self._pump.data_chunks, record.bytes_out, source is not None, reply.unsent()
-        )
-        verdict = self._patience.look(now, progress)
-        if verdict is not None:
-            self._act(verdict)
+        told = self._span.swept(record, self._looked_at, now)
+        unsent = self._reply.unsent()
+        self._calm = self._flows and told and unsent is None and not self._parsed
+        return self._patience.look(now, Progress(record.bytes_in, chunks, record.bytes_out, source is not None, unsent))
 
     def _act(self, verdict: Verdict) -> None:
         limits = self._policy.limits
@@ -230,7 +251,8 @@ class StreamLife:
         pump.hand_on(chunk, events)
         del chunk
         if not pump.done:
-            if source.flow(pump.took, pump.ended):
+            self._flows = source.flow(pump.took, pump.ended)
+            if self._flows:
                 await pump.finished
                 source.keep()
             else:

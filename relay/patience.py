@@ -2,7 +2,8 @@
 
 The law of this file. The hot path starts no timers, it counts: bytes that came, events with data in them, bytes that went. A
 sweep compares the counts with those of the sweep before; where one has not moved, its clock runs. A clock's start is the sweep
-that last saw the count move, so that a time-out is never early, and late by the time between two looks at most.
+that last saw the count move, so that a time-out is never early, and late by the time between two looks at most; `write` by
+twice that, since it is not asked what waits for a client while events are written to it.
 
 While the stream waits for its client, the upstream's clocks stand: its silence is then our doing.
 
@@ -61,6 +62,14 @@ class Patience:
         self._began = self._heard = self._event = self._beat = self._taken = now
         self._in = self._events_in = self._out = 0
         self._unsent: int | None = None
+
+    def moved(self, now: float, bytes_in: int, events_in: int, bytes_out: int) -> Verdict | None:
+        """As `look`, where it is known that events have come and were written: no clock runs then but for `total`."""
+        self._heard = self._event = self._beat = now
+        self._in, self._events_in, self._out = bytes_in, events_in, bytes_out
+        self._unsent = None  # so that the client's clock starts at the next `look`
+        total = self._limits.total
+        return "total" if total and now - self._began >= total else None
 
     def look(self, now: float, progress: Progress) -> Verdict | None:
         """What to do about the stream now; the first verdict of the table that holds."""

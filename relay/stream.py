@@ -48,8 +48,8 @@ class Span(Protocol):
     def event(self, name: str, **about: str | float) -> None:
         """Something happened to the stream: one of the events in telemetry/names.py. Never called for each chunk."""
 
-    def swept(self, record: StreamRecord, now: float) -> None:
-        """The sweep has looked at the stream."""
+    def swept(self, record: StreamRecord, since: float, now: float) -> bool:
+        """The sweep has looked at the stream, as it did at `since`. False: tell the next time too, in any case."""
 
     def end(
         self,

@@ -86,19 +86,21 @@ async def sweep(streams: OpenStreams, limits: Limits) -> None:
         ids = streams.ids()
         size = max(SLICE, len(ids) // SLICES)
         pause = interval / (len(ids) // size + 1)
-        for number, known in enumerate(ids, 1):
-            _look_after(streams.get(known))
-            if number % size == 0:
-                await asyncio.sleep(pause)
+        for start in range(0, len(ids), size):
+            _look_after(streams, ids[start : start + size])
+            await asyncio.sleep(pause)
         await asyncio.sleep(max(0.0, began + interval - time.monotonic()))
 
 
-def _look_after(stream: Swept | None) -> None:
-    if stream is None:
-        return
-    try:
-        stream.look_after(time.monotonic())
-    except Exception:
-        # One stream's bug must not be the end of all time-outs; it is loud, and that stream is ended.
-        log.exception("a stream could not be looked after; it is ended")
-        stream.end("shutdown")
+def _look_after(streams: OpenStreams, ids: tuple[int, ...]) -> None:
+    now = time.monotonic()
+    for known in ids:
+        stream = streams.get(known)
+        if stream is None:
+            continue
+        try:
+            stream.look_after(now)
+        except Exception:
+            # One stream's bug must not be the end of all time-outs; it is loud, and that stream is ended.
+            log.exception("a stream could not be looked after; it is ended")
+            stream.end("shutdown")

@@ -40,7 +40,7 @@ class CallSpan:
 
     __slots__ = (
         "_began", "_counts", "_first_chunk", "_operation", "_paused", "_recorder", "_recording", "_server", "_span",
-        "_swept_at", "_turns", "_waited",
+        "_turns", "_waited",
     )  # fmt: skip
 
     def __init__(
@@ -57,7 +57,7 @@ class CallSpan:
         self._operation = operation
         self._server = server
         self._recorder = recorder
-        self._began = self._swept_at = time.monotonic()
+        self._began = time.monotonic()
         self._first_chunk: float | None = None
         self._waited = 0.0
         self._paused = False
@@ -86,17 +86,17 @@ class CallSpan:
         if self._recording and count <= MAX_EVENTS:
             self._span.add_event(EVENT_PREFIX + name, {NAMES[key]: value for key, value in about.items()})
 
-    def swept(self, record: StreamRecord, now: float) -> None:
-        """The sweep has looked at the stream; `now` is monotonic seconds."""
+    def swept(self, record: StreamRecord, since: float, now: float) -> bool:
+        """The sweep has looked at the stream, as it did at `since`; monotonic seconds. Whether the client is not waited for."""
         waited = record.waited(now)
         if waited == self._waited and not self._paused:  # nearly always
-            self._swept_at = now
-            return
-        paused = waited - self._waited > PAUSED_SHARE * (now - self._swept_at)
-        self._waited, self._swept_at = waited, now
+            return True
+        paused = waited - self._waited > PAUSED_SHARE * (now - since)
+        self._waited = waited
         if paused is not self._paused:
             self._paused = paused
             self.event("paused" if paused else "resumed", blocked=waited)
+        return not paused
 
     def end(
         self,

@@ -67,8 +67,8 @@ class Untraced:
     def event(self, name: str, **about: str | float) -> None:
         pass
 
-    def swept(self, record: StreamRecord, now: float) -> None:
-        pass
+    def swept(self, record: StreamRecord, since: float, now: float) -> bool:
+        return True
 
     def end(
         self,

@@ -1,6 +1,6 @@
 """Where the relay's CPU time goes: py-spy on the relay under a load, with native frames.
 
-    python tests/bench/profile_relay.py [--case paced|burst|thousand] [--seconds N] [--peer relay|bare|...] [--out DIR]
+    python tests/bench/profile_relay.py [--case NAME] [--seconds N] [--peer relay|bare|...] [--out DIR]
 
 Prints the functions that had the core, with what each event cost them, and writes stacks in folded form and as a flame graph.
 Waiting is left out: only the thread that serves, and only while it does not wait for events. py-spy stops the process for
@@ -32,7 +32,7 @@ SAMPLES_PER_SECOND = 200
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", default="paced", choices=("paced", "burst", "thousand"))
+    parser.add_argument("--case", default="paced", choices=tuple(LOADS))
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--peer", default="relay")
     parser.add_argument("--out", type=Path, default=Path("report/profile"), metavar="DIR")
@@ -40,7 +40,7 @@ def main() -> int:
     os.sched_setaffinity(0, {TRAFFIC_CORE})
     usual = LOADS[arguments.case]
     # Long enough for py-spy to start and to finish.
-    load = replace(usual, events=60_000 if not usual.pace else int((arguments.seconds + 6) * usual.pace))
+    load = replace(usual, events=60_000 if not usual.pace else int((arguments.seconds + 12) * usual.pace))
     arguments.out.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"\W+", "-", f"{arguments.peer}-{arguments.case}")
     folded = arguments.out / f"{name}.folded"

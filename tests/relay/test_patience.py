@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.patience import Limits, Patience, Progress
@@ -82,6 +82,37 @@ def test_silence_is_never_judged_early_and_late_by_one_sweep_at_most(
             assert now - last >= limit
             return
         assert came or before - last < limit + max(step for step, _ in steps)
+
+
+# What came (nothing, a comment, an event), whether it was written, what waits for the client, and so many looks in a row.
+LOOKS = st.tuples(st.integers(0, 2), st.booleans(), st.sampled_from([None, 5, 7]), st.integers(1, 8))
+
+
+@settings(max_examples=500)
+@given(st.lists(LOOKS, max_size=20))
+def test_where_events_have_moved_it_is_enough_to_say_so(looks: list[tuple[int, bool, int | None, int]]) -> None:
+    limits = Limits(read=4, write=3, idle=5, total=60, heartbeat=2)
+    asked, told = Patience(limits, 0), Patience(limits, 0)
+    bytes_in = events_in = bytes_out = 0
+    slow = slow_told = 0
+    each = [look for *look, times in looks for _ in range(times)]
+    for now, (came, written, unsent) in enumerate(each, 1):
+        bytes_in += came > 0
+        events_in += came > 1
+        bytes_out += written
+        progress = Progress(bytes_in, events_in, bytes_out, True, unsent)
+        verdict = asked.look(now, progress)
+        moved = came > 1 and written
+        verdict_told = told.moved(now, bytes_in, events_in, bytes_out) if moved else told.look(now, progress)
+        if "write" in (verdict, verdict_told):
+            slow, slow_told = slow or (verdict == "write") * now, slow_told or (verdict_told == "write") * now
+            assert slow, "never early"
+            if slow_told:
+                assert slow_told <= slow + 1
+                return
+            assert now <= slow, "late by one look more than otherwise"
+        elif not slow:
+            assert verdict == verdict_told
 
 
 def test_the_sweep_looks_a_few_times_within_the_shortest_time_out() -> None:
