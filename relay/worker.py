@@ -25,6 +25,7 @@ from pydantic import SecretStr
 from diagnostics import MonitorProcess
 
 from .process import prepare
+from .scheduling import ask_for_short_slices
 from .settings import Settings, load
 
 __all__ = ["READY", "Handover", "main", "serve"]
@@ -84,6 +85,7 @@ def serve(
     from .server import RelayServer
 
     sys.setswitchinterval(SWITCH_SECONDS)
+    ask_for_short_slices()
     gc.set_threshold(*COLLECTOR)
     relay = create_app(settings, upstream, monitor=monitor or False)
     server = RelayServer(relay, announce, look_around)
