@@ -94,7 +94,6 @@ def test_where_events_have_moved_it_is_enough_to_say_so(looks: list[tuple[int, b
     limits = Limits(read=4, write=3, idle=5, total=60, heartbeat=2)
     asked, told = Patience(limits, 0), Patience(limits, 0)
     bytes_in = events_in = bytes_out = 0
-    slow = slow_told = 0
     each = [look for *look, times in looks for _ in range(times)]
     for now, (came, written, unsent) in enumerate(each, 1):
         bytes_in += came > 0
@@ -104,15 +103,12 @@ def test_where_events_have_moved_it_is_enough_to_say_so(looks: list[tuple[int, b
         verdict = asked.look(now, progress)
         moved = came > 1 and written
         verdict_told = told.moved(now, bytes_in, events_in, bytes_out) if moved else told.look(now, progress)
-        if "write" in (verdict, verdict_told):
-            slow, slow_told = slow or (verdict == "write") * now, slow_told or (verdict_told == "write") * now
-            assert slow, "never early"
-            if slow_told:
-                assert slow_told <= slow + 1
-                return
-            assert now <= slow, "late by one look more than otherwise"
-        elif not slow:
-            assert verdict == verdict_told
+        if verdict == "write" != verdict_told:  # late by one look, and never early
+            assert told.look(now + 1, progress) in ("write", "total")
+        else:
+            assert verdict_told == verdict
+        if verdict == "write":
+            return
 
 
 def test_the_sweep_looks_a_few_times_within_the_shortest_time_out() -> None:
