@@ -134,8 +134,7 @@ class StreamLife:
         """
         chunks = self._pump.data_chunks
         if self._calm and chunks != self._chunks:
-            record = self._record
-            verdict = self._patience.moved(now, record.bytes_in, chunks, record.bytes_out)
+            verdict = self._patience.moved(now, self._record.bytes_in, chunks)
         elif self._reply.complete or self._ending is not None:
             return
         else:

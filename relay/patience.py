@@ -63,11 +63,13 @@ class Patience:
         self._in = self._events_in = self._out = 0
         self._unsent: int | None = None
 
-    def moved(self, now: float, bytes_in: int, events_in: int, bytes_out: int) -> Verdict | None:
-        """As `look`, where it is known that events have come and were written: no clock runs then but for `total`."""
+    def moved(self, now: float, bytes_in: int, events_in: int) -> Verdict | None:
+        """As `look`, where it is known that events have come and were written: no clock runs then but for `total`.
+
+        The next `look` finds that bytes went out, which starts the client's clock.
+        """
         self._heard = self._event = self._beat = now
-        self._in, self._events_in, self._out = bytes_in, events_in, bytes_out
-        self._unsent = None  # so that the client's clock starts at the next `look`
+        self._in, self._events_in = bytes_in, events_in
         total = self._limits.total
         return "total" if total and now - self._began >= total else None
 

@@ -26,7 +26,8 @@ from .targets import Targets
 __all__ = ["Monitor", "stdin_closes"]
 
 # Where there are not enough cores the service goes first: its clients wait for it, and nobody for a reading. Not so much that
-# an incident, when it is asked for most, leaves it nothing: a tenth of the service's share, and it needs about a fortieth.
+# an incident, when it is asked for most, leaves it nothing: a tenth of the service's share (`beside` in docs/performance.md is
+# what it needs of a core).
 _NICENESS: Final = 10
 
 

@@ -102,7 +102,7 @@ def test_where_events_have_moved_it_is_enough_to_say_so(looks: list[tuple[int, b
         progress = Progress(bytes_in, events_in, bytes_out, True, unsent)
         verdict = asked.look(now, progress)
         moved = came > 1 and written
-        verdict_told = told.moved(now, bytes_in, events_in, bytes_out) if moved else told.look(now, progress)
+        verdict_told = told.moved(now, bytes_in, events_in) if moved else told.look(now, progress)
         if verdict == "write" != verdict_told:  # late by one look, and never early
             assert told.look(now + 1, progress) in ("write", "total")
         else:
