@@ -45,7 +45,7 @@ class StraightClient(httpx2.AsyncClient):
         """As httpx2's. A response that redirects is asked for again, and httpx2 follows it from there."""
         if stream:
             response = await self._straight.handle_async_request(request)
-            if not response.has_redirect_location:
+            if response.status_code < 300 or not response.has_redirect_location:
                 return response
             await response.aclose()
         return await super().send(request, stream=stream, **how)

@@ -5,7 +5,10 @@ it and has it parsed again: a tenth of what the opening of a stream costs, with 
 the first request of a kind (`Kind`), and those that follow are that one, with a body and a few headers of their own. Attempts,
 time-outs and errors are the client's, for all of them.
 
-`_build_request` is the client's own name. Where a release has another, requests are built as by any openai client:
+It also asks six times whether the caller is known by a token that is fetched for each request. The relay has a key, which
+stands in the headers, so that these hooks do what those of the client's own base class do: nothing.
+
+The names that begin with `_` are the client's own. Where a release has others, requests are built as by any openai client:
 tests/relay/test_openai_client.py says so.
 """
 
@@ -17,20 +20,23 @@ from typing import Any, Final
 
 import httpx2
 from openai import AsyncOpenAI, AsyncStream, Omit, __version__
+from openai._base_client import AsyncAPIClient
 from openai._models import FinalRequestOptions
 
 __all__ = ["Kind", "OpenAIClient", "idempotency_key"]
 
 # What differs from request to request; httpx2 counts the content, and the client its attempts.
 _OWN: Final = frozenset({b"content-length", b"x-stainless-retry-count"})
+_STREAM: Final = AsyncStream[Any]
 
 
 class Kind:
     """POST requests to `url` that differ in their content and in what headers `send` is given, none of which is of these."""
 
-    __slots__ = ("_built", "_options")
+    __slots__ = ("_built", "_headers", "_options")
 
     def __init__(self, url: str, headers: Mapping[str, str | Omit], timeout: httpx2.Timeout) -> None:
+        self._headers = headers
         self._options = FinalRequestOptions.construct(method="post", url=url, headers=headers, timeout=timeout)
         self._built: httpx2.Request | None = None
 
@@ -41,12 +47,6 @@ class Kind:
         return self._options.model_copy(
             update={"content": content, "headers": merged, "idempotency_key": idempotency_key()}
         )
-
-    @property
-    def _headers(self) -> Mapping[str, str | Omit]:
-        headers = self._options.headers
-        assert isinstance(headers, Mapping)
-        return headers
 
     def request(self, client: OpenAIClient, content: bytes, own: Mapping[str, str], retries: int) -> httpx2.Request:
         """One request, as the client would have built it."""
@@ -61,9 +61,16 @@ class Kind:
             # Latin-1 has a character for every byte: a caller's header goes on as it came.
             *((name.encode("latin-1"), value.encode("latin-1")) for name, value in own.items()),
         ]
-        return httpx2.Request(
-            built.method, built.url, headers=headers, stream=httpx2.ByteStream(content), extensions=built.extensions
-        )
+        return _BuiltRequest(built, headers, content)
+
+
+class _BuiltRequest(httpx2.Request):
+    """`like` with other headers and content, all of it ready: nothing is parsed, and no encoding is guessed."""
+
+    def __init__(self, like: httpx2.Request, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
+        self.method, self.url, self.extensions = like.method, like.url, {**like.extensions}
+        self.headers = httpx2.Headers(headers, encoding="latin-1")
+        self.stream = httpx2.ByteStream(content)
 
 
 class _Headers(dict[str, Any]):
@@ -82,7 +89,7 @@ class OpenAIClient(AsyncOpenAI):
         """Post this content and these headers besides the kind's. Raises what the client does. The body is not read."""
         # Asked for as an httpx2.Response, it comes as one; the client's types speak of its stream class instead.
         response: Any = await self.request(
-            httpx2.Response, kind.options(content, headers), stream=True, stream_cls=AsyncStream[Any]
+            httpx2.Response, kind.options(content, headers), stream=True, stream_cls=_STREAM
         )
         assert isinstance(response, httpx2.Response)
         return response
@@ -102,6 +109,12 @@ class OpenAIClient(AsyncOpenAI):
         if isinstance(headers, _Headers) and isinstance(content, bytes):
             return headers.kind.request(self, content, headers.own, retries_taken)
         return super()._build_request(options, retries_taken=retries_taken)
+
+    # Hooks for tokens: as for a client that has none
+    _prepare_options = AsyncAPIClient._prepare_options
+    _prepare_request = AsyncAPIClient._prepare_request
+    _send_request = AsyncAPIClient._send_request
+    custom_auth = AsyncAPIClient.custom_auth
 
 
 def idempotency_key() -> str:

@@ -35,6 +35,12 @@ class Seen(Protocol):
 class OutsideResponse(Response, abc.ABC):
     """A response that is served by `Outside`, under which its app has to run."""
 
+    background = None  # the framework asks
+
+    def __init__(self) -> None:
+        # Not the framework's, which makes a head and a body: it is not what sends this.
+        pass
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[_LEFT].response = self
 

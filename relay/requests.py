@@ -26,11 +26,11 @@ Result = TypeVar("Result")
 
 async def read_body(request: Request, limit: int, seconds: float) -> bytes:
     """The request's body. Raises BodyTooLargeError, BodyTimeoutError, and starlette's ClientDisconnect."""
+    if came_whole(request.scope):  # nearly always: nothing to wait for, and no timer
+        return await _body(request, limit)
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise BodyTooLargeError(limit)
-    if came_whole(request.scope):  # nearly always: nothing to wait for, and no timer
-        return await _body(request, limit)
     try:
         async with asyncio.timeout(seconds):
             return await _body(request, limit)
@@ -39,11 +39,17 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
 
 
 async def _body(request: Request, limit: int) -> bytes:
+    # Starlette's own stream is a generator, which the loop keeps account of: a third of what this costs.
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
         if len(body) > limit:
             raise BodyTooLargeError(limit)
+        more = message.get("more_body", False)
     return bytes(body)
 
 

@@ -8,7 +8,8 @@ caller's `traceparent` on unchanged, as a hop that takes no part in the trace do
     off.py          the interface, and what is done of it where nothing is sent: one line in the log for each stream
     traced.py       the same with OpenTelemetry
     call.py         the CLIENT span: one for each call to an upstream
-    server.py       the SERVER span, by the ASGI instrumentation; its defects are worked around here and nowhere else
+    server.py       the SERVER span, begun at once
+    instrumentation.py  what stands in it, by the ASGI instrumentation; its defects are worked around here and nowhere else
     deferred.py     both spans are made by the SDK when they end, and weigh little until then
     turns.py        what is told of a stream's end is told in turns, between events
     room.py         what waits to be sent has room to wait in, or is not made

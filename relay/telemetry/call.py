@@ -14,8 +14,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from opentelemetry.trace import Span, StatusCode, set_span_in_context
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.trace import Span, StatusCode
 
 from diagnostics import StreamRecord
 
@@ -32,7 +31,6 @@ __all__ = ["MAX_EVENTS", "CallSpan", "ids_of"]
 # Of each kind: who needs to know of a ninth pause reads the number of them.
 MAX_EVENTS: Final = 8
 PAUSED_SHARE: Final = 0.5
-PROPAGATOR: Final = TraceContextTextMapPropagator()
 
 
 class CallSpan:
@@ -65,9 +63,13 @@ class CallSpan:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        found: dict[str, str] = {}
-        PROPAGATOR.inject(found, set_span_in_context(self._span))
-        return found
+        """As W3C Trace Context has them; the SDK's propagator makes the same, and a context to find the span in."""
+        context = self._span.get_span_context()
+        if not context.is_valid:
+            return {}
+        traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+        state = context.trace_state
+        return {"traceparent": traceparent, "tracestate": state.to_header()} if state else {"traceparent": traceparent}
 
     @property
     def trace_id(self) -> str | None:

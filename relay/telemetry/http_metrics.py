@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
-from opentelemetry.trace import Span, set_span_in_context
+from opentelemetry.trace import set_span_in_context
 
-from ..ending import Ending
 from .names import METRICS, NAMES
 
 if TYPE_CHECKING:
     from ..reply import Scope
+    from .server import ServerSpan
 
 __all__ = ["HttpMetrics", "known_method"]
 
@@ -53,10 +53,9 @@ class HttpMetrics:
         route: str | None,
         status: int | None,
         seconds: float,
-        span: Span | None,
-        ending: Ending | None,
+        span: ServerSpan,
     ) -> None:
-        """`status` is what it was answered with; `ending` is how its stream ended, where it had one."""
+        """`status` is what it was answered with; `span` knows how its stream ended, where it had one."""
         asked = _asked(scope)
         self._active[asked] -= 1
         labels = {**_labels(asked), "network.protocol.version": scope["http_version"]}
@@ -64,11 +63,12 @@ class HttpMetrics:
             labels[NAMES["route"]] = route
         if status is not None:
             labels[NAMES["status"]] = status
+        ending = span.ending
         if ending is not None and ending.failed and ending.error_type is not None:
             labels[NAMES["error_type"]] = ending.error_type
         elif status is not None and status >= FAILURES:
             labels[NAMES["error_type"]] = str(status)
-        self._duration.record(seconds, labels, set_span_in_context(span) if span is not None else None)
+        self._duration.record(seconds, labels, set_span_in_context(span))
 
 
 def _asked(scope: Scope) -> tuple[str, str]:

@@ -35,9 +35,10 @@ class Traced(Telemetry):
     def __init__(self, providers: Providers, routes: Collection[str]) -> None:
         self._providers = providers
         self._turns = Turns()
-        self._requests = Requests(routes, HttpMetrics(providers.metrics) if providers.metrics else None, self._turns)
         # Without traces its spans are the caller's: metrics and logs belong to them, and the upstream's spans, too.
         self._tracer = DeferredTracer(*providers.traces, "highwater.relay") if providers.traces else NoOpTracer()
+        http = HttpMetrics(providers.metrics) if providers.metrics else None
+        self._requests = Requests(routes, self._tracer, http, self._turns)
         self._recorder = Recorder(providers.metrics) if providers.metrics else None
         self._handler = OtlpHandler(*providers.logs) if providers.logs else None
         if self._handler is not None:
@@ -48,7 +49,7 @@ class Traced(Telemetry):
         return True
 
     def wrap(self, app: Any) -> Any:
-        return traced_app(app, self._tracer)
+        return traced_app(app)
 
     def seen(self, scope: Scope) -> Request | None:
         return self._requests.seen(scope)

@@ -34,11 +34,17 @@ class WireTransport(httpx2.AsyncBaseTransport):
         origin = (url.scheme, url.host, url.port or _DEFAULT_PORTS[url.scheme])
         told = request.extensions.get("timeout", {})
         timeouts = Timeouts(pool=told.get("pool"), connect=told.get("connect"), head=told.get("read"))
+        stream = request.stream
+        content = b"".join(stream) if isinstance(stream, httpx2.ByteStream) else await request.aread()
         connection, head = await self._pool.request(
-            origin, request.method, url.raw_path, request.headers.raw, await request.aread(), timeouts
+            origin, request.method, url.raw_path, request.headers.raw, content, timeouts
         )
         body = _WireBody(self._pool, connection, timeouts.head)
-        return httpx2.Response(head.status, headers=head.headers, stream=body, request=request, extensions={BODY: body})
+        response = httpx2.Response(
+            head.status, headers=head.headers, stream=body, request=request, extensions={BODY: body}
+        )
+        response.headers.encoding = "latin-1"  # it has a character for every byte, and need not be guessed
+        return response
 
     async def aclose(self) -> None:
         await self._pool.close()
