@@ -21,7 +21,7 @@ func first(args []string) {
 	results := make([]result, *count)
 	start := time.Now()
 	for i := range results {
-		time.Sleep(time.Until(start.Add(time.Duration(float64(i) * *every * float64(time.Second)))))
+		time.Sleep(time.Until(start.Add(spread(i, *every))))
 		results[i] = one(context.Background(), client, *url, request(3, 0, 24, 0), 3, during{})
 	}
 	json.NewEncoder(os.Stdout).Encode(summary(results, start, *count*3))

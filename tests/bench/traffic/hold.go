@@ -35,8 +35,9 @@ func hold(args []string) {
 	states := make([]state, *streams)
 	var mutex sync.Mutex
 	for i := 0; i < *streams; i++ {
+		at := spread(i, *opening/float64(*streams))
 		go func(i int) {
-			time.Sleep(time.Duration(float64(i) / float64(*streams) * *opening * float64(time.Second)))
+			time.Sleep(at)
 			response, err := post(cut, client, *url, body)
 			if err != nil || response.StatusCode != 200 {
 				return

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"math"
+	"math/rand"
 	"net"
 	"net/http"
 	"os"
@@ -52,15 +53,25 @@ func load(args []string) {
 	}
 	for i := 0; i < *streams; i++ {
 		waiting.Add(1)
+		// Not all at once: streams are spread over the opening, as they are in life.
+		at := spread(i, *opening/float64(*streams))
 		go func(i int) {
 			defer waiting.Done()
-			// Not all at once: streams are spread over the opening, as they are in life.
-			time.Sleep(time.Duration(float64(i) / float64(*streams) * *opening * float64(time.Second)))
+			time.Sleep(at)
 			results[i] = one(cut, client, *url, body, *events, all)
 		}(i)
 	}
 	waiting.Wait()
 	json.NewEncoder(os.Stdout).Encode(summary(results, start, *streams**events))
+}
+
+var moments = rand.New(rand.NewSource(1))
+
+// spread is when the i-th of some comes of which one is due `every` seconds: at any moment of that time, the same one in each
+// run. At equal distances, which fall in step with the pace of the streams, twenty events would come at once and then none.
+// It is for one goroutine.
+func spread(i int, every float64) time.Duration {
+	return time.Duration((float64(i) + moments.Float64()) * every * float64(time.Second))
 }
 
 // during is a time, in nanoseconds of the wall clock.

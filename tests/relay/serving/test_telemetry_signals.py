@@ -150,6 +150,7 @@ def test_no_prompt_completion_header_or_key_is_in_any_signal(
         OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OPENAI_API_KEY="a-secret-upstream-key", **QUICK,
         RELAY_CLIENT_KEYS=f"me:generate+models:{hash_of(key.encode())}",
         OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST=".*",
+        OTEL_SEMCONV_STABILITY_OPT_IN="http/dup",  # with the old names, too, some of which are for a whole URL
     )  # fmt: skip
     monitor = relay.lines[1].split()[1].removesuffix("/debug/memory")
     headers = {"Authorization": f"Bearer {key}", "X-Canary": "a-secret-header", "Baggage": "user=a-secret-user"}
