@@ -21,6 +21,8 @@ __all__ = ["JsonFormatter", "Rejections", "TextFormatter", "configure"]
 
 REJECTION_SECONDS: Final = 10.0
 
+_to_json: Final = json.JSONEncoder(default=str).encode
+
 
 class JsonFormatter(logging.Formatter):
     """ASCII only: neither half a surrogate pair nor a line break in a name can break a line."""
@@ -35,7 +37,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return _to_json(line)
 
 
 class TextFormatter(logging.Formatter):
@@ -57,7 +59,11 @@ def configure(level: str, form: str) -> None:
     """Log to standard error: the relay's own from `level` on, everything else from WARNING on.
 
     form   `json`, `text`, or `auto`: text where standard error is a terminal
+
+    No line says which source line, thread or process wrote it: none is looked up (Python's logging HOWTO, Optimization).
     """
+    logging._srcfile = None  # as the HOWTO has it
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(TextFormatter() if text else JsonFormatter())
