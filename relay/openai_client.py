@@ -5,8 +5,8 @@ it and has it parsed again: a tenth of what the opening of a stream costs, with 
 the first request of a kind (`Kind`), and those that follow are that one, with a body and a few headers of their own. Attempts,
 time-outs and errors are the client's, for all of them.
 
-It also asks six times whether the caller is known by a token that is fetched for each request. The relay has a key, which
-stands in the headers, so that these hooks do what those of the client's own base class do: nothing.
+At each step it also asks whether a token has to be fetched for the request. The relay has a key, which stands in the headers:
+these hooks are those of the client's own base class, which do nothing.
 
 The names that begin with `_` are the client's own. Where a release has others, requests are built as by any openai client:
 tests/relay/test_openai_client.py says so.
@@ -110,7 +110,7 @@ class OpenAIClient(AsyncOpenAI):
             return headers.kind.request(self, content, headers.own, retries_taken)
         return super()._build_request(options, retries_taken=retries_taken)
 
-    # Hooks for tokens: as for a client that has none
+    # Hooks for tokens, of which there are none.
     _prepare_options = AsyncAPIClient._prepare_options
     _prepare_request = AsyncAPIClient._prepare_request
     _send_request = AsyncAPIClient._send_request

@@ -39,7 +39,7 @@ async def read_body(request: Request, limit: int, seconds: float) -> bytes:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    # Starlette's own stream is a generator, which the loop keeps account of: a third of what this costs.
+    # Starlette's own stream is a generator, of which the loop keeps account.
     body = bytearray()
     more = True
     while more:

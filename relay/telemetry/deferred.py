@@ -160,7 +160,10 @@ class _DeferredSpan(Span):
         self._name = name
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
-        self._status = status if isinstance(status, Status) else Status(status, description)
+        given = status if isinstance(status, Status) else Status(status, description)
+        was_ok = self._status is not None and self._status.status_code is StatusCode.OK
+        if given.status_code is not StatusCode.UNSET and not was_ok:  # the specification's rules
+            self._status = given
 
     def record_exception(
         self,

@@ -1,8 +1,8 @@
 """The SERVER span of a request: begun with what is known at once, ended with the last byte of its answer.
 
 A stream is served when the framework and its middlewares have returned (outside.py), and its span ends with the stream. What
-opentelemetry-instrumentation-asgi has to tell of the request is told then, too (instrumentation.py): before, it would be a
-tenth of what the opening of a stream costs.
+opentelemetry-instrumentation-asgi has to tell of the request is told then, too (instrumentation.py): before, the client
+would wait for it.
 """
 
 from __future__ import annotations

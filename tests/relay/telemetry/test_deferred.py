@@ -19,6 +19,7 @@ from opentelemetry.trace import (
     NonRecordingSpan,
     SpanContext,
     SpanKind,
+    Status,
     StatusCode,
     TraceFlags,
     TraceState,
@@ -67,13 +68,14 @@ PARENTS = st.none() | st.builds(
     st.just(TraceState([("vendor", "x")])),
 )
 SAMPLERS = st.sampled_from([ALWAYS_ON, ALWAYS_OFF, ParentBased(ALWAYS_ON), TraceIdRatioBased(0.5)])
+STATUSES = st.lists(st.sampled_from([*StatusCode]), max_size=3)
 ATTRIBUTES = st.dictionaries(
     st.text(min_size=1), st.text() | st.integers(0, 2**40) | st.booleans() | st.lists(st.text()).map(tuple), max_size=4
 )
 
 
 @settings(deadline=None)
-@given(SAMPLERS, PARENTS, st.sampled_from(list(SpanKind)), ATTRIBUTES, ATTRIBUTES, st.integers(0, 4), st.booleans())
+@given(SAMPLERS, PARENTS, st.sampled_from(list(SpanKind)), ATTRIBUTES, ATTRIBUTES, st.integers(0, 4), STATUSES)
 def test_it_is_the_span_that_the_sdk_makes(
     sampler: Sampler,
     parent: SpanContext | None,
@@ -81,7 +83,7 @@ def test_it_is_the_span_that_the_sdk_makes(
     first: dict[str, Any],
     then: dict[str, Any],
     events: int,
-    fails: bool,
+    statuses: list[StatusCode],
 ) -> None:
     context = set_span_in_context(NonRecordingSpan(parent), Context()) if parent else Context()
     link = Link(SpanContext(7, 8, is_remote=True))
@@ -96,8 +98,9 @@ def test_it_is_the_span_that_the_sdk_makes(
         for number in range(events):
             span.add_event(f"event {number}", {"number": number}, 2_000 + number)
         span.update_name("after")
-        if fails:
-            span.set_status(StatusCode.ERROR, "why")
+        for status in statuses:
+            span.set_status(status, "why" if status is StatusCode.ERROR else None)
+            span.set_status(Status(status))
         span.end(9_000)
         span.end(10_000)
         exported = [finished.to_json() for finished in kept.get_finished_spans()]
