@@ -31,6 +31,12 @@ from relay.sse import Event, EventDecoder
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_configure() -> None:
+    # A shell starts what runs in its background with SIGINT ignored, and whoever a test interrupts would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
         command, package = marker.args
