@@ -8,8 +8,8 @@ time-outs and errors are the client's, for all of them.
 At each step it also asks whether a token has to be fetched for the request. The relay has a key, which stands in the headers:
 these hooks are those of the client's own base class, which do nothing.
 
-The names that begin with `_` are the client's own. Where a release has others, requests are built as by any openai client:
-tests/relay/test_openai_client.py says so.
+The names that begin with `_` are the client's own. Where a release has another for `_build_request`, requests are built as by
+any openai client, and tests/relay/test_openai_client.py says so; where it has no such hook, this file cannot be imported.
 """
 
 from __future__ import annotations
