@@ -16,9 +16,9 @@ from typing import Any
 from diagnostics import DiagnosticsError, MonitorProcess, start_monitor
 
 from . import simulator
+from .admission.keys import hash_of
 from .errors import RelayError, SettingsError
-from .keys import hash_of
-from .process import prepare
+from .serving.process import prepare
 from .settings import SECRETS, Settings, environment_name, load
 
 __all__ = ["main"]
@@ -131,14 +131,11 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _run(settings: Settings, *, diagnostics: bool) -> int:
     # Here, not above: `relay simulate` and --help need neither the web framework nor the client.
-    from .budget import StreamBudget
-    from .listener import bind, url_of
-    from .simulation import SimulatorProcess
+    from .serving.listener import bind, url_of
+    from .serving.simulation import SimulatorProcess
 
     with contextlib.ExitStack() as opened:
-        listener = opened.enter_context(
-            bind(settings.host, settings.port, StreamBudget(settings.stream_budget_bytes).send_buffer)
-        )
+        listener = opened.enter_context(bind(settings.host, settings.port, settings.stream_budget.send_buffer_bytes))
         url = url_of(listener)
         monitor: MonitorProcess | None = None
         if diagnostics:
@@ -160,10 +157,10 @@ def _run(settings: Settings, *, diagnostics: bool) -> int:
 
         children: dict[str, Any] = {"the monitor": monitor, "the simulator": child}
         if settings.workers > 1:
-            from .workers import Supervisor
+            from .serving.supervisor import Supervisor
 
             return Supervisor(settings, listener, upstream, monitor, announce, lambda: _look_at(children)).run()
-        from .worker import serve
+        from .serving.worker import serve
 
         return serve(settings, listener, upstream, monitor, announce, lambda: _look_at(children))
 

@@ -12,14 +12,16 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .budget import MIN_BUDGET_BYTES, StreamBudget
-from .buffer import POLICIES, Policy
+from .admission.gate import Admission
+from .admission.keys import ClientKey, parse_keys
 from .errors import SettingsError
+from .hub.options import RedisOptions
 from .hub.topic import History
 from .hub.topics import Bounds
-from .keys import ClientKey, parse_keys
-from .limits import Admission
-from .patience import Limits
+from .memory.budget import MIN_BUDGET_BYTES, StreamBudget
+from .memory.buffer import POLICIES, OverflowPolicy
+from .stream.patience import Limits
+from .upstream.options import UpstreamOptions
 
 __all__ = ["SECRETS", "Settings", "environment_name", "load"]
 
@@ -169,7 +171,7 @@ class Settings(BaseSettings):
     max_subscribers: int = Field(1000, ge=0, description="subscribers of all topics; more get 503; 0: no limit")
     topic_subscribers: int = Field(1000, ge=0, description="subscribers of one topic; more get 503; 0: no limit")
     subscriber_bytes: Bytes = Field(48 * 1024, description="how much may wait for one subscriber")
-    subscriber_policy: Policy = Field("block", description="what happens when more would: an overflow policy")
+    subscriber_policy: OverflowPolicy = Field("block", description="what happens when more would: an overflow policy")
     subscriber_policies: Annotated[str, AfterValidator(_policies)] = Field(
         ",".join(POLICIES), description="policies that a subscriber may choose by ?policy=, by commas"
     )
@@ -212,9 +214,10 @@ class Settings(BaseSettings):
     def _fits_the_budget(cls, value: int, info: ValidationInfo) -> int:
         if value and "stream_budget_bytes" in info.data:
             budget = StreamBudget(info.data["stream_budget_bytes"])
-            if not budget.read <= value <= budget.spare:
+            if not budget.read_bytes <= value <= budget.spare_bytes:
                 raise ValueError(
-                    f"it must be 0 or from {budget.read} to {budget.spare}, what RELAY_STREAM_BUDGET_BYTES leaves for it"
+                    f"it must be 0 or from {budget.read_bytes} to {budget.spare_bytes}, "
+                    "what RELAY_STREAM_BUDGET_BYTES leaves for it"
                 )
         return value
 
@@ -222,7 +225,10 @@ class Settings(BaseSettings):
     @classmethod
     def _holds_an_event(cls, value: int, info: ValidationInfo) -> int:
         if {"stream_budget_bytes", "topic_event_bytes"} <= info.data.keys():
-            least, most = info.data["topic_event_bytes"], StreamBudget(info.data["stream_budget_bytes"]).subscriber
+            least, most = (
+                info.data["topic_event_bytes"],
+                StreamBudget(info.data["stream_budget_bytes"]).subscriber_bytes,
+            )
             if not least <= value <= most:
                 raise ValueError(
                     f"it must be from RELAY_TOPIC_EVENT_BYTES, {least}, to {most}, what RELAY_STREAM_BUDGET_BYTES leaves for it"
@@ -243,6 +249,37 @@ class Settings(BaseSettings):
             max_bytes=self.topics_bytes,
             max_subscribers=self.max_subscribers,
             topic_subscribers=self.topic_subscribers,
+        )
+
+    @property
+    def redis(self) -> RedisOptions | None:
+        """The Redis that topics are shared through; None where this process has its own."""
+        if self.redis_url is None:
+            return None
+        return RedisOptions(
+            url=self.redis_url.get_secret_value(),
+            prefix=self.redis_prefix,
+            timeout_seconds=self.redis_timeout_seconds,
+            patience_seconds=self.redis_patience_seconds,
+        )
+
+    @property
+    def stream_budget(self) -> StreamBudget:
+        """How the budget of one stream is divided among the layers that hold its bytes."""
+        return StreamBudget(self.stream_budget_bytes)
+
+    @property
+    def upstream(self) -> UpstreamOptions:
+        """How upstreams are asked."""
+        return UpstreamOptions(
+            budget=self.stream_budget,
+            max_connections=self.upstream_max_connections,
+            max_response_bytes=self.max_response_bytes,
+            connect_seconds=self.connect_timeout_seconds,
+            pool_seconds=self.pool_timeout_seconds,
+            stream_seconds=self.read_timeout_seconds,
+            answer_seconds=self.response_timeout_seconds,
+            retries=self.upstream_retries,
         )
 
     @property

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from diagnostics.proof.processes import free_port
-from relay.sse import Event, EventDecoder
+from relay.protocol.sse import Event, EventDecoder
 
 ROOT = Path(__file__).parent.parent
 

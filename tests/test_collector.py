@@ -17,8 +17,8 @@ import yaml
 from dashboards.queries import PENDING
 from diagnostics.agent.record import OUTCOMES
 from diagnostics.monitor.metrics import METRICS
-from relay.ending import FAILED
 from relay.settings import Settings
+from relay.stream.ending import FAILED
 from relay.telemetry import NAMES
 from relay.telemetry.logs import FIELDS
 

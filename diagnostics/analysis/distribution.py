@@ -45,7 +45,7 @@ class Distribution:
         >>> for value in range(1, 101):
         ...     spread.add(value)
         >>> round(spread.quantile(0.5)), spread.quantile(1.0)
-        (50, 100.0)
+        (50, 100)
         """
         if not self.count:
             return None

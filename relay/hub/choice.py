@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..errors import SettingsError
-from ..settings import Settings
 from .memory import Hub, MemoryHub
-from .topics import Topics
+from .options import RedisOptions
+from .topics import Bounds, Topics
 
 __all__ = ["hub_of"]
 
 
-def hub_of(settings: Settings, reject: Callable[[str], None]) -> Hub:
+def hub_of(bounds: Bounds, redis: RedisOptions | None, reject: Callable[[str], None]) -> Hub:
     """The hub; `reject` is told a word for each refusal. Raises SettingsError where Redis is asked for and not installed."""
-    topics = Topics(settings.topics, reject)
-    if settings.redis_url is None:
+    topics = Topics(bounds, reject)
+    if redis is None:
         return MemoryHub(topics)
     try:
         # Here, not above: most relays need no Redis, and it is an extra of its own.
@@ -25,6 +25,5 @@ def hub_of(settings: Settings, reject: Callable[[str], None]) -> Hub:
         raise SettingsError(
             f"RELAY_REDIS_URL is set, and {error.name} is not installed", remedy="pip install 'highwater[redis]'"
         ) from error
-    timeout = settings.redis_timeout_seconds
-    log = RedisLog(settings.redis_url.get_secret_value(), settings.redis_prefix, timeout, settings.topics)
-    return RedisHub(topics, log, timeout, settings.redis_patience_seconds)
+    log = RedisLog(redis.url, redis.prefix, redis.timeout_seconds, bounds)
+    return RedisHub(topics, log, redis.timeout_seconds, redis.patience_seconds)

@@ -1,9 +1,10 @@
 """One subscription's life: GET /v1/topics/{topic}, from the request to the end that has a name.
 
-The law of this file is that of a relayed stream (stream.py). An event goes to the client's connection in the step in which it
-is published, as long as the connection has room; while it has none, events wait in the subscriber's buffer (subscriber.py).
-The request's own task sleeps until whoever ends the subscription does so: the client, the sweep, the policy, the shutdown. An
-event is cut into pieces as large as any relayed chunk, so that the transport holds no more than a stream's budget says.
+The law of this file is that of a relayed stream (stream/life.py). An event goes to the client's connection in the step in
+which it is published, as long as the connection has room; while it has none, events wait in the subscriber's buffer
+(subscriber.py). The request's own task sleeps until whoever ends the subscription does so: the client, the sweep, the policy,
+the shutdown. An event is cut into pieces as large as any relayed chunk, so that the transport holds no more than a stream's
+budget says.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from typing import Any, Final
 
 from diagnostics import StreamLedger, StreamRecord
 
-from ..buffer import Policy
-from ..connection import Client, client_of
-from ..ending import Ending
+from ..client.connection import Client, client_of
+from ..client.outside import OutsideResponse
+from ..client.reply import Reply, Scope, Send
 from ..errors import ApiError, HubUnavailableError, ShuttingDownError, TooLongError
-from ..outside import OutsideResponse
-from ..patience import Limits, Patience, Progress
-from ..reply import Reply, Scope, Send
-from ..sweep import OpenStreams
+from ..memory.buffer import OverflowPolicy
+from ..stream.ending import Ending
+from ..stream.patience import Limits, Patience, Progress
+from ..stream.sweep import OpenStreams
 from .ids import parse_id
 from .memory import Hub
 from .subscriber import Subscriber
@@ -49,7 +50,7 @@ class Subscription:
     """What a subscriber asks for. `wanted` is its Last-Event-ID, None where it has none; `capacity` in bytes."""
 
     name: str
-    policy: Policy
+    policy: OverflowPolicy
     capacity: int
     wanted: str | None
 

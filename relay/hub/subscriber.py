@@ -21,8 +21,8 @@ from __future__ import annotations
 import json
 from typing import Final, Protocol
 
-from ..buffer import Policy, SharedBuffer
-from ..sse import encode
+from ..memory.buffer import OverflowPolicy, SharedBuffer
+from ..protocol.sse import encode
 from .ids import EventId
 from .topic import Event, Topic
 
@@ -59,7 +59,7 @@ class Subscriber:
         "_behind", "_buffer", "_cursor", "_notice", "_over", "_owner", "_told", "_topic", "dropped", "policy",
     )  # fmt: skip
 
-    def __init__(self, topic: Topic, policy: Policy, capacity: int, owner: Owner) -> None:
+    def __init__(self, topic: Topic, policy: OverflowPolicy, capacity: int, owner: Owner) -> None:
         self.policy = policy
         self.dropped = 0
         self._topic = topic

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from relay.sse import encode
+from relay.protocol.sse import encode
 
 from .grammar import Script
 

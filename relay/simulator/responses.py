@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from relay.sse import encode
+from relay.protocol.sse import encode
 
 from .events import CREATED, MARK, Events, around, identity, text_of, to_json
 from .grammar import Script

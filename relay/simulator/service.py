@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from .requests import AnswerRequest
 from .stats import Stats
-
-if TYPE_CHECKING:
-    from .http import Connection
 
 __all__ = ["Service"]
 
 # Models whose requests are counted, for faults that end after some requests.
 _MAX_COUNTED_MODELS = 10_000
+
+
+class OpenConnection(Protocol):
+    """What the service needs of a client's connection (see http.py)."""
+
+    def abort(self) -> None:
+        """Close it at once, whatever is still to be sent."""
 
 
 @dataclass(slots=True)
@@ -25,7 +29,7 @@ class Service:
     seed: int = 0
     answers: int = 0
     stats: Stats = field(default_factory=Stats)
-    connections: set[Connection] = field(default_factory=set)
+    connections: set[OpenConnection] = field(default_factory=set)
     requests_of: Counter[str] = field(default_factory=Counter)
 
     def meets_fault(self, request: AnswerRequest) -> bool:

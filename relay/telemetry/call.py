@@ -18,9 +18,9 @@ from opentelemetry.trace import Span, StatusCode
 
 from diagnostics import StreamRecord
 
-from ..ending import Ending, TraceIds, log_ending
 from ..errors import ApiError
-from ..facts import Facts
+from ..protocol.facts import Facts
+from ..stream.ending import Ending, TraceIds, log_ending
 from .metrics import Operation, Recorder
 from .names import EVENT_PREFIX, NAMES, about, printable
 from .server import ServerSpan

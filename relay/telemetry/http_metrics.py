@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
-from opentelemetry.trace import set_span_in_context
+from opentelemetry.trace import Span, set_span_in_context
 
+from ..stream.ending import Ending
 from .names import METRICS, NAMES
 
 if TYPE_CHECKING:
-    from ..reply import Scope
-    from .server import ServerSpan
+    from ..client.reply import Scope
 
 __all__ = ["HttpMetrics", "known_method"]
 
@@ -53,9 +53,16 @@ class HttpMetrics:
         route: str | None,
         status: int | None,
         seconds: float,
-        span: ServerSpan,
+        span: Span,
+        ending: Ending | None,
     ) -> None:
-        """`status` is what it was answered with; `span` knows how its stream ended, where it had one."""
+        """A request is over.
+
+        seconds   from its arrival to its last byte
+        status    of the answer; None where none was given
+        span      the request's SERVER span, for the exemplar
+        ending    how its stream ended; None where it had none
+        """
         asked = _asked(scope)
         self._active[asked] -= 1
         labels = {**_labels(asked), "network.protocol.version": scope["http_version"]}
@@ -63,7 +70,6 @@ class HttpMetrics:
             labels[NAMES["route"]] = route
         if status is not None:
             labels[NAMES["status"]] = status
-        ending = span.ending
         if ending is not None and ending.failed and ending.error_type is not None:
             labels[NAMES["error_type"]] = ending.error_type
         elif status is not None and status >= FAILURES:

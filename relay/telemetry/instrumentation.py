@@ -28,7 +28,7 @@ from opentelemetry.trace import Span, SpanKind, Tracer
 from opentelemetry.util.types import AttributeValue
 
 if TYPE_CHECKING:
-    from ..reply import Receive, Scope, Send
+    from ..client.reply import Receive, Scope, Send
 
 __all__ = ["Instrumentation"]
 

@@ -14,7 +14,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-from ..ending import TraceIds
+from ..stream.ending import TraceIds
 from .names import NAMES
 from .room import Room
 

@@ -17,7 +17,7 @@ from opentelemetry.metrics import Histogram, MeterProvider
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.trace import Span, set_span_in_context
 
-from ..ending import Ending
+from ..stream.ending import Ending
 from .names import METRICS, NAMES, PROVIDER
 
 __all__ = ["MAX_MODELS", "OTHER", "Operation", "Recorder", "views"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ..ending import Ending
+from ..stream.ending import Ending
 
 __all__ = ["EVENTS", "EVENT_PREFIX", "MAX_ATTRIBUTE_CHARACTERS", "METRICS", "NAMES", "PROVIDER", "about", "printable"]
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from diagnostics import StreamRecord
 
-from ..ending import Ending, TraceIds, log_ending
 from ..errors import ApiError
-from ..facts import Facts
+from ..protocol.facts import Facts
+from ..stream.ending import Ending, TraceIds, log_ending
 
 if TYPE_CHECKING:
-    from ..outside import Seen
-    from ..reply import Scope
-    from ..stream import Call, Span
+    from ..client.outside import Seen
+    from ..client.reply import Scope
+    from ..stream.call import Call, Span
 
 __all__ = ["Telemetry", "Untraced"]
 

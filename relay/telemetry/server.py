@@ -19,14 +19,14 @@ from opentelemetry.propagate import extract
 from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
-from ..ending import Ending
+from ..stream.ending import Ending
 from .http_metrics import HttpMetrics, known_method
 from .instrumentation import Instrumentation
 from .names import NAMES
 from .turns import Step, Turns
 
 if TYPE_CHECKING:
-    from ..reply import Receive, Scope, Send
+    from ..client.reply import Receive, Scope, Send
 
 __all__ = ["Request", "Requests", "ServerSpan", "current_server_span", "traced_app"]
 
@@ -128,7 +128,7 @@ class Request:
         metrics, seconds, now = requests.metrics, time.monotonic() - self._began, time.time_ns()
         steps: list[Step] = []
         if metrics is not None:
-            steps.append(lambda: metrics.ended(scope, route, status, seconds, span))
+            steps.append(lambda: metrics.ended(scope, route, status, seconds, span, span.ending))
         if span.is_recording():
             steps.append(lambda: requests.instrumentation.show(scope, route or UNROUTED, status, span))
             steps.append(lambda: span.finish(now))

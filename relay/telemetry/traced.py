@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import NoOpTracer, SpanKind, set_span_in_context
 
-from ..ending import Ending, log_ending
+from ..stream.ending import Ending, log_ending
 from .call import CallSpan, ids_of
 from .deferred import DeferredTracer
 from .http_metrics import HttpMetrics
@@ -21,8 +21,8 @@ from .server import Request, Requests, current_server_span, traced_app
 from .turns import Turns
 
 if TYPE_CHECKING:
-    from ..reply import Scope
-    from ..stream import Call, Span
+    from ..client.reply import Scope
+    from ..stream.call import Call, Span
 
 __all__ = ["Traced"]
 

@@ -23,9 +23,9 @@ from urllib.parse import urlsplit
 import openai
 import pytest
 
+from relay.protocol.sse import EventDecoder
 from relay.simulator.events import ChatEvents, text_of
 from relay.simulator.grammar import STREAM_FAULTS, Fault, GrammarError, Script, parse
-from relay.sse import EventDecoder
 
 MESSAGES: Any = [{"role": "user", "content": "How high is the river?"}]
 FAST = "pace=0,first=0"

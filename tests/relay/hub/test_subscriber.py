@@ -9,12 +9,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from relay.buffer import POLICIES, Policy
 from relay.hub.ids import EventId, next_id, parse_id
 from relay.hub.subscriber import LOSSLESS, Subscriber
 from relay.hub.topic import EVENT_OVERHEAD_BYTES, Event, History, Topic, event_of
-from relay.sse import Event as Decoded
-from relay.sse import EventDecoder
+from relay.memory.buffer import POLICIES, OverflowPolicy
+from relay.protocol.sse import Event as Decoded
+from relay.protocol.sse import EventDecoder
 
 CAPACITY = 400
 
@@ -36,7 +36,7 @@ class Owner:
 class Client:
     """One subscriber and what has come out of it, from the event `begins` of the topic on."""
 
-    def __init__(self, topic: Topic, policy: Policy, begins: int) -> None:
+    def __init__(self, topic: Topic, policy: OverflowPolicy, begins: int) -> None:
         self.owner = Owner()
         self.subscriber = Subscriber(topic, policy, CAPACITY, self.owner)
         self.decoder = EventDecoder()
@@ -61,7 +61,7 @@ class Subscribed(RuleBasedStateMachine):
     """A topic with a small history, publishers, and one subscriber that takes now and then."""
 
     @initialize(policy=st.sampled_from(POLICIES), events=st.integers(2, 12))
-    def begin(self, policy: Policy, events: int) -> None:
+    def begin(self, policy: OverflowPolicy, events: int) -> None:
         self.policy = policy
         self.topic = Topic("t", History(events * (EVENT_OVERHEAD_BYTES + 150), 100, 1e9), EventId(1, 0))
         self.all: list[Event] = []
@@ -156,7 +156,7 @@ def test_an_id_that_is_not_known_is_told_of_and_what_is_kept_follows(topic: Topi
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_log_that_was_lost_is_told_of_in_its_place(topic: Topic, policy: Policy) -> None:
+def test_a_log_that_was_lost_is_told_of_in_its_place(topic: Topic, policy: OverflowPolicy) -> None:
     client = Client(topic, policy, 0)
     published(topic, 1)
     topic.restart(EventId(50, 0), [event_of(EventId(51, 0), b"data: 2\n\n")])

@@ -10,7 +10,7 @@ from typing import Any
 import openai
 import pytest
 
-from relay.keys import hash_of
+from relay.admission.keys import hash_of
 
 Served = Any  # the fixtures are typed in conftest.py
 Start = Any

@@ -17,11 +17,11 @@ import pytest
 import uvloop
 
 from relay.app import Relay, create_app
-from relay.budget import MIN_BUDGET_BYTES, StreamBudget
-from relay.listener import bind
-from relay.server import RelayServer
+from relay.memory.budget import MIN_BUDGET_BYTES, StreamBudget
+from relay.serving.listener import bind
+from relay.serving.server import RelayServer
+from relay.serving.simulation import SimulatorProcess
 from relay.settings import load
-from relay.simulation import SimulatorProcess
 
 Client = Callable[[socket.socket], Awaitable[None]]
 
@@ -34,7 +34,7 @@ def upstream() -> Iterator[str]:
 
 @pytest.mark.parametrize("total", [MIN_BUDGET_BYTES, 256 * 1024, 1024 * 1024, 16 * 1024 * 1024])
 def test_the_shares_add_up_to_less_than_the_budget(total: int) -> None:
-    assert StreamBudget(total).worst_case <= total
+    assert StreamBudget(total).worst_case_bytes <= total
 
 
 async def reads_nothing(connection: socket.socket) -> None:
@@ -52,7 +52,7 @@ async def reads_a_little(connection: socket.socket) -> None:
     [
         pytest.param(MIN_BUDGET_BYTES, 0, id="the least"),
         pytest.param(256 * 1024, 0, id="the default"),
-        pytest.param(512 * 1024, StreamBudget(512 * 1024).spare, id="reading ahead"),
+        pytest.param(512 * 1024, StreamBudget(512 * 1024).spare_bytes, id="reading ahead"),
     ],
 )
 def test_no_stream_holds_more_than_its_budget(
@@ -70,7 +70,7 @@ async def _held(upstream: str, model: str, client: Client, budget: int, ahead: i
     relay = create_app(settings, upstream)
     serving = asyncio.Event()
     server = RelayServer(relay, serving.set, lambda: None)
-    listener = bind("127.0.0.1", 0, StreamBudget(budget).send_buffer)
+    listener = bind("127.0.0.1", 0, StreamBudget(budget).send_buffer_bytes)
     with listener, socket.socket() as connection:
         task = asyncio.create_task(server.serve([listener]))
         await serving.wait()

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from relay.ending import Ending
 from relay.errors import OverloadedError
-from relay.events_out import STREAM_ENDED, EventsOut
+from relay.hub.events_out import STREAM_ENDED, EventsOut
+from relay.stream.ending import Ending
 
 Start = Callable[..., Any]
 

@@ -19,11 +19,11 @@ import pytest
 import uvloop
 
 from relay.app import create_app
-from relay.listener import bind
-from relay.server import RelayServer
+from relay.serving.listener import bind
+from relay.serving.server import RelayServer
+from relay.serving.simulation import SimulatorProcess
 from relay.settings import load
-from relay.simulation import SimulatorProcess
-from relay.wire.connection import Connection
+from relay.upstream.wire.connection import Connection
 
 STREAMS = 4
 # What a stream is made of, the errors of all others among it.

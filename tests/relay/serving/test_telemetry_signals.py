@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
-from relay.keys import hash_of
+from relay.admission.keys import hash_of
 from relay.telemetry.metrics import BUCKETS, DURATIONS, REQUESTS
 from relay.telemetry.names import METRICS
 from tests.otlp import Collector, attributes

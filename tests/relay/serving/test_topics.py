@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from relay.keys import hash_of
+from relay.admission.keys import hash_of
 
 Served = Any  # the fixtures are typed in the conftest.py files
 Start = Any

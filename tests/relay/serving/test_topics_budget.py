@@ -10,12 +10,12 @@ import pytest
 import uvloop
 
 from relay.app import create_app
-from relay.budget import MIN_BUDGET_BYTES, StreamBudget
-from relay.buffer import POLICIES
-from relay.listener import bind
-from relay.server import RelayServer
+from relay.memory.budget import MIN_BUDGET_BYTES, StreamBudget
+from relay.memory.buffer import POLICIES
+from relay.protocol.sse import encode
+from relay.serving.listener import bind
+from relay.serving.server import RelayServer
 from relay.settings import load
-from relay.sse import encode
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -32,13 +32,16 @@ def test_no_subscriber_holds_more_than_its_budget(policy: str, size: int, budget
 
 async def _held(policy: str, size: int, budget: int) -> list[int]:
     settings = load(
-        stream_budget_bytes=budget, subscriber_bytes=StreamBudget(budget).subscriber, subscriber_policy=policy, drain_seconds=0,
-    )  # fmt: skip
+        stream_budget_bytes=budget,
+        subscriber_bytes=StreamBudget(budget).subscriber_bytes,
+        subscriber_policy=policy,
+        drain_seconds=0,
+    )
     relay = create_app(settings, "http://127.0.0.1:9/v1")
     serving = asyncio.Event()
     server = RelayServer(relay, serving.set, lambda: None)
     samples = []
-    with bind("127.0.0.1", 0, StreamBudget(budget).send_buffer) as listener, socket.socket() as connection:
+    with bind("127.0.0.1", 0, StreamBudget(budget).send_buffer_bytes) as listener, socket.socket() as connection:
         task = asyncio.create_task(server.serve([listener]))
         await serving.wait()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

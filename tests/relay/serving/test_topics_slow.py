@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from relay.buffer import POLICIES
+from relay.memory.buffer import POLICIES
 
 Served = Any  # the fixtures are typed in the conftest.py files
 Start = Any

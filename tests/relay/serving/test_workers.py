@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from relay.errors import ChildError
+from relay.serving.supervisor import Supervisor
 from relay.settings import load
-from relay.workers import Supervisor
 
 Served = Any  # the fixtures are typed in conftest.py
 Start = Any
@@ -36,7 +36,7 @@ def workers_of(relay: Served) -> dict[int, dict[str, Any]]:
 
 def worker_pids(relay: Served) -> set[int]:
     children = Path(f"/proc/{relay.process.pid}/task/{relay.process.pid}/children").read_text().split()
-    return {int(pid) for pid in children if "relay.worker" in Path(f"/proc/{pid}/cmdline").read_text()}
+    return {int(pid) for pid in children if "relay.serving.worker" in Path(f"/proc/{pid}/cmdline").read_text()}
 
 
 def open_in(workers: dict[int, dict[str, Any]]) -> dict[int, int]:

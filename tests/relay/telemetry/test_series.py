@@ -24,7 +24,7 @@ from diagnostics.agent.record import OUTCOMES
 from diagnostics.monitor.metrics import METRICS, exposition
 from diagnostics.monitor.process import read_process
 from diagnostics.monitor.targets import Snapshot
-from relay.ending import Ending
+from relay.stream.ending import Ending
 from relay.telemetry.metrics import MAX_MODELS, OTHER, Operation, Recorder, views
 
 STREAMS = 10_000

@@ -1,0 +1,189 @@
+"""Admission: who is let in. A stream that is not let in costs a few hundred bytes and an honest answer; one that is, a budget.
+
+The law of this file: what is checked is what would run out. Refusals that are the relay's state are 503 (another instance may
+have room), refusals that are the caller's doing are 429; both say when to come again, and are counted by one fixed word.
+
+| reason | answer | limit |
+|---|---|---|
+| `streams` | 503 | RELAY_MAX_STREAMS are open |
+| `bytes` | 503 | RELAY_BUDGET_BYTES are reserved: each open stream reserves its whole budget, so that the sum holds |
+| `memory` | 503 | the process or its cgroup uses more than RELAY_MEMORY_SHARE of its memory limit |
+| `concurrency` | 429 | this caller has RELAY_KEY_MAX_STREAMS open |
+| `rate` | 429 | this caller, or all together, ask more often than RELAY_KEY_RATE, RELAY_RATE (token buckets) |
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Final
+
+from ..errors import OverloadedError, TooManyError
+
+__all__ = ["MAX_KEYS", "Admission", "Gate", "TokenBucket"]
+
+# Callers whose buckets are remembered. One that is forgotten gets a full bucket, so the table drops who was seen least lately.
+MAX_KEYS: Final = 10_000
+# A full relay has room again when a stream ends, and nobody knows when that is.
+RETRY_SECONDS: Final = 1.0
+MEMORY_READING_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The limits; 0 means none. Rates are requests a second, `burst` is how many may come at once."""
+
+    max_streams: int
+    budget_bytes: int
+    stream_bytes: int
+    memory_share: float = 0.0
+    key_max_streams: int = 0
+    rate: float = 0.0
+    key_rate: float = 0.0
+    burst: int = 1
+
+
+class TokenBucket:
+    """`burst` tokens at most, `rate` new ones a second; one for each request.
+
+    >>> bucket = TokenBucket(rate=2, burst=1, now=0.0)
+    >>> bucket.take(0.0), bucket.take(0.0), bucket.take(0.5)
+    (0.0, 0.5, 0.0)
+    """
+
+    __slots__ = ("_at", "_burst", "_rate", "_tokens")
+
+    def __init__(self, rate: float, burst: int, now: float) -> None:
+        self._rate, self._burst = rate, float(burst)
+        self._tokens, self._at = float(burst), now
+
+    def take(self, now: float) -> float:
+        """0.0 where a token was taken, else the seconds until there is one."""
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        if self._tokens >= 1:
+            self._tokens -= 1
+            return 0.0
+        return (1 - self._tokens) / self._rate
+
+    def give_back(self) -> None:
+        """The request was not let in after all."""
+        self._tokens = min(self._burst, self._tokens + 1)
+
+
+class Gate:
+    """Lets requests and streams in. One event loop uses it; `reject` is told the word for each refusal.
+
+    memory   the share of its limit that the process uses now, None where there is no limit
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        *,
+        reject: Callable[[str], None],
+        memory: Callable[[], float | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._admission = admission
+        self._reject = reject
+        self._memory = memory
+        self._clock = clock
+        self._open = 0
+        self._open_by_key: Counter[str] = Counter()
+        self._all = TokenBucket(admission.rate, admission.burst, clock())
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._memory_share: float | None = None
+        self._memory_read_at = -math.inf
+
+    @property
+    def open(self) -> int:
+        return self._open
+
+    @property
+    def keys(self) -> int:
+        """How many callers are remembered."""
+        return len(self._buckets)
+
+    def request(self, key: str) -> None:
+        """Let a request of this caller in, before its body is read. Raises OverloadedError and TooManyError."""
+        self._check_room()
+        self._check_rate(key)
+
+    def stream(self, key: str) -> AbstractContextManager[None]:
+        """A place for one stream, for as long as the block runs. Entering raises OverloadedError and TooManyError."""
+        return _Place(self, key)
+
+    def enter(self, key: str) -> None:
+        self._check_room()
+        limit = self._admission.key_max_streams
+        if limit and self._open_by_key[key] >= limit:
+            self._refuse_key("concurrency", f"{limit} streams of this caller are open", RETRY_SECONDS)
+        self._open += 1
+        self._open_by_key[key] += 1
+
+    def leave(self, key: str) -> None:
+        self._open -= 1
+        self._open_by_key[key] -= 1
+        if not self._open_by_key[key]:
+            del self._open_by_key[key]
+
+    def _check_room(self) -> None:
+        admission = self._admission
+        if admission.max_streams and self._open >= admission.max_streams:
+            self._refuse("streams", "the relay has as many streams open as it takes")
+        if admission.budget_bytes and (self._open + 1) * admission.stream_bytes > admission.budget_bytes:
+            self._refuse("bytes", "the relay's streams hold as many bytes as they may")
+        share = self._share_of_memory() if admission.memory_share else None
+        if share is not None and share > admission.memory_share:
+            self._refuse("memory", "the relay is short of memory")
+
+    def _check_rate(self, key: str) -> None:
+        admission, now = self._admission, self._clock()
+        wait = self._all.take(now) if admission.rate else 0.0
+        if wait:
+            self._refuse_key("rate", f"more than {admission.rate:g} requests a second", wait)
+        if not admission.key_rate:
+            return
+        bucket = self._buckets.pop(key, None) or TokenBucket(admission.key_rate, admission.burst, now)
+        self._buckets[key] = bucket
+        if len(self._buckets) > MAX_KEYS:
+            self._buckets.popitem(last=False)
+        wait = bucket.take(now)
+        if wait:
+            self._all.give_back()
+            self._refuse_key("rate", f"more than {admission.key_rate:g} requests a second of this caller", wait)
+
+    def _share_of_memory(self) -> float | None:
+        now = self._clock()
+        if now - self._memory_read_at >= MEMORY_READING_SECONDS:
+            self._memory_read_at = now
+            self._memory_share = self._memory()
+        return self._memory_share
+
+    def _refuse(self, reason: str, message: str) -> None:
+        self._reject(reason)
+        raise OverloadedError(f"{message}; try again", RETRY_SECONDS)
+
+    def _refuse_key(self, reason: str, message: str, seconds: float) -> None:
+        self._reject(reason)
+        raise TooManyError(f"{message}; try again in {math.ceil(seconds)} s", seconds)
+
+
+class _Place:
+    """A class and no generator: each open stream keeps one."""
+
+    __slots__ = ("_gate", "_key")
+
+    def __init__(self, gate: Gate, key: str) -> None:
+        self._gate, self._key = gate, key
+
+    def __enter__(self) -> None:
+        self._gate.enter(self._key)
+
+    def __exit__(self, *_: object) -> None:
+        self._gate.leave(self._key)

@@ -1,0 +1,142 @@
+"""Client keys: who may ask, and for what. Where none is set, everybody who reaches the relay may.
+
+RELAY_CLIENT_KEYS lists them as `name:scope+scope:sha256`, separated by commas; the relay never has the keys themselves, only
+their SHA-256 (`relay hash-key`). A fast hash is enough for keys with the entropy of 32 random bytes and for no others. A
+request carries its key as `Authorization: Bearer KEY`, whoever asks; the key goes no further than this file, and what is
+known of the caller afterwards is the name.
+
+| scope | allows |
+|---|---|
+| `generate` | the POST endpoints and `GET /stream` |
+| `models` | `GET /v1/models` |
+| `subscribe` | `GET /v1/topics/{topic}` |
+| `publish` | `POST /v1/topics/{topic}` |
+
+A path without a row in `NEEDED` is open to no one without a key: what is added and forgotten here is closed, not open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from ..client.outside import answer_error
+from ..errors import ApiError, ForbiddenError, UnauthorizedError
+from ..protocol.endpoints import ENDPOINTS
+
+if TYPE_CHECKING:
+    from ..client.reply import Receive, Scope, Send
+
+__all__ = ["CALLER", "NEEDED", "OPEN", "SCOPES", "TOPICS", "ClientKey", "Keys", "hash_of", "parse_keys"]
+
+# Where the name of the caller stands in the ASGI scope.
+CALLER: Final = "relay.caller"
+
+NEEDED: Final = {
+    **{endpoint.route: "generate" for endpoint in ENDPOINTS},
+    "/stream": "generate",
+    "/v1/models": "models",
+}
+TOPICS: Final = "/v1/topics/"
+TOPICS_NEEDED: Final = {"POST": "publish"}  # whatever else is asked of a topic reads it
+SUBSCRIBE: Final = "subscribe"
+SCOPES: Final = frozenset({*NEEDED.values(), *TOPICS_NEEDED.values(), SUBSCRIBE})
+# The page shows nothing but itself; probes have no keys.
+OPEN: Final = frozenset({"/", "/healthz", "/readyz"})
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientKey:
+    """One key: its owner's name, what it allows, and its SHA-256 in hexadecimal."""
+
+    name: str
+    scopes: frozenset[str]
+    sha256: str
+
+
+def hash_of(key: bytes) -> str:
+    """What stands in RELAY_CLIENT_KEYS for `key`."""
+    return hashlib.sha256(key).hexdigest()
+
+
+def parse_keys(text: str) -> tuple[ClientKey, ...]:
+    """The keys that RELAY_CLIENT_KEYS lists. Raises ValueError; its text holds names and scopes, never a hash.
+
+    >>> [(key.name, sorted(key.scopes)) for key in parse_keys("ci:generate+models:" + 64 * "0")]
+    [('ci', ['generate', 'models'])]
+    """
+    found: dict[str, ClientKey] = {}
+    for number, entry in enumerate(filter(None, (part.strip() for part in text.split(","))), 1):
+        name, _, rest = entry.partition(":")
+        scopes, _, sha256 = rest.partition(":")
+        if not _NAME.fullmatch(name) or not rest:
+            # Not even the name: whoever leaves it out has put the key in its place.
+            raise ValueError(f"entry {number} must be NAME:SCOPE+SCOPE:SHA256, a name of letters, digits, _ . -")
+        if name in found:
+            raise ValueError(f"the name {name!r} stands twice")
+        given = frozenset(scopes.split("+"))
+        if not given <= SCOPES:
+            raise ValueError(f"the scopes of {name!r} must be some of {', '.join(sorted(SCOPES))}, joined by +")
+        if not _HASH.fullmatch(sha256):
+            raise ValueError(f"the hash of {name!r} must be 64 hexadecimal digits; `relay hash-key` prints it")
+        found[name] = ClientKey(name, given, sha256)
+    return tuple(found.values())
+
+
+class Keys:
+    """Pure ASGI middleware: answers 401 and 403 as the keys say, and puts the caller's name into the scope.
+
+    reject   is told `key` or `scope` for each refusal
+    """
+
+    def __init__(self, app: Any, keys: Collection[ClientKey], reject: Callable[[str], None]) -> None:
+        self._app = app
+        self._keys = tuple(keys)
+        self._reject = reject
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN:
+            await self._app(scope, receive, send)
+            return
+        try:
+            scope[CALLER] = self._admit(scope["method"], scope["path"], dict(scope["headers"]))
+        except ApiError as error:
+            await answer_error(error, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _admit(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> str:
+        """The caller's name. Raises UnauthorizedError and ForbiddenError."""
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        key = self._find(given.strip()) if scheme.lower() == b"bearer" else None
+        if key is None:
+            self._reject("key")
+            raise UnauthorizedError
+        needed = _needed(method, path)
+        if needed is not None and needed not in key.scopes:
+            self._reject("scope")
+            raise ForbiddenError(key.name, needed)
+        return key.name
+
+    def _find(self, given: bytes) -> ClientKey | None:
+        """The key that was given. Every key is looked at, each in constant time: how long it takes tells nothing."""
+        sha256 = hash_of(given)
+        found = None
+        for key in self._keys:
+            if hmac.compare_digest(key.sha256, sha256):
+                found = key
+        return found
+
+
+def _needed(method: str, path: str) -> str | None:
+    """The scope that a request takes; None where any key will do."""
+    if path.startswith(TOPICS):
+        return TOPICS_NEEDED.get(method, SUBSCRIBE)
+    return NEEDED.get(path)

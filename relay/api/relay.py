@@ -1,0 +1,128 @@
+"""What the routes of one relay share, and what they make of a request: a stream, a subscription, an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+
+from diagnostics import StreamLedger
+
+from ..admission.gate import Gate
+from ..errors import ShuttingDownError, UpstreamError
+from ..hub.events_out import EventsOut
+from ..hub.memory import Hub
+from ..hub.stream import Subscription, TopicStream
+from ..protocol.facts import answer_facts
+from ..settings import Settings
+from ..stream.call import Call, Span, StreamOptions
+from ..stream.degraded import DEGRADED, degraded_answer
+from ..stream.response import RelayedStream
+from ..stream.sweep import OpenStreams
+from ..telemetry import Telemetry
+from ..upstream.upstream import Answer
+from ..upstream.upstreams import Upstreams
+from .drain import Drain
+from .requests import OpenAnswers, caller, retry_field
+from .topics import TOPIC
+
+__all__ = ["Relay", "whole"]
+
+
+@dataclass
+class Relay:
+    """What the routes share. `app` is what a server serves, `api` the routes in it; `drain`: whether new streams are taken."""
+
+    settings: Settings
+    upstream_url: str
+    ledger: StreamLedger
+    telemetry: Telemetry
+    gate: Gate
+    stream_options: StreamOptions
+    hub: Hub
+    events_out: EventsOut | None = None
+    open_streams: OpenStreams = field(default_factory=OpenStreams)
+    answers: OpenAnswers = field(default_factory=OpenAnswers)
+    upstream: Upstreams | None = None
+    api: FastAPI | None = None
+    app: Any = None
+
+    def __post_init__(self) -> None:
+        self.drain = Drain(self.settings.drain_seconds, self.open_streams, self.answers)
+
+    @property
+    def ready(self) -> bool:
+        return self.upstream is not None and not self.drain.begun
+
+    def serving_upstream(self) -> Upstreams:
+        """The upstream. Raises ShuttingDownError where no new request is taken."""
+        if self.upstream is None or self.drain.begun:
+            raise ShuttingDownError
+        return self.upstream
+
+    def span(self, call: Call, headers: Mapping[str, str]) -> Span:
+        """A span for one call to the upstream; `headers` are those of the caller's request."""
+        return self.telemetry.call_span(call, headers, self.serving_upstream().address)
+
+    def stream(
+        self, call: Call, route: str, request: Request, *, opening: bytes = b"", early: bool = False
+    ) -> Response:
+        return RelayedStream(
+            call,
+            route=route,
+            options=self.stream_options,
+            upstream=self.serving_upstream(),
+            ledger=self.ledger,
+            place=self.gate.stream(caller(request)),
+            open_streams=self.open_streams,
+            start_span=self.span,
+            request_headers=request.headers,
+            opening=opening,
+            early=early,
+        )
+
+    def serving_hub(self) -> Hub:
+        """The hub. Raises ShuttingDownError where no new request is taken."""
+        self.serving_upstream()
+        return self.hub
+
+    def subscription(self, asked: Subscription, request: Request) -> Response:
+        settings = self.settings
+        return TopicStream(
+            asked,
+            route=TOPIC,
+            hub=self.serving_hub(),
+            ledger=self.ledger,
+            open_streams=self.open_streams,
+            place=self.gate.stream(caller(request)),
+            limits=settings.limits,
+            tell=self.telemetry.stream_ended,
+            retry=retry_field(settings.retry_seconds),
+            write_bytes=settings.stream_budget.read_bytes,
+        )
+
+    async def answer(self, call: Call, request: Request) -> Response:
+        """Relay an answer that does not stream."""
+        upstream = self.serving_upstream()
+        span = self.span(call, request.headers)
+        try:
+            answer = await upstream.answer(call.endpoint.upstream_path, call.content, span.headers, span.event)
+        except UpstreamError as error:
+            span.end(error.outcome, error=error)
+            if error.outage and self.settings.degraded_message and call.endpoint.degraded:
+                content = degraded_answer(call.model, self.settings.degraded_message)
+                return Response(content, headers=DEGRADED, media_type="application/json")
+            raise
+        except asyncio.CancelledError:
+            span.end("shutdown" if self.drain.begun else "client_disconnected")
+            raise
+        span.end("completed", facts=answer_facts(answer.content) if self.telemetry.enabled else None)
+        return whole(answer)
+
+
+def whole(answer: Answer) -> Response:
+    """An upstream's answer that does not stream, as the response that it becomes."""
+    return Response(answer.content, answer.status, answer.headers)

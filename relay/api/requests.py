@@ -1,0 +1,162 @@
+"""A client's request, read within its limits and checked as far as the relay must know it.
+
+The relay looks at `model`, `stream` and what else endpoints.py lists; whether the rest is right is the upstream's to say,
+and it gets the bytes as they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+
+from ..admission.keys import CALLER
+from ..client.connection import came_whole
+from ..errors import BadRequestError, BodyTimeoutError, BodyTooLargeError, ShuttingDownError
+from ..protocol.endpoints import CHAT, Endpoint
+from ..stream.call import Call
+
+__all__ = ["OpenAnswers", "caller", "prompt_call", "read_body", "read_call", "retry_field"]
+
+Result = TypeVar("Result")
+
+
+async def read_body(request: Request, limit: int, seconds: float) -> bytes:
+    """The request's body. Raises BodyTooLargeError, BodyTimeoutError, and starlette's ClientDisconnect."""
+    if came_whole(request.scope):  # nearly always: nothing to wait for, and no timer
+        return await _body(request, limit)
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise BodyTooLargeError(limit)
+    try:
+        async with asyncio.timeout(seconds):
+            return await _body(request, limit)
+    except TimeoutError:
+        raise BodyTimeoutError(seconds) from None
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    # Starlette's own stream is a generator, of which the loop keeps account.
+    body = bytearray()
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise BodyTooLargeError(limit)
+        more = message.get("more_body", False)
+    return bytes(body)
+
+
+def caller(request: Request) -> str:
+    """Who asks, for limits: the owner of the key, or the client's address where none is needed.
+
+    A key that nobody checks could be another one for each request.
+    """
+    name: str | None = request.scope.get(CALLER)
+    if name is not None:
+        return f"key:{name}"
+    return request.client.host if request.client else ""
+
+
+class OpenAnswers:
+    """Answers that are being made and do not stream: each ends early when its client leaves or the relay ends."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def unless_left(self, request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+        """The result of `work`. Raises ClientDisconnect where nobody waits for it any more, and ShuttingDownError."""
+        task = asyncio.create_task(work)
+        watcher = asyncio.create_task(_left(request))
+        self._tasks.add(task)
+        try:
+            await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise ClientDisconnect
+            if task.cancelled():
+                raise ShuttingDownError
+            return task.result()
+        finally:
+            self._tasks.discard(task)
+            task.cancel()
+            watcher.cancel()
+            await asyncio.wait({task, watcher})
+
+    def end_all(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def read_call(endpoint: Endpoint, body: bytes) -> Call:
+    """The call that the body of a request to `endpoint` asks for. Raises BadRequestError."""
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError) as error:  # RecursionError: thousands of opening brackets
+        raise BadRequestError(f"the request body is not JSON: {_reason(error)}") from None
+    if not isinstance(asked, dict):
+        raise BadRequestError(f"the request body must be a JSON object, not {_json_type(asked)}")
+    for name, kind in endpoint.required.items():
+        _field(asked, name, kind)
+    model = _field(asked, "model", str) if asked.get("model") is not None else ""
+    if not model and "model" in endpoint.required:
+        raise BadRequestError("model is empty", param="model")
+    streams = asked.get("stream")
+    if streams is not None and not isinstance(streams, bool):
+        raise BadRequestError(f"stream must be true or false, not {_json_type(streams)}", param="stream")
+    return Call(endpoint, model, bool(streams), body)
+
+
+def prompt_call(prompt: str, model: str) -> Call:
+    """The streaming call that GET /stream makes of its query."""
+    asked = {"model": model, "messages": [{"role": "user", "content": prompt}], "stream": True}
+    return Call(CHAT, model, True, json.dumps(asked).encode())
+
+
+def retry_field(seconds: float) -> bytes:
+    """The line that tells an EventSource when to connect again after a loss; none for 0.
+
+    No blank line follows: it belongs to the upstream's first event, since one of its own would count as an event.
+    """
+    return b"retry: %d\n" % round(seconds * 1000) if seconds else b""
+
+
+def _field(asked: dict[str, Any], name: str, kind: type) -> Any:
+    if name not in asked:
+        raise BadRequestError(f"{name} is missing", param=name)
+    value = asked[name]
+    if not isinstance(value, kind):
+        wanted = "a string" if kind is str else "an array"
+        raise BadRequestError(f"{name} must be {wanted}, not {_json_type(value)}", param=name)
+    return value
+
+
+def _json_type(value: object) -> str:
+    if value is None:
+        return "null"
+    names = {
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "an array",
+        dict: "an object",
+    }
+    return names[type(value)]
+
+
+def _reason(error: Exception) -> str:
+    # Never the text itself: it is a prompt.
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at character {error.pos}"
+    return "nested too deeply" if isinstance(error, RecursionError) else "not valid UTF-8"

@@ -1,0 +1,96 @@
+"""The routes of the relay: which request asks for what.
+
+POST /v1/chat/completions      streaming and not; so are the next two
+POST /v1/completions
+POST /v1/responses
+GET  /v1/models
+GET  /                         a page that shows a stream in a browser
+GET  /stream?prompt=&model=    the same stream for a browser's EventSource, which can only GET
+GET  /v1/topics/{topic}        subscribe to a topic, by Server-Sent Events
+POST /v1/topics/{topic}        publish an event
+GET  /healthz                  the process answers
+GET  /readyz                   it takes new streams: 503 before it serves and while it drains
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Final
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from ..protocol.endpoints import ENDPOINTS, Endpoint
+from ..settings import Settings
+from .page import page
+from .relay import Relay, whole
+from .requests import caller, prompt_call, read_body, read_call, retry_field
+from .topics import TOPIC, add_topics
+
+__all__ = ["ROUTES", "add_page", "add_routes"]
+
+STREAM: Final = "/stream"
+MODELS: Final = "/v1/models"
+PAGE: Final = "/"
+ROUTES: Final = (*(endpoint.route for endpoint in ENDPOINTS), STREAM, MODELS, TOPIC, PAGE)
+
+
+def add_routes(api: FastAPI, relay: Relay) -> None:
+    """Add all routes but the page."""
+    settings = relay.settings
+
+    for endpoint in ENDPOINTS:
+        # A plain route: there is no dependency to solve and no model to check, and looking for them costs each stream.
+        api.add_route(endpoint.route, _relayed(relay, endpoint), methods=["POST"])
+
+    @api.get(STREAM)
+    async def stream(
+        request: Request,
+        prompt: Annotated[str, Query(min_length=1)],
+        model: Annotated[str | None, Query(min_length=1)] = None,
+    ) -> Response:
+        relay.gate.request(caller(request))
+        call = prompt_call(prompt, model or settings.default_model)
+        # EventSource shows no status to its page, so that nothing is lost when a heartbeat starts the response.
+        return relay.stream(call, STREAM, request, opening=retry_field(settings.retry_seconds), early=True)
+
+    add_topics(
+        api, settings, lambda request: relay.gate.request(caller(request)), relay.subscription, relay.serving_hub
+    )
+
+    @api.get(MODELS)
+    async def models(request: Request) -> Response:
+        return whole(await relay.answers.unless_left(request, relay.serving_upstream().models()))
+
+    @api.get("/healthz")
+    async def healthz() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    @api.get("/readyz")
+    async def readyz() -> Response:
+        if relay.upstream is not None and relay.ready:
+            return JSONResponse({"status": "ready", "upstreams": relay.upstream.states, "hub": relay.hub.state})
+        return JSONResponse({"status": "draining" if relay.drain.begun else "starting"}, status_code=503)
+
+
+def add_page(api: FastAPI, settings: Settings, monitor_url: str | None) -> None:
+    """Add the page at GET /. `monitor_url` is the monitor's address without a path; None where there is none."""
+    make = page(model=settings.default_model, monitor_url=monitor_url)
+
+    @api.get(PAGE)
+    async def index() -> Response:
+        return make()
+
+
+def _relayed(relay: Relay, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    settings = relay.settings
+
+    async def relayed(request: Request) -> Response:
+        relay.gate.request(caller(request))
+        body = await read_body(request, settings.max_request_bytes, settings.request_body_timeout_seconds)
+        call = read_call(endpoint, body)
+        if call.streams:
+            return relay.stream(call, endpoint.route, request)
+        return await relay.answers.unless_left(request, relay.answer(call, request))
+
+    return relayed

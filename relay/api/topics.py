@@ -1,0 +1,85 @@
+"""GET /v1/topics/{topic} subscribes, POST /v1/topics/{topic} publishes: what is read from a request, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Final
+
+from fastapi import FastAPI, Path, Request, Response
+from fastapi.responses import JSONResponse
+
+from ..errors import BadRequestError, BodyTooLargeError
+from ..hub.memory import Hub
+from ..hub.stream import Subscription
+from ..protocol.sse import encode
+from ..settings import Settings
+from .requests import read_body
+
+__all__ = ["TOPIC", "add_topics"]
+
+TOPIC: Final = "/v1/topics/{topic}"
+# What a topic or an event may be called: a path segment as it is, a key of Redis, one line of SSE.
+NAME: Final = r"^[A-Za-z0-9._~-]{1,128}$"
+EVENT: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+OURS: Final = "relay."  # names of events that only the relay makes
+# `id: `, two numbers of up to 19 digits, and the line end.
+ID_BYTES: Final = 48
+
+JSON_TYPE, TEXT_TYPE = "application/json", "text/plain"
+
+Topic = Annotated[str, Path(pattern=NAME)]
+
+
+def add_topics(
+    api: FastAPI,
+    settings: Settings,
+    admit: Callable[[Request], None],
+    stream: Callable[[Subscription, Request], Response],
+    hub: Callable[[], Hub],
+) -> None:
+    """Add the two routes. `admit` lets a request in, or raises; `stream` makes the response that is a subscription."""
+
+    @api.get(TOPIC)
+    async def subscribe(
+        request: Request, topic: Topic, policy: str | None = None, last_event_id: str | None = None
+    ) -> Response:
+        admit(request)
+        if policy is not None and policy not in settings.policies:
+            raise BadRequestError(f"policy must be one of {', '.join(settings.policies)}", param="policy")
+        # The header first: it is what EventSource sends when it connects again, to the same URL.
+        wanted = request.headers.get("last-event-id", last_event_id)
+        chosen: Any = policy or settings.subscriber_policy
+        return stream(Subscription(topic, chosen, settings.subscriber_bytes, wanted), request)
+
+    @api.post(TOPIC)
+    async def publish(request: Request, topic: Topic, event: str | None = None) -> Response:
+        admit(request)
+        if event is not None and (not EVENT.fullmatch(event) or event.startswith(OURS)):
+            raise BadRequestError(f"event must be letters, digits, . _ : -, and not begin with {OURS!r}", param="event")
+        body = await read_body(request, settings.topic_event_bytes, settings.request_body_timeout_seconds)
+        _check_body(request.headers.get("content-type", JSON_TYPE), body)
+        frame = encode(body, event=event)  # each line of the body becomes a field: it may grow sevenfold
+        if len(frame) + ID_BYTES > settings.topic_event_bytes:
+            raise BodyTooLargeError(settings.topic_event_bytes)
+        event_id = await hub().publish(topic, frame)
+        return JSONResponse({"id": str(event_id), "topic": topic}, status_code=201)
+
+
+def _check_body(content_type: str, body: bytes) -> None:
+    """Raises BadRequestError for what is not what it says it is."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind not in (JSON_TYPE, TEXT_TYPE):
+        raise BadRequestError(f"content-type must be {JSON_TYPE} or {TEXT_TYPE}")
+    try:
+        text = body.decode()
+        if kind == JSON_TYPE:
+            json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        what = "JSON" if kind == JSON_TYPE else "UTF-8"
+        raise BadRequestError(f"the body is not {what}") from None
+
+
+def _refuse(_: str) -> Any:
+    raise ValueError("NaN and Infinity are no JSON")

@@ -1,0 +1,210 @@
+"""A client's connection, its unsent bytes bounded, and within reach of the stream that is served on it.
+
+uvicorn takes the class of its HTTP protocol as a setting, so this needs no patch. The connection hands itself to the app in the
+scope's extensions, for what ASGI has no words for: give a chunk of the body to the transport without a task, a message and a
+`send` through every middleware; hear at once that the client is slow, takes bytes again, or is gone; know how much of it the
+client has not taken; give the connection up. The response's head and its end go through `send`, as everywhere.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import fcntl
+import termios
+from typing import Any, Final, Protocol
+
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+__all__ = ["Client", "Listener", "bounded_protocol", "came_whole", "client_of"]
+
+_EXTENSION: Final = "relay.client"
+
+# Up to here one copy is cheaper than a write of three pieces.
+COPIED_BYTES: Final = 4096
+
+
+class Listener(Protocol):
+    """Who is told what happens to a connection while its response is under way. None of the three may raise."""
+
+    def paused(self) -> None:
+        """The transport holds as much as it may: give it no more."""
+
+    def resumed(self) -> None:
+        """There is room again."""
+
+    def lost(self) -> None:
+        """The client is gone. Said once."""
+
+
+class _Flow(FlowControl):
+    """uvicorn's, with a future where it has an event: most connections are never waited for, and an event is 750 bytes."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.read_paused = self.write_paused = False
+        self._room: asyncio.Future[None] | None = None
+
+    async def drain(self) -> None:
+        if self.write_paused:
+            if self._room is None:
+                self._room = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._room)
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        room, self._room = self._room, None
+        if room is not None:
+            room.set_result(None)
+
+
+class _Pipeline(list[Any]):
+    """The requests that wait for the present one's end, of which there are hardly ever any: an empty deque is 760 bytes."""
+
+    def appendleft(self, request: Any) -> None:
+        self.insert(0, request)
+
+
+class _Nobody:
+    """In place of the event that tells an app's `receive` of more: a stream does not receive, and an event is 750 bytes."""
+
+    def set(self) -> None:
+        pass
+
+    def clear(self) -> None:
+        pass
+
+    async def wait(self) -> None:
+        raise RuntimeError("a stream's client has said all that it has to say")
+
+
+_NOBODY: Final[Any] = _Nobody()
+
+
+class Client(HttpToolsProtocol):
+    """One client's connection; see `bounded_protocol`."""
+
+    # With more than 30 attributes in its dictionary an object has one of its own, and not its class's: half a kilobyte.
+    __slots__ = ("_gone", "_listener", "lost")
+
+    high_water_bytes = 64 * 1024
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.pipeline = _Pipeline()  # type: ignore[assignment]  # a deque, of which it uses this much
+        self._listener: Listener | None = None
+        self._gone: asyncio.Future[None] | None = None
+        self.lost = False
+
+    # What a stream calls
+
+    def listen(self, listener: Listener | None) -> None:
+        """Tell `listener` from now on, and at once that the client is gone if it is; None: nobody."""
+        self._listener = listener
+        if listener is None:
+            return
+        if not self.pipeline:  # else `cycle` is that of a request which waits for this one's end
+            self.cycle.message_event = _NOBODY
+        if self.lost:
+            listener.lost()
+
+    def write_body(self, body: bytes) -> None:
+        """One chunk of the body of a response that was started without a length (RFC 9112, 7.1). `body` is not empty."""
+        if self.lost:
+            return
+        size = len(body)
+        if size <= COPIED_BYTES:
+            self.transport.write(b"%x\r\n%b\r\n" % (size, body))
+        else:
+            self.transport.writelines((b"%x\r\n" % size, body, b"\r\n"))
+
+    @property
+    def heard_whole(self) -> bool:
+        """Whether its request has come to the end of its body. False where the next one is behind it already."""
+        return not self.pipeline and not self.cycle.more_body
+
+    @property
+    def full(self) -> bool:
+        """Whether the transport asks to wait."""
+        return self.flow.write_paused
+
+    async def room(self) -> None:
+        """Wait until the transport has room, or the client is gone."""
+        await self.flow.drain()
+
+    def unsent(self) -> int:
+        """Bytes that the client has not acknowledged: in the transport, and in the kernel (SIOCOUTQ, tcp(7))."""
+        transport = self.transport
+        if transport.is_closing():
+            return 0
+        in_kernel = array.array("i", [0])
+        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, in_kernel)
+        return transport.get_write_buffer_size() + in_kernel[0]
+
+    def abort(self) -> None:
+        """Give the connection up, with whatever was not sent."""
+        self.transport.abort()
+
+    async def gone(self, seconds: float) -> None:
+        """Wait until the server has noticed that the connection is lost, `seconds` at most."""
+        if not self.lost:
+            self._gone = asyncio.get_running_loop().create_future()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._gone, seconds)
+
+    # What the loop and the parser call
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        self.flow = _Flow(transport)
+        transport.set_write_buffer_limits(high=self.high_water_bytes, low=self.high_water_bytes // 4)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.lost = True
+        if self._gone is not None and not self._gone.done():
+            self._gone.set_result(None)
+        if self._listener is not None:
+            self._listener.lost()
+        # The scope leads back here: with it the connection would wait for the garbage collector.
+        self.scope = self.cycle = None  # type: ignore[assignment]  # as they were before the first request
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._listener is not None:
+            self._listener.paused()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._listener is not None:
+            self._listener.resumed()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {_EXTENSION: self}  # type: ignore[dict-item]
+
+
+def bounded_protocol(high_water_bytes: int) -> type[Client]:
+    """uvicorn's protocol, with this much for the bytes that the kernel has not taken yet (asyncio's own is 64 KiB)."""
+    return type("BoundedClient", (Client,), {"__slots__": (), "high_water_bytes": high_water_bytes})
+
+
+def client_of(scope: Any) -> Client:
+    """The connection that a request came on. Raises RuntimeError under a server that is not the relay's own."""
+    client: Client | None = scope.get("extensions", {}).get(_EXTENSION)
+    if client is None:
+        raise RuntimeError(
+            "a stream needs the relay's own server (relay/serving/server.py): start it with `relay serve`"
+        )
+    return client
+
+
+def came_whole(scope: Any) -> bool:
+    """Whether the body of the request can be received without waiting; False where that is not known."""
+    client: Client | None = scope.get("extensions", {}).get(_EXTENSION)
+    return client is not None and not client.lost and client.heard_whole

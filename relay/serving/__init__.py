@@ -1,0 +1,1 @@
+"""Processes, sockets and signals: the server, its workers and their supervisor."""

@@ -1,0 +1,24 @@
+"""What every process of the relay sets up for itself: its log and how many descriptors it may have."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+
+from .. import telemetry
+from ..log import configure
+from ..settings import Settings
+
+__all__ = ["prepare"]
+
+
+def prepare(settings: Settings) -> None:
+    """Log to standard error as RELAY_LOG_LEVEL and RELAY_LOG_FORMAT say, and take all descriptors that there are.
+
+    Each stream has two connections, and the soft limit is often 1,024 descriptors.
+    """
+    configure(settings.log_level, settings.log_format)
+    telemetry.prepare()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems name a limit that they do not grant
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

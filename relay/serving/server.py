@@ -1,0 +1,101 @@
+"""The server that the relay runs in: uvicorn on a socket that is bound before, with signals and an end of its own.
+
+uvicorn repeats the signals it caught when it has ended, so that a service stopped by SIGTERM exits with 143, and a second
+SIGTERM changes nothing. Here the first SIGTERM or SIGINT drains (no new connections, open streams go on for
+RELAY_DRAIN_SECONDS, are then ended) and the process exits with 0; a second one ends everything at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import uvicorn
+
+from ..api.relay import Relay
+from ..client.connection import bounded_protocol
+
+__all__ = ["RelayServer"]
+
+# When uvicorn would cancel what then still runs; nothing should.
+LAST_RESORT_SECONDS = 5
+WATCH_TICKS = 10  # of uvicorn's 0.1 s
+
+
+class RelayServer(uvicorn.Server):
+    """Serves one relay. `announce` is called once, when it serves; `look_around` about every second while it does."""
+
+    def __init__(self, relay: Relay, announce: Callable[[], None], look_around: Callable[[], None]) -> None:
+        settings = relay.settings
+        super().__init__(
+            uvicorn.Config(
+                relay.app,
+                loop="uvloop",
+                http=bounded_protocol(settings.stream_budget.write_high_water_bytes),
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,  # a line with the path of GET /stream would be a line with a prompt
+                server_header=False,
+                timeout_keep_alive=settings.keep_alive_seconds,
+                timeout_graceful_shutdown=math.ceil(settings.drain_seconds) + LAST_RESORT_SECONDS,
+            )
+        )
+        self._relay = relay
+        self._announce = announce
+        self._look_around = look_around
+        self.signals: list[int] = []
+        self._forced = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        self._announce()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % WATCH_TICKS == 0:
+            self._look_around()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._relay.drain.begin()
+        end = asyncio.create_task(self._end_of_drain(), name="relay.drain")
+        try:
+            await super().shutdown(sockets)
+        finally:
+            end.cancel()
+            await asyncio.wait([end])
+        if self.force_exit:
+            await self._relay.telemetry.close()
+
+    async def _end_of_drain(self) -> None:
+        """Drain, and then give up whatever connection is left."""
+        await self._relay.drain.run(self._forced)
+        for connection in list(self.server_state.connections):
+            # What is still here has a client that does not read: a close would wait for it to.
+            transport = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.abort()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.signals.append(sig)
+        if self.should_exit:
+            self.force_exit = True
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._forced.set)
+        self.should_exit = True

@@ -1,0 +1,1 @@
+"""One relayed stream, from its call to its end."""

@@ -1,0 +1,304 @@
+"""What happens to one relayed stream between its request and its end.
+
+The law of this file. The request's own task opens the upstream, starts the response with its first bytes, lets the rest flow
+(pump.py) and sleeps until the stream's end. While the client's connection is full the upstream's is paused: nothing is
+queued and nothing is dropped, so that a slow client slows its upstream. The client's leaving, the sweep's time-outs and the
+shutdown end the stream in the same way (`StreamLife.end`), at any moment: while the upstream is asked, while it is silent,
+while the client does not read; and the upstream is closed in the same step, without waiting for anything.
+
+The response starts with the upstream's first bytes (or, where the caller says so, with the first heartbeat). Until then a
+failure is an HTTP status, afterwards it is an SSE event `data: {"error": {...}}`, and the body ends without the
+end marker (`[DONE]` of a chat; endpoints.py has them all).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import Any, Final
+
+from diagnostics import StreamRecord
+
+from ..client.reply import Reply
+from ..errors import (
+    ApiError,
+    IdleError,
+    ShuttingDownError,
+    TooLongError,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamTimeoutError,
+    without_frames,
+)
+from ..protocol.facts import Facts
+from ..upstream.upstreams import Upstreams
+from .call import Call, Span, StreamOptions
+from .degraded import DEGRADED, degraded_stream
+from .patience import Patience, Progress, Verdict
+from .pump import Pump
+from .read_ahead import ReadAhead, Source
+
+__all__ = ["StreamLife"]
+
+# After its end marker an upstream has only its end of body left to say. It is given this long, so that its connection can
+# be used again; the client has its answer by then.
+LINGER_SECONDS: Final = 0.25
+
+
+class StreamLife:
+    """What happens to one stream between its request and its end."""
+
+    __slots__ = (
+        "_calm",
+        "_chunks",
+        "_ending",
+        "_ending_error",
+        "_endpoint",
+        "_flows",
+        "_looked_at",
+        "_model",
+        "_options",
+        "_parsed",
+        "_patience",
+        "_pump",
+        "_read_ahead",
+        "_record",
+        "_reply",
+        "_source",
+        "_span",
+        "_task",
+    )
+
+    def __init__(self, call: Call, options: StreamOptions, record: StreamRecord, span: Span, reply: Reply) -> None:
+        self._endpoint, self._model = call.endpoint, call.model
+        self._options = options
+        self._record = record
+        self._span = span
+        self._reply = reply
+        self._pump = Pump(call.endpoint, options.max_event_bytes, record, reply.write)
+        self._looked_at = time.monotonic()
+        self._patience = Patience(options.limits, self._looked_at)
+        self._task: asyncio.Task[Any] | None = asyncio.current_task()
+        self._source: Source | None = None
+        self._read_ahead: ReadAhead | None = None
+        self._parsed = 0  # bytes of the record's that the parser holds
+        self._chunks = 0  # with data, at the last look
+        self._flows = False  # what comes is handed on in the step that it comes in, unless the client is waited for
+        self._calm = False  # the last look found that it does, and the client has not been waited for since
+        self._ending: str | None = None
+        self._ending_error: ApiError | None = None
+
+    @property
+    def facts(self) -> Facts:
+        return self._pump.facts
+
+    # What the client's connection calls
+
+    def paused(self) -> None:
+        self._calm = False
+        self._record.waits()
+        if self._source is not None:
+            self._source.pause()
+
+    def resumed(self) -> None:
+        self._record.goes_on()
+        if self._source is not None:
+            self._source.resume()
+
+    def lost(self) -> None:
+        if not self._reply.complete and self._ending is None:
+            self._record.disconnected()
+            self.end("client_disconnected")
+
+    # What the sweep and the shutdown call
+
+    def end(self, outcome: str, error: ApiError | None = None) -> None:
+        """End the stream now, wherever it waits; `outcome` is its name, and `error` is what the client is told.
+
+        Does nothing to a stream that has ended.
+        """
+        if self._ending is None and self._task is not None and not self._reply.complete:
+            self._ending, self._ending_error = outcome, error
+            self._record.ends(outcome)
+            self._close_upstream()
+            self._task.cancel()
+
+    def look_after(self, now: float) -> None:
+        """The sweep's look: end what waits for too long, keep alive what is silent, count what the parser holds.
+
+        With thousands of streams this is as frequent as events, and most of what it costs is to fetch what it looks at into the
+        processor's caches. So of a stream that flows only what says so is looked at.
+        """
+        chunks = self._pump.data_chunks
+        if self._calm and chunks != self._chunks:
+            verdict = self._patience.moved(now, self._record.bytes_in, chunks)
+        elif self._reply.complete or self._ending is not None:
+            return
+        else:
+            verdict = self._look(now, chunks)
+        self._chunks, self._looked_at = chunks, now
+        if verdict is not None:
+            self._act(verdict)
+
+    def _look(self, now: float, chunks: int) -> Verdict | None:
+        record, source = self._record, self._source
+        if source is not None:
+            parsed = source.parsed_bytes
+            if parsed != self._parsed:
+                self._count_parsed(parsed)
+        told = self._span.swept(record, self._looked_at, now)
+        unsent = self._reply.unsent()
+        self._calm = self._flows and told and unsent is None and not self._parsed
+        return self._patience.look(now, Progress(record.bytes_in, chunks, record.bytes_out, source is not None, unsent))
+
+    def _act(self, verdict: Verdict) -> None:
+        limits = self._options.limits
+        match verdict:
+            case "read":
+                self.end("timeout", UpstreamTimeoutError("the upstream fell silent"))
+            case "idle":
+                self.end("timeout", IdleError(limits.idle))
+            case "total":
+                self.end("timeout", TooLongError(limits.total))
+            case "write":
+                self.end("slow_client")
+            case "heartbeat" if self._pump.at_boundary:
+                self._beat()
+
+    def _beat(self) -> None:
+        sent = self._reply.beat()
+        if sent:
+            self._record.sent(sent)
+            self._span.event("heartbeat")
+
+    # What the response calls
+
+    async def live(self, call: Call, upstream: Upstreams) -> tuple[str, ApiError | None]:
+        """Relay until the end and tell the client how it went: the outcome, and the error if there was one."""
+        reply = self._reply
+        error: UpstreamError | None = None
+        try:
+            await self._relay(call.content, upstream)
+        except asyncio.CancelledError:
+            if self._ending is None:
+                raise
+        except UpstreamError as problem:
+            error = without_frames(problem)
+        if self._took_end():
+            return str(self._ending), await self._part()
+        if error is None:
+            return "upstream_error" if self._pump.facts.failed else "completed", None
+        self._record.ends(error.outcome)
+        self._close_upstream()
+        message = self._options.degraded_message
+        try:
+            if error.outage and message and self._endpoint.degraded and not reply.started:
+                await reply.start(DEGRADED)
+                await reply.finish(degraded_stream(self._model, message))
+            else:
+                await reply.fail(error, at_boundary=self._pump.at_boundary)
+        except asyncio.CancelledError:
+            # The client left, or the relay ends, before it heard of the failure: the failure is still what ended the stream.
+            if not self._took_end():
+                raise
+        return error.outcome, error
+
+    def over(self) -> None:
+        """Close what is open; nothing ends the stream any more."""
+        self._task = None
+        self._record.goes_on()
+        self._close_upstream()
+        self._pump.close()
+
+    async def ended(self) -> None:
+        """Wait for the end of what `over` closed."""
+        if self._read_ahead is not None:
+            await self._read_ahead.ended()
+
+    async def _part(self) -> ApiError | None:
+        """Take leave of the client as the reason for the end allows."""
+        if self._ending == "client_disconnected":
+            return None
+        if self._ending == "slow_client":
+            self._reply.abort()
+            return None
+        error = self._ending_error
+        await self._reply.part(error or ShuttingDownError(), at_boundary=self._pump.at_boundary)
+        return error
+
+    def _took_end(self) -> bool:
+        """Whether `end` was called; its cancellation of this task is then over."""
+        if self._ending is None:
+            return False
+        if self._task is not None:
+            self._task.uncancel()
+        return True
+
+    async def _relay(self, content: bytes, upstream: Upstreams) -> None:
+        pump, reply = self._pump, self._reply
+        source = await self._open(content, upstream)
+        del content  # its JSON may be megabytes, and a stream may be hours
+        chunk = await source.read()
+        self._span.first_chunk()
+        if not chunk:
+            raise UpstreamProtocolError("the upstream's stream ended before its first event")
+        events = pump.look(chunk)
+        await reply.start(source.headers)
+        pump.hand_on(chunk, events)
+        del chunk
+        if not pump.done:
+            self._flows = source.flow(pump.took, pump.ended)
+            if self._flows:
+                await pump.finished
+                source.keep()
+            else:
+                await self._read(source)
+        if pump.done:
+            await reply.finish()
+            await _linger(source)
+            return
+        pump.facts.eof()
+        if pump.facts.done:
+            # Some upstreams leave out the blank line after the end marker; without it the client would not get the event.
+            await reply.finish(b"" if pump.at_boundary else b"\n\n")
+            return
+        where = "between two events" if pump.at_boundary else "in the middle of an event"
+        raise UpstreamProtocolError(f"the upstream's stream ended {where}, without {self._endpoint.end}")
+
+    async def _open(self, content: bytes, upstream: Upstreams) -> Source:
+        span = self._span
+        source: Source = await upstream.stream(self._endpoint.upstream_path, content, span.headers, span.event)
+        if self._options.read_ahead is not None:
+            source = self._read_ahead = self._options.read_ahead(source)
+        self._source = source
+        return source
+
+    async def _read(self, source: Source) -> None:
+        """Relay a source that does not flow, until the end marker or its end."""
+        pump, reply = self._pump, self._reply
+        while not pump.done:
+            await reply.room()
+            chunk = await source.read()
+            if not chunk:
+                return
+            pump.hand_on(chunk, pump.look(chunk))
+
+    def _count_parsed(self, nbytes: int) -> None:
+        """Charge the stream with what its parser holds now; a number that is as old as the last sweep."""
+        self._record.hold(nbytes - self._parsed)
+        self._parsed = nbytes
+
+    def _close_upstream(self) -> None:
+        source, self._source = self._source, None
+        if source is not None:
+            source.close()
+            self._record.upstream_closed()
+            self._count_parsed(0)
+
+
+async def _linger(source: Source) -> None:
+    """Let the upstream end its body, so that the connection can be used again; whatever else happens, it is closed."""
+    with contextlib.suppress(TimeoutError, UpstreamError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            await source.read()

@@ -1,0 +1,98 @@
+"""A relayed stream as the response that it is: everything it opens, it closes, on every way out, and its end has one name.
+
+What happens in between is told in life.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Final
+
+from diagnostics import StreamLedger
+
+from ..client.connection import client_of
+from ..client.outside import OutsideResponse
+from ..client.reply import Reply, Scope, Send
+from ..upstream.upstreams import Upstreams
+from .call import Call, Span, StreamOptions
+from .ending import Ending
+from .life import StreamLife
+from .sweep import OpenStreams
+
+__all__ = ["RelayedStream"]
+
+# How long the server takes to notice that a connection was given up.
+ABORTED_SECONDS: Final = 1.0
+
+
+class RelayedStream(OutsideResponse):
+    """The response that is the stream. It closes what it opens and leaves nothing to a framework.
+
+    place     the stream's place among those that are let in, taken for as long as it lives
+    request_headers   for the trace
+    opening   what the stream begins with, lines without the blank one after them
+    early     whether a heartbeat may start the response
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        call: Call,
+        *,
+        route: str,
+        options: StreamOptions,
+        upstream: Upstreams,
+        ledger: StreamLedger,
+        open_streams: OpenStreams,
+        place: AbstractContextManager[None],
+        start_span: Callable[[Call, Mapping[str, str]], Span],
+        request_headers: Mapping[str, str],
+        opening: bytes = b"",
+        early: bool = False,
+    ) -> None:
+        super().__init__()
+        self._call: Call | None = call
+        self._route = route
+        self._options = options
+        self._upstream = upstream
+        self._ledger = ledger
+        self._open_streams = open_streams
+        self._place = place
+        self._start_span, self._request_headers = start_span, request_headers
+        self._opening, self._early = opening, early
+
+    async def serve(self, scope: Scope, send: Send, asked_at: float) -> None:
+        call, self._call = self._call, None
+        assert call is not None, "a stream is served once"
+        client = client_of(scope)
+        with self._place, self._ledger.stream(self._route, since=asked_at) as record:
+            span = self._start_span(call, self._request_headers)
+            self._request_headers = {}  # with a key among them
+            record.trace_id = span.trace_id
+            reply = Reply(send, client, record, opening=self._opening, early=self._early)
+            life = StreamLife(call, self._options, record, span, reply)
+            self._open_streams.add(life)
+            outcome, error = "upstream_error", None  # where not even the error has a name
+            try:
+                client.listen(life)
+                outcome, error = await life.live(call, self._upstream)
+                if not reply.complete:
+                    # The server would complain of a response that is not whole, had it not noticed that nobody wants it.
+                    await client.gone(ABORTED_SECONDS)
+            except asyncio.CancelledError:
+                outcome = "shutdown"  # not by `end`: the server takes the task down
+                raise
+            finally:
+                client.listen(None)
+                self._open_streams.discard(life)
+                record.ends(outcome)
+                life.over()
+                span.end(outcome, record=record, facts=life.facts, error=error)
+                if self._options.ended is not None:
+                    ending = Ending.of(outcome, record=record, facts=life.facts, error=error)
+                    self._options.ended(ending, span.trace_id)
+                await reply.close()
+                await life.ended()

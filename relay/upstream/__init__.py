@@ -1,0 +1,1 @@
+"""The upstream's side: requests, their transport, retries, the circuit breaker, fallbacks."""

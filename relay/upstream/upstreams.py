@@ -1,0 +1,83 @@
+"""The upstreams in their order: the first that is not known to be down, and the next one when it turns out to be.
+
+Only failures before the first byte of an answer count, and only outages (see errors.py): an upstream that refuses a request,
+with 400 or 429, works. What was begun is never begun again elsewhere, for a client would get two halves of two answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
+
+from ..errors import UpstreamError, UpstreamUnavailableError
+from .breaker import Breaker, State
+from .upstream import Answer, Upstream, UpstreamStream
+
+__all__ = ["Upstreams"]
+
+Result = TypeVar("Result")
+# Told what happens on the way to an answer: the event's name, and what it is about (see telemetry/names.py).
+Tell = Callable[..., None]
+
+
+class Upstreams:
+    """As one Upstream, for several."""
+
+    def __init__(self, upstreams: Sequence[Upstream], *, threshold: int, open_seconds: float) -> None:
+        self._pairs = [(upstream, Breaker(threshold, open_seconds)) for upstream in upstreams]
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Of the one that a request would go to first."""
+        first = next((up for up, breaker in self._pairs if breaker.state == "closed"), self._pairs[0][0])
+        return first.host, first.port
+
+    @property
+    def states(self) -> list[State]:
+        return [breaker.state for _, breaker in self._pairs]
+
+    async def stream(self, path: str, content: bytes, headers: Mapping[str, str], tell: Tell) -> UpstreamStream:
+        """Post a request that streams. Raises UpstreamError."""
+        return await self._first(lambda upstream: upstream.stream(path, content, headers), tell)
+
+    async def answer(self, path: str, content: bytes, headers: Mapping[str, str], tell: Tell) -> Answer:
+        """Post a request that does not stream. Raises UpstreamError."""
+        return await self._first(lambda upstream: upstream.answer(path, content, headers), tell)
+
+    async def models(self) -> Answer:
+        """The list of models. Raises UpstreamError."""
+        return await self._first(lambda upstream: upstream.models(), lambda *_, **__: None)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(upstream.close() for upstream, _ in self._pairs))
+
+    async def _first(self, ask: Callable[[Upstream], Awaitable[Result]], tell: Tell) -> Result:
+        outage: UpstreamError | None = None
+        for number, (upstream, breaker) in enumerate(self._pairs):
+            place = {"server_address": upstream.host, "server_port": upstream.port}
+            if not breaker.allow(time.monotonic()):
+                tell("upstream_skipped", **place)
+                continue
+            if number:
+                tell("fallback", **place)
+            try:
+                result = await ask(upstream)
+            except UpstreamError as error:
+                if not error.outage:
+                    breaker.succeeded()
+                    raise
+                breaker.failed(time.monotonic())
+                tell("upstream_failed", **place, error_type=error.code)
+                if breaker.state == "open":
+                    tell("breaker_opened", **place)
+                outage = error
+            except BaseException:
+                breaker.abandoned(time.monotonic())
+                raise
+            else:
+                breaker.succeeded()
+                return result
+        now = time.monotonic()
+        raise outage or UpstreamUnavailableError(min(breaker.wait(now) for _, breaker in self._pairs))
