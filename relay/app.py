@@ -27,8 +27,9 @@ from .memory.limit import memory_share
 from .settings import Settings
 from .stream.call import StreamOptions
 from .stream.degraded import DEGRADED
-from .stream.read_ahead import ReadAhead, Source
+from .stream.read_ahead import ReadAhead
 from .stream.sweep import sweep
+from .upstream.body import Body
 from .upstream.upstream import Upstream
 from .upstream.upstreams import Upstreams
 
@@ -135,7 +136,7 @@ def _stream_options(settings: Settings, ledger: StreamLedger, events_out: Events
     )
 
 
-def _read_ahead(settings: Settings, ledger: StreamLedger) -> Callable[[Source], ReadAhead] | None:
+def _read_ahead(settings: Settings, ledger: StreamLedger) -> Callable[[Body], ReadAhead] | None:
     if not settings.read_ahead_bytes:
         return None
     read_bytes = settings.stream_budget.read_bytes

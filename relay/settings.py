@@ -21,7 +21,7 @@ from .hub.topics import Bounds
 from .memory.budget import MIN_BUDGET_BYTES, StreamBudget
 from .memory.buffer import POLICIES, OverflowPolicy
 from .stream.patience import Limits
-from .upstream.options import UpstreamOptions
+from .upstream.options import Timeouts, UpstreamOptions
 
 __all__ = ["SECRETS", "Settings", "environment_name", "load"]
 
@@ -271,14 +271,13 @@ class Settings(BaseSettings):
     @property
     def upstream(self) -> UpstreamOptions:
         """How upstreams are asked."""
+        pool, connect = self.pool_timeout_seconds, self.connect_timeout_seconds
         return UpstreamOptions(
             budget=self.stream_budget,
             max_connections=self.upstream_max_connections,
             max_response_bytes=self.max_response_bytes,
-            connect_seconds=self.connect_timeout_seconds,
-            pool_seconds=self.pool_timeout_seconds,
-            stream_seconds=self.read_timeout_seconds,
-            answer_seconds=self.response_timeout_seconds,
+            stream=Timeouts(pool, connect, self.read_timeout_seconds),
+            answer=Timeouts(pool, connect, self.response_timeout_seconds),
             retries=self.upstream_retries,
         )
 

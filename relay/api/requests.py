@@ -54,9 +54,9 @@ async def _body(request: Request, limit: int) -> bytes:
 
 
 def caller(request: Request) -> str:
-    """Who asks, for limits: the owner of the key, or the client's address where none is needed.
+    """The name under which this request is counted for limits: the owner of its key, or the client's address without keys.
 
-    A key that nobody checks could be another one for each request.
+    Where the relay checks no keys, a key in the request does not count: a caller could send another one each time.
     """
     name: str | None = request.scope.get(CALLER)
     if name is not None:

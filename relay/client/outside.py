@@ -1,11 +1,13 @@
-"""Streams are served outside of the framework that made them.
+"""Serves a stream after FastAPI and every middleware have returned, so that an open stream does not keep their frames alive.
 
-FastAPI finds the route, checks the request and makes the response; the middlewares around it see to keys and spans. Each of
-these layers is a coroutine that waits for the one below it, with exit stacks, closures and copies of the request in between:
-nothing for an answer that is over in a moment, 15 KiB for each stream that is open for an hour. So a stream's response, when
-the framework calls it, only leaves itself behind, and is served when all of them have returned.
+FastAPI finds the route, checks the request and builds the response; middlewares around it check keys and open spans. Each of
+these layers is a coroutine that stays suspended until the layer below it returns. For a short answer that costs nothing; for
+a stream that is open for an hour it costs 15 KiB. Therefore a stream's response (`OutsideResponse`) does not serve itself when
+the framework calls it: it stores itself in the scope and returns. When all layers have returned, `Outside`, the outermost ASGI
+app, finds the stored response in the scope and serves it.
 
-What a middleware has to say of a response's head (CORS) it says in the `send` that it hands on: `KeepSend` keeps that one.
+A middleware such as CORS adds headers by wrapping `send`. `KeepSend`, placed inside such a middleware, stores the wrapped
+`send` for `Outside`, so that the stream's head still gets these headers.
 """
 
 from __future__ import annotations
@@ -26,10 +28,10 @@ _LEFT: Final = "relay.outside"
 
 
 class Seen(Protocol):
-    """Who sees one request from its beginning to its end, that of its stream if it has one (see telemetry/server.py)."""
+    """The observer of one request, told when the request, or the stream that answers it, has ended (telemetry/server.py)."""
 
     def over(self, status: int | None) -> None:
-        """It is over; `status` is what it was answered with, None where it was not."""
+        """The request has ended. `status` is the status of its response, None where no response was started."""
 
 
 class OutsideResponse(Response, abc.ABC):

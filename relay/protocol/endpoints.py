@@ -21,12 +21,12 @@ __all__ = ["CHAT", "COMPLETIONS", "ENDPOINTS", "RESPONSES", "Endpoint"]
 class Endpoint:
     """One row.
 
-    route      the relay's path; the upstream's is the same one below its base URL, which ends in /v1
-    operation  what traces call it (gen_ai.operation.name)
-    required   fields that must be there, and their type; `model` may be left out only where it is none of them
-    end        the marker of a whole stream, for messages
-    facts      reads a stream's facts and knows its end marker
-    degraded   whether RELAY_DEGRADED_MESSAGE can be said in its form
+    route      the relay's path, which begins with /v1; the upstream's path is the rest, below a base URL that ends in /v1
+    operation  the value of gen_ai.operation.name in traces
+    required   fields that a request must have, with their JSON type; only where `model` is not among them may it be missing
+    end        how error messages name the marker that ends a complete stream
+    facts      makes the reader of a stream's facts, which also recognises the end marker
+    degraded   whether the text of RELAY_DEGRADED_MESSAGE can be sent as an answer of this endpoint
     """
 
     route: str

@@ -11,9 +11,10 @@ from diagnostics import StreamRecord
 from ..errors import ApiError
 from ..protocol.endpoints import Endpoint
 from ..protocol.facts import Facts
+from ..upstream.body import Body
 from .ending import Ending
 from .patience import Limits
-from .read_ahead import ReadAhead, Source
+from .read_ahead import ReadAhead
 
 __all__ = ["Call", "Span", "StreamOptions"]
 
@@ -73,5 +74,5 @@ class StreamOptions:
     limits: Limits
     max_event_bytes: int
     degraded_message: str = ""
-    read_ahead: Callable[[Source], ReadAhead] | None = None
+    read_ahead: Callable[[Body], ReadAhead] | None = None
     ended: Callable[[Ending, str | None], None] | None = None

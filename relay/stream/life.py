@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 from diagnostics import StreamRecord
@@ -32,12 +33,13 @@ from ..errors import (
     without_frames,
 )
 from ..protocol.facts import Facts
+from ..upstream.body import Body
 from ..upstream.upstreams import Upstreams
 from .call import Call, Span, StreamOptions
 from .degraded import DEGRADED, degraded_stream
 from .patience import Patience, Progress, Verdict
 from .pump import Pump
-from .read_ahead import ReadAhead, Source
+from .read_ahead import ReadAhead
 
 __all__ = ["StreamLife"]
 
@@ -80,7 +82,7 @@ class StreamLife:
         self._looked_at = time.monotonic()
         self._patience = Patience(options.limits, self._looked_at)
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
-        self._source: Source | None = None
+        self._source: Body | None = None
         self._read_ahead: ReadAhead | None = None
         self._parsed = 0  # bytes of the record's that the parser holds
         self._chunks = 0  # with data, at the last look
@@ -93,7 +95,7 @@ class StreamLife:
     def facts(self) -> Facts:
         return self._pump.facts
 
-    # What the client's connection calls
+    # Called by the client's connection (client.connection.Listener)
 
     def paused(self) -> None:
         self._calm = False
@@ -111,7 +113,7 @@ class StreamLife:
             self._record.disconnected()
             self.end("client_disconnected")
 
-    # What the sweep and the shutdown call
+    # Called by the sweep and at shutdown
 
     def end(self, outcome: str, error: ApiError | None = None) -> None:
         """End the stream now, wherever it waits; `outcome` is its name, and `error` is what the client is told.
@@ -172,7 +174,7 @@ class StreamLife:
             self._record.sent(sent)
             self._span.event("heartbeat")
 
-    # What the response calls
+    # Called by the response (stream/response.py)
 
     async def live(self, call: Call, upstream: Upstreams) -> tuple[str, ApiError | None]:
         """Relay until the end and tell the client how it went: the outcome, and the error if there was one."""
@@ -237,14 +239,14 @@ class StreamLife:
 
     async def _relay(self, content: bytes, upstream: Upstreams) -> None:
         pump, reply = self._pump, self._reply
-        source = await self._open(content, upstream)
+        source, headers = await self._open(content, upstream)
         del content  # its JSON may be megabytes, and a stream may be hours
         chunk = await source.read()
         self._span.first_chunk()
         if not chunk:
             raise UpstreamProtocolError("the upstream's stream ended before its first event")
         events = pump.look(chunk)
-        await reply.start(source.headers)
+        await reply.start(headers)
         pump.hand_on(chunk, events)
         del chunk
         if not pump.done:
@@ -266,15 +268,17 @@ class StreamLife:
         where = "between two events" if pump.at_boundary else "in the middle of an event"
         raise UpstreamProtocolError(f"the upstream's stream ended {where}, without {self._endpoint.end}")
 
-    async def _open(self, content: bytes, upstream: Upstreams) -> Source:
+    async def _open(self, content: bytes, upstream: Upstreams) -> tuple[Body, Mapping[str, str]]:
+        """Open the upstream's stream: its body, and what the client is told besides."""
         span = self._span
-        source: Source = await upstream.stream(self._endpoint.upstream_path, content, span.headers, span.event)
+        opened = await upstream.stream(self._endpoint.upstream_path, content, span.headers, span.event)
+        body = opened.body
         if self._options.read_ahead is not None:
-            source = self._read_ahead = self._options.read_ahead(source)
-        self._source = source
-        return source
+            body = self._read_ahead = self._options.read_ahead(body)
+        self._source = body
+        return body, opened.headers
 
-    async def _read(self, source: Source) -> None:
+    async def _read(self, source: Body) -> None:
         """Relay a source that does not flow, until the end marker or its end."""
         pump, reply = self._pump, self._reply
         while not pump.done:
@@ -297,7 +301,7 @@ class StreamLife:
             self._count_parsed(0)
 
 
-async def _linger(source: Source) -> None:
+async def _linger(source: Body) -> None:
     """Let the upstream end its body, so that the connection can be used again; whatever else happens, it is closed."""
     with contextlib.suppress(TimeoutError, UpstreamError):
         async with asyncio.timeout(LINGER_SECONDS):

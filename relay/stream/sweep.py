@@ -1,8 +1,9 @@
 """The streams that are open now, and the one sweep that looks after all of them.
 
-One task in the relay's lifespan, whatever the number of streams: a timer for each event would cost each event, a task for each
-stream each stream. It looks at every stream a few times within the shortest time-out, at most every second: at a slice of them
-at a time, and these spread over the time between two sweeps, so that no event waits for more than one slice.
+There is one task for all streams, in the relay's lifespan, because a timer would have to be set again for each event, and a
+task for each stream would cost memory and wake-ups for each stream. It visits every stream at least LOOKS times within the
+shortest time-out, but at most once a second. It visits the streams in slices that are spread over that time, so that an event
+waits for one slice at most.
 """
 
 from __future__ import annotations
@@ -60,11 +61,11 @@ class OpenStreams:
         return tuple(self._streams.values())
 
     def ids(self) -> tuple[int, ...]:
-        """Of all, oldest first; for `get`. To know one by its id does not keep it, nor what it has read, when it ends."""
+        """The id() of every open stream, oldest first, to be given to `get`. An id keeps no stream alive."""
         return tuple(self._streams)
 
     def get(self, known: int) -> Swept | None:
-        """None: it has ended. (Or the one that has its id now, which is looked at a little early.)"""
+        """The stream with this id(), None where it has ended. (A newer one may have its id now; it is swept early.)"""
         return self._streams.get(known)
 
     def end_all(self) -> None:

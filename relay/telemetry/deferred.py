@@ -1,11 +1,12 @@
-"""Spans that are made when they end.
+"""Creates the SDK's span object when a span ends instead of when it starts, because open SDK spans are large.
 
-The SDK's own span keeps 2.5 KiB while it is open (two bounded deques, a lock, its attributes twice), and each stream has two
-that may be open for an hour. So an open span is its context, its name and what was told of it, and the SDK's is made in the
-moment of its end: by the SDK's tracer, with the ids and the sampling decision of its beginning. All that the SDK does about
-limits, processors and export it does then.
+An open span of the SDK holds 2.5 KiB (two bounded deques, a lock, its attributes twice), and each stream has two spans that may
+be open for an hour. Here an open span holds its context, its name, its attributes and its events. When it ends, the SDK's
+tracer creates its span with the ids, the start time and the sampling decision that were fixed at the start; attribute limits,
+span processors and export then happen in the SDK as for any other span.
 
-The law of this file: what `start_span` decides is what the SDK would decide, of whose sampler and id generator it asks it.
+The law of this file: `start_span` decides nothing by itself. It asks the provider's own sampler and id generator, so that ids
+and sampling are those that the SDK would have chosen.
 """
 
 from __future__ import annotations

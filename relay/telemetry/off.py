@@ -35,7 +35,7 @@ class Telemetry:
         return app
 
     def seen(self, scope: Scope) -> Seen | None:
-        """Who sees the request of `scope`, before the app of `wrap` gets it; None: nobody."""
+        """The observer of the request in `scope`, before the app gets it; None where nothing is traced."""
         return None
 
     def call_span(self, call: Call, headers: Mapping[str, str], address: tuple[str, int]) -> Span:
@@ -43,7 +43,7 @@ class Telemetry:
         return Untraced({name: headers[name] for name in TRACE_HEADERS if name in headers})
 
     def stream_ended(self, ending: Ending) -> None:
-        """A stream that calls no upstream has ended, in the task that served it: a topic's, for one."""
+        """Log the end of a stream that has no upstream (a topic's subscription). Called in the task that served it."""
         log_ending(ending, None)
 
     def rejected(self, reason: str) -> None:
@@ -54,7 +54,7 @@ class Telemetry:
 
 
 class Untraced:
-    """The span that is none."""
+    """What a stream gets in place of a span while tracing is off: it forwards the caller's trace headers and logs the end."""
 
     trace_id: str | None = None
 
@@ -82,6 +82,6 @@ class Untraced:
             log_ending(Ending.of(outcome, record=record, facts=facts, error=error), self._caller())
 
     def _caller(self) -> TraceIds | None:
-        """The caller's span: the line is found with its trace."""
+        """The caller's trace and span from its `traceparent` header, so that the log line can be found from its trace."""
         found = _TRACEPARENT.fullmatch(self.headers.get("traceparent", ""))
         return TraceIds(found[1], found[2], int(found[3], 16) & 1 == 1) if found else None

@@ -1,12 +1,13 @@
-"""Room for what waits to be sent: what would be thrown away is not made.
+"""Knows whether the export queues are full, so that a span or log record that would be dropped is not created at all.
 
-The SDK's queues are bounded, and a full one lets the oldest go for each new one. But by then the new one has been made, of a
-dead Collector's telemetry most of all for nothing, and each loss is a log record again, which a filter throws away. Here who
-is about to make something asks first, so that a Collector that takes nothing makes a stream cheaper, not dearer. What waits
-is from the beginning of the trouble then, not from its end; it moves on with each batch that is given up.
+The SDK's queues are bounded: a full queue drops its oldest entry for each new one. By then the new entry has been created for
+nothing, and each drop writes a log record of its own. While the Collector is unreachable every stream would pay for that. Here
+the code that is about to create a span or a record asks `room.full` first, and counts it with `room.lost` instead of creating
+it. The queue therefore keeps the entries from the beginning of an outage; it advances with each batch that the exporter gives
+up.
 
-    room.full      asked before something is made; what is not made was `lost`
-    Spans, Logs    the SDK's processors, which count what goes in; their exporters count what is taken out
+    room.full      whether the queue is full; asked before something is created
+    Spans, Logs    the SDK's batch processors, which count what is put in; their exporters count what is taken out
 """
 
 from __future__ import annotations

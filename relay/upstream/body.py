@@ -1,57 +1,68 @@
-"""The body of an upstream's response: the bytes as they come, read and closed by whoever streams them."""
+"""What an upstream's response is here: its status, its headers, and a body that is read, or handed over as it comes.
+
+The law of this file: a body is an object with `read` and `close`, not nested async generators, so that it is closed where and
+when its stream says, without an await, also in the middle of a cancellation. Whatever goes wrong with it is one of the relay's
+own errors (errors.py).
+"""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import AsyncIterator, Callable
-from typing import Final
+from collections.abc import Callable
+from dataclasses import dataclass
 
-import httpx2
+from ..errors import UpstreamError
 
-__all__ = ["BODY", "Body"]
+__all__ = ["Body", "Ended", "Response", "Took"]
 
-# Under this name a response's extensions hold its Body.
-BODY: Final = "relay.body"
+# Told each piece of a body that flows, and, once, its end or what went wrong. Neither may raise.
+Took = Callable[[bytes], None]
+Ended = Callable[[UpstreamError | None], None]
 
 
-class Body(httpx2.AsyncByteStream, abc.ABC):
+class Body(abc.ABC):
     """A response's body. Closing it twice does nothing."""
+
+    __slots__ = ()
 
     @abc.abstractmethod
     async def read(self) -> bytes:
-        """What has arrived, b"" at the end. Raises httpx2.ReadTimeout (silent for too long), ReadError (broken off)."""
+        """What has arrived; b"" at the end. Raises UpstreamTimeoutError (silent for too long), UpstreamUnreachableError."""
 
-    def flow(self, took: Callable[[bytes], None], ended: Callable[[httpx2.HTTPError | None], None]) -> bool:
-        """Hand over what comes, as it comes, instead of being read; False where this body can only be read.
-
-        `took` gets each piece, `ended` None at the end or what went wrong, once; neither may raise.
-        """
+    def flow(self, took: Took, ended: Ended) -> bool:
+        """Hand over what comes, as it comes, instead of being read; False where this body can only be read."""
         return False
 
-    def keep(self) -> None:
+    def keep(self) -> None:  # noqa: B027  # nothing to do where a body is only read
         """Flow no more: what comes waits to be read."""
 
-    def pause(self) -> None:
+    def pause(self) -> None:  # noqa: B027  # nothing to do where a body is only read
         """Let a body that flows stand still; one that is only read does so by itself."""
 
-    def resume(self) -> None: ...
+    def resume(self) -> None:  # noqa: B027  # nothing to do where a body is only read
+        """Let it flow again."""
 
     @property
     @abc.abstractmethod
     def parsed_bytes(self) -> int:
         """What has come and was not read yet, without what the kernel holds."""
 
-    @abc.abstractmethod
-    def untimed(self) -> None:
-        """Start no more timers for silence: from here on a sweep looks after it."""
+    def untimed(self) -> None:  # noqa: B027  # nothing to do where no timer runs
+        """Start no more timers for silence: from here on a sweep looks after the stream."""
 
     @abc.abstractmethod
     def close(self) -> None:
         """Close now. A connection whose body was read to its end is kept for the next request."""
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while chunk := await self.read():
-            yield chunk
 
-    async def aclose(self) -> None:
-        self.close()
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response whose head has come.
+
+    headers   by their names in lower case, the last of each name, decoded as Latin-1: it has a character for every byte, so
+              that what is sent on is what came
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: Body

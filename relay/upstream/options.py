@@ -6,7 +6,21 @@ from dataclasses import dataclass
 
 from ..memory.budget import StreamBudget
 
-__all__ = ["UpstreamOptions"]
+__all__ = ["Timeouts", "UpstreamOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds, None for ever.
+
+    pool      wait for a free place among the connections
+    connect   TCP and TLS
+    silence   until the response's head, and between two pieces of its body
+    """
+
+    pool: float | None
+    connect: float | None
+    silence: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,16 +29,13 @@ class UpstreamOptions:
 
     budget               of one stream; it bounds what a connection to the upstream holds
     max_response_bytes   largest answer that does not stream
-    connect_seconds, pool_seconds   longest wait for a new connection, and for one of the `max_connections`
-    stream_seconds, answer_seconds  longest silence of the upstream in a stream, and in an answer that does not stream
+    stream, answer       how long is waited for a stream, and for an answer that does not stream
     retries              how often a request is tried again before its first byte
     """
 
     budget: StreamBudget
     max_connections: int
     max_response_bytes: int
-    connect_seconds: float
-    pool_seconds: float
-    stream_seconds: float
-    answer_seconds: float
+    stream: Timeouts
+    answer: Timeouts
     retries: int

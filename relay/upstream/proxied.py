@@ -10,10 +10,12 @@ import socket
 from typing import Any, Final
 
 import aiohttp
-import httpx2
 
+from ..errors import UpstreamTimeoutError, UpstreamUnreachableError
 from ..memory.budget import StreamBudget
-from .body import BODY, Body
+from .body import Body, Response
+from .options import Timeouts
+from .transport import Headers, Target
 
 __all__ = ["ProxiedTransport"]
 
@@ -31,9 +33,9 @@ class _ProxiedBody(Body):
         try:
             chunk = await self._response.content.read(self._read_bytes)
         except TimeoutError as error:
-            raise httpx2.ReadTimeout(str(error) or "the upstream is silent") from error
+            raise UpstreamTimeoutError("the upstream fell silent") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise httpx2.ReadError(str(error) or type(error).__name__) from error
+            raise UpstreamUnreachableError("the upstream broke the connection off") from error
         self._taken += len(chunk)
         return chunk
 
@@ -50,8 +52,8 @@ class _ProxiedBody(Body):
         self._response.close()
 
 
-class ProxiedTransport(httpx2.AsyncBaseTransport):
-    """Requests over one bounded pool of connections. Must be made and closed inside of a running loop."""
+class ProxiedTransport:
+    """Requests over one bounded pool of connections; a `Transport`. Must be made and closed inside of a running loop."""
 
     def __init__(self, *, max_connections: int, budget: StreamBudget) -> None:
         def make_socket(address: Any) -> socket.socket:
@@ -72,39 +74,29 @@ class ProxiedTransport(httpx2.AsyncBaseTransport):
             trust_env=True,
         )
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        timeout = request.extensions.get("timeout", {})
-        content = await request.aread()
+    async def request(
+        self, method: str, target: Target, headers: Headers, content: bytes, timeouts: Timeouts
+    ) -> Response:
+        """See `Transport`."""
         try:
             response = await self._session.request(
-                request.method,
-                str(request.url),
-                headers=request.headers.multi_items(),
+                method,
+                target.url,
+                headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers],
                 data=(io.BytesIO(content) if len(content) > WRITE_AT_ONCE_BYTES else content) or None,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(
-                    total=None,
-                    connect=timeout.get("pool"),
-                    sock_connect=timeout.get("connect"),
-                    sock_read=timeout.get("read"),
+                    total=None, connect=timeouts.pool, sock_connect=timeouts.connect, sock_read=timeouts.silence
                 ),
             )
-        except aiohttp.ConnectionTimeoutError as error:
-            raise httpx2.ConnectTimeout(str(error)) from error
         except TimeoutError as error:
-            raise httpx2.ReadTimeout(str(error) or "the upstream is silent") from error
+            raise UpstreamTimeoutError("the upstream did not answer in time") from error
         except aiohttp.ClientConnectorError as error:
-            raise httpx2.ConnectError(str(error)) from error
+            raise UpstreamUnreachableError("the upstream cannot be reached") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise httpx2.ReadError(str(error) or type(error).__name__) from error
-        body = _ProxiedBody(response, self._read_bytes)
-        return httpx2.Response(
-            response.status,
-            headers=list(response.raw_headers),
-            stream=body,
-            request=request,
-            extensions={BODY: body},
-        )
+            raise UpstreamUnreachableError("the upstream closed the connection without an answer") from error
+        named = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.raw_headers}
+        return Response(response.status, named, _ProxiedBody(response, self._read_bytes))
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         await self._session.close()

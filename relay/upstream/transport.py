@@ -1,32 +1,62 @@
-"""The transport under the openai client: the bytes of a body as they come, read and closed by whoever streams them.
+"""How a request reaches an upstream: what both ways have in common.
 
-The client still owns the request, the retries and the errors. What the relay's own transports add is why they exist:
-
-- a body is an object with `read` and `close`, not nested async generators, so that it is closed where and when the stream
-  says, without an await, also in the middle of a cancellation;
-- a refused or broken connection is a connection error, and a silent one a time-out;
-- what an upstream connection may hold is bounded, in the kernel and above it.
-
-There are two: `wire`, which is what a stream goes through, and `proxied`, for an upstream that is reached through a proxy.
+The relay has transports of its own because of what they hold: an upstream's connection is bounded in the kernel and above it,
+and its body is closed where its stream says (body.py). There are two: `wire`, which is what a stream goes through, and
+`proxied`, for an upstream that is reached through a proxy.
 """
 
 from __future__ import annotations
 
-import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+from urllib.parse import urlsplit
 
-import httpx2
+from .body import Response
+from .options import Timeouts
 
-from ..memory.budget import StreamBudget
+__all__ = ["Headers", "Target", "Transport"]
 
-__all__ = ["transport_to"]
+Headers = Sequence[tuple[bytes, bytes]]
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
-def transport_to(scheme: str, host: str, *, max_connections: int, budget: StreamBudget) -> httpx2.AsyncBaseTransport:
-    """The transport for one upstream. To be made and closed inside of a running loop."""
-    if scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
-        from .proxied import ProxiedTransport
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a request goes.
 
-        return ProxiedTransport(max_connections=max_connections, budget=budget)
-    from .wire.transport import WireTransport
+    url      whole
+    origin   scheme, host and port
+    host     what the Host header says
+    path     what the request line says, with the query
+    """
 
-    return WireTransport(max_connections=max_connections, budget=budget)
+    url: str
+    origin: tuple[str, str, int]
+    host: bytes
+    path: bytes
+
+    @classmethod
+    def of(cls, url: str) -> Target:
+        """Of a URL that is known to be http or https and to have a host."""
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        port = parts.port or _DEFAULT_PORTS[parts.scheme]
+        path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        return cls(url, (parts.scheme, host, port), parts.netloc.rpartition("@")[2].encode(), path.encode())
+
+
+class Transport(Protocol):
+    """Sends requests on connections that it keeps."""
+
+    async def request(
+        self, method: str, target: Target, headers: Headers, content: bytes, timeouts: Timeouts
+    ) -> Response:
+        """Send a request, whose headers lack Host and Content-Length; the response is there when its head is.
+
+        Raises UpstreamTimeoutError, UpstreamUnreachableError, UpstreamProtocolError.
+        """
+
+    async def close(self) -> None:
+        """Close all connections."""

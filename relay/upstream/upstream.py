@@ -1,19 +1,23 @@
-"""The upstream: the openai client owns the request, the retries before the first byte, and the errors.
+"""One upstream: its streams go straight over the relay's transport, everything else through the openai client.
 
 A request's JSON goes out as the bytes that came in, so that fields which neither the client nor the relay knows arrive. An
-answer is never parsed into objects: a stream is handed over as a Body (see body.py), everything else as JSON bytes.
+answer is never parsed into objects: a stream is handed over as a Body (body.py), everything else as JSON bytes. A stream's
+request is a POST of those bytes with a few headers, which needs no client; attempts and pauses are as the client's (retry.py).
 Every failure leaves this file as one of the errors of errors.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+import random
+import time
+import urllib.request
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Final
 
 import httpx2
-from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError, AsyncStream, Omit
+from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError, AsyncOpenAI, Omit
 from pydantic import SecretStr
 
 from ..errors import (
@@ -23,11 +27,12 @@ from ..errors import (
     UpstreamTimeoutError,
     UpstreamUnreachableError,
 )
-from .body import BODY, Body
-from .http_client import StraightClient
-from .openai_client import Kind, OpenAIClient, idempotency_key
-from .options import UpstreamOptions
-from .transport import transport_to
+from .body import Body, Response
+from .openai_transport import http_client
+from .options import Timeouts, UpstreamOptions
+from .retry import pause_seconds, worth_retrying
+from .transport import Target, Transport
+from .wire.transport import WireTransport
 
 __all__ = ["Answer", "Upstream", "UpstreamStream"]
 
@@ -35,7 +40,8 @@ __all__ = ["Answer", "Upstream", "UpstreamStream"]
 FORWARDED_HEADERS: Final = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "x-request-id"})
 FORWARDED_PREFIX: Final = "x-ratelimit-"
 
-# The client's account of the machine that it runs on: no business of an upstream's, and 4 % of what a stream costs.
+# The client's account of the machine that it runs on, which is no business of an upstream's.
+ACCOUNT_PREFIX: Final = "x-stainless-"
 UNTOLD: Final = dict.fromkeys(
     (
         "X-Stainless-Lang", "X-Stainless-Package-Version", "X-Stainless-OS", "X-Stainless-Arch", "X-Stainless-Runtime",
@@ -44,7 +50,8 @@ UNTOLD: Final = dict.fromkeys(
     Omit(),
 )  # fmt: skip
 
-JSON_BODY: Final = {"Content-Type": "application/json"}
+REDIRECTS: Final = range(300, 400)
+REFUSALS: Final = range(400, 600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,169 +65,180 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamStream:
-    """An open stream. It holds the body and nothing of the request, whose bytes may be millions and are free by now."""
+    """An open stream. It holds the body and nothing of the request, whose bytes may be millions and are free by now.
+
+    headers   what the client is told besides the body
+    """
 
     body: Body
     headers: dict[str, str]
-
-    async def read(self) -> bytes:
-        """What has arrived; b"" at the end. Raises UpstreamTimeoutError and UpstreamUnreachableError."""
-        try:
-            return await self.body.read()
-        except httpx2.TimeoutException as error:
-            raise UpstreamTimeoutError("the upstream fell silent") from error
-        except httpx2.HTTPError as error:
-            raise _named(error) from error
-
-    def flow(self, took: Callable[[bytes], None], ended: Callable[[UpstreamError | None], None]) -> bool:
-        """Hand over what comes, as it comes, instead of being read; False where this stream can only be read."""
-        return self.body.flow(took, lambda error: ended(None if error is None else _named(error)))
-
-    def keep(self) -> None:
-        self.body.keep()
-
-    def pause(self) -> None:
-        self.body.pause()
-
-    def resume(self) -> None:
-        self.body.resume()
-
-    @property
-    def parsed_bytes(self) -> int:
-        """What has come and was not read yet."""
-        return self.body.parsed_bytes
-
-    def close(self) -> None:
-        self.body.close()
 
 
 class Upstream:
     """One upstream and the pool of connections to it. Made and closed inside of a running loop."""
 
     def __init__(self, options: UpstreamOptions, base_url: str, api_key: SecretStr | None) -> None:
-        parts = urlsplit(base_url)
-        self.host = parts.hostname or ""
-        self.port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._max_response_bytes = options.max_response_bytes
-        self._stream_timeout = _timeout(options, options.stream_seconds)
-        self._answer_timeout = _timeout(options, options.answer_seconds)
-        transport = transport_to(
-            parts.scheme,
-            self.host,
-            max_connections=options.max_connections,
-            budget=options.budget,
-        )
+        base = Target.of(base_url)
+        scheme, self.host, self.port = base.origin
+        self._base_url = base_url.rstrip("/")
+        self._options = options
+        self._transport = _transport_to(scheme, self.host, options)
         key = api_key.get_secret_value() if api_key else None
         # Compressed events would come in lumps, and what is relayed as it is must not need unpacking.
-        self._headers: dict[str, str | Omit] = {"Accept-Encoding": "identity"}
+        self._asked: dict[str, str | Omit] = {"Accept-Encoding": "identity"}
         if key is None:
-            self._headers["Authorization"] = Omit()
-        self._client = OpenAIClient(
+            self._asked["Authorization"] = Omit()
+        self._client = AsyncOpenAI(
             api_key=key or "unused",
             base_url=base_url,
             max_retries=options.retries,
             default_headers=UNTOLD,  # type: ignore[arg-type]  # it takes Omit as it does for one request
-            http_client=StraightClient(transport),
+            http_client=http_client(self._transport, options.max_response_bytes),
         )
-        self._base_url = str(self._client.base_url).rstrip("/")
-        self._streams: dict[str, Kind] = {}  # by path, of which there are a few
+        self._stream_headers = _stream_headers(
+            {**self._client.default_headers, **self._client.auth_headers, **self._asked}
+        )
+        self._targets: dict[str, Target] = {}  # of streams, by path: there are a few
 
     async def stream(self, path: str, content: bytes, more: Mapping[str, str]) -> UpstreamStream:
         """Post a request that streams to `path`, below the base URL, with `more` headers. Raises UpstreamError."""
-        kind = self._streams.get(path)
-        if kind is None:
-            asked = {**self._headers, **JSON_BODY, "Accept": "text/event-stream"}
-            kind = self._streams[path] = Kind(self._base_url + path, asked, self._stream_timeout)
-        response = await self._send(self._client.send(kind, content, more))
-        body = _body(response)
-        headers = _lowered(response)
-        problem = _not_a_stream(headers)
+        target = self._targets.get(path)
+        if target is None:
+            target = self._targets[path] = Target.of(self._base_url + path)
+        headers = [
+            *self._stream_headers,
+            (b"idempotency-key", _idempotency_key()),
+            # Latin-1 has a character for every byte: a caller's header goes on as it came.
+            *((name.encode("latin-1"), value.encode("latin-1")) for name, value in more.items()),
+        ]
+        response = await self._post(target, headers, content)
+        problem = _not_a_stream(response.headers)
         if problem:
-            body.close()
+            response.body.close()
             raise UpstreamProtocolError(problem)
-        body.untimed()
-        return UpstreamStream(body, _forwarded(headers))
+        response.body.untimed()
+        return UpstreamStream(response.body, _forwarded(response.headers))
 
     async def answer(self, path: str, content: bytes, headers: Mapping[str, str]) -> Answer:
         """Post a request that does not stream to `path`, below the base URL. Raises UpstreamError."""
-        response = await self._send(
+        return await self._whole(
             self._client.post(
-                self._base_url + path,
+                path,
                 cast_to=httpx2.Response,
                 content=content,
                 options={
-                    "headers": {**self._headers, **headers, **JSON_BODY},
-                    "timeout": self._answer_timeout,
-                    "idempotency_key": idempotency_key(),
+                    "headers": {**self._asked, **headers, "Content-Type": "application/json"},
+                    "timeout": _of_httpx(self._options.answer),
                 },
-                stream=True,  # so that the body is read here, where its size has a limit
-                stream_cls=AsyncStream[Any],
             )
         )
-        return await self._whole(response)
 
     async def models(self) -> Answer:
         """The upstream's list of models. Raises UpstreamError."""
-        response = await self._send(
+        return await self._whole(
             self._client.get(
                 "/models",
                 cast_to=httpx2.Response,
-                options={"headers": self._headers, "timeout": self._stream_timeout},
-                stream=True,
-                stream_cls=AsyncStream[Any],
+                options={"headers": self._asked, "timeout": _of_httpx(self._options.stream)},
             )
         )
-        return await self._whole(response)
 
     async def close(self) -> None:
         await self._client.close()
 
-    async def _send(self, request: Awaitable[object]) -> httpx2.Response:
-        try:
-            response = await request
-        except APIStatusError as error:
-            raise _status_error(error) from error
-        except (APIError, httpx2.HTTPError) as error:
-            raise _named(error) from error
-        # Asked for as an httpx2.Response, it comes as one; the client's types speak of its stream class instead.
-        assert isinstance(response, httpx2.Response)
-        return response
+    async def _post(self, target: Target, headers: list[tuple[bytes, bytes]], content: bytes) -> Response:
+        """Post until an answer is not worth another try, or there were enough. Raises UpstreamError."""
+        tried = 0
+        while True:
+            told: Mapping[str, str] = {}
+            try:
+                response = await self._transport.request(
+                    "POST",
+                    target,
+                    [*headers, (b"x-stainless-retry-count", b"%d" % tried)],
+                    content,
+                    self._options.stream,
+                )
+            except UpstreamError:
+                if tried == self._options.retries:
+                    raise
+            else:
+                if response.status < REDIRECTS.start:
+                    return response
+                told = response.headers
+                if tried == self._options.retries or not worth_retrying(response.status, told, time.time()):
+                    raise await self._refusal(response)
+                response.body.close()
+            chance = random.random()  # noqa: S311  # it spreads those who come again, and hides nothing
+            await asyncio.sleep(pause_seconds(tried, told, time.time(), chance))
+            tried += 1
 
-    async def _whole(self, response: httpx2.Response) -> Answer:
-        body = _body(response)
+    async def _refusal(self, response: Response) -> UpstreamError:
+        """The error for a refusal, read to its end."""
+        limit = self._options.max_response_bytes
         content = bytearray()
         try:
-            while chunk := await body.read():
+            while chunk := await response.body.read():
                 content += chunk
-                if len(content) > self._max_response_bytes:
-                    raise UpstreamProtocolError(
-                        f"the upstream's answer is larger than {self._max_response_bytes} bytes (RELAY_MAX_RESPONSE_BYTES)"
+                if len(content) > limit:
+                    return UpstreamProtocolError(
+                        f"the upstream's answer is larger than {limit} bytes (RELAY_MAX_RESPONSE_BYTES)"
                     )
-        except httpx2.HTTPError as error:
-            raise _named(error) from error
+        except UpstreamError as error:
+            return error
         finally:
-            body.close()
-        named = _lowered(response)
-        encoding = named.get("content-encoding", "identity")
+            response.body.close()
+        return _refused(response.status, response.headers, bytes(content))
+
+    async def _whole(self, asking: Awaitable[httpx2.Response]) -> Answer:
+        try:
+            response = await asking
+        except APIStatusError as error:
+            raise _refused(error.status_code, _named(error.response), error.response.content) from error
+        except (APIError, httpx2.HTTPError) as error:
+            raise _own(error) from error
+        headers = _named(response)
+        encoding = headers.get("content-encoding", "identity")
         if encoding != "identity":
             raise UpstreamProtocolError(f"the upstream's answer is {encoding}-encoded although identity was asked for")
-        headers = _forwarded(named)
-        headers["content-type"] = named.get("content-type", "application/json")
-        return Answer(response.status_code, headers, bytes(content))
+        return Answer(
+            response.status_code,
+            {**_forwarded(headers), "content-type": headers.get("content-type", "application/json")},
+            response.content,
+        )
 
 
-def _timeout(options: UpstreamOptions, read: float) -> httpx2.Timeout:
-    return httpx2.Timeout(connect=options.connect_seconds, read=read, write=read, pool=options.pool_seconds)
+def _transport_to(scheme: str, host: str, options: UpstreamOptions) -> Transport:
+    """By way of the proxy that the environment names for this host, or straight."""
+    if scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
+        from .proxied import ProxiedTransport
+
+        return ProxiedTransport(max_connections=options.max_connections, budget=options.budget)
+    return WireTransport(max_connections=options.max_connections, budget=options.budget)
 
 
-def _body(response: httpx2.Response) -> Body:
-    body = response.extensions[BODY]
-    assert isinstance(body, Body)
-    return body
+def _stream_headers(headers: Mapping[str, str | Omit]) -> list[tuple[bytes, bytes]]:
+    """What every request for a stream says: what the client says of itself, and that it wants events."""
+    told = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
+    told |= {"accept": "text/event-stream", "content-type": "application/json"}
+    return [
+        (name.encode("latin-1"), value.encode("latin-1"))
+        for name, value in told.items()
+        if not name.startswith(ACCOUNT_PREFIX)
+    ]
 
 
-def _lowered(response: httpx2.Response) -> dict[str, str]:
-    """Its headers by their names in lower case; Latin-1 has a character for every byte, so that what goes on is what came."""
+def _idempotency_key() -> bytes:
+    """The same for all of a request's attempts. One of the system's random numbers would be a system call for each stream."""
+    return b"relay-%032x" % random.getrandbits(128)
+
+
+def _of_httpx(timeouts: Timeouts) -> httpx2.Timeout:
+    return httpx2.Timeout(connect=timeouts.connect, read=timeouts.silence, write=timeouts.silence, pool=timeouts.pool)
+
+
+def _named(response: httpx2.Response) -> dict[str, str]:
+    """Its headers by their names in lower case, as `Response` has them."""
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
 
 
@@ -242,22 +260,28 @@ def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _status_error(error: APIStatusError) -> UpstreamStatusError:
-    response = error.response
-    # The client has read it already. Whatever is not JSON (a proxy's HTML page) is replaced by our own words.
-    is_json = response.headers.get("content-type", "").startswith("application/json")
-    content = response.content if is_json and response.content else None
-    return UpstreamStatusError(response.status_code, content, _forwarded(_lowered(response)))
+def _refused(status: int, headers: Mapping[str, str], content: bytes) -> UpstreamError:
+    """The error for an answer that is no success."""
+    if status in REDIRECTS:
+        return UpstreamProtocolError(
+            f"the upstream answered with a redirect ({status}), which is not followed: its URL is what is configured"
+        )
+    if status not in REFUSALS:
+        return UpstreamProtocolError(f"the upstream answered with status {status}, which HTTP does not know")
+    # Whatever is not JSON (a proxy's HTML page) is replaced by our own words.
+    is_json = headers.get("content-type", "").startswith("application/json")
+    return UpstreamStatusError(status, content if is_json and content else None, _forwarded(headers))
 
 
-def _named(error: Exception) -> UpstreamError:
-    """The relay's error for one of the client's or the transport's. Its text names no address: clients read it."""
+def _own(error: BaseException) -> UpstreamError:
+    """The relay's error behind one of the client's: what its transport met. Its text names no address: clients read it."""
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, UpstreamError):
+            return behind
+        behind = behind.__cause__ or behind.__context__
     if isinstance(error, (APITimeoutError, httpx2.TimeoutException)):
         return UpstreamTimeoutError("the upstream did not answer in time")
-    if isinstance(error, (httpx2.ReadError, httpx2.RemoteProtocolError)):
-        return UpstreamUnreachableError("the upstream broke the connection off")
-    if isinstance(error, APIConnectionError) and isinstance(error.__cause__, httpx2.ReadError):
-        return UpstreamUnreachableError("the upstream closed the connection without an answer")
-    if isinstance(error, (APIConnectionError, httpx2.ConnectError)):
+    if isinstance(error, APIConnectionError):
         return UpstreamUnreachableError("the upstream cannot be reached")
     return UpstreamProtocolError("the upstream's answer cannot be used")

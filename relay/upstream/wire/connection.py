@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import httptools
-import httpx2
 
-__all__ = ["Connection", "Ended", "Head", "Took"]
+from ...errors import UpstreamError, UpstreamProtocolError, UpstreamTimeoutError, UpstreamUnreachableError
+from ..body import Ended, Took
 
-Took = Callable[[bytes], None]
-Ended = Callable[[httpx2.HTTPError | None], None]
+__all__ = ["Connection", "Head"]
 
 # The most that one recv takes. All connections share one buffer: what it holds is parsed before anybody else reads.
 MAX_READ_BYTES: Final = 256 * 1024
@@ -34,7 +33,7 @@ _buffer: Final = memoryview(bytearray(MAX_READ_BYTES))
 
 @functools.lru_cache
 def _first(nbytes: int) -> memoryview:
-    """So many bytes of it, for all connections the same one."""
+    """The first `nbytes` bytes of the shared receive buffer. All connections of one size get the same view object."""
     return _buffer[:nbytes]
 
 
@@ -91,7 +90,7 @@ class Connection(asyncio.BufferedProtocol):
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
-        self._error: httpx2.HTTPError | None = None
+        self._error: UpstreamError | None = None
         self._took: Took | None = None
         self._ended: Ended | None = None
         self._begin(expected=False)
@@ -153,7 +152,7 @@ class Connection(asyncio.BufferedProtocol):
     ) -> Head:
         """Send a request and wait so long for the response's head.
 
-        Raises httpx2.ReadTimeout, ReadError, RemoteProtocolError.
+        Raises UpstreamTimeoutError, UpstreamUnreachableError, UpstreamProtocolError.
         """
         assert self._transport is not None, "not connected"
         self._begin(expected=True)
@@ -174,7 +173,10 @@ class Connection(asyncio.BufferedProtocol):
         return head
 
     async def read(self) -> bytes:
-        """What has come of the body, waiting for something to come; b"" at its end. Raises httpx2.ReadError."""
+        """What has come of the body, waiting for something to come; b"" at its end.
+
+        Raises UpstreamUnreachableError (broken off), UpstreamProtocolError.
+        """
         while not self._parts:
             if self._complete:
                 return b""
@@ -220,7 +222,7 @@ class Connection(asyncio.BufferedProtocol):
         """Close now, without waiting for what is unsent. Whoever waits here is told."""
         self._expected = False
         self.keep()
-        self._fail(httpx2.ReadError("the connection was closed"))
+        self._fail(UpstreamUnreachableError("the connection was closed"))
         self._parts.clear()
         self._waiting_bytes = 0
         if self._transport is not None:
@@ -245,7 +247,7 @@ class Connection(asyncio.BufferedProtocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def _fail(self, error: httpx2.HTTPError) -> None:
+    def _fail(self, error: UpstreamError) -> None:
         if self._error is None:
             self._error = error
         self._end_flow(self._error)
@@ -253,7 +255,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _overdue(self) -> None:
         if self._head is None:  # else it has come in the same turn of the loop, and is about to be seen
-            self._fail(httpx2.ReadTimeout("the upstream did not answer in time"))
+            self._fail(UpstreamTimeoutError("the upstream did not answer in time"))
 
     def _take(self) -> bytes:
         """What has come and was not taken; there is some."""
@@ -263,7 +265,7 @@ class Connection(asyncio.BufferedProtocol):
         self._waiting_bytes = 0
         return chunk
 
-    def _end_flow(self, error: httpx2.HTTPError | None) -> None:
+    def _end_flow(self, error: UpstreamError | None) -> None:
         ended = self._ended
         if ended is not None:
             self.keep()
@@ -289,11 +291,13 @@ class Connection(asyncio.BufferedProtocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if self._parts and self._took is not None:
                 self._took(self._take())
-            self._fail(httpx2.RemoteProtocolError(f"the response is not HTTP/1.1: {type(error).__name__}"))
+            self._fail(UpstreamProtocolError(f"the upstream's answer is not HTTP/1.1: {type(error).__name__}"))
             self.close()
             return
         if self._head is None and self._head_bytes > MAX_HEAD_BYTES:
-            self._fail(httpx2.RemoteProtocolError(f"the response's head is larger than {MAX_HEAD_BYTES} bytes"))
+            self._fail(
+                UpstreamProtocolError(f"the head of the upstream's answer is larger than {MAX_HEAD_BYTES} bytes")
+            )
             self.close()
             return
         if self._took is not None:
@@ -321,7 +325,7 @@ class Connection(asyncio.BufferedProtocol):
             self._end_flow(None)
             self._wake()
         elif self._expected and not self._complete:
-            self._fail(httpx2.ReadError("the upstream broke the connection off"))
+            self._fail(UpstreamUnreachableError("the upstream broke the connection off"))
         else:
             self._wake()
 

@@ -14,27 +14,19 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
-import httpx2
+from httpx2 import create_ssl_context
 
+from ...errors import UpstreamTimeoutError, UpstreamUnreachableError
+from ..options import Timeouts
 from .connection import Connection, Head
 
-__all__ = ["Pool", "Timeouts"]
+__all__ = ["Pool"]
 
 KEEP_SECONDS: Final = 30.0
 
 Origin = tuple[str, str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds, None for ever: a free place in the pool, TCP and TLS, the response's head."""
-
-    pool: float | None
-    connect: float | None
-    head: float | None
 
 
 class Pool:
@@ -73,27 +65,42 @@ class Pool:
     ) -> tuple[Connection, Head]:
         """Send a request; the caller reads the connection and gives it back with `release`.
 
-        Raises httpx2.PoolTimeout, ConnectTimeout, ConnectError, ReadTimeout, ReadError, RemoteProtocolError.
+        Raises UpstreamTimeoutError, UpstreamUnreachableError, UpstreamProtocolError. Their texts name no address: a client
+        may read them.
         """
         await self._take_place(timeouts.pool)
-        connection: Connection | None = None
         try:
-            while connection is None:
-                kept = self._kept(origin)
-                connection = kept or await self._connect(origin, timeouts.connect)
-                self._in_use[connection] = origin
+            kept = self._kept(origin)
+            if kept is not None:
                 try:
-                    head = await connection.request(method, target, headers, body, timeouts.head)
-                except httpx2.ReadError:
-                    if kept is None or connection.answered:
+                    return await self._ask(kept, origin, method, target, headers, body, timeouts.silence)
+                except UpstreamUnreachableError:
+                    if kept.answered:
                         raise
-                    self._forget(connection)
-                    connection = None
-            return connection, head
+            # Only once: a request that brings its upstream down would else be sent on every connection that was kept.
+            made = await self._connect(origin, timeouts.connect)
+            return await self._ask(made, origin, method, target, headers, body, timeouts.silence)
         except BaseException:
-            if connection is not None:
-                self._forget(connection)
             self._places.release()
+            raise
+
+    async def _ask(
+        self,
+        connection: Connection,
+        origin: Origin,
+        method: str,
+        target: bytes,
+        headers: Sequence[tuple[bytes, bytes]],
+        body: bytes,
+        seconds: float | None,
+    ) -> tuple[Connection, Head]:
+        self._in_use[connection] = origin
+        try:
+            return connection, await connection.request(method, target, headers, body, seconds)
+        except BaseException as error:
+            self._forget(connection)
+            if isinstance(error, UpstreamUnreachableError) and not connection.answered:
+                raise UpstreamUnreachableError("the upstream closed the connection without an answer") from error
             raise
 
     def release(self, connection: Connection) -> None:
@@ -123,7 +130,7 @@ class Pool:
             async with asyncio.timeout(patience):
                 await self._places.acquire()
         except TimeoutError as error:
-            raise httpx2.PoolTimeout("all connections to the upstream are in use") from error
+            raise UpstreamTimeoutError("all connections to the upstream are in use") from error
 
     def _kept(self, origin: Origin) -> Connection | None:
         """The connection that was used last, if it can be used again: the others may grow old and go."""
@@ -160,9 +167,9 @@ class Pool:
                     made.close()
                     raise
         except TimeoutError as error:
-            raise httpx2.ConnectTimeout(f"no connection to {host}:{port} within {patience:g} s") from error
+            raise UpstreamTimeoutError(f"no connection to the upstream within {patience:g} s") from error
         except (OSError, ssl.SSLError) as error:
-            raise httpx2.ConnectError(f"no connection to {host}:{port}: {error}") from error
+            raise UpstreamUnreachableError("the upstream cannot be reached") from error
         return protocol
 
     async def _open_socket(self, host: str, port: int) -> socket.socket:
@@ -187,5 +194,5 @@ class Pool:
 
     def _context(self) -> ssl.SSLContext:
         if self.tls is None:
-            self.tls = httpx2.create_ssl_context()
+            self.tls = create_ssl_context()
         return self.tls

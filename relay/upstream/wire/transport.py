@@ -1,24 +1,22 @@
-"""httpx2's side of `wire`: what the openai client asks for, sent on a connection of the pool, and the body handed over."""
+"""Requests over `wire`: sent on a connection of the pool, and the body handed over."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
 
-import httpx2
-
+from ...errors import UpstreamTimeoutError
 from ...memory.budget import StreamBudget
-from ..body import BODY, Body
-from .connection import Connection, Ended, Took
-from .pool import Pool, Timeouts
+from ..body import Body, Ended, Response, Took
+from ..options import Timeouts
+from ..transport import Headers, Target
+from .connection import Connection
+from .pool import Pool
 
 __all__ = ["WireTransport"]
 
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
-
-class WireTransport(httpx2.AsyncBaseTransport):
-    """HTTP/1.1 requests over one bounded pool."""
+class WireTransport:
+    """HTTP/1.1 requests over one bounded pool; a `Transport`."""
 
     def __init__(self, *, max_connections: int, budget: StreamBudget) -> None:
         self._pool = Pool(
@@ -29,24 +27,22 @@ class WireTransport(httpx2.AsyncBaseTransport):
             limit_bytes=budget.parser_limit_bytes,
         )
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        url = request.url
-        origin = (url.scheme, url.host, url.port or _DEFAULT_PORTS[url.scheme])
-        told = request.extensions.get("timeout", {})
-        timeouts = Timeouts(pool=told.get("pool"), connect=told.get("connect"), head=told.get("read"))
-        stream = request.stream
-        content = b"".join(stream) if isinstance(stream, httpx2.ByteStream) else await request.aread()
+    async def request(
+        self, method: str, target: Target, headers: Headers, content: bytes, timeouts: Timeouts
+    ) -> Response:
+        """See `Transport`."""
         connection, head = await self._pool.request(
-            origin, request.method, url.raw_path, request.headers.raw, content, timeouts
+            target.origin,
+            method,
+            target.path,
+            ((b"host", target.host), (b"content-length", b"%d" % len(content)), *headers),
+            content,
+            timeouts,
         )
-        body = _WireBody(self._pool, connection, timeouts.head)
-        response = httpx2.Response(
-            head.status, headers=head.headers, stream=body, request=request, extensions={BODY: body}
-        )
-        response.headers.encoding = "latin-1"  # it has a character for every byte, and need not be guessed
-        return response
+        named = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in head.headers}
+        return Response(head.status, named, _WireBody(self._pool, connection, timeouts.silence))
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         await self._pool.close()
 
 
@@ -68,7 +64,7 @@ class _WireBody(Body):
             async with asyncio.timeout(self._patience):
                 return await self._connection.read()
         except TimeoutError as error:
-            raise httpx2.ReadTimeout("the upstream is silent") from error
+            raise UpstreamTimeoutError("the upstream fell silent") from error
 
     def flow(self, took: Took, ended: Ended) -> bool:
         self._connection.flow(took, ended)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import httpx2
 import pytest
 
+from relay.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachableError
+from relay.upstream.options import Timeouts
 from relay.upstream.wire.connection import Connection
-from relay.upstream.wire.pool import Pool, Timeouts
+from relay.upstream.wire.pool import Pool
 
-PATIENT = Timeouts(pool=5, connect=5, head=5)
+PATIENT = Timeouts(pool=5, connect=5, silence=5)
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
 
@@ -22,7 +23,7 @@ Use = Callable[[Pool, Connection], Awaitable[None]]
 class Sink:
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
-        self.over: asyncio.Future[httpx2.HTTPError | None] = asyncio.get_running_loop().create_future()
+        self.over: asyncio.Future[UpstreamError | None] = asyncio.get_running_loop().create_future()
 
     def flow(self, connection: Connection) -> None:
         connection.flow(self.pieces.append, self.over.set_result)  # set_result raises where `ended` comes twice
@@ -101,12 +102,10 @@ def test_what_was_read_before_is_not_handed_over_again() -> None:
 
 @pytest.mark.parametrize(
     ("broken", "error"),
-    [(b"", httpx2.ReadError), (b"zz\r\n", httpx2.RemoteProtocolError)],
+    [(b"", UpstreamUnreachableError), (b"zz\r\n", UpstreamProtocolError)],
     ids=["broken off", "not HTTP"],
 )
-def test_what_came_before_an_error_is_handed_over_and_then_the_error(
-    broken: bytes, error: type[httpx2.HTTPError]
-) -> None:
+def test_what_came_before_an_error_is_handed_over_and_then_the_error(broken: bytes, error: type[UpstreamError]) -> None:
     async def use(pool: Pool, connection: Connection) -> None:
         sink = Sink()
         sink.flow(connection)

@@ -12,16 +12,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relay.errors import UpstreamError, UpstreamProtocolError, UpstreamTimeoutError, UpstreamUnreachableError
+from relay.upstream.options import Timeouts
 from relay.upstream.wire.connection import MAX_HEAD_BYTES, Connection
-from relay.upstream.wire.pool import Pool, Timeouts
+from relay.upstream.wire.pool import Pool
 
 READ_BYTES = 16 * 1024
-PATIENT = Timeouts(pool=5, connect=5, head=5)
+PATIENT = Timeouts(pool=5, connect=5, silence=5)
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -137,7 +138,7 @@ def test_a_body_is_the_same_however_it_is_framed_and_cut(response: bytes, body: 
     ],
 )
 def test_a_response_that_breaks_off_is_an_error(response: bytes) -> None:
-    with pytest.raises(httpx2.ReadError):
+    with pytest.raises(UpstreamUnreachableError):
         once(raw(response))
 
 
@@ -145,13 +146,13 @@ def test_a_response_that_breaks_off_is_an_error(response: bytes) -> None:
     "response", [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"]
 )
 def test_what_is_not_http_is_refused(response: bytes) -> None:
-    with pytest.raises(httpx2.RemoteProtocolError):
+    with pytest.raises(UpstreamProtocolError):
         once(raw(response))
 
 
 def test_a_head_without_end_is_refused_at_its_limit() -> None:
     lines = b"X-Filler: " + b"x" * 1000 + b"\r\n"
-    with pytest.raises(httpx2.RemoteProtocolError, match=str(MAX_HEAD_BYTES)):
+    with pytest.raises(UpstreamProtocolError, match=str(MAX_HEAD_BYTES)):
         once(raw(b"HTTP/1.1 200 OK\r\n", *[lines] * 200))
 
 
@@ -161,7 +162,7 @@ def test_a_head_that_comes_in_the_moment_of_its_deadline_has_come() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             listening.setblocking(False)
             async with pool() as made:
-                patience = Timeouts(pool=5, connect=5, head=0.2)
+                patience = Timeouts(pool=5, connect=5, silence=0.2)
                 asking = asyncio.create_task(get(made, listening.getsockname()[1], patience))
                 server, _ = await loop.sock_accept(listening)
                 with server:
@@ -181,17 +182,17 @@ def test_a_silent_upstream_and_a_full_pool_are_time_outs() -> None:
 
     async def run() -> None:
         async with serving(silent) as (port, _), pool(max_connections=1) as made:
-            with pytest.raises(httpx2.ReadTimeout):
-                await get(made, port, Timeouts(pool=5, connect=5, head=0.05))
+            with pytest.raises(UpstreamTimeoutError, match="did not answer"):
+                await get(made, port, Timeouts(pool=5, connect=5, silence=0.05))
             waiting = asyncio.create_task(get(made, port))
             await asyncio.sleep(0.05)
-            with pytest.raises(httpx2.PoolTimeout):
-                await get(made, port, Timeouts(pool=0.05, connect=5, head=5))
+            with pytest.raises(UpstreamTimeoutError, match="in use"):
+                await get(made, port, Timeouts(pool=0.05, connect=5, silence=5))
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-            with pytest.raises(httpx2.ReadTimeout):  # and not PoolTimeout: the place was given back
-                await get(made, port, Timeouts(pool=1, connect=5, head=0.05))
+            with pytest.raises(UpstreamTimeoutError, match="did not answer"):  # the place was given back
+                await get(made, port, Timeouts(pool=1, connect=5, silence=0.05))
 
     asyncio.run(run())
 
@@ -201,8 +202,10 @@ def test_nobody_listening_is_a_connect_error() -> None:
         async with serving(raw(b"")) as (port, _):
             pass
         async with pool() as made:
-            with pytest.raises(httpx2.ConnectError, match=str(port)):
+            with pytest.raises(UpstreamUnreachableError, match="cannot be reached") as raised:
                 await get(made, port)
+            assert str(port) not in str(raised.value)  # a client reads it
+            assert isinstance(raised.value.__cause__, ConnectionRefusedError)
 
     asyncio.run(run())
 
@@ -285,7 +288,7 @@ def test_closing_tells_whoever_reads() -> None:
             reading = asyncio.create_task(connection.read())
             await asyncio.sleep(0.05)
             made.release(connection)
-            with pytest.raises(httpx2.ReadError):
+            with pytest.raises(UpstreamUnreachableError):
                 await asyncio.wait_for(reading, 5)
 
     asyncio.run(run())
@@ -312,8 +315,9 @@ def test_tls_is_spoken_and_its_certificate_checked(tmp_path: Path, monkeypatch: 
             return body
 
     assert asyncio.run(ask(trusting=True)) == b"hello"
-    with pytest.raises(httpx2.ConnectError, match="certificate verify failed"):
+    with pytest.raises(UpstreamUnreachableError) as raised:
         asyncio.run(ask(trusting=False))
+    assert "certificate verify failed" in str(raised.value.__cause__)
 
 
 class NoTransport(asyncio.Transport):
@@ -366,7 +370,7 @@ def test_no_bytes_of_an_upstream_raise_anything_but_a_transport_error(pieces: li
             connection.get_buffer(-1)[: len(piece)] = piece
             connection.buffer_updated(len(piece))
         connection.connection_lost(None)
-        with contextlib.suppress(httpx2.TransportError):
+        with contextlib.suppress(UpstreamError):
             await asyncio.wait_for(asking, 5)
             await asyncio.wait_for(whole(connection), 5)
 

@@ -72,14 +72,15 @@ def test_one_callers_cookie_is_not_sent_with_anothers_request(start: Start, upst
     assert [cookie for _, cookie, _ in upstream.requests] == [None, None]
 
 
-def test_a_redirect_is_followed_with_the_body(start: Start, upstream: Upstream) -> None:
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_redirect_is_not_followed(start: Start, upstream: Upstream, stream: bool) -> None:
     relay = start(
         "--no-diagnostics", "--upstream-base-url", f"http://127.0.0.1:{upstream.server_port}/old/v1", announced=2
     )  # fmt: skip
-    answer = relay.chat("m")
-    assert (answer.status, answer.body) == (200, EVENTS)
-    assert {path for path, *_ in upstream.requests} == {"/old/v1/chat/completions", "/new/v1/chat/completions"}
-    assert len({body for *_, body in upstream.requests}) == 1
+    answer = relay.chat("m", stream=stream)
+    assert (answer.status, answer.error["code"]) == (502, "upstream_protocol")
+    assert "redirect (307)" in answer.error["message"]
+    assert {path for path, *_ in upstream.requests} == {"/old/v1/chat/completions"}  # the prompt went nowhere else
 
 
 def test_a_callers_trace_goes_on_as_it_came_whatever_its_bytes(start: Start, upstream: Upstream) -> None:
