@@ -15,6 +15,7 @@ from diagnostics import MonitorProcess, StreamLedger, instrument
 from . import telemetry
 from .admission.gate import Gate
 from .admission.keys import Keys
+from .admission.pages import Pages
 from .api.error_handlers import add_error_handlers
 from .api.relay import Relay
 from .api.routes import ROUTES, add_page, add_routes
@@ -77,7 +78,15 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     hub = hub_of(settings.topics, settings.redis, reject)
     events_out = EventsOut(hub, settings.stream_events_topic) if settings.stream_events_topic else None
     relay = Relay(
-        settings, upstream_url, ledger, telling, gate, _stream_options(settings, ledger, events_out), hub, events_out
+        settings,
+        upstream_url,
+        ledger,
+        telling,
+        gate,
+        _stream_options(settings, ledger, events_out),
+        hub,
+        reject,
+        events_out,
     )
     relay.api = api
     relay.app = Outside(telling.wrap(_with_access(ledger.app, settings, reject)), telling.seen)
@@ -100,7 +109,8 @@ def _rejecting(ledger: StreamLedger, telling: telemetry.Telemetry) -> Callable[[
 
 
 def _with_access(app: Any, settings: Settings, reject: Callable[[str], None]) -> Any:
-    """What stands before the routes: keys, and before them the answers to other pages' preflights, which carry none."""
+    """What stands before the routes: keys; before them the answers to other pages' preflights, which carry none; and before
+    those the refusal of pages that may not ask at all."""
     if settings.keys:
         app = Keys(app, settings.keys, reject)
     if settings.origins:
@@ -111,7 +121,7 @@ def _with_access(app: Any, settings: Settings, reject: Callable[[str], None]) ->
             allow_headers=("*",),
             expose_headers=("retry-after", "x-request-id", *DEGRADED),
         )
-    return app
+    return Pages(app, settings.origins, None if settings.keys else settings.hosts, reject)
 
 
 def _upstreams(settings: Settings, first_url: str) -> Upstreams:

@@ -8,6 +8,8 @@
         |-- BadRequestError           400        the request is not one: not JSON, or a field of the wrong type
         |-- UnauthorizedError         401        no key, or none that is known
         |-- ForbiddenError            403        a key that does not allow this
+        |-- ForeignPageError          403        a web page of another origin made the browser ask
+        |-- HostError                 403        asked for under a name that nobody gave the relay
         |-- BodyTimeoutError          408        the request's body did not arrive in time
         |-- BodyTooLargeError         413
         |-- TooManyError              429        the caller asks too often, or for too many streams at once
@@ -41,6 +43,8 @@ __all__ = [
     "BodyTooLargeError",
     "ChildError",
     "ForbiddenError",
+    "ForeignPageError",
+    "HostError",
     "HubUnavailableError",
     "IdleError",
     "ListenError",
@@ -145,6 +149,28 @@ class ForbiddenError(ApiError):
 
     def __init__(self, name: str, scope: str) -> None:
         super().__init__(f"the key {name!r} lacks the scope {scope!r}; ask whoever runs the relay for it")
+
+
+class ForeignPageError(ApiError):
+    status = 403
+    kind = "invalid_request_error"
+    code = "foreign_page"
+
+    def __init__(self, origin: str) -> None:
+        super().__init__(
+            f"a web page of {origin[:200]} may not ask here; whoever runs the relay can allow it with RELAY_CORS_ORIGINS"
+        )
+
+
+class HostError(ApiError):
+    status = 403
+    kind = "invalid_request_error"
+    code = "unknown_host"
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            f"Host is {host[:200]!r}, which is no name of this relay; whoever runs it can add it to RELAY_ALLOWED_HOSTS"
+        )
 
 
 class BodyTimeoutError(ApiError):

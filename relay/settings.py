@@ -6,10 +6,20 @@ docs/configuration.md; a test compares them.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import ipaddress
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .admission.gate import Admission
@@ -31,6 +41,13 @@ SECRETS = frozenset({"upstream_api_key", "fallback_api_key", "client_keys", "red
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1024)]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _base_url(value: str) -> str:
@@ -96,6 +113,16 @@ class Settings(BaseSettings):
         "", description="origins of the pages that may ask, by commas, or *; empty: none but the relay's own"
     )
 
+    allowed_hosts: str = Field(
+        "", description="names besides localhost and IP addresses by which clients without a key may ask, by commas"
+    )
+    allow_anyone: bool = Field(
+        False, description="whether to listen for others than this machine with an upstream's key and no client keys"
+    )
+    trusted_proxies: str = Field(
+        "", description="addresses or networks of proxies whose X-Forwarded-For is believed, by commas; empty: none"
+    )
+
     upstream_base_url: Annotated[str, AfterValidator(_base_url)] | None = Field(
         None, description="the upstream, ending in /v1; unset, the simulator is started as a child"
     )
@@ -127,6 +154,9 @@ class Settings(BaseSettings):
     max_event_bytes: Bytes = Field(1024 * 1024, description="largest SSE event that is relayed")
     max_request_bytes: Bytes = Field(16 * 1024 * 1024, description="largest request body")
     max_response_bytes: Bytes = Field(32 * 1024 * 1024, description="largest answer that does not stream")
+    head_timeout_seconds: Seconds = Field(
+        10.0, description="longest wait for the head of a request, and for the first one"
+    )
     request_body_timeout_seconds: Seconds = Field(30.0, description="longest wait for a request's body")
     stream_budget_bytes: int = Field(
         256 * 1024, ge=MIN_BUDGET_BYTES, description="most that one stream may hold, kernel buffers included"
@@ -221,6 +251,17 @@ class Settings(BaseSettings):
                 )
         return value
 
+    @model_validator(mode="after")
+    def _not_open_to_all(self) -> Self:
+        spends_a_key = self.upstream_base_url is not None and self.upstream_api_key is not None
+        if spends_a_key and self.client_keys is None and not self.allow_anyone and not _is_loopback(self.host):
+            raise ValueError(
+                f"RELAY_HOST is {self.host!r}, so that others than this machine can ask, there is a key for the upstream, "
+                "and RELAY_CLIENT_KEYS is not set: everybody would spend that key; set RELAY_CLIENT_KEYS, or "
+                "RELAY_ALLOW_ANYONE=true where something else checks who asks"
+            )
+        return self
+
     @field_validator("subscriber_bytes")
     @classmethod
     def _holds_an_event(cls, value: int, info: ValidationInfo) -> int:
@@ -292,6 +333,11 @@ class Settings(BaseSettings):
         return [origin for origin in self.cors_origins.split(",") if origin]
 
     @property
+    def hosts(self) -> list[str]:
+        """Names of the relay besides localhost and addresses."""
+        return [host.strip().lower() for host in self.allowed_hosts.split(",") if host.strip()]
+
+    @property
     def admission(self) -> Admission:
         """Who is let in."""
         return Admission(
@@ -335,7 +381,9 @@ def load(**flags: Any) -> Settings:
 
 
 def _explain(problem: Any, flags: dict[str, Any]) -> str:
-    where = str(problem["loc"][0]) if problem["loc"] else "settings"
+    if not problem["loc"]:  # of all settings together; the input would show every one of them
+        return str(problem["msg"]).removeprefix("Value error, ")
+    where = str(problem["loc"][0])
     fields = {environment_name(field): field for field in Settings.model_fields}
     field = fields.get(where, where)
     name = environment_name(field) if field in Settings.model_fields else where

@@ -18,6 +18,8 @@ from typing import Any, Final, Protocol
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from .heads import MAX_HEAD_BYTES, Heads
+
 __all__ = ["Client", "Listener", "bounded_protocol", "came_whole", "client_of"]
 
 _EXTENSION: Final = "relay.client"
@@ -90,15 +92,18 @@ class Client(HttpToolsProtocol):
     """One client's connection; see `bounded_protocol`."""
 
     # With more than 30 attributes in its dictionary an object has one of its own, and not its class's: half a kilobyte.
-    __slots__ = ("_gone", "_listener", "lost")
+    __slots__ = ("_gone", "_head_bytes", "_in_body", "_listener", "lost")
 
     high_water_bytes = 64 * 1024
+    heads: Heads
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.pipeline = _Pipeline()  # type: ignore[assignment]  # a deque, of which it uses this much
         self._listener: Listener | None = None
         self._gone: asyncio.Future[None] | None = None
+        self._head_bytes = 0  # that have come of a head which is not whole
+        self._in_body = False
         self.lost = False
 
     # What a stream calls
@@ -162,11 +167,13 @@ class Client(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
         self.flow = _Flow(transport)
+        self.heads.began(self)
         transport.set_write_buffer_limits(high=self.high_water_bytes, low=self.high_water_bytes // 4)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self.lost = True
+        self.heads.over(self)
         if self._gone is not None and not self._gone.done():
             self._gone.set_result(None)
         if self._listener is not None:
@@ -184,14 +191,59 @@ class Client(HttpToolsProtocol):
         if self._listener is not None:
             self._listener.resumed()
 
+    def data_received(self, data: bytes) -> None:
+        if not self._in_body:
+            self._head_bytes += len(data)
+            if (
+                self._idle
+            ):  # else the response that is under way goes on, and uvicorn's keep-alive timer starts at its end
+                self.heads.began(self)
+        super().data_received(data)
+        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.heads.too_large(self)
+            self._refuse(b"431 Request Header Fields Too Large")
+
+    def give_up_head(self) -> None:
+        """The head of a request has not come in time. Who has sent nothing of it is told nothing."""
+        if self._head_bytes:
+            self._refuse(b"408 Request Timeout")
+        else:
+            self.transport.abort()
+
+    @property
+    def _idle(self) -> bool:
+        """Whether no response is under way."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _refuse(self, status: bytes) -> None:
+        if self._idle:
+            self.transport.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+    def on_headers_complete(self) -> None:
+        self._head_bytes = 0
+        self._in_body = True
+        self.heads.over(self)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = {_EXTENSION: self}  # type: ignore[dict-item]
 
 
-def bounded_protocol(high_water_bytes: int) -> type[Client]:
-    """uvicorn's protocol, with this much for the bytes that the kernel has not taken yet (asyncio's own is 64 KiB)."""
-    return type("BoundedClient", (Client,), {"__slots__": (), "high_water_bytes": high_water_bytes})
+def bounded_protocol(high_water_bytes: int, heads: Heads) -> type[Client]:
+    """uvicorn's protocol with bounds.
+
+    high_water_bytes   above so many bytes that the kernel has not taken yet, the transport asks to wait (asyncio's: 64 KiB)
+    heads              bounds the heads of requests
+    """
+    return type("BoundedClient", (Client,), {"__slots__": (), "high_water_bytes": high_water_bytes, "heads": heads})
 
 
 def client_of(scope: Any) -> Client:

@@ -19,6 +19,7 @@ import uvicorn
 
 from ..api.relay import Relay
 from ..client.connection import bounded_protocol
+from ..client.heads import Heads
 
 __all__ = ["RelayServer"]
 
@@ -32,16 +33,19 @@ class RelayServer(uvicorn.Server):
 
     def __init__(self, relay: Relay, announce: Callable[[], None], look_around: Callable[[], None]) -> None:
         settings = relay.settings
+        self._heads = Heads(settings.head_timeout_seconds, relay.reject)
         super().__init__(
             uvicorn.Config(
                 relay.app,
                 loop="uvloop",
-                http=bounded_protocol(settings.stream_budget.write_high_water_bytes),
+                http=bounded_protocol(settings.stream_budget.write_high_water_bytes, self._heads),
                 ws="none",
                 lifespan="on",
                 log_config=None,
                 access_log=False,  # a line with the path of GET /stream would be a line with a prompt
                 server_header=False,
+                proxy_headers=bool(settings.trusted_proxies),
+                forwarded_allow_ips=settings.trusted_proxies or None,
                 timeout_keep_alive=settings.keep_alive_seconds,
                 timeout_graceful_shutdown=math.ceil(settings.drain_seconds) + LAST_RESORT_SECONDS,
             )
@@ -61,6 +65,7 @@ class RelayServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % WATCH_TICKS == 0:
             self._look_around()
+            self._heads.end_overdue()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -51,7 +51,7 @@ class Asking:
         """The response, whole or until `enough` bytes of it have come."""
         more = f"traceparent: {traceparent}\r\n" if traceparent else ""
         with closing(socket.create_connection(self._address, timeout=30)) as connection:
-            connection.sendall(f"GET /stream?prompt=x&model={model} HTTP/1.0\r\nHost: relay\r\n{more}\r\n".encode())
+            connection.sendall(f"GET /stream?prompt=x&model={model} HTTP/1.0\r\nHost: localhost\r\n{more}\r\n".encode())
             received = b""
             while (enough is None or len(received) < enough) and (chunk := connection.recv(65536)):
                 received += chunk
@@ -87,10 +87,12 @@ def test_each_stream_is_one_trace_with_its_parents_and_its_outcome(
     ask.stream("sim:events=inf,pace=50", enough=500)
     ended(4)
     with closing(socket.create_connection(ask._address)) as unread:
-        unread.sendall(b"GET /stream?prompt=x&model=sim:events=inf,pace=0,size=4000 HTTP/1.0\r\nHost: relay\r\n\r\n")
+        unread.sendall(
+            b"GET /stream?prompt=x&model=sim:events=inf,pace=0,size=4000 HTTP/1.0\r\nHost: localhost\r\n\r\n"
+        )
         ended(5)
     with closing(socket.create_connection(ask._address)) as still_open:
-        still_open.sendall(b"GET /stream?prompt=x&model=sim:events=inf,pace=10 HTTP/1.0\r\nHost: relay\r\n\r\n")
+        still_open.sendall(b"GET /stream?prompt=x&model=sim:events=inf,pace=10 HTTP/1.0\r\nHost: localhost\r\n\r\n")
         assert still_open.recv(100)
         assert ask.stream("sim:events=1").startswith(b"HTTP/1.1 503")
         assert relay.end() == 0

@@ -122,7 +122,7 @@ def load(stack: Stack) -> Iterator[None]:
 
     def stream(model: str, *, leaves: bool) -> None:
         with closing(socket.create_connection((parts.hostname, parts.port), timeout=20)) as connection:
-            connection.sendall(f"GET /stream?prompt=x&model={model} HTTP/1.0\r\nHost: relay\r\n\r\n".encode())
+            connection.sendall(f"GET /stream?prompt=x&model={model} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
             while connection.recv(65536):
                 if leaves:
                     return
@@ -242,7 +242,7 @@ def test_trouble_is_what_the_alerts_ask_for(
         for _ in range(6):
             connection = opened.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=20))
             connection.sendall(
-                b"GET /stream?prompt=x&model=sim:events=inf,pace=0,size=4000 HTTP/1.0\r\nHost: relay\r\n\r\n"
+                b"GET /stream?prompt=x&model=sim:events=inf,pace=0,size=4000 HTTP/1.0\r\nHost: localhost\r\n\r\n"
             )
 
         def all_fire() -> bool:

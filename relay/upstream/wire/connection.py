@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import select
 from collections.abc import Sequence
 from typing import Final
 
@@ -63,6 +64,7 @@ class Connection(asyncio.BufferedProtocol):
         "_ended",
         "_error",
         "_expected",
+        "_framing_bytes",
         "_head",
         "_head_bytes",
         "_headers",
@@ -100,6 +102,7 @@ class Connection(asyncio.BufferedProtocol):
         self._head: Head | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
+        self._framing_bytes = 0  # heads of chunks and trailers, since the last byte of the body
         self._parts: list[bytes] = []
         self._waiting_bytes = 0
         self._complete = False
@@ -111,8 +114,16 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def usable(self) -> bool:
-        """Whether a request can be sent now."""
-        return self._transport is not None and not self._transport.is_closing() and not self._expected
+        """Whether a request can be sent now.
+
+        Not where something has come that the loop has not read yet: the end of the connection, or a response that nobody asked
+        for, which the next caller would get for an answer.
+        """
+        if self._transport is None or self._transport.is_closing() or self._expected:
+            return False
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poll.poll(0)
 
     @property
     def answered(self) -> bool:
@@ -286,6 +297,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         if self._head is None:
             self._head_bytes += nbytes
+        waited_bytes = self._waiting_bytes
         try:
             self._parser.feed_data(_buffer[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -300,6 +312,8 @@ class Connection(asyncio.BufferedProtocol):
             )
             self.close()
             return
+        if self._waiting_bytes == waited_bytes and self._head is _TAKEN and self._framed_too_long(nbytes):
+            return
         if self._took is not None:
             parts = self._parts
             if parts:
@@ -312,6 +326,17 @@ class Connection(asyncio.BufferedProtocol):
             self.pause()
         if self._parts or self._complete or self._head is not None:
             self._wake()
+
+    def _framed_too_long(self, nbytes: int) -> bool:
+        """Count bytes that came without any of the body; give the response up where they are more than a head may have."""
+        self._framing_bytes += nbytes
+        if self._framing_bytes <= MAX_HEAD_BYTES or self._complete:
+            return False
+        self._fail(
+            UpstreamProtocolError(f"the upstream sent more than {MAX_HEAD_BYTES} bytes of trailers or chunk headers")
+        )
+        self.close()
+        return True
 
     def eof_received(self) -> bool:
         return False
@@ -335,7 +360,7 @@ class Connection(asyncio.BufferedProtocol):
         self._surplus = self._complete
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._surplus:
+        if self._head is None and not self._surplus:  # else it is a trailer, which nobody asked for
             self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -354,6 +379,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_body(self, body: bytes) -> None:
         if not self._surplus:
+            self._framing_bytes = 0
             self._parts.append(body)
             self._waiting_bytes += len(body)
 

@@ -89,7 +89,7 @@ class Served:
         body = json.dumps({"model": model, "messages": [], "stream": stream}).encode()
         more = f"traceparent: {traceparent}\r\n" if traceparent else ""
         connection.sendall(
-            f"POST /v1/chat/completions HTTP/1.1\r\nHost: relay\r\n{more}Content-Length: {len(body)}\r\n\r\n".encode()
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n{more}Content-Length: {len(body)}\r\n\r\n".encode()
             + body
         )
         return connection

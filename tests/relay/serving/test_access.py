@@ -107,5 +107,5 @@ def test_a_page_of_a_known_origin_may_ask(guarded: Served) -> None:
 
 def test_by_default_no_other_page_may_ask(relay: Served) -> None:
     answer = relay.get("/v1/models", Origin=ORIGIN)
-    assert answer.status == 200
+    assert (answer.status, answer.error["code"]) == (403, "foreign_page")
     assert not [name for name in answer.headers if name.startswith("access-control")]

@@ -78,7 +78,7 @@ async def _held(upstream: str, model: str, client: Client, budget: int, ahead: i
         connection.connect(listener.getsockname())
         body = json.dumps({"model": model, "messages": [], "stream": True}).encode()
         connection.sendall(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: relay\r\nContent-Length: %d\r\n\r\n" % len(body)
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
         )
         connection.sendall(body)
         connection.setblocking(False)

@@ -116,9 +116,9 @@ def _counted() -> Counter[str]:
 
 def _request(model: str) -> bytes:
     if model == TOPIC:
-        return b"GET /v1/topics/news HTTP/1.1\r\nHost: relay\r\n\r\n"
+        return b"GET /v1/topics/news HTTP/1.1\r\nHost: localhost\r\n\r\n"
     body = json.dumps({"model": model, "messages": [], "stream": True}).encode()
-    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n"
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 

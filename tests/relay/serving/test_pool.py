@@ -34,7 +34,7 @@ def test_segments_are_lent_to_slow_streams_and_lent_again(start: Start, eventual
                 slow.connect(relay.address)
                 body = json.dumps({"model": "sim:events=inf,pace=0,first=0,size=2000", "messages": [], "stream": True})
                 slow.sendall(
-                    f"POST /v1/chat/completions HTTP/1.1\r\nHost: relay\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+                    f"POST /v1/chat/completions HTTP/1.1\r\nHost: [::1]\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
                 )
             # Each holds up to 190,000 bytes, less one read that no longer fits, and begins a segment at each end.
             eventually(lambda: 3 * ((190_000 - read) // segment) <= pool()["used"] <= 3 * (190_000 // segment + 2), 20)

@@ -143,7 +143,7 @@ def test_a_request_that_comes_before_the_one_before_has_ended_is_answered_after_
         first = connection.recv(64)
         for stream in (False, True):
             body = json.dumps({"model": "sim:events=3,pace=0", "messages": [], "stream": stream}).encode()
-            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: relay\r\nContent-Length: {len(body)}\r\n"
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
             connection.sendall(head.encode() + (b"Connection: close\r\n\r\n" if stream else b"\r\n") + body)
         answers = first + b"".join(iter(lambda: connection.recv(65536), b""))
     assert answers.count(b"HTTP/1.1 200") == 3

@@ -75,7 +75,7 @@ def never_reads(relay: Served, path: str) -> socket.socket:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.settimeout(10)
     connection.connect(relay.address)
-    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: relay\r\n\r\n".encode())
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     assert connection.recv(1) == b"H"
     return connection
 
@@ -212,7 +212,7 @@ def test_a_thousand_subscribers_leave_nothing_behind(start: Start, topic: str, e
     before = numbers.now("asyncio_tasks")
     clients = [socket.create_connection(relay.address, timeout=20) for _ in range(1000)]
     for client in clients:
-        client.sendall(f"GET {topic} HTTP/1.1\r\nHost: relay\r\n\r\n".encode())
+        client.sendall(f"GET {topic} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     eventually(lambda: numbers.now("stream_open_connections") == 1000, 30)
     for number in range(3):
         publish(relay, topic, number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import subprocess
@@ -290,6 +291,73 @@ def test_closing_tells_whoever_reads() -> None:
             made.release(connection)
             with pytest.raises(UpstreamUnreachableError):
                 await asyncio.wait_for(reading, 5)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [b"x: y\r\n", b"x" * 1024, b"1;" + b"e" * 1024],
+    ids=["trailers", "one trailer", "an extension of a chunk"],
+)
+@pytest.mark.parametrize("flows", [True, False])
+def test_what_is_no_body_has_an_end(endless: bytes, flows: bool) -> None:
+    """A response that goes on after its body for ever: the connection is given up at the size of a head."""
+    sent = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        last = b"" if endless.startswith(b"1;") else b"0\r\n"
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n" + last)
+        while True:
+            writer.write(endless)
+            sent += len(endless)
+            await writer.drain()
+
+    async def run() -> None:
+        async with serving(answer) as (port, _), pool() as made:
+            connection, _ = await made.request(("http", "127.0.0.1", port), "GET", b"/", [], b"", PATIENT)
+            over: asyncio.Future[UpstreamError | None] = asyncio.get_running_loop().create_future()
+            if flows:
+                connection.flow(lambda _: None, over.set_result)
+                error = await asyncio.wait_for(over, 30)
+                assert isinstance(error, UpstreamProtocolError)
+                assert str(MAX_HEAD_BYTES) in str(error)
+            else:
+                with pytest.raises(UpstreamProtocolError, match=str(MAX_HEAD_BYTES)):
+                    await asyncio.wait_for(whole(connection), 30)
+            made.release(connection)
+
+    asyncio.run(run())
+    assert sent < 32 * 1024 * 1024  # the bound, and what the kernel took
+
+
+def test_a_trailer_is_no_header() -> None:
+    answer = raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx: y\r\n\r\n")
+    assert once(answer) == (200, b"hello")
+
+
+def test_an_answer_that_nobody_asked_for_goes_to_nobody() -> None:
+    """It has come to the socket of a connection that is kept, and the loop has not read it when the next request is made."""
+    one = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+    another = one.replace(b"hello", b"wrong")
+    writers: list[asyncio.StreamWriter] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(one)
+
+    async def run() -> None:
+        async with serving(answer) as (port, accepted), pool() as made:
+            assert await get(made, port) == (200, b"hello")
+            # Straight into the kernel, and no turn of the loop until the next request is on its way.
+            with socket.socket(fileno=os.dup(writers[0].get_extra_info("socket").fileno())) as kept:
+                kept.sendall(another)
+            assert await get(made, port) == (200, b"hello")
+            assert len(accepted) == 2
 
     asyncio.run(run())
 
