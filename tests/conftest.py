@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from diagnostics.proof.processes import free_port
+from diagnostics.proof.subjects.processes import free_port
 from relay.protocol.sse import Event, EventDecoder
 
 ROOT = Path(__file__).parent.parent

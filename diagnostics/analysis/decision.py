@@ -19,7 +19,7 @@ The interval is Student's t on the rounds' figures. That takes them as draws aro
 and successive rounds of one process as correlated by at most a lag-1 (AR(1)) dependence: the variance of the mean is
 multiplied by (1 + r) / (1 - r), r being the sample's lag-1 correlation, corrected for its small-sample bias (Kendall
 1954), never below 0 and never above 0.8. A drift slower than that looks like growth to this rule; alternating the two
-subjects is what shows it. `python -m diagnostics.proof.rates` prints how often the rule is wrong, under noise that
+subjects is what shows it. `python -m diagnostics.proof.study.rates` prints how often the rule is wrong, under noise that
 breaks the assumption too.
 """
 

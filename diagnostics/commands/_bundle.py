@@ -25,8 +25,8 @@ from rich.console import Console
 
 from ..analysis.profile import Profile
 from ..errors import DiagnosticsError
-from ..proof.incident.bundle import Bundle, from_bundle
-from ..proof.incident.folder import write
+from ..proof.report.incident.bundle import Bundle, from_bundle
+from ..proof.report.incident.folder import write
 from ._asking import checked
 from .capture import download, take
 

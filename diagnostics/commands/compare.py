@@ -13,12 +13,14 @@ from pathlib import Path
 
 from ..analysis.decision import Decision, Plan
 from ..errors import UsageError
-from ..proof import report
-from ..proof.comparison import AFTER, BEFORE, UNITS, Comparison, command_of, comparison, on_commands, to_json
-from ..proof.experiment import Outcome
-from ..proof.incident.proof import write_reports
-from ..proof.session import run_scenario
-from ..proof.subject import START_SECONDS
+from ..proof.experiment.comparison import AFTER, BEFORE, UNITS, Comparison, comparison, on_commands
+from ..proof.experiment.experiment import Outcome
+from ..proof.experiment.session import run_scenario
+from ..proof.report import tables as report
+from ..proof.report.comparison import to_json
+from ..proof.report.incident.proof import write_reports
+from ..proof.subjects.command import command_of
+from ..proof.subjects.subject import START_SECONDS
 from ._writing import check_file, make_folder
 from .load import add_request, message_of, positive, share, whole
 

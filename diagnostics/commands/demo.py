@@ -17,8 +17,8 @@ from openai import AsyncOpenAI, OpenAIError
 from rich.console import Console
 
 from ..errors import TargetError
-from ..proof.processes import Process, start
-from ..proof.session import until_done
+from ..proof.experiment.session import until_done
+from ..proof.subjects.processes import Process, start
 from . import verify
 
 __all__ = ["configure", "run"]

@@ -16,11 +16,11 @@ from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColum
 from rich.progress import Progress as Bar
 
 from ..errors import DiagnosticsError, TargetError, UsageError
-from ..proof.address import Address, Message, read_body, read_headers
-from ..proof.fleet.launch import Found, Progress, launch
-from ..proof.fleet.order import Habit, Order
-from ..proof.fleet.report import table, to_json, warnings
-from ..proof.session import until_done
+from ..proof.clients.address import Address, Message, read_body, read_headers
+from ..proof.clients.fleet.launch import Found, Progress, launch
+from ..proof.clients.fleet.order import Habit, Order
+from ..proof.clients.fleet.report import table, to_json, warnings
+from ..proof.experiment.session import until_done
 
 __all__ = ["add_request", "configure", "message_of", "positive", "run", "share", "whole"]
 

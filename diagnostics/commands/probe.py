@@ -16,10 +16,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..analysis.units import format_value, printable
-from ..proof.address import Address
-from ..proof.fleet.report import milliseconds
-from ..proof.probe import Probe, probe
-from ..proof.verdicts import Level, Verdict, judge, worst
+from ..proof.clients.address import Address
+from ..proof.clients.fleet.report import milliseconds
+from ..proof.clients.probe import Probe, probe
+from ..proof.clients.verdicts import Level, Verdict, judge, worst
 from .load import add_request, message_of, positive, whole
 
 __all__ = ["configure", "run"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from ..proof import report
+from ..proof.experiment.session import run_scenario
+from ..proof.report import tables as report
 from ..proof.scenario import BROKEN
 from ..proof.scenarios import scenario
-from ..proof.session import run_scenario
 
 __all__ = ["configure", "run"]
 

@@ -19,13 +19,13 @@ from typing import Any
 from rich.console import Console
 
 from ..errors import TargetError, UsageError
-from ..proof import report
-from ..proof.experiment import Outcome
-from ..proof.incident.proof import write_reports
-from ..proof.relay_file import read_relay_file
+from ..proof.experiment.experiment import Outcome
+from ..proof.experiment.session import run_scenarios
+from ..proof.report import tables as report
+from ..proof.report.incident.proof import write_reports
 from ..proof.scenario import BROKEN, FIXED, RELAY, Scenario
 from ..proof.scenarios import SCENARIOS, scenario
-from ..proof.session import run_scenarios
+from ..proof.subjects.relay_file import read_relay_file
 from ._writing import check_file, make_folder
 from .load import whole
 

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from .comparison import Comparison
-    from .experiment import SideOutcome
-    from .monitor_client import Capture
+    from .experiment.comparison import Comparison
+    from .experiment.experiment import SideOutcome
+    from .subjects.monitor_client import Capture
 
 __all__ = ["StreamGrowth", "parse_bytes", "stream_growth"]
 
@@ -98,8 +98,8 @@ class StreamGrowth:
         Raises UsageError, and TargetError where the service does not serve.
         """
         from ..analysis.decision import Decision
-        from .address import Message
-        from .session import until_done
+        from .clients.address import Message
+        from .experiment.session import until_done
 
         work = replace(_Work(), **{**self._options, **options})
         text = body.encode() if isinstance(body, str) else body
@@ -138,8 +138,9 @@ def _comparison(
 ) -> Comparison:
     from ..analysis.decision import Measure, Plan
     from ..errors import UsageError
-    from .comparison import command_of, comparison
-    from .subject import serve_command
+    from .experiment.comparison import comparison
+    from .subjects.command import command_of
+    from .subjects.subject import serve_command
 
     if (app is None) == (command is None):
         raise UsageError("stream_growth needs an app or a command", remedy="give one of them")
@@ -164,8 +165,8 @@ def _comparison(
 
 
 async def _measured(plan: Comparison, work: _Work, *, collects: bool) -> SideOutcome:
-    from .comparison import on_commands
-    from .experiment import run
+    from .experiment.comparison import on_commands
+    from .experiment.experiment import run
 
     bench = on_commands(work.start_seconds, collects=collects)
     outcome = await run(plan, [_SIDE], seed=work.seed, capture=False, watch=_Silent(), bench=bench)
@@ -175,7 +176,7 @@ async def _measured(plan: Comparison, work: _Work, *, collects: bool) -> SideOut
 async def _captured(plan: Comparison, work: _Work, *, collects: bool) -> tuple[Capture | None, str]:
     """Who holds the memory, of a service that is started for it; or why that is not known."""
     from ..errors import DiagnosticsError
-    from .comparison import on_commands
+    from .experiment.comparison import on_commands
 
     try:
         async with on_commands(work.start_seconds, collects=collects)(plan, [_SIDE], work.seed) as rounds:
@@ -199,8 +200,8 @@ def _message(
     found: SideOutcome, service: str, path: str, most: int | None, capture: Capture | None, reason: str
 ) -> str:
     from ..analysis.decision import Decision
-    from .comparison import UNITS
-    from .incident.model import sites
+    from .experiment.comparison import UNITS
+    from .report.incident.model import sites
 
     lines = [f"{path} of {service}: {found.decision}"]
     if found.finding is not None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from ..analysis.decision import Decision, Measure, Plan
-from .load import Request
-from .mix import Mix
+from .clients.load import Request
+from .clients.mix import Mix
 
 __all__ = ["BROKEN", "FIXED", "RELAY", "OwnRelay", "Scenario", "Upstream", "Workload"]
 

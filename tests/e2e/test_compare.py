@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from diagnostics.errors import UsageError
-from diagnostics.proof.comparison import command_of
+from diagnostics.proof.subjects.command import command_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 

@@ -22,9 +22,9 @@ from pathlib import Path
 from rich.console import Console
 
 from ...errors import DiagnosticsError, TargetError, UsageError
-from ..experiment import run
-from ..rounds import together
-from ..session import Terminal, until_done
+from ..experiment.experiment import run
+from ..experiment.rounds import together
+from ..experiment.session import Terminal, until_done
 from .journal import SCHEMA, Journal
 from .subjects import SUBJECTS
 from .table import markdown, period, summaries, to_json

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import TargetError, UsageError
-from ..experiment import Outcome, SideOutcome
-from ..versions import versions
+from ..experiment.experiment import Outcome, SideOutcome
+from ..report.versions import versions
 
 __all__ = ["SCHEMA", "Journal", "too_busy"]
 

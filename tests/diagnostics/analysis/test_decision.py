@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diagnostics.analysis.decision import Decision, Measure, Plan, confidence_interval, decide, lag_one
-from diagnostics.proof.rates import rates
+from diagnostics.proof.study.rates import rates
 
 LEAST = {Measure.GROWTH: 256.0, Measure.REMAINS: 32_768.0}
 FLAT = [3.0, -2.0, 1.0, 0.0, -1.0, 2.0, 1.0, -3.0]

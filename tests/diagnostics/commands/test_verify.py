@@ -12,7 +12,7 @@ import pytest
 from diagnostics.analysis.decision import Decision, Finding
 from diagnostics.commands import verify
 from diagnostics.errors import TargetError, UsageError
-from diagnostics.proof.experiment import Outcome, SideOutcome
+from diagnostics.proof.experiment.experiment import Outcome, SideOutcome
 from diagnostics.proof.scenario import BROKEN, FIXED, Scenario
 
 

@@ -12,10 +12,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from diagnostics.errors import TargetError
-from diagnostics.proof.otlp import receiver
-from diagnostics.proof.processes import free_port
-from diagnostics.proof.publisher import publishing
 from diagnostics.proof.scenario import Upstream
+from diagnostics.proof.subjects.otlp import receiver
+from diagnostics.proof.subjects.processes import free_port
+from diagnostics.proof.subjects.publisher import publishing
 
 FEED = Upstream(chunk_bytes=500, chunks_per_second=50)
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from diagnostics.errors import TargetError, TargetSilentError
-from diagnostics.proof.load import LoadReport
-from diagnostics.proof.processes import Process, free_port, start, wait_for_listener
-from diagnostics.proof.rounds import check_load
+from diagnostics.proof.clients.load import LoadReport
+from diagnostics.proof.experiment.rounds import check_load
 from diagnostics.proof.scenarios import scenario
-from diagnostics.proof.sockets import connections
-from diagnostics.proof.subject import Launch, subject
+from diagnostics.proof.subjects.processes import Process, free_port, start, wait_for_listener
+from diagnostics.proof.subjects.sockets import connections
+from diagnostics.proof.subjects.subject import Launch, subject
 
 UNBOUNDED = scenario("unbounded_buffer")
 
@@ -136,7 +136,7 @@ def test_an_app_that_cannot_be_imported_fails_with_its_traceback(tmp_path: Path)
     """Through `diagnostics run`, as in an experiment."""
 
     async def main() -> None:
-        command = [sys.executable, "-m", "diagnostics.proof.serve", "no_such_module:app", "--port", "{port}"]
+        command = [sys.executable, "-m", "diagnostics.proof.subjects.serve", "no_such_module:app", "--port", "{port}"]
         environment = {"UPSTREAM_BASE_URL": "http://127.0.0.1:1/v1"}
         async with subject("broken", Launch(command, environment), folder=tmp_path) as one:
             await one.ready()

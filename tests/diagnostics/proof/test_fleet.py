@@ -13,11 +13,11 @@ from scripted import DONE, END, HEAD, Script, chunk, events, serving
 
 from diagnostics import cli
 from diagnostics.errors import UsageError
-from diagnostics.proof.address import Address, Message, read_headers
-from diagnostics.proof.fleet.launch import Found, Share
-from diagnostics.proof.fleet.order import Habit, Order
-from diagnostics.proof.fleet.report import warnings
-from diagnostics.proof.fleet.tally import Tally
+from diagnostics.proof.clients.address import Address, Message, read_headers
+from diagnostics.proof.clients.fleet.launch import Found, Share
+from diagnostics.proof.clients.fleet.order import Habit, Order
+from diagnostics.proof.clients.fleet.report import warnings
+from diagnostics.proof.clients.fleet.tally import Tally
 
 
 def load(script: Script, tmp_path: Path, *options: str, path: str = "/stream") -> tuple[int, dict[str, Any]]:

@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 from diagnostics.analysis.decision import Measure, Plan, decide
 from diagnostics.analysis.growth import Reading, Round
 from diagnostics.analysis.profile import Frame, Profile, Sample, ValueType
-from diagnostics.proof import report
-from diagnostics.proof.experiment import Outcome, SideOutcome
-from diagnostics.proof.incident import markdown, page
-from diagnostics.proof.incident.bundle import Bundle, from_bundle
-from diagnostics.proof.incident.folder import write
-from diagnostics.proof.incident.model import Curve, Flame, Incident, Plot, Statement, Table, Tone, sites
-from diagnostics.proof.incident.plot import svg, ticks
-from diagnostics.proof.incident.proof import from_outcome
-from diagnostics.proof.load import LoadReport
-from diagnostics.proof.monitor_client import Capture
+from diagnostics.proof.clients.load import LoadReport
+from diagnostics.proof.experiment.experiment import Outcome, SideOutcome
+from diagnostics.proof.report import tables as report
+from diagnostics.proof.report.incident import markdown, page
+from diagnostics.proof.report.incident.bundle import Bundle, from_bundle
+from diagnostics.proof.report.incident.folder import write
+from diagnostics.proof.report.incident.model import Curve, Flame, Incident, Plot, Statement, Table, Tone, sites
+from diagnostics.proof.report.incident.plot import svg, ticks
+from diagnostics.proof.report.incident.proof import from_outcome
 from diagnostics.proof.scenarios import scenario
+from diagnostics.proof.subjects.monitor_client import Capture
 
 HOSTILE = '</script></iframe><script>document.title="owned"</script><img src=x onerror=\'document.title="owned"\'>"&|`*'
 BYTES = (ValueType("inuse_space", "bytes"),)

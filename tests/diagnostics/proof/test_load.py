@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diagnostics.proof.load import EventCount, LoadReport, Request, run_load
-from diagnostics.proof.mix import Fast, Leaves, Mix, NeverReads, Resets, Slow
+from diagnostics.proof.clients.load import EventCount, LoadReport, Request, run_load
+from diagnostics.proof.clients.mix import Fast, Leaves, Mix, NeverReads, Resets, Slow
 
 EVENT = b"data: " + b"x" * 1000 + b"\n\n"
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"

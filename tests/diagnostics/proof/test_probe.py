@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from scripted import DONE, END, HEAD, Script, chunk, events, serving
 
 from diagnostics import cli
-from diagnostics.proof.address import Address
-from diagnostics.proof.eventscan import EventScan
-from diagnostics.proof.probe import Arrival, Probe
-from diagnostics.proof.verdicts import Level, judge
+from diagnostics.proof.clients.address import Address
+from diagnostics.proof.clients.eventscan import EventScan
+from diagnostics.proof.clients.probe import Arrival, Probe
+from diagnostics.proof.clients.verdicts import Level, judge
 
 RIGHT = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n"

@@ -15,12 +15,12 @@ from diagnostics.analysis.decision import Measure, decide
 from diagnostics.analysis.growth import Reading, Round
 from diagnostics.analysis.profile import Frame, Profile, Sample, ValueType
 from diagnostics.cli import main
-from diagnostics.proof import report
-from diagnostics.proof.evidence import top_line
-from diagnostics.proof.experiment import Outcome, SideOutcome
-from diagnostics.proof.load import LoadReport
-from diagnostics.proof.monitor_client import Capture
+from diagnostics.proof.clients.load import LoadReport
+from diagnostics.proof.experiment.experiment import Outcome, SideOutcome
+from diagnostics.proof.report import tables as report
+from diagnostics.proof.report.evidence import top_line
 from diagnostics.proof.scenarios import SCENARIOS, scenario
+from diagnostics.proof.subjects.monitor_client import Capture
 
 LIBRARY = Frame("read", "/lib/aiohttp/streams.py", 400)
 READER = Frame("read_upstream", "/srv/unbounded_buffer/broken.py", 53)

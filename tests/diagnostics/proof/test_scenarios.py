@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from diagnostics.analysis.decision import Decision, Measure
-from diagnostics.proof.mix import Fast, Mix
+from diagnostics.proof.clients.mix import Fast, Mix
 from diagnostics.proof.scenario import BROKEN, FIXED, Scenario, Upstream, Workload
 from diagnostics.proof.scenarios import SCENARIOS, __file__
 

@@ -12,7 +12,7 @@ import pytest
 
 from diagnostics.analysis.decision import Decision, Finding, Interval, Measure
 from diagnostics.errors import TargetError, TargetSilentError
-from diagnostics.proof.experiment import Outcome, SideOutcome
+from diagnostics.proof.experiment.experiment import Outcome, SideOutcome
 from diagnostics.proof.study.__main__ import main
 from diagnostics.proof.study.journal import Journal
 from diagnostics.proof.study.subjects import SUBJECTS

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from diagnostics.proof.processes import free_port
+from diagnostics.proof.subjects.processes import free_port
 from tests.otlp import Collector
 
 START_SECONDS = 40

@@ -8,7 +8,7 @@ is known without keeping anything: how many bytes went through.
 from __future__ import annotations
 
 from ....analysis.decision import Decision, Measure
-from ...mix import Fast, Mix
+from ...clients.mix import Fast, Mix
 from ...scenario import BROKEN, FIXED, Scenario, Upstream, Workload
 
 __all__ = ["SCENARIO"]

@@ -9,7 +9,7 @@ long as a chunk needs it, and the pool has as many segments as chunks are under 
 from __future__ import annotations
 
 from ....analysis.decision import Decision, Measure
-from ...mix import Fast, Mix
+from ...clients.mix import Fast, Mix
 from ...scenario import BROKEN, FIXED, Scenario, Upstream, Workload
 
 __all__ = ["SCENARIO"]

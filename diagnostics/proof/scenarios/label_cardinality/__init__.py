@@ -8,7 +8,7 @@ stream will not come again. The fix labels by what there are few of, and leaves 
 from __future__ import annotations
 
 from ....analysis.decision import Decision, Measure
-from ...mix import Fast, Mix
+from ...clients.mix import Fast, Mix
 from ...scenario import BROKEN, FIXED, Scenario, Upstream, Workload
 
 __all__ = ["SCENARIO"]

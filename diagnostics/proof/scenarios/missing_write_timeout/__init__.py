@@ -10,7 +10,7 @@ aborted: closing it would wait for the same client.
 from __future__ import annotations
 
 from ....analysis.decision import Decision, Measure
-from ...mix import Mix, NeverReads
+from ...clients.mix import Mix, NeverReads
 from ...scenario import BROKEN, FIXED, Scenario, Upstream, Workload
 
 __all__ = ["SCENARIO"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from ....analysis.decision import Decision, Measure
-from ...mix import Mix, Resets
+from ...clients.mix import Mix, Resets
 from ...scenario import BROKEN, FIXED, Scenario, Upstream, Workload
 
 __all__ = ["SCENARIO"]

@@ -8,7 +8,7 @@ The fix counts, and answers 503 with Retry-After beyond the number that the memo
 from __future__ import annotations
 
 from ....analysis.decision import Decision, Measure
-from ...mix import Mix, Slow
+from ...clients.mix import Mix, Slow
 from ...scenario import BROKEN, FIXED, Scenario, Upstream, Workload
 
 __all__ = ["SCENARIO"]

@@ -8,7 +8,7 @@ queue and the HTTP client's buffers. The fix cancels the reader where the genera
 from __future__ import annotations
 
 from ....analysis.decision import Decision, Measure
-from ...mix import Leaves, Mix
+from ...clients.mix import Leaves, Mix
 from ...scenario import BROKEN, FIXED, Scenario, Upstream, Workload
 
 __all__ = ["SCENARIO"]

@@ -9,7 +9,7 @@ attribute.
 from __future__ import annotations
 
 from ....analysis.decision import Decision, Measure
-from ...mix import Fast, Mix
+from ...clients.mix import Fast, Mix
 from ...scenario import BROKEN, FIXED, Scenario, Upstream, Workload
 
 __all__ = ["SCENARIO"]

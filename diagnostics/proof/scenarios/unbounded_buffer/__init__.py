@@ -9,7 +9,7 @@ gets a `maxsize`, the reader waits for room, stops reading its socket, and TCP s
 from __future__ import annotations
 
 from ....analysis.decision import Decision, Measure
-from ...mix import Mix, Slow
+from ...clients.mix import Mix, Slow
 from ...scenario import BROKEN, FIXED, Scenario, Upstream, Workload
 
 __all__ = ["SCENARIO"]

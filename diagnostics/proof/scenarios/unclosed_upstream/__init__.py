@@ -9,7 +9,7 @@ with its connection and what was already read, while the upstream goes on genera
 from __future__ import annotations
 
 from ....analysis.decision import Decision, Measure
-from ...mix import Leaves, Mix
+from ...clients.mix import Leaves, Mix
 from ...scenario import BROKEN, FIXED, Scenario, Upstream, Workload
 
 __all__ = ["SCENARIO"]

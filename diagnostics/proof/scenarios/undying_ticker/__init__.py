@@ -8,7 +8,7 @@ full, then waits for ever, and keeps the queue with what was left in it. The fix
 from __future__ import annotations
 
 from ....analysis.decision import Decision, Measure
-from ...mix import Leaves, Mix
+from ...clients.mix import Leaves, Mix
 from ...scenario import BROKEN, FIXED, Scenario, Upstream, Workload
 
 __all__ = ["SCENARIO"]

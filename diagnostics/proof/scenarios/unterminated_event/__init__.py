@@ -8,7 +8,7 @@ The fix is a limit: an event that is larger ends its stream with an error.
 from __future__ import annotations
 
 from ....analysis.decision import Decision, Measure
-from ...mix import Fast, Mix
+from ...clients.mix import Fast, Mix
 from ...scenario import BROKEN, FIXED, Scenario, Upstream, Workload
 
 __all__ = ["SCENARIO"]

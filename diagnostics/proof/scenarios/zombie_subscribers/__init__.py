@@ -10,7 +10,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from ....analysis.decision import Decision, Measure
-from ...mix import Leaves, Mix
+from ...clients.mix import Leaves, Mix
 from ...scenario import BROKEN, FIXED, Scenario, Upstream, Workload
 
 __all__ = ["SCENARIO"]

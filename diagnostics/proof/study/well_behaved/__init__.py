@@ -14,7 +14,7 @@ grows steadily for longer than the experiment looks: in that time nothing tells 
 from __future__ import annotations
 
 from ....analysis.decision import Decision, Measure
-from ...mix import Fast, Leaves, Mix
+from ...clients.mix import Fast, Leaves, Mix
 from ...scenario import FIXED, Scenario, Upstream, Workload
 
 __all__ = ["WELL_BEHAVED"]

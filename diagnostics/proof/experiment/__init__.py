@@ -1,0 +1,1 @@
+"""Rounds, the work of each, and the decision that they lead to."""

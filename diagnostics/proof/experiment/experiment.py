@@ -1,0 +1,223 @@
+"""One experiment: the same work for a broken and a fixed service, round by round, until the rule can decide.
+
+    start the upstream and the subjects, each in a process of its own
+    warm up: one short round each, thrown away (imports, caches, connection pools)
+    rounds: broken and fixed alternate and change their order, so that a drift of the machine meets both alike
+    look where the plan says so, decide
+    captures: after the last reading, because a tracer would change what is read
+
+Nothing here judges: figures come from `analysis.growth`, decisions from `analysis.decision`, what a round is from `rounds`
+and `exits`. A subject that dies, never listens or answers errors is a TargetError with its last output, never a verdict.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from ...analysis.decision import Decision, Finding, Measure, decide
+from ...analysis.growth import Round
+from ...errors import TargetError
+from ..clients.load import LoadReport
+from ..scenario import RELAY, Scenario
+from ..subjects.monitor_client import Capture
+from ..subjects.otlp import receiver
+from ..subjects.publisher import publishing
+from ..subjects.subject import Collects, Launch, serve_command, subject, upstream
+from .exits import ExitRounds
+from .rounds import MemoryRounds, Rounds, together
+
+__all__ = ["Bench", "Outcome", "SideOutcome", "Watch", "run", "with_upstream"]
+
+
+class Watch(Protocol):
+    """Who is told how the experiment goes."""
+
+    def doing(self, what: str, step: int, steps: int) -> None: ...
+
+    def measured(self, side: str, number: int, figures: Mapping[Measure, float], peak: float | None) -> None: ...
+
+
+# Starts what a scenario studies, gives its rounds, and ends everything with the block.
+Bench = Callable[[Scenario, Sequence[str], int], AbstractAsyncContextManager[Rounds]]
+
+
+@dataclass
+class SideOutcome:
+    """What came out for one subject: `figures` hold one value a round, in the unit of their measure.
+
+    `read` is what its memory figures are: in_use, or rss (see `outside`). `balances` is resident memory by its parts, after
+    the warm-up and after the last round, where something was captured.
+    """
+
+    side: str
+    app: str
+    expected: Decision
+    rounds: list[Round] = field(default_factory=list)
+    loads: list[LoadReport] = field(default_factory=list)
+    figures: dict[Measure, list[float]] = field(default_factory=lambda: {measure: [] for measure in Measure})
+    peaks: list[float] = field(default_factory=list)
+    read: str = "in_use"
+    finding: Finding | None = None
+    capture: Capture | None = None
+    balances: list[Mapping[str, int]] = field(default_factory=list)
+
+    @property
+    def decision(self) -> Decision:
+        return Decision.INCONCLUSIVE if self.finding is None else self.finding.decision
+
+    @property
+    def verified(self) -> bool:
+        """Whether the decision is the one that the claim foretells."""
+        return self.decision is self.expected
+
+
+@dataclass
+class Outcome:
+    """The experiment's result. `began` is wall clock, `seconds` how long it took."""
+
+    scenario: Scenario
+    seed: int
+    sides: list[SideOutcome]
+    began: float
+    seconds: float = 0.0
+
+    @property
+    def verified(self) -> bool:
+        return all(side.verified for side in self.sides)
+
+
+async def run(
+    scenario: Scenario, sides: Sequence[str], *, seed: int, capture: bool, watch: Watch, bench: Bench | None = None
+) -> Outcome:
+    """Run `scenario` for `sides` ("broken", "fixed") and return what came out. `bench` starts what is under study.
+
+    Raises TargetError where a subject, the upstream or a monitor fails. Every process is gone when this returns or raises.
+    """
+    outcome = Outcome(
+        scenario, seed, [SideOutcome(side, scenario.apps[side], scenario.expected[side]) for side in sides], time.time()
+    )
+    began = time.monotonic()
+    watch.doing("starting the upstream and the apps", 0, 1)
+    async with (bench or with_upstream)(scenario, sides, seed) as rounds:
+        await _Experiment(outcome, rounds, watch).run(capture=capture)
+    outcome.seconds = time.monotonic() - began
+    return outcome
+
+
+@asynccontextmanager
+async def with_upstream(scenario: Scenario, sides: Sequence[str], seed: int) -> AsyncGenerator[Rounds, None]:
+    """The upstream, and the subjects where they live through all rounds."""
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="proof-")))
+        base_url = await stack.enter_async_context(upstream(folder))
+        traces = await stack.enter_async_context(receiver()) if RELAY in sides and _exports(scenario) else None
+        launches = {side: _launch(scenario, side, base_url, "" if traces is None else traces.url) for side in sides}
+        if scenario.judges_exit:
+            yield ExitRounds(scenario, launches, folder, seed)
+            return
+        subjects = {
+            side: await stack.enter_async_context(subject(side, launch, folder=folder))
+            for side, launch in launches.items()
+        }
+        await together([each.ready() for each in subjects.values()])
+        if RELAY in subjects and scenario.relay is not None and scenario.relay.publish:
+            url = f"http://127.0.0.1:{subjects[RELAY].port}{scenario.relay.publish}"
+            await stack.enter_async_context(publishing(url, scenario.workload.upstream))
+            subjects[RELAY].beside = 1
+        yield MemoryRounds(scenario, subjects, seed)
+        if traces is not None and not traces.exports:
+            raise TargetError(
+                "the relay app exported no traces, so that its memory says nothing about them;"
+                f" its last output:\n{subjects[RELAY].process.tail()}",
+                code="target_serves_nothing",
+            )
+
+
+def _exports(scenario: Scenario) -> bool:
+    return scenario.relay is not None and any("{otlp}" in value for value in scenario.relay.environment.values())
+
+
+def _launch(scenario: Scenario, side: str, base_url: str, traces_url: str) -> Launch:
+    environment = {"UPSTREAM_BASE_URL": base_url, **scenario.environment}
+    if side == RELAY and scenario.relay is not None:
+        relay = scenario.relay
+        own = {
+            name: value.replace("{upstream}", base_url).replace("{otlp}", traces_url)
+            for name, value in relay.environment.items()
+        }
+        command = [word.replace("{upstream}", base_url) for word in relay.command]
+        return Launch(command, {**environment, **own}, Collects.AGENT)
+    options = scenario.options.get(side, ())
+    return Launch(serve_command(scenario.apps[side], scenario.workload.send_buffer_bytes, *options), environment)
+
+
+class _Experiment:
+    """The steps of the experiment in their order."""
+
+    def __init__(self, outcome: Outcome, rounds: Rounds, watch: Watch) -> None:
+        self._outcome = outcome
+        self._scenario = outcome.scenario
+        self._rounds = rounds
+        self._watch = watch
+
+    async def run(self, *, capture: bool) -> None:
+        sides = self._outcome.sides
+        plan = self._scenario.plan
+        # To the first look; where that decides nothing the bar jumps back once, which is what happened.
+        steps = len(sides) * (plan.looks[0] + 1) + capture
+        step = 0
+        for side in sides:
+            self._watch.doing(f"warming up the {side.side} app", step, steps)
+            await self._rounds.warm_up(side.side)
+            step += 1
+        if capture:
+            await self._weigh()
+        for number in range(1, plan.most_rounds + 1):
+            open_sides = [side for side in sides if side.finding is None]
+            steps = max(steps, step + len(open_sides) + capture)
+            for side in open_sides if number % 2 else reversed(open_sides):
+                self._watch.doing(f"round {number} of {_next_look(plan.looks, number)}, {side.side} app", step, steps)
+                await self._measure(side, number)
+                step += 1
+            if number in plan.looks:
+                for side in open_sides:
+                    finding = decide(side.figures, self._scenario.least, plan)
+                    if finding.decision is not Decision.INCONCLUSIVE or number == plan.most_rounds:
+                        side.finding = finding
+            if all(side.finding is not None for side in sides):
+                break
+        if capture:
+            await self._weigh()
+            self._watch.doing("capturing what is held, with memray", step, steps)
+            await together([self._capture(side) for side in sides])
+            step += 1
+        self._watch.doing("done", step, step)
+
+    async def _measure(self, side: SideOutcome, number: int) -> None:
+        measured = await self._rounds.measure(side.side)
+        side.loads.append(measured.load)
+        side.read = measured.read
+        if measured.round is not None:
+            side.rounds.append(measured.round)
+        if measured.peak is not None:
+            side.peaks.append(measured.peak)
+        for measure, value in measured.figures.items():
+            side.figures[measure].append(value)
+        self._watch.measured(side.side, number, measured.figures, measured.peak)
+
+    async def _weigh(self) -> None:
+        for side in self._outcome.sides:
+            side.balances.append(await self._rounds.balance(side.side))
+
+    async def _capture(self, side: SideOutcome) -> None:
+        side.capture = await self._rounds.capture(side.side)
+
+
+def _next_look(looks: Sequence[int], number: int) -> int:
+    return next(look for look in looks if look >= number)

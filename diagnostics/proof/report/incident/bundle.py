@@ -1,0 +1,148 @@
+"""A report from the captures of a live service: what it said, how its memory moved meanwhile, who holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ....analysis.profile import Profile
+from ....analysis.units import format_value
+from ....monitor.kinds import KINDS
+from ..versions import versions
+from .model import Curve, Flame, Incident, Plot, Statement, Table, Tone, sites
+
+__all__ = ["Bundle", "from_bundle"]
+
+
+@dataclass
+class Bundle:
+    """What was collected from one monitor.
+
+    url        of the service's monitor
+    states     (wall clock, what /debug/memory said), oldest first; at least one
+    captures   kind -> the capture as the monitor told it, with its result; for one that failed, with its error
+    profiles   kind -> its profile, of those that have one
+    """
+
+    url: str
+    states: list[tuple[float, Mapping[str, Any]]] = field(default_factory=list)
+    captures: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    profiles: dict[str, Profile] = field(default_factory=dict)
+
+
+def from_bundle(bundle: Bundle, command: str) -> Incident:
+    """The report of `bundle`; `command` made it."""
+    (began, first), (ended, last) = bundle.states[0], bundle.states[-1]
+    failed = [
+        f"{kind}: {(capture.get('error') or {}).get('message') or capture['state']}"
+        for kind, capture in bundle.captures.items()
+        if capture["state"] != "done"
+    ]
+    notes = dict.fromkeys(note for profile in bundle.profiles.values() for note in profile.not_covered)
+    return Incident(
+        title=f"A live service, by its monitor at {bundle.url}",
+        when=began,
+        seconds=ended - began,
+        lead="Captures taken one after the other. A tracer slows the service while its window is open, and is memory itself.",
+        statements=tuple(_statements(last)),
+        plots=_memory(bundle.states),
+        tables=(
+            _workers(first, last),
+            *(_streams(last)),
+            *(sites(_headline(kind, bundle), profile) for kind, profile in bundle.profiles.items()),
+        ),
+        flames=tuple(
+            Flame(f"{kind}, {profile.sample_types[0].name}", profile) for kind, profile in bundle.profiles.items()
+        ),
+        context=(_captures(bundle.captures),),
+        commands=(command,),
+        versions=versions(),
+        notes=(*(f"not captured: {text}" for text in failed), *notes),
+    )
+
+
+def _headline(kind: str, bundle: Bundle) -> str:
+    result = bundle.captures[kind].get("result")
+    return kind if result is None else f"{kind}: {KINDS[kind].headline(result)}"
+
+
+def _statements(state: Mapping[str, Any]) -> list[Statement]:
+    told = []
+    for worker in state["workers"]:
+        tone = Tone.PLAIN if worker["state"] == "answering" else Tone.OPEN
+        memory = worker["memory"]
+        in_use = (
+            "in-use bytes unknown" if memory["in_use_bytes"] is None else f"{_bytes(memory['in_use_bytes'])} in use"
+        )
+        text = f"worker {worker['worker']} (pid {worker['pid']}, {worker['state']}): {in_use}, {worker['tasks'] or 0} tasks"
+        told.append(Statement(tone, f"{_bytes(memory['rss_bytes'])} resident", text))
+    return told
+
+
+def _memory(states: Sequence[tuple[float, Mapping[str, Any]]]) -> tuple[Plot, ...]:
+    began = states[0][0]
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for moment, state in states:
+        for worker in state["workers"]:
+            for label, key in (("in use", "in_use_bytes"), ("resident", "rss_bytes")):
+                if (value := worker["memory"][key]) is not None:
+                    curves.setdefault(f"worker {worker['worker']}, {label}", []).append((moment - began, float(value)))
+    drawn = tuple(
+        Curve(name, Tone.PLAIN if name.endswith("in use") else Tone.OPEN, (tuple(points),))
+        for name, points in curves.items()
+        if len(points) > 1
+    )
+    return (
+        (Plot("Memory meanwhile", drawn, "Read while the captures were taken: tracers and forks show in it."),)
+        if drawn
+        else ()
+    )
+
+
+def _workers(first: Mapping[str, Any], last: Mapping[str, Any]) -> Table:
+    before = {worker["pid"]: worker["memory"] for worker in first["workers"]}
+    rows = []
+    for worker in last["workers"]:
+        memory, was = worker["memory"], before.get(worker["pid"])
+        change = "" if was is None else format_value(memory["rss_bytes"] - was["rss_bytes"], "bytes", signed=True)
+        rows.append(
+            (
+                worker["worker"],
+                worker["state"],
+                _bytes(memory["rss_bytes"]),
+                change,
+                _bytes(memory["in_use_bytes"]),
+                str(worker["tasks"] if worker["tasks"] is not None else "-"),
+                str(worker["process"]["fds"] if worker["process"]["fds"] is not None else "-"),
+                str(worker["process"]["threads"]),
+            )
+        )
+    headings = ("worker", "state", "resident", "meanwhile", "in use", "tasks", "files", "threads")
+    return Table("Workers", headings, tuple(rows), frozenset({0, 1}))
+
+
+def _streams(state: Mapping[str, Any]) -> list[Table]:
+    rows = [
+        (str(row.get("route", "")), _bytes(row.get("buffered_bytes")), _bytes(row.get("retained_bytes")))
+        for worker in state["workers"]
+        for row in ((worker.get("ledger") or {}).get("top") or ())
+    ]
+    return [Table("Largest open streams", ("route", "buffered", "retained"), tuple(rows))] if rows else []
+
+
+def _captures(captures: Mapping[str, Mapping[str, Any]]) -> Table:
+    rows = tuple(
+        (
+            kind,
+            capture["state"],
+            str(capture.get("id", "")),
+            ", ".join(part["name"] for part in capture.get("artifacts", ())),
+        )
+        for kind, capture in captures.items()
+    )
+    return Table("Captures", ("kind", "state", "folder", "files"), rows, frozenset({0, 1, 2, 3}))
+
+
+def _bytes(value: int | None) -> str:
+    return "-" if value is None else format_value(value, "bytes")

@@ -1,0 +1,44 @@
+"""The report in Markdown, for an issue or a chat: everything but the pictures."""
+
+from __future__ import annotations
+
+import re
+
+from ....analysis.units import format_moment, printable
+from .model import Incident, Table
+
+__all__ = ["render"]
+
+# What would begin or end something in Markdown, or in the HTML that it lets through (CommonMark, 2.4).
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&!])")
+
+
+def render(incident: Incident) -> str:
+    """The same incident always gives the same text."""
+    parts = [f"# {_text(incident.title)}", f"{format_moment(incident.when)}, {incident.seconds:.0f} s"]
+    if incident.lead:
+        parts.append(_text(incident.lead))
+    if incident.statements:
+        parts.append("\n".join(f"- **{_text(each.word)}** {_text(each.text)}" for each in incident.statements))
+    parts += [_table(table) for table in (*incident.tables, *incident.context)]
+    if incident.commands:
+        parts.append("## Run it again\n\n" + "\n".join(f"    {printable(line)}" for line in incident.commands))
+    if incident.notes:
+        parts.append("## What this does not show\n\n" + "\n".join(f"- {_text(note)}" for note in incident.notes))
+    if incident.versions:
+        told = ", ".join(f"{name} {version}" for name, version in incident.versions.items())
+        parts.append(f"## Versions\n\n{_text(told)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(table: Table) -> str:
+    def line(cells: tuple[str, ...]) -> str:
+        return f"| {' | '.join(map(_text, cells))} |"
+
+    rule = "|".join(":---" if index in table.left else "---:" for index in range(len(table.headings)))
+    rows = [line(table.headings), f"|{rule}|", *map(line, table.rows)]
+    return f"## {_text(table.title)}\n\n" + "\n".join(rows)
+
+
+def _text(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", printable(text.replace("\n", " ")))

@@ -1,0 +1,1 @@
+"""The services under test: started, watched through their monitors, and ended."""

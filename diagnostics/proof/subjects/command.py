@@ -1,0 +1,23 @@
+"""A command as a template: how a service of anyone's is told where to listen."""
+
+from __future__ import annotations
+
+import shlex
+
+from ...errors import UsageError
+
+__all__ = ["command_of"]
+
+
+def command_of(text: str, option: str) -> list[str]:
+    """The words of a command template. Raises UsageError where they cannot be told apart, or no word has `{port}`."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"{option} {text!r}: {error}", remedy="quote it as for a shell") from error
+    if not any("{port}" in word for word in words):
+        raise UsageError(
+            f"{option} {text!r} has no {{port}}: where would it listen?",
+            remedy=f"for example {option} 'python -m uvicorn app:app --port {{port}}'",
+        )
+    return words

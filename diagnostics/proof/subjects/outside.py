@@ -1,0 +1,43 @@
+"""A service that has no agent, because it is no Python process: what the kernel tells of it and of its children.
+
+Then the only figure is RSS, which an allocator keeps after the service has given memory back: growth shows later, and what
+remains may be the allocator's. `Reading.in_use_bytes` is RSS for such a service, and whoever shows it says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ...analysis.growth import Reading
+from ...monitor.process import read_process
+from .processes import descendants
+
+__all__ = ["family", "is_python", "read_from_outside"]
+
+
+def family(pids: Iterable[int]) -> set[int]:
+    """These processes and all below them."""
+    found: set[int] = set()
+    for pid in pids:
+        found |= {pid, *descendants(pid)}
+    return found
+
+
+def is_python(pid: int, proc: Path = Path("/proc")) -> bool:
+    """Whether the process runs a Python interpreter, so that an agent may yet come up in it."""
+    try:
+        program = (proc / str(pid) / "exe").readlink().name
+        maps = (proc / str(pid) / "maps").read_text(errors="replace")
+    except OSError:  # it has just ended, or is another user's
+        return False
+    return program.startswith(("python", "pypy")) or "libpython" in maps
+
+
+def read_from_outside(pids: Iterable[int], moment: float) -> Reading | None:
+    """The sum over these processes and their children at `moment` (monotonic); None where none of them is there."""
+    found = [reading for pid in family(pids) if (reading := read_process(pid)) is not None]
+    if not found:
+        return None
+    rss = sum(reading.rss_bytes for reading in found)
+    return Reading(moment, rss, rss, None, sum(reading.fds or 0 for reading in found))
