@@ -23,7 +23,8 @@ def hub_of(settings: Settings, reject: Callable[[str], None]) -> Hub:
         from .redis_log import RedisLog
     except ImportError as error:
         raise SettingsError(
-            f"RELAY_REDIS_URL is set, and {error.name} is not installed", remedy="pip install 'highwater-diagnostics[redis]'"
+            f"RELAY_REDIS_URL is set, and {error.name} is not installed",
+            remedy="pip install 'highwater-diagnostics[redis]'",
         ) from error
     timeout = settings.redis_timeout_seconds
     log = RedisLog(settings.redis_url.get_secret_value(), settings.redis_prefix, timeout, settings.topics)
