@@ -17,7 +17,17 @@ from ..analysis.formats import decode, native, recognise
 from ..analysis.profile import Profile
 from ..errors import UsageError
 
-__all__ = ["add_output", "add_reading", "add_selection", "load", "load_all", "load_type", "selected", "type_first", "write"]
+__all__ = [
+    "add_output",
+    "add_reading",
+    "add_selection",
+    "load",
+    "load_all",
+    "load_type",
+    "selected",
+    "type_first",
+    "write",
+]
 
 # The largest artifact that is read into memory; a capture of a busy service in memray's full format is about 40 MB.
 MAX_FILE_BYTES = 1024 * 1024 * 1024

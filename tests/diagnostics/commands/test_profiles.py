@@ -117,7 +117,9 @@ def test_captures_of_two_kinds_are_compared_and_added_up_by_the_type_that_the_re
         code, _, err = run(capfdbinary, command, "before.json", "other.json")
         assert code == 2
         assert "with --type" in err
-        code, out, err = run(capfdbinary, command, "before.json", "other.json", "--type", "inuse_space", "--focus", "pump")
+        code, out, err = run(
+            capfdbinary, command, "before.json", "other.json", "--type", "inuse_space", "--focus", "pump"
+        )
         assert code == 0, err
         assert {"top": "10.00 MiB", "diff": "8.00 MiB"}[command] in out
 
