@@ -18,7 +18,8 @@ from diagnostics.analysis.profile import Frame, Profile, Sample, ValueType
 from diagnostics.cli import COMMANDS
 from diagnostics.monitor.ring import Header, RingFile, RingSize
 from diagnostics.monitor.vitals import FIELDS
-from tests.installs.environments import VERSIONS, Environment, interpreters
+from diagnostics.proof.processes import free_port
+from tests.installs.environments import ROOT, VERSIONS, Environment, interpreters
 
 Start = Callable[..., Any]
 Check = Callable[[Environment, Start], None]
@@ -145,6 +146,29 @@ def monitor(environment: Environment, start: Start) -> None:
         assert "pip install memray" in done.stderr
         refused_for_want_of(environment, "proof", "diagnostics", "scenarios")
     assert service.end(patience=60) == 143
+
+    instrumented(environment, start)
+
+
+def instrumented(environment: Environment, start: Start) -> None:
+    """The README's two lines, in a service that starts its monitor itself, and its lines for what a service buffers."""
+    two_lines, buffers = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (environment.folder / "service.py").write_text(f"{APP}\n{two_lines}\nchunk = b'x' * 4096\n{buffers}")
+    listen = f"127.0.0.1:{free_port()}"
+    service = start(
+        environment, "python", "-m", "uvicorn", "service:app", "--port", "0", env={"DIAGNOSTICS_LISTEN": listen}
+    )
+    service.wait_for("Uvicorn running", patience=60)
+
+    def counted() -> bool:
+        try:
+            workers = fetched(f"http://{listen}/debug/memory")["workers"]
+        except OSError:
+            return False
+        return [worker["connections"]["source"] for worker in workers if worker["state"] == "answering"] == ["ledger"]
+
+    until(counted)
+    service.end(patience=60)
 
 
 def memray(environment: Environment, start: Start) -> None:
