@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo phoenix test bench bench-quick relay-proof study lint types imports unit install clean
+.PHONY: demo phoenix test bench bench-quick relay-proof study lint types imports unit installs wheel install clean
 
 demo: $(STAMP)
 	$(BIN)/python -m diagnostics demo
@@ -24,6 +24,19 @@ imports: $(STAMP)
 unit: $(STAMP)
 # Most tests wait for processes and sockets: with two at a time two cores are half idle.
 	$(BIN)/python -m pytest tests --ignore=tests/bench --numprocesses 3 --dist worksteal
+
+# The wheel with each of its extras in empty environments of every Python that is found, and all commands of the README in their
+# order: tens of minutes. INSTALLS chooses some of it: 'python3.12-', or 'python3.11-base] or python3.11-readme]'.
+INSTALLS ?=
+installs: $(STAMP)
+	$(BIN)/python -m pytest tests/installs -m install $(if $(INSTALLS),-k '$(INSTALLS)') --numprocesses 2 --dist worksteal
+
+# The one file that is installed where there is no checkout.
+wheel:
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@rm -f dist/*.whl
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@ls dist/*.whl
 
 # On a quiet machine; rewrites the figures of docs/performance.md. Three rounds take three quarters of an hour. LITELLM is a folder
 # that LiteLLM's proxy is or will be installed in; without it that peer is left out. bench-quick: a few cases, a minute.
@@ -48,6 +61,8 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Highwater needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Set PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+# An environment from when the distribution was named highwater would show pytest the same plugin twice.
+	@$(BIN)/python -m pip uninstall --quiet --quiet --disable-pip-version-check --yes highwater
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 

@@ -99,5 +99,5 @@ class MissingExtraError(DiagnosticsError):
     def __init__(self, command: str, module: str, extra: str) -> None:
         super().__init__(
             f"`diagnostics {command}` needs the module {module!r}, which is not installed",
-            remedy=f"pip install 'highwater[{extra}]'",
+            remedy=f"pip install 'highwater-diagnostics[{extra}]'",
         )

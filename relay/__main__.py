@@ -1,10 +1,30 @@
-"""`python -m relay`."""
+"""The command `relay`, also as `python -m relay`: loads the commands, or says which extra they need.
+
+The wheel holds the relay whatever is installed with it; what the relay stands on comes with the extra `relay`.
+"""
 
 from __future__ import annotations
 
 import sys
 
-from .cli import main
+__all__ = ["main"]
+
+
+def main() -> int:
+    """Run one command and return its exit code; 2 where a package that the relay stands on is not installed."""
+    try:
+        from . import cli
+
+        return cli.main()
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("relay", "diagnostics"):
+            raise
+        print(
+            f"relay: needs the module {error.name!r}, which is not installed; pip install 'highwater-diagnostics[relay]'",
+            file=sys.stderr,
+        )
+        return 2
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -140,7 +140,7 @@ def _run(settings: Settings, *, diagnostics: bool) -> int:
         monitor: MonitorProcess | None = None
         if diagnostics:
             directory = Path(settings.diagnostics_dir) if settings.diagnostics_dir else None
-            monitor = start_monitor(settings.diagnostics_listen, directory)
+            monitor = start_monitor(settings.diagnostics_listen, directory, option="--diagnostics HOST:PORT")
             opened.callback(monitor.stop)
         child: SimulatorProcess | None = None
         upstream = settings.upstream_base_url

@@ -211,7 +211,9 @@ class _AgentOfApp:
         try:
             handle = self._monitor if isinstance(self._monitor, MonitorProcess) else None
             if self._monitor is True:
-                handle = self._own_monitor = start_monitor(self._listen, unless_running=True)
+                handle = self._own_monitor = start_monitor(
+                    self._listen, unless_running=True, option="instrument(app, listen='HOST:PORT')"
+                )
             lifecycle.start(handle.directory if handle else None, self._ledger)
             self._started = True
         except (DiagnosticsError, OSError) as error:

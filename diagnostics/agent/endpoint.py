@@ -173,7 +173,7 @@ def _perform(state: State, message: dict[str, Any]) -> Any:
     if version != VERSION:
         raise ProtocolError(
             f"the monitor speaks version {version!r}, this agent speaks {VERSION}",
-            remedy="run the same version of highwater in the service and in the monitor",
+            remedy="run the same version of highwater-diagnostics in the service and in the monitor",
         )
     if not isinstance(params, dict):
         raise ProtocolError(f"params must be an object, not {type(params).__name__}")

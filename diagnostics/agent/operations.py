@@ -270,7 +270,7 @@ def perform(state: State, op: str, params: dict[str, Any]) -> Result:
     if operation is None:
         raise ProtocolError(
             f"this agent does not know the operation {op!r}",
-            remedy="run the same version of highwater in the service and in the monitor",
+            remedy="run the same version of highwater-diagnostics in the service and in the monitor",
         )
     try:
         return operation(state, **params)

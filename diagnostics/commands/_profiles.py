@@ -12,12 +12,22 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from ..analysis.algebra import merge, select, value_index
+from ..analysis.algebra import merge, only, select, value_index
 from ..analysis.formats import decode, native, recognise
 from ..analysis.profile import Profile
 from ..errors import UsageError
 
-__all__ = ["add_output", "add_reading", "add_selection", "load", "load_all", "selected", "type_first", "write"]
+__all__ = [
+    "add_output",
+    "add_reading",
+    "add_selection",
+    "load",
+    "load_all",
+    "load_type",
+    "selected",
+    "type_first",
+    "write",
+]
 
 # The largest artifact that is read into memory; a capture of a busy service in memray's full format is about 40 MB.
 MAX_FILE_BYTES = 1024 * 1024 * 1024
@@ -66,9 +76,15 @@ def load(path: Path, of: str) -> Profile:
         raise UsageError(f"{path}: {error.message}", remedy=error.remedy) from error
 
 
-def load_all(paths: list[Path], of: str) -> Profile:
+def load_type(path: Path, arguments: argparse.Namespace) -> Profile:
+    """`load`, and of its sample types only that of --type, where one is named: captures of two kinds may share no more."""
+    profile = load(path, arguments.of)
+    return profile if arguments.type is None else only(profile, value_index(profile, arguments.type))
+
+
+def load_all(paths: list[Path], arguments: argparse.Namespace) -> Profile:
     """All files as one Profile, added up."""
-    return merge([load(path, of) for path in paths])
+    return merge([load_type(path, arguments) for path in paths])
 
 
 def selected(profile: Profile, arguments: argparse.Namespace) -> tuple[Profile, int]:

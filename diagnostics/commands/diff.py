@@ -8,7 +8,7 @@ from pathlib import Path
 from ..analysis.algebra import difference
 from ..analysis.formats.text import render_top
 from ..analysis.views import top
-from ._profiles import add_output, add_reading, add_selection, load, selected, write
+from ._profiles import add_output, add_reading, add_selection, load_type, selected, write
 
 __all__ = ["configure", "run"]
 
@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    changed = difference(load(arguments.after, arguments.of), load(arguments.before, arguments.of))
+    changed = difference(load_type(arguments.after, arguments), load_type(arguments.before, arguments))
     profile, value = selected(changed, arguments)
     found = top(profile, value, by="line" if arguments.lines else "function", cumulative=arguments.cum)
     write(render_top(profile, found, max(0, arguments.n), value), arguments.output)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..analysis.formats.flamegraph import render
 from ..errors import UsageError
-from ._profiles import add_output, add_reading, add_selection, load, load_all, selected, write
+from ._profiles import add_output, add_reading, add_selection, load_all, load_type, selected, write
 
 __all__ = ["configure", "run"]
 
@@ -22,10 +22,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    profile, value = selected(load_all(arguments.files, arguments.of), arguments)
+    profile, value = selected(load_all(arguments.files, arguments), arguments)
     before = None
     if arguments.before is not None:
-        before, _ = selected(load(arguments.before, arguments.of), arguments)
+        before, _ = selected(load_type(arguments.before, arguments), arguments)
     page = render(profile, before=before, value=value, title=arguments.title)
     output = arguments.output
     if output is None:

@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    profile, value = selected(load_all(arguments.files, arguments.of), arguments)
+    profile, value = selected(load_all(arguments.files, arguments), arguments)
 
     def source(file: str) -> Sequence[str] | None:
         return read_source(file, arguments.source)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from ..agent.beside import DEFAULT_LISTEN, address_of, bind
+from ..agent.beside import DEFAULT_LISTEN, address_of, bind, hold
 from ..monitor.service import Monitor, stdin_closes
 from ..protocol import default_root
 
@@ -35,10 +35,12 @@ def run(arguments: argparse.Namespace) -> int:
     listener = socket.socket(fileno=arguments.fd) if inherited else bind(arguments.listen)
     with listener:
         address = address_of(listener)
-        monitor = Monitor(listener, arguments.dir or Path(default_root(address)))
+        root = arguments.dir or Path(default_root(address))
+        monitor = Monitor(listener, root)
         if not inherited:
             print(f"diagnostics http://{address}/debug/memory", flush=True)
-        asyncio.run(monitor.serve(_ending(arguments.until_stdin_closes)))
+        with hold(root):
+            asyncio.run(monitor.serve(_ending(arguments.until_stdin_closes)))
     return 0
 
 

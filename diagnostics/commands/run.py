@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from ..agent import inject
-from ..agent.beside import DEFAULT_LISTEN, address_of, bind
+from ..agent.beside import DEFAULT_LISTEN, address_of, bind, hold
 from ..errors import UsageError
 from ..monitor.service import Monitor
 from ..protocol import default_root, private_folder
@@ -38,7 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
         root = Path(default_root(address))
         private_folder(root)
         print(f"diagnostics http://{address}/debug/memory", file=sys.stderr, flush=True)
-        return asyncio.run(_run(command, Monitor(listener, root), root, f"http://{address}"))
+        with hold(root):
+            return asyncio.run(_run(command, Monitor(listener, root), root, f"http://{address}"))
 
 
 async def _run(command: list[str], monitor: Monitor, root: Path, url: str) -> int:

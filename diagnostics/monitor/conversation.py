@@ -38,7 +38,7 @@ async def ask(path: Path, op: str, /, *, patience: float, **params: Any) -> dict
     if reply.get("version") != VERSION:
         raise ProtocolError(
             f"the agent speaks version {reply.get('version')!r}, this monitor speaks {VERSION}",
-            remedy="run the same version of highwater in the service and in the monitor",
+            remedy="run the same version of highwater-diagnostics in the service and in the monitor",
         )
     if "error" in reply:
         raise _as_error(reply["error"])

@@ -35,7 +35,7 @@ def facts_of(pid: int, about: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "versions": {
             "python": about.get("python"),
-            "highwater": _version("highwater"),
+            "highwater": _version("highwater-diagnostics"),
             "memray": _version("memray"),
             "monitor_python": platform.python_version(),
         },

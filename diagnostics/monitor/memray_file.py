@@ -51,7 +51,9 @@ def read(path: Path, of: str) -> Profile:
     try:
         import memray
     except ModuleNotFoundError as error:
-        raise UsageError(f"{path} needs memray to be read", remedy="pip install 'highwater[memray]'") from error
+        raise UsageError(
+            f"{path} needs memray to be read", remedy="pip install 'highwater-diagnostics[memray]'"
+        ) from error
     closed = _check_complete(path)
     try:
         with closing(memray.FileReader(path)) as reader:

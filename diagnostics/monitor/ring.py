@@ -237,7 +237,7 @@ def _read_header(data: bytes) -> tuple[Header, int]:
     if version != FORMAT_VERSION:
         raise UsageError(
             f"this recording has format version {version}, this program reads {FORMAT_VERSION}",
-            remedy="read it with the version of highwater that wrote it",
+            remedy="read it with the version of highwater-diagnostics that wrote it",
         )
     text = data[_PREFIX.size : _PREFIX.size + length]
     if len(text) != length or zlib.crc32(text) != crc:

@@ -23,7 +23,8 @@ def hub_of(bounds: Bounds, redis: RedisOptions | None, reject: Callable[[str], N
         from .redis_log import RedisLog
     except ImportError as error:
         raise SettingsError(
-            f"RELAY_REDIS_URL is set, and {error.name} is not installed", remedy="pip install 'highwater[redis]'"
+            f"RELAY_REDIS_URL is set, and {error.name} is not installed",
+            remedy="pip install 'highwater-diagnostics[redis]'",
         ) from error
     log = RedisLog(redis.url, redis.prefix, redis.timeout_seconds, bounds)
     return RedisHub(topics, log, redis.timeout_seconds, redis.patience_seconds)

@@ -55,7 +55,8 @@ def decode(data: bytes) -> Profile:
         return pprof.decode(data)
     if found == "memray":
         raise UsageError(
-            "a memray capture", remedy="convert it with `diagnostics convert`, which needs highwater[memray]"
+            "a memray capture",
+            remedy="convert it with `diagnostics convert`, which needs highwater-diagnostics[memray]",
         )
     what = f"begins with {data[:16]!r}" if data else "is empty"
     raise UsageError(

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 __all__ = ["versions"]
 
-_PACKAGES = ("highwater", "aiohttp", "fastapi", "httptools", "memray", "starlette", "uvicorn", "uvloop")
+_PACKAGES = ("highwater-diagnostics", "aiohttp", "fastapi", "httptools", "memray", "starlette", "uvicorn", "uvloop")
 
 
 def versions() -> dict[str, str]:

@@ -108,6 +108,22 @@ def test_convert_there_and_back(files: Path, capfdbinary: pytest.CaptureFixture[
     assert decode((files / f"out{ending}").read_bytes()) == BEFORE
 
 
+def test_captures_of_two_kinds_are_compared_and_added_up_by_the_type_that_the_refusal_advises(
+    files: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    other = replace(AFTER, kind="memray", sample_types=(TYPES[0], ValueType("blocks", "count")))
+    (files / "other.json").write_bytes(native.encode(other))
+    for command in ("top", "diff"):
+        code, _, err = run(capfdbinary, command, "before.json", "other.json")
+        assert code == 2
+        assert "with --type" in err
+        code, out, err = run(
+            capfdbinary, command, "before.json", "other.json", "--type", "inuse_space", "--focus", "pump"
+        )
+        assert code == 0, err
+        assert {"top": "10.00 MiB", "diff": "8.00 MiB"}[command] in out
+
+
 def test_convert_to_one_type_takes_the_one_asked_for(files: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert run(capfdbinary, "convert", "before.json", "out.folded", "--type", "inuse_objects")[0] == 0
     assert (files / "out.folded").read_text().splitlines()[0] == "pump (/srv/app.py:3);append (/srv/app.py:3) 1024"

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import diagnostics
 from diagnostics.monitor.store import Limits
 
 APP = """
@@ -107,6 +108,7 @@ def test_a_price_before_a_bill_after_and_no_secret_anywhere(client: Callable[...
     assert capture["state"] == "done", capture
     assert capture["forced"] is begun["estimate"]["would_saturate"]
     assert capture["versions"]["python"].startswith("3.")
+    assert capture["versions"]["highwater"] == diagnostics.__version__
     assert "uvicorn" in capture["command"]
     assert capture["estimate"] == begun["estimate"]
     measured = capture["result"]["measured"]

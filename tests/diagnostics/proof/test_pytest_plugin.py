@@ -93,5 +93,5 @@ def test_the_entry_point_names_the_plugin() -> None:
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"]["pytest11"] == {"highwater": PLUGIN}
+    assert project["entry-points"]["pytest11"] == {"highwater-diagnostics": PLUGIN}
     assert PLUGIN not in sys.modules or hasattr(sys.modules[PLUGIN], "stream_growth")

@@ -89,6 +89,7 @@ def test_the_folder_has_numbers_graphs_and_profiles(tmp_path: Path) -> None:
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     assert numbers["verified"] is True
     assert numbers["versions"]["python"]
+    assert numbers["versions"]["highwater-diagnostics"]
     side = numbers["scenarios"][0]["sides"][0]
     assert side["held"] == {**vars_of(READER), "bytes": 7000, "share": 0.7}
     assert len(side["rounds"]) == 4
