@@ -17,6 +17,7 @@ from typing import Any
 from ...analysis.cost import Method
 from ...analysis.units import format_value
 from ...errors import TargetError, UsageError
+from ..headroom import read_headroom
 from ..targets import Worker
 
 __all__ = [
@@ -66,6 +67,11 @@ class Session:
     options: Mapping[str, Any]
     enter: Callable[[str], None]
     wait: Callable[[float], Awaitable[None]]
+
+    async def ask_reading(self, op: str, *, patience: float, **params: Any) -> dict[str, Any]:
+        """Ask for a forked reading, telling how much memory is free: its child may take half of that."""
+        room = read_headroom(self.worker.pid)
+        return await self.worker.ask(op, patience=patience, room_bytes=room and room.free_bytes, **params)
 
 
 Option = Callable[[str, object], Any]
