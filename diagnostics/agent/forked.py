@@ -36,7 +36,7 @@ __all__ = ["Child", "fork_reading", "in_reading_fork", "max_extra_bytes"]
 _PR_SET_PDEATHSIG = 1
 # For a service of any size: the interpreter's own objects take some tens of MiB to be walked over.
 _LEAST_EXTRA_BYTES = 256 * 1024**2
-# Where the cores are all taken a child at 10 gets a tenth of what the service gets, and a reading of two seconds took forty; the
+# Where all cores are taken a child at 10 gets a tenth of what the service gets, and a reading of two seconds took forty; the
 # service pays for shared pages until it is done. At 3 it gets half.
 _NICENESS = 3
 _LOOP_PATIENCE_SECONDS = 1.0

@@ -70,7 +70,8 @@ def hello(state: State) -> Result:
         "started": state.started,
         "python": ".".join(map(str, sys.version_info[:3])),
         "implementation": sys.implementation.name,
-        "memray": memray.available(),
+        "executable": sys.executable,
+        **memray.about(),
         "window": state.windows.kind,
     }
 

@@ -14,9 +14,9 @@ from typing import Any
 from ..errors import DiagnosticsError, TargetSilentError
 from .cost import Quote
 from .kinds.base import Kind, Session
-from .pace import Mark, Pace, between, mark, measure
+from .pace import Mark, Pace, between, loop_share, mark, measure
 from .targets import Worker
-from .watch import LOOK_SECONDS, WindowWatch
+from .watch import BUSY_SHARE, LOOK_SECONDS, WindowWatch
 
 __all__ = ["Capture"]
 
@@ -58,7 +58,11 @@ class Capture:
     cut_short: str | None = None
 
     def __post_init__(self) -> None:
-        self._watch = WindowWatch(self.options.get("max_lag_ms", _DEFAULT_MAX_LAG_MS))
+        # Who forces a capture of a busy service knows that it is busy: its loop's lag still ends the window.
+        self._watch = WindowWatch(
+            self.options.get("max_lag_ms", _DEFAULT_MAX_LAG_MS),
+            judge_load=self.forced is None and (self.quote.pace.loop_share or 0.0) < BUSY_SHARE,
+        )
         self._during: Pace | None = None
         self._after: asyncio.Task[Pace] | None = None
 
@@ -126,14 +130,16 @@ class Capture:
         if window <= 0:  # a census of this moment
             return
         first: Mark = await mark(self.worker)
-        began = time.monotonic()
+        last, began = first, time.monotonic()
         next_look = began + LOOK_SECONDS
         while (elapsed := time.monotonic() - began) < window and self.cut_short is None:
             self.progress = elapsed / window
             await asyncio.sleep(min(_PROGRESS_SECONDS, window - elapsed))
             if self.quote.method.tracer and time.monotonic() >= next_look:
                 next_look = time.monotonic() + LOOK_SECONDS
-                self.cut_short = self._watch.look(time.monotonic(), await self._look())
+                told, now = await self._look(), await mark(self.worker)
+                self.cut_short = self._watch.look(time.monotonic(), told, loop_share(last, now))
+                last = now
         self._during = between(first, await mark(self.worker))
 
     async def _look(self) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from ..errors import BusyError, DiagnosticsError, NoRoomError, TooCostlyError, U
 from .capture import Capture
 from .cost import quote
 from .facts import facts_of
-from .kinds import kind_named
+from .kinds import cheaper_than, kind_named
 from .kinds.base import Kind, run_reader
 from .store import Store, as_no_room
 from .tally import Tally, Told
@@ -98,9 +98,12 @@ class Captures:
         return capture.to_json()
 
     async def _start(self, kind: Kind, worker: Worker, options: dict[str, Any], force: bool) -> Capture:
+        await kind.ready(worker)
         price = await quote(worker, kind.method(options))
         if not force:
-            price.refuse(f"a {kind.name} capture of worker {worker.name}")
+            others = cheaper_than(kind, options)
+            offers = [(command, price.with_method(method)) for command, method in others]
+            price.refuse(f"a {kind.name} capture of worker {worker.name}", offers)
         capture_id, folder = self.store.new(kind.name, price.cost.disk_bytes)
         capture = Capture(capture_id, kind, worker, options, folder, price, forced=price.refusal)
         self._running[worker.pid] = capture

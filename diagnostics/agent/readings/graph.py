@@ -188,7 +188,7 @@ def kinds_below(kind: type) -> frozenset[type]:
     found, left = {kind}, [kind]
     while left:
         # A class may have a metaclass with a method of this name.
-        fresh = set(type.__subclasses__(left.pop())) - found
+        fresh: set[type] = set(type.__subclasses__(left.pop())) - found
         found |= fresh
         left += fresh
     return frozenset(found)

@@ -111,6 +111,10 @@ def _held_at_the_end(result: dict[str, Any]) -> str:
     return f"{format_value(result['total_bytes'], 'bytes')} still held at the end of the window"
 
 
+async def _always_ready(worker: Worker) -> None:
+    return None
+
+
 def _no_notes(result: dict[str, Any]) -> list[str]:
     return []
 
@@ -121,6 +125,7 @@ class Kind:
 
     options   name -> (default, check); a check returns the value or raises UsageError
     take      makes the artifacts and returns the result's summary
+    ready     raises UsageError where this worker cannot be captured so, before anything is opened
     method    how it looks, for the estimate of its cost; a forked census of all objects unless it says otherwise
     agree     raises UsageError for options that do not go together
     headline  what the result is, in words, with the total: from the result
@@ -131,6 +136,7 @@ class Kind:
     name: str
     options: Mapping[str, tuple[Any, Option]]
     take: Callable[[Session], Awaitable[dict[str, Any]]]
+    ready: Callable[[Worker], Awaitable[None]] = _always_ready
     method: Callable[[Mapping[str, Any]], Method] = lambda options: Method()
     agree: Callable[[Mapping[str, Any]], None] = lambda options: None
     headline: Callable[[dict[str, Any]], str] = _held_at_the_end
@@ -209,7 +215,9 @@ WINDOW_OPTIONS: Mapping[str, tuple[Any, Option]] = {
 }
 
 
-async def run_reader(*arguments: str, output: Path | None = None, patience: float = 120.0) -> None:
+async def run_reader(
+    *arguments: str, output: Path | None = None, patience: float = 120.0, python: str = sys.executable
+) -> None:
     """Run `python ARGUMENTS` in a process of its own, standard output into `output`.
 
     Heavy reading holds the GIL for seconds: here it holds another process's, and gives way to the service where there are
@@ -219,7 +227,7 @@ async def run_reader(*arguments: str, output: Path | None = None, patience: floa
     stdout = open(partial, "wb") if partial else None  # noqa: SIM115, ASYNC230  # closed below, and opening is not slow
     try:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", *arguments,
+            python, "-P", *arguments,
             stdin=asyncio.subprocess.DEVNULL, stdout=stdout or asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE, env=_clean_environment(),
         )  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diagnostics.analysis.cost import GIB, Load, Method, estimate, slowdown, too_costly
+from diagnostics.analysis.cost import GIB, Load, Method, estimate, likely_slowdown, slowdown, too_costly, warning
 
 TRACEMALLOC = Method(tracer="tracemalloc", seconds=5, frames=5, census=False)
 MEMRAY = Method(tracer="memray", seconds=5, forks=False)
@@ -71,7 +71,14 @@ def test_slowdown_grows_with_what_is_looked_at() -> None:
     ("method", "share", "headroom", "says"),
     [
         (MEMRAY, 0.1, GIB, None),
-        (MEMRAY, 0.2, GIB, "uses 20 % of a core and would need 106 %"),
+        (MEMRAY, 0.25, GIB, None),
+        (TRACEMALLOC, 0.18, GIB, None),
+        (
+            MEMRAY,
+            0.5,
+            GIB,
+            "uses 50 % of a core and would likely need 114 % while it is traced (2.29 times, at worst 5.3)",
+        ),
         (CENSUS, 0.95, 2 * GIB, None),
         (CENSUS, 0.1, GIB // 2, "512 MiB are left"),
         (TRACEMALLOC, None, None, None),
@@ -82,3 +89,23 @@ def test_it_is_refused_when_it_would_saturate_the_core_or_not_fit(
 ) -> None:
     reason = too_costly(estimate(method, Load(GIB, 100_000, share)), headroom)
     assert reason is None if says is None else says in (reason or "")
+
+
+def test_what_is_borne_most_likely_is_taken_with_a_warning_of_the_worst() -> None:
+    calm, busy, busiest = (estimate(MEMRAY, Load(GIB, 100_000, share)) for share in (0.1, 0.3, 0.5))
+    assert warning(calm) is None
+    assert "would need 159 % of a core" in (warning(busy) or "")
+    assert warning(busiest) is None  # it is refused
+    assert [cost.would_saturate for cost in (calm, busy, busiest)] == [False, False, True]
+
+
+def test_a_service_has_no_more_of_a_core_than_the_machine_or_its_quota_leaves() -> None:
+    alone = estimate(MEMRAY, Load(GIB, 100_000, 0.2))
+    beside = estimate(MEMRAY, Load(GIB, 100_000, 0.2, core_left=0.4))
+    assert not alone.would_saturate
+    assert "more than 90 % of the 40 % that it can have" in (too_costly(beside, None) or "")
+
+
+@given(method=methods)
+def test_what_is_likely_lies_between_nothing_and_the_worst(method: Method) -> None:
+    assert 1 <= likely_slowdown(method) <= slowdown(method)
