@@ -1,14 +1,15 @@
 """What a capture will cost the service, said before it starts: from its size, its live blocks and its load.
 
-Stalls, memory and disk are upper figures within a factor of two on the machines they were measured on, because the question is
-whether a capture at 3 a.m. would be an outage. `tests/bench/bench_captures.py` compares them with what captures did cost.
+Stalls, memory and disk are upper figures within a factor of two on the machines they were measured on, because the
+question is whether a capture at 3 a.m. would be an outage. `tests/bench/bench_captures.py` compares them with what
+captures did cost.
 
 Two costs differ in kind. A *stall* stops all streams once: the fork of a forked reading, the end of a tracer's window.
 A *slowdown* multiplies the CPU time of everything that allocates for as long as a window is open; past what the service
 can have of a core it no longer keeps up, and that is the outage.
 
-There are two figures for a slowdown, since it depends on what the service does. At *worst* it is that of a loop which does nothing
-but allocate. A service that also parses, calls and writes *likely* has a part of it: `tests/bench/capture_load.py`
+There are two figures for a slowdown, since it depends on what the service does. At *worst* it is that of a loop which does
+nothing but allocate. A service that also parses, calls and writes *likely* has a part of it: `tests/bench/capture_load.py`
 measures one. A capture is refused where the likely one is too much, and warned of where only the worst one is; its window
 is cut short should the service not keep up (monitor.watch).
 """
@@ -197,8 +198,8 @@ def warning(cost: Estimate) -> str | None:
     if cost.would_saturate or not cost.may_saturate:
         return None
     return (
-        f"a service that does little but allocate is {cost.slowdown:g} times slower while it is traced, and this one would need "
-        f"{_percent(cost.cpu_share_during)} of a core then, more than {_bearable(cost)}; the window is cut short if it "
+        f"a service that does little but allocate is {cost.slowdown:g} times slower while it is traced, and this one would "
+        f"need {_percent(cost.cpu_share_during)} of a core then, more than {_bearable(cost)}; the window is cut short if it "
         "does not keep up"
     )
 

@@ -220,9 +220,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--of", choices=sorted(_VIEWS), default="leaked", help="default: leaked")
     arguments = parser.parse_args(argv)
     if arguments.version:
-        import memray
+        from importlib import metadata
 
-        print(memray.__version__)
+        print(metadata.version("memray"))
         return 0
     if arguments.file is None:
         parser.error("name a FILE")

@@ -107,7 +107,8 @@ async def reader_for(worker: Worker, *, check: bool) -> Reader:
     if reason is not None:
         raise UsageError(
             f"the service has memray {version}, this monitor {_our_version() or 'none'}, and {reason}",
-            remedy="install the service's version of memray where this monitor runs, or take kind tracemalloc (--kind tracemalloc)",
+            remedy="install the service's version of memray where this monitor runs, or take kind tracemalloc "
+            "(diagnostics capture URL --kind tracemalloc)",
             code="memray_unreadable",
             service_memray=version,
             monitor_memray=_our_version(),

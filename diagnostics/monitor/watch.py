@@ -61,7 +61,8 @@ class WindowWatch:
         busy = now - self._busy_since
         if busy < LATE_SECONDS:
             return None
-        return f"the service had no rest for {busy:.1f} s: its main thread worked, or waited for a core, {100 * loop_share:.0f} % of the time"
+        share = f"{100 * loop_share:.0f} % of the time"
+        return f"the service had no rest for {busy:.1f} s: its main thread worked, or waited for a core, {share}"
 
     def saw(self, told: dict[str, Any] | None) -> None:
         """Keep the largest lag that was told of."""
