@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from ._asking import checked, client_of
 __all__ = ["configure", "download", "run", "take"]
 
 _POLL_SECONDS = 0.2
+# A shorter wait explains itself.
+_WORTH_TELLING_SECONDS = 5.0
 _ENDED = ("done", "failed", "cancelled")
 
 
@@ -103,15 +105,22 @@ def take(
     `meanwhile` is called a few times a second. Interrupted, it cancels the capture.
     """
     capture = checked(client, "POST", "/debug/memory/captures", json=options).json()
-    warning = capture.get("estimate", {}).get("warning")
-    if warning:
-        console.print(escape(warning), soft_wrap=True)
+    for line in _told_before(capture.get("estimate", {})):
+        console.print(escape(line), soft_wrap=True)
     location = f"/debug/memory/captures/{capture['id']}"
     try:
         return _watched(client, location, capture, console, meanwhile)
     except KeyboardInterrupt:
         checked(client, "DELETE", location)
         raise
+
+
+def _told_before(estimate: dict[str, Any]) -> Iterator[str]:
+    """What whoever waits should know of a capture that has begun."""
+    if estimate.get("warning"):
+        yield str(estimate["warning"])
+    if estimate.get("reading_seconds", 0) >= _WORTH_TELLING_SECONDS:
+        yield f"a forked child reads for about {estimate['reading_seconds']:.0f} s; the service goes on meanwhile"
 
 
 def download(client: httpx2.Client, capture: dict[str, Any], folder: Path) -> list[Path]:

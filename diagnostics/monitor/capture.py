@@ -14,10 +14,10 @@ from typing import Any
 from ..errors import DiagnosticsError, TargetSilentError
 from .cost import Quote
 from .kinds.base import Kind, Session
-from .pace import Mark, Pace, between, loop_share, mark, measure
+from .pace import Mark, Pace, between, busy_share, mark, measure
 from .process import read_process
 from .targets import Worker
-from .watch import BUSY_SHARE, LOOK_SECONDS, WindowWatch
+from .watch import LOOK_SECONDS, WindowWatch
 
 __all__ = ["Capture"]
 
@@ -64,7 +64,7 @@ class Capture:
         # Who forces a capture of a busy service knows that it is busy: its loop's lag still ends the window.
         self._watch = WindowWatch(
             self.options.get("max_lag_ms", _DEFAULT_MAX_LAG_MS),
-            judge_load=self.forced is None and (self.quote.pace.loop_share or 0.0) < BUSY_SHARE,
+            judge_load=self.forced is None and not self.quote.cost.no_rest,
         )
         self._during: Pace | None = None
         self._after: asyncio.Task[Pace] | None = None
@@ -142,7 +142,7 @@ class Capture:
             if self.quote.method.tracer and time.monotonic() >= next_look:
                 next_look = time.monotonic() + LOOK_SECONDS
                 told, now = await self._look(), await mark(self.worker)
-                self.cut_short = self._watch.look(time.monotonic(), told, loop_share(last, now))
+                self.cut_short = self._watch.look(time.monotonic(), told, busy_share(last, now))
                 last = now
                 if self.cut_short is not None and told is None:
                     self._must_not_be_stopped()

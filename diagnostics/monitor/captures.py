@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import BusyError, DiagnosticsError, NoRoomError, TooCostlyError, UsageError
 from .capture import Capture
 from .capture_group import CaptureGroup
-from .cost import quote
+from .cost import Quote, quote
 from .facts import facts_of
 from .kinds import cheaper_than, kind_named
 from .kinds.base import Kind, run_reader
@@ -123,9 +123,8 @@ class Captures:
         await kind.ready(worker)
         price = await quote(worker, kind.method(options))
         if not force:
-            others = cheaper_than(kind, options)
-            offers = [(command, price.with_method(method)) for command, method in others]
-            price.refuse(f"a {kind.name} capture of worker {worker.name}", offers)
+            cheaper = await _cheaper(kind, options, worker, price) if price.refusal else []
+            price.refuse(f"a {kind.name} capture of worker {worker.name}", cheaper)
         capture_id, folder = self.store.new(kind.name, price.cost.disk_bytes)
         workers = tuple(one.name for one in self._targets.workers())
         capture = Capture(capture_id, kind, worker, options, folder, price, forced=price.refusal, workers=workers)
@@ -285,6 +284,16 @@ class Captures:
         # The worker may be the reason why the capture failed. Its agent closes the window at the deadline then.
         with contextlib.suppress(DiagnosticsError):
             await capture.worker.ask("window.end", patience=10.0)
+
+
+async def _cheaper(kind: Kind, options: dict[str, Any], worker: Worker, price: Quote) -> list[tuple[str, Quote]]:
+    """What can be taken of this worker instead, by its command, with its price at this moment."""
+    found = []
+    for command, other, method in cheaper_than(kind, options):
+        with contextlib.suppress(UsageError):  # a kind that this worker cannot be captured by: it has no memray
+            await other.ready(worker)
+            found.append((command, price.with_method(method)))
+    return found
 
 
 async def _opened(capture: Capture) -> None:

@@ -11,8 +11,23 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-__all__ = ["CoresMark", "mark_cores", "share_left"]
+__all__ = ["WHOLE_CORE", "CoreLeft", "CoresMark", "mark_cores", "share_left"]
+
+
+class CoreLeft(NamedTuple):
+    """Of one core, what a service could have used: by its cgroup's quota, and by what others left of the machine.
+
+    A quota holds whatever the service does. What others use may be less in a second.
+    """
+
+    quota: float = 1.0
+    machine: float = 1.0
+
+
+# Where nothing is told that would leave less.
+WHOLE_CORE = CoreLeft()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +52,17 @@ def mark_cores(pid: int, root: Path = Path("/")) -> CoresMark:
     return CoresMark(idle, running, os.cpu_count() or 1, *(quota or ()))
 
 
-def share_left(first: CoresMark, second: CoresMark, seconds: float, own_share: float) -> float:
-    """Of one core, what a service that used `own_share` of one between two looks, `seconds` apart, could have used."""
-    left = 1.0
+def share_left(first: CoresMark, second: CoresMark, seconds: float, own_share: float) -> CoreLeft:
+    """What is left to a service that used `own_share` of a core between two looks, `seconds` apart."""
+    quota = machine = 1.0
     if first.idle_seconds is not None and second.idle_seconds is not None:
         idle = max(0.0, second.idle_seconds - first.idle_seconds) / seconds
         fair = second.cores / max(1, second.running or 1)
-        left = min(left, max(own_share + idle, fair))
+        machine = min(machine, max(own_share + idle, fair))
     if second.quota_cores is not None and first.used_seconds is not None and second.used_seconds is not None:
         used = max(0.0, second.used_seconds - first.used_seconds) / seconds
-        left = min(left, max(own_share, own_share + second.quota_cores - used))
-    return round(left, 3)
+        quota = min(quota, max(own_share, own_share + second.quota_cores - used))
+    return CoreLeft(round(quota, 3), round(machine, 3))
 
 
 def _machine(proc: Path) -> tuple[float | None, int | None]:

@@ -104,7 +104,9 @@ async def _priced(worker: Worker, methods: Sequence[Method], pace: Pace) -> list
         live_blocks=reading.get("allocators", {}).get("python_blocks"),
         cpu_share=pace.cpu_share,
         contention=pace.contention,
-        core_left=pace.core_left,
+        core_left=pace.core_left.quota,
+        core_free=pace.core_left.machine,
+        busy_share=pace.busy_share,
     )
     headroom = read_headroom(worker.pid)
     return [Quote(method, estimate(method, load), load, headroom, pace) for method in methods]

@@ -128,12 +128,14 @@ def _why_not(pid: int, python: str) -> str | None:
 
     What the agent says is its interpreter must be what its process runs, under the same user and in the same file system.
     """
+    process = Path("/proc") / str(pid)
     try:
-        if os.stat(f"/proc/{pid}").st_uid != os.geteuid():
-            return f"its process belongs to uid {os.stat(f'/proc/{pid}').st_uid}, whose interpreter is not run here"
-        if not os.path.samestat(os.stat(f"/proc/{pid}/root"), os.stat("/")):
+        owner = process.stat().st_uid
+        if owner != os.geteuid():
+            return f"its process belongs to uid {owner}, whose interpreter is not run here"
+        if not (process / "root").samefile("/"):
             return "it runs in another file system, so its interpreter cannot be run here"
-        if not python or not os.path.samefile(python, f"/proc/{pid}/exe"):
+        if not python or not (process / "exe").samefile(python):
             return f"it is not run by the interpreter that it names, {python!r}"
     except OSError as error:
         return f"its interpreter {python!r} is not to be found: {error.strerror}"

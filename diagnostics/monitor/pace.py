@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import DiagnosticsError
-from .cores import CoresMark, mark_cores, share_left
-from .process import cpu_seconds, loop_run_and_wait
+from .cores import WHOLE_CORE, CoreLeft, CoresMark, mark_cores, share_left
+from .process import cpu_seconds, loop_run_and_wait, threads_busy
 from .targets import Worker
 
-__all__ = ["Mark", "Pace", "between", "loop_share", "mark", "measure", "measure_since"]
+__all__ = ["Mark", "Pace", "between", "busy_share", "mark", "measure", "measure_since"]
 
 _PATIENCE_SECONDS = 1.0
 # Less than a millisecond of work in the time says nothing of how long a hundred would take.
@@ -28,6 +28,7 @@ class Mark:
     events: int | None
     ran: tuple[int, int] | None = None
     cores: CoresMark | None = None
+    busy: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +37,15 @@ class Pace:
 
     contention   how many times as long as its CPU time the main thread took, since others had the cores; 1.0 where it is
                  alone, or too idle to tell
-    core_left    of one core, what it could have used
-    loop_share   of the time, how much the main thread ran or waited for a core; None where it is not counted
+    core_left    what it could have used
+    busy_share   of the time, how much its busiest thread ran or waited for a core; None where it is not counted
     """
 
     cpu_share: float | None
     events_per_second: float | None
     contention: float = 1.0
-    core_left: float = 1.0
-    loop_share: float | None = None
+    core_left: CoreLeft = WHOLE_CORE
+    busy_share: float | None = None
 
 
 async def mark(worker: Worker) -> Mark:
@@ -54,7 +55,7 @@ async def mark(worker: Worker) -> Mark:
         with contextlib.suppress(DiagnosticsError):
             events = (await worker.ask("window.watch", patience=_PATIENCE_SECONDS))["events"]
     ran, cores = loop_run_and_wait(worker.pid), mark_cores(worker.pid)
-    return Mark(time.monotonic(), cpu_seconds(worker.pid), events, ran, cores)
+    return Mark(time.monotonic(), cpu_seconds(worker.pid), events, ran, cores, threads_busy(worker.pid))
 
 
 def between(first: Mark, second: Mark) -> Pace:
@@ -64,16 +65,16 @@ def between(first: Mark, second: Mark) -> Pace:
         return None if before is None or after is None else round(max(0.0, after - before) / seconds, 4)
 
     share, events = rate(first.cpu_seconds, second.cpu_seconds), rate(first.events, second.events)
-    left = share_left(first.cores, second.cores, seconds, share or 0.0) if first.cores and second.cores else 1.0
-    return Pace(share, events, _contention(first.ran, second.ran), left, loop_share(first, second))
+    left = share_left(first.cores, second.cores, seconds, share or 0.0) if first.cores and second.cores else WHOLE_CORE
+    return Pace(share, events, _contention(first.ran, second.ran), left, busy_share(first, second))
 
 
-def loop_share(first: Mark, second: Mark) -> float | None:
-    """Of the time between two marks, how much the main thread ran or waited for a core."""
-    if first.ran is None or second.ran is None:
+def busy_share(first: Mark, second: Mark) -> float | None:
+    """Of the time between two marks, how much the busiest thread ran or waited for a core; a new one counts from its start."""
+    spent = [ends - first.busy.get(thread, 0) for thread, ends in second.busy.items()]
+    if not spent:
         return None
-    busy = sum(second.ran) - sum(first.ran)
-    return round(busy / 1e9 / max(second.time - first.time, 1e-3), 3)
+    return round(min(1.0, max(spent) / 1e9 / max(second.time - first.time, 1e-3)), 3)
 
 
 def _contention(first: tuple[int, int] | None, second: tuple[int, int] | None) -> float:

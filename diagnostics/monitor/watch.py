@@ -2,20 +2,20 @@
 
 A tracer that is too much for a service shows as a loop that comes late: every stream waits that long. One late moment
 is not a reason (a garbage collection is one); lateness that stays is. Before the loop is late it is busy all the time,
-and that shows, too: a service whose main thread never rests has more to do than it can, and its queues grow.
+and that shows, too: a service with a thread that never rests has more to do than it can, and its queues grow.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["BUSY_SHARE", "LATE_SECONDS", "LOOK_SECONDS", "WindowWatch"]
+from ..analysis.cost import NO_REST
+
+__all__ = ["LATE_SECONDS", "LOOK_SECONDS", "WindowWatch"]
 
 LOOK_SECONDS = 1.0
 # Lateness, and work without rest, must last for so long before a window is cut short.
 LATE_SECONDS = 2.0
-# Of the time, how much the main thread runs or waits for a core when it is called busy all the time.
-BUSY_SHARE = 0.97
 
 
 class WindowWatch:
@@ -32,14 +32,14 @@ class WindowWatch:
         self._busy_since: float | None = None
         self.max_lag_ms = 0.0
 
-    def look(self, now: float, told: dict[str, Any] | None, loop_share: float | None = None) -> str | None:
+    def look(self, now: float, told: dict[str, Any] | None, busy_share: float | None = None) -> str | None:
         """Why the window must end now, None to go on.
 
         told         the agent's answer, None where it gave none in time
-        loop_share   of the time since the last look, how much the main thread was busy; None where it is not known
+        busy_share   of the time since the last look, how much its busiest thread was busy; None where it is not known
         """
         self.saw(told)
-        return self._too_late(now, told) or self._too_busy(now, loop_share)
+        return self._too_late(now, told) or self._too_busy(now, busy_share)
 
     def _too_late(self, now: float, told: dict[str, Any] | None) -> str | None:
         lag_ms = None if told is None else float(told["lag_ms"])
@@ -53,16 +53,16 @@ class WindowWatch:
         lag = "its agent does not answer" if lag_ms is None else f"its loop is {lag_ms:.0f} ms late"
         return f"the service did not keep up for {late:.1f} s: {lag}, the limit is {self._max_lag_ms:g} ms"
 
-    def _too_busy(self, now: float, loop_share: float | None) -> str | None:
-        if not self._judge_load or loop_share is None or loop_share < BUSY_SHARE:
+    def _too_busy(self, now: float, busy_share: float | None) -> str | None:
+        if not self._judge_load or busy_share is None or busy_share < NO_REST:
             self._busy_since = None
             return None
         self._busy_since = now if self._busy_since is None else self._busy_since
         busy = now - self._busy_since
         if busy < LATE_SECONDS:
             return None
-        share = f"{100 * loop_share:.0f} % of the time"
-        return f"the service had no rest for {busy:.1f} s: its main thread worked, or waited for a core, {share}"
+        share = f"{100 * busy_share:.0f} % of the time"
+        return f"the service had no rest for {busy:.1f} s: a thread of it worked, or waited for a core, {share}"
 
     def saw(self, told: dict[str, Any] | None) -> None:
         """Keep the largest lag that was told of."""

@@ -1,7 +1,11 @@
 """What a window costs a real service at several loads: a FastAPI service under uvicorn and `diagnostics run`, streaming.
 
-Requests come at a fixed rate, whether the answers keep up or not, so that a service that is too slow shows as one. The
-rate is set from the CPU time of a request, so that the service uses the share of a core that is asked for.
+    python tests/bench/bench_captures.py --only services
+
+Requests come at a fixed rate, which is set from the CPU time of a request, so that the service uses the share of a core that
+is asked for. Those that would be more than 16 at once are not sent, and count as not answered: so a service that is too
+slow shows, and the CPU time of a request stays that of a service without a queue. What a window costs is that CPU time
+in it against before it, which other work on the machine changes little.
 """
 
 from __future__ import annotations
@@ -10,11 +14,11 @@ import asyncio
 import json
 import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +27,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from diagnostics.analysis.cost import SATURATED  # noqa: E402
 
 SERVICE = """
 import json
@@ -57,12 +64,14 @@ METHODS: dict[str, dict[str, Any]] = {
     "tracemalloc, 5 frames": {"kind": "tracemalloc", "frames": 5},
     "memray": {"kind": "memray"},
 }
-WINDOW_SECONDS = 6
+WINDOW_SECONDS = 5
+BEFORE_SECONDS = 3.0
+MOST_AT_ONCE = 16
 
 
 @dataclass
 class Service:
-    """The service, its monitor, and the seconds that requests took."""
+    """The service and its monitor."""
 
     port: int
     monitor: str
@@ -134,19 +143,26 @@ class Load:
     def __init__(self, port: int) -> None:
         self._port = port
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-        self.took: list[float] = []
+        self._in_flight = 0
+        self.asked = 0
+        self.answered = 0
+
+    def forget(self) -> None:
+        self.asked = self.answered = 0
 
     async def run(self, rate: float, seconds: float) -> None:
         began, sent = time.monotonic(), 0
         async with asyncio.TaskGroup() as group:
             while (now := time.monotonic() - began) < seconds:
                 while sent < now * rate:
-                    group.create_task(self._one())
                     sent += 1
+                    self.asked += 1
+                    if self._in_flight < MOST_AT_ONCE:
+                        self._in_flight += 1
+                        group.create_task(self._one())
                 await asyncio.sleep(0.002)
 
     async def _one(self) -> None:
-        began = time.monotonic()
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
         writer.write(
             b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -155,70 +171,80 @@ class Load:
         while b"\r\n0\r\n\r\n" not in b"\r\n" + (await reader.readuntil(b"\r\n\r\n")):
             pass
         self._idle.append((reader, writer))
-        self.took.append(time.monotonic() - began)
+        self._in_flight -= 1
+        self.answered += 1
 
     def close(self) -> None:
         for _reader, writer in self._idle:
             writer.close()
 
 
-async def _measure(one: Service, share: float, request_cpu: float, body: dict[str, Any]) -> dict[str, Any]:
-    """One forced capture under load: its manifest, with the latencies before and during it."""
+@dataclass(frozen=True)
+class Cost:
+    """CPU seconds of a request, and the share of those asked for that was answered: before the window and in it."""
+
+    capture: dict[str, Any]
+    cpu: tuple[float, float]
+    answered: tuple[float, float]
+
+
+async def _measure(one: Service, share: float, body: dict[str, Any]) -> Cost:
+    """One forced capture under load. The rate is such that the service would use `share` of a core without it."""
     load = Load(one.port)
-    rate = share / request_cpu
-    await load.run(rate, 2.0)
-    before, load.took = load.took, []
-    running = asyncio.create_task(load.run(rate, WINDOW_SECONDS + 4.0))
+    # Twice, since a request costs less where many come at once.
+    rate = share / await _request_cpu(one, 100)
+    rate = share / await _request_cpu(one, rate)
+    running = asyncio.create_task(load.run(rate, BEFORE_SECONDS + WINDOW_SECONDS + 3.0))
+    began = one.cpu()
+    await asyncio.sleep(BEFORE_SECONDS)
+    usual, before = (one.cpu() - began) / max(1, load.answered), load.answered / max(1, load.asked)
     capture = await asyncio.to_thread(one.ask, "/debug/memory/captures", body)
+    load.forget()
+    began = one.cpu()
     while capture["state"] in ("pending", "running"):
         await asyncio.sleep(0.1)
         capture = await asyncio.to_thread(one.ask, f"/debug/memory/captures/{capture['id']}")
-    during = load.took
+    traced, during = (one.cpu() - began) / max(1, load.answered), load.answered / max(1, load.asked)
     await running
     while capture["state"] not in ("done", "failed"):
         await asyncio.sleep(0.2)
         capture = await asyncio.to_thread(one.ask, f"/debug/memory/captures/{capture['id']}")
     load.close()
-    return {**capture, "p99_ms": (_p99(before), _p99(during))}
+    return Cost(capture, (usual, traced), (before, during))
 
 
-def _p99(took: list[float]) -> float:
-    return 1000 * statistics.quantiles(took, n=100)[98] if len(took) > 1 else float("nan")
-
-
-async def _request_cpu(one: Service) -> float:
+async def _request_cpu(one: Service, rate: float) -> float:
+    """CPU seconds of a request: by this, and not by the clock, since others may have the cores."""
     load = Load(one.port)
-    await load.run(50, 2.0)  # warm
     began = one.cpu()
-    load.took = []
-    await load.run(50, 4.0)
+    await load.run(rate, 2.0)
     load.close()
-    return (one.cpu() - began) / len(load.took)
+    return (one.cpu() - began) / max(1, load.answered)
 
 
 def table(shares: tuple[float, ...] = SHARES) -> Iterator[str]:
-    """Markdown rows: what was estimated, whether it would have been refused, and what it did cost."""
-    yield "| load | capture | likely, worst | answer | CPU before, during | times | p99 before, during | ended |"
-    yield "|---|---|---|---|---|---|---|---|"
+    """Markdown rows: what was estimated, what would have been answered without force, and what it did cost."""
+    yield "| load | capture | estimate: likely, at worst | answer | measured | answered before, in it | window |"
+    yield "|---|---|---|---|---|---|---|"
     with service() as one:
-        cpu = asyncio.run(_request_cpu(one))
+        asyncio.run(_request_cpu(one, 100))  # warm
         for share in shares:
             for name, options in METHODS.items():
                 body = {**options, "seconds": WINDOW_SECONDS, "force": True, "render": False}
-                yield _row(share, name, asyncio.run(_measure(one, share, cpu, body)))
+                yield _row(share, name, asyncio.run(_measure(one, share, body)))
 
 
-def _row(share: float, name: str, told: dict[str, Any]) -> str:
-    estimate, result = told["estimate"], told["result"]
-    if result is None:
-        return f"| {share:.0%} | {name} | {told['error']['message']} |"
-    cpu = result["measured"]["cpu_share"]
-    likely, worst = estimate.get("likely_slowdown", float("nan")), estimate["slowdown"]
-    before, during = cpu["before"], cpu["during"]
+def _row(share: float, name: str, cost: Cost) -> str:
+    estimate, result = cost.capture["estimate"], cost.capture["result"]
+    times = cost.cpu[1] / cost.cpu[0]
+    likely, worst = estimate["likely_slowdown"], estimate["slowdown"]
+    # By the load that was meant: what the service had of a core is what others left it.
+    refused = share * likely > SATURATED
+    answer = "refused" if refused else "taken, with a warning" if share * worst > SATURATED else "taken"
+    window = cost.capture["error"]["code"] if result is None else "cut short" if result["cut_short"] else "whole"
     return (
-        f"| {100 * share:.0f} % | {name} | {likely:g}, {worst:g} times | {'refused' if told['forced'] else 'taken'} "
-        f"| {100 * before:.0f} %, {100 * during:.0f} % | {during / max(before, 1e-9):.1f} "
-        f"| {told['p99_ms'][0]:.0f}, {told['p99_ms'][1]:.0f} ms | {'early' if result['cut_short'] else 'whole'} |"
+        f"| {100 * share:.0f} % | {name} | {100 * share * likely:.0f} %, {100 * share * worst:.0f} % of a core | {answer} "
+        f"| {100 * share * times:.0f} % ({times:.1f} times) | {cost.answered[0]:.0%}, {cost.answered[1]:.0%} | {window} |"
     )
 
 

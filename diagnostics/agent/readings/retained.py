@@ -71,7 +71,8 @@ class _Walk:
         self._everybodys = everybodys
         self._cut = cut
         self._owner: dict[int, int] = {}
-        self._met: list[tuple[int, Any]] = []
+        # By stream: what it met that another one had reached.
+        self._met: list[list[Any]] = []
         self.nodes: list[list[Node]] = []
         self.between: set[int] = set()
         self.between_bytes = 0
@@ -80,6 +81,7 @@ class _Walk:
     def charge(self, number: int, stream_roots: list[Any]) -> None:
         """Step 2 for one stream."""
         nodes: list[Node] = []
+        met: list[Any] = []
         owner, everybodys, cut = self._owner, self._everybodys, self._cut
         for root in stream_roots:
             owner[id(root)] = number
@@ -96,13 +98,14 @@ class _Walk:
                         owner[key] = number
                         nodes.append(Node(thing, position, _weight(thing)))
                 elif owned_by != number and key not in cut:
-                    self._met.append((number, thing))
+                    met.append(thing)
             position += 1
         self.nodes.append(nodes)
+        self._met.append(met)
 
     def settle(self) -> None:
         """Step 3."""
-        pending = [thing for _number, thing in self._met]
+        pending = [thing for met in self._met for thing in met]
         while pending:
             thing = pending.pop()
             key = id(thing)
@@ -115,7 +118,7 @@ class _Walk:
 
     def shared_bytes(self, number: int) -> int | None:
         """What this stream reaches of all that lies between streams; None where there is too much of it to follow."""
-        entries = [thing for stream, thing in self._met if stream == number]
+        entries = list(self._met[number])
         entries.extend(node.thing for node in self.nodes[number] if id(node.thing) in self.between)
         seen: set[int] = set()
         total, pending = 0, entries

@@ -34,18 +34,14 @@ _CHEAPER: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
-def cheaper_than(refused: Kind, options: Mapping[str, Any]) -> Iterator[tuple[str, Method]]:
-    """(command line, how it looks) of captures that a service may bear which cannot bear this one, the most telling first."""
+def cheaper_than(refused: Kind, options: Mapping[str, Any]) -> Iterator[tuple[str, Kind, Method]]:
+    """(command line, kind, how it looks) of what a service may bear which cannot bear this one, the most telling first."""
     seconds = options.get("seconds") or 0.0
+    window = {"seconds": seconds} if seconds else {}
     for name, other in _CHEAPER:
+        if name == refused.name and not other:
+            continue
         kind = KINDS[name]
-        window = {"seconds": seconds} if seconds else {}
-        method = kind.method(kind.checked({**other, **window}))
-        words = [f"--{option} {value}" for option, value in other.items()]
-        if name != refused.name or other:
-            yield (
-                " ".join(
-                    ["diagnostics capture URL --kind", name, *words, *([f"--seconds {seconds:g}"] if window else [])]
-                ),
-                method,
-            )
+        words = [f"--{option} {value:g}" for option, value in {**other, **window}.items()]
+        command = " ".join(["diagnostics capture URL --kind", name, *words])
+        yield command, kind, kind.method(kind.checked({**other, **window}))

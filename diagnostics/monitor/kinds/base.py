@@ -229,7 +229,7 @@ async def run_reader(
         process = await asyncio.create_subprocess_exec(
             python, "-P", *arguments,
             stdin=asyncio.subprocess.DEVNULL, stdout=stdout or asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE, env=_clean_environment(),
+            stderr=asyncio.subprocess.PIPE, env=_clean_environment(own=python == sys.executable),
         )  # fmt: skip
         try:
             with contextlib.suppress(ProcessLookupError):  # it has ended already
@@ -259,9 +259,14 @@ async def run_reader(
         partial.replace(output)
 
 
-def _clean_environment() -> dict[str, str]:
-    """The monitor's environment; a reader is nobody's service and gets no agent."""
-    return {key: value for key, value in os.environ.items() if key not in ("DIAGNOSTICS_DIR", "DIAGNOSTICS_AGENT")}
+def _clean_environment(*, own: bool) -> dict[str, str]:
+    """The monitor's environment; a reader is nobody's service and gets no agent.
+
+    own   whether the reader runs by this interpreter: another one has no use for what this one is to import from
+    """
+    others = () if own else ("PYTHONPATH", "PYTHONHOME")
+    left_out = ("DIAGNOSTICS_DIR", "DIAGNOSTICS_AGENT", *others)
+    return {key: value for key, value in os.environ.items() if key not in left_out}
 
 
 def top_of(profile: Mapping[str, Any], count: int = 10) -> list[dict[str, Any]]:
