@@ -146,7 +146,11 @@ class Endpoint:
                 from .forked import fork_reading
 
                 child = fork_reading(
-                    result.work, connection, seconds=result.seconds, max_extra_bytes=result.max_extra_bytes
+                    result.work,
+                    connection,
+                    seconds=result.seconds,
+                    room_bytes=result.room_bytes,
+                    remedy=result.remedy,
                 )
                 self._children.append((child, result))
                 self.state.last_fork = {

@@ -21,6 +21,7 @@ import signal
 import time
 import warnings
 
+from ..errors import DiagnosticsError
 from ..protocol import frame, reply_error, reply_result
 from .loops import call_on_loop, running_loops
 
@@ -30,9 +31,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["Child", "fork_reading", "in_reading_fork"]
+__all__ = ["Child", "fork_reading", "in_reading_fork", "max_extra_bytes"]
 
 _PR_SET_PDEATHSIG = 1
+# For a service of any size: the interpreter's own objects take some tens of MiB to be walked over.
+_LEAST_EXTRA_BYTES = 256 * 1024**2
+# Where all cores are taken a child at 10 gets a tenth of what the service gets, and a reading of two seconds took forty; the
+# service pays for shared pages until it is done. At 3 it gets half.
+_NICENESS = 3
 _LOOP_PATIENCE_SECONDS = 1.0
 
 _forking = False
@@ -49,6 +55,7 @@ class Child:
     fork_seconds  how long the fork itself stalled the thread that made it; fork_cpu_seconds: how long it had a core for it
     on_loop       whether that was a loop's own thread
     settled       whether what waits for this child was done
+    max_extra_bytes  how much larger than the service it may grow; remedy: what to do where that, or its time, is not enough
     """
 
     def __init__(
@@ -57,7 +64,9 @@ class Child:
         connection: socket.socket,
         *,
         deadline: float,
-        max_rss_bytes: int,
+        own_rss_bytes: int,
+        max_extra_bytes: int,
+        remedy: str,
         fork_seconds: float,
         fork_cpu_seconds: float,
         on_loop: bool,
@@ -65,7 +74,10 @@ class Child:
         self.pid = pid
         self.connection = connection
         self.deadline = deadline
-        self.max_rss_bytes = max_rss_bytes
+        self.began = time.monotonic()
+        self.own_rss_bytes = own_rss_bytes
+        self.max_extra_bytes = max_extra_bytes
+        self.remedy = remedy
         self.fork_seconds = fork_seconds
         self.fork_cpu_seconds = fork_cpu_seconds
         self.on_loop = on_loop
@@ -83,11 +95,16 @@ class Child:
             self.connection.close()
             return True
         if now > self.deadline:
-            self._kill("the forked reading took longer than it may")
+            taken = min(now, time.monotonic()) - self.began  # a service that stops asks at the end of all time
+            self._kill(f"the forked reading was not done after {taken:.0f} s, in which it used {_cpu_text(self.pid)}")
             return True
         rss = _rss_bytes(self.pid)
-        if rss is not None and rss > self.max_rss_bytes:
-            self._kill(f"the forked reading needed {rss} bytes, more than its {self.max_rss_bytes}")
+        extra = (rss or 0) - self.own_rss_bytes
+        if extra > self.max_extra_bytes:
+            self._kill(
+                f"the forked reading needed {_mib(extra)} beside the {_mib(self.own_rss_bytes)} of the service, more than "
+                f"the {_mib(self.max_extra_bytes)} that it may: three times the service, and at most half of what is free"
+            )
             return True
         return False
 
@@ -102,16 +119,22 @@ class Child:
         # The child sends its answer in one piece at its end, so a child that was ended has sent nothing. If the monitor
         # is gone as well there is nobody to tell.
         with contextlib.suppress(OSError):
-            self.connection.sendall(frame(reply_error("reading_killed", why, "take a shorter window or fewer frames")))
+            self.connection.sendall(frame(reply_error("reading_killed", why, self.remedy)))
 
 
 def fork_reading(
-    work: Callable[[], dict[str, Any]], connection: socket.socket, *, seconds: float, max_extra_bytes: int
+    work: Callable[[], dict[str, Any]],
+    connection: socket.socket,
+    *,
+    seconds: float,
+    room_bytes: int | None = None,
+    remedy: str = "",
 ) -> Child:
     """Fork, run `work` in the child and send its result over `connection`; the caller polls the child that is returned.
 
-    seconds          how long the child may take
-    max_extra_bytes  how much larger than the service it may grow
+    seconds      how long the child may take
+    room_bytes   memory that is free in the machine or the service's cgroup, None where nobody has told
+    remedy       what to do where the child's time or memory is not enough
     Raises OSError where the system refuses to fork.
     """
     import ctypes  # here and not in the child, where another thread's import may have left a lock; half a MiB when idle
@@ -141,11 +164,24 @@ def fork_reading(
         pid,
         connection,
         deadline=time.monotonic() + seconds,
-        max_rss_bytes=own_rss + max_extra_bytes,
+        own_rss_bytes=own_rss,
+        max_extra_bytes=max_extra_bytes(own_rss, room_bytes),
+        remedy=remedy,
         fork_seconds=fork_seconds,
         fork_cpu_seconds=fork_cpu_seconds,
         on_loop=on_loop,
     )
+
+
+def max_extra_bytes(own_rss_bytes: int, room_bytes: int | None) -> int:
+    """How much a reading may need beside what it shares with a service of this size.
+
+    A walk keeps up to 200 bytes for each object, of which small ones take 70 to 100; a snapshot of tracemalloc 246 for each
+    block, for which the service itself has kept 105. Half of what is free is left to the service, which goes on
+    meanwhile and pays for pages that it shares with the child.
+    """
+    needed = max(_LEAST_EXTRA_BYTES, 3 * own_rss_bytes)
+    return needed if room_bytes is None else min(needed, room_bytes // 2)
 
 
 def _fork() -> int:
@@ -166,7 +202,7 @@ def _live(work: Callable[[], dict[str, Any]], connection: socket.socket, prctl: 
     code = 1
     try:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        os.nice(10)
+        os.nice(_NICENESS)
         gc.disable()
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
@@ -178,6 +214,8 @@ def _live(work: Callable[[], dict[str, Any]], connection: socket.socket, prctl: 
         connection.settimeout(30)
         try:
             reply = reply_result(work())
+        except DiagnosticsError as error:
+            reply = reply_error(**error.to_dict())
         except Exception as error:  # noqa: BLE001  # it is reported, and the child ends either way
             reply = reply_error("reading_failed", f"the forked reading failed: {type(error).__name__}: {error}")
         connection.sendall(frame(reply))
@@ -192,3 +230,16 @@ def _rss_bytes(pid: int) -> int | None:
             return int(file.read().split()[1]) * resource.getpagesize()
     except (OSError, IndexError, ValueError):
         return None
+
+
+def _cpu_text(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return f"{(int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK'):.1f} s of CPU time"
+    except (OSError, IndexError, ValueError):  # it has ended meanwhile
+        return "an unknown part of a core"
+
+
+def _mib(count: int) -> str:
+    return f"{count / 1024**2:,.0f} MiB"

@@ -28,30 +28,33 @@ __all__ = ["OPERATIONS", "Forked", "perform"]
 
 # A snapshot of four million blocks takes about a minute and a gigabyte.
 _SNAPSHOT_SECONDS = 120.0
-_SNAPSHOT_EXTRA_BYTES = 2 * 1024**3
-# A task's stack takes about 20 microseconds; walking a million objects takes a few seconds and a few hundred bytes for each.
+_SNAPSHOT_REMEDY = "take a shorter window or fewer frames"
+# A task's stack takes about 20 microseconds; walking a million objects takes 1 to 3 seconds of CPU time, and many times
+# that where others have the cores. A walk ends by itself at its deadline and tells what it has; later it is killed.
 _TASKS_SECONDS = 30.0
-_WALK_SECONDS = 90.0
-_WALK_EXTRA_BYTES = 2 * 1024**3
+_WALK_SECONDS, _WALK_KILLED_SECONDS = 120.0, 180.0
+_WALK_REMEDY = "take it where memory and cores are free, or take kind tasks, or tracemalloc for what grows"
 
 
 class Forked:
     """An answer that a child is to make: `work` runs there, `after` here, once `ready` says so or the child has ended."""
 
-    __slots__ = ("after", "max_extra_bytes", "ready", "seconds", "work")
+    __slots__ = ("after", "ready", "remedy", "room_bytes", "seconds", "work")
 
     def __init__(
         self,
         work: Callable[[], dict[str, Any]],
         *,
         seconds: float,
-        max_extra_bytes: int,
+        room_bytes: int | None,
+        remedy: str,
         after: Callable[[], object] = lambda: None,
         ready: Callable[[], bool] = lambda: True,
     ) -> None:
         self.work = work
         self.seconds = seconds
-        self.max_extra_bytes = max_extra_bytes
+        self.room_bytes = room_bytes
+        self.remedy = remedy
         self.after = after
         self.ready = ready
 
@@ -67,7 +70,8 @@ def hello(state: State) -> Result:
         "started": state.started,
         "python": ".".join(map(str, sys.version_info[:3])),
         "implementation": sys.implementation.name,
-        "memray": memray.available(),
+        "executable": sys.executable,
+        **memray.about(),
         "window": state.windows.kind,
     }
 
@@ -140,7 +144,7 @@ def begin_tracemalloc(state: State, seconds: float, frames: int = 5) -> Result:
     return state.windows.begin_tracemalloc(seconds=seconds, frames=frames)
 
 
-def finish_tracemalloc(state: State) -> Result:
+def finish_tracemalloc(state: State, room_bytes: int | None = None) -> Result:
     import mmap
 
     from .readings import heap
@@ -162,7 +166,8 @@ def finish_tracemalloc(state: State) -> Result:
         after=end,
         ready=lambda: let_go[0] == 1,
         seconds=_SNAPSHOT_SECONDS,
-        max_extra_bytes=_SNAPSHOT_EXTRA_BYTES,
+        room_bytes=room_bytes,
+        remedy=_SNAPSHOT_REMEDY,
     )
 
 
@@ -208,7 +213,7 @@ def collect(state: State) -> Result:
     return {"unreachable": gc.collect(), "seconds": time.monotonic() - began}
 
 
-def tasks(state: State, fork: bool = True) -> Result:
+def tasks(state: State, fork: bool = True, room_bytes: int | None = None) -> Result:
     """Every task and thread by where it waits. Without a fork it reads for about 20 microseconds a task, under the GIL."""
     from .readings import tasks, threads  # with asyncio, for which a service that is not asked does not pay
 
@@ -216,32 +221,37 @@ def tasks(state: State, fork: bool = True) -> Result:
     stacks = threads.read()
     if not fork:
         return {**tasks.read(state.ledgers, stacks), "in_process": True}
-    return _forked(lambda: tasks.read(state.ledgers, stacks), _TASKS_SECONDS)
+    remedy = 'take it without a fork ("fork": false), which holds the GIL for about 20 microseconds a task'
+    return Forked(
+        lambda: tasks.read(state.ledgers, stacks), seconds=_TASKS_SECONDS, room_bytes=room_bytes, remedy=remedy
+    )
 
 
-def census(state: State) -> Result:
-    """Live objects by type."""
+def census(state: State, room_bytes: int | None = None) -> Result:
+    """Live objects by type. `room_bytes`, here and below: memory that is free, as far as the monitor knows."""
     from .readings import objects
 
-    return _forked(objects.census, _WALK_SECONDS)
+    return _walk(objects.census, room_bytes)
 
 
-def explain(state: State, types: list[str], samples: int = 12) -> Result:
+def explain(state: State, types: list[str], samples: int = 12, room_bytes: int | None = None) -> Result:
     """Why objects of these types are alive."""
     from .readings import objects
 
-    return _forked(lambda: objects.explain(types, samples), _WALK_SECONDS)
+    return _walk(lambda until: objects.explain(types, samples, until), room_bytes)
 
 
-def retained(state: State) -> Result:
+def retained(state: State, room_bytes: int | None = None) -> Result:
     """What each open stream alone keeps alive."""
     from .readings import retained
 
-    return _forked(lambda: retained.read(state.ledgers), _WALK_SECONDS)
+    return _walk(lambda until: retained.read(state.ledgers, until), room_bytes)
 
 
-def _forked(work: Callable[[], dict[str, Any]], seconds: float) -> Forked:
-    return Forked(work, seconds=seconds, max_extra_bytes=_WALK_EXTRA_BYTES)
+def _walk(work: Callable[[float], dict[str, Any]], room_bytes: int | None) -> Forked:
+    """`work` takes the time (monotonic) at which it has to end by itself."""
+    until = time.monotonic() + _WALK_SECONDS
+    return Forked(lambda: work(until), seconds=_WALK_KILLED_SECONDS, room_bytes=room_bytes, remedy=_WALK_REMEDY)
 
 
 OPERATIONS: dict[str, Callable[..., Result]] = {

@@ -1,11 +1,17 @@
 """What a capture will cost the service, said before it starts: from its size, its live blocks and its load.
 
-Every figure is an upper one within a factor of two on the machines it was measured on, because the question is whether
-a capture at 3 a.m. would be an outage. `tests/bench/bench_captures.py` compares it with what captures did cost.
+Stalls, memory and disk are upper figures within a factor of two on the machines they were measured on, because the
+question is whether a capture at 3 a.m. would be an outage. `tests/bench/bench_captures.py` compares them with what
+captures did cost.
 
 Two costs differ in kind. A *stall* stops all streams once: the fork of a forked reading, the end of a tracer's window.
-A *slowdown* multiplies the CPU time of everything that allocates for as long as a window is open; past one core the
-service no longer keeps up, and that is the outage.
+A *slowdown* multiplies the CPU time of everything that allocates for as long as a window is open; past what the service
+can have of a core it no longer keeps up, and that is the outage.
+
+There are two figures for a slowdown, since it depends on what the service does. At *worst* it is that of a loop which does
+nothing but allocate. A service that also parses, calls and writes *likely* has a part of it: `tests/bench/capture_load.py`
+measures one. A capture is refused where the likely one is too much, and warned of where only the worst one is; its window
+is cut short should the service not keep up (monitor.watch).
 """
 
 from __future__ import annotations
@@ -14,12 +20,25 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-__all__ = ["SATURATED", "Estimate", "Load", "Method", "estimate", "slowdown", "too_costly"]
+__all__ = [
+    "SATURATED",
+    "Estimate",
+    "Load",
+    "Method",
+    "estimate",
+    "likely_slowdown",
+    "slowdown",
+    "too_costly",
+    "warning",
+]
 
 MIB, GIB = 1024**2, 1024**3
 
 # More of one core than this and the service's queues grow: CPython runs on one core whatever the machine has.
 SATURATED = 0.9
+
+# A thread that works, or waits for a core, for more than this of the time has no rest: slowed down, it falls behind.
+NO_REST = 0.97
 
 # Fork: 20, 40 and 82 ms measured at 1, 2 and 4 GiB of RSS (page tables are copied), about a millisecond with none.
 _FORK_MS, _FORK_MS_PER_GIB = 1.0, 21.0
@@ -32,11 +51,21 @@ _AGGREGATED_END_MS, _FULL_END_MS = 97.0, 31.0
 # 4.9, with 5 from 3 % of a core to 50, with 25 frames 38; memray's aggregated format from 3 % to 16, the full one 3.7
 # without and 8 with Python's allocators, 17 with native stacks.
 _TRACEMALLOC_SLOWDOWN = ((1, 4.9), (5, 16.7), (25, 38.0))
+# The same of a FastAPI service that streams JSON, by the CPU time of a request: 1.5 to 2.1 with 1 frame, 2.5 to 3.5 with 5,
+# and with memray's aggregated format 1.8 to 2.9, which is 0.3 of what the loop has beyond 1. The rest is in proportion,
+# not measured.
+_TRACEMALLOC_LIKELY = ((1, 1.9), (5, 3.3), (25, 6.5))
+_MEMRAY_LIKELY_PART = 0.3
 _MEMRAY_SLOWDOWN, _AGGREGATED_SLOWDOWN, _PYTHON_ALLOCATORS_SLOWDOWN, _NATIVE_SLOWDOWN = 3.7, 5.3, 8.0, 17.0
 # Memory a traced block, measured over a million blocks: tracemalloc 105 bytes in the service, and 246 more in the child
 # that makes its statistics; memray 116 aggregated and 10 in the full format.
 _TRACEMALLOC_BYTES, _SNAPSHOT_BYTES = 105, 246
 _AGGREGATED_BYTES, _FULL_BYTES, _MEMRAY_BYTES = 120, 10, 24 * MIB
+# CPU time of a forked child: a LiteLLM proxy of 1.2 million objects took 1.3 s for each of two censuses and 2.3 s for the
+# ways, a synthetic heap of 1.5 million objects as much. tracemalloc 0.4 s per million blocks, and as much for its statistics.
+_CENSUS_SECONDS, _SNAPSHOT_SECONDS = 2.3e-6, 0.8e-6
+# The child is nicer than the service: where cores are short it waits about twice as long as the service does.
+_NICER = 2.0
 # What Python can allocate and keep in a second on a core of its own.
 _BLOCKS_PER_SECOND = 3_000_000
 # Where the interpreter does not count its blocks: bytes of resident memory for each.
@@ -52,12 +81,18 @@ class Load:
     live_blocks   blocks that Python has in use; None where it does not tell
     cpu_share     of one core, 0.0 to the number of cores; None where it cannot be known
     contention    how many times as long as its CPU time everything takes, since the machine has other work
+    core_left     of one core, what the service can have: less than 1.0 where its cgroup has a quota of CPU time
+    core_free     of one core, what it could have used now, since others have work, too
+    busy_share    of the time, how much its busiest thread ran or waited for a core; None where it is not known
     """
 
     rss_bytes: int
     live_blocks: int | None = None
     cpu_share: float | None = None
     contention: float = 1.0
+    core_left: float = 1.0
+    core_free: float = 1.0
+    busy_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +119,17 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a capture costs at most. Milliseconds, bytes; shares are of one core.
+    """What a capture costs. Milliseconds, bytes; shares are of one core.
 
     stall_ms           all streams stop this long: `fork_ms` and `ending_ms` together, which wait for a core as the service does
-    slowdown           CPU time is multiplied by this while the window is open
-    cpu_share_during   what the service would need then; None where its share now is not known
-    would_saturate     whether that is more than a core gives
+    slowdown           CPU time is multiplied by this at worst while the window is open; likely_slowdown: by this most likely
+    cpu_share_during   what the service would need then at worst; None where its share now is not known
+    likely_cpu_share_during   and most likely
+    core_left          what it can have; core_free: what others leave of that now, which may change in a second
+    no_rest            whether a thread of the service works, or waits for a core, all the time already
+    would_saturate     whether that is so, or the likely need is more than it can have
+    may_saturate       whether the worst one is, or the likely one more than what is free now
+    reading_seconds    how long a forked child reads, the window not counted; the service goes on meanwhile
     memory_bytes       more than now, for the service and a forked child together
     """
 
@@ -97,9 +137,16 @@ class Estimate:
     fork_ms: float
     ending_ms: float
     slowdown: float
+    likely_slowdown: float
     cpu_share: float | None
     cpu_share_during: float | None
+    likely_cpu_share_during: float | None
+    core_left: float
+    core_free: float
+    no_rest: bool
     would_saturate: bool
+    may_saturate: bool
+    reading_seconds: float
     memory_bytes: int
     disk_bytes: int
 
@@ -113,23 +160,33 @@ def estimate(method: Method, load: Load) -> Estimate:
     alone = _FORK_MS + _FORK_MS_PER_GIB * load.rss_bytes / GIB if method.forks else 0.0
     fork_ms = load.contention * alone
     ending_ms = load.contention * _ending_ms_per_million(method) * traced / 1e6
-    factor = slowdown(method)
+    factor, likely_factor = slowdown(method), likely_slowdown(method)
     during = None if load.cpu_share is None else round(load.cpu_share * factor, 3)
+    likely = None if load.cpu_share is None else round(load.cpu_share * likely_factor, 3)
+    no_rest = load.busy_share is not None and load.busy_share > NO_REST
+    bearable, free = SATURATED * load.core_left, SATURATED * min(load.core_left, load.core_free)
     return Estimate(
         stall_ms=round(fork_ms + ending_ms, 1),
         fork_ms=round(fork_ms, 1),
         ending_ms=round(ending_ms, 1),
         slowdown=round(factor, 2),
+        likely_slowdown=round(likely_factor, 2),
         cpu_share=load.cpu_share,
         cpu_share_during=during,
-        would_saturate=during is not None and method.tracer is not None and during > SATURATED,
+        likely_cpu_share_during=likely,
+        core_left=load.core_left,
+        core_free=load.core_free,
+        no_rest=no_rest,
+        would_saturate=method.tracer is not None and (no_rest or (likely or 0.0) > bearable),
+        may_saturate=method.tracer is not None and ((during or 0.0) > bearable or (likely or 0.0) > free),
+        reading_seconds=_reading_seconds(method, load, traced),
         memory_bytes=_memory_bytes(method, load, traced),
         disk_bytes=_disk_bytes(method),
     )
 
 
 def slowdown(method: Method) -> float:
-    """The factor by which CPU time grows while the window is open; 1 without a tracer."""
+    """The factor by which CPU time grows at worst while the window is open; 1 without a tracer."""
     if method.tracer is None:
         return 1.0
     if method.tracer == "tracemalloc":
@@ -141,16 +198,51 @@ def slowdown(method: Method) -> float:
     return _AGGREGATED_SLOWDOWN if method.aggregated else _PYTHON_ALLOCATORS_SLOWDOWN
 
 
+def likely_slowdown(method: Method) -> float:
+    """The factor for a service that does more than allocate; 1 without a tracer."""
+    if method.tracer == "tracemalloc":
+        return _interpolated(_TRACEMALLOC_LIKELY, method.frames)
+    return 1 + _MEMRAY_LIKELY_PART * (slowdown(method) - 1)
+
+
 def too_costly(cost: Estimate, headroom_bytes: int | None) -> str | None:
     """Why a capture of this cost would be an outage now, in a sentence; None where it would not."""
+    if cost.would_saturate and cost.no_rest:
+        return (
+            f"the service has no rest: a thread of it works, or waits for a core, all the time, with "
+            f"{_percent(cost.cpu_share)} of a core, and would likely need {cost.likely_slowdown:g} times as much while it "
+            "is traced"
+        )
     if cost.would_saturate:
         return (
-            f"the service uses {_percent(cost.cpu_share)} of a core and would need {_percent(cost.cpu_share_during)} while "
-            f"it is traced ({cost.slowdown:g} times), more than {_percent(SATURATED)}"
+            f"the service uses {_percent(cost.cpu_share)} of a core and would likely need "
+            f"{_percent(cost.likely_cpu_share_during)} while it is traced ({cost.likely_slowdown:g} times, at worst "
+            f"{cost.slowdown:g}), more than {_bearable(cost)}"
         )
     if headroom_bytes is not None and cost.memory_bytes > headroom_bytes:
         return f"it may need {cost.memory_bytes / MIB:,.0f} MiB and {headroom_bytes / MIB:,.0f} MiB are left before the limit"
     return None
+
+
+def warning(cost: Estimate) -> str | None:
+    """What a capture that is not refused may cost all the same, in a sentence; None where even the worst case is borne."""
+    if cost.would_saturate or not cost.may_saturate:
+        return None
+    cut = "the window is cut short if it does not keep up"
+    if (cost.likely_cpu_share_during or 0.0) > SATURATED * cost.core_free:
+        return (
+            f"the service would likely need {_percent(cost.likely_cpu_share_during)} of a core while it is traced, and others "
+            f"leave it {_percent(cost.core_free)} of one now; {cut}"
+        )
+    return (
+        f"a service that does little but allocate is {cost.slowdown:g} times slower while it is traced, and this one would "
+        f"need {_percent(cost.cpu_share_during)} of a core then, more than {_bearable(cost)}; {cut}"
+    )
+
+
+def _bearable(cost: Estimate) -> str:
+    quota = "" if cost.core_left >= 1 else f" of the {_percent(cost.core_left)} that its quota of CPU time leaves it"
+    return f"{_percent(SATURATED)}{quota}"
 
 
 def _percent(share: float | None) -> str:
@@ -161,8 +253,18 @@ def _traced_blocks(method: Method, load: Load) -> float:
     """At most so many blocks will a window hold at its end: no more than are alive, nor than it had time to see made."""
     if method.tracer is None:
         return 0.0
-    live = load.rss_bytes / _BYTES_PER_BLOCK if load.live_blocks is None else load.live_blocks
-    return min(live, method.seconds * _BLOCKS_PER_SECOND)
+    return min(_live_blocks(load), method.seconds * _BLOCKS_PER_SECOND)
+
+
+def _reading_seconds(method: Method, load: Load, traced: float) -> float:
+    if not method.forks:
+        return 0.0
+    cpu = _CENSUS_SECONDS * _live_blocks(load) if method.census else _SNAPSHOT_SECONDS * traced
+    return round(cpu * (1 + _NICER * (load.contention - 1)), 1)
+
+
+def _live_blocks(load: Load) -> float:
+    return load.rss_bytes / _BYTES_PER_BLOCK if load.live_blocks is None else load.live_blocks
 
 
 def _ending_ms_per_million(method: Method) -> float:

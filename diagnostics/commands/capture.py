@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ..errors import TargetError
+from ..errors import TargetError, UsageError
 from ..monitor.kinds import KINDS
 from ._asking import checked, client_of
 
 __all__ = ["configure", "download", "run", "take"]
 
 _POLL_SECONDS = 0.2
+# A shorter wait explains itself.
+_WORTH_TELLING_SECONDS = 5.0
 _ENDED = ("done", "failed", "cancelled")
 
 
@@ -33,7 +35,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, help="tracemalloc: frames a stack, 1 to 25 (default 5)")
     parser.add_argument("--native", action="store_true", help="memray: native stacks too")
     parser.add_argument("--force", action="store_true", help="even if the service would not keep up meanwhile")
-    parser.add_argument("--worker", help="which worker, where there are several (default: the first)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--worker", help="which worker, where there are several (default: the first)")
+    which.add_argument("--all-workers", action="store_true", help="every worker, one after the other")
     parser.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR", help="where to put the artifacts")
 
 
@@ -42,6 +46,12 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("seconds", "frames", "worker"):
         if getattr(arguments, name) is not None:
             options[name] = getattr(arguments, name)
+    if arguments.all_workers:
+        if arguments.kind == "bundle":
+            raise UsageError(
+                "a bundle is of one worker", remedy="name it with --worker, or take one kind with --all-workers"
+            )
+        options["worker"] = "all"
     if arguments.native:
         options["native"] = True
     if arguments.force:
@@ -52,14 +62,39 @@ def run(arguments: argparse.Namespace) -> int:
             from . import _bundle
 
             return _bundle.collect(client, options, arguments.output, console)
+        if arguments.all_workers:
+            return _take_all(client, options, arguments.output, console)
         capture = take(client, options, console)
-        if capture["state"] != "done":
-            error = capture.get("error") or {"message": f"the capture was {capture['state']}"}
-            raise TargetError(f"capture {capture['id']}: {error['message']}", remedy=error.get("remedy", ""))
-        for path in download(client, capture, arguments.output / capture["id"]):
-            print(path)
+        _finished(client, capture, arguments.output / capture["id"])
     _show(capture, console)
     return 0
+
+
+def _take_all(client: httpx2.Client, options: dict[str, Any], output: Path, console: Console) -> int:
+    """Capture every worker, each into a folder of its own. Returns 0, or 3 where one could not be captured."""
+    group = take(client, options, console)
+    failed = 0
+    for capture in group["captures"]:
+        try:
+            _finished(client, capture, output / f"{capture['id']}-worker-{capture['worker']}")
+            _show(capture, console)
+        except TargetError as error:
+            failed += 1
+            console.print(escape(f"worker {capture['worker']} (pid {capture['pid']}): {error}"), soft_wrap=True)
+    for worker, told in group["not_taken"].items():
+        failed += 1
+        said = "; ".join(filter(None, [told["message"], told.get("remedy")]))
+        console.print(escape(f"worker {worker} was not captured: {said}"), soft_wrap=True)
+    return 3 if failed or not group["captures"] else 0
+
+
+def _finished(client: httpx2.Client, capture: dict[str, Any], folder: Path) -> None:
+    """Download a capture that went well and print its files. Raises TargetError for one that did not."""
+    if capture["state"] != "done":
+        error = capture.get("error") or {"message": f"the capture was {capture['state']}"}
+        raise TargetError(f"capture {capture['id']}: {error['message']}", remedy=error.get("remedy", ""))
+    for path in download(client, capture, folder):
+        print(path)
 
 
 def take(
@@ -70,12 +105,22 @@ def take(
     `meanwhile` is called a few times a second. Interrupted, it cancels the capture.
     """
     capture = checked(client, "POST", "/debug/memory/captures", json=options).json()
+    for line in _told_before(capture.get("estimate", {})):
+        console.print(escape(line), soft_wrap=True)
     location = f"/debug/memory/captures/{capture['id']}"
     try:
         return _watched(client, location, capture, console, meanwhile)
     except KeyboardInterrupt:
         checked(client, "DELETE", location)
         raise
+
+
+def _told_before(estimate: dict[str, Any]) -> Iterator[str]:
+    """What whoever waits should know of a capture that has begun."""
+    if estimate.get("warning"):
+        yield str(estimate["warning"])
+    if estimate.get("reading_seconds", 0) >= _WORTH_TELLING_SECONDS:
+        yield f"a forked child reads for about {estimate['reading_seconds']:.0f} s; the service goes on meanwhile"
 
 
 def download(client: httpx2.Client, capture: dict[str, Any], folder: Path) -> list[Path]:
@@ -95,7 +140,8 @@ def _watched(
 ) -> dict[str, Any]:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task(f"{capture['kind']} of worker {capture['worker']}", total=1.0, state=capture["state"])
+        of = "all workers" if capture["worker"] == "all" else f"worker {capture['worker']} (pid {capture['pid']})"
+        bar = progress.add_task(f"{capture['kind']} of {of}", total=1.0, state=capture["state"])
         while capture["state"] not in _ENDED:
             time.sleep(_POLL_SECONDS)
             capture = checked(client, "GET", location).json()
@@ -122,6 +168,15 @@ def _downloaded(client: httpx2.Client, path: str, artifact: dict[str, Any], fold
     return target
 
 
+def _worker_of(capture: dict[str, Any]) -> str:
+    """Which worker this capture is of, and that there are others, where there are."""
+    words = f"worker {capture['worker']} (pid {capture['pid']})"
+    others = [name for name in capture["workers"] if name != capture["worker"]]
+    if not others:
+        return words
+    return f"{words}, one of {len(others) + 1}; --worker {others[0]} takes another, --all-workers each"
+
+
 def _show(capture: dict[str, Any], console: Console) -> None:
     kind, result = KINDS[capture["kind"]], capture["result"]
     table = Table(title=f"{kind.name}: {kind.headline(result)}")
@@ -129,6 +184,7 @@ def _show(capture: dict[str, Any], console: Console) -> None:
         table.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
     for row in result["top"]:
         table.add_row(*(escape(column.show(row)) for column in kind.columns))
+    console.print(escape(_worker_of(capture)), soft_wrap=True)
     console.print(table)
     for note in kind.notes(result):
         console.print(escape(note), soft_wrap=True)

@@ -14,7 +14,8 @@ from typing import Any
 from ..errors import DiagnosticsError, TargetSilentError
 from .cost import Quote
 from .kinds.base import Kind, Session
-from .pace import Mark, Pace, between, mark, measure
+from .pace import Mark, Pace, between, busy_share, mark, measure
+from .process import read_process
 from .targets import Worker
 from .watch import LOOK_SECONDS, WindowWatch
 
@@ -33,6 +34,7 @@ class Capture:
 
     quote        what it was expected to cost
     forced       the reason that "force" has overridden, None where there was none
+    workers      the names of all workers that there were: this capture is of one
     facts        versions, command line and revision of the service
     opened       set when the window is open, or nothing more can be refused at once
     cut_short    why its window was ended early
@@ -45,6 +47,7 @@ class Capture:
     folder: Path
     quote: Quote
     forced: str | None = None
+    workers: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     created: float = field(default_factory=time.time)
     began: float = field(default_factory=time.monotonic)
@@ -58,7 +61,11 @@ class Capture:
     cut_short: str | None = None
 
     def __post_init__(self) -> None:
-        self._watch = WindowWatch(self.options.get("max_lag_ms", _DEFAULT_MAX_LAG_MS))
+        # Who forces a capture of a busy service knows that it is busy: its loop's lag still ends the window.
+        self._watch = WindowWatch(
+            self.options.get("max_lag_ms", _DEFAULT_MAX_LAG_MS),
+            judge_load=self.forced is None and not self.quote.cost.no_rest,
+        )
         self._during: Pace | None = None
         self._after: asyncio.Task[Pace] | None = None
 
@@ -68,6 +75,7 @@ class Capture:
             "kind": self.kind.name,
             "worker": self.worker.name,
             "pid": self.worker.pid,
+            "workers": list(self.workers),
             "options": self.options,
             "created": self.created,
             "state": self.state,
@@ -126,15 +134,29 @@ class Capture:
         if window <= 0:  # a census of this moment
             return
         first: Mark = await mark(self.worker)
-        began = time.monotonic()
+        last, began = first, time.monotonic()
         next_look = began + LOOK_SECONDS
         while (elapsed := time.monotonic() - began) < window and self.cut_short is None:
             self.progress = elapsed / window
             await asyncio.sleep(min(_PROGRESS_SECONDS, window - elapsed))
             if self.quote.method.tracer and time.monotonic() >= next_look:
                 next_look = time.monotonic() + LOOK_SECONDS
-                self.cut_short = self._watch.look(time.monotonic(), await self._look())
+                told, now = await self._look(), await mark(self.worker)
+                self.cut_short = self._watch.look(time.monotonic(), told, busy_share(last, now))
+                last = now
+                if self.cut_short is not None and told is None:
+                    self._must_not_be_stopped()
         self._during = between(first, await mark(self.worker))
+
+    def _must_not_be_stopped(self) -> None:
+        """Raises TargetSilentError where the service is stopped: it would not answer however long it is waited for."""
+        process = read_process(self.worker.pid)
+        if process is not None and process.state in ("T", "t"):
+            raise TargetSilentError(
+                f"the service was stopped in the middle of the window (state {process.state}), so the window ended without a "
+                "result",
+                remedy="its agent closes the window as soon as it goes on (SIGCONT); then take the capture again",
+            )
 
     async def _look(self) -> dict[str, Any] | None:
         """What the agent says of the service now; None where it does not come to it. Raises TargetError if it is gone."""

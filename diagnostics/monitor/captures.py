@@ -19,9 +19,10 @@ from typing import Any
 
 from ..errors import BusyError, DiagnosticsError, NoRoomError, TooCostlyError, UsageError
 from .capture import Capture
-from .cost import quote
+from .capture_group import CaptureGroup
+from .cost import Quote, quote
 from .facts import facts_of
-from .kinds import kind_named
+from .kinds import cheaper_than, kind_named
 from .kinds.base import Kind, run_reader
 from .store import Store, as_no_room
 from .tally import Tally, Told
@@ -35,6 +36,8 @@ log = logging.getLogger("diagnostics.monitor")
 _OPENING_SECONDS = 2.0
 # Captures that ended where no room was left to write down how.
 _MAX_UNKEPT = 20
+# Groups (captures of all workers) that are remembered; their captures are kept by the store.
+_MAX_GROUPS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,12 @@ class Captures:
         self._beginning = asyncio.Lock()
         self._latest: dict[tuple[str, str], Latest] = {}  # by worker and kind
         self._tally = Tally()
+        self._groups: deque[CaptureGroup] = deque(maxlen=_MAX_GROUPS)
 
     async def begin(self, request: dict[str, Any]) -> dict[str, Any]:
         """Start what the request asks for and return the capture as it is now, with its estimate.
+
+        The worker "all" is a group: every worker's capture, one after the other, see `CaptureGroup.to_json`.
 
         Raises UsageError (kind, option), NotFoundError (worker), BusyError (naming the one that runs, or another tracer),
         TooCostlyError (with the estimate), NoRoomError, TargetError (the service cannot do this).
@@ -78,6 +84,8 @@ class Captures:
             raise UsageError(f"force is {force!r}", remedy="choose true or false")
         options = kind.checked(given)
         self._check_diff(kind.name, options)
+        if worker_name == "all":
+            return self._begin_all(kind, {**given, "force": force})
         worker = self._targets.worker(worker_name)
         try:
             self._must_be_free(worker)
@@ -97,18 +105,38 @@ class Captures:
         capture.opened.set()  # it was answered: from here on it is kept, however it ends
         return capture.to_json()
 
+    def _begin_all(self, kind: Kind, request: dict[str, Any]) -> dict[str, Any]:
+        running = next((group for group in self._groups if group.state == "running"), None)
+        if running is not None:
+            raise BusyError(
+                f"{running.id} takes captures of all workers",
+                remedy=f"wait for it, or DELETE /debug/memory/captures/{running.id}",
+                running=running.id,
+            )
+        self._targets.worker(None)  # raises where there is none with an agent
+        group = CaptureGroup(f"all-{self.store.name(kind.name)}", kind.name, request, self._targets.workers())
+        group.task = asyncio.create_task(group.run(self), name=f"captures {group.id}")
+        self._groups.append(group)
+        return group.to_json(self)
+
     async def _start(self, kind: Kind, worker: Worker, options: dict[str, Any], force: bool) -> Capture:
+        await kind.ready(worker)
         price = await quote(worker, kind.method(options))
         if not force:
-            price.refuse(f"a {kind.name} capture of worker {worker.name}")
+            cheaper = await _cheaper(kind, options, worker, price) if price.refusal else []
+            price.refuse(f"a {kind.name} capture of worker {worker.name}", cheaper)
         capture_id, folder = self.store.new(kind.name, price.cost.disk_bytes)
-        capture = Capture(capture_id, kind, worker, options, folder, price, forced=price.refusal)
+        workers = tuple(one.name for one in self._targets.workers())
+        capture = Capture(capture_id, kind, worker, options, folder, price, forced=price.refusal, workers=workers)
         self._running[worker.pid] = capture
         capture.task = asyncio.create_task(self._take(capture), name=f"capture {capture_id}")
         return capture
 
     def find(self, capture_id: str) -> dict[str, Any]:
-        """A capture that runs or is kept. Raises NotFoundError."""
+        """A capture that runs or is kept, or a group of them. Raises NotFoundError."""
+        group = self._group(capture_id)
+        if group is not None:
+            return group.to_json(self)
         capture = self._running_one(capture_id)
         if capture is not None:
             return capture.to_json()
@@ -145,7 +173,13 @@ class Captures:
         return self._tally.of(worker, self.store.kept_bytes().get(worker, 0))
 
     async def remove(self, capture_id: str) -> None:
-        """Cancel a capture that runs, delete one that is kept. Raises NotFoundError."""
+        """Cancel a capture that runs, delete one that is kept; of a group cancel the rest. Raises NotFoundError."""
+        group = self._group(capture_id)
+        if group is not None:
+            assert group.task is not None
+            group.task.cancel()
+            await asyncio.wait([group.task])
+            return
         capture = self._running_one(capture_id)
         if capture is None:
             self.store.delete(capture_id)
@@ -155,6 +189,8 @@ class Captures:
 
     async def close(self) -> None:
         """Cancel what runs; the service's windows are closed before this returns."""
+        for group in self._groups:
+            await self.remove(group.id)
         for capture in list(self._running.values()):
             await self.remove(capture.id)
 
@@ -190,6 +226,9 @@ class Captures:
                 remedy=f"wait for it, or DELETE /debug/memory/captures/{running.id}",
                 running=running.id,
             )
+
+    def _group(self, group_id: str) -> CaptureGroup | None:
+        return next((group for group in self._groups if group.id == group_id), None)
 
     def _running_one(self, capture_id: str) -> Capture | None:
         return next((capture for capture in self._running.values() if capture.id == capture_id), None)
@@ -245,6 +284,16 @@ class Captures:
         # The worker may be the reason why the capture failed. Its agent closes the window at the deadline then.
         with contextlib.suppress(DiagnosticsError):
             await capture.worker.ask("window.end", patience=10.0)
+
+
+async def _cheaper(kind: Kind, options: dict[str, Any], worker: Worker, price: Quote) -> list[tuple[str, Quote]]:
+    """What can be taken of this worker instead, by its command, with its price at this moment."""
+    found = []
+    for command, other, method in cheaper_than(kind, options):
+        with contextlib.suppress(UsageError):  # a kind that this worker cannot be captured by: it has no memray
+            await other.ready(worker)
+            found.append((command, price.with_method(method)))
+    return found
 
 
 async def _opened(capture: Capture) -> None:

@@ -1,9 +1,11 @@
 """Reads a memray capture file and writes it as a Profile, in a process of its own.
 
     python -m diagnostics.monitor.memray_file FILE --of leaked|high-water|temporary|allocated > profile.json
+    python -m diagnostics.monitor.memray_file --version
 
 The law of this file: memray's reader never runs inside a server. It holds the GIL for seconds on a large file and it is
-native code that a damaged file may crash; a process of its own costs its parent nothing but a wait. Exit code 0:
+native code that a damaged file may crash; a process of its own costs its parent nothing but a wait. It may be the service's own
+interpreter, with a memray that reads what it wrote (see memray_reader), so nothing here needs another package. Exit code 0:
 Profile JSON on stdout. Exit code 2: the reason, in one line, on stderr.
 
 `leaked` is what was allocated in the window and still alive at its end; `high-water` is what was alive at the moment of
@@ -83,7 +85,7 @@ def _profile(reader: FileReader, path: Path, of: str, closed: bool) -> Profile:
             "coverage_percent": gathered.coverage_percent,
             "peak_bytes": facts.peak_memory,
             "total_allocations": facts.total_allocations,
-            "file_format": facts.file_format.name.lower(),
+            "file_format": _file_format(facts),
             "python_allocator": facts.python_allocator,
             "trace_python_allocators": facts.trace_python_allocators,
             "native_traces": facts.has_native_traces,
@@ -96,13 +98,19 @@ def _records(reader: FileReader, path: Path, of: str) -> Iterable[AllocationReco
         return reader.get_leaked_allocation_records()
     if of == "high-water":
         return reader.get_high_watermark_allocation_records()
-    if reader.metadata.file_format.name != "ALL_ALLOCATIONS":
+    if _file_format(reader.metadata) == "aggregated_allocations":
         raise UsageError(
             f"{path} is aggregated: it cannot tell what is {of}", remedy='take the capture with "aggregated": false'
         )
     if of == "temporary":
         return reader.get_temporary_allocation_records(threshold=1)
     return reader.get_allocation_records()
+
+
+def _file_format(facts: Metadata) -> str | None:
+    """None where this memray does not tell (it does since 1.12)."""
+    known = getattr(facts, "file_format", None)
+    return None if known is None else str(known.name).lower()
 
 
 class _Gathered:
@@ -209,9 +217,17 @@ def _lz4_frame_ends(file: BinaryIO) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m diagnostics.monitor.memray_file", description="memray to Profile.")
-    parser.add_argument("file", type=Path)
+    parser.add_argument("file", type=Path, nargs="?")
+    parser.add_argument("--version", action="store_true", help="which memray reads here, and nothing else")
     parser.add_argument("--of", choices=sorted(_VIEWS), default="leaked", help="default: leaked")
     arguments = parser.parse_args(argv)
+    if arguments.version:
+        from importlib import metadata
+
+        print(metadata.version("memray"))
+        return 0
+    if arguments.file is None:
+        parser.error("name a FILE")
     try:
         document: dict[str, Any] = read(arguments.file, arguments.of).to_json()
     except DiagnosticsError as error:

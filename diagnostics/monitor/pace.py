@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import DiagnosticsError
-from .process import cpu_seconds, loop_run_and_wait
+from .cores import WHOLE_CORE, CoreLeft, CoresMark, mark_cores, share_left
+from .process import cpu_seconds, loop_run_and_wait, threads_busy
 from .targets import Worker
 
-__all__ = ["Mark", "Pace", "between", "mark", "measure", "measure_since"]
+__all__ = ["Mark", "Pace", "between", "busy_share", "mark", "measure", "measure_since"]
 
 _PATIENCE_SECONDS = 1.0
 # Less than a millisecond of work in the time says nothing of how long a hundred would take.
@@ -26,6 +27,8 @@ class Mark:
     cpu_seconds: float | None
     events: int | None
     ran: tuple[int, int] | None = None
+    cores: CoresMark | None = None
+    busy: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +37,15 @@ class Pace:
 
     contention   how many times as long as its CPU time the main thread took, since others had the cores; 1.0 where it is
                  alone, or too idle to tell
+    core_left    what it could have used
+    busy_share   of the time, how much its busiest thread ran or waited for a core; None where it is not counted
     """
 
     cpu_share: float | None
     events_per_second: float | None
     contention: float = 1.0
+    core_left: CoreLeft = WHOLE_CORE
+    busy_share: float | None = None
 
 
 async def mark(worker: Worker) -> Mark:
@@ -47,7 +54,8 @@ async def mark(worker: Worker) -> Mark:
     if worker.socket is not None:
         with contextlib.suppress(DiagnosticsError):
             events = (await worker.ask("window.watch", patience=_PATIENCE_SECONDS))["events"]
-    return Mark(time.monotonic(), cpu_seconds(worker.pid), events, loop_run_and_wait(worker.pid))
+    ran, cores = loop_run_and_wait(worker.pid), mark_cores(worker.pid)
+    return Mark(time.monotonic(), cpu_seconds(worker.pid), events, ran, cores, threads_busy(worker.pid))
 
 
 def between(first: Mark, second: Mark) -> Pace:
@@ -57,7 +65,16 @@ def between(first: Mark, second: Mark) -> Pace:
         return None if before is None or after is None else round(max(0.0, after - before) / seconds, 4)
 
     share, events = rate(first.cpu_seconds, second.cpu_seconds), rate(first.events, second.events)
-    return Pace(share, events, _contention(first.ran, second.ran))
+    left = share_left(first.cores, second.cores, seconds, share or 0.0) if first.cores and second.cores else WHOLE_CORE
+    return Pace(share, events, _contention(first.ran, second.ran), left, busy_share(first, second))
+
+
+def busy_share(first: Mark, second: Mark) -> float | None:
+    """Of the time between two marks, how much the busiest thread ran or waited for a core; a new one counts from its start."""
+    spent = [ends - first.busy.get(thread, 0) for thread, ends in second.busy.items()]
+    if not spent:
+        return None
+    return round(min(1.0, max(spent) / 1e9 / max(second.time - first.time, 1e-3)), 3)
 
 
 def _contention(first: tuple[int, int] | None, second: tuple[int, int] | None) -> float:

@@ -19,6 +19,7 @@ __all__ = [
     "lives",
     "loop_run_and_wait",
     "read_process",
+    "threads_busy",
 ]
 
 _PROC = Path("/proc")
@@ -103,6 +104,18 @@ def loop_run_and_wait(pid: int, proc: Path = _PROC) -> tuple[int, int] | None:
         return int(run), int(wait)
     except (OSError, ValueError):
         return None
+
+
+def threads_busy(pid: int, proc: Path = _PROC) -> dict[int, int]:
+    """By thread: nanoseconds that it has run, or waited for a core though it could run; empty where that is not counted."""
+    busy = {}
+    try:
+        for thread in (proc / str(pid) / "task").iterdir():
+            run, wait, _slices = (thread / "schedstat").read_text().split()
+            busy[int(thread.name)] = int(run) + int(wait)
+    except (OSError, ValueError):  # it has ended, or this kernel does not count
+        return busy
+    return busy
 
 
 @dataclass(frozen=True, slots=True)

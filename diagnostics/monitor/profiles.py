@@ -8,14 +8,26 @@ time; askers that come while a window is open wait for it together; and it is cl
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import NotFoundError, TargetError, UsageError
+from ..analysis.formats import pprof
+from ..analysis.profile import Profile
+from ..errors import DiagnosticsError, NotFoundError, TargetError, UsageError
 from .captures import Captures
 from .targets import Targets, Worker
+
+# memray where it can be: whole stacks and function names for less than tracemalloc's five frames cost. `allocs` is what was
+# allocated, freed or not, which only memray's full format knows; tracemalloc, with one frame, sees what is still held.
+_BY_MEMRAY: dict[str, dict[str, Any]] = {
+    "heap": {"kind": "memray"},
+    "allocs": {"kind": "memray", "view": "allocated", "aggregated": False},
+}
+# Why memray cannot look into this service, or its file not be read, for which tracemalloc is taken instead.
+_WITHOUT_MEMRAY = frozenset({"memray_missing", "memray_unreadable", "rendering_failed", "tracker_active"})
 
 __all__ = ["DEFAULT_INTERVAL_SECONDS", "Taken", "WindowProfiles", "interval_of"]
 
@@ -95,23 +107,32 @@ class WindowProfiles:
         async with self._turns.setdefault(worker.pid, asyncio.Lock()):
             if collect:
                 await worker.ask("gc.collect", patience=30.0)
-            about = await worker.ask("hello")
-            request = _request(name, bool(about["memray"]))
-            begun = await self._captures.begin(
-                {**request, "seconds": seconds, "worker": worker.name, "force": force, "render": False}
-            )
+            options = {"seconds": seconds, "worker": worker.name, "force": force, "render": False}
             try:
-                capture = await self._captures.ended(begun["id"])
-                if capture["state"] != "done":
-                    told = capture["error"] or {}
-                    raise TargetError(
-                        f"the window {capture['state']}: {told.get('message', '')}", remedy=told.get("remedy", "")
-                    )
-                packed = await self._artifact(begun["id"], "profile.pb.gz")
-                profile = await self._artifact(begun["id"], "profile.json")
-            finally:
-                await self._removed(begun["id"])
-            return Taken(packed, profile, time.time())
+                return await self._window({**_BY_MEMRAY[name], **options})
+            except DiagnosticsError as error:
+                if error.code not in _WITHOUT_MEMRAY:
+                    raise
+                taken = await self._window({"kind": "tracemalloc", "frames": 1, **options})
+                return _noted(taken, f"what memray would have told: {error.message}; this is tracemalloc's")
+
+    async def _window(self, request: dict[str, Any]) -> Taken:
+        """One capture, of which nothing is kept. Raises what `Captures.begin` raises, TargetError where the window fails."""
+        begun = await self._captures.begin(request)
+        try:
+            capture = await self._captures.ended(begun["id"])
+            if capture["state"] != "done":
+                told = capture["error"] or {}
+                raise TargetError(
+                    f"the window {capture['state']}: {told.get('message', '')}",
+                    remedy=told.get("remedy", ""),
+                    code=told.get("code"),
+                )
+            packed = await self._artifact(begun["id"], "profile.pb.gz")
+            profile = await self._artifact(begun["id"], "profile.json")
+        finally:
+            await self._removed(begun["id"])
+        return Taken(packed, profile, time.time())
 
     async def _artifact(self, capture_id: str, name: str) -> bytes:
         return await asyncio.to_thread(self._captures.store.artifact(capture_id, name).read_bytes)
@@ -129,13 +150,8 @@ class WindowProfiles:
         self._turns = {pid: turn for pid, turn in self._turns.items() if pid in alive or turn.locked()}
 
 
-def _request(name: str, has_memray: bool) -> dict[str, Any]:
-    """memray where the service has it: whole stacks and function names for less than tracemalloc's five frames cost.
-
-    `allocs` is what was allocated, freed or not: only memray's full format knows. tracemalloc sees what is still held.
-    """
-    if not has_memray:
-        return {"kind": "tracemalloc", "frames": 1}
-    if name == "allocs":
-        return {"kind": "memray", "view": "allocated", "aggregated": False}
-    return {"kind": "memray"}
+def _noted(taken: Taken, note: str) -> Taken:
+    """The same profile, which says in both its forms what it does not cover."""
+    profile = Profile.from_json(json.loads(taken.profile))
+    noted = replace(profile, not_covered=(note, *profile.not_covered))
+    return Taken(pprof.encode(noted), json.dumps(noted.to_json()).encode(), taken.ended)

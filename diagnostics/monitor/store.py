@@ -76,12 +76,16 @@ class Store:
                 f"using the last {self.limits.free_bytes}",
                 remedy="free some space, or set DIAGNOSTICS_DIR to another disk",
             )
-        # UTC with microseconds: ids sort by time, and none is given twice.
-        capture_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S-%f}-{kind}"
+        capture_id = self.name(kind)
         folder = self.folder / (_PARTIAL + capture_id)
         with as_no_room(self.folder):
             folder.mkdir(mode=0o700)
         return capture_id, folder
+
+    @staticmethod
+    def name(kind: str) -> str:
+        """A new id: UTC with microseconds, so that ids sort by time and none is given twice."""
+        return f"{datetime.now(UTC):%Y%m%dT%H%M%S-%f}-{kind}"
 
     def publish(self, capture_id: str, manifest: dict[str, Any]) -> dict[str, Any]:
         """Add the manifest with all artifacts' sizes and sha256, and show the capture under its id.

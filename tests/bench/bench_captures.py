@@ -1,6 +1,6 @@
 """What captures cost a service, measured on one, as a Markdown table.
 
-    python tests/bench/bench_captures.py [--quick] [--only forks|windows|throughput|import ...]
+    python tests/bench/bench_captures.py [--quick] [--only forks|windows|throughput|import|services ...]
 
 The subject is a uvloop process whose streams are queues of small chunks, at about a fifth of a core, with a million
 live blocks. It watches itself: a timer of one millisecond tells how long its loop stood still. Rounds with a capture
@@ -369,16 +369,27 @@ def _coverage(path: Path) -> float:
     return float(json.loads(done.stdout)["meta"]["coverage_percent"])
 
 
+# What is judged; `services` only tells, since it depends on what else the machine does.
+_PARTS = ("forks", "windows", "throughput", "import")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds; two or three minutes")
-    parser.add_argument("--only", choices=("forks", "windows", "throughput", "import"), action="append")
+    parser.add_argument("--only", choices=(*_PARTS, "services"), action="append")
     arguments = parser.parse_args()
-    asked, quick = arguments.only or ("forks", "windows", "throughput", "import"), arguments.quick
+    asked, quick = arguments.only or _PARTS, arguments.quick
+    if "services" in asked:
+        from capture_load import table
+
+        for line in table():
+            print(line, flush=True)
+        if set(asked) == {"services"}:
+            return 0
     rounds = 3 if quick else 9
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        if set(asked) - {"import"}:
+        if set(asked) & {"forks", "windows", "throughput"}:
             with subject() as one:
                 rows += forks(one, 3 * rounds) if "forks" in asked else ()
                 rows += windows(one, rounds, Path(folder)) if "windows" in asked else ()

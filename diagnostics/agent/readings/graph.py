@@ -1,6 +1,9 @@
 """The graph of live objects: what refers to what, where it begins, and what an object weighs.
 
-Everything here is `gc.get_referents`, read in a forked child where nothing moves. Objects that the garbage collector does not
+Everything here is `gc.get_referents`, read in a forked child where nothing moves. Modules are the exception, because a module
+written in C may show the collector more than what it holds: CPython 3.12's `_asyncio` shows freed iterators that it keeps
+for the next `await`. Taking a reference to one and dropping it again puts it on that list a second time, and from then on the
+list has no end. So a module is its `__dict__` here, whatever it is written in. Objects that the garbage collector does not
 track (bytes, strings, numbers, dictionaries of such) have no place in its lists and are reached through their holders.
 Nothing here calls the application's code: no `__eq__`, no property, no `__sizeof__` of its making, and no `isinstance`, which
 asks an object of a foreign class for its `__class__` (a proxy answers that with code).
@@ -11,8 +14,11 @@ from __future__ import annotations
 import asyncio
 import builtins
 import gc
+import math
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import compress, repeat
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
@@ -21,15 +27,21 @@ from ..loops import alive_tasks
 
 __all__ = [
     "ATOMS",
+    "LateError",
+    "all_referents",
+    "in_time",
     "is_loops_own",
     "is_program",
     "is_shared_constant",
+    "kinds_below",
     "module_of",
+    "of_kinds",
     "reached",
     "referents",
     "roots",
     "search",
     "size_of",
+    "sizes_of",
     "type_name",
 ]
 
@@ -38,19 +50,38 @@ ATOMS = frozenset({bytes, bytearray, str})
 # Never worth a look: they refer to nothing and every one of them is shared by all.
 _IGNORED = frozenset({type(None), bool, type(Ellipsis), type(NotImplemented)})
 
+# What one call of the collector is asked about: enough for its own cost to vanish, and a walk looks at the clock in between.
+_BATCH = 2_000
+
 _PROGRAM = (ModuleType, FunctionType, BuiltinFunctionType, CodeType, type)
 
 _AGENT = str(Path(__file__).parent.parent)
+
+# Read past whatever a subclass of ModuleType says of its `__dict__`.
+_namespace_of_module = vars(ModuleType)["__dict__"].__get__
 
 _sizeof_is_builtin: dict[type, bool] = {}
 _loops_own: dict[type, bool] = {}
 
 
 def referents(thing: Any) -> list[Any]:
-    """What `thing` refers to directly. Code objects, which the collector does not know, are shown with their constants."""
-    if type(thing) is CodeType:
+    """What `thing` refers to directly: of a module its namespace, of code, which the collector does not know, its constants."""
+    kind = type(thing)
+    if kind is CodeType:
         return [thing.co_consts]
+    if issubclass(kind, ModuleType):
+        return [_namespace_of_module(thing)]
     return gc.get_referents(thing)
+
+
+def all_referents(things: list[Any]) -> list[Any]:
+    """What all of `things` refer to directly, by one call where none of them is a module or code."""
+    # Of these the collector does not tell what is asked here.
+    odd = (kinds_below(ModuleType) | {CodeType}).intersection(map(type, things))
+    if not odd:
+        return gc.get_referents(*things)
+    plain = [thing for thing in things if type(thing) not in odd]
+    return gc.get_referents(*plain) + [inside for thing in of_kinds(things, odd) for inside in referents(thing)]
 
 
 def roots() -> list[Any]:
@@ -59,7 +90,7 @@ def roots() -> list[Any]:
     Frames of the agent are left out: what they hold is ours.
     """
     found: list[Any] = [*sys.modules.values(), builtins]
-    found.extend(thing for thing in gc.get_objects() if issubclass(type(thing), type))
+    found.extend(of_kinds(gc.get_objects(), kinds_below(type)))
     found.extend(alive_tasks())
     found.extend(running_locals())
     return found
@@ -81,22 +112,17 @@ def is_program(thing: Any) -> bool:
     return issubclass(type(thing), _PROGRAM)
 
 
-def is_loops_own(thing: Any) -> bool:
-    """What the event loop keeps for whoever waits: handles, transports, protocols, and the loop itself.
+def is_loops_own(kind: type) -> bool:
+    """A class of what the event loop keeps for whoever waits: handles, transports, protocols, and the loop itself.
 
     That a selector knows a connection does not make the connection everybody's: it belongs to whoever holds it elsewhere.
     """
-    kind = type(thing)
     known = _loops_own.get(kind)
     if known is None:
-        known = _loops_own[kind] = _is_loops_own(kind)
+        bases = (asyncio.AbstractEventLoop, asyncio.Handle, asyncio.BaseTransport, asyncio.BaseProtocol)
+        # uvloop's handles and transports are classes of their own.
+        known = _loops_own[kind] = issubclass(kind, bases) or module_of(kind).startswith("uvloop")
     return known
-
-
-def _is_loops_own(kind: type) -> bool:
-    bases = (asyncio.AbstractEventLoop, asyncio.Handle, asyncio.BaseTransport, asyncio.BaseProtocol)
-    # uvloop's handles and transports are classes of their own.
-    return issubclass(kind, bases) or module_of(kind).startswith("uvloop")
 
 
 def size_of(thing: Any) -> int:
@@ -104,9 +130,22 @@ def size_of(thing: Any) -> int:
     kind = type(thing)
     builtin = _sizeof_is_builtin.get(kind)
     if builtin is None:
-        # One that is written in Python is a plain function.
-        builtin = _sizeof_is_builtin[kind] = type(_class_attribute(kind, "__sizeof__")) is not FunctionType
+        builtin = _sizeof_is_builtin[kind] = _has_builtin_sizeof(kind)
     return sys.getsizeof(thing, 0) if builtin else object.__sizeof__(thing)
+
+
+def sizes_of(things: list[Any]) -> Iterator[int]:
+    """`size_of` each of `things`."""
+    for kind in set(map(type, things)) - _sizeof_is_builtin.keys():
+        _sizeof_is_builtin[kind] = _has_builtin_sizeof(kind)
+    if all(map(_sizeof_is_builtin.__getitem__, set(map(type, things)))):
+        return map(sys.getsizeof, things, repeat(0))
+    return map(size_of, things)
+
+
+def _has_builtin_sizeof(kind: type) -> bool:
+    # One that is written in Python is a plain function.
+    return type(_class_attribute(kind, "__sizeof__")) is not FunctionType
 
 
 def _class_attribute(kind: type, name: str) -> Any:
@@ -136,30 +175,71 @@ def is_shared_constant(thing: Any) -> bool:
     return kind in _IGNORED
 
 
-def reached(start: Iterable[Any], stop: set[int]) -> set[int]:
-    """Ids of all that can be reached from `start` without passing through what `stop` names; `stop` is not in it."""
+class LateError(Exception):
+    """A walk over the graph did not come to its end in its time. `visited` is how many objects it had come to by then."""
+
+    def __init__(self, visited: int) -> None:
+        super().__init__(f"{visited:,} objects were visited")
+        self.visited = visited
+
+
+def kinds_below(kind: type) -> frozenset[type]:
+    """A class and all that derive from it, without asking any of them."""
+    found, left = {kind}, [kind]
+    while left:
+        # A class may have a metaclass with a method of this name.
+        fresh: set[type] = set(type.__subclasses__(left.pop())) - found
+        found |= fresh
+        left += fresh
+    return frozenset(found)
+
+
+def of_kinds(things: list[Any], kinds: frozenset[type]) -> Iterator[Any]:
+    """Those of `things` whose class is one of `kinds` itself."""
+    return compress(things, map(kinds.__contains__, map(type, things)))
+
+
+def in_time(things: list[Any], until: float, visited: Callable[[], int]) -> Iterator[list[Any]]:
+    """`things` in lists of some thousands, as long as it is not yet `until` (monotonic seconds).
+
+    Raises LateError after that, with what `visited` says.
+    """
+    for start in range(0, len(things), _BATCH):
+        if time.monotonic() > until:
+            raise LateError(visited())
+        yield things[start : start + _BATCH]
+
+
+def reached(start: Iterable[Any], stop: set[int], *, until: float = math.inf) -> set[int]:
+    """Ids of all that can be reached from `start` without passing through what `stop` names; `stop` is not in it.
+
+    Raises LateError where it is not done `until` then (monotonic seconds).
+    """
     seen = set(stop)
-    pending: list[Any] = [thing for thing in start if id(thing) not in seen]
-    seen.update(id(thing) for thing in pending)
-    get_referents, ignored = gc.get_referents, _IGNORED
-    while pending:
-        thing = pending.pop()
-        for referent in get_referents(thing) if type(thing) is not CodeType else (thing.co_consts,):
-            kind = type(referent)
-            if kind in ignored:
-                continue
-            key = id(referent)
-            if key not in seen:
-                seen.add(key)
-                if kind is not str and kind is not bytes and kind is not int:
-                    pending.append(referent)
+    level: list[Any] = [thing for thing in start if id(thing) not in seen]
+    seen.update(id(thing) for thing in level)
+    ignored = _IGNORED
+    while level:
+        following: list[Any] = []
+        for batch in in_time(level, until, seen.__len__):
+            for referent in all_referents(batch):
+                kind = type(referent)
+                if kind in ignored:
+                    continue
+                key = id(referent)
+                if key not in seen:
+                    seen.add(key)
+                    if kind is not str and kind is not bytes and kind is not int:
+                        following.append(referent)
+        level = following
     return seen - stop
 
 
-def search(start: Iterable[Any], wanted: Iterable[Any]) -> dict[int, Any]:
+def search(start: Iterable[Any], wanted: Iterable[Any], *, until: float = math.inf) -> dict[int, Any]:
     """Breadth first from `start` until all of `wanted` are found: id of an object -> the object that it was found through.
 
     A root maps to None. Loops are not passed through: that a loop knows a task explains nothing.
+    Raises LateError where it is not done `until` then (monotonic seconds).
     """
     missing = {id(thing) for thing in wanted}
     parents: dict[int, Any] = {}
@@ -169,18 +249,19 @@ def search(start: Iterable[Any], wanted: Iterable[Any]) -> dict[int, Any]:
             parents[id(thing)] = None
             level.append(thing)
     missing.difference_update(parents)
-    ignored = _IGNORED
+    ignored, loops = _IGNORED, kinds_below(asyncio.AbstractEventLoop)
     while level and missing:
         following: list[Any] = []
-        for thing in level:
-            if issubclass(type(thing), asyncio.AbstractEventLoop):
-                continue
-            for referent in referents(thing):
-                key = id(referent)
-                if type(referent) in ignored or key in parents:
+        for batch in in_time(level, until, parents.__len__):
+            for thing in batch:
+                if type(thing) in loops:
                     continue
-                parents[key] = thing
-                missing.discard(key)
-                following.append(referent)
+                for referent in referents(thing):
+                    key = id(referent)
+                    if key in parents or type(referent) in ignored:
+                        continue
+                    parents[key] = thing
+                    following.append(referent)
+        missing.difference_update(map(id, following))
         level = following
     return parents

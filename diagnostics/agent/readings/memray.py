@@ -10,6 +10,7 @@ which it looks.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from ..loops import running_loops
@@ -18,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Window", "available"]
+__all__ = ["Window", "about", "available"]
 
 
 def available() -> bool:
@@ -28,6 +29,31 @@ def available() -> bool:
     from importlib.util import find_spec
 
     return find_spec("memray") is not None
+
+
+def about() -> dict[str, Any]:
+    """Which memray this process has and where, for whoever is to read its files; found out without importing it."""
+    if not available():
+        return {"memray": False, "memray_version": None, "memray_folder": None}
+    loaded = sys.modules.get("memray")
+    if loaded is None:
+        from importlib.util import find_spec
+
+        spec = find_spec("memray")
+        origin = spec.origin if spec is not None else None
+    else:
+        origin = loaded.__file__
+    folder = os.path.dirname(origin or "")
+    return {"memray": True, "memray_version": _version(folder), "memray_folder": os.path.dirname(folder)}
+
+
+def _version(folder: str) -> str | None:
+    try:
+        with open(os.path.join(folder, "_version.py"), encoding="utf-8") as file:
+            words = file.read().split()  # __version__ = "1.2.3"
+    except OSError:
+        return None
+    return next((word.strip("\"'") for word in words if word[:1] in "\"'" and word[1:2].isdecimal()), None)
 
 
 class Window:

@@ -12,13 +12,26 @@ from __future__ import annotations
 
 import bisect
 import gc
-import itertools
+import math
 import time
 from collections import Counter
+from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 from ..loops import alive_tasks
-from .graph import ATOMS, module_of, roots, search, size_of
+from .graph import (
+    ATOMS,
+    LateError,
+    all_referents,
+    in_time,
+    module_of,
+    of_kinds,
+    roots,
+    search,
+    size_of,
+    sizes_of,
+)
 from .paths import describe, way_to
 
 __all__ = ["NOT_COVERED", "UNREACHED", "census", "explain"]
@@ -37,17 +50,23 @@ _MAX_TYPES = 2_000
 _OTHER = "(other types)"
 
 _PLAIN = frozenset({dict, tuple})
+_UNTRACKED = ATOMS | _PLAIN
 
 
-def census() -> dict[str, Any]:
-    """`{"types": {name: [count, bytes]}, "objects", "seconds", "time"}`. To be called in a forked child."""
+def census(until: float = math.inf) -> dict[str, Any]:
+    """`{"types": {name: [count, bytes]}, "objects", "seconds", "time"}`. To be called in a forked child.
+
+    What is not counted `until` then (monotonic seconds) is left out: "partial" says how much that is, in words, and is
+    None where everything was counted.
+    """
     began = time.monotonic()
     counts: Counter[type] = Counter()
     sizes: Counter[type] = Counter()
-    for thing in _everything():
-        kind = type(thing)
-        counts[kind] += 1
-        sizes[kind] += size_of(thing)
+    everything = _Everything(until)
+    for things in everything:
+        counts.update(map(type, things))
+        for kind, size in zip(map(type, things), sizes_of(things), strict=True):
+            sizes[kind] += size
     types: dict[str, list[int]] = {}
     for kind, size in sizes.most_common():
         name = _full_name(kind)
@@ -61,29 +80,35 @@ def census() -> dict[str, Any]:
         "objects": sum(counts.values()),
         "seconds": time.monotonic() - began,
         "time": time.time(),
-        "not_covered": list(NOT_COVERED),
+        "partial": everything.left_out,
+        "not_covered": [*filter(None, [everything.left_out]), *NOT_COVERED],
     }
 
 
-def explain(types: list[str], samples: int) -> dict[str, Any]:
+def explain(types: list[str], samples: int, until: float = math.inf) -> dict[str, Any]:
     """Why objects of these types are alive: `samples` of each, the young and the large before others, traced from a root.
 
     To be called in a forked child. Returns `{"paths": {type: [{"path", "samples"}, ...]}}`, the commonest way first.
     """
-    wanted = set(types)
     found: dict[str, list[Any]] = {name: [] for name in types}
     names: dict[type, str] = {}
-    for thing in _everything():
-        kind = type(thing)
-        name = names.get(kind)
-        if name is None:
-            name = names[kind] = _full_name(kind)
-        if name in wanted:
-            found[name].append(thing)
+    everything = _Everything(until)
+    for things in everything:
+        for kind in set(map(type, things)) - names.keys():
+            names[kind] = _full_name(kind)
+        kinds = frozenset(kind for kind in set(map(type, things)) if names[kind] in found)
+        for thing in of_kinds(things, kinds):
+            found[names[type(thing)]].append(thing)
     chosen = {name: _spread(things, samples) for name, things in found.items()}
     # Tasks first: of two ways of one length, the one through the task that works with an object tells more.
     start = [*(task for task in alive_tasks() if not task.done()), *roots()]
-    parents = search(start, [thing for things in chosen.values() for thing in things])
+    try:
+        if everything.left_out is not None:
+            raise LateError(0)
+        parents = search(start, [thing for things in chosen.values() for thing in things], until=until)
+    except LateError as late:
+        unknown = f"(not known: the search was ended at its deadline, when {late})"
+        return {"paths": {name: [{"path": unknown, "samples": len(chosen[name])}] for name in types}}
     return {"paths": {name: _commonest_ways(things, parents) for name, things in chosen.items()}}
 
 
@@ -100,28 +125,44 @@ def _commonest_ways(things: list[Any], parents: dict[int, Any]) -> list[dict[str
     return [{"path": examples[key], "samples": count} for key, count in counts.most_common()]
 
 
-def _everything() -> list[Any]:
-    """Every object of the census, once."""
-    tracked = gc.get_objects()
-    # Filled while it is walked: what is appended below is looked through in its turn.
-    untracked: list[Any] = []
-    seen: set[int] = set()
-    is_tracked, get_referents = gc.is_tracked, gc.get_referents
+class _Everything:
+    """Every object of the census, once, in lists of some thousands.
 
-    def add(holder: Any) -> None:
-        for thing in get_referents(holder):
-            kind = type(thing)
-            if (kind in ATOMS or (kind in _PLAIN and not is_tracked(thing))) and id(thing) not in seen:
-                seen.add(id(thing))
-                untracked.append(thing)
+    until      `time.monotonic()` at which it ends, whether it is through or not
+    left_out   in words, how much of all objects was not come to by then; None where nothing was
+    """
 
-    for holder in tracked:
-        add(holder)
-    for holder in untracked:
-        if type(holder) in _PLAIN:
-            add(holder)
-    tracked += untracked
-    return tracked
+    def __init__(self, until: float) -> None:
+        self._until = until
+        self.left_out: str | None = None
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        tracked = gc.get_objects()
+        looked_at = 0
+        # Of what the collector does not track, objects that were met.
+        seen: set[int] = set()
+        try:
+            for batch in in_time(tracked, self._until, seen.__len__):
+                yield batch
+                fresh = _untracked(batch, seen)
+                while fresh:
+                    yield fresh
+                    fresh = _untracked(list(of_kinds(fresh, _PLAIN)), seen)
+                looked_at += len(batch)
+        except LateError:
+            of = f"{looked_at:,} of the {len(tracked):,} objects that the collector tracks"
+            self.left_out = f"all but {of}, and what these hold directly: the reading was ended at its deadline"
+
+
+def _untracked(holders: list[Any], seen: set[int]) -> list[Any]:
+    """What `holders` hold directly and the collector does not track, so far as it is not in `seen`, where it is put."""
+    found = []
+    for thing in of_kinds(all_referents(holders), _UNTRACKED):
+        key = id(thing)
+        if key not in seen and not gc.is_tracked(thing):
+            seen.add(key)
+            found.append(thing)
+    return found
 
 
 def _spread(things: list[Any], samples: int) -> list[Any]:
@@ -130,7 +171,7 @@ def _spread(things: list[Any], samples: int) -> list[Any]:
     The collector's lists have older objects first, except for the very youngest; what grows is young.
     """
     later = things[len(things) // 2 :]
-    ends = list(itertools.accumulate(size_of(thing) for thing in later))
+    ends = list(accumulate(size_of(thing) for thing in later))
     if not ends:
         return []
     return [later[bisect.bisect_right(ends, (place + 0.5) * ends[-1] / samples)] for place in range(samples)]

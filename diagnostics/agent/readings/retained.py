@@ -15,12 +15,14 @@ marks nothing in step 1: it knows every connection and owns none.
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Iterable
 from typing import Any
 
+from ...errors import TargetError
 from ..ledger import StreamLedger
-from .graph import is_loops_own, is_program, is_shared_constant, reached, referents, roots, size_of
+from .graph import LateError, is_loops_own, is_program, is_shared_constant, of_kinds, reached, referents, roots, size_of
 from .holdings import Holding, Holdings, Node, holdings_of
 from .streams import OpenStream, open_streams
 
@@ -35,14 +37,25 @@ NOT_COVERED = (
 _SHARED_STEPS = 2_000_000
 
 
-def read(ledgers: Iterable[StreamLedger]) -> dict[str, Any]:
+def read(ledgers: Iterable[StreamLedger], until: float = math.inf) -> dict[str, Any]:
     """Profile JSON (inuse_space, inuse_objects) with `streams` and sums beside it. To be called in a forked child."""
     began = time.monotonic()
     streams = open_streams(list(ledgers))
     cut = {id(root): number for number, stream in enumerate(streams) for root in (*stream.roots, *stream.frames)}
     stop = set(cut)
-    stop.update(id(thing) for thing in gc.get_objects() if is_loops_own(thing))
-    everybodys = reached((root for root in roots() if id(root) not in stop), stop)
+    tracked = gc.get_objects()
+    loops_own = frozenset(kind for kind in set(map(type, tracked)) if is_loops_own(kind))
+    stop.update(map(id, of_kinds(tracked, loops_own)))
+    del tracked
+    try:
+        everybodys = reached((root for root in roots() if id(root) not in stop), stop, until=until)
+    except LateError as late:
+        raise TargetError(
+            f"what each stream alone keeps alive is not known: the reading was ended after {time.monotonic() - began:.0f} s, "
+            f"before the rest of the program was walked through ({late})",
+            remedy="take it again when the cores are free, or kind objects, which tells what it has counted until then",
+            code="reading_late",
+        ) from late
     walk = _Walk(everybodys, cut)
     for number, stream in enumerate(streams):
         walk.charge(number, stream.roots)
@@ -58,7 +71,8 @@ class _Walk:
         self._everybodys = everybodys
         self._cut = cut
         self._owner: dict[int, int] = {}
-        self._met: list[tuple[int, Any]] = []
+        # By stream: what it met that another one had reached.
+        self._met: list[list[Any]] = []
         self.nodes: list[list[Node]] = []
         self.between: set[int] = set()
         self.between_bytes = 0
@@ -67,6 +81,7 @@ class _Walk:
     def charge(self, number: int, stream_roots: list[Any]) -> None:
         """Step 2 for one stream."""
         nodes: list[Node] = []
+        met: list[Any] = []
         owner, everybodys, cut = self._owner, self._everybodys, self._cut
         for root in stream_roots:
             owner[id(root)] = number
@@ -83,13 +98,14 @@ class _Walk:
                         owner[key] = number
                         nodes.append(Node(thing, position, _weight(thing)))
                 elif owned_by != number and key not in cut:
-                    self._met.append((number, thing))
+                    met.append(thing)
             position += 1
         self.nodes.append(nodes)
+        self._met.append(met)
 
     def settle(self) -> None:
         """Step 3."""
-        pending = [thing for _number, thing in self._met]
+        pending = [thing for met in self._met for thing in met]
         while pending:
             thing = pending.pop()
             key = id(thing)
@@ -102,7 +118,7 @@ class _Walk:
 
     def shared_bytes(self, number: int) -> int | None:
         """What this stream reaches of all that lies between streams; None where there is too much of it to follow."""
-        entries = [thing for stream, thing in self._met if stream == number]
+        entries = list(self._met[number])
         entries.extend(node.thing for node in self.nodes[number] if id(node.thing) in self.between)
         seen: set[int] = set()
         total, pending = 0, entries
@@ -120,7 +136,7 @@ class _Walk:
 
 
 def _is_loop(thing: Any) -> bool:
-    return is_loops_own(thing) and hasattr(type(thing), "call_soon_threadsafe")
+    return is_loops_own(type(thing)) and hasattr(type(thing), "call_soon_threadsafe")
 
 
 def _weight(thing: Any) -> int:

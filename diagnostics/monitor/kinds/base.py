@@ -17,6 +17,7 @@ from typing import Any
 from ...analysis.cost import Method
 from ...analysis.units import format_value
 from ...errors import TargetError, UsageError
+from ..headroom import read_headroom
 from ..targets import Worker
 
 __all__ = [
@@ -67,6 +68,11 @@ class Session:
     enter: Callable[[str], None]
     wait: Callable[[float], Awaitable[None]]
 
+    async def ask_reading(self, op: str, *, patience: float, **params: Any) -> dict[str, Any]:
+        """Ask for a forked reading, telling how much memory is free: its child may take half of that."""
+        room = read_headroom(self.worker.pid)
+        return await self.worker.ask(op, patience=patience, room_bytes=room and room.free_bytes, **params)
+
 
 Option = Callable[[str, object], Any]
 
@@ -105,6 +111,10 @@ def _held_at_the_end(result: dict[str, Any]) -> str:
     return f"{format_value(result['total_bytes'], 'bytes')} still held at the end of the window"
 
 
+async def _always_ready(worker: Worker) -> None:
+    return None
+
+
 def _no_notes(result: dict[str, Any]) -> list[str]:
     return []
 
@@ -115,6 +125,7 @@ class Kind:
 
     options   name -> (default, check); a check returns the value or raises UsageError
     take      makes the artifacts and returns the result's summary
+    ready     raises UsageError where this worker cannot be captured so, before anything is opened
     method    how it looks, for the estimate of its cost; a forked census of all objects unless it says otherwise
     agree     raises UsageError for options that do not go together
     headline  what the result is, in words, with the total: from the result
@@ -125,6 +136,7 @@ class Kind:
     name: str
     options: Mapping[str, tuple[Any, Option]]
     take: Callable[[Session], Awaitable[dict[str, Any]]]
+    ready: Callable[[Worker], Awaitable[None]] = _always_ready
     method: Callable[[Mapping[str, Any]], Method] = lambda options: Method()
     agree: Callable[[Mapping[str, Any]], None] = lambda options: None
     headline: Callable[[dict[str, Any]], str] = _held_at_the_end
@@ -203,7 +215,9 @@ WINDOW_OPTIONS: Mapping[str, tuple[Any, Option]] = {
 }
 
 
-async def run_reader(*arguments: str, output: Path | None = None, patience: float = 120.0) -> None:
+async def run_reader(
+    *arguments: str, output: Path | None = None, patience: float = 120.0, python: str = sys.executable
+) -> None:
     """Run `python ARGUMENTS` in a process of its own, standard output into `output`.
 
     Heavy reading holds the GIL for seconds: here it holds another process's, and gives way to the service where there are
@@ -213,9 +227,9 @@ async def run_reader(*arguments: str, output: Path | None = None, patience: floa
     stdout = open(partial, "wb") if partial else None  # noqa: SIM115, ASYNC230  # closed below, and opening is not slow
     try:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", *arguments,
+            python, "-P", *arguments,
             stdin=asyncio.subprocess.DEVNULL, stdout=stdout or asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE, env=_clean_environment(),
+            stderr=asyncio.subprocess.PIPE, env=_clean_environment(own=python == sys.executable),
         )  # fmt: skip
         try:
             with contextlib.suppress(ProcessLookupError):  # it has ended already
@@ -245,9 +259,14 @@ async def run_reader(*arguments: str, output: Path | None = None, patience: floa
         partial.replace(output)
 
 
-def _clean_environment() -> dict[str, str]:
-    """The monitor's environment; a reader is nobody's service and gets no agent."""
-    return {key: value for key, value in os.environ.items() if key not in ("DIAGNOSTICS_DIR", "DIAGNOSTICS_AGENT")}
+def _clean_environment(*, own: bool) -> dict[str, str]:
+    """The monitor's environment; a reader is nobody's service and gets no agent.
+
+    own   whether the reader runs by this interpreter: another one has no use for what this one is to import from
+    """
+    others = () if own else ("PYTHONPATH", "PYTHONHOME")
+    left_out = ("DIAGNOSTICS_DIR", "DIAGNOSTICS_AGENT", *others)
+    return {key: value for key, value in os.environ.items() if key not in left_out}
 
 
 def top_of(profile: Mapping[str, Any], count: int = 10) -> list[dict[str, Any]]:

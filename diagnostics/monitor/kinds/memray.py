@@ -13,6 +13,8 @@ from typing import Any
 
 from ...analysis.cost import Method
 from ...errors import UsageError
+from ..memray_reader import reader_for
+from ..targets import Worker
 from .base import WINDOW_OPTIONS, Kind, Session, boolean, capture_id, load_json, run_reader, top_of, words
 
 __all__ = ["KIND", "LOW_COVERAGE_PERCENT"]
@@ -31,6 +33,7 @@ _FULL_ONLY = ("temporary", "allocated")
 
 async def take(session: Session) -> dict[str, Any]:
     options, capture = session.options, session.folder / CAPTURE
+    reader = await reader_for(session.worker, check=False)
     await session.worker.ask(
         "memray.begin",
         patience=_BEGIN_SECONDS,
@@ -45,10 +48,8 @@ async def take(session: Session) -> dict[str, Any]:
 
     session.enter("rendering")
     profile_path = session.folder / PROFILE
-    await run_reader(
-        "-m", "diagnostics.monitor.memray_file", str(capture), "--of", options["view"], output=profile_path
-    )
-    if options["render"]:
+    await reader.profile(capture, options["view"], profile_path)
+    if options["render"] and reader.note is None:
         for name, command in _pages(options):
             await run_reader("-m", "memray", *command, "--force", "--output", str(session.folder / name), str(capture))
         if not options["aggregated"]:
@@ -56,15 +57,15 @@ async def take(session: Session) -> dict[str, Any]:
     return {
         "seconds": finished["seconds"],
         "ending_seconds": finished["ending_seconds"],
-        **_summary(profile_path, options),
+        **_summary(profile_path, options, reader.note),
     }
 
 
-def _summary(profile_path: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+def _summary(profile_path: Any, options: Mapping[str, Any], note: str | None) -> dict[str, Any]:
     profile = load_json(profile_path)
     coverage = profile["meta"].get("coverage_percent")
     low = coverage is not None and coverage < LOW_COVERAGE_PERCENT
-    notes = list(profile["not_covered"])
+    notes = [*profile["not_covered"], *filter(None, [note if options["render"] else None])]
     if low:
         notes.insert(0, f"only {coverage:g} % of the bytes have a Python stack: what the rest belongs to is not known")
     return {
@@ -110,6 +111,10 @@ def _agree(options: Mapping[str, Any]) -> None:
         )
 
 
+async def _ready(worker: Worker) -> None:
+    await reader_for(worker, check=True)
+
+
 KIND = Kind(
     name="memray",
     options={
@@ -123,6 +128,7 @@ KIND = Kind(
         "render": (True, boolean),
     },
     take=take,
+    ready=_ready,
     method=_method,
     agree=_agree,
 )

@@ -25,7 +25,8 @@ from .base import (
 
 __all__ = ["KIND", "grown", "worth_explaining"]
 
-_PATIENCE_SECONDS = 120.0
+# The agent ends such a reading after three minutes.
+_PATIENCE_SECONDS = 200.0
 _TOP = 20
 _EXPLAINED = 3
 _LEAST_SHARE = 0.02
@@ -46,12 +47,16 @@ async def take(session: Session) -> dict[str, Any]:
     before = await _census(session) if window else None
     await session.wait(window)
     after = await _census(session)
+    not_covered = list(after["not_covered"])
+    if before and not comparable(before, after):
+        not_covered.insert(0, "what grew: a census was ended at its deadline, so the two cannot be subtracted")
+        before = None
     rows = grown(before["types"] if before else None, after["types"])
     paths: dict[str, Any] = {}
     if session.options["paths"]:
         session.enter("tracing")
         types = worth_explaining(rows)
-        reply = await session.worker.ask("objects.explain", patience=_PATIENCE_SECONDS, types=types)
+        reply = await session.ask_reading("objects.explain", patience=_PATIENCE_SECONDS, types=types)
         paths = reply["paths"]
     result = {
         "seconds": window,
@@ -60,7 +65,7 @@ async def take(session: Session) -> dict[str, Any]:
         "bytes_delta": sum(row["bytes_delta"] for row in rows) if before else None,
         "top": ([row for row in rows if row["bytes_delta"]] or rows)[:_TOP],
         "paths": paths,
-        "not_covered": after["not_covered"],
+        "not_covered": not_covered,
     }
     session.enter("rendering")
     write_json(session.folder / "profile.json", _profile(after, window))
@@ -73,7 +78,12 @@ async def take(session: Session) -> dict[str, Any]:
 
 
 async def _census(session: Session) -> dict[str, Any]:
-    return await session.worker.ask("objects.census", patience=_PATIENCE_SECONDS)
+    return await session.ask_reading("objects.census", patience=_PATIENCE_SECONDS)
+
+
+def comparable(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Whether two censuses have a difference: not where one of them stopped somewhere on its way."""
+    return before["partial"] is None and after["partial"] is None
 
 
 def grown(before: Types | None, after: Types) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ from .base import Kind, Session, bytes_of, profile_of, seconds_or_now, top_of, w
 
 __all__ = ["KIND", "as_text"]
 
-_PATIENCE_SECONDS = 120.0
+# The agent ends such a reading after three minutes.
+_PATIENCE_SECONDS = 200.0
 # The manifest has the bytes of this many streams, largest first; retained.json has all of them with their containers.
 _STREAMS = 1_000
 _SHOWN = 10
@@ -21,7 +22,7 @@ _SHOWN = 10
 
 async def take(session: Session) -> dict[str, Any]:
     await session.wait(session.options["seconds"])
-    reply = await session.worker.ask("retained", patience=_PATIENCE_SECONDS)
+    reply = await session.ask_reading("retained", patience=_PATIENCE_SECONDS)
     session.enter("rendering")
     streams = reply["streams"]
     write_json(session.folder / "profile.json", profile_of(reply))

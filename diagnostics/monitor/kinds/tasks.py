@@ -22,7 +22,7 @@ _TOP = 20
 
 async def take(session: Session) -> dict[str, Any]:
     await session.wait(session.options["seconds"])
-    reply = await session.worker.ask("tasks", patience=_PATIENCE_SECONDS, fork=session.options["fork"])
+    reply = await session.ask_reading("tasks", patience=_PATIENCE_SECONDS, fork=session.options["fork"])
     session.enter("rendering")
     groups, threads = reply["groups"], reply["threads"]
     write_json(session.folder / "profile.json", profile_of(reply))

@@ -24,7 +24,7 @@ async def take(session: Session) -> dict[str, Any]:
     window, frames = session.options["seconds"], session.options["frames"]
     await session.worker.ask("tracemalloc.begin", patience=_BEGIN_SECONDS, seconds=window, frames=frames)
     await session.wait(window)
-    profile = await session.worker.ask("tracemalloc.finish", patience=_SNAPSHOT_SECONDS)
+    profile = await session.ask_reading("tracemalloc.finish", patience=_SNAPSHOT_SECONDS)
     session.enter("rendering")
     (session.folder / "profile.json").write_text(json.dumps(profile), encoding="utf-8")
     return {

@@ -209,7 +209,7 @@ async function loadEstimates() {
 function renderButtons(estimates) {
   replace($("buttons"), Object.entries(estimates).map(([kind, cost]) => {
     const says = cost.refusal ? `refused now: ${cost.refusal}` : [
-      `stalls ${cost.stall_ms.toFixed(0)} ms`, cost.slowdown > 1 ? `${cost.slowdown.toFixed(1)}× CPU` : "", `+${size(cost.memory_bytes)}`,
+      `stalls ${cost.stall_ms.toFixed(0)} ms`, cost.slowdown > 1 ? `${cost.likely_slowdown.toFixed(1)}× CPU (at worst ${cost.slowdown.toFixed(1)}×)` : "", `+${size(cost.memory_bytes)}`,
     ].filter(Boolean).join(", ");
     const button = element("button", [kind, element("small", says)], { type: "button", "data-key": kind });
     button.disabled = cost.refusal !== null;

@@ -178,16 +178,30 @@ def test_a_child_that_needs_too_long_or_too_much_is_killed_and_says_so(tmp_path:
         time.sleep(60)
         return {}
 
-    for work, seconds, says in ((grow, 30.0, "bytes, more than"), (sleep, 0.2, "longer than it may")):
+    for work, seconds, says in (
+        (grow, 30.0, "MiB of the service, more than the 29 MiB"),
+        (sleep, 0.2, "not done after"),
+    ):
         left, right = socket.socketpair()
         with left, right:
-            child = fork_reading(work, right, seconds=seconds, max_extra_bytes=30_000_000)
+            child = fork_reading(work, right, seconds=seconds, room_bytes=60_000_000, remedy="take less")
             while not child.poll(time.monotonic()):
                 time.sleep(0.01)
             left.settimeout(5)
-            assert says in read_frame(left, 1 << 20)["error"]["message"]
+            error = read_frame(left, 1 << 20)["error"]
+            assert says in error["message"]
+            assert error["remedy"] == "take less"
             with pytest.raises(ProcessLookupError):
                 os.kill(child.pid, 0)
+
+
+def test_what_a_child_may_need_follows_the_service_and_leaves_half_of_what_is_free() -> None:
+    from diagnostics.agent.forked import max_extra_bytes
+
+    mib, gib = 1024**2, 1024**3
+    assert max_extra_bytes(40 * mib, None) == 256 * mib
+    assert max_extra_bytes(2 * gib, None) == 6 * gib  # and not 2 GiB for a service of any size
+    assert max_extra_bytes(2 * gib, 3 * gib) == 1.5 * gib
 
 
 def test_a_child_holds_no_socket_of_the_service_and_reports_its_own_failure() -> None:
@@ -203,7 +217,7 @@ def test_a_child_holds_no_socket_of_the_service_and_reports_its_own_failure() ->
     for work in (list_fds, fail):
         left, right = socket.socketpair()
         with left, right, socket.create_server(("127.0.0.1", 0)):
-            child = fork_reading(work, right, seconds=10, max_extra_bytes=1 << 30)
+            child = fork_reading(work, right, seconds=10)
             left.settimeout(5)
             answers.append(read_frame(left, 1 << 20))
             while not child.poll(time.monotonic()):

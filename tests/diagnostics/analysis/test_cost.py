@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diagnostics.analysis.cost import GIB, Load, Method, estimate, slowdown, too_costly
+from diagnostics.analysis.cost import GIB, Load, Method, estimate, likely_slowdown, slowdown, too_costly, warning
 
 TRACEMALLOC = Method(tracer="tracemalloc", seconds=5, frames=5, census=False)
 MEMRAY = Method(tracer="memray", seconds=5, forks=False)
@@ -71,7 +71,14 @@ def test_slowdown_grows_with_what_is_looked_at() -> None:
     ("method", "share", "headroom", "says"),
     [
         (MEMRAY, 0.1, GIB, None),
-        (MEMRAY, 0.2, GIB, "uses 20 % of a core and would need 106 %"),
+        (MEMRAY, 0.25, GIB, None),
+        (TRACEMALLOC, 0.18, GIB, None),
+        (
+            MEMRAY,
+            0.5,
+            GIB,
+            "uses 50 % of a core and would likely need 114 % while it is traced (2.29 times, at worst 5.3)",
+        ),
         (CENSUS, 0.95, 2 * GIB, None),
         (CENSUS, 0.1, GIB // 2, "512 MiB are left"),
         (TRACEMALLOC, None, None, None),
@@ -82,3 +89,46 @@ def test_it_is_refused_when_it_would_saturate_the_core_or_not_fit(
 ) -> None:
     reason = too_costly(estimate(method, Load(GIB, 100_000, share)), headroom)
     assert reason is None if says is None else says in (reason or "")
+
+
+def test_what_is_borne_most_likely_is_taken_with_a_warning_of_the_worst() -> None:
+    calm, busy, busiest = (estimate(MEMRAY, Load(GIB, 100_000, share)) for share in (0.1, 0.3, 0.5))
+    assert warning(calm) is None
+    assert "would need 159 % of a core" in (warning(busy) or "")
+    assert warning(busiest) is None  # it is refused
+    assert [cost.would_saturate for cost in (calm, busy, busiest)] == [False, False, True]
+
+
+def test_a_service_has_no_more_of_a_core_than_its_quota_leaves() -> None:
+    alone = estimate(MEMRAY, Load(GIB, 100_000, 0.2))
+    limited = estimate(MEMRAY, Load(GIB, 100_000, 0.2, core_left=0.4))
+    assert not alone.would_saturate
+    assert "more than 90 % of the 40 % that its quota" in (too_costly(limited, None) or "")
+
+
+def test_a_service_without_rest_is_refused_a_tracer_whatever_it_gets_of_a_core() -> None:
+    # Where others have the cores, one that would use a whole core gets a tenth of one.
+    starved = estimate(MEMRAY, Load(GIB, 100_000, 0.1, busy_share=0.99))
+    assert "has no rest" in (too_costly(starved, None) or "")
+    assert "with 10 % of a core" in (too_costly(starved, None) or "")
+    assert too_costly(estimate(MEMRAY, Load(GIB, 100_000, 0.1, busy_share=0.8)), None) is None
+    assert too_costly(estimate(CENSUS, Load(GIB, 100_000, 0.1, busy_share=0.99)), None) is None
+
+
+def test_what_others_use_now_is_warned_of_and_refuses_nothing() -> None:
+    beside = estimate(MEMRAY, Load(GIB, 100_000, 0.1, core_free=0.15))
+    assert too_costly(beside, None) is None
+    assert "likely need 23 % of a core while it is traced, and others leave it 15 %" in (warning(beside) or "")
+
+
+@given(method=methods)
+def test_what_is_likely_lies_between_nothing_and_the_worst(method: Method) -> None:
+    assert 1 <= likely_slowdown(method) <= slowdown(method)
+
+
+def test_how_long_a_reading_takes_is_said_and_follows_objects_and_the_machine() -> None:
+    quiet, short = Load(GIB, 2_000_000), Load(GIB, 2_000_000, contention=4.0)
+    assert estimate(CENSUS, quiet).reading_seconds == pytest.approx(4.6)
+    assert estimate(CENSUS, short).reading_seconds == pytest.approx(4.6 * 7, abs=0.1)
+    assert estimate(MEMRAY, quiet).reading_seconds == 0
+    assert estimate(Method(census=False), quiet).reading_seconds == 0

@@ -137,6 +137,10 @@ def test_a_capture_that_would_be_an_outage_is_refused_unless_forced(client: Call
     assert error["estimate"]["would_saturate"] is True
     assert "of a core" in error["message"]
     assert '"force": true' in error["remedy"]
+    # What the service can bear is offered by the command that takes it, with its price.
+    assert "diagnostics capture URL --kind tasks" in error["remedy"]
+    assert "frames" not in error["remedy"]  # one frame would be too much, too: not a sentence that is always the same
+    assert [offer["estimate"]["would_saturate"] for offer in error["offers"]] == [False] * len(error["offers"])
     assert one.workers()[0]["window"] is None
     assert http(one.url).json() == {"captures": []}
     forced = one.take("tracemalloc", frames=25)

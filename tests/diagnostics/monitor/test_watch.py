@@ -34,3 +34,23 @@ def test_the_reason_names_what_was_seen_and_the_limit_and_the_worst_is_kept() ->
     reason = watch.look(2.5, told(350))
     assert reason == "the service did not keep up for 2.5 s: its loop is 350 ms late, the limit is 100 ms"
     assert watch.max_lag_ms == 900
+
+
+@pytest.mark.parametrize(
+    ("shares", "cut_at"),
+    [
+        ([0.9] * 6, None),
+        ([0.99, 0.5, 0.99, 0.5, 0.99], None),  # busy moments that pass
+        ([0.5, 0.99, 1.0, 0.99], 3),
+        ([None] * 6, None),  # a kernel that does not count is no reason
+    ],
+)
+def test_a_window_is_cut_short_where_the_service_has_no_rest(shares: list[float | None], cut_at: int | None) -> None:
+    watch, forced = WindowWatch(max_lag_ms=1000), WindowWatch(max_lag_ms=1000, judge_load=False)
+    reasons = [watch.look(float(second), told(5), share) for second, share in enumerate(shares)]
+    assert next((second for second, reason in enumerate(reasons) if reason), None) == cut_at
+    assert all(forced.look(float(second), told(5), share) is None for second, share in enumerate(shares))
+    if cut_at is not None:
+        assert reasons[cut_at] == (
+            "the service had no rest for 2.0 s: a thread of it worked, or waited for a core, 99 % of the time"
+        )

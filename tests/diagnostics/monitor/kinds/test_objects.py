@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diagnostics.monitor.kinds.objects import grown, worth_explaining
+from diagnostics.monitor.kinds.objects import comparable, grown, worth_explaining
 
 
 def test_types_that_grew_most_bytes_come_first_and_one_that_has_gone_is_told() -> None:
@@ -22,3 +22,10 @@ def test_what_is_traced_grew_by_a_share_of_the_most_and_is_no_part_of_the_progra
     assert worth_explaining(grown(before, after)) == ["bytes", "dict"]
     assert worth_explaining(grown(after, after)) == []
     assert worth_explaining(grown(None, after)) == ["bytes", "dict", "list"]
+
+
+def test_a_census_that_stopped_on_its_way_is_subtracted_from_none() -> None:
+    whole, part = {"partial": None}, {"partial": "all but half"}
+    assert comparable(whole, whole)
+    assert not comparable(whole, part)
+    assert not comparable(part, whole)

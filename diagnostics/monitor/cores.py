@@ -1,0 +1,119 @@
+"""How much of one core a service can have: what it uses, what the machine has idle, and what its cgroup's quota leaves.
+
+CPython runs on one core whatever the machine has. Where others keep all cores busy the scheduler gives a process that asks
+for more its fair share of them; where a cgroup has a quota of CPU time, the service and its neighbours in it share that.
+Sources: proc(5) for /proc/stat; https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max, cpu.stat) and
+https://docs.kernel.org/scheduler/sched-bwc.html (cpu.cfs_quota_us).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+__all__ = ["WHOLE_CORE", "CoreLeft", "CoresMark", "mark_cores", "share_left"]
+
+
+class CoreLeft(NamedTuple):
+    """Of one core, what a service could have used: by its cgroup's quota, and by what others left of the machine.
+
+    A quota holds whatever the service does. What others use may be less in a second.
+    """
+
+    quota: float = 1.0
+    machine: float = 1.0
+
+
+# Where nothing is told that would leave less.
+WHOLE_CORE = CoreLeft()
+
+
+@dataclass(frozen=True, slots=True)
+class CoresMark:
+    """One look. Seconds since the boot, and since the cgroup's beginning; None for what is not told.
+
+    idle_seconds   of all cores together
+    running        threads that run or wait for a core
+    quota_cores    of the cgroup with the least; used_seconds is that cgroup's
+    """
+
+    idle_seconds: float | None
+    running: int | None
+    cores: int
+    quota_cores: float | None = None
+    used_seconds: float | None = None
+
+
+def mark_cores(pid: int, root: Path = Path("/")) -> CoresMark:
+    idle, running = _machine(root / "proc")
+    quota = min(_quotas(pid, root), default=None)
+    return CoresMark(idle, running, os.cpu_count() or 1, *(quota or ()))
+
+
+def share_left(first: CoresMark, second: CoresMark, seconds: float, own_share: float) -> CoreLeft:
+    """What is left to a service that used `own_share` of a core between two looks, `seconds` apart."""
+    quota = machine = 1.0
+    if first.idle_seconds is not None and second.idle_seconds is not None:
+        idle = max(0.0, second.idle_seconds - first.idle_seconds) / seconds
+        fair = second.cores / max(1, second.running or 1)
+        machine = min(machine, max(own_share + idle, fair))
+    if second.quota_cores is not None and first.used_seconds is not None and second.used_seconds is not None:
+        used = max(0.0, second.used_seconds - first.used_seconds) / seconds
+        quota = min(quota, max(own_share, own_share + second.quota_cores - used))
+    return CoreLeft(round(quota, 3), round(machine, 3))
+
+
+def _machine(proc: Path) -> tuple[float | None, int | None]:
+    idle, running = None, None
+    try:
+        for line in (proc / "stat").read_text().splitlines():
+            name, *words = line.split()
+            if name == "cpu":  # user nice system idle iowait ...: a core that waits for a disk is free, too
+                idle = (int(words[3]) + int(words[4])) / os.sysconf("SC_CLK_TCK")
+            elif name == "procs_running":
+                running = int(words[0])
+    except (OSError, ValueError, IndexError):
+        return idle, running
+    return idle, running
+
+
+def _quotas(pid: int, root: Path) -> list[tuple[float, float]]:
+    """(quota in cores, seconds used) of the process's cgroup and of all above it that have a quota."""
+    try:
+        lines = (root / "proc" / str(pid) / "cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        own = PurePosixPath(path.lstrip("/"))
+        if ".." in own.parts:  # a group outside of this namespace
+            own = PurePosixPath()
+        if not controllers:
+            mount, read = root / "sys/fs/cgroup", _quota_v2
+        elif "cpu" in controllers.split(","):
+            mount, read = root / "sys/fs/cgroup/cpu", _quota_v1
+        else:
+            continue
+        found += [quota for group in (own, *own.parents) if (quota := read(mount / group)) is not None]
+    return found
+
+
+def _quota_v2(folder: Path) -> tuple[float, float] | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+        used = next(line for line in (folder / "cpu.stat").read_text().splitlines() if line.startswith("usage_usec "))
+        return None if quota == "max" else (int(quota) / int(period), int(used.split()[1]) / 1e6)
+    except (OSError, ValueError, StopIteration):
+        return None
+
+
+def _quota_v1(folder: Path) -> tuple[float, float] | None:
+    try:
+        quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+        return None if quota < 0 else (quota / period, int((folder / "cpuacct.usage").read_text()) / 1e9)
+    except (OSError, ValueError):
+        return None
