@@ -2,8 +2,10 @@
 
 source      what is known
 ledger      streams as the app's middleware counts them, with all three layers
-server      responses that uvicorn has open: route, path, transport and kernel bytes; the app's own bytes are unknown
+server      responses that the server has open: route, path, transport and kernel bytes; the app's own bytes are unknown
 sockets     how many clients are connected to the ports that the worker listens on, and what the kernel holds for them
+
+`unknown` has a sentence for each server that runs in the worker and whose streams the agent could not find.
 """
 
 from __future__ import annotations
@@ -11,11 +13,11 @@ from __future__ import annotations
 from typing import Any
 
 from ..agent.routes import UNROUTED
-from .sockets import Sockets
+from .sockets import Served, Sockets
 
 __all__ = ["connections_of", "streams_of"]
 
-_NOTHING: dict[str, Any] = {"source": "sockets", "server": None}
+_NOTHING: dict[str, Any] = {"source": "sockets", "server": None, "unknown": []}
 
 
 def connections_of(pid: int, reading: dict[str, Any] | None, sockets: Sockets) -> dict[str, Any]:
@@ -28,18 +30,21 @@ def connections_of(pid: int, reading: dict[str, Any] | None, sockets: Sockets) -
         served = sockets.served(pid)
         row = {"open": None, "transport_bytes": None, "kernel_bytes": served.kernel_bytes}
         return {
-            **_NOTHING,
+            **told,
             "ports": list(served.ports),
             "open": served.connections,
             "routes": {UNROUTED: row} if served.ports else {},
             "top": [],
         }
-    by_route: dict[str, list[int]] = told.pop("fds", {})
+    by_route: dict[str, list[int] | None] = told.pop("fds", {})
     ledger_rows = ((reading or {}).get("ledger") or {}).get("top", ())
-    unsent = sockets.unsent(pid, {fd for fds in by_route.values() for fd in fds})
+    unsent = sockets.unsent(pid, {fd for fds in by_route.values() for fd in fds or ()})
     for route, row in told["routes"].items():
         # HTTP/2 has several requests on one connection: its queue is counted once.
-        row["kernel_bytes"] = sum(unsent.get(fd, 0) for fd in set(by_route.get(route, ())))
+        fds = by_route.get(route, ())
+        row["kernel_bytes"] = None if fds is None else sum(unsent.get(fd, 0) for fd in set(fds))
+    if told["open"] is None:
+        _count_from_outside(told, sockets.served(pid))
     for row in (*told["top"], *ledger_rows):
         row["kernel_bytes"] = unsent.get(row.pop("fd", None))
     if ledger_rows or (reading or {}).get("ledger"):
@@ -47,15 +52,24 @@ def connections_of(pid: int, reading: dict[str, Any] | None, sockets: Sockets) -
     return told
 
 
+def _count_from_outside(told: dict[str, Any], served: Served) -> None:
+    """Where a server does not tell its connections, add what the kernel tells of all of them together, under no route."""
+    told["open"], told["ports"] = served.connections, list(served.ports)
+    if served.ports:
+        row = told["routes"].setdefault(UNROUTED, {"open": 0, "transport_bytes": None})
+        row["kernel_bytes"] = served.kernel_bytes
+
+
 def streams_of(reading: dict[str, Any] | None, connections: dict[str, Any]) -> list[dict[str, Any]]:
     """A row for each stream that is known by itself, the one that holds the most bytes first.
 
+    Where a server does not tell whether a response has begun (`response_started` is None), an open request is a stream.
     Every row has source, route, age_seconds, buffered_bytes (the app's, None where it keeps no ledger), transport_bytes,
     kernel_bytes (None where unknown) and held_bytes, the sum of the layers that are known.
     """
     ledger = (reading or {}).get("ledger")
     source = "ledger" if ledger else connections["source"]
-    told = ledger["top"] if ledger else [row for row in connections["top"] if row["response_started"]]
+    told = ledger["top"] if ledger else [row for row in connections["top"] if row["response_started"] is not False]
     empty = {"buffered_bytes": None, "transport_bytes": None, "kernel_bytes": None}
     rows = [{**empty, **row, "source": source} for row in told]
     for row in rows:
