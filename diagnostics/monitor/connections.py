@@ -5,7 +5,7 @@ ledger      streams as the app's middleware counts them, with all three layers
 server      responses that the server has open: route, path, transport and kernel bytes; the app's own bytes are unknown
 sockets     how many clients are connected to the ports that the worker listens on, and what the kernel holds for them
 
-`unknown` has a sentence for each server that runs in the worker and whose streams the agent could not find.
+`unknown` has a sentence for whatever serves in the worker and whose streams are not known.
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ from __future__ import annotations
 from typing import Any
 
 from ..agent.routes import UNROUTED
+from ..agent.servers.releases import CHECKED
 from .sockets import Served, Sockets
 
 __all__ = ["connections_of", "streams_of"]
 
 _NOTHING: dict[str, Any] = {"source": "sockets", "server": None, "unknown": []}
+_OTHER_SERVER = (
+    f"no server that the agent can look into serves here ({', '.join(sorted(CHECKED))}): "
+    "its streams are unknown, its connections are counted from outside"
+)
+_NO_AGENT = "no agent looks into what serves here: its streams are unknown, its connections are counted from outside"
 
 
 def connections_of(pid: int, reading: dict[str, Any] | None, sockets: Sockets) -> dict[str, Any]:
@@ -28,9 +34,13 @@ def connections_of(pid: int, reading: dict[str, Any] | None, sockets: Sockets) -
     told = (reading or {}).get("connections") or _NOTHING
     if told["source"] != "server":
         served = sockets.served(pid)
+        unknown = told["unknown"]
+        if served.ports and not unknown and not (reading or {}).get("ledger"):
+            unknown = [_OTHER_SERVER if reading else _NO_AGENT]
         row = {"open": None, "transport_bytes": None, "kernel_bytes": served.kernel_bytes}
         return {
             **told,
+            "unknown": unknown,
             "ports": list(served.ports),
             "open": served.connections,
             "routes": {UNROUTED: row} if served.ports else {},
@@ -65,7 +75,7 @@ def streams_of(reading: dict[str, Any] | None, connections: dict[str, Any]) -> l
 
     Where a server does not tell whether a response has begun (`response_started` is None), an open request is a stream.
     Every row has source, route, age_seconds, buffered_bytes (the app's, None where it keeps no ledger), transport_bytes,
-    kernel_bytes (None where unknown) and held_bytes, the sum of the layers that are known.
+    kernel_bytes (None where unknown) and held_bytes, the sum of the layers that are known (None where none is).
     """
     ledger = (reading or {}).get("ledger")
     source = "ledger" if ledger else connections["source"]
@@ -73,5 +83,6 @@ def streams_of(reading: dict[str, Any] | None, connections: dict[str, Any]) -> l
     empty = {"buffered_bytes": None, "transport_bytes": None, "kernel_bytes": None}
     rows = [{**empty, **row, "source": source} for row in told]
     for row in rows:
-        row["held_bytes"] = sum(row[layer] or 0 for layer in empty)
-    return sorted(rows, key=lambda row: (-row["held_bytes"], -row["age_seconds"]))
+        known = [row[layer] for layer in empty if row[layer] is not None]
+        row["held_bytes"] = sum(known) if known else None
+    return sorted(rows, key=lambda row: (-(row["held_bytes"] or 0), -row["age_seconds"]))

@@ -123,10 +123,10 @@ GUNICORN = (*MODULE, "gunicorn", "--bind", "127.0.0.1:{port}", "--workers", "2")
             (*GUNICORN, "-k", "uvicorn_worker.UvicornWorker", "--preload", "asgi:app"), 2, "server", id="gunicorn-preload"
         ),
         pytest.param((*GUNICORN, "wsgi:app"), 2, "sockets", id="gunicorn-sync"),
-        pytest.param((*MODULE, "hypercorn", "asgi:app", "--bind", "127.0.0.1:{port}"), 1, "sockets", id="hypercorn"),
+        pytest.param((*MODULE, "hypercorn", "asgi:app", "--bind", "127.0.0.1:{port}"), 1, "server", id="hypercorn"),
         pytest.param(
             (*MODULE, "granian", "--interface", "asgi", "asgi:app", "--port", "{port}", "--workers", "2"),
-            2, "sockets", id="granian",
+            2, "server", id="granian",
         ),
         pytest.param((*PYTHON, "script.py", "{port}"), 1, "sockets", id="script"),
         pytest.param(("sh", "-c", f"{sys.executable} script.py {{port}}; :"), 1, "sockets", id="shell"),

@@ -43,8 +43,11 @@ class Aiohttp(Kind):
     def refresh(self, thing: Any, request: OpenRequest) -> bool:
         protocol = thing._protocol
         transport = protocol.transport
+        if transport is None:
+            self.gone += 1  # the handler goes on, unless it is told to be cancelled
+            return False
         # A payload parser is what a connection has once it speaks WebSocket.
-        if transport is None or protocol._payload_parser is not None:
+        if protocol._payload_parser is not None:
             return False
         if not request.started:
             request.started = thing._payload_writer.output_size > 0

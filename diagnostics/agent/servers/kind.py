@@ -35,8 +35,9 @@ class Kind:
     lasting   whether one task serves several requests one after another
     tells_connections   whether each connection has a task
 
-    What looks have found is kept here, too: `seen`, that it serves; and of the present look `connections`, `requests`, and
-    how many could not be read (`failed`, `missing` being the last name that was not where it was looked for).
+    What looks have found is kept here, too: `seen`, that it serves; and of the present look the tasks of `connections`, how
+    many of these are `gone` although their task is not, the open `requests`, and how many could not be read (`failed`,
+    `missing` being the last name that was not where it was looked for).
     """
 
     name = ""
@@ -54,13 +55,17 @@ class Kind:
         self.new_look()
 
     def new_look(self) -> None:
-        self.connections = self.failed = 0
+        self.connections = self.gone = self.failed = 0
         self.missing = ""
         self.requests: list[OpenRequest] = []
 
     def listens(self) -> bool:
         """Whether such a server waits for connections, where no task or thread of it shows that."""
         return False
+
+    def open_connections(self) -> int:
+        """How many connections are open, where some of those with a task are not."""
+        return self.connections - self.gone
 
     def thing(self, task: Any, names: Mapping[str, Any]) -> Any:
         """The object that stands for the request which a task serves, by its frame's locals; None: none that counts.

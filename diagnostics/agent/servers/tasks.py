@@ -75,8 +75,15 @@ class TaskServers:
             elif kind.seen:
                 look.servers.append(kind.name)
                 told = look.connections is not None and kind.tells_connections
-                look.connections = (look.connections or 0) + kind.connections if told else None
+                look.connections = (look.connections or 0) + self._connections(kind, look) if told else None
                 look.requests.extend(kind.requests)
+
+    def _connections(self, kind: Kind, look: Look) -> int:
+        try:
+            return kind.open_connections()
+        except Exception as error:  # noqa: BLE001  # as in _walk
+            look.could_not(f"connections: {type(error).__name__}: {error}")
+            return kind.connections
 
     def _loaded(self) -> list[Kind]:
         if len(self._kinds) < len(_KINDS):

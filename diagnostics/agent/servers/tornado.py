@@ -39,13 +39,14 @@ class Tornado(Kind):
     roles = _ROLES
 
     def listens(self) -> bool:
-        """Whether an event loop of Tornado's waits for connections."""
-        loops = getattr(getattr(sys.modules.get("tornado.ioloop"), "IOLoop", None), "_ioloop_for_asyncio", None) or {}
-        return any(
-            getattr(handler, "__module__", None) == "tornado.netutil"
-            for loop in copied(loops.values())
-            for _file, handler in copied((getattr(loop, "handlers", None) or {}).values())
-        )
+        return any(True for _ in _servers())
+
+    def open_connections(self) -> int:
+        """A connection's task outlives it where a handler fails after the client has gone: its stream tells."""
+        servers = list(_servers())
+        if not servers:
+            return self.connections
+        return sum(not one.stream.closed() for server in servers for one in copied(server._connections))
 
     def thing(self, task: Any, names: Mapping[str, Any]) -> Any:
         handler = names["self"]
@@ -57,7 +58,7 @@ class Tornado(Kind):
         request.route = _pattern(thing)
         connection = thing.request.connection
         if connection is not None and not connection.stream.closed():
-            request.fd = connection.stream.fileno()
+            request.fd = connection.stream.socket.fileno()
 
     def refresh(self, thing: Any, request: OpenRequest) -> bool:
         connection = thing.request.connection
@@ -69,6 +70,19 @@ class Tornado(Kind):
 
     def asked(self, thing: Any) -> tuple[Any, Any]:
         return thing.request.method, thing.request.path
+
+
+def _servers() -> Iterator[Any]:
+    """The HTTP servers that an event loop of Tornado's accepts connections for: each is behind the loop's accept handler."""
+    loops = getattr(getattr(sys.modules.get("tornado.ioloop"), "IOLoop", None), "_ioloop_for_asyncio", None) or {}
+    for loop in copied(loops.values()):
+        for _file, handler in copied((getattr(loop, "handlers", None) or {}).values()):
+            if getattr(handler, "__module__", None) != "tornado.netutil":
+                continue
+            for cell in handler.__closure__ or ():
+                server = getattr(cell.cell_contents, "__self__", None)
+                if server is not None and has_base(type(server), "tornado.httpserver", "HTTPServer"):
+                    yield server
 
 
 def _pattern(handler: Any) -> str:
