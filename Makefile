@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo phoenix test bench bench-quick relay-proof study lint types imports unit installs wheel install clean
+.PHONY: demo phoenix sanic test bench bench-quick relay-proof study lint types imports unit installs wheel install clean
 
 demo: $(STAMP)
 	$(BIN)/python -m diagnostics demo
@@ -56,6 +56,14 @@ STUDY ?= study
 study: $(STAMP)
 	$(BIN)/python -m diagnostics.proof.study $(STUDY)
 
+# Sanic asks for an older multidict than aiohttp: its tests start it in an environment of its own (ten seconds).
+sanic: .sanic/.installed
+
+.sanic/.installed: tests/sanic-requirements.txt
+	test -x .sanic/bin/python || $(PYTHON) -m venv .sanic
+	.sanic/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	@touch $@
+
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -76,4 +84,4 @@ phoenix: .phoenix/.installed
 	@touch $@
 
 clean:
-	rm -rf .phoenix $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .phoenix .sanic .sanic.lock $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

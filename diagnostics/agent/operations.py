@@ -112,11 +112,7 @@ def sample(state: State) -> Result:
         "gc_collections": [generation["collections"] for generation in gc.get_stats()],
         "gc_young_objects": gc.get_count()[0],
         "streams": {key: sum(each[key] for each in ledgers) for key in ledgers[0]} if ledgers else None,
-        "responses": look
-        and {
-            "open": sum(found.open for found in look.routes.values()),
-            "transport_bytes": sum(found.transport_bytes for found in look.routes.values()),
-        },
+        "responses": look and {"open": look.open, "transport_bytes": look.transport_bytes},
     }
 
 

@@ -6,21 +6,44 @@ label is a route template (`/users/{id}`), or one word for everything that no ro
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["UNROUTED", "route_of"]
+__all__ = ["UNROUTED", "frameworks_with_frames", "route_in_frames", "route_of"]
 
 UNROUTED = "(unrouted)"
+# Middleware between the server and Quart, each a coroutine that awaits the next.
+_MAX_AWAITS = 32
 
 
 def route_of(scope: Mapping[str, Any]) -> str | None:
-    """The route template in an ASGI scope, as FastAPI and Starlette leave it there; None where there is none (yet)."""
+    """The route template in an ASGI scope, as FastAPI, Starlette and Litestar leave it there; None where none is (yet)."""
     route = scope.get("route")
-    if route is None:
-        return None
     path = getattr(route, "path_format", None) or getattr(route, "path", None)
-    return f"{scope.get('root_path', '')}{path}" if path else None
+    if route is None:
+        path = scope.get("path_template")  # Litestar's
+    return f"{scope.get('root_path', '')}{path}" if path and isinstance(path, str) else None
+
+
+def frameworks_with_frames() -> bool:
+    """Whether a framework is loaded that leaves its route in no scope, but in the frames of the task that serves."""
+    return "quart.asgi" in sys.modules
+
+
+def route_in_frames(task: Any) -> str | None:
+    """Quart's rule for the request that `task` serves: the request object in the frame of its `ASGIHTTPConnection`."""
+    coroutine: Any = getattr(task, "get_coro", lambda: None)()
+    for _ in range(_MAX_AWAITS):
+        frame = getattr(coroutine, "cr_frame", None)
+        if frame is None:
+            return None
+        if frame.f_globals.get("__name__") == "quart.asgi":
+            rule = getattr(getattr(frame.f_locals.get("request"), "url_rule", None), "rule", None)
+            if rule:
+                return str(rule)
+        coroutine = coroutine.cr_await
+    return None

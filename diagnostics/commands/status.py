@@ -108,7 +108,10 @@ def _balance(worker: dict[str, Any]) -> RenderableType:
 
 def _streams(worker: dict[str, Any]) -> Table:
     rows = worker["streams"]
-    table = Table(title="largest streams" if rows else "no open streams", title_justify="left", box=None)
+    unknown = (worker.get("connections") or {}).get("unknown", ())
+    title = "largest streams" if rows else "streams unknown" if unknown else "no open streams"
+    title = "\n".join((title, *(printable(reason) for reason in unknown)))
+    table = Table(title=Text(title), title_justify="left", box=None)
     if rows:
         for column in ("id", "route", "state", "age", "held", "app", "transport", "kernel", "retained", "trace"):
             table.add_column(column, justify="left" if column in ("route", "state", "trace") else "right")

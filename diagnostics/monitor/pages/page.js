@@ -162,6 +162,7 @@ function renderStreams(worker) {
   const rows = worker.streams;
   const open = worker.ledger?.open ?? worker.connections?.open;
   show("open", open === undefined || open === null ? "" : `${open} open` + (rows.length >= open ? "" : rows.length ? `, the ${rows.length} that hold most` : ", not known one by one"));
+  show("unknown", (worker.connections?.unknown ?? []).join("; "));
   $("streams").replaceChildren(...rows.map((row) => element("tr", [
     element("td", row.id ?? "–", { class: "n" }),
     element("td", row.route),

@@ -32,7 +32,12 @@ def routes(targets: Targets, captures: Captures) -> list[Route]:
     async def streams(request: Request) -> Response:
         snapshots = await _looked_at(request)
         rows = [{"worker": snapshot.worker, **row} for snapshot in snapshots for row in rows_of(snapshot, captures)]
-        return _answer(streams=sorted(rows, key=lambda row: -row["held_bytes"]))
+        unknown = [
+            {"worker": snapshot.worker, "reason": reason}
+            for snapshot in snapshots
+            for reason in snapshot.connections.get("unknown", ())
+        ]
+        return _answer(streams=sorted(rows, key=lambda row: -(row["held_bytes"] or 0)), unknown=unknown)
 
     async def _looked_at(request: Request) -> list[Snapshot]:
         """All workers, or the one that ?worker= names. Raises NotFoundError."""

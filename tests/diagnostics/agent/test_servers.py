@@ -162,7 +162,7 @@ def test_a_server_behind_wrappers_is_found() -> None:
 
 
 def test_without_a_known_server_it_says_that_only_sockets_tell() -> None:
-    assert told(Servers()) == {"source": "sockets", "server": None}
+    assert told(Servers()) == {"source": "sockets", "server": None, "unknown": []}
 
 
 def test_nothing_of_the_service_is_kept_alive(eventually: Callable[..., Any]) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -202,6 +203,7 @@ def test_kernel_bytes_are_joined_to_routes_and_streams_and_http2_is_counted_once
         reading = {
             "connections": {
                 "source": "server",
+                "open": 2,
                 "routes": {"/a": {"open": 2, "transport_bytes": 7}, "/b": {"open": 0, "transport_bytes": 0}},
                 "fds": {"/a": [fd, fd]},
                 "top": [row, {**row, "response_started": False, "fd": None}],
@@ -218,3 +220,33 @@ def test_kernel_bytes_are_joined_to_routes_and_streams_and_http2_is_counted_once
         assert (stream["transport_bytes"], stream["kernel_bytes"]) == (7, held)
         assert stream["held_bytes"] == 7 + held
         assert "fds" not in told
+
+
+def test_where_a_server_tells_no_descriptors_their_bytes_are_unknown_and_all_together_are_counted() -> None:
+    with connected() as (_, served):
+        row = {"route": "/a", "age_seconds": 1.0, "response_started": None, "transport_bytes": None, "fd": None}
+        reading = {
+            "connections": {
+                "source": "server",
+                "open": None,
+                "routes": {"/a": {"open": 1, "transport_bytes": None}},
+                "fds": {"/a": None},
+                "top": [row],
+            }
+        }
+        fill(served)
+        told = connections_of(os.getpid(), reading, Sockets())
+        assert told["routes"]["/a"]["kernel_bytes"] is None
+        assert told["open"] >= 1
+        assert told["routes"]["(unrouted)"]["kernel_bytes"] > 0
+        (stream,) = streams_of(reading, told)
+        assert stream["held_bytes"] is stream["kernel_bytes"] is None
+
+
+def test_whoever_serves_and_is_not_looked_into_has_the_reason_said() -> None:
+    with connected():
+        agent: dict[str, Any] = {"connections": {"source": "sockets", "server": None, "unknown": []}}
+        assert "hypercorn" in connections_of(os.getpid(), agent, Sockets())["unknown"][0]
+        agent["connections"]["unknown"] = ["hypercorn 9.9: its tasks not found"]
+        assert connections_of(os.getpid(), agent, Sockets())["unknown"] == ["hypercorn 9.9: its tasks not found"]
+        assert "no agent" in connections_of(os.getpid(), None, Sockets())["unknown"][0]

@@ -1,0 +1,109 @@
+"""Finds the open connections of unmodified servers, without a patch: what a server itself knows is followed, not copied.
+
+One file a server, which alone knows that server's private names: `uvicorn` walks the server's own set of connections;
+`aiohttp`, `granian`, `hypercorn`, `sanic` and `tornado` are found through the asyncio tasks that serve, by `tasks`.
+For any other server the answer is `"source": "sockets"`, and the monitor counts sockets from outside.
+
+The law of this folder: it runs on the agent's thread beside a busy loop. So it copies sets before it walks them, takes every
+attribute as one that may just have gone, counts what it could not read instead of raising, holds no connection alive,
+and makes no system call for a connection: each would give the GIL away and wait up to 5 ms to get it back. It does give
+the GIL away after each slice of connections, so that thousands of them never hold the loop for longer than a slice takes.
+It tells file descriptors; whose socket that is, the monitor reads from /proc. It imports no server, and where none of a
+kind is loaded that kind costs one look into `sys.modules`.
+
+Private names move from release to release. Where a server of a known kind runs and its objects are not where they are
+looked for, the answer is that its streams are unknown, with the reason, and never that there are none.
+"""
+
+from __future__ import annotations
+
+import time
+
+from ..looks import Look
+from .tasks import TaskServers
+from .uvicorn import Uvicorn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from ..ledger import StreamLedger
+
+__all__ = ["Servers"]
+
+# Route templates are few; see ledger.MAX_ROUTES.
+_MAX_ROUTES = 100
+_OTHER_ROUTE = "(other)"
+
+
+class Servers:
+    """The servers of this process and their open responses; used from the agent's thread only."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._uvicorn = Uvicorn(clock)
+        self._tasks = TaskServers(clock)
+        # route -> whether the bytes that its responses hold are known: a route that had streams keeps its row, so that its
+        # gauges return to zero instead of vanishing.
+        self._routes: dict[str, bool] = {}
+        self._unknown: list[str] = []
+
+    def look(self, ledgers: Iterable[StreamLedger] = ()) -> Look | None:
+        """All connections now, by the ledgers' routes; None where no server of a known kind is found. Never raises."""
+        look = Look(self._clock())
+        self._uvicorn.read(look)
+        self._tasks.read(look, alone=not look.servers)
+        self._unknown = look.unknown
+        if not look.servers:
+            return None
+        look.close(ledgers)
+        return look
+
+    def to_json(self, look: Look | None, top: int = 20) -> dict[str, Any]:
+        """`look` for the monitor: sums and descriptors by route, and the `top` responses with the fullest transports.
+
+        source   "server", or "sockets" where the monitor must count from outside
+        server   the kinds of server that were found, None where there is none
+        unknown  a sentence for each server that runs and whose streams could not be found
+        open     connections, idle ones included, None where the server does not tell; requests: those with one unanswered;
+                 streams: answers begun and not ended
+        routes   by route: streams open, and bytes in the write buffers of all open requests (None: the server does not tell)
+        fds      by route, the descriptor of each open request, for the join with the kernel's queues; None likewise
+        unread   what could not be read of how many connections (they were just closing, or are of another release)
+        """
+        if look is None:
+            return {"source": "sockets", "server": None, "unknown": self._unknown}
+        routes: dict[str, dict[str, int | None]]
+        routes = {route: {"open": 0, "transport_bytes": 0 if told else None} for route, told in self._routes.items()}
+        fds: dict[str, list[int] | None] = {}
+        streams = 0
+        for route, found in look.routes.items():
+            route = self._known_route(route, found.transport_bytes is not None)
+            row = routes.setdefault(route, {"open": 0, "transport_bytes": 0})
+            row["open"] = (row["open"] or 0) + found.open
+            streams += found.open
+            if found.transport_bytes is None or row["transport_bytes"] is None:
+                row["transport_bytes"] = fds[route] = None
+            else:
+                row["transport_bytes"] += found.transport_bytes
+                fds.setdefault(route, []).extend(found.fds)  # type: ignore[union-attr]  # None goes with None bytes
+        return {
+            "source": "server",
+            "server": ", ".join(look.servers),
+            "unknown": look.unknown,
+            "open": look.connections,
+            "requests": len(look.requests),
+            "streams": streams,
+            "routes": routes,
+            "fds": {**{route: None for route, told in self._routes.items() if not told}, **fds},
+            "top": look.fullest(top),
+            "unread": look.unread,
+        }
+
+    def _known_route(self, route: str, told: bool = True) -> str:
+        """`route`, or the word for all others once there are too many; `told`: whether its bytes are known."""
+        if route not in self._routes and len(self._routes) >= _MAX_ROUTES:
+            route = _OTHER_ROUTE
+        self._routes[route] = told and self._routes.get(route, True)
+        return route

@@ -1,0 +1,77 @@
+"""granian, ASGI and RSGI: a server in Rust. Its connections are no Python objects; its requests are tasks that it starts.
+
+Whether a response has begun, and what waits to be written, is known to the part in Rust only, and is said to be unknown here.
+"""
+
+from __future__ import annotations
+
+from ..routes import UNROUTED, route_of
+from .kind import OTHER, REQUEST, SERVER, Kind
+from .reach import coroutine_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from ..looks import Look, OpenRequest
+    from .kind import Roles
+
+__all__ = ["Granian"]
+
+_RUNS = ("_spawn_asgi_worker", "_spawn_asgi_lifespan_worker", "_spawn_rsgi_worker")
+_PLACES = ("granian.server.mp", "granian.server.mt", "granian.server.embed")
+_WSGI = "granian with WSGI: its streams are unknown, since they are served by threads in Rust and by no asyncio task"
+_RUST = "granian with --task-impl rust: its streams are unknown, since they are served by no asyncio task"
+
+_ROLES: Roles = {
+    **{(place, function): SERVER for place in _PLACES for function in _RUNS},
+    **{(place, "_main"): SERVER for place in _PLACES},
+    ("granian._futures", "future_watcher"): REQUEST,
+    # On the stacks of threads; the parent of several workers has the first one, too.
+    **{(place, function): OTHER for place in _PLACES for function in ("serve", "wrapped", "wrap_target")},
+}
+_BLIND: Roles = {
+    **{(place, "_spawn_wsgi_worker"): _WSGI for place in _PLACES},
+    ("granian._futures", "_CBSchedulerTask"): _RUST,
+}
+
+
+class Granian(Kind):
+    """The thing is the task: scope and protocol are objects in Rust that nothing can refer to weakly."""
+
+    name = "granian"
+    modules = ("granian.server.mp", "granian.server.mt", "granian._futures")
+    roles = _ROLES
+    blind = _BLIND
+    tells_connections = False
+
+    def thing(self, task: Any, names: Mapping[str, Any]) -> Any:
+        return task if _kind_of(names["watcher"].scope) == "http" else None
+
+    def begin(self, thing: Any, request: OpenRequest, look: Look) -> None:
+        request.started = request.transport_bytes = None
+
+    def refresh(self, thing: Any, request: OpenRequest) -> bool:
+        if request.route == UNROUTED:
+            scope = _scope(thing)
+            if isinstance(scope, dict):
+                request.route = route_of(scope) or UNROUTED
+        return True
+
+    def asked(self, thing: Any) -> tuple[Any, Any]:
+        scope = _scope(thing)
+        if isinstance(scope, dict):
+            return scope.get("method"), scope.get("path")
+        return getattr(scope, "method", None), getattr(scope, "path", None)
+
+
+def _kind_of(scope: Any) -> Any:
+    """The scope's type, in ASGI's dictionary or in RSGI's object."""
+    return scope["type"] if isinstance(scope, dict) else scope.proto
+
+
+def _scope(task: Any) -> Any:
+    frame = getattr(coroutine_of(task), "cr_frame", None)
+    watcher = frame.f_locals.get("watcher") if frame is not None else None
+    return getattr(watcher, "scope", None)

@@ -1,0 +1,112 @@
+"""What one server that serves with asyncio tasks is known by: its coroutines, and what the frame of one tells."""
+
+from __future__ import annotations
+
+from .releases import moved
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from ..looks import Look, OpenRequest
+
+    Roles = Mapping[tuple[str, str], str]
+
+__all__ = ["CONNECTION", "LASTING", "OTHER", "REQUEST", "SERVER", "Kind"]
+
+# What a coroutine of a server is for.
+SERVER = "runs as long as the server"
+CONNECTION = "one for each connection, idle ones included"
+REQUEST = "one for each request, until its response has ended"
+LASTING = "one for each connection, whose requests it serves one after another"
+OTHER = "nothing that is counted"
+
+_EMPTY: Roles = {}
+
+
+class Kind:
+    """One server; its private names stand in the subclass and nowhere else.
+
+    name      as in `releases.CHECKED`
+    modules   beginnings of the names of its server's modules: a task or thread inside of them shows that it runs
+    roles     (module, function) -> what its coroutine is for; what threads are inside of is looked up here, too
+    blind     (module, function or class of a task) -> why streams cannot be seen where that is met
+    lasting   whether one task serves several requests one after another
+    tells_connections   whether each connection has a task
+
+    What looks have found is kept here, too: `seen`, that it serves; and of the present look the tasks of `connections`, how
+    many of these are `gone` although their task is not, the open `requests`, and how many could not be read (`failed`,
+    `missing` being the last name that was not where it was looked for).
+    """
+
+    name = ""
+    modules: tuple[str, ...] = ()
+    roles: Roles = _EMPTY
+    blind: Roles = _EMPTY
+    lasting = False
+    tells_connections = True
+
+    def __init__(self) -> None:
+        self.seen = self.has_connected = False
+        self.strays: set[str] = set()
+        self.in_threads: set[str] = set()
+        self.reason = ""
+        self.new_look()
+
+    def new_look(self) -> None:
+        self.connections = self.gone = self.failed = 0
+        self.missing = ""
+        self.requests: list[OpenRequest] = []
+
+    def listens(self) -> bool:
+        """Whether such a server waits for connections, where no task or thread of it shows that."""
+        return False
+
+    def open_connections(self) -> int:
+        """How many connections are open, where some of those with a task are not."""
+        return self.connections - self.gone
+
+    def thing(self, task: Any, names: Mapping[str, Any]) -> Any:
+        """The object that stands for the request which a task serves, by its frame's locals; None: none that counts.
+
+        A WebSocket counts as a connection only.
+        """
+        raise NotImplementedError
+
+    def begin(self, thing: Any, request: OpenRequest, look: Look) -> None:
+        """Set what stays the same for a request: its descriptor and, where the server keeps it, its beginning."""
+
+    def refresh(self, thing: Any, request: OpenRequest) -> bool:
+        """Set `started`, `route` and `transport_bytes`; False where the response has ended or the client has gone."""
+        raise NotImplementedError
+
+    def asked(self, thing: Any) -> tuple[Any, Any]:
+        """Method and raw path, without its query."""
+        raise NotImplementedError
+
+    def could_not(self, error: Exception) -> None:
+        """Remember what could not be read: one that is just closing, or all of them, since a name has moved."""
+        self.failed += 1
+        if isinstance(error, AttributeError) and error.obj is not None:
+            self.missing = f"{type(error.obj).__name__}.{error.name}"
+        elif isinstance(error, KeyError):
+            # From Python 3.13 on the key is told in a sentence.
+            key = str(error.args[0]).removeprefix("local variable ").removesuffix(" is not defined").strip("'")
+            self.missing = f"the local variable {key!r} of the task that serves"
+        elif isinstance(error, TypeError):
+            self.missing = str(error)
+
+    def why_unknown(self) -> str:
+        """Why this server's streams are unknown, in a sentence; empty where they are known, or where it does not run."""
+        self.has_connected = self.has_connected or self.connections > 0 or bool(self.requests)
+        if self.reason:
+            return self.reason
+        if self.missing and not self.requests:
+            return moved(self.name, self.missing)
+        if self.tells_connections and not self.connections and any(row.fd is not None for row in self.requests):
+            return moved(self.name, "its connections")
+        strays = self.strays if self.seen else self.strays | self.in_threads
+        if strays and not self.has_connected:
+            return moved(self.name, f"the tasks that serve (instead there is {min(strays)})")
+        return ""

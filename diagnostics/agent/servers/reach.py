@@ -1,0 +1,80 @@
+"""How the objects of a running service are taken hold of from another thread: each may be gone the next moment."""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    from ..looks import Look
+
+__all__ = [
+    "SLICE",
+    "SLICE_OF_NEW",
+    "SLICE_OF_TASKS",
+    "copied",
+    "coroutine_of",
+    "descriptor",
+    "get",
+    "has_base",
+    "modules_in_threads",
+]
+
+# A connection takes about half a microsecond, one that is seen for the first time ten; a slice stays well below a millisecond.
+# What is found by its task takes one to three (tests/bench/bench_servers.py).
+SLICE, SLICE_OF_TASKS, SLICE_OF_NEW = 1000, 250, 50
+
+
+def copied(live: Iterable[Any]) -> list[Any]:
+    """A copy of a collection that another thread changes; empty where it never holds still (as asyncio.all_tasks tries)."""
+    for _ in range(100):
+        try:
+            return list(live)
+        except RuntimeError:
+            continue
+    return []
+
+
+def get(thing: Any, name: str) -> Any:
+    """An attribute of something that may be gone; None then."""
+    return getattr(thing, name, None)
+
+
+def coroutine_of(task: Any) -> Any:
+    """What a task runs; None for one that was registered with asyncio and is none.
+
+    granian's `--task-impl rust` registers a task whose `__init__` never ran; up to Python 3.12 to ask that for its coroutine
+    ends the process. It has no loop either, and that can be asked.
+    """
+    try:
+        task.get_loop()
+    except RuntimeError:
+        return None
+    return task.get_coro()
+
+
+def descriptor(transport: Any, look: Look) -> int | None:
+    """The file descriptor of an asyncio transport's socket."""
+    try:
+        fd: int = transport.get_extra_info("socket").fileno()
+    except Exception as error:  # noqa: BLE001  # any transport class, dying at any moment: counted and passed over
+        look.could_not(f"descriptor: {type(error).__name__}")
+        return None
+    return fd if fd >= 0 else None
+
+
+def has_base(kind: type, module: str, name: str) -> bool:
+    """Whether a class is, or derives from, the one of that name in that module; the module is not imported for it."""
+    return any(base.__name__ == name and base.__module__ == module for base in kind.__mro__)
+
+
+def modules_in_threads() -> Iterator[tuple[str, str]]:
+    """Module and function of every frame on the stacks of this process's threads."""
+    for innermost in sys._current_frames().values():
+        frame: Any = innermost
+        while frame is not None:
+            yield frame.f_globals.get("__name__") or "", frame.f_code.co_name
+            frame = frame.f_back

@@ -1,0 +1,225 @@
+"""uvicorn: its server, by the task that runs `serve`; then the server's connections and the cycles on them.
+
+The way: task -> its coroutine -> a frame whose local is the `uvicorn.server.Server` -> `server_state.connections` -> for
+each connection its transport and the request-response cycles on it.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+
+from ..looks import OpenRequest
+from ..loops import alive_tasks
+from ..routes import UNROUTED, frameworks_with_frames, route_in_frames, route_of
+from ..thrift import Thrifty, rest
+from .reach import SLICE, SLICE_OF_NEW, copied, coroutine_of, descriptor, get, has_base, modules_in_threads
+from .releases import moved
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
+
+    from ..looks import Look
+
+__all__ = ["Uvicorn", "belongings_of", "cycle_of"]
+
+# A server that was found stays the server. A second one (an admin port) may come later.
+_RESCAN_SECONDS = 30.0
+# A server's `serve` is awaited by a few wrappers at most, and is not one of hundreds of tasks with the same coroutine.
+_MAX_AWAITS = 16
+_MAX_ALIKE = 20
+# Connections that speak HTTP/1 have their request in `cycle`; those of HTTP/2 have several, WebSockets have none.
+_HTTP1 = ("H11Protocol", "HttpToolsProtocol")
+_ABSENT = object()
+
+
+class Uvicorn:
+    """Adds to a look what the uvicorn servers of this process know."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._servers: list[weakref.ref[Any]] = []
+        self._scanned = float("-inf")
+        self._open: dict[int, OpenRequest] = {}
+        self._taskless: dict[int, OpenRequest] = {}
+        self._serves = Thrifty(_serves, share=1000, longest=5.0)
+
+    def read(self, look: Look) -> None:
+        """Add all connections and open requests, or the reason why they are unknown."""
+        if "uvicorn.server" not in sys.modules:
+            return
+        servers = self._find()
+        known, self._open, self._taskless = self._open, {}, {}
+        if not servers:
+            if self._serves():
+                look.unknown.append(moved("uvicorn", "the running Server"))
+            return
+        look.servers.append("uvicorn")
+        before, unread = len(look.requests), len(look.unread)
+        for server in servers:
+            state = get(server, "server_state")
+            connections = get(state, "connections")
+            if connections is None:
+                look.give_up("uvicorn", moved("uvicorn", "Server.server_state.connections"), before)
+                return
+            protocols = copied(connections)
+            look.connections = (look.connections or 0) + len(protocols)
+            for start in range(0, len(protocols), SLICE):
+                if start:
+                    rest()
+                self._read(protocols[start : start + SLICE], known, look)
+            if self._taskless:
+                self._match_tasks(get(state, "tasks") or (), look)
+        if len(look.unread) > unread and len(look.requests) == before and look.missing:
+            look.give_up("uvicorn", moved("uvicorn", look.missing), before)
+
+    def _find(self) -> list[Any]:
+        alive = [server for server in (ref() for ref in self._servers) if server is not None]
+        now = self._clock()
+        if not alive or now - self._scanned > _RESCAN_SECONDS:
+            alive = list(_running_servers())
+            self._servers = [weakref.ref(server) for server in alive]
+            self._scanned = now
+        return alive
+
+    def _read(self, protocols: list[Any], known: dict[int, OpenRequest], look: Look) -> None:
+        """Add the open requests on these connections to the look. Written out in one piece: it runs for every connection."""
+        still_open, requests, met = self._open, look.requests, 0
+        for protocol in protocols:
+            try:
+                one = getattr(protocol, "cycle", None)
+                for cycle in (one,) if one is not None else _several(protocol):
+                    if cycle.response_complete:
+                        continue
+                    key = id(cycle)
+                    request = known.get(key)
+                    if request is None or request.thing() is not cycle:
+                        request = OpenRequest(cycle, look.now, asked)
+                        request.fd = descriptor(protocol.transport, look)
+                        met += 1
+                        if met % SLICE_OF_NEW == 0:
+                            rest()
+                    if not request.started:
+                        # The router matches before the response starts; until then the request is without a route.
+                        request.started = cycle.response_started
+                        request.route = route_of(cycle.scope) or UNROUTED
+                    if not request.task:
+                        self._taskless[key] = request
+                    elif request.serving is not None and request.started:
+                        _ask_frames(request)
+                    still_open[key] = request
+                    requests.append(request)
+                    request.transport_bytes = protocol.transport.get_write_buffer_size()
+            except Exception as error:  # noqa: BLE001  # any transport class, dying at any moment: counted and passed over
+                # A transport whose buffer is a deque cannot sum it while the loop appends: it raises RuntimeError.
+                look.could_not(f"connection: {type(error).__name__}: {error}")
+                if isinstance(error, AttributeError) and error.obj is not None:
+                    look.missing = f"{type(error.obj).__name__}.{error.name}"
+
+    def _match_tasks(self, tasks: Iterable[Any], look: Look) -> None:
+        """Tell each request its task: the frame of its coroutine has the cycle as its `self`."""
+        known = {request.task for request in look.requests}
+        by_frame = frameworks_with_frames()
+        asked = 0
+        for task in copied(tasks):
+            if id(task) in known:
+                continue
+            asked += 1
+            if asked % SLICE_OF_NEW == 0:
+                rest()
+            frame = get(coroutine_of(task), "cr_frame")
+            cycle = (get(frame, "f_locals") or {}).get("self")
+            request = self._taskless.get(id(cycle))
+            if request is not None:
+                request.task = id(task)
+                if by_frame and request.route == UNROUTED:
+                    request.serving = weakref.ref(task)
+                    if request.started:
+                        _ask_frames(request)
+
+
+def asked(cycle: Any) -> tuple[Any, Any]:
+    """Method and raw path of the request that a cycle answers."""
+    scope = getattr(cycle, "scope", None) or {}
+    return scope.get("method"), scope.get("path")
+
+
+def cycle_of(task: Any) -> Any:
+    """The cycle of the request that a task serves, be its client there or not; None for any other task."""
+    coroutine = coroutine_of(task)
+    frame = getattr(coroutine, "cr_frame", None)
+    if frame is None or frame.f_code.co_name != "run_asgi":
+        return None
+    cycle = frame.f_locals.get("self")
+    # Its class is private, so it is known by what it has.
+    wanted = ("scope", "transport", "response_started", "response_complete", "disconnected")
+    return cycle if all(hasattr(cycle, name) for name in wanted) else None
+
+
+def belongings_of(task: Any) -> Iterator[Any]:
+    """What uvicorn keeps for the request that a task serves, and for nothing else."""
+    cycle = cycle_of(task)
+    if cycle is not None:
+        yield cycle
+        yield cycle.transport
+        protocol = getattr(cycle.on_response, "__self__", None)
+        if protocol is not None:
+            yield protocol
+
+
+def _ask_frames(request: OpenRequest) -> None:
+    """The route of a framework that leaves it in no scope; asked once, when the response has begun."""
+    if request.serving is not None:
+        request.route = route_in_frames(request.serving()) or request.route
+        request.serving = None
+
+
+def _several(protocol: Any) -> Iterable[Any]:
+    """The requests on a connection that has no `cycle`: HTTP/2 has several by their stream's number.
+
+    WebSockets, and connections that have not said yet which HTTP they speak, have none.
+    """
+    cycles = getattr(protocol, "cycles", None)
+    if cycles:
+        return copied(cycles.values())
+    if getattr(protocol, "cycle", _ABSENT) is _ABSENT and type(protocol).__name__ in _HTTP1:
+        raise AttributeError(f"{type(protocol).__name__} has no cycle", name="cycle", obj=protocol)
+    return ()
+
+
+def _running_servers() -> Iterator[Any]:
+    found: set[int] = set()
+    alike: dict[Any, int] = {}
+    for number, task in enumerate(alive_tasks(), 1):
+        if number % SLICE == 0:
+            rest()
+        coroutine = coroutine_of(task)
+        code = getattr(coroutine, "cr_code", None)
+        alike[code] = seen = alike.get(code, 0) + 1
+        if seen > _MAX_ALIKE:
+            continue
+        for server in _servers_of(coroutine):
+            if id(server) not in found:
+                found.add(id(server))
+                yield server
+
+
+def _servers_of(coroutine: Any) -> Iterator[Any]:
+    """Servers among the locals of a coroutine and of those it awaits: `serve` may have been called by a wrapper."""
+    for _ in range(_MAX_AWAITS):
+        if coroutine is None:
+            return
+        frame = get(coroutine, "cr_frame")
+        names = get(frame, "f_locals") or {}
+        for name in ("self", "server"):
+            candidate = names.get(name)
+            if candidate is not None and has_base(type(candidate), "uvicorn.server", "Server"):
+                yield candidate
+        coroutine = get(coroutine, "cr_await")
+
+
+def _serves() -> bool:
+    """Whether a thread is inside of uvicorn's server, although no server was found."""
+    return any(module == "uvicorn.server" for module, _ in modules_in_threads())
