@@ -93,6 +93,10 @@ class Sockets:
         table = self.table(pid)
         return {inode for inode in self.inodes(pid) if inode in table and table[inode].state == LISTEN}
 
+    def inode(self, pid: int, descriptor: int) -> int:
+        """The inode of the socket that is descriptor `descriptor` of `pid`; 0 where it is none."""
+        return int(self._descriptors(pid).get(descriptor, 0))
+
     def inodes(self, pid: int) -> set[int]:
         """Inodes of all sockets that `pid` holds; empty for another user's process."""
         return set(self._descriptors(pid).values())
