@@ -106,7 +106,7 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """`rss` bytes and its parts, by the names in PARTS; `shared` of mapped_files are shared memory; see Regions for the rest."""
+    """`rss` bytes and its parts, by the names in PARTS; `shared` of mapped_files are shared memory; the rest as in Regions."""
 
     rss: int
     parts: Mapping[str, int | None]

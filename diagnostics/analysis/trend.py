@@ -117,7 +117,7 @@ def pooled(lives: Sequence[Points], *, level: float = 0.05) -> Trend:
     """The trend within several lives of one worker: readings of each in order of time, without its warm-up.
 
     A life with too few readings for three blocks, or with a gap, is left out; what is left must give as many rises as one
-    long life does. `seconds` is the time judged over all lives, `since` the beginning of the first. Raises ValueError as `trend`.
+    long life does. `seconds` is the time judged over all lives, `since` the beginning of the first. Raises as `trend` does.
     """
     _check(level)
     long = [life for life in lives if len(life) >= _LEAST_BLOCKS * _LEAST_IN_BLOCK]
@@ -166,9 +166,7 @@ def _check(level: float) -> None:
 
 def _slopes(series: Iterable[Points]) -> list[float]:
     """The slopes between all pairs of points with different x, within each series."""
-    return [
-        (y2 - y1) / (x2 - x1) for points in series for (x1, y1), (x2, y2) in combinations(points, 2) if x2 != x1
-    ]
+    return [(y2 - y1) / (x2 - x1) for points in series for (x1, y1), (x2, y2) in combinations(points, 2) if x2 != x1]
 
 
 def _blocks(points: Points, start: float, span: float, count: int) -> list[tuple[float, float]] | None:

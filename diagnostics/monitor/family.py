@@ -91,7 +91,7 @@ def _parent(folder: Path) -> int | None:
 def watched_listeners(pid: int, sockets: Sockets, proc: Path = Path("/proc")) -> set[int]:
     """Inodes of the listening sockets that an epoll instance of process `pid` watches: it accepts there itself.
 
-    Lines `tfd:  7 events: 19 ...` of the instance's fdinfo (proc(5)). A server that waits in accept, select or poll watches none.
+    Lines `tfd:  7 events: 19 ...` of the instance's fdinfo (proc(5)). A server that waits in accept, select or poll has none.
     """
     found: set[int] = set()
     listeners = sockets.listeners(pid)

@@ -22,24 +22,13 @@ from .recorder import Recorder
 from .ring import Recording
 from .streams import rows_of
 from .targets import Snapshot, Targets
+from .vitals import JUDGED
 
 __all__ = ["Judge", "readings_of", "series_of"]
 
 _SHARED_SECONDS = 2.0
 # What a capture showed longer ago says nothing of what is there now.
 _CAPTURE_SECONDS = 600.0
-_JUDGED = (
-    "rss_bytes",
-    "in_use_bytes",
-    "python_live_bytes",
-    "python_large_blocks",
-    "tasks",
-    "outgoing_connections",
-    "open_streams",
-    "streams_finished_total",
-    "buffered_app_bytes",
-    "buffered_transport_bytes",
-)
 _CAPTURES = ("objects", "tasks", "retained", "tracemalloc", "memray")
 _LAYERS = {"transport": "transport_bytes", "kernel": "kernel_bytes"}
 
@@ -136,6 +125,6 @@ def series_of(recording: Recording) -> tuple[dict[str, list[tuple[float, float]]
     series = {
         name: [(record[0], record[at]) for record in records if not math.isnan(record[at])]
         for at, name in enumerate(names)
-        if name in _JUDGED
+        if name in JUDGED
     }
     return series, since

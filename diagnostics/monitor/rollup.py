@@ -82,25 +82,20 @@ class Rollups:
         self._patience = patience
         self._known: dict[int, _Known] = {}
 
-    async def read(self, pid: int) -> tuple[Rollup | None, bool]:
-        """(what is known of process `pid`, whether it was read just now)."""
+    async def read(self, pid: int) -> Rollup | None:
+        """What is known of process `pid`, read now if it is due; None where the kernel does not tell, or not in time."""
         known = self._known.setdefault(pid, _Known())
         if known.task is None:
             if time.monotonic() < known.due:
-                return known.last, False
+                return known.last
             known.task = asyncio.create_task(asyncio.to_thread(_timed, pid, self._proc))
         await asyncio.wait({known.task}, timeout=self._patience)
         if not known.task.done():
-            return None, False
+            return None
         (known.last, known.cost), known.task = known.task.result(), None
         costs = sum(each.cost for each in self._known.values())
         known.due = time.monotonic() + max(LEAST_SECONDS, _SHARED_COSTS * costs)
-        return known.last, True
-
-    def last(self, pid: int) -> Rollup | None:
-        """What was read last of process `pid`."""
-        known = self._known.get(pid)
-        return known.last if known else None
+        return known.last
 
     def keep(self, pids: Collection[int]) -> None:
         """Forget all other processes."""

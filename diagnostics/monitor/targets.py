@@ -98,9 +98,7 @@ class Snapshot:
 class Worker:
     """One process of the service and the conversation with its agent."""
 
-    def __init__(
-        self, name: str, pid: int, socket: Path | None, sockets: Sockets, who: Identity | None = None
-    ) -> None:
+    def __init__(self, name: str, pid: int, socket: Path | None, sockets: Sockets, who: Identity | None = None) -> None:
         self.name = name
         self._sockets = sockets
         self.pid = pid
@@ -275,7 +273,7 @@ class Targets:
         }
 
     def _name_for(self, who: Identity | None, now: set[int]) -> str:
-        """The number that this process had under an earlier monitor, else the lowest that is free and was no other's of `now`."""
+        """The number that this process had under an earlier monitor, else the lowest that is free."""
         taken = {worker.name for worker in self._workers.values()}
         had = self._roster.name_of(who) if who else None
         if had is not None and had not in taken:

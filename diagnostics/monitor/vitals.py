@@ -16,7 +16,7 @@ from .process import ProcessReading
 from .processes import Children
 from .rollup import Rollup
 
-__all__ = ["FIELDS", "Field", "fold", "index_of", "vitals"]
+__all__ = ["FIELDS", "JUDGED", "Field", "fold", "index_of", "vitals"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,25 @@ FIELDS: tuple[Field, ...] = (
     Field("buffered_kernel_bytes", "bytes"),
     Field("events_total", "count, total", "last"),
     Field("streams_finished_total", "count, total", "last"),
+)
+
+# The series that a verdict looks at.
+JUDGED: tuple[str, ...] = (
+    "rss_bytes",
+    "pss_bytes",
+    "private_bytes",
+    "children",
+    "children_rss_bytes",
+    "children_pss_bytes",
+    "in_use_bytes",
+    "python_live_bytes",
+    "python_large_blocks",
+    "tasks",
+    "outgoing_connections",
+    "open_streams",
+    "streams_finished_total",
+    "buffered_app_bytes",
+    "buffered_transport_bytes",
 )
 
 _INDEX = {field.name: index for index, field in enumerate(FIELDS)}

@@ -62,7 +62,7 @@ def read() -> Malloc:
         return _jemalloc() or Malloc(reason=f"{name} serves malloc and was built without statistics")
     if _library_of("MallocExtension_GetNumericProperty") == library:
         return _tcmalloc() or Malloc(reason=f"{name} serves malloc and does not know its own figures")
-    if name.startswith("libc.so") or name.startswith("libc-2"):
+    if name.startswith(("libc.so", "libc-2")):
         return _glibc() or Malloc(reason=f"{name} has no mallinfo2: glibc tells its figures since 2.33")
     return Malloc(reason=f"{name} serves malloc and tells no figure of live bytes that we can read")
 
