@@ -191,6 +191,15 @@ class Readings:
         start = max(points[0][0], points[-1][0] - seconds)
         return gained_within([point for point in points if point[0] >= start])
 
+    def drift(self, name: str) -> float | None:
+        """How much more there is than when recording began, warm-up included, by medians of a few readings at both ends."""
+        points = self._points(name)
+        few = min(9, len(points) // 2)
+        if few < 1:
+            return None
+        first, last = (sorted(value for _, value in part) for part in (points[:few], points[-few:]))
+        return last[few // 2] - first[few // 2]
+
     def explained_by_load(self, amount: float, seconds: float) -> bool:
         """Whether the streams that were opened in this time may well take so many bytes."""
         more = self.gained("open_streams", seconds)

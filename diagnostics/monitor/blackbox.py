@@ -76,6 +76,7 @@ class BlackBox:
     """The folder `<root>/blackbox`. At most `keep` files stay when a new one is made."""
 
     def __init__(self, root: Path, keep: int) -> None:
+        self.root = root
         self.folder = root / "blackbox"
         private_folder(self.folder)
         self.keep = keep

@@ -28,6 +28,7 @@ from .ring import MAX_CAPACITY, Recording, RingFile, RingSize
 from .targets import Targets, Worker
 from .vitals import FIELDS, JUDGED, fold, vitals
 from .whole import Look, Whole
+from .whole_record import WholeRecord
 
 __all__ = ["Recorder", "Settings"]
 
@@ -127,6 +128,7 @@ class Recorder:
         self._ended: dict[int, tuple[Path | None, Ending]] = {}
         self._lineage = Lineage()
         self.whole = Whole(targets)
+        self._whole_record = WholeRecord(blackbox.root if blackbox else None, settings.rings[0])
 
     @classmethod
     def below(cls, root: Path, targets: Targets) -> Recorder:
@@ -160,6 +162,8 @@ class Recorder:
                 self._finish(pid)
         look = await self.whole.look()
         await asyncio.gather(*(self._look_at(worker, look) for worker in workers))
+        if self._blackbox is not None and look.members:
+            self._whole_record.add(look, read_cgroup(look.members[0].pid))
 
     def exited(self, pid: int, returncode: int) -> None:
         """What the parent of `pid` was told of its end (as in subprocess: below zero, the signal)."""
@@ -184,6 +188,11 @@ class Recorder:
             track.close_minute()
             track.file.close()
         self._tracks.clear()
+        self._whole_record.close()
+
+    def of_whole(self) -> Recording | None:
+        """What was recorded of the service as a whole; None before the first look."""
+        return self._whole_record.read()
 
     def recording(self, worker: Worker) -> tuple[Recording, Path | None]:
         """What was recorded of a worker, and its file (None: in memory only). Raises NotFoundError."""

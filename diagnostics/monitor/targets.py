@@ -25,7 +25,7 @@ from .conversation import ask
 from .family import Family, watched_listeners, why_no_agent
 from .outlook import Outlook
 from .process import Identity, ProcessReading, alive, identity, lives, read_process
-from .processes import Member, members
+from .processes import Children, Member, members
 from .registry import Registry
 from .roster import Roster
 from .sockets import Served, Sockets
@@ -51,6 +51,7 @@ class Snapshot:
     outlook   what its recording says of its memory, where one was asked for
     firings   of rules, by (rule, outcome), where they were asked for
     captures  how those of this worker ended, where it was asked for
+    children  its processes that are no workers, together, where they were asked for
     """
 
     worker: str
@@ -67,6 +68,7 @@ class Snapshot:
     captures: Told = field(default_factory=Told)
     connections: dict[str, Any] = field(default_factory=dict)
     balance: dict[str, Any] | None = None
+    children: Children | None = None
 
     def streams(self) -> list[dict[str, Any]]:
         """The open streams that are known by themselves, as rows; see `streams_of`."""
@@ -83,7 +85,13 @@ class Snapshot:
             "silent_since": self.silent_since,
             "reason": self.reason,
             "python": self.about.get("python"),
-            "memory": {"rss_bytes": self.process.rss_bytes, **{key: allocators.get(key) for key in keys}},
+            "memory": {
+                "rss_bytes": self.process.rss_bytes,
+                "pss_bytes": (self.balance or {}).get("pss_bytes"),
+                "private_bytes": (self.balance or {}).get("private_bytes"),
+                **{key: allocators.get(key) for key in keys},
+                "unknown": self._unknown(),
+            },
             "balance": self.balance,
             "process": self.process.to_json(),
             "tasks": reading.get("tasks"),
@@ -93,6 +101,13 @@ class Snapshot:
             "connections": self.connections,
             "last": {"time": self.last_time, "ledger": self.last.get("ledger")} if self.last else None,
         }
+
+    def _unknown(self) -> dict[str, str]:
+        """Why a figure of `memory` is null, by its name."""
+        if self.reading is None:
+            why = self.reason or "its agent does not answer"
+            return dict.fromkeys(("in_use_bytes", "python_live_bytes", "malloc_live_bytes"), why)
+        return dict((self.reading.get("allocators") or {}).get("unknown") or {})
 
 
 class Worker:

@@ -57,7 +57,7 @@ class Malloc:
 def read() -> Malloc:
     """Ask the library that serves malloc in this process."""
     library = _library_of("malloc")
-    name = os.path.basename(library) or "the program itself"
+    name = library.rpartition("/")[2] or "the program itself"
     if _library_of("mallctl") == library:
         return _jemalloc() or Malloc(reason=f"{name} serves malloc and was built without statistics")
     if _library_of("MallocExtension_GetNumericProperty") == library:
