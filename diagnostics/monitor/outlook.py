@@ -82,12 +82,12 @@ class Outlook:
         }
 
 
-def outlook(recording: Recording) -> Outlook:
-    """Judge the finest ring of a recording."""
+def outlook(recording: Recording, lives: Sequence[Life] = ()) -> Outlook:
+    """Judge the finest ring of a recording, of a worker that had these predecessors."""
     names = [name for name, _ in recording.header.fields]
     by_field = zip(*recording.rings[0].records, strict=True)
     columns: dict[str, list[float]] = {name: list(column) for name, column in zip(names, by_field, strict=False)}
-    return judge(columns, recording.header.process.get("started"))
+    return judge(columns, recording.header.process.get("started"), lives)
 
 
 def judge(columns: Mapping[str, list[float]], started: object, lives: Sequence[Life] = ()) -> Outlook:
