@@ -52,8 +52,9 @@ def _copied(private: float | None, rss: float | None) -> float | None:
 def children(readings: Readings) -> Finding | None:
     """Memory that grows in processes which this one has started and which have no agent."""
     for name, what in (("children_pss_bytes", "PSS"), ("children_rss_bytes", "RSS")):
-        if readings.trend(name) is None:
-            continue  # not to be read: RSS is always
+        found = readings.trend(name)
+        if found is None or found.state == "unknown":
+            continue  # not to be read, or read too seldom as yet: RSS is read at each look
         rise = readings.heavy_rise(name)
         if rise is None:
             return None

@@ -283,7 +283,7 @@ def _unseen(readings: Readings) -> str:
     missing = [
         f"{what} ({readings.unknown[name]})" if name in readings.unknown else what
         for name, what in _NEEDED
-        if readings.trend(name) is None
+        if (found := readings.trend(name)) is None or found.state == "unknown"
     ]
     return f" Not known: {', '.join(missing)}." if missing else ""
 

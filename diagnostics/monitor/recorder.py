@@ -13,7 +13,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,8 @@ class Recorder:
         self._exits: dict[int, int] = {}
         self._ended: dict[int, tuple[Path | None, Ending]] = {}
         self._lineage = Lineage()
-        self.whole = Whole(targets)
+        self._last_look = 0.0
+        self.whole = Whole(targets, settings.interval)
         self._whole_record = WholeRecord(blackbox.root if blackbox else None, settings.rings[0])
 
     @classmethod
@@ -162,8 +163,9 @@ class Recorder:
                 self._finish(pid)
         look = await self.whole.look()
         await asyncio.gather(*(self._look_at(worker, look) for worker in workers))
-        if self._blackbox is not None and look.members:
+        if self._blackbox is not None and look.members and look.time != self._last_look:
             self._whole_record.add(look, read_cgroup(look.members[0].pid))
+        self._last_look = look.time
 
     def exited(self, pid: int, returncode: int) -> None:
         """What the parent of `pid` was told of its end (as in subprocess: below zero, the signal)."""
@@ -244,7 +246,10 @@ class Recorder:
         kernel_bytes, outgoing = (served.kernel_bytes, served.outgoing) if served.ports else (None, None)
         # The worker may have ended, and its recording with it, while its agent was asked.
         if self._tracks.get(worker.pid) is track:
-            own, children = look.own(worker.pid), look.children_of(worker.name)
+            children = look.children_of(worker.name)
+            own = look.own(worker.pid)
+            if not look.fresh or look.time == self._last_look:  # what was read before is no reading of now
+                own, children = None, replace(children, pss=None)
             track.add(vitals(time.time(), process, cgroup, kernel_bytes, sample, outgoing, own, children))
 
     def _begin(self, worker: Worker, cgroup: CgroupReading | None) -> _Track | None:

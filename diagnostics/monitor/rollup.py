@@ -72,40 +72,47 @@ def why_unreadable(pid: int, proc: Path = Path("/proc")) -> str:
 
 
 class Rollups:
-    """Reads many processes, each in a thread and not more often than all of them together may cost.
+    """Reads all processes of a service together, each in a thread, and not more often than that may cost.
 
+    least      seconds between two readings at least
     patience   seconds to wait for the kernel: a page fault on a stuck file system holds the memory map, and its readers
     """
 
-    def __init__(self, proc: Path = Path("/proc"), patience: float = 0.5) -> None:
+    def __init__(self, least: float = LEAST_SECONDS, proc: Path = Path("/proc"), patience: float = 0.5) -> None:
+        self._least = least
         self._proc = proc
         self._patience = patience
         self._known: dict[int, _Known] = {}
+        self._due = 0.0
 
-    async def read(self, pid: int) -> Rollup | None:
-        """What is known of process `pid`, read now if it is due; None where the kernel does not tell, or not in time."""
-        known = self._known.setdefault(pid, _Known())
+    async def read(self, pids: Collection[int]) -> tuple[dict[int, Rollup | None], bool]:
+        """(what is known of each process, whether all of it was read just now). One that is new is read at once.
+
+        None where the kernel does not tell, or did not in time.
+        """
+        due = time.monotonic() >= self._due
+        self._known = {pid: self._known.get(pid) or _Known() for pid in pids}
+        await asyncio.gather(*(self._read(pid, known) for pid, known in self._known.items() if due or not known.asked))
+        if due:
+            costs = sum(known.cost for known in self._known.values())
+            self._due = time.monotonic() + max(self._least, _SHARED_COSTS * costs)
+        return {pid: known.last for pid, known in self._known.items()}, due
+
+    async def _read(self, pid: int, known: _Known) -> None:
+        known.asked = True
         if known.task is None:
-            if time.monotonic() < known.due:
-                return known.last
             known.task = asyncio.create_task(asyncio.to_thread(_timed, pid, self._proc))
         await asyncio.wait({known.task}, timeout=self._patience)
-        if not known.task.done():
-            return None
-        (known.last, known.cost), known.task = known.task.result(), None
-        costs = sum(each.cost for each in self._known.values())
-        known.due = time.monotonic() + max(LEAST_SECONDS, _SHARED_COSTS * costs)
-        return known.last
-
-    def keep(self, pids: Collection[int]) -> None:
-        """Forget all other processes."""
-        self._known = {pid: known for pid, known in self._known.items() if pid in pids}
+        if known.task.done():
+            (known.last, known.cost), known.task = known.task.result(), None
+        else:
+            known.last = None
 
 
 @dataclass
 class _Known:
     last: Rollup | None = None
-    due: float = 0.0
+    asked: bool = False
     cost: float = 0.0
     task: asyncio.Task[tuple[Rollup | None, float]] | None = None
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from .processes import Children, Member
-from .rollup import Rollup, Rollups, why_unreadable
+from .rollup import LEAST_SECONDS, Rollup, Rollups, why_unreadable
 from .targets import Targets
 
 __all__ = ["Look", "Whole"]
@@ -22,10 +22,15 @@ _SHOWN = 30
 
 @dataclass(frozen=True)
 class Look:
-    """All processes of the service at one moment; `time` is wall clock."""
+    """All processes of the service at one moment; `time` is wall clock.
+
+    fresh    whether PSS and private bytes are of this moment, and not of an earlier look: reading them costs too much for each
+    unseen   agents whose processes cannot be seen from here, by their sockets' names
+    """
 
     time: float
     members: Sequence[Member]
+    fresh: bool = True
     unseen: frozenset[str] = frozenset()
 
     def own(self, pid: int) -> Rollup | None:
@@ -69,20 +74,20 @@ class Look:
 
 
 class Whole:
-    """Looks at all processes of `targets`, at most twice a second."""
+    """Looks at all processes of `targets`. `interval`: seconds between two looks of the recorder."""
 
-    def __init__(self, targets: Targets) -> None:
+    def __init__(self, targets: Targets, interval: float = 1.0) -> None:
         self._targets = targets
-        self._rollups = Rollups()
+        self._shared_seconds = min(_SHARED_SECONDS, interval / 2)
+        self._rollups = Rollups(LEAST_SECONDS * min(1.0, interval))
         self._lock = asyncio.Lock()
         self._shared: tuple[float, Look] | None = None
 
     async def look(self) -> Look:
         async with self._lock:
-            if self._shared is None or time.monotonic() - self._shared[0] >= _SHARED_SECONDS:
+            if self._shared is None or time.monotonic() - self._shared[0] >= self._shared_seconds:
                 found = self._targets.processes()
-                self._rollups.keep({each.pid for each in found})
-                read = await asyncio.gather(*(self._rollups.read(each.pid) for each in found))
-                members = [replace(each, rollup=rollup) for each, rollup in zip(found, read, strict=True)]
-                self._shared = time.monotonic(), Look(time.time(), members, frozenset(self._targets.unseen))
+                read, fresh = await self._rollups.read([each.pid for each in found])
+                members = [replace(each, rollup=read[each.pid]) for each in found]
+                self._shared = time.monotonic(), Look(time.time(), members, fresh, frozenset(self._targets.unseen))
             return self._shared[1]

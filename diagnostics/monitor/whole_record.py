@@ -61,8 +61,8 @@ class WholeRecord:
             "processes": total.count,
             "workers": sum(each.role == "worker" for each in look.members),
             "rss_bytes": total.rss,
-            "pss_bytes": total.pss,
-            "private_bytes": total.private,
+            "pss_bytes": total.pss if look.fresh else None,
+            "private_bytes": total.private if look.fresh else None,
         }
         if cgroup is not None:
             told |= {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -180,12 +181,16 @@ def test_shared_pages_that_turn_private_are_told_though_no_rss_moves(
 
     def copied() -> Any:
         workers = service.workers()
-        return [one["verdict"]["verdict"] for one in workers] == ["copy_on_write"] * 3 and workers
+        grown = [
+            now["memory"]["private_bytes"] - was["memory"]["private_bytes"]
+            for was, now in zip(before, workers, strict=True)
+        ]
+        told = [one["verdict"]["verdict"] for one in workers]
+        return min(grown) > 32 * MIB and told == ["copy_on_write"] * 3 and workers
 
     after = eventually(copied, patience=90, what="copy_on_write of three workers")
     for was, now in zip(before, after, strict=True):
         assert now["memory"]["rss_bytes"] < was["memory"]["rss_bytes"] + 16 * MIB
-        assert now["memory"]["private_bytes"] > was["memory"]["private_bytes"] + 32 * MIB
         assert now["verdict"]["confidence"] == "high"
         assert "gc.freeze" in now["verdict"]["fix"]
     assert service.service()["pss_bytes"] > whole["pss_bytes"] + 3 * 32 * MIB
@@ -201,7 +206,7 @@ kept = []
 
 def grow(_secret):
     while True:
-        kept.append(bytes(200_000))
+        kept.append(b"x" * 200_000)
         time.sleep(0.05)
 
 def app(environ, start_response):
