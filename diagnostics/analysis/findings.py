@@ -281,7 +281,7 @@ _NEEDED: Final = (
 def _unseen(readings: Readings) -> str:
     """What could hold growth and was not read, as a sentence with a space before it; empty where everything was."""
     missing = [
-        f"{what} ({readings.unknown[name]})" if name in readings.unknown else what
+        f"{what} ({readings.unread[name]})" if name in readings.unread else what
         for name, what in _NEEDED
         if (found := readings.trend(name)) is None or found.state == "unknown"
     ]

@@ -86,7 +86,7 @@ class Readings:
     before        what the last verdict said while it answered
     lives         processes that had this worker's number before it and were replaced, the oldest first
     age           how long this one lives
-    unknown       what could not be read of this worker and why, by the words of `_NEEDED` in findings and the balance's parts
+    unread        what could not be read of this worker and why, by the words of `_NEEDED` in findings and the balance's parts
     """
 
     state: str = "outside"
@@ -102,7 +102,7 @@ class Readings:
     before: str = ""
     lives: Sequence[Life] = ()
     age: float | None = None
-    unknown: Mapping[str, str] = field(default_factory=dict)
+    unread: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def recycled(self) -> bool:

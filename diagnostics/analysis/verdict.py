@@ -81,9 +81,9 @@ def _inconclusive(readings: Readings) -> Finding:
             why += f" When it last answered: {readings.before}"
     elif readings.window:
         why = f"A {readings.window} window is open: what it traces is not judged."
-    elif "in_use_bytes" in readings.unknown:
+    elif "in_use_bytes" in readings.unread:
         grows = "grows" if rise is not None else "does not grow by enough to matter"
-        why = f"In-use memory is not known ({readings.unknown['in_use_bytes']}); RSS {grows}."
+        why = f"In-use memory is not known ({readings.unread['in_use_bytes']}); RSS {grows}."
     elif rise is not None:
         why = "RSS grows, and the readings do not show why."
     elif readings.heavy_rise("private_bytes") is not None:

@@ -24,15 +24,13 @@ def connections_of(pid: int, reading: dict[str, Any] | None, sockets: Sockets) -
     Takes the agent's lists of descriptors out of `reading`: they are true for this moment only.
     """
     told = (reading or {}).get("connections") or _NOTHING
-    hidden = sockets.why_hidden(pid)
     if told["source"] != "server":
         served = sockets.served(pid)
         row = {"open": None, "transport_bytes": None, "kernel_bytes": served.kernel_bytes}
         return {
             **_NOTHING,
-            "ports": None if hidden else list(served.ports),
-            "open": None if hidden else served.connections,
-            "unknown": {"open": hidden} if hidden else {},
+            "ports": list(served.ports),
+            "open": served.connections,
             "routes": {UNROUTED: row} if served.ports else {},
             "top": [],
         }
@@ -41,11 +39,9 @@ def connections_of(pid: int, reading: dict[str, Any] | None, sockets: Sockets) -
     unsent = sockets.unsent(pid, {fd for fds in by_route.values() for fd in fds})
     for route, row in told["routes"].items():
         # HTTP/2 has several requests on one connection: its queue is counted once.
-        held = sum(unsent.get(fd, 0) for fd in set(by_route.get(route, ())))
-        row["kernel_bytes"] = None if hidden else held
+        row["kernel_bytes"] = sum(unsent.get(fd, 0) for fd in set(by_route.get(route, ())))
     for row in (*told["top"], *ledger_rows):
         row["kernel_bytes"] = unsent.get(row.pop("fd", None))
-    told["unknown"] = {"kernel_bytes": hidden} if hidden else {}
     if ledger_rows or (reading or {}).get("ledger"):
         told["source"] = "ledger"
     return told

@@ -129,11 +129,11 @@ def readings_of(
         silent=_silence(snapshot),
         before=before,
         age=time.time() - started if isinstance(started, int | float) else None,
-        unknown=_unknown(snapshot),
+        unread=_unread(snapshot),
     )
 
 
-def _unknown(snapshot: Snapshot) -> dict[str, str]:
+def _unread(snapshot: Snapshot) -> dict[str, str]:
     """Why something that a verdict asks for is not known, by the series' names."""
     allocators = (snapshot.reading or {}).get("allocators") or {}
     found = dict(allocators.get("unknown") or {})

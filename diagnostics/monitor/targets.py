@@ -23,6 +23,7 @@ from .balance import BalanceReader
 from .connections import connections_of, streams_of
 from .conversation import ask
 from .family import Family, watched_listeners, why_no_agent
+from .hidden import without_hidden
 from .outlook import Outlook
 from .process import Identity, ProcessReading, alive, identity, lives, read_process
 from .processes import Children, Member, members
@@ -153,11 +154,14 @@ class Worker:
             if process is None or process.state == "Z":
                 return None
             snapshot = await self._look(process)
-            connections = await asyncio.to_thread(connections_of, self.pid, snapshot.reading, self._sockets)
+            connections = await asyncio.to_thread(self._connections, snapshot.reading)
             balance = await self._balance.read(process.rss_bytes, snapshot.reading, connections)
             snapshot = replace(snapshot, connections=connections, balance=balance)
             self._shared = (time.monotonic(), snapshot)
             return snapshot
+
+    def _connections(self, reading: dict[str, Any] | None) -> dict[str, Any]:
+        return without_hidden(connections_of(self.pid, reading, self._sockets), self.pid, self._sockets)
 
     async def _look(self, process: ProcessReading) -> Snapshot:
         if self.socket is None:
