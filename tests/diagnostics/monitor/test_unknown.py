@@ -14,6 +14,7 @@ import pytest
 
 from diagnostics.monitor.balance import read_balance
 from diagnostics.monitor.connections import connections_of
+from diagnostics.monitor.hidden import without_hidden
 from diagnostics.monitor.process import read_process
 from diagnostics.monitor.rollup import read_rollup
 from diagnostics.monitor.sockets import Sockets
