@@ -253,3 +253,25 @@ def test_a_leak_in_a_child_that_does_not_listen_is_told_with_its_process(
     assert "Memory grows in child processes" in status.stdout
     assert str(child) in status.stdout
     assert "hunter" not in status.stdout
+
+
+def test_a_child_that_was_given_an_agent_is_a_worker_and_is_captured(
+    run: Any, http: Any, eventually: Any, free_port: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "pool.py").write_text(POOL)
+    service = run(sys.executable, "pool.py", str(free_port()), env={"DIAGNOSTICS_AGENT": "always"})
+    child = int(service.launched.wait_for("serving").split()[1])
+
+    def answering() -> Any:
+        return [one for one in service.workers() if one["pid"] == child and one["state"] == "answering"]
+
+    (worker,) = eventually(answering, patience=60)
+    assert service.service()["children"] == []
+    begun = http(
+        f"{service.monitor}/debug/memory/captures", "POST",
+        {"kind": "objects", "seconds": 0.5, "worker": worker["worker"], "force": True},
+    )  # fmt: skip
+    assert (begun.status, begun.json().get("pid")) == (202, child), begun.body
+    url = service.monitor + begun.headers["Location"]
+    ended = eventually(lambda: (now := http(url).json())["state"] in ("done", "failed") and now, patience=60)
+    assert ended["state"] == "done", ended
