@@ -24,7 +24,7 @@ from .errors import ProtocolError, RefusedError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    import _socket
     from os import PathLike
     from typing import Any
 
@@ -63,7 +63,7 @@ def frame(message: dict[str, Any]) -> bytes:
     return len(body).to_bytes(_LENGTH_BYTES, "big") + body
 
 
-def read_frame(connection: socket.socket, limit: int) -> dict[str, Any]:
+def read_frame(connection: _socket.socket, limit: int) -> dict[str, Any]:
     """Read one message of at most `limit` bytes; the socket's own time-out applies to each read.
 
     Raises ProtocolError if the peer leaves early, sends more than `limit`, or sends something else than a JSON object.
@@ -82,7 +82,7 @@ def read_frame(connection: socket.socket, limit: int) -> dict[str, Any]:
     return message
 
 
-def _read_exactly(connection: socket.socket, length: int) -> bytes:
+def _read_exactly(connection: _socket.socket, length: int) -> bytes:
     data = bytearray(length)
     view = memoryview(data)
     while view:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import threading
 
 from ..protocol import default_root
+from .background import in_reading_fork
 from .endpoint import Endpoint
 from .state import State
+from .unpatched import allocate_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
     from .ledger import StreamLedger
 
-__all__ = ["PRIVATE_NAME", "is_running", "start", "start_injected", "stop"]
+__all__ = ["PRIVATE_NAME", "is_running", "let_go_of_parents", "start", "start_injected", "stop"]
 
 # What the start-up hook calls the package in other people's services.
 PRIVATE_NAME = "_highwater_diagnostics"
 
-_lock = threading.Lock()
+_lock = allocate_lock()
 _endpoint: Endpoint | None = None
 _users = 0
 _in_children = False
@@ -108,17 +109,16 @@ def _elder() -> Any:
     return import_module(f"{PRIVATE_NAME}.agent.lifecycle")
 
 
-def _after_fork_in_child() -> None:
-    """Let go of the parent's agent. A child that serves gets its own: from the start-up hook, or from its app."""
+def let_go_of_parents() -> None:
+    """In a forked child: let go of the parent's agent. A child that serves gets its own, from the hook or from its app."""
     global _endpoint, _lock, _users
-    forked = sys.modules.get(f"{__package__}.forked")  # loaded with the first forked reading
-    if forked is not None and forked.in_reading_fork():
+    if in_reading_fork():
         return
-    _lock = threading.Lock()
-    _users = 0
+    _lock = allocate_lock()
     parent, _endpoint = _endpoint, None
     if parent is None:
         return
+    _users = 0
     parent.forget()
     atexit.unregister(_end_at_exit)
     for ledger in parent.state.ledgers:
@@ -127,4 +127,4 @@ def _after_fork_in_child() -> None:
         start(parent.root)
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(after_in_child=let_go_of_parents)
