@@ -14,6 +14,7 @@ A thread that is just answering does not end within the patience; then it stays,
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import os
 import sys
 import time
@@ -30,6 +31,11 @@ __all__ = ["Background", "in_reading_fork", "reading_fork"]
 _FORK_WARNS = sys.version_info >= (3, 12)
 # A sleeping thread ends within a tenth of a millisecond; one that does not is busy.
 _ASIDE_SECONDS = 0.05
+
+# The service's signals are for its own threads: one that the kernel gave to ours would not interrupt the main thread's read or
+# sleep, and its handler in Python would run only after that. Faults stay: they are of the thread that made them.
+_FAULTS = {"SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP"}
+_NOT_OURS = _signal.valid_signals() - {getattr(_signal, name) for name in _FAULTS}
 
 
 class Background:
@@ -58,11 +64,14 @@ class Background:
         self._ended = ended = allocate_lock()
         ended.acquire()
         _running.append(self)
+        mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _NOT_OURS)
         try:
             start_new_thread(self._run, (ended,))
         except RuntimeError:
             _running.remove(self)
             raise
+        finally:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
 
     def sleep(self, seconds: float) -> bool:
         """In the thread: sleep, and say whether it is to leave."""

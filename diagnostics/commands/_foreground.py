@@ -122,12 +122,20 @@ class Foreground:
 
     def _has_it(self, number: int) -> bool:
         """Whether the command was sent this signal, too."""
-        if number not in self._known_to_all:
-            self._known_to_all |= self._witness.has(number) & (signal.sigpending() | {number})
+        deadline = time.monotonic() + _WITNESS_SECONDS
+        while number not in self._known_to_all:
+            self._ask_witness(number)
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.001)
         with contextlib.suppress(KeyError):
             self._known_to_all.remove(number)
             return True
         return False
+
+    def _ask_witness(self, number: int) -> None:
+        """Note which signals went to all: `number`, which was just taken, and others that are still to be."""
+        self._known_to_all |= self._witness.take() & (signal.sigpending() | {number})
 
     def _reap(self) -> None:
         while True:
@@ -158,43 +166,50 @@ class Foreground:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
         # Here this process stands still until it is continued.
         signal.pthread_sigmask(signal.SIG_BLOCK, {number})
-        self._witness.replace()
+        self._ask_witness(signal.SIGCONT)
+        self._known_to_all &= signal.sigpending()
 
 
 class _Witness:
     """A process of our group in which every signal stays pending. Made while all signals are blocked."""
 
     def __init__(self) -> None:
-        self._pid = 0
-        self._life = -1
-        self._begin()
+        self._pid, self._life = self._begin()
 
-    def has(self, number: int) -> set[int]:
-        """All signals that are pending in it, waiting a moment for this one; it is then replaced by one that has none."""
-        deadline = time.monotonic() + _WITNESS_SECONDS
-        while number not in (pending := _pending(self._pid)) and time.monotonic() < deadline:
-            time.sleep(0.001)
-        if pending:
-            self.replace()
-        return pending
-
-    def replace(self) -> None:
-        self.end()
-        self._begin()
+    def take(self) -> set[int]:
+        """The signals that are pending in it. Afterwards none is: its place is taken by another one."""
+        taken: set[int] = set()
+        while _pending(self._pid):
+            old, life = self._pid, self._life
+            self._pid, self._life = self._begin()
+            taken |= _pending(old)  # once more: now there is another one for what comes later
+            self._end(old, life)
+        return taken
 
     def end(self) -> None:
-        os.close(self._life)
-        os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
+        self._end(self._pid, self._life)
 
-    def _begin(self) -> None:
-        life, self._life = os.pipe()
-        self._pid = os.fork()
-        if self._pid == 0:
-            os.close(self._life)
-            os.read(life, 1)  # until this process, which alone holds the other end, is no more
-            os._exit(0)
+    @staticmethod
+    def _end(pid: int, life: int) -> None:
         os.close(life)
+        with contextlib.suppress(
+            ProcessLookupError, ChildProcessError
+        ):  # somebody else had killed it, and it was reaped
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+    @staticmethod
+    def _begin() -> tuple[int, int]:
+        until, life = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            # Nothing of ours is kept open by it; the end of a pipe is what the monitor goes by.
+            os.closerange(0, until)
+            os.closerange(until + 1, max(life, until) + 1024)
+            os.read(until, 1)  # until its parent, which alone holds the other end, is no more
+            os._exit(0)
+        os.close(until)
+        return pid, life
 
 
 def _pending(pid: int) -> set[int]:

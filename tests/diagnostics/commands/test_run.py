@@ -76,24 +76,15 @@ def test_what_is_sent_to_the_whole_group_reaches_the_command_once(recorder: Any,
 
 @pytest.mark.parametrize(
     ("script", "ends"),
-    [("exit 0", 0), ("exit 3", 3), ("exit 255", 255)]
-    + [
-        (f"kill -{name} $$", -getattr(signal, f"SIG{name}")) for name in ("TERM", "INT", "QUIT", "KILL", "USR1", "SEGV")
-    ],
+    [("exit 0", 0), ("exit 255", 255)]
+    + [(f"kill -{name} $$", -getattr(signal, f"SIG{name}")) for name in ("TERM", "INT", "QUIT", "KILL", "SEGV")],
 )
 def test_it_ends_as_the_command_did(launch: Any, tmp_path: Path, script: str, ends: int) -> None:
     launched = launch(*RUN, "sh", "-c", script, env={"DIAGNOSTICS_DIR": str(tmp_path / "dir")})
     assert launched.process.wait(60) == ends
-    # In a shell, the number is 128 + the signal's.
-    status = f'{" ".join(RUN)} sh -c "{script.replace("$$", chr(92) + "$$")}"; echo "status $?"'
-    shell = launch("sh", "-c", status, env={"DIAGNOSTICS_DIR": str(tmp_path / "dir")})
-    assert shell.wait_for("status", patience=60) == f"status {ends if ends >= 0 else 128 - ends}"
 
 
-SIGNALS = "import re; print(*re.findall('Sig(?:Blk|Ign|Cgt):.*', open('/proc/self/status').read()), flush=True)"
-
-
-@pytest.mark.parametrize("before", ["", "trap '' HUP USR1; ", "trap '' PIPE CHLD; ", "trap '' INT; "])
+@pytest.mark.parametrize("before", ["", "trap '' HUP USR1; ", "trap '' PIPE USR2; ", "trap '' INT; "])
 def test_the_command_has_the_signal_dispositions_and_the_mask_that_it_would_have(before: str, tmp_path: Path) -> None:
     # awk tells what it was given: unlike Python it changes none of them.
     awk = ["awk", "/^Sig(Blk|Ign|Cgt)/", "/proc/self/status"]
@@ -113,7 +104,9 @@ def test_the_command_has_the_signal_dispositions_and_the_mask_that_it_would_have
 
     alone, beside = told(*awk), told(*RUN, *awk)
     if "PIPE" in before:  # Python does not say whether it found SIGPIPE ignored: see docs/any-service.md
-        alone = alone.replace("SigIgn:\t0000000000011000", "SigIgn:\t0000000000010000")
+        ignored = re.search(r"SigIgn:\t(\w+)", alone)
+        assert ignored
+        alone = alone.replace(ignored[1], f"{int(ignored[1], 16) & ~(1 << signal.SIGPIPE - 1):016x}")
     assert beside == alone
 
 
@@ -249,8 +242,9 @@ def test_job_control_at_a_terminal(terminal: Terminal) -> None:
     terminal.type("\x1a")
     terminal.wait_for(r"Stopped")
     terminal.wait_for("prompt> ")
-    terminal.type("bg; sleep 0.5; jobs\n")
+    terminal.type("bg; until jobs -l | grep tty; do sleep 0.1; done\n")
     terminal.wait_for(r"Stopped \(tty input\)")
+    terminal.wait_for("prompt> ")
     terminal.type("fg\n")
     terminal.wait_for(r"got 18\b")
     terminal.type("end\n")
