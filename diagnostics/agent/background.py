@@ -24,6 +24,7 @@ from .unpatched import allocate_lock, get_native_id, sleep, start_new_thread
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
     from typing import Any
 
 __all__ = ["Background", "in_reading_fork", "reading_fork"]
@@ -156,7 +157,7 @@ def _before_fork() -> None:
 
 def _after_fork_in_parent() -> None:
     if _aside and not _reading_fork:
-        _soon(_come_back)
+        _once_back_in(sys._getframe(1), _come_back)
 
 
 def _after_fork_in_child() -> None:
@@ -175,16 +176,24 @@ def _come_back() -> None:
             each._failed(error)
 
 
-def _soon(call: Callable[[], None]) -> None:
-    """Have `call` made on the main thread as soon as this call of the interpreter has returned; at once where it cannot be."""
+def _once_back_in(forking: FrameType, call: Callable[[], None]) -> None:
+    """Have `call` made on the main thread as soon as the frame that forks runs again or is done, or at once if need be."""
     try:
         from ctypes import PYFUNCTYPE, c_int, c_void_p, pythonapi
     except ImportError:  # a Python built without it
         call()
         return
 
+    waited_for = [forking]
+
     def pending(_: Any) -> int:
-        call()
+        running = walked = sys._getframe(1)
+        while walked is not None and walked not in waited_for:
+            walked = walked.f_back  # type: ignore[assignment]  # None at the outermost
+        # Else another at-fork hook runs, within `os.fork()`: once more.
+        if walked is None or running in waited_for or pythonapi.Py_AddPendingCall(_pending, None):
+            waited_for.clear()  # it would be kept alive, and all that it holds
+            call()
         return 0
 
     # Kept: Python holds no reference to what it will call. One is enough: another fork comes after the call at the earliest.
