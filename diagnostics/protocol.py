@@ -35,6 +35,7 @@ __all__ = [
     "agent_socket",
     "agents_folder",
     "default_root",
+    "dropped_root",
     "frame",
     "private_folder",
     "read_frame",
@@ -144,6 +145,18 @@ def default_root(listen: str = "127.0.0.1:6060") -> str:
     own = os.path.join(tempfile.gettempdir(), f"highwater-{os.geteuid()}")
     private_folder(own)
     return os.path.join(own, re.sub(r"[^0-9A-Za-z.]+", "-", listen).strip("-"))
+
+
+def dropped_root(root: str | PathLike[str], uid: int) -> str:
+    """Where a process of user `uid` registers with the monitor of `root` if that folder is another user's.
+
+    A service that is started by root and drops its privileges cannot enter root's folder, and should not. Its agent then
+    listens in a private folder of its own user, at a place that both sides can derive; root's monitor looks there, too.
+    """
+    from binascii import crc32
+
+    known_by = crc32(os.fsencode(os.path.abspath(root)))
+    return os.path.join(os.environ.get("TMPDIR") or "/tmp", f"highwater-{uid}", f"of-{known_by:08x}")  # noqa: S108
 
 
 def agents_folder(root: str | PathLike[str]) -> str:

@@ -10,7 +10,8 @@ import atexit
 import os
 import sys
 
-from ..protocol import default_root
+from ..errors import RefusedError
+from ..protocol import default_root, dropped_root, private_folder
 from .background import in_reading_fork
 from .endpoint import Endpoint
 from .state import State
@@ -59,12 +60,34 @@ def _join(root: str | PathLike[str] | None, ledger: StreamLedger | None) -> None
     global _endpoint, _users
     with _lock:
         if _endpoint is None:
-            _endpoint = Endpoint(root or default_root(), State())
+            _endpoint = _listening(root or default_root())
             _endpoint.start()
             atexit.register(_end_at_exit)
         _users += 1
         if ledger is not None and ledger not in _endpoint.state.ledgers:
             _endpoint.state.ledgers.append(ledger)
+
+
+def _listening(root: str | PathLike[str]) -> Endpoint:
+    try:
+        return Endpoint(root, State())
+    except (PermissionError, RefusedError):
+        if os.geteuid() == 0 or not _roots(root):
+            raise
+    # This process was started by root and has dropped its privileges: its own user's folder, where root's monitor looks, too.
+    own = dropped_root(root, os.geteuid())
+    private_folder(os.path.dirname(own))
+    return Endpoint(own, State())
+
+
+def _roots(root: str | PathLike[str]) -> bool:
+    """Whether a folder is root's, or lies in one that this process may not enter."""
+    try:
+        return os.stat(root).st_uid == 0
+    except PermissionError:
+        return True
+    except OSError:
+        return False
 
 
 def stop(ledger: StreamLedger | None = None) -> None:

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DiagnosticsError, NotFoundError, TargetError
-from ..protocol import agent_socket, agents_folder
 from .balance import BalanceReader
 from .connections import connections_of, streams_of
 from .conversation import ask
 from .family import Family, why_no_agent
 from .outlook import Outlook
 from .process import ProcessReading, alive, read_process
+from .registry import registered_sockets
 from .sockets import Served, Sockets
 from .tally import Told
 
@@ -193,15 +193,13 @@ class Targets:
         return [snapshot for snapshot in found if snapshot is not None]
 
     def _look_around(self) -> None:
-        registered = {int(path.stem) for path in Path(agents_folder(self.root)).glob("*.sock") if path.stem.isdecimal()}
-        for pid in [pid for pid in registered if not alive(pid)]:
-            registered.remove(pid)
-            Path(agent_socket(self.root, pid)).unlink(missing_ok=True)  # killed: it could not remove its socket
+        sockets = registered_sockets(self.root)
+        registered = set(sockets)
         now = registered | self._outside(registered)
         for pid in set(self._workers) - now:  # first those that left, so that their numbers are free
             del self._workers[pid]
         for pid in sorted(now):
-            socket = Path(agent_socket(self.root, pid)) if pid in registered else None
+            socket = sockets.get(pid)
             worker = self._workers.get(pid)
             if worker is None:
                 self._workers[pid] = Worker(self._free_name(), pid, socket, self._sockets)
