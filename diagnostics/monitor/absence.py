@@ -24,7 +24,7 @@ def why_no_agent(pid: int, proc: Path = Path("/proc")) -> str:
         (None if _PYTHON.match(program) else f"{program or 'its program'} is not started as Python")
         or _by_flag(words)
         or _by_version(folder, program)
-        or _by_environment(_bytes(folder / "environ"))
+        or _by_environment(folder)
         or _by_user(folder)
     )
     if why:
@@ -60,9 +60,11 @@ def _by_version(folder: Path, program: str) -> str | None:
     return None
 
 
-def _by_environment(environment: bytes) -> str | None:
+def _by_environment(folder: Path) -> str | None:
     """What its starter gave it; a process changes its own later, which does not show here."""
-    if not environment:
+    try:
+        environment = (folder / "environ").read_bytes()
+    except OSError:
         return None
     given = dict(pair.split("=", 1) for pair in environment.decode(errors="replace").split("\0") if "=" in pair)
     entries = [os.path.normpath(entry) for entry in given.get("PYTHONPATH", "").split(os.pathsep) if entry]

@@ -12,6 +12,7 @@ where a word of its command line names a program.
 from __future__ import annotations
 
 import os
+import posix
 import sys
 
 TYPE_CHECKING = False
@@ -22,27 +23,50 @@ __all__ = ["launches", "start"]
 
 # Options of Python itself that take the next word.
 _WITH_A_WORD = {"-W", "-X", "--check-hash-based-pycs"}
-# Where the environment stands among an event's arguments.
-_ENVIRONMENT = {"os.exec": 2, "os.posix_spawn": 2, "subprocess.Popen": 3}
 
 
 def start(hook_folder: str) -> None:
     """Watch this process if it is a launcher."""
-    if not launches(sys.orig_argv):
-        return
+    if launches(sys.orig_argv):
+        sys.addaudithook(_Watch(hook_folder))
 
-    def before(event: str, arguments: tuple[Any, ...]) -> None:
-        place = _ENVIRONMENT.get(event)
-        if place is None:
-            return
+
+class _Watch:
+    """The audit hook. What it raises keeps the audited call from being made, so it raises what that call would."""
+
+    def __init__(self, hook_folder: str) -> None:
+        self._folder = hook_folder
+
+    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "os.exec":
+            program, words, environment = arguments
+            if environment is None:
+                self._put_in_front(os.environ)
+                return
+            changed = dict(environment)
+            if self._put_in_front(changed):
+                # Python has made its copy of the environment by now. This call does not return, or raises as that one would.
+                posix.execve(program, words, changed)
+        elif event == "subprocess.Popen":
+            environment = arguments[3]
+            self._put_in_front(os.environ if environment is None else environment)
+
+    def _put_in_front(self, environment: Any) -> bool:
+        """Whether the folder was on PYTHONPATH and not in front, and now is.
+
+        In a dictionary of bytes or a read-only one it stays where it is; the monitor says of that process what it lacks.
+        """
+        path = environment.get("PYTHONPATH")
+        entries = path.split(os.pathsep) if isinstance(path, str) else []
+        if self._folder not in entries[1:]:
+            return False
         try:
-            _put_in_front(arguments[place] if arguments[place] is not None else os.environ, hook_folder)
-        except (AttributeError, LookupError, TypeError):
-            # An environment that is no dictionary of strings. What is raised here would keep the program from being started;
-            # the monitor says of a process without an agent what it lacks.
-            pass
-
-    sys.addaudithook(before)
+            environment["PYTHONPATH"] = os.pathsep.join(
+                [self._folder, *(each for each in entries if each != self._folder)]
+            )
+        except TypeError:
+            return False
+        return True
 
 
 def launches(words: list[str]) -> bool:
@@ -68,12 +92,3 @@ def launches(words: list[str]) -> bool:
 def _is_program(word: str) -> bool:
     folders = [""] if "/" in word else os.environ.get("PATH", os.defpath).split(os.pathsep)
     return any(os.access(path, os.X_OK) and os.path.isfile(path) for path in (os.path.join(f, word) for f in folders))
-
-
-def _put_in_front(environment: Any, folder: str) -> None:
-    path = environment.get("PYTHONPATH")
-    if not isinstance(path, str):
-        return
-    entries = path.split(os.pathsep)
-    if folder in entries[1:]:
-        environment["PYTHONPATH"] = os.pathsep.join([folder, *(entry for entry in entries if entry != folder)])
