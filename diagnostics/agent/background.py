@@ -76,8 +76,12 @@ class Background:
 
     def sleep(self, seconds: float) -> bool:
         """In the thread: sleep, and say whether it is to leave."""
-        self._gate.acquire(True, seconds)
+        self.pause(seconds)
         return self.left()
+
+    def pause(self, seconds: float) -> None:
+        """In the thread: sleep, less where it is woken."""
+        self._gate.acquire(True, seconds)
 
     def left(self) -> bool:
         """In the thread, between two things that it does: whether it is to leave. After True, `work` must return at once."""

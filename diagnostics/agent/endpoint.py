@@ -42,7 +42,7 @@ __all__ = ["Endpoint"]
 _PEER_PATIENCE_SECONDS = 2.0
 _WATCH_SECONDS = 0.1
 # Without a descriptor for a connection it cannot be taken, and stays: to try again at once would be a loop.
-_ACCEPT_AGAIN_SECONDS = 0.1
+_AGAIN_SECONDS = 0.1
 _STOP_SECONDS = 5.0
 
 
@@ -109,18 +109,28 @@ class Endpoint:
             if self._wake_reader in ready:
                 posix.read(self._wake_reader, 64)
                 continue
-            if self._listener.fileno() in ready and not self._accept():
-                self._background.sleep(_ACCEPT_AGAIN_SECONDS)
-            if busy:
-                self.state.lag.ping()
-            self._settle()
-            overdue = self.state.windows.end_overdue()
-            if overdue:
-                self.state.trouble(f"closed a {overdue} window that its monitor had left open")
+            try:
+                going = self._attend(self._listener.fileno() in ready, bool(busy))
+            except Exception as error:  # noqa: BLE001  # an agent that went with its first trouble would be silent from then on
+                self.state.trouble(f"the agent failed: {type(error).__name__}: {error} ({_place(error)})")
+                going = False
+            if not going:
+                self._background.pause(_AGAIN_SECONDS)
         if self._stopping:
             self.state.windows.end()
             for child, _ in self._children:
                 child.poll(float("inf"))
+
+    def _attend(self, asked: bool, busy: bool) -> bool:
+        """Do what is due; False where it is to be tried again, but not at once."""
+        going = not asked or self._accept()
+        if busy:
+            self.state.lag.ping()
+        self._settle()
+        overdue = self.state.windows.end_overdue()
+        if overdue:
+            self.state.trouble(f"closed a {overdue} window that its monitor had left open")
+        return going
 
     def _settle(self) -> None:
         """Watch the children: do what waits for them as soon as it may be done, forget those that have ended."""
