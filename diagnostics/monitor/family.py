@@ -6,12 +6,12 @@ its children accept on it. So a worker is a process that holds a listening socke
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
+from .absence import why_no_agent
 from .sockets import Sockets
 
 __all__ = ["Family", "program_of", "watched_listeners", "why_no_agent"]
@@ -122,26 +122,3 @@ def program_of(pid: int, proc: Path = Path("/proc")) -> str:
         if words[0].strip():
             return words[0].split()[0].rpartition("/")[2].strip("[]:")
     return ""
-
-
-def why_no_agent(pid: int, proc: Path = Path("/proc")) -> str:
-    """Why the start-up hook gave process `pid` no agent, as far as its command line tells; for people to read."""
-    try:
-        words = (proc / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        words = []
-    program = words[0].rpartition("/")[2] if words else ""
-    if not re.match(r"python|pypy", program):
-        return (
-            f"this process has no agent: {program or 'its program'} is not started as Python; it is read from outside"
-        )
-    for word in words[1:]:
-        if not word.startswith("-") or word in ("-", "-c", "-m"):
-            break
-        flag = re.match(r"-[bBdhiOPqRsuvx]*([IES])", word)
-        if flag:
-            return (
-                f"this process has no agent: Python was started with -{flag[1]}, which ignores the start-up hook; "
-                "it is read from outside"
-            )
-    return "this process has no agent (it has not served yet); it is read from outside"

@@ -4,18 +4,22 @@ A socket's name is its process's number as that process sees it. The kernel know
 listens (SO_PEERCRED, unix(7)), as a number of our own PID namespace, 0 where the process is not to be seen from it. So an
 agent in a container is found by the number that it has here, a number that was given again is no agent, and the
 socket of a living agent is never taken for one that was left.
+
+Root's monitor looks in the folders of users that a service became, too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import stat
 import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..protocol import agents_folder
+from ..protocol import agents_folder, dropped_root
 from .process import alive
 
 __all__ = ["Registry", "listening_pid"]
@@ -38,6 +42,7 @@ class Registry:
     """The sockets below `root`. `unseen`: the names of agents that listen and whose processes cannot be seen from here."""
 
     def __init__(self, root: Path) -> None:
+        self._root = root
         self._folder = Path(agents_folder(root))
         self._known: dict[Path, _Entry] = {}
         self.unseen: set[str] = set()
@@ -60,6 +65,9 @@ class Registry:
                 continue
             known[path] = entry
         self._known = known
+        if os.geteuid() == 0:
+            for pid, path in _of_other_users(self._root):
+                found.setdefault(pid, path)
         return found
 
     def _entry(self, path: Path) -> _Entry | None:
@@ -91,3 +99,56 @@ def listening_pid(path: Path) -> int | None:
             return None
         pid: int = _UCRED.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
         return pid
+
+
+def _sockets(folder: Path) -> list[tuple[int, Path]]:
+    return [(int(path.stem), path) for path in folder.glob("*.sock") if path.stem.isdecimal()]
+
+
+def _of_other_users(root: Path) -> list[tuple[int, Path]]:
+    """Such a folder is its user's to change at any moment, also into a link: nothing is made in it, and what is removed is
+    removed by a descriptor of the folder that was looked at."""
+    pattern = Path(dropped_root(root, 0))  # <temporary folder>/highwater-<uid>/of-<this registry>
+    users = pattern.parent.parent.glob("highwater-*")
+    found = []
+    for home in users:
+        uid = home.name.removeprefix("highwater-")
+        if not uid.isdecimal() or uid == "0":
+            continue
+        folder = home / pattern.name
+        agents = Path(agents_folder(folder))
+        if all(_private(each, int(uid)) for each in (home, folder, agents)):
+            for pid, path in _sockets(agents):
+                if _runs_as(pid, int(uid)):
+                    found.append((pid, path))
+                elif not alive(pid):
+                    _remove(agents, path.name, int(uid))
+    return found
+
+
+def _private(folder: Path, uid: int) -> bool:
+    """Whether it is a folder, no link, that this user alone can enter."""
+    try:
+        facts = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(facts.st_mode) and facts.st_uid == uid and not stat.S_IMODE(facts.st_mode) & 0o077
+
+
+def _remove(folder: Path, name: str, uid: int) -> None:
+    with contextlib.suppress(OSError):  # changed since: it is looked at again with the next look
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            if os.fstat(descriptor).st_uid == uid:
+                os.unlink(name, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _runs_as(pid: int, uid: int) -> bool:
+    """The effective user. (/proc/PID belongs to root where the process has dropped privileges and may not be dumped.)"""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return False
+    return any(line.split()[2] == str(uid) for line in lines if line.startswith("Uid:")) and alive(pid)
