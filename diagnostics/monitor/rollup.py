@@ -55,8 +55,8 @@ def read_rollup(pid: int, proc: Path = Path("/proc")) -> Rollup | None:
 def why_unreadable(pid: int, proc: Path = Path("/proc")) -> str:
     """Why the kernel does not tell us where the memory of process `pid` is; for people to read."""
     try:
-        with open(proc / str(pid) / "smaps", "rb") as file:
-            file.read(1)
+        # The kernel decides when it is opened; reading might wait for a memory map that is held.
+        os.close(os.open(proc / str(pid) / "smaps", os.O_RDONLY | os.O_NONBLOCK))
     except FileNotFoundError:
         return "this kernel has no smaps" if (proc / str(pid) / "stat").exists() else "it has ended"
     except OSError as error:
