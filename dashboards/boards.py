@@ -19,6 +19,7 @@ from dashboards.panels import (
     LAG,
     OPEN,
     OUTCOMES,
+    OWN,
     PROCESS,
     REJECTED,
     RSS,
@@ -179,7 +180,7 @@ MEMORY = Board(
                 ),
             ),
         ),
-        Row("Where it is", (BALANCE, RSS)),
+        Row("Where it is", (BALANCE, RSS, OWN)),
         Row(
             "Where it is going",
             (

@@ -21,6 +21,7 @@ __all__ = [
     "LAG",
     "OPEN",
     "OUTCOMES",
+    "OWN",
     "PROCESS",
     "REJECTED",
     "RSS",
@@ -188,6 +189,17 @@ RSS = Panel(
     (
         Query(total(WORKER, series("memory_rss_bytes")), PROCESS),
         Query(total("instance", series("memory_limit_bytes"), "min"), "{{instance}} limit"),
+    ),
+)
+OWN = Panel(
+    "What is each worker's own, and its children's",
+    "Private memory that rises while resident memory stays: pages shared with the parent are copied. PSS counts a shared "
+    "page by its share, so its sum is what the service takes. Children are processes that serve nothing themselves.",
+    "bytes",
+    (
+        Query(total(WORKER, series("memory_private_bytes")), "private " + PROCESS),
+        Query(total(WORKER, series("memory_pss_bytes")), "PSS " + PROCESS),
+        Query(total(WORKER, series("memory_children_bytes")), "children of " + PROCESS),
     ),
 )
 LAG = Panel(

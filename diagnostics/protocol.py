@@ -24,7 +24,7 @@ from .errors import ProtocolError, RefusedError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    import _socket
     from os import PathLike
     from typing import Any
 
@@ -35,6 +35,7 @@ __all__ = [
     "agent_socket",
     "agents_folder",
     "default_root",
+    "dropped_root",
     "frame",
     "private_folder",
     "read_frame",
@@ -63,7 +64,7 @@ def frame(message: dict[str, Any]) -> bytes:
     return len(body).to_bytes(_LENGTH_BYTES, "big") + body
 
 
-def read_frame(connection: socket.socket, limit: int) -> dict[str, Any]:
+def read_frame(connection: _socket.socket, limit: int) -> dict[str, Any]:
     """Read one message of at most `limit` bytes; the socket's own time-out applies to each read.
 
     Raises ProtocolError if the peer leaves early, sends more than `limit`, or sends something else than a JSON object.
@@ -82,7 +83,7 @@ def read_frame(connection: socket.socket, limit: int) -> dict[str, Any]:
     return message
 
 
-def _read_exactly(connection: socket.socket, length: int) -> bytes:
+def _read_exactly(connection: _socket.socket, length: int) -> bytes:
     data = bytearray(length)
     view = memoryview(data)
     while view:
@@ -144,6 +145,18 @@ def default_root(listen: str = "127.0.0.1:6060") -> str:
     own = os.path.join(tempfile.gettempdir(), f"highwater-{os.geteuid()}")
     private_folder(own)
     return os.path.join(own, re.sub(r"[^0-9A-Za-z.]+", "-", listen).strip("-"))
+
+
+def dropped_root(root: str | PathLike[str], uid: int) -> str:
+    """Where a process of user `uid` registers with the monitor of `root` if that folder is another user's.
+
+    A service that is started by root and drops its privileges cannot enter root's folder, and should not. Its agent then
+    listens in a private folder of its own user, at a place that both sides can derive; root's monitor looks there, too.
+    """
+    from binascii import crc32
+
+    known_by = crc32(os.fsencode(os.path.abspath(root)))
+    return os.path.join(os.environ.get("TMPDIR") or "/tmp", f"highwater-{uid}", f"of-{known_by:08x}")  # noqa: S108
 
 
 def agents_folder(root: str | PathLike[str]) -> str:

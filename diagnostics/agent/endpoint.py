@@ -1,14 +1,15 @@
 """The agent's thread: listens on its unix socket, answers one request at a time, watches forked readings.
 
 It sleeps in `poll` and wakes for a request, a running child or an open window; an agent that nobody asks costs nothing.
+Nothing that goes wrong in it is printed into the service: it is counted, kept in `State.troubles`, and told to the monitor.
 """
 
 from __future__ import annotations
 
+import _socket
 import os
+import posix
 import select
-import socket
-import threading
 import time
 
 from ..errors import DiagnosticsError, ProtocolError, RefusedError
@@ -23,10 +24,11 @@ from ..protocol import (
     reply_error,
     reply_result,
 )
+from .background import Background
+from .unpatched import poll
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import logging
     from os import PathLike
     from typing import Any
 
@@ -39,6 +41,9 @@ __all__ = ["Endpoint"]
 # A monitor sends its request at once; one that does not is not a monitor.
 _PEER_PATIENCE_SECONDS = 2.0
 _WATCH_SECONDS = 0.1
+# Without a descriptor for a connection it cannot be taken, and stays: to try again at once would be a loop.
+_AGAIN_SECONDS = 0.1
+_STOP_SECONDS = 5.0
 
 
 class Endpoint:
@@ -49,21 +54,23 @@ class Endpoint:
         self.state = state
         self.path = agent_socket(root, os.getpid())
         self._children: list[tuple[Child, Forked]] = []
-        self._stopping = threading.Event()
+        self._stopping = False
         self._wake_reader, self._wake_writer = os.pipe()
         self._listener = self._listen()
-        self._thread = threading.Thread(target=self._serve, name="diagnostics-agent", daemon=True)
+        self._background = Background(self._serve, self._failed, self._wake)
 
     def start(self) -> None:
-        self._thread.start()
+        self._background.start()
 
     def stop(self) -> None:
         """End the thread, close an open window, remove the socket. Children that still read are killed."""
-        self._stopping.set()
-        os.write(self._wake_writer, b"x")
-        self._thread.join(timeout=5.0)
-        os.close(self._wake_reader)
-        os.close(self._wake_writer)
+        self._stopping = True
+        gone = self._background.leave(_STOP_SECONDS)
+        self._listener.close()
+        _remove(self.path)
+        if gone:  # else the thread is still to look into its pipe, and the process is about to end
+            os.close(self._wake_reader)
+            os.close(self._wake_writer)
 
     def forget(self) -> None:
         """In a forked child of the service: let go of the parent's socket without removing it."""
@@ -71,11 +78,17 @@ class Endpoint:
         os.close(self._wake_reader)
         os.close(self._wake_writer)
 
-    def _listen(self) -> socket.socket:
+    def _wake(self) -> None:
+        posix.write(self._wake_writer, b"x")
+
+    def _failed(self, error: BaseException) -> None:
+        self.state.trouble(f"the agent's thread ended: {type(error).__name__}: {error}")
+
+    def _listen(self) -> _socket.socket:
         private_folder(self.root)
         private_folder(agents_folder(self.root))
         _remove(self.path)  # left by a process with our pid that was killed
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         try:
             listener.bind(self.path)
             listener.listen(16)
@@ -85,28 +98,39 @@ class Endpoint:
         return listener
 
     def _serve(self) -> None:
-        # poll, not select: a service with thousands of streams has descriptors beyond select's 1,024.
-        poll = select.poll()
-        poll.register(self._listener, select.POLLIN)
-        poll.register(self._wake_reader, select.POLLIN)
-        try:
-            while not self._stopping.is_set():
-                busy = self._children or self.state.windows.kind
-                ready = poll.poll(_WATCH_SECONDS * 1000 if busy else None)
-                if any(fd == self._listener.fileno() for fd, _ in ready):
-                    self._accept()
-                if busy:
-                    self.state.lag.ping()
-                self._settle()
-                overdue = self.state.windows.end_overdue()
-                if overdue:
-                    _log().warning("closed a %s window that its monitor had left open", overdue)
-        finally:
+        """The thread's work. Left for a fork of the service, it is called again and goes on where it was."""
+        waiting = poll()
+        waiting.register(self._listener, select.POLLIN)
+        waiting.register(self._wake_reader, select.POLLIN)
+        # A child that this thread has forked is ended by the kernel with this thread: it stays as long as there is one.
+        while (self._children and not self._stopping) or not self._background.left():
+            busy = self._children or self.state.windows.kind
+            ready = [fd for fd, _ in waiting.poll(_WATCH_SECONDS * 1000 if busy else None)]
+            if self._wake_reader in ready:
+                posix.read(self._wake_reader, 64)
+                continue
+            try:
+                going = self._attend(self._listener.fileno() in ready, bool(busy))
+            except Exception as error:  # noqa: BLE001  # an agent that went with its first trouble would be silent from then on
+                self.state.trouble(f"the agent failed: {type(error).__name__}: {error} ({_place(error)})")
+                going = False
+            if not going:
+                self._background.pause(_AGAIN_SECONDS)
+        if self._stopping:
             self.state.windows.end()
-            self._listener.close()
-            _remove(self.path)
             for child, _ in self._children:
                 child.poll(float("inf"))
+
+    def _attend(self, asked: bool, busy: bool) -> bool:
+        """Do what is due; False where it is to be tried again, but not at once."""
+        going = not asked or self._accept()
+        if busy:
+            self.state.lag.ping()
+        self._settle()
+        overdue = self.state.windows.end_overdue()
+        if overdue:
+            self.state.trouble(f"closed a {overdue} window that its monitor had left open")
+        return going
 
     def _settle(self) -> None:
         """Watch the children: do what waits for them as soon as it may be done, forget those that have ended."""
@@ -121,53 +145,68 @@ class Endpoint:
                 left.append((child, work))
         self._children = left
 
-    def _accept(self) -> None:
-        connection, _ = self._listener.accept()
+    def _accept(self) -> bool:
+        """Take one connection and answer it; False where there is none to be had, for want of descriptors."""
+        try:
+            # The C module's own: `socket.socket` may be gevent's, and its `accept` would wait for gevent's loop.
+            descriptor, _ = self._listener._accept()  # type: ignore[attr-defined]
+        except OSError as error:
+            self.state.trouble(f"a monitor's connection could not be taken: {error}")
+            return False
+        connection = _socket.socket(fileno=descriptor)
         handed_over = False
         try:
             connection.settimeout(_PEER_PATIENCE_SECONDS)
             handed_over = self._answer(connection)
         except (OSError, ProtocolError) as error:
             # The monitor left in the middle, or is none. The service is not to be bothered with it.
-            _log().debug("a request was not answered: %s", error)
+            self.state.trouble(f"a request was not answered: {error}")
         finally:
             if not handed_over:
                 connection.close()
+        return True
 
-    def _answer(self, connection: socket.socket) -> bool:
-        """Answer one request; True if a child answers instead and now owns the connection."""
+    def _answer(self, connection: _socket.socket) -> bool:
+        """Answer one request; True if a child answers instead and now owns the connection. Raises OSError."""
         try:
             _check_peer(connection)
             self._settle()  # who has a child's answer finds done what waited for it
-            from .operations import Forked  # with the first question: a process that nobody asks goes without it
-
-            result = _perform(self.state, read_frame(connection, MAX_REQUEST_BYTES))
-            if isinstance(result, Forked):
-                from .forked import fork_reading
-
-                child = fork_reading(
-                    result.work,
-                    connection,
-                    seconds=result.seconds,
-                    room_bytes=result.room_bytes,
-                    remedy=result.remedy,
-                )
-                self._children.append((child, result))
-                self.state.last_fork = {
-                    "fork_seconds": child.fork_seconds,
-                    "fork_cpu_seconds": child.fork_cpu_seconds,
-                    "on_loop": child.on_loop,
-                }
-                self._settle()
-                return True
-            connection.sendall(frame(reply_result(result)))
-            self.state.lag.ping()  # now, so that what the answer cost the service is not taken for its loop's lag
+            message = read_frame(connection, MAX_REQUEST_BYTES)
         except DiagnosticsError as error:
             connection.sendall(frame(reply_error(**error.to_dict())))
-        except Exception as error:  # noqa: BLE001  # logged with its traceback, and told to whoever asked
-            _log().exception("the agent failed on a request")
-            connection.sendall(frame(reply_error("agent_failed", f"the agent failed: {type(error).__name__}: {error}")))
+            return False
+        try:
+            from .operations import Forked  # with the first question: a process that nobody asks goes without it
+
+            result = _perform(self.state, message)
+            if isinstance(result, Forked):
+                self._hand_over(connection, result)
+                return True
+            reply = frame(reply_result(result))
+        except DiagnosticsError as error:
+            reply = frame(reply_error(**error.to_dict()))
+        except Exception as error:  # noqa: BLE001  # told to whoever asked, with its place in our code
+            said = f"the agent failed: {type(error).__name__}: {error} ({_place(error)})"
+            self.state.trouble(said)
+            reply = frame(reply_error("agent_failed", said))
+        connection.sendall(reply)
+        self.state.lag.ping()  # now, so that what the answer cost the service is not taken for its loop's lag
         return False
+
+    def _hand_over(self, connection: _socket.socket, wanted: Forked) -> None:
+        """Fork the child that answers over `connection`."""
+        from .forked import fork_reading
+
+        child = fork_reading(
+            wanted.work, connection, seconds=wanted.seconds, room_bytes=wanted.room_bytes, remedy=wanted.remedy
+        )
+        self._children.append((child, wanted))
+        self.state.last_fork = {
+            "fork_seconds": child.fork_seconds,
+            "fork_cpu_seconds": child.fork_cpu_seconds,
+            "on_loop": child.on_loop,
+        }
+        self._settle()
 
 
 def _perform(state: State, message: dict[str, Any]) -> Any:
@@ -184,12 +223,20 @@ def _perform(state: State, message: dict[str, Any]) -> Any:
     return perform(state, str(message.get("op")), params)
 
 
-def _check_peer(connection: socket.socket) -> None:
+def _place(error: BaseException) -> str:
+    """Where an exception was raised, as `file:line`; a traceback would be printed by a module that costs a megabyte."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "no place known"
+
+
+def _check_peer(connection: _socket.socket) -> None:
     """Only the service's own user (and root) may ask: the folder's rights say so, and this says it again."""
-    if not hasattr(socket, "SO_PEERCRED"):  # macOS; the folder's rights stand alone there
+    if not hasattr(_socket, "SO_PEERCRED"):  # macOS; the folder's rights stand alone there
         return
     # struct ucred: pid, uid, gid
-    credentials = memoryview(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)).cast("i")
+    credentials = memoryview(connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)).cast("i")
     uid = credentials[1]
     if uid not in (0, os.geteuid()):
         raise RefusedError(f"uid {uid} may not ask an agent of uid {os.geteuid()}")
@@ -198,11 +245,7 @@ def _check_peer(connection: socket.socket) -> None:
 def _remove(path: str) -> None:
     try:
         os.unlink(path)
-    except FileNotFoundError:
-        pass  # as wanted
-
-
-def _log() -> logging.Logger:
-    import logging  # brings a megabyte to a service that does without it
-
-    return logging.getLogger("diagnostics.agent")
+    except OSError:
+        # It is gone, or this process may no longer write there (it has dropped its privileges since): the monitor removes the
+        # socket of a process that has ended.
+        pass

@@ -13,25 +13,27 @@ The traps, and what is done about each:
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import contextlib
 import gc
 import os
+import posix
 import resource
-import signal
 import time
 import warnings
 
 from ..errors import DiagnosticsError
 from ..protocol import frame, reply_error, reply_result
+from .background import reading_fork
 from .loops import call_on_loop, running_loops
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    import _socket
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["Child", "fork_reading", "in_reading_fork", "max_extra_bytes"]
+__all__ = ["Child", "fork_reading", "max_extra_bytes"]
 
 _PR_SET_PDEATHSIG = 1
 # For a service of any size: the interpreter's own objects take some tens of MiB to be walked over.
@@ -40,13 +42,6 @@ _LEAST_EXTRA_BYTES = 256 * 1024**2
 # service pays for shared pages until it is done. At 3 it gets half.
 _NICENESS = 3
 _LOOP_PATIENCE_SECONDS = 1.0
-
-_forking = False
-
-
-def in_reading_fork() -> bool:
-    """True while a fork for a reading is being made: at-fork hooks of the agent stand back."""
-    return _forking
 
 
 class Child:
@@ -61,7 +56,7 @@ class Child:
     def __init__(
         self,
         pid: int,
-        connection: socket.socket,
+        connection: _socket.socket,
         *,
         deadline: float,
         own_rss_bytes: int,
@@ -86,7 +81,7 @@ class Child:
     def poll(self, now: float) -> bool:
         """Watch the child once; True when it has ended. `now` is `time.monotonic()`."""
         try:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            pid, status = posix.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:  # the service reaps all children itself
             pid, status = self.pid, 0
         if pid:
@@ -109,9 +104,9 @@ class Child:
         return False
 
     def _kill(self, why: str) -> None:
-        os.kill(self.pid, signal.SIGKILL)
+        os.kill(self.pid, _signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
+            posix.waitpid(self.pid, 0)
         self._report(why)
         self.connection.close()
 
@@ -124,7 +119,7 @@ class Child:
 
 def fork_reading(
     work: Callable[[], dict[str, Any]],
-    connection: socket.socket,
+    connection: _socket.socket,
     *,
     seconds: float,
     room_bytes: int | None = None,
@@ -185,28 +180,23 @@ def max_extra_bytes(own_rss_bytes: int, room_bytes: int | None) -> int:
 
 
 def _fork() -> int:
-    global _forking
-    _forking = True
-    try:
-        with warnings.catch_warnings():
-            # Python 3.12 warns that forking a process with threads may deadlock the child. This child takes no lock
-            # that another thread may hold, is watched, and is killed past its time.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            return os.fork()
-    finally:
-        _forking = False
+    with reading_fork(), warnings.catch_warnings():
+        # Python 3.12 warns that forking a process with threads may deadlock the child. This child takes no lock that another
+        # thread may hold, is watched, and is killed past its time.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return posix.fork()  # gevent's `os.fork` and `os.waitpid` would want its loop on this thread
 
 
-def _live(work: Callable[[], dict[str, Any]], connection: socket.socket, prctl: Callable[[int, int], object]) -> None:
+def _live(work: Callable[[], dict[str, Any]], connection: _socket.socket, prctl: Callable[[int, int], object]) -> None:
     """The child's whole life."""
     code = 1
     try:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(_PR_SET_PDEATHSIG, _signal.SIGKILL)
         os.nice(_NICENESS)
         gc.disable()
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
+        _signal.set_wakeup_fd(-1)
+        for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGCHLD):
+            _signal.signal(number, _signal.SIG_DFL)
         kept = connection.fileno()
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         os.closerange(0, kept)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import sys
-import threading
 import time
 import weakref
 from collections.abc import Callable, Container, Iterable, Sequence
@@ -22,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from .record import OUTCOMES, RouteTotals, StreamRecord, outcome_of
+from .unpatched import allocate_lock
 
 __all__ = ["OUTCOMES", "StreamLedger", "StreamRecord"]
 
@@ -63,7 +63,7 @@ class StreamLedger:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._ids = itertools.count(1)
-        self._lock = threading.Lock()  # opening and closing only
+        self._lock = allocate_lock()  # opening and closing only
         self.records: dict[int, StreamRecord] = {}
         self.routes: dict[str, RouteTotals] = {}
         self.rejected: dict[str, int] = {}
@@ -182,7 +182,7 @@ class StreamLedger:
 
     def start_anew(self) -> None:
         """In a forked child: the parent's streams and totals are the parent's, and its lock may be held for ever."""
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self.records, self.routes, self.rejected = {}, {}, {}
 
     def to_json(self, top: int = 20) -> dict[str, Any]:

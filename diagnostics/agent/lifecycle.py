@@ -9,11 +9,13 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import threading
 
-from ..protocol import default_root
+from ..errors import RefusedError
+from ..protocol import default_root, dropped_root, private_folder
+from .background import in_reading_fork
 from .endpoint import Endpoint
 from .state import State
+from .unpatched import allocate_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,12 +24,12 @@ if TYPE_CHECKING:
 
     from .ledger import StreamLedger
 
-__all__ = ["PRIVATE_NAME", "is_running", "start", "start_injected", "stop"]
+__all__ = ["PRIVATE_NAME", "is_running", "let_go_of_parents", "start", "start_injected", "stop"]
 
 # What the start-up hook calls the package in other people's services.
 PRIVATE_NAME = "_highwater_diagnostics"
 
-_lock = threading.Lock()
+_lock = allocate_lock()
 _endpoint: Endpoint | None = None
 _users = 0
 _in_children = False
@@ -58,12 +60,34 @@ def _join(root: str | PathLike[str] | None, ledger: StreamLedger | None) -> None
     global _endpoint, _users
     with _lock:
         if _endpoint is None:
-            _endpoint = Endpoint(root or default_root(), State())
+            _endpoint = _listening(root or default_root())
             _endpoint.start()
             atexit.register(_end_at_exit)
         _users += 1
         if ledger is not None and ledger not in _endpoint.state.ledgers:
             _endpoint.state.ledgers.append(ledger)
+
+
+def _listening(root: str | PathLike[str]) -> Endpoint:
+    try:
+        return Endpoint(root, State())
+    except (PermissionError, RefusedError):
+        if os.geteuid() == 0 or not _roots(root):
+            raise
+    # This process was started by root and has dropped its privileges: its own user's folder, where root's monitor looks, too.
+    own = dropped_root(root, os.geteuid())
+    private_folder(os.path.dirname(own))
+    return Endpoint(own, State())
+
+
+def _roots(root: str | PathLike[str]) -> bool:
+    """Whether a folder is root's, or lies in one that this process may not enter."""
+    try:
+        return os.stat(root).st_uid == 0
+    except PermissionError:
+        return True
+    except OSError:
+        return False
 
 
 def stop(ledger: StreamLedger | None = None) -> None:
@@ -108,17 +132,16 @@ def _elder() -> Any:
     return import_module(f"{PRIVATE_NAME}.agent.lifecycle")
 
 
-def _after_fork_in_child() -> None:
-    """Let go of the parent's agent. A child that serves gets its own: from the start-up hook, or from its app."""
+def let_go_of_parents() -> None:
+    """In a forked child: let go of the parent's agent. A child that serves gets its own, from the hook or from its app."""
     global _endpoint, _lock, _users
-    forked = sys.modules.get(f"{__package__}.forked")  # loaded with the first forked reading
-    if forked is not None and forked.in_reading_fork():
+    if in_reading_fork():
         return
-    _lock = threading.Lock()
-    _users = 0
+    _lock = allocate_lock()
     parent, _endpoint = _endpoint, None
     if parent is None:
         return
+    _users = 0
     parent.forget()
     atexit.unregister(_end_at_exit)
     for ledger in parent.state.ledgers:
@@ -127,4 +150,4 @@ def _after_fork_in_child() -> None:
         start(parent.root)
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(after_in_child=let_go_of_parents)

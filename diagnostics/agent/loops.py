@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-import threading
 import weakref
 from operator import methodcaller
 
 from .thrift import Thrifty
+from .unpatched import allocate_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,25 +99,29 @@ def call_on_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], None], pati
 
     A call that was given up is never made later.
     """
-    done = threading.Event()
-    lock = threading.Lock()
+    done = allocate_lock()
+    done.acquire()
+    lock = allocate_lock()
+    made = False
     given_up = False
 
     def on_loop() -> None:
+        nonlocal made
         with lock:
             if given_up:
                 return
+            made = True
             try:
                 call()
             finally:
-                done.set()
+                done.release()
 
     try:
         loop.call_soon_threadsafe(on_loop)
     except RuntimeError:  # the loop closed meanwhile
         return False
-    if done.wait(patience):
+    if done.acquire(True, patience):
         return True
     with lock:
-        given_up = not done.is_set()
-    return not given_up
+        given_up = not made
+    return made

@@ -94,6 +94,7 @@ def reading(state: State, top: int = 20) -> Result:
         "loop_pending_seconds": state.lag.pending_seconds,
         "gc": _collector(),
         "window": state.windows.kind,
+        "troubles": state.troubles,
     }
 
 

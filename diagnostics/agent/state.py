@@ -26,6 +26,7 @@ class State:
     lag            of the service's loops, since the last window began
     loops, task_states, look   as of now, or of a moment ago where there are thousands of streams
     last_fork      what the last forked reading cost: {"fork_seconds", "fork_cpu_seconds", "on_loop"}
+    troubles       how often something went wrong in the agent itself, and what did last: {"count", "last"}
     last_ending, last_ending_cpu   what ending the last window cost: seconds on the clock, and of CPU time
     """
 
@@ -42,6 +43,7 @@ class State:
         self._servers: Servers | None = None
         self.look = Thrifty(self._look)
         self.started = time.time()
+        self.troubles: dict[str, Any] = {"count": 0, "last": None}
 
     @property
     def servers(self) -> Servers:
@@ -51,6 +53,10 @@ class State:
 
             self._servers = Servers()
         return self._servers
+
+    def trouble(self, what: str) -> None:
+        """Note what went wrong in the agent: the service is not told, the monitor is, with the next reading."""
+        self.troubles = {"count": self.troubles["count"] + 1, "last": what}
 
     def begin_window(self) -> None:
         """Forget what was measured before."""

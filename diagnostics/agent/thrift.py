@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 
+from .unpatched import sleep
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,4 +65,4 @@ class Thrifty:
 
 def rest() -> None:
     """Let the loop run: a thread that only gives the GIL away has it back before the other one has woken."""
-    time.sleep(0.0001)
+    sleep(0.0001)

@@ -37,8 +37,8 @@ PARTS: Final = (
 _READ: Final = {
     "python_live": "pymalloc's statistics: blocks handed out, objects up to 512 bytes",
     "python_free": "pymalloc's arenas less its live blocks",
-    "malloc_live": "mallinfo2: blocks handed out, as far as resident, less tracers",
-    "malloc_free": "smaps: malloc's heaps less the live blocks in them, at most what mallinfo2 calls free",
+    "malloc_live": "malloc's own figure (mallinfo2, jemalloc, tcmalloc): blocks handed out, as far as resident, less tracers",
+    "malloc_free": "smaps: malloc's heaps less the live blocks in them, at most what malloc itself calls free",
     "mapped_files": "smaps: mappings with an inode",
     "stacks": "smaps: [stack] and the threads' stacks",
     "tracers": "tracemalloc's tables, from their own figure",
@@ -55,6 +55,8 @@ class Regions:
     stacks      of all threads
     heaps       malloc's arenas, as far as they are recognised
     anonymous   the rest: pymalloc's arenas, malloc's large blocks, others' mappings
+    pss         all of it, a page that several processes have counted by its share of each; None where the kernel does not tell
+    private     of rss, pages that no other process has
     """
 
     rss: int
@@ -64,6 +66,8 @@ class Regions:
     heaps: int
     heaps_size: int
     anonymous: int
+    pss: int | None = None
+    private: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +106,20 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """`rss` bytes and its parts, by the names in PARTS; `shared` of mapped_files are shared memory."""
+    """`rss` bytes and its parts, by the names in PARTS; `shared` of mapped_files are shared memory; the rest as in Regions."""
 
     rss: int
     parts: Mapping[str, int | None]
     shared: int | None = None
+    pss: int | None = None
+    private: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """`read` says how each known part was come by."""
         return {
             "rss_bytes": self.rss,
+            "pss_bytes": self.pss,
+            "private_bytes": self.private,
             "parts": dict(self.parts),
             "read": {name: _READ[name] for name, held in self.parts.items() if held is not None},
         }
@@ -142,7 +150,9 @@ def balance(rss: int, regions: Regions | None, claims: Claims) -> Balance:
         live = None if live is None else live - traced
     parts["malloc_live"], parts["malloc_free"], parts["tracers"] = live, free, traced
     parts["other"] = rss - _known(parts)
-    return Balance(rss, parts, regions.shared if regions else None)
+    if regions is None:
+        return Balance(rss, parts)
+    return Balance(rss, parts, regions.shared, regions.pss, regions.private)
 
 
 def _malloc(left: int, regions: Regions | None, claims: Claims) -> tuple[int | None, int | None]:

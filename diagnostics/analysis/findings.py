@@ -7,15 +7,14 @@ right shape makes it likely ("medium"); where two causes look alike from outside
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
+from .beside import children, copied_pages, recycling
+from .finding import Confidence, Finding
 from .readings import MIB, Evidence, Readings
 from .units import format_value
 
 __all__ = ["CHECKS", "Confidence", "Finding"]
-
-Confidence = Literal["high", "medium", "low"]
 
 # A stream that holds less than this is being served, not buffered: an event, a socket's queue.
 _BUFFERED_A_STREAM = 128 * 1024
@@ -31,18 +30,6 @@ _LARGE_BLOCK = MIB
 # What is buffered is counted without its objects' own headers, the allocators' rounding and its place in a queue.
 _OVERHEAD = 1.5
 _TELEMETRY = ("opentelemetry", "prometheus_client")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """`word` is a key of REMEDIES; `says` one sentence; `streams` the ids of those it is about."""
-
-    word: str
-    confidence: Confidence
-    says: str
-    evidence: tuple[Evidence, ...]
-    streams: tuple[str, ...] = ()
-    layer: str | None = None
 
 
 def tracer(readings: Readings) -> Finding | None:
@@ -258,16 +245,19 @@ def allocator(readings: Readings) -> Finding | None:
 
 
 def load(readings: Readings) -> Finding | None:
-    """Memory that follows the streams, or that does not grow at all."""
+    """Memory that follows the streams, or that does not grow at all: certain only where all that could grow was seen."""
     in_use = readings.trend("in_use_bytes")
     if in_use is None or in_use.state == "unknown":
         return None
     rise = readings.heavy_rise("in_use_bytes")
+    if rise is None and (readings.heavy_rise("rss_bytes") or readings.heavy_rise("private_bytes")):
+        return None  # it grows, and not by what is in use
+    unseen = _unseen(readings)
     if rise is not None:
         evidence = (*rise.evidence("in use"), *readings.streams_evidence(rise.trend.seconds))
         follows = readings.explained_by_load(rise.amount, rise.trend.seconds)
         says = "the number of open streams" if follows else "what open streams buffer"
-        return Finding("load_only", "medium", f"Memory grows with {says}.", evidence)
+        return Finding("load_only", "medium", f"Memory grows with {says}.{unseen}", evidence)
     if in_use.growing:
         says = "In-use memory grows by less than matters."
     else:
@@ -277,7 +267,25 @@ def load(readings: Readings) -> Finding | None:
         *readings.streams_evidence(in_use.seconds),
         *_rss(readings),
     )
-    return Finding("load_only", "high", says, evidence)
+    return Finding("load_only", "medium" if unseen else "high", says + unseen, evidence)
+
+
+# What must have been read before a worker is called sound: (series, what it is).
+_NEEDED: Final = (
+    ("tasks", "how many tasks there are"),
+    ("private_bytes", "what of its memory is private"),
+    ("children_rss_bytes", "what its children take"),
+)
+
+
+def _unseen(readings: Readings) -> str:
+    """What could hold growth and was not read, as a sentence with a space before it; empty where everything was."""
+    missing = [
+        f"{what} ({readings.unread[name]})" if name in readings.unread else what
+        for name, what in _NEEDED
+        if (found := readings.trend(name)) is None or found.state == "unknown"
+    ]
+    return f" Not known: {', '.join(missing)}." if missing else ""
 
 
 # In the order in which causes hide others: a tracer's tables look like a leak, buffers like retained objects.
@@ -288,6 +296,9 @@ CHECKS: Final[tuple[Callable[[Readings], Finding | None], ...]] = (
     upstreams,
     tasks,
     growth,
+    copied_pages,
+    children,
+    recycling,
     allocator,
     load,
 )

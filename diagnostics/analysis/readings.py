@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from .trend import Trend, trend
+from .lives import Life, Points, gained_within, recycled
+from .trend import Trend, pooled, trend
 from .units import format_value
 
 __all__ = ["MIB", "Evidence", "Readings", "Rise"]
@@ -28,9 +29,12 @@ _LEAST_HELD, _LEAST_HELD_SHARE = 8 * MIB, 0.05
 _LOAD_A_STREAM = 256 * 1024
 
 # Recorded from outside. All other series end where the agent stopped answering: what they showed is not what is now.
-_FROM_OUTSIDE = frozenset({"rss_bytes", "outgoing_connections"})
-
-Points = Sequence[tuple[float, float]]
+_FROM_OUTSIDE = frozenset(
+    {
+        "rss_bytes", "pss_bytes", "private_bytes", "outgoing_connections",
+        "children", "children_rss_bytes", "children_pss_bytes", "whole_pss_bytes",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,9 @@ class Readings:
     window        the tracer that is open now
     silent        of a silent one, since when and why, for people to read
     before        what the last verdict said while it answered
+    lives         processes that had this worker's number before it and were replaced, the oldest first
+    age           how long this one lives
+    unread        what could not be read of this worker and why, by the words of `_NEEDED` in findings and the balance's parts
     """
 
     state: str = "outside"
@@ -93,6 +100,14 @@ class Readings:
     window: str | None = None
     silent: str = ""
     before: str = ""
+    lives: Sequence[Life] = ()
+    age: float | None = None
+    unread: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def recycled(self) -> bool:
+        """Whether the line of processes is judged, this one being its last: it is replaced before it shows anything alone."""
+        return recycled(self.lives, self.age)
 
     @property
     def rss(self) -> int | None:
@@ -117,14 +132,24 @@ class Readings:
     def _points(self, name: str) -> Points:
         return self.series.get(name, ()) if self.state == "answering" or name in _FROM_OUTSIDE else ()
 
+    def _within(self, name: str) -> list[Points]:
+        """The series of each life, this one's last, without warm-ups."""
+        own = [point for point in self._points(name) if point[0] >= self.since]
+        return [*(life.series.get(name, ()) for life in self.lives), own]
+
     @cached_property
     def _trends(self) -> dict[str, Trend]:
         return {}
 
     def trend(self, name: str) -> Trend | None:
-        """The shortest window in which the series grows, else the longest that could be judged; None without readings."""
+        """The shortest window in which the series grows, else the longest that could be judged; None without readings.
+
+        Of a worker that is recycled, the trend within its lives.
+        """
+        if name not in self._trends and self.recycled and any(within := self._within(name)):
+            self._trends[name] = pooled(within, level=_LEVEL)
         points = self._points(name)
-        if not points:
+        if not points and name not in self._trends:
             return None
         if name not in self._trends:
             now = points[-1][0]
@@ -154,16 +179,26 @@ class Readings:
     def gained(self, name: str, seconds: float) -> float | None:
         """How much more there was in the last quarter of the last `seconds` than in the first, by medians of both.
 
-        All series are measured like this, so that what one of them gained can be set against what another one did.
+        All series are measured like this, so that what one of them gained can be set against what another one did. Of a worker
+        that is recycled it is the gain within one life, by the median over all lives.
         """
+        if self.recycled:
+            gains = sorted(gain for life in self._within(name)[:-1] if (gain := gained_within(life)) is not None)
+            return gains[len(gains) // 2] if gains else None
         points = [point for point in self._points(name) if point[0] >= self.since]
         if not points:
             return None
         start = max(points[0][0], points[-1][0] - seconds)
-        quarter = (points[-1][0] - start) / 4
-        early = sorted(value for time, value in points if start <= time <= start + quarter)
-        late = sorted(value for time, value in points if time >= points[-1][0] - quarter)
-        return late[len(late) // 2] - early[len(early) // 2] if early and late else None
+        return gained_within([point for point in points if point[0] >= start])
+
+    def drift(self, name: str) -> float | None:
+        """How much more there is than when recording began, warm-up included, by medians of a few readings at both ends."""
+        points = self._points(name)
+        few = min(9, len(points) // 2)
+        if few < 1:
+            return None
+        first, last = (sorted(value for _, value in part) for part in (points[:few], points[-few:]))
+        return last[few // 2] - first[few // 2]
 
     def explained_by_load(self, amount: float, seconds: float) -> bool:
         """Whether the streams that were opened in this time may well take so many bytes."""

@@ -50,6 +50,30 @@ REMEDIES: Final[dict[str, Remedy]] = {
         "diagnostics capture URL --kind tasks",
         "Close the upstream's response in the scope that opened it, and watch http.disconnect while it is read.",
     ),
+    "copy_on_write": Remedy(
+        "Shared pages turn private (copy-on-write)",
+        True,
+        "diagnostics status URL --watch",
+        "Call gc.freeze() in the parent before it forks (gunicorn's when_ready), preload less, or mmap the data from a file.",
+    ),
+    "child_growth": Remedy(
+        "Memory grows in child processes",
+        True,
+        "diagnostics status URL --watch",
+        "Start the service with DIAGNOSTICS_AGENT=always and capture the child; or recycle children (max_tasks_per_child).",
+    ),
+    "recycled_growth": Remedy(
+        "Workers are recycled before their growth shows",
+        True,
+        "diagnostics capture URL --kind objects --seconds 10",
+        "Recycling hides a leak: capture a worker late in its life, and mend what each life piles up.",
+    ),
+    "whole_growth": Remedy(
+        "The service grows, and no worker alone",
+        True,
+        "curl -s URL/debug/memory",
+        "Look at service.children and service.supervisors there, and at the number of processes: bound what grows.",
+    ),
     "allocator_free": Remedy(
         "The allocator keeps free memory",
         True,

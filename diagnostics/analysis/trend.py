@@ -17,6 +17,10 @@ the time. So the readings are cut into blocks, and only the blocks count:
                It is declared and not found in the data, because looking for the best start is a second guess that needs
                a correction of its own.
 
+A worker that is replaced again and again (max_requests) has many short lives instead of a long one. `pooled` judges them
+together: blocks are cut within each life and rises taken within each, never from one life to the next, so that a fall at
+each replacement hides nothing. The lives are processes of their own; their rises are pooled into one Wilcoxon statistic.
+
 One look errs no more often than it says (`level`, both sides together); who looks every second and acts on the first
 claim errs more often.
 """
@@ -24,19 +28,21 @@ claim errs more often.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations, combinations_with_replacement, pairwise
 from statistics import NormalDist, median
 from typing import Any
 
-__all__ = ["BLOCKS", "Trend", "seconds_to_limit", "theil_sen", "trend", "warm_up_ends"]
+__all__ = ["BLOCKS", "Trend", "pooled", "seconds_to_limit", "theil_sen", "trend", "warm_up_ends"]
 
 BLOCKS = 12
 # Fewer readings than this in a block say nothing that one outlier could not say.
 _LEAST_IN_BLOCK = 3
 # Of Wilcoxon's statistic over rises whose neighbours are correlated by 1/4: 1 + 2 x 1/4.
 _CORRELATION = 1.5
+# A life of fewer blocks than this does not show whether its rise goes on.
+_LEAST_BLOCKS = 3
 _WARM_UP_SHARE = 0.25
 _WARM_UP_SECONDS = 600.0
 
@@ -90,14 +96,13 @@ def trend(points: Points, *, level: float = 0.05, since: float = -math.inf) -> T
     level   how often a series without a trend may be called growing or shrinking. Raises ValueError unless 0.002 <= level < 1:
             eleven rises cannot say more than that.
     """
-    if not 0.002 <= level < 1:
-        raise ValueError(f"level is {level!r}, it must be from 0.002 to below 1")
+    _check(level)
     judged = [point for point in points if point[0] >= since]
     if not judged:
         return Trend("unknown", None, None, None, level, 0.0, 0, None, None)
     first, last = judged[0], judged[-1]
     span = last[0] - first[0]
-    blocks = _blocks(judged, first[0], span)
+    blocks = _blocks(judged, first[0], span, BLOCKS)
     if blocks is None:
         return Trend("unknown", None, None, None, level, span, len(judged), first[0], last[1])
     slope = theil_sen(blocks)
@@ -106,6 +111,37 @@ def trend(points: Points, *, level: float = 0.05, since: float = -math.inf) -> T
     low, high = min(low, slope), max(high, slope)
     goes_on = theil_sen(blocks[BLOCKS // 2 :]) >= slope / 2
     return Trend(_state(low, high, goes_on), slope, low, high, level, span, len(judged), first[0], last[1])
+
+
+def pooled(lives: Sequence[Points], *, level: float = 0.05) -> Trend:
+    """The trend within several lives of one worker: readings of each in order of time, without its warm-up.
+
+    A life with too few readings for three blocks, or with a gap, is left out; what is left must give as many rises as one
+    long life does. `seconds` is the time judged over all lives, `since` the beginning of the first. Raises as `trend` does.
+    """
+    _check(level)
+    long = [life for life in lives if len(life) >= _LEAST_BLOCKS * _LEAST_IN_BLOCK]
+    wanted = max(_LEAST_BLOCKS, math.ceil((BLOCKS - 1) / len(long)) + 1) if long else 0
+    cut: list[tuple[Points, list[tuple[float, float]]]] = []
+    for life in long:
+        count = min(wanted, len(life) // _LEAST_IN_BLOCK)
+        blocks = _blocks(life, life[0][0], life[-1][0] - life[0][0], count)
+        while blocks is None and count > _LEAST_BLOCKS:  # readings do not come in step with the blocks
+            count -= 1
+            blocks = _blocks(life, life[0][0], life[-1][0] - life[0][0], count)
+        if blocks is not None:
+            cut.append((life, blocks))
+    seconds = sum(life[-1][0] - life[0][0] for life, _ in cut)
+    readings = sum(len(life) for life, _ in cut)
+    rises = [(y2 - y1) / (x2 - x1) for _, blocks in cut for (x1, y1), (x2, y2) in pairwise(blocks)]
+    since, last = (cut[0][0][0][0], cut[-1][0][-1][1]) if cut else (None, None)
+    if len(rises) < BLOCKS - 1:
+        return Trend("unknown", None, None, None, level, seconds, readings, since, last)
+    slope = median(_slopes(blocks for _, blocks in cut))
+    low, high = _interval(rises, level)
+    low, high = min(low, slope), max(high, slope)
+    goes_on = median(_slopes(blocks[len(blocks) // 2 :] for _, blocks in cut)) >= slope / 2
+    return Trend(_state(low, high, goes_on), slope, low, high, level, seconds, readings, since, last)
 
 
 def seconds_to_limit(found: Trend, used: float, limit: float | None) -> float | None:
@@ -117,19 +153,29 @@ def seconds_to_limit(found: Trend, used: float, limit: float | None) -> float | 
 
 def theil_sen(points: Points) -> float:
     """The median of the slopes between all pairs of points with different x. Raises ValueError where there is no such pair."""
-    slopes = [(y2 - y1) / (x2 - x1) for (x1, y1), (x2, y2) in combinations(points, 2) if x2 != x1]
+    slopes = _slopes([points])
     if not slopes:
         raise ValueError("a slope needs two different x")
     return median(slopes)
 
 
-def _blocks(points: Points, start: float, span: float) -> list[tuple[float, float]] | None:
-    """The median time and value of each of BLOCKS equal stretches of time; None where one has too few readings."""
+def _check(level: float) -> None:
+    if not 0.002 <= level < 1:
+        raise ValueError(f"level is {level!r}, it must be from 0.002 to below 1")
+
+
+def _slopes(series: Iterable[Points]) -> list[float]:
+    """The slopes between all pairs of points with different x, within each series."""
+    return [(y2 - y1) / (x2 - x1) for points in series for (x1, y1), (x2, y2) in combinations(points, 2) if x2 != x1]
+
+
+def _blocks(points: Points, start: float, span: float, count: int) -> list[tuple[float, float]] | None:
+    """The median time and value of each of `count` equal stretches of time; None where one has too few readings."""
     if span <= 0:
         return None
-    blocks: list[list[tuple[float, float]]] = [[] for _ in range(BLOCKS)]
+    blocks: list[list[tuple[float, float]]] = [[] for _ in range(count)]
     for point in points:
-        blocks[min(BLOCKS - 1, int((point[0] - start) / span * BLOCKS))].append(point)
+        blocks[min(count - 1, int((point[0] - start) / span * count))].append(point)
     if min(map(len, blocks)) < _LEAST_IN_BLOCK:
         return None
     return [(median(time for time, _ in block), median(value for _, value in block)) for block in blocks]

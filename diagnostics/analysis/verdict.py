@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .findings import CHECKS, Finding
+from .finding import Finding
+from .findings import CHECKS
 from .readings import Evidence, Readings
 from .remedies import REMEDIES
 
@@ -80,8 +81,13 @@ def _inconclusive(readings: Readings) -> Finding:
             why += f" When it last answered: {readings.before}"
     elif readings.window:
         why = f"A {readings.window} window is open: what it traces is not judged."
+    elif "in_use_bytes" in readings.unread:
+        grows = "grows" if rise is not None else "does not grow by enough to matter"
+        why = f"In-use memory is not known ({readings.unread['in_use_bytes']}); RSS {grows}."
     elif rise is not None:
         why = "RSS grows, and the readings do not show why."
+    elif readings.heavy_rise("private_bytes") is not None:
+        why = "Private memory grows, and the readings do not show why."
     else:
         why = "There are too few readings since the warm-up to judge."
     return Finding("inconclusive", "low", why, evidence)

@@ -1,25 +1,40 @@
 """`diagnostics run -- CMD ...`: any Python service, unchanged, with a monitor beside it.
 
-CMD keeps its standard streams; the monitor's address goes to standard error, first. Ends with CMD's exit code (128 + the
-signal's number where a signal ended it, as a shell says it).
+CMD keeps its standard streams, and is started, signalled, stopped and ended as without us (`_foreground.py`); the monitor's
+address goes to standard error, first. The monitor is a process of its own beside CMD: whatever becomes of it, CMD goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import importlib.util
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..agent import inject
 from ..agent.beside import DEFAULT_LISTEN, address_of, bind, hold
 from ..errors import UsageError
-from ..monitor.service import Monitor
 from ..protocol import default_root, private_folder
+from ._foreground import Foreground, end_like
+
+if TYPE_CHECKING:
+    from ..monitor.service import Monitor
 
 __all__ = ["configure", "run"]
+
+# The monitor is imported by the process that becomes it, and its want is to be known before anything has started.
+for _module in ("prometheus_client", "starlette", "uvicorn"):
+    if importlib.util.find_spec(_module) is None:
+        raise ModuleNotFoundError(f"No module named {_module!r}", name=_module)
+
+# To write the last of a black box takes a second or two; a monitor that cannot is left behind.
+_LAST_WORDS_SECONDS = 15.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -38,33 +53,106 @@ def run(arguments: argparse.Namespace) -> int:
         root = Path(default_root(address))
         private_folder(root)
         print(f"diagnostics http://{address}/debug/memory", file=sys.stderr, flush=True)
-        with hold(root):
-            return asyncio.run(_run(command, Monitor(listener, root), root, f"http://{address}"))
+        control, orders = os.pipe()
+        up, say_up = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(orders)
+            os.close(up)
+            _be_monitor(listener, root, control, say_up)
+            return 0
+        os.close(control)
+        os.close(say_up)
+    monitor = _MonitorProcess(pid, orders)
+    if not os.read(up, 1):  # it has said why on standard error
+        _, status = os.waitpid(pid, 0)
+        return os.waitstatus_to_exitcode(status)
+    os.close(up)
+    return _run(command, _environment(root, f"http://{address}"), monitor)
 
 
-async def _run(command: list[str], monitor: Monitor, root: Path, url: str) -> int:
+def _run(command: list[str], environment: dict[str, str], monitor: _MonitorProcess) -> int:
+    foreground = Foreground(monitor.has_ended)
     try:
-        process = await asyncio.create_subprocess_exec(*command, env=_environment(root, url))
-    except OSError as error:
-        raise UsageError(
-            f"cannot run {command[0]!r}: {error.strerror or error}", remedy="give the command as in a shell"
-        ) from error
-    monitor.targets.watch(process.pid)
-    _pass_signals_on(process)
+        foreground.start(command, environment)
+    except UsageError:
+        monitor.close()
+        raise
+    monitor.order(f"watch {foreground.pid}")
+    status = foreground.wait()
+    monitor.order(f"exited {foreground.pid} {os.waitstatus_to_exitcode(status)}")
+    monitor.close()
+    foreground.linger(lambda: not monitor.alive, _LAST_WORDS_SECONDS)
+    return end_like(status)
+
+
+class _MonitorProcess:
+    """The monitor as its parent sees it. It ends when its orders do."""
+
+    def __init__(self, pid: int, orders: int) -> None:
+        self._pid = pid
+        self._orders = orders
+        self._closed = False
+        self.alive = True
+
+    def order(self, line: str) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and `has_ended` says so
+            os.write(self._orders, f"{line}\n".encode())
+
+    def close(self) -> None:
+        self._closed = True
+        os.close(self._orders)
+
+    def has_ended(self, pid: int) -> None:
+        """Called for every child that has ended."""
+        if pid != self._pid:
+            return
+        self.alive = False
+        if not self._closed:
+            print("diagnostics: the monitor has ended; the service goes on without it", file=sys.stderr, flush=True)
+
+
+def _be_monitor(listener: socket.socket, root: Path, control: int, up: int) -> None:
+    """The monitor's whole life, in the child that was forked for it."""
+    # Ctrl-C is for CMD. Of the same session: the kernel weighs sessions against each other where it groups them (sched(7),
+    # autogroup), and a priority counts within one only.
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # from the background it may write to the terminal all the same
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        # Who ends everything in the cgroup (systemd) ends CMD, and has the monitor write down how. Not SIG_IGN, which what
+        # the monitor starts would inherit.
+        signal.signal(number, _leave_it_to_orders)
+    from ..monitor.service import Monitor
+
+    with hold(root):
+        monitor = Monitor(listener, root)
+        os.write(up, b"x")
+        os.close(up)
+        asyncio.run(_obey(monitor, control))
+
+
+def _leave_it_to_orders(*_: object) -> None:
+    """A signal that the monitor does not act upon."""
+
+
+async def _obey(monitor: Monitor, control: int) -> None:
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(control, "rb"))
+
+    async def until() -> None:
+        async for line in reader:
+            order, *numbers = line.split()
+            if order == b"watch":
+                monitor.targets.watch(int(numbers[0]))
+            else:
+                monitor.recorder.exited(int(numbers[0]), int(numbers[1]))
+
     try:
-        code = 0
-
-        async def until() -> None:
-            nonlocal code
-            code = await process.wait()
-            monitor.recorder.exited(process.pid, code)
-
         await monitor.serve(until)
+        monitor.targets.workers()  # removes the sockets of processes that a signal has ended
     finally:
-        if process.returncode is None:
-            process.terminate()
-            code = await process.wait()
-    return code if code >= 0 else 128 - code
+        transport.close()
 
 
 def _environment(root: Path, url: str) -> dict[str, str]:
@@ -77,15 +165,3 @@ def _environment(root: Path, url: str) -> dict[str, str]:
         # Code in CMD that would start a monitor of its own (instrument(app, monitor=True)) finds this one.
         "DIAGNOSTICS_MONITOR_URL": url,
     }
-
-
-def _pass_signals_on(process: asyncio.subprocess.Process) -> None:
-    loop = asyncio.get_running_loop()
-
-    def pass_on(number: int) -> None:
-        # Ctrl-C in a terminal reaches CMD by itself; a second SIGINT would tell it to hurry.
-        if process.returncode is None and not (number == signal.SIGINT and sys.stdin.isatty()):
-            process.send_signal(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, pass_on, number)

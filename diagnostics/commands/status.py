@@ -1,4 +1,4 @@
-"""`diagnostics status URL [--watch]`: balance, verdict and the largest streams of every worker, in the terminal.
+"""`diagnostics status URL [--watch]`: balance, verdict and the largest streams of every worker, and the service as a whole.
 
 Exit code 0 where no verdict is an alarm, 1 where one is, 3 where no monitor answers or no worker is there.
 """
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         told = _told(client)
         if not arguments.watch:
             console.print(shown(told))
-            return int(any(worker["verdict"]["alarm"] for worker in told["workers"]))
+            return int(_alarm(told))
         with Live(shown(told), console=console, auto_refresh=False) as live:
             while True:
                 time.sleep(1.0)
@@ -49,8 +49,18 @@ def run(arguments: argparse.Namespace) -> int:
 def _told(client: httpx2.Client) -> dict[str, Any]:
     told: dict[str, Any] = checked(client, "GET", "/debug/memory").json()
     if not told["workers"]:
-        raise TargetError(f"no worker is there at {client.base_url}", remedy="wait for the service to start")
+        there = [_process(each) for each in told["service"]["supervisors"] + told["service"]["children"]]
+        raise TargetError(
+            f"no worker is there at {client.base_url}" + (f"; there is {', '.join(there)}" if there else ""),
+            remedy="the supervisor's workers do not start: read its output"
+            if there
+            else "wait for the service to start",
+        )
     return told
+
+
+def _alarm(told: dict[str, Any]) -> bool:
+    return bool(told["service"]["verdict"]["alarm"]) or any(worker["verdict"]["alarm"] for worker in told["workers"])
 
 
 def _looked(client: httpx2.Client) -> RenderableType:
@@ -63,7 +73,43 @@ def _looked(client: httpx2.Client) -> RenderableType:
 
 def shown(told: dict[str, Any]) -> Group:
     """An answer of /debug/memory, for people."""
-    return Group(*(part for worker in told["workers"] for part in _worker(worker)))
+    return Group(*(part for worker in told["workers"] for part in _worker(worker)), *_service(told["service"]))
+
+
+def _service(service: dict[str, Any]) -> list[RenderableType]:
+    """All processes together, and those that are no workers."""
+    sizes = ", ".join(
+        f"{name} {_size(service[key])}"
+        for name, key in (("RSS", "rss_bytes"), ("PSS", "pss_bytes"), ("private", "private_bytes"))
+    )
+    head = Text(f"service: {service['count']} processes, {service['workers']} of them workers; {sizes}", style="bold")
+    reasons = [Text(f"  {name} unknown: {printable(why)}") for name, why in service["unknown"].items()]
+    verdict = service["verdict"]
+    says = Text(f"{verdict['title']}  ", style="bold red" if verdict["alarm"] else "bold green")
+    says.append(printable(verdict["says"]), style="not bold default")
+    return [head, *reasons, says, *_others(service)]
+
+
+def _others(service: dict[str, Any]) -> list[RenderableType]:
+    rows = [*service["supervisors"], *service["children"]]
+    if not rows:
+        return []
+    table = Table(box=None)
+    for column in ("pid", "program", "is", "of worker", "RSS", "PSS", "private", ""):
+        table.add_column(column, justify="right" if column in ("pid", "RSS", "PSS", "private") else "left")
+    for row in rows:
+        sizes = (_size(row[key]) for key in ("rss_bytes", "pss_bytes", "private_bytes"))
+        told = (str(row["pid"]), row["program"], row["role"], row["worker"] or "", *sizes, row["reason"] or "")
+        table.add_row(*(Text(printable(word)) for word in told))
+    return [table]
+
+
+def _process(row: dict[str, Any]) -> str:
+    return f"{row['role']} {printable(row['program'])} (pid {row['pid']})"
+
+
+def _size(held: int | None) -> str:
+    return "unknown" if held is None else format_value(held, "bytes")
 
 
 def _worker(worker: dict[str, Any]) -> list[RenderableType]:
@@ -93,7 +139,13 @@ def _balance(worker: dict[str, Any]) -> RenderableType:
     if balance is None:
         return Text("balance: the kernel does not tell\n")
     rss = balance["rss_bytes"]
-    table = Table(title=f"RSS {format_value(rss, 'bytes')}", title_justify="left", box=None, show_header=False)
+    own = f"private {_size(balance['private_bytes'])}, PSS {_size(balance['pss_bytes'])}"
+    title = f"RSS {format_value(rss, 'bytes')} ({own})"
+    children = worker["children"]
+    if children["count"]:
+        beside = f"RSS {_size(children['rss_bytes'])}, PSS {_size(children['pss_bytes'])}"
+        title += f"; {children['count']} children beside it ({beside})"
+    table = Table(title=title, title_justify="left", box=None, show_header=False)
     for part in PARTS:
         held = balance["parts"][part]
         share = 0 if held is None or not rss else round(_BAR * held / rss)
@@ -101,7 +153,9 @@ def _balance(worker: dict[str, Any]) -> RenderableType:
             part,
             Text("unknown" if held is None else format_value(held, "bytes"), justify="right"),
             Text("" if held is None else format_percent(held, rss), justify="right"),
-            Text("█" * share, style="blue"),
+            Text("█" * share, style="blue")
+            if held is not None
+            else Text(printable(balance["unknown"].get(part, "")), "dim"),
         )
     return table
 

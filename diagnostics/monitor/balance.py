@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..analysis.balance import Claims, balance
+from ..analysis.balance import Balance, Claims, balance
 from .cgroup import CgroupReading, read_cgroup
+from .family import Family
 from .process import read_process
+from .rollup import why_unreadable
 from .smaps import read_regions
 
-__all__ = ["BalanceReader", "descendants", "read_balance"]
+__all__ = ["BalanceReader", "read_balance"]
 
 _SHARED_COSTS = 50
 
@@ -73,12 +75,14 @@ def read_balance(
     Returns what `Balance.to_json` has and beside it
         time, cost_seconds   wall clock at the end; how long reading took
         agent                whether the allocators' figures are in it
+        unknown              why a part, or PSS and private bytes, are not known
         of_which             bytes of open streams, within the parts above, by layer
         beside               bytes that are charged to the cgroup and in nobody's RSS, or in other processes'
         cgroup               the cgroup's reading, None where there is none
     """
     began = time.monotonic()
-    split = balance(rss, read_regions(pid, proc), Claims.from_reading(reading))
+    regions = read_regions(pid, proc)
+    split = balance(rss, regions, Claims.from_reading(reading))
     cgroup = read_cgroup(pid, proc)
     beside = {"stream_sockets": _layer(connections, "kernel_bytes"), **_charged(cgroup), **_children(pid, proc)}
     return {
@@ -91,6 +95,7 @@ def read_balance(
         "beside": beside,
         "cgroup": cgroup.to_json() if cgroup else None,
         "agent": reading is not None,
+        "unknown": _reasons(split, reading, None if regions is not None else why_unreadable(pid, proc)),
         "time": time.time(),
         "cost_seconds": time.monotonic() - began,
     }
@@ -111,19 +116,26 @@ def _charged(cgroup: CgroupReading | None) -> dict[str, int | None]:
     }
 
 
+def _reasons(split: Balance, reading: Mapping[str, Any] | None, unreadable: str | None) -> dict[str, str]:
+    """Why each part that is None is not known: by the kernel's word, the agent's, or because there was none."""
+    told = ((reading or {}).get("allocators") or {}).get("unknown") or {}
+    python = told.get("python_live_bytes", "Python's allocator tells nothing here")
+    malloc = told.get("malloc_live_bytes", "malloc tells nothing here")
+    why = {
+        "python_live": python,
+        "python_free": python,
+        "malloc_live": malloc,
+        "malloc_free": told.get("malloc_live_bytes") or unreadable or malloc,
+        "tracers": "a tracer runs that does not tell what its own tables take",
+    }
+    if reading is None:
+        why = dict.fromkeys(why, "no agent has told it: the process has none, or it does not answer")
+    of_kernel = unreadable or "this kernel does not tell it"
+    known = {**split.parts, "pss": split.pss, "private": split.private}
+    return {name: why.get(name, of_kernel) for name, held in known.items() if held is None}
+
+
 def _children(pid: int, proc: Path) -> dict[str, int | None]:
     """Resident memory of all processes below `pid`; pages that a child shares with its parent are counted in both."""
-    readings = [read_process(child, proc) for child in descendants(pid, proc)]
+    readings = [read_process(child, proc) for child in Family(proc).of(pid)[1:]]
     return {"children": sum(child.rss_bytes for child in readings if child is not None)}
-
-
-def descendants(pid: int, proc: Path = Path("/proc")) -> Iterator[int]:
-    """The processes that `pid` has started, and theirs; none where the kernel keeps no lists of children."""
-    for listing in (proc / str(pid) / "task").glob("*/children"):
-        try:
-            children = [int(word) for word in listing.read_text().split()]
-        except OSError:  # the thread has ended
-            continue
-        for child in children:
-            yield child
-            yield from descendants(child, proc)

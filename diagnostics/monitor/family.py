@@ -1,4 +1,4 @@
-"""Which processes of a service are its workers, where no agent says so: read from /proc, from outside.
+"""Parents, children and what each of them serves, read from /proc, from outside.
 
 A process that only supervises is no worker: it may hold the listening socket (uvicorn's and gunicorn's parents do), but
 its children accept on it. So a worker is a process that holds a listening socket which none of its children holds.
@@ -6,32 +6,48 @@ its children accept on it. So a worker is a process that holds a listening socke
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
+from .absence import why_no_agent
 from .sockets import Sockets
 
-__all__ = ["Family", "why_no_agent"]
+__all__ = ["Family", "program_of", "watched_listeners", "why_no_agent"]
 
 
 class Family:
-    """Parents and children as they are now."""
+    """Parents and children as they are now. An object is for one look: what it has read it does not read again."""
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
-        self._children: dict[int, list[int]] = defaultdict(list)
-        for entry in proc.iterdir():
-            if entry.name.isdecimal() and (parent := _parent(entry)):
-                self._children[parent].append(int(entry.name))
+        self._proc = proc
+        self._listed: dict[int, list[int]] = {}
 
     def of(self, root: int) -> list[int]:
         """`root` and all its descendants, parents first."""
         found, left = [], [root]
         while left:
             pid = left.pop(0)
-            found.append(pid)
-            left += sorted(self._children.get(pid, ()))
+            if pid not in found:  # a child may move to another parent while it is read
+                found.append(pid)
+                left += self.children(pid)
         return found
+
+    def children(self, pid: int) -> list[int]:
+        """The processes that `pid` has started and that still run, in the order of their numbers."""
+        if pid not in self._listed:
+            listed = self._listed_by_kernel(pid)
+            self._listed[pid] = sorted(set(self._all.get(pid, ()) if listed is None else listed))
+        return self._listed[pid]
+
+    def above(self, pid: int) -> Iterator[int]:
+        """The parent of `pid`, its parent, and so on, without the first process of all."""
+        seen = {pid}
+        while (parent := _parent(self._proc / str(pid))) and parent > 1 and parent not in seen:
+            seen.add(parent)
+            yield parent
+            pid = parent
 
     def servers(self, root: int, sockets: Sockets) -> list[int]:
         """Those of the family that serve, `root` alone where none does (it may be about to)."""
@@ -39,9 +55,30 @@ class Family:
         serving = [
             pid
             for pid, listeners in holding.items()
-            if listeners and not any(listeners & holding[child] for child in self._children.get(pid, ()))
+            if listeners and not any(listeners & holding.get(child, set()) for child in self.children(pid))
         ]
         return serving or [root]
+
+    def _listed_by_kernel(self, pid: int) -> list[int] | None:
+        """From the kernel's own list for each thread; None where it keeps none (CONFIG_PROC_CHILDREN)."""
+        found: list[int] = []
+        lists = 0
+        for thread in (self._proc / str(pid) / "task").glob("*"):
+            try:
+                found += map(int, (thread / "children").read_text().split())
+                lists += 1
+            except (OSError, ValueError):  # the thread has ended, or there is no such list
+                continue
+        return found if lists else None
+
+    @cached_property
+    def _all(self) -> dict[int, list[int]]:
+        """All processes of the machine by their parents."""
+        children: dict[int, list[int]] = defaultdict(list)
+        for entry in self._proc.iterdir():
+            if entry.name.isdecimal() and (parent := _parent(entry)):
+                children[parent].append(int(entry.name))
+        return children
 
 
 def _parent(folder: Path) -> int | None:
@@ -51,24 +88,37 @@ def _parent(folder: Path) -> int | None:
         return None
 
 
-def why_no_agent(pid: int, proc: Path = Path("/proc")) -> str:
-    """Why the start-up hook gave process `pid` no agent, as far as its command line tells; for people to read."""
+def watched_listeners(pid: int, sockets: Sockets, proc: Path = Path("/proc")) -> set[int]:
+    """Inodes of the listening sockets that an epoll instance of process `pid` watches: it accepts there itself.
+
+    Lines `tfd:  7 events: 19 ...` of the instance's fdinfo (proc(5)). A server that waits in accept, select or poll has none.
+    """
+    found: set[int] = set()
+    listeners = sockets.listeners(pid)
     try:
-        words = (proc / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        words = []
-    program = words[0].rpartition("/")[2] if words else ""
-    if not re.match(r"python|pypy", program):
-        return (
-            f"this process has no agent: {program or 'its program'} is not started as Python; it is read from outside"
-        )
-    for word in words[1:]:
-        if not word.startswith("-") or word in ("-", "-c", "-m"):
-            break
-        flag = re.match(r"-[bBdhiOPqRsuvx]*([IES])", word)
-        if flag:
-            return (
-                f"this process has no agent: Python was started with -{flag[1]}, which ignores the start-up hook; "
-                "it is read from outside"
-            )
-    return "this process has no agent (it has not served yet); it is read from outside"
+        descriptors = list((proc / str(pid) / "fd").iterdir()) if listeners else []
+    except OSError:  # it has ended, or is another user's
+        return found
+    for descriptor in descriptors:
+        try:
+            if str(descriptor.readlink()) != "anon_inode:[eventpoll]":
+                continue
+            lines = (proc / str(pid) / "fdinfo" / descriptor.name).read_text().splitlines()
+        except OSError:  # closed since
+            continue
+        watched = (line.split()[1] for line in lines if line.startswith("tfd:"))
+        found |= {inode for each in watched if (inode := sockets.inode(pid, int(each))) in listeners}
+    return found
+
+
+def program_of(pid: int, proc: Path = Path("/proc")) -> str:
+    """The name of the program that `pid` runs, without its arguments: they may hold secrets. Empty where it has ended."""
+    for name, end in (("cmdline", "\0"), ("comm", "\n")):
+        try:
+            words = (proc / str(pid) / name).read_bytes().decode(errors="replace").split(end)
+        except OSError:
+            continue
+        # A process that renames itself writes a sentence over its arguments: "nginx: worker process".
+        if words[0].strip():
+            return words[0].split()[0].rpartition("/")[2].strip("[]:")
+    return ""

@@ -48,7 +48,7 @@ def build(
     pprof_interval   the least time between two windows for /debug/pprof
     """
     routes = _Routes(targets, captures, recorder, guard)
-    overview = Overview(targets, captures, Judge(targets, recorder, captures), guard)
+    overview = Overview(targets, captures, Judge(targets, recorder, captures), guard, recorder.whole)
     events = Events(overview)
     app = Starlette(
         routes=[
@@ -77,12 +77,14 @@ class _Routes:
         self._guard = guard
 
     async def metrics(self, request: Request) -> Response:
+        look = await self._recorder.whole.look()
         snapshots = [
             replace(
                 snapshot,
                 outlook=self._recorder.outlook(snapshot.process.pid),
                 firings=self._guard.counted(snapshot.worker),
                 captures=self._captures.told(snapshot.worker),
+                children=look.children_of(snapshot.worker),
             )
             for snapshot in await self._targets.snapshots()
         ]

@@ -9,37 +9,30 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from ..analysis.readings import Readings
 from ..analysis.trend import warm_up_ends
 from ..analysis.verdict import Verdict, verdict
+from ..analysis.whole import verdict_on_whole
 from ..errors import NotFoundError
 from .captures import Captures
 from .recorder import Recorder
 from .ring import Recording
 from .streams import rows_of
 from .targets import Snapshot, Targets
+from .vitals import JUDGED
+from .whole import Look
+from .whole_record import series_of_whole
 
 __all__ = ["Judge", "readings_of", "series_of"]
 
 _SHARED_SECONDS = 2.0
 # What a capture showed longer ago says nothing of what is there now.
 _CAPTURE_SECONDS = 600.0
-_JUDGED = (
-    "rss_bytes",
-    "in_use_bytes",
-    "python_live_bytes",
-    "python_large_blocks",
-    "tasks",
-    "outgoing_connections",
-    "open_streams",
-    "streams_finished_total",
-    "buffered_app_bytes",
-    "buffered_transport_bytes",
-)
 _CAPTURES = ("objects", "tasks", "retained", "tracemalloc", "memray")
 _LAYERS = {"transport": "transport_bytes", "kernel": "kernel_bytes"}
 
@@ -67,6 +60,12 @@ class Judge:
         }
         rows, before = rows_of(snapshot, self._captures), self._before.get(pid, "")
         readings = readings_of(snapshot, self._recording(snapshot), latest, rows, before)
+        series, _since = series_of_whole(self._recorder.of_whole())
+        readings = replace(
+            readings,
+            series={**readings.series, "whole_pss_bytes": series.get("pss_bytes", ())},
+            lives=self._recorder.lives(snapshot.worker),
+        )
         judged = await asyncio.to_thread(verdict, readings)
         if snapshot.state == "answering":
             self._before = {worker.pid: self._before.get(worker.pid, "") for worker in self._targets.workers()}
@@ -74,6 +73,20 @@ class Judge:
         self._shared = {other: kept for other, kept in self._shared.items() if now - kept[0] < _SHARED_SECONDS}
         self._shared[pid] = now, judged
         return judged
+
+    async def of_whole(self, look: Look, alarms: Collection[str]) -> Verdict:
+        """The verdict on the service as a whole. `alarms`: workers whose own verdict is one."""
+        series, since = series_of_whole(self._recorder.of_whole())
+        total = look.total
+        return await asyncio.to_thread(
+            verdict_on_whole,
+            series,
+            since,
+            processes=total.count,
+            rss=total.rss,
+            alarms=alarms,
+            unknown=look.unknown(),
+        )
 
     def _recording(self, snapshot: Snapshot) -> Recording | None:
         worker = next((each for each in self._targets.workers() if each.pid == snapshot.process.pid), None)
@@ -102,6 +115,7 @@ def readings_of(
         layers[layer] = sum(known) if known else None
     opened = [row["open"] for row in rows if row.get("open") is not None]
     series, since = series_of(recording) if recording else ({}, -math.inf)
+    started = recording.header.process.get("started") if recording else None
     return Readings(
         state=snapshot.state,
         balance=snapshot.balance,
@@ -114,7 +128,19 @@ def readings_of(
         window=reading.get("window"),
         silent=_silence(snapshot),
         before=before,
+        age=time.time() - started if isinstance(started, int | float) else None,
+        unread=_unread(snapshot),
     )
+
+
+def _unread(snapshot: Snapshot) -> dict[str, str]:
+    """Why something that a verdict asks for is not known, by the series' names."""
+    allocators = (snapshot.reading or {}).get("allocators") or {}
+    found = dict(allocators.get("unknown") or {})
+    balance = (snapshot.balance or {}).get("unknown") or {}
+    if "private" in balance:
+        found["private_bytes"] = balance["private"]
+    return found
 
 
 def _silence(snapshot: Snapshot) -> str:
@@ -136,6 +162,6 @@ def series_of(recording: Recording) -> tuple[dict[str, list[tuple[float, float]]
     series = {
         name: [(record[0], record[at]) for record in records if not math.isnan(record[at])]
         for at, name in enumerate(names)
-        if name in _JUDGED
+        if name in JUDGED
     }
     return series, since

@@ -120,6 +120,20 @@ def _rss(snapshot: Snapshot) -> Iterator[Row]:
     yield (), snapshot.process.rss_bytes
 
 
+def _own(key: str) -> Rows:
+    def rows(snapshot: Snapshot) -> Iterator[Row]:
+        held = (snapshot.balance or {}).get(key)
+        if held is not None:
+            yield (), held
+
+    return rows
+
+
+def _children(snapshot: Snapshot) -> Iterator[Row]:
+    if snapshot.children is not None and snapshot.children.pss is not None:
+        yield (), snapshot.children.pss
+
+
 def _limit(snapshot: Snapshot) -> Iterator[Row]:
     if snapshot.outlook and snapshot.outlook.limit_bytes is not None:
         yield (), snapshot.outlook.limit_bytes
@@ -205,6 +219,9 @@ METRICS: tuple[Spec, ...] = (
     Spec("buffer_pool_misses_total", "counter", "Segments that had to be allocated, since the pool had none.", (), _pool_count("misses")),
     Spec("stream_upstream_breaker_open", "gauge", "1 while an upstream is left alone by its circuit breaker, or tried again; 0 is the first, others are fallbacks.", ("upstream",), _breakers),
     Spec("memory_rss_bytes", "gauge", "Resident memory of the worker, as the kernel counts it.", (), _rss),
+    Spec("memory_pss_bytes", "gauge", "Resident memory of the worker, a page that several processes share by its share; absent where the kernel does not tell.", (), _own("pss_bytes")),
+    Spec("memory_private_bytes", "gauge", "Resident memory that no other process has; absent where the kernel does not tell.", (), _own("private_bytes")),
+    Spec("memory_children_bytes", "gauge", "PSS of the worker's child processes that are no workers; absent where one of them is not to be read.", (), _children),
     Spec("memory_balance_bytes", "gauge", "Resident memory by what it is for; the parts are disjoint, unknown parts are absent.", ("part",), _balance),
     Spec("memory_limit_bytes", "gauge", "Memory limit of the worker's cgroup, the tightest above it; absent where there is none.", (), _limit),
     Spec("memory_seconds_to_limit", "gauge", "Until the cgroup's working set meets its limit at the present slope; absent unless it grows.", (), _seconds_to_limit),

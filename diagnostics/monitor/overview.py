@@ -11,6 +11,7 @@ from .guard import Guard
 from .judge import Judge
 from .streams import rows_of
 from .targets import Snapshot, Targets
+from .whole import Whole
 
 __all__ = ["SCHEMA", "Overview", "summary"]
 
@@ -26,11 +27,12 @@ def summary(capture: dict[str, Any]) -> dict[str, Any]:
 
 
 class Overview:
-    def __init__(self, targets: Targets, captures: Captures, judge: Judge, guard: Guard) -> None:
+    def __init__(self, targets: Targets, captures: Captures, judge: Judge, guard: Guard, whole: Whole) -> None:
         self._targets = targets
         self._captures = captures
         self._judge = judge
         self._guard = guard
+        self._whole = whole
         self._lock = asyncio.Lock()
         self._shared: tuple[float, dict[str, Any]] | None = None
 
@@ -43,18 +45,21 @@ class Overview:
             return self._shared[1]
 
     async def of(self, snapshots: list[Snapshot], url: str) -> dict[str, Any]:
+        look = await self._whole.look()
+        verdicts = await self.verdicts(snapshots, url)
         workers = [
-            {**told, "verdict": verdict}
-            for told, verdict in zip(
-                (self._with_streams(snapshot) for snapshot in snapshots),
-                await self.verdicts(snapshots, url),
-                strict=True,
-            )
+            {
+                **self._with_streams(snapshot),
+                "children": look.children_of(snapshot.worker).to_json(),
+                "verdict": verdict,
+            }
+            for snapshot, verdict in zip(snapshots, verdicts, strict=True)
         ]
         return {
             "schema": SCHEMA,
             "time": time.time(),
             "workers": workers,
+            "service": await self.service(snapshots, verdicts, url),
             "captures": [summary(capture) for capture in self._captures.all()],
             **self._guard.to_json(),
         }
@@ -65,6 +70,13 @@ class Overview:
             (await self._judge.verdict(snapshot)).to_json(url, snapshot.worker if len(snapshots) > 1 else None)
             for snapshot in snapshots
         ]
+
+    async def service(self, snapshots: list[Snapshot], verdicts: list[dict[str, Any]], url: str) -> dict[str, Any]:
+        """All processes together, and the verdict on them."""
+        look = await self._whole.look()
+        alarms = [snapshot.worker for snapshot, verdict in zip(snapshots, verdicts, strict=True) if verdict["alarm"]]
+        judged = await self._judge.of_whole(look, alarms)
+        return {**look.to_json(), "verdict": {**judged.to_json(url), "alarm": judged.alarm and not alarms}}
 
     def _with_streams(self, snapshot: Snapshot) -> dict[str, Any]:
         captured = self._captures.latest(snapshot.worker, snapshot.process.pid, "tasks")

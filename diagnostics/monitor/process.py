@@ -18,6 +18,7 @@ __all__ = [
     "identity",
     "lives",
     "loop_run_and_wait",
+    "parent_of",
     "read_process",
     "threads_busy",
 ]
@@ -140,6 +141,16 @@ def identity(pid: int, proc: Path = _PROC) -> tuple[Identity, float] | None:
         return Identity(pid, boot_id, ticks), int(booted.split()[1]) + ticks / _TICKS_PER_SECOND
     except (OSError, IndexError, ValueError, StopIteration):
         return None
+
+
+def parent_of(pid: int, proc: Path = _PROC) -> Identity | None:
+    """Who started `pid`; None where it has ended, or its parent is the first process of all: nobody in particular."""
+    try:
+        parent = int(_stat(pid, proc)[1])
+    except (OSError, IndexError, ValueError):
+        return None
+    found = identity(parent, proc) if parent > 1 else None
+    return found[0] if found else None
 
 
 def lives(who: Identity) -> bool:

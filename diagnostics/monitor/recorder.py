@@ -13,18 +13,22 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..analysis.lives import Life
 from ..errors import DiagnosticsError, NotFoundError, UsageError
 from .blackbox import BlackBox, Ending
 from .cgroup import CgroupReading, oom_kills, read_cgroup
+from .lineage import LIVES, Lineage, life_of
 from .outlook import COLUMNS, Outlook, judge
-from .process import Identity, ProcessReading, exit_status, identity, lives, read_process
+from .process import Identity, ProcessReading, exit_status, identity, lives, parent_of, read_process
 from .ring import MAX_CAPACITY, Recording, RingFile, RingSize
 from .targets import Targets, Worker
-from .vitals import FIELDS, fold, vitals
+from .vitals import FIELDS, JUDGED, fold, vitals
+from .whole import Look, Whole
+from .whole_record import WholeRecord
 
 __all__ = ["Recorder", "Settings"]
 
@@ -81,6 +85,7 @@ class _Track:
     """One worker that is being recorded."""
 
     who: Identity
+    worker: str
     file: RingFile
     cgroup: CgroupReading | None
     oom_before: int | None
@@ -121,6 +126,10 @@ class Recorder:
         self._tracks: dict[int, _Track] = {}
         self._exits: dict[int, int] = {}
         self._ended: dict[int, tuple[Path | None, Ending]] = {}
+        self._lineage = Lineage()
+        self._last_look = 0.0
+        self.whole = Whole(targets, settings.interval)
+        self._whole_record = WholeRecord(blackbox.root if blackbox else None, settings.rings[0])
 
     @classmethod
     def below(cls, root: Path, targets: Targets) -> Recorder:
@@ -152,7 +161,11 @@ class Recorder:
         for pid, track in list(self._tracks.items()):
             if not lives(track.who):
                 self._finish(pid)
-        await asyncio.gather(*map(self._look_at, workers))
+        look = await self.whole.look()
+        await asyncio.gather(*(self._look_at(worker, look) for worker in workers))
+        if self._blackbox is not None and look.members and look.time != self._last_look:
+            self._whole_record.add(look, read_cgroup(look.members[0].pid))
+        self._last_look = look.time
 
     def exited(self, pid: int, returncode: int) -> None:
         """What the parent of `pid` was told of its end (as in subprocess: below zero, the signal)."""
@@ -177,6 +190,11 @@ class Recorder:
             track.close_minute()
             track.file.close()
         self._tracks.clear()
+        self._whole_record.close()
+
+    def of_whole(self) -> Recording | None:
+        """What was recorded of the service as a whole; None before the first look."""
+        return self._whole_record.read()
 
     def recording(self, worker: Worker) -> tuple[Recording, Path | None]:
         """What was recorded of a worker, and its file (None: in memory only). Raises NotFoundError."""
@@ -201,10 +219,19 @@ class Recorder:
             return None
         now = time.monotonic()
         if track.judged is None or now - track.judged[0] > _OUTLOOK_SECONDS:
-            track.judged = now, judge(track.file.columns(0, COLUMNS), track.file.header.process.get("started"))
+            track.judged = (
+                now,
+                judge(
+                    track.file.columns(0, COLUMNS), track.file.header.process.get("started"), self.lives(track.worker)
+                ),
+            )
         return track.judged[1]
 
-    async def _look_at(self, worker: Worker) -> None:
+    def lives(self, worker: str) -> tuple[Life, ...]:
+        """The processes that had this worker's number before it and were replaced, the oldest first."""
+        return self._lineage.lives(worker)
+
+    async def _look_at(self, worker: Worker, look: Look) -> None:
         # In this order: a process on its way out has no memory any more, and the kernel shows it in the root cgroup.
         cgroup = read_cgroup(worker.pid)
         process = read_process(worker.pid)
@@ -219,17 +246,30 @@ class Recorder:
         kernel_bytes, outgoing = (served.kernel_bytes, served.outgoing) if served.ports else (None, None)
         # The worker may have ended, and its recording with it, while its agent was asked.
         if self._tracks.get(worker.pid) is track:
-            track.add(vitals(time.time(), process, cgroup, kernel_bytes, sample, outgoing))
+            children = look.children_of(worker.name)
+            own = look.own(worker.pid)
+            if not look.fresh or look.time == self._last_look:  # what was read before is no reading of now
+                own, children = None, replace(children, pss=None)
+            track.add(vitals(time.time(), process, cgroup, kernel_bytes, sample, outgoing, own, children))
 
     def _begin(self, worker: Worker, cgroup: CgroupReading | None) -> _Track | None:
         found = identity(worker.pid)
         if found is None or self._blackbox is None:
             return None
         who, started = found
-        file = self._blackbox.open(who, started, worker.name, self._settings.rings)
-        track = _Track(who, file, cgroup, cgroup.oom_kills if cgroup else None, time.monotonic() + _MINUTE)
+        parent = parent_of(worker.pid)
+        file = self._blackbox.open(who, started, worker.name, self._settings.rings, parent)
+        self._lineage.begun(worker.name, parent, self._earlier_lives(worker.name, parent))
+        track = _Track(who, worker.name, file, cgroup, cgroup.oom_kills if cgroup else None, time.monotonic() + _MINUTE)
         self._tracks[worker.pid] = track
         return track
+
+    def _earlier_lives(self, worker: str, parent: Identity | None) -> list[Life]:
+        """What an earlier monitor recorded of this worker's predecessors."""
+        if parent is None or self._blackbox is None or self._lineage.lives(worker):
+            return []
+        found = (_life(recording) for recording in self._blackbox.of_line(worker, parent, LIVES))
+        return [life for life in found if life is not None]
 
     async def _ask(self, worker: Worker, process: ProcessReading, track: _Track) -> dict[str, Any] | None:
         if worker.socket is None or process.state == "T":
@@ -258,6 +298,10 @@ class Recorder:
         ending = Ending(time.time(), returncode, killed, str(folder) if folder else None, limit)
         track.close_minute()
         track.file.write_end(ending.to_json())
+        columns = track.file.columns(0, [field.name for field in FIELDS])
+        life = life_of(columns, track.file.header.process.get("started"), JUDGED)
+        if life is not None:
+            self._lineage.ended(track.worker, life)
         track.file.close()
         if returncode is None:
             self._ended[pid] = (track.file.path, ending)
@@ -268,6 +312,13 @@ class Recorder:
         with contextlib.closing(RingFile.reopen(path)) as file:
             told = Ending(ending.noticed, returncode, ending.oom_kills, ending.cgroup, ending.limit_bytes)
             file.write_end(told.to_json())
+
+
+def _life(recording: Recording) -> Life | None:
+    names = [name for name, _ in recording.header.fields]
+    by_field = zip(*recording.rings[0].records, strict=True)
+    columns = {name: list(column) for name, column in zip(names, by_field, strict=False)}
+    return life_of(columns, recording.header.process.get("started"), JUDGED)
 
 
 def _setting(environment: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:

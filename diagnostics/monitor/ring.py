@@ -39,6 +39,7 @@ __all__ = [
     "RingFile",
     "RingSize",
     "decode",
+    "peek",
 ]
 
 FORMAT_VERSION = 1
@@ -219,6 +220,14 @@ def decode(data: bytes) -> Recording:
     end, end_damaged = _read_end(data[_HEADER_BYTES : _HEADER_BYTES + _END_BYTES], seed)
     rings = tuple(_read_ring(data, header, seed, index) for index in range(len(header.rings)))
     return Recording(header, rings, end, end_damaged)
+
+
+def peek(path: Path) -> tuple[Header, dict[str, Any] | None]:
+    """A file's header and end, without its readings. Raises UsageError where the header does not check, OSError."""
+    with open(path, "rb") as file:
+        data = file.read(_HEADER_BYTES + _END_BYTES)
+    header, seed = _read_header(data[:_HEADER_BYTES])
+    return header, _read_end(data[_HEADER_BYTES:], seed)[0]
 
 
 def _write_header(memory: mmap.mmap, header: Header) -> int:

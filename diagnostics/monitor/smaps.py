@@ -23,12 +23,12 @@ from __future__ import annotations
 import re
 import resource
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..analysis.balance import Regions
 
-__all__ = ["Mapping", "parse", "read_regions", "sort"]
+__all__ = ["Mapping", "parse", "read_regions", "sort", "total"]
 
 # How many bytes between two addresses are resident; None where the kernel does not let us count.
 Count = Callable[[int, int], int | None]
@@ -83,7 +83,14 @@ def read_regions(pid: int, proc: Path = Path("/proc")) -> Regions | None:
     mappings = list(parse(text))
     if not mappings:  # a process that is ending has no memory left, a kernel thread never had any
         return None
-    return sort(mappings, lambda start, end: _count(folder / "pagemap", start, end), _stack_bytes(folder / "limits"))
+    sorted_ = sort(mappings, lambda start, end: _count(folder / "pagemap", start, end), _stack_bytes(folder / "limits"))
+    return replace(sorted_, pss=total(text, b"Pss"), private=total(text, b"Private_Clean", b"Private_Dirty"))
+
+
+def total(text: bytes, *names: bytes) -> int | None:
+    """Bytes in all lines of these names in a text in the style of smaps or smaps_rollup; None where there is none."""
+    found = re.findall(rb"^(?:" + rb"|".join(names) + rb"): +(\d+) kB$", text, re.MULTILINE)
+    return 1024 * sum(map(int, found)) if found else None
 
 
 def parse(text: bytes) -> Iterator[Mapping]:

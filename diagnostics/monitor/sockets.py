@@ -93,6 +93,23 @@ class Sockets:
         table = self.table(pid)
         return {inode for inode in self.inodes(pid) if inode in table and table[inode].state == LISTEN}
 
+    def why_hidden(self, pid: int) -> str | None:
+        """Why the sockets of process `pid` cannot be read from here; None where they can."""
+        try:
+            os.close(os.open(f"{self._proc}/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY))
+        except PermissionError:
+            return (
+                f"the kernel does not let uid {os.geteuid()} see the descriptors of process {pid}: it is another user's, or "
+                "has changed its user since its start; run the monitor as root, or with CAP_SYS_PTRACE"
+            )
+        except OSError:
+            return f"process {pid} has ended"
+        return None
+
+    def inode(self, pid: int, descriptor: int) -> int:
+        """The inode of the socket that is descriptor `descriptor` of `pid`; 0 where it is none."""
+        return int(self._descriptors(pid).get(descriptor, 0))
+
     def inodes(self, pid: int) -> set[int]:
         """Inodes of all sockets that `pid` holds; empty for another user's process."""
         return set(self._descriptors(pid).values())

@@ -4,26 +4,31 @@ A worker is a process. It is known by its agent's socket in the registry, or by 
 in; then it is read from outside only. Workers are numbered, and a number that a dead worker leaves is given to the next
 one, so that the label `worker` has as few values as there are workers.
 
-A process that only supervises workers (uvicorn's and gunicorn's parent, a shell) is none: it serves nothing, so it gets no
-agent, and a command that `watch` names is shown itself only while no agent has registered in its family.
+A process that only supervises workers (uvicorn's and gunicorn's parent, a shell) is none: it serves nothing, and a command
+that `watch` names is shown itself only while no agent has registered in its family. Who has once supervised is no worker
+later either, agent or not: under uvicorn's --reload the parent holds the listening socket alone while an edit is broken.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import DiagnosticsError, NotFoundError, TargetError
-from ..protocol import agent_socket, agents_folder
 from .balance import BalanceReader
 from .connections import connections_of, streams_of
 from .conversation import ask
-from .family import Family, why_no_agent
+from .family import Family, watched_listeners, why_no_agent
+from .hidden import without_hidden
 from .outlook import Outlook
-from .process import ProcessReading, alive, read_process
+from .process import Identity, ProcessReading, alive, identity, lives, read_process
+from .processes import Children, Member, members
+from .registry import Registry
+from .roster import Roster
 from .sockets import Served, Sockets
 from .tally import Told
 
@@ -47,6 +52,7 @@ class Snapshot:
     outlook   what its recording says of its memory, where one was asked for
     firings   of rules, by (rule, outcome), where they were asked for
     captures  how those of this worker ended, where it was asked for
+    children  its processes that are no workers, together, where they were asked for
     """
 
     worker: str
@@ -63,6 +69,7 @@ class Snapshot:
     captures: Told = field(default_factory=Told)
     connections: dict[str, Any] = field(default_factory=dict)
     balance: dict[str, Any] | None = None
+    children: Children | None = None
 
     def streams(self) -> list[dict[str, Any]]:
         """The open streams that are known by themselves, as rows; see `streams_of`."""
@@ -79,7 +86,13 @@ class Snapshot:
             "silent_since": self.silent_since,
             "reason": self.reason,
             "python": self.about.get("python"),
-            "memory": {"rss_bytes": self.process.rss_bytes, **{key: allocators.get(key) for key in keys}},
+            "memory": {
+                "rss_bytes": self.process.rss_bytes,
+                "pss_bytes": (self.balance or {}).get("pss_bytes"),
+                "private_bytes": (self.balance or {}).get("private_bytes"),
+                **{key: allocators.get(key) for key in keys},
+                "unknown": self._unknown(),
+            },
             "balance": self.balance,
             "process": self.process.to_json(),
             "tasks": reading.get("tasks"),
@@ -90,14 +103,23 @@ class Snapshot:
             "last": {"time": self.last_time, "ledger": self.last.get("ledger")} if self.last else None,
         }
 
+    def _unknown(self) -> dict[str, str]:
+        """Why a figure of `memory` is null, by its name."""
+        if self.reading is None:
+            why = self.reason or "its agent does not answer"
+            return dict.fromkeys(("in_use_bytes", "python_live_bytes", "malloc_live_bytes"), why)
+        return dict((self.reading.get("allocators") or {}).get("unknown") or {})
+
 
 class Worker:
     """One process of the service and the conversation with its agent."""
 
-    def __init__(self, name: str, pid: int, socket: Path | None, sockets: Sockets) -> None:
+    def __init__(self, name: str, pid: int, socket: Path | None, sockets: Sockets, who: Identity | None = None) -> None:
         self.name = name
         self._sockets = sockets
         self.pid = pid
+        self.who = who
+        self.placed = False  # whether it is known who supervises it
         self.socket = socket
         self._balance = BalanceReader(pid)
         self._lock = asyncio.Lock()
@@ -132,11 +154,14 @@ class Worker:
             if process is None or process.state == "Z":
                 return None
             snapshot = await self._look(process)
-            connections = await asyncio.to_thread(connections_of, self.pid, snapshot.reading, self._sockets)
+            connections = await asyncio.to_thread(self._connections, snapshot.reading)
             balance = await self._balance.read(process.rss_bytes, snapshot.reading, connections)
             snapshot = replace(snapshot, connections=connections, balance=balance)
             self._shared = (time.monotonic(), snapshot)
             return snapshot
+
+    def _connections(self, reading: dict[str, Any] | None) -> dict[str, Any]:
+        return without_hidden(connections_of(self.pid, reading, self._sockets), self.pid, self._sockets)
 
     async def _look(self, process: ProcessReading) -> Snapshot:
         if self.socket is None:
@@ -163,6 +188,9 @@ class Targets:
         self._workers: dict[int, Worker] = {}
         self._watched: set[int] = set()
         self._sockets = Sockets()
+        self._registry = Registry(root)
+        self._roster = Roster(root)
+        self._supervisors: set[Identity] = set(self._roster.supervisors)
 
     def watch(self, pid: int) -> None:
         """Show what process `pid` and its children serve even if no agent ever registers there."""
@@ -192,21 +220,62 @@ class Targets:
         found = await asyncio.gather(*(worker.snapshot() for worker in self.workers()))
         return [snapshot for snapshot in found if snapshot is not None]
 
+    def processes(self) -> list[Member]:
+        """All processes of the service that run now; see `processes.members`."""
+        workers = {worker.pid: worker.name for worker in self.workers()}
+        supervisors = {who.pid for who in self._supervisors}
+        return members({*self._watched, *workers, *supervisors}, workers, supervisors, Family())
+
+    @property
+    def unseen(self) -> set[str]:
+        """Agents that listen in the registry and whose processes cannot be seen from here: another PID namespace's."""
+        return self._registry.unseen
+
     def _look_around(self) -> None:
-        registered = {int(path.stem) for path in Path(agents_folder(self.root)).glob("*.sock") if path.stem.isdecimal()}
-        for pid in [pid for pid in registered if not alive(pid)]:
-            registered.remove(pid)
-            Path(agent_socket(self.root, pid)).unlink(missing_ok=True)  # killed: it could not remove its socket
-        now = registered | self._outside(registered)
+        registered = self._registry.agents()
+        self._supervisors = {who for who in self._supervisors if lives(who)}
+        supervisors = {who.pid for who in self._supervisors}
+        now = (registered.keys() | self._outside(set(registered) - supervisors)) - supervisors
         for pid in set(self._workers) - now:  # first those that left, so that their numbers are free
             del self._workers[pid]
         for pid in sorted(now):
-            socket = Path(agent_socket(self.root, pid)) if pid in registered else None
             worker = self._workers.get(pid)
             if worker is None:
-                self._workers[pid] = Worker(self._free_name(), pid, socket, self._sockets)
+                found = identity(pid)
+                who = found[0] if found else None
+                self._workers[pid] = Worker(self._name_for(who, now), pid, registered.get(pid), self._sockets, who)
             elif worker.socket is None:
-                worker.socket = socket
+                worker.socket = registered.get(pid)
+        if self._see_supervisors():
+            self._look_around()
+            return
+        names = {worker.name: worker.who for worker in self._workers.values() if worker.who is not None}
+        self._roster.keep(names, self._supervisors)
+
+    def _see_supervisors(self) -> bool:
+        """Whether a process above a worker turns out to supervise it, and was itself taken for a worker until now.
+
+        It holds the socket that the worker serves on, and does not accept there: the worker's event loop watches the
+        socket and its own does not, or it has had no agent until now, which a process that serves has first.
+        """
+        found: set[Identity] = set()
+        for worker in self._workers.values():
+            listeners = self._sockets.listeners(worker.pid) if worker.socket and not worker.placed else set()
+            if not listeners:
+                continue
+            worker.placed = True
+            accepts = bool(watched_listeners(worker.pid, self._sockets))
+            for above in Family().above(worker.pid):
+                if above == os.getpid():
+                    break
+                if not listeners & self._sockets.listeners(above) or watched_listeners(above, self._sockets):
+                    continue
+                elder = self._workers.get(above)
+                who = identity(above)
+                if who is not None and (accepts or elder is None or elder.socket is None):
+                    found.add(who[0])
+        self._supervisors |= found
+        return any(who.pid in self._workers for who in found)
 
     def _outside(self, registered: set[int]) -> set[int]:
         """Processes without an agent that are to be shown: what serves below a watched command with no agent at all."""
@@ -222,6 +291,11 @@ class Targets:
             for pid in family.servers(root, self._sockets)
         }
 
-    def _free_name(self) -> str:
+    def _name_for(self, who: Identity | None, now: set[int]) -> str:
+        """The number that this process had under an earlier monitor, else the lowest that is free."""
         taken = {worker.name for worker in self._workers.values()}
+        had = self._roster.name_of(who) if who else None
+        if had is not None and had not in taken:
+            return had
+        taken |= {name for other, name in self._roster.names.items() if other.pid in now and lives(other)}
         return next(str(number) for number in range(len(taken) + 1) if str(number) not in taken)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ..analysis.lives import Life
 from .outlook import outlook
 from .ring import Recording
 
@@ -40,7 +41,7 @@ def rows(recording: Recording, since: float = -math.inf) -> list[Row]:
     return [row for row in _with_rates(recording, merged) if row[0] is not None and row[0] >= since]
 
 
-def to_json(recording: Recording, since: float = -math.inf) -> dict[str, Any]:
+def to_json(recording: Recording, since: float = -math.inf, lives: Sequence[Life] = ()) -> dict[str, Any]:
     """Rows, what the rings hold and how much of it is damaged, the outlook, and the worker's end where it is known."""
     return {
         "process": recording.header.process,
@@ -59,7 +60,7 @@ def to_json(recording: Recording, since: float = -math.inf) -> dict[str, Any]:
                 for ring in recording.rings
             ],
         },
-        "outlook": outlook(recording).to_json(),
+        "outlook": outlook(recording, lives).to_json(),
         "end": recording.end,
         "end_damaged": recording.end_damaged,
     }

@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 from .cgroup import CgroupReading
 from .process import ProcessReading
+from .processes import Children
+from .rollup import Rollup
 
-__all__ = ["FIELDS", "Field", "fold", "index_of", "vitals"]
+__all__ = ["FIELDS", "JUDGED", "Field", "fold", "index_of", "vitals"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,11 @@ FIELDS: tuple[Field, ...] = (
     Field("time", "seconds since the epoch", "last"),
     # from outside: there whether the agent answers or not
     Field("rss_bytes", "bytes"),
+    Field("pss_bytes", "bytes"),
+    Field("private_bytes", "bytes"),
+    Field("children", "count"),
+    Field("children_rss_bytes", "bytes"),
+    Field("children_pss_bytes", "bytes"),
     Field("cgroup_usage_bytes", "bytes"),
     Field("cgroup_working_bytes", "bytes"),
     Field("cgroup_limit_bytes", "bytes", "last"),
@@ -63,6 +70,25 @@ FIELDS: tuple[Field, ...] = (
     Field("streams_finished_total", "count, total", "last"),
 )
 
+# The series that a verdict looks at.
+JUDGED: tuple[str, ...] = (
+    "rss_bytes",
+    "pss_bytes",
+    "private_bytes",
+    "children",
+    "children_rss_bytes",
+    "children_pss_bytes",
+    "in_use_bytes",
+    "python_live_bytes",
+    "python_large_blocks",
+    "tasks",
+    "outgoing_connections",
+    "open_streams",
+    "streams_finished_total",
+    "buffered_app_bytes",
+    "buffered_transport_bytes",
+)
+
 _INDEX = {field.name: index for index, field in enumerate(FIELDS)}
 _FOLDS = {"max": max, "min": min}
 
@@ -79,11 +105,15 @@ def vitals(
     kernel_bytes: int | None,
     sample: Mapping[str, Any] | None,
     outgoing: int | None = None,
+    own: Rollup | None = None,
+    children: Children | None = None,
 ) -> tuple[float, ...]:
     """One record.
 
     kernel_bytes   in the send queues of the worker's clients, None where they cannot be told from other sockets
     outgoing       TCP connections to others, its clients' not counted; None likewise
+    own            PSS and private bytes, None where the kernel does not tell
+    children       the worker's children that are no workers themselves; None where nobody looked
     sample         the agent's answer to the operation `sample`, None where it gave none
     """
     said = sample or {}
@@ -106,6 +136,12 @@ def vitals(
         "events_total": streams.get("events"),
         "streams_finished_total": streams.get("finished"),
     }
+    if own is not None:
+        known |= {"pss_bytes": own.pss, "private_bytes": own.private}
+    if children is not None:
+        known |= {
+            "children": children.count, "children_rss_bytes": children.rss, "children_pss_bytes": children.pss
+        }  # fmt: skip
     if cgroup is not None:
         known["cgroup_usage_bytes"] = cgroup.usage_bytes
         known["cgroup_working_bytes"] = cgroup.working_bytes

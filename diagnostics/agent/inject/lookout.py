@@ -1,4 +1,5 @@
-"""Waits until this process serves, then starts its agent; a process that never serves keeps one sleeping thread.
+"""Waits until this process serves, then starts its agent; a process that never serves keeps one sleeping thread, which ends
+for each moment in which the process forks.
 
 The law of this file: it is loaded at the start of every Python process of the service, so it imports next to nothing. The
 agent itself is imported only when there is something to observe, by then beside a server that has imported most of it.
@@ -15,8 +16,9 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
+
+from ..background import Background, in_reading_fork
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,25 +44,39 @@ class _Lookout:
         self.inherited_polls: set[int] = set()
         self.inherited_listeners: set[str] = set()
         self._alone_since: float | None = None
+        self._looks = 0
 
     def begin(self) -> None:
         if self.always:
             _start_agent()
-        threading.Thread(target=self._watch, name="diagnostics-lookout", daemon=True).start()
+        else:
+            self._watch_in_background()
 
     def after_fork(self) -> None:
         """In the child: threads do not survive a fork, and what the parent serves with is the parent's."""
         self.inherited_polls |= self.polls
         self.inherited_listeners |= self.listeners
         self.polls, self.listeners, self._alone_since = set(), set(), None
-        self.begin()
+        self._looks = 0
+        lifecycle = sys.modules.get(f"{__package__.rpartition('.')[0]}.lifecycle")
+        if lifecycle is not None:  # now: its own hook comes later, and would let go of what begins here
+            lifecycle.let_go_of_parents()
+        self._watch_in_background()
+
+    def _watch_in_background(self) -> None:
+        self._background = Background(self._watch, _not_watching)
+        try:
+            self._background.start()
+        except RuntimeError as error:
+            _not_watching(error)
 
     def _watch(self) -> None:
-        looks = 0
-        while not self.serves():
-            looks += 1
-            time.sleep(_FAST_SECONDS if looks < _FAST_LOOKS else _SLOW_SECONDS)
-        _start_agent()
+        # Not at once: most children that are forked become another program.
+        while not self._background.sleep(_FAST_SECONDS if self._looks < _FAST_LOOKS else _SLOW_SECONDS):
+            self._looks += 1
+            if self.always or self.serves():
+                _start_agent()
+                return
 
     def serves(self) -> bool:
         """Look once."""
@@ -95,9 +111,18 @@ def _start_agent() -> None:
     lifecycle = _lifecycle()
     try:
         lifecycle.start_injected()
-    except (DiagnosticsError, OSError) as error:
-        # Before the service has set up its logging, or without any: where an operator looks.
-        print(f"diagnostics: process {os.getpid()} runs without its agent: {error}", file=sys.stderr)
+    except (DiagnosticsError, OSError, RuntimeError) as error:
+        _say(str(error))
+
+
+def _not_watching(error: BaseException) -> None:
+    _say(f"{type(error).__name__}: {error}")
+
+
+def _say(why: str) -> None:
+    """Before the service has set up its logging, or without any: where an operator looks. One line."""
+    if sys.stderr is not None:
+        print(f"diagnostics: process {os.getpid()} runs without its agent: {why}", file=sys.stderr)
 
 
 def _lifecycle() -> ModuleType:
@@ -163,8 +188,7 @@ _this_process = _Lookout()
 
 
 def _after_fork_in_child() -> None:
-    forked = sys.modules.get(f"{__package__.rpartition('.')[0]}.forked")
-    if forked is None or not forked.in_reading_fork():
+    if not in_reading_fork():
         _this_process.after_fork()
 
 

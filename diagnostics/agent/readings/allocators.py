@@ -1,15 +1,16 @@
-"""What the allocators have in use: pymalloc's blocks and glibc's. No fork, no tracer, about a millisecond.
+"""What the allocators have in use: pymalloc's blocks and malloc's. No fork, no tracer, about a millisecond.
 
 pymalloc tells its numbers only as text to a C FILE (`sys._debugmallocstats` prints it to stderr), so it gets a memory
 stream to print to. It walks its pools under the GIL: 1.2 ms at five million blocks. glibc's mallinfo2 sums its arenas
-and takes their locks: up to 8 ms when fragmented, without the GIL.
+and takes their locks: up to 8 ms when fragmented, without the GIL. Other libraries that serve malloc: see malloc.py.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from functools import cache
+
+from . import malloc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,24 +19,20 @@ if TYPE_CHECKING:
 __all__ = ["Allocators", "parse_pymalloc", "parse_pymalloc_blocks", "read"]
 
 
-# The fields of glibc's struct mallinfo2, all size_t (malloc.h).
-_MALLINFO2 = (
-    "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
-)  # fmt: skip
-
-
 class Allocators:
-    """Bytes, and blocks as a count; None where this interpreter or C library does not tell.
+    """Bytes, and blocks as a count; None where this interpreter or C library does not tell, and `unknown` says why.
 
     python_live     in blocks that pymalloc has handed out (objects up to 512 bytes)
     python_arenas   mapped by pymalloc from the system, live or not
-    malloc_live     handed out by glibc, its large mappings included (objects over 512 bytes, C libraries)
-    malloc_free     kept by glibc for later; not all of it is resident
+    malloc_live     handed out by malloc, its large mappings included (objects over 512 bytes, C libraries)
+    malloc_free     kept by malloc for later; not all of it is resident
     malloc_mapped   of malloc_live, in mappings of their own (128 KiB and more)
-    hidden          pymalloc holds blocks and does not tell: a tracer (tracemalloc, memray) stands before it
+    hidden          Python's small objects are with an allocator that does not tell: pymalloc behind a tracer (tracemalloc,
+                    memray), or the mimalloc of a build without the GIL
     python_blocks   how many blocks pymalloc has handed out
     python_large_blocks   how many blocks above 512 bytes Python's allocators have asked malloc for: with none of them, growth
                           of malloc_live is not Python's. CPython counts them since 3.8 (obmalloc.c, raw_allocated_blocks)
+    unknown         why a figure is None, by the figure's name in `to_json`
     """
 
     __slots__ = (
@@ -47,6 +44,7 @@ class Allocators:
         "python_blocks",
         "python_large_blocks",
         "python_live",
+        "unknown",
     )
 
     def __init__(
@@ -60,6 +58,7 @@ class Allocators:
         hidden: bool = False,
         python_blocks: int | None = None,
         python_large_blocks: int | None = None,
+        unknown: dict[str, str] | None = None,
     ) -> None:
         self.python_live = python_live
         self.python_arenas = python_arenas
@@ -69,14 +68,14 @@ class Allocators:
         self.hidden = hidden
         self.python_blocks = python_blocks
         self.python_large_blocks = python_large_blocks
+        self.unknown = unknown or {}
 
     @property
     def in_use(self) -> int | None:
         """What both allocators have handed out; None while one of them does not tell, rather than the other one alone."""
-        if self.hidden:
+        if self.hidden or self.malloc_live is None:
             return None
-        known = [part for part in (self.python_live, self.malloc_live) if part is not None]
-        return sum(known) if known else None
+        return self.malloc_live + (self.python_live or 0)  # without pymalloc everything is malloc's
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -88,6 +87,7 @@ class Allocators:
             "malloc_mapped_bytes": self.malloc_mapped,
             "python_blocks": self.python_blocks,
             "python_large_blocks": self.python_large_blocks,
+            "unknown": self.unknown,
         }
 
 
@@ -97,14 +97,16 @@ def read() -> Allocators:
     text = _pymalloc()
     small = parse_pymalloc_blocks(text)
     live, arenas = parse_pymalloc(text)
-    malloc_live, malloc_free, malloc_mapped = _glibc()
+    told = malloc.read()
+    hidden = _is_hidden(live)
     return Allocators(
         python_live=live,
         python_arenas=arenas,
-        malloc_live=malloc_live,
-        malloc_free=malloc_free,
-        malloc_mapped=malloc_mapped,
-        hidden=_is_hidden(live),
+        malloc_live=told.live,
+        malloc_free=told.free,
+        malloc_mapped=told.mapped,
+        hidden=hidden,
+        unknown=_reasons(live, told, hidden),
         python_blocks=small,
         # Both counts are of nearly the same moment: what was allocated between them is a handful of small blocks.
         python_large_blocks=max(0, everything - small) if small is not None and everything else None,
@@ -112,8 +114,23 @@ def read() -> Allocators:
 
 
 def _is_hidden(live: int | None) -> bool:
-    # Counts what went through pymalloc; where PYTHONMALLOC put another allocator in its place there are none.
-    return live is None and getattr(sys, "getallocatedblocks", int)() > 0
+    # Counts what went through pymalloc; where PYTHONMALLOC put malloc in its place there are none.
+    return live is None and ("t" in sys.abiflags or getattr(sys, "getallocatedblocks", int)() > 0)
+
+
+def _reasons(live: int | None, told: malloc.Malloc, hidden: bool) -> dict[str, str]:
+    """Why figures are unknown, by their names in `Allocators.to_json`."""
+    reasons: dict[str, str] = {}
+    if live is None:
+        why = "Python's small objects are malloc's here (PYTHONMALLOC=malloc)"
+        if hidden:
+            why = "a tracer stands before Python's allocator, or it is one that does not tell (mimalloc)"
+        reasons["python_live_bytes"] = why
+    if told.reason:
+        reasons["malloc_live_bytes"] = told.reason
+    if told.reason or hidden:
+        reasons["in_use_bytes"] = told.reason or reasons["python_live_bytes"]
+    return reasons
 
 
 # class   size   num pools   blocks in use  avail blocks
@@ -143,7 +160,7 @@ def _pymalloc() -> str:
     """pymalloc's own statistics as it prints them; empty where it is not in charge."""
     import ctypes  # at the first reading, not with the agent: a service that nobody asks goes without it
 
-    libc = _libc()
+    libc = malloc.libc()
     try:
         # ctypes.pythonapi keeps the GIL: the pools do not change while they are walked.
         print_stats = ctypes.pythonapi._PyObject_DebugMallocStats
@@ -166,28 +183,3 @@ def _pymalloc() -> str:
     finally:
         libc.free(text)
     return written if in_charge else ""
-
-
-@cache
-def _libc() -> Any:
-    """The C library, once: each CDLL makes a class of its own, and a class is garbage that only the collector finds."""
-    import ctypes
-
-    return ctypes.CDLL(None)
-
-
-@cache
-def _mallinfo2_type() -> Any:
-    import ctypes
-
-    return type("Mallinfo2", (ctypes.Structure,), {"_fields_": tuple((name, ctypes.c_size_t) for name in _MALLINFO2)})
-
-
-def _glibc() -> tuple[int | None, int | None, int | None]:
-    try:
-        mallinfo2 = _libc().mallinfo2
-    except AttributeError:  # musl, macOS, glibc before 2.33
-        return None, None, None
-    mallinfo2.restype = _mallinfo2_type()
-    info = mallinfo2()
-    return info.uordblks + info.hblkhd, info.fordblks, info.hblkhd

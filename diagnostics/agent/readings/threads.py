@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 
+from ..unpatched import get_ident
 from .awaits import FrameKey
 
 __all__ = ["read"]
@@ -17,7 +18,7 @@ def read() -> list[tuple[str, list[FrameKey]]]:
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     found = []
     for ident, frame in sys._current_frames().items():
-        if ident == threading.get_ident():
+        if ident == get_ident():
             continue
         frames: list[FrameKey] = []
         walked = frame

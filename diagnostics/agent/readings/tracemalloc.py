@@ -47,6 +47,7 @@ _OWN_FILES = frozenset(
         "windows.py",
         "readings/allocators.py",
         "readings/heap.py",
+        "readings/malloc.py",
         "readings/tracemalloc.py",
     )
 )

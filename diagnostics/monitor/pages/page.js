@@ -42,8 +42,8 @@ function show(id, text) {
   if ($(id).textContent !== text) $(id).textContent = text;
 }
 
-function size(bytes) {
-  if (bytes === null || bytes === undefined) return "–";
+function size(bytes, unknown = "–") {
+  if (bytes === null || bytes === undefined) return unknown;
   if (Math.abs(bytes) < 1024) return `${bytes} B`;
   let value = bytes;
   for (const unit of ["KiB", "MiB", "GiB", "TiB"]) {
@@ -78,7 +78,9 @@ function render(told) {
   renderWorkers(told.workers);
   const worker = told.workers.find((each) => each.worker === state.worker);
   if (!worker) {
-    trouble("No worker is there. Start the service with: diagnostics run -- CMD");
+    const there = [...(told.service?.supervisors ?? []), ...(told.service?.children ?? [])].map((each) => `${each.role} ${each.program} (pid ${each.pid})`);
+    trouble(there.length ? `No worker serves now. There is ${there.join(", ")}.` : "No worker is there. Start the service with: diagnostics run -- CMD");
+    renderProcesses(told.service);
     return;
   }
   trouble(worker.state === "silent"
@@ -93,6 +95,7 @@ function render(told) {
   renderChart(worker, told.captures);
   renderStreams(worker);
   renderTasks(worker, told);
+  renderProcesses(told.service);
   renderRules(told);
   renderCaptures(told.captures);
   if (!state.estimates) loadEstimates();
@@ -155,6 +158,9 @@ function renderBalance(worker) {
   $("parts").replaceChildren(...known.map(([part, at, held]) =>
     element("li", [element("i", null, { class: `p${at}` }), element("span", NAMES[part]), element("b", held === null ? "unknown" : size(held))])));
   const beside = Object.entries(balance.beside).filter(([, held]) => held > 0);
+  const own = `Private ${size(balance.private_bytes, "unknown")}, PSS ${size(balance.pss_bytes, "unknown")}.`;
+  const why = Object.entries(balance.unknown ?? {}).map(([name, says]) => `${NAMES[name] ?? name} unknown: ${says}`);
+  show("own", [own, ...why].join(" "));
   show("beside", beside.length ? `Beside it: ${beside.map(([name, held]) => `${name.replaceAll("_", " ")} ${size(held)}`).join(", ")}` : "");
 }
 
@@ -182,6 +188,21 @@ function renderTasks(worker, told) {
     element("td", row.waits_in), element("td", row.orphan ? "not awaited" : "", { class: "quiet word" }),
   ])));
   show("groups-time", last ? "As the last capture of kind tasks saw them." : "A capture of kind tasks shows where they wait.");
+}
+
+// All processes of the service: what it takes as a whole, who supervises, and children that serve nothing.
+function renderProcesses(service) {
+  if (!service) return;
+  show("whole", `${service.count} processes, PSS ${size(service.pss_bytes, "unknown")}, RSS ${size(service.rss_bytes)}`);
+  const reasons = Object.entries(service.unknown).map(([name, why]) => `${name.replaceAll("_", " ")} unknown: ${why}`);
+  show("whole-says", [`${service.verdict.title}: ${service.verdict.says}`, ...reasons].join(" "));
+  const rows = [...service.supervisors, ...service.children];
+  $("processes-head").hidden = !rows.length;
+  $("processes").replaceChildren(...rows.slice(0, 12).map((row) => element("tr", [
+    element("td", row.pid, { class: "n" }), element("td", [element("code", row.program)]),
+    element("td", row.worker === null ? row.role : `${row.role} of worker ${row.worker}`, { title: row.reason ?? "" }),
+    ...[row.rss_bytes, row.pss_bytes, row.private_bytes].map((held) => element("td", size(held, "unknown"), { class: "n" })),
+  ])));
 }
 
 function renderRules(told) {

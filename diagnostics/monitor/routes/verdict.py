@@ -32,12 +32,16 @@ def routes(targets: Targets, overview: Overview, guard: Guard) -> list[Route]:
         else:
             found = await targets.worker(name).snapshot()
             snapshots = [found] if found else []
-        verdicts = await overview.verdicts(snapshots, str(request.base_url).rstrip("/"))
+        url = str(request.base_url).rstrip("/")
+        verdicts = await overview.verdicts(snapshots, url)
         workers = [
             {"worker": snapshot.worker, "pid": snapshot.process.pid, **told}
             for snapshot, told in zip(snapshots, verdicts, strict=True)
         ]
-        return JSONResponse({"schema": SCHEMA, "time": time.time(), "workers": workers})
+        told = {"schema": SCHEMA, "time": time.time(), "workers": workers}
+        if name is None:
+            told["service"] = (await overview.service(snapshots, verdicts, url))["verdict"]
+        return JSONResponse(told)
 
     async def rules(request: Request) -> Response:
         if request.query_params.get("dry_run", "") in ("", "0"):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from series import TRENDLESS, Series, filled_once, noise
 
-from diagnostics.analysis.trend import seconds_to_limit, theil_sen, trend, warm_up_ends
+from diagnostics.analysis.trend import pooled, seconds_to_limit, theil_sen, trend, warm_up_ends
 
 SECONDS = 240
 
@@ -120,3 +120,53 @@ def test_adding_a_slope_adds_it_to_the_answer(values: list[float], slope: float)
     assert plain.low <= plain.slope <= plain.high
     # Medians of blocks move by up to the slope within a block, so the answer does, too.
     assert abs(tilted.slope - plain.slope) <= 2 * (abs(slope) + 1e-3) + 2 * (max(values) - min(values))
+
+
+def lives(make: Callable[[int], Series], count: int, seconds: int) -> list[list[tuple[float, float]]]:
+    """Lives of a worker, one after the other, each from nothing."""
+    return [
+        [(number * (seconds + 5.0) + second, value) for second, value in enumerate(make(seconds))]
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize("count", [2, 4, 10])
+@pytest.mark.parametrize("make", TRENDLESS.values(), ids=TRENDLESS.keys())
+def test_lives_without_a_trend_are_accused_no_more_often_than_declared(
+    make: Callable[[random.Random, int], Series], count: int
+) -> None:
+    rng = random.Random(11)
+    level = 0.05 / 18  # a verdict's
+    found = [pooled(lives(lambda seconds: make(rng, seconds), count, 60), level=level) for _ in range(300)]
+    # A step in each life is a rise of each life, if not one that goes on: it is told apart less well, as a cache that fills is.
+    assert sum(one.growing for one in found) <= (300 * 0.025 if make is TRENDLESS["one step"] else 1 + 300 * level)
+    assert all(one.state != "unknown" for one in found)
+
+
+def test_a_leak_is_found_within_lives_though_each_begins_anew() -> None:
+    rng = random.Random(13)
+    grown = lives(
+        lambda seconds: [100 + 0.5 * second + value for second, value in enumerate(noise(rng, seconds))], 6, 30
+    )
+    found = pooled(grown, level=0.05 / 18)
+    assert found.growing
+    assert found.slope == pytest.approx(0.5, abs=0.1)
+    assert found.seconds == pytest.approx(6 * 29)
+    flat = trend([point for life in grown for point in life], level=0.05 / 18)
+    assert not flat.growing  # a saw-tooth, as one series
+
+
+def test_lives_that_fill_their_caches_and_then_stay_have_settled() -> None:
+    warm = lives(
+        lambda seconds: [100 * (1 - math.exp(-second / 8)) + 0.001 * second for second in range(seconds)], 6, 60
+    )
+    assert pooled(warm).state == "settled"
+
+
+def test_too_few_lives_or_too_short_ones_are_unknown() -> None:
+    assert pooled([]).state == "unknown"
+    short = lives(lambda seconds: [float(second) for second in range(seconds)], 20, 8)
+    assert pooled(short).state == "unknown"
+    assert pooled(lives(lambda seconds: [float(second) for second in range(seconds)], 3, 9)).state == "unknown"
+    with pytest.raises(ValueError, match=r"level is 2"):
+        pooled(short, level=2)

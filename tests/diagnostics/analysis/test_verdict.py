@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diagnostics.analysis.balance import PARTS
+from diagnostics.analysis.lives import Life
 from diagnostics.analysis.readings import MIB, Readings
 from diagnostics.analysis.remedies import REMEDIES
 from diagnostics.analysis.verdict import verdict
+from diagnostics.analysis.whole import verdict_on_whole
 
 SECONDS = 120
 Line = Callable[[int], float]
@@ -278,3 +280,105 @@ def test_every_verdict_has_its_section_in_the_documentation() -> None:
     page = (Path(__file__).parents[3] / "docs" / "verdict.md").read_text()
     sections = {text.partition("\n")[0].strip() for text in page.split("\n## ")[1:]}
     assert {word.replace("_", "-") for word in REMEDIES} <= sections
+
+
+def own(**lines: list[tuple[float, float]]) -> dict[str, list[tuple[float, float]]]:
+    """As `series`, of a service whose private memory and children are read as well."""
+    quiet = {"private_bytes": flat(50 * MIB), "children": flat(0), "children_rss_bytes": flat(0)}
+    return series(**{**quiet, **lines})
+
+
+@pytest.mark.parametrize("missing", ["tasks", "private_bytes", "children_rss_bytes"])
+def test_what_was_not_read_is_named_and_takes_the_certainty(missing: str) -> None:
+    everything = own()
+    assert verdict(readings(series=everything)).found.confidence == "high"
+    del everything[missing]
+    told = verdict(readings(series=everything, unread={missing: "for a reason"}))
+    assert (told.word, told.found.confidence) == ("load_only", "medium")
+    assert "Not known: " in told.found.says
+    assert "(for a reason)" in told.found.says
+
+
+@pytest.mark.parametrize("grows", ["rss_bytes", "private_bytes"])
+def test_memory_that_grows_unexplained_is_not_load(grows: str) -> None:
+    """RSS that rises while in-use memory does not was called load only, with high confidence."""
+    rising = {grows: line(lambda second: 100 * MIB + 400_000 * second)}
+    if grows == "private_bytes":
+        rising["rss_bytes"] = rising[grows]
+    told = verdict(readings(series=own(**rising), balance=balance(other=0)))
+    assert told.word == "inconclusive"
+    assert "grows, and the readings do not show why" in told.found.says
+
+
+COPIED = line(lambda second: 20 * MIB + min(60 * MIB, 1_500_000 * second))
+
+
+def test_private_memory_that_rises_while_rss_stays_was_copied() -> None:
+    whole = {"whole_pss_bytes": line(lambda second: 200 * MIB + 4 * (COPIED[second][1] - 20 * MIB))}
+    told = verdict(readings(series=own(private_bytes=COPIED, **whole)))
+    assert (told.word, told.found.confidence, told.alarm) == ("copy_on_write", "high", True)
+    assert told.found.evidence[0].value == pytest.approx(60 * MIB, rel=0.1)
+    unseen = verdict(readings(series=own(private_bytes=COPIED)))
+    assert (unseen.word, unseen.found.confidence) == ("copy_on_write", "medium")
+
+
+def test_pages_whose_other_owners_have_ended_were_not_copied() -> None:
+    told = verdict(readings(series=own(private_bytes=COPIED, whole_pss_bytes=flat(200 * MIB))))
+    assert told.word != "copy_on_write"
+    grown = line(lambda second: 100 * MIB + (COPIED[second][1] - 20 * MIB))
+    told = verdict(readings(series=own(private_bytes=COPIED, rss_bytes=grown)))  # its own memory, and no copies
+    assert told.word != "copy_on_write"
+
+
+def test_children_that_grow_are_told_by_what_can_be_read_of_them() -> None:
+    grown = line(lambda second: 50 * MIB + 400_000 * second)
+    told = verdict(readings(series=own(children_pss_bytes=grown, children_rss_bytes=grown)))
+    assert (told.word, told.found.confidence) == ("child_growth", "high")
+    told = verdict(readings(series=own(children_rss_bytes=grown)))
+    assert (told.word, told.found.confidence) == ("child_growth", "medium")
+    # RSS that rises while PSS does not: a child that touches what it shares.
+    shared = verdict(readings(series=own(children_pss_bytes=flat(50 * MIB), children_rss_bytes=grown)))
+    assert shared.word == "load_only"
+
+
+def life(number: int, per_second: float) -> Life:
+    """A minute of a worker, with the first quarter taken off as warm-up."""
+    at = number * 65.0
+    grown = [(at + second, 60 * MIB + per_second * second) for second in range(15, 60)]
+    flat_ = [(at + second, 4.0) for second in range(15, 60)]
+    return Life(60.0, {"in_use_bytes": grown, "python_live_bytes": grown, "open_streams": flat_, "tasks": flat_}, 600.0)
+
+
+def test_a_worker_that_is_recycled_is_judged_over_its_lives() -> None:
+    begun = {name: points[:5] for name, points in own().items()}
+    alone = verdict(readings(series=begun, age=5.0))
+    assert alone.word == "inconclusive"
+    leaking = [life(number, 400_000) for number in range(4)]
+    told = verdict(readings(series=begun, age=5.0, lives=leaking))
+    assert told.word == "retained_objects"
+    (recycled,) = (finding for finding in told.also if finding.word == "recycled_growth")
+    assert recycled.confidence == "high"
+    assert recycled.evidence[0].value == pytest.approx(24_000_000, rel=0.1)
+    assert "until it is replaced after 60 s and 600 finished streams" in recycled.says
+    sound = verdict(readings(series=begun, age=5.0, lives=[life(number, 0) for number in range(4)]))
+    assert not sound.alarm
+    # It outlives its predecessors: what they did says nothing of it.
+    grown_up = verdict(readings(series=own(), age=130.0, lives=leaking))
+    assert grown_up.word == "load_only"
+
+
+def test_the_whole_grows_where_no_worker_does() -> None:
+    known: dict[str, Any] = {"since": 0.0, "processes": 5, "rss": 500 * MIB, "unknown": {}}
+    grown = {"pss_bytes": line(lambda second: 200 * MIB + 400_000 * second), "processes": flat(5)}
+    told = verdict_on_whole(grown, alarms=[], **known)
+    assert (told.word, told.found.confidence, told.alarm) == ("whole_growth", "medium", True)
+    assert "no single worker's verdict explains it" in told.found.says
+    assert "worker 1 tells more" in verdict_on_whole(grown, alarms=["1"], **known).found.says
+    calm = verdict_on_whole({"pss_bytes": flat(200 * MIB)}, alarms=[], **known)
+    assert (calm.word, calm.found.confidence) == ("load_only", "high")
+    reserved = verdict_on_whole(
+        {"rss_bytes": flat(500 * MIB)}, alarms=[], **{**known, "unknown": {"pss_bytes": "of process 7"}}
+    )
+    assert (reserved.word, reserved.found.confidence) == ("load_only", "low")
+    assert "PSS is not known of process 7" in reserved.found.says
+    assert verdict_on_whole({}, alarms=[], **known).word == "inconclusive"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -97,7 +98,7 @@ def test_an_oom_kill_by_the_kernel_is_said_and_the_way_there_is_kept(
         sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--", "sh", "-c", into,
         env={"DIAGNOSTICS_DIR": str(tmp_path / "dir"), **FAST},
     )  # fmt: skip
-    assert supervisor.process.wait(60) == 137
+    assert supervisor.process.wait(60) == -signal.SIGKILL
     (file,) = (tmp_path / "dir" / "blackbox").iterdir()
     shown = launch(sys.executable, "-m", "diagnostics", "blackbox", file)
     assert shown.process.wait(20) == 0

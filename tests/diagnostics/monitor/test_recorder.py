@@ -126,7 +126,7 @@ def test_a_killed_service_leaves_its_last_readings_and_its_exit(
     eventually(lambda: last_row(http, service).get("in_use_bytes"))
     told = timeline(http, service)
     os.kill(told["process"]["pid"], signal.SIGKILL)
-    assert service.supervisor.process.wait(20) == 137
+    assert service.supervisor.process.wait(60) == -signal.SIGKILL
     found = decode(Path(told["recorder"]["file"]).read_bytes())
     assert found.end is not None
     assert found.end["returncode"] == -signal.SIGKILL
@@ -229,7 +229,9 @@ def test_recording_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.Monke
     asyncio.run(recorder.run())  # ends at once
     with pytest.raises(NotFoundError, match="set DIAGNOSTICS_RECORD_SECONDS above 0"):
         recorder.recording(targets.workers()[0])
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [
+        "workers.json"
+    ]  # the numbers of the workers, and nothing else
 
 
 @pytest.mark.parametrize(
@@ -250,7 +252,7 @@ def test_a_wrong_setting_is_named(name: str, value: str) -> None:
 def test_settings_are_of_a_size_that_stays_small() -> None:
     assert Settings.from_environment({}).rings == (RingSize(1.0, 3600), RingSize(60.0, 1440))
     fields = tuple((field.name, field.unit) for field in FIELDS)
-    assert Header(fields, Settings().rings, {}).file_bytes < 1_200_000
+    assert Header(fields, Settings().rings, {}).file_bytes < 1_500_000
     with pytest.raises(UsageError, match=r"7200 s of readings 0\.05 s apart are more than 86400"):
         Settings.from_environment({"DIAGNOSTICS_RECORD_INTERVAL_SECONDS": "0.05", "DIAGNOSTICS_RECORD_SECONDS": "7200"})
 

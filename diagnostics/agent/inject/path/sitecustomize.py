@@ -2,53 +2,80 @@
 
 This file runs in other people's services before any of their code, so it takes away its own traces: the folder leaves
 sys.path, and a sitecustomize that the service or the distribution has is run as if this one were not there.
+
+The law of this file: every Python that a service may start reads it, so its syntax is that of Python 2.7. Where the agent
+cannot run, that is said in one line, once for a service.
 """
 
-import importlib.util
 import os
 import sys
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _PRIVATE_NAME = "_highwater_diagnostics"
+_OLDEST = (3, 11)
+# Set where the line was written, so that the processes which this one starts do not write it again.
+_TOLD = "DIAGNOSTICS_TOLD"
 
 
-def _run_the_other_sitecustomize() -> None:
+def _run_the_other_sitecustomize():  # type: () -> None
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != _HERE]
     this = sys.modules.pop("sitecustomize")
     try:
         import sitecustomize  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "sitecustomize":
+    except ImportError as error:
+        # Python 2 does not say the name by itself.
+        if getattr(error, "name", None) != "sitecustomize" and str(error) != "No module named sitecustomize":
             raise
     finally:
         # Python's import of this very file is still under way and looks for it under its name.
         sys.modules.setdefault("sitecustomize", this)
 
 
-def _is_tool() -> bool:
+def _is_tool():  # type: () -> bool
     # multiprocessing's bookkeeper is started with the same environment and never serves.
     return any("multiprocessing.resource_tracker" in word for word in sys.orig_argv)
 
 
-def _load_agent() -> None:
+def _say(line):  # type: (str) -> None
+    if sys.stderr is not None:
+        sys.stderr.write("diagnostics: %s\n" % line)
+
+
+def _say_that_python_is_too_old():  # type: () -> None
+    if os.environ.get(_TOLD):
+        return
+    os.environ[_TOLD] = "1"
+    _say(
+        "process %d runs Python %d.%d.%d; the agent needs %d.%d or newer, so this service is read from outside only: "
+        "memory and connections, no streams, no captures" % ((os.getpid(),) + sys.version_info[:3] + _OLDEST)
+    )
+
+
+def _load_agent():  # type: () -> None
+    import importlib.util
+
     package = os.path.dirname(os.path.dirname(os.path.dirname(_HERE)))
     spec = importlib.util.spec_from_file_location(
         _PRIVATE_NAME, os.path.join(package, "__init__.py"), submodule_search_locations=[package]
     )
     if spec is None or spec.loader is None:
-        raise ImportError(f"no package at {package}")
+        raise ImportError("no package at %s" % package)
     module = importlib.util.module_from_spec(spec)
     sys.modules[_PRIVATE_NAME] = module
     spec.loader.exec_module(module)
-    importlib.import_module(f"{_PRIVATE_NAME}.agent.inject.lookout").start(
+    importlib.import_module(_PRIVATE_NAME + ".agent.inject.launcher").start(_HERE)
+    importlib.import_module(_PRIVATE_NAME + ".agent.inject.lookout").start(
         always=os.environ.get("DIAGNOSTICS_AGENT") == "always"
     )
 
 
 _run_the_other_sitecustomize()
-if os.environ.get("DIAGNOSTICS_DIR") and not _is_tool():
-    try:
-        _load_agent()
-    except Exception as error:
-        # The service must start whatever is wrong with its diagnostics; that it has none must be seen.
-        print(f"diagnostics: the agent could not be loaded: {type(error).__name__}: {error}", file=sys.stderr)
+if os.environ.get("DIAGNOSTICS_DIR"):
+    if sys.version_info < _OLDEST:
+        _say_that_python_is_too_old()
+    elif not _is_tool():
+        try:
+            _load_agent()
+        except Exception as error:
+            # The service must start whatever is wrong with its diagnostics; that it has none must be seen.
+            _say("the agent could not be loaded: %s: %s" % (type(error).__name__, error))

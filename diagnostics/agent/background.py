@@ -1,0 +1,212 @@
+"""A thread of the agent's own in somebody else's process: it never prints, and is not there while the service forks.
+
+From Python 3.12 on `os.fork()` warns wherever the process has a second thread ("use of fork() may lead to deadlocks in the
+child"), and a service that forks must not be warned because of us. So before a fork our sleeping threads end, and begin
+again after it:
+
+- only where they are the only ones beside the main thread, which forks: a service with threads of its own is warned for these;
+- the kernel's count of threads is awaited, for that is what Python looks at;
+- after the fork they are started by a "pending call", which Python makes when `os.fork()` has returned: 3.13 counts the
+  threads after the at-fork hooks have run.
+
+A thread that is just answering does not end within the patience; then it stays, and the warning comes.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import os
+import sys
+import time
+
+from .unpatched import allocate_lock, get_native_id, sleep, start_new_thread
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
+
+__all__ = ["Background", "in_reading_fork", "reading_fork"]
+
+_FORK_WARNS = sys.version_info >= (3, 12)
+# A sleeping thread ends within a tenth of a millisecond; one that does not is busy.
+_ASIDE_SECONDS = 0.05
+
+# The service's signals are for its own threads: one that the kernel gave to ours would not interrupt the main thread's read or
+# sleep, and its handler in Python would run only after that. Faults stay: they are of the thread that made them.
+_FAULTS = {"SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP"}
+_NOT_OURS = _signal.valid_signals() - {getattr(_signal, name) for name in _FAULTS}
+
+
+class Background:
+    """A thread that does `work`, which sleeps by `sleep` (or by `poll`, and is woken by `wake`) and returns once told to leave.
+
+    After a fork of the service `work` is called again, in the same process and with all that it knows.
+    failed   called, in the thread, with what `work` raised: it must not be raised into the service's standard error
+    """
+
+    def __init__(
+        self, work: Callable[[], None], failed: Callable[[BaseException], None], wake: Callable[[], None] | None = None
+    ) -> None:
+        self._work = work
+        self._failed = failed
+        self._gate = allocate_lock()
+        self._gate.acquire()
+        self._wake = wake or self._open_gate
+        self._ended: Any = None
+        self._tid = 0
+        # Holds one thing from when the thread is told to leave until the thread takes it and leaves, or who told it takes it
+        # back. Taking from a list is one step, so that not even a signal handler that forks can come in between.
+        self._told: list[bool] = []
+
+    def start(self) -> None:
+        """Raises RuntimeError where the system has no thread to give."""
+        self._ended = ended = allocate_lock()
+        ended.acquire()
+        _running.append(self)
+        mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _NOT_OURS)
+        try:
+            start_new_thread(self._run, (ended,))
+        except RuntimeError:
+            _running.remove(self)
+            raise
+        finally:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+
+    def sleep(self, seconds: float) -> bool:
+        """In the thread: sleep, and say whether it is to leave."""
+        self.pause(seconds)
+        return self.left()
+
+    def pause(self, seconds: float) -> None:
+        """In the thread: sleep, less where it is woken."""
+        self._gate.acquire(True, seconds)
+
+    def left(self) -> bool:
+        """In the thread, between two things that it does: whether it is to leave. After True, `work` must return at once."""
+        return _taken(self._told)
+
+    def leave(self, patience: float) -> bool:
+        """End the thread; False if it did not come to it within `patience` seconds and therefore goes on."""
+        self._told.append(True)
+        self._wake()
+        return self._gone(time.monotonic() + patience) or not _taken(self._told)
+
+    def _gone(self, deadline: float) -> bool:
+        if not self._ended.acquire(True, max(deadline - time.monotonic(), 0)):
+            return False
+        while os.path.exists(f"/proc/self/task/{self._tid}"):  # it has run its last Python code and not yet ended
+            if time.monotonic() > deadline:
+                return False
+            sleep(0.0001)
+        return True
+
+    def _run(self, ended: Any) -> None:
+        self._tid = get_native_id()
+        try:
+            self._work()
+        except BaseException as error:  # noqa: BLE001  # whatever it is, Python would print it with a traceback
+            self._failed(error)
+        finally:
+            if self in _running:
+                _running.remove(self)
+            ended.release()
+
+    def _open_gate(self) -> None:
+        if self._gate.locked():
+            self._gate.release()
+
+
+def _taken(told: list[bool]) -> bool:
+    try:
+        told.pop()
+    except IndexError:
+        return False
+    return True
+
+
+_running: list[Background] = []
+_aside: list[Background] = []
+_reading_fork = False
+
+
+class reading_fork:  # noqa: N801  # read as a statement: `with reading_fork():`
+    """While a fork for a reading is made: the child is the agent's own, and no at-fork hook of the agent does anything."""
+
+    def __enter__(self) -> None:
+        global _reading_fork
+        _reading_fork = True
+
+    def __exit__(self, *_: object) -> None:
+        global _reading_fork
+        _reading_fork = False
+
+
+def in_reading_fork() -> bool:
+    return _reading_fork
+
+
+def _before_fork() -> None:
+    if not _FORK_WARNS or _reading_fork or not _running or get_native_id() != os.getpid():
+        return
+    try:
+        threads = len(os.listdir("/proc/self/task"))
+    except OSError:  # no /proc; Python cannot count either
+        return
+    if threads == 1 + len(_running):
+        deadline = time.monotonic() + _ASIDE_SECONDS
+        _aside[:] = [each for each in list(_running) if each.leave(deadline - time.monotonic())]
+
+
+def _after_fork_in_parent() -> None:
+    if _aside and not _reading_fork:
+        _once_back_in(sys._getframe(1), _come_back)
+
+
+def _after_fork_in_child() -> None:
+    """No thread survives a fork. Whoever had one begins anew, by a hook of its own."""
+    if not _reading_fork:
+        _running.clear()
+        _aside.clear()
+
+
+def _come_back() -> None:
+    while _aside:
+        each = _aside.pop()
+        try:
+            each.start()
+        except RuntimeError as error:
+            each._failed(error)
+
+
+def _once_back_in(forking: FrameType, call: Callable[[], None]) -> None:
+    """Have `call` made on the main thread as soon as the frame that forks runs again or is done, or at once if need be."""
+    try:
+        from ctypes import PYFUNCTYPE, c_int, c_void_p, pythonapi
+    except ImportError:  # a Python built without it
+        call()
+        return
+
+    waited_for = [forking]
+
+    def pending(_: Any) -> int:
+        running = walked = sys._getframe(1)
+        while walked is not None and walked not in waited_for:
+            walked = walked.f_back  # type: ignore[assignment]  # None at the outermost
+        # Else another at-fork hook runs, within `os.fork()`: once more.
+        if walked is None or running in waited_for or pythonapi.Py_AddPendingCall(_pending, None):
+            waited_for.clear()  # it would be kept alive, and all that it holds
+            call()
+        return 0
+
+    # Kept: Python holds no reference to what it will call. One is enough: another fork comes after the call at the earliest.
+    global _pending
+    _pending = PYFUNCTYPE(c_int, c_void_p)(pending)
+    if pythonapi.Py_AddPendingCall(_pending, None):  # the queue is full
+        call()
+
+
+_pending: Any = None
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
