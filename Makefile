@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo phoenix sanic test bench bench-quick relay-proof study lint types imports unit installs wheel install clean
+.PHONY: demo matrix phoenix sanic test bench bench-quick relay-proof study field lint types imports unit installs wheel install clean
 
 demo: $(STAMP)
 	$(BIN)/python -m diagnostics demo
@@ -63,6 +63,14 @@ sanic: .sanic/.installed
 	test -x .sanic/bin/python || $(PYTHON) -m venv .sanic
 	.sanic/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	@touch $@
+
+# The suite on every CPython that can be had here (PATH, pyenv, or a Debian made by debootstrap, as root); says which could not, and
+# why, and writes the table of docs/versions.md when it ran everything. VERSIONS="3.12 3.14", TESTS="tests/relay", MATRIX=--demo
+VERSIONS ?=
+TESTS ?=
+MATRIX ?=
+matrix:
+	$(PYTHON) tests/matrix/run.py $(if $(VERSIONS),--versions "$(VERSIONS)") $(if $(TESTS),--tests "$(TESTS)") $(if $(VERSIONS)$(TESTS),,--write docs/versions.md) $(MATRIX)
 
 install: $(STAMP)
 

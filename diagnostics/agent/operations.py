@@ -11,8 +11,8 @@ import os
 import sys
 import time
 
-from ..errors import ProtocolError
-from .loops import task_count
+from ..errors import ProtocolError, TargetError
+from .asyncio_tasks import why_unseen
 from .readings import allocators, memray, tracemalloc
 
 TYPE_CHECKING = False
@@ -82,16 +82,18 @@ def reading(state: State, top: int = 20) -> Result:
     ledger = _merged(state.ledgers, top)
     if ledger and look:
         _add_transports(ledger["top"], look)
+    loops, unseen = state.loops(), state.unknown()
     return {
         "ledger": ledger,
         "connections": state.servers.to_json(look, top),
         "allocators": allocators.read().to_json(),
         "tracemalloc_bytes": tracemalloc.counted_bytes(),
-        "tasks": task_count(),
+        "tasks": state.task_count(),
         "task_states": state.task_states(),
-        "loops": len(state.loops()),
-        "loop_lag": state.lag.histogram.to_json(),
-        "loop_pending_seconds": state.lag.pending_seconds,
+        "loops": None if "loop_lag" in unseen else len(loops),
+        "loop_lag": None if "loop_lag" in unseen else state.lag.histogram.to_json(),
+        "loop_pending_seconds": None if "loop_lag" in unseen else state.lag.pending_seconds,
+        "unknown": unseen,
         "gc": _collector(),
         "window": state.windows.kind,
         "troubles": state.troubles,
@@ -107,9 +109,9 @@ def sample(state: State) -> Result:
         "python_live_bytes": memory.python_live,
         "malloc_live_bytes": memory.malloc_live,
         "python_large_blocks": memory.python_large_blocks,
-        "tasks": task_count(),
+        "tasks": state.task_count(),
         "loop_lag_seconds": state.lag.seconds,
-        "loop_pending_seconds": state.lag.pending_seconds,
+        "loop_pending_seconds": None if why_unseen() else state.lag.pending_seconds,
         "gc_collections": [generation["collections"] for generation in gc.get_stats()],
         "gc_young_objects": gc.get_count()[0],
         "streams": {key: sum(each[key] for each in ledgers) for key in ledgers[0]} if ledgers else None,
@@ -239,7 +241,14 @@ def explain(state: State, types: list[str], samples: int = 12, room_bytes: int |
 
 
 def retained(state: State, room_bytes: int | None = None) -> Result:
-    """What each open stream alone keeps alive."""
+    """What each open stream alone keeps alive. Raises TargetError where the tasks that serve streams cannot be seen."""
+    unseen = why_unseen()
+    if unseen is not None:
+        raise TargetError(
+            f"what streams keep alive is unknown: {unseen}",
+            remedy="take a capture of kind objects: it shows what is alive, and not for whom",
+            code="tasks_unseen",
+        )
     from .readings import retained
 
     return _walk(lambda until: retained.read(state.ledgers, until), room_bytes)

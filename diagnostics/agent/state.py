@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
+from .asyncio_tasks import task_count, task_states, why_unseen
 from .lag import LoopLag
-from .loops import RunningLoops, task_states
+from .loops import RunningLoops
 from .thrift import Thrifty
 from .windows import Windows
 
@@ -24,7 +26,7 @@ class State:
     """Used from the agent's thread; `ledgers` is added to by apps that start.
 
     lag            of the service's loops, since the last window began
-    loops, task_states, look   as of now, or of a moment ago where there are thousands of streams
+    loops, task_count, task_states, look   as of now, or of a moment ago where there are thousands of streams
     last_fork      what the last forked reading cost: {"fork_seconds", "fork_cpu_seconds", "on_loop"}
     troubles       how often something went wrong in the agent itself, and what did last: {"count", "last"}
     last_ending, last_ending_cpu   what ending the last window cost: seconds on the clock, and of CPU time
@@ -35,7 +37,8 @@ class State:
         self.windows = Windows()
         self.loops = RunningLoops()
         self.lag = LoopLag(loops=self.loops)
-        # A number for a graph: it may be a few seconds old where there are thousands of tasks.
+        # Numbers for a graph: they may be a few seconds old where there are thousands of tasks.
+        self.task_count = Thrifty(task_count, share=1000, longest=5.0)
         self.task_states = Thrifty(task_states, share=1000, longest=5.0)
         self.last_fork: dict[str, Any] | None = None
         self.last_ending: float | None = None
@@ -70,6 +73,18 @@ class State:
         self.last_ending = self.windows.end()
         self.last_ending_cpu = time.thread_time() - began
         return self.last_ending
+
+    def unknown(self) -> dict[str, str]:
+        """What this process should tell and does not: the reading's name -> why. Unknown is not zero, and not none."""
+        found: dict[str, str] = {}
+        unseen = why_unseen()
+        if unseen is not None:
+            found["tasks"] = found["loop_lag"] = unseen
+        if "t" in getattr(sys, "abiflags", ""):
+            found["python_live"] = "a free-threaded build of Python allocates by mimalloc, whose figures are not read"
+        if self._servers is not None and self._servers.unseen is not None:
+            found["connections"] = self._servers.unseen
+        return found
 
     def _look(self) -> Look | None:
         return self.servers.look(self.ledgers)

@@ -82,6 +82,7 @@ class Readings:
     since         readings before this are warm-up
     captures      kind -> the last result of this process
     window        the tracer that is open now
+    unknown       what the agent should tell and cannot: the reading's name -> why
     silent        of a silent one, since when and why, for people to read
     before        what the last verdict said while it answered
     lives         processes that had this worker's number before it and were replaced, the oldest first
@@ -98,6 +99,7 @@ class Readings:
     since: float = -math.inf
     captures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     window: str | None = None
+    unknown: Mapping[str, str] = field(default_factory=dict)
     silent: str = ""
     before: str = ""
     lives: Sequence[Life] = ()

@@ -6,7 +6,7 @@ grows in a way that no check explains; what else was found beside the first caus
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .finding import Finding
@@ -63,7 +63,18 @@ def verdict(readings: Readings) -> Verdict:
     alarms = [finding for finding in findings if REMEDIES[finding.word].alarm]
     if alarms:
         return Verdict(alarms[0], tuple(alarms[1:]))
-    return Verdict(findings[0]) if findings else Verdict(_inconclusive(readings))
+    return Verdict(_no_surer_than(readings, findings[0])) if findings else Verdict(_inconclusive(readings))
+
+
+def _no_surer_than(readings: Readings, calm: Finding) -> Finding:
+    """That there is no cause for alarm is said with low confidence where some of the causes could not be looked for."""
+    if not readings.unknown or REMEDIES[calm.word].alarm:
+        return calm
+    unseen: dict[str, list[str]] = {}
+    for name, why in readings.unknown.items():
+        unseen.setdefault(why, []).append(name.replace("_", " "))
+    missing = "; ".join(f"{', '.join(names)}: {why}" for why, names in unseen.items())
+    return replace(calm, confidence="low", says=f"{calm.says} Unknown, and so not judged: {missing}.")
 
 
 def _inconclusive(readings: Readings) -> Finding:

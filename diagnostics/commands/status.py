@@ -119,7 +119,13 @@ def _worker(worker: dict[str, Any]) -> list[RenderableType]:
     pending = worker["loop_pending_seconds"] or 0.0
     if pending >= _BLOCKED_SECONDS:
         head.append(f": the event loop is blocked, it has not come to its work for {pending:.0f} s", style="red")
-    return [head, _verdict(worker["verdict"]), _balance(worker), _streams(worker)]
+    return [head, _verdict(worker["verdict"]), _balance(worker), *_unknown(worker), _streams(worker)]
+
+
+def _unknown(worker: dict[str, Any]) -> list[RenderableType]:
+    """What the worker's agent should tell and cannot, each with its reason."""
+    rows = worker["unknown"].items()
+    return [Text(f"{name.replace('_', ' ')}: unknown: {printable(why)}", style="yellow") for name, why in rows]
 
 
 def _verdict(verdict: dict[str, Any]) -> Text:
@@ -175,3 +181,11 @@ def _streams(worker: dict[str, Any]) -> Table:
         told = (str(row.get("id", "")), row["route"], row.get("state") or "", f"{row['age_seconds']:.1f} s")
         table.add_row(*(Text(printable(word)) for word in (*told, *sizes, row.get("trace_id") or "")))
     return table
+
+
+def _no_rows(worker: dict[str, Any]) -> str:
+    """That no stream is open is said only where streams are seen, and not where only sockets are counted."""
+    if worker["ledger"] or worker["connections"]["source"] != "sockets":
+        return "no open streams"
+    open_now = worker["connections"]["open"]
+    return f"streams are not seen here; clients connected: {'unknown' if open_now is None else open_now}"

@@ -126,6 +126,7 @@ def readings_of(
         since=since,
         captures=captures,
         window=reading.get("window"),
+        unknown=reading.get("unknown") or {},
         silent=_silence(snapshot),
         before=before,
         age=time.time() - started if isinstance(started, int | float) else None,

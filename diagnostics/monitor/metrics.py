@@ -145,7 +145,7 @@ def _seconds_to_limit(snapshot: Snapshot) -> Iterator[Row]:
 
 
 def _loop_lag(snapshot: Snapshot) -> Iterator[Row]:
-    if snapshot.reading:
+    if snapshot.reading and snapshot.reading["loop_lag"] is not None:
         yield (), snapshot.reading["loop_lag"]
 
 

@@ -98,6 +98,7 @@ class Snapshot:
             "tasks": reading.get("tasks"),
             "window": reading.get("window"),
             "loop_pending_seconds": reading.get("loop_pending_seconds"),
+            "unknown": reading.get("unknown") or {},
             "ledger": reading.get("ledger"),
             "connections": self.connections,
             "last": {"time": self.last_time, "ledger": self.last.get("ledger")} if self.last else None,

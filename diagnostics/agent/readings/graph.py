@@ -23,7 +23,7 @@ from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
-from ..loops import alive_tasks
+from ..asyncio_tasks import alive_tasks
 
 __all__ = [
     "ATOMS",

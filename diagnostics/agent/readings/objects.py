@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any
 
-from ..loops import alive_tasks
+from ..asyncio_tasks import alive_tasks
 from .graph import (
     ATOMS,
     LateError,

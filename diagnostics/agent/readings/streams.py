@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..asyncio_tasks import alive_tasks
 from ..ledger import StreamLedger
 from ..looks import Look
-from ..loops import alive_tasks
 from ..record import StreamRecord
 from ..servers.tasks import TaskServers
 from ..servers.uvicorn import belongings_of, cycle_of

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
+from ..asyncio_tasks import alive_tasks, current_tasks, shows_ended, why_unseen
 from ..ledger import StreamLedger
-from ..loops import alive_tasks, current_tasks
 from .awaits import FrameKey, frame_key, frames_of_task
 from .streams import openers, record_of
 from .waiters import PROGRAM, callback_name, callbacks_of, waiters
@@ -35,6 +35,7 @@ _MAX_NAME = 60
 _VARYING = re.compile(r"(?:[0-9a-fA-F]{8,}|\d+)(?:-[0-9a-fA-F]{4,})*")
 _OTHER = "(other)"
 _MAX_CREATED = 8
+_ENDED = "tasks that are done and still held by someone: asyncio of this Python tells only those that are not done"
 
 Threads = list[tuple[str, list[FrameKey]]]
 
@@ -86,6 +87,9 @@ def read(ledgers: Iterable[StreamLedger], threads: Threads) -> dict[str, Any]:
     threads   what `threads.read()` saw before the fork
     """
     groups, states = _grouped(list(ledgers))
+    unseen = why_unseen()
+    not_covered = [] if unseen is None else [f"asyncio tasks: {unseen}"]
+    not_covered += list(NOT_COVERED) if shows_ended() else [*NOT_COVERED, _ENDED]
     largest_first = sorted(groups.items(), key=lambda item: (-item[1].count, item[0].stack))
     index: dict[FrameKey, int] = {}
     samples: list[Any] = [
@@ -103,8 +107,13 @@ def read(ledgers: Iterable[StreamLedger], threads: Threads) -> dict[str, Any]:
         "samples": samples,
         "time": time.time(),
         "duration": 0,
-        "not_covered": list(NOT_COVERED),
-        "meta": {"tasks": sum(states.values()), "states": states, "threads": len(threads)},
+        "not_covered": not_covered,
+        "meta": {
+            "tasks": sum(states.values()) if states or unseen is None else None,
+            "states": states,
+            "threads": len(threads),
+            "unknown": unseen,
+        },
         "groups": [_to_json(key, group) for key, group in largest_first],
         "threads": [
             {"name": name_pattern(name), "stack": [list(frame) for frame in frames]} for name, frames in threads

@@ -27,9 +27,11 @@ _AGENT = os.path.dirname(os.path.dirname(__file__))
 _OWN_FILES = frozenset(
     os.path.join(_AGENT, name)
     for name in (
+        "asyncio_tasks.py",
         "endpoint.py",
         "forked.py",
         "lag.py",
+        "loop_search.py",
         "loops.py",
         "operations.py",
         "servers/__init__.py",

@@ -27,10 +27,11 @@ async def take(session: Session) -> dict[str, Any]:
     groups, threads = reply["groups"], reply["threads"]
     write_json(session.folder / "profile.json", profile_of(reply))
     write_json(session.folder / "tasks.json", {key: reply[key] for key in ("time", "meta", "groups", "threads")})
-    (session.folder / "tasks.txt").write_text(as_text(groups, threads), encoding="utf-8")
+    (session.folder / "tasks.txt").write_text(as_text(groups, threads, reply["meta"]["unknown"]), encoding="utf-8")
     return {
         "total_bytes": None,  # tasks are counted; what they hold is the business of `retained`
         "total_count": reply["meta"]["tasks"],
+        "unknown": reply["meta"]["unknown"],
         "states": reply["meta"]["states"],
         "threads": len(threads),
         "not_awaited": sum(group["count"] for group in groups if group["orphan"]),
@@ -40,9 +41,9 @@ async def take(session: Session) -> dict[str, Any]:
     }
 
 
-def as_text(groups: Iterable[dict[str, Any]], threads: Iterable[dict[str, Any]]) -> str:
-    """One paragraph a group, the largest first, innermost frame on top; then the threads."""
-    paragraphs = []
+def as_text(groups: Iterable[dict[str, Any]], threads: Iterable[dict[str, Any]], unknown: str | None = None) -> str:
+    """One paragraph a group, the largest first, innermost frame on top; then the threads. `unknown`: why there are no tasks."""
+    paragraphs = [f"asyncio tasks are unknown: {unknown}"] if unknown else []
     for group in groups:
         facts = [group["state"], f"loop {group['loop']}", _awaited(group)]
         if group["waits_for"]:
@@ -90,6 +91,8 @@ def _row(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def _headline(result: dict[str, Any]) -> str:
+    if result["total_count"] is None:
+        return f"tasks unknown: {result['unknown']}; {result['threads']} threads"
     return (
         f"{result['total_count']} tasks, {result['not_awaited']} not awaited by any task; {result['threads']} threads"
     )

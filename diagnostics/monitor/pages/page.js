@@ -181,7 +181,7 @@ function renderStreams(worker) {
 
 function renderTasks(worker, told) {
   const states = Object.entries(worker.task_states || {}).map(([name, count]) => `${count} ${name}`);
-  show("tasks", states.join(", ") || (worker.tasks === null ? "unknown" : String(worker.tasks)));
+  show("tasks", states.join(", ") || (worker.tasks === null ? `unknown${worker.unknown?.tasks ? `: ${worker.unknown.tasks}` : ""}` : String(worker.tasks)));
   const last = worker.task_groups;
   $("groups").replaceChildren(...(last?.top || []).slice(0, 4).map((row) => element("tr", [
     element("td", row.count, { class: "n" }), element("td", [element("code", row.task || row.name)]),

@@ -53,7 +53,9 @@ def routes(targets: Targets, captures: Captures) -> list[Route]:
     def tasks(snapshot: Snapshot) -> dict[str, Any]:
         reading = snapshot.reading or {}
         found = _last(snapshot, "tasks", ("total_count", "not_awaited", "states", "threads", "top", "not_covered"))
-        return {"tasks": reading.get("tasks"), "task_states": reading.get("task_states"), "captured": found}
+        unknown = (reading.get("unknown") or {}).get("tasks")
+        states = reading.get("task_states")
+        return {"tasks": reading.get("tasks"), "task_states": states, "unknown": unknown, "captured": found}
 
     def objects(snapshot: Snapshot) -> dict[str, Any]:
         reading = snapshot.reading or {}

@@ -213,6 +213,15 @@ def test_a_service_that_does_not_grow_is_told_so() -> None:
     assert "does not grow" in told.found.says
 
 
+def test_that_all_is_well_is_said_with_low_confidence_where_a_cause_could_not_be_looked_for() -> None:
+    unseen = {"tasks": "asyncio keeps them elsewhere", "loop_lag": "asyncio keeps them elsewhere"}
+    told = verdict(readings(unknown=unseen))
+    assert (told.word, told.found.confidence) == ("load_only", "low")
+    assert "tasks, loop lag: asyncio keeps them elsewhere" in told.found.says
+    held = verdict(readings(unknown=unseen, layers={"app": 48 * MIB}, streams=[row(7, 48 * MIB)]))
+    assert (held.word, held.found.confidence) == ("buffering", "high")
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

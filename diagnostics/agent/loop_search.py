@@ -1,0 +1,145 @@
+"""Finds the event loops that run in this process from what its threads execute.
+
+Since Python 3.14 asyncio keeps its tasks in lists that belong to the threads, and `asyncio.all_tasks(loop)` is the way to
+them: whoever asks must have the loop. A loop written in Python is the `self` of the `run_forever` that its thread is in. A loop
+written in C, as uvloop's, has no frame of its own: its thread is in whatever called it, and there the loop is looked
+for among the variables (asyncio's Runner has the main task, which names its loop).
+
+Only Python 3.13 and later are searched in this way: before, to read a running frame's variables kept them all alive.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+
+from .thrift import Thrifty
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # The agent never imports asyncio into a service that does without it.
+    import asyncio
+    from collections.abc import Iterator
+    from types import FrameType
+    from typing import Any
+
+__all__ = ["LoopSearch"]
+
+# A thread that is deeper than this is in a recursion, and its loop far below.
+_MAX_FRAMES = 500
+_RUNS = "run_forever"
+
+
+class LoopSearch:
+    """The loops found, remembered weakly for as long as they live: tasks may wait on a loop that does not run just now."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, weakref.ref[asyncio.AbstractEventLoop]] = {}
+        # A look takes about a microsecond a frame, several where a loop in C may run: with hundreds of threads it is not made
+        # for every question.
+        self._look = Thrifty(self._look_through_threads, share=1000, longest=5.0)
+
+    def known(self) -> list[asyncio.AbstractEventLoop]:
+        """Those that were found and are not closed; nothing is searched."""
+        loops: list[asyncio.AbstractEventLoop] = []
+        for key, reference in list(self._known.items()):
+            loop = reference()
+            if loop is None or loop.is_closed():
+                self._known.pop(key, None)
+            else:
+                loops.append(loop)
+        return loops
+
+    def search(self) -> list[asyncio.AbstractEventLoop]:
+        """Look through all threads once more, if the last look was not a costly one of a moment ago; then as `known`."""
+        self._look()
+        return self.known()
+
+    def _look_through_threads(self) -> bool:
+        base = _base()
+        future = getattr(sys.modules.get("asyncio.futures"), "Future", None)
+        if base is None or future is None:
+            return True
+        native = _native(base) is not None
+        # A frame that is held by a variable of its own stays until the collector comes: this thread's begins one up.
+        own = LoopSearch._look_through_threads.__code__
+        threads = [frame for frame in sys._current_frames().values() if frame.f_code is not own]
+        for innermost in (*threads, sys._getframe(1)):
+            for loop in _in_thread(innermost, base, future, native):
+                self._known[id(loop)] = weakref.ref(loop)
+        return True
+
+    def blind_to(self) -> str | None:
+        """The kind of loop that may run unseen: one written in C is imported, and no loop at all was found; else None."""
+        if any(loop.is_running() for loop in self.known()):
+            return None
+        kind = _native(_base())
+        return kind.__module__.partition(".")[0] if kind is not None else None
+
+
+def _in_thread(
+    innermost: FrameType | None, base: type, future: type, native: bool
+) -> Iterator[asyncio.AbstractEventLoop]:
+    """The loop that runs this thread, several where one was started within another. `native`: it may be one in C."""
+    frames: list[FrameType] = []
+    found = False
+    frame = innermost
+    while frame is not None and len(frames) < _MAX_FRAMES:
+        if frame.f_code.co_name == _RUNS:
+            loop = frame.f_locals.get("self")
+            if issubclass(type(loop), base):
+                found = True
+                yield loop  # type: ignore[misc]  # its class says so
+        frames.append(frame)
+        frame = frame.f_back
+    if native and not found:
+        for frame in frames:
+            yield from _in_variables(frame, base, future)
+
+
+def _in_variables(frame: FrameType, base: type, future: type) -> Iterator[asyncio.AbstractEventLoop]:
+    """Running loops that a frame names: variables, attributes of its `self`, globals that its code uses, futures' loops."""
+    variables = frame.f_locals
+    candidates = list(variables.values()) if variables is not frame.f_globals else []
+    held = variables.get("self")
+    if held is not None:
+        candidates.extend(_attributes(held))
+    candidates.extend(frame.f_globals.get(name) for name in frame.f_code.co_names)
+    for candidate in candidates:
+        kind = type(candidate)
+        loop = candidate.get_loop() if issubclass(kind, future) else candidate
+        # Classes are asked, not objects: an object of the application may answer any question with code.
+        if issubclass(type(loop), base) and loop.is_running():
+            yield loop
+
+
+def _attributes(held: Any) -> list[Any]:
+    try:
+        return list(object.__getattribute__(held, "__dict__").values())
+    except (AttributeError, RuntimeError, TypeError):  # it has none, or another thread adds one
+        return []
+
+
+def _base() -> type | None:
+    base: type | None = getattr(sys.modules.get("asyncio.events"), "AbstractEventLoop", None)
+    return base
+
+
+def _native(base: type | None) -> type | None:
+    """A kind of loop that is imported and not written in Python; None where there is none."""
+    return next((kind for kind in _below(base) if _is_native(kind)), None)
+
+
+def _below(kind: type | None) -> Iterator[type]:
+    kinds: list[type] = [] if kind is None else type.__subclasses__(kind)
+    for below in kinds:
+        yield below
+        yield from _below(below)
+
+
+def _is_native(kind: type) -> bool:
+    """Whether `run_forever` of this kind of loop is no Python function."""
+    for base in kind.__mro__:
+        if _RUNS in base.__dict__:
+            return type(base.__dict__[_RUNS]) is not type(_is_native)  # not `__code__`: a function of Cython has one
+    return False

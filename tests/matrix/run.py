@@ -1,0 +1,126 @@
+"""Runs the tests on every CPython that Highwater claims and that this machine has or can make; says which could not, and why.
+
+    python tests/matrix/run.py                              the whole suite on all
+    python tests/matrix/run.py --versions "3.12 3.14"       on some; "newest" and "another" (than this one) are words for one
+    python tests/matrix/run.py --tests "tests/diagnostics"  some of the tests
+    python tests/matrix/run.py --demo                       and `diagnostics demo`, which must end with 0
+    python tests/matrix/run.py --write docs/versions.md     puts the table there, between its two marks
+
+Exit codes: 0 all that ran passed (and with --strict: all that was asked for ran), 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+
+from environments import InstallError, install, within
+from interpreters import VERSIONS, Interpreter, Unavailable, find, of_words
+from roots import CHECKOUT, ENVIRONMENTS
+from table import Row, rendered, write
+
+# Tests that start programs of Debian's are skipped in a root, unless the programs are put there.
+_PACKAGES = CHECKOUT / "tests" / "debian-packages.txt"
+_DEMO_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is run on each version."""
+
+    tests: list[str]
+    packages: bool
+    demo: bool
+    workers: int
+
+
+def main() -> int:
+    options = _options()
+    asked = Asked(options.tests.split(), options.debian_packages, options.demo, options.workers)
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    rows = []
+    for release in of_words(options.versions.split(), own):
+        found = find(release)
+        row = Row.missing(release, found.reason) if isinstance(found, Unavailable) else _run(found, asked)
+        print(f"\n{row.summary}\n", flush=True)
+        rows.append(row)
+    table = rendered(rows, asked.tests)
+    print(table)
+    if options.write:
+        write(Path(options.write), table)
+    unfinished = any(not row.ran for row in rows) if options.strict else not any(row.ran for row in rows)
+    return 1 if unfinished or any(row.failed for row in rows) else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="The tests on several versions of CPython")
+    parser.add_argument("--versions", default=" ".join(VERSIONS), help="default: all")
+    parser.add_argument("--tests", default="tests", help="what pytest is given (default: all but the benchmarks)")
+    parser.add_argument("--demo", action="store_true", help="run `diagnostics demo` as well")
+    parser.add_argument("--debian-packages", action="store_true", help="install tests/debian-packages.txt in the roots")
+    parser.add_argument("--workers", type=int, default=3, help="tests at a time (default: 3)")
+    parser.add_argument("--strict", action="store_true", help="a version that cannot be had is a failure")
+    parser.add_argument("--write", metavar="FILE", help="put the table into FILE, between its two marks")
+    return parser.parse_args()
+
+
+def _run(interpreter: Interpreter, asked: Asked) -> Row:
+    print(f"CPython {interpreter.version} of {interpreter.where}: installing", flush=True)
+    try:
+        python = install(interpreter) / "bin" / "python"
+        if asked.packages and interpreter.root is not None:
+            interpreter.root.install(_packages())
+    except (InstallError, subprocess.CalledProcessError) as error:
+        return Row.missing(interpreter.release, f"the installation failed: {error}")
+    began = time.monotonic()
+    row = _pytest(interpreter, python, asked)
+    if asked.demo:
+        demo = within(interpreter, [str(python), "-m", "diagnostics", "demo"])
+        ended = subprocess.run(demo, cwd=CHECKOUT, stdin=subprocess.DEVNULL, check=False, timeout=_DEMO_SECONDS)
+        row.demo = "passed" if ended.returncode == 0 else f"ended with {ended.returncode}"
+        row.failed += ended.returncode != 0
+    row.seconds = time.monotonic() - began
+    return row
+
+
+def _pytest(interpreter: Interpreter, python: Path, asked: Asked) -> Row:
+    # In the folder of the environments, which is at the same place inside a root and outside.
+    descriptor, name = tempfile.mkstemp(suffix=".xml", dir=ENVIRONMENTS)
+    os.close(descriptor)
+    report = Path(name)
+    words = [str(python), "-m", "pytest", *asked.tests, "--ignore=tests/bench", f"--junitxml={report}", "-q"]
+    words += ["--numprocesses", str(asked.workers), "--dist", "worksteal", "-p", "no:cacheprovider"]
+    try:
+        ended = subprocess.run(within(interpreter, words), cwd=CHECKOUT, stdin=subprocess.DEVNULL, check=False)
+        text = report.read_text()
+    finally:
+        report.unlink()
+    row = Row(interpreter.release, interpreter.version, interpreter.where)
+    if not text:
+        row.failed = 1
+        row.why = f"pytest ended with {ended.returncode} before it could report"
+        return row
+    for suite in ElementTree.fromstring(text).iter("testsuite"):
+        of = {key: int(suite.get(key, 0)) for key in ("tests", "skipped", "failures", "errors")}
+        row.skipped += of["skipped"]
+        row.failed += of["failures"] + of["errors"]
+        row.passed += of["tests"] - of["skipped"] - of["failures"] - of["errors"]
+    if ended.returncode not in (0, 1):
+        row.failed += 1
+        row.why = f"pytest ended with {ended.returncode}"
+    return row
+
+
+def _packages() -> list[str]:
+    return [line for line in _PACKAGES.read_text().split("\n") if line and not line.startswith("#")]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

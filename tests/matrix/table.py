@@ -1,0 +1,71 @@
+"""The table of what ran on which version, for the terminal and for a page."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["BEGIN", "END", "Row", "rendered", "write"]
+
+BEGIN, END = "<!-- matrix: written by `make matrix` -->", "<!-- /matrix -->"
+_HEAD = ("CPython", "from", "passed", "skipped", "failed", "demo", "seconds")
+
+
+@dataclass
+class Row:
+    """What one version did. `why`: why it could not be had, or why its tests ended early."""
+
+    release: str
+    version: str = ""
+    where: str = ""
+    passed: int = 0
+    skipped: int = 0
+    failed: int = 0
+    demo: str = "not run"
+    seconds: float = 0.0
+    why: str = ""
+
+    @classmethod
+    def missing(cls, release: str, why: str) -> Row:
+        return cls(release, why=why)
+
+    @property
+    def ran(self) -> bool:
+        return bool(self.version)
+
+    @property
+    def summary(self) -> str:
+        if not self.ran:
+            return f"CPython {self.release}: not run: {self.why}"
+        counts = f"{self.passed} passed, {self.skipped} skipped, {self.failed} failed"
+        return f"CPython {self.version}: {counts} in {self.seconds:.0f} s" + (f" ({self.why})" if self.why else "")
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        if not self.ran:
+            return (self.release, f"not run: {self.why}", *["-"] * (len(_HEAD) - 2))
+        counts = (str(self.passed), str(self.skipped), str(self.failed))
+        return (self.version, self.where, *counts, self.demo, f"{self.seconds:.0f}")
+
+
+def rendered(rows: list[Row], tests: list[str]) -> str:
+    """The table in Markdown, with what was run, when, and on how much of a machine."""
+    day = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+    told = f"`pytest {' '.join(tests)}` on {day}, {platform.system()} {platform.machine()}."
+    lines = [_line(_HEAD), _line(["---"] * len(_HEAD)), *(_line(row.cells) for row in rows)]
+    return "\n".join([told, "", *lines])
+
+
+def write(page: Path, table: str) -> None:
+    """Put the table between the page's two marks. Raises ValueError where it has none."""
+    text = page.read_text()
+    if BEGIN not in text or END not in text:
+        raise ValueError(f"{page} has no marks to put the table between: {BEGIN} and {END}")
+    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
+    page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+
+
+def _line(cells: list[str] | tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"

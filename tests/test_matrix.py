@@ -1,0 +1,96 @@
+"""What `make matrix` runs on: where an interpreter is looked for, what is said of one that cannot be had, and the table."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@pytest.fixture
+def matrix(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The matrix's own modules, which are a program and no package."""
+    names = ("interpreters", "roots", "table")
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "matrix"))
+    import interpreters
+    import table
+
+    yield {"interpreters": interpreters, "table": table}
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def test_the_package_claims_what_the_matrix_runs(matrix: Any) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    said = "Programming Language :: Python :: 3."
+    claimed = [f"3.{line.removeprefix(said)}" for line in project["classifiers"] if line.startswith(said)]
+    assert tuple(claimed) == matrix["interpreters"].VERSIONS
+    assert project["requires-python"] == f">={claimed[0]}"
+
+
+def test_an_interpreter_of_pyenv_is_found_beside_those_that_do_not_start(
+    matrix: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if OWN not in matrix["interpreters"].VERSIONS:
+        pytest.skip(f"the matrix has no {OWN}")
+    for number, broken in ((1, False), (99, True)):
+        command = tmp_path / "versions" / f"{OWN}.{number}" / "bin" / "python"
+        command.parent.mkdir(parents=True)
+        command.write_text("#!/bin/sh\nexit 127\n" if broken else f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        command.chmod(0o755)
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    found = matrix["interpreters"].find(OWN)
+    assert found.command == str(tmp_path / "versions" / f"{OWN}.1" / "bin" / "python")
+    assert found.version == ".".join(map(str, sys.version_info[:3]))
+
+
+def test_what_cannot_be_had_is_said_with_the_reason(
+    matrix: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    reasons = {version: matrix["interpreters"].find(version).reason for version in ("3.12", "3.14")}
+    assert reasons["3.12"] == "python3.12 is neither on PATH nor in pyenv, and no Debian suite has it"
+    assert "by root only" in reasons["3.14"]
+    row = matrix["table"].Row.missing("3.14", reasons["3.14"])
+    assert "not run" in row.summary
+    assert not row.ran
+
+
+def test_words_choose_versions(matrix: Any) -> None:
+    of_words, newest = matrix["interpreters"].of_words, matrix["interpreters"].VERSIONS[-1]
+    assert of_words(["3.14", "3.12"], "3.11") == ["3.12", "3.14"]
+    chosen = of_words(["newest", "another"], "3.11")
+    assert len(chosen) == 2
+    assert chosen[-1] == newest
+    assert "3.11" not in chosen
+    with pytest.raises(SystemExit, match=r"no such version: '2\.7'"):
+        of_words(["2.7"], "3.11")
+
+
+def test_the_table_is_put_between_the_marks_of_its_page(matrix: Any, tmp_path: Path) -> None:
+    table, page = matrix["table"], tmp_path / "page.md"
+    page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    rows = [table.Row("3.12", "3.12.1", "this machine", 7, 1, 0, seconds=61.4), table.Row.missing("3.14", "no Debian")]
+    table.write(page, table.rendered(rows, ["tests"]))
+    text = page.read_text()
+    assert "| 3.12.1 | this machine | 7 | 1 | 0 | not run | 61 |" in text
+    assert "| 3.14 | not run: no Debian |" in text
+    assert "old" not in text
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    page.write_text("no marks")
+    with pytest.raises(ValueError, match="no marks"):
+        table.write(page, "table")
+    published = (ROOT / "docs" / "versions.md").read_text()
+    assert table.BEGIN in published
+    assert table.END in published
