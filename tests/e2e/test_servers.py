@@ -187,7 +187,7 @@ def test_streams_are_seen_through_the_servers_own_objects(case: Case, run: Any, 
         assert "secret" not in str(service.worker())
     # hypercorn closes a connection when its app is done with it, whatever the client has done.
     left = 1 if case.server == "hypercorn" else 0
-    eventually(lambda: service.connections()["open"] == left, patience=30)
+    eventually(lambda: service.connections()["open"] <= left, patience=30)
     eventually(lambda: not [one for one in service.streams() if one["path"] == "/stream/anna"], patience=30)
     # The gauge of a route that had streams returns to zero; it does not vanish.
     assert service.metric("stream_open_connections", route=case.route, worker="0") == 0

@@ -38,6 +38,10 @@ class Tornado(Kind):
     modules = ("tornado.http1connection", "tornado.httpserver")
     roles = _ROLES
 
+    def new_look(self) -> None:
+        super().new_look()
+        self.given_away = 0
+
     def listens(self) -> bool:
         return any(True for _ in _servers())
 
@@ -46,11 +50,17 @@ class Tornado(Kind):
         servers = list(_servers())
         if not servers:
             return self.connections
-        return sum(not one.stream.closed() for server in servers for one in copied(server._connections))
+        kept = sum(not one.stream.closed() for server in servers for one in copied(server._connections))
+        return kept + self.given_away
 
     def thing(self, task: Any, names: Mapping[str, Any]) -> Any:
         handler = names["self"]
-        return None if has_base(type(handler), "tornado.websocket", "WebSocketHandler") else handler
+        if not has_base(type(handler), "tornado.websocket", "WebSocketHandler"):
+            return handler
+        connection = handler.request.connection
+        # Once it speaks WebSocket, the HTTP server has given the connection away.
+        self.given_away += connection is not None and connection.stream is None
+        return None
 
     def begin(self, thing: Any, request: OpenRequest, look: Look) -> None:
         request.since -= max(0.0, time.time() - thing.request._start_time)
