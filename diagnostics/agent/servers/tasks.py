@@ -105,7 +105,7 @@ class TaskServers:
             else:
                 coroutine = coroutine_of(task)
                 _, kind, role = roles.get(id(getattr(coroutine, "cr_code", None))) or self._classify(task, coroutine)
-                if kind is None:
+                if kind is None or task.done():  # someone may hold a task that has ended
                     continue
                 if role is CONNECTION or role is LASTING:
                     kind.connections += 1
