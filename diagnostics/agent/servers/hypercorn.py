@@ -55,7 +55,7 @@ class Hypercorn(Kind):
             request.fd = descriptor(writer.transport, look)
 
     def refresh(self, thing: Any, request: OpenRequest) -> bool:
-        state = thing.state.name
+        state = thing.state._name_
         if thing.closed or state == "CLOSED":
             return False
         if not request.started:

@@ -11,10 +11,21 @@ if TYPE_CHECKING:
 
     from ..looks import Look
 
-__all__ = ["SLICE", "SLICE_OF_NEW", "copied", "coroutine_of", "descriptor", "get", "has_base", "modules_in_threads"]
+__all__ = [
+    "SLICE",
+    "SLICE_OF_NEW",
+    "SLICE_OF_TASKS",
+    "copied",
+    "coroutine_of",
+    "descriptor",
+    "get",
+    "has_base",
+    "modules_in_threads",
+]
 
 # A connection takes about half a microsecond, one that is seen for the first time ten; a slice stays well below a millisecond.
-SLICE, SLICE_OF_NEW = 1000, 50
+# What is found by its task takes one to three (tests/bench/bench_servers.py).
+SLICE, SLICE_OF_TASKS, SLICE_OF_NEW = 1000, 250, 50
 
 
 def copied(live: Iterable[Any]) -> list[Any]:

@@ -37,7 +37,7 @@ class Sanic(Kind):
     def thing(self, task: Any, names: Mapping[str, Any]) -> Any:
         # Its frame has nothing but the protocol, which has as long a life.
         http = getattr(names["self"], "_http", None)  # not set before the task's first step
-        if http is None or http.stage.name not in _SERVES or http.upgrade_websocket:
+        if http is None or http.stage._name_ not in _SERVES or http.upgrade_websocket:
             return None
         return http.request
 
@@ -55,7 +55,7 @@ class Sanic(Kind):
         if transport is None or transport.is_closing() or http.request is not thing:
             return False
         if not request.started:
-            request.started = http.stage.name == "RESPONSE"
+            request.started = http.stage._name_ == "RESPONSE"
             request.route = UNROUTED if thing.route is None else f"/{thing.route.path}"
         request.transport_bytes = transport.get_write_buffer_size()
         return True

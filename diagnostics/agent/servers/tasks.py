@@ -17,7 +17,7 @@ from ..loops import alive_tasks
 from ..routes import UNROUTED, frameworks_with_frames, route_in_frames
 from ..thrift import Thrifty, rest
 from .kind import CONNECTION, LASTING, OTHER, REQUEST, SERVER
-from .reach import SLICE, SLICE_OF_NEW, coroutine_of, modules_in_threads
+from .reach import SLICE_OF_NEW, SLICE_OF_TASKS, coroutine_of, modules_in_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,10 +62,10 @@ class TaskServers:
             kind.new_look()
         known, self._open = self._open, {}
         tasks = alive_tasks()
-        for start in range(0, len(tasks), SLICE):
+        for start in range(0, len(tasks), SLICE_OF_TASKS):
             if start:
                 rest()
-            self._walk(tasks[start : start + SLICE], known, look)
+            self._walk(tasks[start : start + SLICE_OF_TASKS], known, look)
         del tasks
         self._look_at_threads(kinds)
         for kind in kinds:
