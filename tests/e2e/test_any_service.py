@@ -141,9 +141,17 @@ def test_workers_are_listed_and_their_connections_counted(
     assert {worker["connections"]["source"] for worker in found} == {source}
     with service.get("/x?secret"):
         eventually(lambda: sum(worker["connections"]["open"] for worker in service.workers()) == 1)
-        shown = service.http(f"{service.monitor}/debug/memory/streams")
-        assert [row["source"] for row in shown.json()["streams"]] == (["server"] if source == "server" else [])
-        assert b"secret" not in shown.body
+        expected = ["server"] if source == "server" else []
+
+        # A look is good for a moment: the kernel may show a connection earlier than the agent.
+        def shown() -> Any:
+            answer = service.http(f"{service.monitor}/debug/memory/streams")
+            return [row["source"] for row in answer.json()["streams"]] == expected and answer
+
+        answer = eventually(shown)
+        assert b"secret" not in answer.body
+        # Where streams are not known, it is said why: the list is not just empty.
+        assert bool(answer.json()["unknown"]) is (source == "sockets")
     if "wsgi:app" not in command and "script.py" not in " ".join(command):  # those do not notice that a client has gone
         eventually(lambda: sum(worker["connections"]["open"] for worker in service.workers()) == 0)
 
