@@ -2,20 +2,25 @@
 
 Streams come from the ledger. A task belongs to a stream if its context carries the stream's record (the middleware sets it,
 and every task that is created while serving inherits it), if it opened the record, or if it is held by a task that belongs.
-Where there is no ledger, the requests that uvicorn serves are the streams: those whose response has begun and not ended.
+Where there is no ledger, the requests that the servers of this process serve are the streams: those whose response has begun
+and not ended.
 """
 
 from __future__ import annotations
 
 import contextvars
 import gc
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..ledger import StreamLedger
+from ..looks import Look
 from ..loops import alive_tasks
 from ..record import StreamRecord
+from ..servers.tasks import TaskServers
+from ..servers.uvicorn import belongings_of, cycle_of
 from .awaits import chain, own_frame
 from .graph import module_of
 
@@ -32,6 +37,7 @@ class OpenStream:
     """One stream and its roots: what is only reached from these is the stream's.
 
     id      the ledger's number, or the serving task's name where there is no ledger
+    things  what stands for the request in the server, where there is no ledger
     frames  the coroutines and generators that its tasks are in: the stream's, whoever else holds them
     """
 
@@ -40,6 +46,7 @@ class OpenStream:
     state: str
     age_seconds: float | None
     roots: list[Any] = field(default_factory=list)
+    things: list[Any] = field(default_factory=list)
     frames: list[Any] = field(default_factory=list)
 
 
@@ -81,13 +88,14 @@ def openers(ledgers: Iterable[StreamLedger]) -> dict[int, list[StreamRecord]]:
 def open_streams(ledgers: list[StreamLedger]) -> list[OpenStream]:
     """All open streams with their roots, each root in one stream only: a task that serves two belongs to neither."""
     tasks = [task for task in alive_tasks() if not task.done()]
-    streams = _of_ledgers(ledgers, tasks) if ledgers else _of_uvicorn(tasks)
+    streams = _of_ledgers(ledgers, tasks) if ledgers else [*_of_uvicorn(tasks), *_of_task_servers(tasks)]
     for stream in streams:
         for task in list(stream.roots):
             stream.roots.extend(child for child in _children(task) if child not in stream.roots)
         for task in list(stream.roots):
             stream.roots.extend(_belongings(task))
             stream.frames.extend(link for link in chain(task.get_coro()) if own_frame(link) is not None)
+        stream.roots.extend(stream.things)
     owners: dict[int, set[int]] = {}
     for number, stream in enumerate(streams):
         for root in (*stream.roots, *stream.frames):
@@ -117,7 +125,7 @@ def _of_ledgers(ledgers: list[StreamLedger], tasks: list[Any]) -> list[OpenStrea
 def _of_uvicorn(tasks: list[Any]) -> list[OpenStream]:
     streams = []
     for task in tasks:
-        cycle = _cycle_of(task)
+        cycle = cycle_of(task)
         if cycle is not None and cycle.response_started and not cycle.response_complete:
             route = cycle.scope.get("route")
             path = getattr(route, "path_format", None) or getattr(route, "path", None) or UNROUTED
@@ -126,27 +134,28 @@ def _of_uvicorn(tasks: list[Any]) -> list[OpenStream]:
     return streams
 
 
-def _cycle_of(task: Any) -> Any:
-    """The request that a task of uvicorn serves; its class is private, so it is known by what it has."""
-    frame = own_frame(task.get_coro())
-    if frame is None or frame.f_code.co_name != "run_asgi":
-        return None
-    cycle = frame.f_locals.get("self")
-    wanted = ("scope", "transport", "response_started", "response_complete", "disconnected")
-    return cycle if all(hasattr(cycle, name) for name in wanted) else None
+def _of_task_servers(tasks: list[Any]) -> list[OpenStream]:
+    look = Look(time.monotonic())
+    TaskServers(time.monotonic).read(look, alone=True)
+    serving = {id(task): task for task in tasks}
+    streams = []
+    for request in look.requests:
+        task, thing = serving.get(request.task), request.thing()
+        if task is None or thing is None or request.started is False:
+            continue
+        age = max(0.0, look.now - request.since) if request.since_begun else None
+        stream = OpenStream(task.get_name()[:60], request.route, "streaming", age, [task])
+        if thing is not task:
+            stream.things.append(thing)
+        streams.append(stream)
+    return streams
 
 
 def _belongings(task: Any) -> Iterator[Any]:
     context = context_of(task)
     if context is not None:
         yield context
-    cycle = _cycle_of(task)
-    if cycle is not None:
-        yield cycle
-        yield cycle.transport
-        protocol = getattr(cycle.on_response, "__self__", None)
-        if protocol is not None:
-            yield protocol
+    yield from belongings_of(task)
 
 
 def _children(task: Any) -> list[Any]:
@@ -159,7 +168,7 @@ def _children(task: Any) -> list[Any]:
                 found.append(link)
             continue
         found.extend(_tasks_near(list(frame.f_locals.values())))
-    return [child for child in found if child is not task and not child.done() and _cycle_of(child) is None]
+    return [child for child in found if child is not task and not child.done() and cycle_of(child) is None]
 
 
 def _tasks_near(values: list[Any]) -> Iterator[Any]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ..looks import Look
 
-__all__ = ["Uvicorn"]
+__all__ = ["Uvicorn", "belongings_of", "cycle_of"]
 
 # A server that was found stays the server. A second one (an admin port) may come later.
 _RESCAN_SECONDS = 30.0
@@ -144,6 +144,29 @@ def asked(cycle: Any) -> tuple[Any, Any]:
     """Method and raw path of the request that a cycle answers."""
     scope = getattr(cycle, "scope", None) or {}
     return scope.get("method"), scope.get("path")
+
+
+def cycle_of(task: Any) -> Any:
+    """The cycle of the request that a task serves, be its client there or not; None for any other task."""
+    coroutine = coroutine_of(task)
+    frame = getattr(coroutine, "cr_frame", None)
+    if frame is None or frame.f_code.co_name != "run_asgi":
+        return None
+    cycle = frame.f_locals.get("self")
+    # Its class is private, so it is known by what it has.
+    wanted = ("scope", "transport", "response_started", "response_complete", "disconnected")
+    return cycle if all(hasattr(cycle, name) for name in wanted) else None
+
+
+def belongings_of(task: Any) -> Iterator[Any]:
+    """What uvicorn keeps for the request that a task serves, and for nothing else."""
+    cycle = cycle_of(task)
+    if cycle is not None:
+        yield cycle
+        yield cycle.transport
+        protocol = getattr(cycle.on_response, "__self__", None)
+        if protocol is not None:
+            yield protocol
 
 
 def _ask_frames(request: OpenRequest) -> None:

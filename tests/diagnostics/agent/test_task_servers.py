@@ -19,6 +19,7 @@ import pytest
 import tornado.web
 from aiohttp import web
 
+from diagnostics.agent.readings.streams import open_streams
 from diagnostics.agent.servers import Servers
 from diagnostics.agent.servers.aiohttp import Aiohttp
 from diagnostics.agent.servers.hypercorn import Hypercorn
@@ -263,6 +264,16 @@ def test_streams_are_unknown_where_the_tasks_that_serve_have_moved(
     assert [
         reason for reason in found["unknown"] if reason.startswith(served.name) and "the tasks that serve" in reason
     ]
+
+
+def test_what_a_stream_keeps_alive_starts_from_its_task_and_its_request(served: Served) -> None:
+    with served.get("/stream/a", b"first"), served.get("/stream/b", b"first"):
+        streams = open_streams([])
+        assert [stream.route for stream in streams] == [ROUTES[served.name]] * 2
+        things = [reference() for reference in served.kept]
+        for thing in things:
+            assert sum(thing in stream.roots for stream in streams) == 1
+        del streams, things, thing
 
 
 def test_a_task_that_is_none_is_passed_over() -> None:
