@@ -91,7 +91,9 @@ class Kind:
         if isinstance(error, AttributeError) and error.obj is not None:
             self.missing = f"{type(error.obj).__name__}.{error.name}"
         elif isinstance(error, KeyError):
-            self.missing = f"the local variable {error.args[0]!r} of the task that serves"
+            # From Python 3.13 on the key is told in a sentence.
+            key = str(error.args[0]).removeprefix("local variable ").removesuffix(" is not defined").strip("'")
+            self.missing = f"the local variable {key!r} of the task that serves"
         elif isinstance(error, TypeError):
             self.missing = str(error)
 
