@@ -60,6 +60,11 @@ class Servers:
         look.close(ledgers)
         return look
 
+    @property
+    def unseen(self) -> str | None:
+        """Why a server that runs here is not found or read; None where all is as it should be."""
+        return "; ".join(self._unknown) or None
+
     def to_json(self, look: Look | None, top: int = 20) -> dict[str, Any]:
         """`look` for the monitor: sums and descriptors by route, and the `top` responses with the fullest transports.
 
