@@ -283,7 +283,7 @@ def _unseen(readings: Readings) -> str:
     missing = [
         f"{what} ({readings.unread[name]})" if name in readings.unread else what
         for name, what in _NEEDED
-        if (found := readings.trend(name)) is None or found.state == "unknown"
+        if name not in readings.unknown and ((found := readings.trend(name)) is None or found.state == "unknown")
     ]
     return f" Not known: {', '.join(missing)}." if missing else ""
 

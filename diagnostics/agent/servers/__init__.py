@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import time
 
+from ..asyncio_tasks import why_unseen
 from ..looks import Look
 from .tasks import TaskServers
 from .uvicorn import Uvicorn
@@ -54,11 +55,19 @@ class Servers:
         look = Look(self._clock())
         self._uvicorn.read(look)
         self._tasks.read(look, alone=not look.servers)
+        unseen = None if look.servers else why_unseen()
+        if unseen is not None:
+            look.unknown.append(f"whether a server runs that serves with tasks is not known: {unseen}")
         self._unknown = look.unknown
         if not look.servers:
             return None
         look.close(ledgers)
         return look
+
+    @property
+    def unseen(self) -> str | None:
+        """Why a server that runs here is not found or read; None where all is as it should be."""
+        return "; ".join(self._unknown) or None
 
     def to_json(self, look: Look | None, top: int = 20) -> dict[str, Any]:
         """`look` for the monitor: sums and descriptors by route, and the `top` responses with the fullest transports.

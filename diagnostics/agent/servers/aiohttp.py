@@ -35,7 +35,6 @@ class Aiohttp(Kind):
         return names["request"]
 
     def begin(self, thing: Any, request: OpenRequest, look: Look) -> None:
-        # Read from the frame that `thing` came from would be shorter, but the request keeps its task no longer than it must.
         transport = thing.transport
         if transport is not None:
             request.fd = descriptor(transport, look)

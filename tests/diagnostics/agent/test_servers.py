@@ -165,6 +165,37 @@ def test_without_a_known_server_it_says_that_only_sockets_tell() -> None:
     assert told(Servers()) == {"source": "sockets", "server": None, "unknown": []}
 
 
+def test_streams_are_unknown_where_the_running_server_is_not_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diagnostics.agent.servers.uvicorn._running_servers", lambda: iter(()))
+    servers = Servers()
+    with serving("h11", "asyncio") as running, running.get("/stream/a", b"first"):
+        # As with `uvicorn.run`, a thread is inside of the server's module: this test starts only the coroutine.
+        monkeypatch.setattr("diagnostics.agent.servers.uvicorn._serves", lambda: True)
+        servers = Servers()
+        (reason,) = told(servers)["unknown"]
+        assert told(servers)["source"] == "sockets"
+    assert "the running Server not found where 0.54 keeps it" in reason
+    assert servers.unseen == reason
+
+
+def test_streams_are_unknown_where_the_connections_are_not_where_they_were() -> None:
+    servers = Servers()
+    with serving("h11", "asyncio") as running, running.get("/stream/a", b"first"):
+        connections = running.server.server_state.connections
+        del running.server.server_state.connections
+        (reason,) = told(servers)["unknown"]
+        running.server.server_state.connections = connections
+        assert "Server.server_state.connections not found" in reason
+        assert told(servers)["streams"] == 1
+        (protocol,) = connections
+        cycle = protocol.cycle
+        del protocol.cycle
+        (reason,) = told(Servers())["unknown"]
+        protocol.cycle = cycle
+        assert "H11Protocol.cycle not found" in reason
+    assert told(servers)["unknown"] == []
+
+
 def test_nothing_of_the_service_is_kept_alive(eventually: Callable[..., Any]) -> None:
     servers = Servers()
     with serving("h11", "asyncio") as running:
