@@ -136,7 +136,8 @@ def readings_of(
         window=reading.get("window"),
         silent=_silence(snapshot),
         before=before,
-        age=time.time() - started if isinstance(started, int | float) else None,
+        # One of which nothing is recorded yet has just taken over its number.
+        age=time.time() - started if isinstance(started, int | float) else None if recording else 0.0,
         unread=_unread(snapshot),
     )
 
