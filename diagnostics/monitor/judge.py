@@ -45,6 +45,7 @@ class Judge:
         self._recorder = recorder
         self._captures = captures
         self._shared: dict[int, tuple[float, Verdict]] = {}
+        self._whole: tuple[float, tuple[dict[str, list[tuple[float, float]]], float]] | None = None
         self._before: dict[int, str] = {}  # what was said of each worker when its agent last answered
 
     async def verdict(self, snapshot: Snapshot) -> Verdict:
@@ -60,7 +61,7 @@ class Judge:
         }
         rows, before = rows_of(snapshot, self._captures), self._before.get(pid, "")
         readings = readings_of(snapshot, self._recording(snapshot), latest, rows, before)
-        series, _since = series_of_whole(self._recorder.of_whole())
+        series, _since = self._series_of_whole()
         readings = replace(
             readings,
             series={**readings.series, "whole_pss_bytes": series.get("pss_bytes", ())},
@@ -76,7 +77,7 @@ class Judge:
 
     async def of_whole(self, look: Look, alarms: Collection[str]) -> Verdict:
         """The verdict on the service as a whole. `alarms`: workers whose own verdict is one."""
-        series, since = series_of_whole(self._recorder.of_whole())
+        series, since = self._series_of_whole()
         total = look.total
         return await asyncio.to_thread(
             verdict_on_whole,
@@ -87,6 +88,13 @@ class Judge:
             alarms=alarms,
             unknown=look.unknown(),
         )
+
+    def _series_of_whole(self) -> tuple[dict[str, list[tuple[float, float]]], float]:
+        """As `series_of_whole`, for all workers that are judged in the same two seconds."""
+        now = time.monotonic()
+        if self._whole is None or now - self._whole[0] >= _SHARED_SECONDS:
+            self._whole = now, series_of_whole(self._recorder.of_whole())
+        return self._whole[1]
 
     def _recording(self, snapshot: Snapshot) -> Recording | None:
         worker = next((each for each in self._targets.workers() if each.pid == snapshot.process.pid), None)
@@ -129,7 +137,8 @@ def readings_of(
         unknown=reading.get("unknown") or {},
         silent=_silence(snapshot),
         before=before,
-        age=time.time() - started if isinstance(started, int | float) else None,
+        # One of which nothing is recorded yet has just taken over its number.
+        age=time.time() - started if isinstance(started, int | float) else None if recording else 0.0,
         unread=_unread(snapshot),
     )
 

@@ -122,7 +122,8 @@ def test_a_leak_is_found_over_the_lives_of_a_worker_that_is_recycled(
             looks += [worker["verdict"]] if len(pids) > 2 else []
     assert len(pids) == 5
     alarms = [look for look in looks if look["alarm"]]
-    assert len(alarms) >= 0.9 * len(looks), [look["verdict"] for look in looks]
+    # Between an end and the next look of the recorder, a life is not yet counted.
+    assert len(looks) - len(alarms) <= max(2, 0.1 * len(looks)), [look["verdict"] for look in looks]
     told = alarms[-1]
     assert told["verdict"] == "retained_objects"
     (says,) = (also["says"] for also in told["also"] if also["verdict"] == "recycled_growth")
