@@ -39,7 +39,10 @@ def connections_of(pid: int, reading: dict[str, Any] | None, sockets: Sockets) -
     unsent = sockets.unsent(pid, {fd for fds in by_route.values() for fd in fds})
     for route, row in told["routes"].items():
         # HTTP/2 has several requests on one connection: its queue is counted once.
-        row["kernel_bytes"] = sum(unsent.get(fd, 0) for fd in set(by_route.get(route, ())))
+        fds = set(by_route.get(route, ()))
+        held = [unsent[fd] for fd in fds if fd in unsent]
+        # A connection that has closed since holds nothing; of one to a Unix socket it is not known.
+        row["kernel_bytes"] = sum(held) if held or not (fds or row["open"]) else None
     for row in (*told["top"], *ledger_rows):
         row["kernel_bytes"] = unsent.get(row.pop("fd", None))
     if ledger_rows or (reading or {}).get("ledger"):
