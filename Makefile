@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo phoenix test bench bench-quick relay-proof study lint types imports unit install clean
+.PHONY: demo phoenix test steady bench bench-quick relay-proof study lint types imports unit install clean
 
 demo: $(STAMP)
 	$(BIN)/python -m diagnostics demo
@@ -24,6 +24,10 @@ imports: $(STAMP)
 unit: $(STAMP)
 # Most tests wait for processes and sockets: with two at a time two cores are half idle.
 	$(BIN)/python -m pytest tests --ignore=tests/bench --numprocesses 3 --dist worksteal
+
+# The suite ten times, each in other surroundings; hours. Writes the table of CONTRIBUTING.md; goes on where it was.
+steady: $(STAMP)
+	$(BIN)/python tests/steady.py $(STEADY)
 
 # On a quiet machine; rewrites the figures of docs/performance.md. Three rounds take three quarters of an hour. LITELLM is a folder
 # that LiteLLM's proxy is or will be installed in; without it that peer is left out. bench-quick: a few cases, a minute.

@@ -24,11 +24,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from diagnostics.proof.processes import free_port
 from relay.sse import Event, EventDecoder
 
 ROOT = Path(__file__).parent.parent
+
+# How long an example takes is the machine's affair: by itself, hypothesis allows each 200 ms.
+settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None, print_blob=True)
+settings.load_profile("steady")
 
 
 def pytest_configure() -> None:
@@ -67,7 +72,7 @@ class Launched:
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def wait_for(self, text: str, patience: float = 20.0) -> str:
+    def wait_for(self, text: str, patience: float = 60.0) -> str:
         """The first line of output that contains `text`, whole; fails with all output if the process ends or is late."""
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
@@ -80,7 +85,7 @@ class Launched:
             time.sleep(0.02)
         pytest.fail(f"{text!r} did not appear; exit code {self.process.poll()}; output:\n{self.output}")
 
-    def end(self, number: int = signal.SIGTERM, patience: float = 15.0) -> int:
+    def end(self, number: int = signal.SIGTERM, patience: float = 60.0) -> int:
         """Send a signal and return the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
@@ -173,7 +178,7 @@ def asking() -> Callable[..., Answer]:
         given = {**({"Content-Type": "application/json"} if data is not None else {}), **(headers or {})}
         request = urllib.request.Request(url, data=data, headers=given, method=method)
         try:
-            with opener.open(request, timeout=20) as response:
+            with opener.open(request, timeout=60) as response:
                 return Answer(response.status, response.headers, response.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -222,7 +227,7 @@ class Subscriber(threading.Thread):
         if connection is not None and connection.sock is not None:
             with contextlib.suppress(OSError):
                 connection.sock.shutdown(socket.SHUT_RDWR)
-        self.join(10)
+        self.join(60)
 
     def run(self) -> None:
         while not self._stopping.is_set():
@@ -271,7 +276,7 @@ def subscribe() -> Iterator[Callable[..., Subscriber]]:
 def eventually() -> Callable[..., Any]:
     """Calls until the result is true, and returns it."""
 
-    def poll(call: Callable[[], Any], patience: float = 15.0, what: str = "") -> Any:
+    def poll(call: Callable[[], Any], patience: float = 60.0, what: str = "") -> Any:
         deadline = time.monotonic() + patience
         while True:
             result = call()

@@ -143,7 +143,7 @@ def test_the_two_containers_work_together(
         return str(http(f"http://127.0.0.1:{watched}/metrics", headers=reader).body.decode())
 
     monitor.wait_for("diagnostics http")
-    eventually(lambda: 'diagnostics_agent_up{worker="0"} 1.0' in metrics(), 20)
+    eventually(lambda: 'diagnostics_agent_up{worker="0"} 1.0' in metrics())
     (budget,) = re.findall(r'^stream_budget_bytes\{worker="0"\} (\S+)$', metrics(), re.MULTILINE)
     assert float(budget) == settings().budget_bytes
     refused = http(f"http://127.0.0.1:{watched}/debug/memory/captures", "POST", {"kind": "tasks", "seconds": 1}, reader)

@@ -121,7 +121,7 @@ def load(stack: Stack) -> Iterator[None]:
     parts = urllib.parse.urlsplit(stack.url)
 
     def stream(model: str, *, leaves: bool) -> None:
-        with closing(socket.create_connection((parts.hostname, parts.port), timeout=20)) as connection:
+        with closing(socket.create_connection((parts.hostname, parts.port), timeout=60)) as connection:
             connection.sendall(f"GET /stream?prompt=x&model={model} HTTP/1.0\r\nHost: relay\r\n\r\n".encode())
             while connection.recv(65536):
                 if leaves:
@@ -136,7 +136,7 @@ def load(stack: Stack) -> Iterator[None]:
     thread.start()
     yield
     over.set()
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -240,7 +240,7 @@ def test_trouble_is_what_the_alerts_ask_for(
     parts = urllib.parse.urlsplit(trouble.url)
     with ExitStack() as opened:
         for _ in range(6):
-            connection = opened.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=20))
+            connection = opened.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=60))
             connection.sendall(
                 b"GET /stream?prompt=x&model=sim:events=inf,pace=0,size=4000 HTTP/1.0\r\nHost: relay\r\n\r\n"
             )

@@ -120,7 +120,7 @@ def test_an_interrupted_proof_leaves_no_process(number: signal.Signals, tmp_path
                 break
         assert len(processes_of(f"{app} --port")) >= 2
         proof.send_signal(number)
-        proof.communicate(timeout=30)
+        proof.communicate(timeout=60)
         assert proof.returncode == 130
     deadline = time.monotonic() + 5
     while processes_of(f"{app} --port") and time.monotonic() < deadline:

@@ -68,7 +68,7 @@ def watched(url: str, look: Callable[[str], bool], **environment: str) -> tuple[
             if not interrupted and look(seen.decode(errors="replace")):
                 process.send_signal(signal.SIGINT)
                 interrupted = True
-        return process.wait(10), seen.decode(errors="replace")
+        return process.wait(60), seen.decode(errors="replace")
     finally:
         process.kill()
         process.wait()

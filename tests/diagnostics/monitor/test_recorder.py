@@ -126,7 +126,7 @@ def test_a_killed_service_leaves_its_last_readings_and_its_exit(
     eventually(lambda: last_row(http, service).get("in_use_bytes"))
     told = timeline(http, service)
     os.kill(told["process"]["pid"], signal.SIGKILL)
-    assert service.supervisor.process.wait(20) == 137
+    assert service.supervisor.process.wait(60) == 137
     found = decode(Path(told["recorder"]["file"]).read_bytes())
     assert found.end is not None
     assert found.end["returncode"] == -signal.SIGKILL
@@ -135,7 +135,7 @@ def test_a_killed_service_leaves_its_last_readings_and_its_exit(
     assert found.rings[1].records  # the minute that was not over
     assert sum(ring.bad + ring.lost for ring in found.rings) == 0
     shown = launch(sys.executable, "-m", "diagnostics", "blackbox", told["recorder"]["file"])
-    assert shown.process.wait(20) == 0
+    assert shown.process.wait(60) == 0
     assert "It was ended by SIGKILL" in shown.output
 
 

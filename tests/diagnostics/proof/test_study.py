@@ -136,7 +136,7 @@ def test_a_study_for_real_is_not_run_twice(tmp_path: Path) -> None:
     (result,) = Journal(tmp_path).results()
     assert result["sides"]["fixed"]["rounds"] >= 4
     before = Journal(tmp_path).path.read_bytes()
-    again = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    again = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert again.returncode == 0, again.stdout + again.stderr
     assert Journal(tmp_path).path.read_bytes() == before
 

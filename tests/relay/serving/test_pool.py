@@ -19,7 +19,7 @@ def test_segments_are_lent_to_slow_streams_and_lent_again(start: Start, eventual
     monitor = relay.lines[1].split()[1].removesuffix("/debug/memory")
 
     def pool() -> dict[str, float]:
-        with urllib.request.urlopen(f"{monitor}/metrics", timeout=20) as answer:
+        with urllib.request.urlopen(f"{monitor}/metrics", timeout=60) as answer:
             found = POOL.findall(answer.read().decode())
         return {state or name.removeprefix("buffer_pool_"): float(value) for name, state, value in found}
 

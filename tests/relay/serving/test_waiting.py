@@ -133,7 +133,7 @@ def chatter() -> Iterator[str]:
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
         over.set()
-        thread.join(20)
+        thread.join(60)
 
 
 def test_an_upstream_that_sends_only_comments_is_idle(start: Start, chatter: str) -> None:
