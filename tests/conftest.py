@@ -146,7 +146,7 @@ def memory_cgroup() -> Iterator[Callable[[int], Path | None]]:
 
     yield make
     for folder in made:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while (folder / "cgroup.procs").read_text().strip() and time.monotonic() < deadline:
             time.sleep(0.1)
         folder.rmdir()

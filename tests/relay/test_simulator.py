@@ -98,9 +98,9 @@ def fresh() -> Iterator[Simulator]:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen within 10 s"
+        assert time.monotonic() < deadline, "it did not happen within 60 s"
         time.sleep(0.01)
 
 

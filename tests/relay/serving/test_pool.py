@@ -37,7 +37,7 @@ def test_segments_are_lent_to_slow_streams_and_lent_again(start: Start, eventual
                     f"POST /v1/chat/completions HTTP/1.1\r\nHost: relay\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
                 )
             # Each holds up to 190,000 bytes, less one read that no longer fits, and begins a segment at each end.
-            eventually(lambda: 3 * ((190_000 - read) // segment) <= pool()["used"] <= 3 * (190_000 // segment + 2), 20)
+            eventually(lambda: 3 * ((190_000 - read) // segment) <= pool()["used"] <= 3 * (190_000 // segment + 2))
         eventually(lambda: pool()["used"] == 0)
         now = pool()
         assert now["free"] >= 9
