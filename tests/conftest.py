@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -32,7 +33,9 @@ from relay.sse import Event, EventDecoder
 ROOT = Path(__file__).parent.parent
 
 # How long an example takes is the machine's affair: by itself, hypothesis allows each 200 ms.
-settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None, print_blob=True)
+settings.register_profile(
+    "steady", deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None, print_blob=True
+)
 settings.load_profile("steady")
 
 
@@ -40,6 +43,9 @@ def pytest_configure() -> None:
     # A shell starts what runs in its background with SIGINT ignored, and whoever a test interrupts would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Tests are a thousand clients at once; a shell's limit may be lower than that.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -24,10 +24,12 @@ import resource
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
 import time
+import tomllib
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -124,35 +126,43 @@ def digest_of(files: Sequence[Path]) -> str:
     return whole.hexdigest()[:16]
 
 
-def python_for(user: User, place: Path) -> Path:
-    """The interpreter that this runs on; a copy of it where `user` may not reach it."""
-    python = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-    if reaches(user, python):
-        return python
-    copied = place / "python"
-    if not copied.exists():
-        print(f"{user.name} may not reach {sys.base_prefix}: it is copied to {copied}", flush=True)
-        unfinished = place / "python.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.copytree(
-            sys.base_prefix, unfinished, symlinks=True, ignore=shutil.ignore_patterns("test", "__pycache__")
-        )
-        unfinished.rename(copied)
-    return copied / "bin" / python.name
+def closed_folder(user: User) -> Path | None:
+    """The first folder above this interpreter that `user` may not enter, as /root is where pyenv is in there."""
+    python = Path(sys.base_prefix) / "bin"
+    closed = (folder for folder in reversed(python.parents) if not folder.stat().st_mode & stat.S_IXOTH)
+    return next(closed, None) if user.uid else None
 
 
-def reaches(user: User, program: Path) -> bool:
-    try:
-        return subprocess.run([program, "-c", ""], check=False, capture_output=True, **as_user(user)).returncode == 0
-    except PermissionError:
-        return False
+# In a mount namespace of its own, an open folder over the closed one, with the interpreter in its place: where it is now,
+# its libraries are found, too. Then as the user.
+OPENED = """
+set -e
+mkdir -p "$3"
+mount --bind "$2" "$3"
+mount -t tmpfs -o mode=755 none "$1"
+mkdir -p "$2"
+mount --move "$3" "$2"
+user=$4 group=$5
+shift 5
+exec setpriv --reuid "$user" --regid "$group" --clear-groups -- "$@"
+"""
+
+
+def command_as(user: User, command: Sequence[str], place: Path) -> tuple[list[str], dict[str, Any]]:
+    """`command` as `user`, whom this interpreter may be closed to: a command, and arguments of Popen."""
+    closed = closed_folder(user)
+    if closed is None:
+        return list(command), as_user(user)
+    into = ["unshare", "--mount", "--propagation", "private", "sh", "-c", OPENED, "sh"]
+    words = [str(closed), sys.base_prefix, str(place / "python"), str(user.uid), str(user.gid)]
+    return [*into, *words, *command], {}
 
 
 def as_user(user: User) -> dict[str, Any]:
     """Arguments of Popen for a process of this user."""
     if user.uid == os.geteuid():
         return {}
-    return {"user": user.uid, "group": user.gid, "extra_groups": [], "cwd": "/"}
+    return {"user": user.uid, "group": user.gid, "extra_groups": []}
 
 
 def prepare(user: User, place: Path, files: Sequence[Path], digest: str) -> Path:
@@ -162,8 +172,9 @@ def prepare(user: User, place: Path, files: Sequence[Path], digest: str) -> Path
     if stamp.exists() and stamp.read_text() == digest:
         return checkout
     stamp.unlink(missing_ok=True)
-    needs = b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt"))
-    needed = hashlib.sha256(needs + sys.version.encode()).hexdigest()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needs = json.dumps(project) + (ROOT / "constraints.txt").read_text(encoding="utf-8") + sys.version
+    needed = hashlib.sha256(needs.encode()).hexdigest()
     for old in checkout.iterdir() if checkout.exists() else ():
         if old.name != ".venv":
             shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
@@ -174,7 +185,7 @@ def prepare(user: User, place: Path, files: Sequence[Path], digest: str) -> Path
     if not installed.exists() or installed.read_text() != needed:
         print(f"installing for {user.name} in {checkout}", flush=True)
         shutil.rmtree(checkout / ".venv", ignore_errors=True)
-        subprocess.run([python_for(user, place), "-m", "venv", checkout / ".venv"], check=True)
+        subprocess.run([sys._base_executable, "-m", "venv", checkout / ".venv"], check=True)
         subprocess.run(
             [
                 checkout / ".venv/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
@@ -284,6 +295,8 @@ def run_round(this: Round, user: User, checkout: Path, place: Path, seed: int, w
         f"--junitxml={report}", "-o", "junit_family=xunit2", *words,
     ]  # fmt: skip
 
+    command, identity = command_as(user, command, place)
+
     def limit() -> None:
         if this.open_files:
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -296,7 +309,7 @@ def run_round(this: Round, user: User, checkout: Path, place: Path, seed: int, w
         began = time.monotonic()
         process = subprocess.Popen(
             command, env=env, umask=this.umask, preexec_fn=limit, start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, **{**as_user(user), "cwd": checkout},
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=checkout, **identity,
         )  # fmt: skip
         try:
             status = process.wait(ROUND_SECONDS)

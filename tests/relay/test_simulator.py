@@ -445,7 +445,7 @@ def test_a_large_body_is_waited_for_when_the_client_asks_first(shared: Simulator
 def test_a_port_in_use_is_said_with_a_remedy(shared: Simulator) -> None:
     port = str(shared.address[1])
     command = [sys.executable, "-m", "relay.simulator", "--port", port]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 2
     assert f"127.0.0.1:{port}" in done.stderr
     assert "--port 0" in done.stderr
@@ -495,7 +495,7 @@ def test_the_examples_of_the_manual_work(shared: Simulator) -> None:
     answers = {}
     for title, command in examples.items():
         arguments = shlex.split(command.replace("$BASE", shared.base_url))
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=250, check=False)
         answers[title] = (done.returncode, done.stdout)
     endings = {title: (code, output.rstrip()[-60:]) for title, (code, output) in answers.items()}
     assert {title: code for title, (code, _) in endings.items() if code} == {

@@ -38,7 +38,7 @@ for = 0
 def told(*words: str, **environment: str) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-m", "diagnostics", *words],
-        check=False, capture_output=True, text=True, timeout=60, env={**_environment(), "COLUMNS": "160", **environment},
+        check=False, capture_output=True, text=True, timeout=250, env={**_environment(), "COLUMNS": "160", **environment},
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
 

@@ -70,7 +70,7 @@ def test_go_tool_pprof_reads_heap_and_allocs_from_their_addresses(
     def top(profile: str) -> str:
         done = subprocess.run(
             ["go", "tool", "pprof", "-top", "-lines", f"{monitor}/debug/pprof/{profile}&force=1"],
-            check=False, capture_output=True, text=True, timeout=60,
+            check=False, capture_output=True, text=True, timeout=250,
             env={**os.environ, "PPROF_TMPDIR": str(tmp_path), "HOME": str(tmp_path), "no_proxy": "*"},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -213,7 +213,7 @@ def test_goroutine_is_tasks_and_threads(start: Callable[..., str], http: Any, tm
     monitor = start()
     done = subprocess.run(
         ["go", "tool", "pprof", "-top", f"{monitor}/debug/pprof/goroutine"],
-        check=False, capture_output=True, text=True, timeout=60,
+        check=False, capture_output=True, text=True, timeout=250,
         env={**os.environ, "PPROF_TMPDIR": str(tmp_path), "HOME": str(tmp_path), "no_proxy": "*"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -26,7 +26,7 @@ def relay_command(*arguments: str, cwd: Path, **settings: str) -> subprocess.Com
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RELAY_", "DIAGNOSTICS_"))}
     return subprocess.run(
         [sys.executable, "-m", "relay", *arguments],
-        capture_output=True, text=True, timeout=60, cwd=cwd, env={**kept, **settings}, check=False,
+        capture_output=True, text=True, timeout=250, cwd=cwd, env={**kept, **settings}, check=False,
     )  # fmt: skip
 
 
