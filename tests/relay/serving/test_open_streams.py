@@ -16,8 +16,8 @@ Start = Any
 # Those that are measured, beside others that stay open: what these take, nobody has left behind.
 STREAMS = 600
 OTHERS = 200
-# It takes 17 to 21 KiB, as the allocator's pages fall; how much it is, the benchmark tells (docs/performance.md). One that kept a
-# read's buffer, or a second copy of what belongs to it, would be above this.
+# It takes 17 to 21 KiB, as the allocator's pages fall; how much it is, the benchmark tells (docs/performance.md). One that
+# kept a read's buffer, or a second copy of what belongs to it, would be above this.
 MOST_KIB = 40
 
 
