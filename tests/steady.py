@@ -231,33 +231,39 @@ def hogs() -> Iterator[None]:
 
 
 class TimeWaits(threading.Thread):
-    """Opens and closes connections on loopback, so that about 5,000 are in TIME_WAIT all along."""
+    """Opens and closes connections on loopback, so that 5,000 and more are in TIME_WAIT all along: `seen`, once a second."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self._stopping = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port: int = self._listener.getsockname()[1]
         self.seen: list[int] = []
 
     def __enter__(self) -> Self:
+        self._leave(TIME_WAITS)
         self.start()
-        while not self.seen and self.is_alive():
-            time.sleep(0.1)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
         self.join()
+        self._listener.close()
 
     def run(self) -> None:
-        with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
-            while not self._stopping.is_set():
-                now = in_time_wait()
-                missing = TIME_WAITS + TIME_WAITS // 20 - now
-                for _ in range(missing):
-                    with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
-                        accepted.shutdown(socket.SHUT_WR)  # who closes first is who waits
-                self.seen.append(max(now, in_time_wait()))
-                self._stopping.wait(1.0)
+        # As many as end: those of the beginning all end at once, when the others have taken their place.
+        began, left = time.monotonic(), 0
+        while not self._stopping.is_set():
+            self.seen.append(in_time_wait())
+            due = int((time.monotonic() - began) * 1.1 * TIME_WAITS / TIME_WAIT_SECONDS)
+            self._leave(due - left)
+            left = due
+            self._stopping.wait(1.0)
+
+    def _leave(self, count: int) -> None:
+        for _ in range(count):
+            with socket.create_connection(self._listener.getsockname()), self._listener.accept()[0] as accepted:
+                accepted.shutdown(socket.SHUT_WR)  # who closes first is who waits
 
 
 def in_time_wait() -> int:
@@ -306,7 +312,7 @@ def run_round(this: Round, user: User, checkout: Path, place: Path, seed: int, w
         waits = load.enter_context(TimeWaits()) if this.loaded else None
         if this.loaded:
             load.enter_context(hogs())
-        began = time.monotonic()
+        began, before = time.monotonic(), os.times()
         process = subprocess.Popen(
             command, env=env, umask=this.umask, preexec_fn=limit, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=checkout, **identity,
@@ -319,13 +325,15 @@ def run_round(this: Round, user: User, checkout: Path, place: Path, seed: int, w
             if not isinstance(reason, subprocess.TimeoutExpired):
                 raise
             status = -signal.SIGKILL
-        minutes = (time.monotonic() - began) / 60
+        minutes, after = (time.monotonic() - began) / 60, os.times()
+        cpu = after.children_user + after.children_system - before.children_user - before.children_system
     return {
         "round": this.number,
         "user": user.name,
         "time_wait": min(waits.seen) if waits else None,
         "seed": seed,
         "minutes": minutes,
+        "cpu_minutes": cpu / 60,
         "status": status,
         **outcomes(report),
     }
@@ -347,8 +355,8 @@ def outcomes(report: Path) -> dict[str, Any]:
 
 def table(rows: dict[int, dict[str, Any]], revision: str) -> str:
     lines = [
-        "| round | as | beside it | surroundings | order (seed) | passed | skipped | failed | minutes |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| round | as | beside it | surroundings | order (seed) | passed | skipped | failed | minutes | of CPU |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for this in ROUNDS:
         row = rows.get(this.number)
@@ -358,7 +366,7 @@ def table(rows: dict[int, dict[str, Any]], revision: str) -> str:
         failed = str(len(row["failed"])) if row["status"] in (0, 1) else f"{len(row['failed'])}, ended {row['status']}"
         lines.append(
             f"| {this.number} | {row['user']} | {load} | {this.says} | {row['seed']} "
-            f"| {row['passed']:,} | {row['skipped']} | {failed} | {row['minutes']:.1f} |"
+            f"| {row['passed']:,} | {row['skipped']} | {failed} | {row['minutes']:.1f} | {row['cpu_minutes']:.1f} |"
         )
     lines += [
         "",
