@@ -137,6 +137,8 @@ def closed_folder(user: User) -> Path | None:
 # its libraries are found, too. Then as the user.
 OPENED = """
 set -e
+asked=$(umask)
+umask 022
 mkdir -p "$3"
 mount --bind "$2" "$3"
 mount -t tmpfs -o mode=755 none "$1"
@@ -144,6 +146,7 @@ mkdir -p "$2"
 mount --move "$3" "$2"
 user=$4 group=$5
 shift 5
+umask "$asked"
 exec setpriv --reuid "$user" --regid "$group" --clear-groups -- "$@"
 """
 

@@ -190,7 +190,7 @@ def _signal_group(pgid: int, number: signal.Signals) -> None:
 def _birth(pid: int) -> str | None:
     """Start time of a process in clock ticks since boot (proc(5), stat field 22); None where it is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
     except (FileNotFoundError, ProcessLookupError):
         return None
 

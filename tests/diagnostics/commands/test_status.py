@@ -89,10 +89,11 @@ def service(observed: Any, http: Any, eventually: Any) -> Any:
 
 
 def test_status_shows_verdict_balance_and_streams_and_says_no_on_an_alarm(service: Any) -> None:
-    code, text = told("status", service.monitor, DIAGNOSTICS_READ_TOKEN="look")
-    assert code == 1
-    for word in ("Streams are buffered", "64.00 MiB", "python_live", "/chat", "diagnostics capture http://"):
-        assert word in text
+    for locale in ({}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):  # the other one is ASCII
+        code, text = told("status", service.monitor, DIAGNOSTICS_READ_TOKEN="look", **locale)
+        assert code == 1, text
+        for word in ("Streams are buffered", "64.00 MiB", "python_live", "/chat", "diagnostics capture http://"):
+            assert word in text
     code, text = told("status", service.monitor)
     assert (code, "a token is needed" in text) == (2, True)
 
