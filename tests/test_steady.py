@@ -42,7 +42,7 @@ def test_the_table_stands_between_its_markers_and_tells_a_run_that_did_not_end(t
     document = tmp_path / "CONTRIBUTING.md"
     document.write_text(f"before\n{steady.BEGIN}\nold\n{steady.END}\nafter\n")
     steady.write(steady.table({1: row(1), 6: row(6, status=-9, failed=["a"])}, "revision x"), document)
-    text = document.read_text()
+    text = document.read_text(encoding="utf-8")
     assert "old" not in text
     assert text.startswith("before\n")
     assert text.endswith("after\n")
@@ -71,7 +71,7 @@ def test_sockets_in_time_wait_are_there_from_the_beginning(monkeypatch: pytest.M
     monkeypatch.setattr(steady, "TIME_WAITS", 50)
     with steady.TimeWaits() as waits:
         port = f":{waits.port:04X}"
-        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="utf-8").splitlines()[1:]]
         assert sum(fields[1].endswith(port) and fields[3] == "06" for fields in rows) >= 50
     assert not waits.is_alive()
 

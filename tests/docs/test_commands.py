@@ -31,7 +31,7 @@ def told() -> list[tuple[str, str, str, tuple[str, ...]]]:
                 tuple(re.findall(r"(?<!\S)(--[a-z][a-z-]+)", QUOTED.sub("", rest).split(" -- ")[0])),
             )
             for page in PAGES
-            for program, command, rest in COMMAND.findall(page.read_text())
+            for program, command, rest in COMMAND.findall(page.read_text(encoding="utf-8"))
         }
     )
 

@@ -14,7 +14,7 @@ import yaml
 from relay.settings import Settings, environment_name, load
 
 FOLDER = Path(__file__).parents[2] / "docs" / "deploy"
-TEXT = (FOLDER / "relay.yaml").read_text()
+TEXT = (FOLDER / "relay.yaml").read_text(encoding="utf-8")
 DOCUMENTS: dict[str, dict[str, Any]] = {document["kind"]: document for document in yaml.safe_load_all(TEXT)}
 DEPLOYMENT = DOCUMENTS["Deployment"]["spec"]
 POD = DEPLOYMENT["template"]["spec"]
@@ -41,7 +41,7 @@ def test_every_variable_exists_and_has_a_value_that_the_relay_takes() -> None:
     known = {environment_name(field) for field in Settings.model_fields}
     assert set(environment(RELAY)) <= known
     assert settings().host == "0.0.0.0"
-    manual = (FOLDER.parent / "configuration.md").read_text()
+    manual = (FOLDER.parent / "configuration.md").read_text(encoding="utf-8")
     assert all(f"| `{name}` |" in manual for name in environment(MONITOR) if name.startswith("DIAGNOSTICS_"))
 
 
