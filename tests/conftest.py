@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -32,6 +33,8 @@ from relay.sse import Event, EventDecoder
 
 ROOT = Path(__file__).parent.parent
 
+AGENT_SOCKET = "dir/agents/4194304.sock"
+
 # How long an example takes is the machine's affair: by itself, hypothesis allows each 200 ms.
 settings.register_profile(
     "steady", deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None, print_blob=True
@@ -39,13 +42,19 @@ settings.register_profile(
 settings.load_profile("steady")
 
 
-def pytest_configure() -> None:
+@pytest.hookimpl(tryfirst=True)  # before pytest looks where temporary folders are to be
+def pytest_configure(config: pytest.Config) -> None:
     # A shell starts what runs in its background with SIGINT ignored, and whoever a test interrupts would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # Tests are a thousand clients at once; a shell's limit may be lower than that.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # Agents listen in the tests' folders, and a Unix socket's address is 107 bytes at most (unix(7)).
+    longest = Path(tempfile.gettempdir(), "pytest-of-" + 16 * "x", "pytest-999", "popen-gw9", 31 * "x", AGENT_SOCKET)
+    if config.option.basetemp is None and len(os.fsencode(longest)) > 107:
+        config.option.basetemp = tempfile.mkdtemp(prefix="highwater-", dir="/tmp")
+        config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

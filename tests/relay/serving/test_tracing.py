@@ -193,7 +193,7 @@ def test_a_client_that_does_not_read_is_paused_and_given_up(
         announced=2, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="50",
     )  # fmt: skip
     with patient.open("sim:events=inf,pace=0,size=8000,first=0") as connection:
-        for _ in range(10):
+        for _ in range(4):
             stands_still(patient, eventually)
             for _ in range(4):
                 assert connection.recv(1 << 20)
