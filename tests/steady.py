@@ -46,6 +46,7 @@ HOGS = 2
 TIME_WAITS = 5_000
 TIME_WAIT_SECONDS = 60  # TCP_TIMEWAIT_LEN of the Linux kernel
 ROUND_SECONDS = 3600
+SUITE = ("tests", "--ignore=tests/bench")
 DEBIAN_COMMANDS = ("chromium", "curl", "go", "nginx", "prometheus", "promtool", "redis-server", "valgrind")
 
 
@@ -299,9 +300,9 @@ def run_round(this: Round, user: User, checkout: Path, place: Path, seed: int, w
         os.chown(path, user.uid, user.gid)
     report, log = home / "tmp" / "report.xml", place / f"round-{this.number}.log"
     command = [
-        str(checkout / ".venv/bin/python"), "-m", "pytest", "tests", "--ignore=tests/bench", "--numprocesses", "3",
+        str(checkout / ".venv/bin/python"), "-m", "pytest", *(words or SUITE), "--numprocesses", "3",
         "--dist", "worksteal", "-p", "no:cacheprovider", f"--randomly-seed={seed}",
-        f"--junitxml={report}", "-o", "junit_family=xunit2", *words,
+        f"--junitxml={report}", "-o", "junit_family=xunit2",
     ]  # fmt: skip
 
     command, identity = command_as(user, command, place)
@@ -437,7 +438,7 @@ def main() -> int:
     parser.add_argument("--user", default="nobody", help="the ordinary user (default nobody)")
     parser.add_argument("--seed", type=int, help="of the order of tests; default: another one in each round")
     parser.add_argument("--no-write", action="store_true", help="print the table only")
-    parser.add_argument("words", nargs="*", help="for pytest, after --")
+    parser.add_argument("words", nargs="*", help="after --: what pytest is to run instead of all tests")
     asked = parser.parse_args()
 
     files = source_files()
