@@ -37,6 +37,12 @@ def hub(start_shared: Start) -> Served:
     return start_shared(*FLAGS, "--write-timeout-seconds", "600")
 
 
+@pytest.fixture(scope="module")
+def impatient(start_shared: Start) -> Served:
+    """One that ends a subscriber that takes nothing for three seconds."""
+    return start_shared(*FLAGS, "--write-timeout-seconds", "3")
+
+
 @pytest.fixture
 def topic() -> str:
     return next(names)
@@ -99,8 +105,9 @@ def rest(connection: socket.socket) -> tuple[bytes, bool]:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_slow_subscriber_holds_up_nobody_and_gets_what_its_policy_says(
-    hub: Served, topic: str, policy: str, subscribe: Subscribe, eventually: Eventually
+    request: pytest.FixtureRequest, topic: str, policy: str, subscribe: Subscribe, eventually: Eventually
 ) -> None:
+    hub: Served = request.getfixturevalue("impatient" if policy in ("block", "disconnect") else "hub")
     numbers = Numbers(hub)
     fast = subscribe(hub.url + topic)
     eventually(lambda: fast.raw)
