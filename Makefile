@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo matrix phoenix sanic test bench bench-quick relay-proof study field lint types imports unit installs wheel install clean
+.PHONY: demo matrix phoenix sanic test steady bench bench-quick relay-proof study field lint types imports unit installs wheel install clean
 
 demo: $(STAMP)
 	$(BIN)/python -m diagnostics demo
@@ -37,6 +37,10 @@ wheel:
 	@rm -f dist/*.whl
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	@ls dist/*.whl
+
+# The suite ten times, each in other surroundings; hours. Writes the table of CONTRIBUTING.md; goes on where it was.
+steady: $(STAMP)
+	$(BIN)/python tests/steady.py $(STEADY)
 
 # On a quiet machine; rewrites the figures of docs/performance.md. Three rounds take three quarters of an hour. LITELLM is a folder
 # that LiteLLM's proxy is or will be installed in; without it that peer is left out. bench-quick: a few cases, a minute.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
 from typing import Protocol, cast
 
@@ -49,6 +50,9 @@ class Command(Protocol):
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # in a locale without a dash of ours, a question mark and no traceback
     try:
         parser = _parser(argv[0] if argv else None)
         arguments = parser.parse_args(argv)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import logging
 import sys
 from getpass import getpass
@@ -33,6 +34,9 @@ FLAGS = {"diagnostics_listen": "--diagnostics"}
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # in a locale without a dash of ours, a question mark and no traceback
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))

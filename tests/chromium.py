@@ -62,7 +62,7 @@ class Browser:
         os.close(self._write)
         os.close(self._read)
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(60)
         self._log.close()
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:

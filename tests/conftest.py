@@ -8,11 +8,13 @@ import itertools
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -24,17 +26,35 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from diagnostics.proof.subjects.processes import free_port
 from relay.protocol.sse import Event, EventDecoder
 
 ROOT = Path(__file__).parent.parent
 
+AGENT_SOCKET = "dir/agents/4194304.sock"
 
-def pytest_configure() -> None:
+# How long an example takes is the machine's affair: by itself, hypothesis allows each 200 ms.
+settings.register_profile(
+    "steady", deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None, print_blob=True
+)
+settings.load_profile("steady")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks where temporary folders are to be
+def pytest_configure(config: pytest.Config) -> None:
     # A shell starts what runs in its background with SIGINT ignored, and whoever a test interrupts would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Tests are a thousand clients at once; a shell's limit may be lower than that.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # Agents listen in the tests' folders, and a Unix socket's address is 107 bytes at most (unix(7)).
+    longest = Path(tempfile.gettempdir(), "pytest-of-" + 16 * "x", "pytest-999", "popen-gw9", 31 * "x", AGENT_SOCKET)
+    if config.option.basetemp is None and len(os.fsencode(longest)) > 107:
+        config.option.basetemp = tempfile.mkdtemp(prefix="highwater-", dir="/tmp")
+        config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -67,7 +87,7 @@ class Launched:
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def wait_for(self, text: str, patience: float = 20.0) -> str:
+    def wait_for(self, text: str, patience: float = 60.0) -> str:
         """The first line of output that contains `text`, whole; fails with all output if the process ends or is late."""
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
@@ -80,7 +100,7 @@ class Launched:
             time.sleep(0.02)
         pytest.fail(f"{text!r} did not appear; exit code {self.process.poll()}; output:\n{self.output}")
 
-    def end(self, number: int = signal.SIGTERM, patience: float = 15.0) -> int:
+    def end(self, number: int = signal.SIGTERM, patience: float = 60.0) -> int:
         """Send a signal and return the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
@@ -141,7 +161,7 @@ def memory_cgroup() -> Iterator[Callable[[int], Path | None]]:
 
     yield make
     for folder in made:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while (folder / "cgroup.procs").read_text().strip() and time.monotonic() < deadline:
             time.sleep(0.1)
         folder.rmdir()
@@ -173,7 +193,7 @@ def asking() -> Callable[..., Answer]:
         given = {**({"Content-Type": "application/json"} if data is not None else {}), **(headers or {})}
         request = urllib.request.Request(url, data=data, headers=given, method=method)
         try:
-            with opener.open(request, timeout=20) as response:
+            with opener.open(request, timeout=60) as response:
                 return Answer(response.status, response.headers, response.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -222,7 +242,7 @@ class Subscriber(threading.Thread):
         if connection is not None and connection.sock is not None:
             with contextlib.suppress(OSError):
                 connection.sock.shutdown(socket.SHUT_RDWR)
-        self.join(10)
+        self.join(60)
 
     def run(self) -> None:
         while not self._stopping.is_set():
@@ -271,7 +291,7 @@ def subscribe() -> Iterator[Callable[..., Subscriber]]:
 def eventually() -> Callable[..., Any]:
     """Calls until the result is true, and returns it."""
 
-    def poll(call: Callable[[], Any], patience: float = 15.0, what: str = "") -> Any:
+    def poll(call: Callable[[], Any], patience: float = 60.0, what: str = "") -> Any:
         deadline = time.monotonic() + patience
         while True:
             result = call()

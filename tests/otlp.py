@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -24,18 +23,23 @@ MESSAGES: dict[str, Any] = {
 
 
 class Collector:
-    """Receives on a port of its own. `bodies` is all that came, as it came; `delay` seconds pass before each answer."""
+    """Receives on a port of its own.
 
-    def __init__(self, delay: float = 0.0) -> None:
+    bodies     all that was answered, as it came
+    answers    while this is cleared, what comes is left without an answer
+    """
+
+    def __init__(self) -> None:
         self.requests: dict[str, list[Any]] = {path: [] for path in MESSAGES}
         self.bodies: list[bytes] = []
-        self.delay = delay
+        self.answers = Event()
+        self.answers.set()
         collector = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
-                time.sleep(collector.delay)
+                collector.answers.wait()
                 collector.bodies.append(body)
                 collector.requests[self.path].append(MESSAGES[self.path].FromString(body))
                 self.send_response(200)
@@ -102,6 +106,7 @@ class Collector:
             received.clear()
 
     def close(self) -> None:
+        self.answers.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

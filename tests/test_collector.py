@@ -23,8 +23,8 @@ from relay.telemetry import NAMES
 from relay.telemetry.logs import FIELDS
 
 ROOT = Path(__file__).parent.parent
-CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "otel-collector.yaml").read_text())
-SCHEMA: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "collector_schema.yaml").read_text())
+CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "otel-collector.yaml").read_text(encoding="utf-8"))
+SCHEMA: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "collector_schema.yaml").read_text(encoding="utf-8"))
 SECTIONS = ("extensions", "receivers", "processors", "exporters")
 PIPELINES: dict[str, dict[str, list[str]]] = CONFIG["service"]["pipelines"]
 
@@ -106,7 +106,7 @@ def test_every_key_is_one_that_its_component_documents() -> None:
     ],
 )
 def test_the_schema_has_teeth(path: tuple[str, ...], value: Any, complaint: str) -> None:
-    broken = yaml.safe_load((ROOT / "otel-collector.yaml").read_text())
+    broken = yaml.safe_load((ROOT / "otel-collector.yaml").read_text(encoding="utf-8"))
     section, name, *inner = path
     target = broken[section][name]
     for key in inner[:-1]:

@@ -31,7 +31,7 @@ def test_agent_and_protocol_import_only_the_standard_library(path: Path) -> None
     allowed = sys.stdlib_module_names | {
         {"memray.py": "memray", "sitecustomize.py": "sitecustomize"}.get(path.name, "")
     }
-    assert imported(ast.parse(path.read_text())) <= allowed
+    assert imported(ast.parse(path.read_text(encoding="utf-8"))) <= allowed
 
 
 def test_public_names_are_the_listed_ones() -> None:
@@ -41,11 +41,15 @@ def test_public_names_are_the_listed_ones() -> None:
 
 def test_every_program_that_a_test_needs_is_installed_by_ci() -> None:
     root = Path(__file__).parent
-    listed = {line for line in (root / "debian-packages.txt").read_text().splitlines() if not line.startswith("#")}
+    listed = {
+        line
+        for line in (root / "debian-packages.txt").read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    }
     needed = {
         node.args[1].value
         for path in root.rglob("test_*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "needs"
         if len(node.args) == 2 and isinstance(node.args[1], ast.Constant)
     }

@@ -70,7 +70,7 @@ def test_figures_replace_figures_and_nothing_else(of, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"before\n{writing.BEGIN}\nold\n{writing.END}\nafter\n")
     writing.write_into(page, "new")
-    assert page.read_text() == f"before\n{writing.BEGIN}\n\nnew\n\n{writing.END}\nafter\n"
+    assert page.read_text(encoding="utf-8") == f"before\n{writing.BEGIN}\n\nnew\n\n{writing.END}\nafter\n"
     page.write_text("no markers")
     with pytest.raises(SystemExit, match="no markers"):
         writing.write_into(page, "new")

@@ -52,7 +52,9 @@ def connections_of(pid: int, reading: dict[str, Any] | None, sockets: Sockets) -
     for route, row in told["routes"].items():
         # HTTP/2 has several requests on one connection: its queue is counted once.
         fds = by_route.get(route, ())
-        row["kernel_bytes"] = None if fds is None else sum(unsent.get(fd, 0) for fd in set(fds))
+        held = [unsent[fd] for fd in set(fds or ()) if fd in unsent]
+        # A connection that has closed since holds nothing; of one to a Unix socket it is not known.
+        row["kernel_bytes"] = sum(held) if held or not (fds is None or fds or row["open"]) else None
     if told["open"] is None:
         _count_from_outside(told, sockets.served(pid))
     for row in (*told["top"], *ledger_rows):

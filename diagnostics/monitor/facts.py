@@ -89,8 +89,8 @@ def git_revision(pid: int, proc: Path = Path("/proc")) -> str | None:
 
 def _head(git: Path) -> str | None:
     if git.is_file():  # a worktree or submodule: `gitdir: PATH`
-        git = (git.parent / git.read_text().partition("gitdir:")[2].strip()).resolve()
-    head = (git / "HEAD").read_text().strip()
+        git = (git.parent / git.read_text(errors="surrogateescape").partition("gitdir:")[2].strip()).resolve()
+    head = (git / "HEAD").read_text(errors="surrogateescape").strip()
     if _REVISION.fullmatch(head):
         return head
     ref = head.removeprefix("ref: ")
@@ -98,12 +98,12 @@ def _head(git: Path) -> str | None:
         return None
     common = git
     if (git / "commondir").is_file():  # a worktree's branches are its repository's
-        common = (git / (git / "commondir").read_text().strip()).resolve()
+        common = (git / (git / "commondir").read_text(errors="surrogateescape").strip()).resolve()
     for place in (git, common):
         if (place / ref).is_file():
             return _as_revision((place / ref).read_text().strip())
     if (common / "packed-refs").is_file():
-        for line in (common / "packed-refs").read_text().splitlines():
+        for line in (common / "packed-refs").read_text(errors="surrogateescape").splitlines():
             revision, _, name = line.partition(" ")
             if name == ref:
                 return _as_revision(revision)

@@ -83,7 +83,7 @@ class Family:
 
 def _parent(folder: Path) -> int | None:
     try:
-        return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        return int((folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
     except (OSError, IndexError, ValueError):  # it has ended
         return None
 

@@ -48,8 +48,8 @@ class ProcessReading:
 
 def _stat(pid: int, proc: Path) -> list[str]:
     """The fields of /proc/<pid>/stat from the third on, the state. Raises OSError."""
-    # The name in parentheses may hold spaces and parentheses itself: what counts comes after the last one.
-    return (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    # The name in parentheses may hold spaces, parentheses and any bytes: what counts comes after the last one.
+    return (proc / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
 
 
 def alive(pid: int) -> bool:

@@ -64,20 +64,29 @@ class Sockets:
         self._shared: dict[str, _Shared] = {}
         self._known: dict[int, _Known] = {}
 
-    def table(self, pid: int) -> dict[int, TcpSocket]:
-        """All TCP sockets of the network namespace that `pid` lives in, by inode; empty where it cannot be read."""
-        namespace = self._link(f"{pid}/ns/net")
-        return self._share(f"table {namespace}", lambda: self._read_table(pid), _SHARED_SECONDS)
+    def table(self, pid: int, *, again: bool = False) -> dict[int, TcpSocket]:
+        """All TCP sockets of the network namespace that `pid` lives in, by inode; empty where it cannot be read.
+
+        again   read now, whatever was read a moment ago
+        """
+        key = f"table {self._link(f'{pid}/ns/net')}"
+        if again:
+            self._shared.pop(key, None)
+        return self._share(key, lambda: self._read_table(pid), _SHARED_SECONDS)
 
     def unsent(self, pid: int, descriptors: Iterable[int]) -> dict[int, int]:
-        """Bytes in the kernel's send queue for each descriptor of `pid` that is an established TCP connection."""
-        table, inodes = self.table(pid), self._descriptors(pid)
-        found: dict[int, int] = {}
-        for descriptor in descriptors:
-            row = table.get(inodes.get(descriptor, 0))
-            if row is not None and row.state == ESTABLISHED:
-                found[descriptor] = row.unsent
-        return found
+        """Bytes in the kernel's send queue for each descriptor of `pid` that is an established TCP connection.
+
+        Which connection a descriptor is, is asked anew every time: a service gives the number of a connection that it
+        closed to the next one, and what the kernel holds for the one must not be told of the other. A shared table may
+        be older than a connection; then a new one is read.
+        """
+        inodes = self._inodes_now(pid, descriptors)
+        table = self.table(pid)
+        if not table.keys() >= set(inodes.values()):
+            table = self.table(pid, again=True)
+        rows = {descriptor: table[inode] for descriptor, inode in inodes.items() if inode in table}
+        return {descriptor: row.unsent for descriptor, row in rows.items() if row.state == ESTABLISHED}
 
     def served(self, pid: int) -> Served:
         """What `pid` listens on and how many clients are connected there."""
@@ -118,6 +127,11 @@ class Sockets:
         """The inode of each descriptor of `pid` that is a socket."""
         return self._share(f"descriptors {pid}", lambda: self._read_descriptors(pid), 0.0)
 
+    def _inodes_now(self, pid: int, descriptors: Iterable[int]) -> dict[int, int]:
+        """The inode of each of these descriptors that is a socket."""
+        links = {descriptor: _inode(self._link(f"{pid}/fd/{descriptor}")) for descriptor in descriptors}
+        return {descriptor: inode for descriptor, inode in links.items() if inode}
+
     def _share(self, key: str, read: Callable[[], dict[int, Any]], least: float) -> dict[int, Any]:
         """What `read` returned, for `least` seconds or, where reading is dear, forty times as long as it took."""
         shared = self._shared.get(key)
@@ -149,8 +163,9 @@ class Sockets:
     def _read_descriptors(self, pid: int) -> dict[int, int]:
         """The kernel is asked for those that are new, and for all of them now and then.
 
-        A descriptor that was a connection still is the same one while the table has its inode, unless the process
-        gave the connection to another one and opened something else under the number.
+        A descriptor that was a connection still is the same one while the table has its inode, unless another process
+        holds the connection, too (a child that was forked meanwhile), and this one closed it and opened something else
+        under the number. For totals that is near enough; what is told of one connection asks `_inodes_now`.
         """
         known, table, now = self._known.get(pid), self.table(pid), time.monotonic()
         if known is None or now > known.good_until:

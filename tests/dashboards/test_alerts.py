@@ -16,16 +16,16 @@ from diagnostics.monitor.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "dashboards"
-GROUPS: list[dict[str, Any]] = yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"]
+GROUPS: list[dict[str, Any]] = yaml.safe_load((FOLDER / "alerts.yaml").read_text(encoding="utf-8"))["groups"]
 RULES: list[dict[str, Any]] = [rule for group in GROUPS for rule in group["rules"]]
 ALERTS: dict[str, dict[str, Any]] = {rule["alert"]: rule for rule in RULES if "alert" in rule}
-TESTS: list[dict[str, Any]] = yaml.safe_load((FOLDER / "alerts_test.yaml").read_text())["tests"]
+TESTS: list[dict[str, Any]] = yaml.safe_load((FOLDER / "alerts_test.yaml").read_text(encoding="utf-8"))["tests"]
 # Ours, by what they begin with; a name with a colon is a recording rule's.
 OURS = re.compile(r"(?<![\w:])((?:stream|memory|event_loop|asyncio|gc|buffer_pool|diagnostics)_\w+)(?![\w:(])")
 
 
 def promtool(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["promtool", *words], check=False, capture_output=True, text=True, cwd=FOLDER, timeout=60)
+    return subprocess.run(["promtool", *words], check=False, capture_output=True, text=True, cwd=FOLDER, timeout=250)
 
 
 @pytest.mark.needs("promtool", "prometheus")
@@ -71,7 +71,9 @@ def test_the_metrics_are_known(rule: dict[str, Any]) -> None:
 
 
 def test_recordings_are_used_and_named_by_what_they_keep() -> None:
-    text = (FOLDER / "alerts.yaml").read_text() + "".join(path.read_text() for path in FOLDER.glob("*.json"))
+    text = (FOLDER / "alerts.yaml").read_text(encoding="utf-8") + "".join(
+        path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")
+    )
     for rule in RULES:
         if "record" in rule:
             level, *rest = rule["record"].split(":")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diagnostics.analysis.balance import PARTS
 
-PAGE = (Path(__file__).parents[2] / "docs" / "balance.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "balance.md").read_text(encoding="utf-8")
 
 
 def test_every_part_is_explained() -> None:

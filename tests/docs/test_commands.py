@@ -31,7 +31,7 @@ def told() -> list[tuple[str, str, str, tuple[str, ...]]]:
                 tuple(re.findall(r"(?<!\S)(--[a-z][a-z-]+)", QUOTED.sub("", rest).split(" -- ")[0])),
             )
             for page in PAGES
-            for program, command, rest in COMMAND.findall(page.read_text())
+            for program, command, rest in COMMAND.findall(page.read_text(encoding="utf-8"))
         }
     )
 
@@ -39,7 +39,7 @@ def told() -> list[tuple[str, str, str, tuple[str, ...]]]:
 @lru_cache
 def usage(program: str, command: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", program, command, "--help"], check=False, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", program, command, "--help"], check=False, capture_output=True, text=True, timeout=250
     )
     return done.stdout if done.returncode == 0 else ""
 

@@ -14,7 +14,7 @@ import yaml
 from relay.settings import Settings, environment_name, load
 
 FOLDER = Path(__file__).parents[2] / "docs" / "deploy"
-TEXT = (FOLDER / "relay.yaml").read_text()
+TEXT = (FOLDER / "relay.yaml").read_text(encoding="utf-8")
 DOCUMENTS: dict[str, dict[str, Any]] = {document["kind"]: document for document in yaml.safe_load_all(TEXT)}
 DEPLOYMENT = DOCUMENTS["Deployment"]["spec"]
 POD = DEPLOYMENT["template"]["spec"]
@@ -41,7 +41,7 @@ def test_every_variable_exists_and_has_a_value_that_the_relay_takes() -> None:
     known = {environment_name(field) for field in Settings.model_fields}
     assert set(environment(RELAY)) <= known
     assert settings().host == "0.0.0.0"
-    manual = (FOLDER.parent / "configuration.md").read_text()
+    manual = (FOLDER.parent / "configuration.md").read_text(encoding="utf-8")
     assert all(f"| `{name}` |" in manual for name in environment(MONITOR) if name.startswith("DIAGNOSTICS_"))
 
 
@@ -143,7 +143,7 @@ def test_the_two_containers_work_together(
         return str(http(f"http://127.0.0.1:{watched}/metrics", headers=reader).body.decode())
 
     monitor.wait_for("diagnostics http")
-    eventually(lambda: 'diagnostics_agent_up{worker="0"} 1.0' in metrics(), 20)
+    eventually(lambda: 'diagnostics_agent_up{worker="0"} 1.0' in metrics())
     (budget,) = re.findall(r'^stream_budget_bytes\{worker="0"\} (\S+)$', metrics(), re.MULTILINE)
     assert float(budget) == settings().budget_bytes
     refused = http(f"http://127.0.0.1:{watched}/debug/memory/captures", "POST", {"kind": "tasks", "seconds": 1}, reader)

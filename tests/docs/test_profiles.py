@@ -17,7 +17,9 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
     monkeypatch.chdir(tmp_path)
     printed = ""
     compared = 0
-    for language, block in re.findall(r"^```(python|sh|text)\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE):
+    for language, block in re.findall(
+        r"^```(python|sh|text)\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    ):
         if language == "python":
             exec(compile(block, str(PAGE), "exec"), {})
         elif language == "text":

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.e2e, pytest.mark.needs("prometheus", "prometheus"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.needs("prometheus", "prometheus"), pytest.mark.timeout(900)]
 
 HERE = Path(__file__).parent
 RULES = HERE.parents[1] / "dashboards" / "alerts.yaml"
@@ -62,7 +62,7 @@ class Clients:
         def again() -> None:
             while not self.over.wait(seconds):
                 request = urllib.request.Request(url, body, {"Content-Type": "text/plain"})
-                with urllib.request.urlopen(request, timeout=20) as answer:
+                with urllib.request.urlopen(request, timeout=60) as answer:
                     answer.read()
 
         self._run(again)
@@ -74,7 +74,7 @@ class Clients:
     @staticmethod
     def _visit(url: str, stay: Callable[[], object]) -> None:
         parts = urllib.parse.urlsplit(url)
-        with contextlib.closing(socket.create_connection((parts.hostname, parts.port), timeout=20)) as connection:
+        with contextlib.closing(socket.create_connection((parts.hostname, parts.port), timeout=60)) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
             connection.sendall(f"GET {parts.path}?{parts.query} HTTP/1.1\r\nHost: service\r\n\r\n".encode())
             connection.recv(1)
@@ -87,7 +87,7 @@ def clients() -> Iterator[Clients]:
     yield found
     found.over.set()
     for thread in found.threads:
-        thread.join(20)
+        thread.join(60)
 
 
 @pytest.fixture
@@ -244,6 +244,6 @@ def test_each_trouble_fires_its_alerts_and_no_other(
 
 
 def _listens(host: str, port: int) -> bool:
-    with contextlib.suppress(ConnectionRefusedError), socket.create_connection((host, port), timeout=5):
+    with contextlib.suppress(ConnectionRefusedError), socket.create_connection((host, port), timeout=60):
         return True
     return False

@@ -80,11 +80,11 @@ class Run:
             workers = self.workers()
             return len(workers) == count and all(worker["state"] == "answering" for worker in workers) and workers
 
-        found: list[dict[str, Any]] = self.eventually(ready, patience=30, what=f"{count} workers that answer")
+        found: list[dict[str, Any]] = self.eventually(ready, patience=60, what=f"{count} workers that answer")
         return found
 
     def get(self, path: str = "/") -> socket.socket:
-        client = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert client.recv(1)
         return client

@@ -14,7 +14,7 @@ import pytest
 from diagnostics.errors import UsageError
 from diagnostics.proof.subjects.command import command_of
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 GROWING = Path(__file__).parent / "growing"
 ROOT = Path(__file__).parents[2]
@@ -25,7 +25,7 @@ QUICK = ("--path", "/", "--seconds", "1.1", "--transient", "0.4", "--rounds", "3
 
 def compare(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "diagnostics", "compare", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, cwd=GROWING)
+    return subprocess.run(command, capture_output=True, text=True, timeout=800, check=False, cwd=GROWING)
 
 
 def sides(numbers: Path) -> dict[str, dict[str, Any]]:

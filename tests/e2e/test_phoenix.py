@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 PHOENIX = Path(__file__).parents[2] / ".phoenix/bin/phoenix"
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -50,7 +50,7 @@ class Asking:
     def stream(self, model: str, *, enough: int | None = None, traceparent: str = "") -> bytes:
         """The response, whole or until `enough` bytes of it have come."""
         more = f"traceparent: {traceparent}\r\n" if traceparent else ""
-        with closing(socket.create_connection(self._address, timeout=30)) as connection:
+        with closing(socket.create_connection(self._address, timeout=60)) as connection:
             connection.sendall(f"GET /stream?prompt=x&model={model} HTTP/1.0\r\nHost: localhost\r\n{more}\r\n".encode())
             received = b""
             while (enough is None or len(received) < enough) and (chunk := connection.recv(65536)):
@@ -79,7 +79,7 @@ def test_each_stream_is_one_trace_with_its_parents_and_its_outcome(
     ask = Asking(relay.wait_for("relay http").split()[1])
 
     def ended(count: int) -> None:
-        eventually(lambda: relay.output.count('"stream ended"') == count, 30)
+        eventually(lambda: relay.output.count('"stream ended"') == count)
 
     ask.stream("sim:events=100,pace=0", traceparent=f"00-{TRACE}-{PARENT}-01")
     ask.stream("sim:pace=0,fault=disconnect@3")
@@ -97,7 +97,7 @@ def test_each_stream_is_one_trace_with_its_parents_and_its_outcome(
         assert ask.stream("sim:events=1").startswith(b"HTTP/1.1 503")
         assert relay.end() == 0
 
-    found = eventually(lambda: len(list(spans(http, phoenix))) >= 13 and list(spans(http, phoenix)), 30)
+    found = eventually(lambda: len(list(spans(http, phoenix))) >= 13 and list(spans(http, phoenix)))
     traces: dict[str, dict[str, Any]] = {}
     for span in found:
         kind = "client" if span["name"].startswith("chat ") else "server"

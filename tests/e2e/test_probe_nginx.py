@@ -60,7 +60,7 @@ def behind(
         except OSError:
             return False
 
-    eventually(answers, 20)
+    eventually(answers)
     return f"http://127.0.0.1:{port}"
 
 

@@ -25,7 +25,7 @@ import pytest
 from dashboards.queries import PENDING
 from diagnostics.monitor.metrics import METRICS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.needs("prometheus", "prometheus"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.needs("prometheus", "prometheus"), pytest.mark.timeout(900)]
 
 FOLDER = Path(__file__).parents[2] / "dashboards"
 # What Grafana puts in for its variables. The window is four scrapes and a bit.
@@ -121,7 +121,7 @@ def load(stack: Stack) -> Iterator[None]:
     parts = urllib.parse.urlsplit(stack.url)
 
     def stream(model: str, *, leaves: bool) -> None:
-        with closing(socket.create_connection((parts.hostname, parts.port), timeout=20)) as connection:
+        with closing(socket.create_connection((parts.hostname, parts.port), timeout=60)) as connection:
             connection.sendall(f"GET /stream?prompt=x&model={model} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
             while connection.recv(65536):
                 if leaves:
@@ -136,7 +136,7 @@ def load(stack: Stack) -> Iterator[None]:
     thread.start()
     yield
     over.set()
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -200,7 +200,7 @@ def test_every_panel_is_answered_and_every_rule_is_evaluated(
 
     # promtool's linter reads the exposition as Prometheus does: help, types, units and suffixes.
     text = http(f"{stack.monitor}/metrics").body
-    linted = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=60, check=False)
+    linted = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=250, check=False)
     assert linted.returncode == 0, linted.stderr.decode()
 
 
@@ -240,7 +240,7 @@ def test_trouble_is_what_the_alerts_ask_for(
     parts = urllib.parse.urlsplit(trouble.url)
     with ExitStack() as opened:
         for _ in range(6):
-            connection = opened.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=20))
+            connection = opened.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=60))
             connection.sendall(
                 b"GET /stream?prompt=x&model=sim:events=inf,pace=0,size=4000 HTTP/1.0\r\nHost: localhost\r\n\r\n"
             )

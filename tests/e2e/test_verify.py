@@ -18,14 +18,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 VERIFY = [sys.executable, "-m", "diagnostics", "verify"]
 BROKEN = "diagnostics.proof.scenarios.unbounded_buffer.broken:app"
 
 
 def verify(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*VERIFY, *words], capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run([*VERIFY, *words], capture_output=True, text=True, timeout=800, check=False)
 
 
 def processes_of(words: str) -> list[str]:
@@ -92,7 +92,7 @@ def test_too_little_memory_is_the_targets_failure_and_no_verdict(memory_cgroup: 
         pytest.skip("no memory cgroup can be made here")
     command = [sys.executable, "-m", "diagnostics", "verify", "unbounded_buffer", "--no-capture"]
     enter = f"echo $$ > {folder}/cgroup.procs && exec {shlex.join(command)}"
-    done = subprocess.run(["sh", "-c", enter], capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(["sh", "-c", enter], capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 3, done.stdout + done.stderr
     assert "SIGKILL (the kernel sends it where memory runs out); its last output:" in done.stderr
     assert "BOUNDED" not in done.stdout
@@ -120,9 +120,9 @@ def test_an_interrupted_proof_leaves_no_process(number: signal.Signals, tmp_path
                 break
         assert len(processes_of(f"{app} --port")) >= 2
         proof.send_signal(number)
-        proof.communicate(timeout=30)
+        proof.communicate(timeout=60)
         assert proof.returncode == 130
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while processes_of(f"{app} --port") and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes_of(f"{app} --port") == []

@@ -33,7 +33,7 @@ def make_own() -> bool:
 
 def _heap() -> tuple[int, int] | None:
     try:
-        with open("/proc/self/maps") as file:
+        with open("/proc/self/maps", errors="replace") as file:  # files have names of any bytes
             for line in file:
                 if line.endswith("[heap]\n"):
                     begin, _, end = line.partition(" ")[0].partition("-")

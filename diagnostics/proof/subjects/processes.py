@@ -146,11 +146,12 @@ def free_port() -> int:
     """A port of 127.0.0.1 that is free now, and that the kernel gives to no client meanwhile.
 
     From below the range of ephemeral ports (ip(7), ip_local_port_range): a service binds it seconds later, and other
-    experiments open a hundred connections a second.
+    experiments open a hundred connections a second. Chosen by the system's chance: processes that were all given one
+    seed would all choose the same.
     """
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     below = range(max(1024, first - _PORTS), first)
-    for port in random.sample(below, min(len(below), _PORT_TRIES)):
+    for port in random.SystemRandom().sample(below, min(len(below), _PORT_TRIES)):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
@@ -189,7 +190,7 @@ def _signal_group(pgid: int, number: signal.Signals) -> None:
 def _birth(pid: int) -> str | None:
     """Start time of a process in clock ticks since boot (proc(5), stat field 22); None where it is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
     except (FileNotFoundError, ProcessLookupError):
         return None
 

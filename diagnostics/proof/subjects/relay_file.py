@@ -59,7 +59,7 @@ class RelayFile:
 def read_relay_file(path: Path, known: Iterable[str]) -> RelayFile:
     """Read it; `known` are the scenarios' names. Raises UsageError with what is wrong and where."""
     try:
-        told = tomllib.loads(path.read_text())
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", remedy="check the path given to --relay") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

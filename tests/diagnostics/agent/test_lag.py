@@ -6,7 +6,7 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -41,7 +41,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     thread.join()
 
 
-def answered(lag: LoopLag, patience: float = 10.0) -> None:
+def answered(lag: LoopLag, patience: float = 60.0) -> None:
     deadline = time.monotonic() + patience
     while lag.pending_seconds:
         assert time.monotonic() < deadline
@@ -96,8 +96,10 @@ def test_a_loop_that_is_gone_is_late_for_nobody(loop: asyncio.AbstractEventLoop)
     assert lag.pending_seconds == 0
 
 
-def test_a_stuck_loop_shows_while_it_is_stuck_and_the_worst_is_remembered() -> None:
+def test_a_stuck_loop_shows_while_it_is_stuck_and_the_worst_is_remembered(eventually: Callable[..., object]) -> None:
     ready, stop = threading.Event(), threading.Event()
+
+    freed = threading.Event()
 
     async def serve() -> None:
         ready.set()
@@ -106,29 +108,33 @@ def test_a_stuck_loop_shows_while_it_is_stuck_and_the_worst_is_remembered() -> N
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
-    ready.wait(5)
+    ready.wait(60)
     lag = LoopLag()
     try:
         from diagnostics.agent.loops import running_loops
 
         (loop,) = running_loops()
-        loop.call_soon_threadsafe(time.sleep, 0.6)
-        time.sleep(0.05)
+        loop.call_soon_threadsafe(freed.wait)
         lag.ping()
         time.sleep(0.3)
-        assert lag.to_json()["lag_ms"] > 250  # not yet answered, and seen
-        time.sleep(0.5)
-        lag.ping()
-        time.sleep(0.1)
-        lag.ping()
-        told = lag.to_json()
-        assert told["max_lag_ms"] > 400
-        assert told["lag_ms"] < 250
+        stuck = lag.to_json()["lag_ms"]
+        assert stuck >= 300  # not yet answered, and seen
+        freed.set()
+        answered(lag)
+
+        def is_prompt_again() -> bool:
+            lag.ping()
+            answered(lag)
+            return lag.to_json()["lag_ms"] < stuck
+
+        eventually(is_prompt_again)
+        assert lag.to_json()["max_lag_ms"] >= stuck
         lag.begin()
         assert lag.to_json() == {"lag_ms": 0.0, "max_lag_ms": 0.0}
     finally:
+        freed.set()
         stop.set()
-        thread.join(5)
+        thread.join(60)
 
 
 def test_a_loop_that_closed_is_no_failure() -> None:

@@ -35,7 +35,7 @@ class Served:
         self.port = server.servers[0].sockets[0].getsockname()[1]
 
     def get(self, path: str, wait: bytes = b"") -> socket.socket:
-        client = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         received = b""
         while wait not in received:
@@ -104,7 +104,7 @@ def serving(http: str, loop: str, wrapped: bool = False) -> Iterator[Served]:
         yield Served(server)
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 

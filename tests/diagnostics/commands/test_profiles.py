@@ -165,9 +165,9 @@ def test_a_memray_capture_is_an_artifact_like_the_others(tmp_path: Path) -> None
     pytest.importorskip("memray")
     path = tmp_path / "capture"
     subject = "import memray, sys\nwith memray.Tracker(sys.argv[1]):\n    kept = bytearray(5_000_000)\n"
-    subprocess.run([sys.executable, "-c", subject, str(path)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", subject, str(path)], check=True, timeout=250)
     command = [sys.executable, "-m", "diagnostics", "top", "--of", "high-water", str(path)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     assert "peak_space 4.7" in done.stdout
 
@@ -176,6 +176,6 @@ def test_the_reader_of_the_output_may_leave(files: Path) -> None:
     many = replace(BEFORE, samples=tuple(Sample((Frame(f"f{n}", "/srv/x.py", n),), (n, 1)) for n in range(20_000)))
     (files / "many.json").write_bytes(native.encode(many))
     command = f"{sys.executable} -m diagnostics top many.json -n 20000 | head -1; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "-c", command], check=False, capture_output=True, text=True, timeout=250)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("\n") == 1

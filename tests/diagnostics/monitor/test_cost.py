@@ -15,6 +15,7 @@ from diagnostics.monitor.targets import Targets
 # Works for so many seconds of CPU, and then for no more.
 BURST = """
 import sys, time
+print("begun", flush=True)
 while time.process_time() < float(sys.argv[1]):
     pass
 sys.stdin.read()
@@ -25,8 +26,10 @@ FRAMES = Method(tracer="tracemalloc", seconds=5, frames=25, census=False)
 def quoted(root: Path, cpu_seconds: float) -> tuple[Quote, float]:
     """The quote for a process that works for so long, and the seconds that it took."""
     command = [sys.executable, "-c", BURST, str(cpu_seconds)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"begun\n"
             targets = Targets(root)
             targets.watch(process.pid)
             began = time.monotonic()
@@ -37,10 +40,9 @@ def quoted(root: Path, cpu_seconds: float) -> tuple[Quote, float]:
 
 
 def test_one_burst_of_work_is_no_load(tmp_path: Path) -> None:
-    found, took = quoted(tmp_path, 0.15)
+    found, _ = quoted(tmp_path, 0.15)
     assert found.load.cpu_share is not None
     assert found.load.cpu_share < 0.1
-    assert took < 10
 
 
 def test_a_process_that_goes_on_working_is_refused_after_a_second_look(tmp_path: Path) -> None:

@@ -46,14 +46,14 @@ with memray.Tracker(
 
 def capture(path: Path, file_format: str = "AGGREGATED_ALLOCATIONS", allocators: str = "", end: str = "") -> Path:
     command = [sys.executable, "-c", SUBJECT, str(path), file_format, allocators, end]
-    done = subprocess.run(command, check=False, capture_output=True, timeout=60)
+    done = subprocess.run(command, check=False, capture_output=True, timeout=250)
     assert done.returncode == (9 if end == "killed" else 0), done.stderr
     return path
 
 
 def convert(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "diagnostics.monitor.memray_file", str(path), *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=250)
 
 
 def read(path: Path, *arguments: str) -> Profile:

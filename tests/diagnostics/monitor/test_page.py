@@ -62,7 +62,7 @@ def test_the_event_stream_tells_the_same_every_second_and_ends_with_the_monitor(
     service = observed(APP)
     eventually(lambda: answering(http, service))
     host, port = service.monitor.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as client:
+    with socket.create_connection((host, int(port)), timeout=60) as client:
         client.sendall(b"GET /debug/memory/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         seen = b""
         while seen.count(b"\ndata: ") < 3:
@@ -127,7 +127,7 @@ TOKENS = {"DIAGNOSTICS_TOKEN": "all-of-it", "DIAGNOSTICS_READ_TOKEN": "only-look
 def logged_in(service: Any, token: str) -> tuple[int, str]:
     """Status and cookie of the login itself: what follows redirects would not show them."""
     host, port = service.monitor.removeprefix("http://").split(":")
-    connection = HTTPConnection(host, int(port), timeout=20)
+    connection = HTTPConnection(host, int(port), timeout=60)
     try:
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         connection.request("POST", "/debug/memory/login", urlencode({"token": token}), headers)

@@ -62,7 +62,7 @@ def take(http: Any, eventually: Any) -> Any:
         begun = http(f"{service.monitor}/debug/memory/captures", "POST", request)
         assert begun.status == 202, begun.body
         url = service.monitor + begun.headers["Location"]
-        capture = eventually(lambda: (now := http(url).json())["state"] in ("done", "failed") and now, patience=40)
+        capture = eventually(lambda: (now := http(url).json())["state"] in ("done", "failed") and now, patience=60)
         assert capture["state"] == "done", capture
         names = [artifact["name"] for artifact in capture["artifacts"]]
         bodies = {name: http(f"{url}/artifacts/{name}").body for name in names}
@@ -81,7 +81,7 @@ def clients(service: Any, *sizes: int) -> Iterator[None]:
     host, port = service.url.removeprefix("http://").split(":")
     with ExitStack() as stack:
         for size in sizes:
-            client = stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
+            client = stack.enter_context(socket.create_connection((host, int(port)), timeout=60))
             client.sendall(f"GET /stream/{size} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             seen = b""
             while b"data: 1" not in seen:
@@ -182,7 +182,7 @@ def test_a_census_shows_what_grows_and_why_it_is_alive(observed: Any, http: Any,
     url = service.monitor + begun.headers["Location"]
     eventually(lambda: http(url).json()["progress"] > 0)
     http(f"{service.url}/grow")
-    capture = eventually(lambda: (found := http(url).json())["state"] in ("done", "failed") and found, patience=40)
+    capture = eventually(lambda: (found := http(url).json())["state"] in ("done", "failed") and found, patience=60)
     result = capture["result"]
     rows = {row["type"]: row for row in result["top"]}
     assert result["top"][0]["type"] == "bytes"
@@ -210,11 +210,11 @@ def test_the_capture_command_shows_each_kind_with_its_own_columns(
             sys.executable, "-m", "diagnostics", "capture", service.monitor, "--kind", kind, "--seconds", "0",
             "-o", tmp_path / "out", env={"COLUMNS": "200"},
         )  # fmt: skip
-        assert command.process.wait(40) == 0, command.output
+        assert command.process.wait(60) == 0, command.output
     assert {"tasks": "not awaited", "objects": "why ", "retained": "'backlog'"}[kind] in command.output
     (profile,) = (tmp_path / "out").glob("*/profile.json")
     shown = launch(sys.executable, "-m", "diagnostics", "top", profile)
-    assert shown.process.wait(20) == 0, shown.output
+    assert shown.process.wait(60) == 0, shown.output
 
 
 def test_no_data_of_the_service_is_in_any_artifact(observed: Any, http: Any, eventually: Any, take: Any) -> None:
@@ -235,7 +235,7 @@ async def prompted():
     )
     eventually(lambda: answering(http, service))
     host, port = service.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as client:
+    with socket.create_connection((host, int(port)), timeout=60) as client:
         client.sendall(f"GET /prompted?prompt={secret} HTTP/1.1\r\nHost: x\r\nAuthorization: {secret}\r\n\r\n".encode())
         assert client.recv(4096)
         for kind in ("tasks", "objects", "retained"):

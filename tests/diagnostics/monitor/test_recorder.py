@@ -135,7 +135,7 @@ def test_a_killed_service_leaves_its_last_readings_and_its_exit(
     assert found.rings[1].records  # the minute that was not over
     assert sum(ring.bad + ring.lost for ring in found.rings) == 0
     shown = launch(sys.executable, "-m", "diagnostics", "blackbox", told["recorder"]["file"])
-    assert shown.process.wait(20) == 0
+    assert shown.process.wait(60) == 0
     assert "It was ended by SIGKILL" in shown.output
 
 

@@ -227,7 +227,7 @@ def test_near_a_real_cgroups_limit_the_default_rule_captures_before_the_kernel_k
             for one in http(f"{monitor}/debug/memory/rules").json()["firings"]
             if one["rule"] == "limit-near" and one["outcome"] in ended
         ],
-        patience=40,
+        patience=60,
     )[0]
     assert firing["outcome"] == "done", firing
     capture = http(f"{monitor}/debug/memory/captures/{firing['capture']}").json()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import subprocess
@@ -83,11 +84,24 @@ def test_what_a_client_does_not_read_is_found_in_the_servers_queue() -> None:
         assert told.kernel_bytes > 0
 
 
-def test_a_connection_that_is_known_is_not_read_again_and_one_in_its_place_is(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def shared_for(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Share what was read for so many seconds, whether it was quick to read or, as beside thousands of sockets, was not."""
+
+    def share(seconds: float) -> None:
+        monkeypatch.setattr("diagnostics.monitor.sockets._SHARED_SECONDS", seconds)
+        monkeypatch.setattr("diagnostics.monitor.sockets._DEAR_SECONDS", math.inf)
+
+    return share
+
+
+def test_a_connection_that_is_known_is_not_read_again_and_one_in_its_place_is(
+    monkeypatch: pytest.MonkeyPatch, shared_for: Callable[[float], None]
+) -> None:
     read: list[str] = []
     readlink = os.readlink
     monkeypatch.setattr(os, "readlink", lambda path, **more: (read.append(str(path)), readlink(path, **more))[1])
-    monkeypatch.setattr("diagnostics.monitor.sockets._SHARED_SECONDS", 0.0)
+    shared_for(0.0)
     sockets = Sockets()
     with connected() as (_, served):
         place = served.fileno()
@@ -97,17 +111,37 @@ def test_a_connection_that_is_known_is_not_read_again_and_one_in_its_place_is(mo
         assert sockets._descriptors(os.getpid())[place] == before
         assert str(place) not in read
         with connected() as (_, other):
-            fill(other)
             os.dup2(other.fileno(), place)  # as when a service closes one connection and accepts the next
             assert sockets._descriptors(os.getpid())[place] == os.fstat(other.fileno()).st_ino != before
-            assert sockets.unsent(os.getpid(), [place])[place] > 0
 
 
-def test_one_table_serves_all_who_look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("shared_seconds", [0.0, 600.0])
+@pytest.mark.parametrize("held", [False, True], ids=["closed", "still held"])
+def test_what_a_connection_held_is_never_told_of_the_one_in_its_place(
+    shared_for: Callable[[float], None], shared_seconds: float, held: bool
+) -> None:
+    shared_for(shared_seconds)
+    sockets = Sockets()
+    with contextlib.ExitStack() as opened:
+        _, served = opened.enter_context(connected())
+        place = served.fileno()
+        fill(served)
+        assert sockets.unsent(os.getpid(), [place])[place] > 0
+        if held:
+            opened.enter_context(os.fdopen(os.dup(place), "wb", closefd=True))
+        _, other = opened.enter_context(connected())
+        os.dup2(other.fileno(), place)
+        assert sockets.unsent(os.getpid(), [place]) == {place: 0}
+        assert sockets.unsent(os.getpid(), [place, other.fileno()]) == {place: 0, other.fileno(): 0}
+
+
+def test_one_table_serves_all_who_look_at_once(
+    monkeypatch: pytest.MonkeyPatch, shared_for: Callable[[float], None]
+) -> None:
     reads: list[int] = []
     read = Sockets._read_table
     monkeypatch.setattr(Sockets, "_read_table", lambda self, pid: (reads.append(pid), read(self, pid))[1])
-    monkeypatch.setattr("diagnostics.monitor.sockets._SHARED_SECONDS", 60.0)
+    shared_for(600.0)
     sockets = Sockets()
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     with child:
@@ -250,3 +284,13 @@ def test_whoever_serves_and_is_not_looked_into_has_the_reason_said() -> None:
         agent["connections"]["unknown"] = ["hypercorn 9.9: its tasks not found"]
         assert connections_of(os.getpid(), agent, Sockets())["unknown"] == ["hypercorn 9.9: its tasks not found"]
         assert "no agent" in connections_of(os.getpid(), None, Sockets())["unknown"][0]
+
+
+def test_what_the_kernel_holds_for_a_unix_sockets_connections_is_unknown_and_not_zero() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        rows = {"/a": {"open": 1, "transport_bytes": 7}, "/b": {"open": 0, "transport_bytes": 0}}
+        reading = {"connections": {"source": "server", "routes": rows, "fds": {"/a": [ours.fileno()]}, "top": []}}
+        told = connections_of(os.getpid(), reading, Sockets())
+        assert told["routes"]["/a"]["kernel_bytes"] is None
+        assert told["routes"]["/b"]["kernel_bytes"] == 0

@@ -156,7 +156,7 @@ def captured(http: Any, eventually: Any, service: Any, **request: Any) -> None:
     begun = http(f"{service.monitor}/debug/memory/captures", "POST", request)
     assert begun.status == 202, begun.body
     url = service.monitor + begun.headers["Location"]
-    ended = eventually(lambda: (now := http(url).json())["state"] in ("done", "failed") and now, patience=40)
+    ended = eventually(lambda: (now := http(url).json())["state"] in ("done", "failed") and now, patience=60)
     assert ended["state"] == "done", ended
 
 
@@ -173,7 +173,7 @@ def clients(service: Any, path: str, count: int, read: bool) -> Iterator[None]:
 
     with contextlib.ExitStack() as stack:
         for _ in range(count):
-            client = stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
+            client = stack.enter_context(socket.create_connection((host, int(port)), timeout=60))
             client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             client.recv(100)
             if read:

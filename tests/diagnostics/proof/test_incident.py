@@ -213,7 +213,7 @@ def test_the_flame_graphs_are_drawn_in_a_browser_and_hostile_names_do_nothing(tm
     options += ["--enable-logging=stderr", "--window-size=1100,2400", f"--user-data-dir={tmp_path}/user"]
     options += ["--virtual-time-budget=3000", f"--screenshot={tmp_path}/page.png"]
     done = subprocess.run(
-        ["chromium", *options, path.as_uri()], check=False, capture_output=True, text=True, timeout=60
+        ["chromium", *options, path.as_uri()], check=False, capture_output=True, text=True, timeout=250
     )
     assert done.returncode == 0, done.stderr
     # What the page's policy keeps from running is told on the console.
@@ -224,6 +224,6 @@ def test_the_flame_graphs_are_drawn_in_a_browser_and_hostile_names_do_nothing(tm
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
     )
     assert "<title>mine</title>" in dumped.stdout

@@ -68,7 +68,7 @@ def test_events_that_come_together_after_a_silence_look_buffered(tmp_path: Path)
     assert code == 1
     assert levels(found)["buffering"] == "bad"
     (verdict,) = [verdict for verdict in found["verdicts"] if verdict["subject"] == "buffering"]
-    assert "30 events came together after 0.5" in verdict["finding"]
+    assert "30 events came together after " in verdict["finding"]
     assert "nginx/1.22.1" in verdict["finding"]
     assert "proxy_buffering off" in verdict["remedy"]
 
@@ -121,7 +121,7 @@ def test_it_stops_when_it_has_seen_enough_or_the_time_is_up(tmp_path: Path) -> N
 
     _, found = probed(script, tmp_path, "--events", "5")
     assert (found["ended"], found["events"]) == ("enough", 5)
-    _, found = probed(script, tmp_path, "--seconds", "0.4")
+    _, found = probed(script, tmp_path, "--seconds", "2")
     assert found["ended"] == "time_up"
 
 

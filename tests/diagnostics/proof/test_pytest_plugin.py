@@ -12,7 +12,7 @@ import pytest
 from diagnostics.proof.pytest_plugin import parse_bytes
 
 pytest_plugins = ["pytester"]
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "pytest.md"
@@ -35,7 +35,9 @@ def run(suite: pytest.Pytester, *words: str) -> pytest.RunResult:
     # Where the package is installed, pytest has found the plugin already.
     installed = any(point.value == PLUGIN for point in entry_points(group="pytest11"))
     options = [] if installed else ["-p", PLUGIN]
-    return suite.runpytest_subprocess(*options, "--strict-markers", "-p", "no:cacheprovider", *words, timeout=200)
+    return suite.runpytest_subprocess(
+        *options, "--strict-markers", "-p", "no:cacheprovider", "-p", "no:randomly", *words, timeout=800
+    )
 
 
 def test_the_example_of_the_manual_passes_and_its_leak_is_named(suite: pytest.Pytester) -> None:

@@ -69,7 +69,7 @@ for app in sys.argv[1:]:
         env={**os.environ, **environments, "UPSTREAM_BASE_URL": "http://127.0.0.1:1/v1"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -214,7 +214,6 @@ def test_what_a_sender_never_ends_takes_no_more_memory_than_the_limits(pattern: 
     assert peak < 2 * limit + 16 * len(chunk)
 
 
-@pytest.mark.timeout(60)
 def test_many_small_chunks_take_time_in_proportion() -> None:
     # Half a second. If each chunk copied what is there already, it would be a terabyte, and never end.
     decoder = EventDecoder(max_line_bytes=10**8, max_event_bytes=10**8)

@@ -22,7 +22,7 @@ import pytest
 from diagnostics.proof.subjects.processes import free_port
 from tests.otlp import Collector
 
-START_SECONDS = 40
+START_SECONDS = 90
 # Settings and proxies of whoever runs the tests are not the tests'.
 FOREIGN = ("RELAY_", "DIAGNOSTICS_", "OTEL_", "OPENAI_")
 
@@ -77,7 +77,7 @@ class Served:
         if body is not None and "Content-Type" not in headers:
             request.add_header("Content-Type", "application/json")
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return Answer(answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -85,7 +85,7 @@ class Served:
 
     def open(self, model: str, *, stream: bool = True, traceparent: str = "") -> socket.socket:
         """A raw connection on which a chat completion was asked for."""
-        connection = socket.create_connection(self.address, timeout=20)
+        connection = socket.create_connection(self.address, timeout=60)
         body = json.dumps({"model": model, "messages": [], "stream": stream}).encode()
         more = f"traceparent: {traceparent}\r\n" if traceparent else ""
         connection.sendall(
@@ -94,7 +94,7 @@ class Served:
         )
         return connection
 
-    def terminate(self, timeout: float = 20) -> int:
+    def terminate(self, timeout: float = 60) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout)
 
@@ -157,7 +157,7 @@ class Relays:
         for served in self._served:
             if served.process.poll() is None:
                 served.process.terminate()
-                served.process.wait(20)
+                served.process.wait(60)
             assert served.process.stdout is not None
             served.process.stdout.close()
 
@@ -197,7 +197,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], bool]], None]:
-    def wait(holds: Callable[[], bool], seconds: float = 10) -> None:
+    def wait(holds: Callable[[], bool], seconds: float = 60) -> None:
         until = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < until, "it did not come true"

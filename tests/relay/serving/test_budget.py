@@ -94,7 +94,7 @@ async def _sample(
 ) -> list[int]:
     samples: list[int] = []
     port, own = connection.getpeername()[1], connection.getsockname()[1]
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     full_since = None
     while time.monotonic() < until:
         await client(connection) if relay.ledger.records else None

@@ -74,7 +74,7 @@ async def _left_over(upstream: str, model: str, client: str) -> dict[str, int]:
         gc.collect()
         before = _counted()
         await asyncio.gather(*(_ask(address, model, client) for _ in range(STREAMS)))
-        until = time.monotonic() + 3
+        until = time.monotonic() + 60
         while (left := _counted() - before) and time.monotonic() < until:
             await asyncio.sleep(0.05)
         return dict(left)

@@ -18,7 +18,7 @@ def shown(url: str, tmp_path: Path) -> dict[str, str]:
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
     options += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path}/user"]
     command = ["chromium", *options, "--no-proxy-server", "--virtual-time-budget=20000", "--dump-dom", url]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=90)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     return dict(re.findall(r'<(?:dd|pre) id="(\w+)"[^>]*>(.*?)</(?:dd|pre)>', done.stdout, re.DOTALL))
 

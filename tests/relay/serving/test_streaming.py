@@ -69,7 +69,7 @@ def test_a_browser_can_get_the_same_stream(relay: Served) -> None:
 
 
 def test_events_arrive_one_by_one(relay: Served) -> None:
-    with relay.open("sim:events=6,pace=10,first=0") as connection:
+    with relay.open("sim:events=6,pace=4,first=0") as connection:
         arrivals = []
         received = b""
         while b"[DONE]" not in received:
@@ -79,8 +79,8 @@ def test_events_arrive_one_by_one(relay: Served) -> None:
             if b"data: " in chunk:
                 arrivals.append(time.monotonic())
     # A buffering relay has one arrival; this one has the upstream's, less what the scheduler joins.
-    assert len(arrivals) >= 4
-    assert arrivals[-1] - arrivals[0] > 0.3
+    assert len(arrivals) >= 3
+    assert arrivals[-1] - arrivals[0] > 0.5
 
 
 @pytest.mark.parametrize(

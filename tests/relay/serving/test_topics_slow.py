@@ -25,12 +25,22 @@ Eventually = Callable[..., Any]
 names = (f"/v1/topics/t{number}" for number in count())
 
 
+FLAGS = (
+    "--diagnostics", "127.0.0.1:0", "--topic-history-bytes", "400000", "--topic-event-bytes", "16384",
+    "--subscriber-bytes", "40000", "--heartbeat-seconds", "0.3",
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def hub(start_shared: Start) -> Served:
-    return start_shared(
-        "--diagnostics", "127.0.0.1:0", "--topic-history-bytes", "400000", "--topic-event-bytes", "16384",
-        "--subscriber-bytes", "40000", "--write-timeout-seconds", "3", "--heartbeat-seconds", "0.3",
-    )  # fmt: skip
+    """One that waits for a slow subscriber for longer than any test takes."""
+    return start_shared(*FLAGS, "--write-timeout-seconds", "600")
+
+
+@pytest.fixture(scope="module")
+def impatient(start_shared: Start) -> Served:
+    """One that ends a subscriber that takes nothing for three seconds."""
+    return start_shared(*FLAGS, "--write-timeout-seconds", "3")
 
 
 @pytest.fixture
@@ -50,7 +60,7 @@ class Numbers:
         self._before = self._read()
 
     def _read(self) -> dict[str, float]:
-        with urllib.request.urlopen(self._url, timeout=20) as answer:
+        with urllib.request.urlopen(self._url, timeout=60) as answer:
             lines = answer.read().decode().splitlines()
         return {series: float(value) for series, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
 
@@ -73,7 +83,7 @@ class Numbers:
 def never_reads(relay: Served, path: str) -> socket.socket:
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.settimeout(10)
+    connection.settimeout(60)
     connection.connect(relay.address)
     connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     assert connection.recv(1) == b"H"
@@ -95,8 +105,9 @@ def rest(connection: socket.socket) -> tuple[bytes, bool]:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_slow_subscriber_holds_up_nobody_and_gets_what_its_policy_says(
-    hub: Served, topic: str, policy: str, subscribe: Subscribe, eventually: Eventually
+    request: pytest.FixtureRequest, topic: str, policy: str, subscribe: Subscribe, eventually: Eventually
 ) -> None:
+    hub: Served = request.getfixturevalue("impatient" if policy in ("block", "disconnect") else "hub")
     numbers = Numbers(hub)
     fast = subscribe(hub.url + topic)
     eventually(lambda: fast.raw)
@@ -141,18 +152,19 @@ def test_block_waits_for_a_subscriber_as_long_as_the_history_has_what_it_needs(
 
 
 def test_one_that_takes_nothing_is_ended_in_time_and_a_silent_one_kept_alive(
-    hub: Served, topic: str, subscribe: Subscribe, eventually: Eventually
+    start: Start, topic: str, subscribe: Subscribe, eventually: Eventually
 ) -> None:
+    hub = start(*FLAGS, "--write-timeout-seconds", "3")
     numbers = Numbers(hub)
     idle = subscribe(hub.url + next(names))
     with closing(never_reads(hub, topic)) as slow:
+        began = time.monotonic()
         for number in range(20):
             publish(hub, topic, [number, "x" * 8000])
-        began = time.monotonic()
         eventually(lambda: numbers.grown("stream_closed_total", outcome="slow_client") == 1)
-        assert 2 < time.monotonic() - began < 8
+        assert time.monotonic() - began >= 3
         assert rest(slow)[1]
-    assert idle.raw.count(b": hb\n\n") >= 3
+    eventually(lambda: idle.raw.count(b": hb\n\n") >= 3)
     assert numbers.now("stream_open_connections") == 1
     # A comment is no event.
     assert idle.events == []
@@ -181,26 +193,26 @@ def test_a_relay_that_drains_lets_its_subscribers_go_one_by_one(
     relay = start("--no-diagnostics", "--drain-seconds", "60", "--heartbeat-seconds", "0", announced=2)
     ones = [subscribe(relay.url + topic) for _ in range(60)]
     eventually(lambda: all(one.raw for one in ones))
-    relay.process.terminate()
     began = time.monotonic()
-    eventually(lambda: sum(bool(one.told("error")) for one in ones) >= 3, 20)
-    assert sum(bool(one.told("error")) for one in ones) < 30
-    # 30 s for all of them; a second signal does not wait for that.
-    assert time.monotonic() - began > 0.8
     relay.process.terminate()
-    relay.process.wait(20)
+    eventually(lambda: sum(bool(one.told("error")) for one in ones) >= 3)
+    # Half of the drain's time for all of them: two a second. A second signal does not wait for that.
+    gone = sum(bool(one.told("error")) for one in ones)
+    assert gone <= 1 + 2 * (time.monotonic() - began)
+    relay.process.terminate()
+    relay.process.wait(60)
     eventually(lambda: all(one.told("error") for one in ones))
 
 
 def test_a_relay_with_subscribers_only_does_not_wait_for_its_drain_to_end(
     start: Start, topic: str, subscribe: Subscribe, eventually: Eventually
 ) -> None:
-    relay = start("--no-diagnostics", "--drain-seconds", "60", announced=2)
+    relay = start("--no-diagnostics", "--drain-seconds", "600", announced=2)
     one = subscribe(relay.url + topic)
     eventually(lambda: one.raw)
     began = time.monotonic()
-    assert relay.terminate(30) == 0
-    assert time.monotonic() - began < 20
+    assert relay.terminate() == 0
+    assert time.monotonic() - began < 600
     assert one.told("error")
 
 
@@ -210,10 +222,10 @@ def test_a_thousand_subscribers_leave_nothing_behind(start: Start, topic: str, e
     publish(relay, topic, "first")
     eventually(lambda: numbers.now("asyncio_tasks"))
     before = numbers.now("asyncio_tasks")
-    clients = [socket.create_connection(relay.address, timeout=20) for _ in range(1000)]
+    clients = [socket.create_connection(relay.address, timeout=60) for _ in range(1000)]
     for client in clients:
         client.sendall(f"GET {topic} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-    eventually(lambda: numbers.now("stream_open_connections") == 1000, 30)
+    eventually(lambda: numbers.now("stream_open_connections") == 1000)
     for number in range(3):
         publish(relay, topic, number)
     for client in clients[::2]:
@@ -224,11 +236,11 @@ def test_a_thousand_subscribers_leave_nothing_behind(start: Start, topic: str, e
         if number % 2:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         client.close()
-    eventually(lambda: numbers.now("stream_open_connections") == 0, 30)
+    eventually(lambda: numbers.now("stream_open_connections") == 0)
     assert numbers.now("stream_closed_total", outcome="client_disconnected") == 1000
     assert numbers.now("stream_events_total", direction="out") == 3000
     for layer in ("app", "transport", "kernel"):
         eventually(lambda layer=layer: numbers.now("stream_buffered_bytes", layer=layer) == 0)
-    eventually(lambda: numbers.now("asyncio_tasks") <= before, 20)
+    eventually(lambda: numbers.now("asyncio_tasks") <= before)
     sockets = sum("socket:" in str(link.readlink()) for link in Path(f"/proc/{relay.process.pid}/fd").iterdir())
     assert sockets < 20

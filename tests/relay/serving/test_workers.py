@@ -106,7 +106,7 @@ def test_sigterm_lets_the_streams_of_all_workers_finish(start: Start, eventually
             while chunk := connection.recv(65536):
                 received[number] += chunk
     assert all(b"[DONE]" in body for body in received)
-    assert relay.process.wait(20) == 0
+    assert relay.process.wait(60) == 0
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(relay.address)
@@ -120,7 +120,7 @@ def test_a_second_signal_ends_all_at_once(start: Start) -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             relay.process.wait(0.5)
         relay.process.send_signal(signal.SIGTERM)
-        assert relay.process.wait(15) == 128 + signal.SIGTERM
+        assert relay.process.wait(60) == 128 + signal.SIGTERM
 
 
 def test_workers_end_with_a_supervisor_that_was_killed(start: Start, eventually: Eventually) -> None:
@@ -129,7 +129,7 @@ def test_workers_end_with_a_supervisor_that_was_killed(start: Start, eventually:
     assert len(workers) == 2
     assert all(_runs(pid) for pid in workers)
     relay.process.kill()
-    relay.process.wait(10)
+    relay.process.wait(60)
     eventually(lambda: not [pid for pid in workers if _runs(pid)])
 
 

@@ -31,7 +31,7 @@ class Stream:
 
 async def swept(streams: OpenStreams, until: Callable[[], bool]) -> None:
     sweeping = asyncio.create_task(sweep(streams, LIMITS))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not until():
             await asyncio.sleep(0.005)
     sweeping.cancel()
@@ -49,7 +49,7 @@ def test_every_stream_is_looked_at_equally_often_and_a_few_in_one_go() -> None:
         for stream in all_of_them:
             streams.add(stream)
         sweeping = asyncio.create_task(sweep(streams, LIMITS))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(turns) < 3 * STREAMS:
                 turn += 1
                 await asyncio.sleep(0)
@@ -88,7 +88,7 @@ def test_the_sweep_keeps_no_stream_between_its_slices() -> None:
             streams.add(stream)
         gone = weakref.ref(last)
         sweeping = asyncio.create_task(sweep(streams, LIMITS))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not others[0].looks:
                 await asyncio.sleep(0)
         streams.discard(last)

@@ -224,7 +224,7 @@ def test_a_connection_that_a_stream_waits_on_is_the_streams_though_its_loop_know
         ledger = StreamLedger()
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         task = asyncio.create_task(serve(ledger, server.sockets[0].getsockname()[1]))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (rows := retained.read([ledger])["streams"]) == [] or rows[0]["retained_bytes"] < 300_000:
                 await asyncio.sleep(0.05)
         (row,) = rows

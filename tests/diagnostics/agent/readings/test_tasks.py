@@ -244,11 +244,11 @@ def test_threads_are_read_with_their_names_and_stacks() -> None:
 
     def parked() -> None:
         entered.set()
-        leave.wait(20)
+        leave.wait(60)
 
     thread = threading.Thread(target=parked, name="worker-3")
     thread.start()
-    entered.wait(20)
+    entered.wait(60)
     try:
         seen = threads.read()
         (frames,) = [frames for name, frames in seen if name == "worker-3"]

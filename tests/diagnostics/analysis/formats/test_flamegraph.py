@@ -164,7 +164,7 @@ def browse(page: str, tmp_path: Path) -> str:
         f"--user-data-dir={tmp_path}/user",
     ]
     command = ["chromium", *options, "--dump-dom", path.as_uri()]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
     assert title is not None

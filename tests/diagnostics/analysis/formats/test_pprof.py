@@ -189,7 +189,7 @@ def test_go_tool_pprof_reads_what_is_written(tmp_path: Path) -> None:
     def go(*options: str) -> str:
         environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PPROF_TMPDIR": str(tmp_path)}
         command = ["go", "tool", "pprof", *options, str(path)]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=60)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=250)
         assert done.returncode == 0, done.stderr
         assert "error" not in done.stderr.lower()
         return done.stdout

@@ -51,7 +51,7 @@ def run(serve: Serve, use: Use, **options: int) -> None:
         origin = ("http", "127.0.0.1", server.sockets[0].getsockname()[1])
         try:
             connection, _ = await pool.request(origin, "GET", b"/", [], b"", PATIENT)
-            await asyncio.wait_for(use(pool, connection), 10)
+            await asyncio.wait_for(use(pool, connection), 60)
         finally:
             await pool.close()
             server.close()

@@ -290,7 +290,7 @@ def test_closing_tells_whoever_reads() -> None:
             await asyncio.sleep(0.05)
             made.release(connection)
             with pytest.raises(UpstreamUnreachableError):
-                await asyncio.wait_for(reading, 5)
+                await asyncio.wait_for(reading, 60)
 
     asyncio.run(run())
 
@@ -439,7 +439,7 @@ def test_no_bytes_of_an_upstream_raise_anything_but_a_transport_error(pieces: li
             connection.buffer_updated(len(piece))
         connection.connection_lost(None)
         with contextlib.suppress(UpstreamError):
-            await asyncio.wait_for(asking, 5)
-            await asyncio.wait_for(whole(connection), 5)
+            await asyncio.wait_for(asking, 60)
+            await asyncio.wait_for(whole(connection), 60)
 
     asyncio.run(run())
