@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo phoenix test bench bench-quick relay-proof study lint types imports unit install clean
+.PHONY: demo phoenix test bench bench-quick relay-proof study field lint types imports unit install clean
 
 demo: $(STAMP)
 	$(BIN)/python -m diagnostics demo
@@ -42,6 +42,11 @@ relay-proof: $(STAMP)
 STUDY ?= study
 study: $(STAMP)
 	$(BIN)/python -m diagnostics.proof.study $(STUDY)
+
+# Public services from PyPI, by `diagnostics run` and by themselves: at most four minutes each once they are installed (4 GB, kept
+# outside of the checkout). Goes on where it was when it is started again; writes docs/field.md. ONLY="litellm sanic": some.
+field: $(STAMP)
+	$(BIN)/python -m tests.field $(ONLY)
 
 install: $(STAMP)
 

@@ -1,8 +1,8 @@
 """Runs unmodified public services by `diagnostics run` and by themselves, and writes what differs into docs/field.md.
 
-python tests/field                      all of them; goes on where it was if it was stopped
-python tests/field litellm sanic        some
-python tests/field --again ...          also those whose results are of this very code
+python -m tests.field                   all of them; goes on where it was if it was stopped
+python -m tests.field litellm sanic     some
+python -m tests.field --again ...       also those whose results are of this very code
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from environments import NotInstalled, environment, versions
-from page import Result, marked, table
-from report import BROKEN, KEPT, Report
-from rounds import examine
-from table import HERE, Service, read
+from .environments import NotInstalled, environment, versions
+from .page import Result, marked, table
+from .promises import BROKEN, KEPT, Report
+from .rounds import examine
+from .table import HERE, Service, read
 
 ROOT = HERE.parent.parent
 RESULTS = ROOT / "report" / "field"
@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="tests/field", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.field", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="SERVICE", help="names in services.toml; default: all")
     parser.add_argument("--again", action="store_true", help="also those whose results are of this very code")
     parser.add_argument(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from life import Life
-from report import Report
+from .life import Life
+from .promises import Report
 
 # Twice as slow and two seconds more is still "as without us" on a machine that others use too: figures are told beside.
 _RATIO = 2.0

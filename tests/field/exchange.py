@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from running import READY_SECONDS, Failed, Running
-from table import APPS, Request
+from .running import READY_SECONDS, Failed, Running
+from .table import APPS, Request
 
 _TIMEOUT_SECONDS = 40.0
 _CLIENTS = 4

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from exchange import ask, streams, wait_until_ready
-from running import STOP_SECONDS, Failed, Running, running
-from table import Service
-
 from diagnostics.proof.processes import descendants
+
+from .exchange import ask, streams, wait_until_ready
+from .running import STOP_SECONDS, Failed, Running, running
+from .table import Service
 
 STREAMS = 3
 # How long a signal may take to end a service that it ends, where another signal comes after it.

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from report import BROKEN, KEPT, UNKNOWN, Report
-from table import Service
+from .promises import BROKEN, KEPT, UNKNOWN, Report
+from .table import Service
 
 BEGIN, END = "<!-- field: begin -->", "<!-- field: end -->"
 _COLUMNS = (
@@ -125,10 +125,10 @@ def _cost(figures: Mapping[str, Any]) -> str:
 
 
 def _details(result: Result) -> str:
+    before, after = result.load
     lines = [
         f"### {result.service.title}\n",
-        f"Measured {result.date} UTC in {result.seconds:.0f} s; load average {result.load[0]:.1f} before, "
-        f"{result.load[1]:.1f} after.\n",
+        f"Measured {result.date} UTC in {result.seconds:.0f} s; load average {before:.1f} before, {after:.1f} after.\n",
         "| promise | | seen |",
         "|---|---|---|",
     ]

@@ -13,20 +13,19 @@ import http.client
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import alike
-import seen
-from exchange import Load, load, streams, wait_until_ready
-from life import STREAMS, Life, live
-from report import Report
-from running import Failed, Running, beside, running
-from table import Service
-from usage import Usage, measure
-
 from diagnostics.proof.processes import descendants
+
+from . import alike, seen
+from .exchange import Load, load, streams, wait_until_ready
+from .life import STREAMS, Life, live
+from .promises import Report
+from .running import Failed, Running, beside, running
+from .table import Service
+from .usage import Usage, measure
 
 # A verdict takes 36 readings, one a second, after the first quarter of a process's life.
 IDLE_SECONDS = 55.0
@@ -38,25 +37,34 @@ _LIGHT_PAUSE_SECONDS = 0.2
 # What the end of a service may take of its time.
 _END_SECONDS = 10.0
 _MIB = 2**20
-_OURS = re.compile(r"^diagnostics: |_highwater_diagnostics|/diagnostics/agent/")
+_OURS = re.compile(r"^diagnostics: |_highwater_diagnostics|/diagnostics/agent/|diagnostics-(lookout|agent)")
 
 
 def examine(service: Service, environment: Path, folder: Path, seconds: float) -> Report:
     """One service, in about `seconds`: whatever is not reached by then is told as not measured."""
     report, until = Report(), time.monotonic() + seconds
-    try:
-        with (
-            beside(service, folder) as upstream,
-            ThreadPoolExecutor(1) as thread,
-            running(service, environment, folder / "loaded", observed=True, upstream=upstream) as loaded,
-        ):
+    with (
+        beside(service, folder) as upstream,
+        ThreadPoolExecutor(1) as thread,
+        running(service, environment, folder / "loaded", observed=True, upstream=upstream) as loaded,
+    ):
+        with _told(report, service.signals[0]):
             _first_round(service, environment, folder, upstream, thread, report)
-            for signals in service.signals[1:]:
+        for signals in service.signals[1:]:
+            with _told(report, signals):
                 _pair(service, environment, folder, upstream, signals, thread, report, _nothing, _settle)
+        with _told(report, ("load",)):
             _under_load(loaded, report, until)
-    except (Failed, OSError, http.client.HTTPException, subprocess.TimeoutExpired) as error:
-        report.judge("runs", False, f"{type(error).__name__}: {error}")
     return report
+
+
+@contextlib.contextmanager
+def _told(report: Report, words: tuple[str, ...]) -> Iterator[None]:
+    """What keeps one round from being made is told, and the others are made all the same."""
+    try:
+        yield
+    except (Failed, OSError, http.client.HTTPException, subprocess.TimeoutExpired, ValueError, LookupError) as error:
+        report.judge(f"runs ({' '.join(words)})", False, f"{type(error).__name__}: {error}")
 
 
 def _pair(
@@ -130,9 +138,11 @@ def _under_load(started: Running, report: Report, until: float) -> None:
         seen.judge_verdict(started, "loaded verdict", report)
     _judge_answers("load", came_to, report)
     before = {worker["pid"] for worker in seen.workers(started)}
-    with load(started, service.load, until - time.monotonic(), _LIGHT_CLIENTS, _LIGHT_PAUSE_SECONDS) as light:
-        with streams(started, service.stream, STREAMS) if service.stream else contextlib.nullcontext():
-            seen.judge_captures(started, report, lambda: until - _END_SECONDS - time.monotonic())
+    with (
+        load(started, service.load, until - time.monotonic(), _LIGHT_CLIENTS, _LIGHT_PAUSE_SECONDS) as light,
+        streams(started, service.stream, STREAMS) if service.stream else contextlib.nullcontext(),
+    ):
+        seen.judge_captures(started, report, lambda: until - _END_SECONDS - time.monotonic())
     _judge_answers("answers during captures", light, report)
     after = {worker["pid"] for worker in seen.workers(started)}
     report.judge("the same processes after captures", before == after, f"{sorted(before)} and then {sorted(after)}")

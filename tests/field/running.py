@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from table import APPS, Service
-
 from diagnostics.proof.processes import descendants, free_port
+
+from .table import APPS, Service
 
 READY_SECONDS = 150.0
 STOP_SECONDS = 40.0
@@ -145,7 +145,10 @@ def running(
     """The service, started; whatever of it is left at the end of the block is killed."""
     folder.mkdir(parents=True)
     port = free_port()
-    places = {"{bin}": str(environment / "bin"), "{port}": str(port), "{apps}": str(APPS), "{folder}": str(folder), "{upstream}": upstream}  # fmt: skip
+    places = {
+        "{bin}": str(environment / "bin"), "{port}": str(port), "{apps}": str(APPS), "{folder}": str(folder),
+        "{upstream}": upstream,
+    }  # fmt: skip
     command = [_filled(word, places) for word in service.command]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_STEERING)}
     own = {"HOME": str(folder), **{name: _filled(value, places) for name, value in service.environment.items()}}

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from exchange import ask, monitor
-from report import Report
-from running import Running
+from .exchange import ask, monitor
+from .promises import Report
+from .running import Running
 
 # What accuses the service; the other words say what is measured, or that nothing is known.
-ACCUSATIONS = ("tracer-growth", "buffering", "unclosed-upstreams", "orphan-tasks", "retained-objects", "native-growth")
+ACCUSATIONS = ("tracer_growth", "buffering", "unclosed_upstreams", "orphan_tasks", "retained_objects", "native_growth")
+_OTHERS = ("allocator_free", "load_only", "inconclusive")
 KINDS = ("tasks", "objects", "retained", "tracemalloc", "memray")
 _LOOK_SECONDS = 15.0
 _WINDOW_SECONDS = 2.0
@@ -75,7 +76,7 @@ def judge_verdict(running: Running, name: str, report: Report) -> None:
     told = [worker["verdict"] for worker in workers(running)]
     words = Counter(f"{verdict['verdict']} ({verdict['confidence']})" for verdict in told)
     accused = [verdict for verdict in told if verdict["verdict"] in ACCUSATIONS and verdict["confidence"] == "high"]
-    unsaid = [verdict for verdict in told if not verdict["says"]]
+    unsaid = [verdict for verdict in told if verdict["verdict"] not in ACCUSATIONS + _OTHERS or not verdict["says"]]
     says = "; ".join(dict.fromkeys(f"{verdict['verdict']}: {verdict['says']}" for verdict in told))
     report.judge(name, bool(told) and not accused and not unsaid, says or "no worker, no verdict")
     report.figures[name] = (
@@ -131,7 +132,9 @@ def _heap(running: Running, kind: str, patience: float) -> tuple[bool, str]:
     answer = monitor(running, f"/debug/pprof/{kind}?seconds={_WINDOW_SECONDS:g}", timeout=patience)
     if answer.status == 200:
         return bool(answer.body), f"done: {len(answer.body)} bytes of pprof"
-    return _refused(answer.status, answer.json()["error"])
+    # Go's tool shows the body as it is: it is plain text, the message and the remedy in one line.
+    message, _, remedy = answer.body.decode().strip().partition("; ")
+    return _refused(answer.status, {"message": message, "remedy": remedy})
 
 
 def _bundle(running: Running, kind: str, patience: float) -> tuple[bool, str]:
