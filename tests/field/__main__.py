@@ -2,7 +2,7 @@
 
 python -m tests.field                   all of them; goes on where it was if it was stopped
 python -m tests.field litellm sanic     some
-python -m tests.field --again ...       also those whose results are of this very code
+python -m tests.field --again ...       also those whose result is of this very code
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from .environments import NotInstalled, environment, versions
 from .page import Result, marked, table
 from .promises import BROKEN, KEPT, Report
 from .rounds import examine
-from .table import HERE, Service, read
+from .table import APPS, HERE, Service, read
 
 ROOT = HERE.parent.parent
 RESULTS = ROOT / "report" / "field"
@@ -38,33 +37,29 @@ def main() -> int:
     if unknown:
         print(f"no such service: {', '.join(unknown)}; there are {', '.join(services)}", file=sys.stderr)
         return 2
-    code = _code()
     RESULTS.mkdir(parents=True, exist_ok=True)
-    asked = [services[name] for name in arguments.names or services]
     results = []
-    for service in asked:
-        kept = _kept(service, code)
-        if kept and not arguments.again:
-            print(
-                f"{service.name}: {kept.report.state}, as it was found at {kept.date} with this very code", flush=True
-            )
+    for name in arguments.names or services:
+        kept = _kept(services[name])
+        if kept and not kept.older and not arguments.again:
+            print(f"{name}: {kept.report.state}, as it was found at {kept.date} with this very code", flush=True)
             results.append(kept)
-            continue
-        results.append(_examined(service, code, arguments))
+        else:
+            results.append(_examined(services[name], arguments))
     print(table(results))
-    known = [kept for service in services.values() if (kept := _kept(service, code))]
-    if len(known) == len(services):
-        PAGE.write_text(marked(PAGE.read_text(), known))
-        print(f"written into {PAGE.relative_to(ROOT)}")
+    known = {name: kept for name, service in services.items() if (kept := _kept(service))}
+    if missing := [name for name in services if name not in known]:
+        print(f"docs/field.md is as it was: there is no result of {', '.join(missing)} yet")
     else:
-        print("docs/field.md is as it was: it is written when all services have results of this very code")
+        PAGE.write_text(marked(PAGE.read_text(), list(known.values())))
+        print(f"written into {PAGE.relative_to(ROOT)}")
     return 0 if all(result.report.state == KEPT for result in results) else 1
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.field", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="SERVICE", help="names in services.toml; default: all")
-    parser.add_argument("--again", action="store_true", help="also those whose results are of this very code")
+    parser.add_argument("--again", action="store_true", help="also those whose result is of this very code")
     parser.add_argument(
         "--seconds", type=float, default=240.0, help="for each service, once it is installed (%(default)g)"
     )
@@ -72,7 +67,8 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _examined(service: Service, code: str, arguments: argparse.Namespace) -> Result:
+def _examined(service: Service, arguments: argparse.Namespace) -> Result:
+    code = _code(service)
     print(f"{service.name}: installing, unless it is there", flush=True)
     base = getattr(sys, "_base_executable", sys.executable) if arguments.python == sys.executable else arguments.python
     before, began = os.getloadavg()[0], time.monotonic()
@@ -111,23 +107,21 @@ def _file(service: Service) -> Path:
     return RESULTS / f"{service.name}.json"
 
 
-def _kept(service: Service, code: str) -> Result | None:
-    """The result that was found with this very code, if there is one."""
+def _kept(service: Service) -> Result | None:
+    """What was found of the service last, if anything was; `older` where it was with other code than this."""
     try:
         told: dict[str, Any] = json.loads(_file(service).read_text())
     except FileNotFoundError:
         return None
-    return Result.from_json(service, told) if told["code"] == code else None
+    return Result.from_json(service, told, older=told["code"] != _code(service))
 
 
-def _code(folders: Sequence[str] = ("diagnostics", "tests/field")) -> str:
-    """A hash of all that decides on the results: the product and the suite."""
-    files = sorted(
-        path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".toml", ".yaml")
-    )
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
+def _code(service: Service) -> str:
+    """A hash of what the results are of: the product, and what the suite does with the service."""
+    digest = hashlib.sha256(repr(service).encode())
+    for path in sorted([*(ROOT / "diagnostics").rglob("*.py"), *APPS.iterdir()]):
+        if path.is_file():
+            digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 

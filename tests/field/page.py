@@ -23,7 +23,8 @@ _LONGEST = 600
 
 @dataclass(frozen=True)
 class Result:
-    """One service's result: with which versions, when, at which load of the machine (one-minute average, before and after)."""
+    """One service's result: with which versions, when, at which load of the machine (one-minute average, before and after).
+    `older` where the code has changed since."""
 
     service: Service
     report: Report
@@ -32,6 +33,7 @@ class Result:
     date: str
     load: tuple[float, float]
     seconds: float
+    older: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -40,10 +42,10 @@ class Result:
         }  # fmt: skip
 
     @classmethod
-    def from_json(cls, service: Service, told: dict[str, Any]) -> Result:
+    def from_json(cls, service: Service, told: dict[str, Any], *, older: bool = False) -> Result:
         return cls(
             service, Report.from_json(told), told["versions"], told["python"], told["date"], tuple(told["load"]),
-            told["seconds"],
+            told["seconds"], older,
         )  # fmt: skip
 
 
@@ -73,7 +75,7 @@ def _row(result: Result) -> str:
     figures, report = result.report.figures, result.report
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     cells = [
-        f"**{result.service.title}** {versions}; Python {result.python}",
+        f"**{result.service.title}** {versions}; Python {result.python}{' (older code)' if result.older else ''}",
         _promises(report),
         _alike(report),
         " / ".join(_pair(figures.get(what), "s", 1) for what in ("ready", "stop")),

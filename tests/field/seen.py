@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .exchange import ask, monitor
+from .life import STREAMS
 from .promises import Report
 from .running import Running
 
@@ -101,7 +102,8 @@ def judge_captures(running: Running, report: Report, seconds_left: Callable[[], 
             kept, says = False, f"the monitor did not answer: {type(error).__name__}: {error}"
         took = time.monotonic() - began
         report.judge(name, kept, f"{says} ({took:.1f} s)")
-        report.figures[name] = f"{'' if says.startswith('done') else says.split(':')[0] + ' '}{took:.0f} s"
+        word = says.partition(":")[0].removeprefix("done").removeprefix(", ")
+        report.figures[name] = f"{word} {took:.0f} s".strip()
     ask(running, running.service.ask)
 
 
@@ -119,8 +121,20 @@ def _taken(running: Running, kind: str, patience: float) -> tuple[bool, str]:
     if capture["state"] != "done":
         error = capture.get("error") or {}
         return False, f"{capture['state']}: {error.get('message')}; {error.get('remedy')}"
-    rows, unseen = len(capture["result"]["top"]), capture["result"].get("not_covered") or []
-    return True, f"done: {rows} rows{'; not covered: ' + ', '.join(unseen) if unseen else ''}"
+    result = capture["result"]
+    unseen = f"; not covered: {', '.join(result['not_covered'])}" if result.get("not_covered") else ""
+    if kind == "retained":
+        return _retained(running, result, unseen)
+    return True, f"done: {len(result['top'])} rows{unseen}"
+
+
+def _retained(running: Running, result: dict[str, Any], unseen: str) -> tuple[bool, str]:
+    """All streams that are open, or a word that they are not known: never fewer than there are."""
+    if result.get("unknown"):
+        return True, f"done, unknown: {result['unknown']}{unseen}"
+    expect = running.service.expect
+    there_are = STREAMS if expect.route or (expect.source == "sockets" and running.service.stream) else 0
+    return result["open"] >= there_are, f"done: {result['open']} streams, {there_are} or more are open{unseen}"
 
 
 def _refused(status: int, error: dict[str, Any]) -> tuple[bool, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextvars
 import gc
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ from ..record import StreamRecord
 from .awaits import chain, own_frame
 from .graph import module_of
 
-__all__ = ["OpenStream", "context_of", "open_streams", "openers", "record_of"]
+__all__ = ["OpenStream", "context_of", "open_streams", "openers", "record_of", "why_unknown"]
 
 # A child is a local itself, or in a list, group or gathering of them, or in a list of those.
 _CHILD_DEPTH = 3
@@ -76,6 +77,16 @@ def openers(ledgers: Iterable[StreamLedger]) -> dict[int, list[StreamRecord]]:
             if opener is not None:
                 found.setdefault(id(opener), []).append(record)
     return found
+
+
+def why_unknown(ledgers: Iterable[StreamLedger]) -> str:
+    """Why `open_streams` would find none, whatever is open; empty where it knows all that there are."""
+    if list(ledgers) or "uvicorn.server" in sys.modules:
+        return ""
+    return (
+        "the open streams of this process are not known one by one: it keeps no ledger, and is not served by uvicorn; "
+        "an ASGI app has one with instrument(app)"
+    )
 
 
 def open_streams(ledgers: list[StreamLedger]) -> list[OpenStream]:
