@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -23,6 +24,7 @@ from .environments import NotInstalled, environment, versions
 from .page import Result, marked, table
 from .promises import BROKEN, KEPT, Report
 from .rounds import examine
+from .running import kill_all
 from .table import APPS, HERE, Service, read
 
 ROOT = HERE.parent.parent
@@ -38,6 +40,8 @@ def main() -> int:
         print(f"no such service: {', '.join(unknown)}; there are {', '.join(services)}", file=sys.stderr)
         return 2
     RESULTS.mkdir(parents=True, exist_ok=True)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
     results = []
     for name in arguments.names or services:
         kept = _kept(services[name])
@@ -54,6 +58,13 @@ def main() -> int:
         PAGE.write_text(marked(PAGE.read_text(), list(known.values())))
         print(f"written into {PAGE.relative_to(ROOT)}")
     return 0 if all(result.report.state == KEPT for result in results) else 1
+
+
+def _interrupted(number: int, frame: object) -> None:
+    """Threads wait for services here and there: the services are killed, and nobody is waited for."""
+    kill_all()
+    print("stopped; what was found so far is kept", file=sys.stderr, flush=True)
+    os._exit(128 + number)
 
 
 def _arguments() -> argparse.Namespace:

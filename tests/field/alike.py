@@ -14,7 +14,7 @@ _SECONDS = 2.0
 _OURS = {"PYTHONPATH", "DIAGNOSTICS_DIR", "DIAGNOSTICS_MONITOR_URL", "DIAGNOSTICS_AGENT"}
 _MOST_LINES = 6
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_NUMBERS = re.compile(r"0x[0-9a-f]+|\d+")
+_NUMBERS = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|0x[0-9a-f]+|\d+")
 
 
 def normal_lines(text: str, folder: str, varies: Iterable[str]) -> list[str]:

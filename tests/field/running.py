@@ -26,6 +26,9 @@ _POLL_SECONDS = 0.02
 _STEERING = ("DIAGNOSTICS_", "RELAY_", "OTEL_", "PYTHON", "VIRTUAL_ENV")
 
 
+_started: set[subprocess.Popen[bytes]] = set()
+
+
 class Failed(Exception):
     """The service did not do what it must do even without us; says what it printed last."""
 
@@ -122,10 +125,11 @@ def beside(service: Service, folder: Path) -> Iterator[str]:
         return
     with open(folder / "beside", "wb") as log:
         process = subprocess.Popen(
-            [sys.executable, *service.beside], stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL
+            [sys.executable, *service.beside], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
         )
+    assert process.stdin
     assert process.stdout
-    with process.stdout:
+    with process.stdin, process.stdout:
         try:
             found = re.search(rb"http\S+", process.stdout.readline())
             if not found:
@@ -161,18 +165,31 @@ def running(
             command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, cwd=folder, env=variables,
             start_new_session=True,
         )  # fmt: skip
+    _started.add(process)
     started = Running(service, process, port, folder, environment, observed)
     try:
         yield started
     finally:
-        before = {process.pid: _birth(process.pid), **descendants(process.pid)}
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        for pid, born in before.items():
-            if born is not None and _birth(pid) == born:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        _kill(process)
         process.wait()
+        _started.discard(process)
+
+
+def kill_all() -> None:
+    """Kill whatever runs of the services, for a suite that was told to end."""
+    for process in list(_started):
+        _kill(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that was started here, and all below it, also what has made a session of its own."""
+    family = {process.pid: _birth(process.pid), **descendants(process.pid)}
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for pid, born in family.items():
+        if born is not None and _birth(pid) == born:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _filled(word: str, places: Mapping[str, str]) -> str:
