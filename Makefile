@@ -44,9 +44,10 @@ study: $(STAMP)
 	$(BIN)/python -m diagnostics.proof.study $(STUDY)
 
 # Public services from PyPI, by `diagnostics run` and by themselves: at most four minutes each once they are installed (4 GB, kept
-# outside of the checkout). Goes on where it was when it is started again; writes docs/field.md. ONLY="litellm sanic": some.
+# outside of the checkout). Goes on where it was when it is started again; writes docs/field.md. ONLY="litellm sanic": some; on a
+# machine with much other work SECONDS=400 for each.
 field: $(STAMP)
-	$(BIN)/python -m tests.field $(ONLY)
+	$(BIN)/python -m tests.field $(if $(SECONDS),--seconds $(SECONDS)) $(ONLY)
 
 install: $(STAMP)
 

@@ -151,7 +151,10 @@ def _under_load(started: Running, report: Report, until: float) -> None:
 
 def _judge_answers(name: str, came_to: Load, report: Report) -> None:
     told = f"{came_to.done} answered, {came_to.failed} failed{': ' + came_to.error if came_to.error else ''}"
-    report.judge(name, came_to.done > 0 and not came_to.failed, told)
+    if came_to.done or came_to.failed:
+        report.judge(name, not came_to.failed, told)
+    else:
+        report.unknown(name, "no request was sent and answered in the time")
 
 
 def _end(started: Running, report: Report) -> None:
