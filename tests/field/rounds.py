@@ -1,9 +1,10 @@
 """All that is found out of one service, within a time.
 
 1. Alone and observed at the same time, on the same machine: the same requests, an idle time, signals, the end. Memory, CPU
-   time and the idle verdict are of the idle time. The same for each other row of signals, without the idle time.
+   time and the idle verdict are of the idle time.
 2. Half a minute of load on one that was started with the first ones, observed: its verdict, every kind of capture under a
-   little load, the end. It has lived for a minute or two by then: a verdict needs readings.
+   little load, the end. It has lived for a minute or more by then: a verdict needs readings.
+3. The first round again for each other row of signals, without the idle time.
 """
 
 from __future__ import annotations
@@ -50,11 +51,14 @@ def examine(service: Service, environment: Path, folder: Path, seconds: float) -
     ):
         with _told(report, service.signals[0]):
             _first_round(service, environment, folder, upstream, thread, report)
-        for signals in service.signals[1:]:
-            with _told(report, signals):
-                _pair(service, environment, folder, upstream, signals, thread, report, _nothing, _settle)
         with _told(report, ("load",)):
             _under_load(loaded, report, until)
+        for signals in service.signals[1:]:
+            if time.monotonic() > until:
+                report.unknown(f"signals ({' '.join(signals)})", "the time for this service was over")
+                continue
+            with _told(report, signals):
+                _pair(service, environment, folder, upstream, signals, thread, report, _nothing, _settle)
     return report
 
 
