@@ -15,9 +15,8 @@ from .life import STREAMS
 from .promises import Report
 from .running import Running
 
-# What accuses the service; the other words say what is measured, or that nothing is known.
-ACCUSATIONS = ("tracer_growth", "buffering", "unclosed_upstreams", "orphan_tasks", "retained_objects", "native_growth")
-_OTHERS = ("allocator_free", "load_only", "inconclusive")
+# An alarm that is measured and names no leak: memory that the allocator keeps.
+_NO_LEAK = "allocator_free"
 KINDS = ("tasks", "objects", "retained", "tracemalloc", "memray")
 _LOOK_SECONDS = 15.0
 _WINDOW_SECONDS = 2.0
@@ -74,12 +73,17 @@ def judge_streams_gone(running: Running, report: Report) -> None:
 
 def judge_verdict(running: Running, name: str, report: Report) -> None:
     """Nobody is accused with high confidence: what runs here has no leak that is known."""
-    told = [worker["verdict"] for worker in workers(running)]
-    words = Counter(f"{verdict['verdict']} ({verdict['confidence']})" for verdict in told)
-    accused = [verdict for verdict in told if verdict["verdict"] in ACCUSATIONS and verdict["confidence"] == "high"]
-    unsaid = [verdict for verdict in told if verdict["verdict"] not in ACCUSATIONS + _OTHERS or not verdict["says"]]
-    says = "; ".join(dict.fromkeys(f"{verdict['verdict']}: {verdict['says']}" for verdict in told))
-    report.judge(name, bool(told) and not accused and not unsaid, says or "no worker, no verdict")
+    told = monitor(running, "/debug/memory").json()
+    verdicts = [worker["verdict"] for worker in told["workers"]]
+    whole = [told["service"]["verdict"]] if "service" in told else []  # of all its processes together
+    accused = [one for one in (*verdicts, *whole) if one["alarm"] and one["confidence"] == "high"]
+    accused = [one for one in accused if one["verdict"] != _NO_LEAK]
+    unsaid = [one for one in (*verdicts, *whole) if not one["says"]]
+    says = "; ".join(
+        dict.fromkeys(f"{one['verdict']} ({one['confidence']}): {one['says']}" for one in (*verdicts, *whole))
+    )
+    report.judge(name, bool(verdicts) and not accused and not unsaid, says or "no worker, no verdict")
+    words = Counter(f"{one['verdict']} ({one['confidence']})" for one in verdicts)
     report.figures[name] = (
         ", ".join(f"{count} × {word}" if count > 1 else word for word, count in words.items()) or "none"
     )
