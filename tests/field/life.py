@@ -8,10 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diagnostics.proof.processes import descendants
-
 from .exchange import ask, streams, wait_until_ready
-from .running import STOP_SECONDS, Failed, Running, running
+from .running import STOP_SECONDS, Failed, Running, descendants, running
 from .table import Service
 
 STREAMS = 3

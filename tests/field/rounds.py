@@ -18,13 +18,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from diagnostics.proof.processes import descendants
-
 from . import alike, seen
 from .exchange import Load, load, streams, wait_until_ready
 from .life import STREAMS, Life, live
 from .promises import Report
-from .running import Failed, Running, beside, running
+from .running import Failed, Running, beside, descendants, running
 from .table import Service
 from .usage import Usage, measure
 
@@ -120,9 +118,9 @@ def _first_round(
 
     _pair(service, environment, folder, upstream, service.signals[0], thread, report, held, idle)
     with_us, alone, monitor = usage[True], usage[False], beside_it[0]
-    report.figures["memory"] = [with_us.pss_bytes / _MIB, alone.pss_bytes / _MIB]
+    report.figures["memory"] = [with_us.memory_bytes / _MIB, alone.memory_bytes / _MIB]
     report.figures["cpu"] = [with_us.cpu_percent, alone.cpu_percent]
-    report.figures["monitor"] = [monitor.pss_bytes / _MIB, monitor.cpu_percent]
+    report.figures["monitor"] = [monitor.memory_bytes / _MIB, monitor.cpu_percent]
 
 
 def _nothing(started: Running) -> None:

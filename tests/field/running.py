@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diagnostics.proof.processes import descendants, free_port
+from diagnostics.proof.processes import free_port
 
 from .table import APPS, Service
 
@@ -102,6 +102,32 @@ class Running:
         return (self.stdout[-1500:] + self.stderr[-3000:]).strip()
 
 
+def descendants(pid: int) -> dict[int, str]:
+    """All processes below `pid` with their time of birth, by the parent that each names: /proc/PID/task/TID/children may leave
+    some out while others end (proc(5))."""
+    born: dict[int, str] = {}
+    below: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and (words := _stat(int(entry.name))):
+            born[int(entry.name)] = words[19]
+            below.setdefault(int(words[1]), []).append(int(entry.name))
+    found: dict[int, str] = {}
+    waiting = [pid]
+    while waiting:
+        for child in below.get(waiting.pop(), ()):
+            found[child] = born[child]
+            waiting.append(child)
+    return found
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The words of a process's stat from its state on (proc(5)); None where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
 def _environ(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/environ").read_bytes()
@@ -110,11 +136,9 @@ def _environ(pid: int) -> bytes:
 
 
 def _birth(pid: int) -> str | None:
-    try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if state == "Z" else rest[18]
+    """When it was started; None where it has ended."""
+    words = _stat(pid)
+    return None if words is None or words[0] == "Z" else words[19]
 
 
 @contextlib.contextmanager

@@ -13,11 +13,12 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Usage:
-    """pss_bytes  resident memory, shared pages divided among those who share them
+    """memory_bytes  resident anonymous memory: what is the processes' own, and not a file's. Pages that several share (after a
+                 fork) are divided among them.
     cpu_percent   of one core
     """
 
-    pss_bytes: int
+    memory_bytes: int
     cpu_percent: float
 
 
@@ -29,7 +30,7 @@ def measure(pids: Iterable[int], seconds: float) -> Usage:
     used = sum(
         now - then for pid, then in before.items() if then is not None and (now := _cpu_seconds(pid)) is not None
     )
-    return Usage(sum(_pss(pid) for pid in before), 100 * used / passed)
+    return Usage(sum(_anonymous(pid) for pid in before), 100 * used / passed)
 
 
 def _cpu_seconds(pid: int) -> float | None:
@@ -40,10 +41,10 @@ def _cpu_seconds(pid: int) -> float | None:
     return (int(words[11]) + int(words[12])) / _TICKS
 
 
-def _pss(pid: int) -> int:
+def _anonymous(pid: int) -> int:
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith("Pss_Anon:"):
                 return int(line.split()[1]) * 1024
     except OSError:
         pass
