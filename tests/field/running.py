@@ -63,9 +63,9 @@ class Running:
         """The process id of the service's own first process; None where it has ended."""
         if not self.observed:
             return self.process.pid if self.process.poll() is None else None
-        return next(
-            (pid for pid in sorted(descendants(self.process.pid)) if b"DIAGNOSTICS_MONITOR_URL=" in _environ(pid)), None
-        )
+        # Parents come before their children, whatever their numbers: those begin anew at some time.
+        below = descendants(self.process.pid)
+        return next((pid for pid in below if b"DIAGNOSTICS_MONITOR_URL=" in _environ(pid)), None)
 
     def family(self) -> list[int]:
         """The service's processes, without `diagnostics run` and what the monitor itself started."""
@@ -114,7 +114,7 @@ def descendants(pid: int) -> dict[int, str]:
     found: dict[int, str] = {}
     waiting = [pid]
     while waiting:
-        for child in below.get(waiting.pop(), ()):
+        for child in below.get(waiting.pop(0), ()):
             found[child] = born[child]
             waiting.append(child)
     return found
@@ -207,7 +207,12 @@ def kill_all() -> None:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """Kill a process that was started here, and all below it, also what has made a session of its own."""
-    family = {process.pid: _birth(process.pid), **descendants(process.pid)}
+    if process.poll() is None:
+        family = {process.pid: _birth(process.pid), **descendants(process.pid)}
+    elif Path(f"/proc/{process.pid}").exists():  # its number is somebody else's by now
+        return
+    else:
+        family = {}
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     for pid, born in family.items():
