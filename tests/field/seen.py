@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from .exchange import ask, monitor
-from .life import STREAMS
 from .promises import Report
 from .running import Running
 
@@ -128,17 +127,20 @@ def _taken(running: Running, kind: str, patience: float) -> tuple[bool, str]:
     result = capture["result"]
     unseen = f"; not covered: {', '.join(result['not_covered'])}" if result.get("not_covered") else ""
     if kind == "retained":
-        return _retained(running, result, unseen)
+        return _retained(running, capture, unseen)
     return True, f"done: {len(result['top'])} rows{unseen}"
 
 
-def _retained(running: Running, result: dict[str, Any], unseen: str) -> tuple[bool, str]:
-    """All streams that are open, or a word that they are not known: never fewer than there are."""
+def _retained(running: Running, capture: dict[str, Any], unseen: str) -> tuple[bool, str]:
+    """All streams that are open in the worker that was captured, or a word that they are not known: never fewer than there
+    are. The load beside them opens and ends one meanwhile."""
+    result = capture["result"]
     if result.get("unknown"):
         return True, f"done, unknown: {result['unknown']}{unseen}"
-    expect = running.service.expect
-    there_are = STREAMS if expect.route or (expect.source == "sockets" and running.service.stream) else 0
-    return result["open"] >= there_are, f"done: {result['open']} streams, {there_are} or more are open{unseen}"
+    (worker,) = [one for one in workers(running) if one["worker"] == capture["worker"]]
+    counted = worker["connections"]["source"] == "sockets"
+    there_are = (worker["connections"]["open"] or 0) if counted else len(worker["streams"])
+    return result["open"] >= there_are - 1, f"done: {result['open']} streams, {there_are} are open{unseen}"
 
 
 def _refused(status: int, error: dict[str, Any]) -> tuple[bool, str]:
