@@ -52,12 +52,17 @@ def examine(service: Service, environment: Path, folder: Path, seconds: float) -
         with _told(report, ("load",)):
             _under_load(loaded, report, until)
         for signals in service.signals[1:]:
-            if time.monotonic() > until:
+            if time.monotonic() + _needed(report) > until:
                 report.unknown(f"signals ({' '.join(signals)})", "the time for this service was over")
                 continue
             with _told(report, signals):
                 _pair(service, environment, folder, upstream, signals, thread, report, _nothing, _settle)
     return report
+
+
+def _needed(report: Report) -> float:
+    """About how long one more row of signals takes: as long as the first one took to be ready, and to stop."""
+    return float(sum(max(report.figures.get(what, (0.0,))) for what in ("ready", "stop"))) + _SETTLE_SECONDS
 
 
 @contextlib.contextmanager
