@@ -43,9 +43,9 @@ def environment(name: str, requirements: Sequence[str], python: str) -> Path:
 
 
 def versions(folder: Path) -> dict[str, str]:
-    """What an environment has: distribution, in small letters, to version."""
+    """What an environment has: distribution, in small letters and with hyphens, to version."""
     lines = (folder / "installed.txt").read_text().splitlines()
-    return {name.lower(): version for name, _, version in (line.partition("==") for line in lines)}
+    return {name.lower().replace("_", "-"): version for name, _, version in (line.partition("==") for line in lines)}
 
 
 def _output(command: list[str]) -> str:

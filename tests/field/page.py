@@ -6,11 +6,14 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from .environments import cache_folder
 from .promises import BROKEN, KEPT, UNKNOWN, Report
-from .table import Service
+from .table import HERE, Service
 
+ROOT = HERE.parent.parent
 BEGIN, END = "<!-- field: begin -->", "<!-- field: end -->"
 _COLUMNS = (
     "service", "promises", "as without us", "time to ready / to stop, with us (alone)", "agents", "seen of 3 streams",
@@ -142,4 +145,7 @@ def _details(result: Result) -> str:
 
 
 def _cell(text: str) -> str:
+    """Text in a cell of a Markdown table; where the suite and its cache are on this machine is nobody's business."""
+    for place, name in ((cache_folder(), "CACHE"), (ROOT, "CHECKOUT"), (Path.home(), "~")):
+        text = text.replace(str(place), name)
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("http://", "http:&#47;&#47;")
