@@ -74,10 +74,6 @@ class Service:
     varies: tuple[str, ...] = ()
     expect: Expected = Expected()
 
-    @property
-    def has_memray(self) -> bool:
-        return any(requirement.startswith("memray") for requirement in self.requirements)
-
 
 def read(path: Path = HERE / "services.toml") -> dict[str, Service]:
     entries = tomllib.loads(path.read_text())
