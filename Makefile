@@ -76,6 +76,12 @@ MATRIX ?=
 matrix:
 	$(PYTHON) tests/matrix/run.py $(if $(VERSIONS),--versions "$(VERSIONS)") $(if $(TESTS),--tests "$(TESTS)") $(if $(VERSIONS)$(TESTS),,--write docs/versions.md) $(MATRIX)
 
+# Public services from PyPI, by `diagnostics run` and by themselves: at most four minutes each once they are installed (4 GB, kept
+# outside of the checkout). Goes on where it was when it is started again; writes docs/field.md. ONLY="litellm sanic": some; on a
+# machine with much other work SECONDS=400 for each.
+field: $(STAMP)
+	$(BIN)/python -m tests.field $(if $(SECONDS),--seconds $(SECONDS)) $(ONLY)
+
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt

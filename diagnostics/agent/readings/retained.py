@@ -24,7 +24,7 @@ from ...errors import TargetError
 from ..ledger import StreamLedger
 from .graph import LateError, is_loops_own, is_program, is_shared_constant, of_kinds, reached, referents, roots, size_of
 from .holdings import Holding, Holdings, Node, holdings_of
-from .streams import OpenStream, open_streams
+from .streams import OpenStream, open_streams, why_unknown
 
 __all__ = ["NOT_COVERED", "read"]
 
@@ -38,9 +38,11 @@ _SHARED_STEPS = 2_000_000
 
 
 def read(ledgers: Iterable[StreamLedger], until: float = math.inf) -> dict[str, Any]:
-    """Profile JSON (inuse_space, inuse_objects) with `streams` and sums beside it. To be called in a forked child."""
+    """Profile JSON (inuse_space, inuse_objects) with `streams` and sums beside it, and `unknown`, the reason why no stream
+    can be found here where that is so. To be called in a forked child."""
     began = time.monotonic()
-    streams = open_streams(list(ledgers))
+    kept = list(ledgers)
+    streams = open_streams(kept)
     cut = {id(root): number for number, stream in enumerate(streams) for root in (*stream.roots, *stream.frames)}
     stop = set(cut)
     tracked = gc.get_objects()
@@ -61,7 +63,7 @@ def read(ledgers: Iterable[StreamLedger], until: float = math.inf) -> dict[str, 
         walk.charge(number, stream.roots)
     walk.settle()
     found = [(stream, holdings_of(walk.nodes[number], walk.between)) for number, stream in enumerate(streams)]
-    return _answer(found, walk, time.monotonic() - began)
+    return {**_answer(found, walk, time.monotonic() - began), "unknown": "" if streams else why_unknown(kept)}
 
 
 class _Walk:

@@ -19,12 +19,13 @@ from ..asyncio_tasks import alive_tasks
 from ..ledger import StreamLedger
 from ..looks import Look
 from ..record import StreamRecord
+from ..servers import Servers
 from ..servers.tasks import TaskServers
 from ..servers.uvicorn import belongings_of, cycle_of
 from .awaits import chain, own_frame
 from .graph import module_of
 
-__all__ = ["OpenStream", "context_of", "open_streams", "openers", "record_of"]
+__all__ = ["OpenStream", "context_of", "open_streams", "openers", "record_of", "why_unknown"]
 
 # A child is a local itself, or in a list, group or gathering of them, or in a list of those.
 _CHILD_DEPTH = 3
@@ -83,6 +84,22 @@ def openers(ledgers: Iterable[StreamLedger]) -> dict[int, list[StreamRecord]]:
             if opener is not None:
                 found.setdefault(id(opener), []).append(record)
     return found
+
+
+def why_unknown(ledgers: Iterable[StreamLedger]) -> str:
+    """Why `open_streams` would find none, whatever is open; empty where it knows all that there are."""
+    if list(ledgers):
+        return ""
+    servers = Servers()
+    if servers.look() is not None:
+        return servers.unseen or ""
+    return "; ".join(
+        (
+            "the open streams of this process are not known one by one: it keeps no ledger, and no server that is known serves "
+            "it; an ASGI app has one with instrument(app)",
+            *filter(None, [servers.unseen]),
+        )
+    )
 
 
 def open_streams(ledgers: list[StreamLedger]) -> list[OpenStream]:

@@ -24,15 +24,17 @@ async def take(session: Session) -> dict[str, Any]:
     await session.wait(session.options["seconds"])
     reply = await session.ask_reading("retained", patience=_PATIENCE_SECONDS)
     session.enter("rendering")
-    streams = reply["streams"]
+    streams, unknown = reply["streams"], reply.get("unknown") or None
     write_json(session.folder / "profile.json", profile_of(reply))
     write_json(session.folder / "retained.json", {key: reply[key] for key in ("time", "meta", "streams")})
     result = {
         "time": reply["time"],
-        "total_bytes": sum(stream["retained_bytes"] for stream in streams),
-        "total_count": sum(stream["retained_objects"] for stream in streams),
-        "shared_between_bytes": reply["meta"]["shared_between_bytes"],
-        "open": len(streams),
+        # Where no stream can be known there is no sum of them either: it is not 0.
+        "unknown": unknown,
+        "total_bytes": None if unknown else sum(stream["retained_bytes"] for stream in streams),
+        "total_count": None if unknown else sum(stream["retained_objects"] for stream in streams),
+        "shared_between_bytes": None if unknown else reply["meta"]["shared_between_bytes"],
+        "open": None if unknown else len(streams),
         "streams": [
             {key: value for key, value in stream.items() if key != "containers" or place < _SHOWN}
             for place, stream in enumerate(streams[:_STREAMS])
@@ -58,6 +60,8 @@ def as_text(result: dict[str, Any], streams: list[dict[str, Any]]) -> str:
 
 
 def _headline(result: dict[str, Any]) -> str:
+    if result.get("unknown"):
+        return f"not known: {result['unknown']}"
     return (
         f"{bytes_of('total_bytes')(result)} kept alive by {result['open']} open streams,"
         f" {bytes_of('shared_between_bytes')(result)} more by several of them together"

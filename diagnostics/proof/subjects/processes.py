@@ -200,18 +200,22 @@ def descendants(pid: int) -> dict[int, str]:
     found: dict[int, str] = {}
     waiting = [pid]
     while waiting:
-        parent = waiting.pop()
-        try:
-            children = [
-                int(child)
-                for task in Path(f"/proc/{parent}/task").iterdir()
-                for child in (task / "children").read_text().split()
-            ]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        for child in children:
+        for child in _children(waiting.pop()):
             born = _birth(child)
             if born is not None and child not in found:
                 found[child] = born
                 waiting.append(child)
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    """The children that the threads of a process started. A thread that ends meanwhile hides its own only."""
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    found: list[int] = []
+    for thread in threads:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found += map(int, (thread / "children").read_text().split())
     return found

@@ -1,0 +1,1 @@
+"""Public services under `diagnostics run`, and by themselves."""
