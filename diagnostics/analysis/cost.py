@@ -83,7 +83,7 @@ class Load:
     contention    how many times as long as its CPU time everything takes, since the machine has other work
     core_left     of one core, what the service can have: less than 1.0 where its cgroup has a quota of CPU time
     core_free     of one core, what it could have used now, since others have work, too
-    busy_share    of the time, how much its busiest thread ran or waited for a core; None where it is not known
+    busy_share    of the time, how much a thread of it ran or waited for a core; None where it is not known
     """
 
     rss_bytes: int

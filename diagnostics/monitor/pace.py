@@ -38,7 +38,7 @@ class Pace:
     contention   how many times as long as its CPU time the main thread took, since others had the cores; 1.0 where it is
                  alone, or too idle to tell
     core_left    what it could have used
-    busy_share   of the time, how much its busiest thread ran or waited for a core; None where it is not counted
+    busy_share   of the time, how much a thread of it ran or waited for a core; None where it is not counted
     """
 
     cpu_share: float | None
@@ -70,11 +70,14 @@ def between(first: Mark, second: Mark) -> Pace:
 
 
 def busy_share(first: Mark, second: Mark) -> float | None:
-    """Of the time between two marks, how much the busiest thread ran or waited for a core; a new one counts from its start."""
+    """Of the time between two marks, how much some thread ran or waited for a core; at most 1.
+
+    All threads together, because only one at a time has the GIL: who waits for that sleeps. A new thread counts from its start.
+    """
     spent = [ends - first.busy.get(thread, 0) for thread, ends in second.busy.items()]
     if not spent:
         return None
-    return round(min(1.0, max(spent) / 1e9 / max(second.time - first.time, 1e-3)), 3)
+    return round(min(1.0, sum(spent) / 1e9 / max(second.time - first.time, 1e-3)), 3)
 
 
 def _contention(first: tuple[int, int] | None, second: tuple[int, int] | None) -> float:

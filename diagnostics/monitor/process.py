@@ -109,13 +109,17 @@ def loop_run_and_wait(pid: int, proc: Path = _PROC) -> tuple[int, int] | None:
 
 def threads_busy(pid: int, proc: Path = _PROC) -> dict[int, int]:
     """By thread: nanoseconds that it has run, or waited for a core though it could run; empty where that is not counted."""
-    busy = {}
+    busy: dict[int, int] = {}
     try:
-        for thread in (proc / str(pid) / "task").iterdir():
-            run, wait, _slices = (thread / "schedstat").read_text().split()
-            busy[int(thread.name)] = int(run) + int(wait)
-    except (OSError, ValueError):  # it has ended, or this kernel does not count
+        threads = list((proc / str(pid) / "task").iterdir())
+    except OSError:  # it has ended
         return busy
+    for thread in threads:
+        try:
+            run, wait, _slices = (thread / "schedstat").read_text().split()
+        except (OSError, ValueError):  # this thread has ended, or the kernel does not count
+            continue
+        busy[int(thread.name)] = int(run) + int(wait)
     return busy
 
 

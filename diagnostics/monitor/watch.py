@@ -36,7 +36,7 @@ class WindowWatch:
         """Why the window must end now, None to go on.
 
         told         the agent's answer, None where it gave none in time
-        busy_share   of the time since the last look, how much its busiest thread was busy; None where it is not known
+        busy_share   of the time since the last look, how much a thread of it was busy; None where it is not known
         """
         self.saw(told)
         return self._too_late(now, told) or self._too_busy(now, busy_share)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from diagnostics.analysis.cost import Method
 from diagnostics.monitor.cost import Quote, quote
+from diagnostics.monitor.pace import Mark, busy_share
 from diagnostics.monitor.targets import Targets
 
 # Works for so many seconds of CPU, and then for no more.
@@ -52,3 +53,10 @@ def test_a_process_that_goes_on_working_is_refused_after_a_second_look(tmp_path:
     assert found.load.cpu_share > 0  # others may have the cores: it has no rest all the same
     assert found.refusal is not None
     assert "of a core" in found.refusal
+
+
+def test_threads_that_share_the_gil_are_busy_together() -> None:
+    first = Mark(10.0, None, None, busy={1: 0, 2: 5_000_000_000})
+    second = Mark(12.0, None, None, busy={1: 800_000_000, 2: 6_100_000_000, 3: 60_000_000})
+    assert busy_share(first, second) == 0.98
+    assert busy_share(first, Mark(12.0, None, None, busy={})) is None
