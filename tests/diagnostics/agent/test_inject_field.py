@@ -151,7 +151,7 @@ def test_gunicorn_with_gevent_has_an_agent_in_each_worker_and_ends_without_a_wor
     eventually(lambda: len(agents()) == 2, patience=60, what="two agents")
     for pid in agents():
         assert agents.ask(pid, "hello")["result"]["pid"] == pid
-    # How soon is gunicorn's affair: a worker that is told to end just after its start waits for the graceful time-out, also alone.
+    # How soon is gunicorn's affair: a worker told to end just after its start waits for the graceful time-out, also alone.
     assert service.end(signal.SIGTERM, patience=60) == 0
     assert "Traceback" not in service.output
 
