@@ -265,7 +265,7 @@ def test_gunicorns_signals_work_as_without_us(
     port = free_port()
     words = [
         sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--workers", "1", "--pid", str(tmp_path / "pid"),
-        "--no-control-socket", "wsgi:app",
+        "--no-control-socket", "--graceful-timeout", "5", "wsgi:app",
     ]  # fmt: skip
     launched = launch(*RUN, *words, env={"DIAGNOSTICS_DIR": str(tmp_path / "dir")}, cwd=tmp_path)
     launched.wait_for("Booting worker", patience=60)
@@ -287,7 +287,7 @@ def test_gunicorns_signals_work_as_without_us(
     second = int(eventually(lambda: (tmp_path / "pid.2").exists() and (tmp_path / "pid.2").read_text(), patience=30))
     eventually(lambda: children(second), patience=30, what="the second master's worker")
     os.kill(second, signal.SIGTERM)
-    eventually(lambda: second not in children(master), patience=30, what="the second master's end")
+    eventually(lambda: second not in children(master), patience=60, what="the second master's end")
     with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
         client.sendall(b"GET / HTTP/1.0\r\n\r\n")
         assert client.recv(4)
