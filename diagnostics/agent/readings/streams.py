@@ -93,13 +93,11 @@ def why_unknown(ledgers: Iterable[StreamLedger]) -> str:
     servers = Servers()
     if servers.look() is not None:
         return servers.unseen or ""
-    return "; ".join(
-        (
-            "the open streams of this process are not known one by one: it keeps no ledger, and no server that is known serves "
-            "it; an ASGI app has one with instrument(app)",
-            *filter(None, [servers.unseen]),
-        )
+    why = (
+        "the open streams of this process are not known one by one: it keeps no ledger, and no server that is known serves it; "
+        "an ASGI app has one with instrument(app)"
     )
+    return f"{why}; {servers.unseen}" if servers.unseen else why
 
 
 def open_streams(ledgers: list[StreamLedger]) -> list[OpenStream]:

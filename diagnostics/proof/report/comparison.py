@@ -1,0 +1,27 @@
+"""The result of `compare` for a machine: that of `verify`, without what is the user's secret."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ...analysis.decision import Measure
+from ..experiment.comparison import Comparison
+from ..experiment.experiment import Outcome
+from .tables import to_json as proof_to_json
+
+__all__ = ["to_json"]
+
+_GROWTH_UNIT: Final = "bytes per second of an open stream"
+
+
+def to_json(outcome: Outcome, command: str) -> dict[str, Any]:
+    """The whole result, in the schema of `verify`; `command` runs it again. No headers and no body: keys may be in them."""
+    assert isinstance(outcome.scenario, Comparison)
+    told = proof_to_json([outcome], command)
+    (scenario,) = told["scenarios"]
+    message = outcome.scenario.message
+    scenario["workload"]["model"] = f"{message.method} {outcome.scenario.path}"
+    for side in scenario["sides"]:
+        if side["finding"] is not None and Measure.GROWTH in side["finding"]["intervals"]:
+            side["finding"]["intervals"][Measure.GROWTH]["unit"] = _GROWTH_UNIT
+    return told
