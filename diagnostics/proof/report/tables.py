@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ...analysis.decision import Decision, Finding, Interval, Measure
-from .evidence import top_line
-from ..experiment.experiment import Outcome, SideOutcome
 from ..clients.mix import Mix
+from ..experiment.experiment import Outcome, SideOutcome
+from .evidence import top_line
 from .versions import versions
 
 __all__ = ["SCHEMA", "console", "print_held", "print_table", "to_json", "write_folder", "write_junit"]

@@ -12,8 +12,8 @@ from ....analysis.growth import Round
 from ....analysis.profile import Frame
 from ....analysis.units import format_value
 from ...experiment.comparison import UNITS, Comparison
-from ..evidence import top_line
 from ...experiment.experiment import Outcome, SideOutcome
+from ..evidence import top_line
 from ..versions import versions
 from .folder import write
 from .model import Curve, Flame, Incident, Plot, Statement, Table, Tone, sites
