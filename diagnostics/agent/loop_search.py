@@ -13,8 +13,6 @@ from __future__ import annotations
 import sys
 import weakref
 
-from .thrift import Thrifty
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     # The agent never imports asyncio into a service that does without it.
@@ -35,9 +33,6 @@ class LoopSearch:
 
     def __init__(self) -> None:
         self._known: dict[int, weakref.ref[asyncio.AbstractEventLoop]] = {}
-        # A look takes about a microsecond a frame, several where a loop in C may run: with hundreds of threads it is not made
-        # for every question.
-        self._look = Thrifty(self._look_through_threads, share=1000, longest=5.0)
 
     def known(self) -> list[asyncio.AbstractEventLoop]:
         """Those that were found and are not closed; nothing is searched."""
@@ -51,23 +46,22 @@ class LoopSearch:
         return loops
 
     def search(self) -> list[asyncio.AbstractEventLoop]:
-        """Look through all threads once more, if the last look was not a costly one of a moment ago; then as `known`."""
-        self._look()
-        return self.known()
+        """Look through all threads once more; then as `known`.
 
-    def _look_through_threads(self) -> bool:
+        It takes part of a microsecond for each frame, and more where a loop in C may run: who asks often is thrifty.
+        """
         base = _base()
         future = getattr(sys.modules.get("asyncio.futures"), "Future", None)
         if base is None or future is None:
-            return True
+            return []
         native = _native(base) is not None
         # A frame that is held by a variable of its own stays until the collector comes: this thread's begins one up.
-        own = LoopSearch._look_through_threads.__code__
+        own = LoopSearch.search.__code__
         threads = [frame for frame in sys._current_frames().values() if frame.f_code is not own]
         for innermost in (*threads, sys._getframe(1)):
             for loop in _in_thread(innermost, base, future, native):
                 self._known[id(loop)] = weakref.ref(loop)
-        return True
+        return self.known()
 
     def blind_to(self) -> str | None:
         """The kind of loop that may run unseen: one written in C is imported, and no loop at all was found; else None."""

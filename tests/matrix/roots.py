@@ -71,10 +71,18 @@ class Root:
         unfinished.rename(self.folder)
 
     def install(self, packages: list[str]) -> None:
-        """Install Debian packages in it, those that are not there; raises CalledProcessError."""
+        """Install Debian packages in it; of several names, "one|another", the first there is. Raises CalledProcessError."""
         quiet = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", "Dpkg::Use-Pty=0"]
-        for words in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
-            subprocess.run(self.enter([*quiet, *words]), cwd=CHECKOUT, check=True, stdout=subprocess.DEVNULL)
+        self._run([*quiet, "update"])
+        there = [next((name for name in names.split("|") if self._has(name)), names) for names in packages]
+        self._run([*quiet, "install", "-y", "--no-install-recommends", *there])
+
+    def _run(self, words: list[str]) -> None:
+        subprocess.run(self.enter(words), cwd=CHECKOUT, check=True, stdout=subprocess.DEVNULL)
+
+    def _has(self, package: str) -> bool:
+        words = self.enter(["apt-cache", "show", package])
+        return subprocess.run(words, cwd=CHECKOUT, check=False, capture_output=True).returncode == 0
 
     def enter(self, words: list[str]) -> list[str]:
         """The command that runs `words` in the root, in the checkout, with this environment's pip and certificates."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -212,7 +213,9 @@ app = Starlette(routes=[Route("/", quick)])
 
 
 @pytest.mark.e2e
-def test_what_is_not_seen_is_unknown_everywhere_with_the_reason(observed: Any, http: Any, eventually: Any) -> None:
+def test_what_is_not_seen_is_unknown_everywhere_with_the_reason(
+    observed: Any, http: Any, eventually: Any, tmp_path: Path
+) -> None:
     service = observed(SERVICE)
     why = "in no way that this agent knows"
 
@@ -241,12 +244,14 @@ def test_what_is_not_seen_is_unknown_everywhere_with_the_reason(observed: Any, h
     assert "tasks: unknown: asyncio of Python" in shown
     assert "no open streams" not in shown
     asked = subprocess.run(
-        [sys.executable, "-m", "diagnostics", "capture", service.monitor, "--kind", "tasks", "--seconds", "0"],
+        [sys.executable, "-m", "diagnostics", "capture", service.monitor, "--kind", "tasks", "--seconds", "0",
+         "-o", str(tmp_path)],
         check=False, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert "tasks unknown: asyncio of Python" in " ".join((asked.stdout + asked.stderr).split())
     refused = subprocess.run(
-        [sys.executable, "-m", "diagnostics", "capture", service.monitor, "--kind", "retained", "--seconds", "0"],
+        [sys.executable, "-m", "diagnostics", "capture", service.monitor, "--kind", "retained", "--seconds", "0",
+         "-o", str(tmp_path)],
         check=False, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert refused.returncode == 3
