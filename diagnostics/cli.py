@@ -10,6 +10,7 @@ import argparse
 import importlib
 import io
 import sys
+from collections.abc import Sequence
 from typing import Protocol, cast
 
 from .errors import DiagnosticsError
@@ -75,6 +76,7 @@ def _parser(asked: str | None) -> argparse.ArgumentParser:
         description="Observability and memory diagnostics for streaming services.",
         epilog="exit codes: 0 done, 1 the answer is no, 2 bad usage or input, 3 the target failed",
     )
+    parser.add_argument("--version", action=_Version)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (module_name, summary, extra) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
@@ -83,6 +85,19 @@ def _parser(asked: str | None) -> argparse.ArgumentParser:
             module.configure(command)
             command.set_defaults(command_module=module)
     return parser
+
+
+class _Version(argparse.Action):
+    """Prints the version of the distribution and ends. It is looked up only when it is asked for: that reads files."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="print the version and end")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"highwater-diagnostics {version('highwater-diagnostics')}")
+        parser.exit()
 
 
 def _load(module_name: str, command: str, extra: str) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 from dataclasses import replace
@@ -179,3 +180,8 @@ def test_the_reader_of_the_output_may_leave(files: Path) -> None:
     done = subprocess.run(["bash", "-c", command], check=False, capture_output=True, text=True, timeout=250)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("\n") == 1
+
+
+def test_the_version_is_the_distributions() -> None:
+    told = subprocess.run([sys.executable, "-m", "diagnostics", "--version"], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == f"highwater-diagnostics {importlib.metadata.version('highwater-diagnostics')}"
