@@ -16,7 +16,7 @@ import yaml
 
 from dashboards.queries import PENDING
 from diagnostics.agent.record import OUTCOMES
-from diagnostics.monitor.metrics import METRICS
+from diagnostics.monitor.web.metrics import METRICS
 from relay.settings import Settings
 from relay.stream.ending import FAILED
 from relay.telemetry import NAMES

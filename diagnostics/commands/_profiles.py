@@ -132,7 +132,7 @@ def _label(text: str) -> tuple[str, str]:
 
 
 def _read_memray(path: Path, of: str) -> bytes:
-    command = [sys.executable, "-m", "diagnostics.monitor.memray_file", str(path.absolute()), "--of", of]
+    command = [sys.executable, "-m", "diagnostics.monitor.captures.memray_file", str(path.absolute()), "--of", of]
     done = subprocess.run(command, check=False, capture_output=True)
     if done.returncode:
         # 2: it says what is wrong with the file. Anything else: it crashed, as native code may on a damaged file.

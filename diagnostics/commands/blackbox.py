@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ..analysis.units import format_moment, format_value, printable
 from ..errors import UsageError
-from ..monitor import timeline
-from ..monitor.outlook import Growth, outlook
-from ..monitor.ring import MAX_FILE_BYTES, Recording, decode
+from ..monitor.recording import timeline
+from ..monitor.recording.outlook import Growth, outlook
+from ..monitor.recording.ring import MAX_FILE_BYTES, Recording, decode
 from ._profiles import write
 
 __all__ = ["configure", "run"]

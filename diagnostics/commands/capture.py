@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ..errors import TargetError, UsageError
-from ..monitor.kinds import KINDS
+from ..monitor.captures.kinds import KINDS
 from ._asking import checked, client_of
 
 __all__ = ["configure", "download", "run", "take"]

@@ -14,14 +14,14 @@ from typing import Final
 import uvicorn
 
 from ..protocol import agents_folder, private_folder
-from .access import Policy
-from .captures import Captures
-from .guard import Guard, rules_from_environment
-from .http import build
-from .profiles import interval_of
-from .recorder import Recorder
-from .store import Limits, Store
-from .targets import Targets
+from .captures.controller import Captures
+from .captures.profiles import interval_of
+from .captures.store import Limits, Store
+from .judging.guard import Guard, rules_from_environment
+from .recording.recorder import Recorder
+from .web.access import Policy
+from .web.app import build
+from .workers.targets import Targets
 
 __all__ = ["Monitor", "stdin_closes"]
 

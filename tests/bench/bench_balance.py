@@ -13,8 +13,8 @@ from pathlib import Path
 
 from diagnostics.agent.operations import reading
 from diagnostics.agent.state import State
-from diagnostics.monitor.balance import read_balance
-from diagnostics.monitor.smaps import parse
+from diagnostics.monitor.kernel.smaps import parse
+from diagnostics.monitor.workers.balance import read_balance
 
 TIMES = 9
 # Holds `sys.argv[1]` MiB in blocks of 4,000 bytes and has `sys.argv[2]` threads, until its input ends.

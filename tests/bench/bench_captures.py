@@ -363,7 +363,7 @@ def _close(one: Subject, method: Method) -> None:
 
 def _coverage(path: Path) -> float:
     done = subprocess.run(
-        [sys.executable, "-m", "diagnostics.monitor.memray_file", str(path)], check=True, capture_output=True,
+        [sys.executable, "-m", "diagnostics.monitor.captures.memray_file", str(path)], check=True, capture_output=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     return float(json.loads(done.stdout)["meta"]["coverage_percent"])

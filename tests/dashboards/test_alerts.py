@@ -12,7 +12,7 @@ import yaml
 
 from dashboards.queries import PENDING
 from diagnostics.agent.record import OUTCOMES
-from diagnostics.monitor.metrics import METRICS
+from diagnostics.monitor.web.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "dashboards"

@@ -20,7 +20,7 @@ from grafana_foundation_sdk.models import units
 from dashboards.boards import BOARDS
 from dashboards.build import main, rendered
 from dashboards.queries import PENDING
-from diagnostics.monitor.metrics import METRICS
+from diagnostics.monitor.web.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "dashboards"

@@ -10,8 +10,8 @@ import yaml
 
 from dashboards.queries import PENDING
 from diagnostics.cli import COMMANDS
-from diagnostics.monitor.kinds import KINDS
-from diagnostics.monitor.metrics import METRICS
+from diagnostics.monitor.captures.kinds import KINDS
+from diagnostics.monitor.web.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "runbooks"

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from dashboards.queries import PENDING
-from diagnostics.monitor.metrics import METRICS
+from diagnostics.monitor.web.metrics import METRICS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs("prometheus", "prometheus"), pytest.mark.timeout(900)]
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import pytest
 
-from diagnostics.monitor.kinds import KINDS
+from diagnostics.monitor.captures.kinds import KINDS
 
 pytestmark = pytest.mark.e2e
 

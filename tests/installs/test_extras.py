@@ -16,8 +16,8 @@ import pytest
 from diagnostics.analysis.formats import native
 from diagnostics.analysis.profile import Frame, Profile, Sample, ValueType
 from diagnostics.cli import COMMANDS
-from diagnostics.monitor.ring import Header, RingFile, RingSize
-from diagnostics.monitor.vitals import FIELDS
+from diagnostics.monitor.recording.ring import Header, RingFile, RingSize
+from diagnostics.monitor.recording.vitals import FIELDS
 from diagnostics.proof.processes import free_port
 from tests.installs.environments import ROOT, VERSIONS, Environment, interpreters
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...analysis.growth import Reading
-from ...monitor.process import read_process
+from ...monitor.kernel.process import read_process
 from .processes import descendants
 
 __all__ = ["family", "is_python", "read_from_outside"]

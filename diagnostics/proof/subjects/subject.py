@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from ...errors import TargetError
-from ...monitor.conversation import ask
+from ...monitor.workers.conversation import ask
 from ...protocol import agent_socket
 from .monitor_client import Monitor
 from .processes import Process, free_port, start, wait_for_listener

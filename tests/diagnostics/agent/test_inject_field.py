@@ -20,7 +20,7 @@ import pytest
 
 from diagnostics.agent.inject import HOOK_FOLDER
 from diagnostics.agent.inject.launcher import launches
-from diagnostics.monitor.family import why_no_agent
+from diagnostics.monitor.kernel.family import why_no_agent
 from diagnostics.protocol import MAX_REPLY_BYTES, frame, read_frame, request
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from diagnostics import cli
-from diagnostics.monitor.ring import Header, RingFile, RingSize
-from diagnostics.monitor.vitals import FIELDS
+from diagnostics.monitor.recording.ring import Header, RingFile, RingSize
+from diagnostics.monitor.recording.vitals import FIELDS
 
 STARTED = 1_800_000_000.0
 

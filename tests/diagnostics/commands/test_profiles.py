@@ -183,5 +183,7 @@ def test_the_reader_of_the_output_may_leave(files: Path) -> None:
 
 
 def test_the_version_is_the_distributions() -> None:
-    told = subprocess.run([sys.executable, "-m", "diagnostics", "--version"], capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        [sys.executable, "-m", "diagnostics", "--version"], capture_output=True, text=True, check=True
+    )
     assert told.stdout.strip() == f"highwater-diagnostics {importlib.metadata.version('highwater-diagnostics')}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from diagnostics.monitor.cgroup import find_cgroup
+from diagnostics.monitor.kernel.cgroup import find_cgroup
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from diagnostics.analysis.balance import PARTS
-from diagnostics.monitor.balance import BalanceReader, read_balance
+from diagnostics.monitor.workers.balance import BalanceReader, read_balance
 
 SERVICE = (Path(__file__).parent / "planted.py").read_text()
 INSIDE = {"python_live", "python_free", "malloc_live", "malloc_free", "tracers"}

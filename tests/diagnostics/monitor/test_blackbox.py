@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from diagnostics.monitor.blackbox import BlackBox, Ending
-from diagnostics.monitor.outlook import outlook
-from diagnostics.monitor.process import identity
-from diagnostics.monitor.ring import RingSize, decode
-from diagnostics.monitor.vitals import index_of
+from diagnostics.monitor.kernel.process import identity
+from diagnostics.monitor.recording.blackbox import BlackBox, Ending
+from diagnostics.monitor.recording.outlook import outlook
+from diagnostics.monitor.recording.ring import RingSize, decode
+from diagnostics.monitor.recording.vitals import index_of
 
 FAST = {"DIAGNOSTICS_RECORD_INTERVAL_SECONDS": "0.05", "DIAGNOSTICS_RECORD_SECONDS": "60"}
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import diagnostics
-from diagnostics.monitor.store import Limits
+from diagnostics.monitor.captures.store import Limits
 
 APP = """
 import asyncio, sys, time

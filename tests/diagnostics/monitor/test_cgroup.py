@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from diagnostics.monitor.cgroup import CgroupReading, read_cgroup
+from diagnostics.monitor.kernel.cgroup import CgroupReading, read_cgroup
 
 TREES = Path(__file__).parent / "cgroups"
 

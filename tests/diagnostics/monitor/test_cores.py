@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from diagnostics.monitor.cores import CoreLeft, CoresMark, mark_cores, share_left
+from diagnostics.monitor.kernel.cores import CoreLeft, CoresMark, mark_cores, share_left
 
 
 def looks(idle: float, running: int, quota: float | None = None, used: float | None = None) -> tuple[CoresMark, ...]:

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 from diagnostics.analysis.cost import Method
-from diagnostics.monitor.cost import Quote, quote
-from diagnostics.monitor.pace import Mark, busy_share
-from diagnostics.monitor.targets import Targets
+from diagnostics.monitor.captures.cost import Quote, quote
+from diagnostics.monitor.captures.pace import Mark, busy_share
+from diagnostics.monitor.workers.targets import Targets
 
 # Works for so many seconds of CPU, and then for no more.
 BURST = """

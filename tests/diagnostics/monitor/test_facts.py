@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diagnostics.monitor.facts import HIDDEN, command_line, git_revision, redacted
+from diagnostics.monitor.captures.facts import HIDDEN, command_line, git_revision, redacted
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from diagnostics.monitor.headroom import Headroom, read_headroom
+from diagnostics.monitor.kernel.headroom import Headroom, read_headroom
 
 MIB = 1024**2
 MEMINFO = "MemTotal:       32000000 kB\nMemFree:         1000000 kB\nMemAvailable:   16000000 kB\n"

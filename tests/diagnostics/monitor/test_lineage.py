@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from diagnostics.analysis.lives import Life
-from diagnostics.monitor.blackbox import BlackBox
-from diagnostics.monitor.lineage import LIVES, Lineage, life_of
-from diagnostics.monitor.process import Identity, identity, parent_of
-from diagnostics.monitor.recorder import Recorder, Settings
-from diagnostics.monitor.ring import RingSize, peek
-from diagnostics.monitor.targets import Targets
+from diagnostics.monitor.kernel.process import Identity, identity, parent_of
+from diagnostics.monitor.recording.blackbox import BlackBox
+from diagnostics.monitor.recording.recorder import Recorder, Settings
+from diagnostics.monitor.recording.ring import RingSize, peek
+from diagnostics.monitor.workers.lineage import LIVES, Lineage, life_of
+from diagnostics.monitor.workers.targets import Targets
 
 RINGS = (RingSize(1.0, 4), RingSize(60.0, 4))
 PARENT = Identity(5, "boot", 7)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from diagnostics.monitor.family import Family
-from diagnostics.monitor.process import alive, read_process
+from diagnostics.monitor.kernel.family import Family
+from diagnostics.monitor.kernel.process import alive, read_process
 from diagnostics.proof.processes import descendants
 
 NAMED = """

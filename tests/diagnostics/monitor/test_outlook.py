@@ -7,10 +7,10 @@ import random
 
 import pytest
 
-from diagnostics.monitor.outlook import outlook
-from diagnostics.monitor.ring import Header, Recording, RingFile, RingSize
-from diagnostics.monitor.timeline import columns, rows
-from diagnostics.monitor.vitals import FIELDS
+from diagnostics.monitor.recording.outlook import outlook
+from diagnostics.monitor.recording.ring import Header, Recording, RingFile, RingSize
+from diagnostics.monitor.recording.timeline import columns, rows
+from diagnostics.monitor.recording.vitals import FIELDS
 
 
 def recording(**columns_: list[float]) -> Recording:

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from diagnostics.monitor.session import SECONDS, issue, proves
+from diagnostics.monitor.web.session import SECONDS, issue, proves
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 

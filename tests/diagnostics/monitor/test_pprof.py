@@ -16,7 +16,7 @@ from diagnostics.analysis.formats import pprof
 from diagnostics.analysis.formats.text import render_lines, render_stacks
 from diagnostics.analysis.profile import Frame, Profile, Sample, ValueType
 from diagnostics.errors import UsageError
-from diagnostics.monitor.profiles import interval_of
+from diagnostics.monitor.captures.profiles import interval_of
 
 APP = """
 import asyncio

@@ -21,13 +21,13 @@ from typing import Any
 import pytest
 
 from diagnostics.errors import NotFoundError, UsageError
-from diagnostics.monitor.blackbox import BlackBox
-from diagnostics.monitor.metrics import METRICS
-from diagnostics.monitor.process import alive, cpu_seconds, exit_status, identity, lives, read_process
-from diagnostics.monitor.recorder import Recorder, Settings
-from diagnostics.monitor.ring import Header, Recording, RingSize, decode
-from diagnostics.monitor.targets import Targets
-from diagnostics.monitor.vitals import FIELDS, fold, index_of, vitals
+from diagnostics.monitor.kernel.process import alive, cpu_seconds, exit_status, identity, lives, read_process
+from diagnostics.monitor.recording.blackbox import BlackBox
+from diagnostics.monitor.recording.recorder import Recorder, Settings
+from diagnostics.monitor.recording.ring import Header, Recording, RingSize, decode
+from diagnostics.monitor.recording.vitals import FIELDS, fold, index_of, vitals
+from diagnostics.monitor.web.metrics import METRICS
+from diagnostics.monitor.workers.targets import Targets
 
 FAST = {"DIAGNOSTICS_RECORD_INTERVAL_SECONDS": "0.05", "DIAGNOSTICS_RECORD_SECONDS": "60"}
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from diagnostics.monitor.process import Identity, identity
-from diagnostics.monitor.registry import Registry, listening_pid
-from diagnostics.monitor.roster import Roster
-from diagnostics.monitor.targets import Targets
+from diagnostics.monitor.kernel.process import Identity, identity
+from diagnostics.monitor.workers.registry import Registry, listening_pid
+from diagnostics.monitor.workers.roster import Roster
+from diagnostics.monitor.workers.targets import Targets
 
 LISTENING = """
 import os, socket, sys

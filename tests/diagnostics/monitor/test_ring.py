@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diagnostics.errors import UsageError
-from diagnostics.monitor.ring import Header, RingFile, RingSize, decode
+from diagnostics.monitor.recording.ring import Header, RingFile, RingSize, decode
 
 FIELDS = (("time", "seconds"), ("rss_bytes", "bytes"), ("tasks", "count"))
 HEADER = Header(FIELDS, (RingSize(1.0, 8), RingSize(60.0, 4)), {"pid": 7, "worker": "0"})
@@ -160,7 +160,7 @@ def test_a_record_of_another_recording_is_bad() -> None:
 def test_a_header_that_no_recorder_writes_is_refused(header: Header) -> None:
     # Its checksum is right: someone made it.
     data = bytearray(4096)
-    from diagnostics.monitor.ring import _write_header
+    from diagnostics.monitor.recording.ring import _write_header
 
     _write_header(data, header)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no recording has"):

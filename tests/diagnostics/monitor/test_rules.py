@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diagnostics.errors import UsageError
-from diagnostics.monitor.guard import dry_run, rules_from_environment
-from diagnostics.monitor.ring import Header, Recording, Ring, RingSize
-from diagnostics.monitor.rules import DAY, DEFAULTS, Engine, Rule, parse
-from diagnostics.monitor.vitals import FIELDS
+from diagnostics.monitor.judging.guard import dry_run, rules_from_environment
+from diagnostics.monitor.judging.rules import DAY, DEFAULTS, Engine, Rule, parse
+from diagnostics.monitor.recording.ring import Header, Recording, Ring, RingSize
+from diagnostics.monitor.recording.vitals import FIELDS
 
 RULE = Rule("near", "cgroup_share", 0.8, hold=3, cooldown=10, limit=2)
 MIB = 1024**2

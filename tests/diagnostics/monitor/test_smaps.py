@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from diagnostics.analysis.balance import Regions
-from diagnostics.monitor import smaps
-from diagnostics.monitor.smaps import Mapping, parse, read_regions, sort
+from diagnostics.monitor.kernel import smaps
+from diagnostics.monitor.kernel.smaps import Mapping, parse, read_regions, sort
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="smaps is Linux's")
 

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diagnostics.monitor.connections import connections_of, streams_of
-from diagnostics.monitor.family import Family, why_no_agent
-from diagnostics.monitor.sockdiag import LISTEN, TcpSocket, dump
-from diagnostics.monitor.sockets import Sockets, parse
+from diagnostics.monitor.kernel.family import Family, why_no_agent
+from diagnostics.monitor.kernel.sockdiag import LISTEN, TcpSocket, dump
+from diagnostics.monitor.kernel.sockets import Sockets, parse
+from diagnostics.monitor.workers.connections import connections_of, streams_of
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 V4 = (
@@ -178,7 +178,7 @@ def test_where_netlink_is_forbidden_the_printed_table_is_read(monkeypatch: pytes
     def forbidden() -> dict[int, TcpSocket]:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("diagnostics.monitor.sockets.dump", forbidden)
+    monkeypatch.setattr("diagnostics.monitor.kernel.sockets.dump", forbidden)
     with connected() as (listener, _):
         assert listener.getsockname()[1] in Sockets().served(os.getpid()).ports
 

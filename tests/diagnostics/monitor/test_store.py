@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diagnostics.errors import NoRoomError, NotFoundError
-from diagnostics.monitor.store import Limits, Store, as_no_room
+from diagnostics.monitor.captures.store import Limits, Store, as_no_room
 
 
 def keep(store: Store, kind: str = "memray", data: bytes = b"data") -> str:

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from diagnostics.monitor.balance import read_balance
-from diagnostics.monitor.connections import connections_of
-from diagnostics.monitor.hidden import without_hidden
-from diagnostics.monitor.process import read_process
-from diagnostics.monitor.rollup import read_rollup
-from diagnostics.monitor.sockets import Sockets
+from diagnostics.monitor.kernel.process import read_process
+from diagnostics.monitor.kernel.rollup import read_rollup
+from diagnostics.monitor.kernel.sockets import Sockets
+from diagnostics.monitor.workers.balance import read_balance
+from diagnostics.monitor.workers.connections import connections_of
+from diagnostics.monitor.workers.hidden import without_hidden
 
 NOBODY = 65534
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from diagnostics.monitor.watch import WindowWatch
+from diagnostics.monitor.captures.watch import WindowWatch
 
 
 def told(lag_ms: float) -> dict[str, Any]:

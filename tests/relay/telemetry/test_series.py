@@ -21,9 +21,9 @@ from starlette.routing import Route
 from diagnostics import instrument
 from diagnostics.agent.ledger import MAX_ROUTES, OTHER_ROUTE
 from diagnostics.agent.record import OUTCOMES
-from diagnostics.monitor.metrics import METRICS, exposition
-from diagnostics.monitor.process import read_process
-from diagnostics.monitor.targets import Snapshot
+from diagnostics.monitor.kernel.process import read_process
+from diagnostics.monitor.web.metrics import METRICS, exposition
+from diagnostics.monitor.workers.targets import Snapshot
 from relay.stream.ending import Ending
 from relay.telemetry.metrics import MAX_MODELS, OTHER, Operation, Recorder, views
 

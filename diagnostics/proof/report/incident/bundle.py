@@ -8,7 +8,7 @@ from typing import Any
 
 from ....analysis.profile import Profile
 from ....analysis.units import format_value
-from ....monitor.kinds import KINDS
+from ....monitor.captures.kinds import KINDS
 from ..versions import versions
 from .model import Curve, Flame, Incident, Plot, Statement, Table, Tone, sites
 

@@ -6,10 +6,10 @@ import pytest
 
 from diagnostics.analysis.cost import Load, Method, estimate
 from diagnostics.errors import TooCostlyError
-from diagnostics.monitor.cost import Quote
-from diagnostics.monitor.headroom import Headroom
-from diagnostics.monitor.kinds import cheaper_than, kind_named
-from diagnostics.monitor.pace import Pace
+from diagnostics.monitor.captures.cost import Quote
+from diagnostics.monitor.captures.kinds import cheaper_than, kind_named
+from diagnostics.monitor.captures.pace import Pace
+from diagnostics.monitor.kernel.headroom import Headroom
 
 MIB = 1024**2
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diagnostics.monitor.kinds.objects import comparable, grown, worth_explaining
+from diagnostics.monitor.captures.kinds.objects import comparable, grown, worth_explaining
 
 
 def test_types_that_grew_most_bytes_come_first_and_one_that_has_gone_is_told() -> None:

@@ -1,0 +1,332 @@
+"""Takes captures: one at a time for each worker, with a price, progress, a way to cancel, and an end in every case.
+
+Whatever happens, the tracer window in the service is closed: by the kind when it goes well, by `window.end` when it does
+not, and by the agent itself should this process die. A capture that cannot begin is refused with its reason, and is not
+kept; one that began is kept however it ended, unless it was cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import math
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import BusyError, DiagnosticsError, NoRoomError, TooCostlyError, UsageError
+from ..workers.targets import Targets, Worker
+from .capture import Capture
+from .cost import Quote, quote
+from .facts import facts_of
+from .group import CaptureGroup
+from .kinds import cheaper_than, kind_named
+from .kinds.base import Kind, run_reader
+from .store import Store, as_no_room
+from .tally import Tally, Told
+
+__all__ = ["Captures"]
+
+log = logging.getLogger("diagnostics.monitor")
+
+# How long an answer waits for the window to open, so that a tracer that refuses is the answer.
+_OPENING_SECONDS = 2.0
+# Captures that ended where no room was left to write down how.
+_MAX_UNKEPT = 20
+# Groups (captures of all workers) that are remembered; their captures are kept by the store.
+_MAX_GROUPS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """The last capture of one kind of one worker that went well; `ended` is monotonic."""
+
+    id: str
+    pid: int
+    ended: float
+    result: dict[str, Any]
+
+    @property
+    def age_seconds(self) -> float:
+        return time.monotonic() - self.ended
+
+
+class Captures:
+    """The controller: what runs now, and what the store keeps."""
+
+    def __init__(self, targets: Targets, store: Store) -> None:
+        self._targets = targets
+        self.store = store
+        self._running: dict[int, Capture] = {}
+        self._unkept: deque[dict[str, Any]] = deque(maxlen=_MAX_UNKEPT)
+        self._beginning = asyncio.Lock()
+        self._latest: dict[tuple[str, str], Latest] = {}  # by worker and kind
+        self._tally = Tally()
+        self._groups: deque[CaptureGroup] = deque(maxlen=_MAX_GROUPS)
+
+    async def begin(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Start what the request asks for and return the capture as it is now, with its estimate.
+
+        The worker "all" is a group: every worker's capture, one after the other, see `CaptureGroup.to_json`.
+
+        Raises UsageError (kind, option), NotFoundError (worker), BusyError (naming the one that runs, or another tracer),
+        TooCostlyError (with the estimate), NoRoomError, TargetError (the service cannot do this).
+        """
+        given = dict(request)
+        kind = kind_named(given.pop("kind", None))
+        worker_name, force = given.pop("worker", None), given.pop("force", False)
+        if worker_name is not None and not isinstance(worker_name, str):
+            raise UsageError(f"worker is {worker_name!r}", remedy='write the worker\'s name as a string, such as "0"')
+        if not isinstance(force, bool):
+            raise UsageError(f"force is {force!r}", remedy="choose true or false")
+        options = kind.checked(given)
+        self._check_diff(kind.name, options)
+        if worker_name == "all":
+            return self._begin_all(kind, {**given, "force": force})
+        worker = self._targets.worker(worker_name)
+        try:
+            self._must_be_free(worker)
+            async with self._beginning:
+                self._must_be_free(worker)
+                capture = await self._start(kind, worker, options, force)
+        except (BusyError, TooCostlyError, NoRoomError):
+            self._tally.refused(worker.name, kind.name)
+            raise
+        try:
+            await _opened(capture)
+        except asyncio.CancelledError:  # whoever asked has left before learning its id
+            await self.remove(capture.id)
+            raise
+        if capture.failure is not None and not capture.opened.is_set():
+            raise capture.failure
+        capture.opened.set()  # it was answered: from here on it is kept, however it ends
+        return capture.to_json()
+
+    def _begin_all(self, kind: Kind, request: dict[str, Any]) -> dict[str, Any]:
+        running = next((group for group in self._groups if group.state == "running"), None)
+        if running is not None:
+            raise BusyError(
+                f"{running.id} takes captures of all workers",
+                remedy=f"wait for it, or DELETE /debug/memory/captures/{running.id}",
+                running=running.id,
+            )
+        self._targets.worker(None)  # raises where there is none with an agent
+        group = CaptureGroup(f"all-{self.store.name(kind.name)}", kind.name, request, self._targets.workers())
+        group.task = asyncio.create_task(group.run(self), name=f"captures {group.id}")
+        self._groups.append(group)
+        return group.to_json(self)
+
+    async def _start(self, kind: Kind, worker: Worker, options: dict[str, Any], force: bool) -> Capture:
+        await kind.ready(worker)
+        price = await quote(worker, kind.method(options))
+        if not force:
+            cheaper = await _cheaper(kind, options, worker, price) if price.refusal else []
+            price.refuse(f"a {kind.name} capture of worker {worker.name}", cheaper)
+        capture_id, folder = self.store.new(kind.name, price.cost.disk_bytes)
+        workers = tuple(one.name for one in self._targets.workers())
+        capture = Capture(capture_id, kind, worker, options, folder, price, forced=price.refusal, workers=workers)
+        self._running[worker.pid] = capture
+        capture.task = asyncio.create_task(self._take(capture), name=f"capture {capture_id}")
+        return capture
+
+    def find(self, capture_id: str) -> dict[str, Any]:
+        """A capture that runs or is kept, or a group of them. Raises NotFoundError."""
+        group = self._group(capture_id)
+        if group is not None:
+            return group.to_json(self)
+        capture = self._running_one(capture_id)
+        if capture is not None:
+            return capture.to_json()
+        lost = next((manifest for manifest in self._unkept if manifest["id"] == capture_id), None)
+        return lost or self.store.manifest(capture_id)
+
+    def all(self) -> list[dict[str, Any]]:
+        """Running ones first, then those kept, newest first."""
+        running = [capture.to_json() for capture in self._running.values()]
+        return running + list(self._unkept) + self.store.manifests()
+
+    async def ended(self, capture_id: str) -> dict[str, Any]:
+        """Wait until it has ended and return it. Raises NotFoundError; a cancelled one is not found."""
+        capture = self._running_one(capture_id)
+        if capture is not None and capture.task is not None:
+            await asyncio.wait([capture.task])
+        return self.find(capture_id)
+
+    def latest(self, worker: str, pid: int, kind: str, max_age: float = math.inf) -> dict[str, Any] | None:
+        """The last result of this kind from this worker, unless another process has its number now.
+
+        max_age   seconds since the capture's end
+        """
+        found = self.latest_capture(worker, pid, kind)
+        return found.result if found is not None and found.age_seconds <= max_age else None
+
+    def latest_capture(self, worker: str, pid: int, kind: str) -> Latest | None:
+        """The same with its id and age."""
+        found = self._latest.get((worker, kind))
+        return found if found is not None and found.pid == pid else None
+
+    def told(self, worker: str) -> Told:
+        """How many captures were taken of a worker and how they ended, for the metrics."""
+        return self._tally.of(worker, self.store.kept_bytes().get(worker, 0))
+
+    async def remove(self, capture_id: str) -> None:
+        """Cancel a capture that runs, delete one that is kept; of a group cancel the rest. Raises NotFoundError."""
+        group = self._group(capture_id)
+        if group is not None:
+            assert group.task is not None
+            group.task.cancel()
+            await asyncio.wait([group.task])
+            return
+        capture = self._running_one(capture_id)
+        if capture is None:
+            self.store.delete(capture_id)
+        elif capture.task is not None:
+            capture.task.cancel()
+            await asyncio.wait([capture.task])
+
+    async def close(self) -> None:
+        """Cancel what runs; the service's windows are closed before this returns."""
+        for group in self._groups:
+            await self.remove(group.id)
+        for capture in list(self._running.values()):
+            await self.remove(capture.id)
+
+    def comparable(self, after: str, before: str) -> None:
+        """Raises UsageError unless both captures have profiles of the same sample types, NotFoundError."""
+        types = []
+        for capture_id in (after, before):
+            self.store.artifact(capture_id, "profile.json")
+            types.append((self.store.manifest(capture_id)["result"] or {}).get("sample_types"))
+        if types[0] != types[1]:
+            raise UsageError(
+                f"captures {after} and {before} count different things: {types[0]} and {types[1]}",
+                remedy="compare captures of one kind and view",
+            )
+
+    def _check_diff(self, kind: str, options: dict[str, Any]) -> None:
+        other = options.get("diff")
+        if other is None:
+            return
+        found = self.store.manifest(other)
+        self.store.artifact(other, "profile.json")
+        if (found["kind"], found["options"].get("view")) != (kind, options.get("view")):
+            raise UsageError(
+                f"diff names {other}, a {found['kind']} capture of other options",
+                remedy=f"name an earlier {kind} capture of the same view",
+            )
+
+    def _must_be_free(self, worker: Worker) -> None:
+        running = self._running.get(worker.pid)
+        if running is not None:
+            raise BusyError(
+                f"capture {running.id} is {running.state} on worker {worker.name}",
+                remedy=f"wait for it, or DELETE /debug/memory/captures/{running.id}",
+                running=running.id,
+            )
+
+    def _group(self, group_id: str) -> CaptureGroup | None:
+        return next((group for group in self._groups if group.id == group_id), None)
+
+    def _running_one(self, capture_id: str) -> Capture | None:
+        return next((capture for capture in self._running.values() if capture.id == capture_id), None)
+
+    async def _take(self, capture: Capture) -> None:
+        try:
+            capture.state = "running"
+            capture.facts = facts_of(capture.worker.pid, await capture.worker.ask("hello"))
+            with as_no_room(capture.folder):
+                capture.result = await capture.kind.take(capture.session())
+                await _finish(self.store, capture)
+            capture.state, capture.progress = "done", 1.0
+            found = Latest(capture.id, capture.worker.pid, time.monotonic(), capture.result)
+            self._latest[capture.worker.name, capture.kind.name] = found
+        except asyncio.CancelledError:
+            capture.state = "cancelled"
+            await self._close_window(capture)
+        except DiagnosticsError as error:
+            self._failed(capture, error)
+            await self._close_window(capture)
+        except Exception as error:
+            # A defect of ours: the capture must say so, or whoever waits for it waits for ever.
+            log.exception("capture %s failed", capture.id)
+            self._failed(capture, DiagnosticsError(f"{type(error).__name__}: {error}", code="internal"))
+            await self._close_window(capture)
+        finally:
+            await capture.close()
+            self._end(capture)
+
+    def _failed(self, capture: Capture, error: DiagnosticsError) -> None:
+        capture.state, capture.failure, capture.error = "failed", error, error.to_dict()
+        if isinstance(error, NoRoomError):
+            self.store.empty(capture.id)
+
+    def _end(self, capture: Capture) -> None:
+        took = time.monotonic() - capture.began
+        self._tally.ended(capture.worker.name, capture.kind.name, capture.state, took)
+        try:
+            if capture.state == "cancelled" or not (capture.opened.is_set() or capture.state == "done"):
+                self.store.discard(capture.id)
+            else:
+                self.store.publish(capture.id, capture.to_json())
+        except (DiagnosticsError, OSError) as error:
+            log.error("capture %s could not be kept: %s", capture.id, error)
+            self._unkept.append(
+                {**capture.to_json(), "state": "failed", "error": _told(error), "result": None, "artifacts": []}
+            )
+            self.store.discard(capture.id)
+        finally:
+            del self._running[capture.worker.pid]
+
+    async def _close_window(self, capture: Capture) -> None:
+        # The worker may be the reason why the capture failed. Its agent closes the window at the deadline then.
+        with contextlib.suppress(DiagnosticsError):
+            await capture.worker.ask("window.end", patience=10.0)
+
+
+async def _cheaper(kind: Kind, options: dict[str, Any], worker: Worker, price: Quote) -> list[tuple[str, Quote]]:
+    """What can be taken of this worker instead, by its command, with its price at this moment."""
+    found = []
+    for command, other, method in cheaper_than(kind, options):
+        with contextlib.suppress(UsageError):  # a kind that this worker cannot be captured by: it has no memray
+            await other.ready(worker)
+            found.append((command, price.with_method(method)))
+    return found
+
+
+async def _opened(capture: Capture) -> None:
+    """Return when the window is open or the capture has ended, and not later than patience allows."""
+    assert capture.task is not None
+    opened = asyncio.create_task(capture.opened.wait())
+    try:
+        waiting: list[asyncio.Task[Any]] = [opened, capture.task]
+        await asyncio.wait(waiting, timeout=_OPENING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        opened.cancel()
+
+
+async def _finish(store: Store, capture: Capture) -> None:
+    """What every capture with a profile gets: pprof, a flame graph, a difference; then what it did cost."""
+    profile = capture.folder / "profile.json"
+    if profile.exists():
+        capture.session().enter("rendering")
+        targets = ["profile.pb.gz", *(["flame.html"] if capture.options.get("render", True) else [])]
+        for name in targets:
+            await run_reader("-m", "diagnostics", "convert", str(profile), str(capture.folder / name))
+        other = capture.options.get("diff")
+        if other is not None:
+            before = str(store.artifact(other, "profile.json"))
+            output = capture.folder / "diff.json"
+            await run_reader("-m", "diagnostics.monitor.captures.difference", str(profile), before, output=output)
+    assert capture.result is not None
+    capture.result["cut_short"] = capture.cut_short
+    capture.result["measured"] = await capture.measured()
+
+
+def _told(error: DiagnosticsError | OSError) -> dict[str, Any]:
+    if isinstance(error, DiagnosticsError):
+        return error.to_dict()
+    word = "no_room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "internal"
+    return {"code": word, "message": str(error), "remedy": "free some space, or set DIAGNOSTICS_DIR to another disk"}

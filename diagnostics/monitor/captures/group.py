@@ -1,0 +1,92 @@
+"""The same capture of every worker of a service, one worker after the other.
+
+Each is a capture of its own, with its own price, folder and artifacts; a group only starts them and tells which there are,
+and why a worker was left out. One after the other, since two at once would share the cores that one was priced for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ...errors import DiagnosticsError, NotFoundError, TargetError
+from ..workers.targets import Worker
+
+if TYPE_CHECKING:
+    from .controller import Captures
+
+__all__ = ["CaptureGroup"]
+
+
+@dataclass
+class CaptureGroup:
+    """Captures of `workers`, begun with `request`; `captures` are the ids of those that there are so far.
+
+    not_taken   by worker's name: why it was left out, as an error's JSON
+    """
+
+    id: str
+    kind: str
+    request: dict[str, Any]
+    workers: list[Worker]
+    captures: list[str] = field(default_factory=list)
+    not_taken: dict[str, dict[str, Any]] = field(default_factory=dict)
+    created: float = field(default_factory=time.time)
+    state: str = "running"
+    task: asyncio.Task[None] | None = None
+
+    async def run(self, captures: Captures) -> None:
+        """Take them all; cancelled, it cancels the one that runs."""
+        try:
+            for worker in self.workers:
+                await self._take(captures, worker)
+            self.state = "done" if self.captures else "failed"
+        except asyncio.CancelledError:
+            self.state = "cancelled"
+            raise
+
+    async def _take(self, captures: Captures, worker: Worker) -> None:
+        try:
+            if worker.socket is None:
+                raise TargetError(
+                    f"worker {worker.name} (pid {worker.pid}) has no agent: it can be read from outside only",
+                    code="no_agent",
+                )
+            begun = await captures.begin({**self.request, "kind": self.kind, "worker": worker.name})
+        except DiagnosticsError as error:
+            self.not_taken[worker.name] = error.to_dict()
+            return
+        self.captures.append(begun["id"])
+        try:
+            await captures.ended(begun["id"])
+        except NotFoundError as error:  # cancelled by itself
+            self.captures.remove(begun["id"])
+            self.not_taken[worker.name] = error.to_dict()
+        except asyncio.CancelledError:
+            await captures.remove(begun["id"])
+            self.captures.remove(begun["id"])
+            raise
+
+    def to_json(self, captures: Captures) -> dict[str, Any]:
+        """With each capture as it is now, and the progress of the whole."""
+        found = []
+        for capture_id in self.captures:
+            try:
+                found.append(captures.find(capture_id))
+            except NotFoundError:  # deleted since
+                continue
+        ended = len(self.not_taken) + sum(capture["state"] in ("done", "failed") for capture in found)
+        under_way = sum(capture["progress"] for capture in found if capture["state"] == "running")
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "worker": "all",
+            "workers": [{"worker": worker.name, "pid": worker.pid} for worker in self.workers],
+            "created": self.created,
+            "state": self.state,
+            "progress": round((ended + under_way) / max(1, len(self.workers)), 3),
+            "captures": found,
+            "not_taken": self.not_taken,
+        }

@@ -1,0 +1,134 @@
+"""memray: every allocation of the window, Python's and C's, with its stack.
+
+Aggregated with Python's allocators by default: it sees single chunks instead of 1 MiB arenas, and leaves a file of a
+few kilobytes. That format knows what was left at the end and what was there at the peak; what came and went within the
+window (`temporary`, `allocated`, the statistics) takes the full format, which writes megabytes a second. Rendering and
+reading are done by processes of their own, with memray's supported commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ....analysis.cost import Method
+from ....errors import UsageError
+from ...workers.targets import Worker
+from ..memray_reader import reader_for
+from .base import WINDOW_OPTIONS, Kind, Session, boolean, capture_id, load_json, run_reader, top_of, words
+
+__all__ = ["KIND", "LOW_COVERAGE_PERCENT"]
+
+_BEGIN_SECONDS = 10.0
+# Leaving a tracker stalls all threads for 0.1 s per million live blocks, and writes the file.
+_FINISH_SECONDS = 60.0
+
+# With less of its bytes on a Python stack a profile may point at the wrong line.
+LOW_COVERAGE_PERCENT = 90.0
+
+CAPTURE, PROFILE = "capture.bin", "profile.json"
+# What the full format alone can tell.
+_FULL_ONLY = ("temporary", "allocated")
+
+
+async def take(session: Session) -> dict[str, Any]:
+    options, capture = session.options, session.folder / CAPTURE
+    reader = await reader_for(session.worker, check=False)
+    await session.worker.ask(
+        "memray.begin",
+        patience=_BEGIN_SECONDS,
+        path=str(capture),
+        seconds=options["seconds"],
+        aggregated=options["aggregated"],
+        python_allocators=options["python_allocators"],
+        native=options["native"],
+    )
+    await session.wait(options["seconds"])
+    finished = await session.worker.ask("memray.finish", patience=_FINISH_SECONDS)
+
+    session.enter("rendering")
+    profile_path = session.folder / PROFILE
+    await reader.profile(capture, options["view"], profile_path)
+    if options["render"] and reader.note is None:
+        for name, command in _pages(options):
+            await run_reader("-m", "memray", *command, "--force", "--output", str(session.folder / name), str(capture))
+        if not options["aggregated"]:
+            await run_reader("-m", "memray", "stats", str(capture), output=session.folder / "stats.txt")
+    return {
+        "seconds": finished["seconds"],
+        "ending_seconds": finished["ending_seconds"],
+        **_summary(profile_path, options, reader.note),
+    }
+
+
+def _summary(profile_path: Any, options: Mapping[str, Any], note: str | None) -> dict[str, Any]:
+    profile = load_json(profile_path)
+    coverage = profile["meta"].get("coverage_percent")
+    low = coverage is not None and coverage < LOW_COVERAGE_PERCENT
+    notes = [*profile["not_covered"], *filter(None, [note if options["render"] else None])]
+    if low:
+        notes.insert(0, f"only {coverage:g} % of the bytes have a Python stack: what the rest belongs to is not known")
+    return {
+        "view": options["view"],
+        "coverage_percent": coverage,
+        "coverage_low": low,
+        "peak_bytes": profile["meta"].get("peak_bytes"),
+        "sample_types": profile["sample_types"],
+        "total_bytes": sum(values[0] for _stack, values, _labels in profile["samples"]),
+        "total_count": sum(values[1] for _stack, values, _labels in profile["samples"]),
+        "top": top_of(profile),
+        "not_covered": notes,
+    }
+
+
+def _pages(options: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """(artifact, memray's command) for each page that this capture's format can fill."""
+    flamegraph = ["flamegraph", "--no-web", "--confidential-files", "none" if options["source_lines"] else "all"]
+    yield "flamegraph.html", [*flamegraph, "--leaks"]
+    yield "flamegraph-high-water.html", flamegraph
+    if not options["aggregated"]:
+        yield "flamegraph-temporary.html", [*flamegraph, "--temporary-allocations"]
+    yield "table.html", ["table", "--no-web", "--leaks"]
+
+
+def _method(options: Mapping[str, Any]) -> Method:
+    return Method(
+        tracer="memray",
+        seconds=options["seconds"],
+        aggregated=options["aggregated"],
+        python_allocators=options["python_allocators"],
+        native=options["native"],
+        forks=False,
+        renders=options["render"],
+    )
+
+
+def _agree(options: Mapping[str, Any]) -> None:
+    if options["aggregated"] and options["view"] in _FULL_ONLY:
+        raise UsageError(
+            f"view is {options['view']!r}, which the aggregated format cannot tell: it keeps what was left and the peak",
+            remedy='add "aggregated": false (several megabytes a second), or choose view leaked or high-water',
+        )
+
+
+async def _ready(worker: Worker) -> None:
+    await reader_for(worker, check=True)
+
+
+KIND = Kind(
+    name="memray",
+    options={
+        **WINDOW_OPTIONS,
+        "view": ("leaked", words("leaked", "high-water", *_FULL_ONLY)),
+        "aggregated": (True, boolean),
+        "python_allocators": (True, boolean),
+        "native": (False, boolean),
+        "source_lines": (False, boolean),
+        "diff": (None, capture_id),
+        "render": (True, boolean),
+    },
+    take=take,
+    ready=_ready,
+    method=_method,
+    agree=_agree,
+)

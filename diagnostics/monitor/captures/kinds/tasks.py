@@ -1,0 +1,119 @@
+"""tasks: every asyncio task by where it waits, and every thread; one moment, no window;
+`seconds` waits before it.
+
+Artifacts: `profile.json` (tasks/count, for flame graphs and pprof), `tasks.json` (the groups with all that is known of
+them) and `tasks.txt` (to be read, in the manner of a goroutine dump).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+from ....analysis.cost import Method
+from .base import Column, Kind, Session, boolean, profile_of, seconds_or_now, text_of, write_json
+
+__all__ = ["KIND", "as_text"]
+
+_PATIENCE_SECONDS = 45.0
+_TOP = 20
+
+
+async def take(session: Session) -> dict[str, Any]:
+    await session.wait(session.options["seconds"])
+    reply = await session.ask_reading("tasks", patience=_PATIENCE_SECONDS, fork=session.options["fork"])
+    session.enter("rendering")
+    groups, threads = reply["groups"], reply["threads"]
+    write_json(session.folder / "profile.json", profile_of(reply))
+    write_json(session.folder / "tasks.json", {key: reply[key] for key in ("time", "meta", "groups", "threads")})
+    (session.folder / "tasks.txt").write_text(as_text(groups, threads, reply["meta"]["unknown"]), encoding="utf-8")
+    return {
+        "total_bytes": None,  # tasks are counted; what they hold is the business of `retained`
+        "total_count": reply["meta"]["tasks"],
+        "unknown": reply["meta"]["unknown"],
+        "states": reply["meta"]["states"],
+        "threads": len(threads),
+        "not_awaited": sum(group["count"] for group in groups if group["orphan"]),
+        "in_process": reply.get("in_process", False),
+        "top": [_row(group) for group in groups[:_TOP]],
+        "not_covered": reply["not_covered"],
+    }
+
+
+def as_text(groups: Iterable[dict[str, Any]], threads: Iterable[dict[str, Any]], unknown: str | None = None) -> str:
+    """One paragraph a group, the largest first, innermost frame on top; then the threads. `unknown`: why there are no tasks."""
+    paragraphs = [f"asyncio tasks are unknown: {unknown}"] if unknown else []
+    for group in groups:
+        facts = [group["state"], f"loop {group['loop']}", _awaited(group)]
+        if group["waits_for"]:
+            facts.append(f"waits for {group['waits_for']}")
+        if group["oldest_seconds"] is not None:
+            facts.append(f"oldest {group['oldest_seconds']:.1f} s")
+        facts += [f"{count} in {route}" for route, count in group["routes"].items()]
+        lines = [f"{group['count']} tasks {group['name']!r} ({', '.join(facts)})", *_stack(group["stack"])]
+        if group["callbacks"]:
+            lines.append(f"    when done: {', '.join(group['callbacks'])}")
+        created = _stack(group["created"] or [])
+        lines += ["    created at", *created] if created else ["    created at an unknown place"]
+        paragraphs.append("\n".join(lines))
+    paragraphs += ["\n".join([f"thread {thread['name']!r}", *_stack(thread["stack"][::-1])]) for thread in threads]
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _stack(frames: Iterable[Any]) -> list[str]:
+    return [f"    {function}  {file}:{line}" for function, file, line in frames]
+
+
+def _awaited(group: dict[str, Any]) -> str:
+    if group["awaited_by"]:
+        return f"awaited by {', '.join(group['awaited_by'])}"
+    return "not awaited by any task" if group["orphan"] else "ended"
+
+
+def _row(group: dict[str, Any]) -> dict[str, Any]:
+    function, file, line = group["stack"][0] if group["stack"] else ("", "", 0)
+    # asyncio's own frames on top are the same for everybody: the caller below them tells where the task is.
+    caller = next((frame for frame in group["stack"] if PurePath(frame[1]).parent.name != "asyncio"), None)
+    return {
+        "function": function,
+        "file": file,
+        "line": line,
+        "bytes": None,
+        "count": group["count"],
+        "state": group["state"],
+        "name": group["name"],
+        "task": group["stack"][-1][0] if group["stack"] else "",
+        "waits_in": f"{caller[0]} ({PurePath(caller[1]).name}:{caller[2]})" if caller else "",
+        "orphan": group["orphan"],
+        "awaited_by": _awaited(group),
+    }
+
+
+def _headline(result: dict[str, Any]) -> str:
+    if result["total_count"] is None:
+        return f"tasks unknown: {result['unknown']}; {result['threads']} threads"
+    return (
+        f"{result['total_count']} tasks, {result['not_awaited']} not awaited by any task; {result['threads']} threads"
+    )
+
+
+def _method(options: Mapping[str, Any]) -> Method:
+    return Method(forks=options["fork"], census=False)
+
+
+KIND = Kind(
+    name="tasks",
+    options={"seconds": (0.0, seconds_or_now), "fork": (True, boolean)},
+    take=take,
+    method=_method,
+    headline=_headline,
+    columns=(
+        Column("tasks", text_of("count")),
+        Column("state", text_of("state"), right=False),
+        Column("name", text_of("name"), right=False),
+        Column("runs", text_of("task"), right=False),
+        Column("waits in", text_of("waits_in"), right=False),
+        Column("", text_of("awaited_by"), right=False),
+    ),
+)

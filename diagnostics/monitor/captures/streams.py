@@ -1,0 +1,29 @@
+"""Open streams as the monitor shows them: what the ledger says now, and what the last `retained` capture found, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ..workers.targets import Snapshot
+from .controller import Captures
+
+__all__ = ["rows_of", "with_retained"]
+
+
+def rows_of(snapshot: Snapshot, captures: Captures) -> list[dict[str, Any]]:
+    """The largest open streams of one worker, most held bytes first."""
+    return with_retained(snapshot.streams(), captures.latest(snapshot.worker, snapshot.process.pid, "retained"))
+
+
+def with_retained(rows: Iterable[dict[str, Any]], captured: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """`rows` with `retained_bytes` and `retained_time` (wall clock); None for a stream that no capture has seen."""
+    found = {
+        (stream["route"], stream["id"]): stream["retained_bytes"] for stream in (captured or {}).get("streams", ())
+    }
+    time = captured["time"] if captured else None
+    return [
+        {**row, "retained_bytes": held, "retained_time": time if held is not None else None}
+        for row in rows
+        for held in (found.get((row.get("route"), row.get("id"))),)
+    ]

@@ -1,0 +1,1 @@
+"""Verdicts, and rules that capture before a limit is met."""

@@ -1,0 +1,177 @@
+"""Verdicts on live workers: what the monitor knows, put into the shape that `analysis.verdict` judges.
+
+Judging an hour of readings takes tens of milliseconds, so it is done in a thread, and everyone who asks within two seconds
+shares it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from ...analysis.readings import Readings
+from ...analysis.trend import warm_up_ends
+from ...analysis.verdict import Verdict, verdict
+from ...analysis.whole import verdict_on_whole
+from ...errors import NotFoundError
+from ..captures.controller import Captures
+from ..captures.streams import rows_of
+from ..recording.recorder import Recorder
+from ..recording.ring import Recording
+from ..recording.vitals import JUDGED
+from ..recording.whole_record import series_of_whole
+from ..workers.targets import Snapshot, Targets
+from ..workers.whole import Look
+
+__all__ = ["Judge", "readings_of", "series_of"]
+
+_SHARED_SECONDS = 2.0
+# What a capture showed longer ago says nothing of what is there now.
+_CAPTURE_SECONDS = 600.0
+_CAPTURES = ("objects", "tasks", "retained", "tracemalloc", "memray")
+_LAYERS = {"transport": "transport_bytes", "kernel": "kernel_bytes"}
+
+
+class Judge:
+    """Judges workers on demand."""
+
+    def __init__(self, targets: Targets, recorder: Recorder, captures: Captures) -> None:
+        self._targets = targets
+        self._recorder = recorder
+        self._captures = captures
+        self._shared: dict[int, tuple[float, Verdict]] = {}
+        self._whole: tuple[float, tuple[dict[str, list[tuple[float, float]]], float]] | None = None
+        self._before: dict[int, str] = {}  # what was said of each worker when its agent last answered
+
+    async def verdict(self, snapshot: Snapshot) -> Verdict:
+        """The verdict on the worker of this snapshot, at most two seconds old."""
+        pid, now = snapshot.process.pid, time.monotonic()
+        shared = self._shared.get(pid)
+        if shared is not None and now - shared[0] < _SHARED_SECONDS:
+            return shared[1]
+        latest = {
+            kind: result
+            for kind in _CAPTURES
+            if (result := self._captures.latest(snapshot.worker, pid, kind, _CAPTURE_SECONDS)) is not None
+        }
+        rows, before = rows_of(snapshot, self._captures), self._before.get(pid, "")
+        readings = readings_of(snapshot, self._recording(snapshot), latest, rows, before)
+        series, _since = self._series_of_whole()
+        readings = replace(
+            readings,
+            series={**readings.series, "whole_pss_bytes": series.get("pss_bytes", ())},
+            lives=self._recorder.lives(snapshot.worker),
+        )
+        judged = await asyncio.to_thread(verdict, readings)
+        if snapshot.state == "answering":
+            self._before = {worker.pid: self._before.get(worker.pid, "") for worker in self._targets.workers()}
+            self._before[pid] = judged.found.says
+        self._shared = {other: kept for other, kept in self._shared.items() if now - kept[0] < _SHARED_SECONDS}
+        self._shared[pid] = now, judged
+        return judged
+
+    async def of_whole(self, look: Look, alarms: Collection[str]) -> Verdict:
+        """The verdict on the service as a whole. `alarms`: workers whose own verdict is one."""
+        series, since = self._series_of_whole()
+        total = look.total
+        return await asyncio.to_thread(
+            verdict_on_whole,
+            series,
+            since,
+            processes=total.count,
+            rss=total.rss,
+            alarms=alarms,
+            unknown=look.unknown(),
+        )
+
+    def _series_of_whole(self) -> tuple[dict[str, list[tuple[float, float]]], float]:
+        """As `series_of_whole`, for all workers that are judged in the same two seconds."""
+        now = time.monotonic()
+        if self._whole is None or now - self._whole[0] >= _SHARED_SECONDS:
+            self._whole = now, series_of_whole(self._recorder.of_whole())
+        return self._whole[1]
+
+    def _recording(self, snapshot: Snapshot) -> Recording | None:
+        worker = next((each for each in self._targets.workers() if each.pid == snapshot.process.pid), None)
+        if worker is None:  # it has ended since the snapshot
+            return None
+        try:
+            return self._recorder.recording(worker)[0]
+        except NotFoundError:
+            return None
+
+
+def readings_of(
+    snapshot: Snapshot,
+    recording: Recording | None,
+    captures: Mapping[str, Mapping[str, Any]],
+    streams: Sequence[Mapping[str, Any]],
+    before: str = "",
+) -> Readings:
+    """What is known of one worker; `streams` are its rows, with what captures have found. `before`: see Readings."""
+    reading = snapshot.reading or {}
+    ledger = reading.get("ledger") or {}
+    rows = (snapshot.connections.get("routes") or {}).values()
+    layers: dict[str, int | None] = {"app": ledger.get("buffered_bytes")}
+    for layer, key in _LAYERS.items():
+        known = [row[key] for row in rows if row.get(key) is not None]
+        layers[layer] = sum(known) if known else None
+    opened = [row["open"] for row in rows if row.get("open") is not None]
+    series, since = series_of(recording) if recording else ({}, -math.inf)
+    started = recording.header.process.get("started") if recording else None
+    return Readings(
+        state=snapshot.state,
+        balance=snapshot.balance,
+        layers=layers,
+        open_streams=ledger.get("open", sum(opened) if opened else None),
+        streams=streams,
+        series=series,
+        since=since,
+        captures=captures,
+        window=reading.get("window"),
+        unknown=reading.get("unknown") or {},
+        silent=_silence(snapshot),
+        before=before,
+        # One of which nothing is recorded yet has just taken over its number.
+        age=time.time() - started if isinstance(started, int | float) else None if recording else 0.0,
+        unread=_unread(snapshot),
+    )
+
+
+def _unread(snapshot: Snapshot) -> dict[str, str]:
+    """Why something that a verdict asks for is not known, by the series' names."""
+    allocators = (snapshot.reading or {}).get("allocators") or {}
+    found = dict(allocators.get("unknown") or {})
+    balance = (snapshot.balance or {}).get("unknown") or {}
+    if "private" in balance:
+        found["private_bytes"] = balance["private"]
+    return found
+
+
+def _silence(snapshot: Snapshot) -> str:
+    if snapshot.silent_since is None:
+        return ""
+    since = datetime.fromtimestamp(snapshot.silent_since, UTC).strftime("%H:%M:%S")
+    return f"since {since} UTC ({snapshot.reason})"
+
+
+def series_of(recording: Recording) -> tuple[dict[str, list[tuple[float, float]]], float]:
+    """The judged series of the finest ring, without what is not known, and the time at which the warm-up is over."""
+    records = recording.rings[0].records
+    names = [name for name, _ in recording.header.fields]
+    if not records:
+        return {}, -math.inf
+    started = recording.header.process.get("started")
+    first = float(started) if isinstance(started, int | float) else records[0][0]
+    since = warm_up_ends(first, records[-1][0])
+    series = {
+        name: [(record[0], record[at]) for record in records if not math.isnan(record[at])]
+        for at, name in enumerate(names)
+        if name in JUDGED
+    }
+    return series, since

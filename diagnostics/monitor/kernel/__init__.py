@@ -1,0 +1,1 @@
+"""What the kernel tells of processes, from /proc, cgroups and sockets; it knows no agent."""

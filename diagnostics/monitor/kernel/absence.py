@@ -1,0 +1,125 @@
+"""Why a process has no agent, told from what the kernel shows of it: its program, flags, user and first environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from ...agent.inject import HOOK_FOLDER
+
+__all__ = ["why_no_agent"]
+
+_OLDEST: Final = (3, 11)
+_PYTHON: Final = re.compile(r"python|pypy")
+
+
+def why_no_agent(pid: int, proc: Path = Path("/proc")) -> str:
+    """Why the start-up hook gave process `pid` no agent; for people to read."""
+    folder = proc / str(pid)
+    words = [word.decode(errors="replace") for word in _bytes(folder / "cmdline").split(b"\0")]
+    program = _program(folder, words)
+    why = (
+        (None if _PYTHON.match(program) else f"{program or 'its program'} is not started as Python")
+        or _by_flag(words)
+        or _by_version(folder, program)
+        or _by_environment(folder)
+        or _by_user(folder)
+    )
+    if why:
+        return f"this process has no agent: {why}; it is read from outside"
+    return "this process has no agent (it has not served yet); it is read from outside"
+
+
+def _program(folder: Path, words: list[str]) -> str:
+    """The name of what runs. Not the first word of the command line where more is known: services write another one there."""
+    try:
+        return str((folder / "exe").readlink()).removesuffix(" (deleted)").rpartition("/")[2]
+    except OSError:
+        return words[0].rpartition("/")[2] if words else ""
+
+
+def _by_flag(words: list[str]) -> str | None:
+    for word in words[1:]:
+        if not word.startswith("-") or word in ("-", "-c", "-m"):
+            break
+        flag = re.match(r"-[bBdhiOPqRsuvx]*([IES])", word)
+        if flag:
+            return f"Python was started with -{flag[1]}, which ignores the start-up hook"
+    return None
+
+
+def _by_version(folder: Path, program: str) -> str | None:
+    """By the interpreter's name, or the folder of the libraries that it has mapped: `.../lib/python3.9/...`."""
+    found = re.search(r"(\d)\.(\d+)", program) or re.search(
+        r"python(\d)\.(\d+)", _bytes(folder / "maps").decode(errors="replace")
+    )
+    if found and (int(found[1]), int(found[2])) < _OLDEST:
+        return f"it runs Python {found[1]}.{found[2]}, and the agent needs {_OLDEST[0]}.{_OLDEST[1]} or newer"
+    return None
+
+
+def _by_environment(folder: Path) -> str | None:
+    """What its starter gave it; a process changes its own later, which does not show here."""
+    try:
+        environment = (folder / "environ").read_bytes()
+    except OSError:
+        return None
+    given = dict(pair.split("=", 1) for pair in environment.decode(errors="replace").split("\0") if "=" in pair)
+    entries = [os.path.normpath(entry) for entry in given.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    if HOOK_FOLDER not in entries:
+        return (
+            "its PYTHONPATH has no start-up hook: whoever started it gave it another environment than "
+            "`diagnostics run` did (pass PYTHONPATH and the DIAGNOSTICS_ variables on)"
+        )
+    if "DIAGNOSTICS_DIR" not in given:
+        return "its environment has no DIAGNOSTICS_DIR (pass the DIAGNOSTICS_ variables on)"
+    for entry in entries[: entries.index(HOOK_FOLDER)]:
+        if (Path(entry) / "sitecustomize.py").exists():
+            return (
+                f"{entry}/sitecustomize.py comes before the start-up hook on its PYTHONPATH and does not run the next one "
+                "(put the other folder behind ours, or start `diagnostics run` by the other command)"
+            )
+    return None
+
+
+def _by_user(folder: Path) -> str | None:
+    ids = dict(re.findall(r"^([UG]id):\t\d+\t(\d+)", _bytes(folder / "status").decode(errors="replace"), re.MULTILINE))
+    uid, gid, own = int(ids.get("Uid", os.geteuid())), int(ids.get("Gid", -1)), os.geteuid()
+    if uid == own:
+        return None
+    if own != 0:
+        return f"it runs as uid {uid}, whose agent the monitor of uid {own} may not ask (run that one as root)"
+    for place in _code_of(folder):
+        closed = next((each for each in (*reversed(place.parents), place) if not _may_enter(each, uid, gid)), None)
+        if closed is not None:
+            return (
+                f"it has become uid {uid}, which may not enter {closed}, so that nothing below {place} can be loaded "
+                "(install it where that user can read it)"
+            )
+    return None
+
+
+def _code_of(folder: Path) -> list[Path]:
+    """Where the agent's code is, and the standard library of the interpreter, as far as it shows."""
+    library = re.search(r"(/\S*/python\d\.\d+)/", _bytes(folder / "maps").decode(errors="replace"))
+    return [Path(HOOK_FOLDER), *([Path(library[1])] if library else [])]
+
+
+def _may_enter(folder: Path, uid: int, gid: int) -> bool:
+    """By its mode; other groups of the process and access lists are not looked at."""
+    try:
+        facts = folder.stat()
+    except OSError:
+        return True  # not known
+    bit = 0o100 if facts.st_uid == uid else 0o010 if facts.st_gid == gid else 0o001
+    return bool(facts.st_mode & bit)
+
+
+def _bytes(path: Path) -> bytes:
+    """Empty where the kernel does not show it: the process has ended, or is another user's."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

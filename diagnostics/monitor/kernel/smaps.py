@@ -1,0 +1,203 @@
+"""/proc/<pid>/smaps, sorted by what each mapping is for: files, thread stacks, malloc's heaps, other anonymous memory.
+
+The law of this file: a mapping is recognised by what the C library and the kernel make of it, never by guessing from its
+size. Reading costs a few milliseconds and about ten more per GiB resident (the kernel walks the page tables). It needs no help
+of the process: it works while the process is stuck.
+
+How the kinds are recognised, on Linux with glibc (malloc/arena.c, nptl/allocatestack.c) and musl:
+
+    files      the mapping has an inode: libraries, their private data, mmap()ed files, shared memory
+    stacks     [stack]; an anonymous mapping right above a guard of at most 64 KiB without any access; or one that the kernel
+               marks `nh`, as it does since Linux 6.7 where MAP_STACK was asked for (the only sign where guards are inside
+               the mapping, as glibc 2.42 makes them)
+    heaps      [heap]; and malloc's further arenas: they begin at a multiple of 64 MiB and reserve what they do not use
+               yet, without access, up to the next multiple
+    anonymous  the rest: pymalloc's arenas, malloc's large blocks, anything that is mmap()ed without a file
+
+The kernel joins neighbours of the same kind, before 6.7 also a thread's stack and whatever was mapped above it. Where a mapping
+is only partly a stack or a heap, its pages are counted in /proc/<pid>/pagemap.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...analysis.balance import Regions
+
+__all__ = ["Mapping", "parse", "read_regions", "sort", "total"]
+
+# How many bytes between two addresses are resident; None where the kernel does not let us count.
+Count = Callable[[int, int], int | None]
+
+_PAGE_BYTES = resource.getpagesize()
+_HEAP_BYTES = 64 * 1024**2  # glibc's HEAP_MAX_SIZE on 64 bits
+_GUARD_BYTES = 64 * 1024
+_DEFAULT_STACK_BYTES = 8 * 1024**2
+
+# One mapping: its line in the style of /proc/<pid>/maps, then its figures in kB, then its flags.
+_MAPPING = re.compile(
+    rb"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ (\d+) *(.*)\n"
+    rb"(?:(?!Rss:)[A-Z].*\n)*Rss: +(\d+) kB\n"
+    rb"(?:(?!VmFlags:)[A-Z].*\n)*(?:VmFlags:(.*)\n)?",
+    re.MULTILINE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """One mapping; `start`, `end` are addresses, `rss` bytes, `inode` 0 for memory without a file."""
+
+    start: int
+    end: int
+    access: str
+    inode: int
+    name: str
+    rss: int
+    flags: frozenset[str] = frozenset()
+
+    @property
+    def is_anonymous(self) -> bool:
+        return self.inode == 0 and not self.name
+
+    @property
+    def is_reserved(self) -> bool:
+        """Address space that nobody may touch: a guard, or an arena's future."""
+        return self.is_anonymous and self.access.startswith("---")
+
+    @property
+    def is_shared_memory(self) -> bool:
+        return self.inode != 0 and self.name.startswith(("/dev/shm/", "/dev/zero", "/memfd:", "/SYSV"))  # noqa: S108
+
+
+def read_regions(pid: int, proc: Path = Path("/proc")) -> Regions | None:
+    """Sort the memory of process `pid`; None where it has ended, is another user's, or the kernel has no smaps."""
+    folder = proc / str(pid)
+    try:
+        text = (folder / "smaps").read_bytes()
+    except OSError:
+        return None
+    mappings = list(parse(text))
+    if not mappings:  # a process that is ending has no memory left, a kernel thread never had any
+        return None
+    sorted_ = sort(mappings, lambda start, end: _count(folder / "pagemap", start, end), _stack_bytes(folder / "limits"))
+    return replace(sorted_, pss=total(text, b"Pss"), private=total(text, b"Private_Clean", b"Private_Dirty"))
+
+
+def total(text: bytes, *names: bytes) -> int | None:
+    """Bytes in all lines of these names in a text in the style of smaps or smaps_rollup; None where there is none."""
+    found = re.findall(rb"^(?:" + rb"|".join(names) + rb"): +(\d+) kB$", text, re.MULTILINE)
+    return 1024 * sum(map(int, found)) if found else None
+
+
+def parse(text: bytes) -> Iterator[Mapping]:
+    for found in _MAPPING.finditer(text):
+        start, end, access, inode, name, rss, flags = found.groups(b"")
+        yield Mapping(
+            int(start, 16),
+            int(end, 16),
+            access.decode(),
+            int(inode),
+            name.decode("utf-8", "replace"),
+            int(rss) * 1024,
+            frozenset(flags.decode().split()),
+        )
+
+
+def sort(mappings: list[Mapping], count: Count, stack_bytes: int = _DEFAULT_STACK_BYTES) -> Regions:
+    """Add the mappings up by their kind. `stack_bytes`: how large a thread's stack is where its end cannot be seen."""
+    files = shared = stacks = heaps = heaps_size = anonymous = special = 0
+    for index, mapping in enumerate(mappings):
+        below = mappings[index - 1] if index else None
+        above = mappings[index + 1] if index + 1 < len(mappings) else None
+        if mapping.inode:
+            files += mapping.rss
+            shared += mapping.rss if mapping.is_shared_memory else 0
+        elif mapping.name == "[heap]":
+            heaps += mapping.rss
+            heaps_size += mapping.end - mapping.start
+        elif mapping.name == "[stack]":
+            stacks += mapping.rss
+        elif mapping.name and not mapping.name.startswith("[anon"):  # [vdso] and its like
+            special += mapping.rss
+        elif (stack_end := _stack_end(mapping, below, stack_bytes)) is not None:
+            part = _part(mapping, mapping.start, stack_end, count)
+            stacks += part
+            anonymous += mapping.rss - part
+        elif (heap_start := _heap_start(mapping, above)) is not None:
+            part = _part(mapping, heap_start, mapping.end, count)
+            heaps += part
+            heaps_size += mapping.end - heap_start
+            anonymous += mapping.rss - part
+        else:
+            anonymous += mapping.rss
+    return Regions(
+        rss=files + stacks + heaps + anonymous + special,
+        files=files,
+        shared=shared,
+        stacks=stacks,
+        heaps=heaps,
+        heaps_size=heaps_size,
+        anonymous=anonymous,
+    )
+
+
+def _stack_end(mapping: Mapping, below: Mapping | None, stack_bytes: int) -> int | None:
+    """Where the stack ends that `mapping` begins with; None if it is no stack."""
+    if mapping.is_reserved:
+        return None
+    if "nh" in mapping.flags:
+        return mapping.end
+    guarded = (
+        below is not None
+        and below.is_reserved
+        and below.end == mapping.start
+        and below.end - below.start <= _GUARD_BYTES
+        # What an arena has left to reserve may be as small as a guard; it ends where the next arena may begin.
+        and below.end % _HEAP_BYTES != 0
+    )
+    return min(mapping.end, mapping.start + stack_bytes) if guarded else None
+
+
+def _heap_start(mapping: Mapping, above: Mapping | None) -> int | None:
+    """Where the arena begins that `mapping` ends with; None if it ends with none."""
+    start = (mapping.end - 1) // _HEAP_BYTES * _HEAP_BYTES
+    reserves = (
+        above is not None and above.is_reserved and above.start == mapping.end and above.end >= start + _HEAP_BYTES
+    )
+    return start if reserves and start >= mapping.start and not mapping.is_reserved else None
+
+
+def _part(mapping: Mapping, start: int, end: int, count: Count) -> int:
+    """Resident bytes of `mapping` between two addresses; at most what there is room for, where pages cannot be counted."""
+    if (start, end) == (mapping.start, mapping.end):
+        return mapping.rss
+    counted = count(start, end)
+    return min(mapping.rss, end - start if counted is None else counted)
+
+
+# The highest bit of a page's eight bytes: it is in memory. (Documentation/admin-guide/mm/pagemap.rst)
+_PRESENT = bytes(byte >> 7 for byte in range(256))
+
+
+def _count(pagemap: Path, start: int, end: int) -> int | None:
+    first, pages = start // _PAGE_BYTES, (end - start) // _PAGE_BYTES
+    try:
+        with open(pagemap, "rb", buffering=0) as file:
+            file.seek(first * 8)
+            entries = file.read(pages * 8)
+    except OSError:
+        return None
+    return entries[7::8].translate(_PRESENT).count(1) * _PAGE_BYTES
+
+
+def _stack_bytes(limits: Path) -> int:
+    """A thread's stack is as large as the process's own may become, unless the program asks for another size."""
+    try:
+        found = re.search(r"^Max stack size +(\d+)", limits.read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return int(found[1]) if found else _DEFAULT_STACK_BYTES

@@ -1,0 +1,334 @@
+"""The flight recorder: looks at every worker once a second and keeps what it saw, in memory that never grows and on the disk.
+
+The look is from outside (/proc, cgroup) and one small question to the agent. A worker that does not answer is still
+recorded from outside, and asked less often until it answers again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ...analysis.lives import Life
+from ...errors import DiagnosticsError, NotFoundError, UsageError
+from ..kernel.cgroup import CgroupReading, oom_kills, read_cgroup
+from ..kernel.process import Identity, ProcessReading, exit_status, identity, lives, parent_of, read_process
+from ..workers.lineage import LIVES, Lineage, life_of
+from ..workers.targets import Targets, Worker
+from ..workers.whole import Look, Whole
+from .blackbox import BlackBox, Ending
+from .outlook import COLUMNS, Outlook, judge
+from .ring import MAX_CAPACITY, Recording, RingFile, RingSize
+from .vitals import FIELDS, JUDGED, fold, vitals
+from .whole_record import WholeRecord
+
+__all__ = ["Recorder", "Settings"]
+
+log = logging.getLogger("diagnostics.monitor")
+
+# A sample takes a millisecond; an agent that needs longer than this is kept from running, and the next look is due.
+_PATIENCE_SECONDS = 0.8
+# How often an agent that did not answer is asked again: each question waits in its socket until it runs again.
+_SILENT_LOOKS = 5
+# A service that was killed closes its end of our standard input a moment before the kernel says that it is gone.
+_LAST_LOOK_SECONDS = 0.3
+_OUTLOOK_SECONDS = 5.0
+_MINUTE = 60.0
+# Workers that came and went; what a parent says of an older one's exit is no longer written down.
+_REMEMBERED_ENDS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much is kept: `seconds` of readings `interval` apart, `minutes` of one a minute; 0 seconds: nothing at all."""
+
+    seconds: float = 3600.0
+    interval: float = 1.0
+    minutes: int = 1440
+    files: int = 20
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """DIAGNOSTICS_RECORD_{SECONDS,INTERVAL_SECONDS,MINUTES,FILES}. Raises UsageError that names the variable."""
+        default = cls()
+        settings = cls(
+            _setting(environment, "DIAGNOSTICS_RECORD_SECONDS", default.seconds, 0, MAX_CAPACITY),
+            _setting(environment, "DIAGNOSTICS_RECORD_INTERVAL_SECONDS", default.interval, 0.05, 60),
+            int(_setting(environment, "DIAGNOSTICS_RECORD_MINUTES", default.minutes, 1, MAX_CAPACITY)),
+            int(_setting(environment, "DIAGNOSTICS_RECORD_FILES", default.files, 1, 10_000)),
+        )
+        if settings.seconds / settings.interval > MAX_CAPACITY:
+            raise UsageError(
+                f"{settings.seconds:g} s of readings {settings.interval:g} s apart are more than {MAX_CAPACITY}",
+                remedy="set DIAGNOSTICS_RECORD_SECONDS lower or DIAGNOSTICS_RECORD_INTERVAL_SECONDS higher",
+            )
+        return settings
+
+    @property
+    def rings(self) -> tuple[RingSize, ...]:
+        return (
+            RingSize(self.interval, max(1, math.ceil(self.seconds / self.interval))),
+            RingSize(_MINUTE, self.minutes),
+        )
+
+
+@dataclass
+class _Track:
+    """One worker that is being recorded."""
+
+    who: Identity
+    worker: str
+    file: RingFile
+    cgroup: CgroupReading | None
+    oom_before: int | None
+    minute_ends: float
+    minute: list[tuple[float, ...]] = field(default_factory=list)
+    looks_unanswered: int = 0
+    judged: tuple[float, Outlook] | None = None
+    latest: tuple[float, ...] | None = None
+
+    def add(self, record: tuple[float, ...]) -> None:
+        self.file.append(0, record)
+        self.latest = record
+        self.minute.append(record)
+        if time.monotonic() >= self.minute_ends:
+            self.close_minute()
+            self.minute_ends = time.monotonic() + _MINUTE
+
+    def saw(self, cgroup: CgroupReading | None) -> None:
+        """Remember the cgroup for the worker's end; one that it was moved to is counted from now on."""
+        if cgroup is not None:
+            if self.cgroup is None or self.cgroup.folder != cgroup.folder:
+                self.oom_before = cgroup.oom_kills
+            self.cgroup = cgroup
+
+    def close_minute(self) -> None:
+        if self.minute:
+            self.file.append(1, fold(self.minute))
+            self.minute.clear()
+
+
+class Recorder:
+    """Records all workers of `targets`; `run` until cancelled, then `close`. A black box of None records nothing."""
+
+    def __init__(self, targets: Targets, settings: Settings, blackbox: BlackBox | None) -> None:
+        self._targets = targets
+        self._settings = settings
+        self._blackbox = blackbox
+        self._tracks: dict[int, _Track] = {}
+        self._exits: dict[int, int] = {}
+        self._ended: dict[int, tuple[Path | None, Ending]] = {}
+        self._lineage = Lineage()
+        self._last_look = 0.0
+        self.whole = Whole(targets, settings.interval)
+        self._whole_record = WholeRecord(blackbox.root if blackbox else None, settings.rings[0])
+
+    @classmethod
+    def below(cls, root: Path, targets: Targets) -> Recorder:
+        """A recorder as the environment sets it, with its files in `<root>/blackbox`. Raises UsageError."""
+        settings = Settings.from_environment()
+        return cls(targets, settings, BlackBox(root, settings.files) if settings.seconds else None)
+
+    async def run(self) -> None:
+        """Look once an interval, for ever. A look that fails is logged, once for each way of failing; the next one is due."""
+        if self._blackbox is None:
+            return
+        failures: set[str] = set()
+        due = time.monotonic()
+        while True:
+            try:
+                await self.look()
+            except Exception as error:
+                if repr(error) not in failures:
+                    failures.add(repr(error))
+                    log.exception("a look of the recorder failed")
+            # Looks that were missed (the machine slept) are not made up for.
+            due = max(due + self._settings.interval, time.monotonic())
+            await asyncio.sleep(due - time.monotonic())
+
+    async def look(self) -> None:
+        """Look at every worker now, and write down the end of those that are gone."""
+        workers = self._targets.workers()
+        # One that is no worker any more may still live: it gave its agent up, or only supervises now. Its end is awaited.
+        for pid, track in list(self._tracks.items()):
+            if not lives(track.who):
+                self._finish(pid)
+        look = await self.whole.look()
+        await asyncio.gather(*(self._look_at(worker, look) for worker in workers))
+        if self._blackbox is not None and look.members and look.time != self._last_look:
+            self._whole_record.add(look, read_cgroup(look.members[0].pid))
+        self._last_look = look.time
+
+    def exited(self, pid: int, returncode: int) -> None:
+        """What the parent of `pid` was told of its end (as in subprocess: below zero, the signal)."""
+        if pid in self._ended:
+            path, ending = self._ended.pop(pid)
+            if path is not None:
+                self._explain(path, ending, returncode)
+        else:
+            self._exits[pid] = returncode
+
+    async def close(self) -> None:
+        """Write down the ends that can be seen now, and let go of the files."""
+        patience = time.monotonic() + _LAST_LOOK_SECONDS
+        while self._tracks:
+            for pid, track in list(self._tracks.items()):
+                if not lives(track.who):
+                    self._finish(pid)
+            if not self._tracks or time.monotonic() > patience:
+                break
+            await asyncio.sleep(0.02)
+        for track in self._tracks.values():
+            track.close_minute()
+            track.file.close()
+        self._tracks.clear()
+        self._whole_record.close()
+
+    def of_whole(self) -> Recording | None:
+        """What was recorded of the service as a whole; None before the first look."""
+        return self._whole_record.read()
+
+    def recording(self, worker: Worker) -> tuple[Recording, Path | None]:
+        """What was recorded of a worker, and its file (None: in memory only). Raises NotFoundError."""
+        track = self._tracks.get(worker.pid)
+        if track is None:
+            remedy = "set DIAGNOSTICS_RECORD_SECONDS above 0" if self._blackbox is None else "ask again in a second"
+            raise NotFoundError(f"nothing is recorded of worker {worker.name} (pid {worker.pid})", remedy=remedy)
+        return track.file.read(), track.file.path
+
+    def latest(self, pid: int) -> dict[str, float | None] | None:
+        """The last reading of a worker by its fields' names, None for what is not known; None where it is not recorded."""
+        track = self._tracks.get(pid)
+        if track is None or track.latest is None:
+            return None
+        named = zip(FIELDS, track.latest, strict=True)
+        return {field.name: None if math.isnan(value) else value for field, value in named}
+
+    def outlook(self, pid: int) -> Outlook | None:
+        """The outlook of a worker, at most a few seconds old; None where it is not recorded."""
+        track = self._tracks.get(pid)
+        if track is None:
+            return None
+        now = time.monotonic()
+        if track.judged is None or now - track.judged[0] > _OUTLOOK_SECONDS:
+            track.judged = (
+                now,
+                judge(
+                    track.file.columns(0, COLUMNS), track.file.header.process.get("started"), self.lives(track.worker)
+                ),
+            )
+        return track.judged[1]
+
+    def lives(self, worker: str) -> tuple[Life, ...]:
+        """The processes that had this worker's number before it and were replaced, the oldest first."""
+        return self._lineage.lives(worker)
+
+    async def _look_at(self, worker: Worker, look: Look) -> None:
+        # In this order: a process on its way out has no memory any more, and the kernel shows it in the root cgroup.
+        cgroup = read_cgroup(worker.pid)
+        process = read_process(worker.pid)
+        if process is None or process.rss_bytes == 0:
+            return
+        track = self._tracks.get(worker.pid) or self._begin(worker, cgroup)
+        if track is None:
+            return
+        track.saw(cgroup)
+        sample = await self._ask(worker, process, track)
+        served = await asyncio.to_thread(worker.served)
+        kernel_bytes, outgoing = (served.kernel_bytes, served.outgoing) if served.ports else (None, None)
+        # The worker may have ended, and its recording with it, while its agent was asked.
+        if self._tracks.get(worker.pid) is track:
+            children = look.children_of(worker.name)
+            own = look.own(worker.pid)
+            if not look.fresh or look.time == self._last_look:  # what was read before is no reading of now
+                own, children = None, replace(children, pss=None)
+            track.add(vitals(time.time(), process, cgroup, kernel_bytes, sample, outgoing, own, children))
+
+    def _begin(self, worker: Worker, cgroup: CgroupReading | None) -> _Track | None:
+        found = identity(worker.pid)
+        if found is None or self._blackbox is None:
+            return None
+        who, started = found
+        parent = parent_of(worker.pid)
+        file = self._blackbox.open(who, started, worker.name, self._settings.rings, parent)
+        self._lineage.begun(worker.name, parent, self._earlier_lives(worker.name, parent))
+        track = _Track(who, worker.name, file, cgroup, cgroup.oom_kills if cgroup else None, time.monotonic() + _MINUTE)
+        self._tracks[worker.pid] = track
+        return track
+
+    def _earlier_lives(self, worker: str, parent: Identity | None) -> list[Life]:
+        """What an earlier monitor recorded of this worker's predecessors."""
+        if parent is None or self._blackbox is None or self._lineage.lives(worker):
+            return []
+        found = (_life(recording) for recording in self._blackbox.of_line(worker, parent, LIVES))
+        return [life for life in found if life is not None]
+
+    async def _ask(self, worker: Worker, process: ProcessReading, track: _Track) -> dict[str, Any] | None:
+        if worker.socket is None or process.state == "T":
+            return None
+        if track.looks_unanswered % _SILENT_LOOKS:
+            track.looks_unanswered += 1
+            return None
+        try:
+            sample = await worker.ask("sample", patience=_PATIENCE_SECONDS)
+        except DiagnosticsError:  # the record says so: agent_answers is 0
+            track.looks_unanswered += 1
+            return None
+        track.looks_unanswered = 0
+        return sample
+
+    def _finish(self, pid: int) -> None:
+        track = self._tracks.pop(pid)
+        returncode = self._exits.pop(pid, None)
+        status = exit_status(pid)
+        if returncode is None and status is not None:
+            returncode = os.waitstatus_to_exitcode(status)
+        folder = track.cgroup.folder if track.cgroup else None
+        now = oom_kills(folder) if folder else None
+        killed = None if now is None or track.oom_before is None else now - track.oom_before
+        limit = track.cgroup.limit_bytes if track.cgroup else None
+        ending = Ending(time.time(), returncode, killed, str(folder) if folder else None, limit)
+        track.close_minute()
+        track.file.write_end(ending.to_json())
+        columns = track.file.columns(0, [field.name for field in FIELDS])
+        life = life_of(columns, track.file.header.process.get("started"), JUDGED)
+        if life is not None:
+            self._lineage.ended(track.worker, life)
+        track.file.close()
+        if returncode is None:
+            self._ended[pid] = (track.file.path, ending)
+            for forgotten in list(self._ended)[:-_REMEMBERED_ENDS]:
+                del self._ended[forgotten]
+
+    def _explain(self, path: Path, ending: Ending, returncode: int) -> None:
+        with contextlib.closing(RingFile.reopen(path)) as file:
+            told = Ending(ending.noticed, returncode, ending.oom_kills, ending.cgroup, ending.limit_bytes)
+            file.write_end(told.to_json())
+
+
+def _life(recording: Recording) -> Life | None:
+    names = [name for name, _ in recording.header.fields]
+    by_field = zip(*recording.rings[0].records, strict=True)
+    columns = {name: list(column) for name, column in zip(names, by_field, strict=False)}
+    return life_of(columns, recording.header.process.get("started"), JUDGED)
+
+
+def _setting(environment: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:
+    text = environment.get(name, "")
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not least <= value <= most:
+        raise UsageError(f"{name} is {text!r}", remedy=f"set a number from {least:g} to {most:g}")
+    return value

@@ -1,0 +1,1 @@
+"""The HTTP side: routes, pages, metrics, and who may ask."""

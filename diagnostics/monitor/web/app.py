@@ -1,0 +1,106 @@
+"""The monitor's routes, and the one place where an error becomes a status."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from ...errors import DiagnosticsError
+from ..captures.controller import Captures
+from ..captures.profiles import DEFAULT_INTERVAL_SECONDS, WindowProfiles
+from ..judging.guard import Guard
+from ..judging.judge import Judge
+from ..recording.recorder import Recorder
+from ..workers.registered import registered_by
+from ..workers.targets import Targets
+from . import metrics
+from .access import Access, Policy
+from .overview import Overview
+from .routes import captures as capture_routes
+from .routes import login as login_routes
+from .routes import page as page_routes
+from .routes import parts as part_routes
+from .routes import pprof as pprof_routes
+from .routes import timeline as timeline_routes
+from .routes import verdict as verdict_routes
+from .routes.page import Events
+
+__all__ = ["build"]
+
+
+def build(
+    targets: Targets,
+    captures: Captures,
+    recorder: Recorder,
+    guard: Guard,
+    policy: Policy,
+    pprof_interval: float = DEFAULT_INTERVAL_SECONDS,
+) -> tuple[Starlette, Events]:
+    """The ASGI app of the monitor, and its event streams, which whoever serves it must close.
+
+    pprof_interval   the least time between two windows for /debug/pprof
+    """
+    routes = _Routes(targets, captures, recorder, guard)
+    overview = Overview(targets, captures, Judge(targets, recorder, captures), guard, recorder.whole)
+    events = Events(overview)
+    app = Starlette(
+        routes=[
+            Route("/", lambda request: RedirectResponse("/debug/memory")),
+            *page_routes.routes(targets, overview, events),
+            *login_routes.routes(policy),
+            *verdict_routes.routes(targets, overview, guard),
+            *part_routes.routes(targets, captures),
+            timeline_routes.route(targets, recorder),
+            *capture_routes.routes(captures),
+            *pprof_routes.routes(targets, WindowProfiles(targets, captures, pprof_interval)),
+            Route("/metrics", routes.metrics),
+            Route("/healthz", lambda request: JSONResponse({"status": "ok"})),
+        ],
+        middleware=[Middleware(Access, policy=policy)],
+        exception_handlers={DiagnosticsError: _diagnostics_error, HTTPException: _http_error},
+    )
+    return app, events
+
+
+class _Routes:
+    def __init__(self, targets: Targets, captures: Captures, recorder: Recorder, guard: Guard) -> None:
+        self._targets = targets
+        self._captures = captures
+        self._recorder = recorder
+        self._guard = guard
+
+    async def metrics(self, request: Request) -> Response:
+        look = await self._recorder.whole.look()
+        snapshots = [
+            metrics.Scraped.of(
+                snapshot,
+                outlook=self._recorder.outlook(snapshot.process.pid),
+                firings=self._guard.counted(snapshot.worker),
+                captures=self._captures.told(snapshot.worker),
+                children=look.children_of(snapshot.worker),
+            )
+            for snapshot in await self._targets.snapshots()
+        ]
+        answering = {snapshot.worker for snapshot in snapshots if snapshot.state == "answering"}
+        workers = [worker for worker in self._targets.workers() if worker.name in answering]
+        told = await asyncio.gather(*map(registered_by, workers))
+        registered = {worker.name: families for worker, families in zip(workers, told, strict=True)}
+        body, content_type = metrics.exposition(snapshots, request.headers.get("accept", ""), registered)
+        return Response(body, headers={"content-type": content_type})
+
+
+async def _diagnostics_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, DiagnosticsError)
+    return JSONResponse({"error": error.to_dict()}, status_code=error.http_status)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    told = {"code": "http", "message": f"{request.method} {request.url.path}: {error.detail}", "remedy": ""}
+    return JSONResponse({"error": told}, status_code=error.status_code, headers=error.headers)

@@ -1,0 +1,322 @@
+"""The metric registry: the only place that spells metric names. Families are made from the workers' readings at each scrape,
+and what the services registered themselves is passed on behind them.
+
+No label holds anything but a worker's number, a route, an outcome or another word of a fixed list: the number of series
+follows the service's shape, never its traffic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
+
+from ..captures.tally import Told
+from ..recording.outlook import Outlook
+from ..workers.processes import Children
+from ..workers.registered import families_of
+from ..workers.targets import Snapshot
+
+__all__ = ["METRICS", "Scraped", "Spec", "exposition"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scraped(Snapshot):
+    """One worker as it is scraped: with what others than its agent and the kernel know of it.
+
+    outlook   what its recording says of its memory
+    firings   of rules: (rule, outcome) -> how many
+    captures  how its captures ended
+    children  its processes that are no workers, together
+    """
+
+    outlook: Outlook | None
+    firings: dict[tuple[str, str], int]
+    captures: Told
+    children: Children | None
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, **more: Any) -> Scraped:
+        """`snapshot` with these fields more."""
+        return cls(**{each.name: getattr(snapshot, each.name) for each in fields(snapshot)}, **more)
+
+
+Row = tuple[tuple[str, ...], Any]
+Rows = Callable[[Scraped], Iterable[Row]]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One metric: `rows` yields (label values, value) of one worker; a histogram's value is its JSON."""
+
+    name: str
+    kind: Literal["gauge", "counter", "histogram"]
+    help: str
+    labels: tuple[str, ...]
+    rows: Rows
+
+
+def _ledger(key: str) -> Rows:
+    def rows(snapshot: Scraped) -> Iterator[Row]:
+        ledger = _of(snapshot)
+        if ledger:
+            yield (), ledger[key]
+
+    return rows
+
+
+def _by_route(key: str, *fixed: str) -> Rows:
+    def rows(snapshot: Scraped) -> Iterator[Row]:
+        for route, totals in _routes(snapshot):
+            yield (route, *fixed), totals[key]
+
+    return rows
+
+
+def _open_streams(snapshot: Scraped) -> Iterator[Row]:
+    """As the ledger counts them; without one, the responses that the server has open."""
+    if _of(snapshot):
+        yield from _by_route("open")(snapshot)
+        return
+    for route, row in snapshot.connections.get("routes", {}).items():
+        if row["open"] is not None:
+            yield (route,), row["open"]
+
+
+def _buffered(snapshot: Scraped) -> Iterator[Row]:
+    yield from _by_route("buffered_bytes", "app")(snapshot)
+    for route, row in snapshot.connections.get("routes", {}).items():
+        for layer in ("transport", "kernel"):
+            if row[f"{layer}_bytes"] is not None:
+                yield (route, layer), row[f"{layer}_bytes"]
+
+
+def _by_direction(stem: str) -> Rows:
+    def rows(snapshot: Scraped) -> Iterator[Row]:
+        for route, totals in _routes(snapshot):
+            for direction in ("in", "out"):
+                yield (route, direction), totals[f"{stem}_{direction}"]
+
+    return rows
+
+
+def _by_word(key: str) -> Rows:
+    def rows(snapshot: Scraped) -> Iterator[Row]:
+        for route, totals in _routes(snapshot):
+            for word, count in totals[key].items():
+                yield (route, word), count
+
+    return rows
+
+
+def _rejected(snapshot: Scraped) -> Iterator[Row]:
+    for reason, count in _of(snapshot).get("rejected", {}).items():
+        yield (reason,), count
+
+
+def _pool_segments(snapshot: Scraped) -> Iterator[Row]:
+    pool = _of(snapshot).get("pool") or {}
+    for state in ("used", "free"):
+        if state in pool:
+            yield (state,), pool[state]
+
+
+def _pool_count(key: str) -> Rows:
+    def rows(snapshot: Scraped) -> Iterator[Row]:
+        pool = _of(snapshot).get("pool")
+        if pool:
+            yield (), pool[key]
+
+    return rows
+
+
+def _breakers(snapshot: Scraped) -> Iterator[Row]:
+    for number, state in enumerate(_of(snapshot).get("breakers", ())):
+        yield (str(number),), int(state != "closed")
+
+
+def _rss(snapshot: Scraped) -> Iterator[Row]:
+    yield (), snapshot.process.rss_bytes
+
+
+def _own(key: str) -> Rows:
+    def rows(snapshot: Scraped) -> Iterator[Row]:
+        held = (snapshot.balance or {}).get(key)
+        if held is not None:
+            yield (), held
+
+    return rows
+
+
+def _children(snapshot: Scraped) -> Iterator[Row]:
+    if snapshot.children is not None and snapshot.children.pss is not None:
+        yield (), snapshot.children.pss
+
+
+def _limit(snapshot: Scraped) -> Iterator[Row]:
+    if snapshot.outlook and snapshot.outlook.limit_bytes is not None:
+        yield (), snapshot.outlook.limit_bytes
+
+
+def _seconds_to_limit(snapshot: Scraped) -> Iterator[Row]:
+    if snapshot.outlook and snapshot.outlook.seconds_to_limit is not None:
+        yield (), snapshot.outlook.seconds_to_limit
+
+
+def _loop_lag(snapshot: Scraped) -> Iterator[Row]:
+    if snapshot.reading and snapshot.reading["loop_lag"] is not None:
+        yield (), snapshot.reading["loop_lag"]
+
+
+def _tasks(snapshot: Scraped) -> Iterator[Row]:
+    for state, count in ((snapshot.reading or {}).get("task_states") or {}).items():
+        yield (state,), count
+
+
+def _collections(snapshot: Scraped) -> Iterator[Row]:
+    for generation, count in enumerate((snapshot.reading or {}).get("gc", {}).get("collections", ())):
+        yield (str(generation),), count
+
+
+def _firings(snapshot: Scraped) -> Iterator[Row]:
+    yield from snapshot.firings.items()
+
+
+def _captures(snapshot: Scraped) -> Iterator[Row]:
+    yield from snapshot.captures.outcomes.items()
+
+
+def _capture_seconds(snapshot: Scraped) -> Iterator[Row]:
+    for kind, took in snapshot.captures.seconds.items():
+        yield (kind,), took
+
+
+def _artifact_bytes(snapshot: Scraped) -> Iterator[Row]:
+    yield (), snapshot.captures.artifact_bytes
+
+
+def _balance(snapshot: Scraped) -> Iterator[Row]:
+    for part, held in (snapshot.balance or {}).get("parts", {}).items():
+        if held is not None:  # what is not known is not 0
+            yield (part,), held
+
+
+def _answers(snapshot: Scraped) -> Iterator[Row]:
+    yield (), int(snapshot.state == "answering")
+
+
+def _of(snapshot: Scraped) -> Mapping[str, Any]:
+    return (snapshot.reading or {}).get("ledger") or {}
+
+
+def _routes(snapshot: Scraped) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    routes: Mapping[str, Mapping[str, Any]] = _of(snapshot).get("routes", {})
+    return routes.items()
+
+
+METRICS: tuple[Spec, ...] = (
+    Spec("stream_open_connections", "gauge", "Streams open now.", ("route",), _open_streams),
+    Spec(
+        "stream_buffered_bytes", "gauge", "Bytes held for open streams, by the layer that holds them.",
+        ("route", "layer"), _buffered,
+    ),
+    Spec("stream_buffered_bytes_max", "gauge", "Bytes held for the largest single stream now.", (), _ledger("buffered_bytes_max")),
+    Spec("stream_closed_total", "counter", "Streams that have ended, by outcome.", ("route", "outcome"), _by_word("closed")),
+    Spec("stream_events_total", "counter", "Events received from upstream (in) and sent to clients (out).", ("route", "direction"), _by_direction("events")),
+    Spec("stream_bytes_total", "counter", "Body bytes received from upstream (in) and sent to clients (out).", ("route", "direction"), _by_direction("bytes")),
+    Spec("stream_time_to_first_event_seconds", "histogram", "From the request to the first event sent.", ("route",), _by_route("time_to_first_event")),
+    Spec("stream_inter_event_seconds", "histogram", "Between two sends of events on one stream.", ("route",), _by_route("inter_event")),
+    Spec("stream_duration_seconds", "histogram", "From the request to the end of the stream.", ("route",), _by_route("duration")),
+    Spec("stream_backpressure_seconds_total", "counter", "Time spent waiting for clients to take bytes.", ("route",), _by_route("backpressure_seconds")),
+    Spec("stream_dropped_events_total", "counter", "Events thrown away by an overflow policy.", ("route", "policy"), _by_word("dropped_events")),
+    Spec("stream_buffer_high_water_bytes", "histogram", "Most bytes the application held for one stream in its life.", ("route",), _by_route("buffer_high_water")),
+    Spec("stream_disconnect_to_upstream_close_seconds", "histogram", "From the client's leaving to the upstream's being closed.", ("route",), _by_route("disconnect_to_upstream_close")),
+    Spec("stream_budget_bytes", "gauge", "Bytes that all streams together may hold; 0: no budget.", (), _ledger("budget_bytes")),
+    Spec("stream_rejected_total", "counter", "Streams that were not let in, by reason.", ("reason",), _rejected),
+    Spec("buffer_pool_segments", "gauge", "Segments of the buffer pool: lent out (used), and kept for the next stream (free).", ("state",), _pool_segments),
+    Spec("buffer_pool_hits_total", "counter", "Segments taken from those that the pool had kept.", (), _pool_count("hits")),
+    Spec("buffer_pool_misses_total", "counter", "Segments that had to be allocated, since the pool had none.", (), _pool_count("misses")),
+    Spec("stream_upstream_breaker_open", "gauge", "1 while an upstream is left alone by its circuit breaker, or tried again; 0 is the first, others are fallbacks.", ("upstream",), _breakers),
+    Spec("memory_rss_bytes", "gauge", "Resident memory of the worker, as the kernel counts it.", (), _rss),
+    Spec("memory_pss_bytes", "gauge", "Resident memory of the worker, a page that several processes share by its share; absent where the kernel does not tell.", (), _own("pss_bytes")),
+    Spec("memory_private_bytes", "gauge", "Resident memory that no other process has; absent where the kernel does not tell.", (), _own("private_bytes")),
+    Spec("memory_children_bytes", "gauge", "PSS of the worker's child processes that are no workers; absent where one of them is not to be read.", (), _children),
+    Spec("memory_balance_bytes", "gauge", "Resident memory by what it is for; the parts are disjoint, unknown parts are absent.", ("part",), _balance),
+    Spec("memory_limit_bytes", "gauge", "Memory limit of the worker's cgroup, the tightest above it; absent where there is none.", (), _limit),
+    Spec("memory_seconds_to_limit", "gauge", "Until the cgroup's working set meets its limit at the present slope; absent unless it grows.", (), _seconds_to_limit),
+    Spec("event_loop_lag_seconds", "histogram", "From a call's being left with a loop to its being made, once for each reading.", (), _loop_lag),
+    Spec("asyncio_tasks", "gauge", "Unfinished asyncio tasks: pending, or cancelling (told to end and not ended).", ("state",), _tasks),
+    Spec("gc_collections_total", "counter", "Runs of Python's garbage collector.", ("generation",), _collections),
+    Spec("diagnostics_captures_total", "counter", "Captures by how they ended: done, failed, cancelled, or refused (busy, too costly, no room).", ("kind", "outcome"), _captures),
+    Spec("diagnostics_capture_seconds", "histogram", "From a capture's request until its artifacts were there.", ("kind",), _capture_seconds),
+    Spec("diagnostics_artifact_bytes", "gauge", "Bytes of the captures that are kept.", (), _artifact_bytes),
+    Spec("diagnostics_rule_firings_total", "counter", "Firings of the monitor's rules, by what became of their captures.", ("rule", "outcome"), _firings),
+    Spec("diagnostics_agent_up", "gauge", "1 where the worker's agent answers; its stream metrics are absent where it does not.", (), _answers),
+)  # fmt: skip
+
+
+_NAMES = {spec.name.removesuffix("_total") for spec in METRICS}
+
+
+class _OneScrape(Collector):
+    def __init__(self, snapshots: list[Scraped], registered: Mapping[str, list[dict[str, Any]]]) -> None:
+        self._snapshots = snapshots
+        self._registered = registered
+
+    def collect(self) -> Iterator[Metric]:
+        for spec in METRICS:
+            yield _family(spec, self._snapshots)
+        yield from families_of(self._registered, _NAMES)
+
+
+def exposition(
+    snapshots: list[Scraped], accept: str, registered: Mapping[str, list[dict[str, Any]]] | None = None
+) -> tuple[bytes, str]:
+    """The scrape's body and content type: OpenMetrics where `accept` asks for it, Prometheus text otherwise.
+
+    registered   by worker, the families that the service itself registered
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_OneScrape(snapshots, registered or {}))
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
+def _family(spec: Spec, snapshots: list[Scraped]) -> Metric:
+    labels = ("worker", *spec.labels)
+    rows = [((snapshot.worker, *values), value) for snapshot in snapshots for values, value in spec.rows(snapshot)]
+    if spec.kind == "histogram":
+        histogram = HistogramMetricFamily(spec.name, spec.help, labels=labels)
+        for values, value in rows:
+            histogram.add_metric(values, buckets=_cumulative(value), sum_value=value["sum"])
+        return histogram
+    family: GaugeMetricFamily | CounterMetricFamily
+    if spec.kind == "gauge":
+        family = GaugeMetricFamily(spec.name, spec.help, labels=labels)
+    else:
+        family = CounterMetricFamily(spec.name.removesuffix("_total"), spec.help, labels=labels)
+    for values, value in rows:
+        family.add_metric(values, value)
+    return family
+
+
+def _cumulative(histogram: Mapping[str, Any]) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
+    """(upper bound, observations up to it) of each bucket and, where it has one, the trace of one of them for OpenMetrics."""
+    traces = {bucket: exemplar for bucket, *exemplar in histogram.get("exemplars", ())}
+    buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+    total = 0.0
+    for index, (bound, count) in enumerate(zip([*histogram["bounds"], "+Inf"], histogram["counts"], strict=True)):
+        total += count
+        name = str(bound) if bound == "+Inf" else f"{float(bound)}"
+        if index in traces:
+            trace_id, value, at = traces[index]
+            buckets.append((name, total, Exemplar({"trace_id": trace_id}, value, at)))
+        else:
+            buckets.append((name, total))
+    return buckets

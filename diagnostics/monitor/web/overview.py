@@ -1,0 +1,91 @@
+"""Everything that the page shows, in one object: made at most twice a second, however many pages are open."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from ..captures.controller import Captures
+from ..captures.streams import rows_of
+from ..judging.guard import Guard
+from ..judging.judge import Judge
+from ..workers.targets import Snapshot, Targets
+from ..workers.whole import Whole
+
+__all__ = ["SCHEMA", "Overview", "summary"]
+
+SCHEMA = "highwater.memory/1"
+_SHARED_SECONDS = 0.5
+_TASK_GROUPS = 10
+
+
+def summary(capture: dict[str, Any]) -> dict[str, Any]:
+    """A capture without its result, which has its own route."""
+    shown = {key: capture[key] for key in ("id", "kind", "worker", "created", "state", "progress", "error")}
+    return {**shown, "artifacts": [artifact["name"] for artifact in capture.get("artifacts") or ()]}
+
+
+class Overview:
+    def __init__(self, targets: Targets, captures: Captures, judge: Judge, guard: Guard, whole: Whole) -> None:
+        self._targets = targets
+        self._captures = captures
+        self._judge = judge
+        self._guard = guard
+        self._whole = whole
+        self._lock = asyncio.Lock()
+        self._shared: tuple[float, dict[str, Any]] | None = None
+
+    async def read(self, url: str) -> dict[str, Any]:
+        """All workers, shared by the pages that are open; `url` is the monitor's, for commands."""
+        async with self._lock:
+            if self._shared is None or time.monotonic() - self._shared[0] >= _SHARED_SECONDS:
+                told = await self.of(await self._targets.snapshots(), url)
+                self._shared = time.monotonic(), told
+            return self._shared[1]
+
+    async def of(self, snapshots: list[Snapshot], url: str) -> dict[str, Any]:
+        look = await self._whole.look()
+        verdicts = await self.verdicts(snapshots, url)
+        workers = [
+            {
+                **self._with_streams(snapshot),
+                "children": look.children_of(snapshot.worker).to_json(),
+                "verdict": verdict,
+            }
+            for snapshot, verdict in zip(snapshots, verdicts, strict=True)
+        ]
+        return {
+            "schema": SCHEMA,
+            "time": time.time(),
+            "workers": workers,
+            "service": await self.service(snapshots, verdicts, url),
+            "captures": [summary(capture) for capture in self._captures.all()],
+            **self._guard.to_json(),
+        }
+
+    async def verdicts(self, snapshots: list[Snapshot], url: str) -> list[dict[str, Any]]:
+        """The verdict on each worker, as JSON."""
+        return [
+            (await self._judge.verdict(snapshot)).to_json(url, snapshot.worker if len(snapshots) > 1 else None)
+            for snapshot in snapshots
+        ]
+
+    async def service(self, snapshots: list[Snapshot], verdicts: list[dict[str, Any]], url: str) -> dict[str, Any]:
+        """All processes together, and the verdict on them."""
+        look = await self._whole.look()
+        alarms = [snapshot.worker for snapshot, verdict in zip(snapshots, verdicts, strict=True) if verdict["alarm"]]
+        judged = await self._judge.of_whole(look, alarms)
+        return {**look.to_json(), "verdict": {**judged.to_json(url), "alarm": judged.alarm and not alarms}}
+
+    def _with_streams(self, snapshot: Snapshot) -> dict[str, Any]:
+        captured = self._captures.latest(snapshot.worker, snapshot.process.pid, "tasks")
+        told = {
+            **snapshot.to_json(),
+            "streams": rows_of(snapshot, self._captures),
+            "task_states": (snapshot.reading or {}).get("task_states"),
+            "task_groups": {"top": captured["top"][:_TASK_GROUPS]} if captured else None,
+        }
+        if told["ledger"]:
+            told["ledger"] = {**told["ledger"], "top": told["streams"]}
+        return told

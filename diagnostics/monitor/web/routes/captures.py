@@ -1,0 +1,103 @@
+"""/debug/memory/captures: begin, list, look at, cancel and delete captures; their artifacts and differences."""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from ....errors import UsageError
+from ...captures.controller import Captures
+from ...captures.difference import FORMATS
+from ...captures.kinds.base import run_reader
+
+__all__ = ["routes"]
+
+# A capture request is a kind and a few options.
+_MAX_BODY_BYTES = 64 * 1024
+
+# Rendered flamegraphs are pages of their own with inline scripts; nothing else may run or be loaded.
+_PAGE_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+)
+_PAGE_HEADERS = {"Content-Security-Policy": _PAGE_POLICY, "X-Content-Type-Options": "nosniff"}
+
+
+def routes(captures: Captures) -> list[Route]:
+    handlers = _Handlers(captures)
+    return [
+        Route("/debug/memory/captures", handlers.all),
+        Route("/debug/memory/captures", handlers.begin, methods=["POST"]),
+        Route("/debug/memory/captures/{id}", handlers.one),
+        Route("/debug/memory/captures/{id}", handlers.remove, methods=["DELETE"]),
+        Route("/debug/memory/captures/{id}/artifacts/{name}", handlers.artifact),
+        Route("/debug/memory/captures/{id}/diff/{other}", handlers.difference),
+    ]
+
+
+class _Handlers:
+    def __init__(self, captures: Captures) -> None:
+        self._captures = captures
+
+    async def all(self, request: Request) -> Response:
+        return JSONResponse({"captures": self._captures.all()})
+
+    async def begin(self, request: Request) -> Response:
+        capture = await self._captures.begin(await _json_body(request))
+        location = f"/debug/memory/captures/{capture['id']}"
+        return JSONResponse(capture, status_code=202, headers={"Location": location})
+
+    async def one(self, request: Request) -> Response:
+        return JSONResponse(self._captures.find(request.path_params["id"]))
+
+    async def remove(self, request: Request) -> Response:
+        await self._captures.remove(request.path_params["id"])
+        return Response(status_code=204)
+
+    async def artifact(self, request: Request) -> Response:
+        path = self._captures.store.artifact(request.path_params["id"], request.path_params["name"])
+        # A packed profile is one file to its readers, and not a coding that a browser would undo.
+        packed = path.name.endswith(".gz")
+        media_type = (None if packed else mimetypes.guess_type(path.name)[0]) or "application/octet-stream"
+        return FileResponse(path, media_type=media_type, headers=_PAGE_HEADERS)
+
+    async def difference(self, request: Request) -> Response:
+        """What capture `id` has more than `other`, as ?format= json, html, text or pprof."""
+        after, before = request.path_params["id"], request.path_params["other"]
+        chosen = request.query_params.get("format", "json")
+        if chosen not in FORMATS:
+            raise UsageError(f"format is {chosen!r}", remedy=f"choose one of {', '.join(FORMATS)}")
+        self._captures.comparable(after, before)
+        paths = [str(self._captures.store.artifact(name, "profile.json")) for name in (after, before)]
+        with tempfile.TemporaryDirectory(prefix="highwater-diff-") as folder:
+            output = Path(folder) / "difference"
+            await run_reader("-m", "diagnostics.monitor.captures.difference", *paths, "--format", chosen, output=output)
+            body = output.read_bytes()
+        return Response(body, media_type=FORMATS[chosen][0], headers=_PAGE_HEADERS)
+
+
+async def _json_body(request: Request) -> dict[str, Any]:
+    """Raises UsageError unless the body is a JSON object sent as JSON (which no form of a foreign page can do)."""
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise UsageError(f"the body is {media_type or 'of no type'}", remedy="send Content-Type: application/json")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_BODY_BYTES:
+            raise UsageError(
+                f"the body is larger than {_MAX_BODY_BYTES} bytes", remedy='send {"kind": ..., "seconds": ...}'
+            )
+    try:
+        parsed = json.loads(body)
+    except ValueError as error:
+        raise UsageError(f"the body is not JSON: {error}", remedy='send {"kind": "memray", "seconds": 5}') from error
+    if not isinstance(parsed, dict):
+        raise UsageError(f"the body is a JSON {type(parsed).__name__}", remedy="send an object")
+    return parsed

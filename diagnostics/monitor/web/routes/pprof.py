@@ -1,0 +1,228 @@
+"""/debug/pprof/: profiles as Go's net/http/pprof serves them, for the tools that know those addresses.
+
+    go tool pprof -top http://127.0.0.1:6060/debug/pprof/heap
+    curl -s 'http://127.0.0.1:6060/debug/pprof/goroutine?debug=2'
+
+| parameter | |
+|---|---|
+| seconds | heap, allocs: length of the window, 5 by default |
+| gc=1 | a garbage collection before the window; it stalls the service for 50 to 100 ms per million objects |
+| debug=1, debug=2 | text instead of profile.proto: 1 one line for each stack, 2 whole stacks |
+| worker | which one, where there are several |
+| force=1 | even if it would be too costly now |
+
+What differs from Go: heap and allocs are a window and not a count since the start, because nothing is traced while
+nobody asks; and a profile younger than the minimum interval is given again. Its `time` and the header `Age` tell. An
+error is text with the header X-Go-Pprof, which makes `go tool pprof` show it.
+Source: https://pkg.go.dev/net/http/pprof and its handlers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from ....analysis.formats import pprof
+from ....analysis.formats.text import render_lines, render_stacks
+from ....analysis.profile import Frame, Profile, Sample
+from ....errors import DiagnosticsError, NotFoundError, UsageError
+from ...captures.kinds.base import DEFAULT_SECONDS, MAX_SECONDS
+from ...captures.profiles import WindowProfiles
+from ...workers.targets import Targets, Worker
+
+__all__ = ["PROFILES", "routes"]
+
+T = TypeVar("T")
+_TASKS_PATIENCE_SECONDS = 30.0
+_TEXT = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request's parameters, checked."""
+
+    worker: Worker
+    seconds: float
+    collect: bool
+    force: bool
+    debug: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A profile; `packed` is it as profile.proto in gzip, `age` in seconds."""
+
+    packed: bytes
+    profile: Callable[[], Profile]
+    age: float = 0.0
+
+
+class _Source:
+    """Where the profiles come from."""
+
+    def __init__(self, targets: Targets, windows: WindowProfiles) -> None:
+        self.targets = targets
+        self.windows = windows
+
+    async def window(self, name: str, asked: Asked) -> Answer:
+        taken = await self.windows.get(
+            name, asked.worker, seconds=asked.seconds, collect=asked.collect, force=asked.force
+        )
+        return Answer(
+            taken.packed, lambda: Profile.from_json(json.loads(taken.profile)), max(0.0, time.time() - taken.ended)
+        )
+
+    async def tasks(self, name: str, asked: Asked) -> Answer:
+        told = await asked.worker.ask("tasks", patience=_TASKS_PATIENCE_SECONDS)
+        profile = _with_threads(Profile.from_json(told), told.get("threads", ()))
+        return Answer(pprof.encode(profile), lambda: profile)
+
+
+def _with_threads(profile: Profile, threads: Iterable[Mapping[str, Any]]) -> Profile:
+    """Threads count beside tasks: each one sample, its stack turned to leaf first."""
+    samples = (
+        Sample(
+            stack=tuple(Frame(str(function), str(file), int(line)) for function, file, line in thread["stack"][::-1]),
+            values=(1,),
+            labels=(("state", "thread"), ("thread", str(thread["name"]))),
+        )
+        for thread in threads
+    )
+    return replace(profile, samples=(*profile.samples, *samples))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One profile of the table that the index is built from."""
+
+    name: str
+    about: str
+    take: Callable[[_Source, str, Asked], Awaitable[Answer]]
+
+
+PROFILES: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        Entry(
+            "allocs",
+            "What was allocated in a window, whether it was freed or not (with tracemalloc: what is still held of it).",
+            _Source.window,
+        ),
+        Entry(
+            "goroutine",
+            "Stacks of all asyncio tasks and threads. debug=2 shows each stack as a traceback does.",
+            _Source.tasks,
+        ),
+        Entry(
+            "heap",
+            "What was allocated in a window and is still held at its end. gc=1 collects garbage before it.",
+            _Source.window,
+        ),
+    )
+}
+
+
+def routes(targets: Targets, windows: WindowProfiles) -> list[Route]:
+    source = _Source(targets, windows)
+
+    async def profile(request: Request) -> Response:
+        return await _answered(request, source)
+
+    return [
+        Route("/debug/pprof", lambda request: RedirectResponse("/debug/pprof/")),
+        Route("/debug/pprof/", _index),
+        Route("/debug/pprof/{name}", profile),
+    ]
+
+
+async def _index(request: Request) -> Response:
+    rows = "".join(
+        f'<tr><td><a href="{name}?debug=1">{name}</a></td><td><a href="{name}">profile.proto</a></td>'
+        f"<td>{html.escape(entry.about)}</td></tr>"
+        for name, entry in PROFILES.items()
+    )
+    page = (
+        "<!doctype html><html lang=en><head><meta charset=utf-8><title>/debug/pprof/</title></head><body>"
+        f"<h1>/debug/pprof/</h1><table>{rows}</table>"
+        f"<p>heap and allocs open a window of ?seconds={DEFAULT_SECONDS:g}, in which the service is slower. "
+        '<a href="/debug/memory">/debug/memory</a> shows what is known without one.</p></body></html>'
+    )
+    policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+    headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": policy}
+    return Response(page, media_type="text/html", headers=headers)
+
+
+async def _answered(request: Request, source: _Source) -> Response:
+    headers = {"X-Content-Type-Options": "nosniff"}
+    try:
+        entry = PROFILES.get(request.path_params["name"])
+        if entry is None:
+            raise NotFoundError(
+                f"unknown profile {request.path_params['name']!r}", remedy=f"there are {', '.join(PROFILES)}"
+            )
+        asked = _asked(request, source.targets)
+        answer = await _unless_they_leave(request, entry.take(source, entry.name, asked))
+    except DiagnosticsError as error:
+        headers["X-Go-Pprof"] = "1"
+        return Response(f"{error}\n", status_code=error.http_status, media_type=_TEXT, headers=headers)
+    if answer is None:
+        return Response(status_code=499)  # nobody reads it
+    headers["Age"] = str(round(answer.age))
+    if asked.debug:
+        render = render_lines if asked.debug == 1 else render_stacks
+        return Response(render(entry.name, answer.profile()), media_type=_TEXT, headers=headers)
+    headers["Content-Disposition"] = f'attachment; filename="{entry.name}"'
+    return Response(answer.packed, media_type="application/octet-stream", headers=headers)
+
+
+def _asked(request: Request, targets: Targets) -> Asked:
+    """Raises UsageError, NotFoundError (worker)."""
+    given = request.query_params
+    try:
+        seconds = float(given.get("seconds") or DEFAULT_SECONDS)
+        if not 0 < seconds <= MAX_SECONDS:
+            raise ValueError
+    except ValueError as error:
+        raise UsageError(
+            f"seconds is {given['seconds']!r}", remedy=f"choose more than 0 and at most {MAX_SECONDS:g}"
+        ) from error
+    debug = given.get("debug") or "0"
+    if debug not in ("0", "1", "2"):
+        raise UsageError(f"debug is {debug!r}", remedy="choose 0, 1 or 2")
+    collect, force = _flag(given, "gc"), _flag(given, "force")
+    return Asked(targets.worker(given.get("worker")), seconds, collect, force, int(debug))
+
+
+def _flag(given: Any, name: str) -> bool:
+    """As in Go any number above zero is yes."""
+    text = given.get(name) or "0"
+    if not text.isdecimal():
+        raise UsageError(f"{name} is {text!r}", remedy="choose 0 or 1")
+    return int(text) > 0
+
+
+async def _unless_they_leave(request: Request, work: Awaitable[T]) -> T | None:
+    """The result of `work`; None, with `work` cancelled and its window closed, once the client is gone."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.create_task(_leaves(request))
+    try:
+        await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() else None
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.wait([working, leaving])
+
+
+async def _leaves(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,90 @@
+"""Joins what a worker's agent tells of its connections with what the kernel holds for them.
+
+source      what is known
+ledger      streams as the app's middleware counts them, with all three layers
+server      responses that the server has open: route, path, transport and kernel bytes; the app's own bytes are unknown
+sockets     how many clients are connected to the ports that the worker listens on, and what the kernel holds for them
+
+`unknown` has a sentence for whatever serves in the worker and whose streams are not known.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...agent.routes import UNROUTED
+from ...agent.servers.releases import CHECKED
+from ..kernel.sockets import Served, Sockets
+
+__all__ = ["connections_of", "streams_of"]
+
+_NOTHING: dict[str, Any] = {"source": "sockets", "server": None, "unknown": []}
+_OTHER_SERVER = (
+    f"no server that the agent can look into serves here ({', '.join(sorted(CHECKED))}): "
+    "its streams are unknown, its connections are counted from outside"
+)
+_NO_AGENT = "no agent looks into what serves here: its streams are unknown, its connections are counted from outside"
+
+
+def connections_of(pid: int, reading: dict[str, Any] | None, sockets: Sockets) -> dict[str, Any]:
+    """The worker's connections, kernel bytes added. `reading` is the agent's; None where there is no agent.
+
+    Takes the agent's lists of descriptors out of `reading`: they are true for this moment only.
+    """
+    told = (reading or {}).get("connections") or _NOTHING
+    if told["source"] != "server":
+        served = sockets.served(pid)
+        unknown = told["unknown"]
+        if served.ports and not unknown and not (reading or {}).get("ledger"):
+            unknown = [_OTHER_SERVER if reading else _NO_AGENT]
+        row = {"open": None, "transport_bytes": None, "kernel_bytes": served.kernel_bytes}
+        return {
+            **told,
+            "unknown": unknown,
+            "ports": list(served.ports),
+            "open": served.connections,
+            "routes": {UNROUTED: row} if served.ports else {},
+            "top": [],
+        }
+    by_route: dict[str, list[int] | None] = told.pop("fds", {})
+    ledger_rows = ((reading or {}).get("ledger") or {}).get("top", ())
+    unsent = sockets.unsent(pid, {fd for fds in by_route.values() for fd in fds or ()})
+    for route, row in told["routes"].items():
+        # HTTP/2 has several requests on one connection: its queue is counted once.
+        fds = by_route.get(route, ())
+        held = [unsent[fd] for fd in set(fds or ()) if fd in unsent]
+        # A connection that has closed since holds nothing; of one to a Unix socket it is not known.
+        row["kernel_bytes"] = sum(held) if held or not (fds is None or fds or row["open"]) else None
+    if told["open"] is None:
+        _count_from_outside(told, sockets.served(pid))
+    for row in (*told["top"], *ledger_rows):
+        row["kernel_bytes"] = unsent.get(row.pop("fd", None))
+    if ledger_rows or (reading or {}).get("ledger"):
+        told["source"] = "ledger"
+    return told
+
+
+def _count_from_outside(told: dict[str, Any], served: Served) -> None:
+    """Where a server does not tell its connections, add what the kernel tells of all of them together, under no route."""
+    told["open"], told["ports"] = served.connections, list(served.ports)
+    if served.ports:
+        row = told["routes"].setdefault(UNROUTED, {"open": 0, "transport_bytes": None})
+        row["kernel_bytes"] = served.kernel_bytes
+
+
+def streams_of(reading: dict[str, Any] | None, connections: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for each stream that is known by itself, the one that holds the most bytes first.
+
+    Where a server does not tell whether a response has begun (`response_started` is None), an open request is a stream.
+    Every row has source, route, age_seconds, buffered_bytes (the app's, None where it keeps no ledger), transport_bytes,
+    kernel_bytes (None where unknown) and held_bytes, the sum of the layers that are known (None where none is).
+    """
+    ledger = (reading or {}).get("ledger")
+    source = "ledger" if ledger else connections["source"]
+    told = ledger["top"] if ledger else [row for row in connections["top"] if row["response_started"] is not False]
+    empty = {"buffered_bytes": None, "transport_bytes": None, "kernel_bytes": None}
+    rows = [{**empty, **row, "source": source} for row in told]
+    for row in rows:
+        known = [row[layer] for layer in empty if row[layer] is not None]
+        row["held_bytes"] = sum(known) if known else None
+    return sorted(rows, key=lambda row: (-(row["held_bytes"] or 0), -row["age_seconds"]))

@@ -1,0 +1,87 @@
+"""Asks an agent one thing over its unix socket, without ever waiting longer than it was told to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+from ... import errors
+from ...errors import DiagnosticsError, ProtocolError, TargetError, TargetSilentError
+from ...protocol import MAX_REPLY_BYTES, VERSION, frame, request
+
+__all__ = ["ask"]
+
+
+async def ask(path: Path, op: str, /, *, patience: float, **params: Any) -> dict[str, Any]:
+    """Send `op` to the agent at `path` and return its result.
+
+    Raises TargetSilentError after `patience` seconds without a whole answer, TargetError where no agent listens or the
+    agent says that it failed, and the agent's own error (UsageError, BusyError) where it refused.
+    """
+    try:
+        async with asyncio.timeout(patience):
+            reply = await _exchange(path, frame(request(op, **params)))
+    except TimeoutError as error:
+        raise TargetSilentError(
+            f"the agent did not answer {op!r} within {patience:g} s",
+            remedy="its process is stopped, or holds the GIL; readings from outside go on",
+        ) from error
+    except OSError as error:
+        raise TargetError(
+            f"no agent answers at {path.name}: {error.strerror or error}",
+            remedy="the process ended, or was started without its agent",
+            code="agent_gone",
+        ) from error
+    if reply.get("version") != VERSION:
+        raise ProtocolError(
+            f"the agent speaks version {reply.get('version')!r}, this monitor speaks {VERSION}",
+            remedy="run the same version of highwater-diagnostics in the service and in the monitor",
+        )
+    if "error" in reply:
+        raise _as_error(reply["error"])
+    result = reply.get("result")
+    if not isinstance(result, dict):
+        raise ProtocolError(f"the agent's result must be an object, not {type(result).__name__}")
+    return result
+
+
+async def _exchange(path: Path, message: bytes) -> dict[str, Any]:
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    try:
+        writer.write(message)
+        await writer.drain()
+        (length,) = struct.unpack(">I", await reader.readexactly(4))
+        if length > MAX_REPLY_BYTES:
+            raise ProtocolError(f"the agent announced {length} bytes, the limit is {MAX_REPLY_BYTES}")
+        reply = json.loads(await reader.readexactly(length))
+    except asyncio.IncompleteReadError as error:
+        raise TargetError(
+            "the agent left in the middle of its answer", remedy="the process ended", code="agent_gone"
+        ) from error
+    except ValueError as error:
+        raise ProtocolError(f"the agent's answer is not JSON: {error}") from error
+    finally:
+        writer.close()
+    if not isinstance(reply, dict):
+        raise ProtocolError(f"the agent's answer must be an object, not {type(reply).__name__}")
+    return reply
+
+
+# The agent names its errors by their code; here they become themselves again.
+_CLASSES: dict[str, type[DiagnosticsError]] = {
+    "usage": errors.UsageError,
+    "busy": errors.BusyError,
+    "tracker_active": errors.BusyError,
+    "memray_missing": errors.UsageError,
+    "refused": errors.RefusedError,
+    "protocol": ProtocolError,
+}
+
+
+def _as_error(told: dict[str, Any]) -> DiagnosticsError:
+    facts = dict(told)
+    code, message, remedy = (str(facts.pop(key, "")) for key in ("code", "message", "remedy"))
+    return _CLASSES.get(code, TargetError)(message, remedy=remedy, code=code, **facts)

@@ -1,0 +1,123 @@
+"""All processes of the service: its workers, those that supervise them, and the children of both.
+
+A child that neither listens nor has an agent (a process pool, Celery's prefork pool, a job runner) takes memory all the same:
+of the container, of the machine. It is shown with the worker below which it is, from outside.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..kernel.family import Family, program_of, why_no_agent
+from ..kernel.process import read_process
+from ..kernel.rollup import Rollup
+
+__all__ = ["Children", "Member", "members"]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One process at one moment.
+
+    program   the name of its program, without arguments: they may hold secrets
+    role      worker; supervisor (of workers, serving nothing itself); child (of a worker, or of nobody who serves)
+    worker    the worker that it is, or below which it is; None where there is none above it
+    rollup    None where the kernel does not tell
+    """
+
+    pid: int
+    parent: int | None
+    program: str
+    role: Literal["worker", "supervisor", "child"]
+    worker: str | None
+    rss: int
+    rollup: Rollup | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        rollup = self.rollup
+        return {
+            "pid": self.pid,
+            "parent": self.parent,
+            "program": self.program,
+            "role": self.role,
+            "worker": self.worker,
+            "rss_bytes": self.rss,
+            "pss_bytes": rollup.pss if rollup else None,
+            "private_bytes": rollup.private if rollup else None,
+            "agent": None if self.role == "child" else self.role == "worker",
+            "reason": _why_no_agent(self.pid) if self.role == "child" else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Children:
+    """Processes together. Bytes; None where one of them is not to be read, and at least the rest is then missing."""
+
+    count: int
+    rss: int
+    pss: int | None
+    private: int | None
+
+    @classmethod
+    def of(cls, found: Iterable[Member]) -> Children:
+        those = list(found)
+        rollups = [each.rollup for each in those if each.rollup is not None]
+        whole = len(rollups) == len(those)
+        return cls(
+            len(those),
+            sum(each.rss for each in those),
+            sum(each.pss for each in rollups) if whole else None,
+            sum(each.private for each in rollups) if whole else None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {"count": self.count, "rss_bytes": self.rss, "pss_bytes": self.pss, "private_bytes": self.private}
+
+
+def members(
+    roots: Iterable[int],
+    workers: Mapping[int, str],
+    supervisors: Iterable[int],
+    family: Family,
+    proc: Path = Path("/proc"),
+) -> list[Member]:
+    """Everything below `roots`, parents first, each process once. This monitor itself and what it started are left out.
+
+    workers       the names of the workers by their pid
+    supervisors   processes that are known to supervise; what stands above a worker does so as well
+    """
+    found: dict[int, Member] = {}
+    above = set(supervisors) | {each for pid in workers for each in family.above(pid)}
+    left: list[tuple[int, int | None, str | None]] = [(root, None, None) for root in _highest(roots, family)]
+    while left:
+        pid, parent, worker = left.pop(0)
+        if pid in found or pid == os.getpid():
+            continue
+        reading = read_process(pid, proc)
+        if reading is None or reading.state == "Z":
+            continue
+        worker = workers.get(pid, worker)
+        role: Literal["worker", "supervisor", "child"] = (
+            "worker" if pid in workers else "supervisor" if pid in above else "child"
+        )
+        found[pid] = Member(pid, parent, program_of(pid, proc), role, worker, reading.rss_bytes)
+        left += [(child, pid, worker) for child in family.children(pid)]
+    return list(found.values())
+
+
+def _highest(roots: Iterable[int], family: Family) -> list[int]:
+    """Those of the roots that stand below no other one."""
+    given = set(roots)
+    return sorted(root for root in given if given.isdisjoint(family.above(root)))
+
+
+def _why_no_agent(pid: int) -> str:
+    """Why a child has none, and what gives it one."""
+    why = why_no_agent(pid)
+    if "has not served" not in why:
+        return why
+    return "it does not listen, so it has no agent; start the service with DIAGNOSTICS_AGENT=always to capture it"

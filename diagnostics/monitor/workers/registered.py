@@ -1,0 +1,70 @@
+"""Passes on what the services themselves registered with prometheus_client, with the label `worker` added.
+
+A family that the monitor exports itself is not taken over. A label `worker` of the service's own becomes
+`exported_worker`, as Prometheus does with labels that a target brings and the scrape sets.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from prometheus_client.core import Metric
+from prometheus_client.samples import Exemplar
+
+from ...errors import DiagnosticsError
+from .targets import Worker
+
+__all__ = ["families_of", "registered_by"]
+
+log = logging.getLogger("diagnostics.monitor")
+
+_LEFT_OUT_TOLD: set[int] = set()
+
+
+async def registered_by(worker: Worker) -> list[dict[str, Any]]:
+    """The families of one worker as its agent tells them; none where it does not answer, or has no registry."""
+    if worker.socket is None:
+        return []
+    try:
+        told = await worker.ask("registered")
+    except DiagnosticsError as error:
+        log.debug("worker %s does not tell its own metrics: %s", worker.name, error)
+        return []
+    if told["left_out"] and worker.pid not in _LEFT_OUT_TOLD:
+        _LEFT_OUT_TOLD.add(worker.pid)
+        log.warning("worker %s has %d samples more than are passed on", worker.name, told["left_out"])
+    return told["families"] or []
+
+
+def families_of(told: Mapping[str, Iterable[Mapping[str, Any]]], taken: set[str]) -> Iterator[Metric]:
+    """One family for each name, of all workers' samples.
+
+    told    by worker, as `registered_by` returns them
+    taken   names that are exported already, without `_total`
+    """
+    metrics: dict[str, Metric] = {}
+    for worker, families in told.items():
+        for family in families:
+            name = family["name"]
+            if name in taken:
+                continue
+            metric = metrics.get(name)
+            if metric is None:
+                metric = metrics[name] = Metric(name, family["help"], family["type"], family["unit"])
+            if metric.type == family["type"]:  # two releases of a service side by side may disagree: the first is right
+                for sample_name, labels, value, exemplar in family["samples"]:
+                    metric.add_sample(sample_name, _labelled(worker, labels), value, exemplar=_exemplar(exemplar))
+    yield from metrics.values()
+
+
+def _labelled(worker: str, labels: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "worker": worker,
+        **{("exported_worker" if name == "worker" else name): value for name, value in labels.items()},
+    }
+
+
+def _exemplar(told: list[Any] | None) -> Exemplar | None:
+    return None if told is None else Exemplar(*told)

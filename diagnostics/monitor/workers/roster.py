@@ -1,0 +1,76 @@
+"""Which number each worker has and who only supervises, written down so that a monitor which comes back knows it again.
+
+`<root>/workers.json`: a few identities (pid, boot, start), so that a pid that was given again is not taken for the old process.
+The file is a memory, not a truth: one that is damaged or cannot be written costs the numbers, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..kernel.process import Identity
+
+__all__ = ["Roster"]
+
+log = logging.getLogger("diagnostics.monitor")
+
+
+class Roster:
+    """What is remembered below one registry: `names` of workers, `supervisors`."""
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / "workers.json"
+        self._written = ""
+        self._failed = False
+        told = _read(self._path)
+        self.names: dict[Identity, str] = {who: name for name, who in _named(told.get("workers"))}
+        self.supervisors: set[Identity] = {who for _, who in _named(told.get("supervisors"))}
+
+    def name_of(self, who: Identity) -> str | None:
+        """The number that this very process had."""
+        return self.names.get(who)
+
+    def keep(self, names: Mapping[str, Identity], supervisors: Iterable[Identity]) -> None:
+        """Write down who is there now, if it changed."""
+        self.names = {who: name for name, who in names.items()}
+        self.supervisors = set(supervisors)
+        told = {
+            "workers": {name: asdict(who) for name, who in names.items()},
+            "supervisors": {str(who.pid): asdict(who) for who in self.supervisors},
+        }
+        text = json.dumps(told, sort_keys=True)
+        if text == self._written:
+            return
+        new = self._path.with_suffix(".new")
+        try:
+            new.write_text(text)
+            new.replace(self._path)
+        except OSError as error:
+            if not self._failed:
+                log.warning("the numbers of the workers are not kept: %s: %s", self._path, error.strerror or error)
+            self._failed = True
+            return
+        self._written = text
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):  # none yet, or damaged
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _named(told: Any) -> Iterable[tuple[str, Identity]]:
+    for name, who in told.items() if isinstance(told, dict) else ():
+        try:
+            found = Identity(int(who["pid"]), str(who["boot_id"]), int(who["start_ticks"]))
+        except (TypeError, KeyError, ValueError):
+            continue
+        if str(name).isdecimal():
+            yield str(name), found

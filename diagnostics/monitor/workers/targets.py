@@ -1,0 +1,292 @@
+"""The workers of the service: who registered, who answers, what they said last.
+
+A worker is a process. It is known by its agent's socket in the registry, or by its pid alone where no agent could be put
+in; then it is read from outside only. Workers are numbered, and a number that a dead worker leaves is given to the next
+one, so that the label `worker` has as few values as there are workers.
+
+A process that only supervises workers (uvicorn's and gunicorn's parent, a shell) is none: it serves nothing, and a command
+that `watch` names is shown itself only while no agent has registered in its family. Who has once supervised is no worker
+later either, agent or not: under uvicorn's --reload the parent holds the listening socket alone while an edit is broken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ...errors import DiagnosticsError, NotFoundError, TargetError
+from ..kernel.family import Family, watched_listeners, why_no_agent
+from ..kernel.process import Identity, ProcessReading, alive, identity, lives, read_process
+from ..kernel.sockets import Served, Sockets
+from .balance import BalanceReader
+from .connections import connections_of, streams_of
+from .conversation import ask
+from .hidden import without_hidden
+from .processes import Member, members
+from .registry import Registry
+from .roster import Roster
+
+__all__ = ["Snapshot", "Targets", "Worker"]
+
+# A reading takes milliseconds; an agent that needs longer than this is kept from running.
+READING_PATIENCE_SECONDS = 2.0
+# Several people and Prometheus may look at once: they share one reading of this age.
+SHARED_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One worker at one moment.
+
+    state     answering; silent (alive, but its agent does not answer); outside (it has no agent)
+    reading   what the agent said, None unless it is answering
+    connections  as `connections_of` joins them
+    last      what it said last, for a silent one, with its wall-clock time
+    balance   where its memory is, see monitor.balance; None where the kernel does not answer
+    """
+
+    worker: str
+    process: ProcessReading
+    state: str
+    reading: dict[str, Any] | None
+    silent_since: float | None = None
+    reason: str | None = None
+    last: dict[str, Any] | None = None
+    last_time: float | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+    connections: dict[str, Any] = field(default_factory=dict)
+    balance: dict[str, Any] | None = None
+
+    def streams(self) -> list[dict[str, Any]]:
+        """The open streams that are known by themselves, as rows; see `streams_of`."""
+        return streams_of(self.reading, self.connections)
+
+    def to_json(self) -> dict[str, Any]:
+        reading = self.reading or {}
+        allocators = reading.get("allocators", {})
+        keys = ("in_use_bytes", "python_live_bytes", "python_arenas_bytes", "malloc_live_bytes", "malloc_free_bytes")
+        return {
+            "worker": self.worker,
+            "pid": self.process.pid,
+            "state": self.state,
+            "silent_since": self.silent_since,
+            "reason": self.reason,
+            "python": self.about.get("python"),
+            "memory": {
+                "rss_bytes": self.process.rss_bytes,
+                "pss_bytes": (self.balance or {}).get("pss_bytes"),
+                "private_bytes": (self.balance or {}).get("private_bytes"),
+                **{key: allocators.get(key) for key in keys},
+                "unknown": self._unknown(),
+            },
+            "balance": self.balance,
+            "process": self.process.to_json(),
+            "tasks": reading.get("tasks"),
+            "window": reading.get("window"),
+            "loop_pending_seconds": reading.get("loop_pending_seconds"),
+            "unknown": reading.get("unknown") or {},
+            "ledger": reading.get("ledger"),
+            "connections": self.connections,
+            "last": {"time": self.last_time, "ledger": self.last.get("ledger")} if self.last else None,
+        }
+
+    def _unknown(self) -> dict[str, str]:
+        """Why a figure of `memory` is null, by its name."""
+        if self.reading is None:
+            why = self.reason or "its agent does not answer"
+            return dict.fromkeys(("in_use_bytes", "python_live_bytes", "malloc_live_bytes"), why)
+        return dict((self.reading.get("allocators") or {}).get("unknown") or {})
+
+
+class Worker:
+    """One process of the service and the conversation with its agent."""
+
+    def __init__(self, name: str, pid: int, socket: Path | None, sockets: Sockets, who: Identity | None = None) -> None:
+        self.name = name
+        self._sockets = sockets
+        self.pid = pid
+        self.who = who
+        self.placed = False  # whether it is known who supervises it
+        self.socket = socket
+        self._balance = BalanceReader(pid)
+        self._lock = asyncio.Lock()
+        self._about: dict[str, Any] = {}
+        self._last: dict[str, Any] | None = None
+        self._last_time: float | None = None
+        self._silent_since: float | None = None
+        self._shared: tuple[float, Snapshot] | None = None
+
+    async def ask(self, op: str, /, *, patience: float = READING_PATIENCE_SECONDS, **params: Any) -> dict[str, Any]:
+        """Ask this worker's agent. Raises TargetError where it has none, and what `conversation.ask` raises."""
+        if self.socket is None:
+            raise TargetError(
+                f"worker {self.name} (pid {self.pid}) has no agent: it can be read from outside only",
+                remedy="start it under `diagnostics run`, or call instrument(app) in it",
+                code="no_agent",
+            )
+        if op not in ("reading", "sample", "registered"):
+            self._shared = None  # what was read before may no longer be so
+        return await ask(self.socket, op, patience=patience, **params)
+
+    def served(self) -> Served:
+        """Its clients' connections as the kernel has them; a few system calls for each, so not on a loop's thread."""
+        return self._sockets.served(self.pid)
+
+    async def snapshot(self) -> Snapshot | None:
+        """Look at this worker now; None if it has ended. Never raises for a worker in trouble: that is what it shows."""
+        async with self._lock:
+            if self._shared and time.monotonic() - self._shared[0] < SHARED_SECONDS:
+                return self._shared[1]
+            process = read_process(self.pid)
+            if process is None or process.state == "Z":
+                return None
+            snapshot = await self._look(process)
+            connections = await asyncio.to_thread(self._connections, snapshot.reading)
+            balance = await self._balance.read(process.rss_bytes, snapshot.reading, connections)
+            snapshot = replace(snapshot, connections=connections, balance=balance)
+            self._shared = (time.monotonic(), snapshot)
+            return snapshot
+
+    def _connections(self, reading: dict[str, Any] | None) -> dict[str, Any]:
+        return without_hidden(connections_of(self.pid, reading, self._sockets), self.pid, self._sockets)
+
+    async def _look(self, process: ProcessReading) -> Snapshot:
+        if self.socket is None:
+            return Snapshot(self.name, process, "outside", None, reason=why_no_agent(self.pid))
+        try:
+            if not self._about:
+                self._about = await self.ask("hello")
+            reading = await self.ask("reading")
+        except DiagnosticsError as error:
+            self._silent_since = self._silent_since or time.time()
+            reason = f"the process is stopped (state {process.state})" if process.state == "T" else error.message
+            return Snapshot(
+                self.name, process, "silent", None, self._silent_since, reason, self._last, self._last_time, self._about
+            )
+        self._silent_since, self._last, self._last_time = None, reading, time.time()
+        return Snapshot(self.name, process, "answering", reading, about=self._about)
+
+
+class Targets:
+    """All workers below one registry, and those that `watch` names."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._workers: dict[int, Worker] = {}
+        self._watched: set[int] = set()
+        self._sockets = Sockets()
+        self._registry = Registry(root)
+        self._roster = Roster(root)
+        self._supervisors: set[Identity] = set(self._roster.supervisors)
+
+    def watch(self, pid: int) -> None:
+        """Show what process `pid` and its children serve even if no agent ever registers there."""
+        self._watched.add(pid)
+
+    def workers(self) -> list[Worker]:
+        """The workers that are there now, in the order of their names."""
+        self._look_around()
+        return sorted(self._workers.values(), key=lambda worker: int(worker.name))
+
+    def worker(self, name: str | None) -> Worker:
+        """The worker of this name; with None, the first that has an agent. Raises NotFoundError."""
+        workers = self.workers()
+        for worker in workers:
+            if worker.name == name or (name is None and worker.socket is not None):
+                return worker
+        if name is None:
+            raise NotFoundError(
+                f"no agent has registered below {self.root}",
+                remedy="start the service with `diagnostics run -- CMD`, or call instrument(app) in it",
+            )
+        known = ", ".join(worker.name for worker in workers) or "none"
+        raise NotFoundError(f"no worker {name!r}", remedy=f"known workers: {known}")
+
+    async def snapshots(self) -> list[Snapshot]:
+        """Look at all workers at once."""
+        found = await asyncio.gather(*(worker.snapshot() for worker in self.workers()))
+        return [snapshot for snapshot in found if snapshot is not None]
+
+    def processes(self) -> list[Member]:
+        """All processes of the service that run now; see `processes.members`."""
+        workers = {worker.pid: worker.name for worker in self.workers()}
+        supervisors = {who.pid for who in self._supervisors}
+        return members({*self._watched, *workers, *supervisors}, workers, supervisors, Family())
+
+    @property
+    def unseen(self) -> set[str]:
+        """Agents that listen in the registry and whose processes cannot be seen from here: another PID namespace's."""
+        return self._registry.unseen
+
+    def _look_around(self) -> None:
+        registered = self._registry.agents()
+        self._supervisors = {who for who in self._supervisors if lives(who)}
+        supervisors = {who.pid for who in self._supervisors}
+        now = (registered.keys() | self._outside(set(registered) - supervisors)) - supervisors
+        for pid in set(self._workers) - now:  # first those that left, so that their numbers are free
+            del self._workers[pid]
+        for pid in sorted(now):
+            worker = self._workers.get(pid)
+            if worker is None:
+                found = identity(pid)
+                who = found[0] if found else None
+                self._workers[pid] = Worker(self._name_for(who, now), pid, registered.get(pid), self._sockets, who)
+            elif worker.socket is None:
+                worker.socket = registered.get(pid)
+        if self._see_supervisors():
+            self._look_around()
+            return
+        names = {worker.name: worker.who for worker in self._workers.values() if worker.who is not None}
+        self._roster.keep(names, self._supervisors)
+
+    def _see_supervisors(self) -> bool:
+        """Whether a process above a worker turns out to supervise it, and was itself taken for a worker until now.
+
+        It holds the socket that the worker serves on, and does not accept there: the worker's event loop watches the
+        socket and its own does not, or it has had no agent until now, which a process that serves has first.
+        """
+        found: set[Identity] = set()
+        for worker in self._workers.values():
+            listeners = self._sockets.listeners(worker.pid) if worker.socket and not worker.placed else set()
+            if not listeners:
+                continue
+            worker.placed = True
+            accepts = bool(watched_listeners(worker.pid, self._sockets))
+            for above in Family().above(worker.pid):
+                if above == os.getpid():
+                    break
+                if not listeners & self._sockets.listeners(above) or watched_listeners(above, self._sockets):
+                    continue
+                elder = self._workers.get(above)
+                who = identity(above)
+                if who is not None and (accepts or elder is None or elder.socket is None):
+                    found.add(who[0])
+        self._supervisors |= found
+        return any(who.pid in self._workers for who in found)
+
+    def _outside(self, registered: set[int]) -> set[int]:
+        """Processes without an agent that are to be shown: what serves below a watched command with no agent at all."""
+        self._watched = {pid for pid in self._watched if alive(pid)}
+        left = self._watched - registered
+        if not left:
+            return set()
+        family = Family()
+        return {
+            pid
+            for root in left
+            if registered.isdisjoint(family.of(root))
+            for pid in family.servers(root, self._sockets)
+        }
+
+    def _name_for(self, who: Identity | None, now: set[int]) -> str:
+        """The number that this process had under an earlier monitor, else the lowest that is free."""
+        taken = {worker.name for worker in self._workers.values()}
+        had = self._roster.name_of(who) if who else None
+        if had is not None and had not in taken:
+            return had
+        taken |= {name for other, name in self._roster.names.items() if other.pid in now and lives(other)}
+        return next(str(number) for number in range(len(taken) + 1) if str(number) not in taken)

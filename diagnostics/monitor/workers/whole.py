@@ -1,0 +1,93 @@
+"""The service as a whole: all its processes with what each has of its own, read together and shared by everyone who asks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from ..kernel.rollup import LEAST_SECONDS, Rollup, Rollups, why_unreadable
+from .processes import Children, Member
+from .targets import Targets
+
+__all__ = ["Look", "Whole"]
+
+_SHARED_SECONDS = 0.5
+# A pool of a thousand processes is told by its sums and by those that take most.
+_SHOWN = 30
+
+
+@dataclass(frozen=True)
+class Look:
+    """All processes of the service at one moment; `time` is wall clock.
+
+    fresh    whether PSS and private bytes are of this moment, and not of an earlier look: reading them costs too much for each
+    unseen   agents whose processes cannot be seen from here, by their sockets' names
+    """
+
+    time: float
+    members: Sequence[Member]
+    fresh: bool = True
+    unseen: frozenset[str] = frozenset()
+
+    def own(self, pid: int) -> Rollup | None:
+        """PSS and private bytes of process `pid`."""
+        return next((each.rollup for each in self.members if each.pid == pid), None)
+
+    def children_of(self, worker: str) -> Children:
+        """The children of a worker that are no workers themselves, and theirs."""
+        return Children.of(each for each in self.members if each.role == "child" and each.worker == worker)
+
+    @cached_property
+    def total(self) -> Children:
+        """Everything."""
+        return Children.of(self.members)
+
+    def unknown(self) -> dict[str, str]:
+        """Why a sum is not known, by its name."""
+        found: dict[str, str] = {}
+        left = next((each for each in self.members if each.rollup is None), None)
+        if left is not None:
+            why = f"of process {left.pid} ({left.program}): {why_unreadable(left.pid)}"
+            found |= {"pss_bytes": why, "private_bytes": why}
+        if self.unseen:
+            found["processes"] = (
+                f"agents listen as {', '.join(sorted(self.unseen))} whose processes cannot be seen from here: they are "
+                "in another PID namespace; in Kubernetes set shareProcessNamespace: true"
+            )
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Sums over all processes, and those that are no workers, the largest first."""
+        beside = sorted((each for each in self.members if each.role != "worker"), key=lambda each: -each.rss)
+        return {
+            "time": self.time,
+            **self.total.to_json(),
+            "workers": sum(each.role == "worker" for each in self.members),
+            "supervisors": [each.to_json() for each in beside if each.role == "supervisor"][:_SHOWN],
+            "children": [each.to_json() for each in beside if each.role == "child"][:_SHOWN],
+            "unknown": self.unknown(),
+        }
+
+
+class Whole:
+    """Looks at all processes of `targets`. `interval`: seconds between two looks of the recorder."""
+
+    def __init__(self, targets: Targets, interval: float = 1.0) -> None:
+        self._targets = targets
+        self._shared_seconds = min(_SHARED_SECONDS, interval / 2)
+        self._rollups = Rollups(LEAST_SECONDS * min(1.0, interval))
+        self._lock = asyncio.Lock()
+        self._shared: tuple[float, Look] | None = None
+
+    async def look(self) -> Look:
+        async with self._lock:
+            if self._shared is None or time.monotonic() - self._shared[0] >= self._shared_seconds:
+                found = self._targets.processes()
+                read, fresh = await self._rollups.read([each.pid for each in found])
+                members = [replace(each, rollup=read[each.pid]) for each in found]
+                self._shared = time.monotonic(), Look(time.time(), members, fresh, frozenset(self._targets.unseen))
+            return self._shared[1]
