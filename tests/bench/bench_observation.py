@@ -42,7 +42,7 @@ async def stream():
             await asyncio.sleep(0)
     return StreamingResponse(events(), media_type="text/event-stream")
 """
-REQUEST = b"GET /stream HTTP/1.1\r\nHost: bench\r\n\r\n"
+REQUEST = b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 async def client(port: int, until: float, counted: list[int]) -> None:

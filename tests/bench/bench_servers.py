@@ -138,7 +138,9 @@ def measure(server: str, connections: int, rounds: int) -> dict[str, float]:
             for number in range(connections):
                 client = socket.create_connection(("127.0.0.1", port), timeout=60)
                 clients.append(client)
-                client.sendall(f"GET /{'stream' if number % 2 else 'quick'} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                client.sendall(
+                    f"GET /{'stream' if number % 2 else 'quick'} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+                )
                 while b"done" not in client.recv(65536):
                     pass
             time.sleep(1)

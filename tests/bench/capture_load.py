@@ -165,7 +165,7 @@ class Load:
     async def _one(self) -> None:
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
         writer.write(
-            b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             + f"Content-Length: {len(BODY)}\r\n\r\n{BODY}".encode()
         )
         while b"\r\n0\r\n\r\n" not in b"\r\n" + (await reader.readuntil(b"\r\n\r\n")):

@@ -76,7 +76,7 @@ class Clients:
         parts = urllib.parse.urlsplit(url)
         with contextlib.closing(socket.create_connection((parts.hostname, parts.port), timeout=60)) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-            connection.sendall(f"GET {parts.path}?{parts.query} HTTP/1.1\r\nHost: service\r\n\r\n".encode())
+            connection.sendall(f"GET {parts.path}?{parts.query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             connection.recv(1)
             stay()
 

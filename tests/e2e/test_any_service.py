@@ -85,7 +85,7 @@ class Run:
 
     def get(self, path: str = "/") -> socket.socket:
         client = socket.create_connection(("127.0.0.1", self.port), timeout=60)
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert client.recv(1)
         return client
 

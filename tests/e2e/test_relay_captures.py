@@ -44,7 +44,9 @@ class Loaded:
     def _read(self) -> None:
         host, port = self.relay.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as client:
-            client.sendall(b"GET /stream?prompt=x&model=sim:events=inf,pace=20,first=0 HTTP/1.1\r\nHost: x\r\n\r\n")
+            client.sendall(
+                b"GET /stream?prompt=x&model=sim:events=inf,pace=20,first=0 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            )
             while not self._ending.is_set() and client.recv(65536):
                 pass
 

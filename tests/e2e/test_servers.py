@@ -124,7 +124,7 @@ class Run:
     def get(self, path: str, read: bool = True, headers: str = "") -> Iterator[socket.socket]:
         client = socket.create_connection(("127.0.0.1", self.port), timeout=20)
         with client:
-            client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n".encode())
             if read:
                 assert client.recv(1)
             yield client

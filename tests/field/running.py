@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diagnostics.proof.processes import free_port
+from diagnostics.proof.subjects.processes import free_port
 
 from .table import APPS, Service
 

@@ -18,7 +18,7 @@ from diagnostics.analysis.profile import Frame, Profile, Sample, ValueType
 from diagnostics.cli import COMMANDS
 from diagnostics.monitor.recording.ring import Header, RingFile, RingSize
 from diagnostics.monitor.recording.vitals import FIELDS
-from diagnostics.proof.processes import free_port
+from diagnostics.proof.subjects.processes import free_port
 from tests.installs.environments import ROOT, VERSIONS, Environment, interpreters
 
 Start = Callable[..., Any]

@@ -128,7 +128,7 @@ async def subject(
 
 
 def serve_command(app: str, send_buffer_bytes: int, *options: str) -> list[str]:
-    """The command that serves an ASGI app (`module:attribute`) on `{port}`; `options` as of `diagnostics.proof.serve`."""
+    """The command that serves an ASGI app (`module:attribute`) on `{port}`; `options` as of serve.py."""
     return [
         sys.executable,
         "-m",

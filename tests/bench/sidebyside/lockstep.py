@@ -13,7 +13,7 @@ PATIENCE_SECONDS = 200.0
 READ_BYTES = 64 * 1024
 BODY = b'{"model":"bench","stream":true,"messages":[{"role":"user","content":"go"}]}'
 REQUEST = (
-    b"POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
     % (len(BODY), BODY)
 )
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -93,7 +93,7 @@ def test_what_a_handler_tells_is_added_to_the_same_record(observed: Any, http: A
     service = observed(FASTAPI)
     host, port = service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as client:
-        client.sendall(b"GET /held/5000 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        client.sendall(b"GET /held/5000 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         row = eventually(lambda: route(http, service, "/held") or None)
         assert (row["open"], row["buffered_bytes"], row["bytes_in"]) == (1, 5000, 5000)
         while client.recv(4096):
@@ -108,7 +108,7 @@ def test_a_client_that_leaves_is_named_and_leaves_nothing_behind(observed: Any, 
     service = observed(FASTAPI)
     host, port = service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as client:
-        client.sendall(b"GET /count/100000?pause=0.01 HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.sendall(b"GET /count/100000?pause=0.01 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert client.recv(4096)
         eventually(lambda: route(http, service, "/count/{n}").get("open") == 1)
     row = eventually(lambda: not route(http, service, "/count/{n}")["open"] and route(http, service, "/count/{n}"))
@@ -120,7 +120,7 @@ def test_an_error_after_the_first_event_is_an_upstream_error(observed: Any, http
     service = observed(FASTAPI)
     host, port = service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as client:
-        client.sendall(b"GET /fails HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.sendall(b"GET /fails HTTP/1.1\r\nHost: localhost\r\n\r\n")
         while client.recv(4096):
             pass
     assert route(http, service, "/fails")["closed"]["upstream_error"] == 1

@@ -103,7 +103,7 @@ class Served:
         return self.again(client, path, wait)
 
     def again(self, client: socket.socket, path: str, wait: bytes = b"") -> socket.socket:
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         received = b""
         while wait not in received:
             received += client.recv(65536)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from diagnostics.proof.processes import free_port
+from diagnostics.proof.subjects.processes import free_port
 
 APP = """
 from fastapi import FastAPI

@@ -216,7 +216,7 @@ def test_metrics_of_an_instrumented_service_return_to_zero(observed: Any, http: 
     host, port = service.url.removeprefix("http://").split(":")
     clients = [socket.create_connection((host, int(port))) for _ in range(3)]
     for client in clients:
-        client.sendall(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.sendall(b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
     eventually(lambda: samples().get(("stream_open_connections", "/stream", "0")) == 3)
     assert http(f"{service.monitor}/debug/memory/streams").json()["streams"][0]["route"] == "/stream"
     for client in clients:

@@ -7,7 +7,7 @@ import sys
 
 from diagnostics.monitor.kernel.family import Family
 from diagnostics.monitor.kernel.process import alive, read_process
-from diagnostics.proof.processes import descendants
+from diagnostics.proof.subjects.processes import descendants
 
 NAMED = """
 import subprocess, sys

@@ -104,7 +104,7 @@ def test_the_page_shows_it_all_and_a_keyboard_takes_a_capture(
         assert browser.evaluate("document.querySelectorAll('#bar div').length") >= 4
         label = browser.evaluate("document.getElementById('chart').getAttribute('aria-label')")
         assert "RSS from" in label
-        assert [tab(browser) for _ in range(6)] == ["copy", "", "memray", "tracemalloc", "objects", "tasks"]
+        assert [tab(browser) for _ in range(7)] == ["copy", "", "", "memray", "tracemalloc", "objects", "tasks"]
         browser.press("Enter", 13)
         browser.until("[...document.querySelectorAll('#captures li')].some((one) => one.innerText.includes('done'))")
         assert [one["kind"] for one in http(f"{service.monitor}/debug/memory").json()["captures"]] == ["tasks"]

@@ -82,7 +82,7 @@ def clients(service: Any, *sizes: int) -> Iterator[None]:
     with ExitStack() as stack:
         for size in sizes:
             client = stack.enter_context(socket.create_connection((host, int(port)), timeout=60))
-            client.sendall(f"GET /stream/{size} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            client.sendall(f"GET /stream/{size} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             seen = b""
             while b"data: 1" not in seen:
                 seen += client.recv(4096)
@@ -236,7 +236,9 @@ async def prompted():
     eventually(lambda: answering(http, service))
     host, port = service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=60) as client:
-        client.sendall(f"GET /prompted?prompt={secret} HTTP/1.1\r\nHost: x\r\nAuthorization: {secret}\r\n\r\n".encode())
+        client.sendall(
+            f"GET /prompted?prompt={secret} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {secret}\r\n\r\n".encode()
+        )
         assert client.recv(4096)
         for kind in ("tasks", "objects", "retained"):
             capture = take(service, kind=kind, seconds=0)

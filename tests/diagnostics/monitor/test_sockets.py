@@ -89,8 +89,8 @@ def shared_for(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Share what was read for so many seconds, whether it was quick to read or, as beside thousands of sockets, was not."""
 
     def share(seconds: float) -> None:
-        monkeypatch.setattr("diagnostics.monitor.sockets._SHARED_SECONDS", seconds)
-        monkeypatch.setattr("diagnostics.monitor.sockets._DEAR_SECONDS", math.inf)
+        monkeypatch.setattr("diagnostics.monitor.kernel.sockets._SHARED_SECONDS", seconds)
+        monkeypatch.setattr("diagnostics.monitor.kernel.sockets._DEAR_SECONDS", math.inf)
 
     return share
 
@@ -290,7 +290,8 @@ def test_what_the_kernel_holds_for_a_unix_sockets_connections_is_unknown_and_not
     ours, theirs = socket.socketpair()
     with ours, theirs:
         rows = {"/a": {"open": 1, "transport_bytes": 7}, "/b": {"open": 0, "transport_bytes": 0}}
-        reading = {"connections": {"source": "server", "routes": rows, "fds": {"/a": [ours.fileno()]}, "top": []}}
+        fds = {"/a": [ours.fileno()]}
+        reading = {"connections": {"source": "server", "open": 1, "routes": rows, "fds": fds, "top": []}}
         told = connections_of(os.getpid(), reading, Sockets())
         assert told["routes"]["/a"]["kernel_bytes"] is None
         assert told["routes"]["/b"]["kernel_bytes"] == 0

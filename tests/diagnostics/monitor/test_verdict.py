@@ -174,7 +174,7 @@ def clients(service: Any, path: str, count: int, read: bool) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for _ in range(count):
             client = stack.enter_context(socket.create_connection((host, int(port)), timeout=60))
-            client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             client.recv(100)
             if read:
                 threads.append(threading.Thread(target=drink, args=(client,)))

@@ -44,11 +44,18 @@ class Beside:
 
     def window(self) -> str | None:
         """The window that the agent has open, asked of it and not of the monitor."""
+        return self._ask("hello")["window"]  # type: ignore[no-any-return]
+
+    def troubles(self) -> dict[str, Any]:
+        """What went wrong in the agent, by its own account."""
+        return self._ask("reading")["troubles"]  # type: ignore[no-any-return]
+
+    def _ask(self, op: str) -> dict[str, Any]:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(60)
             connection.connect(str(self.root / "agents" / f"{self.service.process.pid}.sock"))
-            connection.sendall(frame(request("hello")))
-            return read_frame(connection, MAX_REPLY_BYTES)["result"]["window"]  # type: ignore[no-any-return]
+            connection.sendall(frame(request(op)))
+            return read_frame(connection, MAX_REPLY_BYTES)["result"]  # type: ignore[no-any-return]
 
 
 @pytest.fixture
@@ -109,4 +116,5 @@ def test_a_window_that_lost_its_monitor_is_closed_by_the_agent_which_says_so(
     beside.monitor.process.kill()
     beside.monitor.process.wait()
     eventually(lambda: beside.window() is None, 90)
-    eventually(lambda: f"closed a {kind} window that its monitor had left open" in beside.service.output, 30)
+    told = beside.troubles()
+    assert told["last"] == f"closed a {kind} window that its monitor had left open"

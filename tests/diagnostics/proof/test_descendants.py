@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 
-from diagnostics.proof.processes import descendants
+from diagnostics.proof.subjects.processes import descendants
 
 BUSY = """
 import subprocess, sys, threading

@@ -121,7 +121,7 @@ def test_the_list_of_scenarios_says_what_each_claims(capsys: pytest.CaptureFixtu
 
 def test_each_scenario_differs_in_its_defect_only() -> None:
     """A fix that changes half of the file proves nothing about the defect."""
-    root = Path(report.__file__).parent / "scenarios"
+    root = Path(report.__file__).parents[1] / "scenarios"
     for name in SCENARIOS:
         broken, fixed = ((root / name / f"{side}.py").read_text().splitlines() for side in ("broken", "fixed"))
         changed = [line for line in broken if line not in fixed]

@@ -161,7 +161,7 @@ def stands_still(relay: Served, eventually: Eventually) -> None:
 
     def unchanged() -> bool:
         sent.append(relay.stats()["bytes_sent"])
-        time.sleep(0.03)
+        time.sleep(0.1)  # forty events of the upstream's, if it could send them
         return len(sent) > 3 and len(set(sent[-3:])) == 1
 
     eventually(unchanged)
@@ -192,10 +192,12 @@ def test_a_client_that_does_not_read_is_paused_and_given_up(
         "--no-diagnostics", "--write-timeout-seconds", "600", "--heartbeat-seconds", "0.05",
         announced=2, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="50",
     )  # fmt: skip
-    with patient.open("sim:events=inf,pace=0,size=8000,first=0") as connection:
-        for _ in range(4):
+    with patient.open("sim:events=inf,pace=400,size=8000,first=0") as connection:
+        for _ in range(2):
             stands_still(patient, eventually)
-            for _ in range(4):
+            # It keeps up with the upstream from here on, for a second at least, and the sweep sees that.
+            until = patient.stats()["bytes_sent"] + 400 * 8000
+            while patient.stats()["bytes_sent"] < until:
                 assert connection.recv(1 << 20)
     patient.chat("sim:events=1,pace=0.6,first=0")
     eventually(lambda: len(collector.clients) == 2)
