@@ -22,7 +22,7 @@ import pytest
 from tests.installs.environments import ROOT, VERSIONS, Environment, interpreters
 
 # How much of one core the service uses while the README's capture is taken.
-SHARE_OF_A_CORE = 0.10
+SHARE_OF_A_CORE = 0.25
 PACE_SECONDS = 0.05
 APP = """
 import asyncio, time
