@@ -1,4 +1,4 @@
-"""What of uvicorn's inside the relay uses, by name: pyproject.toml bounds its version for these, and here is told what moved."""
+"""What of uvicorn's inside the relay uses, by name: pyproject.toml bounds its version for these; here is told what moved."""
 
 from __future__ import annotations
 
