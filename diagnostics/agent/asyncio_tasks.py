@@ -93,15 +93,30 @@ class _ByLoop:
     def __init__(self, module: Any) -> None:
         self._module = module
         self._search = LoopSearch()
+        self._failure: str | None = None
 
     def sees(self, task: Any, loop: Any) -> bool:
         return task in self._module.all_tasks(loop)
 
     def alive(self) -> list[asyncio.Task[Any]]:
-        return [task for loop in self._search.search() for task in self._module.all_tasks(loop)]
+        return [task for tasks in self._by_loop() for task in tasks]
 
     def count(self) -> int:
-        return sum(len(self._module.all_tasks(loop)) for loop in self._search.search())
+        return sum(map(len, self._by_loop()))
+
+    def _by_loop(self) -> list[set[asyncio.Task[Any]]]:
+        """The tasks of each loop; none at all where asyncio cannot tell them, and `why_unseen` then says so."""
+        found = []
+        self._failure = None
+        for loop in self._search.search():
+            try:
+                found.append(self._module.all_tasks(loop))
+            except (
+                RuntimeError
+            ) as error:  # a task is registered that was never initialised, as by granian's --task-impl rust
+                self._failure = f"asyncio.all_tasks failed: {error}"
+                return []
+        return found
 
     def loops(self) -> list[asyncio.AbstractEventLoop]:
         return self._search.search()
@@ -109,7 +124,7 @@ class _ByLoop:
     def why_unseen(self) -> str | None:
         kind = self._search.blind_to()
         if kind is None:
-            return None
+            return self._failure
         return f"{kind} is imported, which is not written in Python, and no thread shows whether a loop of its runs"
 
 

@@ -101,7 +101,10 @@ def _in_variables(frame: FrameType, base: type, future: type) -> Iterator[asynci
     candidates.extend(frame.f_globals.get(name) for name in frame.f_code.co_names)
     for candidate in candidates:
         kind = type(candidate)
-        loop = candidate.get_loop() if issubclass(kind, future) else candidate
+        try:
+            loop = candidate.get_loop() if issubclass(kind, future) else candidate
+        except RuntimeError:  # a future that was never initialised has none
+            continue
         # Classes are asked, not objects: an object of the application may answer any question with code.
         if issubclass(type(loop), base) and loop.is_running():
             yield loop

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -47,7 +48,12 @@ def test_a_fix_is_told_from_a_leak_and_the_evidence_names_the_line(tmp_path: Pat
 @pytest.mark.needs("go", "golang-go")
 def test_a_service_in_another_language_is_judged_from_outside_and_a_fix_that_is_none_is_refused(tmp_path: Path) -> None:
     program = tmp_path / "service"
-    subprocess.run(["go", "build", "-o", program, GROWING / "service.go"], check=True, cwd=GROWING)
+    subprocess.run(
+        ["go", "build", "-o", program, GROWING / "service.go"],
+        check=True,
+        cwd=GROWING,
+        env={**os.environ, "CGO_ENABLED": "0"},
+    )
     numbers = tmp_path / "numbers.json"
     service = f"{program} -port {{port}}"
     words = ("--before", service, "--after", f"{service} -keep 2000000", *QUICK, "--least", "200000")

@@ -82,14 +82,83 @@ def _library_of(name: str) -> str:
 
     try:
         address = ctypes.cast(getattr(libc(), name), ctypes.c_void_p)
-        dladdr = libc().dladdr
+        libc().dladdr  # noqa: B018  # whether there is such a name
     except AttributeError:
         return ""
-    found = _dl_info_type()()
+    found = _file_at(address)
+    if found == os.path.realpath("/proc/self/exe") and not _defined_at(address):
+        # A program that is not position-independent (Debian's Python) has a jump of its own to each function that it calls,
+        # and that is what the name leads to, for everybody. Where the jump goes, the loaded libraries say in their order.
+        return next((library for library in _libraries() if _file_at(_own(library, name)) == library), "")
+    return found
+
+
+def _file_at(address: Any) -> str:
+    """The file that an address belongs to; empty where there is none."""
+    import ctypes
+
+    dladdr, found = libc().dladdr, _dl_info_type()()
     dladdr.argtypes, dladdr.restype = [ctypes.c_void_p, ctypes.c_void_p], ctypes.c_int
-    if not dladdr(address, ctypes.byref(found)):
+    if not address or not dladdr(address, ctypes.byref(found)):
         return ""
     return os.path.realpath((found.file or b"").decode(errors="replace"))
+
+
+def _defined_at(address: Any) -> bool:
+    """Whether the function is there, and not only a jump to it: the st_shndx of its symbol is not SHN_UNDEF (elf(5))."""
+    import ctypes
+
+    try:
+        dladdr1 = libc().dladdr1
+    except AttributeError:  # not glibc
+        return True
+    found, symbol = _dl_info_type()(), ctypes.c_void_p()
+    dladdr1.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+    rtld_dl_syment = 1
+    if not dladdr1(address, ctypes.byref(found), ctypes.byref(symbol), rtld_dl_syment) or not symbol.value:
+        return True
+    st_shndx = 6  # its offset in Elf64_Sym, behind 4 bytes of name, 1 of info and 1 of visibility; 14 in Elf32_Sym
+    offset = st_shndx if ctypes.sizeof(ctypes.c_void_p) == 8 else 14
+    return ctypes.c_uint16.from_address(symbol.value + offset).value != 0
+
+
+def _own(library: str, name: str) -> Any:
+    """Where a library that is loaded, or one that it needs, has this name; None where none of them has."""
+    import ctypes
+
+    try:
+        loaded = ctypes.CDLL(library, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
+        return ctypes.cast(getattr(loaded, name), ctypes.c_void_p)
+    except (OSError, AttributeError):
+        return None
+
+
+def _libraries() -> list[str]:
+    """The files of the libraries that are mapped, in the order of the linker: preloaded ones, then those of the program."""
+    import ctypes
+
+    class LinkMap(ctypes.Structure):
+        """struct link_map (link.h)."""
+
+    pointer = ctypes.POINTER(LinkMap)
+    LinkMap._fields_ = [
+        ("at", ctypes.c_void_p),
+        ("file", ctypes.c_char_p),
+        ("dynamic", ctypes.c_void_p),
+        ("next", pointer),
+    ]
+    first, rtld_di_linkmap = pointer(), 2
+    dlinfo = libc().dlinfo
+    dlinfo.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+    if dlinfo(libc()._handle, rtld_di_linkmap, ctypes.byref(first)):
+        return []
+    found, each = [], first
+    while each:
+        file = (each.contents.file or b"").decode(errors="replace")
+        if file.startswith("/"):
+            found.append(os.path.realpath(file))
+        each = each.contents.next
+    return found
 
 
 @cache

@@ -329,7 +329,10 @@ def _last_number(memory: mmap.mmap, header: Header, seed: int, ring: int) -> int
 
 def _place(header: Header, name: str) -> int:
     """Where a field stands in a record. Raises ValueError."""
-    return [field for field, _ in header.fields].index(name)
+    for place, (field, _) in enumerate(header.fields):
+        if field == name:
+            return place
+    raise ValueError(f"no record has a field {name!r}")
 
 
 def _slot_start(header: Header, ring: int, index: int) -> int:

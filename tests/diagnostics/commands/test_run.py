@@ -202,7 +202,7 @@ INTERACTIVE = """
 import os, signal, sys
 def say(number, frame):
     size = os.get_terminal_size() if number == signal.SIGWINCH else ""
-    print("got", int(number), size, flush=True)
+    os.write(1, f"got {int(number)} {size}\\n".encode())  # print may be what the signal has interrupted
 for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH, signal.SIGCONT):
     signal.signal(number, say)
 print("in front:", os.tcgetpgrp(0) == os.getpgrp(), flush=True)

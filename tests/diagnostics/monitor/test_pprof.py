@@ -71,7 +71,7 @@ def test_go_tool_pprof_reads_heap_and_allocs_from_their_addresses(
         done = subprocess.run(
             ["go", "tool", "pprof", "-top", "-lines", f"{monitor}/debug/pprof/{profile}&force=1"],
             check=False, capture_output=True, text=True, timeout=250,
-            env={**os.environ, "PPROF_TMPDIR": str(tmp_path), "HOME": str(tmp_path), "no_proxy": "*"},
+            env={**os.environ, "PPROF_TMPDIR": str(tmp_path), "HOME": str(tmp_path), "no_proxy": "*", "CGO_ENABLED": "0"},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -214,7 +214,7 @@ def test_goroutine_is_tasks_and_threads(start: Callable[..., str], http: Any, tm
     done = subprocess.run(
         ["go", "tool", "pprof", "-top", f"{monitor}/debug/pprof/goroutine"],
         check=False, capture_output=True, text=True, timeout=250,
-        env={**os.environ, "PPROF_TMPDIR": str(tmp_path), "HOME": str(tmp_path), "no_proxy": "*"},
+        env={**os.environ, "PPROF_TMPDIR": str(tmp_path), "HOME": str(tmp_path), "no_proxy": "*", "CGO_ENABLED": "0"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "fill" in done.stdout

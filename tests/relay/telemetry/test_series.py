@@ -21,8 +21,9 @@ from starlette.routing import Route
 from diagnostics import instrument
 from diagnostics.agent.ledger import MAX_ROUTES, OTHER_ROUTE
 from diagnostics.agent.record import OUTCOMES
+from diagnostics.monitor.captures.tally import Told
 from diagnostics.monitor.kernel.process import read_process
-from diagnostics.monitor.web.metrics import METRICS, exposition
+from diagnostics.monitor.web.metrics import Scraped, exposition
 from diagnostics.monitor.workers.targets import Snapshot
 from relay.stream.ending import Ending
 from relay.telemetry.metrics import MAX_MODELS, OTHER, Operation, Recorder, views
@@ -44,7 +45,8 @@ def text_of(ledger: Any) -> str:
     snapshot = Snapshot(
         worker="0", process=process, state="answering", reading={"ledger": ledger.to_json(), "loop_lag": lag()}
     )
-    return exposition([snapshot], OPENMETRICS)[0].decode()
+    scraped = Scraped.of(snapshot, outlook=None, firings={}, captures=Told(), children=None)
+    return exposition([scraped], OPENMETRICS)[0].decode()
 
 
 def lag() -> dict[str, Any]:

@@ -28,9 +28,9 @@ PLANTED = 12_500 * 4033
 MIMALLOC = next((path.name for path in Path("/usr/lib").glob("*/libmimalloc.so.?")), "libmimalloc.so.2")
 
 
-def readings(**environment: str) -> list[dict[str, Any]]:
+def readings(python: str = sys.executable, **environment: str) -> list[dict[str, Any]]:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=True,
+        [python, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=True,
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), **environment},
     )  # fmt: skip
     assert done.stderr == ""
@@ -87,6 +87,21 @@ def test_an_allocator_that_tells_nothing_is_unknown_with_its_name_and_never_zero
             assert told[name] is None
         assert "libmimalloc" in told["unknown"]["malloc_live_bytes"]
         assert "libmimalloc" in told["unknown"]["in_use_bytes"]
+
+
+@pytest.mark.parametrize("preload", ["", "libjemalloc.so.2"])
+def test_a_python_that_is_linked_to_fixed_addresses_is_no_allocator(preload: str) -> None:
+    """Debian's: the program has a jump of its own to malloc, which looks as if it were malloc."""
+    system = Path("/usr/bin/python3")
+    asked = [str(system), "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
+    if not system.exists() or subprocess.run(asked, check=False).returncode:
+        pytest.skip("there is no Python 3.11 or newer of the system's own")
+    if preload and not any(Path("/usr/lib").glob(f"*/{preload}")):
+        pytest.skip(f"{preload} is not installed")
+    environment = {"LD_PRELOAD": library(preload)} if preload else {}
+    before, planted, _ = readings(str(system), **environment)
+    assert planted["unknown"] == {}
+    assert planted["malloc_live_bytes"] - before["malloc_live_bytes"] == pytest.approx(PLANTED, rel=0.05)
 
 
 def test_behind_a_tracer_in_use_is_unknown_with_the_reason() -> None:

@@ -187,7 +187,12 @@ def test_go_tool_pprof_reads_what_is_written(tmp_path: Path) -> None:
     path.write_bytes(pprof.encode(profile))
 
     def go(*options: str) -> str:
-        environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PPROF_TMPDIR": str(tmp_path)}
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "PPROF_TMPDIR": str(tmp_path),
+            "CGO_ENABLED": "0",
+        }
         command = ["go", "tool", "pprof", *options, str(path)]
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=250)
         assert done.returncode == 0, done.stderr
