@@ -23,7 +23,7 @@ from diagnostics.agent.ledger import MAX_ROUTES, OTHER_ROUTE
 from diagnostics.agent.record import OUTCOMES
 from diagnostics.monitor.captures.tally import Told
 from diagnostics.monitor.kernel.process import read_process
-from diagnostics.monitor.web.metrics import Scraped, exposition
+from diagnostics.monitor.web.metrics import METRICS, Scraped, exposition
 from diagnostics.monitor.workers.targets import Snapshot
 from relay.stream.ending import Ending
 from relay.telemetry.metrics import MAX_MODELS, OTHER, Operation, Recorder, views
