@@ -178,7 +178,7 @@ def test_the_readme_is_what_these_tests_take_it_for() -> None:
     assert captures
 
 
-@pytest.mark.e2e
+@pytest.mark.install
 @pytest.mark.needs("curl", "curl")
 @pytest.mark.timeout(900)
 def test_the_first_commands_of_the_readme_succeed_on_a_service_that_has_work(follow: Follow) -> None:
