@@ -24,6 +24,8 @@ __all__ = [
     "alive_tasks",
     "current_tasks",
     "free_threaded",
+    "hold_for_child",
+    "let_go",
     "loops_of_tasks",
     "shows_ended",
     "task_count",
@@ -81,6 +83,12 @@ class _Registers:
     def loops(self) -> list[asyncio.AbstractEventLoop]:
         return list({task.get_loop() for task in self.alive()})
 
+    def hold(self) -> None:
+        """Nothing needs to be held: the sets are in the child, too."""
+
+    def let_go(self) -> None:
+        """Nothing was held."""
+
     def why_unseen(self) -> str | None:
         return None
 
@@ -94,6 +102,13 @@ class _ByLoop:
         self._module = module
         self._search = LoopSearch()
         self._failure: str | None = None
+        self._held: list[set[asyncio.Task[Any]]] | None = None
+
+    def hold(self) -> None:
+        self._held = self._by_loop()
+
+    def let_go(self) -> None:
+        self._held = None
 
     def sees(self, task: Any, loop: Any) -> bool:
         return task in self._module.all_tasks(loop)
@@ -106,6 +121,8 @@ class _ByLoop:
 
     def _by_loop(self) -> list[set[asyncio.Task[Any]]]:
         """The tasks of each loop; none at all where asyncio cannot tell them, and `why_unseen` then says so."""
+        if self._held is not None:
+            return self._held
         found = []
         self._failure = None
         for loop in self._search.search():
@@ -217,6 +234,21 @@ def alive_tasks() -> list[asyncio.Task[Any]]:
     """
     way = _chosen()
     return way.alive() if way is not None else []
+
+
+def hold_for_child() -> None:
+    """Keep the tasks of this moment for a child that is about to be forked: in it Python 3.14 forgets those of the thread that
+    forks. To be called on that thread, just before; `let_go` takes it back in the parent."""
+    way = _chosen()
+    if way is not None:
+        way.hold()
+
+
+def let_go() -> None:
+    """In the parent, after the fork: tasks are seen as they are again, and none is kept alive."""
+    way = _chosen()
+    if way is not None:
+        way.let_go()
 
 
 def loops_of_tasks() -> list[asyncio.AbstractEventLoop]:

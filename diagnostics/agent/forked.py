@@ -24,6 +24,7 @@ import warnings
 
 from ..errors import DiagnosticsError
 from ..protocol import frame, reply_error, reply_result
+from .asyncio_tasks import hold_for_child, let_go
 from .background import reading_fork
 from .loops import call_on_loop, running_loops
 
@@ -140,13 +141,16 @@ def fork_reading(
 
     def fork() -> None:
         began, cpu = time.monotonic(), time.thread_time()
+        hold_for_child()
         try:
             pid = _fork()
         except OSError as error:
+            let_go()
             made.append(error)
             return
         if pid == 0:
             _live(work, connection, prctl)
+        let_go()
         made.append((pid, time.monotonic() - began, time.thread_time() - cpu))
 
     on_loop = any(call_on_loop(loop, fork, _LOOP_PATIENCE_SECONDS) for loop in running_loops()[:1])

@@ -162,7 +162,10 @@ def test_a_server_behind_wrappers_is_found() -> None:
 
 
 def test_without_a_known_server_it_says_that_only_sockets_tell() -> None:
-    assert told(Servers()) == {"source": "sockets", "server": None, "unknown": []}
+    found = told(Servers())
+    assert (found["source"], found["server"]) == ("sockets", None)
+    # On 3.14 a loop written in C, which another test may have imported, could run a server unseen: only that is said.
+    assert [reason for reason in found["unknown"] if "is imported, which is not written in Python" not in reason] == []
 
 
 def test_streams_are_unknown_where_the_running_server_is_not_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
