@@ -27,6 +27,8 @@ _POLL_SECONDS = 0.02
 # How much earlier than a process its parts may fail: a monitor stops answering, then `diagnostics run` ends.
 _DYING_SECONDS = 5.0
 _TAIL_LINES = 15
+# proc(5): from -1000, never, to 1000, before all others. What it starts inherits it.
+_FIRST_TO_GO = "500"
 # Ports to choose from, and how many are tried.
 _PORTS = 16_000
 _PORT_TRIES = 100
@@ -132,6 +134,9 @@ async def start(
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
             start_new_session=True,
         )
+    with suppress(OSError):  # it has ended already, and `check` will say how
+        # Where memory runs out the kernel is to end the service under test, and not the experiment, which says what happened.
+        Path(f"/proc/{process.pid}/oom_score_adj").write_text(_FIRST_TO_GO)
     started = Process(name, process, output)
     try:
         yield started
