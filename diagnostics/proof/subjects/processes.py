@@ -134,9 +134,7 @@ async def start(
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
             start_new_session=True,
         )
-    with suppress(OSError):  # it has ended already, and `check` will say how
-        # Where memory runs out the kernel is to end the service under test, and not the experiment, which says what happened.
-        Path(f"/proc/{process.pid}/oom_score_adj").write_text(_FIRST_TO_GO)
+    _be_the_first_to_go(process.pid)
     started = Process(name, process, output)
     try:
         yield started
@@ -185,6 +183,12 @@ async def wait_for_listener(process: Process, port: int, timeout_seconds: float)
                 code="target_never_listened",
             )
         await asyncio.sleep(_POLL_SECONDS)
+
+
+def _be_the_first_to_go(pid: int) -> None:
+    """Where memory runs out the kernel is to end the service under test, not the experiment, which says what happened."""
+    with suppress(OSError):  # it has ended already, and `check` will say how
+        Path(f"/proc/{pid}/oom_score_adj").write_text(_FIRST_TO_GO)
 
 
 def _signal_group(pgid: int, number: signal.Signals) -> None:
