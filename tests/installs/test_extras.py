@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import signal
 import time
 import urllib.request
 from collections.abc import Callable
@@ -145,7 +146,7 @@ def monitor(environment: Environment, start: Start) -> None:
         assert done.returncode == 2, done.stderr
         assert "pip install memray" in done.stderr
         refused_for_want_of(environment, "proof", "diagnostics", "scenarios")
-    assert service.end(patience=60) == 143
+    assert service.end(patience=60) == -signal.SIGTERM  # by the signal, as the command itself
 
     instrumented(environment, start)
 
