@@ -256,3 +256,14 @@ def test_what_is_not_seen_is_unknown_everywhere_with_the_reason(
     )  # fmt: skip
     assert refused.returncode == 3
     assert "what streams keep alive is unknown" in " ".join((refused.stdout + refused.stderr).split())
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="asyncio.all_tasks itself refuses such a task there")
+def test_a_task_that_was_never_initialised_is_passed_over() -> None:
+    """granian registers such tasks; to ask one for its coroutine may end the process."""
+    hollow = asyncio.Task.__new__(asyncio.Task)
+    asyncio.tasks._register_task(hollow)
+    try:
+        assert all(task is not hollow for task in alive_tasks())
+    finally:
+        asyncio.tasks._unregister_task(hollow)
