@@ -41,7 +41,7 @@ def checked(client: httpx2.Client, method: str, path: str, **options: Any) -> ht
         return response
     try:
         told = response.json()["error"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise TargetError(f"{client.base_url} answered {response.status_code}, and is no monitor") from error
     # The monitor does not know by which address it is reached: the command that it offers is made whole here.
     base = str(client.base_url).rstrip("/")

@@ -74,6 +74,11 @@ class WindowProfiles:
         self._open: dict[tuple[int, str], _Shared] = {}
         self._turns: dict[int, asyncio.Lock] = {}
 
+    def kept(self, name: str, worker: Worker) -> Taken | None:
+        """The last one of this worker, however old it is."""
+        self._forget_the_dead()
+        return self._last.get((worker.pid, name))
+
     async def get(self, name: str, worker: Worker, *, seconds: float, collect: bool, force: bool) -> Taken:
         """The profile `name` (heap, allocs) of `worker`; cancel the call to leave.
 
