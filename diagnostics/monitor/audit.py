@@ -5,18 +5,20 @@
 
 | event | outcome | |
 |---|---|---|
-| capture, remove, window | begun, done, or the refusal's code | a capture asked for, cancelled or deleted; a window of /debug/pprof |
+| capture | begun, or the refusal's code | a capture was asked for, by a person or by a rule |
+| remove | done | a capture was cancelled or deleted |
+| window | done | a profile of /debug/pprof was taken |
 | artifact | sent | a file of a capture was fetched |
-| login | done, wrong | the login form |
-| refusal | status | a request that the monitor let nowhere: no token, a wrong one, a foreign page or Host |
+| login | done | the login form was given a token |
+| refusal | the status | a request was let nowhere: no token, a wrong one, a foreign page or Host |
 
 `who` is a token's name, never the token: `DIAGNOSTICS_TOKEN`, `DIAGNOSTICS_READ_TOKEN`, `nobody` (no token, or a wrong one),
 `anybody` where no token is set, `rule NAME`. `uid` is the user who holds the other end of a connection on this machine, as the
 kernel says; null for a peer elsewhere.
 
-The file is bounded: at MAX_BYTES it becomes `audit.log.1`, whose predecessor goes. So that whoever is refused a thousand times a
-second cannot push out what was written before, refusals beyond MAX_REFUSALS a minute are only counted; the next line says
-how many (`"not_written"`). What cannot be written is counted, too, and told in the monitor's own log.
+The file is bounded: at MAX_BYTES it becomes `audit.log.1`, whose predecessor goes. Whoever is refused a thousand times a second
+is not to push out what was written before: refusals beyond MAX_REFUSALS a minute are only counted, and the next line says how
+many (`"not_written"`). What cannot be written is counted, too, and told in the monitor's own log.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from ..errors import DiagnosticsError
 from ..protocol import private_folder
 from .kernel.sockdiag import owner_of
 
@@ -97,7 +100,7 @@ class Audit:
         try:
             self._append(json.dumps(told).encode() + b"\n")
             self._not_written = 0
-        except Exception as error:
+        except (OSError, DiagnosticsError, ValueError) as error:
             self._not_written += 1
             self._fails(error)
 

@@ -41,6 +41,7 @@ _GRACE_SECONDS: Final = 5
 _TELL_SECONDS: Final = 60.0
 _TICKS: Final = 10  # of uvicorn's 0.1 s
 
+_CLOSING: Final = b"HTTP/1.1 %d \r\ncontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
 _WAITS: Final = {h11.IDLE: ("head", HEAD_SECONDS), h11.SEND_BODY: ("body", BODY_SECONDS)}
 
 
@@ -55,7 +56,7 @@ class Connection(H11Protocol):
         self._since = 0.0
         self._unsent = 0
         self._stuck_since = 0.0
-        self._heard = False  # whether a byte of the present head has come
+        self._resumed = False  # since the last look: what is unsent now is not what was unsent then
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -70,8 +71,11 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        self._heard = True
         super().data_received(data)
+
+    def resume_writing(self) -> None:
+        self._resumed = True
+        super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
         self.edge.counted("malformed")
@@ -86,8 +90,8 @@ class Connection(H11Protocol):
         if self._phase != (self.cycle, self.conn.their_state):
             self._new_phase(now)
         unsent = self.transport.get_write_buffer_size()
-        if unsent != self._unsent or not unsent:
-            self._unsent, self._stuck_since = unsent, now
+        if unsent != self._unsent or not unsent or self._resumed:
+            self._unsent, self._stuck_since, self._resumed = unsent, now, False
         elif now - self._stuck_since > STUCK_SECONDS:
             self._give_up("answer_not_taken")
             return
@@ -97,11 +101,12 @@ class Connection(H11Protocol):
                 self._give_up(f"{what}_timeout")
 
     def _new_phase(self, now: float) -> None:
-        self._phase, self._since, self._heard = (self.cycle, self.conn.their_state), now, False
+        self._phase, self._since = (self.cycle, self.conn.their_state), now
 
     def _give_up(self, why: str) -> None:
         self.edge.counted(why)
-        if self._heard and why != "answer_not_taken":
+        in_the_middle = self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]
+        if in_the_middle and why != "answer_not_taken":
             self._answer(408, b"the request did not come whole in time")
         else:
             self.transport.abort()
@@ -109,10 +114,8 @@ class Connection(H11Protocol):
     def _answer(self, status: int, words: bytes) -> None:
         """Say why, where nothing has been said yet, and close."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self.transport.write(
-                b"HTTP/1.1 %d \r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b\n"
-                % (status, len(words) + 1, words)
-            )
+            body = words + b"\n"
+            self.transport.write(_CLOSING % (status, len(body)) + body)
             self.transport.close()
         else:
             self.transport.abort()

@@ -195,8 +195,8 @@ async def _index(request: Request) -> Response:
     page = (
         "<!doctype html><html lang=en><head><meta charset=utf-8><title>/debug/pprof/</title></head><body>"
         f"<h1>/debug/pprof/</h1><table>{rows}</table>"
-        f"<p>heap and allocs open a window of ?seconds={DEFAULT_SECONDS:g}, in which the service is slower, for who may capture; "
-        "others see the last one. "
+        f"<p>For who may capture, heap and allocs open a window of ?seconds={DEFAULT_SECONDS:g}, in which the service is "
+        "slower; others see the last one. "
         '<a href="/debug/memory">/debug/memory</a> shows what is known without one.</p></body></html>'
     )
     policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
