@@ -63,13 +63,16 @@ def streamed(client: httpx2.Client, method: str, path: str, **options: Any) -> I
         ) from error
 
 
-def asked(client: httpx2.Client, method: str, path: str, **options: Any) -> Any:
+def asked(client: httpx2.Client, method: str, path: str, **options: Any) -> dict[str, Any]:
     """`checked`, and the answer's JSON, its texts fit for a terminal: a peer's escape sequences are not. Raises TargetError."""
     response = checked(client, method, path, **options)
     try:
-        return _plain(json.loads(response.content))
+        told = _plain(json.loads(response.content))
     except (ValueError, RecursionError) as error:
         raise TargetError(f"the answer is not JSON: {error}", remedy="is it a monitor, and of this version?") from error
+    if not isinstance(told, dict):
+        raise TargetError(f"the answer is a JSON {type(told).__name__}", remedy="is it a monitor, and of this version?")
+    return told
 
 
 def _plain(value: Any) -> Any:
