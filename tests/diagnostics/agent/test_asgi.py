@@ -249,14 +249,15 @@ async def plain(scope, receive, send):
     kind = b"application/json"
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind), (b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"{}"})
-    await asyncio.sleep(0.05)  # its end, after the server has begun the connection's next request
+    if scope["path"] == "/lingers":  # and ends after the server has begun the connection's next request
+        await asyncio.sleep(0.015)
 
 counted = LedgerMiddleware(plain, ledger)
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         await counted(scope, receive, send)
-    elif scope["path"] == "/plain":
+    elif scope["path"] in ("/plain", "/lingers"):
         await counted(scope, receive, send)
     elif scope["path"] == "/stream":
         # outside of the middleware, as a service may do for its hottest route
@@ -280,12 +281,12 @@ def test_a_request_and_a_stream_pipelined_behind_it_leave_nothing_open(
 ) -> None:
     service = observed(PIPELINED, "--http", parser)
     host, port = service.url.removeprefix("http://").split(":")
-    pairs = 25
-    clients = [socket.create_connection((host, int(port)), 60) for _ in range(pairs)]
-    for client in clients:
-        client.sendall(
-            b"GET /plain HTTP/1.1\r\nHost: a\r\n\r\nGET /stream HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-        )
+    paths = [b"/plain", b"/lingers"] * 15
+    pairs = len(paths)
+    clients = [socket.create_connection((host, int(port)), 60) for _ in paths]
+    for client, path in zip(clients, paths, strict=True):
+        first = b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path
+        client.sendall(first + b"GET /stream HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
     for client in clients:
         with client:
             answer = b""

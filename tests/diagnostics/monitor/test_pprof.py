@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from diagnostics.analysis.formats.text import render_lines, render_stacks
 from diagnostics.analysis.profile import Frame, Profile, Sample, ValueType
 from diagnostics.errors import UsageError
 from diagnostics.monitor.captures.profiles import interval_of
+from diagnostics.monitor.web.session import COOKIE, issue
 
 APP = """
 import asyncio
@@ -145,8 +147,8 @@ def test_a_get_begins_a_window_for_who_may_capture_and_for_nobody_else(
         assert refused.status == 403
         assert refused.headers["X-Go-Pprof"] == "1"
         assert b"DIAGNOSTICS_TOKEN" in refused.body
-    login = http(f"{monitor}/debug/memory/login", "POST", b"token=all", {"Origin": monitor})
-    cookie = {"Cookie": login.headers["Set-Cookie"].split(";")[0], "User-Agent": "Mozilla/5.0"}
+    cookie = {"Cookie": f"{COOKIE}={issue('all', time.time())}", "User-Agent": "Mozilla/5.0"}
+    assert http(f"{monitor}/debug/memory", headers=cookie).status == 200
     assert http(f"{monitor}/debug/pprof/heap?seconds=0.3&force=1", headers=cookie).status == 403
     image = {**cookie, "Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
     assert http(f"{monitor}/debug/pprof/heap?seconds=0.3&force=1", headers=image).status == 403
