@@ -26,7 +26,7 @@ __all__ = ["configure", "download", "run", "take"]
 _POLL_SECONDS = 0.2
 # A shorter wait explains itself.
 _WORTH_TELLING_SECONDS = 5.0
-_ENDED = ("done", "failed", "cancelled")
+_ENDED = ("done", "failed", "cancelled", "broken")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

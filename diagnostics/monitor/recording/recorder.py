@@ -309,9 +309,12 @@ class Recorder:
                 del self._ended[forgotten]
 
     def _explain(self, path: Path, ending: Ending, returncode: int) -> None:
-        with contextlib.closing(RingFile.reopen(path)) as file:
-            told = Ending(ending.noticed, returncode, ending.oom_kills, ending.cgroup, ending.limit_bytes)
-            file.write_end(told.to_json())
+        told = Ending(ending.noticed, returncode, ending.oom_kills, ending.cgroup, ending.limit_bytes)
+        try:
+            with contextlib.closing(RingFile.reopen(path)) as file:
+                file.write_end(told.to_json())
+        except (OSError, DiagnosticsError) as error:  # tidied away, or damaged since
+            log.warning("how %s ended is not written down: %s", path, error)
 
 
 def _life(recording: Recording) -> Life | None:
