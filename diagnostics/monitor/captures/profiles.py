@@ -27,7 +27,9 @@ _BY_MEMRAY: dict[str, dict[str, Any]] = {
     "allocs": {"kind": "memray", "view": "allocated", "aggregated": False},
 }
 # Why memray cannot look into this service, or its file not be read, for which tracemalloc is taken instead.
-_WITHOUT_MEMRAY = frozenset({"memray_missing", "memray_unreadable", "rendering_failed", "tracker_active"})
+_WITHOUT_MEMRAY = frozenset(
+    {"memray_missing", "memray_unreadable", "rendering_failed", "tracker_active", "no_thread", "memray_failed"}
+)
 
 __all__ = ["DEFAULT_INTERVAL_SECONDS", "Taken", "WindowProfiles", "interval_of"]
 
