@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,28 @@ def test_a_monitor_and_an_agent_whose_folder_is_tidied_away_make_it_again(
     eventually(lambda: answering(http, service))
     again = captured(http, eventually, service)
     assert [each["id"] for each in http(f"{service.monitor}/debug/memory/captures").json()["captures"]] == [again]
+
+
+def test_a_worker_whose_agent_has_gone_is_not_answering_instead_of_absent(
+    observed: Any, http: Any, eventually: Any, launch: Any, tmp_path: Path
+) -> None:
+    service = observed(APP)
+    eventually(lambda: answering(http, service))
+    aside = launch(sys.executable, "-m", "diagnostics", "monitor", "--listen", "127.0.0.1:0", "--dir", tmp_path / "dir")
+    sidecar = aside.wait_for("diagnostics http").split()[1].removesuffix("/debug/memory")
+
+    def up() -> str:
+        lines = http(f"{sidecar}/metrics").body.decode().splitlines()
+        return next((line for line in lines if line.startswith("diagnostics_agent_up{")), "absent")
+
+    eventually(lambda: up() == 'diagnostics_agent_up{worker="0"} 1.0')
+    agents = tmp_path / "dir" / "agents"
+    shutil.rmtree(agents)
+    agents.write_text("in the way: the agent cannot make its socket again")
+    eventually(lambda: up() == 'diagnostics_agent_up{worker="0"} 0.0')
+    assert "its agent went" in http(f"{sidecar}/debug/memory").json()["workers"][0]["reason"]
+    agents.unlink()
+    eventually(lambda: up() == 'diagnostics_agent_up{worker="0"} 1.0')  # under the number that it had
 
 
 def test_a_broken_capture_takes_neither_page_nor_metrics_nor_list_away(
