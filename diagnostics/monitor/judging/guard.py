@@ -23,6 +23,7 @@ from ...errors import DiagnosticsError, NotFoundError, UsageError
 from ..audit import Asker, Audit
 from ..captures.controller import Captures
 from ..captures.kinds import kind_named
+from ..failures import Failures
 from ..recording import timeline
 from ..recording.outlook import WINDOWS
 from ..recording.recorder import Recorder
@@ -98,16 +99,17 @@ class Guard:
         self._machine = _machine_bytes()
 
     async def run(self) -> None:
-        """Look once a second, for ever. A look that fails is logged, and the next one is due."""
+        """Look once a second, for ever. A look that fails is counted and told, and the next one is due."""
         if not self.rules:
             return
+        failures = Failures("a look of the rules")
         async with asyncio.TaskGroup() as group:
             while True:
                 try:
                     for worker, firing in self.look():
                         group.create_task(self._act(worker, firing), name=f"rule {firing.rule.name}")
-                except Exception:
-                    log.exception("a look of the rules failed")
+                except Exception as error:  # noqa: BLE001  # whatever it is: the rules are for when things go wrong
+                    failures.failed(error)
                 await asyncio.sleep(_LOOK_SECONDS)
 
     def look(self) -> list[tuple[Worker, Firing]]:

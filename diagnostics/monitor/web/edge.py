@@ -21,6 +21,8 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ..failures import Failures
+
 __all__ = ["MAX_CONNECTIONS", "MAX_HEAD_BYTES", "Edge", "EdgeServer"]
 
 log = logging.getLogger("diagnostics.monitor")
@@ -132,6 +134,7 @@ class Edge:
         self._open: dict[Connection, None] = {}
         self._told: Counter[str] = Counter()
         self._tell_at = 0.0
+        self._failures = Failures("a look at a connection of the monitor")
 
     def __len__(self) -> int:
         return len(self._open)
@@ -161,7 +164,10 @@ class Edge:
     def look(self) -> None:
         now = self.clock()
         for connection in list(self._open):
-            connection.look(now)
+            try:
+                connection.look(now)
+            except Exception as error:  # noqa: BLE001  # whatever it is: it is in the server's own loop, and there are others
+                self._failures.failed(error)
         if self._told and now >= self._tell_at:
             told = ", ".join(f"{count} {why}" for why, count in sorted(self._told.items()))
             log.warning("the monitor has closed connections: %s", told)

@@ -198,6 +198,31 @@ def test_a_new_connection_takes_the_place_of_one_that_waits(monkeypatch: pytest.
     run(check)
 
 
+def test_a_look_that_fails_ends_neither_the_server_nor_the_other_looks(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check(turned: Turned) -> None:
+        _, silent = await turned.connected()
+        await until(lambda: len(turned.edge) == 1)
+        (broken,) = turned.edge._open
+        monkeypatch.setattr(broken, "look", lambda now: 1 // 0)
+        reader, other = await turned.connected()
+        await until(lambda: len(turned.edge) == 2)
+        for _ in range(20):
+            await turned.later(edges.HEAD_SECONDS)
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await reader.readexactly(1)
+        assert list(turned.edge._open) == [broken]
+        monkeypatch.undo()
+        for each in (silent, other):
+            each.close()
+
+    run(check)
+    told = [record.getMessage() for record in caplog.records if "a look at a connection" in record.getMessage()]
+    assert len(told) == 2  # the first, and the tenth
+    assert "failed 10 times: ZeroDivisionError" in told[1]
+
+
 def test_what_is_no_request_is_a_400_and_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
     async def check(turned: Turned) -> None:
         for sent in (
