@@ -19,6 +19,7 @@ from ..asyncio_tasks import alive_tasks
 from ..ledger import StreamLedger
 from ..looks import Look
 from ..record import StreamRecord
+from ..routes import route_of
 from ..servers import Servers
 from ..servers.tasks import TaskServers
 from ..servers.uvicorn import belongings_of, cycle_of
@@ -142,10 +143,8 @@ def _of_uvicorn(tasks: list[Any]) -> list[OpenStream]:
     for task in tasks:
         cycle = cycle_of(task)
         if cycle is not None and cycle.response_started and not cycle.response_complete:
-            route = cycle.scope.get("route")
-            path = getattr(route, "path_format", None) or getattr(route, "path", None) or UNROUTED
             state = "disconnected" if cycle.disconnected else "streaming"
-            streams.append(OpenStream(task.get_name()[:60], str(path), state, None, [task]))
+            streams.append(OpenStream(task.get_name()[:60], route_of(cycle.scope) or UNROUTED, state, None, [task]))
     return streams
 
 
