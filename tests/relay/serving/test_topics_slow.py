@@ -53,7 +53,7 @@ def publish(relay: Served, path: str, data: Any) -> None:
 
 
 class Numbers:
-    """The relay's metrics of topics, and how much they have grown since, as of the monitor's last reading: a second ago at most."""
+    """The relay's metrics of topics and how much they have grown since, as the monitor last read them: up to a second ago."""
 
     def __init__(self, relay: Served) -> None:
         self._url = relay.lines[1].split()[1].removesuffix("/debug/memory") + "/metrics"
