@@ -23,17 +23,19 @@ def answered(tmp_path: Path, answer: bytes, op: str = "reading", *, patience: fl
     """What `ask` makes of an agent that sends these bytes, and then stays silent or leaves."""
 
     async def agent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readexactly(int.from_bytes(await reader.readexactly(4), "big"))
-        writer.write(answer)
-        await writer.drain()
-        if not stays:
-            writer.write_eof()
-        with contextlib.suppress(ConnectionError):
-            await reader.read()  # until the monitor has left
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
-        left.set()
+        try:
+            with contextlib.suppress(ConnectionError):
+                await reader.readexactly(int.from_bytes(await reader.readexactly(4), "big"))
+                writer.write(answer)
+                await writer.drain()
+                if not stays:
+                    writer.write_eof()
+                await reader.read()  # until the monitor has left
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+        finally:
+            left.set()
 
     left = asyncio.Event()
 
