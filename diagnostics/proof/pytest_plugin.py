@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from ..analysis.decision import Decision
     from .experiment.comparison import Comparison
     from .experiment.experiment import SideOutcome
     from .subjects.monitor_client import Capture
@@ -109,7 +110,7 @@ class StreamGrowth:
         most = parse_bytes(peak) if peak is not None else None
         too_high = most is not None and max(found.peaks) > most
         if found.decision is not Decision.BOUNDED or too_high:
-            capture, reason = until_done(_captured(plan, work, collects=app is not None))
+            capture, reason = until_done(_captured(plan, work, found.decision, collects=app is not None))
             pytest.fail(_message(found, app or command or "", path, most, capture, reason), pytrace=False)
         return found
 
@@ -155,7 +156,8 @@ def _comparison(
         slow_bytes_per_second=work.slow_bytes_per_second,
         seconds=work.seconds,
         transient_seconds=work.transient,
-        least_bytes=1,
+        least_bytes=limits["remains"],
+        least_growth=limits.get("growth", 1),
         plan=Plan(looks=work.looks),
     )
     # What this run can import, the service can: `pythonpath` in pytest's settings, a conftest that changes sys.path.
@@ -173,7 +175,7 @@ async def _measured(plan: Comparison, work: _Work, *, collects: bool) -> SideOut
     return outcome.sides[0]
 
 
-async def _captured(plan: Comparison, work: _Work, *, collects: bool) -> tuple[Capture | None, str]:
+async def _captured(plan: Comparison, work: _Work, decision: Decision, *, collects: bool) -> tuple[Capture | None, str]:
     """Who holds the memory, of a service that is started for it; or why that is not known."""
     from ..errors import DiagnosticsError
     from .experiment.comparison import on_commands
@@ -181,7 +183,7 @@ async def _captured(plan: Comparison, work: _Work, *, collects: bool) -> tuple[C
     try:
         async with on_commands(work.start_seconds, collects=collects)(plan, [_SIDE], work.seed) as rounds:
             await rounds.warm_up(_SIDE)
-            return await rounds.capture(_SIDE), "the service is no Python process"
+            return await rounds.capture(_SIDE, decision), "the service is no Python process"
     except DiagnosticsError as error:
         return None, str(error)
 

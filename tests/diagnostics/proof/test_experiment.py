@@ -13,7 +13,7 @@ import pytest
 
 from diagnostics.errors import TargetError, TargetSilentError
 from diagnostics.proof.clients.load import LoadReport
-from diagnostics.proof.experiment.rounds import check_load
+from diagnostics.proof.experiment.served import check_load
 from diagnostics.proof.scenarios import scenario
 from diagnostics.proof.subjects.processes import Process, free_port, start, wait_for_listener
 from diagnostics.proof.subjects.sockets import connections
