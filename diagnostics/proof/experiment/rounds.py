@@ -20,6 +20,7 @@ from ...analysis.growth import (
     growth_per_chunk,
     held_per_stream,
     in_window,
+    kernel_queues,
     load_per_stream,
     peak_per_stream,
     remains_per_stream,
@@ -34,7 +35,7 @@ from ..subjects.subject import Subject
 from .looks import READ_EVERY_SECONDS, collected, look, settled
 from .served import check_load
 
-__all__ = ["CAPTURE_SECONDS", "Measured", "MemoryRounds", "Rounds", "figures", "together"]
+__all__ = ["CAPTURE_SECONDS", "LEAST_QUEUE_BYTES", "Measured", "MemoryRounds", "Rounds", "figures", "together"]
 
 T = TypeVar("T")
 
@@ -50,6 +51,10 @@ _MOST_FINISH_SECONDS = 10.0
 _BRIEF_EVENTS = 3
 _MOST_BRIEF_SECONDS = 20.0
 _RESIDENT_FACTOR = 4
+# Less than this in the kernel's queue of one stream is what every socket has.
+LEAST_QUEUE_BYTES = 128 * 1024
+# Rounds are made so many times as long, at most, until those queues are full.
+_MOST_QUEUE_FACTOR = 4
 CAPTURE_SECONDS = 3.0
 # The clients stay as long as the round lasts, and a little longer.
 _LOAD_OUTLIVES_SECONDS = 3.0
@@ -91,21 +96,39 @@ class MemoryRounds:
         self._scenario = scenario
         self._subjects = subjects
         self._seed = seed
+        # Seconds by which a side's rounds are longer than the workload says, and begin to be judged later.
+        self._later = dict.fromkeys(subjects, 0.0)
         # Resident memory comes and goes by pages: where it stands alone, more streams have to tell what one of them leaves.
         self._factors = {side: _RESIDENT_FACTOR if one.monitor.unknown else 1 for side, one in subjects.items()}
 
     async def warm_up(self, side: str) -> None:
-        """A whole round that is thrown away: imports, caches, connection pools, pages that are touched for the first time."""
-        await self._round(side, self._scenario.workload.mix, self._scenario.workload.seconds, judged=False)
+        """A whole round that is thrown away: imports, caches, connection pools, pages that are touched for the first time.
+
+        Where the kernel's queues towards slow clients were not yet full at its end, what the service itself buffers has not
+        begun: then rounds begin to be judged later, and another one is thrown away.
+        """
+        work = self._scenario.workload
+        while True:
+            warm, _ = await self._round(side, work.mix, judged=False)
+            queued, filling = kernel_queues(warm, work.transient_seconds)
+            few = queued < LEAST_QUEUE_BYTES * max(1, work.mix.slow)
+            if (
+                work.send_buffer_bytes
+                or not filling
+                or few
+                or self._seconds(side) > work.seconds * _MOST_QUEUE_FACTOR / 2
+            ):
+                return
+            self._later[side] += self._seconds(side)
 
     async def measure(self, side: str) -> Measured:
         """Run one round, after one with the light load where there is one. Raises TargetError where the service fails."""
         work, monitor = self._scenario.workload, self._subjects[side].monitor
-        light = None if work.light is None else (await self._round(side, work.light, work.seconds, judged=True))[0]
-        heavy, load = await self._round(side, work.mix, work.seconds, judged=True)
+        light = None if work.light is None else (await self._round(side, work.light, judged=True))[0]
+        heavy, load = await self._round(side, work.mix, judged=True)
         why = monitor.unknown
         return Measured(
-            figures(self._scenario, heavy, light),
+            figures(self._scenario, heavy, light, self._transient(side)),
             load,
             peak_per_stream(heavy),
             heavy,
@@ -141,8 +164,14 @@ class MemoryRounds:
         await settled(one)
         return {} if one.monitor.outside else await one.monitor.balance()
 
-    async def _round(self, side: str, mix: Mix, seconds: float, *, judged: bool) -> tuple[Round, LoadReport]:
-        one = self._subjects[side]
+    def _seconds(self, side: str) -> float:
+        return self._scenario.workload.seconds + self._later[side]
+
+    def _transient(self, side: str) -> float:
+        return self._scenario.workload.transient_seconds + self._later[side]
+
+    async def _round(self, side: str, mix: Mix, *, judged: bool) -> tuple[Round, LoadReport]:
+        one, seconds = self._subjects[side], self._seconds(side)
         before = await settled(one)
         until = asyncio.Event()
         start = time.monotonic()
@@ -156,7 +185,7 @@ class MemoryRounds:
                 if (reading := await look(one, report.ended)) is not None:
                     readings.append(reading)
                 elapsed = time.monotonic() - start
-                window = in_window(readings, start, self._scenario.workload.transient_seconds)
+                window = in_window(readings, start, self._transient(side))
                 if elapsed >= seconds and (not judged or len(window) >= _LEAST_READINGS):
                     break
                 if elapsed > patience:
@@ -211,12 +240,12 @@ class MemoryRounds:
         )
 
 
-def figures(scenario: Scenario, heavy: Round, light: Round | None) -> dict[Measure, float]:
+def figures(scenario: Scenario, heavy: Round, light: Round | None, transient_seconds: float) -> dict[Measure, float]:
     """The figures of one round: `remains` and `resident` always, the others where the scenario judges them."""
     work = scenario.workload
     found = {Measure.REMAINS: remains_per_stream(heavy), Measure.RESIDENT: resident_per_stream(heavy)}
     if Measure.GROWTH in scenario.least:
-        found[Measure.GROWTH] = growth_per_chunk(heavy, work.upstream.chunks_per_second, work.transient_seconds)
+        found[Measure.GROWTH] = growth_per_chunk(heavy, work.upstream.chunks_per_second, transient_seconds)
     if Measure.HELD in scenario.least:
         found[Measure.HELD] = held_per_stream(heavy)
     if Measure.LOAD in scenario.least and light is not None:

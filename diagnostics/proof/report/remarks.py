@@ -12,12 +12,11 @@ from ...analysis.growth import kernel_queues
 from ...analysis.units import format_value
 from ..experiment.comparison import BEFORE, Comparison
 from ..experiment.experiment import Outcome, SideOutcome
+from ..experiment.rounds import LEAST_QUEUE_BYTES
 from ..scenario import BROKEN, Scenario
 
 __all__ = ["basis", "remarks"]
 
-# Less than this, in the kernel for one stream, is what every socket has.
-_LEAST_QUEUE_BYTES = 128 * 1024
 # So much longer, or so many more streams, is advice that somebody follows.
 _MOST_TIMES = 16
 
@@ -68,11 +67,11 @@ def _queues(side: SideOutcome, scenario: Scenario) -> list[str]:
         return []
     found = [kernel_queues(each, scenario.workload.transient_seconds) for each in side.rounds]
     most = max(size for size, _ in found)
-    streams = side.rounds[0].open_streams
-    if most < _LEAST_QUEUE_BYTES * streams:
+    slow = scenario.workload.mix.slow
+    if not slow or most < LEAST_QUEUE_BYTES * slow:
         return []
     held = (
-        f"{side.side}: the kernel's send queues held up to {format_value(most, 'bytes')} for {streams} streams, whose clients"
+        f"{side.side}: the kernel's send queues held up to {format_value(most, 'bytes')} for {slow} clients that"
         " read more slowly than they are sent to. That counts against a container's limit and is in none of the figures above"
     )
     if sum(filling for _, filling in found) * 2 < len(found):

@@ -33,10 +33,10 @@ _GROWN_SECONDS = 1.0
 _LEAST_GROWN_BYTES = 4096
 _LEAST_GROWN_SHARE = 0.02
 _OURS = "highwater_diagnostics"
-# Where objects account for less of what bytes in use gained meanwhile, none of them is named: the memory is not theirs. Smaller
-# gains are told by no share.
-_LEAST_EXPLAINED_SHARE = 0.5
-_LEAST_GAIN_BYTES = 64 * 1024
+# Where objects gain less than this share of what memory in use gains a second, none of them is named: the memory is not theirs.
+# Of a smaller gain no share is asked for.
+_LEAST_EXPLAINED_SHARE = 0.3
+_LEAST_GAIN_BYTES_PER_SECOND = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +157,13 @@ class Monitor:
             # A service whose objects cannot be read has its profile all the same.
             return (), error.message
         rows, paths = state["result"]["top"], state["result"]["paths"]
-        gain = after.in_use_bytes - before.in_use_bytes if before is not None and after is not None else 0
-        objects = state["result"]["bytes_delta"]
-        if gain >= _LEAST_GAIN_BYTES and objects is not None and objects < gain * _LEAST_EXPLAINED_SHARE:
+        gain = 0.0
+        if before is not None and after is not None:
+            gain = (after.in_use_bytes - before.in_use_bytes) / (after.time - before.time)
+        objects = (state["result"]["bytes_delta"] or 0) / _GROWN_SECONDS
+        if gain >= _LEAST_GAIN_BYTES_PER_SECOND and objects < gain * _LEAST_EXPLAINED_SHARE:
             return (), (
-                f"Python's objects grew by {max(0, objects):,} bytes while memory in use grew by {gain:,}:"
+                f"Python's objects grew by {max(0, objects):,.0f} bytes a second and memory in use by {gain:,.0f}:"
                 " most of it is no object's (a C library's, or kept by an allocator)"
             )
         least = max(_LEAST_GROWN_BYTES, _LEAST_GROWN_SHARE * sum(max(0, row["bytes_delta"] or 0) for row in rows))
