@@ -74,6 +74,11 @@ class Round:
     readings: tuple[Reading, ...]
     after: Reading
 
+    @property
+    def seconds(self) -> float:
+        """From its start to the last reading with streams open."""
+        return self.readings[-1].time - self.start if self.readings else 0.0
+
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
     """The median of the slopes between all pairs of points (Theil 1950, Sen 1968). Raises ValueError where all x are the same.

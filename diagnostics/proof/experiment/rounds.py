@@ -152,7 +152,7 @@ class MemoryRounds:
         until = asyncio.Event()
         load = asyncio.create_task(self._load(one, self._scenario.workload.mix, until, 120.0))
         try:
-            await asyncio.sleep(self._scenario.workload.transient_seconds / 2)
+            await asyncio.sleep(self._later[side] + self._scenario.workload.transient_seconds / 2)
             return await one.monitor.capture(CAPTURE_SECONDS, until.set)
         finally:
             until.set()

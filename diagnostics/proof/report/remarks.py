@@ -65,7 +65,8 @@ def _queues(side: SideOutcome, scenario: Scenario) -> list[str]:
     """What the kernel kept for clients that read slowly: it is in no figure of the process."""
     if not side.rounds:
         return []
-    found = [kernel_queues(each, scenario.workload.transient_seconds) for each in side.rounds]
+    judged = scenario.workload.seconds - scenario.workload.transient_seconds
+    found = [kernel_queues(each, each.seconds - judged) for each in side.rounds]
     most = max(size for size, _ in found)
     slow = scenario.workload.mix.slow
     if not slow or most < LEAST_QUEUE_BYTES * slow:
@@ -74,7 +75,7 @@ def _queues(side: SideOutcome, scenario: Scenario) -> list[str]:
         f"{side.side}: the kernel's send queues held up to {format_value(most, 'bytes')} for {slow} clients that"
         " read more slowly than they are sent to. That counts against a container's limit and is in none of the figures above"
     )
-    if sum(filling for _, filling in found) * 2 < len(found):
+    if side.decision is Decision.UNBOUNDED or sum(filling for _, filling in found) * 2 < len(found):
         return [f"{held}."]
     longer = f"--seconds {scenario.workload.seconds * 4:g}" if isinstance(scenario, Comparison) else "longer rounds"
     unseen = (
