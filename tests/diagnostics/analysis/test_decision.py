@@ -63,6 +63,17 @@ def test_the_level_is_shared_by_looks_and_measures() -> None:
     assert found.intervals[Measure.GROWTH].level == pytest.approx(0.01)
 
 
+def test_an_acquittal_is_asked_of_all_measures_at_once_and_pays_no_share_for_each() -> None:
+    """Four measures of a service that is flat, with noise: at a quarter of the level the first look could not have told."""
+    noisy = [-55.0, 50.0, -45.0, 60.0]
+    figures = dict.fromkeys((Measure.GROWTH, Measure.REMAINS, Measure.RESIDENT, Measure.HELD), noisy)
+    least = dict.fromkeys(figures, 160.0)
+    found = decide(figures, least, Plan(looks=(4, 6, 8), level=0.06))
+    assert found.decision is Decision.BOUNDED
+    assert found.intervals[Measure.GROWTH].level == pytest.approx(0.02)
+    assert confidence_interval(noisy, 0.005).high > 160.0
+
+
 def test_a_measure_without_a_least_growth_is_not_judged() -> None:
     found = decide({Measure.GROWTH: FULL, Measure.REMAINS: FLAT}, {Measure.REMAINS: 32_768.0}, Plan())
     assert found.decision is Decision.BOUNDED
