@@ -17,7 +17,8 @@ is the declared one divided by the looks. Then
     BOUNDED        every interval lies below its least growth (an equivalence test: flat within what matters)
     INCONCLUSIVE   anything else after the last look
 
-The interval is Student's t on the rounds' figures. That takes them as draws around one mean with roughly normal noise,
+The interval is Student's t on the rounds' figures; of four rounds and more the first one's resident memory is left out, since
+pages that are touched for the first time stay. That takes them as draws around one mean with roughly normal noise,
 and successive rounds of one process as correlated by at most a lag-1 (AR(1)) dependence: the variance of the mean is
 multiplied by (1 + r) / (1 - r), r being the sample's lag-1 correlation, corrected for its small-sample bias (Kendall
 1954), never below 0 and never above 0.8. A drift slower than that looks like growth to this rule; alternating the two
@@ -39,6 +40,8 @@ __all__ = ["Decision", "Finding", "Interval", "Measure", "Plan", "confidence_int
 
 # Above this a handful of rounds cannot tell a correlated process from a drifting one.
 _MOST_CORRELATION = 0.8
+# From so many rounds on the first one's resident memory is left out.
+_ROUNDS_TO_TOUCH = 4
 
 
 class Decision(StrEnum):
@@ -167,11 +170,18 @@ def decide(figures: Mapping[Measure, Sequence[float]], least: Mapping[Measure, f
     level = plan.level / len(plan.looks)
     for look in reached:
         for share, judge in ((level / len(least), _accusation), (level, _acquittal)):
-            intervals = {measure: confidence_interval(figures[measure][:look], share) for measure in least}
+            intervals = {
+                measure: confidence_interval(_judged(measure, figures[measure][:look]), share) for measure in least
+            }
             decision = judge(intervals, least)
             if decision is not Decision.INCONCLUSIVE:
                 return Finding(decision, look, intervals, dict(least))
     return Finding(decision, look, intervals, dict(least))
+
+
+def _judged(measure: Measure, values: Sequence[float]) -> Sequence[float]:
+    """The rounds that count: of resident memory not the first of four or more, in which pages are touched once and for all."""
+    return values[1:] if measure is Measure.RESIDENT and len(values) >= _ROUNDS_TO_TOUCH else values
 
 
 def _accusation(intervals: Mapping[Measure, Interval], least: Mapping[Measure, float]) -> Decision:

@@ -101,9 +101,18 @@ class Outcome:
 
 
 async def run(
-    scenario: Scenario, sides: Sequence[str], *, seed: int, capture: bool, watch: Watch, bench: Bench | None = None
+    scenario: Scenario,
+    sides: Sequence[str],
+    *,
+    seed: int,
+    capture: bool,
+    watch: Watch,
+    bench: Bench | None = None,
+    explain: Callable[[SideOutcome], bool] = lambda side: True,
 ) -> Outcome:
     """Run `scenario` for `sides` ("broken", "fixed") and return what came out. `bench` starts what is under study.
+
+    With `capture` the memory of those sides is captured after the last round that `explain` says yes to.
 
     Raises TargetError where a subject, the upstream or a monitor fails. Every process is gone when this returns or raises.
     """
@@ -113,7 +122,7 @@ async def run(
     began = time.monotonic()
     watch.doing("starting the upstream and the apps", 0, 1)
     async with (bench or with_upstream)(scenario, sides, seed) as rounds:
-        await _Experiment(outcome, rounds, watch).run(capture=capture)
+        await _Experiment(outcome, rounds, watch, explain).run(capture=capture)
     outcome.seconds = time.monotonic() - began
     return outcome
 
@@ -168,7 +177,8 @@ def _launch(scenario: Scenario, side: str, base_url: str, traces_url: str) -> La
 class _Experiment:
     """The steps of the experiment in their order."""
 
-    def __init__(self, outcome: Outcome, rounds: Rounds, watch: Watch) -> None:
+    def __init__(self, outcome: Outcome, rounds: Rounds, watch: Watch, explain: Callable[[SideOutcome], bool]) -> None:
+        self._explain = explain
         self._outcome = outcome
         self._scenario = outcome.scenario
         self._rounds = rounds
@@ -197,7 +207,7 @@ class _Experiment:
         if capture:
             await self._weigh()
             self._watch.doing("capturing what is held, with memray", step, steps)
-            await together([self._capture(side) for side in sides])
+            await together([self._capture(side) for side in sides if self._explain(side)])
             step += 1
         self._watch.doing("done", step, step)
 
