@@ -35,8 +35,9 @@ UNITS = {Measure.GROWTH: "B/s of a stream", Measure.REMAINS: "B/stream", Measure
 # In a capture of what ended streams leave each lives so long: several in a window, and each long enough to be served.
 _STREAM_SECONDS = 0.7
 # What a Python service at rest gains and loses in a round by itself: so many streams have to end in one that this is less, for
-# each of them, than what matters.
+# each of them, than what matters; and never fewer than these, for the sake of resident memory, which comes and goes by more.
 _NOISE_BYTES = 64 * 1024
+_LEAST_ENDED = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def comparison(
             seconds=seconds,
             transient_seconds=transient_seconds,
             send_buffer_bytes=0,
-            least_ended=max(streams, math.ceil(_NOISE_BYTES / least_bytes)),
+            least_ended=max(streams, _LEAST_ENDED, math.ceil(_NOISE_BYTES / least_bytes)),
         ),
         least={Measure.GROWTH: least_growth, Measure.REMAINS: least_bytes},
         source=str(Path.cwd()),

@@ -96,6 +96,8 @@ class MemoryRounds:
         self._scenario = scenario
         self._subjects = subjects
         self._seed = seed
+        # The end of a side's last round, which is the beginning of its next one: nothing happens in between.
+        self._at_rest: dict[str, Reading] = {}
         # Seconds by which a side's rounds are longer than the workload says, and begin to be judged later.
         self._later = dict.fromkeys(subjects, 0.0)
         # Resident memory comes and goes by pages: where it stands alone, more streams have to tell what one of them leaves.
@@ -161,7 +163,7 @@ class MemoryRounds:
     async def balance(self, side: str) -> Mapping[str, int]:
         """Resident memory by its parts, streams being over."""
         one = self._subjects[side]
-        await settled(one)
+        self._at_rest[side] = await settled(one)
         return {} if one.monitor.outside else await one.monitor.balance()
 
     def _seconds(self, side: str) -> float:
@@ -172,7 +174,7 @@ class MemoryRounds:
 
     async def _round(self, side: str, mix: Mix, *, judged: bool) -> tuple[Round, LoadReport]:
         one, seconds = self._subjects[side], self._seconds(side)
-        before = await settled(one)
+        before = self._at_rest.pop(side, None) or await settled(one)
         until = asyncio.Event()
         start = time.monotonic()
         patience = max(seconds * _MOST_PROLONGED, _LEAST_PATIENCE_SECONDS)
@@ -202,7 +204,7 @@ class MemoryRounds:
         check_load(report, side, self._scenario, one.process.tail(), open_streams=mix.streams if judged else 0)
         if judged:
             await self._enough(one, mix, report)
-        after = await settled(one)
+        after = self._at_rest[side] = await settled(one)
         return Round(start, mix.streams, report.streams, before, tuple(readings), after), report
 
     async def _enough(self, one: Subject, mix: Mix, report: LoadReport) -> None:

@@ -103,7 +103,7 @@ class Monitor:
         while (reading := await self.reading()) is None:
             if self.pids and not any(is_python(pid) for pid in family(self.pids)):
                 self.outside = True
-                self.unknown = "it is no Python process, and is read from outside"
+                self.unknown = "it is no Python process, and is read from outside, its garbage not collected"
                 continue
             self.unknown = _why_unknown(self._workers)
             if self.unknown:
