@@ -21,6 +21,7 @@ from typing import Any
 
 import httptools
 
+from .address import Address, Message
 from .mix import Behavior, Leaves, Mix, NeverReads, Resets, Slow
 
 __all__ = ["EventCount", "LoadReport", "Request", "run_load"]
@@ -37,23 +38,17 @@ _REJECTED = (429, 503)
 class Request:
     """What every client sends, but for the Host line."""
 
-    method: str
     path: str
-    body: bytes = b""
-    content_type: str = "application/json"
+    message: Message = field(default_factory=Message)
 
     @classmethod
     def chat(cls, path: str, model: str) -> Request:
         """A streamed chat completion as OpenAI's clients ask for it."""
         question = {"model": model, "stream": True, "messages": [{"role": "user", "content": "Count."}]}
-        return cls("POST", path, json.dumps(question).encode())
+        return cls(path, Message("POST", json.dumps(question).encode()))
 
     def encode(self, host: str, port: int) -> bytes:
-        head = (
-            f"{self.method} {self.path} HTTP/1.1\r\nHost: {host}:{port}\r\nAccept: text/event-stream\r\n"
-            f"Content-Type: {self.content_type}\r\nContent-Length: {len(self.body)}\r\nConnection: close\r\n\r\n"
-        )
-        return head.encode() + self.body
+        return self.message.encode(Address("http", host, port, self.path), connection="close")
 
 
 @dataclass

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ...analysis.decision import Decision, Measure, Plan
 from ...errors import UsageError
-from ..clients.address import Address, Message
+from ..clients.address import Message
 from ..clients.load import Request
 from ..clients.mix import Behavior, Fast, Mix, Slow
 from ..scenario import Scenario, Upstream, Workload
@@ -27,7 +27,7 @@ from ..subjects.subject import START_SECONDS, Collects, Launch, Subject, subject
 from .experiment import Bench
 from .rounds import CAPTURE_SECONDS, MemoryRounds, Rounds, together
 
-__all__ = ["AFTER", "BEFORE", "UNITS", "Asked", "Comparison", "comparison", "on_commands"]
+__all__ = ["AFTER", "BEFORE", "UNITS", "Comparison", "comparison", "on_commands"]
 
 BEFORE = "before"
 AFTER = "after"
@@ -40,16 +40,6 @@ _NOISE_BYTES = 64 * 1024
 _LEAST_ENDED = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Asked(Request):
-    """A request with headers of one's own."""
-
-    message: Message = field(default_factory=Message)
-
-    def encode(self, host: str, port: int) -> bytes:
-        return self.message.encode(Address("http", host, port, self.path), connection="close")
-
-
 @dataclass(frozen=True)
 class Comparison(Scenario):
     """A scenario whose `apps` are commands with `{port}` in them, and whose clients all send `message`."""
@@ -58,7 +48,7 @@ class Comparison(Scenario):
 
     def request(self, seed: int, side: str = "") -> Request:
         """What each client sends; the same for every seed and side."""
-        return Asked(self.message.method, self.path, self.message.body, message=self.message)
+        return Request(self.path, self.message)
 
 
 def comparison(

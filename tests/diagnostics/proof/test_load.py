@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diagnostics.proof.clients.address import Message
 from diagnostics.proof.clients.load import EventCount, LoadReport, Request, run_load
 from diagnostics.proof.clients.mix import Fast, Leaves, Mix, NeverReads, Resets, Slow
 
@@ -77,7 +78,7 @@ def load(
             until = asyncio.Event()
             if tell_after is not None:
                 asyncio.get_running_loop().call_later(tell_after, until.set)
-            request, report = Request("POST", "/stream", b"{}"), LoadReport()
+            request, report = Request("/stream", Message("POST", b"{}")), LoadReport()
 
             async def watch() -> None:
                 while not tell_when(report):
@@ -179,7 +180,7 @@ def test_a_report_that_is_given_is_filled_while_the_load_runs() -> None:
                 run_load(
                     "127.0.0.1",
                     port,
-                    Request("GET", "/"),
+                    Request("/"),
                     Mix(((Fast(), 1),)),
                     until=until,
                     most_seconds=9,
@@ -258,7 +259,7 @@ def test_what_fails_is_counted_by_its_kind(answer: bytes, error: str) -> None:
 def test_nobody_listening_is_a_connect_error() -> None:
     async def main() -> LoadReport:
         mix = Mix(((Fast(), 2),))
-        return await run_load("127.0.0.1", 1, Request("GET", "/"), mix, until=asyncio.Event(), most_seconds=5)
+        return await run_load("127.0.0.1", 1, Request("/"), mix, until=asyncio.Event(), most_seconds=5)
 
     assert asyncio.run(main()).errors == {"connect": 2}
 
