@@ -15,6 +15,7 @@ from pathlib import PurePath
 from typing import Any
 
 from ..asyncio_tasks import alive_tasks, current_tasks, shows_ended, why_unseen
+from ..coroutines import coroutine_of
 from ..ledger import StreamLedger
 from .awaits import FrameKey, frame_key, frames_of_task
 from .streams import openers, record_of
@@ -154,14 +155,14 @@ def _grouped(ledgers: list[StreamLedger]) -> tuple[dict[_Key, _Group], dict[str,
 
 def _ended(task: Any) -> tuple[FrameKey, ...]:
     """A task whose coroutine has ended has no frame; where it was defined is still known."""
-    code = getattr(task.get_coro(), "cr_code", None)
+    code = getattr(coroutine_of(task), "cr_code", None)
     return ((code.co_qualname, code.co_filename, code.co_firstlineno),) if code else ()
 
 
 def _waiter_name(waiter: Any) -> str:
     if waiter == PROGRAM:
         return PROGRAM
-    key = frame_key(waiter.get_coro())
+    key = frame_key(coroutine_of(waiter))
     return f"task {name_pattern(waiter.get_name())}" + (f" in {key[0]}" if key else "")
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from diagnostics.monitor.web.session import SECONDS, issue, proves
 
-sys.path.insert(0, str(Path(__file__).parents[3]))
+sys.path.insert(0, str(Path(__file__).parents[4]))
 
 from tests.chromium import Browser  # found once the path is set
 

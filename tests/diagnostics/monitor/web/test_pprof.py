@@ -158,7 +158,7 @@ def one_monitor(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A monitor with a process to watch that has no agent, for requests that never reach one."""
     import sys
 
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     log = tmp_path_factory.mktemp("pprof") / "log"
     with open(log, "wb") as output:
         process = subprocess.Popen(

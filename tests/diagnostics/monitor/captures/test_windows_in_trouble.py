@@ -15,7 +15,7 @@ import pytest
 
 from diagnostics.protocol import MAX_REPLY_BYTES, frame, read_frame, request
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 SERVICE = """
 import asyncio, sys
 from pathlib import Path

@@ -12,7 +12,7 @@ import pytest
 
 from diagnostics.analysis.formats import pprof
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 # An installation, which takes as long as it takes.
 pytestmark = pytest.mark.timeout(900)

@@ -17,7 +17,7 @@ APP = """
 from fastapi import FastAPI
 app = FastAPI()
 """
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture
