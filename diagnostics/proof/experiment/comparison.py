@@ -133,10 +133,11 @@ class _Rounds(MemoryRounds):
     async def capture(self, side: str, decision: Decision) -> Capture | None:
         """Of what ended streams leave, take a capture in which streams begin and end: it would not be seen of older ones.
 
-        Of what open streams gain, take one with streams that stay open: their buffers are full at its end.
+        Streams that end by themselves do so. Of what open streams gain, take one with streams that stay open: their buffers are
+        full at its end.
         """
         one = self._subjects[side]
-        if decision is not Decision.LEAK or one.monitor.outside:
+        if decision is not Decision.LEAK or self._ends[side] or one.monitor.outside:
             return await super().capture(side, decision)
         one.thaw()
         over = asyncio.Event()

@@ -98,6 +98,8 @@ class MemoryRounds:
         self._seed = seed
         # The end of a side's last round, which is the beginning of its next one: nothing happens in between.
         self._at_rest: dict[str, Reading] = {}
+        # Whether a side's streams end by themselves.
+        self._ends = dict.fromkeys(subjects, False)
         # Seconds by which a side's rounds are longer than the workload says, and begin to be judged later.
         self._later = dict.fromkeys(subjects, 0.0)
         # Resident memory comes and goes by pages: where it stands alone, more streams have to tell what one of them leaves.
@@ -202,6 +204,7 @@ class MemoryRounds:
             until.set()
             await _finished(load)
         check_load(report, side, self._scenario, one.process.tail(), open_streams=mix.streams if judged else 0)
+        self._ends[side] = report.outcomes["completed"] > 0
         if judged:
             await self._enough(one, mix, report)
         after = self._at_rest[side] = await settled(one)
