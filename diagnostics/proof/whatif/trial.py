@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import TargetError
-from ...monitor.kernel.process import read_process
+from ...monitor.kernel.process import cpu_seconds, read_process
 from ..clients.fleet.launch import Found, launch
 from ..clients.fleet.order import Order
 from ..subjects.outside import family
@@ -131,8 +131,7 @@ def _pss_of(pid: int) -> int:
 
 
 def _cpu_seconds(pid: int) -> float:
-    found = (read_process(each) for each in family([pid]))
-    return sum(reading.cpu_seconds for reading in found if reading is not None)
+    return sum(cpu_seconds(each) or 0.0 for each in family([pid]))
 
 
 def _text(pid: int, name: str) -> str:
