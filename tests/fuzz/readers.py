@@ -40,12 +40,14 @@ def _recording(data: bytes) -> None:
     json.dumps(timeline.to_json(recording))
 
 
+_ROOT = tempfile.TemporaryDirectory(prefix="highwater-fuzz-")
+
+
 def _manifest(data: bytes) -> None:
-    with tempfile.TemporaryDirectory() as root:
-        folder = Path(root) / "20261128T140307-512000-memray"
-        folder.mkdir()
-        (folder / manifest.NAME).write_bytes(data)
-        told = manifest.read(folder)
+    folder = Path(_ROOT.name) / "20261128T140307-512000-memray"
+    folder.mkdir(exist_ok=True)
+    (folder / manifest.NAME).write_bytes(data)
+    told = manifest.read(folder)
     assert told["state"] == "broken" or told["id"] == folder.name
 
 

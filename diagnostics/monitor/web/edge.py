@@ -27,7 +27,8 @@ __all__ = ["MAX_CONNECTIONS", "MAX_HEAD_BYTES", "Edge", "EdgeServer"]
 
 log = logging.getLogger("diagnostics.monitor")
 
-# As much as Node.js and twice what nginx takes in one buffer: browsers send all cookies of `localhost`, whatever their port.
+# As nginx takes with its four buffers of 8 KiB, and twice what Node.js does: browsers send all cookies of `localhost`, whatever
+# their port.
 MAX_HEAD_BYTES: Final = 32 * 1024
 # A few dozen pages (routes/page.py), scrapers, and people. Each may hold its head, and 64 KiB of body with what one read of a
 # socket brings beyond (256 KiB): 40 MiB at the very most.
