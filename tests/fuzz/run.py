@@ -17,16 +17,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from readers import READERS
-from seeds import CORPORA, seeds
+if "--guided" in sys.argv:
+    import atheris
 
-from diagnostics.errors import DiagnosticsError
+    watched = atheris.instrument_imports(include=["diagnostics", "json", "tomllib"])
+else:
+    watched = nullcontext()
+with watched:
+    from readers import READERS
+    from seeds import CORPORA, seeds
+
+    from diagnostics.errors import DiagnosticsError
 
 
 def main() -> int:
@@ -84,7 +91,6 @@ def _at_random(name: str, seconds: float, seed: int) -> bool:
 def _guided(name: str, seconds: float) -> None:
     import atheris
 
-    atheris.instrument_all()
     with tempfile.TemporaryDirectory() as folder:
         for number, data in enumerate(seeds(name)):
             Path(folder, str(number)).write_bytes(data)
