@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo matrix phoenix sanic test steady bench bench-quick relay-proof study field lint types imports unit installs wheel install clean
+.PHONY: fuzz demo matrix phoenix sanic test steady bench bench-quick relay-proof study field lint types imports unit installs wheel install clean
 
 demo: $(STAMP)
 	$(BIN)/python -m diagnostics demo
@@ -83,6 +83,11 @@ matrix:
 # machine with much other work SECONDS=400 for each.
 field: $(STAMP)
 	$(BIN)/python -m tests.field $(if $(SECONDS),--seconds $(SECONDS)) $(ONLY)
+
+# Mangled inputs for every reader of what a peer wrote, a minute each (SECONDS, READER); guided by coverage where atheris is
+# installed. What a reader does not bear is kept in tests/fuzz/corpora.
+fuzz: $(STAMP)
+	$(BIN)/python tests/fuzz/run.py $(if $(SECONDS),--seconds $(SECONDS)) $(if $(READER),--reader $(READER))
 
 install: $(STAMP)
 
