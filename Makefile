@@ -60,12 +60,14 @@ STUDY ?= study
 study: $(STAMP)
 	$(BIN)/python -m diagnostics.proof.study $(STUDY)
 
-# Sanic asks for an older multidict than aiohttp: its tests start it in an environment of its own (ten seconds).
-sanic: .sanic/.installed
+# Sanic asks for an older multidict than aiohttp: its tests start it in an environment of its own (ten seconds), one for each Python.
+SANIC = .sanic/$(shell $(PYTHON) -c 'import platform; print(platform.python_version())')
+sanic:
+	@$(MAKE) --no-print-directory $(SANIC)/.installed
 
-.sanic/.installed: tests/sanic-requirements.txt
-	test -x .sanic/bin/python || $(PYTHON) -m venv .sanic
-	.sanic/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+.sanic/%/.installed: tests/sanic-requirements.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	@touch $@
 
 # The suite on every CPython that can be had here (PATH, pyenv, or a Debian made by debootstrap, as root); says which could not, and
