@@ -9,7 +9,8 @@ that `watch` names is shown itself only while no agent has registered in its fam
 later either, agent or not: under uvicorn's --reload the parent holds the listening socket alone while an edit is broken.
 
 A worker whose agent has gone while its process lives (its socket was removed, its thread has ended) stays a worker for
-`LOST_SECONDS`, without an agent: it is to be seen, and its agent may come back.
+`LOST_SECONDS`, without an agent: it is to be seen, and its agent may come back. One that is being replaced lives for a while
+after its agent, too: it is forgotten as soon as there is a new one.
 """
 
 from __future__ import annotations
@@ -129,6 +130,12 @@ class Worker:
 
     async def ask(self, op: str, /, *, patience: float = READING_PATIENCE_SECONDS, **params: Any) -> dict[str, Any]:
         """Ask this worker's agent. Raises TargetError where it has none, and what `conversation.ask` raises."""
+        if self.lost_since is not None:
+            raise TargetError(
+                f"the agent of worker {self.name} (pid {self.pid}) has gone",
+                remedy="the process is ending, or its socket was removed: then it makes another within seconds",
+                code="agent_gone",
+            )
         if self.socket is None:
             raise TargetError(
                 f"worker {self.name} (pid {self.pid}) has no agent: it can be read from outside only",
@@ -238,7 +245,9 @@ class Targets:
         registered = self._registry.agents()
         self._supervisors = {who for who in self._supervisors if lives(who)}
         supervisors = {who.pid for who in self._supervisors}
-        now = (registered.keys() | self._lost(registered) | self._outside(set(registered) - supervisors)) - supervisors
+        now = (registered.keys() | self._outside(set(registered) - supervisors)) - supervisors
+        if now <= self._workers.keys():  # else those that are new may be their successors, and have their numbers
+            now |= self._lost(registered) - supervisors
         for pid in set(self._workers) - now:  # first those that left, so that their numbers are free
             del self._workers[pid]
         for pid in sorted(now):
@@ -261,11 +270,12 @@ class Targets:
         """Workers that had an agent and have none now, while their processes live."""
         now, found = time.monotonic(), set()
         for pid, worker in self._workers.items():
-            if pid in registered or worker.who is None or (worker.socket is None and worker.lost_since is None):
+            had_one = worker.socket is not None or worker.lost_since is not None
+            if pid in registered or not had_one or worker.who is None or not lives(worker.who):
                 continue
             if worker.lost_since is None:
                 worker.lost_since, worker.socket = now, None
-            if now - worker.lost_since < LOST_SECONDS and lives(worker.who):
+            if now - worker.lost_since < LOST_SECONDS:
                 found.add(pid)
         return found
 
