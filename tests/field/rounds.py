@@ -19,10 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import alike, seen
-from .exchange import Load, load, streams, wait_until_ready
+from ..services.exchange import Load, load, streams, wait_until_ready
 from .life import STREAMS, Life, live
 from .promises import Report
-from .running import Failed, Running, beside, descendants, running
+from ..services.running import Failed, Running, beside, descendants, running
 from .table import Service
 from .usage import Usage, measure
 
