@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..services.exchange import ask, monitor
-from .promises import Report
 from ..services.running import Running
+from .promises import Report
 
 # An alarm that is measured and names no leak: memory that the allocator keeps.
 _NO_LEAK = "allocator_free"

@@ -90,9 +90,10 @@ def _command(running: Running, request: Request, seconds: float) -> None:
     words = list(request.command)
     for name, value in places.items():
         words = [word.replace(name, value) for word in words]
+    variables = {"PYTHONPATH": str(running.service.apps), "PATH": os.environ["PATH"]}
     done = subprocess.run(
-        words, cwd=running.folder, env={"PYTHONPATH": str(running.service.apps), "PATH": os.environ["PATH"]}, capture_output=True,
-        text=True, timeout=seconds + _TIMEOUT_SECONDS, check=False,
+        words, cwd=running.folder, env=variables, capture_output=True, text=True, timeout=seconds + _TIMEOUT_SECONDS,
+        check=False,
     )  # fmt: skip
     if done.returncode:
         raise Failed(f"{' '.join(words)}: exit code {done.returncode}: {done.stderr[-500:]}")

@@ -1,0 +1,166 @@
+"""The tables of docs/museum.md, made from the results."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from ..services.environments import cache_folder
+from .judged import RIGHT, WRONG, Judged
+from .table import FIXED, HERE, LEAKY, Side
+
+ROOT = HERE.parent.parent
+BEGIN, END = "<!-- museum: begin -->", "<!-- museum: end -->"
+_LONGEST = 260
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one side: `growth` alone, by the kernel, in words; `visit` as JSON; `judged` None where it did not run, and
+    `error` why not. `load`: the machine's one-minute load average before and after. `older`: the code has changed since."""
+
+    side: Side
+    judged: Judged | None
+    growth: str
+    visit: Mapping[str, Any]
+    error: str
+    versions: Mapping[str, str]
+    python: str
+    date: str
+    load: tuple[float, float]
+    older: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "judged": self.judged.to_json() if self.judged else None, "growth": self.growth, "visit": dict(self.visit),
+            "error": self.error, "versions": dict(self.versions), "python": self.python, "date": self.date,
+            "load": list(self.load),
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, side: Side, told: dict[str, Any], *, older: bool = False) -> Result:
+        judged = Judged(**told["judged"]) if told["judged"] else None
+        return cls(
+            side, judged, told["growth"], told["visit"], told["error"], told["versions"], told["python"], told["date"],
+            tuple(told["load"]), older,
+        )  # fmt: skip
+
+
+def marked(page: str, results: Sequence[Result]) -> str:
+    """`page` with everything between its two markers made anew."""
+    before, _, rest = page.partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise ValueError(f"the page has no {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{told(results)}\n{END}{after}"
+
+
+def told(results: Sequence[Result]) -> str:
+    """Everything that is told of `results`, as Markdown."""
+    leaky = [one for one in results if one.side.side == LEAKY]
+    others = [one for one in results if one.side.side != LEAKY]
+    return "\n\n".join([_summary(leaky, others, results), _leaks(leaky), _calm(others), _details(leaky + others)])
+
+
+def _summary(leaky: Sequence[Result], others: Sequence[Result], results: Sequence[Result]) -> str:
+    ran = [one.judged for one in leaky if one.judged]
+    calm = [one.judged for one in others if one.judged]
+    right = [one for one in ran if one.outcome == RIGHT]
+    named = [one for one in ran if one.rank is not None]
+    accusations = sum(one.alarm_seconds is not None for one in [*ran, *calm])
+    times = [one.named_seconds for one in right if one.named_seconds is not None]
+    dates, loads = [one.date for one in results], [load for one in results for load in one.load]
+    failed = [one.side.name for one in results if not one.judged]
+    machine = f"Linux {platform.release()}, {platform.machine()}"
+    load = f"{os.cpu_count()} cores, load average {min(loads):.1f} to {max(loads):.1f}"
+    lines = [
+        f"Measured from {min(dates)} to {max(dates)} UTC; {load}, {machine}.",
+        "",
+        f"- recall: {len(right)} of {len(ran)} leaks with the right kind and the culprit among the first three",
+        f"- the culprit among the first three, whatever the kind: {len(named)} of {len(ran)}",
+        f"- precision: {len(right)} of {accusations} accusations (of medium or high confidence) are right",
+        f"- controls and healthy services accused: {sum(one.outcome == WRONG for one in calm)} of {len(calm)}",
+    ]
+    if times:
+        spent = f"median {median(times):.0f} s, longest {max(times):.0f} s"
+        lines.append(f"- time to the right line, from the start of the work: {spent}")
+    if failed:
+        lines.append(f"- did not run: {', '.join(failed)}")
+    return "\n".join(lines)
+
+
+def _leaks(results: Sequence[Result]) -> str:
+    head = "| exhibit | kind | stays, without us | verdict | culprit | alarm / right line after |\n|---|---|---|---|---|---|"
+    return "\n".join([head, *map(_leak, results)])
+
+
+def _leak(one: Result) -> str:
+    judged = one.judged
+    cells = [_title(one), one.side.kind, one.growth]
+    if judged is None:
+        return _row([*cells, f"did not run: {one.error}", "", ""])
+    rank = f"as no. {judged.rank}" if judged.rank else "no"
+    kind = judged.kind if judged.kind_right else f"**{judged.kind}**"
+    return _row(
+        [
+            *cells,
+            kind,
+            rank if judged.rank else "**no**",
+            f"{_time(judged.alarm_seconds)} / {_time(judged.named_seconds)}",
+        ]
+    )
+
+
+def _calm(results: Sequence[Result]) -> str:
+    head = "| not a leak | looks suspicious by | grows, without us | verdict |\n|---|---|---|---|"
+    rows = []
+    for one in results:
+        suspicious = "the control of the exhibit above" if one.side.side == FIXED else one.side.kind
+        verdict = "did not run: " + one.error if one.judged is None else one.judged.kind
+        if one.judged and one.judged.outcome == WRONG:
+            verdict = f"**accused after {_time(one.judged.alarm_seconds)}: {verdict}**"
+        rows.append(_row([_title(one), suspicious, one.growth, verdict]))
+    return "\n".join([head, *rows])
+
+
+def _details(results: Sequence[Result]) -> str:
+    lines = ["### What was read"]
+    for one in results:
+        looks = one.visit.get("looks") or []
+        if not looks:
+            continue
+        said = [f"{look['seconds']:.0f} s: {look['word']} ({look['confidence']}): {look['says']}" for look in looks]
+        shown = one.visit.get("shown") or []
+        lines.append(f"\n**{one.side.name}**, {one.date} UTC, load {one.load[0]:.1f} to {one.load[1]:.1f}\n")
+        lines += [f"- {_cell(line[:_LONGEST])}" for line in said]
+        if one.visit.get("command"):
+            lines.append(f"- typed `{one.visit['command']}`, done at {_time(one.visit['typed_seconds'])}")
+        lines += [f"- read as no. {number}: {_cell(line[:_LONGEST])}" for number, line in enumerate(shown, 1)]
+    return "\n".join(lines)
+
+
+def _title(one: Result) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in one.versions.items())
+    older = " (older code)" if one.older else ""
+    report = f" ({one.side.report})" if one.side.report and one.side.side == LEAKY else ""
+    return f"**{one.side.title}**{report} {versions}; Python {one.python}{older}"
+
+
+def _time(seconds: float | None) -> str:
+    return "never" if seconds is None else f"{seconds:.0f} s"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(map(_cell, cells)) + " |"
+
+
+def _cell(text: str) -> str:
+    """Text in a cell of a Markdown table; where the suite and its cache are on this machine is nobody's business."""
+    for place, name in ((cache_folder(), "CACHE"), (ROOT, "CHECKOUT"), (Path.home(), "~")):
+        text = text.replace(str(place), name)
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("http://", "http:&#47;&#47;")
