@@ -11,7 +11,7 @@ class Trace(BaseModel):
 
 
 def validate():
-    for _ in range(200):
+    for _ in range(25):
         Trace(elements=list(range(50)))
 
 
