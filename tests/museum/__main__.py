@@ -14,6 +14,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -129,10 +130,22 @@ def _code(side: Side) -> str:
     """A hash of what a result is of: the product, and what the museum does with the exhibit."""
     digest = hashlib.sha256(repr(side).replace(str(APPS), "").encode())
     proofs = ROOT / "diagnostics" / "proof"  # nothing of them runs beside a service
-    for path in sorted([*(ROOT / "diagnostics").rglob("*.py"), *APPS.glob("*.py")]):
+    for path in sorted([*(ROOT / "diagnostics").rglob("*.py"), *_apps(" ".join(side.command))]):
         if proofs not in path.parents:
             digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _apps(text: str) -> set[Path]:
+    """The files of `apps` that a command names, and those that they import."""
+    found: set[Path] = set()
+    texts = [text]
+    while texts:
+        words = set(re.findall(r"\w+", texts.pop()))
+        new = {path for path in APPS.glob("*.py") if path.stem in words} - found
+        texts += [path.read_text() for path in new]
+        found |= new
+    return found
 
 
 if __name__ == "__main__":
