@@ -2,6 +2,7 @@
 
 python -m tests.museum                      all; goes on where it was if it was stopped
 python -m tests.museum sse-starlette cache  some: an exhibit with both its sides, or one side (sse-starlette-leaky)
+python -m tests.museum --others ...         also the same work under tracemalloc, objgraph and memray
 python -m tests.museum --alone ...          only whether the leaks are there at all, without us
 python -m tests.museum --install ...        only the environments
 """
@@ -27,13 +28,16 @@ from ..services.running import Failed, kill_all
 from . import page
 from .alone import grows
 from .judged import RIGHT, judge
+from .others import TOOLS, Shown
+from .others import shown as shown_by
 from .page import Result
-from .table import APPS, HERE, Side, read
+from .table import APPS, HERE, LEAKY, Side, read
 from .visit import Visit, visit
 
 ROOT = HERE.parent.parent
 RESULTS = ROOT / "report" / "museum"
 PAGE = ROOT / "docs" / "museum.md"
+LEAK_SECONDS, CALM_SECONDS, OTHERS_SECONDS = 150.0, 110.0, 105.0
 
 
 def main() -> int:
@@ -48,12 +52,15 @@ def main() -> int:
         signal.signal(number, _interrupted)
     RESULTS.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(arguments.together) as threads:
+        if arguments.others:
+            list(threads.map(_under_others, [side for side in chosen if side.side == LEAKY]))
         results = list(threads.map(lambda side: _seen(side, arguments), chosen))
     if arguments.alone or arguments.install:
         return 0
-    print(page.told(results))
+    others = {side.exhibit: _others(side) for side in sides.values() if side.side == LEAKY}
+    print(page.told(results, others))
     known = [kept for side in sides.values() if (kept := _kept(side))]
-    PAGE.write_text(page.marked(PAGE.read_text(), known))
+    PAGE.write_text(page.marked(PAGE.read_text(), known, others))
     print(f"written into {PAGE.relative_to(ROOT)}: {len(known)} of {len(sides)} have a result")
     return 0 if all(one.judged and one.judged.outcome == RIGHT for one in results) else 1
 
@@ -71,7 +78,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--again", action="store_true", help="also those whose result is of this very code")
     parser.add_argument("--alone", action="store_true", help="only how memory grows without us")
     parser.add_argument("--install", action="store_true", help="only make the environments")
-    parser.add_argument("--seconds", type=float, default=150.0, help="of work at a visit, at most (%(default)g)")
+    parser.add_argument(
+        "--others", action="store_true", help="the same work under tracemalloc, objgraph and memray too"
+    )
+    parser.add_argument("--seconds", type=float, default=LEAK_SECONDS, help="of work at a visit, at most (%(default)g)")
     parser.add_argument("--together", type=int, default=1, help="visits at a time (%(default)d)")
     return parser.parse_args()
 
@@ -95,7 +105,7 @@ def _seen(side: Side, arguments: argparse.Namespace) -> Result:
         else:
             growth = kept.growth
         if not arguments.alone and not arguments.install:
-            found = visit(side, place, folder, arguments.seconds)
+            found = visit(side, place, folder, min(arguments.seconds, _seconds(side)))
     except (NotInstalled, Failed, OSError, http.client.HTTPException, LookupError, ValueError) as problem:
         error = f"{type(problem).__name__}: {str(problem)[-1000:]}"
         print(f"{side.name}: {error}", file=sys.stderr, flush=True)
@@ -111,6 +121,40 @@ def _seen(side: Side, arguments: argparse.Namespace) -> Result:
         _file(side).write_text(json.dumps({"code": _code(side), **result.to_json()}, indent=1) + "\n")
         print(f"{side.name}: {result.judged.outcome if result.judged else 'did not run'}: {result.judged}", flush=True)
     return result
+
+
+def _under_others(side: Side) -> None:
+    """Each tool that has not been at this exhibit yet."""
+    done = _others(side)
+    for tool in TOOLS:
+        if any(shown.tool == tool for shown in done):
+            continue
+        folder = Path(tempfile.mkdtemp(prefix=f"museum-{side.name}-{tool}-"))
+        try:
+            done.append(shown_by(side, tool, side.place(), folder, OTHERS_SECONDS))
+            print(f"{side.name}: {done[-1]}", flush=True)
+        except (NotInstalled, Failed, OSError, ValueError) as problem:
+            print(f"{side.name}: {tool}: {type(problem).__name__}: {str(problem)[-1000:]}", file=sys.stderr, flush=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    _others_file(side).write_text(json.dumps([vars(shown) for shown in done], indent=1) + "\n")
+
+
+def _others(side: Side) -> list[Shown]:
+    try:
+        told = json.loads(_others_file(side).read_text())
+    except FileNotFoundError:
+        return []
+    return [Shown(**{**one, "lines": tuple(one["lines"])}) for one in told]
+
+
+def _others_file(side: Side) -> Path:
+    return RESULTS / f"{side.exhibit}.others.json"
+
+
+def _seconds(side: Side) -> float:
+    """How long a visit is at most. Twice as long as an alarm on a leak takes is enough where there should be none."""
+    return LEAK_SECONDS if side.side == LEAKY else CALM_SECONDS
 
 
 def _file(side: Side) -> Path:

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 from ..services.environments import cache_folder
 from .judged import RIGHT, WRONG, Judged
+from .others import TOOLS, Shown
 from .table import FIXED, HERE, LEAKY, Side
 
 ROOT = HERE.parent.parent
@@ -51,20 +53,27 @@ class Result:
         )  # fmt: skip
 
 
-def marked(page: str, results: Sequence[Result]) -> str:
-    """`page` with everything between its two markers made anew."""
+def marked(page: str, results: Sequence[Result], others: Mapping[str, Sequence[Shown]] = MappingProxyType({})) -> str:
+    """`page` with everything between its two markers made anew. others: what other tools showed, by exhibit."""
     before, _, rest = page.partition(BEGIN)
     _, found, after = rest.partition(END)
     if not found:
         raise ValueError(f"the page has no {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{told(results)}\n{END}{after}"
+    return f"{before}{BEGIN}\n{told(results, others)}\n{END}{after}"
 
 
-def told(results: Sequence[Result]) -> str:
+def told(results: Sequence[Result], others: Mapping[str, Sequence[Shown]] = MappingProxyType({})) -> str:
     """Everything that is told of `results`, as Markdown."""
     leaky = [one for one in results if one.side.side == LEAKY]
-    others = [one for one in results if one.side.side != LEAKY]
-    return "\n\n".join([_summary(leaky, others, results), _leaks(leaky), _calm(others), _details(leaky + others)])
+    calm = [one for one in results if one.side.side != LEAKY]
+    parts = [
+        _summary(leaky, calm, results),
+        _leaks(leaky),
+        _calm(calm),
+        _beside_others(leaky, others),
+        _details(leaky + calm),
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _summary(leaky: Sequence[Result], others: Sequence[Result], results: Sequence[Result]) -> str:
@@ -126,6 +135,26 @@ def _calm(results: Sequence[Result]) -> str:
             verdict = f"**accused after {_time(one.judged.alarm_seconds)}: {verdict}**"
         rows.append(_row([_title(one), suspicious, one.growth, verdict]))
     return "\n".join([head, *rows])
+
+
+def _beside_others(leaky: Sequence[Result], others: Mapping[str, Sequence[Shown]]) -> str:
+    """The culprit's place among the first three lines, and after how many seconds, of each tool at the same work."""
+    rows = []
+    for one in leaky:
+        by_tool = {shown.tool: shown for shown in others.get(one.side.exhibit, ())}
+        if not by_tool or one.judged is None:
+            continue
+        ours = _place(one.judged.rank, one.judged.named_seconds)
+        theirs = [_place(shown.rank, shown.seconds) if (shown := by_tool.get(tool)) else "not run" for tool in TOOLS]
+        rows.append(_row([one.side.exhibit, ours, *theirs]))
+    if not rows:
+        return ""
+    head = "\n".join(["| exhibit | the verdict | " + " | ".join(TOOLS) + " |", "|---" * (len(TOOLS) + 2) + "|"])
+    return "\n".join(["### Beside other tools\n", head, *rows])
+
+
+def _place(rank: int | None, seconds: float | None) -> str:
+    return "no" if rank is None else f"no. {rank}, {_time(seconds)}"
 
 
 def _details(results: Sequence[Result]) -> str:
