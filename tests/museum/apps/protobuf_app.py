@@ -7,7 +7,7 @@ message = Type()
 
 
 def sizes():
-    for _ in range(1500):
+    for _ in range(300):
         message.source_context.ByteSize()
 
 
