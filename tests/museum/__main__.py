@@ -21,18 +21,20 @@ import signal
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from ..services.environments import NotInstalled, versions
 from ..services.running import Failed, kill_all
 from . import page
 from .alone import grows
-from .judged import RIGHT, judge
+from .judged import RIGHT
+from .named import Named
 from .others import TOOLS, Shown
 from .others import shown as shown_by
 from .page import Result
 from .table import APPS, HERE, LEAKY, Side, read
-from .visit import Visit, visit
+from .visit import visit
 
 ROOT = HERE.parent.parent
 RESULTS = ROOT / "report" / "museum"
@@ -113,7 +115,7 @@ def _seen(side: Side, arguments: argparse.Namespace) -> Result:
         shutil.rmtree(folder, ignore_errors=True)
     names = [pin.partition("==")[0].partition("[")[0] for pin in side.pinned]
     result = Result(
-        side, judge(side, found) if found else None, growth, (found or Visit()).to_json(), error,
+        side, growth, found, error,
         {name: installed.get(name.lower(), "?") for name in names}, python,
         datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"), (before, os.getloadavg()[0]),
     )  # fmt: skip
@@ -145,7 +147,8 @@ def _others(side: Side) -> list[Shown]:
         told = json.loads(_others_file(side).read_text())
     except FileNotFoundError:
         return []
-    return [Shown(**{**one, "lines": tuple(one["lines"])}) for one in told]
+    shown = [Shown(**{**one, "lines": tuple(one["lines"])}) for one in told]
+    return [replace(one, rank=Named(one.lines).rank(side.culprit)) for one in shown]  # by the entry as it is now
 
 
 def _others_file(side: Side) -> Path:
@@ -172,7 +175,18 @@ def _kept(side: Side) -> Result | None:
 
 def _code(side: Side) -> str:
     """A hash of what a result is of: the product, and what the museum does with the exhibit."""
-    digest = hashlib.sha256(repr(side).replace(str(APPS), "").encode())
+    # The entry's judgement (`accepted`, `culprit`) and its words may change without a new visit: what was read is kept.
+    asked = (
+        side.requirements,
+        side.command,
+        side.environment,
+        side.python,
+        side.ask,
+        side.work,
+        side.a_second,
+        side.held_count,
+    )
+    digest = hashlib.sha256(repr(asked).encode())
     proofs = ROOT / "diagnostics" / "proof"  # nothing of them runs beside a service
     for path in sorted([*(ROOT / "diagnostics").rglob("*.py"), *_apps(" ".join(side.command))]):
         if proofs not in path.parents:

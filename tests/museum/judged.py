@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from .table import LEAKY, Side
 from .visit import Visit
@@ -28,9 +27,6 @@ class Judged:
     rank: int | None
     alarm_seconds: float | None
     named_seconds: float | None
-
-    def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
 
 
 def judge(side: Side, visit: Visit) -> Judged:

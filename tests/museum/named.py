@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 _FIRST = 3
+# Where a file's package begins: the folder of an exhibit's environment has the exhibit's name, which names nothing.
+_INSTALLED = re.compile(r"\S*/(?:site-packages|lib/python3\.\d+)/")
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Named:
     def rank(self, culprit: Sequence[str]) -> int | None:
         """The first line that matches, from 1; None where none of the first three does."""
         for number, line in enumerate(self.lines[:_FIRST], 1):
-            if any(re.search(pattern, line) for pattern in culprit):
+            if any(re.search(pattern, _INSTALLED.sub("", line)) for pattern in culprit):
                 return number
         return None
 

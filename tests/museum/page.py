@@ -12,9 +12,10 @@ from types import MappingProxyType
 from typing import Any
 
 from ..services.environments import cache_folder
-from .judged import RIGHT, WRONG, Judged
+from .judged import RIGHT, WRONG, Judged, judge
 from .others import TOOLS, Shown
 from .table import FIXED, HERE, LEAKY, Side
+from .visit import Visit
 
 ROOT = HERE.parent.parent
 BEGIN, END = "<!-- museum: begin -->", "<!-- museum: end -->"
@@ -23,13 +24,12 @@ _LONGEST = 260
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one side: `growth` alone, by the kernel, in words; `visit` as JSON; `judged` None where it did not run, and
-    `error` why not. `load`: the machine's one-minute load average before and after. `older`: the code has changed since."""
+    """What came of one side: `growth` alone, by the kernel, in words; `visit` None where it did not run, and `error` why not.
+    `load`: the machine's one-minute load average before and after. `older`: the code has changed since."""
 
     side: Side
-    judged: Judged | None
     growth: str
-    visit: Mapping[str, Any]
+    visit: Visit | None
     error: str
     versions: Mapping[str, str]
     python: str
@@ -37,19 +37,23 @@ class Result:
     load: tuple[float, float]
     older: bool = False
 
+    @property
+    def judged(self) -> Judged | None:
+        """By the entry as it is now: what was read is kept, not what was thought of it."""
+        return judge(self.side, self.visit) if self.visit else None
+
     def to_json(self) -> dict[str, Any]:
         return {
-            "judged": self.judged.to_json() if self.judged else None, "growth": self.growth, "visit": dict(self.visit),
-            "error": self.error, "versions": dict(self.versions), "python": self.python, "date": self.date,
-            "load": list(self.load),
+            "growth": self.growth, "visit": self.visit.to_json() if self.visit else None, "error": self.error,
+            "versions": dict(self.versions), "python": self.python, "date": self.date, "load": list(self.load),
         }  # fmt: skip
 
     @classmethod
     def from_json(cls, side: Side, told: dict[str, Any], *, older: bool = False) -> Result:
-        judged = Judged(**told["judged"]) if told["judged"] else None
+        visit = Visit.from_json(told["visit"]) if told["visit"] and told["visit"]["looks"] else None
         return cls(
-            side, judged, told["growth"], told["visit"], told["error"], told["versions"], told["python"], told["date"],
-            tuple(told["load"]), older,
+            side, told["growth"], visit, told["error"], told["versions"], told["python"], told["date"], tuple(told["load"]),
+            older,
         )  # fmt: skip
 
 
@@ -154,22 +158,23 @@ def _beside_others(leaky: Sequence[Result], others: Mapping[str, Sequence[Shown]
 
 
 def _place(rank: int | None, seconds: float | None) -> str:
-    return "no" if rank is None else f"no. {rank}, {_time(seconds)}"
+    return "no" if rank is None else f"as no. {rank}, {_time(seconds)}"
 
 
 def _details(results: Sequence[Result]) -> str:
     lines = ["### What was read"]
     for one in results:
-        looks = one.visit.get("looks") or []
-        if not looks:
+        if one.visit is None or not one.visit.looks:
             continue
-        said = [f"{look['seconds']:.0f} s: {look['word']} ({look['confidence']}): {look['says']}" for look in looks]
-        shown = one.visit.get("shown") or []
+        said = [f"{look.seconds:.0f} s: {look.word} ({look.confidence}): {look.says}" for look in one.visit.looks]
         lines.append(f"\n**{one.side.name}**, {one.date} UTC, load {one.load[0]:.1f} to {one.load[1]:.1f}\n")
         lines += [f"- {_cell(line[:_LONGEST])}" for line in said]
-        if one.visit.get("command"):
-            lines.append(f"- typed `{one.visit['command']}`, done at {_time(one.visit['typed_seconds'])}")
-        lines += [f"- read as no. {number}: {_cell(line[:_LONGEST])}" for number, line in enumerate(shown, 1)]
+        if one.visit.command:
+            lines.append(f"- typed `{one.visit.command}`, done at {_time(one.visit.typed_seconds)}")
+        lines += [
+            f"- read as no. {number}: {_cell(line[:_LONGEST])}"
+            for number, line in enumerate(one.visit.shown.shown(), 1)
+        ]
     return "\n".join(lines)
 
 

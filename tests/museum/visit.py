@@ -44,6 +44,10 @@ class Look:
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "named": self.named.shown()}
 
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> Look:
+        return cls(**{**told, "named": Named(tuple(told["named"]))})
+
     @property
     def accuses(self) -> bool:
         return self.alarm and self.confidence != "low"
@@ -71,9 +75,12 @@ class Visit:
         return self.looks[-1] if self.looks else None
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            **vars(self), "looks": [look.to_json() for look in self.looks], "shown": self.shown.shown(),
-        }  # fmt: skip
+        return {**vars(self), "looks": [look.to_json() for look in self.looks], "shown": self.shown.shown()}
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> Visit:
+        looks = [Look.from_json(look) for look in told["looks"]]
+        return cls(**{**told, "looks": looks, "shown": Named(tuple(told["shown"]))})
 
 
 def visit(side: Side, place: Path, folder: Path, seconds: float) -> Visit:

@@ -1,4 +1,4 @@
-"""A service behind TLS that balancers probe by a bare connection: the handshake fails, and its buffers stay."""
+"""A service behind TLS that balancers probe without it: the handshake fails, and its buffers wait for the collector."""
 
 import asyncio
 import ssl
