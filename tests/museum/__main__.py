@@ -134,12 +134,12 @@ def _under_others(side: Side) -> None:
         folder = Path(tempfile.mkdtemp(prefix=f"museum-{side.name}-{tool}-"))
         try:
             done.append(shown_by(side, tool, side.place(), folder, OTHERS_SECONDS))
+            _others_file(side).write_text(json.dumps([vars(shown) for shown in done], indent=1) + "\n")
             print(f"{side.name}: {done[-1]}", flush=True)
         except (NotInstalled, Failed, OSError, ValueError) as problem:
             print(f"{side.name}: {tool}: {type(problem).__name__}: {str(problem)[-1000:]}", file=sys.stderr, flush=True)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    _others_file(side).write_text(json.dumps([vars(shown) for shown in done], indent=1) + "\n")
 
 
 def _others(side: Side) -> list[Shown]:

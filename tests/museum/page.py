@@ -182,7 +182,8 @@ def _title(one: Result) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in one.versions.items())
     older = " (older code)" if one.older else ""
     report = f" ({one.side.report})" if one.side.report and one.side.side == LEAKY else ""
-    return f"**{one.side.title}**{report} {versions}; Python {one.python}{older}"
+    pinned = f" {versions};" if versions else ""
+    return f"**{one.side.title}**{report}{pinned} Python {one.python}{older}"
 
 
 def _time(seconds: float | None) -> str:
