@@ -21,6 +21,8 @@ TOOLS = ("tracemalloc", "objgraph", "memray")
 _PACKAGES = ("memray==1.20.0", "objgraph==3.6.2")
 _READ = """
 import json, sys
+from collections import Counter
+
 import memray
 held = Counter()
 for record in memray.FileReader(sys.argv[1]).get_leaked_allocation_records(merge_threads=True):
