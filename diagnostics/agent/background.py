@@ -50,7 +50,7 @@ class Background:
         self, work: Callable[[], None], failed: Callable[[BaseException], None], wake: Callable[[], None] | None = None
     ) -> None:
         self._work = work
-        self._failed = failed
+        self.failed = failed
         self._gate = allocate_lock()
         self._gate.acquire()
         self._wake = wake or self._open_gate
@@ -107,7 +107,7 @@ class Background:
         try:
             self._work()
         except BaseException as error:  # noqa: BLE001  # whatever it is, Python would print it with a traceback
-            self._failed(error)
+            self.failed(error)
         finally:
             if self in _running:
                 _running.remove(self)
@@ -177,7 +177,7 @@ def _come_back() -> None:
         try:
             each.start()
         except RuntimeError as error:
-            each._failed(error)
+            each.failed(error)
 
 
 def _once_back_in(forking: FrameType, call: Callable[[], None]) -> None:
