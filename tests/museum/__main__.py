@@ -2,7 +2,7 @@
 
 python -m tests.museum                      all; goes on where it was if it was stopped
 python -m tests.museum sse-starlette cache  some: an exhibit with both its sides, or one side (sse-starlette-leaky)
-python -m tests.museum --others ...         also the same work under tracemalloc, objgraph and memray
+python -m tests.museum --others ...         only the same work under tracemalloc, objgraph and memray
 python -m tests.museum --alone ...          only whether the leaks are there at all, without us
 python -m tests.museum --install ...        only the environments
 """
@@ -20,6 +20,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -56,15 +57,22 @@ def main() -> int:
     with ThreadPoolExecutor(arguments.together) as threads:
         if arguments.others:
             list(threads.map(_under_others, [side for side in chosen if side.side == LEAKY]))
+            _write(sides)
+            return 0
         results = list(threads.map(lambda side: _seen(side, arguments), chosen))
     if arguments.alone or arguments.install:
         return 0
-    others = {side.exhibit: _others(side) for side in sides.values() if side.side == LEAKY}
-    print(page.told(results, others))
+    print(page.told(results, {one.side.exhibit: _others(one.side) for one in results}))
+    _write(sides)
+    return 0 if all(one.judged and one.judged.outcome == RIGHT for one in results) else 1
+
+
+def _write(sides: Mapping[str, Side]) -> None:
+    """The page, from all that is known."""
     known = [kept for side in sides.values() if (kept := _kept(side))]
+    others = {side.exhibit: _others(side) for side in sides.values()}
     PAGE.write_text(page.marked(PAGE.read_text(), known, others))
     print(f"written into {PAGE.relative_to(ROOT)}: {len(known)} of {len(sides)} have a result")
-    return 0 if all(one.judged and one.judged.outcome == RIGHT for one in results) else 1
 
 
 def _interrupted(number: int, frame: object) -> None:
@@ -81,7 +89,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--alone", action="store_true", help="only how memory grows without us")
     parser.add_argument("--install", action="store_true", help="only make the environments")
     parser.add_argument(
-        "--others", action="store_true", help="the same work under tracemalloc, objgraph and memray too"
+        "--others", action="store_true", help="only the same work under tracemalloc, objgraph and memray"
     )
     parser.add_argument("--seconds", type=float, default=LEAK_SECONDS, help="of work at a visit, at most (%(default)g)")
     parser.add_argument("--together", type=int, default=1, help="visits at a time (%(default)d)")

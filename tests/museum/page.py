@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
@@ -68,10 +68,15 @@ def marked(page: str, results: Sequence[Result], others: Mapping[str, Sequence[S
 
 def told(results: Sequence[Result], others: Mapping[str, Sequence[Shown]] = MappingProxyType({})) -> str:
     """Everything that is told of `results`, as Markdown."""
+    if all(one.older for one in results):  # then the summary says it, and not each line
+        said, results = "All of it is of older code than this.", [replace(one, older=False) for one in results]
+    else:
+        said = ""
     leaky = [one for one in results if one.side.side == LEAKY]
     calm = [one for one in results if one.side.side != LEAKY]
     parts = [
         _summary(leaky, calm, results),
+        said,
         _leaks(leaky),
         _calm(calm),
         _beside_others(leaky, others),
