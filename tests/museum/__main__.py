@@ -156,7 +156,14 @@ def _others(side: Side) -> list[Shown]:
     except FileNotFoundError:
         return []
     shown = [Shown(**{**one, "lines": tuple(one["lines"])}) for one in told]
-    return [replace(one, rank=Named(one.lines).rank(side.culprit)) for one in shown]  # by the entry as it is now
+    return [_judged_anew(one, side) for one in shown]
+
+
+def _judged_anew(shown: Shown, side: Side) -> Shown:
+    """By the entry as it is now. What named nothing then was looked at until the end."""
+    rank = Named(shown.lines).rank(side.culprit)
+    seconds = None if rank is None else shown.seconds or OTHERS_SECONDS
+    return replace(shown, rank=rank, seconds=seconds)
 
 
 def _others_file(side: Side) -> Path:
