@@ -4,7 +4,7 @@ The standard library does it, since the line of a stream, the server's complaint
 it, and a formatter is thirty lines; structlog would be a second way beside it. What a line is about stands in its fields
 (`extra={"fields": {...}}`), not in the text, so that nobody has to take it apart again.
 
-What is thrown away in great numbers must not fill the log either: `Rejections` logs each reason once in a while, with a count.
+What happens in great numbers must not fill the log either: `Seldom` logs each kind once in a while, with a count.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-__all__ = ["JsonFormatter", "Rejections", "TextFormatter", "configure"]
+__all__ = ["JsonFormatter", "Rejections", "Seldom", "TextFormatter", "configure"]
 
-REJECTION_SECONDS: Final = 10.0
+SELDOM_SECONDS: Final = 10.0
 
 _to_json: Final = json.JSONEncoder(default=str).encode
 
@@ -71,23 +71,36 @@ def configure(level: str, form: str) -> None:
     logging.getLogger("relay").setLevel(level.upper())
 
 
-class Rejections:
-    """Logs what was not let in: the first of a reason at once, then one line each REJECTION_SECONDS that says how many.
+class Seldom:
+    """Logs what may happen in great numbers: the first of a kind at once, then one line each SELDOM_SECONDS that says how many.
 
-    Call it with the reason, one of a few fixed words, for each refusal.
+    logger    its name
+    message   the line's text
+
+    Call it with the kind, one of a few fixed words, and with what else the line says of the one that is logged.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, logger: str, message: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._log = logging.getLogger("relay.admission")
+        self._log = logging.getLogger(logger)
+        self._message = message
         self._seen: dict[str, tuple[float, int]] = {}
 
-    def __call__(self, reason: str) -> None:
+    def __call__(self, reason: str, **about: str | int) -> None:
         now = self._clock()
         quiet_until, unsaid = self._seen.get(reason, (0.0, 0))
         if now < quiet_until:
             self._seen[reason] = (quiet_until, unsaid + 1)
             return
-        self._seen[reason] = (now + REJECTION_SECONDS, 0)
-        fields = {"outcome": "rejected", "reason": reason, "count": unsaid + 1}
-        self._log.warning("requests were not let in", extra={"fields": fields})
+        self._seen[reason] = (now + SELDOM_SECONDS, 0)
+        self._log.warning(self._message, extra={"fields": {"reason": reason, "count": unsaid + 1, **about}})
+
+
+class Rejections:
+    """Logs what was not let in, seldom: the reason, and as `cause` what a parser said, where it was a parser's finding."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seldom = Seldom("relay.admission", "requests were not let in", clock)
+
+    def __call__(self, reason: str, cause: str = "") -> None:
+        self._seldom(reason, outcome="rejected", **({"cause": cause} if cause else {}))

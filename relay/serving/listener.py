@@ -11,8 +11,8 @@ __all__ = ["bind", "url_of"]
 BACKLOG = 4096
 
 
-def bind(host: str, port: int, send_buffer_bytes: int) -> socket.socket:
-    """A listening socket; the send buffer is inherited by every connection. Raises ListenError."""
+def bind(host: str, port: int, send_buffer_bytes: int, receive_buffer_bytes: int = 0) -> socket.socket:
+    """A listening socket; its buffers are inherited by every connection (0: the system's). Raises ListenError."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -21,6 +21,8 @@ def bind(host: str, port: int, send_buffer_bytes: int) -> socket.socket:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
+            if receive_buffer_bytes:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
             listener.bind(address)
             listener.listen(BACKLOG)
         except BaseException:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from relay.log import REJECTION_SECONDS, JsonFormatter, Rejections, TextFormatter
+from relay.log import SELDOM_SECONDS, JsonFormatter, Rejections, TextFormatter
 from relay.telemetry.seldom import LOG_INTERVAL_SECONDS, MAX_KINDS, Seldom
 
 
@@ -48,7 +48,7 @@ def test_rejections_are_counted_not_listed(caplog: pytest.LogCaptureFixture) -> 
     told = Rejections(clock=lambda: now)
     for reason in ["rate"] * 1000 + ["memory"]:
         told(reason)
-    now += REJECTION_SECONDS
+    now += SELDOM_SECONDS
     told("rate")
     found = [(record.fields["reason"], record.fields["count"]) for record in caplog.records]  # type: ignore[attr-defined]
     assert found == [("rate", 1), ("memory", 1), ("rate", 1000)]

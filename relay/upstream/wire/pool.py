@@ -19,12 +19,15 @@ from typing import Final
 from httpx2 import create_ssl_context
 
 from ...errors import UpstreamTimeoutError, UpstreamUnreachableError
+from ...log import Seldom
 from ..options import Timeouts
 from .connection import Connection, Head
 
 __all__ = ["Pool"]
 
 KEEP_SECONDS: Final = 30.0
+
+_log: Final = Seldom("relay.upstream", "an upstream cannot be reached")
 
 Origin = tuple[str, str, int]
 
@@ -52,6 +55,7 @@ class Pool:
         self._limit_bytes = limit_bytes
         self._idle: dict[Origin, deque[tuple[Connection, float]]] = {}
         self._in_use: dict[Connection, Origin] = {}
+        self._tidying: asyncio.TimerHandle | None = None
         self.tls: ssl.SSLContext | None = None
 
     async def request(
@@ -111,6 +115,7 @@ class Pool:
         if connection.reusable:
             connection.rest()
             self._idle.setdefault(origin, deque()).append((connection, time.monotonic()))
+            self._tidy_later()
         else:
             connection.close()
         self._places.release()
@@ -120,6 +125,8 @@ class Pool:
         for connection in [*self._in_use, *(kept for idle in self._idle.values() for kept, _ in idle)]:
             connection.close()
         self._idle.clear()
+        if self._tidying is not None:
+            self._tidying.cancel()
         await asyncio.sleep(0)
 
     async def _take_place(self, patience: float | None) -> None:
@@ -135,15 +142,27 @@ class Pool:
     def _kept(self, origin: Origin) -> Connection | None:
         """The connection that was used last, if it can be used again: the others may grow old and go."""
         idle = self._idle.get(origin, deque())
-        oldest = time.monotonic() - KEEP_SECONDS
-        while idle and (idle[0][1] < oldest or not idle[0][0].usable):
-            idle.popleft()[0].close()
+        _close_old(idle)
         while idle:
             connection, _ = idle.pop()
             if connection.usable:
                 return connection
         self._idle.pop(origin, None)
         return None
+
+    def _tidy_later(self) -> None:
+        """Close what nobody has used for KEEP_SECONDS also where nobody asks: one timer for all."""
+        if self._tidying is None:
+            self._tidying = asyncio.get_running_loop().call_later(KEEP_SECONDS, self._tidy)
+
+    def _tidy(self) -> None:
+        self._tidying = None
+        for origin, idle in list(self._idle.items()):
+            _close_old(idle)
+            if not idle:
+                del self._idle[origin]
+        if self._idle:
+            self._tidy_later()
 
     def _forget(self, connection: Connection) -> None:
         self._in_use.pop(connection, None)
@@ -169,6 +188,8 @@ class Pool:
         except TimeoutError as error:
             raise UpstreamTimeoutError(f"no connection to the upstream within {patience:g} s") from error
         except (OSError, ssl.SSLError) as error:
+            # The client is not told of the cause: it may name an address.
+            _log("tls" if isinstance(error, ssl.SSLError) else "connect", host=host, port=port, cause=_said(error))
             raise UpstreamUnreachableError("the upstream cannot be reached") from error
         return protocol
 
@@ -196,3 +217,14 @@ class Pool:
         if self.tls is None:
             self.tls = create_ssl_context()
         return self.tls
+
+
+def _close_old(idle: deque[tuple[Connection, float]]) -> None:
+    """Close the connections that were idle for KEEP_SECONDS, or were closed by the upstream; the oldest come first."""
+    oldest = time.monotonic() - KEEP_SECONDS
+    while idle and (idle[0][1] <= oldest or not idle[0][0].usable):
+        idle.popleft()[0].close()
+
+
+def _said(error: OSError) -> str:
+    return f"{type(error).__name__}: {error.strerror or error}"
