@@ -63,6 +63,8 @@ class OpenAnswers:
             task.cancel()
             watcher.cancel()
             await asyncio.wait({task, watcher})
+            # What it raised holds this frame: together they would wait for the garbage collector, with the request in them.
+            del task
 
     def end_all(self) -> None:
         for task in self._tasks:

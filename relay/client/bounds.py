@@ -7,7 +7,7 @@ before, after and between is bounded here.
 | what is waited for | longest | then |
 |---|---|---|
 | a request's head | RELAY_HEAD_TIMEOUT_SECONDS | 408, or silence where nothing of it came |
-| the rest of its body, also where nobody reads it | RELAY_REQUEST_BODY_TIMEOUT_SECONDS and GRACE_SECONDS | the connection is reset |
+| its body, also where nobody reads it | RELAY_REQUEST_BODY_TIMEOUT_SECONDS and GRACE_SECONDS | the connection is reset |
 | room for an answer, and its being taken before a close | RELAY_WRITE_TIMEOUT_SECONDS without a byte taken | it is reset |
 | the next request | RELAY_KEEP_ALIVE_SECONDS (uvicorn's timer) | it is closed |
 
@@ -42,7 +42,7 @@ GRACE_SECONDS: Final = 5.0
 
 
 class Reject(Protocol):
-    """Is told of what was not let in: one of a few fixed words, and what a parser said of it where it was a parser's finding."""
+    """Is told of what was not let in: a fixed word, and what a parser said of it where it was a parser's finding."""
 
     def __call__(self, reason: str, cause: str = "") -> None: ...
 

@@ -12,6 +12,8 @@ import array
 import asyncio
 import contextlib
 import fcntl
+import socket
+import struct
 import termios
 from typing import Any, Final, Protocol
 
@@ -24,6 +26,7 @@ from .bounds import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED, ConnectionBounds
 __all__ = ["Client", "Listener", "bounded_protocol", "came_whole", "client_of"]
 
 _EXTENSION: Final = "relay.client"
+_AT_ONCE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
 
 # Up to here one copy is cheaper than a write of three pieces.
 COPIED_BYTES: Final = 4096
@@ -156,8 +159,13 @@ class Client(HttpToolsProtocol):
         return transport.get_write_buffer_size() + in_kernel[0]
 
     def abort(self) -> None:
-        """Give the connection up, with whatever was not sent."""
-        self.transport.abort()
+        """Give the connection up, with whatever was not sent: reset it.
+
+        Without SO_LINGER the kernel would keep what the client does not take, and try to send it, for minutes.
+        """
+        if not self.lost:
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            self.transport.abort()
 
     async def gone(self, seconds: float) -> None:
         """Wait until the server has noticed that the connection is lost, `seconds` at most."""
@@ -174,7 +182,7 @@ class Client(HttpToolsProtocol):
         transport.set_write_buffer_limits(high=self.high_water_bytes, low=self.high_water_bytes // 4)
         if self.bounds.most and len(self.connections) > self.bounds.most:
             self.bounds.reject("connections")
-            transport.abort()
+            self.abort()
         else:
             self.bounds.heads.began(self)
 
@@ -245,7 +253,7 @@ class Client(HttpToolsProtocol):
         """The rest of a request's body has not come in time; False where it waits behind another request."""
         if self.pipeline:
             return False
-        self.transport.abort()
+        self.abort()
         return True
 
     def give_up_unsent(self) -> bool:
@@ -255,7 +263,7 @@ class Client(HttpToolsProtocol):
         left, self._unsent = self._unsent, self._unacknowledged()
         if self._unsent and self._unsent == left:
             self.bounds.reject("answer_not_taken")
-            self.transport.abort()
+            self.abort()
             return True
         return not self._unsent
 
@@ -275,8 +283,10 @@ class Client(HttpToolsProtocol):
             self.transport.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
             self.transport.close()
             self._taken_by_and_by()
+        elif self._idle:
+            self.transport.close()
         else:
-            self.transport.abort()
+            self.abort()
 
     def _taken_by_and_by(self) -> None:
         """An answer is whole: the client is waited for to take it, where it has not."""
@@ -294,7 +304,7 @@ class Client(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if len(self.pipeline) >= MAX_PIPELINED:
             self.bounds.reject("pipelined")
-            self.transport.abort()
+            self.abort()
             raise _RefusedError
         super().on_message_begin()
         self.scope["extensions"] = {_EXTENSION: self}  # type: ignore[dict-item]

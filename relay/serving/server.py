@@ -19,7 +19,7 @@ import uvicorn
 
 from ..api.relay import Relay
 from ..client.bounds import ConnectionBounds, Patience
-from ..client.connection import bounded_protocol
+from ..client.connection import Client, bounded_protocol
 
 __all__ = ["RelayServer"]
 
@@ -93,9 +93,8 @@ class RelayServer(uvicorn.Server):
         await self._relay.drain.run(self._forced)
         for connection in list(self.server_state.connections):
             # What is still here has a client that does not read: a close would wait for it to.
-            transport = getattr(connection, "transport", None)
-            if transport is not None:
-                transport.abort()
+            if isinstance(connection, Client):
+                connection.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
