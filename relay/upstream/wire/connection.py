@@ -272,7 +272,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _raise_unless_readable(self) -> None:
         if self._error is not None and not self._parts:
-            # Not the one that is kept: what was raised holds the frames that it went through, with a request's body in them, and
+            # Not the one that is kept: what was raised holds the frames that it went through, a request in them, and
             # these hold the connection. All of it would wait for the garbage collector.
             raise type(self._error)(self._error.message)
 
