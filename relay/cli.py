@@ -141,7 +141,13 @@ def _run(settings: Settings, *, diagnostics: bool) -> int:
     budget = settings.stream_budget
     with contextlib.ExitStack() as opened:
         listener = opened.enter_context(
-            bind(settings.host, settings.port, budget.send_buffer_bytes, budget.request_buffer_bytes)
+            bind(
+                settings.host,
+                settings.port,
+                budget.send_buffer_bytes,
+                budget.request_buffer_bytes,
+                settings.write_timeout_seconds,
+            )
         )
         url = url_of(listener)
         monitor: MonitorProcess | None = None

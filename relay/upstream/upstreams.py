@@ -83,4 +83,6 @@ class Upstreams:
         try:
             raise outage or UpstreamUnavailableError(min(breaker.wait(now) for _, breaker in self._pairs))
         finally:
-            del outage  # it holds this frame: together they would wait for the garbage collector, with the request's body
+            del (
+                outage
+            )  # it holds this frame: together they would wait for the garbage collector, with the request's body
