@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo matrix phoenix sanic test steady bench bench-quick relay-proof study field lint types imports unit installs wheel install clean
+.PHONY: bounds chaos demo matrix phoenix sanic test steady bench bench-quick relay-proof study field lint types imports unit installs wheel install clean
 
 demo: $(STAMP)
 	$(BIN)/python -m diagnostics demo
@@ -50,6 +50,16 @@ bench: $(STAMP)
 
 bench-quick: $(STAMP)
 	$(BIN)/python tests/bench/bench_relay.py --quick --out report/bench
+
+# What 1,000 peers of each kind can make the relay hold, and 10,000 idle connections; ten minutes. Writes docs/reliability.md.
+bounds: $(STAMP)
+	$(BIN)/python tests/bench/bench_bounds.py --write docs/reliability.md
+
+# Seeds of chaos against a real relay, some seconds each; goes on where it was when it is started again, and writes the table of
+# docs/reliability.md of all that were run so far. SECONDS=3600: begin none after an hour.
+SEEDS ?= 1000
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos --seeds $(SEEDS) $(if $(SECONDS),--seconds $(SECONDS)) --write docs/reliability.md
 
 # The relay as a third subject of every scenario; about ten minutes.
 relay-proof: $(STAMP)

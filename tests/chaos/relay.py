@@ -25,13 +25,13 @@ __all__ = ["LIMITS", "Relay", "Surroundings"]
 START_SECONDS = 90
 # Short, so that what waits for a deadline has it within a seed; long enough for a machine that is busy with other things.
 LIMITS = {
-    "READ_TIMEOUT_SECONDS": "3",
+    "READ_TIMEOUT_SECONDS": "5",
     "WRITE_TIMEOUT_SECONDS": "3",
-    "IDLE_TIMEOUT_SECONDS": "4",
-    "STREAM_TIMEOUT_SECONDS": "8",
-    "RESPONSE_TIMEOUT_SECONDS": "3",
-    "HEAD_TIMEOUT_SECONDS": "2",
-    "REQUEST_BODY_TIMEOUT_SECONDS": "2",
+    "IDLE_TIMEOUT_SECONDS": "6",
+    "STREAM_TIMEOUT_SECONDS": "10",
+    "RESPONSE_TIMEOUT_SECONDS": "5",
+    "HEAD_TIMEOUT_SECONDS": "3",
+    "REQUEST_BODY_TIMEOUT_SECONDS": "3",
     "KEEP_ALIVE_SECONDS": "2",
     "CONNECT_TIMEOUT_SECONDS": "3",
     "POOL_TIMEOUT_SECONDS": "3",

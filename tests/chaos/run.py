@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import sys
 import time
 from collections import Counter
@@ -97,6 +98,9 @@ def main() -> int:
     parser.add_argument("--journal", type=Path, default=Path("report/chaos.jsonl"), help="where outcomes are kept")
     parser.add_argument("--write", type=Path, help="put the table of the journal into this document")
     options = parser.parse_args()
+    logging.getLogger("asyncio").setLevel(
+        logging.ERROR
+    )  # it warns of each write to a relay that has closed the connection
     with Surroundings.started() as surroundings:
         if options.seed is not None:
             (outcome,) = asyncio.run(run_seeds([options.seed], surroundings))

@@ -15,6 +15,8 @@ __all__ = ["MEMORY_BYTES", "Outcome", "Plan", "plan_of", "run_seed"]
 
 # What the relay's memory may have grown by since it came to rest, whatever it went through: allocators keep pages.
 MEMORY_BYTES = 64 * 1024 * 1024
+# The relay waits three seconds for a request's head: a client that was stopped for longer than this may have been too late.
+LATE_SECONDS = 1.0
 # Clients that care about what they are answered; the others have enough to do with themselves.
 READERS = (
     "fast", "slow", "with_a_large_body", "event_source", "pipelining", "never_reading", "leaving", "resetting", "half_closing",
@@ -66,15 +68,23 @@ async def run_seed(relay: Relay, seed: int, plan: Plan | None = None) -> Outcome
     """Let the seed's mix loose on a relay, and look at what is left."""
     plan = plan or plan_of(seed)
     outcome = Outcome(seed, event=plan.event)
+    lag = Lag()
+    lagging = asyncio.create_task(lag.measure())
     chance = random.Random(-seed - 1)
     meanwhile = asyncio.create_task(_meanwhile(relay, plan.event, chance.random() * 1.5))
     await asyncio.gather(
         *(
-            _run_client(relay, kind, script, outcome, random.Random(script.seed), ending=plan.event == "terminated")
+            _run_client(
+                relay,
+                kind,
+                outcome,
+                Mix(relay.address, script, random.Random(script.seed), plan.event == "terminated", lag.late),
+            )
             for kind, script in plan.clients
         )
     )
     await meanwhile
+    lagging.cancel()
     if plan.event == "terminated":
         code = await asyncio.to_thread(relay.process.wait, 60)
         if code:
@@ -88,20 +98,36 @@ async def run_seed(relay: Relay, seed: int, plan: Plan | None = None) -> Outcome
     return outcome
 
 
-async def _run_client(
-    relay: Relay, kind: str, script: Script, outcome: Outcome, chance: random.Random, *, ending: bool
-) -> None:
-    await asyncio.sleep(chance.random() * 0.3)
+class Lag:
+    """How late this process's loop has been: a client that cannot run is as slow as one that does not want to."""
+
+    def __init__(self) -> None:
+        self.most = 0.0
+
+    def late(self) -> bool:
+        return self.most > LATE_SECONDS
+
+    async def measure(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + 0.1
+            await asyncio.sleep(0.1)
+            self.most = max(self.most, loop.time() - due)
+
+
+async def _run_client(relay: Relay, kind: str, outcome: Outcome, mix: Mix) -> None:
+    script = mix.script
+    await asyncio.sleep(mix.chance.random() * 0.3)
     try:
         async with asyncio.timeout(PATIENCE_SECONDS * 2):
-            seen = await CLIENTS[kind](Mix(relay.address, script, chance, ending))
+            seen = await CLIENTS[kind](mix)
     except Wrong as wrong:
         seen = f"WRONG: {wrong}"
     except TimeoutError:
         seen = f"WRONG: it was still waiting after {PATIENCE_SECONDS * 2:g} s"
     except OSError as error:
         seen = f"{type(error).__name__}"
-        if not ending and not isinstance(error, ConnectionResetError | BrokenPipeError):
+        if not mix.excused and not isinstance(error, ConnectionResetError | BrokenPipeError):
             seen = f"WRONG: {error!r}"
     if seen.startswith("WRONG"):
         outcome.wrong.append(f"client {kind}, upstream {script}: {seen}")
