@@ -12,7 +12,6 @@ import contextlib
 import math
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -27,7 +26,6 @@ __all__ = ["RelayServer"]
 # When uvicorn would cancel what then still runs; nothing should.
 LAST_RESORT_SECONDS = 5
 WATCH_TICKS = 10  # of uvicorn's 0.1 s
-STALLED_SECONDS = 1.0  # between two of them
 
 
 class RelayServer(uvicorn.Server):
@@ -65,8 +63,6 @@ class RelayServer(uvicorn.Server):
         self._announce = announce
         self._look_around = look_around
         self.signals: list[int] = []
-        self._ticked_at = math.inf
-        self._look_at = 0  # the tick at which overdue connections are looked for
         self._forced = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -76,15 +72,8 @@ class RelayServer(uvicorn.Server):
         self._announce()
 
     async def on_tick(self, counter: int) -> bool:
-        # Where the loop was stopped, what came meanwhile is read first: its clients have not been late.
-        now = time.monotonic()
-        stalled, self._ticked_at = now - self._ticked_at > STALLED_SECONDS, now
         if counter % WATCH_TICKS == 0:
             self._look_around()
-        if stalled:
-            self._look_at = counter + 2
-        if counter >= self._look_at:
-            self._look_at = counter + WATCH_TICKS
             self._bounds.end_overdue()
         return await super().on_tick(counter)
 

@@ -24,9 +24,6 @@ SLICES: Final = 50  # in a sweep at most: each is a timer and a turn of the loop
 # Within the shortest time-out. A stream may be looked at early in one sweep and late in the next: a time-out is late by two
 # sweeps at most, a quarter of itself.
 LOOKS: Final = 8
-# The loop was not there, if it is so late; it then has so many turns for reading what has come.
-STALLED_SECONDS: Final = 0.5
-READING_TURNS: Final = 3
 MIN_SECONDS: Final = 0.05
 MAX_SECONDS: Final = 1.0
 
@@ -92,20 +89,8 @@ async def sweep(streams: OpenStreams, limits: Limits) -> None:
         pause = interval / (len(ids) // size + 1)
         for start in range(0, len(ids), size):
             _look_after(streams, ids[start : start + size])
-            await _sleep(pause)
-        await _sleep(max(0.0, began + interval - time.monotonic()))
-
-
-async def _sleep(seconds: float) -> None:
-    """Sleep, and where that took far longer (the process was stopped, or had no processor) see first what has come meanwhile.
-
-    A loop calls what is due before it reads its sockets: a stream would be ended for a silence that was our own.
-    """
-    due = time.monotonic() + seconds
-    await asyncio.sleep(seconds)
-    if time.monotonic() - due > STALLED_SECONDS:
-        for _ in range(READING_TURNS):
-            await asyncio.sleep(0)
+            await asyncio.sleep(pause)
+        await asyncio.sleep(max(0.0, began + interval - time.monotonic()))
 
 
 def _look_after(streams: OpenStreams, ids: tuple[int, ...]) -> None:
