@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: bounds chaos demo matrix phoenix sanic test steady bench bench-quick relay-proof study field lint types imports unit installs wheel install clean
+.PHONY: bounds chaos demo fuzz matrix phoenix sanic test steady bench bench-quick relay-proof study field lint types imports unit installs wheel install clean
 
 demo: $(STAMP)
 	$(BIN)/python -m diagnostics demo
@@ -60,6 +60,12 @@ bounds: $(STAMP)
 SEEDS ?= 1000
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS) $(if $(SECONDS),--seconds $(SECONDS)) --write docs/reliability.md
+
+# The relay's parsers against second implementations, with atheris; what it finds is kept in tests/fuzz/corpus. SECONDS=3600: longer.
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/fuzz/requirements.txt
+	$(BIN)/python -m tests.fuzz sse $(or $(SECONDS),60)
+	$(BIN)/python -m tests.fuzz http $(or $(SECONDS),60)
 
 # The relay as a third subject of every scenario; about ten minutes.
 relay-proof: $(STAMP)
