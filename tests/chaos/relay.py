@@ -112,7 +112,7 @@ class Relay:
     monitor: str
     surroundings: Surroundings
     tasks: int = 0
-    descriptors: int = 0
+    descriptors: list[str] = field(default_factory=list)
     rss_bytes: int = 0
     log_read: int = field(default=0)
 
@@ -173,12 +173,14 @@ class Relay:
                 found.setdefault(sample[1], {})[sample[2] or ""] = float(sample[3])
         return found
 
-    def descriptors_open(self) -> tuple[int, int]:
-        """Its own, and its connections to the upstream and to Redis, of which it keeps some for the next request."""
+    def descriptors_open(self) -> tuple[list[str], int]:
+        """Its own, in words, and how many connections to the upstream and to Redis, of which it keeps some for later."""
         kept_ports = {self.surroundings.upstream_port, self.surroundings.redis_port}
         kept = set()
+        sockets = {}
         for line in Path(f"/proc/{self.process.pid}/net/tcp").read_text().splitlines()[1:]:
             fields = line.split()
+            sockets[f"socket:[{fields[9]}]"] = f"TCP {fields[1]} {fields[2]} in state {fields[3]}"
             if int(fields[2].rpartition(":")[2], 16) in kept_ports:
                 kept.add(f"socket:[{fields[9]}]")
         folder = f"/proc/{self.process.pid}/fd"
@@ -186,7 +188,8 @@ class Relay:
         for name in os.listdir(folder):
             with contextlib.suppress(OSError):  # closed meanwhile
                 links.append(os.readlink(f"{folder}/{name}"))
-        return sum(link not in kept for link in links), sum(link in kept for link in links)
+        own = sorted(sockets.get(link, link) for link in links if link not in kept)
+        return own, len(links) - len(own)
 
     def read_rss(self) -> int:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
@@ -226,8 +229,9 @@ class Relay:
         if self._tasks(metrics) > self.tasks:
             found.append(f"{self._tasks(metrics)} tasks, at rest {self.tasks}")
         descriptors, kept = self.descriptors_open()
-        if descriptors > self.descriptors:
-            found.append(f"{descriptors} descriptors, at rest {self.descriptors}")
+        if len(descriptors) > len(self.descriptors):
+            new = [name for name in descriptors if name not in self.descriptors]
+            found.append(f"{len(descriptors)} descriptors, at rest {len(self.descriptors)}: {', '.join(new)}")
         if kept > KEPT_CONNECTIONS:
             found.append(f"{kept} connections to the upstream and to Redis")
         return found

@@ -1,6 +1,6 @@
 """`python -m tests.fuzz TARGET [SECONDS]`: atheris on one of the checks, for a minute or so many seconds.
 
-It begins with the corpus that is kept here, and keeps what it learns in report/fuzz. An input that fails is put into the kept one,
+It begins with the corpus that is kept here, and keeps what it learns in report/fuzz. An input that fails is put into the first,
 where test_fuzz.py runs it again for ever after it was mended.
 """
 
