@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: bounds chaos demo fuzz matrix phoenix sanic test steady bench bench-quick relay-proof study field lint types imports unit installs wheel install clean
+.PHONY: bounds chaos demo fuzz matrix phoenix sanic soak test steady bench bench-quick relay-proof study field lint types imports unit installs wheel install clean
 
 demo: $(STAMP)
 	$(BIN)/python -m diagnostics demo
@@ -60,6 +60,10 @@ bounds: $(STAMP)
 SEEDS ?= 1000
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS) $(if $(SECONDS),--seconds $(SECONDS)) --write docs/reliability.md
+
+# The mix of chaos at half load, with a capture a minute: slopes of memory, descriptors and tasks into docs/reliability.md.
+soak: $(STAMP)
+	$(BIN)/python -m tests.chaos.soak --seconds $(or $(SECONDS),600) --write docs/reliability.md
 
 # The relay's parsers against second implementations, with atheris; what it finds is kept in tests/fuzz/corpus. SECONDS=3600: longer.
 fuzz: $(STAMP)
