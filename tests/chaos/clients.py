@@ -190,7 +190,10 @@ def _check_error(response: Response) -> None:
 
 def _kernel_has(made: socket.socket) -> bool:
     """Whether the relay's end of it is still there; the kernel keeps it for what was not taken before it was closed."""
-    ends = made.getpeername()[1], made.getsockname()[1]
+    try:
+        ends = made.getpeername()[1], made.getsockname()[1]
+    except OSError:  # it was reset, and closed here
+        return False
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
         if tuple(int(fields[column].rpartition(":")[2], 16) for column in (1, 2)) == ends:
@@ -201,11 +204,13 @@ def _kernel_has(made: socket.socket) -> bool:
 async def let_go(writer: asyncio.StreamWriter) -> None:
     """Wait until the relay ends the connection, without reading it. A kernel that gives up does not say so."""
     made: socket.socket = writer.get_extra_info("socket")
+    if writer.is_closing():
+        return
     poll = select.poll()
     poll.register(made.fileno(), select.POLLRDHUP | select.POLLHUP | select.POLLERR)
     loop = asyncio.get_running_loop()
     until = loop.time() + PATIENCE_SECONDS
-    while not poll.poll(0) and _kernel_has(made):
+    while not writer.is_closing() and not poll.poll(0) and _kernel_has(made):
         if loop.time() > until:
             raise Wrong(f"the relay has kept the connection for {PATIENCE_SECONDS:g} s")
         await asyncio.sleep(0.2)
