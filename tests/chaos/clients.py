@@ -150,7 +150,7 @@ def judge(mix: Mix, response: Response | None, *, stayed: bool = True) -> str:
             raise Wrong(f"status {response.status} although nothing was wrong: {response.body[:200]!r}")
         return f"status {response.status}"
     wanted = expected(script)
-    if response.whole and (response.body == wanted or _goes_on(script, response.body, wanted)):
+    if (response.whole and response.body == wanted) or _goes_on(script, response.body, wanted):
         return "whole"
     if harmless and stayed and not mix.excused:
         at = next((i for i, (a, b) in enumerate(zip(response.body, wanted, strict=False)) if a != b), -1)
