@@ -59,7 +59,7 @@ bounds: $(STAMP)
 # docs/reliability.md of all that were run so far. SECONDS=3600: begin none after an hour.
 SEEDS ?= 1000
 chaos: $(STAMP)
-	$(BIN)/python -m tests.chaos --seeds $(SEEDS) $(if $(SECONDS),--seconds $(SECONDS)) --write docs/reliability.md
+	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --jobs $(or $(JOBS),2) $(if $(SECONDS),--seconds $(SECONDS)) --write docs/reliability.md
 
 # The mix of chaos at half load, with a capture a minute: slopes of memory, descriptors and tasks into docs/reliability.md.
 soak: $(STAMP)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import sys
@@ -30,16 +31,16 @@ async def _run(seeds: Iterable[int], surroundings: Surroundings):  # type: ignor
     try:
         for seed in seeds:
             if relay is None:
-                relay = Relay.start(surroundings)
+                relay = await asyncio.to_thread(Relay.start, surroundings)
                 await relay.settle()
             outcome = await run_seed(relay, seed)
             yield outcome
             if outcome.wrong or relay.process.poll() is not None:  # the next seed gets one that owes nothing
-                relay.end()
+                await asyncio.to_thread(relay.end)
                 relay = None
     finally:
         if relay is not None:
-            relay.end()
+            await asyncio.to_thread(relay.end)
 
 
 def table(lines: Iterable[dict[str, object]]) -> str:
@@ -95,15 +96,18 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="run this one again, and tell every client")
     parser.add_argument("--seeds", type=int, default=1000, help="how many, from 0 on (default 1000)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no seed after so long")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="relays at once, each with an upstream and a Redis of its own"
+    )
     parser.add_argument("--journal", type=Path, default=Path("report/chaos.jsonl"), help="where outcomes are kept")
     parser.add_argument("--write", type=Path, help="put the table of the journal into this document")
     options = parser.parse_args()
-    logging.getLogger("asyncio").setLevel(
-        logging.ERROR
-    )  # it warns of each write to a relay that has closed the connection
-    with Surroundings.started() as surroundings:
+    # It warns of each write to a relay that has closed the connection.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
+    with contextlib.ExitStack() as started:
+        surroundings = [started.enter_context(Surroundings.started()) for _ in range(options.jobs)]
         if options.seed is not None:
-            (outcome,) = asyncio.run(run_seeds([options.seed], surroundings))
+            (outcome,) = asyncio.run(run_seeds([options.seed], surroundings[0]))
             for client, fault, seen in outcome.seen:
                 print(f"{client:22} {fault:32} {seen}")
             print(*outcome.wrong or ["nothing is wrong"], sep="\n")
@@ -115,7 +119,7 @@ def main() -> int:
     return failed
 
 
-async def _many(options: argparse.Namespace, surroundings: Surroundings) -> int:
+async def _many(options: argparse.Namespace, surroundings: list[Surroundings]) -> int:
     done = {line["seed"] for line in _read(options.journal)}
     until = time.monotonic() + options.seconds
 
@@ -125,8 +129,11 @@ async def _many(options: argparse.Namespace, surroundings: Surroundings) -> int:
                 yield seed
 
     failed = 0
-    with options.journal.open("a") as journal:
-        async for outcome in _run(left(), surroundings):
+    seeds = left()
+
+    async def run_some(around: Surroundings) -> None:
+        nonlocal failed
+        async for outcome in _run(seeds, around):
             journal.write(json.dumps(vars(outcome)) + "\n")
             journal.flush()
             for wrong in outcome.wrong:
@@ -134,6 +141,9 @@ async def _many(options: argparse.Namespace, surroundings: Surroundings) -> int:
             failed += bool(outcome.wrong)
             if sys.stdout.isatty() or outcome.seed % 25 == 0:
                 print(f"seed {outcome.seed} done, {failed} failed", flush=True)
+
+    with options.journal.open("a") as journal:
+        await asyncio.gather(*(run_some(around) for around in surroundings))
     return bool(failed)
 
 
