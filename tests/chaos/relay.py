@@ -215,6 +215,8 @@ class Relay:
 
     def holds(self) -> list[str]:
         """What it holds that it should not at rest, in words; empty where all is as it was at the beginning."""
+        # First: the monitor's questions are connections, too.
+        descriptors, kept = self.descriptors_open()
         metrics = self.metrics()
         found = []
         for name in MUST_BE_ZERO:
@@ -228,7 +230,6 @@ class Relay:
             found.append(f"{cancelling[0]:g} tasks are told to end and have not ended")
         if self._tasks(metrics) > self.tasks:
             found.append(f"{self._tasks(metrics)} tasks, at rest {self.tasks}")
-        descriptors, kept = self.descriptors_open()
         if len(descriptors) > len(self.descriptors):
             new = [name for name in descriptors if name not in self.descriptors]
             found.append(f"{len(descriptors)} descriptors, at rest {len(self.descriptors)}: {', '.join(new)}")

@@ -49,7 +49,7 @@ def table(lines: Iterable[dict[str, object]]) -> str:
     by_fault: dict[str, Counter[str]] = {}
     clients: Counter[str] = Counter()
     events: Counter[str] = Counter()
-    wrong = 0
+    wrong = late = 0
     for line in lines:
         seed = line["seed"]
         assert isinstance(seed, int)
@@ -60,6 +60,7 @@ def table(lines: Iterable[dict[str, object]]) -> str:
         assert isinstance(complaints, list)
         assert isinstance(seen, list)
         wrong += bool(complaints)
+        late += bool(line["late"])
         for client, fault, what in seen:
             clients[client] += 1
             row = by_fault.setdefault(fault, Counter())
@@ -70,6 +71,8 @@ def table(lines: Iterable[dict[str, object]]) -> str:
         f"{len(seeds)} seeds with {sum(clients.values())} clients of {len(clients)} kinds, {len(by_fault)} kinds of answers;",
         f"Redis was killed in {events['redis_killed']} of them, and the relay told to end in {events['terminated']}.",
         f"Seeds after which anything was not as it should be: {wrong}.",
+        f"In {late} seeds the machine left the clients without a processor for more than a second: their answers may be cut,",
+        "since the relay waits for nobody for ever, but not other than what was sent.",
         "",
         "| the upstream | clients | streams whole and exact | clients that saw what they may not |",
         "|---|---|---|---|",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 import signal
 from dataclasses import dataclass, field
@@ -40,12 +41,18 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """`seen`: client, fault and what became of it; `wrong`: what must not be, in words."""
+    """What came of it.
+
+    seen    client, fault and what became of it
+    wrong   what must not be, in words
+    late    whether the clients' process was stopped for longer than a client may be: their answers may then have been cut
+    """
 
     seed: int
     seen: list[tuple[str, str, str]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     event: str = ""
+    late: bool = False
 
 
 def plan_of(seed: int) -> Plan:
@@ -85,6 +92,7 @@ async def run_seed(relay: Relay, seed: int, plan: Plan | None = None) -> Outcome
     )
     await meanwhile
     lagging.cancel()
+    outcome.late = lag.late()
     if plan.event == "terminated":
         code = await asyncio.to_thread(relay.process.wait, 60)
         if code:
@@ -127,7 +135,9 @@ async def _run_client(relay: Relay, kind: str, outcome: Outcome, mix: Mix) -> No
         seen = f"WRONG: it was still waiting after {PATIENCE_SECONDS * 2:g} s"
     except OSError as error:
         seen = f"{type(error).__name__}"
-        if not mix.excused and not isinstance(error, ConnectionResetError | BrokenPipeError):
+        # ENOTCONN: a half-close of what was reset.
+        reset = isinstance(error, ConnectionResetError | BrokenPipeError) or error.errno == errno.ENOTCONN
+        if not mix.excused and not reset:
             seen = f"WRONG: {error!r}"
     if seen.startswith("WRONG"):
         outcome.wrong.append(f"client {kind}, upstream {script}: {seen}")

@@ -46,8 +46,14 @@ def test_a_seed_is_the_same_mix_each_time_and_every_kind_is_in_some() -> None:
 
 def test_the_table_tells_what_was_run_and_what_was_wrong(tmp_path) -> None:  # type: ignore[no-untyped-def]
     lines = [
-        {"seed": 1, "event": "", "wrong": [], "seen": [["fast", "none", "whole"], ["slow", "cut", "told"]]},
-        {"seed": 2, "event": "terminated", "wrong": ["x"], "seen": [["fast", "none", "WRONG: x"]]},
+        {
+            "seed": 1,
+            "event": "",
+            "late": False,
+            "wrong": [],
+            "seen": [["fast", "none", "whole"], ["slow", "cut", "told"]],
+        },
+        {"seed": 2, "event": "terminated", "late": True, "wrong": ["x"], "seen": [["fast", "none", "WRONG: x"]]},
     ]
     page = tmp_path / "page.md"
     page.write_text("\n".join(("before", *MARKS, "after")))
