@@ -116,7 +116,7 @@ STREAMS = Board(
                 ),
                 Panel(
                     "Bytes held against the budget",
-                    "Bytes held by each worker for streams and for requests not yet answered, and the streams' budget (0: none).",
+                    "Bytes held by each worker for streams and for requests that wait, and the streams' budget (0: none).",
                     "bytes",
                     (
                         Query(total(WORKER, series("stream_buffered_bytes")), PROCESS),

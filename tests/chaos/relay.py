@@ -225,6 +225,8 @@ class Relay:
             ):  # the others are told by route, once there is one
                 found.append(f"{name} is not told")
             found += [f"{name}{{{labels}}} is {value:g}" for labels, value in metrics.get(name, {}).items() if value]
+        if "asyncio_tasks" not in metrics:
+            return ["its agent does not answer"]
         cancelling = [value for labels, value in metrics["asyncio_tasks"].items() if "cancelling" in labels and value]
         if cancelling:
             found.append(f"{cancelling[0]:g} tasks are told to end and have not ended")

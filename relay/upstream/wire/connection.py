@@ -91,6 +91,7 @@ class Connection(asyncio.BufferedProtocol):
         "_took",
         "_transport",
         "_unsent",
+        "_used",
         "_until_close",
         "_waiter",
         "_waiting_bytes",
@@ -106,6 +107,7 @@ class Connection(asyncio.BufferedProtocol):
         self._paused = False
         self._full = False  # the transport asks to wait
         self._unsent: memoryview | None = None  # of the request's body
+        self._used = False  # for a request before this one
         self._error: UpstreamError | None = None
         self._took: Took | None = None
         self._ended: Ended | None = None
@@ -247,6 +249,7 @@ class Connection(asyncio.BufferedProtocol):
     def rest(self) -> None:
         """The response is done with; whatever comes before the next request was not asked for."""
         self._expected = False
+        self._used = True
         self.resume()  # or nobody would see the upstream close it
 
     def close(self) -> None:
@@ -316,6 +319,12 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if not self._expected:
             # Bytes that nobody asked for: the two sides disagree on what was said, so nothing more is.
+            self.close()
+            return
+        if self._used and self._unsent is not None and not self.answered:
+            # An answer to a request that the upstream does not have yet: it belongs to the one before, whose answer was two. On a new
+            # connection an early answer is one.
+            self._fail(UpstreamUnreachableError("the upstream answered before it was asked"))
             self.close()
             return
         if self._head is None:

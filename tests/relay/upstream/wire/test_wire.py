@@ -191,6 +191,40 @@ def test_a_large_request_waits_where_it_is_and_not_in_the_transport() -> None:
     assert asyncio.run(run())[1] == b"ok"
 
 
+def test_an_answer_before_the_question_goes_to_nobody() -> None:
+    """A second answer to the request before, which comes while the next request is on its way."""
+    body = b"x" * 8_000_000
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        while head.startswith(b"GET"):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            head = await reader.readuntil(b"\r\n\r\n")
+        if len(accepted) == 1:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nnot yours")
+            await reader.read()
+            return
+        await reader.readexactly(len(body))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nyours")
+
+    accepted: list[int] = []
+
+    async def run() -> bytes:
+        async with serving(answer) as (port, connections), pool() as made:
+            accepted_by_server(connections)
+            assert await get(made, port) == (200, b"ok")
+            origin = ("http", "127.0.0.1", port)
+            headers = [(b"host", b"x"), (b"content-length", b"%d" % len(body))]
+            connection, _ = await made.request(origin, "POST", b"/", headers, body, PATIENT)
+            return await whole(connection)
+
+    def accepted_by_server(connections: list[int]) -> None:
+        nonlocal accepted
+        accepted = connections
+
+    assert asyncio.run(run()) == b"yours"
+
+
 def test_an_idle_connection_is_closed_in_time_though_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.upstream.wire.pool.KEEP_SECONDS", 0.2)
     closed = asyncio.Event()
