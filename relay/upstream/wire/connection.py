@@ -91,8 +91,8 @@ class Connection(asyncio.BufferedProtocol):
         "_took",
         "_transport",
         "_unsent",
-        "_used",
         "_until_close",
+        "_used",
         "_waiter",
         "_waiting_bytes",
     )
@@ -322,7 +322,7 @@ class Connection(asyncio.BufferedProtocol):
             self.close()
             return
         if self._used and self._unsent is not None and not self.answered:
-            # An answer to a request that the upstream does not have yet: it belongs to the one before, whose answer was two. On a new
+            # An answer to what the upstream does not have yet: it belongs to the request before, whose answer was two. On a new
             # connection an early answer is one.
             self._fail(UpstreamUnreachableError("the upstream answered before it was asked"))
             self.close()
