@@ -39,7 +39,7 @@ _COLUMNS = tuple(
     for name in ("buffered_bytes", "bytes_in", "bytes_out", "events_in", "events_out", "backpressure_seconds")
 )
 _BUFFERED, _EVENTS_OUT = attrgetter("buffered_bytes"), attrgetter("events_out")
-_TOTALS = attrgetter("_totals")
+_TOTALS = attrgetter("totals")
 # So many records at a time are read in full while they are in the processor's cache.
 _SLICE = 500
 
@@ -89,12 +89,19 @@ class StreamLedger:
         return _Streaming(self, route, since)
 
     def adopt(self, route: str) -> StreamRecord | None:
-        """The record of the request being served, opened under `route`; None outside of a request."""
+        """The record of the request being served, opened under `route`; None outside of a request, and where it is answered.
+
+        The context of a request is that of whatever it starts, too: of tasks that outlive it, and of the next request on its
+        connection, which some servers begin while they send the last of this one.
+        """
         record = current_record.get()
-        if record is None or record.claimed or record.closed_at is not None or record._ledger is not self:
+        if record is None or record.claimed or record.answered or record.closed_at is not None:
+            return None
+        if record.ledger is not self:
             return None
         record.claimed = True
-        record._totals = self.totals(route)
+        record.block = _serving_task()
+        record.totals = self.totals(route)
         self.enter(record)
         return record
 
@@ -103,7 +110,7 @@ class StreamLedger:
         record = self.prepare()
         if since is not None:
             record.opened_at = since
-        record._totals = self.totals(route)
+        record.totals = self.totals(route)
         self.enter(record)
         return record
 
@@ -126,7 +133,7 @@ class StreamLedger:
 
     def move(self, record: StreamRecord, route: str) -> None:
         """Charge `record` to another route; only before anything was sent on it."""
-        record._totals = self.totals(route)
+        record.totals = self.totals(route)
 
     def totals(self, route: str) -> RouteTotals:
         found = self.routes.get(route)
@@ -139,12 +146,13 @@ class StreamLedger:
                 found = self.routes.setdefault(route, RouteTotals(route))
         return found
 
-    def _fold(self, record: StreamRecord) -> None:
+    def fold(self, record: StreamRecord) -> None:
+        """The record has ended: its numbers are its route's from now on."""
         with self._lock:
             record.closed_at = self._clock()
             if self.records.pop(record.id, None) is None:
                 return
-            totals = record._totals
+            totals = record.totals
             totals.closed[record.outcome or "completed"] += 1
             totals.bytes_in += record.bytes_in
             totals.bytes_out += record.bytes_out
@@ -236,7 +244,7 @@ def _add_open(row: dict[str, Any], group: list[StreamRecord], now: float) -> Non
     for name, column in _COLUMNS:
         row[name] += sum(map(column, group))
     for record in group:
-        if record._blocked_since is not None:  # the present wait, which is not yet in the column
+        if record.blocked_since is not None:  # the present wait, which is not yet in the column
             row["backpressure_seconds"] += record.waited(now) - record.backpressure_seconds
 
 
@@ -249,7 +257,8 @@ def _serving_task() -> weakref.ref[Any] | None:
 
 
 class _Streaming:
-    """Closes a record that the block opened; only names the outcome of one that the middleware will close.
+    """Closes a record that the block opened, or whose request is over; else the middleware closes it, and the block names its
+    outcome.
 
     A class and no generator: an open stream keeps it, and a generator is three times as large.
     """
@@ -271,5 +280,6 @@ class _Streaming:
         assert record is not None, "entered before it is left"
         if kind is not None:
             record.ends(outcome_of(record, kind))
-        if not record.claimed:
+        record.block = None
+        if not record.claimed or record.outlived:
             record.close()

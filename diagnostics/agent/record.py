@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from .histogram import BYTES, GAP_SECONDS, LATENCY_SECONDS, STREAM_SECONDS, Histogram
-
-if TYPE_CHECKING:
-    from .ledger import StreamLedger
 
 __all__ = ["OUTCOMES", "RouteTotals", "StreamRecord", "outcome_of"]
 
@@ -81,6 +78,15 @@ class RouteTotals:
         }
 
 
+class Ledger(Protocol):
+    """Whose records they are; `records` are the open ones, by id."""
+
+    records: dict[int, StreamRecord]
+
+    def fold(self, record: StreamRecord) -> None:
+        """Take a record that has ended out of the open ones, and its numbers into its route's."""
+
+
 class StreamRecord:
     """One stream, from the moment someone wants it to the moment everything it opened is closed.
 
@@ -89,16 +95,16 @@ class StreamRecord:
     """
 
     __slots__ = (
-        "_blocked_since",
-        "_clock",
-        "_ledger",
-        "_totals",
+        "answered",
         "backpressure_seconds",
+        "block",
+        "blocked_since",
         "buffered_bytes",
         "buffered_high_water",
         "bytes_in",
         "bytes_out",
         "claimed",
+        "clock",
         "closed_at",
         "disconnected_at",
         "dropped_events",
@@ -107,28 +113,37 @@ class StreamRecord:
         "first_event_at",
         "id",
         "last_event_at",
+        "ledger",
         "opened_at",
         "outcome",
+        "outlived",
         "task",
+        "totals",
         "trace_id",
     )
 
-    def __init__(self, ledger: StreamLedger, totals: RouteTotals, record_id: int, clock: Callable[[], float]) -> None:
-        self._ledger = ledger
-        self._totals = totals
-        self._clock = clock
+    def __init__(self, ledger: Ledger, totals: RouteTotals, record_id: int, clock: Callable[[], float]) -> None:
+        self.ledger = ledger
+        self.totals = totals
+        self.clock = clock
         self.id = record_id
         self.opened_at = clock()
         self.closed_at: float | None = None
         self.first_event_at: float | None = None
         self.last_event_at: float | None = None
         self.disconnected_at: float | None = None
-        self._blocked_since: float | None = None
+        self.blocked_since: float | None = None
         self.outcome: str | None = None
         self.trace_id: str | None = None
         # The asyncio task that serves the stream, as a weak reference: a record never keeps a task alive.
         self.task: weakref.ref[Any] | None = None
+        # A request's record that a block of `ledger.stream()` has adopted; the task that is in the block, as a weak reference.
         self.claimed = False
+        self.block: weakref.ref[Any] | None = None
+        # The request's response is whole: what streams in its context from now on is another stream.
+        self.answered = False
+        # The request is over and the block is not: the block closes the record.
+        self.outlived = False
         self.bytes_in = self.bytes_out = self.events_in = self.events_out = 0
         self.buffered_bytes = self.buffered_high_water = self.dropped_events = 0
         self.backpressure_seconds = 0.0
@@ -144,13 +159,13 @@ class StreamRecord:
         """Count what the server took for the client; the first event and the gaps between events are timed here."""
         self.bytes_out += nbytes
         if events:
-            now = self._clock()
+            now = self.clock()
             last = self.last_event_at
             if last is None:
                 self.first_event_at = now
-                self._totals.first_events.observe(now - self.opened_at, self.trace_id)
+                self.totals.first_events.observe(now - self.opened_at, self.trace_id)
             else:
-                self._totals.gaps.observe(now - last)
+                self.totals.gaps.observe(now - last)
             self.last_event_at = now
             self.events_out += events
 
@@ -175,20 +190,20 @@ class StreamRecord:
 
     def waits(self) -> None:
         """The stream is about to hand bytes to its client and may have to wait."""
-        self._blocked_since = self._clock()
+        self.blocked_since = self.clock()
 
     def goes_on(self) -> None:
         """The bytes were taken."""
-        since = self._blocked_since
+        since = self.blocked_since
         if since is not None:
-            waited = self._clock() - since
+            waited = self.clock() - since
             if waited > SHORTEST_WAIT_SECONDS:
                 self.backpressure_seconds += waited
-            self._blocked_since = None
+            self.blocked_since = None
 
     def waited(self, now: float) -> float:
         """Seconds spent waiting for the client until `now`, the present wait included: it may be the only one, and long."""
-        total, since = self.backpressure_seconds, self._blocked_since
+        total, since = self.backpressure_seconds, self.blocked_since
         if since is None or now - since <= SHORTEST_WAIT_SECONDS:  # as `goes_on` counts, or the total could fall again
             return total
         return total + now - since
@@ -197,7 +212,7 @@ class StreamRecord:
 
     @property
     def route(self) -> str:
-        return self._totals.name
+        return self.totals.name
 
     @property
     def task_id(self) -> int | None:
@@ -207,7 +222,23 @@ class StreamRecord:
 
     @property
     def is_open(self) -> bool:
-        return self.id in self._ledger.records
+        return self.id in self.ledger.records
+
+    @property
+    def outlives_request(self) -> bool:
+        """Whether another task than the request's own is in its block: one that the request has started, and that goes on.
+
+        A block that was left without an end, by a task that has ended, holds nothing open.
+        """
+        task = self.block() if self.block is not None else None
+        return task is not None and not task.done() and (self.task is None or task is not self.task())
+
+    def request_ends(self, outcome: str) -> None:
+        """The request whose record this is, is over. Where its stream goes on in another task, that task's block closes it."""
+        if self.outlives_request:
+            self.outlived = True
+        else:
+            self.close(outcome)
 
     @property
     def state(self) -> str:
@@ -216,25 +247,25 @@ class StreamRecord:
             return "closed"
         if self.disconnected_at is not None:
             return "disconnected"
-        since = self._blocked_since
-        if since is not None and self._clock() - since > SHORTEST_WAIT_SECONDS:
+        since = self.blocked_since
+        if since is not None and self.clock() - since > SHORTEST_WAIT_SECONDS:
             return "blocked"
         return "opening" if self.first_event_at is None else "streaming"
 
     def dropped(self, events: int, policy: str) -> None:
         """Count events that an overflow policy threw away."""
         self.dropped_events += events
-        self._totals.dropped_events[policy] = self._totals.dropped_events.get(policy, 0) + events
+        self.totals.dropped_events[policy] = self.totals.dropped_events.get(policy, 0) + events
 
     def disconnected(self) -> None:
         """The client is known to be gone."""
         if self.disconnected_at is None:
-            self.disconnected_at = self._clock()
+            self.disconnected_at = self.clock()
 
     def upstream_closed(self) -> None:
         """The upstream of this stream is closed; if the client left before, the time between is observed."""
         if self.disconnected_at is not None:
-            self._totals.upstream_closes.observe(self._clock() - self.disconnected_at, self.trace_id)
+            self.totals.upstream_closes.observe(self.clock() - self.disconnected_at, self.trace_id)
 
     def ends(self, outcome: str) -> None:
         """Name the outcome; the first one named stays, since later ones are its consequences."""
@@ -248,7 +279,7 @@ class StreamRecord:
         if self.closed_at is None:
             self.goes_on()  # whatever it was waiting for, it has waited until now
             self.ends(outcome)
-            self._ledger._fold(self)
+            self.ledger.fold(self)
 
     def to_json(self, now: float) -> dict[str, Any]:
         return {

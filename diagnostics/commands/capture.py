@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ..errors import TargetError, UsageError
 from ..monitor.captures.kinds import KINDS
-from ._asking import checked, client_of
+from ._asking import client_of
+from ._landing import id_of, worker_of
+from ._taking import download, take
 
-__all__ = ["configure", "download", "run", "take"]
-
-_POLL_SECONDS = 0.2
-# A shorter wait explains itself.
-_WORTH_TELLING_SECONDS = 5.0
-_ENDED = ("done", "failed", "cancelled")
+__all__ = ["configure", "run"]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.all_workers:
             return _take_all(client, options, arguments.output, console)
         capture = take(client, options, console)
-        _finished(client, capture, arguments.output / capture["id"])
+        _finished(client, capture, arguments.output / id_of(capture))
     _show(capture, console)
     return 0
 
@@ -76,7 +69,7 @@ def _take_all(client: httpx2.Client, options: dict[str, Any], output: Path, cons
     failed = 0
     for capture in group["captures"]:
         try:
-            _finished(client, capture, output / f"{capture['id']}-worker-{capture['worker']}")
+            _finished(client, capture, output / f"{id_of(capture)}-worker-{worker_of(capture)}")
             _show(capture, console)
         except TargetError as error:
             failed += 1
@@ -95,77 +88,6 @@ def _finished(client: httpx2.Client, capture: dict[str, Any], folder: Path) -> N
         raise TargetError(f"capture {capture['id']}: {error['message']}", remedy=error.get("remedy", ""))
     for path in download(client, capture, folder):
         print(path)
-
-
-def take(
-    client: httpx2.Client, options: dict[str, Any], console: Console, meanwhile: Callable[[], object] = lambda: None
-) -> dict[str, Any]:
-    """Take one capture to its end and return it as the monitor tells it, whether done or failed.
-
-    `meanwhile` is called a few times a second. Interrupted, it cancels the capture.
-    """
-    capture = checked(client, "POST", "/debug/memory/captures", json=options).json()
-    for line in _told_before(capture.get("estimate", {})):
-        console.print(escape(line), soft_wrap=True)
-    location = f"/debug/memory/captures/{capture['id']}"
-    try:
-        return _watched(client, location, capture, console, meanwhile)
-    except KeyboardInterrupt:
-        checked(client, "DELETE", location)
-        raise
-
-
-def _told_before(estimate: dict[str, Any]) -> Iterator[str]:
-    """What whoever waits should know of a capture that has begun."""
-    if estimate.get("warning"):
-        yield str(estimate["warning"])
-    if estimate.get("reading_seconds", 0) >= _WORTH_TELLING_SECONDS:
-        yield f"a forked child reads for about {estimate['reading_seconds']:.0f} s; the service goes on meanwhile"
-
-
-def download(client: httpx2.Client, capture: dict[str, Any], folder: Path) -> list[Path]:
-    """Put all artifacts of a finished capture into `folder`."""
-    location = f"/debug/memory/captures/{capture['id']}/artifacts"
-    return [
-        _downloaded(client, f"{location}/{artifact['name']}", artifact, folder) for artifact in capture["artifacts"]
-    ]
-
-
-def _watched(
-    client: httpx2.Client,
-    location: str,
-    capture: dict[str, Any],
-    console: Console,
-    meanwhile: Callable[[], object],
-) -> dict[str, Any]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        of = "all workers" if capture["worker"] == "all" else f"worker {capture['worker']} (pid {capture['pid']})"
-        bar = progress.add_task(f"{capture['kind']} of {of}", total=1.0, state=capture["state"])
-        while capture["state"] not in _ENDED:
-            time.sleep(_POLL_SECONDS)
-            capture = checked(client, "GET", location).json()
-            meanwhile()
-            progress.update(bar, completed=capture["progress"], state=capture["state"])
-    return capture
-
-
-def _downloaded(client: httpx2.Client, path: str, artifact: dict[str, Any], folder: Path) -> Path:
-    """Download one artifact whole: it gets its name only once its sha256 is right."""
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / Path(artifact["name"]).name
-    partial = target.with_name(target.name + ".partial")
-    digest = hashlib.sha256()
-    with client.stream("GET", path) as response, open(partial, "wb") as file:
-        response.raise_for_status()
-        for chunk in response.iter_bytes():
-            digest.update(chunk)
-            file.write(chunk)
-    if digest.hexdigest() != artifact["sha256"]:
-        partial.unlink()
-        raise TargetError(f"{artifact['name']} arrived damaged", remedy="download it again")
-    partial.replace(target)
-    return target
 
 
 def _worker_of(capture: dict[str, Any]) -> str:

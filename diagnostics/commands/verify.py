@@ -23,6 +23,7 @@ from ..proof.experiment.experiment import Outcome
 from ..proof.experiment.session import run_scenarios
 from ..proof.report import tables as report
 from ..proof.report.incident.proof import write_reports
+from ..proof.report.remarks import remarks
 from ..proof.scenario import BROKEN, FIXED, RELAY, Scenario
 from ..proof.scenarios import SCENARIOS, scenario
 from ..proof.subjects.relay_file import read_relay_file
@@ -31,7 +32,8 @@ from .load import whole
 
 __all__ = ["configure", "run"]
 
-# Half the time of an experiment is waiting: two keep two cores busy, and a third would make the rounds longer.
+# The apps of one experiment have their rounds at the same time and keep two cores busy; more at a time make the rounds longer.
+_CORES_OF_A_JOB = 2
 _MOST_JOBS = 2
 
 
@@ -49,9 +51,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs",
         type=whole(1),
-        default=min(_MOST_JOBS, len(os.sched_getaffinity(0))),
+        default=max(1, min(_MOST_JOBS, len(os.sched_getaffinity(0)) // _CORES_OF_A_JOB)),
         metavar="N",
-        help="experiments at a time (default: 2, on one core 1)",
+        help="experiments at a time (default: 1, on four cores and more 2)",
     )
     own = parser.add_argument_group("an app of one's own in place of the scenario's (reads UPSTREAM_BASE_URL)")
     own.add_argument("--broken", metavar="MODULE:APP")
@@ -86,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
     report.print_table(outcomes, console)
     for outcome in outcomes:
         report.print_held(outcome, console)
+        for remark in remarks(outcome):
+            console.print(f"{outcome.scenario.name}, {remark}", markup=False, highlight=False, soft_wrap=True)
     for name, reason in skipped.items():
         console.print(f"{name}: the relay is not run, {reason}", markup=False, highlight=False, soft_wrap=True)
     _write(arguments, outcomes, told, console)

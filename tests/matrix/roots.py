@@ -26,7 +26,7 @@ CACHE = Path(
 # One virtual environment for each interpreter and checkout; bound into the roots.
 ENVIRONMENTS = CACHE / "environments"
 
-_PACKAGES = "python3,python3-venv,python3-dev,gcc,make,git,ca-certificates"
+_PACKAGES = "python3,python3-venv,python3-dev,gcc,libc6-dev,make,git,ca-certificates"
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _OPEN_ENDED = ("/", "/opt", "/usr", "/home", "/tmp", "/var", "/etc", "/root")
 _SYSTEM = ("/proc", "/sys", "/dev")
@@ -81,7 +81,8 @@ class Root:
         subprocess.run(self.enter(words), cwd=CHECKOUT, check=True, stdout=subprocess.DEVNULL)
 
     def _has(self, package: str) -> bool:
-        words = self.enter(["apt-cache", "show", package])
+        # `apt-cache show` knows names, too, that other packages only mention.
+        words = self.enter(["apt-get", "install", "--simulate", "-qq", package])
         return subprocess.run(words, cwd=CHECKOUT, check=False, capture_output=True).returncode == 0
 
     def enter(self, words: list[str]) -> list[str]:

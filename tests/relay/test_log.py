@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from relay.log import SELDOM_SECONDS, JsonFormatter, Rejections, TextFormatter
-from relay.telemetry.seldom import LOG_INTERVAL_SECONDS, MAX_KINDS, Seldom
+from relay.admission.rejections import REJECTION_SECONDS, Rejections
+from relay.log import MAX_KINDS, JsonFormatter, TextFormatter
+from relay.telemetry.seldom import LOG_INTERVAL_SECONDS, Seldom
 
 
 def line(message: str, **fields: object) -> logging.LogRecord:
@@ -48,7 +49,7 @@ def test_rejections_are_counted_not_listed(caplog: pytest.LogCaptureFixture) -> 
     told = Rejections(clock=lambda: now)
     for reason in ["rate"] * 1000 + ["memory"]:
         told(reason)
-    now += SELDOM_SECONDS
+    now += REJECTION_SECONDS
     told("rate")
     found = [(record.fields["reason"], record.fields["count"]) for record in caplog.records]  # type: ignore[attr-defined]
     assert found == [("rate", 1), ("memory", 1), ("rate", 1000)]

@@ -19,8 +19,9 @@ from rich.table import Table
 
 from ...analysis.decision import Decision, Finding, Interval, Measure
 from ..clients.mix import Mix
-from ..experiment.experiment import Outcome, SideOutcome
-from .evidence import top_line
+from ..experiment.experiment import RESIDENT_ROOM_BYTES, Outcome, SideOutcome
+from .evidence import leads_to_own, own_first, own_names, top_line
+from .remarks import basis, remarks
 from .versions import versions
 
 __all__ = ["SCHEMA", "console", "print_held", "print_table", "to_json", "write_folder", "write_junit"]
@@ -38,6 +39,7 @@ _TABLE_WIDTH = 110
 _UNITS = {
     Measure.GROWTH: "B/chunk",
     Measure.REMAINS: "B/stream",
+    Measure.RESIDENT: "B/stream",
     Measure.LOAD: "B/offered stream",
     Measure.HELD: "B/stream",
     Measure.EXIT: "s",
@@ -119,10 +121,24 @@ def print_held(outcome: Outcome, console: Console) -> None:
         coverage = side.capture.coverage_percent
         seen = "" if coverage is None else f" (stacks known for {coverage:.0f} % of the bytes)"
         console.print(f"held by the {side.side} app{seen}: {where}", markup=False, highlight=False, soft_wrap=True)
-        grown = next((grown for grown in side.capture.grown if grown.paths), None)
-        if grown is not None and side.decision in (Decision.LEAK, Decision.UNBOUNDED):
-            told = f"alive in it: {grown.paths[0]} (grew by {_size(grown.bytes_delta)} while it was looked at)"
-            console.print(told, markup=False, highlight=False, soft_wrap=True)
+        if side.decision not in (Decision.LEAK, Decision.UNBOUNDED):
+            continue
+        if told := _alive(side, outcome.scenario.source_of(side.side)):
+            console.print(f"alive in it: {told}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _alive(side: SideOutcome, source: str) -> str:
+    """Why what grew in an accused app is alive, or why that is not known; empty where nothing was seen to grow."""
+    capture = side.capture
+    grown = None if capture is None else next((grown for grown in capture.grown if grown.paths), None)
+    if capture is None or grown is None:
+        return "" if capture is None or not capture.grown_unknown else f"not known, {capture.grown_unknown}"
+    path = own_first(grown.paths, capture.profile, source)[0]
+    own = own_names(capture.profile, source)
+    if own and not leads_to_own(path, own):
+        # The line that holds most is the app's own: the two readings do not agree.
+        return f"not known, the samples of {grown.type} that were traced back are held by libraries alone"
+    return f"{path} (grew by {_size(grown.bytes_delta)} while it was looked at)"
 
 
 def to_json(outcomes: Sequence[Outcome], command: str) -> dict[str, Any]:
@@ -147,6 +163,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "verified": outcome.verified,
         "plan": asdict(scenario.plan),
         "least": {str(measure): value for measure, value in scenario.least.items()},
+        "resident_room_bytes": RESIDENT_ROOM_BYTES,
         "workload": {
             "model": scenario.workload.upstream.model(outcome.seed),
             "clients": _clients(scenario.workload.mix),
@@ -157,6 +174,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
             "send_buffer_bytes": scenario.workload.send_buffer_bytes,
         },
         "sides": [_side(side, scenario.source_of(side.side)) for side in outcome.sides],
+        "remarks": remarks(outcome),
     }
 
 
@@ -170,6 +188,9 @@ def _side(side: SideOutcome, source: str) -> dict[str, Any]:
         "side": side.side,
         "app": side.app,
         "read": side.read,
+        "in_use_unknown": side.why or None,
+        "stands_on": basis(side) or None,
+        "not_captured": side.unexplained or None,
         "decision": str(side.decision),
         "expected": str(side.expected),
         "verified": side.verified,
@@ -188,7 +209,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
     return {
         "rounds": finding.rounds,
         "intervals": {
-            str(measure): {**asdict(interval), "unit": Measure(measure).unit}
+            str(measure): {**asdict(interval), "unit": Measure(measure).unit, "least": finding.least[measure]}
             for measure, interval in finding.intervals.items()
         },
     }

@@ -20,8 +20,8 @@ from typing import Final
 import httptools
 
 from ...errors import UpstreamError, UpstreamProtocolError, UpstreamTimeoutError, UpstreamUnreachableError
-from ...log import Seldom
 from ..body import Ended, Took
+from ..causes import cannot_be_read
 
 __all__ = ["Connection", "Head"]
 
@@ -32,8 +32,6 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_HEADERS: Final = 256
 # A request's body goes out in pieces as the upstream takes them, so that the transport holds no copy of it.
 PIECE_BYTES: Final = 64 * 1024
-
-_log: Final = Seldom("relay.upstream", "an upstream's answer cannot be read")
 
 _buffer: Final = memoryview(bytearray(MAX_READ_BYTES))
 
@@ -339,7 +337,7 @@ class Connection(asyncio.BufferedProtocol):
             cause = f"{type(error).__name__}: {error.__context__ or error}"
             if isinstance(error.__context__, _TooManyHeadersError):
                 cause = f"more than {MAX_HEADERS} headers"
-            _log("not_http", cause=cause)
+            cannot_be_read(cause)
             self._fail(UpstreamProtocolError(f"the upstream's answer is not HTTP/1.1: {type(error).__name__}"))
             self.close()
             return

@@ -19,15 +19,13 @@ from typing import Final
 from httpx2 import create_ssl_context
 
 from ...errors import UpstreamTimeoutError, UpstreamUnreachableError
-from ...log import Seldom
+from ..causes import cannot_be_reached
 from ..options import Timeouts
 from .connection import Connection, Head
 
 __all__ = ["Pool"]
 
 KEEP_SECONDS: Final = 30.0
-
-_log: Final = Seldom("relay.upstream", "an upstream cannot be reached")
 
 Origin = tuple[str, str, int]
 
@@ -188,8 +186,7 @@ class Pool:
         except TimeoutError as error:
             raise UpstreamTimeoutError(f"no connection to the upstream within {patience:g} s") from error
         except (OSError, ssl.SSLError) as error:
-            # The client is not told of the cause: it may name an address.
-            _log("tls" if isinstance(error, ssl.SSLError) else "connect", host=host, port=port, cause=_said(error))
+            cannot_be_reached(host, port, error, tls=isinstance(error, ssl.SSLError))
             raise UpstreamUnreachableError("the upstream cannot be reached") from error
         return protocol
 
@@ -224,7 +221,3 @@ def _close_old(idle: deque[tuple[Connection, float]]) -> None:
     oldest = time.monotonic() - KEEP_SECONDS
     while idle and (idle[0][1] <= oldest or not idle[0][0].usable):
         idle.popleft()[0].close()
-
-
-def _said(error: OSError) -> str:
-    return f"{type(error).__name__}: {error.strerror or error}"
