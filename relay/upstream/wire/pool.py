@@ -26,6 +26,9 @@ from .connection import Connection, Head
 __all__ = ["Pool"]
 
 KEEP_SECONDS: Final = 30.0
+# An upstream that sends a second answer nobody asked for does so right behind the first. What comes while the connection rests
+# ends it; what comes after the next request went out would be taken for that one's answer. A busy pool has others to take.
+REST_SECONDS: Final = 0.02
 
 Origin = tuple[str, str, int]
 
@@ -45,12 +48,14 @@ class Pool:
         read_bytes: int,
         flow_bytes: int,
         limit_bytes: int,
+        rest_seconds: float = REST_SECONDS,
     ) -> None:
         self._places = asyncio.Semaphore(max_connections)
         self._receive_buffer_bytes = receive_buffer_bytes
         self._read_bytes = read_bytes
         self._flow_bytes = flow_bytes
         self._limit_bytes = limit_bytes
+        self._rest_seconds = rest_seconds
         self._idle: dict[Origin, deque[tuple[Connection, float]]] = {}
         self._in_use: dict[Connection, Origin] = {}
         self._tidying: asyncio.TimerHandle | None = None
@@ -138,15 +143,24 @@ class Pool:
             raise UpstreamTimeoutError("all connections to the upstream are in use") from error
 
     def _kept(self, origin: Origin) -> Connection | None:
-        """The connection that was used last, if it can be used again: the others may grow old and go."""
+        """Of those that have rested and can be used, the one that was used last: the others may grow old and go."""
         idle = self._idle.get(origin, deque())
         _close_old(idle)
-        while idle:
-            connection, _ = idle.pop()
-            if connection.usable:
-                return connection
-        self._idle.pop(origin, None)
-        return None
+        rested = time.monotonic() - self._rest_seconds
+        resting = []
+        found = None
+        while idle and found is None:
+            connection, since = idle.pop()
+            if since > rested:
+                resting.append((connection, since))
+            elif connection.usable:
+                found = connection
+            else:
+                connection.close()
+        idle.extend(reversed(resting))
+        if not idle:
+            self._idle.pop(origin, None)
+        return found
 
     def _tidy_later(self) -> None:
         """Close what nobody has used for KEEP_SECONDS also where nobody asks: one timer for all."""

@@ -77,6 +77,7 @@ async def pool(**options: Any) -> AsyncIterator[Pool]:
             "read_bytes": READ_BYTES,
             "flow_bytes": READ_BYTES,
             "limit_bytes": 16 * 1024,
+            "rest_seconds": 0.0,
             **options,
         }
     )
@@ -189,6 +190,20 @@ def test_a_large_request_waits_where_it_is_and_not_in_the_transport() -> None:
 
     go_on = asyncio.Event()
     assert asyncio.run(run())[1] == b"ok"
+
+
+def test_a_second_answer_right_behind_the_first_goes_to_nobody() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await reader.readuntil(b"\r\n\r\n")  # what it says then was said before this came
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nnot yours")
+
+    async def run() -> list[tuple[int, bytes]]:
+        async with serving(answer) as (port, _), pool(rest_seconds=60.0) as made:
+            return [await get(made, port) for _ in range(3)]
+
+    assert asyncio.run(run()) == [(200, b"ok")] * 3
 
 
 def test_an_answer_before_the_question_goes_to_nobody() -> None:
