@@ -14,10 +14,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from ...analysis.readings import Readings
 from ...analysis.trend import warm_up_ends
-from ...analysis.verdict import Verdict, verdict
-from ...analysis.whole import verdict_on_whole
+from ...analysis.verdict.readings import Readings
+from ...analysis.verdict.verdict import Verdict, verdict
+from ...analysis.verdict.whole import verdict_on_whole
 from ...errors import NotFoundError
 from ..captures.controller import Captures
 from ..captures.streams import rows_of

@@ -44,9 +44,9 @@ Types = dict[str, list[int]]
 
 async def take(session: Session) -> dict[str, Any]:
     window = session.options["seconds"]
-    before = await _census(session) if window else None
+    before, used_before = (await _census(session), await _in_use(session)) if window else (None, None)
     await session.wait(window)
-    after = await _census(session)
+    after, used_after = await _census(session), await _in_use(session)
     not_covered = list(after["not_covered"])
     if before and not comparable(before, after):
         not_covered.insert(0, "what grew: a census was ended at its deadline, so the two cannot be subtracted")
@@ -63,6 +63,10 @@ async def take(session: Session) -> dict[str, Any]:
         "total_bytes": sum(row["bytes"] for row in rows),
         "total_count": after["objects"],
         "bytes_delta": sum(row["bytes_delta"] for row in rows) if before else None,
+        # What the allocators say that memory gained meanwhile: a census in whose time nothing grew shows no growth.
+        "in_use_delta": used_after - used_before
+        if before and used_before is not None and used_after is not None
+        else None,
         "top": ([row for row in rows if row["bytes_delta"]] or rows)[:_TOP],
         "paths": paths,
         "not_covered": not_covered,
@@ -75,6 +79,11 @@ async def take(session: Session) -> dict[str, Any]:
     text = f"{_headline(result)}\n\n{table_of(_COLUMNS, rows)}\n" + "".join(f"{line}\n" for line in _notes(result))
     (session.folder / "objects.txt").write_text(text, encoding="utf-8")
     return result
+
+
+async def _in_use(session: Session) -> int | None:
+    found: int | None = (await session.worker.ask("sample")).get("in_use_bytes")
+    return found
 
 
 async def _census(session: Session) -> dict[str, Any]:
