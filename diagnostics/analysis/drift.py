@@ -73,11 +73,11 @@ def drift(points: Points, *, level: float = 0.05, since: float = -math.inf) -> D
     """
     judged = [point for point in points if point[0] >= since]
     count = min(_MOST_STRETCHES, len(judged) // _LEAST_IN_STRETCH)
-    values = None
+    values = _medians(judged, count) if count >= _LEAST_STRETCHES else None
     # Readings do not come in step with the stretches: fewer of them, rather than none.
-    while values is None and count >= _LEAST_STRETCHES:
+    while values is None and count > _LEAST_STRETCHES:
+        count = max(_LEAST_STRETCHES, count * 3 // 4)
         values = _medians(judged, count)
-        count = count if values is not None else min(count - 1, count * 3 // 4)
     if values is None:
         return None
     seconds = judged[-1][0] - judged[0][0]

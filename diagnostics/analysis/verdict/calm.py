@@ -58,7 +58,10 @@ def load(readings: Readings) -> Finding | None:
     if asked:
         return _with_streams(readings, asked, unseen)
     bounds = {what: found for name, what in _MUST_NOT_GROW if (found := readings.bounded(name)) is not None}
-    inside, most = bounds["in-use memory"], max(found.high for found in bounds.values())
+    inside = bounds.get("in-use memory")
+    if inside is None:
+        return None
+    most = max(found.high for found in bounds.values())
     says = (
         f"Memory does not grow by as much as matters: by at most {an_hour(max(0.0, most))} an hour over "
         f"{inside.seconds:.0f} s (95 % sure), where {an_hour(readings.matters)} would be {readings.why_it_matters}."

@@ -55,7 +55,7 @@ def test_it_narrows_fast_where_noise_comes_back_and_says_how_long_that_takes() -
 def test_a_straight_line_has_no_interval_and_too_few_readings_no_answer() -> None:
     line = drift([(float(at), 3.0 * at) for at in range(100)])
     assert line is not None
-    assert (line.low, line.high) == (pytest.approx(3.0, rel=1e-3), pytest.approx(3.0, rel=1e-3))
+    assert (line.low, line.high) == (pytest.approx(3.0, rel=5e-3), pytest.approx(3.0, rel=5e-3))
     still = drift([(float(at), 7e9) for at in range(100)])
     assert still == Drift(0.0, 0.0, 0.0, 99.0, wanders=False)
     assert drift([]) is None
@@ -67,6 +67,8 @@ def test_a_straight_line_has_no_interval_and_too_few_readings_no_answer() -> Non
 
 
 def test_readings_that_do_not_come_in_step_are_cut_into_fewer_stretches() -> None:
+    irregular = [(at // 9 * 9.0 + at % 9 * 0.1, 2.0 * at) for at in range(108)]
+    assert drift(irregular) is not None  # as `trend` judges it: twelve stretches are the last that is tried
     found = drift([(at * 1.07 + (at % 3) * 0.4, 2.0 * at) for at in range(110)])
     assert found is not None
     assert found.slope == pytest.approx(2.0 / 1.07, rel=0.05)
