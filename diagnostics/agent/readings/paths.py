@@ -19,6 +19,7 @@ from typing import Any
 from .awaits import frame_key, own_frame
 from .graph import type_name
 from .tasks import name_pattern
+from .threads import ThreadFrame
 
 __all__ = ["describe", "way_to"]
 
@@ -69,7 +70,13 @@ def _parts(way: Sequence[Any], lengths: bool) -> Iterator[str]:
 def _part(thing: Any, child: Any, in_namespace: bool, lengths: bool) -> Iterator[str]:
     """What to say of `thing` on the way to `child`; nothing for what is only machinery."""
     kind = type(thing)
-    if hasattr(kind, "get_coro"):
+    if kind is ThreadFrame:
+        function, file, line = thing.key
+        name = _key_of(thing.locals, child) if in_namespace else None
+        yield f"thread {name_pattern(thing.thread)!r} -> {function} ({PurePath(file).name}:{line})"
+        if name is not None:
+            yield f"local {name!r}"
+    elif hasattr(kind, "get_coro"):
         yield f"Task {name_pattern(thing.get_name())!r}"
     elif issubclass(kind, ModuleType):
         name = _key_of(vars(thing), child) if in_namespace else None
@@ -144,7 +151,9 @@ def _slot(slot: MemberDescriptorType, thing: Any) -> Any:
 
 
 def _namespace(thing: Any) -> dict[str, Any] | None:
-    """An instance's, module's or class's own dictionary."""
+    """An instance's, module's or class's own dictionary; of a thread's frame its locals."""
+    if type(thing) is ThreadFrame:
+        return thing.locals
     if issubclass(type(thing), type):
         # A class shows a read-only view; the collector sees the dictionary behind it.
         return next((inside for inside in gc.get_referents(vars(thing)) if type(inside) is dict), None)

@@ -44,7 +44,7 @@ Types = dict[str, list[int]]
 
 async def take(session: Session) -> dict[str, Any]:
     window = session.options["seconds"]
-    before, used_before = (await _census(session), await _in_use(session)) if window else (None, None)
+    before, used_before = (await _census(session, first=True), await _in_use(session)) if window else (None, None)
     await session.wait(window)
     after, used_after = await _census(session), await _in_use(session)
     not_covered = list(after["not_covered"])
@@ -56,7 +56,9 @@ async def take(session: Session) -> dict[str, Any]:
     if session.options["paths"]:
         session.enter("tracing")
         types = worth_explaining(rows)
-        reply = await session.ask_reading("objects.explain", patience=_PATIENCE_SECONDS, types=types)
+        reply = await session.ask_reading(
+            "objects.explain", patience=_PATIENCE_SECONDS, types=types, new=before is not None
+        )
         paths = reply["paths"]
     result = {
         "seconds": window,
@@ -86,8 +88,8 @@ async def _in_use(session: Session) -> int | None:
     return found
 
 
-async def _census(session: Session) -> dict[str, Any]:
-    return await session.ask_reading("objects.census", patience=_PATIENCE_SECONDS)
+async def _census(session: Session, *, first: bool = False) -> dict[str, Any]:
+    return await session.ask_reading("objects.census", patience=_PATIENCE_SECONDS, first=first)
 
 
 def comparable(before: dict[str, Any], after: dict[str, Any]) -> bool:

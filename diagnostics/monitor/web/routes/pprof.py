@@ -34,7 +34,7 @@ from starlette.routing import Route
 from ....analysis.formats import pprof
 from ....analysis.formats.text import render_lines, render_stacks
 from ....analysis.profile import Frame, Profile, Sample
-from ....errors import DiagnosticsError, NotFoundError, UsageError
+from ....errors import DiagnosticsError, NotFoundError, TargetError, UsageError
 from ...captures.kinds.base import DEFAULT_SECONDS, MAX_SECONDS
 from ...captures.profiles import WindowProfiles
 from ...workers.targets import Targets, Worker
@@ -86,6 +86,18 @@ class _Source:
         profile = _with_threads(Profile.from_json(told), told.get("threads", ()))
         return Answer(pprof.encode(profile), lambda: profile)
 
+    async def leaked_tasks(self, name: str, asked: Asked) -> Answer:
+        told = await asked.worker.ask("tasks", patience=_TASKS_PATIENCE_SECONDS, leaks=True)
+        if told["meta"]["leaked"] is None:
+            raise TargetError(
+                f"which tasks nothing can wake is unknown: {told['meta']['unknown'] or told['meta']['leaked_unknown']}",
+                remedy="/debug/pprof/goroutine shows all tasks, with what awaits them",
+            )
+        profile = Profile.from_json(told)
+        samples = tuple(sample for sample in profile.samples if ("leaked", "yes") in sample.labels)
+        profile = replace(profile, samples=samples)
+        return Answer(pprof.encode(profile), lambda: profile)
+
 
 def _with_threads(profile: Profile, threads: Iterable[Mapping[str, Any]]) -> Profile:
     """Threads count beside tasks: each one sample, its stack turned to leaf first."""
@@ -126,6 +138,11 @@ PROFILES: dict[str, Entry] = {
             "heap",
             "What was allocated in a window and is still held at its end. gc=1 collects garbage before it.",
             _Source.window,
+        ),
+        Entry(
+            "taskleak",
+            "Asyncio tasks that nothing can wake: what they wait for is reached from no timer, socket, thread, name or task.",
+            _Source.leaked_tasks,
         ),
     )
 }
