@@ -39,6 +39,7 @@ def build(
     captures: Captures,
     recorder: Recorder,
     guard: Guard,
+    judge: Judge,
     policy: Policy,
     pprof_interval: float = DEFAULT_INTERVAL_SECONDS,
 ) -> tuple[Starlette, Events]:
@@ -46,8 +47,8 @@ def build(
 
     pprof_interval   the least time between two windows for /debug/pprof
     """
-    routes = _Routes(targets, captures, recorder, guard)
-    overview = Overview(targets, captures, Judge(targets, recorder, captures), guard, recorder.whole)
+    routes = _Routes(targets, captures, recorder, guard, judge)
+    overview = Overview(targets, captures, judge, guard, recorder.whole)
     events = Events(overview)
     app = Starlette(
         routes=[
@@ -69,11 +70,12 @@ def build(
 
 
 class _Routes:
-    def __init__(self, targets: Targets, captures: Captures, recorder: Recorder, guard: Guard) -> None:
+    def __init__(self, targets: Targets, captures: Captures, recorder: Recorder, guard: Guard, judge: Judge) -> None:
         self._targets = targets
         self._captures = captures
         self._recorder = recorder
         self._guard = guard
+        self._judge = judge
 
     async def metrics(self, request: Request) -> Response:
         look = await self._recorder.whole.look()
