@@ -48,6 +48,7 @@ class Monitor:
         self.recorder = Recorder.below(root, self.targets)
         self.guard = Guard(self.targets, self.recorder, self.captures, rules_from_environment())
         self.judge = Judge(self.targets, self.recorder, self.captures)
+        self.recorder.said = self.judge.said
         self.looks = OwnLooks(self.targets, self.judge, self.captures, looks_per_hour())
         self._pprof_interval = interval_of(os.environ)
         self._listener = listener

@@ -79,6 +79,10 @@ class Judge:
         self._shared[pid] = now, judged
         return judged
 
+    def said(self, pid: int) -> str:
+        """What was last said of this process while its agent answered; "" where nothing was."""
+        return self._before.get(pid, "")
+
     def _held_over(self, snapshot: Snapshot, judged: Verdict) -> Verdict:
         """A capture stops the readings, or spoils them, for as long as it takes: where that leaves nothing to judge, what was
         found before it is still the verdict."""

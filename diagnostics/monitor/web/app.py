@@ -48,7 +48,7 @@ def build(
     pprof_interval   the least time between two windows for /debug/pprof
     """
     routes = _Routes(targets, captures, recorder, guard, judge)
-    overview = Overview(targets, captures, judge, guard, recorder.whole)
+    overview = Overview(targets, captures, judge, guard, recorder)
     events = Events(overview)
     app = Starlette(
         routes=[
@@ -79,15 +79,21 @@ class _Routes:
 
     async def metrics(self, request: Request) -> Response:
         look = await self._recorder.whole.look()
+        found = await self._targets.snapshots()
+        verdicts = [await self._judge.verdict(snapshot) for snapshot in found]
+        counted = [self._recorder.counted(snapshot.worker) for snapshot in found]
         snapshots = [
             metrics.Scraped.of(
                 snapshot,
+                verdict=verdict.word,
+                restarts=restarts,
+                oom_kills=killed,
                 outlook=self._recorder.outlook(snapshot.process.pid),
                 firings=self._guard.counted(snapshot.worker),
                 captures=self._captures.told(snapshot.worker),
                 children=look.children_of(snapshot.worker),
             )
-            for snapshot in await self._targets.snapshots()
+            for snapshot, verdict, (restarts, killed) in zip(found, verdicts, counted, strict=True)
         ]
         answering = {snapshot.worker for snapshot in snapshots if snapshot.state == "answering"}
         workers = [worker for worker in self._targets.workers() if worker.name in answering]
