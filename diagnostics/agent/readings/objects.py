@@ -1,7 +1,7 @@
 """A census of live objects by type, and why objects of a type are alive.
 
 A census counts everything that the garbage collector tracks, and what that holds directly and the collector does not track:
-bytes, bytearrays, strings, and the dictionaries and tuples made of such. Each object counts once, with its own
+bytes, bytearrays, strings, numbers, and the dictionaries and tuples made of such. Each object counts once, with its own
 size. Subtracting two censuses shows which types grow; samples of those are then traced back to a root.
 
 The collector is not run first: in a forked child, finalizers would act on the outside world for a process that is not theirs.
@@ -19,7 +19,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
-from .graph import ATOMS, LateError, all_referents, in_time, is_ours, module_of, of_kinds, size_of, sizes_of
+from .graph import (
+    ATOMS,
+    LateError,
+    all_referents,
+    in_time,
+    is_ours,
+    is_shared_constant,
+    module_of,
+    of_kinds,
+    size_of,
+    sizes_of,
+)
 from .holders import LOST_TEXT, OURS, ROOT_UNKNOWN, Ways, holder_of
 from .newness import FirstLook
 from .threads import ThreadFrame
@@ -27,7 +38,7 @@ from .threads import ThreadFrame
 __all__ = ["LOST_TEXT", "NOT_COVERED", "census", "explain"]
 
 NOT_COVERED = (
-    "numbers, and memory that C extensions keep outside of Python objects",
+    "memory that C extensions keep outside of Python objects",
     "contents that an object does not report as its size: an instance's attributes are counted as its dictionary or not at all",
     "garbage in cycles that is not collected yet counts as alive",
 )
@@ -36,7 +47,8 @@ _MAX_TYPES = 2_000
 _OTHER = "(other types)"
 
 _PLAIN = frozenset({dict, tuple})
-_UNTRACKED = ATOMS | _PLAIN
+# Numbers hold more than their lists: a table of a thousand floats is 8 KiB of list and 24 of numbers.
+_UNTRACKED = ATOMS | _PLAIN | {int, float}
 
 
 def census(until: float = math.inf, first: FirstLook | None = None) -> dict[str, Any]:
@@ -102,7 +114,12 @@ def explain(
             names[kind] = _full_name(kind)
         kinds = frozenset(kind for kind in set(map(type, things)) if names[kind] in found)
         _sort(first.new(list(of_kinds(things, kinds))) if first is not None else of_kinds(things, kinds), names, found)
-    sampled = {name: _spread(things, samples, everything=first is not None) for name, things in found.items()}
+    # These lists were there when all objects were listed, and have grown since: they are ours.
+    ours = {id(found), id(names), *map(id, found.values())}
+    sampled = {
+        name: _spread([thing for thing in things if id(thing) not in ours], samples, everything=first is not None)
+        for name, things in found.items()
+    }
     del found
     try:
         if everything.left_out is not None:
@@ -177,7 +194,7 @@ def _untracked(holders: list[Any], seen: set[int]) -> list[Any]:
     found = []
     for thing in of_kinds(all_referents(holders), _UNTRACKED):
         key = id(thing)
-        if key not in seen and not gc.is_tracked(thing):
+        if key not in seen and not gc.is_tracked(thing) and not is_shared_constant(thing):
             seen.add(key)
             found.append(thing)
     return found

@@ -71,7 +71,7 @@ def load(readings: Readings) -> Finding | None:
         *readings.streams_evidence(inside.seconds),
         *readings.rss_evidence(),
     )
-    beside = readings.heavy_rise("cgroup_working_bytes")
+    beside = readings.heavy_rise("cgroup_working_bytes") if readings.room is not None else None
     if beside is not None:
         grown = format_value(round(beside.amount), "bytes")
         unseen += f" But what its cgroup is charged for grew by {grown}: see the verdict on the service."

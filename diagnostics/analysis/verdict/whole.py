@@ -82,7 +82,8 @@ _PARTS = (
 def _beside_processes(readings: Readings, rise: Rise | None, now: tuple[Evidence, ...]) -> Finding | None:
     """What the limit is charged for grows, and the processes account for less than half of it."""
     charged = readings.heavy_rise("cgroup_working_bytes")
-    if charged is None:
+    # Without a limit the cgroup is the machine's, or a whole container's: what others do there is not this service's.
+    if charged is None or readings.room is None:
         return None
     seconds = charged.trend.seconds
     of_processes = max(readings.gained("pss_bytes", seconds) or readings.gained("rss_bytes", seconds) or 0.0, 0.0)
@@ -109,7 +110,9 @@ def _beside_processes(readings: Readings, rise: Rise | None, now: tuple[Evidence
 
 def _calm(readings: Readings, name: str, what: str, reserve: str, now: tuple[Evidence, ...]) -> Finding:
     """That they do not grow, where growth that matters is excluded; else that it is not known yet."""
-    names = ((name, what), ("cgroup_working_bytes", "what the limit is charged for"))
+    names = [(name, what)]
+    if readings.room is not None:
+        names.append(("cgroup_working_bytes", "what the limit is charged for"))
     bounds = [(words, found) for each, words in names if (found := readings.bounded(each)) is not None]
     evidence = (*(slope_evidence(words, found) for words, found in bounds), *now)
     if not bounds:

@@ -91,7 +91,13 @@ class Judge:
             self._disturbed[pid] = now
         disturbed = now - self._disturbed.get(pid, -math.inf) < _DISTURBED_SECONDS
         before = self._steady.get(pid)
-        if judged.word == "inconclusive" and disturbed and before is not None and snapshot.state == "answering":
+        if (
+            judged.word == "inconclusive"
+            and disturbed
+            and before is not None
+            and before.word != judged.word
+            and snapshot.state == "answering"
+        ):
             says = f"{before.found.says} (Found before the last capture, since which there are too few readings.)"
             return replace(before, found=replace(before.found, says=says))
         if judged.word != "inconclusive" or not disturbed:

@@ -184,6 +184,24 @@ def test_samples_are_of_what_is_new_since_the_first_look_and_not_of_what_was_the
     first.close()
 
 
+def test_lists_of_the_reading_itself_are_no_samples_of_lists() -> None:
+    first = FirstLook()
+    objects.census(first=first)
+    kept.extend([number] for number in range(20_000))
+    told = objects.explain(["list"], 12, first=first)["paths"]["list"]
+    assert [way["root"] for way in told] == ["module"]
+    first.close()
+
+
+def test_numbers_are_counted_with_what_holds_them() -> None:
+    before = objects.census()["types"]
+    kept.append([number + 0.5 for number in range(10_000)])
+    kept.append(list(range(1000, 11_000)))
+    after = objects.census()["types"]
+    assert after["float"][0] - before.get("float", [0])[0] >= 10_000
+    assert after["int"][0] - before["int"][0] >= 9_900  # some of them are somebody's constants
+
+
 def test_a_thread_is_a_root_and_its_frames_are_named_without_keeping_what_they_hold() -> None:
     begun, ends = threading.Event(), threading.Event()
 

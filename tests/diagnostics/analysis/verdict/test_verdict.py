@@ -559,6 +559,8 @@ def test_the_whole_grows_where_no_worker_does() -> None:
     assert "worker 1 tells more" in verdict_on_whole(grown, alarms=["1"], **known).found.says
     tmpfs = line(lambda second: 300 * MIB + 400_000 * second)
     beside = {"pss_bytes": flat(200 * MIB), "cgroup_working_bytes": tmpfs, "cgroup_tmpfs_bytes": tmpfs}
+    assert verdict_on_whole(beside, alarms=[], **known).word == "load_only"  # no limit: others' memory is in it as well
+    beside["cgroup_limit_bytes"] = flat(900 * MIB)
     told = verdict_on_whole(beside, alarms=[], **known)
     assert (told.word, told.found.confidence, told.alarm) == ("cgroup_growth", "high", True)
     assert told.found.culprit == "files in a tmpfs and shared memory"
