@@ -52,6 +52,7 @@ class Endings:
 
     def __init__(self, blackbox: BlackBox | None) -> None:
         self._told: deque[Told] = deque(maxlen=_KEPT)
+        self._unexplained: dict[Path, Told] = {}  # of which the parent has not told yet, by their recordings
         self._ended: set[str] = set()
         self._restarts: Counter[str] = Counter()
         self._killed: Counter[str] = Counter()
@@ -65,21 +66,28 @@ class Endings:
         """A worker has ended. An end that is no news, as that of one that is recycled, is counted only."""
         self._ended.add(worker)
         self._killed[worker] += ending.out_of_memory
-        if ending.quiet:
-            return
         told = Told(worker, pid, ending, said, path)
-        self._told.append(told)
-        self._log(told)
+        if ending.returncode is None and path is not None:
+            self._unexplained[path] = told
+            for forgotten in list(self._unexplained)[:-_KEPT]:
+                del self._unexplained[forgotten]
+        self._tell(told)
+
+    def _tell(self, told: Told) -> None:
+        if not told.ending.quiet:
+            self._told.append(told)
+            self._log(told)
 
     def explain(self, path: Path, ending: Ending) -> str:
         """What the parent of a worker was told of its end, later than we saw it; returns what was said of the worker."""
-        for place, told in enumerate(self._told):
-            if told.path == path:
-                self._killed[told.worker] += ending.out_of_memory - told.ending.out_of_memory
-                self._told[place] = told = replace(told, ending=ending)
-                self._log(told)
-                return told.verdict
-        return ""
+        told = self._unexplained.pop(path, None)
+        if told is None:
+            return ""
+        self._killed[told.worker] += ending.out_of_memory - told.ending.out_of_memory
+        if told in self._told:
+            self._told.remove(told)
+        self._tell(replace(told, ending=ending))
+        return told.verdict
 
     def begun(self, worker: str) -> None:
         """A process has this worker's number now."""
