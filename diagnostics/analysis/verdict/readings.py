@@ -28,7 +28,7 @@ _BOUND_LEVEL = 0.05 / 3
 MOST, LITTLE = 0.5, 0.25
 # Growth that takes a tenth of the room below the limit in an hour gives a day's shift no quiet night; where there is no limit,
 # a tenth of what is resident. The second: nobody is woken for less, however small the service.
-_MATTERS_SHARE, _LEAST_MATTERS = 0.1, MIB
+_MATTERS_SHARE, _LEAST_MATTERS = 0.1, 4 * MIB
 _HOUR = 3600.0
 # What grows by less than this within the window is not worth anybody's night.
 _LEAST_GROWTH, _LEAST_GROWTH_SHARE = 4 * MIB, 0.02

@@ -68,8 +68,11 @@ class OwnLooks:
         self._refused: dict[int, float] = {}
 
     async def run(self) -> None:
-        """Look every few seconds, for ever. A look that fails is logged, and the next one is due."""
-        while self._an_hour:
+        """Look every few seconds, for ever. A look that fails is logged, and the next one is due.
+
+        Where no captures are to be taken verdicts are made all the same: the last one is told at a worker's end.
+        """
+        while True:
             await asyncio.sleep(_EVERY_SECONDS)
             try:
                 await self.look()

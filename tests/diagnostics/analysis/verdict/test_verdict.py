@@ -427,7 +427,7 @@ def test_that_it_does_not_grow_is_told_with_its_bound_and_what_would_matter() ->
     )
     # A limit that is nearly met makes less growth matter, and the same readings exclude it no longer.
     near = {"cgroup_limit_bytes": flat(200 * MIB), "cgroup_working_bytes": line(lambda second: 199.5 * MIB)}
-    slowly = {"in_use_bytes": noisy(0.0, 100_000.0, 1)}
+    slowly = {"in_use_bytes": noisy(0.0, 250_000.0, 1)}
     assert verdict(readings(series=own(**slowly))).word == "load_only"
     told = verdict(readings(series=own(**slowly, **near)))
     assert (told.word, told.alarm) == ("inconclusive", False)

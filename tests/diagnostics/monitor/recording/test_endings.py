@@ -24,7 +24,8 @@ def test_a_death_is_told_after_a_restart_with_the_same_folder(observed: Any, htt
 
     def answering() -> Any:
         workers = http(f"{first.monitor}/debug/memory").json()["workers"]
-        return next((each for each in workers if each["state"] == "answering"), None)
+        judged = (each for each in workers if "no agent" not in each["verdict"]["says"])
+        return next((each for each in judged if each["state"] == "answering"), None)
 
     worker = eventually(answering)
     os.kill(worker["pid"], signal.SIGKILL)
