@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "reproduce": ("reproduce", "run a known blow-up and show it", "proof"),
     "verify": ("verify", "prove that a blow-up is real and that its fix is a fix", "proof"),
     "compare": ("compare", "the same proof for anyone's service: two commands, one decision each", "proof"),
+    "whatif": ("whatif", "the same work under several allocators and settings: memory saved, CPU paid", "proof"),
     "load": ("load", "a fleet of streaming clients, some misbehaved: throughput, latency, errors", "proof"),
     "probe": ("probe", "one stream, step by step: connect, first event, gaps, and what holds events back", "proof"),
     "demo": ("demo", "the whole story in a minute: relay, blow-up, proof", "proof"),

@@ -76,7 +76,7 @@ def read_frame(connection: _socket.socket, limit: int) -> dict[str, Any]:
         raise ProtocolError(f"a message of {length} bytes was announced, the limit is {limit}")
     try:
         message = json.loads(_read_exactly(connection, length))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"a message is not JSON: {error}") from error
     if not isinstance(message, dict):
         raise ProtocolError(f"a message must be a JSON object, not {type(message).__name__}")

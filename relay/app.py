@@ -16,13 +16,13 @@ from . import telemetry
 from .admission.gate import Gate
 from .admission.keys import Keys
 from .admission.pages import Pages
+from .admission.rejections import Rejections
 from .api.error_handlers import add_error_handlers
 from .api.relay import Relay
 from .api.routes import ROUTES, add_page, add_routes
 from .client.outside import KeepSend, Outside
 from .hub.choice import hub_of
 from .hub.events_out import EventsOut
-from .log import Rejections
 from .memory.buffer import SegmentPool
 from .memory.limit import memory_share
 from .settings import Settings

@@ -4,7 +4,7 @@ The standard library does it, since the line of a stream, the server's complaint
 it, and a formatter is thirty lines; structlog would be a second way beside it. What a line is about stands in its fields
 (`extra={"fields": {...}}`), not in the text, so that nobody has to take it apart again.
 
-What is thrown away in great numbers must not fill the log either: `Rejections` logs each reason once in a while, with a count.
+What happens in great numbers must not fill the log: a `Throttle` lets the first of a kind through, then one in each interval.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-__all__ = ["JsonFormatter", "Rejections", "TextFormatter", "configure"]
+__all__ = ["JsonFormatter", "TextFormatter", "Throttle", "configure"]
 
-REJECTION_SECONDS: Final = 10.0
+# Kinds that a throttle tells apart; all that come later count as one, so that its memory has a bound.
+MAX_KINDS: Final = 32
 
 _to_json: Final = json.JSONEncoder(default=str).encode
 
@@ -71,23 +72,25 @@ def configure(level: str, form: str) -> None:
     logging.getLogger("relay").setLevel(level.upper())
 
 
-class Rejections:
-    """Logs what was not let in: the first of a reason at once, then one line each REJECTION_SECONDS that says how many.
+class Throttle:
+    """Decides which lines of a kind are logged: the first at once, then at most one in each `seconds`.
 
-    Call it with the reason, one of a few fixed words, for each refusal.
+    Not for several threads at a time: whoever has them calls it under a lock.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = seconds
         self._clock = clock
-        self._log = logging.getLogger("relay.admission")
-        self._seen: dict[str, tuple[float, int]] = {}
+        self._kinds: dict[Hashable, tuple[float, int]] = {}
 
-    def __call__(self, reason: str) -> None:
+    def due(self, kind: Hashable = None) -> int:
+        """How many lines of this kind the one that is due now stands for, itself included; 0 where none is due."""
+        if kind not in self._kinds and len(self._kinds) >= MAX_KINDS:
+            kind = Throttle
         now = self._clock()
-        quiet_until, unsaid = self._seen.get(reason, (0.0, 0))
+        quiet_until, silent = self._kinds.get(kind, (now, 0))
         if now < quiet_until:
-            self._seen[reason] = (quiet_until, unsaid + 1)
-            return
-        self._seen[reason] = (now + REJECTION_SECONDS, 0)
-        fields = {"outcome": "rejected", "reason": reason, "count": unsaid + 1}
-        self._log.warning("requests were not let in", extra={"fields": fields})
+            self._kinds[kind] = (quiet_until, silent + 1)
+            return 0
+        self._kinds[kind] = (now + self.seconds, 0)
+        return silent + 1

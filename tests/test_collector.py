@@ -87,10 +87,23 @@ def kind_of(component: str) -> str:
     return component.split("/")[0]
 
 
-def test_every_key_is_one_that_its_component_documents() -> None:
-    found = list(problems(CONFIG["service"], SCHEMA["service"], "service"))
+def merged(below: Any, above: Any) -> Any:
+    """Two configurations as the Collector merges them: maps by their keys, anything else is replaced."""
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    return {**below, **{key: merged(below.get(key), value) for key, value in above.items()}}
+
+
+OF_COMPOSE = merged(
+    CONFIG, yaml.safe_load((ROOT / "docs" / "deploy" / "collector-compose.yaml").read_text(encoding="utf-8"))
+)
+
+
+@pytest.mark.parametrize("config", [CONFIG, OF_COMPOSE], ids=["otel-collector.yaml", "with collector-compose.yaml"])
+def test_every_key_is_one_that_its_component_documents(config: dict[str, Any]) -> None:
+    found = list(problems(config["service"], SCHEMA["service"], "service"))
     for section in SECTIONS:
-        for name, options in CONFIG[section].items():
+        for name, options in config[section].items():
             schema = SCHEMA[section].get(kind_of(name))
             found += problems(options, schema, name) if schema else [f"{section}: {name} is not in the schema"]
     assert found == []
@@ -123,6 +136,18 @@ def test_pipelines_refer_to_what_is_defined_and_all_of_it_is_used() -> None:
         assert used == set(CONFIG[section])
     assert set(CONFIG["service"]["extensions"]) == set(CONFIG["extensions"])
     assert set(PIPELINES) == {"traces", "metrics", "logs"}
+
+
+def test_in_compose_other_containers_reach_the_receivers_and_nothing_waits_for_elasticsearch() -> None:
+    addresses = [protocol["endpoint"] for protocol in OF_COMPOSE["receivers"]["otlp"]["protocols"].values()]
+    assert all(address.startswith("0.0.0.0:") for address in addresses)
+    pipelines = OF_COMPOSE["service"]["pipelines"]
+    for section in SECTIONS[1:]:
+        assert {name for pipeline in pipelines.values() for name in pipeline[section]} <= set(OF_COMPOSE[section])
+    assert "elasticsearch" not in {name for pipeline in pipelines.values() for name in pipeline["exporters"]}
+    # What keeps secrets inside is there, too.
+    for name, pipeline in pipelines.items():
+        assert f"redaction/{name}" in pipeline["processors"]
 
 
 def test_storage_names_an_extension() -> None:

@@ -37,6 +37,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # Responses of these types are streams; everything else is over as soon as it is made.
 STREAM_TYPES = (b"text/event-stream", b"application/x-ndjson", b"application/jsonl", b"application/stream+json")
+# What ends a response, unless more of it is to come.
+LAST_TYPES = ("http.response.body", "http.response.pathsend")
 COLON = ord(":")
 
 
@@ -130,6 +132,10 @@ class LedgerMiddleware:
                     ledger.move(record, self._route(scope))
                     ledger.enter(record)
                 meter.counts = True
+            if message["type"] in LAST_TYPES and not message.get("more_body", False):
+                record.answered = (
+                    True  # before it is sent: the server may begin the connection's next request meanwhile
+                )
             if not meter.counts or message["type"] != "http.response.body":
                 await send(message)
                 return
@@ -143,12 +149,13 @@ class LedgerMiddleware:
         try:
             await self.app(scope, counted_receive, counted_send)
         except BaseException as error:
-            record.ends(outcome_of(record, type(error)))
+            if not record.outlives_request:
+                record.ends(outcome_of(record, type(error)))
             raise
         finally:
             current_record.reset(token)
-            if record.is_open:
-                record.close("completed" if meter.finished or record.disconnected_at is None else "client_disconnected")
+            left = record.disconnected_at is not None and not meter.finished
+            record.request_ends("client_disconnected" if left else "completed")
 
     def _route(self, scope: Scope) -> str:
         route = route_of(scope)

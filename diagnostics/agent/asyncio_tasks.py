@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import weakref
 
+from .coroutines import is_whole
 from .loop_search import LoopSearch
 
 TYPE_CHECKING = False
@@ -75,7 +76,7 @@ class _Registers:
         return found
 
     def alive(self) -> list[asyncio.Task[Any]]:
-        return [task for reference in self.references() if (task := reference()) is not None and _is_whole(task)]
+        return [task for reference in self.references() if (task := reference()) is not None and is_whole(task)]
 
     def count(self) -> int:
         return sum(len(getattr(self._module, name, ())) for name in (*_REGISTERS, "_eager_tasks"))
@@ -91,16 +92,6 @@ class _Registers:
 
     def why_unseen(self) -> str | None:
         return None
-
-
-def _is_whole(task: Any) -> bool:
-    """Whether a task was initialised. One that was not, as granian's --task-impl rust registers them, has no loop, and to ask
-    it for its coroutine ends the process on CPython 3.11 and 3.12."""
-    try:
-        task.get_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 class _ByLoop:

@@ -1,6 +1,8 @@
 """The agent's thread: listens on its unix socket, answers one request at a time, watches forked readings.
 
-It sleeps in `poll` and wakes for a request, a running child or an open window; an agent that nobody asks costs nothing.
+It sleeps in `poll` and wakes for a request, a running child or an open window; every few seconds it looks whether its socket
+still has its name, since whoever tidies temporary folders may have removed it, and listens anew where it has not. An agent
+that nobody asks costs one system call in five seconds.
 Nothing that goes wrong in it is printed into the service: it is counted, kept in `State.troubles`, and told to the monitor.
 """
 
@@ -43,6 +45,7 @@ _PEER_PATIENCE_SECONDS = 2.0
 _WATCH_SECONDS = 0.1
 # Without a descriptor for a connection it cannot be taken, and stays: to try again at once would be a loop.
 _AGAIN_SECONDS = 0.1
+_NAMED_SECONDS = 5.0
 _STOP_SECONDS = 5.0
 
 
@@ -97,6 +100,21 @@ class Endpoint:
             raise
         return listener
 
+    def _listen_anew(self, waiting: Any) -> None:
+        """The socket's name is gone, and nobody can find it: make another. Tried again later where that fails."""
+        try:
+            listener = self._listen()
+        except Exception as error:  # noqa: BLE001  # a full disk, a folder of another user's: told, and tried again
+            self.state.trouble(
+                f"the agent's socket was removed and cannot be made again: {type(error).__name__}: {error}"
+            )
+            return
+        self.state.trouble("the agent's socket had been removed, and was made again")
+        waiting.unregister(self._listener)
+        waiting.register(listener, select.POLLIN)
+        self._listener.close()
+        self._listener = listener
+
     def _serve(self) -> None:
         """The thread's work. Left for a fork of the service, it is called again and goes on where it was."""
         waiting = poll()
@@ -105,9 +123,12 @@ class Endpoint:
         # A child that this thread has forked is ended by the kernel with this thread: it stays as long as there is one.
         while (self._children and not self._stopping) or not self._background.left():
             busy = self._children or self.state.windows.kind
-            ready = [fd for fd, _ in waiting.poll(_WATCH_SECONDS * 1000 if busy else None)]
+            ready = [fd for fd, _ in waiting.poll(1000 * (_WATCH_SECONDS if busy else _NAMED_SECONDS))]
             if self._wake_reader in ready:
                 posix.read(self._wake_reader, 64)
+                continue
+            if not ready and not busy and not os.path.lexists(self.path):
+                self._listen_anew(waiting)
                 continue
             try:
                 going = self._attend(self._listener.fileno() in ready, bool(busy))

@@ -87,11 +87,18 @@ class StreamLedger:
         return _Streaming(self, route, since)
 
     def adopt(self, route: str) -> StreamRecord | None:
-        """The record of the request being served, opened under `route`; None outside of a request."""
+        """The record of the request being served, opened under `route`; None outside of a request, and where it is answered.
+
+        The context of a request is that of whatever it starts, too: of tasks that outlive it, and of the next request on its
+        connection, which some servers begin while they send the last of this one.
+        """
         record = current_record.get()
-        if record is None or record.claimed or record.closed_at is not None or record._ledger is not self:
+        if record is None or record.claimed or record.answered or record.closed_at is not None:
+            return None
+        if record._ledger is not self:
             return None
         record.claimed = True
+        record.block = _serving_task()
         record._totals = self.totals(route)
         self.enter(record)
         return record
@@ -246,7 +253,8 @@ def _serving_task() -> weakref.ref[Any] | None:
 
 
 class _Streaming:
-    """Closes a record that the block opened; only names the outcome of one that the middleware will close.
+    """Closes a record that the block opened, or whose request is over; else the middleware closes it, and the block names its
+    outcome.
 
     A class and no generator: an open stream keeps it, and a generator is three times as large.
     """
@@ -268,5 +276,6 @@ class _Streaming:
         assert record is not None, "entered before it is left"
         if kind is not None:
             record.ends(outcome_of(record, kind))
-        if not record.claimed:
+        record.block = None
+        if not record.claimed or record.outlived:
             record.close()

@@ -10,6 +10,7 @@ import heapq
 import weakref
 from operator import attrgetter
 
+from .redaction import shown_path
 from .routes import UNROUTED
 
 TYPE_CHECKING = False
@@ -65,12 +66,12 @@ class OpenRequest:
         self.transport_bytes: int | None = 0
 
     def to_json(self, now: float) -> dict[str, Any]:
-        """The row of a streams list. The path is the raw one, without its query."""
+        """The row of a streams list. The path is the raw one, without its query and what looks like data."""
         thing = self.thing()
         method, path = self.asked(thing) if thing is not None else (None, None)
         return {
             "route": self.route,
-            "path": path,
+            "path": shown_path(path),
             "method": method,
             "age_seconds": max(0.0, now - self.since),
             "age_counts_from": "the request" if self.since_begun else "first seen by the agent",

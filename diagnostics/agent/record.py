@@ -93,7 +93,9 @@ class StreamRecord:
         "_clock",
         "_ledger",
         "_totals",
+        "answered",
         "backpressure_seconds",
+        "block",
         "buffered_bytes",
         "buffered_high_water",
         "bytes_in",
@@ -109,6 +111,7 @@ class StreamRecord:
         "last_event_at",
         "opened_at",
         "outcome",
+        "outlived",
         "task",
         "trace_id",
     )
@@ -128,7 +131,13 @@ class StreamRecord:
         self.trace_id: str | None = None
         # The asyncio task that serves the stream, as a weak reference: a record never keeps a task alive.
         self.task: weakref.ref[Any] | None = None
+        # A request's record that a block of `ledger.stream()` has adopted; the task that is in the block, as a weak reference.
         self.claimed = False
+        self.block: weakref.ref[Any] | None = None
+        # The request's response is whole: what streams in its context from now on is another stream.
+        self.answered = False
+        # The request is over and the block is not: the block closes the record.
+        self.outlived = False
         self.bytes_in = self.bytes_out = self.events_in = self.events_out = 0
         self.buffered_bytes = self.buffered_high_water = self.dropped_events = 0
         self.backpressure_seconds = 0.0
@@ -208,6 +217,22 @@ class StreamRecord:
     @property
     def is_open(self) -> bool:
         return self.id in self._ledger.records
+
+    @property
+    def outlives_request(self) -> bool:
+        """Whether another task than the request's own is in its block: one that the request has started, and that goes on.
+
+        A block that was left without an end, by a task that has ended, holds nothing open.
+        """
+        task = self.block() if self.block is not None else None
+        return task is not None and not task.done() and (self.task is None or task is not self.task())
+
+    def request_ends(self, outcome: str) -> None:
+        """The request whose record this is, is over. Where its stream goes on in another task, that task's block closes it."""
+        if self.outlives_request:
+            self.outlived = True
+        else:
+            self.close(outcome)
 
     @property
     def state(self) -> str:

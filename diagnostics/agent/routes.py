@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
+from .coroutines import coroutine_of
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -36,7 +38,7 @@ def frameworks_with_frames() -> bool:
 
 def route_in_frames(task: Any) -> str | None:
     """Quart's rule for the request that `task` serves: the request object in the frame of its `ASGIHTTPConnection`."""
-    coroutine: Any = getattr(task, "get_coro", lambda: None)()
+    coroutine: Any = coroutine_of(task) if hasattr(type(task), "get_coro") else None
     for _ in range(_MAX_AWAITS):
         frame = getattr(coroutine, "cr_frame", None)
         if frame is None:

@@ -71,14 +71,7 @@ class Windows:
                 remedy="pip install memray in the service's environment, or take a tracemalloc capture",
                 code="memray_missing",
             )
-        try:
-            window = memray.Window(path, aggregated=aggregated, python_allocators=python_allocators, native=native)
-        except RuntimeError as error:  # a Tracker is active: the process runs under `memray run`
-            raise BusyError(
-                f"memray refuses a second tracker in this process: {error}",
-                remedy="read the capture that `memray run` makes, or start the service without it",
-                code="tracker_active",
-            ) from error
+        window = memray.Window(path, aggregated=aggregated, python_allocators=python_allocators, native=native)
         self._opened("memray", seconds, window.close)
         return {}
 

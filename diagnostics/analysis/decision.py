@@ -7,15 +7,18 @@ he sees accuses well-behaved programs. So, before the first round, three things 
     the looks: the numbers of rounds after which a decision may be taken, and at no other time;
     the level: the probability of a wrong answer that is accepted for all looks and all measures together.
 
-At a look each measure gets a confidence interval. Its level is the declared one divided by looks and measures (Bonferroni:
-no independence needed). Then
+At a look each measure gets a confidence interval. One measure is enough to accuse, so the level of an accusation is the
+declared one divided by looks and measures (Bonferroni: no independence needed). To acquit, all measures must be below at
+once, and what all have to pass needs no division by their number (an intersection-union test, Berger 1982): there the level
+is the declared one divided by the looks. Then
 
-    LEAK           the whole interval of a measure of what stays lies above its least growth: `remains`, `held`
+    LEAK           the whole interval of a measure of what stays lies above its least growth: `remains`, `resident`, `held`
     UNBOUNDED      not LEAK, and the whole interval of a measure of what has no bound does: `growth`, `load`, `exit`
-    BOUNDED        every interval lies below its least growth
+    BOUNDED        every interval lies below its least growth (an equivalence test: flat within what matters)
     INCONCLUSIVE   anything else after the last look
 
-The interval is Student's t on the rounds' figures. That takes them as draws around one mean with roughly normal noise,
+The interval is Student's t on the rounds' figures; of four rounds and more the first one's resident memory is left out, since
+pages that are touched for the first time stay. That takes them as draws around one mean with roughly normal noise,
 and successive rounds of one process as correlated by at most a lag-1 (AR(1)) dependence: the variance of the mean is
 multiplied by (1 + r) / (1 - r), r being the sample's lag-1 correlation, corrected for its small-sample bias (Kendall
 1954), never below 0 and never above 0.8. A drift slower than that looks like growth to this rule; alternating the two
@@ -37,6 +40,8 @@ __all__ = ["Decision", "Finding", "Interval", "Measure", "Plan", "confidence_int
 
 # Above this a handful of rounds cannot tell a correlated process from a drifting one.
 _MOST_CORRELATION = 0.8
+# From so many rounds on the first one's resident memory is left out.
+_ROUNDS_TO_TOUCH = 4
 
 
 class Decision(StrEnum):
@@ -50,7 +55,8 @@ class Measure(StrEnum):
     """What is judged. `unit` says in what, `accuses` which decision a measure above its least growth is.
 
     growth    what an open stream gains with each chunk
-    remains   what stays of each stream that has ended
+    remains   what stays in use of each stream that has ended
+    resident  what stays of it in resident memory: also what no allocator counts, and what an allocator keeps
     load      what each stream that is offered beyond the light load adds to the peak
     held      what a stream still holds when its time is over and its client has neither read nor left
     exit      how long the process lives after SIGTERM
@@ -58,6 +64,7 @@ class Measure(StrEnum):
 
     GROWTH = "growth"
     REMAINS = "remains"
+    RESIDENT = "resident"
     LOAD = "load"
     HELD = "held"
     EXIT = "exit"
@@ -74,6 +81,7 @@ class Measure(StrEnum):
 _MEASURES = {
     Measure.GROWTH: ("bytes per chunk", Decision.UNBOUNDED),
     Measure.REMAINS: ("bytes per stream", Decision.LEAK),
+    Measure.RESIDENT: ("bytes per stream", Decision.LEAK),
     Measure.LOAD: ("bytes per offered stream", Decision.UNBOUNDED),
     Measure.HELD: ("bytes per stream", Decision.LEAK),
     Measure.EXIT: ("seconds", Decision.UNBOUNDED),
@@ -112,7 +120,10 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A decision with its evidence: the interval of each measure at the look that decided, or at the last one."""
+    """A decision with its evidence: the interval of each measure at the look that decided, or at the last one.
+
+    The intervals are those of an accusation where it is one, and otherwise the narrower ones of an acquittal.
+    """
 
     decision: Decision
     rounds: int
@@ -156,21 +167,29 @@ def decide(figures: Mapping[Measure, Sequence[float]], least: Mapping[Measure, f
     reached = [look for look in plan.looks if look <= rounds]
     if not reached:
         raise ValueError(f"there are {rounds} rounds, the first look is after {plan.looks[0]}")
-    level = plan.level / (len(plan.looks) * len(least))
+    level = plan.level / len(plan.looks)
     for look in reached:
-        intervals = {measure: confidence_interval(figures[measure][:look], level) for measure in least}
-        decision = _judge(intervals, least)
-        if decision is not Decision.INCONCLUSIVE:
-            break
+        for share, judge in ((level / len(least), _accusation), (level, _acquittal)):
+            intervals = {
+                measure: confidence_interval(_judged(measure, figures[measure][:look]), share) for measure in least
+            }
+            decision = judge(intervals, least)
+            if decision is not Decision.INCONCLUSIVE:
+                return Finding(decision, look, intervals, dict(least))
     return Finding(decision, look, intervals, dict(least))
 
 
-def _judge(intervals: Mapping[Measure, Interval], least: Mapping[Measure, float]) -> Decision:
+def _judged(measure: Measure, values: Sequence[float]) -> Sequence[float]:
+    """The rounds that count: of resident memory not the first of four or more, in which pages are touched once and for all."""
+    return values[1:] if measure is Measure.RESIDENT and len(values) >= _ROUNDS_TO_TOUCH else values
+
+
+def _accusation(intervals: Mapping[Measure, Interval], least: Mapping[Measure, float]) -> Decision:
     accused = {measure.accuses for measure, interval in intervals.items() if interval.low > least[measure]}
     # What stays is worse than what grows: it is still there tomorrow.
-    for decision in (Decision.LEAK, Decision.UNBOUNDED):
-        if decision in accused:
-            return decision
-    if all(interval.high < least[measure] for measure, interval in intervals.items()):
-        return Decision.BOUNDED
-    return Decision.INCONCLUSIVE
+    return next((each for each in (Decision.LEAK, Decision.UNBOUNDED) if each in accused), Decision.INCONCLUSIVE)
+
+
+def _acquittal(intervals: Mapping[Measure, Interval], least: Mapping[Measure, float]) -> Decision:
+    below = all(interval.high < least[measure] for measure, interval in intervals.items())
+    return Decision.BOUNDED if below else Decision.INCONCLUSIVE

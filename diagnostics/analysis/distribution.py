@@ -25,18 +25,18 @@ class Distribution:
         self.count = 0
         self.total = 0.0
         self.largest = 0.0
-        self._zeros = 0
-        self._buckets: Counter[int] = Counter()
+        self.zeros = 0
+        self.buckets: Counter[int] = Counter()
 
     def add(self, value: float, times: int = 1) -> None:
         """Take `value` in, `times` times. Below zero is a clock's doing and counts as zero."""
         self.count += times
         if value <= 0:
-            self._zeros += times
+            self.zeros += times
             return
         self.total += value * times
         self.largest = max(self.largest, value)
-        self._buckets[math.ceil(math.log(value) / _LOG_RATIO)] += times
+        self.buckets[math.ceil(math.log(value) / _LOG_RATIO)] += times
 
     def quantile(self, share: float) -> float | None:
         """The value that `share` (0 to 1) of all values do not exceed; None where there are no values.
@@ -50,13 +50,13 @@ class Distribution:
         if not self.count:
             return None
         rank = max(1, math.ceil(share * self.count))
-        if rank <= self._zeros:
+        if rank <= self.zeros:
             return 0.0
         if rank >= self.count:
             return self.largest
-        seen = self._zeros
-        for bucket in sorted(self._buckets):
-            seen += self._buckets[bucket]
+        seen = self.zeros
+        for bucket in sorted(self.buckets):
+            seen += self.buckets[bucket]
             if seen >= rank:
                 # The middle of the bucket, by ratio: at most 1 % from either bound.
                 return min(self.largest, math.exp((bucket - 0.5) * _LOG_RATIO))
@@ -70,8 +70,8 @@ class Distribution:
             whole.count += part.count
             whole.total += part.total
             whole.largest = max(whole.largest, part.largest)
-            whole._zeros += part._zeros
-            whole._buckets.update(part._buckets)
+            whole.zeros += part.zeros
+            whole.buckets.update(part.buckets)
         return whole
 
     def to_json(self) -> dict[str, Any]:
@@ -79,8 +79,8 @@ class Distribution:
             "count": self.count,
             "total": self.total,
             "largest": self.largest,
-            "zeros": self._zeros,
-            "buckets": {str(bucket): times for bucket, times in sorted(self._buckets.items())},
+            "zeros": self.zeros,
+            "buckets": {str(bucket): times for bucket, times in sorted(self.buckets.items())},
         }
 
     @classmethod
@@ -88,6 +88,6 @@ class Distribution:
         """Read what `to_json` wrote."""
         one = cls()
         one.count, one.total, one.largest = int(data["count"]), float(data["total"]), float(data["largest"])
-        one._zeros = int(data["zeros"])
-        one._buckets = Counter({int(bucket): int(times) for bucket, times in data["buckets"].items()})
+        one.zeros = int(data["zeros"])
+        one.buckets = Counter({int(bucket): int(times) for bucket, times in data["buckets"].items()})
         return one

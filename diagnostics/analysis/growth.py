@@ -2,14 +2,17 @@
 
     growth    bytes that an open stream gains for each chunk that its upstream offers: the median slope of in-use
               bytes over chunks offered, after the transient in which socket and transport buffers fill, divided by the
-              open streams
+              open streams. What each ended stream left behind is taken off first: that is `remains`, and where streams
+              are short and follow each other it looks like growth of those that are open
     remains   bytes that stay for each stream that ended: in-use after everything settled, less in-use before, by streams
+    resident  the same of resident memory
     peak      bytes that a concurrent stream costs at the worst moment of the round
     load      bytes that memory gains for each stream that is offered beyond a light load, at the level that a quarter of the
               readings reach: the slope through two rounds
     held      bytes that each client's stream still holds at the end of the round, the client being there and not reading
 
-In-use bytes, not RSS: an allocator keeps freed pages, and what it keeps is no growth of the service.
+In-use bytes, and RSS only beside them, with a wider bound: an allocator keeps freed pages, and what it keeps is no growth of
+the service; but memory that no allocator counts (a library's own mappings) is seen in RSS alone.
 """
 
 from __future__ import annotations
@@ -25,22 +28,33 @@ __all__ = [
     "growth_per_chunk",
     "held_per_stream",
     "in_window",
+    "kernel_queues",
     "load_per_stream",
     "peak_per_stream",
     "remains_per_stream",
+    "resident_per_stream",
     "slope",
 ]
+
+# Queues that gained so much from the first third of a round's readings to the last were not full.
+_STILL_FILLING = 1.1
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One look at the subject. `time` is monotonic seconds; bytes are summed over all workers."""
+    """One look at the subject. `time` is monotonic seconds; bytes are summed over all workers.
+
+    ended          streams of the round that had ended
+    kernel_bytes   in the send queues of the subject's sockets: what the kernel keeps for clients that do not read
+    """
 
     time: float
     in_use_bytes: int
     rss_bytes: int
     tasks: int | None
     fds: int
+    ended: int = 0
+    kernel_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +73,11 @@ class Round:
     before: Reading
     readings: tuple[Reading, ...]
     after: Reading
+
+    @property
+    def seconds(self) -> float:
+        """From its start to the last reading with streams open."""
+        return self.readings[-1].time - self.start if self.readings else 0.0
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
@@ -83,13 +102,32 @@ def in_window(readings: Sequence[Reading], start: float, transient_seconds: floa
 def growth_per_chunk(round_: Round, chunks_per_second: float, transient_seconds: float) -> float:
     """Bytes gained by one open stream per chunk offered to it. `chunks_per_second` is the pace of one upstream stream."""
     window = in_window(round_.readings, round_.start, transient_seconds)
-    points = [((reading.time - round_.start) * chunks_per_second, float(reading.in_use_bytes)) for reading in window]
+    left = max(0.0, remains_per_stream(round_))
+    points = [
+        ((reading.time - round_.start) * chunks_per_second, reading.in_use_bytes - left * reading.ended)
+        for reading in window
+    ]
     return slope(points) / round_.open_streams
 
 
 def remains_per_stream(round_: Round) -> float:
     """Bytes that stay per stream that ended; below zero where the round gave memory back."""
     return (round_.after.in_use_bytes - round_.before.in_use_bytes) / max(1, round_.ended_streams)
+
+
+def resident_per_stream(round_: Round) -> float:
+    """Resident bytes that stay per stream that ended; below zero where the round gave memory back."""
+    return (round_.after.rss_bytes - round_.before.rss_bytes) / max(1, round_.ended_streams)
+
+
+def kernel_queues(round_: Round, transient_seconds: float) -> tuple[int, bool]:
+    """The most bytes in the kernel's send queues at any reading, and whether they were still filling at the end."""
+    sizes = [reading.kernel_bytes for reading in in_window(round_.readings, round_.start, transient_seconds)]
+    if len(sizes) < 3:
+        return max(sizes, default=0), False
+    third = len(sizes) // 3
+    first, last = median(sizes[:third]), median(sizes[-third:])
+    return max(sizes), last > first * _STILL_FILLING
 
 
 def peak_per_stream(round_: Round) -> float:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,9 +14,13 @@ import httpx2
 
 from ..errors import DiagnosticsError, TargetError, UsageError
 
-__all__ = ["checked", "client_of"]
+__all__ = ["asked", "checked", "client_of", "streamed"]
 
 _TIMEOUT_SECONDS = 30.0
+# All control characters but the line break and the tabulator.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# A timeline of hours is a few megabytes.
+_MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
 def client_of(url: str) -> httpx2.Client:
@@ -24,29 +32,75 @@ def client_of(url: str) -> httpx2.Client:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"{url!r} is not a monitor's address", remedy="write http://127.0.0.1:6060")
     token = os.environ.get("DIAGNOSTICS_TOKEN") or os.environ.get("DIAGNOSTICS_READ_TOKEN")
-    headers = {"Accept": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
     base = f"{parts.scheme}://{parts.netloc}"
     return httpx2.Client(base_url=base, headers=headers, timeout=_TIMEOUT_SECONDS, trust_env=False)
 
 
 def checked(client: httpx2.Client, method: str, path: str, **options: Any) -> httpx2.Response:
-    """The answer to one request. Raises TargetError where no monitor answers, and what the monitor refuses with."""
+    """The answer to one request, read whole. Raises TargetError where no monitor answers, and what the monitor refuses with."""
+    with streamed(client, method, path, **options) as response:
+        body = _read(client, response)
+    return httpx2.Response(response.status_code, headers=response.headers, content=body)
+
+
+@contextmanager
+def streamed(client: httpx2.Client, method: str, path: str, **options: Any) -> Iterator[httpx2.Response]:
+    """The same with its body still to be read, by `iter_raw`: who unpacks what a peer has packed has no bound."""
     try:
-        response = client.request(method, path, **options)
+        with client.stream(method, path, **options) as response:
+            packed = response.headers.get("content-encoding", "identity")
+            if packed != "identity":
+                raise TargetError(f"{client.base_url} answered in {packed!r}, which it was not asked for")
+            if not response.is_success:
+                raise _refusal(client, response.status_code, _read(client, response))
+            yield response
     except httpx2.TransportError as error:
         raise TargetError(
             f"no monitor answers at {client.base_url}: {error}", remedy="start the service with `diagnostics run`"
         ) from error
-    if response.is_success:
-        return response
+
+
+def asked(client: httpx2.Client, method: str, path: str, **options: Any) -> dict[str, Any]:
+    """`checked`, and the answer's JSON, its texts fit for a terminal: a peer's escape sequences are not. Raises TargetError."""
+    response = checked(client, method, path, **options)
     try:
-        told = response.json()["error"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise TargetError(f"{client.base_url} answered {response.status_code}, and is no monitor") from error
+        told = _plain(json.loads(response.content))
+    except (ValueError, RecursionError) as error:
+        raise TargetError(f"the answer is not JSON: {error}", remedy="is it a monitor, and of this version?") from error
+    if not isinstance(told, dict):
+        raise TargetError(f"the answer is a JSON {type(told).__name__}", remedy="is it a monitor, and of this version?")
+    return told
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if value.isprintable() else _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, dict):
+        return {_plain(name): _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
+
+
+def _read(client: httpx2.Client, response: httpx2.Response) -> bytes:
+    body = bytearray()
+    for chunk in response.iter_raw():
+        body += chunk
+        if len(body) > _MAX_ANSWER_BYTES:
+            raise TargetError(f"{client.base_url} sends more than {_MAX_ANSWER_BYTES} bytes, and is no monitor")
+    return bytes(body)
+
+
+def _refusal(client: httpx2.Client, status: int, body: bytes) -> DiagnosticsError:
+    try:
+        said = {name: str(value) for name, value in _plain(json.loads(body))["error"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return TargetError(f"{client.base_url} answered {status}, and is no monitor")
     # The monitor does not know by which address it is reached: the command that it offers is made whole here.
     base = str(client.base_url).rstrip("/")
-    told["remedy"] = str(told.get("remedy", "")).replace("diagnostics capture URL", f"diagnostics capture {base}")
-    raise _RefusalError(response.status_code, told)
+    said["remedy"] = said.get("remedy", "").replace("diagnostics capture URL", f"diagnostics capture {base}")
+    return _RefusalError(status, said)
 
 
 class _RefusalError(DiagnosticsError):

@@ -24,10 +24,10 @@ import httpx2
 from rich.console import Console
 
 from ..analysis.profile import Profile
-from ..errors import DiagnosticsError
+from ..errors import DiagnosticsError, UsageError
 from ..proof.report.incident.bundle import Bundle, from_bundle
 from ..proof.report.incident.folder import write
-from ._asking import checked
+from ._asking import asked, checked
 from .capture import download, take
 
 __all__ = ["KINDS", "collect"]
@@ -45,13 +45,14 @@ def collect(client: httpx2.Client, options: dict[str, Any], output: Path, consol
     folder = output / datetime.now(UTC).strftime("bundle-%Y%m%dT%H%M%SZ")
 
     def look() -> None:
-        answer = checked(client, "GET", "/debug/memory", headers={"accept": "application/json"})
-        bundle.states.append((time.time(), answer.json()))
+        bundle.states.append(
+            (time.time(), asked(client, "GET", "/debug/memory", headers={"accept": "application/json"}))
+        )
 
     look()
     metrics = checked(client, "GET", "/metrics").content
     # Not before there is something to put into it.
-    folder.mkdir(parents=True, exist_ok=True)
+    _made_anew(folder)
     (folder / "metrics.txt").write_bytes(metrics)
     for kind in KINDS:
         mine = {
@@ -85,12 +86,21 @@ def collect(client: httpx2.Client, options: dict[str, Any], output: Path, consol
     return 1 if missing else 0
 
 
+def _made_anew(folder: Path) -> None:
+    """Make it, and fail where something is there: a folder that another user has made could lead anywhere."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+    except OSError as error:
+        raise UsageError(f"cannot make {folder}: {error.strerror}", remedy="choose another place with -o") from error
+
+
 def _packed(folder: Path) -> Path:
     """Write SHA256SUMS (as `sha256sum -c` reads it) and the folder as .tar.gz beside it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
     sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n" for path in files]
     (folder / "SHA256SUMS").write_text("".join(sums))
     packed = folder.with_name(folder.name + ".tar.gz")
-    with tarfile.open(packed, "w:gz") as archive:
+    with tarfile.open(packed, "x:gz") as archive:
         archive.add(folder, folder.name)
     return packed

@@ -29,6 +29,8 @@ __all__ = [
     "write",
 ]
 
+# A capture of a busy service in memray's full format takes half a minute to read.
+_MEMRAY_SECONDS = 600
 # The largest artifact that is read into memory; a capture of a busy service in memray's full format is about 40 MB.
 MAX_FILE_BYTES = 1024 * 1024 * 1024
 
@@ -133,7 +135,12 @@ def _label(text: str) -> tuple[str, str]:
 
 def _read_memray(path: Path, of: str) -> bytes:
     command = [sys.executable, "-m", "diagnostics.monitor.captures.memray_file", str(path.absolute()), "--of", of]
-    done = subprocess.run(command, check=False, capture_output=True)
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, timeout=_MEMRAY_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise UsageError(
+            f"memray's reader was not done with {path} after {_MEMRAY_SECONDS} s", remedy="take a shorter capture"
+        ) from error
     if done.returncode:
         # 2: it says what is wrong with the file. Anything else: it crashed, as native code may on a damaged file.
         reason = done.stderr.decode("utf-8", "replace").strip()

@@ -18,14 +18,15 @@ from rich.table import Table
 
 from ..errors import TargetError, UsageError
 from ..monitor.captures.kinds import KINDS
-from ._asking import checked, client_of
+from ._asking import asked, checked, client_of, streamed
+from ._landing import Landing, artifacts_of, id_of, worker_of
 
 __all__ = ["configure", "download", "run", "take"]
 
 _POLL_SECONDS = 0.2
 # A shorter wait explains itself.
 _WORTH_TELLING_SECONDS = 5.0
-_ENDED = ("done", "failed", "cancelled")
+_ENDED = ("done", "failed", "cancelled", "broken")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.all_workers:
             return _take_all(client, options, arguments.output, console)
         capture = take(client, options, console)
-        _finished(client, capture, arguments.output / capture["id"])
+        _finished(client, capture, arguments.output / id_of(capture))
     _show(capture, console)
     return 0
 
@@ -76,7 +77,7 @@ def _take_all(client: httpx2.Client, options: dict[str, Any], output: Path, cons
     failed = 0
     for capture in group["captures"]:
         try:
-            _finished(client, capture, output / f"{capture['id']}-worker-{capture['worker']}")
+            _finished(client, capture, output / f"{id_of(capture)}-worker-{worker_of(capture)}")
             _show(capture, console)
         except TargetError as error:
             failed += 1
@@ -104,10 +105,10 @@ def take(
 
     `meanwhile` is called a few times a second. Interrupted, it cancels the capture.
     """
-    capture = checked(client, "POST", "/debug/memory/captures", json=options).json()
+    capture = asked(client, "POST", "/debug/memory/captures", json=options)
     for line in _told_before(capture.get("estimate", {})):
         console.print(escape(line), soft_wrap=True)
-    location = f"/debug/memory/captures/{capture['id']}"
+    location = f"/debug/memory/captures/{id_of(capture)}"
     try:
         return _watched(client, location, capture, console, meanwhile)
     except KeyboardInterrupt:
@@ -124,10 +125,11 @@ def _told_before(estimate: dict[str, Any]) -> Iterator[str]:
 
 
 def download(client: httpx2.Client, capture: dict[str, Any], folder: Path) -> list[Path]:
-    """Put all artifacts of a finished capture into `folder`."""
-    location = f"/debug/memory/captures/{capture['id']}/artifacts"
+    """Put all artifacts of a finished capture into `folder`. Raises TargetError for what no monitor of ours sends."""
+    location = f"/debug/memory/captures/{id_of(capture)}/artifacts"
+    landing = Landing(folder)
     return [
-        _downloaded(client, f"{location}/{artifact['name']}", artifact, folder) for artifact in capture["artifacts"]
+        _downloaded(client, f"{location}/{artifact['name']}", artifact, landing) for artifact in artifacts_of(capture)
     ]
 
 
@@ -144,28 +146,27 @@ def _watched(
         bar = progress.add_task(f"{capture['kind']} of {of}", total=1.0, state=capture["state"])
         while capture["state"] not in _ENDED:
             time.sleep(_POLL_SECONDS)
-            capture = checked(client, "GET", location).json()
+            capture = asked(client, "GET", location)
             meanwhile()
             progress.update(bar, completed=capture["progress"], state=capture["state"])
     return capture
 
 
-def _downloaded(client: httpx2.Client, path: str, artifact: dict[str, Any], folder: Path) -> Path:
-    """Download one artifact whole: it gets its name only once its sha256 is right."""
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / Path(artifact["name"]).name
-    partial = target.with_name(target.name + ".partial")
+def _downloaded(client: httpx2.Client, path: str, artifact: dict[str, Any], landing: Landing) -> Path:
+    """Download one artifact whole: it gets its name only once its size and its sha256 are right."""
+    name: str = artifact["name"]
+    left: int = artifact["bytes"]
     digest = hashlib.sha256()
-    with client.stream("GET", path) as response, open(partial, "wb") as file:
-        response.raise_for_status()
-        for chunk in response.iter_bytes():
+    with streamed(client, "GET", path) as response, landing.file(name) as file:
+        for chunk in response.iter_raw():
+            left -= len(chunk)
+            if left < 0:
+                raise TargetError(f"{name} is larger than the {artifact['bytes']} bytes that the monitor announced")
             digest.update(chunk)
             file.write(chunk)
-    if digest.hexdigest() != artifact["sha256"]:
-        partial.unlink()
-        raise TargetError(f"{artifact['name']} arrived damaged", remedy="download it again")
-    partial.replace(target)
-    return target
+        if digest.hexdigest() != artifact["sha256"]:
+            raise TargetError(f"{name} arrived damaged", remedy="download it again")
+    return landing.folder / name
 
 
 def _worker_of(capture: dict[str, Any]) -> str:

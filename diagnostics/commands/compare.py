@@ -19,12 +19,15 @@ from ..proof.experiment.session import run_scenario
 from ..proof.report import tables as report
 from ..proof.report.comparison import to_json
 from ..proof.report.incident.proof import write_reports
+from ..proof.report.remarks import basis, remarks
 from ..proof.subjects.command import command_of
 from ..proof.subjects.subject import START_SECONDS
 from ._writing import check_file, make_folder
 from .load import add_request, message_of, positive, share, whole
 
 __all__ = ["configure", "run"]
+
+_LEAST_GROWTH = 32 * 1024
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,9 +51,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     work.add_argument(
         "--least",
         type=whole(1),
-        default=32 * 1024,
+        default=4 * 1024,
         metavar="BYTES",
-        help="the least that matters, of an ended stream, and of an open one in a second (32768)",
+        help="the least that matters of an ended stream (4096)",
+    )
+    work.add_argument(
+        "--least-growth",
+        type=whole(1),
+        metavar="BYTES",
+        help="the least that matters of an open stream in a second (32768, or --least where that is more)",
     )
     parser.add_argument(
         "--start", type=positive, default=START_SECONDS, metavar="S", help="wait so long for a listener (30)"
@@ -79,8 +88,10 @@ def run(arguments: argparse.Namespace) -> int:
     report.print_table([outcome], console, claims=False, units=UNITS)
     report.print_held(outcome, console)
     for side in outcome.sides:
-        by = "" if side.read == "in_use" else " (by RSS, from outside: an allocator keeps what was given back)"
+        by = f" ({stands_on})" if (stands_on := basis(side)) else ""
         console.print(f"{side.side}: {side.decision}{by}  {side.app}", markup=False, highlight=False, soft_wrap=True)
+    for remark in remarks(outcome):
+        console.print(remark, markup=False, highlight=False, soft_wrap=True)
     told = to_json(outcome, command)
     if arguments.report:
         report.write_folder([outcome], told, arguments.report)
@@ -115,6 +126,7 @@ def comparison_of(arguments: argparse.Namespace) -> Comparison:
         seconds=arguments.seconds,
         transient_seconds=arguments.transient,
         least_bytes=arguments.least,
+        least_growth=arguments.least_growth or max(_LEAST_GROWTH, arguments.least),
         plan=plan,
     )
 
@@ -125,6 +137,7 @@ def _command(arguments: argparse.Namespace) -> str:
     for name in ("before", "after", "path", "method", "body", "streams", "slow", "slow_rate", "seconds", "transient"):
         if getattr(arguments, name) is not None:
             words += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
-    for name in ("rounds", "least", "seed"):
-        words += [f"--{name}", str(getattr(arguments, name))]
+    for name in ("rounds", "least", "least_growth", "seed"):
+        if getattr(arguments, name) is not None:
+            words += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
     return shlex.join(words)

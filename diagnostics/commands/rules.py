@@ -16,7 +16,7 @@ from rich.text import Text
 from ..analysis.units import format_moment, printable
 from ..errors import UsageError
 from ..monitor.judging.rules import parse
-from ._asking import checked, client_of
+from ._asking import asked, client_of
 
 __all__ = ["configure", "run"]
 
@@ -36,11 +36,11 @@ def run(arguments: argparse.Namespace) -> int:
         query["worker"] = arguments.worker
     with client_of(arguments.url) as client:
         if arguments.file is None:
-            told = checked(client, "GET", "/debug/memory/rules", params=query).json()
+            told = asked(client, "GET", "/debug/memory/rules", params=query)
         else:
             text = _text(arguments.file)
             parse(text, str(arguments.file))  # what is wrong with it is better said with the file's name
-            told = checked(client, "POST", "/debug/memory/rules", params=query, content=text).json()
+            told = asked(client, "POST", "/debug/memory/rules", params=query, content=text)
     _show(told, Console(), dry=arguments.dry_run)
     return 0
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from ..analysis.balance import PARTS
 from ..analysis.units import format_moment, format_percent, format_value, printable
 from ..errors import DiagnosticsError, TargetError
-from ._asking import checked, client_of
+from ._asking import asked, client_of
 
 __all__ = ["configure", "run"]
 
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _told(client: httpx2.Client) -> dict[str, Any]:
-    told: dict[str, Any] = checked(client, "GET", "/debug/memory").json()
+    told: dict[str, Any] = asked(client, "GET", "/debug/memory")
     if not told["workers"]:
         there = [_process(each) for each in told["service"]["supervisors"] + told["service"]["children"]]
         raise TargetError(

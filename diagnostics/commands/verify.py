@@ -23,6 +23,7 @@ from ..proof.experiment.experiment import Outcome
 from ..proof.experiment.session import run_scenarios
 from ..proof.report import tables as report
 from ..proof.report.incident.proof import write_reports
+from ..proof.report.remarks import remarks
 from ..proof.scenario import BROKEN, FIXED, RELAY, Scenario
 from ..proof.scenarios import SCENARIOS, scenario
 from ..proof.subjects.relay_file import read_relay_file
@@ -86,6 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
     report.print_table(outcomes, console)
     for outcome in outcomes:
         report.print_held(outcome, console)
+        for remark in remarks(outcome):
+            console.print(f"{outcome.scenario.name}, {remark}", markup=False, highlight=False, soft_wrap=True)
     for name, reason in skipped.items():
         console.print(f"{name}: the relay is not run, {reason}", markup=False, highlight=False, soft_wrap=True)
     _write(arguments, outcomes, told, console)

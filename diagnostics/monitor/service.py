@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-import uvicorn
-
 from ..protocol import agents_folder, private_folder
+from .audit import Audit
 from .captures.controller import Captures
 from .captures.profiles import interval_of
 from .captures.store import Limits, Store
@@ -23,6 +21,7 @@ from .judging.looks import OwnLooks, looks_per_hour
 from .recording.recorder import Recorder
 from .web.access import Policy
 from .web.app import build
+from .web.edge import EdgeServer
 from .workers.targets import Targets
 
 __all__ = ["Monitor", "stdin_closes"]
@@ -46,10 +45,11 @@ class Monitor:
         self.targets = Targets(root)
         self.captures = Captures(self.targets, Store(root, Limits.of(os.environ)))
         self.recorder = Recorder.below(root, self.targets)
-        self.guard = Guard(self.targets, self.recorder, self.captures, rules_from_environment())
+        self.audit = Audit(root / "audit.log")
+        self.guard = Guard(self.targets, self.recorder, self.captures, self.audit, rules_from_environment())
         self.judge = Judge(self.targets, self.recorder, self.captures)
         self.recorder.said = self.judge.said
-        self.looks = OwnLooks(self.targets, self.judge, self.captures, looks_per_hour())
+        self.looks = OwnLooks(self.targets, self.judge, self.captures, self.audit, looks_per_hour())
         self._pprof_interval = interval_of(os.environ)
         self._listener = listener
 
@@ -61,10 +61,9 @@ class Monitor:
         os.setpriority(os.PRIO_PROCESS, 0, max(_NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
         policy = _policy(self._listener)
         app, events = build(
-            self.targets, self.captures, self.recorder, self.guard, self.judge, policy, self._pprof_interval
+            self.targets, self.captures, self.recorder, self.guard, self.judge, policy, self.audit, self._pprof_interval
         )
-        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False)
-        server = _QuietServer(config)
+        server = EdgeServer(app)
         serving = asyncio.create_task(server.serve(sockets=[self._listener]), name="monitor")
         recording = asyncio.create_task(self.recorder.run(), name="recorder")
         guarding = asyncio.create_task(self.guard.run(), name="rules")
@@ -84,14 +83,6 @@ class Monitor:
             await self.recorder.close()
         if serving.done() and not serving.cancelled() and serving.exception():
             raise serving.exception()  # type: ignore[misc]  # checked on the line before
-
-
-class _QuietServer(uvicorn.Server):
-    """uvicorn without its signal handlers: whoever runs the monitor decides what a signal means."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 async def stdin_closes() -> None:

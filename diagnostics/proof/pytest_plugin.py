@@ -17,7 +17,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,6 @@ import pytest
 if TYPE_CHECKING:
     from .experiment.comparison import Comparison
     from .experiment.experiment import SideOutcome
-    from .subjects.monitor_client import Capture
 
 __all__ = ["StreamGrowth", "parse_bytes", "stream_growth"]
 
@@ -105,12 +104,14 @@ class StreamGrowth:
         text = body.encode() if isinstance(body, str) else body
         limits = {"remains": parse_bytes(remains)} | ({"growth": parse_bytes(growth)} if growth is not None else {})
         plan = _comparison(app, command, path, Message(method, text, headers or {}), work, limits, environment or {})
-        found = until_done(_measured(plan, work, collects=app is not None))
         most = parse_bytes(peak) if peak is not None else None
-        too_high = most is not None and max(found.peaks) > most
-        if found.decision is not Decision.BOUNDED or too_high:
-            capture, reason = until_done(_captured(plan, work, collects=app is not None))
-            pytest.fail(_message(found, app or command or "", path, most, capture, reason), pytrace=False)
+
+        def refused(side: SideOutcome) -> bool:
+            return side.decision is not Decision.BOUNDED or (most is not None and max(side.peaks) > most)
+
+        found = until_done(_measured(plan, work, refused, collects=app is not None))
+        if refused(found):
+            pytest.fail(_message(found, app or command or "", path, most), pytrace=False)
         return found
 
 
@@ -155,7 +156,8 @@ def _comparison(
         slow_bytes_per_second=work.slow_bytes_per_second,
         seconds=work.seconds,
         transient_seconds=work.transient,
-        least_bytes=1,
+        least_bytes=limits["remains"],
+        least_growth=limits.get("growth", 1),
         plan=Plan(looks=work.looks),
     )
     # What this run can import, the service can: `pythonpath` in pytest's settings, a conftest that changes sys.path.
@@ -164,26 +166,16 @@ def _comparison(
     return replace(plan, least=least, environment={"PYTHONPATH": importable, **environment})
 
 
-async def _measured(plan: Comparison, work: _Work, *, collects: bool) -> SideOutcome:
+async def _measured(
+    plan: Comparison, work: _Work, refused: Callable[[SideOutcome], bool], *, collects: bool
+) -> SideOutcome:
+    """What came out of the experiment; what is refused has a capture of who holds its memory, or says why not."""
     from .experiment.comparison import on_commands
     from .experiment.experiment import run
 
     bench = on_commands(work.start_seconds, collects=collects)
-    outcome = await run(plan, [_SIDE], seed=work.seed, capture=False, watch=_Silent(), bench=bench)
+    outcome = await run(plan, [_SIDE], seed=work.seed, capture=True, watch=_Silent(), bench=bench, explain=refused)
     return outcome.sides[0]
-
-
-async def _captured(plan: Comparison, work: _Work, *, collects: bool) -> tuple[Capture | None, str]:
-    """Who holds the memory, of a service that is started for it; or why that is not known."""
-    from ..errors import DiagnosticsError
-    from .experiment.comparison import on_commands
-
-    try:
-        async with on_commands(work.start_seconds, collects=collects)(plan, [_SIDE], work.seed) as rounds:
-            await rounds.warm_up(_SIDE)
-            return await rounds.capture(_SIDE), "the service is no Python process"
-    except DiagnosticsError as error:
-        return None, str(error)
 
 
 class _Silent:
@@ -196,9 +188,7 @@ class _Silent:
         pass
 
 
-def _message(
-    found: SideOutcome, service: str, path: str, most: int | None, capture: Capture | None, reason: str
-) -> str:
+def _message(found: SideOutcome, service: str, path: str, most: int | None) -> str:
     from ..analysis.decision import Decision
     from .experiment.comparison import UNITS
     from .report.incident.model import sites
@@ -216,10 +206,10 @@ def _message(
     lines.append(f"    peak  {max(found.peaks):,.0f} B per open stream at most{over}")
     if found.decision is Decision.INCONCLUSIVE:
         lines.append("    undecided: give it more streams, longer rounds (seconds) or more of them (looks)")
-    if capture is None:
-        lines.append(f"who holds it is not known: {reason}")
+    if found.capture is None:
+        lines.append(f"who holds it is not known: {found.unexplained or 'the service is no Python process'}")
         return "\n".join(lines)
-    table = sites("held at the end of a capture", capture.profile)
+    table = sites("held at the end of a capture", found.capture.profile)
     lines.append(f"{table.title}:")
     lines += [f"    {held:>12}  {share:>6}  {line}" for line, held, share in table.rows[:_SHOWN_SITES]]
     return "\n".join(lines)

@@ -58,6 +58,8 @@ class Workload:
     send_buffer_bytes    SO_SNDBUF of the subject's listening socket. Left alone, the kernel takes 1.5 MiB of each stream, and a
                          round would end before the service's own buffers fill
     light                a lighter load before that of each round, for the measure `load`
+    least_ended          streams that must have ended in a round, so that noise is below what matters of each: where they are
+                         fewer, further ones come and leave after a few events
     least_events         events that the clients must have seen for each open stream; a service that serves nothing is flat, too
     may_reject, may_end  to turn clients away (429, 503), to end a stream whose upstream does not end: a failure of the service
                          but where this is the fix
@@ -69,6 +71,7 @@ class Workload:
     transient_seconds: float = 1.0
     send_buffer_bytes: int = 32 * 1024
     light: Mix | None = None
+    least_ended: int = 0
     least_events: int = 1
     may_reject: bool = False
     may_end: bool = False

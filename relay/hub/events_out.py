@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from ..errors import ApiError
+from ..log import Throttle
 from ..protocol.sse import encode
 from ..stream.ending import Ending
 from .memory import Hub
@@ -45,7 +46,7 @@ class EventsOut:
         self._topic = topic
         self._clock = clock
         self._waiting: asyncio.Queue[bytes] = asyncio.Queue(max_waiting)
-        self._quiet_until = 0.0
+        self._throttle = Throttle(QUIET_SECONDS)
         self.lost = 0
 
     def ended(self, ending: Ending, trace_id: str | None) -> None:
@@ -88,7 +89,5 @@ class EventsOut:
 
     def _lose(self, why: str) -> None:
         self.lost += 1
-        now = time.monotonic()
-        if now >= self._quiet_until:
-            self._quiet_until = now + QUIET_SECONDS
+        if self._throttle.due():
             log.warning("ends of streams were not published", extra={"fields": {"lost": self.lost, "error": why}})

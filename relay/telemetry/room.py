@@ -26,6 +26,7 @@ from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExp
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 
+from ..log import Throttle
 from .seldom import LOG_INTERVAL_SECONDS
 
 __all__ = ["Logs", "Room", "Spans"]
@@ -43,11 +44,10 @@ class Room:
         self.size = _size(variable)
         self._what = what
         self._variable = variable
-        self._clock = clock
         self._lock = threading.Lock()
         self._waiting = 0
         self._lost = 0
-        self._quiet_until = 0.0
+        self._throttle = Throttle(LOG_INTERVAL_SECONDS, clock)
 
     @property
     def full(self) -> bool:
@@ -69,13 +69,12 @@ class Room:
 
     def lost(self) -> None:
         """One was thrown away, or not made. Said once in LOG_INTERVAL_SECONDS."""
-        now = self._clock()
         with self._lock:
             self._lost += 1
-            if now < self._quiet_until:
-                return
-            self._quiet_until = now + LOG_INTERVAL_SECONDS
             lost = self._lost
+            due = self._throttle.due()
+        if not due:
+            return
         log.warning(
             "the Collector does not take all %s: no more than %d wait (%s), others are lost, %d so far (more of it is not "
             "logged for %g s)",

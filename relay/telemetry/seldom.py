@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from ..log import Throttle
+
 __all__ = ["LOG_INTERVAL_SECONDS", "Seldom", "quieten"]
 
 log = logging.getLogger("relay.telemetry")
@@ -14,8 +16,6 @@ log = logging.getLogger("relay.telemetry")
 LOG_INTERVAL_SECONDS: Final = 60.0
 # These quote what they could not read: OTEL_EXPORTER_OTLP_HEADERS, where a Collector's key stands, and a caller's headers.
 QUOTING: Final = ("opentelemetry.util.", "opentelemetry.trace.", "opentelemetry.baggage.")
-# Complaints that are told apart. Texts differ in numbers and addresses, their templates do not, and are this many at most.
-MAX_KINDS: Final = 32
 
 
 class Seldom(logging.Handler):
@@ -23,17 +23,12 @@ class Seldom(logging.Handler):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(logging.WARNING)
-        self._clock = clock
-        self._quiet_until: dict[tuple[str, str], float] = {}
+        self._throttle = Throttle(LOG_INTERVAL_SECONDS, clock)
 
     def emit(self, record: logging.LogRecord) -> None:
-        now = self._clock()
-        kind = (record.name, str(record.msg)[:100])
-        if kind not in self._quiet_until and len(self._quiet_until) >= MAX_KINDS:
-            kind = ("", "")
-        if now < self._quiet_until.get(kind, 0.0):
+        # Texts differ in numbers and addresses, their templates do not.
+        if not self._throttle.due((record.name, str(record.msg)[:100])):
             return
-        self._quiet_until[kind] = now + LOG_INTERVAL_SECONDS
         cause = f": {record.exc_info[0].__name__}" if record.exc_info and record.exc_info[0] else ""
         quotes = record.name.startswith(QUOTING)
         text = str(record.msg).replace("%s", "(not shown)") if quotes else record.getMessage()

@@ -21,7 +21,7 @@ import pytest
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 VERIFY = [sys.executable, "-m", "diagnostics", "verify"]
-BROKEN = "diagnostics.proof.scenarios.unbounded_buffer.broken:app"
+BROKEN = "diagnostics.proof.scenarios.exception_retention.broken:app"
 
 
 def verify(*words: str) -> subprocess.CompletedProcess[str]:
@@ -73,11 +73,11 @@ def test_the_fix_is_a_fix_and_the_evidence_is_kept(tmp_path: Path) -> None:
 
 def test_a_fix_that_fixes_nothing_is_not_verified(tmp_path: Path) -> None:
     numbers = tmp_path / "numbers.json"
-    done = verify("unbounded_buffer", "--fixed", BROKEN, "--no-capture", "--json", str(numbers))
+    done = verify("exception_retention", "--fixed", BROKEN, "--no-capture", "--json", str(numbers))
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "not verified: unbounded_buffer" in done.stdout
+    assert "not verified: exception_retention" in done.stdout
     _, fixed = json.loads(numbers.read_text())["scenarios"][0]["sides"]
-    assert (fixed["decision"], fixed["expected"], fixed["verified"]) == ("UNBOUNDED", "BOUNDED", False)
+    assert (fixed["decision"], fixed["expected"], fixed["verified"]) == ("LEAK", "BOUNDED", False)
 
 
 def test_a_fix_that_cannot_start_is_the_targets_failure() -> None:

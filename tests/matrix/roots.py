@@ -81,7 +81,8 @@ class Root:
         subprocess.run(self.enter(words), cwd=CHECKOUT, check=True, stdout=subprocess.DEVNULL)
 
     def _has(self, package: str) -> bool:
-        words = self.enter(["apt-cache", "show", package])
+        # `apt-cache show` knows names, too, that other packages only mention.
+        words = self.enter(["apt-get", "install", "--simulate", "-qq", package])
         return subprocess.run(words, cwd=CHECKOUT, check=False, capture_output=True).returncode == 0
 
     def enter(self, words: list[str]) -> list[str]:

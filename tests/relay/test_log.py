@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from relay.log import REJECTION_SECONDS, JsonFormatter, Rejections, TextFormatter
-from relay.telemetry.seldom import LOG_INTERVAL_SECONDS, MAX_KINDS, Seldom
+from relay.admission.rejections import REJECTION_SECONDS, Rejections
+from relay.log import MAX_KINDS, JsonFormatter, TextFormatter
+from relay.telemetry.seldom import LOG_INTERVAL_SECONDS, Seldom
 
 
 def line(message: str, **fields: object) -> logging.LogRecord:

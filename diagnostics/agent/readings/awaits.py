@@ -11,6 +11,8 @@ import gc
 from collections.abc import Iterator
 from typing import Any
 
+from ..coroutines import coroutine_of
+
 __all__ = ["FrameKey", "chain", "frame_key", "frames_of_task", "is_future", "own_frame"]
 
 # (function, file, line); line 0 where it is not known
@@ -73,7 +75,7 @@ def frames_of_task(task: Any) -> list[FrameKey]:
     while task is not None and id(task) not in seen and len(seen) < _MAX_TASKS:
         seen.add(id(task))
         last = None
-        for last in chain(task.get_coro()):
+        for last in chain(coroutine_of(task)):
             key = frame_key(last)
             if key is not None:
                 frames.append(key)

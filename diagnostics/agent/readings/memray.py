@@ -13,13 +13,35 @@ from __future__ import annotations
 import os
 import sys
 
+from ...errors import BusyError, TargetError
 from ..loops import running_loops
+from ..unpatched import start_new_thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 __all__ = ["Window", "about", "available"]
+
+
+_INSTEAD = "take a tracemalloc capture, which needs no thread, or see why the service can start none"
+
+
+def _must_start_threads() -> None:
+    """memray needs a thread of its own, and without one it is left half on. Raises TargetError where none can be started."""
+    try:
+        start_new_thread(_nothing, ())
+    except RuntimeError as error:
+        raise TargetError(
+            f"the service can start no new thread, which memray needs: {error}; its user, its cgroup or its address space is "
+            "at a limit (RLIMIT_NPROC, pids.max, RLIMIT_AS)",
+            remedy=_INSTEAD,
+            code="no_thread",
+        ) from error
+
+
+def _nothing() -> None:
+    """A thread that has been started has done all that it is for."""
 
 
 def available() -> bool:
@@ -63,11 +85,15 @@ class Window:
     aggregated         the small format (high-water, leaked); otherwise every allocation is written
     python_allocators  see single objects instead of pymalloc's 1 MiB arenas
     native             native stacks too; twice the cost
+
+    Raises BusyError where another Tracker is active, TargetError where memray cannot begin. In either case nothing of this one
+    is left on.
     """
 
     def __init__(self, path: str, *, aggregated: bool, python_allocators: bool, native: bool) -> None:
         import memray
 
+        _must_start_threads()
         formats = memray.FileFormat
         words, sys.argv = sys.argv, ["(command", "line", "left", "out)"]
         try:
@@ -79,7 +105,29 @@ class Window:
             )
         finally:
             sys.argv = words
-        self._tracker.__enter__()
+        self._enter()
+
+    def _enter(self) -> None:
+        import threading
+
+        # A Tracker marks the class of threads. Where it is marked already, another's is active: to leave ours would end that.
+        marked = "_name" in vars(threading.Thread)
+        try:
+            self._tracker.__enter__()
+        except BaseException as error:
+            if marked or "more than one Tracker" in str(error):
+                raise BusyError(
+                    f"memray refuses a second tracker in this process: {error}",
+                    remedy="read the capture that `memray run` makes, or start the service without it",
+                    code="tracker_active",
+                ) from error
+            # It has put its hooks in place before it failed, and does not take them back.
+            self._tracker.__exit__(None, None, None)
+            if isinstance(error, Exception):
+                raise TargetError(
+                    f"memray could not begin: {type(error).__name__}: {error}", remedy=_INSTEAD, code="memray_failed"
+                ) from error
+            raise
 
     def close(self) -> None:
         """End the window and write the file; stalls all threads up to 0.1 s per million live blocks."""

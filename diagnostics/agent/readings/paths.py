@@ -2,8 +2,7 @@
 
     Task 'relay' -> stream (app.py:41) -> local 'queue' -> asyncio.Queue._queue -> deque[17] -> bytes
 
-Names of locals, attributes, globals and context variables are the programmer's and are shown. Keys of dictionaries are data:
-only those that are short identifiers are shown, and no value ever is.
+Which names are shown, and of which only the shape, `redaction` says; no value ever is.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from pathlib import PurePath
 from types import FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
+from ..redaction import is_programs, key_shown, name_allowed, names_shown
 from .awaits import frame_key, own_frame
 from .graph import type_name
 from .tasks import name_pattern
@@ -23,7 +23,6 @@ from .threads import ThreadFrame
 
 __all__ = ["describe", "way_to"]
 
-_MAX_KEY = 40
 _MAX_PARTS = 14
 # Looking for a child by identity in a container costs its length.
 _MAX_ENTRIES = 100_000
@@ -71,23 +70,20 @@ def _part(thing: Any, child: Any, in_namespace: bool, lengths: bool) -> Iterator
     """What to say of `thing` on the way to `child`; nothing for what is only machinery."""
     kind = type(thing)
     if kind is ThreadFrame:
-        function, file, line = thing.key
-        name = _key_of(thing.locals, child) if in_namespace else None
-        yield f"thread {name_pattern(thing.thread)!r} -> {function} ({PurePath(file).name}:{line})"
-        if name is not None:
-            yield f"local {name!r}"
+        yield from _of_thread(thing, child, in_namespace)
     elif hasattr(kind, "get_coro"):
-        yield f"Task {name_pattern(thing.get_name())!r}"
+        yield f"Task {name_pattern(thing.get_name())!r}" if names_shown() else "Task"
     elif issubclass(kind, ModuleType):
-        name = _key_of(vars(thing), child) if in_namespace else None
+        name = _name_of(vars(thing), child) if in_namespace else None
         yield f"module {thing.__name__[:80]}" + (f" -> global {name!r}" if name else "")
     elif issubclass(kind, type):
-        name = _key_of(vars(thing), child)
+        name = _name_of(vars(thing), child)
         yield f"class {type_name(thing)}" + (f".{name}" if name else "")
     elif frame_key(thing) is not None:
         yield from _of_frame(thing, child)
     elif kind is contextvars.Context:
-        yield next((f"context variable {var.name[:80]!r}" for var in thing if thing[var] is child), "context")
+        named = (f"context variable {var.name[:80]!r}" for var in thing if thing[var] is child)
+        yield next(named, "context") if names_shown() else "context"
     elif kind is FunctionType:
         yield f"function {thing.__qualname__[:80]}"
     elif kind is MethodType:
@@ -99,6 +95,16 @@ def _part(thing: Any, child: Any, in_namespace: bool, lengths: bool) -> Iterator
         yield type_name(kind) + (f".{name}" if name else "")
 
 
+def _of_thread(thing: ThreadFrame, child: Any, in_namespace: bool) -> Iterator[str]:
+    function, file, line = thing.key
+    thread = f"thread {name_pattern(thing.thread)!r}" if names_shown() else "thread"
+    yield f"{thread} -> {function} ({PurePath(file).name}:{line})"
+    # Names of locals are the programmer's.
+    name = next((name for name, value in thing.locals.items() if value is child), None) if in_namespace else None
+    if name is not None and names_shown():
+        yield f"local {name!r}"
+
+
 def _of_frame(thing: Any, child: Any) -> Iterator[str]:
     key = frame_key(thing)
     assert key is not None
@@ -107,40 +113,56 @@ def _of_frame(thing: Any, child: Any) -> Iterator[str]:
     if frame is None or child is None:
         return
     name = next((name for name, value in frame.f_locals.items() if value is child), None)
-    if name is not None and frame_key(child) is None:
+    if name is not None and frame_key(child) is None and names_shown():
         yield f"local {name!r}"
 
 
 def _of_container(thing: Any, child: Any, lengths: bool) -> str:
     text = type_name(type(thing)) + (f"[{len(thing)}]" if lengths else "")
     if type(thing) in _DICTIONARIES and child is not None:
-        key = _key_of(thing, child)
-        if key is not None:
-            return f"{text}[{key!r}]"
+        text += key_shown(_key_of(thing, child), length=lengths)
     return text
 
 
-def _key_of(namespace: Any, child: Any) -> str | None:
+def _key_of(namespace: Any, child: Any) -> Any:
     if len(namespace) > _MAX_ENTRIES:
         return None
-    for key, value in namespace.items():
-        if value is child:
-            return key if type(key) is str and key.isidentifier() and len(key) <= _MAX_KEY else None
-    return None
+    return next((key for key, value in namespace.items() if value is child), None)
+
+
+def _name_of(namespace: Any, child: Any) -> str | None:
+    """The name of a module's global or a class's attribute: the programmer's."""
+    name = _key_of(namespace, child)
+    return name if names_shown() and name_allowed(name) else None
 
 
 def _attribute(thing: Any, child: Any, in_namespace: bool) -> str | None:
     """The name under which an object holds `child`, without running any of its code."""
+    if not names_shown():
+        return None
     namespace = _namespace(thing)
     if namespace is not None and (in_namespace or len(namespace) <= _MAX_ENTRIES):
         name = _key_of(namespace, child)
-        if name is not None:
-            return name
+        if is_programs(name) or (name_allowed(name) and _declared(type(thing), name)):
+            return str(name)
     for base in type(thing).__mro__:
         for name, slot in vars(base).items():
             if type(slot) is MemberDescriptorType and _slot(slot, thing) is child:
                 return name
     return None
+
+
+def _declared(kind: type, name: str) -> bool:
+    """Whether a class or one of its bases has this name: as a default, an annotation, or a field of a dataclass or a model."""
+    for base in kind.__mro__:
+        inside = vars(base)
+        if name in inside:
+            return True
+        for where in ("__annotations__", "__dataclass_fields__", "__pydantic_fields__"):
+            names = inside.get(where)
+            if type(names) is dict and name in names:
+                return True
+    return False
 
 
 def _slot(slot: MemberDescriptorType, thing: Any) -> Any:

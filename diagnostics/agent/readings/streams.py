@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..asyncio_tasks import alive_tasks
+from ..coroutines import coroutine_of
 from ..ledger import StreamLedger
 from ..looks import Look
 from ..record import StreamRecord
+from ..routes import route_of
 from ..servers import Servers
 from ..servers.tasks import TaskServers
 from ..servers.uvicorn import belongings_of, cycle_of
@@ -109,7 +111,7 @@ def open_streams(ledgers: list[StreamLedger]) -> list[OpenStream]:
             stream.roots.extend(child for child in _children(task) if child not in stream.roots)
         for task in list(stream.roots):
             stream.roots.extend(_belongings(task))
-            stream.frames.extend(link for link in chain(task.get_coro()) if own_frame(link) is not None)
+            stream.frames.extend(link for link in chain(coroutine_of(task)) if own_frame(link) is not None)
         stream.roots.extend(stream.things)
     owners: dict[int, set[int]] = {}
     for number, stream in enumerate(streams):
@@ -142,10 +144,8 @@ def _of_uvicorn(tasks: list[Any]) -> list[OpenStream]:
     for task in tasks:
         cycle = cycle_of(task)
         if cycle is not None and cycle.response_started and not cycle.response_complete:
-            route = cycle.scope.get("route")
-            path = getattr(route, "path_format", None) or getattr(route, "path", None) or UNROUTED
             state = "disconnected" if cycle.disconnected else "streaming"
-            streams.append(OpenStream(task.get_name()[:60], str(path), state, None, [task]))
+            streams.append(OpenStream(task.get_name()[:60], route_of(cycle.scope) or UNROUTED, state, None, [task]))
     return streams
 
 
@@ -176,7 +176,7 @@ def _belongings(task: Any) -> Iterator[Any]:
 def _children(task: Any) -> list[Any]:
     """The tasks that the frames of this one hold: awaited, gathered, or in a task group."""
     found: list[Any] = []
-    for link in chain(task.get_coro()):
+    for link in chain(coroutine_of(task)):
         frame = own_frame(link)
         if frame is None:
             if hasattr(type(link), "get_coro"):

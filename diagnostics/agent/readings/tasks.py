@@ -17,7 +17,9 @@ from pathlib import PurePath
 from typing import Any
 
 from ..asyncio_tasks import alive_tasks, current_tasks, shows_ended, why_unseen
+from ..coroutines import coroutine_of
 from ..ledger import StreamLedger
+from ..redaction import hidden_shapes, names_shown
 from .awaits import FrameKey, frame_key, frames_of_task
 from .graph import LateError
 from .leaked import MOST_OBJECTS, leaked_tasks
@@ -37,7 +39,9 @@ NOT_COVERED = (
 # many patterns all others are one.
 _MAX_PATTERNS = 50
 _MAX_NAME = 60
+_MAX_LOOKED_AT = 500
 _VARYING = re.compile(r"(?:[0-9a-fA-F]{8,}|\d+)(?:-[0-9a-fA-F]{4,})*")
+_UUID = re.compile(r"[0-9a-fA-F]{8,}(?:-[0-9a-fA-F]{4,})+")
 _OTHER = "(other)"
 _MAX_CREATED = 8
 _ENDED = "tasks that are done and still held by someone: asyncio of this Python tells only those that are not done"
@@ -85,8 +89,10 @@ class _Group:
 
 
 def name_pattern(name: str) -> str:
-    """A task's name without what differs from task to task: `Task-17` -> `Task-*`."""
-    return _VARYING.sub("*", name)[:_MAX_NAME]
+    """A task's name without what differs from task to task, and what looks like data: `Task-17` -> `Task-*`."""
+    if not names_shown():
+        return "*"
+    return _VARYING.sub("*", hidden_shapes(_UUID.sub("*", name[:_MAX_LOOKED_AT])))[:_MAX_NAME]
 
 
 def read(
@@ -187,14 +193,14 @@ def _grouped(ledgers: list[StreamLedger], leaked: set[int] | None) -> tuple[dict
 
 def _ended(task: Any) -> tuple[FrameKey, ...]:
     """A task whose coroutine has ended has no frame; where it was defined is still known."""
-    code = getattr(task.get_coro(), "cr_code", None)
+    code = getattr(coroutine_of(task), "cr_code", None)
     return ((code.co_qualname, code.co_filename, code.co_firstlineno),) if code else ()
 
 
 def _waiter_name(waiter: Any) -> str:
     if waiter == PROGRAM:
         return PROGRAM
-    key = frame_key(waiter.get_coro())
+    key = frame_key(coroutine_of(waiter))
     return f"task {name_pattern(waiter.get_name())}" + (f" in {key[0]}" if key else "")
 
 

@@ -5,9 +5,9 @@ Whether a response has begun, and what waits to be written, is known to the part
 
 from __future__ import annotations
 
+from ..coroutines import coroutine_of
 from ..routes import UNROUTED, route_of
 from .kind import OTHER, REQUEST, SERVER, Kind
-from .reach import coroutine_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

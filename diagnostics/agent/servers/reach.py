@@ -16,7 +16,6 @@ __all__ = [
     "SLICE_OF_NEW",
     "SLICE_OF_TASKS",
     "copied",
-    "coroutine_of",
     "descriptor",
     "get",
     "has_base",
@@ -41,19 +40,6 @@ def copied(live: Iterable[Any]) -> list[Any]:
 def get(thing: Any, name: str) -> Any:
     """An attribute of something that may be gone; None then."""
     return getattr(thing, name, None)
-
-
-def coroutine_of(task: Any) -> Any:
-    """What a task runs; None for one that was registered with asyncio and is none.
-
-    granian's `--task-impl rust` registers a task whose `__init__` never ran; up to Python 3.12 to ask that for its coroutine
-    ends the process. It has no loop either, and that can be asked.
-    """
-    try:
-        task.get_loop()
-    except RuntimeError:
-        return None
-    return task.get_coro()
 
 
 def descriptor(transport: Any, look: Look) -> int | None:

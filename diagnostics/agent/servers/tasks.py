@@ -12,12 +12,13 @@ from __future__ import annotations
 import sys
 import weakref
 
+from ..coroutines import coroutine_of
 from ..looks import OpenRequest
 from ..loops import alive_tasks
 from ..routes import UNROUTED, frameworks_with_frames, route_in_frames
 from ..thrift import Thrifty, rest
 from .kind import CONNECTION, LASTING, OTHER, REQUEST, SERVER
-from .reach import SLICE_OF_NEW, SLICE_OF_TASKS, coroutine_of, modules_in_threads
+from .reach import SLICE_OF_NEW, SLICE_OF_TASKS, modules_in_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

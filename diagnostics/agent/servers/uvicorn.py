@@ -9,11 +9,12 @@ from __future__ import annotations
 import sys
 import weakref
 
+from ..coroutines import coroutine_of
 from ..looks import OpenRequest
 from ..loops import alive_tasks
 from ..routes import UNROUTED, frameworks_with_frames, route_in_frames, route_of
 from ..thrift import Thrifty, rest
-from .reach import SLICE, SLICE_OF_NEW, copied, coroutine_of, descriptor, get, has_base, modules_in_threads
+from .reach import SLICE, SLICE_OF_NEW, copied, descriptor, get, has_base, modules_in_threads
 from .releases import moved
 
 TYPE_CHECKING = False

@@ -16,8 +16,10 @@ __all__ = ["NO_STACK", "decode", "encode", "looks_folded"]
 
 # A line must have at least one frame; a sample without a stack is written as this one.
 NO_STACK = "(no stack)"
+# One sample each; a capture of 100,000 stacks is a large one.
+MAX_LINES = 2_000_000
 
-_FRAME = re.compile(r"(?P<function>.*) \((?P<file>.*):(?P<line>\d{1,18})\)", re.DOTALL)
+_MAX_DIGITS = 18
 _LINE = re.compile(r"(?P<stack>.*\S)\s+(?P<value>-?\d{1,400})")
 _UNSAFE = re.compile(r"[%;\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _ESCAPED = re.compile(r"%(25|28|3B|[01][0-9A-F]|7F|[89][0-9A-F]|u[0-9A-F]{4})")
@@ -42,7 +44,10 @@ def decode(data: bytes, value_type: ValueType | None = None) -> Profile:
     Raises UsageError that names the first line that is not one.
     """
     samples = []
-    for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), start=1):
+    text = data.decode("utf-8", "replace")
+    if text.count("\n") > MAX_LINES:
+        raise UsageError(f"folded stacks of more than {MAX_LINES} lines", remedy="add equal stacks up, or take pprof")
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         match = _LINE.fullmatch(line.rstrip())
@@ -74,7 +79,7 @@ def looks_folded(data: bytes) -> bool:
 def _write(frame: Frame) -> str:
     text = _UNSAFE.sub(_escape, frame.function)
     # A function that ends like a frame, or has no visible text, would not be read back without the brackets.
-    if frame.file or frame.line or _FRAME.fullmatch(text) or text != text.strip() or not text or text == NO_STACK:
+    if frame.file or frame.line or _placed(text) or text != text.strip() or not text or text == NO_STACK:
         # The last " (" of a frame is where its place begins.
         file = _UNSAFE.sub(_escape, frame.file).replace(" (", " %28")
         text = f"{text} ({file}:{frame.line})"
@@ -82,11 +87,20 @@ def _write(frame: Frame) -> str:
 
 
 def _read(text: str) -> Frame:
-    match = _FRAME.fullmatch(text)
-    if match is None:
+    placed = _placed(text)
+    if placed is None:
         return Frame(_ESCAPED.sub(_unescape, text), "", 0)
-    function, file = (_ESCAPED.sub(_unescape, match[group]) for group in ("function", "file"))
-    return Frame(function, file, int(match["line"]))
+    function, file, line = placed
+    return Frame(_ESCAPED.sub(_unescape, function), _ESCAPED.sub(_unescape, file), line)
+
+
+def _placed(text: str) -> tuple[str, str, int] | None:
+    """Function, file and line of `function (file:line)`; None for any other text. A regular expression for it is quadratic."""
+    head, colon, line = text[:-1].rpartition(":")
+    if not (text.endswith(")") and colon and line.isdecimal() and len(line) <= _MAX_DIGITS):
+        return None
+    function, place, file = head.rpartition(" (")
+    return (function, file, int(line)) if place else None
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -27,6 +27,11 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 # A capture of 100,000 stacks, 25 deep, is about 15 MiB before compression.
 MAX_BYTES = 128 * 1024 * 1024
+# gzip packs a thousand to one at best, and profiles twenty to fifty to one: what claims much more is made to cost its reader.
+MAX_RATIO = 200
+SMALL_BYTES = 4 * 1024 * 1024
+# gzip files may be strung together, and what is left is copied for each: of a million empty ones in one file that is days.
+MAX_MEMBERS = 64
 # Top-level fields: samples, locations, functions, strings, ... one Python object each.
 MAX_FIELDS = 2_000_000
 # Frames in all stacks together: a location named a million times with a thousand inlined lines would fill any memory.
@@ -140,21 +145,33 @@ def _comments(profile: Profile) -> list[str]:
 
 
 def inflate(data: bytes) -> bytes:
-    """`data` unpacked if it is gzip, else as it is. Raises UsageError where that is cut off or too large."""
+    """`data` unpacked if it is gzip, else as it is. Raises UsageError where that is cut off, too large, or gzip once more."""
     if not data.startswith(GZIP_MAGIC):
         return data
-    out = bytearray()
-    while data.startswith(GZIP_MAGIC):
+    out, packed = bytearray(), data
+    limit = min(MAX_BYTES, max(SMALL_BYTES, MAX_RATIO * len(data)))
+    for _ in range(MAX_MEMBERS):
+        if not data.startswith(GZIP_MAGIC):
+            break
         unpacker = zlib.decompressobj(31)
         try:
-            out += unpacker.decompress(data, MAX_BYTES + 1 - len(out))
+            out += unpacker.decompress(data, limit + 1 - len(out))
         except zlib.error as error:
             raise UsageError(f"damaged gzip data: {error}", remedy="copy or download the file again") from error
-        if len(out) > MAX_BYTES:
-            raise UsageError(f"more than {MAX_BYTES} bytes when decompressed", remedy="take a shorter capture")
+        if len(out) > limit:
+            why = f"more than {limit} bytes when decompressed"
+            if limit < MAX_BYTES:
+                raise UsageError(
+                    f"{why}, of {len(packed)}: no profile is packed so tightly", remedy="unpack it with gunzip"
+                )
+            raise UsageError(why, remedy="take a shorter capture")
         if not unpacker.eof:
             raise UsageError("gzip data that is cut off", remedy="copy or download the file again")
         data = unpacker.unused_data
+    else:
+        raise UsageError(f"{MAX_MEMBERS} gzip files or more in one", remedy="unpack it with gunzip")
+    if out.startswith(GZIP_MAGIC):
+        raise UsageError("gzip within gzip", remedy="unpack it once with gunzip")
     return bytes(out)
 
 

@@ -45,7 +45,7 @@ class Message:
 
     def data(self, field: int, value: bytes | bytearray | Message) -> None:
         """A field of bytes, text in UTF-8 or a message; written even where it is empty, as repeated fields need."""
-        body = value._out if isinstance(value, Message) else value
+        body = bytes(value) if isinstance(value, Message) else value
         _varint(self._out, field << 3 | 2)
         _varint(self._out, len(body))
         self._out += body

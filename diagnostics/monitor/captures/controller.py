@@ -214,8 +214,8 @@ class Captures:
         other = options.get("diff")
         if other is None:
             return
+        self.store.artifact(other, "profile.json")  # raises for a broken one
         found = self.store.manifest(other)
-        self.store.artifact(other, "profile.json")
         if (found["kind"], found["options"].get("view")) != (kind, options.get("view")):
             raise UsageError(
                 f"diff names {other}, a {found['kind']} capture of other options",
@@ -275,7 +275,7 @@ class Captures:
                 self.store.discard(capture.id)
             else:
                 self.store.publish(capture.id, capture.to_json())
-        except (DiagnosticsError, OSError) as error:
+        except (DiagnosticsError, OSError, ValueError, TypeError) as error:
             log.error("capture %s could not be kept: %s", capture.id, error)
             self._unkept.append(
                 {**capture.to_json(), "state": "failed", "error": _told(error), "result": None, "artifacts": []}
@@ -329,8 +329,10 @@ async def _finish(store: Store, capture: Capture) -> None:
     capture.result["measured"] = await capture.measured()
 
 
-def _told(error: DiagnosticsError | OSError) -> dict[str, Any]:
+def _told(error: Exception) -> dict[str, Any]:
     if isinstance(error, DiagnosticsError):
         return error.to_dict()
-    word = "no_room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "internal"
-    return {"code": word, "message": str(error), "remedy": "free some space, or set DIAGNOSTICS_DIR to another disk"}
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "free some space, or set DIAGNOSTICS_DIR to another disk"
+        return {"code": "no_room", "message": str(error), "remedy": remedy}
+    return {"code": "internal", "message": f"it could not be kept: {error}", "remedy": "take it again"}

@@ -27,7 +27,9 @@ _BY_MEMRAY: dict[str, dict[str, Any]] = {
     "allocs": {"kind": "memray", "view": "allocated", "aggregated": False},
 }
 # Why memray cannot look into this service, or its file not be read, for which tracemalloc is taken instead.
-_WITHOUT_MEMRAY = frozenset({"memray_missing", "memray_unreadable", "rendering_failed", "tracker_active"})
+_WITHOUT_MEMRAY = frozenset(
+    {"memray_missing", "memray_unreadable", "rendering_failed", "tracker_active", "no_thread", "memray_failed"}
+)
 
 __all__ = ["DEFAULT_INTERVAL_SECONDS", "Taken", "WindowProfiles", "interval_of"]
 
@@ -73,6 +75,11 @@ class WindowProfiles:
         self._last: dict[tuple[int, str], Taken] = {}
         self._open: dict[tuple[int, str], _Shared] = {}
         self._turns: dict[int, asyncio.Lock] = {}
+
+    def kept(self, name: str, worker: Worker) -> Taken | None:
+        """The last one of this worker, however old it is."""
+        self._forget_the_dead()
+        return self._last.get((worker.pid, name))
 
     async def get(self, name: str, worker: Worker, *, seconds: float, collect: bool, force: bool) -> Taken:
         """The profile `name` (heap, allocs) of `worker`; cancel the call to leave.

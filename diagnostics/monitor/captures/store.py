@@ -2,13 +2,18 @@
 
 A capture is written in `.partial-<id>`; when it has ended its manifest is added and the folder is renamed to its id. What
 a monitor that was killed left half done is removed when the next one starts.
+
+The folder may be tidied by others at any moment: it is made again where it is gone, and what is broken in it is told as
+broken (manifest.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -21,12 +26,14 @@ from typing import Any
 
 from ...errors import NoRoomError, NotFoundError, UsageError
 from ...protocol import private_folder
+from . import manifest as manifests
 
 __all__ = ["Limits", "Store", "as_no_room"]
 
+log = logging.getLogger("diagnostics.monitor")
+
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9]{6}-[a-z]+")
 _ARTIFACT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_MANIFEST = "manifest.json"
 _PARTIAL = ".partial-"
 _DAY = 24 * 3600.0
 
@@ -64,10 +71,11 @@ class Store:
         self.limits = limits or Limits()
         self._kept: dict[str, tuple[str, int]] = {}  # of each capture, read once: its worker, and its artifacts' bytes
         for left in self.folder.glob(f"{_PARTIAL}*"):
-            shutil.rmtree(left)
+            _remove(left)
 
     def new(self, kind: str, needed_bytes: int = 0) -> tuple[str, Path]:
-        """A new id and the folder to write its artifacts into, where `needed_bytes` fit. Raises NoRoomError."""
+        """A new id and the folder to write its artifacts into, where `needed_bytes` fit. Raises NoRoomError, RefusedError."""
+        private_folder(self.folder)
         self.tidy()
         free = shutil.disk_usage(self.folder).free
         if free < self.limits.free_bytes + needed_bytes:
@@ -96,7 +104,7 @@ class Store:
         with as_no_room(self.folder):
             artifacts = [_facts(path) for path in sorted(folder.iterdir())]
             whole = {**manifest, "artifacts": artifacts}
-            with open(folder / _MANIFEST, "w", encoding="utf-8") as file:
+            with open(folder / manifests.NAME, "w", encoding="utf-8") as file:
                 json.dump(whole, file, indent=1)
                 file.flush()
                 os.fsync(file.fileno())
@@ -109,24 +117,30 @@ class Store:
 
     def empty(self, capture_id: str) -> None:
         """Remove the artifacts of a capture that ran out of room, so that there is some to say so."""
-        for path in (self.folder / (_PARTIAL + capture_id)).iterdir():
-            path.unlink()
+        for path in _below(self.folder / (_PARTIAL + capture_id)):
+            path.unlink(missing_ok=True)
 
     def manifests(self) -> list[dict[str, Any]]:
-        """Manifests of all captures, newest first."""
-        return [self.manifest(path.name) for path in sorted(self._captures(), reverse=True)]
+        """Manifests of all captures, newest first; of a broken one what can be said of it."""
+        found = []
+        for path in sorted(self._captures(), reverse=True):
+            with contextlib.suppress(NotFoundError):  # deleted since
+                found.append(self.manifest(path.name))
+        return found
 
     def manifest(self, capture_id: str) -> dict[str, Any]:
         """Raises NotFoundError."""
         try:
-            found: dict[str, Any] = json.loads((self._path(capture_id) / _MANIFEST).read_text(encoding="utf-8"))
+            return manifests.read(self._path(capture_id))
         except FileNotFoundError as error:
             raise _unknown(capture_id) from error
-        return found
 
     def artifact(self, capture_id: str, name: str) -> Path:
         """Where a listed artifact lies. Raises NotFoundError for anything else, however it is spelled."""
-        listed = [artifact["name"] for artifact in self.manifest(capture_id)["artifacts"]]
+        manifest = self.manifest(capture_id)
+        if manifest["state"] == "broken":
+            raise NotFoundError(manifest["error"]["message"], remedy=manifest["error"]["remedy"])
+        listed = [artifact["name"] for artifact in manifest["artifacts"]]
         if name not in listed or not _ARTIFACT.fullmatch(name):
             raise NotFoundError(f"capture {capture_id} has no artifact {name!r}", remedy=f"it has {', '.join(listed)}")
         return self._path(capture_id) / name
@@ -134,9 +148,9 @@ class Store:
     def delete(self, capture_id: str) -> None:
         """Raises NotFoundError."""
         path = self._path(capture_id)
-        if not path.is_dir():
+        if not path.exists():
             raise _unknown(capture_id)
-        shutil.rmtree(path)
+        _remove(path)
 
     def used_bytes(self) -> int:
         return sum(_size(path) for path in self._captures())
@@ -147,9 +161,10 @@ class Store:
         for gone in self._kept.keys() - names:
             del self._kept[gone]
         for name in names - self._kept.keys():
-            manifest = self.manifest(name)
-            held = sum(artifact["bytes"] for artifact in manifest["artifacts"])
-            self._kept[name] = (str(manifest["worker"]), held)
+            with contextlib.suppress(NotFoundError):
+                manifest = self.manifest(name)
+                held = sum(artifact["bytes"] for artifact in manifest["artifacts"])
+                self._kept[name] = (str(manifest["worker"]), held)
         by_worker: dict[str, int] = {}
         for worker, held in self._kept.values():
             by_worker[worker] = by_worker.get(worker, 0) + held
@@ -162,15 +177,15 @@ class Store:
         total, now = sum(sizes.values()), time.time()
         kept = len(oldest_first)
         for path in oldest_first:
-            overdue = now - path.stat().st_mtime > self.limits.age_seconds
+            overdue = now - _mtime(path, now) > self.limits.age_seconds
             if not overdue and total <= self.limits.total_bytes and kept < self.limits.captures:
                 continue
-            shutil.rmtree(path)
+            _remove(path)
             total -= sizes[path]
             kept -= 1
 
     def _captures(self) -> list[Path]:
-        return [path for path in self.folder.iterdir() if _ID.fullmatch(path.name)]
+        return [path for path in _below(self.folder) if _ID.fullmatch(path.name)]
 
     def _path(self, capture_id: str) -> Path:
         if not _ID.fullmatch(capture_id):
@@ -216,4 +231,36 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
+    total = 0
+    for path in _below(folder):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.lstat().st_size
+    return total
+
+
+def _below(folder: Path) -> list[Path]:
+    """What is in it now; nothing where it is gone, or is no folder."""
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _mtime(path: Path, otherwise: float) -> float:
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:
+        return otherwise
+
+
+def _remove(path: Path) -> None:
+    """A capture's folder, or what lies in its place. What cannot be removed stays, and is told: it fails nothing else."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except FileNotFoundError:  # others tidy, too
+        return
+    except OSError as error:
+        log.warning("%s cannot be removed: %s", path, error)

@@ -21,8 +21,10 @@ from typing import Any
 from ...analysis.trend import seconds_to_limit, trend
 from ...analysis.verdict.readings import LITTLE
 from ...errors import DiagnosticsError, NotFoundError, UsageError
+from ..audit import Asker, Audit
 from ..captures.controller import Captures
 from ..captures.kinds import kind_named
+from ..failures import Failures
 from ..recording import timeline
 from ..recording.outlook import WINDOWS
 from ..recording.recorder import Recorder
@@ -83,7 +85,12 @@ class Guard:
     """Applies `rules` to every worker; `run` until cancelled."""
 
     def __init__(
-        self, targets: Targets, recorder: Recorder, captures: Captures, rules: tuple[Rule, ...] = DEFAULTS
+        self,
+        targets: Targets,
+        recorder: Recorder,
+        captures: Captures,
+        audit: Audit,
+        rules: tuple[Rule, ...] = DEFAULTS,
     ) -> None:
         self.rules = rules
         self.firings: deque[Fired] = deque(maxlen=_KEPT_FIRINGS)
@@ -91,20 +98,22 @@ class Guard:
         self._targets = targets
         self._recorder = recorder
         self._captures = captures
+        self._audit = audit
         self._engines: dict[int, Engine] = {}
         self._machine = _machine_bytes()
 
     async def run(self) -> None:
-        """Look once a second, for ever. A look that fails is logged, and the next one is due."""
+        """Look once a second, for ever. A look that fails is counted and told, and the next one is due."""
         if not self.rules:
             return
+        failures = Failures("a look of the rules")
         async with asyncio.TaskGroup() as group:
             while True:
                 try:
                     for worker, firing in self.look():
                         group.create_task(self._act(worker, firing), name=f"rule {firing.rule.name}")
-                except Exception:
-                    log.exception("a look of the rules failed")
+                except Exception as error:  # noqa: BLE001  # whatever it is: the rules are for when things go wrong
+                    failures.failed(error)
                 await asyncio.sleep(_LOOK_SECONDS)
 
     def look(self) -> list[tuple[Worker, Firing]]:
@@ -143,11 +152,13 @@ class Guard:
             elif rule.capture is not None:
                 request = {**rule.options, "kind": rule.capture, "worker": worker.name}
                 fired.capture = (await self._captures.begin(request))["id"]
+                self._note("begun", rule, worker, fired.capture)
                 fired.outcome = (await self._captures.ended(fired.capture))["state"]
         except NotFoundError as error:  # it was cancelled, or the worker has ended
             fired.outcome, fired.reason = "cancelled", error.message
         except DiagnosticsError as error:
             fired.outcome, fired.reason = "refused", error.message
+            self._note(error.code, rule, worker, fired.capture)
             log.warning("rule %s: its %s capture was refused: %s", rule.name, rule.capture, error)
         except Exception as error:
             # A defect of ours must not end the watch over everything else.
@@ -176,6 +187,10 @@ class Guard:
         outlook = self._recorder.outlook(worker.pid)
         growths = outlook.growths if outlook is not None else ()
         return next((growth.trend.slope for growth in growths if growth.series == series), None)
+
+    def _note(self, outcome: str, rule: Rule, worker: Worker, capture: str | None) -> None:
+        asker = Asker(f"rule {rule.name}")
+        self._audit.note("capture", outcome, asker, kind=rule.capture, worker=worker.name, capture=capture)
 
     def counted(self, worker: str) -> dict[tuple[str, str], int]:
         """How often each rule fired for this worker, by (rule, outcome)."""

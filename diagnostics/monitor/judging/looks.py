@@ -18,7 +18,9 @@ from typing import Any, Final
 
 from ...analysis.verdict.verdict import Verdict
 from ...errors import DiagnosticsError, NotFoundError, UsageError
+from ..audit import Asker, Audit
 from ..captures.controller import Captures
+from ..failures import Failures
 from ..workers.targets import Snapshot, Targets
 from .judge import CAPTURE_SECONDS, Judge
 
@@ -59,10 +61,11 @@ def looks_per_hour(environment: Mapping[str, str] = os.environ) -> int:
 class OwnLooks:
     """Takes them for all workers; `run` until cancelled."""
 
-    def __init__(self, targets: Targets, judge: Judge, captures: Captures, an_hour: int) -> None:
+    def __init__(self, targets: Targets, judge: Judge, captures: Captures, audit: Audit, an_hour: int) -> None:
         self._targets = targets
         self._judge = judge
         self._captures = captures
+        self._audit = audit
         self._an_hour = an_hour
         self._taken: dict[int, deque[float]] = {}
         self._refused: dict[int, float] = {}
@@ -72,12 +75,13 @@ class OwnLooks:
 
         Where no captures are to be taken verdicts are made all the same: the last one is told at a worker's end.
         """
+        failures = Failures("a look for what grows")
         while True:
             await asyncio.sleep(_EVERY_SECONDS)
             try:
                 await self.look()
-            except Exception:
-                log.exception("a look for what grows failed")
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is told, and the next look is due
+                failures.failed(error)
 
     async def look(self) -> None:
         """Take what the verdicts of this moment ask for, one capture after the other."""
@@ -105,6 +109,8 @@ class OwnLooks:
         try:
             begun = await self._captures.begin({**asked, "worker": snapshot.worker})
             self._taken[pid].append(time.monotonic())
+            asker = Asker("the verdict")
+            self._audit.note("capture", "begun", asker, kind=asked["kind"], worker=snapshot.worker, capture=begun["id"])
             log.info(
                 "worker %s: a %s capture is taken to name what grows: %s", snapshot.worker, asked["kind"], begun["id"]
             )

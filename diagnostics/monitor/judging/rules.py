@@ -127,7 +127,7 @@ def parse(text: str, source: str = "the rules") -> tuple[Rule, ...]:
     """Rules from TOML, one `[[rule]]` each. Raises UsageError that names the rule, the key and the value."""
     try:
         told = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also of a number of 5,000 digits, and of tables a thousand deep
         raise UsageError(f"{source} is not TOML: {error}", remedy="see docs/rules.md for an example") from error
     entries = told.pop("rule", [])
     if told or not isinstance(entries, list):

@@ -13,15 +13,17 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["ESTABLISHED", "LISTEN", "TcpSocket", "dump"]
+__all__ = ["ESTABLISHED", "LISTEN", "TcpSocket", "dump", "owner_of"]
 
 ESTABLISHED, LISTEN = 1, 10
 
 _FAMILY = 4  # NETLINK_SOCK_DIAG
 _SOCK_DIAG_BY_FAMILY, _ERROR, _DONE = 20, 2, 3
-_REQUEST_AND_DUMP = 0x301
+_REQUEST, _REQUEST_AND_DUMP = 0x1, 0x301
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence number, port
 _QUESTION = struct.Struct("=BBBxI48x")  # inet_diag_req_v2: family, protocol, extensions, states, and no address
+# The same for one socket: ports and addresses of its two ends, any interface, no cookie (INET_DIAG_NOCOOKIE).
+_ONE = struct.Struct("=BBBxI2s2s16s16sIQ")
 # inet_diag_msg: state; after the source port the rest of the address; queues, uid and inode
 _ANSWER = struct.Struct("=xBxx2s46x4xIIII")
 _ERRNO = struct.Struct("=i")
@@ -57,6 +59,24 @@ def dump() -> dict[int, TcpSocket]:
                 queued = 0 if state == LISTEN else unsent
                 found[inode] = TcpSocket(int.from_bytes(port, "big"), state, queued, unread)
     return found
+
+
+def owner_of(end: tuple[str, int], other: tuple[str, int]) -> int | None:
+    """The user who holds the TCP connection from `end` to `other`, (address, port) each; None where no such one is here."""
+    family = socket.AF_INET6 if ":" in end[0] else socket.AF_INET
+    try:
+        ports = [port.to_bytes(2, "big") for _, port in (end, other)]
+        addresses = [socket.inet_pton(family, address).ljust(16, b"\0") for address, _ in (end, other)]
+        states = 1 << ESTABLISHED
+        question = _ONE.pack(family, socket.IPPROTO_TCP, 0, states, *ports, *addresses, 0, 2**64 - 1)
+        head = _HEADER.pack(_HEADER.size + len(question), _SOCK_DIAG_BY_FAMILY, _REQUEST, family, 0)
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _FAMILY) as kernel:
+            kernel.settimeout(1.0)
+            kernel.send(head + question)
+            *_, uid, _inode = next(_answers(kernel))
+            return uid
+    except (OSError, ValueError):  # not of this machine, or a kernel that does not tell
+        return None
 
 
 def _answers(kernel: socket.socket) -> Iterator[tuple[int, bytes, int, int, int, int]]:

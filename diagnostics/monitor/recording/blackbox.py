@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ...errors import UsageError
+from ...errors import RefusedError, UsageError
 from ...protocol import private_folder
 from ..kernel.process import Identity
 from .ring import Header, Recording, RingFile, RingSize, decode, peek
@@ -119,11 +119,12 @@ class BlackBox:
         }  # fmt: skip
         header = Header(tuple((field.name, field.unit) for field in FIELDS), rings, process)
         try:
+            private_folder(self.folder)  # others tidy, too
             return self._earlier(header) or self._new(header)
-        except OSError as error:
+        except (OSError, RefusedError) as error:
             log.warning(
                 "the recording of pid %d is kept in memory only, and ends with this monitor: %s: %s",
-                who.pid, self.folder, error.strerror or error,
+                who.pid, self.folder, error,
             )  # fmt: skip
             return RingFile.in_memory(header)
 

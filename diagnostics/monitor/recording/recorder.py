@@ -19,6 +19,7 @@ from typing import Any
 
 from ...analysis.lives import Life
 from ...errors import DiagnosticsError, NotFoundError, UsageError
+from ..failures import Failures
 from ..kernel.cgroup import CgroupReading, oom_kills, read_cgroup
 from ..kernel.process import Identity, ProcessReading, exit_status, identity, lives, parent_of, read_process
 from ..workers.lineage import LIVES, Lineage, life_of
@@ -142,18 +143,16 @@ class Recorder:
         return cls(targets, settings, BlackBox(root, settings.files) if settings.seconds else None)
 
     async def run(self) -> None:
-        """Look once an interval, for ever. A look that fails is logged, once for each way of failing; the next one is due."""
+        """Look once an interval, for ever. A look that fails is counted and told; the next one is due."""
         if self._blackbox is None:
             return
-        failures: set[str] = set()
+        failures = Failures("a look of the recorder")
         due = time.monotonic()
         while True:
             try:
                 await self.look()
-            except Exception as error:
-                if repr(error) not in failures:
-                    failures.add(repr(error))
-                    log.exception("a look of the recorder failed")
+            except Exception as error:  # noqa: BLE001  # whatever it is: what is not recorded cannot be read after the crash
+                failures.failed(error)
             # Looks that were missed (the machine slept) are not made up for.
             due = max(due + self._settings.interval, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
@@ -324,9 +323,13 @@ class Recorder:
                 del self._ended[forgotten]
 
     def _explain(self, path: Path, ending: Ending, returncode: int) -> None:
-        with contextlib.closing(RingFile.reopen(path)) as file:
-            told = Ending(ending.noticed, returncode, ending.oom_kills, ending.cgroup, ending.limit_bytes)
-            file.write_end({**told.to_json(), "verdict": self._endings.explain(path, told)})
+        told = Ending(ending.noticed, returncode, ending.oom_kills, ending.cgroup, ending.limit_bytes)
+        said = self._endings.explain(path, told)
+        try:
+            with contextlib.closing(RingFile.reopen(path)) as file:
+                file.write_end({**told.to_json(), "verdict": said})
+        except (OSError, DiagnosticsError) as error:  # tidied away, or damaged since
+            log.warning("how %s ended is not written down: %s", path, error)
 
 
 def _life(recording: Recording) -> Life | None:

@@ -1,25 +1,29 @@
 """Who may ask the monitor what. Pure ASGI, in front of every route.
 
 Loopback is open to every program on the machine and, through DNS rebinding, to every page in its browser: so the Host
-must be one that we know, a request from another page's origin is refused, and a token is asked for where one is set.
+must be one that we know, what another page's origin asks for is refused, and a token is asked for where one is set.
 """
 
 from __future__ import annotations
 
+import base64
 import hmac
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any, Final
 
 from starlette.datastructures import Headers
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .session import proves, value_of
+from ..audit import ANYBODY, NOBODY, Asker, Audit
+from .guesses import Guesses
+from .session import may_prove, proves, value_of
 
-__all__ = ["Access", "Policy"]
+__all__ = ["MAX_HEADERS", "Access", "Policy", "asker_of", "may_start"]
 
 _READS = ("GET", "HEAD", "OPTIONS")
 # What a browser needs to log in; neither says anything of the service.
@@ -31,6 +35,12 @@ _FORM_HEADERS = {
     "Cache-Control": "no-store",
     "Vary": "Accept, Cookie",
 }
+# Browsers send some twenty. Ten thousand empty ones fit into the bytes that a head may have, and take 3 MB as objects.
+MAX_HEADERS: Final = 100
+_ASKER, _STARTS = "highwater.asker", "highwater.may_start"
+# RFC 3986, 3.2.2, without what no browser sends: user names, percent signs, zones.
+_AUTHORITY = re.compile(r"(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_ORIGIN = re.compile(r"https?://(?P<authority>[^/?#]{1,300})")
 
 
 @dataclass(frozen=True)
@@ -45,70 +55,191 @@ class Policy:
     def tokens(self) -> tuple[str, str]:
         return self.token, self.read_token
 
+    @property
+    def named(self) -> dict[str, str]:
+        """The tokens that are set, by the names that the audit log tells."""
+        both = {"DIAGNOSTICS_TOKEN": self.token, "DIAGNOSTICS_READ_TOKEN": self.read_token}
+        return {name: token for name, token in both.items() if token}
+
     @classmethod
     def of(cls, host: str, extra_hosts: Iterable[str] = (), token: str = "", read_token: str = "") -> Policy:
         return cls(frozenset({"localhost", "127.0.0.1", "::1", host, *extra_hosts}), token, read_token)
 
 
+@dataclass(frozen=True)
+class _Refusal:
+    """guess   whether a wrong token was shown"""
+
+    response: Response
+    why: str
+    who: str = NOBODY
+    guess: bool = False
+
+
 class Access:
-    """Answers 421 to an unknown Host, 403 to a foreign origin, 401 and 403 as the tokens say.
+    """Answers 421 to an unknown Host, 403 to a foreign page, 401 and 403 as the tokens say.
 
     A program sends the token with each request; a browser shows it once, in the form that it gets with its 401, and has a
-    cookie from then on (session.py).
+    cookie from then on (session.py). Each refusal is written to the audit log.
     """
 
-    def __init__(self, app: ASGIApp, policy: Policy) -> None:
+    def __init__(self, app: ASGIApp, policy: Policy, audit: Audit, guesses: Guesses) -> None:
         self._app = app
         self._policy = policy
+        self._audit = audit
+        self._guesses = guesses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            refusal = self._refusal(Headers(scope=scope), scope["method"], scope["path"])
-            if refusal is not None:
-                await refusal(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        refusal, who = self._judged(headers, scope)
+        if refusal is None:
+            # A proxy's word is taken for this alone: a wrong one harms whoever gives it.
+            scheme = "https" if headers.get("x-forwarded-proto") == "https" else scope["scheme"]
+            told = {"scheme": scheme, _ASKER: _asker(who, scope), _STARTS: _may_start(headers, who)}
+            await self._app({**scope, **told}, receive, send)
+            return
+        facts = {"method": scope["method"], "path": scope["path"], "why": refusal.why}
+        self._audit.note("refusal", str(refusal.response.status_code), _asker(refusal.who, scope), **facts)
+        if refusal.guess:
+            await self._guesses.wait()
+        await refusal.response(scope, receive, send)
 
-    def _refusal(self, headers: Headers, method: str, path: str) -> Response | None:
-        policy = self._policy
-        host = _host_of(headers.get("host", ""))
-        if host not in policy.hosts:
-            return _refuse(421, f"the Host {host!r} is not known here", "add it to DIAGNOSTICS_ALLOWED_HOSTS")
-        origin = headers.get("origin")
-        if origin is not None and _host_of(urlsplit(origin).netloc) not in policy.hosts:
-            return _refuse(403, f"a page of {origin!r} may not ask here", "open the monitor's own page")
-        if (not policy.token and not policy.read_token) or path in _OPEN:
-            return None
-        may_all, may_read = self._rights(headers)
-        if may_all or (may_read and method in _READS):
-            return None
-        if may_read:
-            return _refuse(403, "the read token captures nothing", "use DIAGNOSTICS_TOKEN")
+    def _judged(self, headers: Headers, scope: Scope) -> tuple[_Refusal | None, str]:
+        policy, method, path = self._policy, scope["method"], scope["path"]
+        if len(scope["headers"]) > MAX_HEADERS:
+            return _refuse(431, f"{len(scope['headers'])} headers were sent", f"send at most {MAX_HEADERS}"), NOBODY
+        given = headers.get("host", "")
+        if _host_of(given) not in policy.hosts:
+            message = f"the Host {given[:100]!r} is not known here"
+            return _refuse(421, message, "add it to DIAGNOSTICS_ALLOWED_HOSTS"), NOBODY
+        foreign = _foreign(headers, method, policy)
+        if foreign:
+            return _refuse(403, foreign, "open the monitor's own page"), NOBODY
+        if not policy.named:
+            return None, ANYBODY
+        if path in _OPEN:
+            return None, NOBODY
+        who, guess = self._shown(headers)
+        if who == "DIAGNOSTICS_TOKEN" or (who != NOBODY and method in _READS):
+            return None, who
+        if who != NOBODY:
+            return _refuse(403, "the read token captures nothing", "use DIAGNOSTICS_TOKEN", who), who
         if method == "GET" and "text/html" in headers.get("accept", ""):
-            return FileResponse(_FORM, 401, headers=_FORM_HEADERS, media_type="text/html")
-        return _refuse(401, "a token is needed", "send Authorization: Bearer with DIAGNOSTICS_TOKEN")
+            form = FileResponse(_FORM, 401, headers=_FORM_HEADERS, media_type="text/html")
+            return _Refusal(form, "no session", guess=guess), who
+        remedy = "send Authorization: Bearer with DIAGNOSTICS_TOKEN"
+        refusal = _refuse(401, "the token is wrong" if guess else "a token is needed", remedy, guess=guess)
+        return refusal, who
 
-    def _rights(self, headers: Headers) -> tuple[bool, bool]:
-        """(may do everything, may read)."""
+    def _shown(self, headers: Headers) -> tuple[str, bool]:
+        """(whose token was shown, or NOBODY; whether a wrong one was)."""
         policy = self._policy
-        given = headers.get("authorization", "").removeprefix("Bearer ").encode()
+        given = headers.get("authorization", "")
         if given:
-            shown = [bool(token) and hmac.compare_digest(given, token.encode()) for token in policy.tokens]
-        else:
-            # Other ports of this host send the cookie, too: with it, only the monitor's very own page may ask.
-            origin = headers.get("origin")
-            if origin is not None and urlsplit(origin).netloc != headers.get("host"):
-                return False, False
-            cookie, now = value_of(headers.get("cookie", "")), time.time()
-            shown = [proves(cookie, token, now) for token in policy.tokens]
-        return shown[0], shown[0] or shown[1]
+            shown = _tokens_in(given)
+            found = [name for name, token in policy.named.items() if any(_same(each, token) for each in shown)]
+            return (found[0], False) if found else (NOBODY, True)
+        # Other ports of this host send the cookie, too: with it, only the monitor's very own page may ask.
+        if not _own(headers.get("origin"), headers, otherwise=True):
+            return NOBODY, False
+        cookie, now = value_of(headers.get("cookie", "")), time.time()
+        found = [name for name, token in policy.named.items() if proves(cookie, token, now)]
+        # One that has ended is worth nothing, whoever signed it: to show it is no guess.
+        return (found[0], False) if found else (NOBODY, may_prove(cookie, now))
 
 
-def _host_of(netloc: str) -> str:
-    return (urlsplit(f"//{netloc}").hostname or "").lower()
+def _may_start(headers: Mapping[str, str], who: str) -> bool:
+    """Whether whoever asks has the right to capture, and is no page's victim.
+
+    A page of any origin can have a browser send a GET, and on loopback no token keeps it from that. So a browser must say that
+    it asks for a page of our own; and a program is told from a browser by what no page can take away or add: the headers that
+    a browser adds, or a bearer token. (A password a browser adds by itself, once it was typed into an address.)
+    """
+    if who not in ("DIAGNOSTICS_TOKEN", ANYBODY):
+        return False
+    if headers.get("authorization", "").startswith("Bearer "):
+        return True
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site == "same-origin"
+    # Browsers leave Sec-Fetch-Site out where the connection is not secure and its host is not loopback.
+    told = _origin(headers.get("referer", ""))
+    if headers.get("cookie") or headers.get("user-agent", "").startswith("Mozilla/") or told:
+        return told is not None and told == headers.get("host")
+    return True
 
 
-def _refuse(status: int, message: str, remedy: str) -> JSONResponse:
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+def asker_of(scope: Scope) -> Asker:
+    """Who was let in with this request."""
+    asker: Asker = scope[_ASKER]
+    return asker
+
+
+def may_start(scope: Scope) -> bool:
+    """Whether this request, a GET, may begin what costs the service something."""
+    return bool(scope[_STARTS])
+
+
+def _tokens_in(authorization: str) -> list[bytes]:
+    """What may be a token: of Bearer, or of Basic as the name or the password.
+
+    Basic is what a program sends for http://TOKEN@HOST:PORT, and `go tool pprof` can send nothing else.
+    """
+    scheme, _, given = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return [given.encode()] if scheme.lower() == "bearer" else [authorization.encode()]
+    try:
+        return base64.b64decode(given, validate=True).split(b":", 1)
+    except ValueError:
+        return []
+
+
+def _same(shown: bytes, token: str) -> bool:
+    return hmac.compare_digest(shown, token.encode())
+
+
+def _foreign(headers: Headers, method: str, policy: Policy) -> str:
+    """What a page of another origin asks for, in words; empty where none does.
+
+    To follow a link from elsewhere is no harm: the page that it leads to shows itself, to whom it may.
+    """
+    origin = headers.get("origin")
+    if origin is not None and _host_of(_origin(origin) or "") not in policy.hosts:
+        return f"a page of {origin[:100]!r} may not ask here"
+    site, mode, target = (headers.get(f"sec-fetch-{name}") for name in ("site", "mode", "dest"))
+    if site in ("cross-site", "same-site") and not (method in _READS and mode == "navigate" and target == "document"):
+        return f"a page of another origin may not ask here ({site})"
+    return ""
+
+
+def _own(origin: str | None, headers: Mapping[str, str], *, otherwise: bool) -> bool:
+    return otherwise if origin is None else _origin(origin) == headers.get("host")
+
+
+def _origin(text: str) -> str | None:
+    """Host and port of an Origin or Referer; None where it is none."""
+    found = _ORIGIN.match(text)
+    return found["authority"] if found else None
+
+
+def _host_of(authority: str) -> str:
+    """The host, in lower case and without brackets; empty where the text is no host with or without a port."""
+    found = _AUTHORITY.fullmatch(authority)
+    return found["host"].strip("[]").lower() if found else ""
+
+
+def _asker(who: str, scope: Scope) -> Asker:
+    return Asker(who, _end(scope.get("client")), _end(scope.get("server")))
+
+
+def _end(address: Any) -> tuple[str, int] | None:
+    return (str(address[0]), int(address[1])) if address and address[1] is not None else None
+
+
+def _refuse(status: int, message: str, remedy: str, who: str = NOBODY, *, guess: bool = False) -> _Refusal:
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {"Connection": "close"} if status == 431 else None
     error = {"code": "refused", "message": message, "remedy": remedy}
-    return JSONResponse({"error": error}, status_code=status, headers=headers)
+    return _Refusal(JSONResponse({"error": error}, status_code=status, headers=headers), message, who, guess)

@@ -7,11 +7,12 @@ import asyncio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from ...errors import DiagnosticsError
+from ..audit import Audit
 from ..captures.controller import Captures
 from ..captures.profiles import DEFAULT_INTERVAL_SECONDS, WindowProfiles
 from ..judging.guard import Guard
@@ -21,6 +22,7 @@ from ..workers.registered import registered_by
 from ..workers.targets import Targets
 from . import metrics
 from .access import Access, Policy
+from .guesses import Guesses
 from .overview import Overview
 from .routes import captures as capture_routes
 from .routes import login as login_routes
@@ -41,12 +43,14 @@ def build(
     guard: Guard,
     judge: Judge,
     policy: Policy,
+    audit: Audit,
     pprof_interval: float = DEFAULT_INTERVAL_SECONDS,
 ) -> tuple[Starlette, Events]:
     """The ASGI app of the monitor, and its event streams, which whoever serves it must close.
 
     pprof_interval   the least time between two windows for /debug/pprof
     """
+    guesses = Guesses()
     routes = _Routes(targets, captures, recorder, guard, judge)
     overview = Overview(targets, captures, judge, guard, recorder)
     events = Events(overview)
@@ -54,17 +58,21 @@ def build(
         routes=[
             Route("/", lambda request: RedirectResponse("/debug/memory")),
             *page_routes.routes(targets, overview, events),
-            *login_routes.routes(policy),
+            *login_routes.routes(policy, audit, guesses),
             *verdict_routes.routes(targets, overview, guard),
             *part_routes.routes(targets, captures),
             timeline_routes.route(targets, recorder),
-            *capture_routes.routes(captures),
-            *pprof_routes.routes(targets, WindowProfiles(targets, captures, pprof_interval)),
+            *capture_routes.routes(captures, audit),
+            *pprof_routes.routes(targets, WindowProfiles(targets, captures, pprof_interval), audit),
             Route("/metrics", routes.metrics),
             Route("/healthz", lambda request: JSONResponse({"status": "ok"})),
         ],
-        middleware=[Middleware(Access, policy=policy)],
-        exception_handlers={DiagnosticsError: _diagnostics_error, HTTPException: _http_error},
+        middleware=[Middleware(Access, policy=policy, audit=audit, guesses=guesses)],
+        exception_handlers={
+            DiagnosticsError: _diagnostics_error,
+            HTTPException: _http_error,
+            ClientDisconnect: _nobody_left,
+        },
     )
     return app, events
 
@@ -106,6 +114,11 @@ class _Routes:
 async def _diagnostics_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, DiagnosticsError)
     return JSONResponse({"error": error.to_dict()}, status_code=error.http_status)
+
+
+async def _nobody_left(request: Request, error: Exception) -> Response:
+    """The client has left in the middle of its request's body."""
+    return Response(status_code=499)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from http.cookies import CookieError, SimpleCookie
 
-__all__ = ["COOKIE", "SECONDS", "issue", "proves", "value_of"]
+__all__ = ["COOKIE", "SECONDS", "issue", "may_prove", "proves", "value_of"]
 
 COOKIE = "highwater"
 SECONDS = 12 * 3600
@@ -25,10 +25,16 @@ def issue(token: str, now: float) -> str:
 
 def proves(value: str, token: str, now: float) -> bool:
     """Whether `value` was issued for this token and has not ended."""
-    end, _, signature = value.partition(".")
-    if not token or not end.isascii() or not end.isdecimal() or len(end) > 12 or int(end) <= now:
+    if not token or not may_prove(value, now):
         return False
+    end, _, signature = value.partition(".")
     return hmac.compare_digest(signature.encode("utf-8", "replace"), _sign(token, end).encode())
+
+
+def may_prove(value: str, now: float) -> bool:
+    """Whether `value` is a session that would not have ended, whoever signed it."""
+    end = value.partition(".")[0]
+    return end.isascii() and end.isdecimal() and len(end) <= 12 and int(end) > now
 
 
 def value_of(cookies: str) -> str:

@@ -61,7 +61,7 @@ async def _exchange(path: Path, message: bytes) -> dict[str, Any]:
         raise TargetError(
             "the agent left in the middle of its answer", remedy="the process ended", code="agent_gone"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"the agent's answer is not JSON: {error}") from error
     finally:
         writer.close()

@@ -7,6 +7,9 @@ one, so that the label `worker` has as few values as there are workers.
 A process that only supervises workers (uvicorn's and gunicorn's parent, a shell) is none: it serves nothing, and a command
 that `watch` names is shown itself only while no agent has registered in its family. Who has once supervised is no worker
 later either, agent or not: under uvicorn's --reload the parent holds the listening socket alone while an edit is broken.
+
+A worker whose agent has gone while its process lives (its socket was removed, its thread has ended) stays a worker for
+`LOST_SECONDS`, without an agent: it is to be seen, and its agent may come back.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +40,8 @@ __all__ = ["Snapshot", "Targets", "Worker"]
 READING_PATIENCE_SECONDS = 2.0
 # Several people and Prometheus may look at once: they share one reading of this age.
 SHARED_SECONDS = 0.1
+# Long enough for an alert that waits some minutes. A process that has given its agent up on purpose is forgotten after that.
+LOST_SECONDS = 900.0
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,7 @@ class Worker:
         self.pid = pid
         self.who = who
         self.placed = False  # whether it is known who supervises it
+        self.lost_since: float | None = None  # its agent is; monotonic
         self.socket = socket
         self._balance = BalanceReader(pid)
         self._lock = asyncio.Lock()
@@ -155,6 +162,11 @@ class Worker:
         return without_hidden(connections_of(self.pid, reading, self._sockets), self.pid, self._sockets)
 
     async def _look(self, process: ProcessReading) -> Snapshot:
+        if self.lost_since is not None:
+            ago = time.monotonic() - self.lost_since
+            return Snapshot(
+                self.name, process, "outside", None, reason=f"its agent went {ago:.0f} s ago; the process lives on"
+            )
         if self.socket is None:
             return Snapshot(self.name, process, "outside", None, reason=why_no_agent(self.pid))
         try:
@@ -226,7 +238,7 @@ class Targets:
         registered = self._registry.agents()
         self._supervisors = {who for who in self._supervisors if lives(who)}
         supervisors = {who.pid for who in self._supervisors}
-        now = (registered.keys() | self._outside(set(registered) - supervisors)) - supervisors
+        now = (registered.keys() | self._lost(registered) | self._outside(set(registered) - supervisors)) - supervisors
         for pid in set(self._workers) - now:  # first those that left, so that their numbers are free
             del self._workers[pid]
         for pid in sorted(now):
@@ -237,11 +249,25 @@ class Targets:
                 self._workers[pid] = Worker(self._name_for(who, now), pid, registered.get(pid), self._sockets, who)
             elif worker.socket is None:
                 worker.socket = registered.get(pid)
+                if worker.socket is not None:
+                    worker.lost_since = None
         if self._see_supervisors():
             self._look_around()
             return
         names = {worker.name: worker.who for worker in self._workers.values() if worker.who is not None}
         self._roster.keep(names, self._supervisors)
+
+    def _lost(self, registered: Mapping[int, Path]) -> set[int]:
+        """Workers that had an agent and have none now, while their processes live."""
+        now, found = time.monotonic(), set()
+        for pid, worker in self._workers.items():
+            if pid in registered or worker.who is None or (worker.socket is None and worker.lost_since is None):
+                continue
+            if worker.lost_since is None:
+                worker.lost_since, worker.socket = now, None
+            if now - worker.lost_since < LOST_SECONDS and lives(worker.who):
+                found.add(pid)
+        return found
 
     def _see_supervisors(self) -> bool:
         """Whether a process above a worker turns out to supervise it, and was itself taken for a worker until now.

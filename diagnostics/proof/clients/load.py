@@ -14,13 +14,14 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import httptools
 
+from .address import Address, Message
 from .mix import Behavior, Leaves, Mix, NeverReads, Resets, Slow
 
 __all__ = ["EventCount", "LoadReport", "Request", "run_load"]
@@ -37,23 +38,17 @@ _REJECTED = (429, 503)
 class Request:
     """What every client sends, but for the Host line."""
 
-    method: str
     path: str
-    body: bytes = b""
-    content_type: str = "application/json"
+    message: Message = field(default_factory=Message)
 
     @classmethod
     def chat(cls, path: str, model: str) -> Request:
         """A streamed chat completion as OpenAI's clients ask for it."""
         question = {"model": model, "stream": True, "messages": [{"role": "user", "content": "Count."}]}
-        return cls("POST", path, json.dumps(question).encode())
+        return cls(path, Message("POST", json.dumps(question).encode()))
 
     def encode(self, host: str, port: int) -> bytes:
-        head = (
-            f"{self.method} {self.path} HTTP/1.1\r\nHost: {host}:{port}\r\nAccept: text/event-stream\r\n"
-            f"Content-Type: {self.content_type}\r\nContent-Length: {len(self.body)}\r\nConnection: close\r\n\r\n"
-        )
-        return head.encode() + self.body
+        return self.message.encode(Address("http", host, port, self.path), connection="close")
 
 
 @dataclass
@@ -64,6 +59,7 @@ class LoadReport:
     outcomes   how they ended: `completed` (the service ended it), `left` (the client did, as it should), `time_up`,
                `rejected` (429 or 503: the service takes no more), `failed`
     errors     what failed: `connect`, `status_500`, `reset`, `cut_off`, `malformed`
+    longest    seconds of the longest stream that was not cut off by the end of the load; 0 where there was none
     """
 
     seconds: float = 0.0
@@ -72,6 +68,22 @@ class LoadReport:
     bytes: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
+    longest: float = 0.0
+
+    @property
+    def ended(self) -> int:
+        """Streams that are over."""
+        return self.outcomes.total()
+
+    def add(self, other: LoadReport) -> None:
+        """Count in what the clients of another load on the same service saw."""
+        self.seconds += other.seconds
+        self.streams += other.streams
+        self.events += other.events
+        self.bytes += other.bytes
+        self.outcomes += other.outcomes
+        self.errors += other.errors
+        self.longest = max(self.longest, other.longest)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -125,24 +137,27 @@ async def run_load(
     *,
     until: asyncio.Event,
     most_seconds: float,
+    finish: Callable[[float], float] = lambda longest: 0.0,
     seed: int = 0,
     report: LoadReport | None = None,
 ) -> LoadReport:
     """Put `mix` on the service until `until` is set, all streams have ended, or `most_seconds` are over.
 
-    Clients whose stream is still open then close their sockets. What fails is counted in the report and raises nothing:
-    to judge it is the caller's business. `seed` fixes when each client comes. A `report` that is given is filled while the
-    load runs, and returned.
+    From then on no client opens another stream, and those that are open have so many seconds to end as `finish` gives for the
+    longest stream that has ended (0: none has): a stream that is cut off may not leave behind what a whole one does. Clients
+    whose stream is still open after that close their sockets. What fails is counted in the report and raises nothing: to judge
+    it is the caller's business. `seed` fixes when each client comes. A given `report` is filled meanwhile, and returned.
     """
     report = LoadReport() if report is None else report
     start = time.monotonic()
+    over = asyncio.Event()
     arrivals = random.Random(seed)  # noqa: S311 -- arrival times, no secrets
     clients = [
         asyncio.create_task(
             _client(
                 _Connection(host, port, request, behavior, report),
                 arrivals.uniform(0, mix.arrival_seconds),
-                again=mix.again,
+                over if mix.again else None,
             )
         )
         for behavior in mix.each()
@@ -152,6 +167,9 @@ async def run_load(
     either: tuple[asyncio.Task[Any], ...] = (everyone, told)
     try:
         await asyncio.wait(either, timeout=most_seconds, return_when=asyncio.FIRST_COMPLETED)
+        over.set()
+        if (patience := finish(report.longest)) > 0:
+            await asyncio.wait((everyone,), timeout=patience)
     finally:
         for task in (*either, *clients):
             task.cancel()
@@ -163,13 +181,20 @@ async def run_load(
     return report
 
 
-async def _client(connection: _Connection, delay: float, *, again: bool) -> None:
+async def _client(connection: _Connection, delay: float, over: asyncio.Event | None) -> None:
+    """One stream, or one after the other until `over` is set."""
     await asyncio.sleep(delay)
     await connection.stream()
-    while again:
-        # A service that fails at once must not turn its clients into a busy loop.
-        await asyncio.sleep(0.01)
+    # A service that fails at once must not turn its clients into a busy loop.
+    while over is not None and not await _set_within(over, 0.01):
         await connection.stream()
+
+
+async def _set_within(over: asyncio.Event, seconds: float) -> bool:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await over.wait()
+    return over.is_set()
 
 
 class _Connection:
@@ -184,6 +209,7 @@ class _Connection:
     async def stream(self) -> None:
         """One stream, from connect to close, with its outcome in the report."""
         self._report.streams += 1
+        began = time.monotonic()
         outcome, error = "failed", None
         try:
             with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
@@ -202,6 +228,8 @@ class _Connection:
             error = "reset"
         finally:
             self._report.outcomes[outcome] += 1
+            if outcome in ("completed", "left"):
+                self._report.longest = max(self._report.longest, time.monotonic() - began)
             if error is not None:
                 self._report.errors[error] += 1
 

@@ -71,6 +71,11 @@ class Mix:
         """How many streams are open together."""
         return sum(count for _, count in self.clients)
 
+    @property
+    def slow(self) -> int:
+        """How many of them read more slowly than they may be sent to."""
+        return sum(count for behavior, count in self.clients if isinstance(behavior, Slow | NeverReads))
+
     def each(self) -> Iterator[Behavior]:
         for behavior, count in self.clients:
             for _ in range(count):

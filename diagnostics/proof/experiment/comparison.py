@@ -1,12 +1,14 @@
 """The same experiment for anyone's service: two commands, one request, one decision for each.
 
 The rounds, the rule and the captures are those of `verify`. What differs: nothing is known of the upstream, so growth is told
-in bytes per second of an open stream and not per chunk; the service's sockets and garbage collector are left as they are.
+in bytes per second of an open stream and not per chunk; the service's sockets are left as they are, and its agent collects
+garbage before memory is read at rest.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import tempfile
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,7 +17,7 @@ from pathlib import Path
 
 from ...analysis.decision import Decision, Measure, Plan
 from ...errors import UsageError
-from ..clients.address import Address, Message
+from ..clients.address import Message
 from ..clients.load import Request
 from ..clients.mix import Behavior, Fast, Mix, Slow
 from ..scenario import Scenario, Upstream, Workload
@@ -25,23 +27,17 @@ from ..subjects.subject import START_SECONDS, Collects, Launch, Subject, subject
 from .experiment import Bench
 from .rounds import CAPTURE_SECONDS, MemoryRounds, Rounds, together
 
-__all__ = ["AFTER", "BEFORE", "UNITS", "Asked", "Comparison", "comparison", "on_commands"]
+__all__ = ["AFTER", "BEFORE", "UNITS", "Comparison", "comparison", "on_commands"]
 
 BEFORE = "before"
 AFTER = "after"
-UNITS = {Measure.GROWTH: "B/s of a stream", Measure.REMAINS: "B/stream"}
-# In a capture each stream lives so long: several in a window, and each long enough to be served.
+UNITS = {Measure.GROWTH: "B/s of a stream", Measure.REMAINS: "B/stream", Measure.RESIDENT: "B/stream"}
+# In a capture of what ended streams leave each lives so long: several in a window, and each long enough to be served.
 _STREAM_SECONDS = 0.7
-
-
-@dataclass(frozen=True, slots=True)
-class Asked(Request):
-    """A request with headers of one's own."""
-
-    message: Message = field(default_factory=Message)
-
-    def encode(self, host: str, port: int) -> bytes:
-        return self.message.encode(Address("http", host, port, self.path), connection="close")
+# What a Python service at rest gains and loses in a round by itself: so many streams have to end in one that this is less, for
+# each of them, than what matters; and never fewer than these, for the sake of resident memory, which comes and goes by more.
+_NOISE_BYTES = 64 * 1024
+_LEAST_ENDED = 32
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class Comparison(Scenario):
 
     def request(self, seed: int, side: str = "") -> Request:
         """What each client sends; the same for every seed and side."""
-        return Asked(self.message.method, self.path, self.message.body, message=self.message)
+        return Request(self.path, self.message)
 
 
 def comparison(
@@ -66,9 +62,10 @@ def comparison(
     seconds: float,
     transient_seconds: float,
     least_bytes: float,
+    least_growth: float,
     plan: Plan,
 ) -> Comparison:
-    """What is to be run. `least_bytes` counts for each ended stream, and for each second of an open one.
+    """What is to be run. `least_bytes` counts for each ended stream, `least_growth` for each second of an open one.
 
     `slow` is the share of clients that read `slow_bytes_per_second`; the others read what comes, and ask again when it ends.
     """
@@ -94,8 +91,9 @@ def comparison(
             seconds=seconds,
             transient_seconds=transient_seconds,
             send_buffer_bytes=0,
+            least_ended=max(streams, _LEAST_ENDED, math.ceil(_NOISE_BYTES / least_bytes)),
         ),
-        least={Measure.GROWTH: least_bytes, Measure.REMAINS: least_bytes},
+        least={Measure.GROWTH: least_growth, Measure.REMAINS: least_bytes},
         source=str(Path.cwd()),
         plan=plan,
         path=path,
@@ -111,7 +109,7 @@ def on_commands(start_seconds: float = START_SECONDS, *, collects: bool = False)
 
     @asynccontextmanager
     async def bench(scenario: Scenario, sides: Sequence[str], seed: int) -> AsyncGenerator[Rounds, None]:
-        how = Collects.SIGNAL if collects else Collects.NEVER
+        how = Collects.SIGNAL if collects else Collects.AGENT
         async with AsyncExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="compare-")))
             subjects = {
@@ -132,11 +130,15 @@ def on_commands(start_seconds: float = START_SECONDS, *, collects: bool = False)
 
 
 class _Rounds(MemoryRounds):
-    async def capture(self, side: str) -> Capture | None:
-        """Take a capture in which streams begin and end: where they began before, what each leaves would not be seen."""
+    async def capture(self, side: str, decision: Decision) -> Capture | None:
+        """Of what ended streams leave, take a capture in which streams begin and end: it would not be seen of older ones.
+
+        Streams that end by themselves do so. Of what open streams gain, take one with streams that stay open: their buffers are
+        full at its end.
+        """
         one = self._subjects[side]
-        if one.monitor.outside:
-            return None
+        if decision is not Decision.LEAK or self._ends[side] or one.monitor.outside:
+            return await super().capture(side, decision)
         one.thaw()
         over = asyncio.Event()
         coming = asyncio.create_task(self._coming_and_going(one, over))

@@ -14,12 +14,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ...analysis.decision import Measure
+from ...analysis.decision import Decision, Measure
 from ..clients.load import LoadReport, run_load
 from ..scenario import Scenario
 from ..subjects.processes import Process, free_port, start, wait_for_listener
 from ..subjects.subject import Launch
-from .rounds import Measured, check_load
+from .rounds import Measured
+from .served import check_load
 
 __all__ = ["ExitRounds"]
 
@@ -48,7 +49,10 @@ class ExitRounds:
     async def warm_up(self, side: str) -> None:
         """Nothing: every round is a cold start."""
 
-    async def capture(self, side: str) -> None:
+    def widen(self, side: str) -> None:
+        """Nothing: more streams make an exit no clearer."""
+
+    async def capture(self, side: str, decision: Decision) -> None:
         """Nothing: what is measured is no memory."""
 
     async def balance(self, side: str) -> Mapping[str, int]:

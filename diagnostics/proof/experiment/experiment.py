@@ -1,10 +1,11 @@
 """One experiment: the same work for a broken and a fixed service, round by round, until the rule can decide.
 
     start the upstream and the subjects, each in a process of its own
-    warm up: one short round each, thrown away (imports, caches, connection pools)
-    rounds: broken and fixed alternate and change their order, so that a drift of the machine meets both alike
+    warm up: one round each, thrown away (imports, caches, connection pools, pages that are touched for the first time)
+    rounds: broken and fixed have theirs at the same time, so that whatever the machine does meets both alike
     look where the plan says so, decide
-    captures: after the last reading, because a tracer would change what is read
+    captures: after the last reading, because a tracer would change what is read. They explain what has been decided; one that
+    fails is told and takes no decision away
 
 Nothing here judges: figures come from `analysis.growth`, decisions from `analysis.decision`, what a round is from `rounds`
 and `exits`. A subject that dies, never listens or answers errors is a TargetError with its last output, never a verdict.
@@ -15,14 +16,14 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from ...analysis.decision import Decision, Finding, Measure, decide
 from ...analysis.growth import Round
-from ...errors import TargetError
+from ...errors import DiagnosticsError, TargetError
 from ..clients.load import LoadReport
 from ..scenario import RELAY, Scenario
 from ..subjects.monitor_client import Capture
@@ -32,7 +33,12 @@ from ..subjects.subject import Collects, Launch, serve_command, subject, upstrea
 from .exits import ExitRounds
 from .rounds import MemoryRounds, Rounds, together
 
-__all__ = ["Bench", "Outcome", "SideOutcome", "Watch", "run", "with_upstream"]
+__all__ = ["RESIDENT_ROOM_BYTES", "Bench", "Outcome", "SideOutcome", "Watch", "least_of", "run", "with_upstream"]
+
+# What resident memory may gain in a round without being growth of the service: services of which nothing stayed in use gained
+# and lost 1 MiB from round to round (glibc, eight streams with megabytes in their buffers), and an allocator that gives pages
+# back by a timer more.
+RESIDENT_ROOM_BYTES = 4 * 2**20
 
 
 class Watch(Protocol):
@@ -51,8 +57,9 @@ Bench = Callable[[Scenario, Sequence[str], int], AbstractAsyncContextManager[Rou
 class SideOutcome:
     """What came out for one subject: `figures` hold one value a round, in the unit of their measure.
 
-    `read` is what its memory figures are: in_use, or rss (see `outside`). `balances` is resident memory by its parts, after
-    the warm-up and after the last round, where something was captured.
+    `read` is what its memory figures are: in_use, or rss, and `why` then says why bytes in use are not known. `balances` is
+    resident memory by its parts, after the warm-up and after the last round, where something was captured. `unexplained` says
+    why there is no capture where one was wanted.
     """
 
     side: str
@@ -63,8 +70,10 @@ class SideOutcome:
     figures: dict[Measure, list[float]] = field(default_factory=lambda: {measure: [] for measure in Measure})
     peaks: list[float] = field(default_factory=list)
     read: str = "in_use"
+    why: str = ""
     finding: Finding | None = None
     capture: Capture | None = None
+    unexplained: str = ""
     balances: list[Mapping[str, int]] = field(default_factory=list)
 
     @property
@@ -93,9 +102,18 @@ class Outcome:
 
 
 async def run(
-    scenario: Scenario, sides: Sequence[str], *, seed: int, capture: bool, watch: Watch, bench: Bench | None = None
+    scenario: Scenario,
+    sides: Sequence[str],
+    *,
+    seed: int,
+    capture: bool,
+    watch: Watch,
+    bench: Bench | None = None,
+    explain: Callable[[SideOutcome], bool] = lambda side: True,
 ) -> Outcome:
     """Run `scenario` for `sides` ("broken", "fixed") and return what came out. `bench` starts what is under study.
+
+    With `capture` the memory of those sides is captured after the last round that `explain` says yes to.
 
     Raises TargetError where a subject, the upstream or a monitor fails. Every process is gone when this returns or raises.
     """
@@ -105,7 +123,7 @@ async def run(
     began = time.monotonic()
     watch.doing("starting the upstream and the apps", 0, 1)
     async with (bench or with_upstream)(scenario, sides, seed) as rounds:
-        await _Experiment(outcome, rounds, watch).run(capture=capture)
+        await _Experiment(outcome, rounds, watch, explain).run(capture=capture)
     outcome.seconds = time.monotonic() - began
     return outcome
 
@@ -160,7 +178,8 @@ def _launch(scenario: Scenario, side: str, base_url: str, traces_url: str) -> La
 class _Experiment:
     """The steps of the experiment in their order."""
 
-    def __init__(self, outcome: Outcome, rounds: Rounds, watch: Watch) -> None:
+    def __init__(self, outcome: Outcome, rounds: Rounds, watch: Watch, explain: Callable[[SideOutcome], bool]) -> None:
+        self._explain = explain
         self._outcome = outcome
         self._scenario = outcome.scenario
         self._rounds = rounds
@@ -170,39 +189,33 @@ class _Experiment:
         sides = self._outcome.sides
         plan = self._scenario.plan
         # To the first look; where that decides nothing the bar jumps back once, which is what happened.
-        steps = len(sides) * (plan.looks[0] + 1) + capture
-        step = 0
-        for side in sides:
-            self._watch.doing(f"warming up the {side.side} app", step, steps)
-            await self._rounds.warm_up(side.side)
-            step += 1
+        steps = plan.looks[0] + 1 + capture
+        step = 1
+        self._watch.doing(f"warming up {_names(sides)}", 0, steps)
+        await together([self._rounds.warm_up(side.side) for side in sides])
         if capture:
             await self._weigh()
         for number in range(1, plan.most_rounds + 1):
             open_sides = [side for side in sides if side.finding is None]
-            steps = max(steps, step + len(open_sides) + capture)
-            for side in open_sides if number % 2 else reversed(open_sides):
-                self._watch.doing(f"round {number} of {_next_look(plan.looks, number)}, {side.side} app", step, steps)
-                await self._measure(side, number)
-                step += 1
+            steps = max(steps, step + 1 + capture)
+            self._watch.doing(f"round {number} of {_next_look(plan.looks, number)}, {_names(open_sides)}", step, steps)
+            await together([self._measure(side, number) for side in open_sides])
+            step += 1
             if number in plan.looks:
-                for side in open_sides:
-                    finding = decide(side.figures, self._scenario.least, plan)
-                    if finding.decision is not Decision.INCONCLUSIVE or number == plan.most_rounds:
-                        side.finding = finding
+                self._look(open_sides, number)
             if all(side.finding is not None for side in sides):
                 break
         if capture:
             await self._weigh()
             self._watch.doing("capturing what is held, with memray", step, steps)
-            await together([self._capture(side) for side in sides])
+            await together([self._capture(side) for side in sides if self._explain(side)])
             step += 1
         self._watch.doing("done", step, step)
 
     async def _measure(self, side: SideOutcome, number: int) -> None:
         measured = await self._rounds.measure(side.side)
         side.loads.append(measured.load)
-        side.read = measured.read
+        side.read, side.why = measured.read, measured.why
         if measured.round is not None:
             side.rounds.append(measured.round)
         if measured.peak is not None:
@@ -211,12 +224,46 @@ class _Experiment:
             side.figures[measure].append(value)
         self._watch.measured(side.side, number, measured.figures, measured.peak)
 
+    def _look(self, sides: Sequence[SideOutcome], number: int) -> None:
+        """Decide what can be decided; what cannot gets more streams to its further rounds."""
+        for side in sides:
+            finding = decide(side.figures, least_of(self._scenario, side), self._scenario.plan)
+            if finding.decision is not Decision.INCONCLUSIVE or number == self._scenario.plan.most_rounds:
+                side.finding = finding
+            else:
+                self._rounds.widen(side.side)
+
     async def _weigh(self) -> None:
         for side in self._outcome.sides:
-            side.balances.append(await self._rounds.balance(side.side))
+            with suppress(DiagnosticsError):  # it decides nothing; the report then has no balance
+                side.balances.append(await self._rounds.balance(side.side))
 
     async def _capture(self, side: SideOutcome) -> None:
-        side.capture = await self._rounds.capture(side.side)
+        try:
+            side.capture = await self._rounds.capture(side.side, side.decision)
+        except DiagnosticsError as error:
+            side.unexplained = error.message
+
+
+def least_of(scenario: Scenario, side: SideOutcome) -> dict[Measure, float]:
+    """The least growth that matters, for each measure of a side that is judged.
+
+    Resident memory always is, with a wider bound: whole pages, and what an allocator keeps, are no growth of the service, but
+    what no allocator counts is seen in it alone. Where bytes in use are not known it stands in their place.
+    """
+    least = dict(scenario.least)
+    if scenario.judges_exit:
+        return least
+    ended = sum(each.ended_streams for each in side.rounds) / len(side.rounds)
+    least[Measure.RESIDENT] = least.get(Measure.REMAINS, 0.0) + RESIDENT_ROOM_BYTES / max(1.0, ended)
+    if side.read == "rss":
+        least.pop(Measure.REMAINS, None)
+    return least
+
+
+def _names(sides: Sequence[SideOutcome]) -> str:
+    names = " and ".join(side.side for side in sides)
+    return f"the {names} app{'s' if len(sides) > 1 else ''}"
 
 
 def _next_look(looks: Sequence[int], number: int) -> int:

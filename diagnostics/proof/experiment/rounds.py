@@ -13,56 +13,58 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from ...analysis.decision import Measure
+from ...analysis.decision import Decision, Measure
 from ...analysis.growth import (
     Reading,
     Round,
     growth_per_chunk,
     held_per_stream,
     in_window,
+    kernel_queues,
     load_per_stream,
     peak_per_stream,
     remains_per_stream,
+    resident_per_stream,
 )
-from ...errors import TargetError, TargetSilentError
+from ...errors import TargetSilentError
 from ..clients.load import LoadReport, run_load
-from ..clients.mix import Mix
+from ..clients.mix import Leaves, Mix
 from ..scenario import Scenario
 from ..subjects.monitor_client import Capture
-from ..subjects.sockets import connections
 from ..subjects.subject import Subject
+from .looks import READ_EVERY_SECONDS, collected, look, settled
+from .served import check_load
 
-__all__ = ["CAPTURE_SECONDS", "Measured", "MemoryRounds", "Rounds", "check_load", "figures", "settled", "together"]
+__all__ = ["CAPTURE_SECONDS", "LEAST_QUEUE_BYTES", "Measured", "MemoryRounds", "Rounds", "figures", "together"]
 
 T = TypeVar("T")
 
-_READ_EVERY_SECONDS = 0.1
 # A slope through fewer points than this says little about its own error.
 _LEAST_READINGS = 6
 # On a machine that is busy with something else a round is prolonged, up to this factor and at least up to so many seconds.
 _MOST_PROLONGED = 10
 _LEAST_PATIENCE_SECONDS = 60.0
-_WARM_UP_SECONDS = 0.8
-_LEAST_SETTLE_SECONDS = 0.3
-# On a quiet machine all is over within one second; on a busy one a service needed four to see that its clients had gone.
-_MOST_SETTLE_SECONDS = 20.0
-# A service that tells nothing for so long is silent.
-_SILENT_SECONDS = 30.0
-# Settled: two readings in a row differ by less than this.
-_SETTLED_BYTES = 16 * 1024
+# Streams that would end by themselves may do so at a round's end; so many times what the longest of them took.
+_FINISH_FACTOR = 1.5
+_MOST_FINISH_SECONDS = 10.0
+# Those that are opened for the sake of their number leave after so many events, and there is so much time for all of them.
+_BRIEF_EVENTS = 3
+_MOST_BRIEF_SECONDS = 20.0
+_RESIDENT_FACTOR = 4
+# Less than this in the kernel's queue of one stream is what every socket has.
+LEAST_QUEUE_BYTES = 128 * 1024
+# Rounds are made so many times as long, at most, until those queues are full.
+_MOST_QUEUE_FACTOR = 4
 CAPTURE_SECONDS = 3.0
-_MOST_TRIES = 50
 # The clients stay as long as the round lasts, and a little longer.
 _LOAD_OUTLIVES_SECONDS = 3.0
-# More clients than this share turned away: the service fails, and its memory is beside the point.
-_MOST_FAILED = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What one round gave: a figure for each measure, `peak` in bytes per stream (None: not read), and what it comes from.
 
-    `read` is what was read as memory: in_use, or rss for a service that can be read from outside only.
+    `read` is what was read as memory: in_use, or rss where bytes in use are unknown, and `why` then says why they are.
     """
 
     figures: Mapping[Measure, float]
@@ -70,6 +72,7 @@ class Measured:
     peak: float | None = None
     round: Round | None = None
     read: str = "in_use"
+    why: str = ""
 
 
 class Rounds(Protocol):
@@ -79,7 +82,9 @@ class Rounds(Protocol):
 
     async def measure(self, side: str) -> Measured: ...
 
-    async def capture(self, side: str) -> Capture | None: ...
+    def widen(self, side: str) -> None: ...
+
+    async def capture(self, side: str, decision: Decision) -> Capture | None: ...
 
     async def balance(self, side: str) -> Mapping[str, int]: ...
 
@@ -91,23 +96,58 @@ class MemoryRounds:
         self._scenario = scenario
         self._subjects = subjects
         self._seed = seed
+        # The end of a side's last round, which is the beginning of its next one: nothing happens in between.
+        self._at_rest: dict[str, Reading] = {}
+        # Whether a side's streams end by themselves.
+        self._ends = dict.fromkeys(subjects, False)
+        # Seconds by which a side's rounds are longer than the workload says, and begin to be judged later.
+        self._later = dict.fromkeys(subjects, 0.0)
+        # Resident memory comes and goes by pages: where it stands alone, more streams have to tell what one of them leaves.
+        self._factors = {side: _RESIDENT_FACTOR if one.monitor.unknown else 1 for side, one in subjects.items()}
 
     async def warm_up(self, side: str) -> None:
-        """A short round that is thrown away: imports, caches, connection pools."""
-        await self._round(side, self._scenario.workload.mix, _WARM_UP_SECONDS, judged=False)
+        """A whole round that is thrown away: imports, caches, connection pools, pages that are touched for the first time.
+
+        Where the kernel's queues towards slow clients were not yet full at its end, what the service itself buffers has not
+        begun: then rounds begin to be judged later, and another one is thrown away.
+        """
+        work = self._scenario.workload
+        while True:
+            warm, _ = await self._round(side, work.mix, judged=False)
+            queued, filling = kernel_queues(warm, work.transient_seconds)
+            few = queued < LEAST_QUEUE_BYTES * max(1, work.mix.slow)
+            if (
+                work.send_buffer_bytes
+                or not filling
+                or few
+                or self._seconds(side) > work.seconds * _MOST_QUEUE_FACTOR / 2
+            ):
+                return
+            self._later[side] += self._seconds(side)
 
     async def measure(self, side: str) -> Measured:
         """Run one round, after one with the light load where there is one. Raises TargetError where the service fails."""
-        work = self._scenario.workload
-        light = None if work.light is None else (await self._round(side, work.light, work.seconds, judged=True))[0]
-        heavy, load = await self._round(side, work.mix, work.seconds, judged=True)
-        read = "rss" if self._subjects[side].monitor.outside else "in_use"
-        return Measured(figures(self._scenario, heavy, light), load, peak_per_stream(heavy), heavy, read)
+        work, monitor = self._scenario.workload, self._subjects[side].monitor
+        light = None if work.light is None else (await self._round(side, work.light, judged=True))[0]
+        heavy, load = await self._round(side, work.mix, judged=True)
+        why = monitor.unknown
+        return Measured(
+            figures(self._scenario, heavy, light, self._transient(side)),
+            load,
+            peak_per_stream(heavy),
+            heavy,
+            "rss" if why else "in_use",
+            why,
+        )
 
-    async def capture(self, side: str) -> Capture | None:
+    def widen(self, side: str) -> None:
+        """Let twice as many streams end in each further round: what they left was not to be told from noise."""
+        self._factors[side] *= 2
+
+    async def capture(self, side: str, decision: Decision) -> Capture | None:
         """Look what holds the memory under the round's load; a tracer changes what is read, so nothing is read afterwards.
 
-        None for a service that has no agent.
+        The streams stay open until the capture is over: buffers are full then. None for a service that has no agent.
         """
         one = self._subjects[side]
         if one.monitor.outside:
@@ -116,7 +156,7 @@ class MemoryRounds:
         until = asyncio.Event()
         load = asyncio.create_task(self._load(one, self._scenario.workload.mix, until, 120.0))
         try:
-            await asyncio.sleep(self._scenario.workload.transient_seconds / 2)
+            await asyncio.sleep(self._later[side] + self._scenario.workload.transient_seconds / 2)
             return await one.monitor.capture(CAPTURE_SECONDS, until.set)
         finally:
             until.set()
@@ -125,24 +165,31 @@ class MemoryRounds:
     async def balance(self, side: str) -> Mapping[str, int]:
         """Resident memory by its parts, streams being over."""
         one = self._subjects[side]
-        await settled(one)
+        self._at_rest[side] = await settled(one)
         return {} if one.monitor.outside else await one.monitor.balance()
 
-    async def _round(self, side: str, mix: Mix, seconds: float, *, judged: bool) -> tuple[Round, LoadReport]:
-        one = self._subjects[side]
-        before = await settled(one)
+    def _seconds(self, side: str) -> float:
+        return self._scenario.workload.seconds + self._later[side]
+
+    def _transient(self, side: str) -> float:
+        return self._scenario.workload.transient_seconds + self._later[side]
+
+    async def _round(self, side: str, mix: Mix, *, judged: bool) -> tuple[Round, LoadReport]:
+        one, seconds = self._subjects[side], self._seconds(side)
+        before = self._at_rest.pop(side, None) or await settled(one)
         until = asyncio.Event()
         start = time.monotonic()
         patience = max(seconds * _MOST_PROLONGED, _LEAST_PATIENCE_SECONDS)
-        load = asyncio.create_task(self._load(one, mix, until, patience + _LOAD_OUTLIVES_SECONDS))
+        report = LoadReport()
+        load = asyncio.create_task(self._load(one, mix, until, patience + _LOAD_OUTLIVES_SECONDS, report))
         readings: list[Reading] = []
         try:
             while not load.done():
-                await asyncio.sleep(_READ_EVERY_SECONDS)
-                if (reading := await _reading(one)) is not None:
+                await asyncio.sleep(READ_EVERY_SECONDS)
+                if (reading := await look(one, report.ended)) is not None:
                     readings.append(reading)
                 elapsed = time.monotonic() - start
-                window = in_window(readings, start, self._scenario.workload.transient_seconds)
+                window = in_window(readings, start, self._transient(side))
                 if elapsed >= seconds and (not judged or len(window) >= _LEAST_READINGS):
                     break
                 if elapsed > patience:
@@ -152,102 +199,63 @@ class MemoryRounds:
                         code="machine_too_busy",
                     )
             if Measure.HELD in self._scenario.least:
-                readings.append(await _collected(one))
+                readings.append(await collected(one))
         finally:
             until.set()
-            report = await _finished(load)
+            await _finished(load)
         check_load(report, side, self._scenario, one.process.tail(), open_streams=mix.streams if judged else 0)
-        after = await settled(one)
+        self._ends[side] = report.outcomes["completed"] > 0
+        if judged:
+            await self._enough(one, mix, report)
+        after = self._at_rest[side] = await settled(one)
         return Round(start, mix.streams, report.streams, before, tuple(readings), after), report
 
-    async def _load(self, one: Subject, mix: Mix, until: asyncio.Event, most_seconds: float) -> LoadReport:
+    async def _enough(self, one: Subject, mix: Mix, report: LoadReport) -> None:
+        """Let further streams begin and end, where those of the round are too few to tell what one of them leaves."""
+        missing = self._scenario.workload.least_ended * self._factors[one.side] - report.ended
+        if missing <= 0:
+            return
+        brief = Mix(((Leaves(after_events=_BRIEF_EVENTS), mix.streams),), again=True)
+        until, more = asyncio.Event(), LoadReport()
+        load = asyncio.create_task(self._load(one, brief, until, _MOST_BRIEF_SECONDS, more))
+        try:
+            while not load.done() and more.ended < missing:
+                await asyncio.sleep(READ_EVERY_SECONDS)
+                one.process.check()
+        finally:
+            until.set()
+            await _finished(load)
+        check_load(more, one.side, self._scenario, one.process.tail())
+        report.add(more)
+
+    async def _load(
+        self, one: Subject, mix: Mix, until: asyncio.Event, most_seconds: float, report: LoadReport | None = None
+    ) -> LoadReport:
         request = self._scenario.request(self._seed, one.side)
         return await run_load(
-            "127.0.0.1", one.port, request, mix, until=until, most_seconds=most_seconds, seed=self._seed
+            "127.0.0.1",
+            one.port,
+            request,
+            mix,
+            until=until,
+            most_seconds=most_seconds,
+            finish=lambda longest: min(longest * _FINISH_FACTOR, _MOST_FINISH_SECONDS),
+            seed=self._seed,
+            report=report,
         )
 
 
-def figures(scenario: Scenario, heavy: Round, light: Round | None) -> dict[Measure, float]:
-    """The figures of one round: `remains` always, the others where the scenario judges them."""
+def figures(scenario: Scenario, heavy: Round, light: Round | None, transient_seconds: float) -> dict[Measure, float]:
+    """The figures of one round: `remains` and `resident` always, the others where the scenario judges them."""
     work = scenario.workload
-    found = {Measure.REMAINS: remains_per_stream(heavy)}
+    found = {Measure.REMAINS: remains_per_stream(heavy), Measure.RESIDENT: resident_per_stream(heavy)}
     if Measure.GROWTH in scenario.least:
-        found[Measure.GROWTH] = growth_per_chunk(heavy, work.upstream.chunks_per_second, work.transient_seconds)
+        found[Measure.GROWTH] = growth_per_chunk(heavy, work.upstream.chunks_per_second, transient_seconds)
     if Measure.HELD in scenario.least:
         found[Measure.HELD] = held_per_stream(heavy)
     if Measure.LOAD in scenario.least and light is not None:
         found[Measure.LOAD] = load_per_stream(light, heavy)
     return found
-
-
-def check_load(report: LoadReport, side: str, scenario: Scenario, output: str, *, open_streams: int = 0) -> None:
-    """Raise TargetError where the service did not do its work, so that its memory proves nothing.
-
-    An upstream that never ends makes a stream that ends a failure too: a service that drops its clients has a flat memory.
-    So has one that sends them nothing: `open_streams` times the least events must have come (0: not asked for).
-    """
-    work = scenario.workload
-    failed = report.outcomes["failed"] + (0 if work.may_reject else report.outcomes["rejected"])
-    why = dict(report.errors)
-    if work.upstream.events is None and not work.may_end and report.outcomes["completed"]:
-        failed += report.outcomes["completed"]
-        why["ended_early"] = report.outcomes["completed"]
-    if failed > _MOST_FAILED * report.streams:
-        reasons = ", ".join(f"{count} x {reason}" for reason, count in sorted(why.items()))
-        raise TargetError(
-            f"the {side} app failed {failed} of {report.streams} streams ({reasons}); its last output:\n{output}",
-            code="target_answers_errors",
-        )
-    if report.events < work.least_events * open_streams:
-        raise TargetError(
-            f"the {side} app sent {report.events} events to {open_streams} open streams, too few to have done its work;"
-            f" its last output:\n{output}",
-            code="target_serves_nothing",
-        )
-
-
-async def settled(one: Subject) -> Reading:
-    """Wait until the clients' sockets are gone, garbage is collected and in-use bytes stand still; return the last reading.
-
-    Not for ever: what does not settle in time is counted as it is.
-    """
-    began = time.monotonic()
-    last: Reading | None = None
-    while True:
-        await one.collect()
-        await asyncio.sleep(_READ_EVERY_SECONDS)
-        reading = await _reading(one)
-        waited = time.monotonic() - began
-        if reading is None:
-            if waited > _SILENT_SECONDS:
-                raise TargetSilentError(f"the {one.side} app does not answer; its last output:\n{one.process.tail()}")
-            continue
-        still = last is not None and abs(reading.in_use_bytes - last.in_use_bytes) < _SETTLED_BYTES
-        if waited >= _LEAST_SETTLE_SECONDS and still and connections(one.port) <= one.beside:
-            return reading
-        if waited > _MOST_SETTLE_SECONDS:
-            return reading
-        last = reading
-
-
-async def _collected(one: Subject) -> Reading:
-    """A reading without what only waits for the collector, the clients being there. Raises TargetSilentError."""
-    for _ in range(_MOST_TRIES):
-        await one.collect()
-        # The service collects when its loop comes by.
-        await asyncio.sleep(2 * _READ_EVERY_SECONDS)
-        if (reading := await _reading(one)) is not None:
-            return reading
-    raise TargetSilentError(f"the {one.side} app does not answer; its last output:\n{one.process.tail()}")
-
-
-async def _reading(one: Subject) -> Reading | None:
-    one.process.check()
-    try:
-        return await one.monitor.reading()
-    except TargetError as error:
-        # The monitor leaves with its subject: say which of them ended first, and what it printed.
-        raise await one.process.blamed(error) from error
 
 
 async def _finished(load: asyncio.Task[LoadReport]) -> LoadReport:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...analysis.profile import Frame, Profile
 
 __all__ = ["HeldLine", "top_line"]
+
+# A file of an installed library, with the package it belongs to, or of Python's own (then without).
+_LIBRARY = re.compile(r"(?:^|/)(?:(?:site|dist)-packages/(?P<package>[^/.]+)|lib/python3\.\d+/(?!site-packages))|^<")
+# Where the event loop is run, and where it calls what is due.
+_LOOP = re.compile(r"/asyncio/(?:runners|base_events|events)\.py$")
+# Every request goes through them: a line of theirs says nothing.
+_CARRIERS = frozenset(
+    {
+        "anyio", "asgiref", "asyncio", "exceptiongroup", "fastapi", "granian", "gunicorn", "h11", "h2", "httptools",
+        "highwater_diagnostics", "hypercorn", "memray", "sniffio", "starlette", "uvicorn", "uvicorn_worker", "uvloop",
+        "websockets", "wsproto",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +38,31 @@ class HeldLine:
 
 
 def top_line(profile: Profile, source: str) -> HeldLine | None:
-    """The line in files whose path contains `source` under which most bytes are held; None where there is no such line.
+    """The line of the app's own under which most bytes are held; None where no stack has one.
 
-    A stack is charged to the innermost of the app's own frames: the one that made the library allocate.
+    The app's own are the files whose path contains `source`, but for libraries that are installed below it. Where nothing is
+    held under those, as of a service that is installed itself, it is any library but those that carry every request. A stack is
+    charged to the innermost such frame: the one that made the library allocate.
     """
     value = next(index for index, kind in enumerate(profile.sample_types) if kind.unit == "bytes")
-    held: Counter[Frame] = Counter()
-    for sample in profile.samples:
-        own = next((frame for frame in sample.stack if source in frame.file), None)
-        if own is not None:
-            held[own] += sample.values[value]
-    if not held:
-        return None
-    frame, size = held.most_common(1)[0]
-    return HeldLine(frame, size, size / max(1, profile.total(value)))
+    for is_own in (lambda frame: source in frame.file and not _LIBRARY.search(frame.file), _is_used):
+        held: Counter[Frame] = Counter()
+        for sample in profile.samples:
+            own = next((frame for frame in _within_loop(sample.stack) if is_own(frame)), None)
+            if own is not None:
+                held[own] += sample.values[value]
+        if held:
+            frame, size = held.most_common(1)[0]
+            return HeldLine(frame, size, size / max(1, profile.total(value)))
+    return None
+
+
+def _within_loop(stack: Sequence[Frame]) -> Sequence[Frame]:
+    """The frames that run in the event loop, innermost first: those that started it are on every stack and hold nothing."""
+    loop = next((place for place, frame in enumerate(stack) if _LOOP.search(frame.file)), len(stack))
+    return stack[:loop]
+
+
+def _is_used(frame: Frame) -> bool:
+    installed = _LIBRARY.search(frame.file)
+    return installed is not None and (installed["package"] or "asyncio") not in _CARRIERS

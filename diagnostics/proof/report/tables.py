@@ -19,8 +19,9 @@ from rich.table import Table
 
 from ...analysis.decision import Decision, Finding, Interval, Measure
 from ..clients.mix import Mix
-from ..experiment.experiment import Outcome, SideOutcome
+from ..experiment.experiment import RESIDENT_ROOM_BYTES, Outcome, SideOutcome
 from .evidence import top_line
+from .remarks import basis, remarks
 from .versions import versions
 
 __all__ = ["SCHEMA", "console", "print_held", "print_table", "to_json", "write_folder", "write_junit"]
@@ -38,6 +39,7 @@ _TABLE_WIDTH = 110
 _UNITS = {
     Measure.GROWTH: "B/chunk",
     Measure.REMAINS: "B/stream",
+    Measure.RESIDENT: "B/stream",
     Measure.LOAD: "B/offered stream",
     Measure.HELD: "B/stream",
     Measure.EXIT: "s",
@@ -120,8 +122,12 @@ def print_held(outcome: Outcome, console: Console) -> None:
         seen = "" if coverage is None else f" (stacks known for {coverage:.0f} % of the bytes)"
         console.print(f"held by the {side.side} app{seen}: {where}", markup=False, highlight=False, soft_wrap=True)
         grown = next((grown for grown in side.capture.grown if grown.paths), None)
-        if grown is not None and side.decision in (Decision.LEAK, Decision.UNBOUNDED):
+        if side.decision not in (Decision.LEAK, Decision.UNBOUNDED):
+            continue
+        told = "" if not side.capture.grown_unknown else f"alive in it: not known, {side.capture.grown_unknown}"
+        if grown is not None:
             told = f"alive in it: {grown.paths[0]} (grew by {_size(grown.bytes_delta)} while it was looked at)"
+        if told:
             console.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -147,6 +153,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "verified": outcome.verified,
         "plan": asdict(scenario.plan),
         "least": {str(measure): value for measure, value in scenario.least.items()},
+        "resident_room_bytes": RESIDENT_ROOM_BYTES,
         "workload": {
             "model": scenario.workload.upstream.model(outcome.seed),
             "clients": _clients(scenario.workload.mix),
@@ -157,6 +164,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
             "send_buffer_bytes": scenario.workload.send_buffer_bytes,
         },
         "sides": [_side(side, scenario.source_of(side.side)) for side in outcome.sides],
+        "remarks": remarks(outcome),
     }
 
 
@@ -170,6 +178,9 @@ def _side(side: SideOutcome, source: str) -> dict[str, Any]:
         "side": side.side,
         "app": side.app,
         "read": side.read,
+        "in_use_unknown": side.why or None,
+        "stands_on": basis(side) or None,
+        "not_captured": side.unexplained or None,
         "decision": str(side.decision),
         "expected": str(side.expected),
         "verified": side.verified,
@@ -188,7 +199,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
     return {
         "rounds": finding.rounds,
         "intervals": {
-            str(measure): {**asdict(interval), "unit": Measure(measure).unit}
+            str(measure): {**asdict(interval), "unit": Measure(measure).unit, "least": finding.least[measure]}
             for measure, interval in finding.intervals.items()
         },
     }

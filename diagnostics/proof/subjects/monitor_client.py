@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin
@@ -14,7 +15,7 @@ import httpx2
 
 from ...analysis.growth import Reading
 from ...analysis.profile import Profile
-from ...errors import ProtocolError, TargetError, TargetSilentError, UsageError
+from ...errors import BusyError, DiagnosticsError, ProtocolError, TargetError, TargetSilentError, UsageError
 from .outside import family, is_python, read_from_outside
 
 __all__ = ["Capture", "Grown", "Monitor"]
@@ -23,6 +24,8 @@ _SCHEMA = "highwater.memory/1"
 _TIMEOUT_SECONDS = 10.0
 # Rendering takes its time on a busy machine; a capture that takes longer than this is stuck.
 _CAPTURE_SECONDS = 90.0
+# A capture that was given up takes so long to go away.
+_TURN_SECONDS = 30.0
 _POLL_SECONDS = 0.2
 # Between the two looks at which objects grow.
 _GROWN_SECONDS = 1.0
@@ -30,6 +33,10 @@ _GROWN_SECONDS = 1.0
 _LEAST_GROWN_BYTES = 4096
 _LEAST_GROWN_SHARE = 0.02
 _OURS = "highwater_diagnostics"
+# Where objects gain less than this share of what memory in use gains a second, none of them is named: the memory is not theirs.
+# Of a smaller gain no share is asked for.
+_LEAST_EXPLAINED_SHARE = 0.3
+_LEAST_GAIN_BYTES_PER_SECOND = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +69,16 @@ class Monitor:
     """A client of one monitor. Whoever makes it closes it.
 
     pids      the subject's workers at the last reading
-    outside   it has no agent (it is no Python process): its memory is read from outside, and in-use bytes are its RSS
+    outside   it has no agent (it is no Python process): its memory is read from outside
+    unknown   why bytes in use are not known, and RSS is read in their place; empty where they are
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.pids: tuple[int, ...] = ()
         self.outside = False
+        self.unknown = ""
+        self._workers: list[dict[str, Any]] = []
         self._http = httpx2.AsyncClient(
             timeout=_TIMEOUT_SECONDS, headers={"accept": "application/json"}, trust_env=False
         )
@@ -81,8 +91,11 @@ class Monitor:
         before = time.monotonic()
         answer = await self._json("GET", self.url)
         self.pids = tuple(worker["process"]["pid"] for worker in answer["workers"])
+        self._workers = _of_agents(answer)
         moment = (before + time.monotonic()) / 2
-        return read_from_outside(self.pids, moment) if self.outside else _reading(answer, moment)
+        return (
+            read_from_outside(self.pids, moment) if self.outside else _reading(answer, moment, rss=bool(self.unknown))
+        )
 
     async def first_reading(self, timeout_seconds: float) -> Reading:
         """Wait until the monitor has found the subject's agent and can tell its memory."""
@@ -90,6 +103,10 @@ class Monitor:
         while (reading := await self.reading()) is None:
             if self.pids and not any(is_python(pid) for pid in family(self.pids)):
                 self.outside = True
+                self.unknown = "it is no Python process, and is read from outside, its garbage not collected"
+                continue
+            self.unknown = _why_unknown(self._workers)
+            if self.unknown:
                 continue
             if time.monotonic() > deadline:
                 raise TargetSilentError(
@@ -132,12 +149,23 @@ class Monitor:
 
     async def _grown(self) -> tuple[tuple[Grown, ...], str]:
         try:
+            before = await self.reading()
             order = {"kind": "objects", "seconds": _GROWN_SECONDS, "paths": True}
             state, _ = await self._taken(order, lambda: None)
-        except TargetError as error:
+            after = await self.reading()
+        except DiagnosticsError as error:
             # A service whose objects cannot be read has its profile all the same.
-            return (), str(error)
+            return (), error.message
         rows, paths = state["result"]["top"], state["result"]["paths"]
+        gain = 0.0
+        if before is not None and after is not None:
+            gain = (after.in_use_bytes - before.in_use_bytes) / (after.time - before.time)
+        objects = (state["result"]["bytes_delta"] or 0) / _GROWN_SECONDS
+        if gain >= _LEAST_GAIN_BYTES_PER_SECOND and objects < gain * _LEAST_EXPLAINED_SHARE:
+            return (), (
+                f"Python's objects grew by {max(0, objects):,.0f} bytes a second and memory in use by {gain:,.0f}:"
+                " most of it is no object's (a C library's, or kept by an allocator)"
+            )
         least = max(_LEAST_GROWN_BYTES, _LEAST_GROWN_SHARE * sum(max(0, row["bytes_delta"] or 0) for row in rows))
         return tuple(
             Grown(
@@ -152,9 +180,28 @@ class Monitor:
 
     async def _taken(self, order: dict[str, Any], window_over: Callable[[], None]) -> tuple[dict[str, Any], str]:
         """Take a capture and give its state and place. A slow service hurts nobody here: a busy one is traced all the same."""
-        response = await self._send("POST", self.url + "/captures", json={**order, "force": True})
-        place = urljoin(self.url, response.headers["location"])
-        return await self._finished(place, time.monotonic() + order["seconds"] + _CAPTURE_SECONDS, window_over), place
+        place = urljoin(self.url, await self._begun({**order, "force": True}))
+        try:
+            deadline = time.monotonic() + order["seconds"] + _CAPTURE_SECONDS
+            return await self._finished(place, deadline, window_over), place
+        except TargetSilentError:
+            # It would stand in the way of the next one.
+            with suppress(DiagnosticsError):
+                await self._send("DELETE", place)
+            raise
+
+    async def _begun(self, order: dict[str, Any]) -> str:
+        """Order a capture, once the one before it is quite over, and give its path."""
+        deadline = time.monotonic() + _TURN_SECONDS
+        while True:
+            try:
+                response = await self._send("POST", self.url + "/captures", json=order)
+            except BusyError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(_POLL_SECONDS)
+            else:
+                return str(response.headers["location"])
 
     async def _finished(self, place: str, deadline: float, window_over: Callable[[], None]) -> dict[str, Any]:
         while True:
@@ -190,25 +237,44 @@ class Monitor:
         except httpx2.TransportError as error:
             raise TargetError(f"the monitor at {self.url} cannot be reached: {error!r}", code="monitor_left") from error
         if response.is_error:
-            raise TargetError(f"the monitor answered {method} {url} with {response.status_code}: {response.text[:500]}")
+            kind = BusyError if response.status_code == BusyError.http_status else TargetError
+            raise kind(f"the monitor answered {method} {url} with {response.status_code}: {response.text[:500]}")
         return response
 
 
-def _reading(answer: dict[str, Any], moment: float) -> Reading | None:
-    """The sum over the workers; None where there is none or one is silent. Raises ProtocolError for an unknown schema."""
+def _reading(answer: dict[str, Any], moment: float, *, rss: bool) -> Reading | None:
+    """The sum over the workers; None where there is none or one is silent. Raises ProtocolError for an unknown schema.
+
+    With `rss` resident bytes stand in the place of those in use, which nobody tells.
+    """
     if answer.get("schema") != _SCHEMA:
         raise ProtocolError(f"the monitor speaks {answer.get('schema')!r}, this proof understands {_SCHEMA!r}")
-    # A shell that waits for its service is shown, too; where a service has an agent, that is who tells.
-    workers = [worker for worker in answer["workers"] if worker["state"] != "outside"]
-    if not workers or any(
-        worker["state"] != "answering" or worker["memory"]["in_use_bytes"] is None for worker in workers
-    ):
+    key = "rss_bytes" if rss else "in_use_bytes"
+    workers = _of_agents(answer)
+    if not workers or any(worker["state"] != "answering" or worker["memory"][key] is None for worker in workers):
         return None
     tasks = [worker["tasks"] for worker in workers]
     return Reading(
         time=moment,
-        in_use_bytes=sum(worker["memory"]["in_use_bytes"] for worker in workers),
+        in_use_bytes=sum(worker["memory"][key] for worker in workers),
         rss_bytes=sum(worker["memory"]["rss_bytes"] for worker in workers),
         tasks=None if None in tasks else sum(tasks),
         fds=sum(worker["process"]["fds"] for worker in workers),
+    )
+
+
+def _of_agents(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    # A shell that waits for its service is shown, too; where a service has an agent, that is who tells.
+    return [worker for worker in answer["workers"] if worker["state"] != "outside"]
+
+
+def _why_unknown(workers: list[dict[str, Any]]) -> str:
+    """Why an agent that answers does not know its bytes in use: an allocator that does not tell them never will."""
+    return next(
+        (
+            why
+            for worker in workers
+            if worker["state"] == "answering" and (why := (worker["memory"].get("unknown") or {}).get("in_use_bytes"))
+        ),
+        "",
     )

@@ -85,7 +85,7 @@ def _in_scenario(relay: OwnRelay, table: Mapping[str, Any], reader: _Reader, whe
     return replace(
         relay,
         environment={**relay.environment, **reader.texts(table, where)},
-        request=Request("GET", path) if path else None,
+        request=Request(path) if path else None,
         publish=reader.optional(table, "publish", where),
     )
 

@@ -30,13 +30,11 @@ class Collects(StrEnum):
     """How a service is told to collect its garbage before its memory is read at rest.
 
     SIGNAL   it is a service of `proof.serve`: SIGUSR1, which would end another one
-    AGENT    its agent does it
-    NEVER    it is left as it is
+    AGENT    its agent does it, where it has one
     """
 
     SIGNAL = "signal"
     AGENT = "agent"
-    NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True)

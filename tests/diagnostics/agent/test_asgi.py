@@ -166,3 +166,134 @@ def test_events_are_counted_wherever_the_chunks_are_cut(bodies: list[bytes], eve
         meter.sent({"type": "http.response.body", "body": body, "more_body": True})
     assert record.events_out == events
     assert record.bytes_out == sum(map(len, bodies))
+
+
+OUTLIVING = """
+import asyncio
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+from starlette.background import BackgroundTask
+from diagnostics import instrument
+
+app = FastAPI()
+ledger = instrument(app)
+started, may_end = set(), asyncio.Event()
+
+async def work(name):
+    with ledger.stream(name) as stream:
+        stream.sent(10, events=1)
+        await may_end.wait()
+
+def start(name):
+    task = asyncio.create_task(work(name))
+    started.add(task)
+    task.add_done_callback(started.discard)
+
+@app.get("/starts")
+async def starts():
+    start("/outlives")
+    return {}
+
+@app.get("/waits")
+async def waits():
+    start("/outlives")
+    await asyncio.sleep(0)  # it has adopted the request's record
+    return {}
+
+@app.get("/fails")
+async def fails():
+    start("/outlives")
+    await asyncio.sleep(0)
+    raise RuntimeError("not the stream's fault")
+
+@app.get("/background")
+async def background():
+    from fastapi.responses import JSONResponse
+    return JSONResponse({}, background=BackgroundTask(work, "/behind"))
+
+@app.get("/ends")
+async def ends():
+    may_end.set()
+    return {}
+
+@app.get("/ledger")
+async def show():
+    return ledger.to_json()
+"""
+
+
+def test_a_stream_in_a_task_that_outlives_its_request_is_open_until_it_ends(
+    observed: Any, http: Any, eventually: Any
+) -> None:
+    service = observed(OUTLIVING)
+    ways = ["starts", "waits", "fails"] * 20
+    assert {http(f"{service.url}/{way}").status for way in ways} == {200, 500}
+    eventually(lambda: http(f"{service.url}/ledger").json()["open"] == len(ways))
+    assert http(f"{service.url}/background").status == 200
+    eventually(lambda: route(http, service, "/behind").get("open") == 1)
+    http(f"{service.url}/ends")
+    eventually(lambda: http(f"{service.url}/ledger").json()["open"] == 0)
+    outlived, behind = route(http, service, "/outlives"), route(http, service, "/behind")
+    assert outlived["closed"]["completed"] == outlived["events_out"] == len(ways)
+    assert behind["closed"]["completed"] == behind["events_out"] == 1
+
+
+PIPELINED = """
+import asyncio, json
+from diagnostics import StreamLedger
+from diagnostics.agent.asgi import LedgerMiddleware
+
+ledger = StreamLedger()
+
+async def plain(scope, receive, send):
+    kind = b"application/json"
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind), (b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"{}"})
+    if scope["path"] == "/lingers":  # and ends after the server has begun the connection's next request
+        await asyncio.sleep(0.015)
+
+counted = LedgerMiddleware(plain, ledger)
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await counted(scope, receive, send)
+    elif scope["path"] in ("/plain", "/lingers"):
+        await counted(scope, receive, send)
+    elif scope["path"] == "/stream":
+        # outside of the middleware, as a service may do for its hottest route
+        with ledger.stream("/stream") as stream:
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+            for _ in range(3):
+                await send({"type": "http.response.body", "body": b"data: 1\\n\\n", "more_body": True})
+                stream.sent(9, events=1)
+                await asyncio.sleep(0.01)
+            await send({"type": "http.response.body", "body": b""})
+    else:
+        body = json.dumps(ledger.to_json()).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+"""
+
+
+@pytest.mark.parametrize("parser", ["h11", "httptools"])
+def test_a_request_and_a_stream_pipelined_behind_it_leave_nothing_open(
+    observed: Any, http: Any, eventually: Any, parser: str
+) -> None:
+    service = observed(PIPELINED, "--http", parser)
+    host, port = service.url.removeprefix("http://").split(":")
+    paths = [b"/plain", b"/lingers"] * 15
+    pairs = len(paths)
+    clients = [socket.create_connection((host, int(port)), 60) for _ in paths]
+    for client, path in zip(clients, paths, strict=True):
+        first = b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path
+        client.sendall(first + b"GET /stream HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    for client in clients:
+        with client:
+            answer = b""
+            while part := client.recv(65536):
+                answer += part
+        assert answer.count(b"data: 1") == 3
+    eventually(lambda: http(f"{service.url}/ledger").json()["open"] == 0, patience=20)
+    row = route(http, service, "/stream")
+    assert row["closed"]["completed"] == pairs
+    assert row["events_out"] == 3 * pairs

@@ -13,9 +13,11 @@ from diagnostics.analysis.growth import (
     Round,
     growth_per_chunk,
     held_per_stream,
+    kernel_queues,
     load_per_stream,
     peak_per_stream,
     remains_per_stream,
+    resident_per_stream,
     slope,
 )
 
@@ -45,6 +47,35 @@ def test_what_remains_and_the_peak_are_for_one_stream() -> None:
     one = a_round(0, jump=40_000, after=9000)
     assert remains_per_stream(one) == 2000
     assert peak_per_stream(one) == 10_000
+
+
+def test_what_ended_streams_leave_is_no_growth_of_those_that_are_open() -> None:
+    """Four short streams at a time, forty ended ones a second, 5,000 bytes of each stay: a leak, and nothing grows."""
+    times = [0.1 * step for step in range(1, 41)]
+    readings = tuple(replace(reading(50 + t, 1000 + 5000 * 40 * t), ended=round(40 * t)) for t in times)
+    one = Round(50, 4, 160, reading(49, 1000), readings, reading(55, 1000 + 160 * 5000))
+    assert remains_per_stream(one) == 5000
+    assert growth_per_chunk(one, 1, 1.0) == pytest.approx(0, abs=100)
+    # Of what open streams gain beside it nothing is taken away.
+    both = replace(
+        one, readings=tuple(replace(r, in_use_bytes=r.in_use_bytes + round(8000 * (r.time - 50))) for r in readings)
+    )
+    assert growth_per_chunk(both, 1, 1.0) == pytest.approx(2000, rel=0.05)
+
+
+def test_resident_memory_stays_beside_bytes_in_use() -> None:
+    before, after = replace(reading(49, 1000), rss_bytes=10_000), replace(reading(54, 1000), rss_bytes=50_000)
+    one = Round(50, 4, 8, before, (), after)
+    assert (remains_per_stream(one), resident_per_stream(one)) == (0, 5000)
+
+
+@pytest.mark.parametrize(("per_second", "most", "filling"), [(1e6, 4e6, True), (1e7, 4e6, False), (0, 0, False)])
+def test_queues_of_the_kernel_are_full_or_still_filling(per_second: float, most: float, filling: bool) -> None:
+    """They hold four megabytes; the readings that are judged begin after one second."""
+    times = [0.1 * step for step in range(1, 41)]
+    readings = tuple(replace(reading(50 + t, 0), kernel_bytes=round(min(per_second * t, 4e6))) for t in times)
+    found = kernel_queues(Round(50, 4, 4, reading(49, 0), readings, reading(55, 0)), 1.0)
+    assert found == (pytest.approx(most, rel=0.01), filling)
 
 
 def a_peak(streams: int, peak: float, last: float) -> Round:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import json
-import math
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -159,10 +158,10 @@ class Kind:
 
 
 def seconds(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise UsageError(f"{name} is {value!r}, not a number", remedy=f"choose more than 0 and at most {MAX_SECONDS:g}")
-    if not 0 < value <= MAX_SECONDS:
-        raise UsageError(f"{name} is {value!r}", remedy=f"choose more than 0 and at most {MAX_SECONDS:g}")
+    if not 0 < value <= MAX_SECONDS:  # neither is NaN
+        raise UsageError(f"{name} is {value!r:.60}", remedy=f"choose more than 0 and at most {MAX_SECONDS:g}")
     return float(value)
 
 

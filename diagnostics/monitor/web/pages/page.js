@@ -8,7 +8,7 @@ const NAMES = {
 };
 const LINES = [["RSS", "rss"], ["in use", "used"], ["buffered by streams", "held"]];
 const KEPT_SECONDS = 900;
-const ENDED = ["done", "failed", "cancelled"];
+const ENDED = ["done", "failed", "cancelled", "broken"];
 // A loop that is late by less is busy.
 const BLOCKED_SECONDS = 1;
 // Who looks at a page must be told when it is not right any more.
@@ -270,7 +270,7 @@ function renderCaptures(captures) {
   state.estimates = false;
   replace($("captures"), captures.slice(0, 12).map((one) => {
     const ended = ENDED.includes(one.state);
-    const parts = [element("b", one.kind), element("span", `${clock(one.created)}, worker ${one.worker}`)];
+    const parts = [element("b", one.kind), element("span", `${clock(one.created)}, worker ${one.worker ?? "unknown"}`)];
     if (ended) parts.push(element("span", one.error ? one.error.message : one.state));
     else {
       const bar = element("progress", null, { id: `progress-${one.id}`, max: "1", "aria-label": `${one.kind}: ${one.state}` });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import mimetypes
 import tempfile
@@ -12,15 +13,19 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from ....errors import UsageError
+from ....errors import BusyError, DiagnosticsError, UsageError
+from ...audit import Audit
 from ...captures.controller import Captures
 from ...captures.difference import FORMATS
 from ...captures.kinds.base import run_reader
+from ..access import asker_of
 
 __all__ = ["routes"]
 
 # A capture request is a kind and a few options.
 _MAX_BODY_BYTES = 64 * 1024
+# A difference is made by a process of its own, one at a time; so many may wait for it.
+_MAX_WANTED = 4
 
 # Rendered flamegraphs are pages of their own with inline scripts; nothing else may run or be loaded.
 _PAGE_POLICY = (
@@ -29,8 +34,8 @@ _PAGE_POLICY = (
 _PAGE_HEADERS = {"Content-Security-Policy": _PAGE_POLICY, "X-Content-Type-Options": "nosniff"}
 
 
-def routes(captures: Captures) -> list[Route]:
-    handlers = _Handlers(captures)
+def routes(captures: Captures, audit: Audit) -> list[Route]:
+    handlers = _Handlers(captures, audit)
     return [
         Route("/debug/memory/captures", handlers.all),
         Route("/debug/memory/captures", handlers.begin, methods=["POST"]),
@@ -42,14 +47,24 @@ def routes(captures: Captures) -> list[Route]:
 
 
 class _Handlers:
-    def __init__(self, captures: Captures) -> None:
+    def __init__(self, captures: Captures, audit: Audit) -> None:
         self._captures = captures
+        self._audit = audit
+        self._rendering = asyncio.Semaphore(1)
+        self._wanted = 0
 
     async def all(self, request: Request) -> Response:
         return JSONResponse({"captures": self._captures.all()})
 
     async def begin(self, request: Request) -> Response:
-        capture = await self._captures.begin(await _json_body(request))
+        wanted, asker = await _json_body(request), asker_of(request.scope)
+        facts = {key: wanted[key] for key in ("kind", "worker", "seconds", "force") if key in wanted}
+        try:
+            capture = await self._captures.begin(wanted)
+        except DiagnosticsError as error:
+            self._audit.note("capture", error.code, asker, **facts)
+            raise
+        self._audit.note("capture", "begun", asker, **facts, capture=capture["id"])
         location = f"/debug/memory/captures/{capture['id']}"
         return JSONResponse(capture, status_code=202, headers={"Location": location})
 
@@ -57,11 +72,14 @@ class _Handlers:
         return JSONResponse(self._captures.find(request.path_params["id"]))
 
     async def remove(self, request: Request) -> Response:
-        await self._captures.remove(request.path_params["id"])
+        capture_id = request.path_params["id"]
+        await self._captures.remove(capture_id)
+        self._audit.note("remove", "done", asker_of(request.scope), capture=capture_id)
         return Response(status_code=204)
 
     async def artifact(self, request: Request) -> Response:
         path = self._captures.store.artifact(request.path_params["id"], request.path_params["name"])
+        self._audit.note("artifact", "sent", asker_of(request.scope), capture=path.parent.name, name=path.name)
         # A packed profile is one file to its readers, and not a coding that a browser would undo.
         packed = path.name.endswith(".gz")
         media_type = (None if packed else mimetypes.guess_type(path.name)[0]) or "application/octet-stream"
@@ -74,12 +92,23 @@ class _Handlers:
         if chosen not in FORMATS:
             raise UsageError(f"format is {chosen!r}", remedy=f"choose one of {', '.join(FORMATS)}")
         self._captures.comparable(after, before)
+        if self._wanted >= _MAX_WANTED:
+            raise BusyError(f"{self._wanted} differences are being made", remedy="ask again in a few seconds")
         paths = [str(self._captures.store.artifact(name, "profile.json")) for name in (after, before)]
-        with tempfile.TemporaryDirectory(prefix="highwater-diff-") as folder:
-            output = Path(folder) / "difference"
-            await run_reader("-m", "diagnostics.monitor.captures.difference", *paths, "--format", chosen, output=output)
-            body = output.read_bytes()
+        self._wanted += 1
+        try:
+            async with self._rendering:
+                body = await _difference(paths, chosen)
+        finally:
+            self._wanted -= 1
         return Response(body, media_type=FORMATS[chosen][0], headers=_PAGE_HEADERS)
+
+
+async def _difference(paths: list[str], chosen: str) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="highwater-diff-") as folder:
+        output = Path(folder) / "difference"
+        await run_reader("-m", "diagnostics.monitor.captures.difference", *paths, "--format", chosen, output=output)
+        return output.read_bytes()
 
 
 async def _json_body(request: Request) -> dict[str, Any]:
@@ -96,7 +125,7 @@ async def _json_body(request: Request) -> dict[str, Any]:
             )
     try:
         parsed = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"the body is not JSON: {error}", remedy='send {"kind": "memray", "seconds": 5}') from error
     if not isinstance(parsed, dict):
         raise UsageError(f"the body is a JSON {type(parsed).__name__}", remedy="send an object")

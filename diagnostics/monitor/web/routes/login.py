@@ -5,7 +5,6 @@ The form comes with the 401 of any page that a browser asks for without a sessio
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import time
 from urllib.parse import parse_qs
@@ -14,29 +13,32 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from ..access import Policy
+from ...audit import NOBODY, Asker, Audit
+from ..access import Policy, asker_of
+from ..guesses import Guesses
 from ..session import COOKIE, SECONDS, issue
 from .page import page
 
 __all__ = ["routes"]
 
 _MAX_BODY_BYTES = 4096
-# Guessing is hopeless with any decent token; this makes it slow with a bad one.
-_WRONG_SECONDS = 0.5
 
 
-def routes(policy: Policy) -> list[Route]:
+def routes(policy: Policy, audit: Audit, guesses: Guesses) -> list[Route]:
     async def login(request: Request) -> Response:
         given = await _token_in(request)
-        for token in (policy.token, policy.read_token):
-            if token and hmac.compare_digest(given.encode(), token.encode()):
+        asker = asker_of(request.scope)
+        for name, token in policy.named.items():
+            if hmac.compare_digest(given.encode(), token.encode()):
+                audit.note("login", "done", Asker(name, asker.peer, asker.local))
                 answer = RedirectResponse("/debug/memory", 303)
                 answer.set_cookie(
                     COOKIE, issue(token, time.time()), max_age=SECONDS,
                     httponly=True, samesite="strict", secure=request.url.scheme == "https",
                 )  # fmt: skip
                 return answer
-        await asyncio.sleep(_WRONG_SECONDS)
+        audit.note("refusal", "401", Asker(NOBODY, asker.peer, asker.local), why="a wrong token in the login form")
+        await guesses.wait()
         return page("login.html", 401)
 
     return [Route("/debug/memory/login", login, methods=["POST"])]

@@ -11,6 +11,11 @@
 | worker | which one, where there are several |
 | force=1 | even if it would be too costly now |
 
+A window is begun only for who may capture, and never for a page of another origin: a program with DIAGNOSTICS_TOKEN (or,
+where no token is set, any program), or a browser that is on a page of the monitor's own. Who may only read gets the last
+window, whatever its age, or is told how to get one. `go tool pprof` shows its token in the address:
+http://TOKEN@127.0.0.1:6060/debug/pprof/heap. Reading all tasks costs the service something, too: it is begun for the same ones.
+
 What differs from Go: heap and allocs are a window and not a count since the start, because nothing is traced while
 nobody asks; and a profile younger than the minimum interval is given again. Its `time` and the header `Age` tell. An
 error is text with the header X-Go-Pprof, which makes `go tool pprof` show it.
@@ -34,15 +39,18 @@ from starlette.routing import Route
 from ....analysis.formats import pprof
 from ....analysis.formats.text import render_lines, render_stacks
 from ....analysis.profile import Frame, Profile, Sample
-from ....errors import DiagnosticsError, NotFoundError, TargetError, UsageError
+from ....errors import DiagnosticsError, NotFoundError, RefusedError, TargetError, UsageError
+from ...audit import Asker, Audit
 from ...captures.kinds.base import DEFAULT_SECONDS, MAX_SECONDS
-from ...captures.profiles import WindowProfiles
+from ...captures.profiles import Taken, WindowProfiles
 from ...workers.targets import Targets, Worker
+from ..access import asker_of, may_start
 
 __all__ = ["PROFILES", "routes"]
 
 T = TypeVar("T")
 _TASKS_PATIENCE_SECONDS = 30.0
+_MAX_DIGITS = 20
 _TEXT = "text/plain; charset=utf-8"
 
 
@@ -55,6 +63,8 @@ class Asked:
     collect: bool
     force: bool
     debug: int
+    may_start: bool
+    asker: Asker
 
 
 @dataclass(frozen=True)
@@ -69,34 +79,77 @@ class Answer:
 class _Source:
     """Where the profiles come from."""
 
-    def __init__(self, targets: Targets, windows: WindowProfiles) -> None:
+    def __init__(self, targets: Targets, windows: WindowProfiles, audit: Audit) -> None:
         self.targets = targets
         self.windows = windows
+        self._audit = audit
+        self._tasks: dict[
+            tuple[int, str], tuple[float, Profile]
+        ] = {}  # the last ones by pid and name, and when they were read (wall clock)
 
     async def window(self, name: str, asked: Asked) -> Answer:
+        if not asked.may_start:
+            kept = self.windows.kept(name, asked.worker)
+            if kept is None:
+                raise _none_yet(name, asked)
+            return _of_window(kept)
+        before = self.windows.kept(name, asked.worker)
         taken = await self.windows.get(
             name, asked.worker, seconds=asked.seconds, collect=asked.collect, force=asked.force
         )
-        return Answer(
-            taken.packed, lambda: Profile.from_json(json.loads(taken.profile)), max(0.0, time.time() - taken.ended)
-        )
+        if taken is not before:
+            facts = {"profile": name, "worker": asked.worker.name, "seconds": asked.seconds, "force": asked.force}
+            self._audit.note("window", "done", asked.asker, **facts)
+        return _of_window(taken)
 
     async def tasks(self, name: str, asked: Asked) -> Answer:
-        told = await asked.worker.ask("tasks", patience=_TASKS_PATIENCE_SECONDS)
-        profile = _with_threads(Profile.from_json(told), told.get("threads", ()))
-        return Answer(pprof.encode(profile), lambda: profile)
+        async def read() -> Profile:
+            told = await asked.worker.ask("tasks", patience=_TASKS_PATIENCE_SECONDS)
+            return _with_threads(Profile.from_json(told), told.get("threads", ()))
+
+        return await self._last_or(name, asked, read)
 
     async def leaked_tasks(self, name: str, asked: Asked) -> Answer:
-        told = await asked.worker.ask("tasks", patience=_TASKS_PATIENCE_SECONDS, leaks=True)
-        if told["meta"]["leaked"] is None:
-            raise TargetError(
-                f"which tasks nothing can wake is unknown: {told['meta']['unknown'] or told['meta']['leaked_unknown']}",
-                remedy="/debug/pprof/goroutine shows all tasks, with what awaits them",
-            )
-        profile = Profile.from_json(told)
-        samples = tuple(sample for sample in profile.samples if ("leaked", "yes") in sample.labels)
-        profile = replace(profile, samples=samples)
-        return Answer(pprof.encode(profile), lambda: profile)
+        async def read() -> Profile:
+            told = await asked.worker.ask("tasks", patience=_TASKS_PATIENCE_SECONDS, leaks=True)
+            if told["meta"]["leaked"] is None:
+                raise TargetError(
+                    f"which tasks nothing can wake is unknown: {told['meta']['unknown'] or told['meta']['leaked_unknown']}",
+                    remedy="/debug/pprof/goroutine shows all tasks, with what awaits them",
+                )
+            profile = Profile.from_json(told)
+            leaked = tuple(sample for sample in profile.samples if ("leaked", "yes") in sample.labels)
+            return replace(profile, samples=leaked)
+
+        return await self._last_or(name, asked, read)
+
+    async def _last_or(self, name: str, asked: Asked, read: Callable[[], Awaitable[Profile]]) -> Answer:
+        """What `read` gives now; the last one where the asker may not start a reading."""
+        key = (asked.worker.pid, name)
+        if asked.may_start:
+            profile = await read()
+            alive = {worker.pid for worker in self.targets.workers()}
+            self._tasks = {known: kept for known, kept in self._tasks.items() if known[0] in alive}
+            self._tasks[key] = (time.time(), profile)
+        elif key not in self._tasks:
+            raise _none_yet(name, asked)
+        taken, kept = self._tasks[key]
+        return Answer(pprof.encode(kept), lambda: kept, max(0.0, time.time() - taken))
+
+
+def _of_window(taken: Taken) -> Answer:
+    return Answer(
+        taken.packed, lambda: Profile.from_json(json.loads(taken.profile)), max(0.0, time.time() - taken.ended)
+    )
+
+
+def _none_yet(name: str, asked: Asked) -> RefusedError:
+    return RefusedError(
+        f"no {name} profile of worker {asked.worker.name} has been taken yet, and this request may not begin one: it comes "
+        "from a browser that is on no page of this monitor, or without the right to capture",
+        remedy="ask from a program, with DIAGNOSTICS_TOKEN where one is set (`curl -H 'Authorization: Bearer ...'`, or "
+        "`go tool pprof http://TOKEN@HOST:PORT/debug/pprof/...`); from then on the last one is shown here",
+    )
 
 
 def _with_threads(profile: Profile, threads: Iterable[Mapping[str, Any]]) -> Profile:
@@ -148,8 +201,8 @@ PROFILES: dict[str, Entry] = {
 }
 
 
-def routes(targets: Targets, windows: WindowProfiles) -> list[Route]:
-    source = _Source(targets, windows)
+def routes(targets: Targets, windows: WindowProfiles, audit: Audit) -> list[Route]:
+    source = _Source(targets, windows, audit)
 
     async def profile(request: Request) -> Response:
         return await _answered(request, source)
@@ -170,7 +223,8 @@ async def _index(request: Request) -> Response:
     page = (
         "<!doctype html><html lang=en><head><meta charset=utf-8><title>/debug/pprof/</title></head><body>"
         f"<h1>/debug/pprof/</h1><table>{rows}</table>"
-        f"<p>heap and allocs open a window of ?seconds={DEFAULT_SECONDS:g}, in which the service is slower. "
+        f"<p>For who may capture, heap and allocs open a window of ?seconds={DEFAULT_SECONDS:g}, in which the service is "
+        "slower; others see the last one. "
         '<a href="/debug/memory">/debug/memory</a> shows what is known without one.</p></body></html>'
     )
     policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
@@ -216,13 +270,14 @@ def _asked(request: Request, targets: Targets) -> Asked:
     if debug not in ("0", "1", "2"):
         raise UsageError(f"debug is {debug!r}", remedy="choose 0, 1 or 2")
     collect, force = _flag(given, "gc"), _flag(given, "force")
-    return Asked(targets.worker(given.get("worker")), seconds, collect, force, int(debug))
+    worker = targets.worker(given.get("worker"))
+    return Asked(worker, seconds, collect, force, int(debug), may_start(request.scope), asker_of(request.scope))
 
 
 def _flag(given: Any, name: str) -> bool:
     """As in Go any number above zero is yes."""
     text = given.get(name) or "0"
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > _MAX_DIGITS:
         raise UsageError(f"{name} is {text!r}", remedy="choose 0 or 1")
     return int(text) > 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
@@ -59,6 +59,10 @@ class Order:
     hold_seconds: float = 5.0
     patience_seconds: float = 30.0
     verify_tls: bool = True
+
+    def at_port(self, port: int) -> Order:
+        """The same at another port."""
+        return replace(self, address=replace(self.address, port=port))
 
     def habit(self, number: int) -> Habit:
         """What stream `number` does: the same in every run, and each share spread over the whole of it."""

@@ -14,6 +14,7 @@ from ....analysis.units import format_value
 from ...experiment.comparison import UNITS, Comparison
 from ...experiment.experiment import Outcome, SideOutcome
 from ..evidence import top_line
+from ..remarks import basis, remarks
 from ..versions import versions
 from .folder import write
 from .model import Curve, Flame, Incident, Plot, Statement, Table, Tone, sites
@@ -54,7 +55,7 @@ def from_outcome(outcome: Outcome, told: Mapping[str, Any], command: str) -> Inc
         flames=tuple(_flames(outcome)),
         commands=(command,),
         versions=versions(),
-        notes=(*notes, *unknown),
+        notes=(*notes, *unknown, *remarks(outcome)),
     )
 
 
@@ -70,11 +71,12 @@ def write_reports(outcomes: Sequence[Outcome], told: Mapping[str, Any], folder: 
 
 
 def _statement(side: SideOutcome, outcome: Outcome) -> Statement:
+    by = f", {stands_on}" if (stands_on := basis(side)) else ""
     if isinstance(outcome.scenario, Comparison):
-        return Statement(_TONES[side.decision], str(side.decision), f"{side.side}: {side.app}")
+        return Statement(_TONES[side.decision], str(side.decision), f"{side.side}: {side.app}{by}")
     as_foretold = "as expected" if side.verified else f"expected {side.expected}"
     tone = _TONES[side.decision] if side.verified else Tone.OPEN
-    return Statement(tone, str(side.decision), f"{side.side}: {side.app} ({as_foretold})")
+    return Statement(tone, str(side.decision), f"{side.side}: {side.app} ({as_foretold}){by}")
 
 
 def _timelines(outcome: Outcome) -> list[Plot]:
@@ -87,9 +89,9 @@ def _timelines(outcome: Outcome) -> list[Plot]:
         for side in outcome.sides
         if side.rounds
     )
-    outside = any(side.read == "rss" for side in outcome.sides)
-    what = "RSS, where there is no agent that could tell more" if outside else "allocated and not freed"
-    note = f"Bytes in use ({what}). One line for each round: settled before, streams open, settled after; the sides take turns."
+    unknown = any(side.read == "rss" for side in outcome.sides)
+    what = "RSS, where nobody can tell more" if unknown else "allocated and not freed"
+    note = f"Bytes in use ({what}). One line for each round: settled before, streams open, settled after; both sides at once."
     return [Plot("Memory in use", curves, note)]
 
 

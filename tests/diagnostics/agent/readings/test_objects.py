@@ -7,15 +7,22 @@ import contextvars
 import ctypes
 import sys
 import threading
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from diagnostics.agent import redaction
 from diagnostics.agent.ledger import StreamLedger
 from diagnostics.agent.readings import objects, threads
 from diagnostics.agent.readings.graph import size_of, type_name
 from diagnostics.agent.readings.holders import CYCLE_TEXT, LOST_TEXT
 from diagnostics.agent.readings.newness import FirstLook
+from diagnostics.agent.readings.tasks import name_pattern
+from diagnostics.agent.redaction import is_programs, key_shown, shown_path
 
 kept: list[Any] = []
 variable: contextvars.ContextVar[Any] = contextvars.ContextVar("request_state", default=None)
@@ -65,7 +72,8 @@ def root_of(kind: type) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept() -> Any:
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(redaction, "_words", None)  # each reading has a child of its own, and looks itself
     yield
     kept.clear()
     Planted.registry.clear()
@@ -107,10 +115,92 @@ def test_ways_lead_through_globals_classes_slots_and_dictionaries() -> None:
     assert why(Planted) == f"module {__name__} -> global 'kept' -> list[1] -> {type_name(Slotted)}.held -> {leaf}"
 
 
-@pytest.mark.parametrize("key", ["a prompt with words", "x" * 41, 4711, ("a", 1)])
-def test_keys_that_are_data_are_not_shown(key: Any) -> None:
+# A user's name, that no code spells; spelled backwards here, or this file would.
+ANNA = "ennasirhc_anna"[::-1]
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ("a prompt with words", "[<str of 19>]"),
+        ("x" * 41, "[<str of 41>]"),
+        (ANNA, "[<str of 14>]"),
+        ("sk_live_abcdefgh", "[<str of 16>]"),  # which code does spell, here
+        (4711, ""),
+        (("a", 1), ""),
+    ],
+    ids=["words", "long", "a user", "a key", "number", "tuple"],
+)
+def test_keys_that_are_data_are_shown_by_their_shape(key: Any, shown: str) -> None:
     kept.append({key: Planted()})
-    assert why(Planted) == f"module {__name__} -> global 'kept' -> list[1] -> dict[1] -> {type_name(Planted)}"
+    assert why(Planted) == f"module {__name__} -> global 'kept' -> list[1] -> dict[1]{shown} -> {type_name(Planted)}"
+
+
+@dataclass
+class Declares:
+    shelf: Any = None
+
+
+def test_attributes_that_are_data_are_not_shown() -> None:
+    holder = SimpleNamespace()
+    setattr(holder, ANNA, Planted())
+    kept.append(holder)
+    del holder
+    assert why(Planted).endswith(f"-> types.SimpleNamespace -> {type_name(Planted)}")
+    kept.clear()
+    kept.append(Declares(Planted()))
+    assert why(Planted).endswith(f"{type_name(Declares)}.shelf -> {type_name(Planted)}")
+
+
+def test_with_no_names_at_all_types_and_sizes_remain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIAGNOSTICS_SHOW_NAMES", "none")
+    kept.append({"spelled": Declares(Planted())})
+    way = why(Planted)
+    assert (
+        way == f"module {__name__} -> list[1] -> dict[1][<str of 7>] -> {type_name(Declares)} -> {type_name(Planted)}"
+    )
+
+
+@given(key=st.text(min_size=3, max_size=60))
+def test_no_key_is_shown_that_the_program_does_not_spell(key: str) -> None:
+    shown = key_shown(key, length=True)
+    assert shown == f"[<str of {len(key)}>]" or is_programs(key)
+    assert not is_programs("sk-" + key)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("worker 12", "worker *"),
+        ("Task-17", "Task-*"),
+        ("ThreadPoolExecutor-0_1", "ThreadPoolExecutor-*_*"),
+        ("stream of sk_live_4eC39HqLyjWDarjtT1zdp7dc", "stream of *"),
+        ("key=sk-abcdef, x", "key=*, x"),
+        ("mail to anna@example.com", "mail to *"),
+        ("upload-4eC39HqLyjWDarjt", "upload-*"),
+        ("relay 5f0c6b1e-93a1-4b52-8e0b-0f7c1d2e3f4a", "relay *"),
+    ],
+)
+def test_what_looks_like_data_in_a_tasks_name_is_not_shown(name: str, shown: str) -> None:
+    assert name_pattern(name) == shown
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/v1/chat/completions", "/v1/chat/completions"),
+        ("/count/1000", "/count/1000"),
+        ("/users/anna@example.com/mails", "/users/*/mails"),
+        ("/reset/4eC39HqLyjWDarjtT1zdp7dc", "/reset/*"),
+        ("/reset/sk_live_abcdefgh", "/reset/*"),
+        ("/card/4242424242424242", "/card/*"),
+        ("/say/ein satz", "/say/*"),
+        ("/files/report-final.json", "/files/report-final.json"),
+        (None, None),
+    ],
+)
+def test_what_looks_like_data_in_a_path_is_not_shown(path: str | None, shown: str | None) -> None:
+    assert shown_path(path) == shown
 
 
 def test_ways_lead_through_tasks_and_context_variables() -> None:

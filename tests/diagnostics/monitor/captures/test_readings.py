@@ -76,13 +76,13 @@ def take(http: Any, eventually: Any) -> Any:
 
 
 @contextmanager
-def clients(service: Any, *sizes: int) -> Iterator[None]:
+def clients(service: Any, *sizes: int, under: str = "") -> Iterator[None]:
     """Streams of these many kilobytes of backlog, open and past their first event."""
     host, port = service.url.removeprefix("http://").split(":")
     with ExitStack() as stack:
         for size in sizes:
             client = stack.enter_context(socket.create_connection((host, int(port)), timeout=60))
-            client.sendall(f"GET /stream/{size} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            client.sendall(f"GET {under}/stream/{size} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             seen = b""
             while b"data: 1" not in seen:
                 seen += client.recv(4096)
@@ -136,6 +136,16 @@ def test_without_a_ledger_the_requests_that_uvicorn_serves_are_the_streams(
         for row, planted in zip(rows, (300_000, 100_000), strict=True):
             assert 0.95 * planted <= row["retained_bytes"] <= 1.1 * planted + 40_000
     eventually(lambda: take(service, kind="retained")["result"]["streams"] == [])
+
+
+def test_a_mounted_app_has_one_name_everywhere(observed: Any, http: Any, eventually: Any, take: Any) -> None:
+    service = observed(APP + 'inner, app = app, FastAPI()\napp.mount("/api", inner)\n')
+    eventually(lambda: answering(http, service))
+    with clients(service, 10, under="/api"):
+        rows = take(service, kind="retained")["result"]["streams"]
+        assert [row["route"] for row in rows] == ["/api/stream/{size}"]
+        shown = eventually(lambda: http(f"{service.monitor}/debug/memory/streams").json()["streams"])
+        assert [row["route"] for row in shown] == ["/api/stream/{size}"]
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])

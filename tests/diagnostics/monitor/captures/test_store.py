@@ -3,8 +3,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
+import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,7 +21,8 @@ from diagnostics.monitor.captures.store import Limits, Store, as_no_room
 def keep(store: Store, kind: str = "memray", data: bytes = b"data") -> str:
     capture_id, folder = store.new(kind)
     (folder / "profile.json").write_bytes(data)
-    store.publish(capture_id, {"id": capture_id, "kind": kind, "state": "done"})
+    told = {"id": capture_id, "kind": kind, "state": "done", "worker": "0", "pid": 1, "created": 1.8e9, "progress": 1.0}
+    store.publish(capture_id, {**told, "options": {}, "error": None, "result": None})
     return capture_id
 
 
@@ -107,3 +112,84 @@ def test_a_manifest_is_plain_json(tmp_path: Path) -> None:
     store = Store(tmp_path)
     capture_id = keep(store)
     assert json.loads((store.folder / capture_id / "manifest.json").read_text())["id"] == capture_id
+
+
+def _without(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).unlink()
+
+
+def _changed(**more: Any) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        path = folder / "manifest.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
+
+    return change
+
+
+def _written(text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / "manifest.json").write_text(text)
+
+
+def _only_a_file(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    folder.write_text("no folder")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (_without("manifest.json"), "it has no manifest.json"),
+        (_without("profile.json"), "its artifact 'profile.json' is gone"),
+        (_written(""), "cannot be read"),
+        (_written('{"id":'), "cannot be read"),
+        (_written("[" * 100_000), "cannot be read"),
+        (_written('{"id": ' + "9" * 5000 + "}"), "cannot be read"),
+        (_written("[]"), "is a JSON list"),
+        (_written("{}"), "has no 'id'"),
+        (_changed(id="another"), "is that of 'another'"),
+        (_changed(created=float("nan")), "cannot be read"),
+        (_changed(artifacts=["profile.json"]), "lists 'profile.json' as an artifact"),
+        (_changed(artifacts=[{"name": "profile.json"}]), "as an artifact"),
+        (_changed(result=[]), "has no 'result'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_broken_capture_takes_nothing_else_away(tmp_path: Path, spoil: Callable[[Path], object], says: str) -> None:
+    store = Store(tmp_path)
+    good, bad = keep(store), keep(store, "tasks")
+    spoil(store.folder / bad)
+    for found in (store, Store(tmp_path)):  # also for the next monitor
+        broken, whole = found.manifests()[-2:]
+        assert (broken["id"], broken["kind"], broken["state"], whole["id"]) == (bad, "tasks", "broken", good)
+        assert says in broken["error"]["message"]
+        json.dumps(broken, allow_nan=False)
+        assert found.kept_bytes()["0"] in (4, 8)
+        assert found.used_bytes() > 4
+        with pytest.raises(NotFoundError, match="broken"):
+            found.artifact(bad, "profile.json")
+        keep(found)
+    store.delete(bad)
+    assert bad not in [each["id"] for each in store.manifests()]
+
+
+def test_what_is_no_folder_and_what_vanishes_meanwhile_fails_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    good, bad = keep(store), keep(store)
+    _only_a_file(store.folder / bad)
+    assert [(each["id"], each["state"]) for each in store.manifests()] == [(bad, "broken"), (good, "done")]
+    store.delete(bad)
+    assert [each["id"] for each in store.manifests()] == [good]
+    shutil.rmtree(store.folder)
+    assert (store.manifests(), store.kept_bytes(), store.used_bytes()) == ([], {}, 0)
+    assert store.manifest(keep(store))["state"] == "done"
+    assert stat.S_IMODE(store.folder.stat().st_mode) == 0o700
+
+
+def test_the_limits_hold_with_broken_captures_among_them(tmp_path: Path) -> None:
+    store = Store(tmp_path, Limits(captures=3))
+    for _ in range(5):
+        (store.folder / keep(store) / "manifest.json").write_text("{")
+    keep(store)
+    assert len(store.manifests()) == 3

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from diagnostics.analysis.formats.text import render_lines, render_stacks
 from diagnostics.analysis.profile import Frame, Profile, Sample, ValueType
 from diagnostics.errors import UsageError
 from diagnostics.monitor.captures.profiles import interval_of
+from diagnostics.monitor.web.session import COOKIE, issue
 
 APP = """
 import asyncio
@@ -43,11 +46,12 @@ WITHOUT_MEMRAY = "import sys; sys.modules['memray'] = None\n" + APP
 
 @pytest.fixture
 def start(observed: Any, http: Any, eventually: Any) -> Callable[..., str]:
-    def run(source: str = APP, **environment: str) -> str:
+    def run(source: str = APP, *, token: str = "", **environment: str) -> str:
         monitor: str = observed(source, env=environment).monitor
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
 
         def answering() -> bool:
-            workers = http(f"{monitor}/debug/memory").json()["workers"]
+            workers = http(f"{monitor}/debug/memory", headers=headers).json()["workers"]
             return bool(workers) and workers[0]["state"] == "answering"
 
         eventually(answering)
@@ -129,6 +133,48 @@ def test_a_window_ends_when_the_last_asker_has_left(start: Callable[..., str], h
     askers[1].close()
     eventually(lambda: window(http, monitor) is None, patience=30)
     assert http(f"{monitor}/debug/pprof/heap?seconds=0.2&force=1").status == 200
+
+
+def test_a_get_begins_a_window_for_who_may_capture_and_for_nobody_else(
+    start: Callable[..., str], http: Any, tmp_path: Path
+) -> None:
+    monitor = start(
+        DIAGNOSTICS_TOKEN="all", DIAGNOSTICS_READ_TOKEN="some", DIAGNOSTICS_PPROF_INTERVAL_SECONDS="0", token="all"
+    )
+    everything, reading = {"Authorization": "Bearer all"}, {"Authorization": "Bearer some"}
+    for name in ("heap", "allocs", "goroutine"):
+        refused = http(f"{monitor}/debug/pprof/{name}?seconds=0.3&force=1", headers=reading)
+        assert refused.status == 403
+        assert refused.headers["X-Go-Pprof"] == "1"
+        assert b"DIAGNOSTICS_TOKEN" in refused.body
+    cookie = {"Cookie": f"{COOKIE}={issue('all', time.time())}", "User-Agent": "Mozilla/5.0"}
+    assert http(f"{monitor}/debug/memory", headers=cookie).status == 200
+    assert http(f"{monitor}/debug/pprof/heap?seconds=0.3&force=1", headers=cookie).status == 403
+    image = {**cookie, "Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+    assert http(f"{monitor}/debug/pprof/heap?seconds=0.3&force=1", headers=image).status == 403
+    metrics = http(f"{monitor}/metrics", headers=reading).body.decode()
+    assert "diagnostics_captures_total{" not in metrics
+    first = http(f"{monitor}/debug/pprof/heap?seconds=0.3&force=1", headers=everything)
+    last = http(f"{monitor}/debug/pprof/heap?seconds=0.3&force=1", headers=reading)
+    assert first.status == last.status == 200
+    assert first.body == last.body
+    own = http(f"{monitor}/debug/pprof/heap?seconds=0.3&force=1", headers={**cookie, "Sec-Fetch-Site": "same-origin"})
+    assert own.status == 200
+    assert own.body != first.body
+    audited = [json.loads(line) for line in (tmp_path / "dir" / "audit.log").read_text().splitlines()]
+    assert [line["who"] for line in audited if line["event"] == "window"] == ["DIAGNOSTICS_TOKEN"] * 2
+
+
+@pytest.mark.needs("go", "golang-go")
+def test_go_tool_pprof_shows_its_token_in_the_address(start: Callable[..., str], http: Any, tmp_path: Path) -> None:
+    monitor = start(DIAGNOSTICS_TOKEN="all", token="all")
+    done = subprocess.run(
+        ["go", "tool", "pprof", "-top", f"{monitor.replace('http://', 'http://all@')}/debug/pprof/heap?seconds=1&force=1"],
+        check=False, capture_output=True, text=True, timeout=250,
+        env={**os.environ, "PPROF_TMPDIR": str(tmp_path), "HOME": str(tmp_path), "no_proxy": "*", "CGO_ENABLED": "0"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "fill" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diagnostics.proof.clients.address import Message
 from diagnostics.proof.clients.load import EventCount, LoadReport, Request, run_load
 from diagnostics.proof.clients.mix import Fast, Leaves, Mix, NeverReads, Resets, Slow
 
@@ -66,6 +67,7 @@ def load(
     seconds: float = 60.0,
     tell_after: float | None = None,
     tell_when: Callable[[LoadReport], bool] = lambda report: False,
+    finish: Callable[[float], float] = lambda longest: 0.0,
 ) -> tuple[LoadReport, Server]:
     server = Server(handler)
 
@@ -76,7 +78,7 @@ def load(
             until = asyncio.Event()
             if tell_after is not None:
                 asyncio.get_running_loop().call_later(tell_after, until.set)
-            request, report = Request("POST", "/stream", b"{}"), LoadReport()
+            request, report = Request("/stream", Message("POST", b"{}")), LoadReport()
 
             async def watch() -> None:
                 while not tell_when(report):
@@ -84,7 +86,9 @@ def load(
                 until.set()
 
             watching = asyncio.create_task(watch())
-            await run_load("127.0.0.1", port, request, mix, until=until, most_seconds=seconds, seed=3, report=report)
+            await run_load(
+                "127.0.0.1", port, request, mix, until=until, most_seconds=seconds, finish=finish, seed=3, report=report
+            )
             watching.cancel()
             async with asyncio.timeout(60):
                 while server.open:
@@ -144,6 +148,29 @@ def test_turned_away_is_an_outcome_of_its_own(status: int) -> None:
     assert report.errors == {f"status_{status}": 2}
 
 
+def test_streams_that_end_by_themselves_may_do_so_when_the_load_is_over() -> None:
+    """One that is cut off may leave behind less than a whole one: it would dilute what each leaves."""
+
+    async def unhurried(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD)
+        for _ in range(5):
+            writer.write(chunk(EVENT))
+            await asyncio.sleep(0.04)
+        writer.write(b"0\r\n\r\n")
+
+    report, server = load(
+        unhurried,
+        Mix(((Fast(), 4),), again=True),
+        tell_when=lambda report: report.outcomes["completed"] >= 6,
+        finish=lambda longest: 60.0,
+    )
+    assert set(report.outcomes) == {"completed"}
+    assert report.streams == report.ended == len(server.requests)
+    assert 0.2 <= report.longest < 60
+    cut, _ = load(without_end, Mix(((Fast(), 2),), again=True), tell_after=0.1, finish=lambda longest: longest * 2)
+    assert (cut.outcomes, cut.longest) == ({"time_up": 2}, 0.0)
+
+
 def test_a_report_that_is_given_is_filled_while_the_load_runs() -> None:
     async def main() -> tuple[int, LoadReport, LoadReport]:
         listening = await asyncio.start_server(Server(without_end), "127.0.0.1", 0)
@@ -153,7 +180,7 @@ def test_a_report_that_is_given_is_filled_while_the_load_runs() -> None:
                 run_load(
                     "127.0.0.1",
                     port,
-                    Request("GET", "/"),
+                    Request("/"),
                     Mix(((Fast(), 1),)),
                     until=until,
                     most_seconds=9,
@@ -232,7 +259,7 @@ def test_what_fails_is_counted_by_its_kind(answer: bytes, error: str) -> None:
 def test_nobody_listening_is_a_connect_error() -> None:
     async def main() -> LoadReport:
         mix = Mix(((Fast(), 2),))
-        return await run_load("127.0.0.1", 1, Request("GET", "/"), mix, until=asyncio.Event(), most_seconds=5)
+        return await run_load("127.0.0.1", 1, Request("/"), mix, until=asyncio.Event(), most_seconds=5)
 
     assert asyncio.run(main()).errors == {"connect": 2}
 

@@ -7,16 +7,23 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from diagnostics.errors import TargetError, TargetSilentError
+from diagnostics.analysis.decision import Decision, Measure
+from diagnostics.analysis.growth import Reading, Round
+from diagnostics.errors import BusyError, TargetError, TargetSilentError
 from diagnostics.proof.clients.load import LoadReport
-from diagnostics.proof.experiment.rounds import check_load
+from diagnostics.proof.experiment.experiment import RESIDENT_ROOM_BYTES, SideOutcome, least_of, run
+from diagnostics.proof.experiment.rounds import Measured, Rounds
+from diagnostics.proof.experiment.served import check_load
+from diagnostics.proof.scenario import Scenario
 from diagnostics.proof.scenarios import scenario
 from diagnostics.proof.subjects.processes import Process, free_port, start, wait_for_listener
-from diagnostics.proof.subjects.sockets import connections
+from diagnostics.proof.subjects.sockets import connections, send_queues
 from diagnostics.proof.subjects.subject import Launch, subject
 
 UNBOUNDED = scenario("unbounded_buffer")
@@ -145,6 +152,78 @@ def test_an_app_that_cannot_be_imported_fails_with_its_traceback(tmp_path: Path)
         asyncio.run(main())
 
 
+class Explained:
+    """Rounds of a service whose figures are known, and which nobody can look into."""
+
+    def __init__(self, remains: Sequence[float], failing: Exception) -> None:
+        self._remains = list(remains)
+        self._failing = failing
+        self.widened = 0
+
+    async def warm_up(self, side: str) -> None:
+        pass
+
+    async def measure(self, side: str) -> Measured:
+        at_rest = Reading(1.0, 1000, 1000, 1, 3)
+        stays = self._remains.pop(0)
+        figures = {Measure.GROWTH: 1.0, Measure.REMAINS: stays, Measure.RESIDENT: stays}
+        return Measured(figures, LoadReport(), 10.0, Round(0.0, 8, 8, at_rest, (at_rest,), at_rest))
+
+    def widen(self, side: str) -> None:
+        self.widened += 1
+
+    async def capture(self, side: str, decision: Decision) -> None:
+        raise self._failing
+
+    async def balance(self, side: str) -> dict[str, int]:
+        raise self._failing
+
+
+def decided(rounds: Explained) -> SideOutcome:
+    @asynccontextmanager
+    async def bench(known: Scenario, sides: Sequence[str], seed: int) -> AsyncGenerator[Rounds, None]:
+        yield rounds
+
+    outcome = asyncio.run(run(UNBOUNDED, ["broken"], seed=7, capture=True, watch=Unwatched(), bench=bench))
+    return outcome.sides[0]
+
+
+class Unwatched:
+    def doing(self, what: str, step: int, steps: int) -> None:
+        pass
+
+    def measured(self, side: str, number: int, figures: Mapping[Measure, float], peak: float | None) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "failing",
+    [TargetSilentError("the capture /captures/1 is still tracing after 90 s"), BusyError("a capture is running")],
+)
+def test_what_explains_takes_no_decision_away(failing: Exception) -> None:
+    side = decided(Explained([9e6] * 4, failing))
+    assert side.decision is Decision.LEAK
+    assert side.unexplained == str(failing)
+    assert side.capture is None
+    assert side.balances == []
+
+
+def test_what_a_look_leaves_open_gets_more_streams() -> None:
+    rounds = Explained([9e6, -9e6, 1e6, 3e6, 5.0, 5.0, 5.0, 5.0], BusyError("a capture is running"))
+    assert decided(rounds).decision is Decision.INCONCLUSIVE
+    assert rounds.widened == 2
+
+
+def test_resident_memory_is_judged_with_room_and_stands_alone_where_bytes_in_use_are_unknown() -> None:
+    at_rest = Reading(1.0, 1000, 1000, 1, 3)
+    side = SideOutcome("fixed", "app", Decision.BOUNDED, rounds=[Round(0.0, 8, 64, at_rest, (), at_rest)] * 2)
+    least = least_of(UNBOUNDED, side)
+    assert least[Measure.RESIDENT] == UNBOUNDED.least[Measure.REMAINS] + RESIDENT_ROOM_BYTES / 64
+    assert Measure.REMAINS in least
+    side.read = "rss"
+    assert set(least_of(UNBOUNDED, side)) == {Measure.GROWTH, Measure.RESIDENT}
+
+
 def test_open_connections_are_counted_by_their_port(tmp_path: Path) -> None:
     table = tmp_path / "tcp"
     rows = [
@@ -159,5 +238,9 @@ def test_open_connections_are_counted_by_their_port(tmp_path: Path) -> None:
     rows.append(rows[2].replace("1:", "6:", 1))  # the kernel prints the table in pieces, and may print one twice
     table.write_text("\n".join(rows) + "\n")
     assert connections(8080, table) == 2
+    rows[3] = rows[3].replace("00000000:00000000 00:", "00010000:00000000 00:", 1)
+    table.write_text("\n".join(rows) + "\n")
+    assert send_queues(8080, table) == 65_536
+    assert send_queues(8081, table) == 0
     assert os.path.exists("/proc/net/tcp")
     assert connections(free_port()) == 0

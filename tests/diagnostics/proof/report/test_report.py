@@ -16,7 +16,7 @@ from diagnostics.analysis.growth import Reading, Round
 from diagnostics.analysis.profile import Frame, Profile, Sample, ValueType
 from diagnostics.cli import main
 from diagnostics.proof.clients.load import LoadReport
-from diagnostics.proof.experiment.experiment import Outcome, SideOutcome
+from diagnostics.proof.experiment.experiment import Outcome, SideOutcome, least_of
 from diagnostics.proof.report import tables as report
 from diagnostics.proof.report.evidence import top_line
 from diagnostics.proof.scenarios import SCENARIOS, scenario
@@ -50,9 +50,10 @@ def outcome(*, fixed_growth: float) -> Outcome:
         side.figures = {
             Measure.GROWTH: [growth, growth + 9, growth - 9, growth],
             Measure.REMAINS: [0.0, 9.0, -9.0, 0.0],
+            Measure.RESIDENT: [0.0, 4096.0, -4096.0, 0.0],
         }
         side.peaks = [1000.0] * 4
-        side.finding = decide(side.figures, known.least, known.plan)
+        side.finding = decide(side.figures, least_of(known, side), known.plan)
         side.capture = Capture(HELD, b"<html></html>", 99.0)
         sides.append(side)
     return Outcome(known, 7, sides, began=1_790_000_000.0, seconds=40.0)
@@ -71,6 +72,34 @@ def test_memory_is_charged_to_the_innermost_line_of_the_app_by_bytes_not_by_coun
     assert (line.frame, line.bytes, line.share) == (READER, 7000, 0.7)
     assert str(line) == "/srv/unbounded_buffer/broken.py:53 read_upstream"
     assert top_line(HELD, "another_scenario/") is None
+
+
+def held(*stacks: tuple[Frame, ...]) -> Profile:
+    samples = tuple(Sample(stack, (1, 1000 - place)) for place, stack in enumerate(stacks))
+    return Profile("memray", HELD.sample_types, samples, 1.0, 3.0)
+
+
+def test_what_is_installed_below_the_app_and_what_started_the_loop_are_none_of_its_lines() -> None:
+    """A virtual environment in the service's folder; a service that calls `uvicorn.run` itself."""
+    venv = "/srv/shop/.venv/lib/python3.11/site-packages"
+    start = (
+        Frame("run_until_complete", "/usr/lib/python3.11/asyncio/base_events.py", 600),
+        Frame("run", "/usr/lib/python3.11/asyncio/runners.py", 190),
+        Frame("run", f"{venv}/uvicorn/server.py", 67),
+        Frame("<module>", "/srv/shop/app.py", 90),
+    )
+    receive = Frame("data_received", f"{venv}/uvicorn/protocols/http/httptools_impl.py", 170)
+    queue = Frame("put_nowait", "/usr/lib/python3.11/asyncio/queues.py", 130)
+    middleware = Frame("__call__", "/srv/shop/middleware.py", 12)
+    line = top_line(held((receive, *start), (queue, middleware, *start)), "/srv/shop")
+    assert line is not None
+    assert line.frame == middleware
+    # A service that is installed itself: a library of its own, but never what carries every request.
+    client = Frame("remember", "/opt/venv/lib/python3.11/site-packages/shop_client/cache.py", 7)
+    line = top_line(held((receive, *start), (queue, client, *start)), "/srv/elsewhere")
+    assert line is not None
+    assert line.frame == client
+    assert top_line(held((receive, *start)), "/srv/shop") is None
 
 
 def test_the_table_shows_interval_unit_decision_and_answer() -> None:

@@ -1,0 +1,124 @@
+"""Where what a monitor sends is put on this machine's disk: below the folder that the user named, and nowhere else.
+
+A monitor is a peer, and may be a hostile one: an id or a file name from it is taken only in the shape that our own monitors
+give, its folder is entered without following a link, and no file there is written through one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import TargetError, UsageError
+
+__all__ = ["MAX_ARTIFACTS", "MAX_ARTIFACT_BYTES", "Landing", "artifacts_of", "id_of", "worker_of"]
+
+# Of one capture: a store keeps 2 GiB of all of them together unless it is told otherwise.
+MAX_ARTIFACT_BYTES = 16 * 1024**3
+MAX_ARTIFACTS = 100
+
+_ID = re.compile(r"(?:all-)?[0-9]{8}T[0-9]{6}-[0-9]{6}-[a-z]{1,20}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_WORKER = re.compile(r"[0-9]{1,9}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PARTIAL = ".partial"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def id_of(capture: Any) -> str:
+    """A capture's id. Raises TargetError where it is none."""
+    return _shaped(_ID, _field(capture, "id"), "capture's id")
+
+
+def worker_of(capture: Any) -> str:
+    """The number of a capture's worker. Raises TargetError where it is none."""
+    return _shaped(_WORKER, _field(capture, "worker"), "worker's number")
+
+
+def artifacts_of(capture: Any) -> list[dict[str, Any]]:
+    """A finished capture's artifacts: name, bytes, sha256. Raises TargetError where one is none."""
+    listed = _field(capture, "artifacts")
+    if not isinstance(listed, list) or len(listed) > MAX_ARTIFACTS:
+        raise _not_one("list of artifacts", f"{len(listed)} of them" if isinstance(listed, list) else listed)
+    found = []
+    for artifact in listed:
+        size = _field(artifact, "bytes")
+        if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= MAX_ARTIFACT_BYTES:
+            raise _not_one("artifact's size", size)
+        name = _shaped(_NAME, _field(artifact, "name"), "artifact's name")
+        if name.endswith(_PARTIAL):
+            raise _not_one("artifact's name", name)
+        found.append(
+            {"name": name, "bytes": size, "sha256": _shaped(_SHA256, _field(artifact, "sha256"), "artifact's SHA-256")}
+        )
+    return found
+
+
+class Landing:
+    """A folder to put files into, made where it is not there. Its last part is never a link; what leads to it is the user's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @contextmanager
+    def file(self, name: str) -> Iterator[IO[bytes]]:
+        """Write `name` whole: it has its name only once the block is left without an exception. Raises UsageError."""
+        if not _NAME.fullmatch(name):
+            raise _not_one("artifact's name", name)
+        folder = self._entered()
+        try:
+            partial = name + _PARTIAL
+            _removed(partial, folder)  # left by an earlier attempt, or put there: in either case not written through
+            try:
+                with os.fdopen(os.open(partial, _NEW, 0o666, dir_fd=folder), "wb") as file:
+                    yield file
+                os.replace(partial, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                _removed(partial, folder)
+                raise
+        except OSError as error:
+            where = self.folder / name
+            raise UsageError(
+                f"cannot write {where}: {error.strerror}", remedy="choose another place with -o"
+            ) from error
+        finally:
+            os.close(folder)
+
+    def _entered(self) -> int:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return os.open(self.folder, _FOLDER)
+        except OSError as error:
+            said = "is a link" if self.folder.is_symlink() else error.strerror
+            raise UsageError(f"{self.folder}: {said}", remedy="choose another place with -o") from error
+
+
+def _removed(name: str, folder: int) -> None:
+    try:
+        os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:
+        return
+
+
+def _field(told: Any, name: str) -> Any:
+    if not isinstance(told, dict) or name not in told:
+        raise TargetError(f"the monitor's answer has no {name!r}", remedy="is it a monitor, and of this version?")
+    return told[name]
+
+
+def _shaped(shape: re.Pattern[str], value: Any, what: str) -> str:
+    if not isinstance(value, str) or not shape.fullmatch(value):
+        raise _not_one(what, value)
+    return value
+
+
+def _not_one(what: str, value: Any) -> TargetError:
+    return TargetError(
+        f"the monitor sent {value!r:.120} as {what}; nothing was written",
+        remedy="no monitor of this project does: ask whoever runs it, and trust nothing that it says",
+    )

@@ -1,0 +1,138 @@
+"""The audit log: who did or tried what, and when. One line of JSON each, in `<root>/audit.log`.
+
+    {"time": "2026-11-28T14:03:07.512Z", "event": "capture", "outcome": "begun", "who": "DIAGNOSTICS_TOKEN",
+     "peer": "127.0.0.1:51234", "uid": 1000, "kind": "memray", "capture": "20261128T140307-512000-memray", ...}
+
+| event | outcome | |
+|---|---|---|
+| capture | begun, or the refusal's code | a capture was asked for, by a person, a rule or a verdict |
+| remove | done | a capture was cancelled or deleted |
+| window | done | a profile of /debug/pprof was taken |
+| artifact | sent | a file of a capture was fetched |
+| login | done | the login form was given a token |
+| refusal | the status | a request was let nowhere: no token, a wrong one, a foreign page or Host |
+
+`who` is a token's name, never the token: `DIAGNOSTICS_TOKEN`, `DIAGNOSTICS_READ_TOKEN`, `nobody` (no token, or a wrong one),
+`anybody` where no token is set, `rule NAME`, `the verdict` (its own readings). `uid` is the user who holds the other end of a
+connection on this machine, as the kernel says; null for a peer elsewhere.
+
+The file is bounded: at MAX_BYTES it becomes `audit.log.1`, whose predecessor goes. Whoever is refused a thousand times a second
+is not to push out what was written before: refusals beyond MAX_REFUSALS a minute are only counted, and the next line says how
+many (`"not_written"`). What cannot be written is counted, too, and told in the monitor's own log.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from ..errors import DiagnosticsError
+from ..protocol import private_folder
+from .kernel.sockdiag import owner_of
+
+__all__ = ["ANYBODY", "MAX_BYTES", "MAX_REFUSALS", "NOBODY", "Asker", "Audit"]
+
+log = logging.getLogger("diagnostics.monitor")
+
+MAX_BYTES: Final = 4 * 1024 * 1024
+MAX_REFUSALS: Final = 60
+_MINUTE: Final = 60.0
+# A line holds what a peer has sent (a path, an Origin): no more of it than this.
+_MAX_TEXT: Final = 200
+
+ANYBODY, NOBODY = "anybody", "nobody"
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Who asks: by which right, and from where.
+
+    peer, local   the two ends of the connection, (address, port)
+    """
+
+    who: str
+    peer: tuple[str, int] | None = None
+    local: tuple[str, int] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        if self.peer is None:
+            return {"who": self.who, "peer": None, "uid": None}
+        uid = owner_of(self.peer, self.local) if self.local else None
+        return {"who": self.who, "peer": f"{self.peer[0]}:{self.peer[1]}", "uid": uid}
+
+
+class Audit:
+    """Writes the log of one monitor.
+
+    path    the file; its folder is made (for its owner only) where it is not there
+    clock   monotonic seconds
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self.path = path
+        self._clock = clock
+        self._minute_ends = 0.0
+        self._left = MAX_REFUSALS
+        self._not_written = 0
+        self._failures: set[str] = set()
+
+    def note(self, event: str, outcome: str, asker: Asker, **facts: Any) -> None:
+        """Write one line. Never raises: a full disk keeps nobody from diagnosing."""
+        if event == "refusal" and not self._may_write():
+            self._not_written += 1
+            return
+        told = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "event": event,
+            "outcome": outcome,
+            **asker.to_json(),
+            **{name: _plain(value) for name, value in facts.items()},
+        }
+        if self._not_written:
+            told["not_written"] = self._not_written
+        try:
+            self._append(json.dumps(told).encode() + b"\n")
+            self._not_written = 0
+        except (OSError, DiagnosticsError, ValueError) as error:
+            self._not_written += 1
+            self._fails(error)
+
+    def _may_write(self) -> bool:
+        now = self._clock()
+        if now >= self._minute_ends:
+            self._minute_ends, self._left = now + _MINUTE, MAX_REFUSALS
+        self._left -= 1
+        return self._left >= 0
+
+    def _append(self, line: bytes) -> None:
+        private_folder(self.path.parent)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            if os.fstat(descriptor).st_size + len(line) > MAX_BYTES:
+                self.path.replace(self.path.with_name(self.path.name + ".1"))
+                os.close(descriptor)
+                descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_EXCL, 0o600)
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+
+    def _fails(self, error: Exception) -> None:
+        if repr(error) not in self._failures and len(self._failures) < 10:
+            self._failures.add(repr(error))
+            log.error("the audit log %s cannot be written: %s", self.path, error)
+
+
+def _plain(value: object) -> object:
+    """What a peer may have sent, as one short value: a text is cut, a number stays, anything else is told by its type."""
+    if isinstance(value, str):
+        return value[:_MAX_TEXT]
+    if value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 2**63):
+        return value
+    return f"({type(value).__name__})"

@@ -1,0 +1,101 @@
+"""A kept capture's manifest, as it is read: whole, or the reason why it is not.
+
+What lies in the store may be cut off, emptied by whoever tidies, or written by another version. One such folder takes nothing
+else away: its capture is listed in the state `broken`, with the reason, and can be deleted.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+__all__ = ["NAME", "read"]
+
+NAME = "manifest.json"
+# The result of a capture of thousands of types is some hundred kilobytes.
+_MAX_BYTES = 64 * 1024 * 1024
+# What every reader of a manifest relies on.
+_SHAPE: dict[str, tuple[type, ...]] = {
+    "id": (str,),
+    "kind": (str,),
+    "worker": (str,),
+    "pid": (int,),
+    "created": (int, float),
+    "state": (str,),
+    "progress": (int, float),
+    "options": (dict,),
+    "error": (dict, type(None)),
+    "result": (dict, type(None)),
+    "artifacts": (list,),
+}
+_ARTIFACT: dict[str, type] = {"name": str, "bytes": int, "sha256": str}
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The manifest in a capture's folder; where it is broken, one that says so. Raises FileNotFoundError without a folder."""
+    try:
+        told = _loaded(folder / NAME)
+        problem = _problem(told, folder)
+    except FileNotFoundError:
+        if not folder.is_dir():
+            raise
+        problem = f"it has no {NAME}"
+    except (OSError, ValueError, RecursionError) as error:
+        problem = f"its {NAME} cannot be read: {error}"
+    return told if problem is None else _broken(folder, problem)
+
+
+def _loaded(path: Path) -> Any:
+    if (size := path.stat().st_size) > _MAX_BYTES:
+        raise ValueError(f"it has {size} bytes, the limit is {_MAX_BYTES}")
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _problem(told: Any, folder: Path) -> str | None:
+    if not isinstance(told, dict):
+        return f"its {NAME} is a JSON {type(told).__name__}"
+    for key, allowed in _SHAPE.items():
+        if key not in told or not isinstance(told[key], allowed):
+            return f"its {NAME} has no {key!r} as this version writes it"
+    if told["id"] != folder.name:
+        return f"its {NAME} is that of {told['id']!r:.60}"
+    for artifact in told["artifacts"]:
+        if not isinstance(artifact, dict) or not all(
+            isinstance(artifact.get(key), of) for key, of in _ARTIFACT.items()
+        ):
+            return f"its {NAME} lists {artifact!r:.60} as an artifact"
+        if not (folder / Path(artifact["name"]).name).is_file():
+            return f"its artifact {artifact['name']!r:.60} is gone"
+    return None
+
+
+def _broken(folder: Path, problem: str) -> dict[str, Any]:
+    stamp, _, kind = folder.name.rpartition("-")
+    try:
+        created = datetime.strptime(stamp, "%Y%m%dT%H%M%S-%f").replace(tzinfo=UTC).timestamp()
+    except ValueError:  # a month of 99: the shape is right, the time is none
+        created = 0.0
+    return {
+        "id": folder.name,
+        "kind": kind,
+        "worker": None,
+        "workers": [],
+        "pid": None,
+        "created": created,
+        "options": {},
+        "state": "broken",
+        "progress": 1.0,
+        "error": {
+            "code": "broken",
+            "message": f"the capture is broken: {problem}",
+            "remedy": "delete it, and take another",
+        },
+        "result": None,
+        "artifacts": [],
+    }

@@ -1,0 +1,207 @@
+"""The monitor's outer edge: what a connection may hold, and how long it may wait, before anybody is asked for a token.
+
+The law of this file: until a request is whole nobody knows who asks. So every connection is bounded by itself: its head, the
+time for head and body, the time without one byte taken of an answer; and all of them together by their number. What comes
+over a bound is closed and counted.
+
+uvicorn's protocol on h11 is extended, which is always there: h11 bounds a head by itself, and the parser in C does not.
+uvicorn takes the class of its HTTP protocol as a setting, so this needs no patch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ..failures import Failures
+
+__all__ = ["MAX_CONNECTIONS", "MAX_HEAD_BYTES", "Edge", "EdgeServer"]
+
+log = logging.getLogger("diagnostics.monitor")
+
+# As much as Node.js and twice what nginx takes in one buffer: browsers send all cookies of `localhost`, whatever their port.
+MAX_HEAD_BYTES: Final = 32 * 1024
+# A few dozen pages (routes/page.py), scrapers, and people. Each may hold its head, and 64 KiB of body with what one read of a
+# socket brings beyond (256 KiB): 40 MiB at the very most.
+MAX_CONNECTIONS: Final = 128
+# A head or a body is a few packets, sent at once.
+HEAD_SECONDS: Final = 10.0
+BODY_SECONDS: Final = 10.0
+# Who takes not one byte of an answer for so long has gone, or means harm.
+STUCK_SECONDS: Final = 30.0
+KEEP_ALIVE_SECONDS: Final = 5
+# When the monitor ends: what is being answered then may be finished.
+_GRACE_SECONDS: Final = 5
+_TELL_SECONDS: Final = 60.0
+_TICKS: Final = 10  # of uvicorn's 0.1 s
+
+_CLOSING: Final = b"HTTP/1.1 %d \r\ncontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+_WAITS: Final = {h11.IDLE: ("head", HEAD_SECONDS), h11.SEND_BODY: ("body", BODY_SECONDS)}
+
+
+class Connection(H11Protocol):
+    """One connection; `edge` is set by `Edge.protocol`."""
+
+    edge: Edge
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._phase: tuple[object, object] | None = None
+        self._since = 0.0
+        self._unsent = 0
+        self._stuck_since = 0.0
+        self._resumed = False  # since the last look: what is unsent now is not what was unsent then
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._new_phase(self.edge.clock())
+        if not self.edge.opened(self):
+            self._answer(503, b"too many connections")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.edge.closed(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+
+    def resume_writing(self) -> None:
+        self._resumed = True
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        self.edge.counted("malformed")
+        self._answer(400, msg.encode())
+
+    @property
+    def waits_for_head(self) -> bool:
+        return self.conn.their_state is h11.IDLE
+
+    def look(self, now: float) -> None:
+        """Close the connection if it has been waited for longer than it may be; to be called about every second."""
+        if self._phase != (self.cycle, self.conn.their_state):
+            self._new_phase(now)
+        unsent = self.transport.get_write_buffer_size()
+        if unsent != self._unsent or not unsent or self._resumed:
+            self._unsent, self._stuck_since, self._resumed = unsent, now, False
+        elif now - self._stuck_since > STUCK_SECONDS:
+            self._give_up("answer_not_taken")
+            return
+        if not self.transport.is_closing():
+            what, seconds = _WAITS.get(self.conn.their_state, ("", float("inf")))
+            if now - self._since > seconds:
+                self._give_up(f"{what}_timeout")
+
+    def _new_phase(self, now: float) -> None:
+        self._phase, self._since = (self.cycle, self.conn.their_state), now
+
+    def _give_up(self, why: str) -> None:
+        self.edge.counted(why)
+        in_the_middle = self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]
+        if in_the_middle and why != "answer_not_taken":
+            self._answer(408, b"the request did not come whole in time")
+        else:
+            self.transport.abort()
+
+    def _answer(self, status: int, words: bytes) -> None:
+        """Say why, where nothing has been said yet, and close."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = words + b"\n"
+            self.transport.write(_CLOSING % (status, len(body)) + body)
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+
+class Edge:
+    """All connections of one monitor, in the order in which they came.
+
+    clock   monotonic seconds
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._open: dict[Connection, None] = {}
+        self._told: Counter[str] = Counter()
+        self._tell_at = 0.0
+        self._failures = Failures("a look at a connection of the monitor")
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def protocol(self) -> type[Connection]:
+        return type("BoundedConnection", (Connection,), {"edge": self})
+
+    def opened(self, connection: Connection) -> bool:
+        """Whether there is room for it. One that waits for its head, the oldest first, makes room for a new one."""
+        if len(self._open) >= MAX_CONNECTIONS:
+            idle = next((each for each in self._open if each.waits_for_head), None)
+            self.counted("too_many_connections")
+            if idle is None:
+                return False
+            self.closed(idle)
+            idle.transport.abort()
+        self._open[connection] = None
+        return True
+
+    def closed(self, connection: Connection) -> None:
+        self._open.pop(connection, None)
+
+    def counted(self, why: str) -> None:
+        """Note a connection that was closed for its fault; told in the log once a minute, whatever their number."""
+        self._told[why] += 1
+
+    def look(self) -> None:
+        now = self.clock()
+        for connection in list(self._open):
+            try:
+                connection.look(now)
+            except Exception as error:  # noqa: BLE001  # whatever it is: it is in the server's own loop, and there are others
+                self._failures.failed(error)
+        if self._told and now >= self._tell_at:
+            told = ", ".join(f"{count} {why}" for why, count in sorted(self._told.items()))
+            log.warning("the monitor has closed connections: %s", told)
+            self._told.clear()
+            self._tell_at = now + _TELL_SECONDS
+
+
+class EdgeServer(uvicorn.Server):
+    """uvicorn with an edge, and without its signal handlers: whoever runs the monitor decides what a signal means."""
+
+    def __init__(self, app: Any) -> None:
+        self.edge = Edge()
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=self.edge.protocol(),
+                ws="none",
+                lifespan="off",
+                log_level="error",  # a warning for each malformed request would be the client's to write
+                access_log=False,
+                server_header=False,
+                # Every program on the machine could name another caller, and whom the audit log names must be true.
+                proxy_headers=False,
+                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=_GRACE_SECONDS,
+            )
+        )
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS == 0:
+            self.edge.look()
+        return await super().on_tick(counter)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

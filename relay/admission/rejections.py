@@ -1,0 +1,32 @@
+"""The log's part of what was not let in: a flood of refusals is a few lines with a count."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from ..log import Throttle
+
+__all__ = ["REJECTION_SECONDS", "Rejections"]
+
+REJECTION_SECONDS: Final = 10.0
+
+log = logging.getLogger("relay.admission")
+
+
+class Rejections:
+    """Logs what was not let in: the first of a reason at once, then one line each REJECTION_SECONDS that says how many.
+
+    Call it with the reason, one of a few fixed words, for each refusal.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._throttle = Throttle(REJECTION_SECONDS, clock)
+
+    def __call__(self, reason: str) -> None:
+        count = self._throttle.due(reason)
+        if count:
+            fields = {"outcome": "rejected", "reason": reason, "count": count}
+            log.warning("requests were not let in", extra={"fields": fields})

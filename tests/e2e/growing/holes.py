@@ -1,0 +1,35 @@
+"""A stream that first makes an answer of 20 MB in blocks just below malloc's own threshold, as plain ASGI.
+
+Of every answer a few small blocks stay, last in the heap: malloc can give back nothing below them, unless each block of the
+answer had a mapping of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+BLOCK = 100_000
+BLOCKS = 200
+recent: deque[bytearray] = deque(maxlen=64)
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] != "http":
+        return
+    await receive()
+    answer()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+    for _ in range(3):
+        await send({"type": "http.response.body", "body": b"data: {}\n\n", "more_body": True})
+        await asyncio.sleep(0.02)
+    await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
+
+
+def answer() -> None:
+    blocks = []
+    for number in range(BLOCKS):
+        blocks.append(bytearray(BLOCK))
+        if number % 20 == 0:
+            recent.append(bytearray(2_000))
