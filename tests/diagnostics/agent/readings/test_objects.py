@@ -218,7 +218,8 @@ def test_ways_lead_through_tasks_and_context_variables() -> None:
         assert way.endswith(f" -> local 'backlog' -> list[1] -> {type_name(Planted)}")
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        gc.collect()  # the task's frame and its error hold each other
+        del task
+        gc.collect()  # its frame and its error hold each other
 
         async def carries() -> None:
             variable.set(Planted())
