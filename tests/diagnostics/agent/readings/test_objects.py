@@ -219,7 +219,8 @@ def test_ways_lead_through_tasks_and_context_variables() -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         del task
-        gc.collect()  # its frame and its error hold each other
+        locals()  # the reading has looked at this frame, too, which keeps a copy of what it held then
+        gc.collect()  # the task's frame and its error hold each other
 
         async def carries() -> None:
             variable.set(Planted())
