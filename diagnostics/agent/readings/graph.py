@@ -226,12 +226,16 @@ def in_time(things: list[Any], until: float, visited: Callable[[], int]) -> Iter
         yield things[start : start + _BATCH]
 
 
-def reached(start: Iterable[Any], stop: set[int], *, until: float = math.inf) -> set[int]:
+def reached(
+    start: Iterable[Any], stop: AbstractSet[int], *, until: float = math.inf, found: set[int] | None = None
+) -> set[int]:
     """Ids of all that can be reached from `start` without passing through what `stop` names; `stop` is not in it.
 
+    found   what an earlier walk reached: it is added to, and not walked through again
     Raises LateError where it is not done `until` then (monotonic seconds).
     """
-    seen = set(stop)
+    seen = set() if found is None else found
+    seen |= stop
     level: list[Any] = [thing for thing in start if id(thing) not in seen]
     seen.update(id(thing) for thing in level)
     ignored = _IGNORED
@@ -248,7 +252,8 @@ def reached(start: Iterable[Any], stop: set[int], *, until: float = math.inf) ->
                     if kind is not str and kind is not bytes and kind is not int:
                         following.append(referent)
         level = following
-    return seen - stop
+    seen -= stop
+    return seen
 
 
 def search(
