@@ -97,6 +97,7 @@ class Readings:
     before        what the last verdict said while it answered
     lives         processes that had this worker's number before it and were replaced, the oldest first
     age           how long this one lives
+    python        the version of its interpreter; None where it is not known
     unread        what could not be read of this worker and why, by the words of `_NEEDED` in findings and the balance's parts
     """
 
@@ -114,6 +115,7 @@ class Readings:
     before: str = ""
     lives: Sequence[Life] = ()
     age: float | None = None
+    python: str | None = None
     unread: Mapping[str, str] = field(default_factory=dict)
 
     @property

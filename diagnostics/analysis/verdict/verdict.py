@@ -20,6 +20,9 @@ SCHEMA = "highwater.verdict/1"
 
 # A wait that is longer than what is recorded decides nothing.
 _LONGEST_WAIT_SECONDS = 3600.0
+# Releases of Python 3.14 whose collector is incremental, and verdicts that garbage which it leaves may look like.
+_INCREMENTAL = frozenset("01234")
+_OF_THE_COLLECTOR = frozenset({"waiting_garbage", "retained_objects", "memory_growth", "inconclusive"})
 _DECIDE = "diagnostics capture URL --kind objects --seconds 30"
 
 
@@ -82,10 +85,24 @@ def verdict(readings: Readings) -> Verdict:
     findings = [found for at, found in enumerate(findings) if found.word not in {each.word for each in findings[:at]}]
     alarms = [finding for finding in findings if CAUSES[finding.word].alarm]
     if alarms:
-        return Verdict(alarms[0], tuple(alarms[1:]))
+        return Verdict(_with_defect(readings, alarms[0]), tuple(alarms[1:]))
     if findings:
-        return Verdict(_no_surer_than(readings, findings[0]), tuple(findings[1:]))
-    return Verdict(_inconclusive(readings))
+        calm = _with_defect(readings, findings[0])
+        return Verdict(_no_surer_than(readings, calm), tuple(findings[1:]))
+    return Verdict(_with_defect(readings, _inconclusive(readings)))
+
+
+def _with_defect(readings: Readings, found: Finding) -> Finding:
+    """Named where the interpreter's own defect may be what is seen: its garbage collector keeps memory."""
+    version = (readings.python or "").split(".")
+    known = len(version) > 2 and version[:2] == ["3", "14"] and version[2] in _INCREMENTAL
+    if not known or found.word not in _OF_THE_COLLECTOR:
+        return found
+    says = (
+        f"{found.says} This is Python {readings.python}: 3.14.0 to 3.14.4 collect garbage a little at a time and may keep "
+        "several times the memory; 3.14.5 does not."
+    )
+    return replace(found, says=says)
 
 
 def _no_surer_than(readings: Readings, calm: Finding) -> Finding:

@@ -170,6 +170,7 @@ def readings_of(
         before=before,
         # One of which nothing is recorded yet has just taken over its number.
         age=time.time() - started if isinstance(started, int | float) else None if recording else 0.0,
+        python=snapshot.about.get("python"),
         unread=_unread(snapshot),
     )
 

@@ -449,6 +449,15 @@ def test_an_inconclusive_verdict_says_how_much_longer_it_takes_or_what_decides()
     )
 
 
+@pytest.mark.parametrize(
+    ("python", "named"), [("3.14.2", True), ("3.14.5", False), ("3.14.0rc1", False), ("3.13.0", False)]
+)
+def test_a_release_whose_collector_keeps_memory_is_named(python: str, named: bool) -> None:
+    grown = series(in_use_bytes=GROWING, python_live_bytes=GROWING)
+    assert ("3.14.5 does not" in verdict(readings(series=grown, python=python)).found.says) == named
+    assert "3.14.5" not in verdict(readings(series=own(), python=python)).found.says
+
+
 def test_a_service_that_loads_in_one_jump_and_is_then_flat_does_not_grow() -> None:
     jump = line(lambda second: 100 * MIB + (80 * MIB if second > 40 else 0) + 1000 * (second % 3))
     for lines in (own(in_use_bytes=jump, rss_bytes=jump, private_bytes=jump), own(in_use_bytes=jump)):
