@@ -48,7 +48,9 @@ _OTHER = "(other types)"
 
 _PLAIN = frozenset({dict, tuple})
 # Numbers hold more than their lists: a table of a thousand floats is 8 KiB of list and 24 of numbers.
-_UNTRACKED = ATOMS | _PLAIN | {int, float}
+_NUMBERS = frozenset({int, float})
+# Each is remembered until all are counted: of a service that holds more numbers than this they are left out.
+_MAX_NUMBERS = 2_000_000
 
 
 def census(until: float = math.inf, first: FirstLook | None = None) -> dict[str, Any]:
@@ -70,7 +72,7 @@ def census(until: float = math.inf, first: FirstLook | None = None) -> dict[str,
             sizes[kind] += size
     types: dict[str, list[int]] = {}
     for kind, size in sizes.most_common():
-        if is_ours(module_of(kind)):
+        if is_ours(module_of(kind)) or (everything.too_many_numbers and kind in _NUMBERS):
             continue
         name = _full_name(kind)
         if name not in types and len(types) >= _MAX_TYPES:
@@ -84,7 +86,9 @@ def census(until: float = math.inf, first: FirstLook | None = None) -> dict[str,
         "seconds": time.monotonic() - began,
         "time": time.time(),
         "partial": everything.left_out,
-        "not_covered": [*filter(None, [everything.left_out]), *NOT_COVERED],
+        # Whether numbers are in it: a difference of one with and one without them would be none of the service's.
+        "numbers": not everything.too_many_numbers,
+        "not_covered": [*filter(None, [everything.left_out, everything.too_many_numbers]), *NOT_COVERED],
     }
 
 
@@ -164,35 +168,43 @@ class _Everything:
     """Every object of the census, once, in lists of some thousands.
 
     until      `time.monotonic()` at which it ends, whether it is through or not
+    too_many_numbers  in words, that numbers were not counted to the end
     left_out   in words, how much of all objects was not come to by then; None where nothing was
     """
 
     def __init__(self, until: float) -> None:
         self._until = until
         self.left_out: str | None = None
+        self.too_many_numbers: str | None = None
 
     def __iter__(self) -> Iterator[list[Any]]:
         tracked = gc.get_objects()
         looked_at = 0
         # Of what the collector does not track, objects that were met.
         seen: set[int] = set()
+        kinds = ATOMS | _PLAIN | _NUMBERS
         try:
             for batch in in_time(tracked, self._until, seen.__len__):
                 yield batch
-                fresh = _untracked(batch, seen)
+                fresh = _untracked(batch, seen, kinds)
                 while fresh:
                     yield fresh
-                    fresh = _untracked(list(of_kinds(fresh, _PLAIN)), seen)
+                    fresh = _untracked(list(of_kinds(fresh, _PLAIN)), seen, kinds)
+                if len(seen) > _MAX_NUMBERS and self.too_many_numbers is None:
+                    kinds = kinds - _NUMBERS
+                    self.too_many_numbers = (
+                        f"numbers: this service holds more than {_MAX_NUMBERS:,} of them and of texts"
+                    )
                 looked_at += len(batch)
         except LateError:
             of = f"{looked_at:,} of the {len(tracked):,} objects that the collector tracks"
             self.left_out = f"all but {of}, and what these hold directly: the reading was ended at its deadline"
 
 
-def _untracked(holders: list[Any], seen: set[int]) -> list[Any]:
+def _untracked(holders: list[Any], seen: set[int], kinds: frozenset[type]) -> list[Any]:
     """What `holders` hold directly and the collector does not track, so far as it is not in `seen`, where it is put."""
     found = []
-    for thing in of_kinds(all_referents(holders), _UNTRACKED):
+    for thing in of_kinds(all_referents(holders), kinds):
         key = id(thing)
         if key not in seen and not gc.is_tracked(thing) and not is_shared_constant(thing):
             seen.add(key)

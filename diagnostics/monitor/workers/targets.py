@@ -129,6 +129,12 @@ class Worker:
 
     async def ask(self, op: str, /, *, patience: float = READING_PATIENCE_SECONDS, **params: Any) -> dict[str, Any]:
         """Ask this worker's agent. Raises TargetError where it has none, and what `conversation.ask` raises."""
+        if self.socket is None and self.lost_since is not None:
+            raise TargetError(
+                f"the agent of worker {self.name} (pid {self.pid}) is gone",
+                remedy="the process ended",
+                code="agent_gone",
+            )
         if self.socket is None:
             raise TargetError(
                 f"worker {self.name} (pid {self.pid}) has no agent: it can be read from outside only",

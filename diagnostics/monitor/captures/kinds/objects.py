@@ -51,6 +51,9 @@ async def take(session: Session) -> dict[str, Any]:
     if before and not comparable(before, after):
         not_covered.insert(0, "what grew: a census was ended at its deadline, so the two cannot be subtracted")
         before = None
+    if before and before["numbers"] != after["numbers"]:
+        for census in (before, after):
+            census["types"] = {name: row for name, row in census["types"].items() if name not in ("int", "float")}
     rows = grown(before["types"] if before else None, after["types"])
     paths: dict[str, Any] = {}
     if session.options["paths"]:

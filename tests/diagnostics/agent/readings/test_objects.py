@@ -294,6 +294,16 @@ def test_numbers_are_counted_with_what_holds_them() -> None:
     assert after["int"][0] - before["int"][0] >= 9_900  # some of them are somebody's constants
 
 
+def test_more_numbers_than_can_be_remembered_are_left_out_and_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert objects.census()["numbers"] is True
+    monkeypatch.setattr(objects, "_MAX_NUMBERS", 1000)
+    kept.extend([number + 0.5 for number in range(3_000)] for _ in range(3))
+    told = objects.census()
+    assert told["numbers"] is False
+    assert not {"int", "float"} & told["types"].keys()
+    assert any("more than 1,000" in why for why in told["not_covered"])
+
+
 def test_a_thread_is_a_root_and_its_frames_are_named_without_keeping_what_they_hold() -> None:
     begun, ends = threading.Event(), threading.Event()
 
