@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo matrix phoenix sanic test steady bench bench-quick relay-proof study field lint types imports unit installs wheel install clean
+.PHONY: fuzz demo matrix phoenix sanic test steady bench bench-quick relay-proof study field lint types imports unit installs wheel install clean
 
 demo: $(STAMP)
 	$(BIN)/python -m diagnostics demo
@@ -60,12 +60,14 @@ STUDY ?= study
 study: $(STAMP)
 	$(BIN)/python -m diagnostics.proof.study $(STUDY)
 
-# Sanic asks for an older multidict than aiohttp: its tests start it in an environment of its own (ten seconds).
-sanic: .sanic/.installed
+# Sanic asks for an older multidict than aiohttp: its tests start it in an environment of its own (ten seconds), one for each Python.
+SANIC = .sanic/$(shell $(PYTHON) -c 'import platform; print(platform.python_version())')
+sanic:
+	@$(MAKE) --no-print-directory $(SANIC)/.installed
 
-.sanic/.installed: tests/sanic-requirements.txt
-	test -x .sanic/bin/python || $(PYTHON) -m venv .sanic
-	.sanic/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+.sanic/%/.installed: tests/sanic-requirements.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	@touch $@
 
 # The suite on every CPython that can be had here (PATH, pyenv, or a Debian made by debootstrap, as root); says which could not, and
@@ -81,6 +83,11 @@ matrix:
 # machine with much other work SECONDS=400 for each.
 field: $(STAMP)
 	$(BIN)/python -m tests.field $(if $(SECONDS),--seconds $(SECONDS)) $(ONLY)
+
+# Mangled inputs for every reader of what a peer wrote, a minute each (SECONDS, READER); guided by coverage where atheris is
+# installed. What a reader does not bear is kept in tests/fuzz/corpora.
+fuzz: $(STAMP)
+	$(BIN)/python tests/fuzz/run.py $(if $(SECONDS),--seconds $(SECONDS)) $(if $(READER),--reader $(READER))
 
 install: $(STAMP)
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 
 from .errors import ProtocolError, RefusedError, UsageError
 
@@ -65,17 +66,23 @@ def frame(message: dict[str, Any]) -> bytes:
 
 
 def read_frame(connection: _socket.socket, limit: int) -> dict[str, Any]:
-    """Read one message of at most `limit` bytes; the socket's own time-out applies to each read.
+    """Read one message of at most `limit` bytes; the socket's own time-out applies to the whole of it, however it drips in.
 
     Raises ProtocolError if the peer leaves early, sends more than `limit`, or sends something else than a JSON object.
     """
     import json
 
-    length = int.from_bytes(_read_exactly(connection, _LENGTH_BYTES), "big")
-    if length > limit:
-        raise ProtocolError(f"a message of {length} bytes was announced, the limit is {limit}")
+    patience = connection.gettimeout()
+    until = None if patience is None else time.monotonic() + patience
     try:
-        message = json.loads(_read_exactly(connection, length))
+        length = int.from_bytes(_read_exactly(connection, _LENGTH_BYTES, until), "big")
+        if length > limit:
+            raise ProtocolError(f"a message of {length} bytes was announced, the limit is {limit}")
+        body = _read_exactly(connection, length, until)
+    finally:
+        connection.settimeout(patience)
+    try:
+        message = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"a message is not JSON: {error}") from error
     if not isinstance(message, dict):
@@ -83,10 +90,16 @@ def read_frame(connection: _socket.socket, limit: int) -> dict[str, Any]:
     return message
 
 
-def _read_exactly(connection: _socket.socket, length: int) -> bytes:
+def _read_exactly(connection: _socket.socket, length: int, until: float | None) -> bytes:
+    """`until`: monotonic. Raises TimeoutError then."""
     data = bytearray(length)
     view = memoryview(data)
     while view:
+        if until is not None:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"{len(view)} of {length} bytes have not come in time")
+            connection.settimeout(left)
         count = connection.recv_into(view)
         if count == 0:
             raise ProtocolError(f"the peer left with {len(view)} of {length} bytes unsent")

@@ -63,7 +63,7 @@ def configure(level: str, form: str) -> None:
 
     No line says which source line, thread or process wrote it: none is looked up (Python's logging HOWTO, Optimization).
     """
-    logging._srcfile = None  # as the HOWTO has it
+    logging._srcfile = None  # noqa: SLF001  # as the HOWTO has it
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)

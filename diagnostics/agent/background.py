@@ -6,8 +6,8 @@ again after it:
 
 - only where they are the only ones beside the main thread, which forks: a service with threads of its own is warned for these;
 - the kernel's count of threads is awaited, for that is what Python looks at;
-- after the fork they are started by a "pending call", which Python makes when `os.fork()` has returned: 3.13 counts the
-  threads after the at-fork hooks have run.
+- after the fork they are started again, on 3.13 by a "pending call", which Python makes when `os.fork()` has returned: 3.13
+  alone counts the threads after the at-fork hooks have run.
 
 A thread that is just answering does not end within the patience; then it stays, and the warning comes.
 """
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Background", "in_reading_fork", "reading_fork"]
 
 _FORK_WARNS = sys.version_info >= (3, 12)
+_COUNTED_AFTER_THE_HOOKS = sys.version_info[:2] == (3, 13)
 # A sleeping thread ends within a tenth of a millisecond; one that does not is busy.
 _ASIDE_SECONDS = 0.05
 
@@ -50,7 +51,7 @@ class Background:
         self, work: Callable[[], None], failed: Callable[[BaseException], None], wake: Callable[[], None] | None = None
     ) -> None:
         self._work = work
-        self._failed = failed
+        self.failed = failed
         self._gate = allocate_lock()
         self._gate.acquire()
         self._wake = wake or self._open_gate
@@ -107,7 +108,7 @@ class Background:
         try:
             self._work()
         except BaseException as error:  # noqa: BLE001  # whatever it is, Python would print it with a traceback
-            self._failed(error)
+            self.failed(error)
         finally:
             if self in _running:
                 _running.remove(self)
@@ -160,8 +161,12 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    if _aside and not _reading_fork:
+    if not _aside or _reading_fork:
+        return
+    if _COUNTED_AFTER_THE_HOOKS:
         _once_back_in(sys._getframe(1), _come_back)
+    else:
+        _come_back()
 
 
 def _after_fork_in_child() -> None:
@@ -177,7 +182,7 @@ def _come_back() -> None:
         try:
             each.start()
         except RuntimeError as error:
-            each._failed(error)
+            each.failed(error)
 
 
 def _once_back_in(forking: FrameType, call: Callable[[], None]) -> None:

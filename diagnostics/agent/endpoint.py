@@ -170,7 +170,7 @@ class Endpoint:
         """Take one connection and answer it; False where there is none to be had, for want of descriptors."""
         try:
             # The C module's own: `socket.socket` may be gevent's, and its `accept` would wait for gevent's loop.
-            descriptor, _ = self._listener._accept()  # type: ignore[attr-defined]
+            descriptor, _ = self._listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001
         except OSError as error:
             self.state.trouble(f"a monitor's connection could not be taken: {error}")
             return False

@@ -39,7 +39,7 @@ _COLUMNS = tuple(
     for name in ("buffered_bytes", "bytes_in", "bytes_out", "events_in", "events_out", "backpressure_seconds")
 )
 _BUFFERED, _EVENTS_OUT = attrgetter("buffered_bytes"), attrgetter("events_out")
-_TOTALS = attrgetter("_totals")
+_TOTALS = attrgetter("totals")
 # So many records at a time are read in full while they are in the processor's cache.
 _SLICE = 500
 
@@ -95,11 +95,11 @@ class StreamLedger:
         record = current_record.get()
         if record is None or record.claimed or record.answered or record.closed_at is not None:
             return None
-        if record._ledger is not self:
+        if record.ledger is not self:
             return None
         record.claimed = True
         record.block = _serving_task()
-        record._totals = self.totals(route)
+        record.totals = self.totals(route)
         self.enter(record)
         return record
 
@@ -108,7 +108,7 @@ class StreamLedger:
         record = self.prepare()
         if since is not None:
             record.opened_at = since
-        record._totals = self.totals(route)
+        record.totals = self.totals(route)
         self.enter(record)
         return record
 
@@ -131,7 +131,7 @@ class StreamLedger:
 
     def move(self, record: StreamRecord, route: str) -> None:
         """Charge `record` to another route; only before anything was sent on it."""
-        record._totals = self.totals(route)
+        record.totals = self.totals(route)
 
     def totals(self, route: str) -> RouteTotals:
         found = self.routes.get(route)
@@ -144,12 +144,13 @@ class StreamLedger:
                 found = self.routes.setdefault(route, RouteTotals(route))
         return found
 
-    def _fold(self, record: StreamRecord) -> None:
+    def fold(self, record: StreamRecord) -> None:
+        """The record has ended: its numbers are its route's from now on."""
         with self._lock:
             record.closed_at = self._clock()
             if self.records.pop(record.id, None) is None:
                 return
-            totals = record._totals
+            totals = record.totals
             totals.closed[record.outcome or "completed"] += 1
             totals.bytes_in += record.bytes_in
             totals.bytes_out += record.bytes_out
@@ -240,7 +241,7 @@ def _add_open(row: dict[str, Any], group: list[StreamRecord], now: float) -> Non
     for name, column in _COLUMNS:
         row[name] += sum(map(column, group))
     for record in group:
-        if record._blocked_since is not None:  # the present wait, which is not yet in the column
+        if record.blocked_since is not None:  # the present wait, which is not yet in the column
             row["backpressure_seconds"] += record.waited(now) - record.backpressure_seconds
 
 

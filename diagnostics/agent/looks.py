@@ -178,7 +178,7 @@ class Look:
             if record is None or record.closed_at is not None:
                 alone.append(request)
             else:
-                request.route = record._totals.name
+                request.route = record.route
         if alone:
             known = {request.record for request in self.requests}
             serving: dict[int, StreamRecord] = {}
@@ -187,7 +187,7 @@ class Look:
             for request in alone:
                 request.record = record = serving.get(request.task)
                 if record is not None:
-                    request.route = record._totals.name
+                    request.route = record.route
                 elif request.started is False:
                     request.route = UNROUTED
         return self.requests

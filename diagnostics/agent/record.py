@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from .histogram import BYTES, GAP_SECONDS, LATENCY_SECONDS, STREAM_SECONDS, Histogram
-
-if TYPE_CHECKING:
-    from .ledger import StreamLedger
 
 __all__ = ["OUTCOMES", "RouteTotals", "StreamRecord", "outcome_of"]
 
@@ -81,6 +78,15 @@ class RouteTotals:
         }
 
 
+class Ledger(Protocol):
+    """Whose records they are; `records` are the open ones, by id."""
+
+    records: dict[int, StreamRecord]
+
+    def fold(self, record: StreamRecord) -> None:
+        """Take a record that has ended out of the open ones, and its numbers into its route's."""
+
+
 class StreamRecord:
     """One stream, from the moment someone wants it to the moment everything it opened is closed.
 
@@ -89,18 +95,16 @@ class StreamRecord:
     """
 
     __slots__ = (
-        "_blocked_since",
-        "_clock",
-        "_ledger",
-        "_totals",
         "answered",
         "backpressure_seconds",
         "block",
+        "blocked_since",
         "buffered_bytes",
         "buffered_high_water",
         "bytes_in",
         "bytes_out",
         "claimed",
+        "clock",
         "closed_at",
         "disconnected_at",
         "dropped_events",
@@ -109,24 +113,26 @@ class StreamRecord:
         "first_event_at",
         "id",
         "last_event_at",
+        "ledger",
         "opened_at",
         "outcome",
         "outlived",
         "task",
+        "totals",
         "trace_id",
     )
 
-    def __init__(self, ledger: StreamLedger, totals: RouteTotals, record_id: int, clock: Callable[[], float]) -> None:
-        self._ledger = ledger
-        self._totals = totals
-        self._clock = clock
+    def __init__(self, ledger: Ledger, totals: RouteTotals, record_id: int, clock: Callable[[], float]) -> None:
+        self.ledger = ledger
+        self.totals = totals
+        self.clock = clock
         self.id = record_id
         self.opened_at = clock()
         self.closed_at: float | None = None
         self.first_event_at: float | None = None
         self.last_event_at: float | None = None
         self.disconnected_at: float | None = None
-        self._blocked_since: float | None = None
+        self.blocked_since: float | None = None
         self.outcome: str | None = None
         self.trace_id: str | None = None
         # The asyncio task that serves the stream, as a weak reference: a record never keeps a task alive.
@@ -153,13 +159,13 @@ class StreamRecord:
         """Count what the server took for the client; the first event and the gaps between events are timed here."""
         self.bytes_out += nbytes
         if events:
-            now = self._clock()
+            now = self.clock()
             last = self.last_event_at
             if last is None:
                 self.first_event_at = now
-                self._totals.first_events.observe(now - self.opened_at, self.trace_id)
+                self.totals.first_events.observe(now - self.opened_at, self.trace_id)
             else:
-                self._totals.gaps.observe(now - last)
+                self.totals.gaps.observe(now - last)
             self.last_event_at = now
             self.events_out += events
 
@@ -184,20 +190,20 @@ class StreamRecord:
 
     def waits(self) -> None:
         """The stream is about to hand bytes to its client and may have to wait."""
-        self._blocked_since = self._clock()
+        self.blocked_since = self.clock()
 
     def goes_on(self) -> None:
         """The bytes were taken."""
-        since = self._blocked_since
+        since = self.blocked_since
         if since is not None:
-            waited = self._clock() - since
+            waited = self.clock() - since
             if waited > SHORTEST_WAIT_SECONDS:
                 self.backpressure_seconds += waited
-            self._blocked_since = None
+            self.blocked_since = None
 
     def waited(self, now: float) -> float:
         """Seconds spent waiting for the client until `now`, the present wait included: it may be the only one, and long."""
-        total, since = self.backpressure_seconds, self._blocked_since
+        total, since = self.backpressure_seconds, self.blocked_since
         if since is None or now - since <= SHORTEST_WAIT_SECONDS:  # as `goes_on` counts, or the total could fall again
             return total
         return total + now - since
@@ -206,7 +212,7 @@ class StreamRecord:
 
     @property
     def route(self) -> str:
-        return self._totals.name
+        return self.totals.name
 
     @property
     def task_id(self) -> int | None:
@@ -216,7 +222,7 @@ class StreamRecord:
 
     @property
     def is_open(self) -> bool:
-        return self.id in self._ledger.records
+        return self.id in self.ledger.records
 
     @property
     def outlives_request(self) -> bool:
@@ -241,25 +247,25 @@ class StreamRecord:
             return "closed"
         if self.disconnected_at is not None:
             return "disconnected"
-        since = self._blocked_since
-        if since is not None and self._clock() - since > SHORTEST_WAIT_SECONDS:
+        since = self.blocked_since
+        if since is not None and self.clock() - since > SHORTEST_WAIT_SECONDS:
             return "blocked"
         return "opening" if self.first_event_at is None else "streaming"
 
     def dropped(self, events: int, policy: str) -> None:
         """Count events that an overflow policy threw away."""
         self.dropped_events += events
-        self._totals.dropped_events[policy] = self._totals.dropped_events.get(policy, 0) + events
+        self.totals.dropped_events[policy] = self.totals.dropped_events.get(policy, 0) + events
 
     def disconnected(self) -> None:
         """The client is known to be gone."""
         if self.disconnected_at is None:
-            self.disconnected_at = self._clock()
+            self.disconnected_at = self.clock()
 
     def upstream_closed(self) -> None:
         """The upstream of this stream is closed; if the client left before, the time between is observed."""
         if self.disconnected_at is not None:
-            self._totals.upstream_closes.observe(self._clock() - self.disconnected_at, self.trace_id)
+            self.totals.upstream_closes.observe(self.clock() - self.disconnected_at, self.trace_id)
 
     def ends(self, outcome: str) -> None:
         """Name the outcome; the first one named stays, since later ones are its consequences."""
@@ -273,7 +279,7 @@ class StreamRecord:
         if self.closed_at is None:
             self.goes_on()  # whatever it was waiting for, it has waited until now
             self.ends(outcome)
-            self._ledger._fold(self)
+            self.ledger.fold(self)
 
     def to_json(self, now: float) -> dict[str, Any]:
         return {

@@ -28,7 +28,7 @@ from ..errors import DiagnosticsError, UsageError
 from ..proof.report.incident.bundle import Bundle, from_bundle
 from ..proof.report.incident.folder import write
 from ._asking import asked, checked
-from .capture import download, take
+from ._taking import download, take
 
 __all__ = ["KINDS", "collect"]
 

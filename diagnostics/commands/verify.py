@@ -32,7 +32,8 @@ from .load import whole
 
 __all__ = ["configure", "run"]
 
-# Half the time of an experiment is waiting: two keep two cores busy, and a third would make the rounds longer.
+# The apps of one experiment have their rounds at the same time and keep two cores busy; more at a time make the rounds longer.
+_CORES_OF_A_JOB = 2
 _MOST_JOBS = 2
 
 
@@ -50,9 +51,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs",
         type=whole(1),
-        default=min(_MOST_JOBS, len(os.sched_getaffinity(0))),
+        default=max(1, min(_MOST_JOBS, len(os.sched_getaffinity(0)) // _CORES_OF_A_JOB)),
         metavar="N",
-        help="experiments at a time (default: 2, on one core 1)",
+        help="experiments at a time (default: 1, on four cores and more 2)",
     )
     own = parser.add_argument_group("an app of one's own in place of the scenario's (reads UPSTREAM_BASE_URL)")
     own.add_argument("--broken", metavar="MODULE:APP")

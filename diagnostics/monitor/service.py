@@ -22,6 +22,7 @@ from .recording.recorder import Recorder
 from .web.access import Policy
 from .web.app import build
 from .web.edge import EdgeServer
+from .web.guesses import Guesses
 from .workers.targets import Targets
 
 __all__ = ["Monitor", "stdin_closes"]
@@ -60,10 +61,19 @@ class Monitor:
         """
         os.setpriority(os.PRIO_PROCESS, 0, max(_NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
         policy = _policy(self._listener)
+        guesses = Guesses()
         app, events = build(
-            self.targets, self.captures, self.recorder, self.guard, self.judge, policy, self.audit, self._pprof_interval
+            self.targets,
+            self.captures,
+            self.recorder,
+            self.guard,
+            self.judge,
+            policy,
+            self.audit,
+            guesses,
+            self._pprof_interval,
         )
-        server = EdgeServer(app)
+        server = EdgeServer(app, guesses.waiting)
         serving = asyncio.create_task(server.serve(sockets=[self._listener]), name="monitor")
         recording = asyncio.create_task(self.recorder.run(), name="recorder")
         guarding = asyncio.create_task(self.guard.run(), name="rules")

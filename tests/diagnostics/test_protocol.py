@@ -44,6 +44,33 @@ def test_what_is_not_an_object_is_an_error(body: bytes, says: str) -> None:
         exchange(len(body).to_bytes(4, "big") + body)
 
 
+def test_json_too_deep_to_be_read_is_an_error() -> None:
+    with pytest.raises(ProtocolError, match="not JSON"):
+        exchange((100_000).to_bytes(4, "big") + b"[" * 100_000, limit=200_000)
+
+
+def test_a_message_that_drips_in_has_no_more_time_than_one_that_does_not_come() -> None:
+    left, right = socket.socketpair()
+    ending = threading.Event()
+
+    def drip() -> None:
+        left.sendall((10_000).to_bytes(4, "big"))
+        while not ending.wait(0.05):
+            left.sendall(b"x")
+
+    with left, right:
+        right.settimeout(0.5)
+        writer = threading.Thread(target=drip)
+        writer.start()
+        try:
+            with pytest.raises(TimeoutError):  # 10,000 bytes at this pace are 500 s
+                read_frame(right, 65536)
+            assert right.gettimeout() == 0.5
+        finally:
+            ending.set()
+            writer.join()
+
+
 def test_a_private_folder_is_closed_to_others(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir(mode=0o755)
     private_folder(tmp_path / "open")

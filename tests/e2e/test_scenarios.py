@@ -12,6 +12,8 @@ import pytest
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 VERIFY = [sys.executable, "-m", "diagnostics", "verify"]
+# Where each scenario has one app only.
+TWO = ("--jobs", "2")
 
 
 def test_a_leak_and_a_shutdown_that_never_ends_are_found_and_their_fixes_are_fixes(tmp_path: Path) -> None:
@@ -35,7 +37,7 @@ def test_a_leak_and_a_shutdown_that_never_ends_are_found_and_their_fixes_are_fix
 
 def test_the_relay_is_bounded_under_the_work_that_breaks_others(tmp_path: Path) -> None:
     numbers, file = tmp_path / "numbers.json", Path("relay/proof.toml").resolve()
-    command = [*VERIFY, "orphaned_task", "stuck_drain", "--relay", str(file), "--relay-alone", "--no-capture"]
+    command = [*VERIFY, "orphaned_task", "stuck_drain", "--relay", str(file), "--relay-alone", "--no-capture", *TWO]
     done = subprocess.run(
         [*command, "--json", str(numbers)], capture_output=True, text=True, timeout=800, check=False, cwd=tmp_path
     )
@@ -51,7 +53,16 @@ def test_the_relay_is_bounded_under_the_work_that_breaks_others(tmp_path: Path) 
 
 def test_broken_apps_in_the_place_of_fixed_ones_are_refused(tmp_path: Path) -> None:
     junit = tmp_path / "junit.xml"
-    command = [*VERIFY, "label_cardinality", "zombie_subscribers", "--self-test", "--no-capture", "--junit", str(junit)]
+    command = [
+        *VERIFY,
+        "label_cardinality",
+        "zombie_subscribers",
+        "--self-test",
+        "--no-capture",
+        *TWO,
+        "--junit",
+        str(junit),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "not verified: label_cardinality, zombie_subscribers" in done.stdout

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -142,7 +143,7 @@ def sanic() -> str:
         if os.environ.get("CI"):
             pytest.fail(f"no environment for Sanic: {made.stderr}")
         pytest.skip("sanic is not installed; to get it: make sanic")
-    return str(ROOT / ".sanic/bin/python")
+    return str(ROOT / ".sanic" / platform.python_version() / "bin" / "python")
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ CACHE = Path(
 # One virtual environment for each interpreter and checkout; bound into the roots.
 ENVIRONMENTS = CACHE / "environments"
 
-_PACKAGES = "python3,python3-venv,python3-dev,gcc,make,git,ca-certificates"
+_PACKAGES = "python3,python3-venv,python3-dev,gcc,libc6-dev,make,git,ca-certificates"
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _OPEN_ENDED = ("/", "/opt", "/usr", "/home", "/tmp", "/var", "/etc", "/root")
 _SYSTEM = ("/proc", "/sys", "/dev")

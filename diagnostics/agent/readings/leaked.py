@@ -65,7 +65,7 @@ def leaked_tasks(threads: Iterable[Any], until: float = math.inf) -> set[int]:
             walk.closed.discard(id(task))
         walk.reach(woken)
     asked: list[Any] = list(waiting.values())[:_ASKED]
-    by_c = {id(task) for task in asked if why_alive([task._fut_waiter], until, steps=1) == LOST}
+    by_c = {id(task) for task in asked if why_alive([getattr(task, "_fut_waiter", None)], until, steps=1) == LOST}
     # Of many that wait alike only some are asked: where C code holds what these wait for, it holds the others' as well.
     return set() if by_c and len(by_c) == len(asked) else waiting.keys() - by_c
 

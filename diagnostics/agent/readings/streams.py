@@ -127,7 +127,7 @@ def _of_ledgers(ledgers: list[StreamLedger], tasks: list[Any]) -> list[OpenStrea
     streams: dict[int, OpenStream] = {}
     for ledger in ledgers:
         for record in list(ledger.records.values()):
-            age = record._clock() - record.opened_at
+            age = record.clock() - record.opened_at
             stream = streams[id(record)] = OpenStream(record.id, record.route, record.state, age)
             opener = record.task() if record.task is not None else None
             if opener is not None:

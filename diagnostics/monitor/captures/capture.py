@@ -15,7 +15,7 @@ from ...errors import DiagnosticsError, TargetSilentError
 from ..kernel.process import read_process
 from ..workers.targets import Worker
 from .cost import Quote
-from .kinds.base import Kind, Session
+from .kinds.kind import Kind, Session
 from .pace import Mark, Pace, between, busy_share, mark, measure
 from .watch import LOOK_SECONDS, WindowWatch
 

@@ -24,7 +24,8 @@ from .cost import Quote, quote
 from .facts import facts_of
 from .group import CaptureGroup
 from .kinds import cheaper_than, kind_named
-from .kinds.base import Kind, run_reader
+from .kinds.kind import Kind
+from .reader import run_reader
 from .store import Store, as_no_room
 from .tally import Tally, Told
 

@@ -9,15 +9,24 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ...errors import DiagnosticsError, NotFoundError, TargetError
 from ..workers.targets import Worker
 
-if TYPE_CHECKING:
-    from .controller import Captures
-
 __all__ = ["CaptureGroup"]
+
+
+class Captures(Protocol):
+    """What a group asks of the controller, which describes each of them."""
+
+    async def begin(self, request: dict[str, Any]) -> dict[str, Any]: ...
+
+    async def ended(self, capture_id: str) -> dict[str, Any]: ...
+
+    async def remove(self, capture_id: str) -> None: ...
+
+    def find(self, capture_id: str) -> dict[str, Any]: ...
 
 
 @dataclass

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ...errors import TargetError, UsageError
 from ..workers.targets import Worker
-from .kinds.base import run_reader
+from .reader import run_reader
 
 __all__ = ["Reader", "reader_for"]
 

@@ -3,7 +3,7 @@ taken without being asked for, so that the first `status` that somebody types al
 
 Only forked readings are taken, tasks and objects: no tracer is opened, and nothing slows the service down but the fork.
 They are priced like every capture, and one that is refused as too costly is not forced. `DIAGNOSTICS_LOOKS_PER_HOUR` bounds
-how often they are taken of one worker (4 by default); 0 takes none.
+how often they are taken of one worker (6 by default: what a capture shows is believed for ten minutes); 0 takes none.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger("diagnostics.monitor")
 
 _EVERY_SECONDS = 5.0
 _HOUR = 3600.0
-_DEFAULT_AN_HOUR, _MOST_AN_HOUR = 4, 60
+_DEFAULT_AN_HOUR, _MOST_AN_HOUR = 6, 60
 # A capture that was refused is not asked for again at once: what it would cost changes slowly.
 _REFUSED_SECONDS = 120.0
 

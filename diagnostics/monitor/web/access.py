@@ -104,7 +104,7 @@ class Access:
         facts = {"method": scope["method"], "path": scope["path"], "why": refusal.why}
         self._audit.note("refusal", str(refusal.response.status_code), _asker(refusal.who, scope), **facts)
         if refusal.guess:
-            await self._guesses.wait()
+            await self._guesses.wait(_end(scope.get("client")))
         await refusal.response(scope, receive, send)
 
     def _judged(self, headers: Headers, scope: Scope) -> tuple[_Refusal | None, str]:

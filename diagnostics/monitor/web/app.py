@@ -44,13 +44,13 @@ def build(
     judge: Judge,
     policy: Policy,
     audit: Audit,
+    guesses: Guesses,
     pprof_interval: float = DEFAULT_INTERVAL_SECONDS,
 ) -> tuple[Starlette, Events]:
     """The ASGI app of the monitor, and its event streams, which whoever serves it must close.
 
     pprof_interval   the least time between two windows for /debug/pprof
     """
-    guesses = Guesses()
     routes = _Routes(targets, captures, recorder, guard, judge)
     overview = Overview(targets, captures, judge, guard, recorder)
     events = Events(overview)

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Hashable, Iterator
 from typing import Any, Final
 
 import h11
@@ -27,7 +27,8 @@ __all__ = ["MAX_CONNECTIONS", "MAX_HEAD_BYTES", "Edge", "EdgeServer"]
 
 log = logging.getLogger("diagnostics.monitor")
 
-# As much as Node.js and twice what nginx takes in one buffer: browsers send all cookies of `localhost`, whatever their port.
+# As nginx takes with its four buffers of 8 KiB, and twice what Node.js does: browsers send all cookies of `localhost`, whatever
+# their port.
 MAX_HEAD_BYTES: Final = 32 * 1024
 # A few dozen pages (routes/page.py), scrapers, and people. Each may hold its head, and 64 KiB of body with what one read of a
 # socket brings beyond (256 KiB): 40 MiB at the very most.
@@ -84,8 +85,9 @@ class Connection(H11Protocol):
         self._answer(400, msg.encode())
 
     @property
-    def waits_for_head(self) -> bool:
-        return self.conn.their_state is h11.IDLE
+    def is_waited_for(self) -> bool:
+        """Whether its request, or the next one, has not come whole."""
+        return self.conn.their_state in _WAITS
 
     def look(self, now: float) -> None:
         """Close the connection if it has been waited for longer than it may be; to be called about every second."""
@@ -126,11 +128,13 @@ class Connection(H11Protocol):
 class Edge:
     """All connections of one monitor, in the order in which they came.
 
-    clock   monotonic seconds
+    guessing   the peers, (address, port), who have shown a wrong token and wait for the answer
+    clock      monotonic seconds
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, guessing: Container[Hashable] = (), clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
+        self._guessing = guessing
         self._open: dict[Connection, None] = {}
         self._told: Counter[str] = Counter()
         self._tell_at = 0.0
@@ -143,9 +147,9 @@ class Edge:
         return type("BoundedConnection", (Connection,), {"edge": self})
 
     def opened(self, connection: Connection) -> bool:
-        """Whether there is room for it. One that waits for its head, the oldest first, makes room for a new one."""
+        """Whether there is room for it. One whose request has not come whole, or was a guess, makes room: the oldest first."""
         if len(self._open) >= MAX_CONNECTIONS:
-            idle = next((each for each in self._open if each.waits_for_head), None)
+            idle = next((each for each in self._open if each.is_waited_for or each.client in self._guessing), None)
             self.counted("too_many_connections")
             if idle is None:
                 return False
@@ -178,8 +182,8 @@ class Edge:
 class EdgeServer(uvicorn.Server):
     """uvicorn with an edge, and without its signal handlers: whoever runs the monitor decides what a signal means."""
 
-    def __init__(self, app: Any) -> None:
-        self.edge = Edge()
+    def __init__(self, app: Any, guessing: Container[Hashable] = ()) -> None:
+        self.edge = Edge(guessing)
         super().__init__(
             uvicorn.Config(
                 app,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -58,8 +58,8 @@ class SideOutcome:
     """What came out for one subject: `figures` hold one value a round, in the unit of their measure.
 
     `read` is what its memory figures are: in_use, or rss, and `why` then says why bytes in use are not known. `balances` is
-    resident memory by its parts, after the warm-up and after the last round, where something was captured. `unexplained` says
-    why there is no capture where one was wanted.
+    resident memory by its parts, after the warm-up and after the last round, where something was captured. `unexplained` and
+    `unweighed` say why there is no capture, and not both balances, where they were wanted.
     """
 
     side: str
@@ -74,6 +74,7 @@ class SideOutcome:
     finding: Finding | None = None
     capture: Capture | None = None
     unexplained: str = ""
+    unweighed: str = ""
     balances: list[Mapping[str, int]] = field(default_factory=list)
 
     @property
@@ -235,8 +236,10 @@ class _Experiment:
 
     async def _weigh(self) -> None:
         for side in self._outcome.sides:
-            with suppress(DiagnosticsError):  # it decides nothing; the report then has no balance
+            try:
                 side.balances.append(await self._rounds.balance(side.side))
+            except DiagnosticsError as error:
+                side.unweighed = error.message
 
     async def _capture(self, side: SideOutcome) -> None:
         try:

@@ -6,10 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from ...analysis.profile import Frame, Profile
 
-__all__ = ["HeldLine", "top_line"]
+__all__ = ["HeldLine", "leads_to_own", "own_first", "own_names", "top_line"]
 
 # A file of an installed library, with the package it belongs to, or of Python's own (then without).
 _LIBRARY = re.compile(r"(?:^|/)(?:(?:site|dist)-packages/(?P<package>[^/.]+)|lib/python3\.\d+/(?!site-packages))|^<")
@@ -45,7 +46,7 @@ def top_line(profile: Profile, source: str) -> HeldLine | None:
     charged to the innermost such frame: the one that made the library allocate.
     """
     value = next(index for index, kind in enumerate(profile.sample_types) if kind.unit == "bytes")
-    for is_own in (lambda frame: source in frame.file and not _LIBRARY.search(frame.file), _is_used):
+    for is_own in (lambda frame: _is_own(frame, source), _is_used):
         held: Counter[Frame] = Counter()
         for sample in profile.samples:
             own = next((frame for frame in _within_loop(sample.stack) if is_own(frame)), None)
@@ -55,6 +56,32 @@ def top_line(profile: Profile, source: str) -> HeldLine | None:
             frame, size = held.most_common(1)[0]
             return HeldLine(frame, size, size / max(1, profile.total(value)))
     return None
+
+
+def own_first(paths: Sequence[str], profile: Profile, source: str) -> list[str]:
+    """Ways by which objects are held, those through the app's own modules and functions before those through libraries only.
+
+    An owner that the user wrote is what a fix can change; a library's is as often one that has always been there.
+    """
+    own = own_names(profile, source)
+    return sorted(paths, key=lambda path: not leads_to_own(path, own))
+
+
+def leads_to_own(path: str, own: frozenset[str]) -> bool:
+    """Whether a way goes through one of the modules or files named `own`."""
+    return not own.isdisjoint(re.findall(r"[\w.]+", path))
+
+
+def own_names(profile: Profile, source: str) -> frozenset[str]:
+    """The names of the app's own modules and files that are on any stack."""
+    files = {
+        PurePosixPath(frame.file) for sample in profile.samples for frame in sample.stack if _is_own(frame, source)
+    }
+    return frozenset(name for file in files for name in (file.stem, file.name))
+
+
+def _is_own(frame: Frame, source: str) -> bool:
+    return source in frame.file and not _LIBRARY.search(frame.file)
 
 
 def _within_loop(stack: Sequence[Frame]) -> Sequence[Frame]:

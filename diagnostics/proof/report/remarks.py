@@ -54,6 +54,10 @@ def remarks(outcome: Outcome) -> list[str]:
         told += _queues(side, outcome.scenario)
         if side.unexplained:
             told.append(f"{side.side}: what holds the memory is not known, which changes nothing: {side.unexplained}")
+        if side.unweighed:
+            told.append(
+                f"{side.side}: there is no balance of before and after, which changes nothing: {side.unweighed}"
+            )
         if side.decision is Decision.INCONCLUSIVE and side.finding is not None:
             told.append(f"{side.side}: undecided: {_next_step(side.finding, outcome.scenario)}")
         if side.side in (BEFORE, BROKEN) and side.decision is Decision.BOUNDED:

@@ -20,7 +20,7 @@ from rich.table import Table
 from ...analysis.decision import Decision, Finding, Interval, Measure
 from ..clients.mix import Mix
 from ..experiment.experiment import RESIDENT_ROOM_BYTES, Outcome, SideOutcome
-from .evidence import top_line
+from .evidence import leads_to_own, own_first, own_names, top_line
 from .remarks import basis, remarks
 from .versions import versions
 
@@ -121,14 +121,24 @@ def print_held(outcome: Outcome, console: Console) -> None:
         coverage = side.capture.coverage_percent
         seen = "" if coverage is None else f" (stacks known for {coverage:.0f} % of the bytes)"
         console.print(f"held by the {side.side} app{seen}: {where}", markup=False, highlight=False, soft_wrap=True)
-        grown = next((grown for grown in side.capture.grown if grown.paths), None)
         if side.decision not in (Decision.LEAK, Decision.UNBOUNDED):
             continue
-        told = "" if not side.capture.grown_unknown else f"alive in it: not known, {side.capture.grown_unknown}"
-        if grown is not None:
-            told = f"alive in it: {grown.paths[0]} (grew by {_size(grown.bytes_delta)} while it was looked at)"
-        if told:
-            console.print(told, markup=False, highlight=False, soft_wrap=True)
+        if told := _alive(side, outcome.scenario.source_of(side.side)):
+            console.print(f"alive in it: {told}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _alive(side: SideOutcome, source: str) -> str:
+    """Why what grew in an accused app is alive, or why that is not known; empty where nothing was seen to grow."""
+    capture = side.capture
+    grown = None if capture is None else next((grown for grown in capture.grown if grown.paths), None)
+    if capture is None or grown is None:
+        return "" if capture is None or not capture.grown_unknown else f"not known, {capture.grown_unknown}"
+    path = own_first(grown.paths, capture.profile, source)[0]
+    own = own_names(capture.profile, source)
+    if own and not leads_to_own(path, own):
+        # The line that holds most is the app's own: the two readings do not agree.
+        return f"not known, the samples of {grown.type} that were traced back are held by libraries alone"
+    return f"{path} (grew by {_size(grown.bytes_delta)} while it was looked at)"
 
 
 def to_json(outcomes: Sequence[Outcome], command: str) -> dict[str, Any]:

@@ -225,3 +225,31 @@ def test_a_child_holds_no_socket_of_the_service_and_reports_its_own_failure() ->
     open_sockets = [link for link in answers[0]["result"]["fds"] if link.startswith("socket:")]
     assert len(open_sockets) == 1, json.dumps(answers[0])
     assert "LookupError: nothing there" in answers[1]["error"]["message"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="it takes root to become another user")
+def test_another_user_is_not_answered_even_where_the_folder_lets_him_in(agent: Any) -> None:
+    ask, path, _ = agent
+    path.parent.chmod(0o755)
+    path.chmod(0o777)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.chdir(path.parent)
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(60)
+                connection.connect(path.name)
+                os.write(writer, json.dumps(read_frame(connection, MAX_REPLY_BYTES)).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with open(reader, "rb") as answer:
+        told = json.loads(answer.read())
+    assert told["error"]["code"] == "refused"
+    assert "uid 65534 may not ask" in told["error"]["message"]
+    assert "result" in ask("hello")

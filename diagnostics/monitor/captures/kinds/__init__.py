@@ -8,7 +8,7 @@ from typing import Any
 from ....analysis.cost import Method
 from ....errors import UsageError
 from . import memray, objects, retained, tasks, tracemalloc
-from .base import Kind
+from .kind import Kind
 
 __all__ = ["KINDS", "cheaper_than", "kind_named"]
 

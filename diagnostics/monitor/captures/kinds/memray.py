@@ -15,7 +15,10 @@ from ....analysis.cost import Method
 from ....errors import UsageError
 from ...workers.targets import Worker
 from ..memray_reader import reader_for
-from .base import WINDOW_OPTIONS, Kind, Session, boolean, capture_id, load_json, run_reader, top_of, words
+from ..reader import run_reader
+from .kind import Kind, Session
+from .options import WINDOW_OPTIONS, boolean, capture_id, words
+from .profile_json import load_json, top_of
 
 __all__ = ["KIND", "LOW_COVERAGE_PERCENT"]
 

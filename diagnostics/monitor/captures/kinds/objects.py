@@ -10,18 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .base import (
-    DEFAULT_SECONDS,
-    Column,
-    Kind,
-    Session,
-    boolean,
-    bytes_of,
-    seconds_or_now,
-    table_of,
-    text_of,
-    write_json,
-)
+from .kind import Kind, Session
+from .options import DEFAULT_SECONDS, boolean, seconds_or_now
+from .profile_json import write_json
+from .tables import Column, bytes_of, table_of, text_of
 
 __all__ = ["KIND", "grown", "worth_explaining"]
 

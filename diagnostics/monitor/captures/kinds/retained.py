@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .base import Kind, Session, bytes_of, profile_of, seconds_or_now, top_of, write_json
+from .kind import Kind, Session
+from .options import seconds_or_now
+from .profile_json import profile_of, top_of, write_json
+from .tables import bytes_of
 
 __all__ = ["KIND", "as_text"]
 

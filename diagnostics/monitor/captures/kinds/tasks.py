@@ -13,7 +13,10 @@ from pathlib import PurePath
 from typing import Any
 
 from ....analysis.cost import Method
-from .base import Column, Kind, Session, boolean, profile_of, seconds_or_now, text_of, write_json
+from .kind import Kind, Session
+from .options import boolean, seconds_or_now
+from .profile_json import profile_of, write_json
+from .tables import Column, text_of
 
 __all__ = ["KIND", "as_text"]
 

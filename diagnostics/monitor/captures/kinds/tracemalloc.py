@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ....analysis.cost import Method
-from .base import WINDOW_OPTIONS, Kind, Session, boolean, capture_id, integer, top_of
+from .kind import Kind, Session
+from .options import WINDOW_OPTIONS, boolean, capture_id, integer
+from .profile_json import top_of
 
 __all__ = ["KIND"]
 

@@ -17,7 +17,7 @@ from ....errors import BusyError, DiagnosticsError, UsageError
 from ...audit import Audit
 from ...captures.controller import Captures
 from ...captures.difference import FORMATS
-from ...captures.kinds.base import run_reader
+from ...captures.reader import run_reader
 from ..access import asker_of
 
 __all__ = ["routes"]

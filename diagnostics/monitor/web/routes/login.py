@@ -38,7 +38,7 @@ def routes(policy: Policy, audit: Audit, guesses: Guesses) -> list[Route]:
                 )  # fmt: skip
                 return answer
         audit.note("refusal", "401", Asker(NOBODY, asker.peer, asker.local), why="a wrong token in the login form")
-        await guesses.wait()
+        await guesses.wait(asker.peer)
         return page("login.html", 401)
 
     return [Route("/debug/memory/login", login, methods=["POST"])]

@@ -41,7 +41,7 @@ from ....analysis.formats.text import render_lines, render_stacks
 from ....analysis.profile import Frame, Profile, Sample
 from ....errors import DiagnosticsError, NotFoundError, RefusedError, TargetError, UsageError
 from ...audit import Asker, Audit
-from ...captures.kinds.base import DEFAULT_SECONDS, MAX_SECONDS
+from ...captures.kinds.options import DEFAULT_SECONDS, MAX_SECONDS
 from ...captures.profiles import Taken, WindowProfiles
 from ...workers.targets import Targets, Worker
 from ..access import asker_of, may_start

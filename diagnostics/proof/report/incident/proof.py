@@ -13,7 +13,7 @@ from ....analysis.profile import Frame
 from ....analysis.units import format_value
 from ...experiment.comparison import UNITS, Comparison
 from ...experiment.experiment import Outcome, SideOutcome
-from ..evidence import top_line
+from ..evidence import own_first, top_line
 from ..remarks import basis, remarks
 from ..versions import versions
 from .folder import write
@@ -162,7 +162,9 @@ def _grown(outcome: Outcome) -> list[Table]:
                 _arrows(path),
             )
             for grown in side.capture.grown
-            for path in grown.paths[:_MOST_PATHS]
+            for path in own_first(grown.paths, side.capture.profile, outcome.scenario.source_of(side.side))[
+                :_MOST_PATHS
+            ]
         )
         if rows:
             headings = ("objects", "grew by", "number", "alive because of")

@@ -26,8 +26,8 @@ SCENARIO = Scenario(
     expected={BROKEN: Decision.LEAK, FIXED: Decision.BOUNDED},
     workload=Workload(
         upstream=Upstream(chunk_bytes=256, chunks_per_second=50),
-        # They are gone before the guard has answered.
-        mix=Mix(((Resets(after_seconds=0.1), 16),), again=True),
+        # They are gone before the guard has answered, and after the service has read what they ask, also a busy one.
+        mix=Mix(((Resets(after_seconds=0.4), 16),), again=True),
         seconds=1.2,
         transient_seconds=0.0,
         least_events=0,
@@ -35,5 +35,5 @@ SCENARIO = Scenario(
     # A quarter of the buffer that is registered.
     least={Measure.REMAINS: 16 * 1024},
     source="never_started_generator/",
-    environment=MappingProxyType({"GUARD_MODEL": "sim:events=1,size=8,pace=0,first=0.3"}),
+    environment=MappingProxyType({"GUARD_MODEL": "sim:events=1,size=8,pace=0,first=0.9"}),
 )

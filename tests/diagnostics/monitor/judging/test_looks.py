@@ -139,7 +139,7 @@ def test_at_most_so_many_are_taken_in_an_hour_and_none_is_forced() -> None:
 
 
 def test_the_setting_is_checked() -> None:
-    assert looks_per_hour({}) == 4
+    assert looks_per_hour({}) == 6
     assert looks_per_hour({"DIAGNOSTICS_LOOKS_PER_HOUR": "0"}) == 0
     for text in ("-1", "often", "61"):
         with pytest.raises(UsageError, match="DIAGNOSTICS_LOOKS_PER_HOUR"):

@@ -24,7 +24,7 @@ from diagnostics.monitor.web import guesses
 from diagnostics.monitor.web.access import _may_start
 from diagnostics.monitor.web.guesses import Guesses
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 TOKENS = {"DIAGNOSTICS_TOKEN": "all-of-it", "DIAGNOSTICS_READ_TOKEN": "some-of-it"}
 
 

@@ -18,13 +18,15 @@ WORDS = b"x" * 1024 * 1024
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with its request's body; `/large` with 64 MiB."""
+    """Answers with its request's body; `/large` with 64 MiB, `/busy` not before its client leaves."""
     body = b""
     while True:
         message = await receive()
         body += message.get("body", b"")
         if message["type"] == "http.disconnect" or not message.get("more_body"):
             break
+    while scope["path"] == "/busy" and message["type"] != "http.disconnect":
+        message = await receive()
     await send({"type": "http.response.start", "status": 200, "headers": []})
     if scope["path"] == "/large":
         for _ in range(64):
@@ -51,9 +53,9 @@ class Turned:
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[Turned]:
+async def served(guessing: set[Any]) -> AsyncIterator[Turned]:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = EdgeServer(app)
+    server = EdgeServer(app, guessing)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
         await asyncio.sleep(0.01)
@@ -66,9 +68,9 @@ async def served() -> AsyncIterator[Turned]:
         await serving
 
 
-def run(check: Callable[[Turned], Awaitable[None]]) -> None:
+def run(check: Callable[[Turned], Awaitable[None]], guessing: set[Any] | None = None) -> None:
     async def whole() -> None:
-        async with asyncio.timeout(60), served() as turned:
+        async with asyncio.timeout(60), served(set() if guessing is None else guessing) as turned:
             await check(turned)
 
     asyncio.run(whole())
@@ -171,31 +173,42 @@ def test_an_answer_of_which_nothing_is_taken_is_given_up_and_a_slow_reader_is_no
     run(check)
 
 
-def test_a_new_connection_takes_the_place_of_one_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET / HTTP",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n",
+        b"GET /busy HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ],
+    ids=["silent", "half a head", "half a body", "a guess"],
+)
+def test_a_new_connection_takes_the_place_of_one_that_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
     monkeypatch.setattr(edges, "MAX_CONNECTIONS", 3)
+    guessing: set[Any] = set()
 
     async def check(turned: Turned) -> None:
         first = await turned.connected()
+        first[1].write(sent)
+        if b"busy" in sent:
+            guessing.add(first[1].get_extra_info("sockname"))
         busy = []
-        for _ in range(2):
+        for _ in range(3):  # the third has the first one's place
             _, writer = await turned.connected()
-            writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n")
+            writer.write(b"GET /busy HTTP/1.1\r\nHost: localhost\r\n\r\n")
             busy.append(writer)
-        await until(lambda: sum(not each.waits_for_head for each in turned.edge._open) == 2)
-        reader, writer = await turned.connected()
+            await until(lambda: sum(not each.is_waited_for for each in turned.edge._open) >= len(busy))
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await first[0].readexactly(1)
-        writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nh")
-        await until(lambda: all(not each.waits_for_head for each in turned.edge._open))
-        fourth, refused = await turned.connected()
-        assert (await fourth.read()).startswith(b"HTTP/1.1 503")
-        writer.write(b"i")
-        assert (await reader.readuntil(b"hi")).startswith(b"HTTP/1.1 200")
+        refused, fifth = await turned.connected()
+        assert (await refused.read()).startswith(b"HTTP/1.1 503")
         assert len(turned.edge) == 3
-        for each in (*busy, writer, refused, first[1]):
+        for each in (*busy, fifth, first[1]):
             each.close()
 
-    run(check)
+    run(check, guessing)
 
 
 def test_a_look_that_fails_ends_neither_the_server_nor_the_other_looks(

@@ -203,7 +203,7 @@ class Unwatched:
 def test_what_explains_takes_no_decision_away(failing: Exception) -> None:
     side = decided(Explained([9e6] * 4, failing))
     assert side.decision is Decision.LEAK
-    assert side.unexplained == str(failing)
+    assert side.unexplained == side.unweighed == str(failing)
     assert side.capture is None
     assert side.balances == []
 

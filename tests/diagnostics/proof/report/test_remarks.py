@@ -98,6 +98,7 @@ def test_what_the_kernel_keeps_for_slow_clients_is_told(per_second: float, expec
 
 
 def test_what_could_not_be_explained_is_told_and_changes_nothing() -> None:
+    assert "no balance of before and after" in said(side(AFTER, growth=FLAT, remains=LEAKS, unweighed="it is silent"))
     told = said(side(AFTER, growth=FLAT, remains=LEAKS, unexplained="the capture is still tracing after 90 s"))
     assert (
         told

@@ -18,7 +18,7 @@ from diagnostics.cli import main
 from diagnostics.proof.clients.load import LoadReport
 from diagnostics.proof.experiment.experiment import Outcome, SideOutcome, least_of
 from diagnostics.proof.report import tables as report
-from diagnostics.proof.report.evidence import top_line
+from diagnostics.proof.report.evidence import own_first, top_line
 from diagnostics.proof.scenarios import SCENARIOS, scenario
 from diagnostics.proof.subjects.monitor_client import Capture
 
@@ -100,6 +100,16 @@ def test_what_is_installed_below_the_app_and_what_started_the_loop_are_none_of_i
     assert line is not None
     assert line.frame == client
     assert top_line(held((receive, *start)), "/srv/shop") is None
+
+
+def test_an_owner_that_the_app_has_stands_before_one_of_a_library() -> None:
+    table, kept = (
+        "module wsproto.frame_protocol -> global '_XOR_TABLE' -> list[256] -> bytes",
+        "module broken -> global 'kept' -> bytes",
+    )
+    task = "Task 'x' -> read_upstream (broken.py:32) -> local 'queue' -> bytes"
+    assert own_first([table, kept, task], HELD, "unbounded_buffer/") == [kept, task, table]
+    assert own_first([table, kept], HELD, "another/") == [table, kept]
 
 
 def test_the_table_shows_interval_unit_decision_and_answer() -> None:

@@ -1,0 +1,71 @@
+"""A rendering or reading that is heavy, in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import sys
+from pathlib import Path
+
+from ...errors import TargetError
+
+__all__ = ["run_reader"]
+
+# Rendering is in no hurry; the service is.
+_NICENESS = 10
+
+
+async def run_reader(
+    *arguments: str, output: Path | None = None, patience: float = 120.0, python: str = sys.executable
+) -> None:
+    """Run `python ARGUMENTS` in a process of its own, standard output into `output`.
+
+    Heavy reading holds the GIL for seconds: here it holds another process's, and gives way to the service where there are
+    not enough cores. `output` is there whole or not at all. Raises TargetError with what the process said, OSError.
+    """
+    partial = output.with_name(output.name + ".partial") if output else None
+    stdout = open(partial, "wb") if partial else None  # noqa: SIM115, ASYNC230  # closed below, and opening is not slow
+    try:
+        process = await asyncio.create_subprocess_exec(
+            python, "-P", *arguments,
+            stdin=asyncio.subprocess.DEVNULL, stdout=stdout or asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE, env=_clean_environment(own=python == sys.executable),
+        )  # fmt: skip
+        try:
+            with contextlib.suppress(ProcessLookupError):  # it has ended already
+                os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
+            async with asyncio.timeout(patience):
+                _, said = await process.communicate()
+        except BaseException:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            raise
+    except TimeoutError as error:
+        raise TargetError(
+            f"rendering took longer than {patience:g} s and was ended", remedy="take a shorter window"
+        ) from error
+    finally:
+        if stdout:
+            stdout.close()
+    if process.returncode != 0:
+        text = said.decode("utf-8", "replace").strip()[-500:]
+        if partial:
+            partial.unlink()
+        if os.strerror(errno.ENOSPC) in text:  # the reader met the full disk, not we
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise TargetError(f"rendering failed with exit code {process.returncode}: {text}", code="rendering_failed")
+    if partial and output:
+        partial.replace(output)
+
+
+def _clean_environment(*, own: bool) -> dict[str, str]:
+    """The monitor's environment; a reader is nobody's service and gets no agent.
+
+    own   whether the reader runs by this interpreter: another one has no use for what this one is to import from
+    """
+    others = () if own else ("PYTHONPATH", "PYTHONHOME")
+    left_out = ("DIAGNOSTICS_DIR", "DIAGNOSTICS_AGENT", *others)
+    return {key: value for key, value in os.environ.items() if key not in left_out}
