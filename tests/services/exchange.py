@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .running import READY_SECONDS, Failed, Running
-from .table import APPS, Request
+from .service import Request
 
 _TIMEOUT_SECONDS = 40.0
 _CLIENTS = 4
@@ -86,13 +86,14 @@ def _sent(running: Running, request: Request) -> Iterator[http.client.HTTPRespon
 
 
 def _command(running: Running, request: Request, seconds: float) -> None:
-    places = {"{bin}": str(running.environment / "bin"), "{apps}": str(APPS), "{seconds}": str(seconds)}
+    places = {"{bin}": str(running.environment / "bin"), "{apps}": str(running.service.apps), "{seconds}": str(seconds)}
     words = list(request.command)
     for name, value in places.items():
         words = [word.replace(name, value) for word in words]
+    variables = {"PYTHONPATH": str(running.service.apps), "PATH": os.environ["PATH"]}
     done = subprocess.run(
-        words, cwd=running.folder, env={"PYTHONPATH": str(APPS), "PATH": os.environ["PATH"]}, capture_output=True,
-        text=True, timeout=seconds + _TIMEOUT_SECONDS, check=False,
+        words, cwd=running.folder, env=variables, capture_output=True, text=True, timeout=seconds + _TIMEOUT_SECONDS,
+        check=False,
     )  # fmt: skip
     if done.returncode:
         raise Failed(f"{' '.join(words)}: exit code {done.returncode}: {done.stderr[-500:]}")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from diagnostics.proof.subjects.processes import free_port
 
-from .table import APPS, Service
+from .service import Service
 
 READY_SECONDS = 150.0
 STOP_SECONDS = 40.0
@@ -174,7 +174,7 @@ def running(
     folder.mkdir(parents=True)
     port = free_port()
     places = {
-        "{bin}": str(environment / "bin"), "{port}": str(port), "{apps}": str(APPS), "{folder}": str(folder),
+        "{bin}": str(environment / "bin"), "{port}": str(port), "{apps}": str(service.apps), "{folder}": str(folder),
         "{upstream}": upstream,
     }  # fmt: skip
     command = [_filled(word, places) for word in service.command]

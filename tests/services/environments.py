@@ -14,7 +14,7 @@ INSTALL_SECONDS = 1800.0
 
 def cache_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "highwater" / "field"
+    return Path(base) / "highwater" / "field"  # of both suites: an environment's name says what is in it
 
 
 class NotInstalled(Exception):

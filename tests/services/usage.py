@@ -30,7 +30,7 @@ def measure(pids: Iterable[int], seconds: float) -> Usage:
     used = sum(
         now - then for pid, then in before.items() if then is not None and (now := _cpu_seconds(pid)) is not None
     )
-    return Usage(sum(_anonymous(pid) for pid in before), 100 * used / passed)
+    return Usage(sum(anonymous(pid) for pid in before), 100 * used / passed)
 
 
 def _cpu_seconds(pid: int) -> float | None:
@@ -41,7 +41,8 @@ def _cpu_seconds(pid: int) -> float | None:
     return (int(words[11]) + int(words[12])) / _TICKS
 
 
-def _anonymous(pid: int) -> int:
+def anonymous(pid: int) -> int:
+    """Resident anonymous memory of one process in bytes; 0 where it has ended."""
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss_Anon:"):
