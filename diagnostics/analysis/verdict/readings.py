@@ -11,16 +11,25 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from .lives import Life, Points, gained_within, recycled
-from .trend import Trend, pooled, trend
-from .units import format_value
+from ..drift import Drift, drift
+from ..lives import Life, Points, gained_within, recycled
+from ..trend import Trend, pooled, trend
+from ..units import format_value
 
-__all__ = ["MIB", "Evidence", "Readings", "Rise"]
+__all__ = ["LITTLE", "MIB", "MOST", "Evidence", "Readings", "Rise"]
 
 MIB = 1024**2
 WINDOWS = (120.0, 600.0, 3600.0)
 # A verdict looks at six series in three windows; all looks together err at most in this share of the cases.
 _LEVEL = 0.05 / 18
+# That it does not grow is said of one of three windows; all looks together err at most in this share of the cases.
+_BOUND_LEVEL = 0.05 / 3
+# What accounts for less than this share of a growth is not its cause; what accounts for at most the other is none of it.
+MOST, LITTLE = 0.5, 0.25
+# Growth that takes a tenth of the room below the limit in an hour gives a day's shift no quiet night; where there is no limit,
+# a tenth of what is resident. The second: nobody is woken for less, however small the service.
+_MATTERS_SHARE, _LEAST_MATTERS = 0.1, 4 * MIB
+_HOUR = 3600.0
 # What grows by less than this within the window is not worth anybody's night.
 _LEAST_GROWTH, _LEAST_GROWTH_SHARE = 4 * MIB, 0.02
 # What holds less than this is not where the memory is.
@@ -32,7 +41,8 @@ _LOAD_A_STREAM = 256 * 1024
 _FROM_OUTSIDE = frozenset(
     {
         "rss_bytes", "pss_bytes", "private_bytes", "outgoing_connections",
-        "children", "children_rss_bytes", "children_pss_bytes", "whole_pss_bytes",
+        "children", "children_rss_bytes", "children_pss_bytes", "whole_pss_bytes", "threads", "fds",
+        "cgroup_working_bytes", "cgroup_limit_bytes",
     }
 )  # fmt: skip
 
@@ -87,6 +97,7 @@ class Readings:
     before        what the last verdict said while it answered
     lives         processes that had this worker's number before it and were replaced, the oldest first
     age           how long this one lives
+    python        the version of its interpreter; None where it is not known
     unread        what could not be read of this worker and why, by the words of `_NEEDED` in findings and the balance's parts
     """
 
@@ -104,6 +115,7 @@ class Readings:
     before: str = ""
     lives: Sequence[Life] = ()
     age: float | None = None
+    python: str | None = None
     unread: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -130,6 +142,32 @@ class Readings:
     def least_held(self) -> float:
         """What holds less than this is not where the memory is."""
         return max(_LEAST_HELD, _LEAST_HELD_SHARE * (self.rss or 0))
+
+    def rss_evidence(self) -> tuple[Evidence, ...]:
+        return () if self.rss is None else (Evidence("RSS", self.rss, "bytes"),)
+
+    @property
+    def room(self) -> float | None:
+        """Bytes below the limit that what is charged for has left; None where there is no limit, or it is not known."""
+        limit, used = (self._last(name) for name in ("cgroup_limit_bytes", "cgroup_working_bytes"))
+        return None if limit is None or used is None else max(0.0, limit - used)
+
+    @property
+    def matters(self) -> float:
+        """The slope, in bytes a second, from which on growth matters; see the file's constants."""
+        room = self.room
+        return max(_LEAST_MATTERS, _MATTERS_SHARE * ((self.rss or 0) if room is None else room)) / _HOUR
+
+    @property
+    def why_it_matters(self) -> str:
+        """What growth of that slope would do in an hour, in words."""
+        if self.matters * _HOUR <= _LEAST_MATTERS:
+            return "the least that is worth a look"
+        return "a tenth of what is resident" if self.room is None else "a tenth of the room below the limit"
+
+    def _last(self, name: str) -> float | None:
+        points = self._points(name)
+        return points[-1][1] if points else None
 
     def _points(self, name: str) -> Points:
         return self.series.get(name, ()) if self.state == "answering" or name in _FROM_OUTSIDE else ()
@@ -165,6 +203,34 @@ class Readings:
             assert found is not None
             self._trends[name] = found
         return self._trends[name]
+
+    @cached_property
+    def _bounds(self) -> dict[str, Drift | None]:
+        return {}
+
+    def bounded(self, name: str) -> Drift | None:
+        """The interval of the series' slope: of the longest window in which it lies below what matters, else of the longest
+        that can be judged; None without readings. Of a worker that is recycled, the slope within its lives."""
+        if name not in self._bounds:
+            self._bounds[name] = self._bound(name)
+        return self._bounds[name]
+
+    def _bound(self, name: str) -> Drift | None:
+        if self.recycled:
+            found = self.trend(name)
+            if found is None or found.slope is None or found.low is None or found.high is None:
+                return None
+            return Drift(found.slope, found.low, found.high, found.seconds, wanders=True)
+        points = self._points(name)
+        if not points:
+            return None
+        longest: Drift | None = None
+        for window in reversed(WINDOWS):
+            told = drift(points, level=_BOUND_LEVEL, since=max(self.since, points[-1][0] - window))
+            if told is not None and told.high <= self.matters:
+                return told
+            longest = longest or told
+        return longest
 
     def rise(self, name: str) -> Rise | None:
         """The series, if it grows."""
@@ -211,6 +277,21 @@ class Readings:
         """Whether so many more things may be those of streams that were opened: at most a few for each."""
         more = self.gained("open_streams", seconds)
         return more is not None and more * 10 >= amount
+
+    def follows_connections(self, amount: float, seconds: float) -> bool:
+        """The same of clients' connections, which are counted where streams are not: a WebSocket is one, with a few tasks."""
+        fds, outgoing = (self.gained(name, seconds) for name in ("fds", "outgoing_connections"))
+        return fds is not None and (fds - max(0.0, outgoing or 0.0)) * 10 >= amount
+
+    def follows_threads(self, amount: float, seconds: float) -> bool:
+        """Whether so many more threads may be those of streams that were opened: one for each."""
+        more = self.gained("open_streams", seconds)
+        return more is not None and more * 2 >= amount
+
+    def mapped_elsewhere(self, amount: float) -> bool:
+        """Whether so many bytes of resident memory belong to neither allocator, as the balance knows."""
+        held = self.part("other")
+        return held is not None and held >= amount
 
     def streams_evidence(self, seconds: float) -> tuple[Evidence, ...]:
         """How many streams are open, and how many more than at the beginning of this time."""

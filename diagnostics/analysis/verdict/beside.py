@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from statistics import median
 
+from ..units import format_value
 from .finding import Finding
 from .readings import MIB, Evidence, Readings
-from .units import format_value
 
 __all__ = ["children", "copied_pages", "recycling"]
 
