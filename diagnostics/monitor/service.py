@@ -13,12 +13,12 @@ from typing import Final
 from ..protocol import agents_folder, private_folder
 from .audit import Audit
 from .captures.controller import Captures
-from .captures.profiles import interval_of
-from .captures.store import Limits, Store
-from .judging.guard import Guard, rules_from_environment
+from .captures.store import Store
+from .judging.guard import Guard
 from .judging.judge import Judge
-from .judging.looks import OwnLooks, looks_per_hour
+from .judging.looks import OwnLooks
 from .recording.recorder import Recorder
+from .settings import MonitorSettings
 from .web.access import Policy
 from .web.app import build
 from .web.edge import EdgeServer
@@ -41,17 +41,18 @@ class Monitor:
     """
 
     def __init__(self, listener: socket.socket, root: Path) -> None:
+        settings = MonitorSettings.of(os.environ)
         private_folder(root)
         private_folder(agents_folder(root))
         self.targets = Targets(root)
-        self.captures = Captures(self.targets, Store(root, Limits.of(os.environ)))
-        self.recorder = Recorder.below(root, self.targets)
+        self.captures = Captures(self.targets, Store(root, settings.keep))
+        self.recorder = Recorder.below(root, self.targets, settings.record)
         self.audit = Audit(root / "audit.log")
-        self.guard = Guard(self.targets, self.recorder, self.captures, self.audit, rules_from_environment())
+        self.guard = Guard(self.targets, self.recorder, self.captures, self.audit, settings.rules)
         self.judge = Judge(self.targets, self.recorder, self.captures)
         self.recorder.said = self.judge.said
-        self.looks = OwnLooks(self.targets, self.judge, self.captures, self.audit, looks_per_hour())
-        self._pprof_interval = interval_of(os.environ)
+        self.looks = OwnLooks(self.targets, self.judge, self.captures, self.audit, settings.looks_per_hour)
+        self._settings = settings
         self._listener = listener
 
     async def serve(self, until: Callable[[], Awaitable[None]]) -> None:
@@ -60,7 +61,7 @@ class Monitor:
         Lowers the priority of the thread that it is called in, for good, and of all that are made in it.
         """
         os.setpriority(os.PRIO_PROCESS, 0, max(_NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
-        policy = _policy(self._listener)
+        policy = _policy(self._listener, self._settings)
         guesses = Guesses()
         app, events = build(
             self.targets,
@@ -71,7 +72,7 @@ class Monitor:
             policy,
             self.audit,
             guesses,
-            self._pprof_interval,
+            self._settings.pprof_interval_seconds,
         )
         server = EdgeServer(app, guesses.waiting)
         serving = asyncio.create_task(server.serve(sockets=[self._listener]), name="monitor")
@@ -107,12 +108,10 @@ async def stdin_closes() -> None:
         transport.close()
 
 
-def _policy(listener: socket.socket) -> Policy:
+def _policy(listener: socket.socket, settings: MonitorSettings) -> Policy:
     return Policy.of(
         host=str(listener.getsockname()[0]),
-        extra_hosts=[
-            host.strip() for host in os.environ.get("DIAGNOSTICS_ALLOWED_HOSTS", "").split(",") if host.strip()
-        ],
-        token=os.environ.get("DIAGNOSTICS_TOKEN", ""),
-        read_token=os.environ.get("DIAGNOSTICS_READ_TOKEN", ""),
+        extra_hosts=settings.allowed_hosts,
+        token=settings.token,
+        read_token=settings.read_token,
     )

@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ...analysis.formats import pprof
 from ...analysis.profile import Profile
-from ...errors import DiagnosticsError, NotFoundError, TargetError, UsageError
+from ...errors import DiagnosticsError, NotFoundError, TargetError
 from ..workers.targets import Targets, Worker
 from .controller import Captures
 
@@ -31,23 +30,7 @@ _WITHOUT_MEMRAY = frozenset(
     {"memray_missing", "memray_unreadable", "rendering_failed", "tracker_active", "no_thread", "memray_failed"}
 )
 
-__all__ = ["DEFAULT_INTERVAL_SECONDS", "Taken", "WindowProfiles", "interval_of"]
-
-DEFAULT_INTERVAL_SECONDS = 60.0
-
-
-def interval_of(environment: Mapping[str, str]) -> float:
-    """DIAGNOSTICS_PPROF_INTERVAL_SECONDS. Raises UsageError."""
-    text = environment.get("DIAGNOSTICS_PPROF_INTERVAL_SECONDS", "")
-    try:
-        seconds = float(text) if text else DEFAULT_INTERVAL_SECONDS
-        if not 0 <= seconds < 1e9:
-            raise ValueError
-    except ValueError as error:
-        raise UsageError(
-            f"DIAGNOSTICS_PPROF_INTERVAL_SECONDS is {text!r}", remedy="set it to a number of seconds, such as 60"
-        ) from error
-    return seconds
+__all__ = ["Taken", "WindowProfiles"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +51,7 @@ class _Shared:
 class WindowProfiles:
     """The windows of all workers; `interval` in seconds, 0 for a new window at each asking."""
 
-    def __init__(self, targets: Targets, captures: Captures, interval: float = DEFAULT_INTERVAL_SECONDS) -> None:
+    def __init__(self, targets: Targets, captures: Captures, interval: float) -> None:
         self._targets = targets
         self._captures = captures
         self._interval = interval

@@ -18,13 +18,12 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ...errors import NoRoomError, NotFoundError, UsageError
+from ...errors import NoRoomError, NotFoundError
 from ...protocol import private_folder
 from . import manifest as manifests
 
@@ -49,17 +48,6 @@ class Limits:
     total_bytes: int = 2 * 1024**3
     age_seconds: float = 14 * _DAY
     free_bytes: int = 256 * 1024**2
-
-    @classmethod
-    def of(cls, environment: Mapping[str, str]) -> Limits:
-        """From DIAGNOSTICS_KEEP_CAPTURES, _KEEP_BYTES, _KEEP_DAYS and _KEEP_FREE_BYTES. Raises UsageError naming the one."""
-        usual = cls()
-        return cls(
-            captures=int(_setting(environment, "DIAGNOSTICS_KEEP_CAPTURES", usual.captures, least=1)),
-            total_bytes=int(_setting(environment, "DIAGNOSTICS_KEEP_BYTES", usual.total_bytes, least=1)),
-            age_seconds=_setting(environment, "DIAGNOSTICS_KEEP_DAYS", usual.age_seconds / _DAY, least=0) * _DAY,
-            free_bytes=int(_setting(environment, "DIAGNOSTICS_KEEP_FREE_BYTES", usual.free_bytes, least=0)),
-        )
 
 
 class Store:
@@ -207,17 +195,6 @@ class as_no_room:  # noqa: N801  # used as a statement: with as_no_room(folder):
             raise NoRoomError(
                 f"the disk of {self._folder} is full", remedy="free some space, or set DIAGNOSTICS_DIR to another disk"
             ) from error
-
-
-def _setting(environment: Mapping[str, str], name: str, usual: float, least: float) -> float:
-    text = environment.get(name, "")
-    try:
-        number = float(text) if text else float(usual)
-        if not least <= number < 2**63:  # NaN is in no range
-            raise ValueError
-    except ValueError as error:
-        raise UsageError(f"{name} is {text!r}", remedy=f"set it to a number of at least {least:g}") from error
-    return number
 
 
 def _unknown(capture_id: str) -> NotFoundError:

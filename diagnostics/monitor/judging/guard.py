@@ -15,24 +15,22 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ...analysis.trend import seconds_to_limit, trend
 from ...analysis.verdict.readings import LITTLE
-from ...errors import DiagnosticsError, NotFoundError, UsageError
+from ...errors import DiagnosticsError, NotFoundError
 from ..audit import Asker, Audit
 from ..captures.controller import Captures
-from ..captures.kinds import kind_named
 from ..failures import Failures
 from ..recording import timeline
 from ..recording.outlook import WINDOWS
 from ..recording.recorder import Recorder
 from ..recording.ring import Recording
 from ..workers.targets import Targets, Worker
-from .rules import DEFAULTS, Engine, Firing, Rule, parse
+from .rules import DEFAULTS, Engine, Firing, Rule
 
-__all__ = ["Guard", "dry_run", "rules_from_environment"]
+__all__ = ["Guard", "dry_run"]
 
 log = logging.getLogger("diagnostics.monitor")
 
@@ -58,27 +56,6 @@ class Fired:
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
-
-
-def rules_from_environment(environment: Mapping[str, str] = os.environ) -> tuple[Rule, ...]:
-    """DIAGNOSTICS_RULES: a TOML file; "off" for none; unset for the defaults. Raises UsageError."""
-    told = environment.get("DIAGNOSTICS_RULES", "")
-    if not told:
-        return DEFAULTS
-    if told == "off":
-        return ()
-    try:
-        text = Path(told).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"DIAGNOSTICS_RULES is {told!r}: {error}", remedy='name a TOML file, or "off"') from error
-    rules = parse(text, told)
-    for rule in rules:
-        if rule.capture is not None:
-            try:
-                kind_named(rule.capture).checked(rule.options)
-            except UsageError as error:
-                raise UsageError(f"{told}: rule {rule.name!r}: {error.message}", remedy=error.remedy) from error
-    return rules
 
 
 class Guard:

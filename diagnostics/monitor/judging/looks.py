@@ -10,27 +10,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections import deque
-from collections.abc import Mapping
 from typing import Any, Final
 
 from ...analysis.verdict.verdict import Verdict
-from ...errors import DiagnosticsError, NotFoundError, UsageError
+from ...errors import DiagnosticsError, NotFoundError
 from ..audit import Asker, Audit
 from ..captures.controller import Captures
 from ..failures import Failures
 from ..workers.targets import Snapshot, Targets
 from .judge import CAPTURE_SECONDS, Judge
 
-__all__ = ["OwnLooks", "looks_per_hour"]
+__all__ = ["OwnLooks"]
 
 log = logging.getLogger("diagnostics.monitor")
 
 _EVERY_SECONDS = 5.0
 _HOUR = 3600.0
-_DEFAULT_AN_HOUR, _MOST_AN_HOUR = 6, 60
 # A capture that was refused is not asked for again at once: what it would cost changes slowly.
 _REFUSED_SECONDS = 120.0
 
@@ -46,16 +43,6 @@ _NAMED_BY: Final[dict[str, dict[str, Any]]] = {
     "recycled_growth": _OBJECTS,
     "inconclusive": _OBJECTS,
 }
-
-
-def looks_per_hour(environment: Mapping[str, str] = os.environ) -> int:
-    """DIAGNOSTICS_LOOKS_PER_HOUR. Raises UsageError."""
-    text = environment.get("DIAGNOSTICS_LOOKS_PER_HOUR", "") or str(_DEFAULT_AN_HOUR)
-    if not text.isdecimal() or int(text) > _MOST_AN_HOUR:
-        raise UsageError(
-            f"DIAGNOSTICS_LOOKS_PER_HOUR is {text!r}", remedy=f"set a whole number from 0 (none) to {_MOST_AN_HOUR}"
-        )
-    return int(text)
 
 
 class OwnLooks:

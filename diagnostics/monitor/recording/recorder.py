@@ -12,13 +12,13 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ...analysis.lives import Life
-from ...errors import DiagnosticsError, NotFoundError, UsageError
+from ...errors import DiagnosticsError, NotFoundError
 from ..failures import Failures
 from ..kernel.cgroup import CgroupReading, oom_kills, read_cgroup
 from ..kernel.process import Identity, ProcessReading, exit_status, identity, lives, parent_of, read_process
@@ -28,11 +28,11 @@ from ..workers.whole import Look, Whole
 from .blackbox import BlackBox, Ending
 from .endings import Endings, Told
 from .outlook import COLUMNS, Outlook, judge
-from .ring import MAX_CAPACITY, Recording, RingFile, RingSize
+from .ring import Recording, RingFile, RingSize
 from .vitals import FIELDS, JUDGED, fold, vitals
 from .whole_record import WholeRecord
 
-__all__ = ["Recorder", "Settings"]
+__all__ = ["RecordSettings", "Recorder"]
 
 log = logging.getLogger("diagnostics.monitor")
 
@@ -49,30 +49,13 @@ _REMEMBERED_ENDS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """How much is kept: `seconds` of readings `interval` apart, `minutes` of one a minute; 0 seconds: nothing at all."""
+class RecordSettings:
+    """How much is kept of a process: `seconds` of readings `interval` apart, `minutes` of one a minute; 0 seconds: nothing."""
 
     seconds: float = 3600.0
     interval: float = 1.0
     minutes: int = 1440
     files: int = 20
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """DIAGNOSTICS_RECORD_{SECONDS,INTERVAL_SECONDS,MINUTES,FILES}. Raises UsageError that names the variable."""
-        default = cls()
-        settings = cls(
-            _setting(environment, "DIAGNOSTICS_RECORD_SECONDS", default.seconds, 0, MAX_CAPACITY),
-            _setting(environment, "DIAGNOSTICS_RECORD_INTERVAL_SECONDS", default.interval, 0.05, 60),
-            int(_setting(environment, "DIAGNOSTICS_RECORD_MINUTES", default.minutes, 1, MAX_CAPACITY)),
-            int(_setting(environment, "DIAGNOSTICS_RECORD_FILES", default.files, 1, 10_000)),
-        )
-        if settings.seconds / settings.interval > MAX_CAPACITY:
-            raise UsageError(
-                f"{settings.seconds:g} s of readings {settings.interval:g} s apart are more than {MAX_CAPACITY}",
-                remedy="set DIAGNOSTICS_RECORD_SECONDS lower or DIAGNOSTICS_RECORD_INTERVAL_SECONDS higher",
-            )
-        return settings
 
     @property
     def rings(self) -> tuple[RingSize, ...]:
@@ -121,7 +104,7 @@ class _Track:
 class Recorder:
     """Records all workers of `targets`; `run` until cancelled, then `close`. A black box of None records nothing."""
 
-    def __init__(self, targets: Targets, settings: Settings, blackbox: BlackBox | None) -> None:
+    def __init__(self, targets: Targets, settings: RecordSettings, blackbox: BlackBox | None) -> None:
         self._targets = targets
         self._settings = settings
         self._blackbox = blackbox
@@ -137,9 +120,8 @@ class Recorder:
         self._whole_record = WholeRecord(blackbox.root if blackbox else None, settings.rings[0])
 
     @classmethod
-    def below(cls, root: Path, targets: Targets) -> Recorder:
-        """A recorder as the environment sets it, with its files in `<root>/blackbox`. Raises UsageError."""
-        settings = Settings.from_environment()
+    def below(cls, root: Path, targets: Targets, settings: RecordSettings) -> Recorder:
+        """A recorder with its files in `<root>/blackbox`."""
         return cls(targets, settings, BlackBox(root, settings.files) if settings.seconds else None)
 
     async def run(self) -> None:
@@ -337,16 +319,3 @@ def _life(recording: Recording) -> Life | None:
     by_field = zip(*recording.rings[0].records, strict=True)
     columns = {name: list(column) for name, column in zip(names, by_field, strict=False)}
     return life_of(columns, recording.header.process.get("started"), JUDGED)
-
-
-def _setting(environment: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:
-    text = environment.get(name, "")
-    if not text:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not least <= value <= most:
-        raise UsageError(f"{name} is {text!r}", remedy=f"set a number from {least:g} to {most:g}")
-    return value

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from ...errors import DiagnosticsError
 from ..audit import Audit
 from ..captures.controller import Captures
-from ..captures.profiles import DEFAULT_INTERVAL_SECONDS, WindowProfiles
+from ..captures.profiles import WindowProfiles
 from ..judging.guard import Guard
 from ..judging.judge import Judge
 from ..recording.recorder import Recorder
@@ -45,7 +45,7 @@ def build(
     policy: Policy,
     audit: Audit,
     guesses: Guesses,
-    pprof_interval: float = DEFAULT_INTERVAL_SECONDS,
+    pprof_interval: float,
 ) -> tuple[Starlette, Events]:
     """The ASGI app of the monitor, and its event streams, which whoever serves it must close.
 

@@ -9,8 +9,8 @@ import pytest
 
 from diagnostics.analysis.verdict.finding import Finding
 from diagnostics.analysis.verdict.verdict import Verdict
-from diagnostics.errors import TooCostlyError, UsageError
-from diagnostics.monitor.judging.looks import OwnLooks, looks_per_hour, wanted
+from diagnostics.errors import TooCostlyError
+from diagnostics.monitor.judging.looks import OwnLooks, wanted
 
 APP = """
 import threading
@@ -136,11 +136,3 @@ def test_at_most_so_many_are_taken_in_an_hour_and_none_is_forced() -> None:
     assert looked(Captures(), 2, 5) == [{"kind": "tasks", "worker": "0"}] * 2
     refused = Captures(TooCostlyError("it costs too much"))
     assert len(looked(refused, 2, 5)) == 1  # and is asked for again when some time has passed
-
-
-def test_the_setting_is_checked() -> None:
-    assert looks_per_hour({}) == 6
-    assert looks_per_hour({"DIAGNOSTICS_LOOKS_PER_HOUR": "0"}) == 0
-    for text in ("-1", "often", "61"):
-        with pytest.raises(UsageError, match="DIAGNOSTICS_LOOKS_PER_HOUR"):
-            looks_per_hour({"DIAGNOSTICS_LOOKS_PER_HOUR": text})

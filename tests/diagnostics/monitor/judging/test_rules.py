@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diagnostics.errors import UsageError
-from diagnostics.monitor.judging.guard import dry_run, rules_from_environment
+from diagnostics.monitor.judging.guard import dry_run
 from diagnostics.monitor.judging.rules import DAY, DEFAULTS, Engine, Rule, parse
 from diagnostics.monitor.recording.ring import Header, Recording, Ring, RingSize
 from diagnostics.monitor.recording.vitals import FIELDS
@@ -108,19 +108,6 @@ def test_what_is_wrong_is_named(change: tuple[str, str], names: str) -> None:
 def test_two_rules_of_one_name_are_refused() -> None:
     with pytest.raises(UsageError, match="two rules are named 'buffers'"):
         parse(GOOD * 2)
-
-
-def test_where_the_rules_come_from(tmp_path: Path) -> None:
-    assert rules_from_environment({}) == DEFAULTS
-    assert rules_from_environment({"DIAGNOSTICS_RULES": "off"}) == ()
-    file = tmp_path / "rules.toml"
-    file.write_text(GOOD)
-    assert [rule.name for rule in rules_from_environment({"DIAGNOSTICS_RULES": str(file)})] == ["buffers"]
-    file.write_text(GOOD.replace("retained", "everything"))
-    with pytest.raises(UsageError, match="rule 'buffers': unknown kind 'everything'"):
-        rules_from_environment({"DIAGNOSTICS_RULES": str(file)})
-    with pytest.raises(UsageError, match="No such file"):
-        rules_from_environment({"DIAGNOSTICS_RULES": str(tmp_path / "none.toml")})
 
 
 def recording(**columns: list[float]) -> Recording:

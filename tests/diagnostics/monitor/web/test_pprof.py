@@ -17,8 +17,6 @@ import pytest
 from diagnostics.analysis.formats import pprof
 from diagnostics.analysis.formats.text import render_lines, render_stacks
 from diagnostics.analysis.profile import Frame, Profile, Sample, ValueType
-from diagnostics.errors import UsageError
-from diagnostics.monitor.captures.profiles import interval_of
 from diagnostics.monitor.web.session import COOKIE, issue
 
 APP = """
@@ -245,13 +243,6 @@ def test_stacks_as_text_are_sorted_and_say_what_is_not_covered() -> None:
     assert lines[-1] == "not covered: tasks of other processes"
     blocks = render_stacks("goroutine", TASKS)
     assert "goroutine 2 [2]: state=waiting\n    wait /srv/app.py:3\n    serve /srv/app.py:9\n" in blocks
-
-
-@pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf"])
-def test_an_interval_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="PPROF_INTERVAL"):
-        interval_of({"DIAGNOSTICS_PPROF_INTERVAL_SECONDS": text})
-    assert interval_of({}) == 60
 
 
 @pytest.mark.needs("go", "golang-go")

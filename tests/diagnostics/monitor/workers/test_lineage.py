@@ -15,7 +15,7 @@ import pytest
 from diagnostics.analysis.lives import Life
 from diagnostics.monitor.kernel.process import Identity, identity, parent_of
 from diagnostics.monitor.recording.blackbox import BlackBox
-from diagnostics.monitor.recording.recorder import Recorder, Settings
+from diagnostics.monitor.recording.recorder import Recorder, RecordSettings
 from diagnostics.monitor.recording.ring import RingSize, peek
 from diagnostics.monitor.workers.lineage import LIVES, Lineage, life_of
 from diagnostics.monitor.workers.targets import Targets
@@ -83,7 +83,7 @@ def test_lives_go_on_with_a_new_monitor_and_their_files_are_few(
 
     def recorder() -> tuple[Targets, Recorder]:
         targets = Targets(tmp_path)
-        return targets, Recorder(targets, Settings(seconds=60.0), BlackBox(tmp_path, keep=20))
+        return targets, Recorder(targets, RecordSettings(seconds=60.0), BlackBox(tmp_path, keep=20))
 
     async def scene() -> None:
         targets, one = recorder()

@@ -1,0 +1,129 @@
+"""Every setting of the monitor, read from its environment once, at its start. docs/configuration.md lists them.
+
+What is wrong is a UsageError that names the variable, its value and what is allowed, before anything is served.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import UsageError
+from .captures.kinds import kind_named
+from .captures.store import Limits
+from .judging.rules import DEFAULTS, Rule, parse
+from .recording.recorder import RecordSettings
+from .recording.ring import MAX_CAPACITY
+
+__all__ = ["MonitorSettings"]
+
+_DAY = 24 * 3600.0
+_MOST_LOOKS_AN_HOUR = 60
+_MOST_SECONDS = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorSettings:
+    """What the environment asks for; the defaults are those of an empty one.
+
+    looks_per_hour           captures of one worker in an hour that the monitor takes unasked; 0: none
+    pprof_interval_seconds   how old a window's profile may be that /debug/pprof gives once more
+    """
+
+    record: RecordSettings = field(default_factory=RecordSettings)
+    keep: Limits = field(default_factory=Limits)
+    rules: tuple[Rule, ...] = DEFAULTS
+    looks_per_hour: int = 6
+    pprof_interval_seconds: float = 60.0
+    allowed_hosts: tuple[str, ...] = ()
+    token: str = ""
+    read_token: str = ""
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> MonitorSettings:
+        usual = cls()
+        read = _Reader(environment)
+        return cls(
+            record=_record(read, usual.record),
+            keep=_keep(read, usual.keep),
+            rules=_rules(environment.get("DIAGNOSTICS_RULES", "")),
+            looks_per_hour=read.whole("DIAGNOSTICS_LOOKS_PER_HOUR", usual.looks_per_hour, 0, _MOST_LOOKS_AN_HOUR),
+            pprof_interval_seconds=read.number(
+                "DIAGNOSTICS_PPROF_INTERVAL_SECONDS", usual.pprof_interval_seconds, 0, _MOST_SECONDS
+            ),
+            allowed_hosts=tuple(
+                filter(None, map(str.strip, environment.get("DIAGNOSTICS_ALLOWED_HOSTS", "").split(",")))
+            ),
+            token=environment.get("DIAGNOSTICS_TOKEN", ""),
+            read_token=environment.get("DIAGNOSTICS_READ_TOKEN", ""),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    environment: Mapping[str, str]
+
+    def number(self, name: str, usual: float, least: float, most: float = math.inf) -> float:
+        text = self.environment.get(name, "")
+        if not text:
+            return usual
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most or math.isinf(value):  # NaN is in no range
+            allowed = f"of at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
+            raise UsageError(f"{name} is {text!r}", remedy=f"set a number {allowed}")
+        return value
+
+    def whole(self, name: str, usual: int, least: int, most: float = math.inf) -> int:
+        value = self.number(name, usual, least, most)
+        if value != int(value):
+            raise UsageError(f"{name} is {self.environment[name]!r}", remedy="set a whole number")
+        return int(value)
+
+
+def _record(read: _Reader, usual: RecordSettings) -> RecordSettings:
+    record = RecordSettings(
+        seconds=read.number("DIAGNOSTICS_RECORD_SECONDS", usual.seconds, 0, MAX_CAPACITY),
+        interval=read.number("DIAGNOSTICS_RECORD_INTERVAL_SECONDS", usual.interval, 0.05, 60),
+        minutes=read.whole("DIAGNOSTICS_RECORD_MINUTES", usual.minutes, 1, MAX_CAPACITY),
+        files=read.whole("DIAGNOSTICS_RECORD_FILES", usual.files, 1, 10_000),
+    )
+    if record.seconds / record.interval > MAX_CAPACITY:
+        raise UsageError(
+            f"{record.seconds:g} s of readings {record.interval:g} s apart are more than {MAX_CAPACITY}",
+            remedy="set DIAGNOSTICS_RECORD_SECONDS lower or DIAGNOSTICS_RECORD_INTERVAL_SECONDS higher",
+        )
+    return record
+
+
+def _keep(read: _Reader, usual: Limits) -> Limits:
+    return Limits(
+        captures=read.whole("DIAGNOSTICS_KEEP_CAPTURES", usual.captures, 1),
+        total_bytes=read.whole("DIAGNOSTICS_KEEP_BYTES", usual.total_bytes, 1),
+        age_seconds=read.number("DIAGNOSTICS_KEEP_DAYS", usual.age_seconds / _DAY, 0) * _DAY,
+        free_bytes=read.whole("DIAGNOSTICS_KEEP_FREE_BYTES", usual.free_bytes, 0),
+    )
+
+
+def _rules(told: str) -> tuple[Rule, ...]:
+    """A TOML file's; none where "off" is told; the defaults where nothing is."""
+    if not told:
+        return DEFAULTS
+    if told == "off":
+        return ()
+    try:
+        text = Path(told).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"DIAGNOSTICS_RULES is {told!r}: {error}", remedy='name a TOML file, or "off"') from error
+    rules = parse(text, told)
+    for rule in rules:
+        if rule.capture is not None:
+            try:
+                kind_named(rule.capture).checked(rule.options)
+            except UsageError as error:
+                raise UsageError(f"{told}: rule {rule.name!r}: {error.message}", remedy=error.remedy) from error
+    return rules
