@@ -4,7 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: fuzz demo matrix phoenix sanic test steady bench bench-quick relay-proof study field museum lint types imports unit installs wheel install clean
+.PHONY: bounds chaos clean demo field fuzz fuzz-parsers imports install installs lint matrix museum phoenix relay-proof sanic soak steady study test types unit \
+	bench bench-quick wheel
 
 demo: $(STAMP)
 	$(BIN)/python -m diagnostics demo
@@ -50,6 +51,26 @@ bench: $(STAMP)
 
 bench-quick: $(STAMP)
 	$(BIN)/python tests/bench/bench_relay.py --quick --out report/bench
+
+# What 1,000 peers of each kind can make the relay hold, and 10,000 idle connections; ten minutes. Writes docs/reliability.md.
+bounds: $(STAMP)
+	$(BIN)/python tests/bench/bench_bounds.py --write docs/reliability.md
+
+# Seeds of chaos against a real relay, some seconds each; goes on where it was when it is started again, and writes the table of
+# docs/reliability.md of all that were run so far. SECONDS=3600: begin none after an hour.
+SEEDS ?= 1000
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --jobs $(or $(JOBS),2) $(if $(SECONDS),--seconds $(SECONDS)) --write docs/reliability.md
+
+# The mix of chaos at half load, with a capture a minute: slopes of memory, descriptors and tasks into docs/reliability.md.
+soak: $(STAMP)
+	$(BIN)/python -m tests.chaos.soak --seconds $(or $(SECONDS),600) --write docs/reliability.md
+
+# The relay's parsers against second implementations, with atheris; what it finds is kept in tests/parsers/corpus. SECONDS=3600: longer.
+fuzz-parsers: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/parsers/requirements.txt
+	$(BIN)/python -m tests.parsers sse $(or $(SECONDS),60)
+	$(BIN)/python -m tests.parsers http $(or $(SECONDS),60)
 
 # The relay as a third subject of every scenario; about ten minutes.
 relay-proof: $(STAMP)

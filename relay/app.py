@@ -20,11 +20,13 @@ from .admission.rejections import Rejections
 from .api.error_handlers import add_error_handlers
 from .api.relay import Relay
 from .api.routes import ROUTES, add_page, add_routes
+from .client.bounds import Reject
 from .client.outside import KeepSend, Outside
 from .hub.choice import hub_of
 from .hub.events_out import EventsOut
 from .memory.buffer import SegmentPool
 from .memory.limit import memory_share
+from .memory.requests import RequestBudget
 from .settings import Settings
 from .stream.call import StreamOptions
 from .stream.degraded import DEGRADED
@@ -77,6 +79,8 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     gate = Gate(settings.admission, reject=reject, memory=memory_share(settings.memory_limit_bytes))
     hub = hub_of(settings.topics, settings.redis, reject)
     events_out = EventsOut(hub, settings.stream_events_topic) if settings.stream_events_topic else None
+    request_budget = RequestBudget(settings.requests_bytes)
+    ledger.requests = lambda: {"heads": request_budget.heads, "bodies": request_budget.bodies}
     relay = Relay(
         settings,
         upstream_url,
@@ -86,6 +90,7 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
         _stream_options(settings, ledger, events_out),
         hub,
         reject,
+        request_budget,
         events_out,
     )
     relay.api = api
@@ -96,14 +101,14 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     return relay
 
 
-def _rejecting(ledger: StreamLedger, telling: telemetry.Telemetry) -> Callable[[str], None]:
+def _rejecting(ledger: StreamLedger, telling: telemetry.Telemetry) -> Reject:
     """Who is told of a request that is not let in: the ledger, the request's span, and now and then the log."""
     rejections = Rejections()
 
-    def reject(reason: str) -> None:
+    def reject(reason: str, cause: str = "") -> None:
         ledger.reject(reason)
         telling.rejected(reason)
-        rejections(reason)
+        rejections(reason, cause)
 
     return reject
 

@@ -138,8 +138,17 @@ def _run(settings: Settings, *, diagnostics: bool) -> int:
     from .serving.listener import bind, url_of
     from .serving.simulation import SimulatorProcess
 
+    budget = settings.stream_budget
     with contextlib.ExitStack() as opened:
-        listener = opened.enter_context(bind(settings.host, settings.port, settings.stream_budget.send_buffer_bytes))
+        listener = opened.enter_context(
+            bind(
+                settings.host,
+                settings.port,
+                budget.send_buffer_bytes,
+                budget.request_buffer_bytes,
+                settings.write_timeout_seconds,
+            )
+        )
         url = url_of(listener)
         monitor: MonitorProcess | None = None
         if diagnostics:

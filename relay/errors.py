@@ -14,6 +14,7 @@
         |-- BodyTooLargeError         413
         |-- TooManyError              429        the caller asks too often, or for too many streams at once
         |-- OverloadedError           503        no room for one more stream; another instance may have some
+        |   `-- NoRoomForBodyError               nor for this request's body
         |-- IdleError                 504        the upstream sent no event for too long, though perhaps bytes
         |-- TooLongError              504        the stream is older than any may get
         |-- HubUnavailableError       503        the topics' Redis cannot be had; another instance may have it
@@ -48,6 +49,7 @@ __all__ = [
     "HubUnavailableError",
     "IdleError",
     "ListenError",
+    "NoRoomForBodyError",
     "OverloadedError",
     "RelayError",
     "SettingsError",
@@ -237,6 +239,13 @@ class OverloadedError(ApiError):
     def __init__(self, message: str, retry_seconds: float) -> None:
         super().__init__(message)
         self.headers = {"retry-after": str(math.ceil(retry_seconds))}
+
+
+class NoRoomForBodyError(OverloadedError):
+    def __init__(self, retry_seconds: float) -> None:
+        super().__init__("the relay's requests hold as many bytes as they may; try again", retry_seconds)
+        # As with a body that is too large: the rest of it is not read.
+        self.headers["connection"] = "close"
 
 
 class TooManyError(ApiError):

@@ -158,6 +158,14 @@ class Settings(BaseSettings):
         10.0, description="longest wait for the head of a request, and for the first one"
     )
     request_body_timeout_seconds: Seconds = Field(30.0, description="longest wait for a request's body")
+    requests_bytes: int = Field(
+        128 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="most that all requests together may hold: heads that are not whole, and bodies; more get 503",
+    )
+    max_connections: int = Field(
+        16_000, ge=0, description="client connections at once; more are closed as they come; 0: no limit"
+    )
     stream_budget_bytes: int = Field(
         256 * 1024, ge=MIN_BUDGET_BYTES, description="most that one stream may hold, kernel buffers included"
     )
@@ -168,7 +176,7 @@ class Settings(BaseSettings):
         description="of an upstream's bytes, how many may wait for a slow client; 0: it is read as its client reads",
     )
 
-    max_streams: int = Field(2000, ge=0, description="streams open at once; more get 503; 0: no limit")
+    max_streams: int = Field(2000, ge=0, description="streams and answers under way at once; more get 503; 0: no limit")
     budget_bytes: int = Field(
         512 * 1024 * 1024, ge=0, description="what all streams may hold; each reserves its budget of it; 0: no limit"
     )

@@ -70,6 +70,8 @@ class StreamLedger:
         self.budget_bytes = 0
         # Of a pool of buffer segments that the service has: (used, free, hits, misses) now. None: it has no such pool.
         self.pool: Callable[[], tuple[int, int, int, int]] | None = None
+        # Bytes that requests hold before they are answered, by part (heads, bodies) now: no stream's. None: nobody counts them.
+        self.requests: Callable[[], dict[str, int]] | None = None
         # The states of the circuit breakers before the upstreams, in the upstreams' order: closed, open, half_open.
         self.breakers: Callable[[], Sequence[str]] = tuple
         self._unrouted = RouteTotals(OTHER_ROUTE)
@@ -218,6 +220,7 @@ class StreamLedger:
             "budget_bytes": self.budget_bytes,
             "breakers": list(self.breakers()),
             "rejected": dict(self.rejected),
+            "requests": self.requests() if self.requests is not None else None,
             "pool": dict(zip(POOL, self.pool(), strict=True)) if self.pool is not None else None,
             "routes": routes,
             "top": [records[place].to_json(now) for place in fullest],

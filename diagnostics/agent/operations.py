@@ -342,6 +342,9 @@ def _merged(ledgers: list[StreamLedger], top: int) -> dict[str, Any] | None:
         whole["buffered_bytes_max"] = max(whole["buffered_bytes_max"], part["buffered_bytes_max"])
         if part["pool"]:
             whole["pool"] = {key: count + (whole["pool"] or {}).get(key, 0) for key, count in part["pool"].items()}
+        if part["requests"]:
+            held = whole["requests"] or {}
+            whole["requests"] = {key: count + held.get(key, 0) for key, count in part["requests"].items()}
         for reason, count in part["rejected"].items():
             whole["rejected"][reason] = whole["rejected"].get(reason, 0) + count
         for route, row in part["routes"].items():

@@ -19,14 +19,16 @@ log = logging.getLogger("relay.admission")
 class Rejections:
     """Logs what was not let in: the first of a reason at once, then one line each REJECTION_SECONDS that says how many.
 
-    Call it with the reason, one of a few fixed words, for each refusal.
+    Call it with the reason, one of a few fixed words, for each refusal; `cause` is what a parser found.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._throttle = Throttle(REJECTION_SECONDS, clock)
 
-    def __call__(self, reason: str) -> None:
+    def __call__(self, reason: str, cause: str = "") -> None:
         count = self._throttle.due(reason)
         if count:
             fields = {"outcome": "rejected", "reason": reason, "count": count}
+            if cause:
+                fields["cause"] = cause
             log.warning("requests were not let in", extra={"fields": fields})

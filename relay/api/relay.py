@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,24 +13,29 @@ from fastapi import FastAPI, Request, Response
 from diagnostics import StreamLedger
 
 from ..admission.gate import Gate
-from ..errors import ShuttingDownError, UpstreamError
+from ..client.bounds import Reject
+from ..errors import ApiError, ShuttingDownError, UpstreamError
 from ..hub.events_out import EventsOut
 from ..hub.memory import Hub
 from ..hub.stream import Subscription, TopicStream
+from ..memory.requests import RequestBudget
 from ..protocol.facts import answer_facts
 from ..settings import Settings
+from ..stream.answer import LargeAnswer
 from ..stream.call import Call, Span, StreamOptions
 from ..stream.degraded import DEGRADED, degraded_answer
+from ..stream.patience import Limits
 from ..stream.response import RelayedStream
 from ..stream.sweep import OpenStreams
 from ..telemetry import Telemetry
 from ..upstream.upstream import Answer
 from ..upstream.upstreams import Upstreams
+from .bodies import Bodies
 from .drain import Drain
 from .requests import OpenAnswers, caller, retry_field
 from .topics import TOPIC
 
-__all__ = ["Relay", "whole"]
+__all__ = ["Relay"]
 
 
 @dataclass
@@ -43,7 +49,8 @@ class Relay:
     gate: Gate
     stream_options: StreamOptions
     hub: Hub
-    reject: Callable[[str], None]
+    reject: Reject
+    request_budget: RequestBudget
     events_out: EventsOut | None = None
     open_streams: OpenStreams = field(default_factory=OpenStreams)
     answers: OpenAnswers = field(default_factory=OpenAnswers)
@@ -53,6 +60,7 @@ class Relay:
 
     def __post_init__(self) -> None:
         self.drain = Drain(self.settings.drain_seconds, self.open_streams, self.answers)
+        self.bodies = Bodies(self.settings.request_body_timeout_seconds, self.request_budget, self.reject)
 
     @property
     def ready(self) -> bool:
@@ -105,25 +113,58 @@ class Relay:
             write_bytes=settings.stream_budget.read_bytes,
         )
 
-    async def answer(self, call: Call, request: Request) -> Response:
-        """Relay an answer that does not stream."""
+    async def answer(self, call: Call, route: str, request: Request) -> Response:
+        """Relay an answer that does not stream. It has a place among the streams, since it may hold as much as one."""
         upstream = self.serving_upstream()
-        span = self.span(call, request.headers)
-        try:
-            answer = await upstream.answer(call.endpoint.upstream_path, call.content, span.headers, span.event)
-        except UpstreamError as error:
-            span.end(error.outcome, error=error)
-            if error.outage and self.settings.degraded_message and call.endpoint.degraded:
-                content = degraded_answer(call.model, self.settings.degraded_message)
-                return Response(content, headers=DEGRADED, media_type="application/json")
-            raise
-        except asyncio.CancelledError:
-            span.end("shutdown" if self.drain.begun else "client_disconnected")
-            raise
-        span.end("completed", facts=answer_facts(answer.content) if self.telemetry.enabled else None)
-        return whole(answer)
+        with contextlib.ExitStack() as place:
+            place.enter_context(self.gate.stream(caller(request)))
+            span = self.span(call, request.headers)
+            try:
+                answer = await upstream.answer(call.endpoint.upstream_path, call.content, span.headers, span.event)
+            except UpstreamError as error:
+                span.end(error.outcome, error=error)
+                if error.outage and self.settings.degraded_message and call.endpoint.degraded:
+                    content = degraded_answer(call.model, self.settings.degraded_message)
+                    return Response(content, headers=DEGRADED, media_type="application/json")
+                raise
+            except asyncio.CancelledError:
+                span.end("shutdown" if self.drain.begun else "client_disconnected")
+                raise
+            if answer.rest is not None:
+                return self._flowing(
+                    answer, route, place.pop_all(), lambda outcome, error: span.end(outcome, error=error)
+                )
+            span.end("completed", facts=answer_facts(answer.content) if self.telemetry.enabled else None)
+            return Response(answer.content, answer.status, answer.headers)
 
+    async def models(self, route: str, request: Request) -> Response:
+        """Relay the upstream's list of models."""
+        upstream = self.serving_upstream()
+        with contextlib.ExitStack() as place:
+            place.enter_context(self.gate.stream(caller(request)))
+            answer = await upstream.models()
+            if answer.rest is not None:
+                return self._flowing(answer, route, place.pop_all(), lambda *_: None)
+            return Response(answer.content, answer.status, answer.headers)
 
-def whole(answer: Answer) -> Response:
-    """An upstream's answer that does not stream, as the response that it becomes."""
-    return Response(answer.content, answer.status, answer.headers)
+    def _flowing(
+        self,
+        answer: Answer,
+        route: str,
+        place: contextlib.AbstractContextManager[Any],
+        ended: Callable[[str, ApiError | None], None],
+    ) -> Response:
+        """An answer that is too large to be here whole, as the response that hands it on as it comes."""
+        settings = self.settings
+        return LargeAnswer(
+            answer,
+            route=route,
+            ledger=self.ledger,
+            open_streams=self.open_streams,
+            place=place,
+            limits=Limits(
+                settings.response_timeout_seconds, settings.write_timeout_seconds, total=settings.stream_timeout_seconds
+            ),
+            max_bytes=settings.max_response_bytes,
+            ended=ended,
+        )

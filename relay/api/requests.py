@@ -1,4 +1,4 @@
-"""A client's request, read within its limits and checked as far as the relay must know it.
+"""A client's request, checked as far as the relay must know it; how its body is read is told in bodies.py.
 
 The relay looks at `model`, `stream` and what else endpoints.py lists; whether the rest is right is the upstream's to say,
 and it gets the bytes as they came.
@@ -8,49 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
 from ..admission.keys import CALLER
-from ..client.connection import came_whole
-from ..errors import BadRequestError, BodyTimeoutError, BodyTooLargeError, ShuttingDownError
+from ..errors import BadRequestError, ShuttingDownError
 from ..protocol.endpoints import CHAT, Endpoint
 from ..stream.call import Call
 
-__all__ = ["OpenAnswers", "caller", "prompt_call", "read_body", "read_call", "retry_field"]
+__all__ = ["MAX_VALUES", "OpenAnswers", "caller", "prompt_call", "read_call", "retry_field"]
 
 Result = TypeVar("Result")
 
-
-async def read_body(request: Request, limit: int, seconds: float) -> bytes:
-    """The request's body. Raises BodyTooLargeError, BodyTimeoutError, and starlette's ClientDisconnect."""
-    if came_whole(request.scope):  # nearly always: nothing to wait for, and no timer
-        return await _body(request, limit)
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit:
-        raise BodyTooLargeError(limit)
-    try:
-        async with asyncio.timeout(seconds):
-            return await _body(request, limit)
-    except TimeoutError:
-        raise BodyTimeoutError(seconds) from None
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    # Starlette's own stream is a generator, of which the loop keeps account.
-    body = bytearray()
-    more = True
-    while more:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise BodyTooLargeError(limit)
-        more = message.get("more_body", False)
-    return bytes(body)
+# In one body. Each value becomes an object of up to a hundred bytes while the body is looked at: 16 MiB of `[],[],` would
+# become 400 MiB. A conversation has thousands of values, a prompt of tokens some hundred thousand.
+MAX_VALUES: Final = 500_000
+_STRINGS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 
 def caller(request: Request) -> str:
@@ -87,6 +63,8 @@ class OpenAnswers:
             task.cancel()
             watcher.cancel()
             await asyncio.wait({task, watcher})
+            # What it raised holds this frame: together they would wait for the garbage collector, with the request in them.
+            del task
 
     def end_all(self) -> None:
         for task in self._tasks:
@@ -100,6 +78,8 @@ async def _left(request: Request) -> None:
 
 def read_call(endpoint: Endpoint, body: bytes) -> Call:
     """The call that the body of a request to `endpoint` asks for. Raises BadRequestError."""
+    if _values(body) > MAX_VALUES:
+        raise BadRequestError(f"the request body has more than {MAX_VALUES} values")
     try:
         asked = json.loads(body)
     except (ValueError, RecursionError) as error:  # RecursionError: thousands of opening brackets
@@ -115,6 +95,15 @@ def read_call(endpoint: Endpoint, body: bytes) -> Call:
     if streams is not None and not isinstance(streams, bool):
         raise BadRequestError(f"stream must be true or false, not {_json_type(streams)}", param="stream")
     return Call(endpoint, model, bool(streams), body)
+
+
+def _values(body: bytes) -> int:
+    """How many values the JSON has, about; commas within strings count only where these alone would not be too many."""
+    found = sum(map(body.count, (b",", b"[", b"{")))
+    if found > MAX_VALUES:
+        body = _STRINGS.sub(b"", body)
+        found = sum(map(body.count, (b",", b"[", b"{")))
+    return found
 
 
 def prompt_call(prompt: str, model: str) -> Call:
@@ -159,4 +148,6 @@ def _reason(error: Exception) -> str:
     # Never the text itself: it is a prompt.
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at character {error.pos}"
-    return "nested too deeply" if isinstance(error, RecursionError) else "not valid UTF-8"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return "not valid UTF-8" if isinstance(error, UnicodeDecodeError) else "a number has too many digits"

@@ -23,8 +23,8 @@ from fastapi.responses import JSONResponse
 from ..protocol.endpoints import ENDPOINTS, Endpoint
 from ..settings import Settings
 from .page import page
-from .relay import Relay, whole
-from .requests import caller, prompt_call, read_body, read_call, retry_field
+from .relay import Relay
+from .requests import caller, prompt_call, read_call, retry_field
 from .topics import TOPIC, add_topics
 
 __all__ = ["ROUTES", "add_page", "add_routes"]
@@ -55,12 +55,17 @@ def add_routes(api: FastAPI, relay: Relay) -> None:
         return relay.stream(call, STREAM, request, opening=retry_field(settings.retry_seconds), early=True)
 
     add_topics(
-        api, settings, lambda request: relay.gate.request(caller(request)), relay.subscription, relay.serving_hub
+        api,
+        settings,
+        lambda request: relay.gate.request(caller(request)),
+        relay.subscription,
+        relay.serving_hub,
+        relay.bodies,
     )
 
     @api.get(MODELS)
     async def models(request: Request) -> Response:
-        return whole(await relay.answers.unless_left(request, relay.serving_upstream().models()))
+        return await relay.answers.unless_left(request, relay.models(MODELS, request))
 
     @api.get("/healthz")
     async def healthz() -> Response:
@@ -87,10 +92,9 @@ def _relayed(relay: Relay, endpoint: Endpoint) -> Callable[[Request], Awaitable[
 
     async def relayed(request: Request) -> Response:
         relay.gate.request(caller(request))
-        body = await read_body(request, settings.max_request_bytes, settings.request_body_timeout_seconds)
-        call = read_call(endpoint, body)
+        call = read_call(endpoint, await relay.bodies.read(request, settings.max_request_bytes))
         if call.streams:
             return relay.stream(call, endpoint.route, request)
-        return await relay.answers.unless_left(request, relay.answer(call, request))
+        return await relay.answers.unless_left(request, relay.answer(call, endpoint.route, request))
 
     return relayed

@@ -15,7 +15,7 @@ from ..hub.memory import Hub
 from ..hub.stream import Subscription
 from ..protocol.sse import encode
 from ..settings import Settings
-from .requests import read_body
+from .bodies import Bodies
 
 __all__ = ["TOPIC", "add_topics"]
 
@@ -38,6 +38,7 @@ def add_topics(
     admit: Callable[[Request], None],
     stream: Callable[[Subscription, Request], Response],
     hub: Callable[[], Hub],
+    bodies: Bodies,
 ) -> None:
     """Add the two routes. `admit` lets a request in, or raises; `stream` makes the response that is a subscription."""
 
@@ -58,7 +59,7 @@ def add_topics(
         admit(request)
         if event is not None and (not EVENT.fullmatch(event) or event.startswith(OURS)):
             raise BadRequestError(f"event must be letters, digits, . _ : -, and not begin with {OURS!r}", param="event")
-        body = await read_body(request, settings.topic_event_bytes, settings.request_body_timeout_seconds)
+        body = await bodies.read(request, settings.topic_event_bytes)
         _check_body(request.headers.get("content-type", JSON_TYPE), body)
         frame = encode(body, event=event)  # each line of the body becomes a field: it may grow sevenfold
         if len(frame) + ID_BYTES > settings.topic_event_bytes:

@@ -12,17 +12,21 @@ import array
 import asyncio
 import contextlib
 import fcntl
+import socket
+import struct
 import termios
 from typing import Any, Final, Protocol
 
+import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from .heads import MAX_HEAD_BYTES, Heads
+from .bounds import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED, ConnectionBounds
 
 __all__ = ["Client", "Listener", "bounded_protocol", "came_whole", "client_of"]
 
 _EXTENSION: Final = "relay.client"
+_AT_ONCE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
 
 # Up to here one copy is cheaper than a write of three pieces.
 COPIED_BYTES: Final = 4096
@@ -92,10 +96,10 @@ class Client(HttpToolsProtocol):
     """One client's connection; see `bounded_protocol`."""
 
     # With more than 30 attributes in its dictionary an object has one of its own, and not its class's: half a kilobyte.
-    __slots__ = ("_gone", "_head_bytes", "_in_body", "_listener", "lost")
+    __slots__ = ("_charged", "_gone", "_head_bytes", "_in_body", "_listener", "_unsent", "lost")
 
     high_water_bytes = 64 * 1024
-    heads: Heads
+    bounds: ConnectionBounds
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -103,7 +107,9 @@ class Client(HttpToolsProtocol):
         self._listener: Listener | None = None
         self._gone: asyncio.Future[None] | None = None
         self._head_bytes = 0  # that have come of a head which is not whole
+        self._charged = 0  # of these, to the process's budget
         self._in_body = False
+        self._unsent = 0  # at the last look, while the client is waited for to take it
         self.lost = False
 
     # What a stream calls
@@ -144,16 +150,22 @@ class Client(HttpToolsProtocol):
 
     def unsent(self) -> int:
         """Bytes that the client has not acknowledged: in the transport, and in the kernel (SIOCOUTQ, tcp(7))."""
+        return 0 if self.transport.is_closing() else self._unacknowledged()
+
+    def _unacknowledged(self) -> int:
         transport = self.transport
-        if transport.is_closing():
-            return 0
         in_kernel = array.array("i", [0])
         fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, in_kernel)
         return transport.get_write_buffer_size() + in_kernel[0]
 
     def abort(self) -> None:
-        """Give the connection up, with whatever was not sent."""
-        self.transport.abort()
+        """Give the connection up, with whatever was not sent: reset it.
+
+        Without SO_LINGER the kernel would keep what the client does not take, and try to send it, for minutes.
+        """
+        if not self.lost:
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            self.transport.abort()
 
     async def gone(self, seconds: float) -> None:
         """Wait until the server has noticed that the connection is lost, `seconds` at most."""
@@ -167,13 +179,20 @@ class Client(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
         self.flow = _Flow(transport)
-        self.heads.began(self)
         transport.set_write_buffer_limits(high=self.high_water_bytes, low=self.high_water_bytes // 4)
+        if self.bounds.most and len(self.connections) > self.bounds.most:
+            self.bounds.reject("connections")
+            self.abort()
+        else:
+            self.bounds.heads.began(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn keeps a connection that was reset for as long as an idle one
         self.lost = True
-        self.heads.over(self)
+        self.bounds.forget(self)
+        self._head_is_over()
+        self.pipeline.clear()
         if self._gone is not None and not self._gone.done():
             self._gone.set_result(None)
         if self._listener is not None:
@@ -197,53 +216,135 @@ class Client(HttpToolsProtocol):
             if (
                 self._idle
             ):  # else the response that is under way goes on, and uvicorn's keep-alive timer starts at its end
-                self.heads.began(self)
-        super().data_received(data)
-        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self.heads.too_large(self)
-            self._refuse(b"431 Request Header Fields Too Large")
+                self.bounds.heads.began(self)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # to a protocol that the relay does not speak: the request is answered as if it had not asked (RFC 9110, 7.8)
+        except httptools.HttpParserError as error:
+            self._parsed_badly(error)
+        else:
+            if self._in_body:
+                self.bounds.bodies.began(self)
+            elif self._head_bytes and not self.lost:
+                self._keep_head()
+
+    def _keep_head(self) -> None:
+        """A part of a head has come: it is within its limit, and charged."""
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(b"431 Request Header Fields Too Large", "head_too_large")
+        elif self.bounds.budget.grow_head(self._head_bytes - self._charged):
+            self._charged = self._head_bytes
+        else:
+            self._refuse(b"503 Service Unavailable", "head_bytes")
+
+    def _parsed_badly(self, error: httptools.HttpParserError) -> None:
+        if self.transport.is_closing():
+            return  # it was refused in a callback of the parser's
+        # The parser's texts are fixed: nothing that the client sent is in them.
+        self._refuse(b"400 Bad Request", "head_malformed", str(error))
 
     def give_up_head(self) -> None:
         """The head of a request has not come in time. Who has sent nothing of it is told nothing."""
-        if self._head_bytes:
-            self._refuse(b"408 Request Timeout")
-        else:
-            self.transport.abort()
+        self._close_with(b"408 Request Timeout" if self._head_bytes else b"")
+
+    def give_up_body(self) -> bool:
+        """The rest of a request's body has not come in time; False where it waits behind another request."""
+        if self.pipeline:
+            return False
+        self.abort()
+        return True
+
+    def give_up_unsent(self) -> bool:
+        """Reset the connection if the client has taken nothing since the last look."""
+        if self.lost:
+            return True
+        left, self._unsent = self._unsent, self._unacknowledged()
+        if self._unsent and self._unsent == left:
+            self.bounds.reject("answer_not_taken")
+            self.abort()
+            return True
+        return not self._unsent
 
     @property
     def _idle(self) -> bool:
         """Whether no response is under way."""
         return self.cycle is None or self.cycle.response_complete
 
-    def _refuse(self, status: bytes) -> None:
-        if self._idle:
+    def _refuse(self, status: bytes, reason: str, cause: str = "") -> None:
+        """Close the connection, for what was sent over it."""
+        self.bounds.heads.over(self)
+        self.bounds.reject(reason, cause)
+        self._close_with(status)
+
+    def _close_with(self, status: bytes) -> None:
+        if status and self._idle:
             self.transport.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
             self.transport.close()
+            self._taken_by_and_by()
+        elif self._idle:
+            self.transport.close()
         else:
-            self.transport.abort()
+            self.abort()
+
+    def _taken_by_and_by(self) -> None:
+        """An answer is whole: the client is waited for to take it, where it has not."""
+        if not self.lost and self.transport.get_write_buffer_size():
+            self._unsent = 0
+            self.bounds.unsent.began(self)
+
+    def _head_is_over(self) -> None:
+        if self._charged:
+            self.bounds.budget.release_head(self._charged)
+            self._charged = 0
+
+    # What the parser calls
+
+    def on_message_begin(self) -> None:
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self.bounds.reject("pipelined")
+            self.abort()
+            raise _RefusedError
+        super().on_message_begin()
+        self.scope["extensions"] = {_EXTENSION: self}  # type: ignore[dict-item]
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_body:
+            return  # a trailer, which nobody asked for
+        if len(self.headers) >= MAX_HEADERS:
+            self._refuse(b"431 Request Header Fields Too Large", "head_too_large")
+            raise _RefusedError
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._head_bytes = 0
         self._in_body = True
-        self.heads.over(self)
+        self._head_is_over()
+        self.bounds.heads.over(self)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         self._in_body = False
+        self.bounds.bodies.over(self)
         super().on_message_complete()
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["extensions"] = {_EXTENSION: self}  # type: ignore[dict-item]
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._taken_by_and_by()
 
 
-def bounded_protocol(high_water_bytes: int, heads: Heads) -> type[Client]:
+class _RefusedError(Exception):
+    """Ends the parser's work on a connection that was given up in one of its callbacks."""
+
+
+def bounded_protocol(high_water_bytes: int, bounds: ConnectionBounds) -> type[Client]:
     """uvicorn's protocol with bounds.
 
     high_water_bytes   above so many bytes that the kernel has not taken yet, the transport asks to wait (asyncio's: 64 KiB)
-    heads              bounds the heads of requests
+    bounds             what a connection may hold besides, and how long its client is waited for
     """
-    return type("BoundedClient", (Client,), {"__slots__": (), "high_water_bytes": high_water_bytes, "heads": heads})
+    return type("BoundedClient", (Client,), {"__slots__": (), "high_water_bytes": high_water_bytes, "bounds": bounds})
 
 
 def client_of(scope: Any) -> Client:

@@ -132,12 +132,11 @@ class RedisHub:
         while True:
             try:
                 await self._session()
-            except* (HubUnavailableError, *FAILURES) as errors:
-                reason = str(errors.exceptions[0]) or type(errors.exceptions[0]).__name__
+            except (HubUnavailableError, *FAILURES) as error:
                 if self._away_since is None:
-                    log.warning("redis is away: %s", reason)
+                    log.warning("redis is away: %s", str(error) or type(error).__name__)
                     pause = FIRST_PAUSE_SECONDS
-            except* Exception:
+            except Exception:
                 log.exception("the hub has a bug; it connects to redis again")
             self._is_away()
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # so that not all processes come at once
@@ -153,11 +152,14 @@ class RedisHub:
             await pubsub.subscribe(self._log.stream_of(""))
             self._heard_at = time.monotonic()
             self._changed.set()
-            async with asyncio.TaskGroup() as group:
-                for work in (self._hear, self._ask, self._ping):
-                    group.create_task(work(pubsub), name="relay.hub.session")
-                group.create_task(self._catch_up(), name="relay.hub.catch_up")
-                group.create_task(self._look_again(), name="relay.hub.look_again")
+            await _until_one_fails(
+                *(
+                    asyncio.create_task(work(pubsub), name="relay.hub.session")
+                    for work in (self._hear, self._ask, self._ping)
+                ),
+                asyncio.create_task(self._catch_up(), name="relay.hub.catch_up"),
+                asyncio.create_task(self._look_again(), name="relay.hub.look_again"),
+            )
 
     def _is_away(self) -> None:
         """Redis cannot be had: what is here may be old, and whoever has waited for too long is told."""
@@ -296,3 +298,20 @@ class RedisHub:
 
 def _event_of(entry: Entry) -> Event:
     return event_of(entry.id, entry.body)
+
+
+async def _until_one_fails(*tasks: asyncio.Task[None]) -> None:
+    """Let these run until one of them has failed, end the others, and raise what it raised.
+
+    Not a TaskGroup: that of Python 3.11 and 3.12 cancels the task that waits for it, and where this is waiting already never
+    takes that back. The task would count as being cancelled for ever.
+    """
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    for error in ended:
+        if error is not None and not isinstance(error, asyncio.CancelledError):
+            raise error

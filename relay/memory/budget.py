@@ -52,6 +52,11 @@ class StreamBudget:
         return self.total_bytes // 8
 
     @property
+    def request_buffer_bytes(self) -> int:
+        """SO_RCVBUF of a client's connection, beside the budget: what it sends ahead, and what a long way takes at once."""
+        return self.total_bytes // 2
+
+    @property
     def receive_buffer_bytes(self) -> int:
         """SO_RCVBUF of an upstream's connection."""
         return self.total_bytes // 8

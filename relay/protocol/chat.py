@@ -129,7 +129,7 @@ class ChatFacts:
                 self.saw_content = True
 
     def _read(self, event: bytes) -> None:
-        for decoded in EventDecoder().feed(event + b"\n\n"):
+        for decoded in EventDecoder(at_start=False).feed(event + b"\n\n"):
             if decoded.data.startswith("[DONE]"):
                 self.done = True
                 return

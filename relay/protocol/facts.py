@@ -13,6 +13,8 @@ __all__ = ["MAX_FINISH_REASONS", "AnswerFacts", "Facts", "StreamFacts", "answer_
 
 # An answer that does not stream is parsed for its facts up to this size: some milliseconds of the event loop.
 MAX_PARSED_BYTES: Final = 256 * 1024
+# A larger count of tokens is none: what takes it further has 64 bits.
+_MAX_COUNT: Final = 10**15
 # What goes into spans and logs must not grow with a peer's fantasy.
 _MAX_NAME_CHARACTERS: Final = 256
 MAX_FINISH_REASONS: Final = 16
@@ -97,4 +99,4 @@ def name_of(value: object) -> str | None:
 
 def count_of(value: object, known: int | None = None) -> int | None:
     """A number of tokens; `known` where it is none."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else known
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_COUNT else known

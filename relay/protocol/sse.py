@@ -123,6 +123,7 @@ class EventDecoder:
 
     `last_event_id` is what a client sends as Last-Event-ID when it connects again; `retry` is the reconnection time in
     milliseconds that the server asked for, None until then. Both outlive `eof()`, as they outlive a connection.
+    `at_start` False: what comes is out of the middle of a stream, where a byte order mark is part of a line.
 
     >>> decoder = EventDecoder()
     >>> decoder.feed(b"data: a\\r\\ndata: b\\r")
@@ -132,13 +133,20 @@ class EventDecoder:
     """
 
     def __init__(
-        self, *, max_line_bytes: int = MAX_LINE_BYTES, max_event_bytes: int = MAX_EVENT_BYTES, last_event_id: str = ""
+        self,
+        *,
+        max_line_bytes: int = MAX_LINE_BYTES,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+        last_event_id: str = "",
+        at_start: bool = True,
     ) -> None:
         self.last_event_id = last_event_id
         self.retry: int | None = None
         self._max_line_bytes = max_line_bytes
         self._max_event_bytes = max_event_bytes
         self._begin()
+        if not at_start:
+            self._line_feeds.bom_seen = -1
 
     def _begin(self) -> None:
         self._line_feeds = LineFeeds()

@@ -11,8 +11,19 @@ __all__ = ["bind", "url_of"]
 BACKLOG = 4096
 
 
-def bind(host: str, port: int, send_buffer_bytes: int) -> socket.socket:
-    """A listening socket; the send buffer is inherited by every connection. Raises ListenError."""
+# Of the longest time that a client may take nothing: the relay's own deadline comes first, and says why.
+UNTAKEN_FACTOR = 2
+
+
+def bind(
+    host: str, port: int, send_buffer_bytes: int, receive_buffer_bytes: int = 0, write_timeout_seconds: float = 0
+) -> socket.socket:
+    """A listening socket; its options are inherited by every connection. Raises ListenError.
+
+    send_buffer_bytes, receive_buffer_bytes   the kernel's buffers; 0: as large as the system makes them
+    write_timeout_seconds   how long a client may take nothing; 0: for ever. The kernel keeps the last bytes of an answer also
+                            after the connection was closed, and would try to send them for minutes
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -21,6 +32,10 @@ def bind(host: str, port: int, send_buffer_bytes: int) -> socket.socket:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
+            if receive_buffer_bytes:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+            untaken_milliseconds = int(write_timeout_seconds * UNTAKEN_FACTOR * 1000)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, untaken_milliseconds)
             listener.bind(address)
             listener.listen(BACKLOG)
         except BaseException:

@@ -18,8 +18,8 @@ from types import FrameType
 import uvicorn
 
 from ..api.relay import Relay
-from ..client.connection import bounded_protocol
-from ..client.heads import Heads
+from ..client.bounds import ConnectionBounds, Patience
+from ..client.connection import Client, bounded_protocol
 
 __all__ = ["RelayServer"]
 
@@ -33,12 +33,21 @@ class RelayServer(uvicorn.Server):
 
     def __init__(self, relay: Relay, announce: Callable[[], None], look_around: Callable[[], None]) -> None:
         settings = relay.settings
-        self._heads = Heads(settings.head_timeout_seconds, relay.reject)
+        self._bounds = ConnectionBounds(
+            Patience(
+                head=settings.head_timeout_seconds,
+                body=settings.request_body_timeout_seconds,
+                write=settings.write_timeout_seconds,
+            ),
+            most=settings.max_connections,
+            budget=relay.request_budget,
+            reject=relay.reject,
+        )
         super().__init__(
             uvicorn.Config(
                 relay.app,
                 loop="uvloop",
-                http=bounded_protocol(settings.stream_budget.write_high_water_bytes, self._heads),
+                http=bounded_protocol(settings.stream_budget.write_high_water_bytes, self._bounds),
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -65,7 +74,7 @@ class RelayServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % WATCH_TICKS == 0:
             self._look_around()
-            self._heads.end_overdue()
+            self._bounds.end_overdue()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -84,9 +93,8 @@ class RelayServer(uvicorn.Server):
         await self._relay.drain.run(self._forced)
         for connection in list(self.server_state.connections):
             # What is still here has a client that does not read: a close would wait for it to.
-            transport = getattr(connection, "transport", None)
-            if transport is not None:
-                transport.abort()
+            if isinstance(connection, Client):
+                connection.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

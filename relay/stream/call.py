@@ -49,17 +49,22 @@ class Span(Protocol):
         """It is over. A stream has a record, and gets its line in the log."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """One request to the upstream: what the trace and the relay need of it, and its JSON as it came.
 
-    model   as asked for; "" where the upstream has it stored
+    model     as asked for; "" where the upstream has it stored
+    content   may be megabytes: whoever has sent it forgets it, since a stream may be hours
     """
 
     endpoint: Endpoint
     model: str
     streams: bool
     content: bytes
+
+    def forget_content(self) -> None:
+        """The upstream has answered."""
+        self.content = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,7 +181,7 @@ class StreamLife:
         reply = self._reply
         error: UpstreamError | None = None
         try:
-            await self._relay(call.content, upstream)
+            await self._relay(call, upstream)
         except asyncio.CancelledError:
             if self._ending is None:
                 raise
@@ -237,10 +237,9 @@ class StreamLife:
             self._task.uncancel()
         return True
 
-    async def _relay(self, content: bytes, upstream: Upstreams) -> None:
+    async def _relay(self, call: Call, upstream: Upstreams) -> None:
         pump, reply = self._pump, self._reply
-        source, headers = await self._open(content, upstream)
-        del content  # its JSON may be megabytes, and a stream may be hours
+        source, headers = await self._open(call, upstream)
         chunk = await source.read()
         self._span.first_chunk()
         if not chunk:
@@ -268,10 +267,13 @@ class StreamLife:
         where = "between two events" if pump.at_boundary else "in the middle of an event"
         raise UpstreamProtocolError(f"the upstream's stream ended {where}, without {self._endpoint.end}")
 
-    async def _open(self, content: bytes, upstream: Upstreams) -> tuple[Body, Mapping[str, str]]:
+    async def _open(self, call: Call, upstream: Upstreams) -> tuple[Body, Mapping[str, str]]:
         """Open the upstream's stream: its body, and what the client is told besides."""
         span = self._span
-        opened = await upstream.stream(self._endpoint.upstream_path, content, span.headers, span.event)
+        try:
+            opened = await upstream.stream(self._endpoint.upstream_path, call.content, span.headers, span.event)
+        finally:
+            call.forget_content()
         body = opened.body
         if self._options.read_ahead is not None:
             body = self._read_ahead = self._options.read_ahead(body)

@@ -1,9 +1,10 @@
-"""One upstream: its streams go straight over the relay's transport, everything else through the openai client.
+"""One upstream: its requests go straight over the relay's transport, with the headers that the openai client would send.
 
 A request's JSON goes out as the bytes that came in, so that fields which neither the client nor the relay knows arrive. An
-answer is never parsed into objects: a stream is handed over as a Body (body.py), everything else as JSON bytes. A stream's
-request is a POST of those bytes with a few headers, which needs no client; attempts and pauses are as the client's (retry.py).
-Every failure leaves this file as one of the errors of errors.py.
+answer is never parsed into objects: a stream is handed over as a Body (body.py), an answer that does not stream as JSON bytes,
+as far as it is small, and as the Body of its rest where it is not: no answer is ever whole in the relay that is larger than
+WHOLE_BYTES. A request is a POST of those bytes with a few headers, which needs no client; attempts and pauses are as the
+client's (retry.py). Every failure leaves this file as one of the errors of errors.py.
 """
 
 from __future__ import annotations
@@ -12,29 +13,30 @@ import asyncio
 import random
 import time
 import urllib.request
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import httpx2
-from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError, AsyncOpenAI, Omit
+from openai import AsyncOpenAI, Omit
 from pydantic import SecretStr
 
 from ..errors import (
     UpstreamError,
     UpstreamProtocolError,
     UpstreamStatusError,
-    UpstreamTimeoutError,
-    UpstreamUnreachableError,
 )
 from .body import Body, Response
-from .openai_transport import http_client
 from .options import Timeouts, UpstreamOptions
 from .retry import pause_seconds, worth_retrying
-from .transport import Target, Transport
+from .transport import Headers, Target, Transport
 from .wire.transport import WireTransport
 
-__all__ = ["Answer", "Upstream", "UpstreamStream"]
+__all__ = ["WHOLE_BYTES", "Answer", "Upstream", "UpstreamStream"]
+
+# Up to here an answer that does not stream is read to its end before its client is told anything, so that what goes wrong with
+# it is still an error; most are a few kilobytes. A larger one flows as a stream does.
+WHOLE_BYTES: Final = 64 * 1024
 
 # What a client may learn from the upstream's answer besides its body: when to come again, and what to quote in a report.
 FORWARDED_HEADERS: Final = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "x-request-id"})
@@ -50,17 +52,25 @@ UNTOLD: Final = dict.fromkeys(
     Omit(),
 )  # fmt: skip
 
+_EVENTS: Final[Headers] = ((b"accept", b"text/event-stream"), (b"content-type", b"application/json"))
+_JSON: Final[Headers] = ((b"accept", b"application/json"), (b"content-type", b"application/json"))
+
 REDIRECTS: Final = range(300, 400)
 REFUSALS: Final = range(400, 600)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer that does not stream."""
+    """An answer that does not stream.
+
+    content   all of it, or its beginning
+    rest      what comes after that; None where it is all there. Whoever has it closes it
+    """
 
     status: int
     headers: dict[str, str]
     content: bytes
+    rest: Body | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,35 +93,13 @@ class Upstream:
         self._base_url = base_url.rstrip("/")
         self._options = options
         self._transport = _transport_to(scheme, self.host, options)
-        key = api_key.get_secret_value() if api_key else None
-        # Compressed events would come in lumps, and what is relayed as it is must not need unpacking.
-        self._asked: dict[str, str | Omit] = {"Accept-Encoding": "identity"}
-        if key is None:
-            self._asked["Authorization"] = Omit()
-        self._client = AsyncOpenAI(
-            api_key=key or "unused",
-            base_url=base_url,
-            max_retries=options.retries,
-            default_headers=UNTOLD,  # type: ignore[arg-type]  # it takes Omit as it does for one request
-            http_client=http_client(self._transport, options.max_response_bytes),
-        )
-        self._stream_headers = _stream_headers(
-            {**self._client.default_headers, **self._client.auth_headers, **self._asked}
-        )
+        self._headers = _headers(base_url, api_key.get_secret_value() if api_key else None)
         self._targets: dict[str, Target] = {}  # of streams, by path: there are a few
 
     async def stream(self, path: str, content: bytes, more: Mapping[str, str]) -> UpstreamStream:
         """Post a request that streams to `path`, below the base URL, with `more` headers. Raises UpstreamError."""
-        target = self._targets.get(path)
-        if target is None:
-            target = self._targets[path] = Target.of(self._base_url + path)
-        headers = [
-            *self._stream_headers,
-            (b"idempotency-key", _idempotency_key()),
-            # Latin-1 has a character for every byte: a caller's header goes on as it came.
-            *((name.encode("latin-1"), value.encode("latin-1")) for name, value in more.items()),
-        ]
-        response = await self._post(target, headers, content)
+        headers = self._posted(_EVENTS, more)
+        response = await self._ask("POST", path, headers, content, self._options.stream)
         problem = _not_a_stream(response.headers)
         if problem:
             response.body.close()
@@ -119,45 +107,40 @@ class Upstream:
         response.body.untimed()
         return UpstreamStream(response.body, _forwarded(response.headers))
 
-    async def answer(self, path: str, content: bytes, headers: Mapping[str, str]) -> Answer:
-        """Post a request that does not stream to `path`, below the base URL. Raises UpstreamError."""
-        return await self._whole(
-            self._client.post(
-                path,
-                cast_to=httpx2.Response,
-                content=content,
-                options={
-                    "headers": {**self._asked, **headers, "Content-Type": "application/json"},
-                    "timeout": _of_httpx(self._options.answer),
-                },
-            )
+    async def answer(self, path: str, content: bytes, more: Mapping[str, str]) -> Answer:
+        """Post a request that does not stream to `path`, below the base URL, with `more` headers. Raises UpstreamError."""
+        return await self._answer(
+            await self._ask("POST", path, self._posted(_JSON, more), content, self._options.answer)
         )
 
     async def models(self) -> Answer:
         """The upstream's list of models. Raises UpstreamError."""
-        return await self._whole(
-            self._client.get(
-                "/models",
-                cast_to=httpx2.Response,
-                options={"headers": self._asked, "timeout": _of_httpx(self._options.stream)},
-            )
-        )
+        headers = [*self._headers, *_JSON[:1]]
+        return await self._answer(await self._ask("GET", "/models", headers, b"", self._options.stream))
 
     async def close(self) -> None:
-        await self._client.close()
+        await self._transport.close()
 
-    async def _post(self, target: Target, headers: list[tuple[bytes, bytes]], content: bytes) -> Response:
-        """Post until an answer is not worth another try, or there were enough. Raises UpstreamError."""
+    def _posted(self, kind: Headers, more: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+        return [
+            *self._headers,
+            *kind,
+            (b"idempotency-key", _idempotency_key()),
+            # Latin-1 has a character for every byte: a caller's header goes on as it came.
+            *((name.encode("latin-1"), value.encode("latin-1")) for name, value in more.items()),
+        ]
+
+    async def _ask(self, method: str, path: str, headers: Headers, content: bytes, timeouts: Timeouts) -> Response:
+        """Ask until an answer is not worth another try, or there were enough. Raises UpstreamError."""
+        target = self._targets.get(path)
+        if target is None:
+            target = self._targets[path] = Target.of(self._base_url + path)
         tried = 0
         while True:
             told: Mapping[str, str] = {}
             try:
                 response = await self._transport.request(
-                    "POST",
-                    target,
-                    [*headers, (b"x-stainless-retry-count", b"%d" % tried)],
-                    content,
-                    self._options.stream,
+                    method, target, [*headers, (b"x-stainless-retry-count", b"%d" % tried)], content, timeouts
                 )
             except UpstreamError:
                 if tried == self._options.retries:
@@ -174,38 +157,55 @@ class Upstream:
             tried += 1
 
     async def _refusal(self, response: Response) -> UpstreamError:
-        """The error for a refusal, read to its end."""
-        limit = self._options.max_response_bytes
-        content = bytearray()
+        """The error for a refusal, read to its end; its words are the upstream's unless these are longer than any reason is."""
         try:
-            while chunk := await response.body.read():
-                content += chunk
-                if len(content) > limit:
-                    return UpstreamProtocolError(
-                        f"the upstream's answer is larger than {limit} bytes (RELAY_MAX_RESPONSE_BYTES)"
-                    )
+            content, whole = await _beginning(response.body)
         except UpstreamError as error:
             return error
         finally:
             response.body.close()
-        return _refused(response.status, response.headers, bytes(content))
+        return _refused(response.status, response.headers, content if whole else b"")
 
-    async def _whole(self, asking: Awaitable[httpx2.Response]) -> Answer:
+    async def _answer(self, response: Response) -> Answer:
+        """The answer in a response that is no refusal."""
+        body, headers = response.body, response.headers
+        told = {**_forwarded(headers), "content-type": headers.get("content-type", "application/json")}
+        kept = False
         try:
-            response = await asking
-        except APIStatusError as error:
-            raise _refused(error.status_code, _named(error.response), error.response.content) from error
-        except (APIError, httpx2.HTTPError) as error:
-            raise _own(error) from error
-        headers = _named(response)
-        encoding = headers.get("content-encoding", "identity")
-        if encoding != "identity":
-            raise UpstreamProtocolError(f"the upstream's answer is {encoding}-encoded although identity was asked for")
-        return Answer(
-            response.status_code,
-            {**_forwarded(headers), "content-type": headers.get("content-type", "application/json")},
-            response.content,
-        )
+            encoding = headers.get("content-encoding", "identity")
+            if encoding != "identity":
+                raise UpstreamProtocolError(
+                    f"the upstream's answer is {encoding}-encoded although identity was asked for"
+                )
+            length = headers.get("content-length", "")
+            if length.isdecimal() and int(length) > self._options.max_response_bytes:
+                raise UpstreamProtocolError(
+                    f"the upstream's answer is larger than {self._options.max_response_bytes} bytes "
+                    "(RELAY_MAX_RESPONSE_BYTES)"
+                )
+            content, whole = await _beginning(body)
+            if whole:
+                return Answer(response.status, told, content)
+            if length.isdecimal():
+                told["content-length"] = length
+            kept = True
+            return Answer(response.status, told, content, body)
+        finally:
+            if not kept:
+                body.close()
+
+
+async def _beginning(body: Body) -> tuple[bytes, bool]:
+    """The first WHOLE_BYTES of a body, or a little more, and whether that is all of it. Raises UpstreamError."""
+    parts: list[bytes] = []
+    size = 0
+    while size <= WHOLE_BYTES:
+        chunk = await body.read()
+        if not chunk:
+            return b"".join(parts), True
+        parts.append(chunk)
+        size += len(chunk)
+    return b"".join(parts), False
 
 
 def _transport_to(scheme: str, host: str, options: UpstreamOptions) -> Transport:
@@ -217,29 +217,34 @@ def _transport_to(scheme: str, host: str, options: UpstreamOptions) -> Transport
     return WireTransport(max_connections=options.max_connections, budget=options.budget)
 
 
-def _stream_headers(headers: Mapping[str, str | Omit]) -> list[tuple[bytes, bytes]]:
-    """What every request for a stream says: what the client says of itself, and that it wants events."""
-    told = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
-    told |= {"accept": "text/event-stream", "content-type": "application/json"}
+def _headers(base_url: str, key: str | None) -> Headers:
+    """What every request says: what the openai client says of itself, organization, project and key included."""
+    # It is only asked what it would say: its transport never sends anything.
+    client = AsyncOpenAI(
+        api_key=key or "unused",
+        base_url=base_url,
+        default_headers=UNTOLD,  # type: ignore[arg-type]  # it takes Omit as it does for one request
+        http_client=httpx2.AsyncClient(transport=httpx2.AsyncBaseTransport()),
+    )
+    told: dict[str, object] = {
+        name.lower(): value for name, value in {**client.default_headers, **client.auth_headers}.items()
+    }
+    if key is None:
+        told.pop("authorization", None)
+    told.pop("accept", None)
+    told.pop("content-type", None)
+    # Compressed events would come in lumps, and what is relayed as it is must not need unpacking.
+    told["accept-encoding"] = "identity"
     return [
         (name.encode("latin-1"), value.encode("latin-1"))
         for name, value in told.items()
-        if not name.startswith(ACCOUNT_PREFIX)
+        if isinstance(value, str) and not name.startswith(ACCOUNT_PREFIX)
     ]
 
 
 def _idempotency_key() -> bytes:
     """The same for all of a request's attempts. One of the system's random numbers would be a system call for each stream."""
     return b"relay-%032x" % random.getrandbits(128)
-
-
-def _of_httpx(timeouts: Timeouts) -> httpx2.Timeout:
-    return httpx2.Timeout(connect=timeouts.connect, read=timeouts.silence, write=timeouts.silence, pool=timeouts.pool)
-
-
-def _named(response: httpx2.Response) -> dict[str, str]:
-    """Its headers by their names in lower case, as `Response` has them."""
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
 
 
 def _not_a_stream(headers: Mapping[str, str]) -> str | None:
@@ -271,17 +276,3 @@ def _refused(status: int, headers: Mapping[str, str], content: bytes) -> Upstrea
     # Whatever is not JSON (a proxy's HTML page) is replaced by our own words.
     is_json = headers.get("content-type", "").startswith("application/json")
     return UpstreamStatusError(status, content if is_json and content else None, _forwarded(headers))
-
-
-def _own(error: BaseException) -> UpstreamError:
-    """The relay's error behind one of the client's: what its transport met. Its text names no address: clients read it."""
-    behind: BaseException | None = error
-    while behind is not None:
-        if isinstance(behind, UpstreamError):
-            return behind
-        behind = behind.__cause__ or behind.__context__
-    if isinstance(error, (APITimeoutError, httpx2.TimeoutException)):
-        return UpstreamTimeoutError("the upstream did not answer in time")
-    if isinstance(error, APIConnectionError):
-        return UpstreamUnreachableError("the upstream cannot be reached")
-    return UpstreamProtocolError("the upstream's answer cannot be used")

@@ -80,4 +80,9 @@ class Upstreams:
                 breaker.succeeded()
                 return result
         now = time.monotonic()
-        raise outage or UpstreamUnavailableError(min(breaker.wait(now) for _, breaker in self._pairs))
+        try:
+            raise outage or UpstreamUnavailableError(min(breaker.wait(now) for _, breaker in self._pairs))
+        finally:
+            del (
+                outage
+            )  # it holds this frame: together they would wait for the garbage collector, with the request's body

@@ -149,7 +149,7 @@ def _rule(entry: Any, number: int) -> Rule:
     name, trigger = given.pop("name", None), given.pop("trigger", None)
     if not isinstance(name, str) or not name or len(name) > 60 or not name.isprintable():
         raise UsageError(f"rule {number} has the name {name!r}", remedy="give it a name of 1 to 60 characters")
-    if trigger not in TRIGGERS:
+    if not isinstance(trigger, str) or trigger not in TRIGGERS:
         raise UsageError(f"rule {name!r}: trigger is {trigger!r}", remedy=f"choose one of {', '.join(TRIGGERS)}")
     side = TRIGGERS[trigger][0]
     bound = _number(name, side, given.pop(side, None), *_BOUNDS[trigger])

@@ -105,6 +105,11 @@ def _buffered(snapshot: Scraped) -> Iterator[Row]:
                 yield (route, layer), row[f"{layer}_bytes"]
 
 
+def _requests(snapshot: Scraped) -> Iterator[Row]:
+    for part, held in (_of(snapshot).get("requests") or {}).items():
+        yield (part,), held
+
+
 def _by_direction(stem: str) -> Rows:
     def rows(snapshot: Scraped) -> Iterator[Row]:
         for route, totals in _routes(snapshot):
@@ -268,6 +273,7 @@ METRICS: tuple[Spec, ...] = (
         ("route", "layer"), _buffered,
     ),
     Spec("stream_buffered_bytes_max", "gauge", "Bytes held for the largest single stream now.", (), _ledger("buffered_bytes_max")),
+    Spec("request_buffered_bytes", "gauge", "Bytes of requests that are not answered yet: heads that are not whole, and bodies; absent where the service does not count them.", ("part",), _requests),
     Spec("stream_closed_total", "counter", "Streams that have ended, by outcome.", ("route", "outcome"), _by_word("closed")),
     Spec("stream_events_total", "counter", "Events received from upstream (in) and sent to clients (out).", ("route", "direction"), _by_direction("events")),
     Spec("stream_bytes_total", "counter", "Body bytes received from upstream (in) and sent to clients (out).", ("route", "direction"), _by_direction("bytes")),

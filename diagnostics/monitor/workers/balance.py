@@ -76,7 +76,8 @@ def read_balance(
         time, cost_seconds   wall clock at the end; how long reading took
         agent                whether the allocators' figures are in it
         unknown              why a part, or PSS and private bytes, are not known
-        of_which             bytes of open streams, within the parts above, by layer
+        of_which             bytes of open streams, within the parts above, by layer; `requests`: those of requests that are
+                             not answered, None where the service does not count them
         beside               bytes that are charged to the cgroup and in nobody's RSS, or in other processes'
         cgroup               the cgroup's reading, None where there is none
     """
@@ -91,6 +92,7 @@ def read_balance(
             "shared_memory": split.shared,
             "app": ((reading or {}).get("ledger") or {}).get("buffered_bytes"),
             "transport": _layer(connections, "transport_bytes"),
+            "requests": _of_requests(reading),
         },
         "beside": beside,
         "cgroup": cgroup.to_json() if cgroup else None,
@@ -99,6 +101,11 @@ def read_balance(
         "time": time.time(),
         "cost_seconds": time.monotonic() - began,
     }
+
+
+def _of_requests(reading: Mapping[str, Any] | None) -> int | None:
+    held = ((reading or {}).get("ledger") or {}).get("requests")
+    return sum(held.values()) if held is not None else None
 
 
 def _layer(connections: Mapping[str, Any] | None, key: str) -> int | None:

@@ -21,13 +21,17 @@ import httptools
 
 from ...errors import UpstreamError, UpstreamProtocolError, UpstreamTimeoutError, UpstreamUnreachableError
 from ..body import Ended, Took
+from ..causes import cannot_be_read
 
 __all__ = ["Connection", "Head"]
 
 # The most that one recv takes. All connections share one buffer: what it holds is parsed before anybody else reads.
 MAX_READ_BYTES: Final = 256 * 1024
-# What other clients and servers allow for a response's head.
+# What other clients and servers allow for a response's head, and for the fields in it.
 MAX_HEAD_BYTES: Final = 64 * 1024
+MAX_HEADERS: Final = 256
+# A request's body goes out in pieces as the upstream takes them, so that the transport holds no copy of it.
+PIECE_BYTES: Final = 64 * 1024
 
 _buffer: Final = memoryview(bytearray(MAX_READ_BYTES))
 
@@ -51,6 +55,10 @@ class Head:
 _TAKEN: Final = Head(0, [])
 
 
+class _TooManyHeadersError(Exception):
+    """Ends the parser's work on a head."""
+
+
 class Connection(asyncio.BufferedProtocol):
     """One connection. `request`, then `read` until it returns b"", then `request` again; `close` at any moment.
 
@@ -65,6 +73,7 @@ class Connection(asyncio.BufferedProtocol):
         "_error",
         "_expected",
         "_framing_bytes",
+        "_full",
         "_head",
         "_head_bytes",
         "_headers",
@@ -79,7 +88,9 @@ class Connection(asyncio.BufferedProtocol):
         "_surplus",
         "_took",
         "_transport",
+        "_unsent",
         "_until_close",
+        "_used",
         "_waiter",
         "_waiting_bytes",
     )
@@ -92,6 +103,9 @@ class Connection(asyncio.BufferedProtocol):
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
+        self._full = False  # the transport asks to wait
+        self._unsent: memoryview | None = None  # of the request's body
+        self._used = False  # for a request before this one
         self._error: UpstreamError | None = None
         self._took: Took | None = None
         self._ended: Ended | None = None
@@ -138,6 +152,7 @@ class Connection(asyncio.BufferedProtocol):
             and self._keep_alive
             and not self._surplus
             and not self._parts
+            and self._unsent is None
             and self._error is None
             and self._transport is not None
             and not self._transport.is_closing()
@@ -171,7 +186,12 @@ class Connection(asyncio.BufferedProtocol):
         for name, value in headers:
             lines += (name, b": ", value, b"\r\n")
         lines.append(b"\r\n")
-        self._transport.write(b"".join((*lines, body)))
+        if len(body) <= PIECE_BYTES:
+            self._transport.write(b"".join((*lines, body)))
+        else:
+            self._transport.write(b"".join(lines))
+            self._unsent = memoryview(body)
+            self._send_more()
         # A bare timer: a third of what a context that cancels this task costs, and there is a waiter to tell.
         timer = None if seconds is None else self._loop.call_later(seconds, self._overdue)
         try:
@@ -227,6 +247,7 @@ class Connection(asyncio.BufferedProtocol):
     def rest(self) -> None:
         """The response is done with; whatever comes before the next request was not asked for."""
         self._expected = False
+        self._used = True
         self.resume()  # or nobody would see the upstream close it
 
     def close(self) -> None:
@@ -235,6 +256,7 @@ class Connection(asyncio.BufferedProtocol):
         self.keep()
         self._fail(UpstreamUnreachableError("the connection was closed"))
         self._parts.clear()
+        self._unsent = None
         self._waiting_bytes = 0
         if self._transport is not None:
             self._transport.abort()
@@ -251,7 +273,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def _raise_unless_readable(self) -> None:
         if self._error is not None and not self._parts:
-            raise self._error
+            # Not the one that is kept: what was raised holds the frames that it went through, a request in them, and
+            # these hold the connection. All of it would wait for the garbage collector.
+            raise type(self._error)(self._error.message)
 
     def _wake(self) -> None:
         waiter = self._waiter
@@ -295,6 +319,12 @@ class Connection(asyncio.BufferedProtocol):
             # Bytes that nobody asked for: the two sides disagree on what was said, so nothing more is.
             self.close()
             return
+        if self._used and self._unsent is not None and not self.answered:
+            # An answer to what the upstream does not have yet: it belongs to the request before, whose answer was two. On a new
+            # connection an early answer is one.
+            self._fail(UpstreamUnreachableError("the upstream answered before it was asked"))
+            self.close()
+            return
         if self._head is None:
             self._head_bytes += nbytes
         waited_bytes = self._waiting_bytes
@@ -303,6 +333,11 @@ class Connection(asyncio.BufferedProtocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if self._parts and self._took is not None:
                 self._took(self._take())
+            # The parser's texts are fixed, and what a callback of ours raised has none: nothing of the upstream's is in them.
+            cause = f"{type(error).__name__}: {error.__context__ or error}"
+            if isinstance(error.__context__, _TooManyHeadersError):
+                cause = f"more than {MAX_HEADERS} headers"
+            cannot_be_read(cause)
             self._fail(UpstreamProtocolError(f"the upstream's answer is not HTTP/1.1: {type(error).__name__}"))
             self.close()
             return
@@ -327,6 +362,20 @@ class Connection(asyncio.BufferedProtocol):
         if self._parts or self._complete or self._head is not None:
             self._wake()
 
+    def _send_more(self) -> None:
+        """Give the transport as much of the request's body as it has room for."""
+        while self._unsent is not None and not self._full and self._transport is not None:
+            piece, rest = self._unsent[:PIECE_BYTES], self._unsent[PIECE_BYTES:]
+            self._unsent = rest or None
+            self._transport.write(piece)
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._send_more()
+
     def _framed_too_long(self, nbytes: int) -> bool:
         """Count bytes that came without any of the body; give the response up where they are more than a head may have."""
         self._framing_bytes += nbytes
@@ -342,7 +391,7 @@ class Connection(asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        self._transport = self._unsent = None
         # It holds methods of ours: with it the connection would wait for the garbage collector. Nothing comes to be parsed.
         del self._parser
         if self._until_close and exc is None:
@@ -361,6 +410,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head is None and not self._surplus:  # else it is a trailer, which nobody asked for
+            if len(self._headers) >= MAX_HEADERS:
+                raise _TooManyHeadersError  # each is three objects, of as little as four bytes
             self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:

@@ -19,12 +19,16 @@ from typing import Final
 from httpx2 import create_ssl_context
 
 from ...errors import UpstreamTimeoutError, UpstreamUnreachableError
+from ..causes import cannot_be_reached
 from ..options import Timeouts
 from .connection import Connection, Head
 
 __all__ = ["Pool"]
 
 KEEP_SECONDS: Final = 30.0
+# An upstream that sends a second answer nobody asked for does so right behind the first. What comes while the connection rests
+# ends it; what comes after the next request went out would be taken for that one's answer. A busy pool has others to take.
+REST_SECONDS: Final = 0.02
 
 Origin = tuple[str, str, int]
 
@@ -44,14 +48,17 @@ class Pool:
         read_bytes: int,
         flow_bytes: int,
         limit_bytes: int,
+        rest_seconds: float = REST_SECONDS,
     ) -> None:
         self._places = asyncio.Semaphore(max_connections)
         self._receive_buffer_bytes = receive_buffer_bytes
         self._read_bytes = read_bytes
         self._flow_bytes = flow_bytes
         self._limit_bytes = limit_bytes
+        self._rest_seconds = rest_seconds
         self._idle: dict[Origin, deque[tuple[Connection, float]]] = {}
         self._in_use: dict[Connection, Origin] = {}
+        self._tidying: asyncio.TimerHandle | None = None
         self.tls: ssl.SSLContext | None = None
 
     async def request(
@@ -111,6 +118,7 @@ class Pool:
         if connection.reusable:
             connection.rest()
             self._idle.setdefault(origin, deque()).append((connection, time.monotonic()))
+            self._tidy_later()
         else:
             connection.close()
         self._places.release()
@@ -120,6 +128,8 @@ class Pool:
         for connection in [*self._in_use, *(kept for idle in self._idle.values() for kept, _ in idle)]:
             connection.close()
         self._idle.clear()
+        if self._tidying is not None:
+            self._tidying.cancel()
         await asyncio.sleep(0)
 
     async def _take_place(self, patience: float | None) -> None:
@@ -133,17 +143,38 @@ class Pool:
             raise UpstreamTimeoutError("all connections to the upstream are in use") from error
 
     def _kept(self, origin: Origin) -> Connection | None:
-        """The connection that was used last, if it can be used again: the others may grow old and go."""
+        """Of those that have rested and can be used, the one that was used last: the others may grow old and go."""
         idle = self._idle.get(origin, deque())
-        oldest = time.monotonic() - KEEP_SECONDS
-        while idle and (idle[0][1] < oldest or not idle[0][0].usable):
-            idle.popleft()[0].close()
-        while idle:
-            connection, _ = idle.pop()
-            if connection.usable:
-                return connection
-        self._idle.pop(origin, None)
-        return None
+        _close_old(idle)
+        rested = time.monotonic() - self._rest_seconds
+        resting = []
+        found = None
+        while idle and found is None:
+            connection, since = idle.pop()
+            if since > rested:
+                resting.append((connection, since))
+            elif connection.usable:
+                found = connection
+            else:
+                connection.close()
+        idle.extend(reversed(resting))
+        if not idle:
+            self._idle.pop(origin, None)
+        return found
+
+    def _tidy_later(self) -> None:
+        """Close what nobody has used for KEEP_SECONDS also where nobody asks: one timer for all."""
+        if self._tidying is None:
+            self._tidying = asyncio.get_running_loop().call_later(KEEP_SECONDS, self._tidy)
+
+    def _tidy(self) -> None:
+        self._tidying = None
+        for origin, idle in list(self._idle.items()):
+            _close_old(idle)
+            if not idle:
+                del self._idle[origin]
+        if self._idle:
+            self._tidy_later()
 
     def _forget(self, connection: Connection) -> None:
         self._in_use.pop(connection, None)
@@ -169,6 +200,7 @@ class Pool:
         except TimeoutError as error:
             raise UpstreamTimeoutError(f"no connection to the upstream within {patience:g} s") from error
         except (OSError, ssl.SSLError) as error:
+            cannot_be_reached(host, port, error, tls=isinstance(error, ssl.SSLError))
             raise UpstreamUnreachableError("the upstream cannot be reached") from error
         return protocol
 
@@ -196,3 +228,10 @@ class Pool:
         if self.tls is None:
             self.tls = create_ssl_context()
         return self.tls
+
+
+def _close_old(idle: deque[tuple[Connection, float]]) -> None:
+    """Close the connections that were idle for KEEP_SECONDS, or were closed by the upstream; the oldest come first."""
+    oldest = time.monotonic() - KEEP_SECONDS
+    while idle and (idle[0][1] <= oldest or not idle[0][0].usable):
+        idle.popleft()[0].close()

@@ -30,6 +30,7 @@ STREAMS = 4
 PACKAGES = ("relay.", "uvicorn.", "openai.", "httpx2.")
 
 TOPIC = "a topic, instead of a model"
+WHOLE = "not streaming, "
 READS, LEAVES, STAYS = "reads to the end", "leaves in the middle", "stays and reads nothing"
 ENDINGS = {
     "completed": ("sim:events=3,pace=0", READS),
@@ -40,6 +41,12 @@ ENDINGS = {
     "broken off": ("sim:pace=0,fault=disconnect@3", READS),
     "an event without an end": ("sim:pace=0,size=64000,fault=endless@3", READS),
     "a silent upstream": ("sim:pace=0,fault=stall@3", READS),
+    "a whole answer": (WHOLE + "sim:events=3,pace=0", READS),
+    "a whole answer, refused": (WHOLE + "sim:fault=500", READS),
+    "a whole answer, broken off": (WHOLE + "sim:pace=0,fault=disconnect@3", READS),
+    "a whole answer, silent": (WHOLE + "sim:pace=0,fault=stall@3", READS),
+    "a whole answer, large": (WHOLE + "sim:events=300,size=1000,pace=0", READS),
+    "a whole answer, large and not read": (WHOLE + "sim:events=3000,size=1000,pace=0", STAYS),
 }
 
 Address = tuple[str, int]
@@ -86,6 +93,7 @@ async def _relay(upstream: str) -> AsyncGenerator[Address, None]:
         upstream_base_url=upstream,
         upstream_retries=0,
         read_timeout_seconds=0.3,
+        response_timeout_seconds=0.3,
         write_timeout_seconds=0.3,
         drain_seconds=0,
         breaker_failures=1000,
@@ -117,7 +125,9 @@ def _counted() -> Counter[str]:
 def _request(model: str) -> bytes:
     if model == TOPIC:
         return b"GET /v1/topics/news HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    body = json.dumps({"model": model, "messages": [], "stream": True}).encode()
+    body = json.dumps(
+        {"model": model.removeprefix(WHOLE), "messages": [], "stream": not model.startswith(WHOLE)}
+    ).encode()
     head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 

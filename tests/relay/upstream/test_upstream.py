@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from relay.errors import UpstreamProtocolError, UpstreamStatusError, UpstreamUnreachableError
 from relay.settings import Settings
 from relay.upstream.upstream import Upstream, UpstreamStream
+from relay.upstream.wire.pool import REST_SECONDS
 
 PATH = "/chat/completions"
 EVENTS = b"data: [DONE]\n\n"
@@ -128,6 +129,7 @@ def test_a_request_that_brings_its_upstream_down_is_not_sent_on_every_idle_conne
         opened = await asyncio.gather(*(made.stream(PATH, b"{}", {}) for _ in range(idle)))
         for stream in opened:
             assert await read(stream) == EVENTS
+        await asyncio.sleep(2 * REST_SECONDS)
         with pytest.raises(UpstreamUnreachableError, match="without an answer"):
             await made.stream(PATH, b"kills", {})
 

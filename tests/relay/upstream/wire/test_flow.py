@@ -47,7 +47,7 @@ def run(serve: Serve, use: Use, **options: int) -> None:
 
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         bounds = {"read_bytes": 4096, "flow_bytes": 16384, "limit_bytes": 4096, **options}
-        pool = Pool(max_connections=2, receive_buffer_bytes=16384, **bounds)
+        pool = Pool(max_connections=2, receive_buffer_bytes=16384, rest_seconds=0.0, **bounds)
         origin = ("http", "127.0.0.1", server.sockets[0].getsockname()[1])
         try:
             connection, _ = await pool.request(origin, "GET", b"/", [], b"", PATIENT)

@@ -77,6 +77,7 @@ async def pool(**options: Any) -> AsyncIterator[Pool]:
             "read_bytes": READ_BYTES,
             "flow_bytes": READ_BYTES,
             "limit_bytes": 16 * 1024,
+            "rest_seconds": 0.0,
             **options,
         }
     )
@@ -155,6 +156,107 @@ def test_a_head_without_end_is_refused_at_its_limit() -> None:
     lines = b"X-Filler: " + b"x" * 1000 + b"\r\n"
     with pytest.raises(UpstreamProtocolError, match=str(MAX_HEAD_BYTES)):
         once(raw(b"HTTP/1.1 200 OK\r\n", *[lines] * 200))
+
+
+def test_a_head_of_very_many_fields_is_refused() -> None:
+    """Each is three objects here, of four bytes there."""
+    fields = b"a:\r\n" * 1000
+    with pytest.raises(UpstreamProtocolError, match="not HTTP"):
+        once(raw(b"HTTP/1.1 200 OK\r\n" + fields + b"\r\n"))
+
+
+def test_a_large_request_waits_where_it_is_and_not_in_the_transport() -> None:
+    body = b"x" * 8_000_000
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await go_on.wait()
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"content-length: 8000000" in head
+        assert await reader.readexactly(len(body)) == body
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async def run() -> tuple[int, bytes]:
+        async with serving(answer) as (port, _), pool() as made:
+            origin = ("http", "127.0.0.1", port)
+            headers = [(b"host", b"x"), (b"content-length", b"%d" % len(body))]
+            asking = asyncio.create_task(made.request(origin, "POST", b"/", headers, body, PATIENT))
+            await asyncio.sleep(0.3)
+            (connection,) = made._in_use
+            assert connection._transport is not None
+            assert connection._transport.get_write_buffer_size() <= 3 * 64 * 1024
+            go_on.set()
+            answered, _ = await asking
+            return 200, await whole(answered)
+
+    go_on = asyncio.Event()
+    assert asyncio.run(run())[1] == b"ok"
+
+
+def test_a_second_answer_right_behind_the_first_goes_to_nobody() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await reader.readuntil(b"\r\n\r\n")  # what it says then was said before this came
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nnot yours")
+
+    async def run() -> list[tuple[int, bytes]]:
+        async with serving(answer) as (port, _), pool(rest_seconds=60.0) as made:
+            return [await get(made, port) for _ in range(3)]
+
+    assert asyncio.run(run()) == [(200, b"ok")] * 3
+
+
+def test_an_answer_before_the_question_goes_to_nobody() -> None:
+    """A second answer to the request before, which comes while the next request is on its way."""
+    body = b"x" * 8_000_000
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        while head.startswith(b"GET"):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            head = await reader.readuntil(b"\r\n\r\n")
+        if len(accepted) == 1:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nnot yours")
+            await reader.read()
+            return
+        await reader.readexactly(len(body))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nyours")
+
+    accepted: list[int] = []
+
+    async def run() -> bytes:
+        async with serving(answer) as (port, connections), pool() as made:
+            accepted_by_server(connections)
+            assert await get(made, port) == (200, b"ok")
+            origin = ("http", "127.0.0.1", port)
+            headers = [(b"host", b"x"), (b"content-length", b"%d" % len(body))]
+            connection, _ = await made.request(origin, "POST", b"/", headers, body, PATIENT)
+            return await whole(connection)
+
+    def accepted_by_server(connections: list[int]) -> None:
+        nonlocal accepted
+        accepted = connections
+
+    assert asyncio.run(run()) == b"yours"
+
+
+def test_an_idle_connection_is_closed_in_time_though_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.upstream.wire.pool.KEEP_SECONDS", 0.2)
+    closed = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        assert await reader.read() == b""
+        closed.set()
+
+    async def run() -> None:
+        async with serving(answer) as (port, _), pool() as made:
+            assert await get(made, port) == (200, b"ok")
+            await asyncio.wait_for(closed.wait(), 60)
+            assert not made._idle
+
+    asyncio.run(run())
 
 
 def test_a_head_that_comes_in_the_moment_of_its_deadline_has_come() -> None:

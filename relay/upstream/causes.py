@@ -1,0 +1,35 @@
+"""The log's part of what went wrong at an upstream, beside what each stream says of its end: the cause.
+
+A cause may name an address, and clients read errors; and a thousand streams that fail in one way are one line with a count.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from ..log import Throttle
+
+__all__ = ["cannot_be_reached", "cannot_be_read"]
+
+CAUSE_SECONDS: Final = 10.0
+
+log = logging.getLogger("relay.upstream")
+_throttle: Final = Throttle(CAUSE_SECONDS)
+
+
+def cannot_be_reached(host: str, port: int, error: OSError, *, tls: bool) -> None:
+    """A connection could not be made."""
+    cause = f"{type(error).__name__}: {error.strerror or error}"
+    _warn("an upstream cannot be reached", "tls" if tls else "connect", host=host, port=port, cause=cause)
+
+
+def cannot_be_read(cause: str) -> None:
+    """An answer is not HTTP; `cause` is the parser's word for it."""
+    _warn("an upstream's answer cannot be read", "not_http", cause=cause)
+
+
+def _warn(message: str, reason: str, **about: str | int) -> None:
+    count = _throttle.due(reason)
+    if count:
+        log.warning(message, extra={"fields": {"reason": reason, "count": count, **about}})

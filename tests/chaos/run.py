@@ -1,0 +1,156 @@
+"""Many seeds, one after the other, on one relay as long as it lives; what came of each stands in a journal, and in a table."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from .relay import Relay, Surroundings
+from .seeds import Outcome, run_seed
+
+__all__ = ["main", "run_seeds", "table", "write"]
+
+MARKS = ("<!-- chaos: written by make chaos -->", "<!-- end of chaos -->")
+
+
+async def run_seeds(seeds: Iterable[int], surroundings: Surroundings) -> list[Outcome]:
+    """Each seed's outcome, in their order."""
+    return [outcome async for outcome in _run(seeds, surroundings)]
+
+
+async def _run(seeds: Iterable[int], surroundings: Surroundings):  # type: ignore[no-untyped-def]  # an async generator
+    relay: Relay | None = None
+    try:
+        for seed in seeds:
+            if relay is None:
+                relay = await asyncio.to_thread(Relay.start, surroundings)
+                await relay.settle()
+            outcome = await run_seed(relay, seed)
+            yield outcome
+            if outcome.wrong or relay.process.poll() is not None:  # the next seed gets one that owes nothing
+                await asyncio.to_thread(relay.end)
+                relay = None
+    finally:
+        if relay is not None:
+            await asyncio.to_thread(relay.end)
+
+
+def table(lines: Iterable[dict[str, object]]) -> str:
+    """The journal as a table in Markdown: a row for each kind of fault."""
+    seeds: set[int] = set()
+    by_fault: dict[str, Counter[str]] = {}
+    clients: Counter[str] = Counter()
+    events: Counter[str] = Counter()
+    wrong = late = 0
+    for line in lines:
+        seed = line["seed"]
+        assert isinstance(seed, int)
+        seeds.add(seed)
+        events[str(line["event"])] += 1
+        complaints = line["wrong"]
+        seen = line["seen"]
+        assert isinstance(complaints, list)
+        assert isinstance(seen, list)
+        wrong += bool(complaints)
+        late += bool(line["late"])
+        for client, fault, what in seen:
+            clients[client] += 1
+            row = by_fault.setdefault(fault, Counter())
+            row["clients"] += 1
+            row["whole"] += str(what).split("+")[0] == "whole"
+            row["wrong"] += str(what).startswith("WRONG")
+    rows = [
+        f"{len(seeds)} seeds with {sum(clients.values())} clients of {len(clients)} kinds, {len(by_fault)} kinds of answers;",
+        f"Redis was killed in {events['redis_killed']} of them, and the relay told to end in {events['terminated']}.",
+        f"Seeds after which anything was not as it should be: {wrong}.",
+        f"In {late} seeds the machine left the clients without a processor for more than a second: their answers may be cut,",
+        "since the relay waits for nobody for ever, but not other than what was sent.",
+        "",
+        "| the upstream | clients | streams whole and exact | clients that saw what they may not |",
+        "|---|---|---|---|",
+    ]
+    rows += [
+        f"| {fault} | {row['clients']} | {row['whole']} | {row['wrong']} |" for fault, row in sorted(by_fault.items())
+    ]
+    rows += ["", "Clients: " + ", ".join(f"{count} {client}" for client, count in sorted(clients.items())) + "."]
+    return "\n".join(rows)
+
+
+def write(document: Path, text: str, marks: tuple[str, str] = MARKS) -> None:
+    """Put the text between its two marks. Raises ValueError where the document has not both of them."""
+    begin, end = marks
+    before, found, rest = document.read_text().partition(begin)
+    _, ended, after = rest.partition(end)
+    if not (found and ended):
+        raise ValueError(f"{document} has no {begin} and {end} behind it")
+    document.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, help="run this one again, and tell every client")
+    parser.add_argument("--seeds", type=int, default=1000, help="how many, from 0 on (default 1000)")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no seed after so long")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="relays at once, each with an upstream and a Redis of its own"
+    )
+    parser.add_argument("--journal", type=Path, default=Path("report/chaos.jsonl"), help="where outcomes are kept")
+    parser.add_argument("--write", type=Path, help="put the table of the journal into this document")
+    options = parser.parse_args()
+    # It warns of each write to a relay that has closed the connection.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
+    with contextlib.ExitStack() as started:
+        surroundings = [started.enter_context(Surroundings.started()) for _ in range(options.jobs)]
+        if options.seed is not None:
+            (outcome,) = asyncio.run(run_seeds([options.seed], surroundings[0]))
+            for client, fault, seen in outcome.seen:
+                print(f"{client:22} {fault:32} {seen}")
+            print(*outcome.wrong or ["nothing is wrong"], sep="\n")
+            return bool(outcome.wrong)
+        options.journal.parent.mkdir(parents=True, exist_ok=True)
+        failed = asyncio.run(_many(options, surroundings))
+    if options.write:
+        write(options.write, table(_read(options.journal)))
+    return failed
+
+
+async def _many(options: argparse.Namespace, surroundings: list[Surroundings]) -> int:
+    done = {line["seed"] for line in _read(options.journal)}
+    until = time.monotonic() + options.seconds
+
+    def left() -> Iterator[int]:
+        for seed in range(options.seeds):
+            if seed not in done and time.monotonic() < until:
+                yield seed
+
+    failed = 0
+    seeds = left()
+
+    async def run_some(around: Surroundings) -> None:
+        nonlocal failed
+        async for outcome in _run(seeds, around):
+            journal.write(json.dumps(vars(outcome)) + "\n")
+            journal.flush()
+            for wrong in outcome.wrong:
+                print(f"seed {outcome.seed}: {wrong}\n  again: python -m tests.chaos --seed {outcome.seed}", flush=True)
+            failed += bool(outcome.wrong)
+            if sys.stdout.isatty() or outcome.seed % 25 == 0:
+                print(f"seed {outcome.seed} done, {failed} failed", flush=True)
+
+    with options.journal.open("a") as journal:
+        await asyncio.gather(*(run_some(around) for around in surroundings))
+    return bool(failed)
+
+
+def _read(journal: Path) -> list[dict[str, object]]:
+    if not journal.exists():
+        return []
+    return [json.loads(line) for line in journal.read_text().splitlines()]
