@@ -77,6 +77,12 @@ class _Growth:
         grown = self.census.get("in_use_delta")
         return grown is not None and self.expected / 2 <= grown <= 2 * self.expected
 
+    @property
+    def paused(self) -> bool:
+        """Whether memory hardly grew between the two looks of the last census: a service that has only just loaded looks so."""
+        grown = self.census.get("in_use_delta")
+        return grown is not None and grown < LITTLE * self.expected
+
     @cached_property
     def seen(self) -> float | None:
         """The share of the growth that the census shows as Python's objects; None without one."""
@@ -175,6 +181,11 @@ def retained(readings: Readings) -> Finding | None:
     if not growth.in_use:
         says = f"RSS grows by {growth.text} beyond what open streams explain, and Python's objects with it."
     evidence = growth.evidence()
+    if growth.paused:
+        says += (
+            f" But it did not in the {growth.census['seconds']:g} s of the last objects capture: it may have stopped."
+        )
+        return Finding("retained_objects", "low", says, tuple(evidence), next="diagnostics status URL --watch")
     first = growth.grown[0] if growth.grown else None
     if first is None or first["bytes_delta"] < MOST * growth.expected:
         return Finding("retained_objects", "medium", says, tuple(evidence))

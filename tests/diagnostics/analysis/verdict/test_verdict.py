@@ -164,6 +164,20 @@ def test_what_accounts_for_little_of_the_growth_is_not_named_as_its_cause(blocks
     assert "_SelectorSocketTransport" not in str(told.to_json())
 
 
+def test_growth_that_a_capture_did_not_see_go_on_is_told_with_low_confidence() -> None:
+    """A service that loads its tables when they are first asked for was accused, and still was when it had loaded them."""
+    grown = series(in_use_bytes=GROWING, python_live_bytes=GROWING)
+    census = {
+        "bytes_delta": 10_000,
+        "seconds": 10.0,
+        "in_use_delta": 20_000,
+        "top": [{"type": "dict", "bytes_delta": 9_000}],
+    }
+    told = verdict(readings(series=grown, captures={"objects": census}))
+    assert (told.word, told.found.confidence, told.found.culprit) == ("retained_objects", "low", None)
+    assert "it may have stopped" in told.found.says
+
+
 def test_a_type_that_grows_by_less_than_half_is_not_the_culprit_though_it_is_pythons() -> None:
     grown = series(in_use_bytes=GROWING, python_live_bytes=line(lambda second: 30 * MIB + 300_000 * second))
     census = {
