@@ -254,4 +254,4 @@ class Relay:
         """Tracebacks in its log since the last look."""
         text = (self.folder / "stderr").read_text(errors="replace")
         new, self.log_read = text[self.log_read :], len(text)
-        return [line[:2000] for line in new.splitlines() if "Traceback" in line or '"level": "ERROR"' in line]
+        return [f"{line[:200]} ... {line[-1500:]}" for line in new.splitlines() if "Traceback" in line or '"level": "ERROR"' in line]
