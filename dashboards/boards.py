@@ -185,6 +185,28 @@ MEMORY = Board(
         Row(
             "Where it is going",
             (
+                Panel(
+                    "Verdicts",
+                    "Workers by the cause that is the verdict on them. load_only and inconclusive are no alarms.", "short",
+                    (Query(total("cause", series("memory_verdict")), "{{cause}}"),), stacked=True,
+                ),
+                Panel(
+                    "Growth an hour",
+                    "Slope of in-use memory with its 95 % interval: low above zero is growth, high near zero is none.",
+                    "bytes",
+                    (Query(total(f"{WORKER}, bound", series("memory_growth_bytes_per_hour")), PROCESS + " {{bound}}"),),
+                ),
+                Panel(
+                    "Growth a stream", "The same for each stream that finished; no data where nobody counts them.", "bytes",
+                    (Query(total(f"{WORKER}, bound", series("memory_growth_bytes_per_stream")), PROCESS + " {{bound}}"),),
+                ),
+                Panel(
+                    "Ends", "Processes of workers that were replaced, and killed by the kernel for memory, per second.", "cps",
+                    (
+                        Query(total(WORKER, rate("service_restarts_total")), PROCESS + " restarts"),
+                        Query(total(WORKER, rate("service_oom_kills_total")), PROCESS + " killed for memory"),
+                    ),
+                ),
                 SLOPE,
                 Panel(
                     "Growth per 1,000 streams",

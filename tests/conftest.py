@@ -107,6 +107,10 @@ class Launched:
         return self.process.wait(patience)
 
 
+# Captures that nobody asked for would come between those that a test asks for; tests of theirs ask for them.
+os.environ.setdefault("DIAGNOSTICS_LOOKS_PER_HOUR", "0")
+
+
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
     """Starts processes, each in a session of its own, and ends whatever of them is left."""

@@ -40,7 +40,7 @@ def of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]
     monkeypatch.syspath_prepend(str(ROOT))
     before = set(sys.modules)
     yield lambda name: importlib.import_module(f"tests.field.{name}")
-    for name in [name for name in sys.modules if name.startswith("tests.field") and name not in before]:
+    for name in [name for name in sys.modules if name.startswith("tests.") and name not in before]:
         del sys.modules[name]
 
 

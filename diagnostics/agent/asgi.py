@@ -133,9 +133,8 @@ class LedgerMiddleware:
                     ledger.enter(record)
                 meter.counts = True
             if message["type"] in LAST_TYPES and not message.get("more_body", False):
-                record.answered = (
-                    True  # before it is sent: the server may begin the connection's next request meanwhile
-                )
+                # Before it is sent: the server may begin the connection's next request meanwhile.
+                record.answered = True
             if not meter.counts or message["type"] != "http.response.body":
                 await send(message)
                 return

@@ -31,7 +31,7 @@ _SNAPSHOT_SECONDS = 120.0
 _SNAPSHOT_REMEDY = "take a shorter window or fewer frames"
 # A task's stack takes about 20 microseconds; walking a million objects takes 1 to 3 seconds of CPU time, and many times
 # that where others have the cores. A walk ends by itself at its deadline and tells what it has; later it is killed.
-_TASKS_SECONDS = 30.0
+_TASKS_SECONDS, _LEAKS_SECONDS = 30.0, 15.0
 _WALK_SECONDS, _WALK_KILLED_SECONDS = 120.0, 180.0
 _WALK_REMEDY = "take it where memory and cores are free, or take kind tasks, or tracemalloc for what grows"
 
@@ -109,7 +109,8 @@ def sample(state: State) -> Result:
         "python_live_bytes": memory.python_live,
         "malloc_live_bytes": memory.malloc_live,
         "python_large_blocks": memory.python_large_blocks,
-        "tasks": state.task_count(),
+        # Tasks that are done and still held are objects, and no tasks that outlive anything.
+        "tasks": None if (states := state.task_states()) is None else sum(states.values()),
         "loop_lag_seconds": state.lag.seconds,
         "loop_pending_seconds": None if why_unseen() else state.lag.pending_seconds,
         "gc_collections": [generation["collections"] for generation in gc.get_stats()],
@@ -212,8 +213,11 @@ def collect(state: State) -> Result:
     return {"unreachable": gc.collect(), "seconds": time.monotonic() - began}
 
 
-def tasks(state: State, fork: bool = True, room_bytes: int | None = None) -> Result:
-    """Every task and thread by where it waits. Without a fork it reads for about 20 microseconds a task, under the GIL."""
+def tasks(state: State, fork: bool = True, leaks: bool = False, room_bytes: int | None = None) -> Result:
+    """Every task and thread by where it waits. Without a fork it reads for about 20 microseconds a task, under the GIL.
+
+    leaks   look for tasks that nothing can wake as well, in a walk over all objects, in the fork only
+    """
     from .readings import tasks, threads  # with asyncio, for which a service that is not asked does not pay
 
     # A forked child has one thread: the others' stacks are taken here.
@@ -221,23 +225,39 @@ def tasks(state: State, fork: bool = True, room_bytes: int | None = None) -> Res
     if not fork:
         return {**tasks.read(state.ledgers, stacks), "in_process": True}
     remedy = 'take it without a fork ("fork": false), which holds the GIL for about 20 microseconds a task'
+    held = threads.held() if leaks else None
     return Forked(
-        lambda: tasks.read(state.ledgers, stacks), seconds=_TASKS_SECONDS, room_bytes=room_bytes, remedy=remedy
-    )
+        lambda: tasks.read(state.ledgers, stacks, held, time.monotonic() + _LEAKS_SECONDS),
+        seconds=_TASKS_SECONDS, room_bytes=room_bytes, remedy=remedy,
+    )  # fmt: skip
 
 
-def census(state: State, room_bytes: int | None = None) -> Result:
-    """Live objects by type. `room_bytes`, here and below: memory that is free, as far as the monitor knows."""
+def census(state: State, first: bool = False, room_bytes: int | None = None) -> Result:
+    """Live objects by type. `room_bytes`, here and below: memory that is free, as far as the monitor knows.
+
+    first   remember what is there, so that `explain` can tell what is new
+    """
     from .readings import objects
 
-    return _walk(objects.census, room_bytes)
+    marks = None
+    if first:
+        from .readings.newness import FirstLook
+
+        marks = FirstLook()
+        state.remember(marks)
+    return _walk(lambda until: objects.census(until, marks), room_bytes)
 
 
-def explain(state: State, types: list[str], samples: int = 12, room_bytes: int | None = None) -> Result:
-    """Why objects of these types are alive."""
-    from .readings import objects
+def explain(
+    state: State, types: list[str], samples: int = 12, new: bool = False, room_bytes: int | None = None
+) -> Result:
+    """Why objects of these types are alive. `new`: of those that were not there at the last census with `first`."""
+    from .readings import objects, threads
 
-    return _walk(lambda until: objects.explain(types, samples, until), room_bytes)
+    held, first = threads.held(), state.first_look if new else None
+    work = _walk(lambda until: objects.explain(types, samples, until, first=first, threads=held), room_bytes)
+    work.after = lambda: state.remember(None)
+    return work
 
 
 def retained(state: State, room_bytes: int | None = None) -> Result:

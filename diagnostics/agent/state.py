@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from .ledger import StreamLedger
     from .looks import Look
+    from .readings.newness import FirstLook
     from .servers import Servers
 
 __all__ = ["State"]
@@ -27,6 +28,7 @@ class State:
 
     lag            of the service's loops, since the last window began
     loops, task_count, task_states, look   as of now, or of a moment ago where there are thousands of streams
+    first_look     what the last first census marked, until it is asked for
     last_fork      what the last forked reading cost: {"fork_seconds", "fork_cpu_seconds", "on_loop"}
     troubles       how often something went wrong in the agent itself, and what did last: {"count", "last"}
     last_ending, last_ending_cpu   what ending the last window cost: seconds on the clock, and of CPU time
@@ -46,6 +48,7 @@ class State:
         self._servers: Servers | None = None
         self.look = Thrifty(self._look)
         self.started = time.time()
+        self.first_look: FirstLook | None = None
         self.troubles: dict[str, Any] = {"count": 0, "last": None}
 
     @property
@@ -60,6 +63,12 @@ class State:
     def trouble(self, what: str) -> None:
         """Note what went wrong in the agent: the service is not told, the monitor is, with the next reading."""
         self.troubles = {"count": self.troubles["count"] + 1, "last": what}
+
+    def remember(self, first: FirstLook | None) -> None:
+        """Keep the marks of a first look until the second one is through; None forgets them."""
+        if self.first_look is not None:
+            self.first_look.close()
+        self.first_look = first
 
     def begin_window(self) -> None:
         """Forget what was measured before."""

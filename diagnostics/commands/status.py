@@ -73,7 +73,23 @@ def _looked(client: httpx2.Client) -> RenderableType:
 
 def shown(told: dict[str, Any]) -> Group:
     """An answer of /debug/memory, for people."""
-    return Group(*(part for worker in told["workers"] for part in _worker(worker)), *_service(told["service"]))
+    workers = [part for worker in told["workers"] for part in _worker(worker)]
+    service = _service(told["service"])
+    # What is wrong is read first: how the last life ended, then what grows beside the workers.
+    beside = told["service"]["verdict"]["alarm"]
+    return Group(*map(_ended, told.get("ends") or ()), *(service + workers if beside else workers + service))
+
+
+def _ended(end: dict[str, Any]) -> RenderableType:
+    text = Text(
+        f"{format_moment(end['time'])}  worker {printable(end['worker'])} (pid {end['pid']}): ", style="bold red"
+    )
+    text.append(printable(end["said"]), style="not bold")
+    if end["verdict"]:
+        text.append(f"\n  last verdict: {printable(end['verdict'])}", style="not bold default")
+    if end["file"]:
+        text.append(f"\n  next: diagnostics blackbox {printable(end['file'])}", style="not bold default")
+    return text
 
 
 def _service(service: dict[str, Any]) -> list[RenderableType]:
@@ -87,7 +103,19 @@ def _service(service: dict[str, Any]) -> list[RenderableType]:
     verdict = service["verdict"]
     says = Text(f"{verdict['title']}  ", style="bold red" if verdict["alarm"] else "bold green")
     says.append(printable(verdict["says"]), style="not bold default")
-    return [head, *reasons, says, *_others(service)]
+    if verdict["alarm"]:
+        says.append(f"\nnext: {verdict['next']}\nfix:  {verdict['fix']} ({verdict['docs']})", style="not bold default")
+    return [head, *reasons, *_charged(service.get("charged")), says, *_others(service)]
+
+
+def _charged(charged: dict[str, Any] | None) -> list[RenderableType]:
+    """What the cgroup is charged for, and what of it is beside the processes."""
+    if charged is None or charged["usage_bytes"] is None:
+        return []
+    limit = "no limit" if charged["limit_bytes"] is None else f"limit {_size(charged['limit_bytes'])}"
+    names = (("tmpfs and shared memory", "tmpfs_bytes"), ("kernel", "kernel_bytes"), ("sockets", "socket_bytes"))
+    beside = ", ".join(f"{name} {_size(charged[key])}" for name, key in names)
+    return [Text(f"  cgroup: in use {_size(charged['working_bytes'])}, {limit}; in it {beside}")]
 
 
 def _others(service: dict[str, Any]) -> list[RenderableType]:
@@ -137,6 +165,9 @@ def _verdict(verdict: dict[str, Any]) -> Text:
         text.append(f"  {printable(evidence['text'])}\n", style="dim")
     text.append(f"next: {verdict['next']}\n")
     text.append(f"fix:  {verdict['fix']} ({verdict['docs']})\n")
+    for other in verdict["also"]:
+        text.append(f"also: {other['title']} ({other['confidence']} confidence)  {printable(other['says'])}\n")
+        text.append(f"  next: {other['next']}\n", style="dim")
     return text
 
 
@@ -151,6 +182,7 @@ def _balance(worker: dict[str, Any]) -> RenderableType:
     if children["count"]:
         beside = f"RSS {_size(children['rss_bytes'])}, PSS {_size(children['pss_bytes'])}"
         title += f"; {children['count']} children beside it ({beside})"
+    title += _forecast(worker.get("limit"))
     table = Table(title=title, title_justify="left", box=None, show_header=False)
     for part in PARTS:
         held = balance["parts"][part]
@@ -164,6 +196,15 @@ def _balance(worker: dict[str, Any]) -> RenderableType:
             else Text(printable(balance["unknown"].get(part, "")), "dim"),
         )
     return table
+
+
+def _forecast(limit: dict[str, Any] | None) -> str:
+    """The limit of the worker's cgroup, and when it is met at the present slope."""
+    if limit is None or limit["limit_bytes"] is None:
+        return ""
+    text = f"\nlimit {_size(limit['limit_bytes'])}, charged for it {_size(limit['used_bytes'])}"
+    seconds = limit["seconds_to_limit"]
+    return text if seconds is None else f"{text}: met in {format_value(round(seconds), 'seconds')} at the present slope"
 
 
 def _streams(worker: dict[str, Any]) -> Table:

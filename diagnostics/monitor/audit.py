@@ -5,7 +5,7 @@
 
 | event | outcome | |
 |---|---|---|
-| capture | begun, or the refusal's code | a capture was asked for, by a person or by a rule |
+| capture | begun, or the refusal's code | a capture was asked for, by a person, a rule or a verdict |
 | remove | done | a capture was cancelled or deleted |
 | window | done | a profile of /debug/pprof was taken |
 | artifact | sent | a file of a capture was fetched |
@@ -13,8 +13,8 @@
 | refusal | the status | a request was let nowhere: no token, a wrong one, a foreign page or Host |
 
 `who` is a token's name, never the token: `DIAGNOSTICS_TOKEN`, `DIAGNOSTICS_READ_TOKEN`, `nobody` (no token, or a wrong one),
-`anybody` where no token is set, `rule NAME`. `uid` is the user who holds the other end of a connection on this machine, as the
-kernel says; null for a peer elsewhere.
+`anybody` where no token is set, `rule NAME`, `the verdict` (its own readings). `uid` is the user who holds the other end of a
+connection on this machine, as the kernel says; null for a peer elsewhere.
 
 The file is bounded: at MAX_BYTES it becomes `audit.log.1`, whose predecessor goes. Whoever is refused a thousand times a second
 is not to push out what was written before: refusals beyond MAX_REFUSALS a minute are only counted, and the next line says how

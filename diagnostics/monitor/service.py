@@ -16,6 +16,8 @@ from .captures.controller import Captures
 from .captures.profiles import interval_of
 from .captures.store import Limits, Store
 from .judging.guard import Guard, rules_from_environment
+from .judging.judge import Judge
+from .judging.looks import OwnLooks, looks_per_hour
 from .recording.recorder import Recorder
 from .web.access import Policy
 from .web.app import build
@@ -46,6 +48,9 @@ class Monitor:
         self.recorder = Recorder.below(root, self.targets)
         self.audit = Audit(root / "audit.log")
         self.guard = Guard(self.targets, self.recorder, self.captures, self.audit, rules_from_environment())
+        self.judge = Judge(self.targets, self.recorder, self.captures)
+        self.recorder.said = self.judge.said
+        self.looks = OwnLooks(self.targets, self.judge, self.captures, self.audit, looks_per_hour())
         self._pprof_interval = interval_of(os.environ)
         self._listener = listener
 
@@ -58,23 +63,33 @@ class Monitor:
         policy = _policy(self._listener)
         guesses = Guesses()
         app, events = build(
-            self.targets, self.captures, self.recorder, self.guard, policy, self.audit, guesses, self._pprof_interval
+            self.targets,
+            self.captures,
+            self.recorder,
+            self.guard,
+            self.judge,
+            policy,
+            self.audit,
+            guesses,
+            self._pprof_interval,
         )
         server = EdgeServer(app, guesses.waiting)
         serving = asyncio.create_task(server.serve(sockets=[self._listener]), name="monitor")
         recording = asyncio.create_task(self.recorder.run(), name="recorder")
         guarding = asyncio.create_task(self.guard.run(), name="rules")
+        looking = asyncio.create_task(self.looks.run(), name="looks")
         ending = asyncio.ensure_future(until())
         try:
             await asyncio.wait([serving, ending], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            guarding.cancel()  # first, or it would begin captures anew
+            guarding.cancel()  # first, or they would begin captures anew
+            looking.cancel()
             events.close()
             await self.captures.close()
             server.should_exit = True
             ending.cancel()
             recording.cancel()
-            await asyncio.gather(serving, ending, recording, guarding, return_exceptions=True)
+            await asyncio.gather(serving, ending, recording, guarding, looking, return_exceptions=True)
             await self.recorder.close()
         if serving.done() and not serving.cancelled() and serving.exception():
             raise serving.exception()  # type: ignore[misc]  # checked on the line before

@@ -20,11 +20,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .environments import NotInstalled, environment, versions
+from ..services.environments import NotInstalled, environment, versions
+from ..services.running import kill_all
 from .page import Result, marked, table
 from .promises import BROKEN, KEPT, Report
 from .rounds import examine
-from .running import kill_all
 from .table import APPS, HERE, Service, read
 
 ROOT = HERE.parent.parent

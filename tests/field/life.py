@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .exchange import ask, streams, wait_until_ready
-from .running import STOP_SECONDS, Failed, Running, descendants, running
+from ..services.exchange import ask, streams, wait_until_ready
+from ..services.running import STOP_SECONDS, Failed, Running, descendants, running
 from .table import Service
 
 STREAMS = 3

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .environments import cache_folder
+from ..services.environments import cache_folder
 from .promises import BROKEN, KEPT, UNKNOWN, Report
 from .table import HERE, Service
 

@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ..services.exchange import Load, load, streams, wait_until_ready
+from ..services.running import Failed, Running, beside, descendants, running
+from ..services.usage import Usage, measure
 from . import alike, seen
-from .exchange import Load, load, streams, wait_until_ready
 from .life import STREAMS, Life, live
 from .promises import Report
-from .running import Failed, Running, beside, descendants, running
 from .table import Service
-from .usage import Usage, measure
 
 # A verdict takes 36 readings, one a second, after the first quarter of a process's life.
 IDLE_SECONDS = 55.0

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .exchange import ask, monitor
+from ..services.exchange import ask, monitor
+from ..services.running import Running
 from .promises import Report
-from .running import Running
 
 # An alarm that is measured and names no leak: memory that the allocator keeps.
 _NO_LEAK = "allocator_free"

@@ -1,31 +1,17 @@
-"""What an entry of services.toml means."""
+"""What an entry of services.toml means, beyond what ../services/service.py says of any service."""
 
 from __future__ import annotations
 
-import json
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..services import service as services
+from ..services.service import Request
+
 HERE = Path(__file__).parent
 APPS = HERE / "apps"
-
-
-@dataclass(frozen=True)
-class Request:
-    """One HTTP request, or a command where the service is asked by other means ({seconds}: for how long at least)."""
-
-    path: str = "/"
-    method: str = "GET"
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: Any = None
-    status: int = 200
-    command: tuple[str, ...] = ()
-
-    def payload(self) -> bytes | None:
-        return None if self.body is None else json.dumps(self.body).encode()
 
 
 @dataclass(frozen=True)
@@ -43,31 +29,16 @@ class Expected:
 
 
 @dataclass(frozen=True)
-class Service:
-    """requirements  what pip installs, with versions
-    shown         the distributions whose versions stand in the table
-    command       how it is started; {bin} is its environment's, {port} its port, {apps} and {folder} see below
-    environment   variables beside ours
-    settings      variables for `diagnostics run` alone
-    beside        a program of ours that it needs, whose first line names {upstream}
-    ready         a line of its output that says that it is, where a port does not
-    ask           answers soon; the service is ready when it does
+class Service(services.Service):
+    """shown         the distributions whose versions stand in the table
     stream        goes on for as long as the client stays; or leaves its connection open, where a service has no streams
     load          answers within seconds; asked again and again
     signals       signals one after the other, of one run each; after one that does not end it, it must still answer
     varies        lines of its output (regular expressions) that are not the same in two runs without us either
     """
 
-    name: str
-    title: str
-    requirements: tuple[str, ...]
-    command: tuple[str, ...]
+    apps: Path = APPS
     shown: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
-    settings: Mapping[str, str] = field(default_factory=dict)
-    beside: tuple[str, ...] = ()
-    ready: str = ""
-    ask: Request = Request()
     stream: Request | None = None
     load: Request | None = None
     signals: tuple[tuple[str, ...], ...] = (("TERM",), ("INT",))

@@ -17,6 +17,7 @@ from diagnostics.analysis.formats import decode
 from diagnostics.commands._landing import artifacts_of, id_of, worker_of
 from diagnostics.errors import DiagnosticsError
 from diagnostics.monitor.captures import manifest
+from diagnostics.monitor.captures.kinds import kind_named
 from diagnostics.monitor.judging import rules
 from diagnostics.monitor.recording import ring, timeline
 from diagnostics.monitor.web import access, session
@@ -61,6 +62,16 @@ def _capture(data: bytes) -> None:
             check(told)
 
 
+def _options(data: bytes) -> None:
+    """What POST /debug/memory/captures checks."""
+    try:
+        told: Any = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(told, dict):
+        kind_named(told.pop("kind", None)).checked(told)
+
+
 def _message(data: bytes) -> None:
     left, right = socket.socketpair()
     with left, right:
@@ -102,6 +113,7 @@ READERS: dict[str, Callable[[bytes], None]] = {
     "recording": _recording,
     "manifest": _manifest,
     "capture": _capture,
+    "options": _options,
     "message": _message,
     "head": _head,
     "names": _names,

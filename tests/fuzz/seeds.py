@@ -49,6 +49,11 @@ def _made(name: str) -> list[bytes]:
         "recording": [_recording()],
         "manifest": [told],
         "capture": [told],
+        "options": [
+            b'{"kind": "memray", "seconds": 5, "view": "leaked", "native": false, "diff": "a"}',
+            b'{"kind": "tracemalloc", "seconds": 0.5, "frames": 5, "max_lag_ms": 100}',
+            b'{"kind": "objects", "seconds": 0, "paths": true}',
+        ],
         "message": [frame(request("reading", top=5))],
         "head": [b"localhost:6060", b"[::1]:1", b"http://localhost:6060", b"Bearer abc", b"Basic YTpi", b"highwater=9.a"],
         "names": [b"Task-17 of sk_live_abcdefgh", b"/users/anna@example.com/4eC39HqLyjWDarjt"],

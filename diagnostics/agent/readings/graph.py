@@ -18,6 +18,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from itertools import compress, repeat
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, ModuleType
@@ -31,14 +32,18 @@ __all__ = [
     "all_referents",
     "in_time",
     "is_loops_own",
+    "is_ours",
     "is_program",
     "is_shared_constant",
     "kinds_below",
     "module_of",
+    "namespace_of",
     "of_kinds",
+    "program_roots",
     "reached",
     "referents",
     "roots",
+    "running_locals",
     "search",
     "size_of",
     "sizes_of",
@@ -55,10 +60,12 @@ _BATCH = 2_000
 
 _PROGRAM = (ModuleType, FunctionType, BuiltinFunctionType, CodeType, type)
 
+# The agent is loaded under a name of its own into services that have a package of ours as well.
+_PACKAGE = __name__.rpartition(".readings")[0]
 _AGENT = str(Path(__file__).parent.parent)
 
 # Read past whatever a subclass of ModuleType says of its `__dict__`.
-_namespace_of_module = vars(ModuleType)["__dict__"].__get__
+namespace_of = vars(ModuleType)["__dict__"].__get__
 
 _sizeof_is_builtin: dict[type, bool] = {}
 _loops_own: dict[type, bool] = {}
@@ -70,7 +77,7 @@ def referents(thing: Any) -> list[Any]:
     if kind is CodeType:
         return [thing.co_consts]
     if issubclass(kind, ModuleType):
-        return [_namespace_of_module(thing)]
+        return [namespace_of(thing)]
     return gc.get_referents(thing)
 
 
@@ -85,15 +92,24 @@ def all_referents(things: list[Any]) -> list[Any]:
 
 
 def roots() -> list[Any]:
-    """Where life begins: modules, classes, tasks, and the locals of the frames that run now.
+    """Where life begins: modules, classes, tasks, and the locals of this thread's frames; the other threads' are to be
+    added where they were taken before the fork (`threads.held`).
 
-    Frames of the agent are left out: what they hold is ours.
+    Modules, classes and frames of the agent are left out: what they hold is ours.
     """
-    found: list[Any] = [*sys.modules.values(), builtins]
-    found.extend(of_kinds(gc.get_objects(), kinds_below(type)))
-    found.extend(alive_tasks())
-    found.extend(running_locals())
-    return found
+    return [*program_roots(), *alive_tasks(), *running_locals()]
+
+
+def program_roots() -> list[Any]:
+    """Modules and classes. Those of the agent are left out: what they hold is ours."""
+    modules = [module for name, module in list(sys.modules.items()) if not is_ours(name)]
+    classes = [kind for kind in of_kinds(gc.get_objects(), kinds_below(type)) if not is_ours(module_of(kind))]
+    return [*modules, builtins, *classes]
+
+
+def is_ours(module: str) -> bool:
+    """Whether a module is one of the agent's, under whatever name that was loaded."""
+    return module == _PACKAGE or module.startswith(_PACKAGE + ".")
 
 
 def running_locals() -> list[Any]:
@@ -210,12 +226,16 @@ def in_time(things: list[Any], until: float, visited: Callable[[], int]) -> Iter
         yield things[start : start + _BATCH]
 
 
-def reached(start: Iterable[Any], stop: set[int], *, until: float = math.inf) -> set[int]:
+def reached(
+    start: Iterable[Any], stop: AbstractSet[int], *, until: float = math.inf, found: set[int] | None = None
+) -> set[int]:
     """Ids of all that can be reached from `start` without passing through what `stop` names; `stop` is not in it.
 
+    found   what an earlier walk reached: it is added to, and not walked through again
     Raises LateError where it is not done `until` then (monotonic seconds).
     """
-    seen = set(stop)
+    seen = set() if found is None else found
+    seen |= stop
     level: list[Any] = [thing for thing in start if id(thing) not in seen]
     seen.update(id(thing) for thing in level)
     ignored = _IGNORED
@@ -232,20 +252,31 @@ def reached(start: Iterable[Any], stop: set[int], *, until: float = math.inf) ->
                     if kind is not str and kind is not bytes and kind is not int:
                         following.append(referent)
         level = following
-    return seen - stop
+    seen -= stop
+    return seen
 
 
-def search(start: Iterable[Any], wanted: Iterable[Any], *, until: float = math.inf) -> dict[int, Any]:
+def search(
+    start: Iterable[Any],
+    wanted: Iterable[Any],
+    *,
+    until: float = math.inf,
+    closed: AbstractSet[int] = frozenset(),
+    found: dict[int, Any] | None = None,
+) -> dict[int, Any]:
     """Breadth first from `start` until all of `wanted` are found: id of an object -> the object that it was found through.
 
     A root maps to None. Loops are not passed through: that a loop knows a task explains nothing.
+
+    closed   ids of what is not passed through either
+    found    what an earlier search found, to which this one adds
     Raises LateError where it is not done `until` then (monotonic seconds).
     """
     missing = {id(thing) for thing in wanted}
-    parents: dict[int, Any] = {}
+    parents: dict[int, Any] = {} if found is None else found
     level: list[Any] = []
     for thing in start:
-        if id(thing) not in parents:
+        if id(thing) not in parents and id(thing) not in closed:
             parents[id(thing)] = None
             level.append(thing)
     missing.difference_update(parents)
@@ -258,7 +289,7 @@ def search(start: Iterable[Any], wanted: Iterable[Any], *, until: float = math.i
                     continue
                 for referent in referents(thing):
                     key = id(referent)
-                    if key in parents or type(referent) in ignored:
+                    if key in parents or key in closed or type(referent) in ignored:
                         continue
                     parents[key] = thing
                     following.append(referent)

@@ -1,7 +1,7 @@
 """A census of live objects by type, and why objects of a type are alive.
 
 A census counts everything that the garbage collector tracks, and what that holds directly and the collector does not track:
-bytes, bytearrays, strings, and the dictionaries and tuples made of such. Each object counts once, with its own
+bytes, bytearrays, strings, numbers, and the dictionaries and tuples made of such. Each object counts once, with its own
 size. Subtracting two censuses shows which types grow; samples of those are then traced back to a root.
 
 The collector is not run first: in a forked child, finalizers would act on the outside world for a process that is not theirs.
@@ -15,47 +15,48 @@ import gc
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
-from ..asyncio_tasks import alive_tasks
 from .graph import (
     ATOMS,
     LateError,
     all_referents,
     in_time,
+    is_ours,
+    is_shared_constant,
     module_of,
     of_kinds,
-    roots,
-    search,
     size_of,
     sizes_of,
 )
-from .paths import describe, way_to
+from .holders import LOST_TEXT, OURS, ROOT_UNKNOWN, Ways, holder_of
+from .newness import FirstLook
+from .threads import ThreadFrame
 
-__all__ = ["NOT_COVERED", "UNREACHED", "census", "explain"]
+__all__ = ["LOST_TEXT", "NOT_COVERED", "census", "explain"]
 
 NOT_COVERED = (
-    "numbers, and memory that C extensions keep outside of Python objects",
+    "memory that C extensions keep outside of Python objects",
     "contents that an object does not report as its size: an instance's attributes are counted as its dictionary or not at all",
     "garbage in cycles that is not collected yet counts as alive",
 )
-UNREACHED = (
-    "(reached from no module, task or frame: kept by C code or another thread, or garbage that waits for the collector)"
-)
-
 # Types beyond this many are summed up as one: a program that makes classes as it runs has no end of them.
 _MAX_TYPES = 2_000
 _OTHER = "(other types)"
 
 _PLAIN = frozenset({dict, tuple})
-_UNTRACKED = ATOMS | _PLAIN
+# Numbers hold more than their lists: a table of a thousand floats is 8 KiB of list and 24 of numbers.
+_NUMBERS = frozenset({int, float})
+# Each is remembered until all are counted: of a service that holds more numbers than this they are left out.
+_MAX_NUMBERS = 2_000_000
 
 
-def census(until: float = math.inf) -> dict[str, Any]:
+def census(until: float = math.inf, first: FirstLook | None = None) -> dict[str, Any]:
     """`{"types": {name: [count, bytes]}, "objects", "seconds", "time"}`. To be called in a forked child.
 
+    Instances of the agent's own classes are left out. `first`: where everything that is there is marked, for `explain`.
     What is not counted `until` then (monotonic seconds) is left out: "partial" says how much that is, in words, and is
     None where everything was counted.
     """
@@ -64,11 +65,15 @@ def census(until: float = math.inf) -> dict[str, Any]:
     sizes: Counter[type] = Counter()
     everything = _Everything(until)
     for things in everything:
+        if first is not None:
+            first.mark(things)
         counts.update(map(type, things))
         for kind, size in zip(map(type, things), sizes_of(things), strict=True):
             sizes[kind] += size
     types: dict[str, list[int]] = {}
     for kind, size in sizes.most_common():
+        if is_ours(module_of(kind)) or (everything.too_many_numbers and kind in _NUMBERS):
+            continue
         name = _full_name(kind)
         if name not in types and len(types) >= _MAX_TYPES:
             name = _OTHER
@@ -77,18 +82,33 @@ def census(until: float = math.inf) -> dict[str, Any]:
         row[1] += size
     return {
         "types": types,
-        "objects": sum(counts.values()),
+        "objects": sum(count for count, _size in types.values()),
         "seconds": time.monotonic() - began,
         "time": time.time(),
         "partial": everything.left_out,
-        "not_covered": [*filter(None, [everything.left_out]), *NOT_COVERED],
+        # Whether numbers are in it: a difference of one with and one without them would be none of the service's.
+        "numbers": not everything.too_many_numbers,
+        "not_covered": [*filter(None, [everything.left_out, everything.too_many_numbers]), *NOT_COVERED],
     }
 
 
-def explain(types: list[str], samples: int, until: float = math.inf) -> dict[str, Any]:
-    """Why objects of these types are alive: `samples` of each, the young and the large before others, traced from a root.
+def explain(
+    types: list[str],
+    samples: int,
+    until: float = math.inf,
+    *,
+    first: FirstLook | None = None,
+    threads: Sequence[ThreadFrame] = (),
+) -> dict[str, Any]:
+    """Why objects of these types are alive: `samples` of each, traced from a root.
 
-    To be called in a forked child. Returns `{"paths": {type: [{"path", "samples"}, ...]}}`, the commonest way first.
+    first    the look whose `mark`s say what is not new: samples are drawn among new objects, each standing for the same number
+             of bytes. Without one they are drawn among the younger half
+    threads  what `threads.held` found before the fork
+
+    To be called in a forked child. Returns `{"paths": {type: [{"path", "samples", "root"}, ...]}}`, the commonest way first.
+    `root` is the kind of thing that the way begins at (module, class, task, thread, frame), "cycle" for garbage that waits for
+    the collector, "lost" for what C code holds, and "unknown".
     """
     found: dict[str, list[Any]] = {name: [] for name in types}
     names: dict[type, str] = {}
@@ -97,80 +117,108 @@ def explain(types: list[str], samples: int, until: float = math.inf) -> dict[str
         for kind in set(map(type, things)) - names.keys():
             names[kind] = _full_name(kind)
         kinds = frozenset(kind for kind in set(map(type, things)) if names[kind] in found)
-        for thing in of_kinds(things, kinds):
-            found[names[type(thing)]].append(thing)
-    chosen = {name: _spread(things, samples) for name, things in found.items()}
-    # Tasks first: of two ways of one length, the one through the task that works with an object tells more.
-    start = [*(task for task in alive_tasks() if not task.done()), *roots()]
+        _sort(first.new(list(of_kinds(things, kinds))) if first is not None else of_kinds(things, kinds), names, found)
+    # These lists were there when all objects were listed, and have grown since: they are ours.
+    ours = {id(found), id(names), *map(id, found.values())}
+    sampled = {
+        name: _spread([thing for thing in things if id(thing) not in ours], samples, everything=first is not None)
+        for name, things in found.items()
+    }
+    del found
     try:
         if everything.left_out is not None:
             raise LateError(0)
-        parents = search(start, [thing for things in chosen.values() for thing in things], until=until)
+        ways = Ways((thing for things in sampled.values() for thing in things), threads, until)
+        ways.working.update(map(id, sampled.values()))
     except LateError as late:
         unknown = f"(not known: the search was ended at its deadline, when {late})"
-        return {"paths": {name: [{"path": unknown, "samples": len(chosen[name])}] for name in types}}
-    return {"paths": {name: _commonest_ways(things, parents) for name, things in chosen.items()}}
+        return {
+            "paths": {
+                name: [{"path": unknown, "samples": len(things), "root": ROOT_UNKNOWN}]
+                for name, things in sampled.items()
+            }
+        }
+    return {"paths": {name: _commonest_ways(things, ways) for name, things in sampled.items()}}
 
 
-def _commonest_ways(things: list[Any], parents: dict[int, Any]) -> list[dict[str, Any]]:
-    """Ways that differ only in the lengths of containers are one; its example is the first that was met."""
-    counts: Counter[str] = Counter()
-    examples: dict[str, str] = {}
+def _sort(things: Iterable[Any], names: dict[type, str], found: dict[str, list[Any]]) -> None:
     for thing in things:
-        way = way_to(thing, parents)
-        key = describe(way, lengths=False) if way else UNREACHED
-        counts[key] += 1
-        if key not in examples:
-            examples[key] = describe(way) if way else UNREACHED
-    return [{"path": examples[key], "samples": count} for key, count in counts.most_common()]
+        found[names[type(thing)]].append(thing)
+
+
+def _commonest_ways(things: list[Any], ways: Ways) -> list[dict[str, Any]]:
+    """Ways that differ only in the lengths of containers are one; its example is the first that was met."""
+    counts: Counter[tuple[str, str]] = Counter()
+    examples: dict[tuple[str, str], str] = {}
+    # A large object is several of the samples, and is looked at once.
+    seen: dict[int, tuple[tuple[str, str], str]] = {}
+    for place in range(len(things)):
+        key = id(things[place])
+        if key not in seen:
+            root, kind, example = holder_of(things[place : place + 1], ways)
+            seen[key] = (root, kind), example
+        holder, example = seen[key]
+        if holder[0] != OURS:
+            counts[holder] += 1
+            examples.setdefault(holder, example)
+    return [{"path": examples[holder], "samples": count, "root": holder[0]} for holder, count in counts.most_common()]
 
 
 class _Everything:
     """Every object of the census, once, in lists of some thousands.
 
     until      `time.monotonic()` at which it ends, whether it is through or not
+    too_many_numbers  in words, that numbers were not counted to the end
     left_out   in words, how much of all objects was not come to by then; None where nothing was
     """
 
     def __init__(self, until: float) -> None:
         self._until = until
         self.left_out: str | None = None
+        self.too_many_numbers: str | None = None
 
     def __iter__(self) -> Iterator[list[Any]]:
         tracked = gc.get_objects()
         looked_at = 0
         # Of what the collector does not track, objects that were met.
         seen: set[int] = set()
+        kinds = ATOMS | _PLAIN | _NUMBERS
         try:
             for batch in in_time(tracked, self._until, seen.__len__):
                 yield batch
-                fresh = _untracked(batch, seen)
+                fresh = _untracked(batch, seen, kinds)
                 while fresh:
                     yield fresh
-                    fresh = _untracked(list(of_kinds(fresh, _PLAIN)), seen)
+                    fresh = _untracked(list(of_kinds(fresh, _PLAIN)), seen, kinds)
+                if len(seen) > _MAX_NUMBERS and self.too_many_numbers is None:
+                    kinds = kinds - _NUMBERS
+                    self.too_many_numbers = (
+                        f"numbers: this service holds more than {_MAX_NUMBERS:,} of them and of texts"
+                    )
                 looked_at += len(batch)
         except LateError:
             of = f"{looked_at:,} of the {len(tracked):,} objects that the collector tracks"
             self.left_out = f"all but {of}, and what these hold directly: the reading was ended at its deadline"
 
 
-def _untracked(holders: list[Any], seen: set[int]) -> list[Any]:
+def _untracked(holders: list[Any], seen: set[int], kinds: frozenset[type]) -> list[Any]:
     """What `holders` hold directly and the collector does not track, so far as it is not in `seen`, where it is put."""
     found = []
-    for thing in of_kinds(all_referents(holders), _UNTRACKED):
+    for thing in of_kinds(all_referents(holders), kinds):
         key = id(thing)
-        if key not in seen and not gc.is_tracked(thing):
+        if key not in seen and not gc.is_tracked(thing) and not is_shared_constant(thing):
             seen.add(key)
             found.append(thing)
     return found
 
 
-def _spread(things: list[Any], samples: int) -> list[Any]:
-    """`samples` of the later half, each standing for the same number of bytes: a large object may be taken repeatedly.
+def _spread(things: list[Any], samples: int, *, everything: bool) -> list[Any]:
+    """`samples` of the things, each standing for the same number of bytes: a large object may be taken repeatedly.
 
-    The collector's lists have older objects first, except for the very youngest; what grows is young.
+    everything   all of them, which are new; else only the later half: the collector's lists have older objects first, except
+                 for the very youngest, and what grows is young
     """
-    later = things[len(things) // 2 :]
+    later = things if everything else things[len(things) // 2 :]
     ends = list(accumulate(size_of(thing) for thing in later))
     if not ends:
         return []

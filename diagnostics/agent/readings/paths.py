@@ -19,6 +19,7 @@ from ..redaction import is_programs, key_shown, name_allowed, names_shown
 from .awaits import frame_key, own_frame
 from .graph import type_name
 from .tasks import name_pattern
+from .threads import ThreadFrame
 
 __all__ = ["describe", "way_to"]
 
@@ -68,7 +69,9 @@ def _parts(way: Sequence[Any], lengths: bool) -> Iterator[str]:
 def _part(thing: Any, child: Any, in_namespace: bool, lengths: bool) -> Iterator[str]:
     """What to say of `thing` on the way to `child`; nothing for what is only machinery."""
     kind = type(thing)
-    if hasattr(kind, "get_coro"):
+    if kind is ThreadFrame:
+        yield from _of_thread(thing, child, in_namespace)
+    elif hasattr(kind, "get_coro"):
         yield f"Task {name_pattern(thing.get_name())!r}" if names_shown() else "Task"
     elif issubclass(kind, ModuleType):
         name = _name_of(vars(thing), child) if in_namespace else None
@@ -90,6 +93,16 @@ def _part(thing: Any, child: Any, in_namespace: bool, lengths: bool) -> Iterator
     else:
         name = _attribute(thing, child, in_namespace) if child is not None else None
         yield type_name(kind) + (f".{name}" if name else "")
+
+
+def _of_thread(thing: ThreadFrame, child: Any, in_namespace: bool) -> Iterator[str]:
+    function, file, line = thing.key
+    thread = f"thread {name_pattern(thing.thread)!r}" if names_shown() else "thread"
+    yield f"{thread} -> {function} ({PurePath(file).name}:{line})"
+    # Names of locals are the programmer's.
+    name = next((name for name, value in thing.locals.items() if value is child), None) if in_namespace else None
+    if name is not None and names_shown():
+        yield f"local {name!r}"
 
 
 def _of_frame(thing: Any, child: Any) -> Iterator[str]:
@@ -160,7 +173,9 @@ def _slot(slot: MemberDescriptorType, thing: Any) -> Any:
 
 
 def _namespace(thing: Any) -> dict[str, Any] | None:
-    """An instance's, module's or class's own dictionary."""
+    """An instance's, module's or class's own dictionary; of a thread's frame its locals."""
+    if type(thing) is ThreadFrame:
+        return thing.locals
     if issubclass(type(thing), type):
         # A class shows a read-only view; the collector sees the dictionary behind it.
         return next((inside for inside in gc.get_referents(vars(thing)) if type(inside) is dict), None)

@@ -5,6 +5,8 @@ contexts, its connection), from no other stream, and not from the rest of the pr
 What two streams reach is charged to neither and reported apart.
 
     1. mark all that the rest of the program reaches: modules, classes, other tasks, running frames   -> everybody's
+       A task outside of all streams that shares something with one stream alone, which no module or class reaches, works for
+       that stream (it fills the queue that the response's body is read from) and is one of its roots
     2. from each stream's roots, breadth first over what is not marked                                -> this stream's
     3. where a stream meets what another one has reached: that, and all below it                      -> between streams
 
@@ -18,11 +20,25 @@ import gc
 import math
 import time
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from ...errors import TargetError
+from ..asyncio_tasks import alive_tasks
 from ..ledger import StreamLedger
-from .graph import LateError, is_loops_own, is_program, is_shared_constant, of_kinds, reached, referents, roots, size_of
+from .awaits import chain, own_frame
+from .graph import (
+    LateError,
+    is_loops_own,
+    is_program,
+    is_shared_constant,
+    of_kinds,
+    program_roots,
+    reached,
+    referents,
+    running_locals,
+    size_of,
+)
 from .holdings import Holding, Holdings, Node, holdings_of
 from .streams import OpenStream, open_streams, why_unknown
 
@@ -43,14 +59,12 @@ def read(ledgers: Iterable[StreamLedger], until: float = math.inf) -> dict[str, 
     began = time.monotonic()
     kept = list(ledgers)
     streams = open_streams(kept)
-    cut = {id(root): number for number, stream in enumerate(streams) for root in (*stream.roots, *stream.frames)}
-    stop = set(cut)
     tracked = gc.get_objects()
     loops_own = frozenset(kind for kind in set(map(type, tracked)) if is_loops_own(kind))
-    stop.update(map(id, of_kinds(tracked, loops_own)))
+    loops = set(map(id, of_kinds(tracked, loops_own)))
     del tracked
     try:
-        everybodys = reached((root for root in roots() if id(root) not in stop), stop, until=until)
+        everybodys = _everybodys(streams, loops, until)
     except LateError as late:
         raise TargetError(
             f"what each stream alone keeps alive is not known: the reading was ended after {time.monotonic() - began:.0f} s, "
@@ -58,12 +72,51 @@ def read(ledgers: Iterable[StreamLedger], until: float = math.inf) -> dict[str, 
             remedy="take it again when the cores are free, or kind objects, which tells what it has counted until then",
             code="reading_late",
         ) from late
-    walk = _Walk(everybodys, cut)
+    walk = _Walk(everybodys, _cut(streams))
     for number, stream in enumerate(streams):
         walk.charge(number, stream.roots)
     walk.settle()
     found = [(stream, holdings_of(walk.nodes[number], walk.between)) for number, stream in enumerate(streams)]
     return {**_answer(found, walk, time.monotonic() - began), "unknown": "" if streams else why_unknown(kept)}
+
+
+def _cut(streams: list[OpenStream]) -> dict[int, int]:
+    """The streams' roots and frames: id -> the number of the stream."""
+    return {id(root): number for number, stream in enumerate(streams) for root in (*stream.roots, *stream.frames)}
+
+
+def _everybodys(streams: list[OpenStream], loops: set[int], until: float) -> set[int]:
+    """Step 1; tasks that work for one stream become roots of it. `loops`: ids of what the event loop keeps."""
+    cut = _cut(streams)
+    others = {id(task): task for task in alive_tasks() if id(task) not in cut and not task.done()}
+    barrier = cut.keys() | loops | others.keys()
+    start = (root for root in (*program_roots(), *running_locals()) if id(root) not in barrier)
+    found = reached(start, barrier, until=until)
+    for key, task in list(others.items()):
+        owners = _owners(task, streams, found, barrier)
+        if len(owners) == 1:
+            (stream,) = owners
+            stream.roots.append(others.pop(key))
+            stream.frames.extend(link for link in chain(task.get_coro()) if own_frame(link) is not None)
+    barrier = _cut(streams).keys() | loops
+    return reached(others.values(), barrier, until=until, found=found)
+
+
+def _owners(task: Any, streams: list[OpenStream], everybodys: set[int], barrier: AbstractSet[int]) -> list[OpenStream]:
+    """The streams that share something with this task that the rest of the program does not reach."""
+    near = {key for key in _near(chain(task.get_coro())) if key not in everybodys and key not in barrier}
+    return [stream for stream in streams if near and not near.isdisjoint(_near(stream.frames))]
+
+
+def _near(frames: Iterable[Any]) -> set[int]:
+    """Ids of what these coroutines and generators hold in variables of theirs or of the functions around them."""
+    found: set[int] = set()
+    for link in frames:
+        frame = own_frame(link)
+        if frame is not None:
+            values = frame.f_locals.values()
+            found.update(id(each) for each in values if gc.is_tracked(each) and not is_program(each))
+    return found
 
 
 class _Walk:

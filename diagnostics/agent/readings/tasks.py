@@ -7,9 +7,11 @@ are kept in a set and awaited by nobody); its done callbacks, which say who else
 
 from __future__ import annotations
 
+import gc
+import math
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -19,7 +21,10 @@ from ..coroutines import coroutine_of
 from ..ledger import StreamLedger
 from ..redaction import hidden_shapes, names_shown
 from .awaits import FrameKey, frame_key, frames_of_task
+from .graph import LateError
+from .leaked import MOST_OBJECTS, leaked_tasks
 from .streams import openers, record_of
+from .threads import ThreadFrame
 from .waiters import PROGRAM, callback_name, callbacks_of, waiters
 
 __all__ = ["NOT_COVERED", "name_pattern", "read"]
@@ -56,6 +61,7 @@ class _Key:
     waits_for: str
     created: tuple[FrameKey, ...] | None
     callbacks: tuple[str, ...]
+    leaked: bool | None = None
 
     @property
     def orphan(self) -> bool:
@@ -63,7 +69,9 @@ class _Key:
 
     @property
     def labels(self) -> dict[str, str]:
-        return {"state": self.state, "loop": str(self.loop), "orphan": "yes" if self.orphan else "no"}
+        return {"state": self.state, "loop": str(self.loop), "orphan": "yes" if self.orphan else "no"} | (
+            {} if self.leaked is None else {"leaked": "yes" if self.leaked else "no"}
+        )
 
 
 @dataclass
@@ -87,14 +95,23 @@ def name_pattern(name: str) -> str:
     return _VARYING.sub("*", hidden_shapes(_UUID.sub("*", name[:_MAX_LOOKED_AT])))[:_MAX_NAME]
 
 
-def read(ledgers: Iterable[StreamLedger], threads: Threads) -> dict[str, Any]:
+def read(
+    ledgers: Iterable[StreamLedger],
+    threads: Threads,
+    held: Sequence[ThreadFrame] | None = None,
+    until: float = math.inf,
+) -> dict[str, Any]:
     """Profile JSON (tasks/count) with `groups` and `threads` beside it. To be called in a forked child.
 
     threads   what `threads.read()` saw before the fork
+    held      what `threads.held()` found then: tasks that nothing can wake are looked for; None: they are not
+    until     when that ends, done or not (monotonic seconds)
     """
-    groups, states = _grouped(list(ledgers))
+    leaked, why_not = _leaked(held, until)
+    groups, states = _grouped(list(ledgers), leaked)
     unseen = why_unseen()
     not_covered = [] if unseen is None else [f"asyncio tasks: {unseen}"]
+    not_covered += [f"which tasks nothing can wake: {why_not}"] if why_not else []
     not_covered += list(NOT_COVERED) if shows_ended() else [*NOT_COVERED, _ENDED]
     largest_first = sorted(groups.items(), key=lambda item: (-item[1].count, item[0].stack))
     index: dict[FrameKey, int] = {}
@@ -119,6 +136,8 @@ def read(ledgers: Iterable[StreamLedger], threads: Threads) -> dict[str, Any]:
             "states": states,
             "threads": len(threads),
             "unknown": unseen,
+            "leaked": None if leaked is None else len(leaked),
+            "leaked_unknown": why_not,
         },
         "groups": [_to_json(key, group) for key, group in largest_first],
         "threads": [
@@ -127,7 +146,20 @@ def read(ledgers: Iterable[StreamLedger], threads: Threads) -> dict[str, Any]:
     }
 
 
-def _grouped(ledgers: list[StreamLedger]) -> tuple[dict[_Key, _Group], dict[str, int]]:
+def _leaked(held: Sequence[ThreadFrame] | None, until: float) -> tuple[set[int] | None, str]:
+    """The ids of tasks that nothing can wake, or None and why that is not known."""
+    if held is None:
+        return None, "it was not asked for, or read without a fork"
+    count = sum(map(len, (gc.get_objects(generation) for generation in range(3))))
+    if count > MOST_OBJECTS:
+        return None, f"there are {count:,} objects, and a walk over more than {MOST_OBJECTS:,} takes too much memory"
+    try:
+        return leaked_tasks(held, until), ""
+    except LateError as late:
+        return None, f"the walk was ended at its deadline, when {late}"
+
+
+def _grouped(ledgers: list[StreamLedger], leaked: set[int] | None) -> tuple[dict[_Key, _Group], dict[str, int]]:
     running = {id(task) for task in current_tasks()}
     loops: dict[int, int] = {}
     patterns: set[str] = set()
@@ -151,6 +183,7 @@ def _grouped(ledgers: list[StreamLedger]) -> tuple[dict[_Key, _Group], dict[str,
             waits_for=_waits_for(task),
             created=_created(task),
             callbacks=tuple(sorted({callback_name(callback) for callback in callbacks_of(task)})),
+            leaked=None if leaked is None else id(task) in leaked,
         )
         groups.setdefault(key, _Group()).add(
             record_of(task, ledgers) or next(iter(opened.get(id(task), ())), None), now
@@ -204,6 +237,7 @@ def _to_json(key: _Key, group: _Group) -> dict[str, Any]:
         "name": key.name,
         "stack": [list(frame) for frame in key.stack],
         "orphan": key.orphan,
+        "leaked": key.leaked,
         "awaited_by": list(key.awaited_by),
         "waits_for": key.waits_for,
         "created": [list(frame) for frame in key.created] if key.created else None,

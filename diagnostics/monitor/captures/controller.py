@@ -169,6 +169,10 @@ class Captures:
         found = self._latest.get((worker, kind))
         return found if found is not None and found.pid == pid else None
 
+    def disturbs(self, pid: int) -> bool:
+        """Whether a capture of this process runs now."""
+        return pid in self._running
+
     def told(self, worker: str) -> Told:
         """How many captures were taken of a worker and how they ended, for the metrics."""
         return self._tally.of(worker, self.store.kept_bytes().get(worker, 0))

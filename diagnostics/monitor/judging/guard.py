@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ...analysis.trend import seconds_to_limit, trend
+from ...analysis.verdict.readings import LITTLE
 from ...errors import DiagnosticsError, NotFoundError, UsageError
 from ..audit import Asker, Audit
 from ..captures.controller import Captures
@@ -37,12 +38,15 @@ log = logging.getLogger("diagnostics.monitor")
 
 _LOOK_SECONDS = 1.0
 _KEPT_FIRINGS = 100
+# Triggers on what all processes of the cgroup are charged for together.
+_OF_THE_CGROUP = frozenset({"cgroup_share", "seconds_to_limit"})
 _FORECAST_SECONDS = 60.0
 
 
 @dataclass
 class Fired:
-    """A firing of a live rule. `outcome`: capturing, done, failed, refused, cancelled, or logged where no capture was asked."""
+    """A firing of a live rule. `outcome`: capturing, done, failed, refused, cancelled, spared where what grows is not in
+    this worker, or logged where no capture was asked."""
 
     worker: str
     rule: str
@@ -141,7 +145,11 @@ class Guard:
         self.firings.appendleft(fired)
         log.warning("rule %s fired for worker %s: %s", rule.name, worker.name, firing.says)
         try:
-            if rule.capture is not None:
+            innocent = self._innocent(worker, rule)
+            if innocent is not None:
+                fired.outcome, fired.reason = "spared", innocent
+                log.warning("rule %s: worker %s is not captured: %s", rule.name, worker.name, innocent)
+            elif rule.capture is not None:
                 request = {**rule.options, "kind": rule.capture, "worker": worker.name}
                 fired.capture = (await self._captures.begin(request))["id"]
                 self._note("begun", rule, worker, fired.capture)
@@ -158,6 +166,27 @@ class Guard:
             fired.outcome, fired.reason = "failed", repr(error)
         finally:
             self.counts[worker.name, rule.name, fired.outcome] += 1
+
+    def _innocent(self, worker: Worker, rule: Rule) -> str | None:
+        """Why this worker is not to be captured, though the limit that its cgroup shares with others is near: what grows is not
+        in it. None where it may be, or nobody knows."""
+        if rule.capture is None or rule.trigger not in _OF_THE_CGROUP:
+            return None
+        slopes = {each.name: self._slope(each, "rss_bytes") for each in self._targets.workers()}
+        own, charged = slopes.get(worker.name), self._slope(worker, "cgroup_working_bytes")
+        if own is None or charged is None or charged <= 0:
+            return None
+        most = max(slopes, key=lambda name: slopes[name] or 0.0)
+        if most != worker.name and own < LITTLE * (slopes[most] or 0.0):
+            return f"what grows is in worker {most}"
+        if own < LITTLE * charged and sum(max(0.0, slope or 0.0) for slope in slopes.values()) < LITTLE * charged:
+            return "what grows is in none of the workers: see the verdict on the service"
+        return None
+
+    def _slope(self, worker: Worker, series: str) -> float | None:
+        outlook = self._recorder.outlook(worker.pid)
+        growths = outlook.growths if outlook is not None else ()
+        return next((growth.trend.slope for growth in growths if growth.series == series), None)
 
     def _note(self, outcome: str, rule: Rule, worker: Worker, capture: str | None) -> None:
         asker = Asker(f"rule {rule.name}")

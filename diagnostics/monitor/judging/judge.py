@@ -14,10 +14,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from ...analysis.readings import Readings
 from ...analysis.trend import warm_up_ends
-from ...analysis.verdict import Verdict, verdict
-from ...analysis.whole import verdict_on_whole
+from ...analysis.verdict.readings import Readings
+from ...analysis.verdict.verdict import Verdict, verdict
+from ...analysis.verdict.whole import verdict_on_whole
 from ...errors import NotFoundError
 from ..captures.controller import Captures
 from ..captures.streams import rows_of
@@ -28,11 +28,13 @@ from ..recording.whole_record import series_of_whole
 from ..workers.targets import Snapshot, Targets
 from ..workers.whole import Look
 
-__all__ = ["Judge", "readings_of", "series_of"]
+__all__ = ["CAPTURE_SECONDS", "Judge", "readings_of", "series_of"]
 
 _SHARED_SECONDS = 2.0
 # What a capture showed longer ago says nothing of what is there now.
-_CAPTURE_SECONDS = 600.0
+CAPTURE_SECONDS = 600.0
+# So long after a capture the gap that it left may be a whole block of the shortest window.
+_DISTURBED_SECONDS = 120.0
 _CAPTURES = ("objects", "tasks", "retained", "tracemalloc", "memray")
 _LAYERS = {"transport": "transport_bytes", "kernel": "kernel_bytes"}
 
@@ -46,6 +48,8 @@ class Judge:
         self._captures = captures
         self._shared: dict[int, tuple[float, Verdict]] = {}
         self._whole: tuple[float, tuple[dict[str, list[tuple[float, float]]], float]] | None = None
+        self._steady: dict[int, Verdict] = {}  # by worker, what was found last while no capture ran
+        self._disturbed: dict[int, float] = {}  # when a capture was last seen to run
         self._before: dict[int, str] = {}  # what was said of each worker when its agent last answered
 
     async def verdict(self, snapshot: Snapshot) -> Verdict:
@@ -57,7 +61,7 @@ class Judge:
         latest = {
             kind: result
             for kind in _CAPTURES
-            if (result := self._captures.latest(snapshot.worker, pid, kind, _CAPTURE_SECONDS)) is not None
+            if (result := self._captures.latest(snapshot.worker, pid, kind, CAPTURE_SECONDS)) is not None
         }
         rows, before = rows_of(snapshot, self._captures), self._before.get(pid, "")
         readings = readings_of(snapshot, self._recording(snapshot), latest, rows, before)
@@ -67,12 +71,39 @@ class Judge:
             series={**readings.series, "whole_pss_bytes": series.get("pss_bytes", ())},
             lives=self._recorder.lives(snapshot.worker),
         )
-        judged = await asyncio.to_thread(verdict, readings)
+        judged = self._held_over(snapshot, await asyncio.to_thread(verdict, readings))
         if snapshot.state == "answering":
             self._before = {worker.pid: self._before.get(worker.pid, "") for worker in self._targets.workers()}
             self._before[pid] = judged.found.says
         self._shared = {other: kept for other, kept in self._shared.items() if now - kept[0] < _SHARED_SECONDS}
         self._shared[pid] = now, judged
+        return judged
+
+    def said(self, pid: int) -> str:
+        """What was last said of this process while its agent answered; "" where nothing was."""
+        return self._before.get(pid, "")
+
+    def _held_over(self, snapshot: Snapshot, judged: Verdict) -> Verdict:
+        """A capture stops the readings, or spoils them, for as long as it takes: where that leaves nothing to judge, what was
+        found before it is still the verdict."""
+        pid, now = snapshot.process.pid, time.monotonic()
+        if self._captures.disturbs(pid):
+            self._disturbed[pid] = now
+        disturbed = now - self._disturbed.get(pid, -math.inf) < _DISTURBED_SECONDS
+        before = self._steady.get(pid)
+        if (
+            judged.word == "inconclusive"
+            and disturbed
+            and before is not None
+            and before.word != judged.word
+            and snapshot.state == "answering"
+        ):
+            says = f"{before.found.says} (Found before the last capture, since which there are too few readings.)"
+            return replace(before, found=replace(before.found, says=says))
+        if judged.word != "inconclusive" or not disturbed:
+            alive = {worker.pid for worker in self._targets.workers()}
+            self._disturbed = {each: at for each, at in self._disturbed.items() if each in alive}
+            self._steady = {each: found for each, found in self._steady.items() if each in alive} | {pid: judged}
         return judged
 
     async def of_whole(self, look: Look, alarms: Collection[str]) -> Verdict:
@@ -139,6 +170,7 @@ def readings_of(
         before=before,
         # One of which nothing is recorded yet has just taken over its number.
         age=time.time() - started if isinstance(started, int | float) else None if recording else 0.0,
+        python=snapshot.about.get("python"),
         unread=_unread(snapshot),
     )
 

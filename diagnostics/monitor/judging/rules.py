@@ -6,8 +6,8 @@
     cooldown   seconds from one firing to the next; limit: firings within a day
 
 The defaults take what is cheap while there is still room, because a process that the kernel kills takes its memory with it:
-a census of objects when the limit is minutes away, and where every task waits once it is nearly met, read without a fork,
-which would need memory itself.
+two censuses of objects, and what keeps alive what is new, when the limit is minutes away, and where every task waits once it is
+nearly met, read without a fork, which would need memory itself.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Rule:
 
 
 DEFAULTS: Final = (
-    Rule("limit-in-sight", "seconds_to_limit", 600, 10, "objects", {"seconds": 0, "paths": False}, 1800, 3),
+    Rule("limit-in-sight", "seconds_to_limit", 600, 10, "objects", {"seconds": 10}, 1800, 3),
     Rule("limit-near", "cgroup_share", 0.85, 3, "tasks", {"fork": False}, 600, 3),
 )
 
@@ -149,7 +149,7 @@ def _rule(entry: Any, number: int) -> Rule:
     name, trigger = given.pop("name", None), given.pop("trigger", None)
     if not isinstance(name, str) or not name or len(name) > 60 or not name.isprintable():
         raise UsageError(f"rule {number} has the name {name!r}", remedy="give it a name of 1 to 60 characters")
-    if trigger not in TRIGGERS:
+    if not isinstance(trigger, str) or trigger not in TRIGGERS:
         raise UsageError(f"rule {name!r}: trigger is {trigger!r}", remedy=f"choose one of {', '.join(TRIGGERS)}")
     side = TRIGGERS[trigger][0]
     bound = _number(name, side, given.pop(side, None), *_BOUNDS[trigger])

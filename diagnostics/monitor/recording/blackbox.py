@@ -11,6 +11,7 @@ import fcntl
 import itertools
 import logging
 import signal
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,6 +50,29 @@ class Ending:
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "said": self.said}
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Ending:
+        """As written by `to_json`; what is missing is not known."""
+        return cls(
+            float(told["noticed"]), *(told.get(each) for each in ("returncode", "oom_kills", "cgroup", "limit_bytes"))
+        )
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether it is the one that the kernel killed for memory, as far as that can be told from outside."""
+        return bool(self.oom_kills) and self.returncode in (None, -signal.SIGKILL, 128 + signal.SIGKILL)
+
+    @property
+    def quiet(self) -> bool:
+        """An end as that of a worker that is recycled or told to stop: nobody needs to be told."""
+        return not self.oom_kills and self.returncode in (
+            None,
+            0,
+            -signal.SIGTERM,
+            -signal.SIGINT,
+            128 + signal.SIGTERM,
+        )
 
     @property
     def said(self) -> str:
@@ -140,6 +164,16 @@ class BlackBox:
                     worker, asdict(parent)
                 ):  # fmt: skip
                     found.insert(0, decode(path.read_bytes()))
+        return found
+
+    def ends(self, count: int) -> list[tuple[dict[str, Any], Ending, str, Path]]:
+        """(process, end, last verdict, file) of the last `count` recordings that have an end, the oldest first."""
+        found: list[tuple[dict[str, Any], Ending, str, Path]] = []
+        for path in self._newest_first()[: 4 * count]:
+            with contextlib.suppress(UsageError, OSError):  # damaged, or removed meanwhile
+                header, end = peek(path)
+                if end is not None and len(found) < count and isinstance(end.get("noticed"), int | float):
+                    found.insert(0, (dict(header.process), Ending.from_json(end), str(end.get("verdict") or ""), path))
         return found
 
     def _newest_first(self) -> list[Path]:

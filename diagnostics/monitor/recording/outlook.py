@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from ...analysis.drift import Drift, drift
 from ...analysis.lives import Life, recycled
 from ...analysis.trend import Trend, pooled, seconds_to_limit, trend, warm_up_ends
 from .ring import Recording
@@ -35,6 +36,7 @@ class Growth:
     window       seconds, the window's whole length
     finished     streams that finished in the time judged, None where nobody counts them
     lives        how many lives the trend is of; 1: of this process alone
+    drift        the slope with its sharper interval, over the same time; None where it cannot be told
     life_seconds of a worker that is recycled, how long a life lasts, by the median
     """
 
@@ -44,6 +46,7 @@ class Growth:
     finished: float | None
     lives: int = 1
     life_seconds: float | None = None
+    drift: Drift | None = None
 
     @property
     def per_life(self) -> float | None:
@@ -154,7 +157,8 @@ def _growth(
             break
     assert chosen is not None
     window, found = chosen
-    return Growth(name, window, found, _finished(times, finished, found))
+    told = drift(points, level=LEVEL / len(WINDOWS), since=max(warm, now - window))
+    return Growth(name, window, found, _finished(times, finished, found), drift=told)
 
 
 def _finished(times: list[float], totals: list[float] | None, judged: Trend) -> float | None:

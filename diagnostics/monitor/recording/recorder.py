@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ..workers.lineage import LIVES, Lineage, life_of
 from ..workers.targets import Targets, Worker
 from ..workers.whole import Look, Whole
 from .blackbox import BlackBox, Ending
+from .endings import Endings, Told
 from .outlook import COLUMNS, Outlook, judge
 from .ring import MAX_CAPACITY, Recording, RingFile, RingSize
 from .vitals import FIELDS, JUDGED, fold, vitals
@@ -129,6 +130,9 @@ class Recorder:
         self._ended: dict[int, tuple[Path | None, Ending]] = {}
         self._lineage = Lineage()
         self._last_look = 0.0
+        self._endings = Endings(blackbox)
+        # What was last said of a worker, by its pid: asked at its end, when nobody can look any more.
+        self.said: Callable[[int], str] = lambda pid: ""
         self.whole = Whole(targets, settings.interval)
         self._whole_record = WholeRecord(blackbox.root if blackbox else None, settings.rings[0])
 
@@ -190,6 +194,14 @@ class Recorder:
             track.file.close()
         self._tracks.clear()
         self._whole_record.close()
+
+    def endings(self) -> list[Told]:
+        """How workers ended that did not end well, the last first: of this monitor's life, and what the last one left."""
+        return self._endings.last()
+
+    def counted(self, worker: str) -> tuple[int, int]:
+        """How often a process of this worker was replaced, and killed for memory, since this monitor began."""
+        return self._endings.counted(worker)
 
     def of_whole(self) -> Recording | None:
         """What was recorded of the service as a whole; None before the first look."""
@@ -259,6 +271,7 @@ class Recorder:
         parent = parent_of(worker.pid)
         file = self._blackbox.open(who, started, worker.name, self._settings.rings, parent)
         self._lineage.begun(worker.name, parent, self._earlier_lives(worker.name, parent))
+        self._endings.begun(worker.name)
         track = _Track(who, worker.name, file, cgroup, cgroup.oom_kills if cgroup else None, time.monotonic() + _MINUTE)
         self._tracks[worker.pid] = track
         return track
@@ -296,7 +309,9 @@ class Recorder:
         limit = track.cgroup.limit_bytes if track.cgroup else None
         ending = Ending(time.time(), returncode, killed, str(folder) if folder else None, limit)
         track.close_minute()
-        track.file.write_end(ending.to_json())
+        said = self.said(pid)
+        track.file.write_end({**ending.to_json(), "verdict": said})
+        self._endings.add(track.worker, pid, ending, said, track.file.path)
         columns = track.file.columns(0, [field.name for field in FIELDS])
         life = life_of(columns, track.file.header.process.get("started"), JUDGED)
         if life is not None:
@@ -309,9 +324,10 @@ class Recorder:
 
     def _explain(self, path: Path, ending: Ending, returncode: int) -> None:
         told = Ending(ending.noticed, returncode, ending.oom_kills, ending.cgroup, ending.limit_bytes)
+        said = self._endings.explain(path, told)
         try:
             with contextlib.closing(RingFile.reopen(path)) as file:
-                file.write_end(told.to_json())
+                file.write_end({**told.to_json(), "verdict": said})
         except (OSError, DiagnosticsError) as error:  # tidied away, or damaged since
             log.warning("how %s ended is not written down: %s", path, error)
 

@@ -72,6 +72,11 @@ FIELDS: tuple[Field, ...] = (
 
 # The series that a verdict looks at.
 JUDGED: tuple[str, ...] = (
+    "cgroup_working_bytes",
+    "cgroup_limit_bytes",
+    "threads",
+    "fds",
+    "malloc_live_bytes",
     "rss_bytes",
     "pss_bytes",
     "private_bytes",

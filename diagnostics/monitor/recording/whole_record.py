@@ -35,6 +35,9 @@ WHOLE_FIELDS = (
     ("cgroup_usage_bytes", "bytes"),
     ("cgroup_working_bytes", "bytes"),
     ("cgroup_limit_bytes", "bytes"),
+    ("cgroup_tmpfs_bytes", "bytes"),
+    ("cgroup_kernel_bytes", "bytes"),
+    ("cgroup_socket_bytes", "bytes"),
 )
 
 
@@ -69,6 +72,9 @@ class WholeRecord:
                 "cgroup_usage_bytes": cgroup.usage_bytes,
                 "cgroup_working_bytes": cgroup.working_bytes,
                 "cgroup_limit_bytes": cgroup.limit_bytes,
+                "cgroup_tmpfs_bytes": cgroup.tmpfs_bytes,
+                "cgroup_kernel_bytes": cgroup.kernel_bytes,
+                "cgroup_socket_bytes": cgroup.socket_bytes,
             }
         values = (told.get(name) for name, _ in WHOLE_FIELDS)
         self._file.append(0, [math.nan if value is None else float(value) for value in values])

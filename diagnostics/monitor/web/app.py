@@ -41,6 +41,7 @@ def build(
     captures: Captures,
     recorder: Recorder,
     guard: Guard,
+    judge: Judge,
     policy: Policy,
     audit: Audit,
     guesses: Guesses,
@@ -50,8 +51,8 @@ def build(
 
     pprof_interval   the least time between two windows for /debug/pprof
     """
-    routes = _Routes(targets, captures, recorder, guard)
-    overview = Overview(targets, captures, Judge(targets, recorder, captures), guard, recorder.whole)
+    routes = _Routes(targets, captures, recorder, guard, judge)
+    overview = Overview(targets, captures, judge, guard, recorder)
     events = Events(overview)
     app = Starlette(
         routes=[
@@ -77,23 +78,30 @@ def build(
 
 
 class _Routes:
-    def __init__(self, targets: Targets, captures: Captures, recorder: Recorder, guard: Guard) -> None:
+    def __init__(self, targets: Targets, captures: Captures, recorder: Recorder, guard: Guard, judge: Judge) -> None:
         self._targets = targets
         self._captures = captures
         self._recorder = recorder
         self._guard = guard
+        self._judge = judge
 
     async def metrics(self, request: Request) -> Response:
         look = await self._recorder.whole.look()
+        found = await self._targets.snapshots()
+        verdicts = [await self._judge.verdict(snapshot) for snapshot in found]
+        counted = [self._recorder.counted(snapshot.worker) for snapshot in found]
         snapshots = [
             metrics.Scraped.of(
                 snapshot,
+                verdict=verdict.word,
+                restarts=restarts,
+                oom_kills=killed,
                 outlook=self._recorder.outlook(snapshot.process.pid),
                 firings=self._guard.counted(snapshot.worker),
                 captures=self._captures.told(snapshot.worker),
                 children=look.children_of(snapshot.worker),
             )
-            for snapshot in await self._targets.snapshots()
+            for snapshot, verdict, (restarts, killed) in zip(found, verdicts, counted, strict=True)
         ]
         answering = {snapshot.worker for snapshot in snapshots if snapshot.state == "answering"}
         workers = [worker for worker in self._targets.workers() if worker.name in answering]

@@ -17,6 +17,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
+from ...analysis.verdict.causes import CAUSES
 from ..captures.tally import Told
 from ..recording.outlook import Outlook
 from ..workers.processes import Children
@@ -34,18 +35,25 @@ class Scraped(Snapshot):
     firings   of rules: (rule, outcome) -> how many
     captures  how its captures ended
     children  its processes that are no workers, together
+    verdict   the verdict on it
+    restarts, oom_kills   how often its process was replaced, and killed for memory, since the monitor began
     """
 
     outlook: Outlook | None
     firings: dict[tuple[str, str], int]
     captures: Told
     children: Children | None
+    verdict: str
+    restarts: int
+    oom_kills: int
 
     @classmethod
     def of(cls, snapshot: Snapshot, **more: Any) -> Scraped:
         """`snapshot` with these fields more."""
         return cls(**{each.name: getattr(snapshot, each.name) for each in fields(snapshot)}, **more)
 
+
+_BOUNDS = ("low", "mid", "high")
 
 Row = tuple[tuple[str, ...], Any]
 Rows = Callable[[Scraped], Iterable[Row]]
@@ -212,6 +220,39 @@ def _balance(snapshot: Scraped) -> Iterator[Row]:
             yield (part,), held
 
 
+def _verdict(snapshot: Scraped) -> Iterator[Row]:
+    # All of them, so that an alert on one of them ends when it is over.
+    for cause in CAUSES:
+        yield (cause,), int(cause == snapshot.verdict)
+
+
+def _growth(snapshot: Scraped) -> Iterator[Row]:
+    """Of in-use memory; of RSS where that is not known."""
+    growths = {growth.series: growth for growth in snapshot.outlook.growths} if snapshot.outlook else {}
+    found = (growths.get(name) for name in ("in_use_bytes", "rss_bytes"))
+    drift = next((growth.drift for growth in found if growth is not None and growth.drift is not None), None)
+    if drift is not None:
+        for bound, slope in zip(_BOUNDS, (drift.low, drift.slope, drift.high), strict=True):
+            yield (bound,), slope * 3600
+
+
+def _growth_per_stream(snapshot: Scraped) -> Iterator[Row]:
+    growths = snapshot.outlook.growths if snapshot.outlook else ()
+    growth = next((each for each in growths if each.series == "in_use_bytes"), None)
+    if growth is not None and growth.drift is not None and growth.finished:
+        seconds = growth.drift.seconds
+        for bound, slope in zip(_BOUNDS, (growth.drift.low, growth.drift.slope, growth.drift.high), strict=True):
+            yield (bound,), slope * seconds / growth.finished
+
+
+def _restarts(snapshot: Scraped) -> Iterator[Row]:
+    yield (), snapshot.restarts
+
+
+def _oom_kills(snapshot: Scraped) -> Iterator[Row]:
+    yield (), snapshot.oom_kills
+
+
 def _answers(snapshot: Scraped) -> Iterator[Row]:
     yield (), int(snapshot.state == "answering")
 
@@ -263,6 +304,11 @@ METRICS: tuple[Spec, ...] = (
     Spec("diagnostics_capture_seconds", "histogram", "From a capture's request until its artifacts were there.", ("kind",), _capture_seconds),
     Spec("diagnostics_artifact_bytes", "gauge", "Bytes of the captures that are kept.", (), _artifact_bytes),
     Spec("diagnostics_rule_firings_total", "counter", "Firings of the monitor's rules, by what became of their captures.", ("rule", "outcome"), _firings),
+    Spec("memory_verdict", "gauge", "1 for the cause that is the verdict on this worker, 0 for all others.", ("cause",), _verdict),
+    Spec("memory_growth_bytes_per_hour", "gauge", "Slope of in-use memory (of RSS where that is unknown): estimate (mid) and the ends of its 95 % interval.", ("bound",), _growth),
+    Spec("memory_growth_bytes_per_stream", "gauge", "The same for each stream that finished in that time; absent where none did, or nobody counts them.", ("bound",), _growth_per_stream),
+    Spec("service_restarts_total", "counter", "How often the worker's process was replaced by another, since the monitor began.", (), _restarts),
+    Spec("service_oom_kills_total", "counter", "How often the kernel killed the worker's process for memory, since the monitor began.", (), _oom_kills),
     Spec("diagnostics_agent_up", "gauge", "1 where the worker's agent answers; its stream metrics are absent where it does not.", (), _answers),
 )  # fmt: skip
 

@@ -10,8 +10,10 @@ from ..captures.controller import Captures
 from ..captures.streams import rows_of
 from ..judging.guard import Guard
 from ..judging.judge import Judge
+from ..kernel.cgroup import read_cgroup
+from ..recording.recorder import Recorder
 from ..workers.targets import Snapshot, Targets
-from ..workers.whole import Whole
+from ..workers.whole import Look
 
 __all__ = ["SCHEMA", "Overview", "summary"]
 
@@ -26,13 +28,27 @@ def summary(capture: dict[str, Any]) -> dict[str, Any]:
     return {**shown, "artifacts": [artifact["name"] for artifact in capture.get("artifacts") or ()]}
 
 
+_CHARGED = ("usage_bytes", "working_bytes", "limit_bytes", "tmpfs_bytes", "kernel_bytes", "socket_bytes", "oom_kills")
+
+
+def charged(look: Look) -> dict[str, Any] | None:
+    """What the cgroup of the service's first process is charged for; None where there is none. Parts that are no process's own
+    (tmpfs, kernel, sockets) are of its own level, the limit and the usage of the tightest one above."""
+    found = read_cgroup(look.members[0].pid) if look.members else None
+    if found is None:
+        return None
+    told = found.to_json()
+    return {name: told[name] for name in _CHARGED}
+
+
 class Overview:
-    def __init__(self, targets: Targets, captures: Captures, judge: Judge, guard: Guard, whole: Whole) -> None:
+    def __init__(self, targets: Targets, captures: Captures, judge: Judge, guard: Guard, recorder: Recorder) -> None:
         self._targets = targets
         self._captures = captures
         self._judge = judge
         self._guard = guard
-        self._whole = whole
+        self._recorder = recorder
+        self._whole = recorder.whole
         self._lock = asyncio.Lock()
         self._shared: tuple[float, dict[str, Any]] | None = None
 
@@ -52,6 +68,7 @@ class Overview:
                 **self._with_streams(snapshot),
                 "children": look.children_of(snapshot.worker).to_json(),
                 "verdict": verdict,
+                "limit": self._limit(snapshot),
             }
             for snapshot, verdict in zip(snapshots, verdicts, strict=True)
         ]
@@ -59,6 +76,7 @@ class Overview:
             "schema": SCHEMA,
             "time": time.time(),
             "workers": workers,
+            "ends": [ending.to_json() for ending in self._recorder.endings()],
             "service": await self.service(snapshots, verdicts, url),
             "captures": [summary(capture) for capture in self._captures.all()],
             **self._guard.to_json(),
@@ -76,7 +94,20 @@ class Overview:
         look = await self._whole.look()
         alarms = [snapshot.worker for snapshot, verdict in zip(snapshots, verdicts, strict=True) if verdict["alarm"]]
         judged = await self._judge.of_whole(look, alarms)
-        return {**look.to_json(), "verdict": {**judged.to_json(url), "alarm": judged.alarm and not alarms}}
+        # What grows beside the processes is no worker's: it is an alarm of its own, whatever the workers' are.
+        alarm = judged.alarm and (not alarms or judged.word == "cgroup_growth")
+        return {**look.to_json(), "charged": charged(look), "verdict": {**judged.to_json(url), "alarm": alarm}}
+
+    def _limit(self, snapshot: Snapshot) -> dict[str, Any] | None:
+        """What the worker's limit is, what is charged for it, and when they meet; None where nothing is recorded of it."""
+        outlook = self._recorder.outlook(snapshot.process.pid)
+        if outlook is None:
+            return None
+        return {
+            "limit_bytes": outlook.limit_bytes,
+            "used_bytes": outlook.used_bytes,
+            "seconds_to_limit": outlook.seconds_to_limit,
+        }
 
     def _with_streams(self, snapshot: Snapshot) -> dict[str, Any]:
         captured = self._captures.latest(snapshot.worker, snapshot.process.pid, "tasks")

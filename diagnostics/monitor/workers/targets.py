@@ -9,7 +9,8 @@ that `watch` names is shown itself only while no agent has registered in its fam
 later either, agent or not: under uvicorn's --reload the parent holds the listening socket alone while an edit is broken.
 
 A worker whose agent has gone while its process lives (its socket was removed, its thread has ended) stays a worker for
-`LOST_SECONDS`, without an agent: it is to be seen, and its agent may come back.
+`LOST_SECONDS`, without an agent: it is to be seen, and its agent may come back. One that ends or is being replaced lives for a
+while after its agent, too: it is not shown in its last seconds, nor as soon as there is a new one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ READING_PATIENCE_SECONDS = 2.0
 SHARED_SECONDS = 0.1
 # Long enough for an alert that waits some minutes. A process that has given its agent up on purpose is forgotten after that.
 LOST_SECONDS = 900.0
+# A process that ends lives for a moment longer than its agent, and is not lost.
+LEAVING_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,12 @@ class Worker:
 
     async def ask(self, op: str, /, *, patience: float = READING_PATIENCE_SECONDS, **params: Any) -> dict[str, Any]:
         """Ask this worker's agent. Raises TargetError where it has none, and what `conversation.ask` raises."""
+        if self.lost_since is not None:
+            raise TargetError(
+                f"the agent of worker {self.name} (pid {self.pid}) has gone",
+                remedy="the process is ending, or its socket was removed: then it makes another within seconds",
+                code="agent_gone",
+            )
         if self.socket is None:
             raise TargetError(
                 f"worker {self.name} (pid {self.pid}) has no agent: it can be read from outside only",
@@ -190,6 +198,7 @@ class Targets:
         self.root = root
         self._workers: dict[int, Worker] = {}
         self._watched: set[int] = set()
+        self._gone: dict[int, Worker] = {}  # had an agent, have none now, and may live on
         self._sockets = Sockets()
         self._registry = Registry(root)
         self._roster = Roster(root)
@@ -238,9 +247,10 @@ class Targets:
         registered = self._registry.agents()
         self._supervisors = {who for who in self._supervisors if lives(who)}
         supervisors = {who.pid for who in self._supervisors}
-        now = (registered.keys() | self._lost(registered) | self._outside(set(registered) - supervisors)) - supervisors
+        now = (registered.keys() | self._outside(set(registered) - supervisors)) - supervisors
+        now |= self._lost(now) - supervisors
         for pid in set(self._workers) - now:  # first those that left, so that their numbers are free
-            del self._workers[pid]
+            self._leaves(self._workers.pop(pid))
         for pid in sorted(now):
             worker = self._workers.get(pid)
             if worker is None:
@@ -257,17 +267,25 @@ class Targets:
         names = {worker.name: worker.who for worker in self._workers.values() if worker.who is not None}
         self._roster.keep(names, self._supervisors)
 
-    def _lost(self, registered: Mapping[int, Path]) -> set[int]:
-        """Workers that had an agent and have none now, while their processes live."""
-        now, found = time.monotonic(), set()
-        for pid, worker in self._workers.items():
-            if pid in registered or worker.who is None or (worker.socket is None and worker.lost_since is None):
-                continue
-            if worker.lost_since is None:
-                worker.lost_since, worker.socket = now, None
-            if now - worker.lost_since < LOST_SECONDS and lives(worker.who):
-                found.add(pid)
-        return found
+    def _leaves(self, worker: Worker) -> None:
+        """Remember one that had an agent and may yet live."""
+        if worker.socket is not None:
+            worker.lost_since, worker.socket = time.monotonic(), None
+            self._gone[worker.pid] = worker
+
+    def _lost(self, now: set[int]) -> set[int]:
+        """Workers that have lost their agents and live on, and are therefore to be shown although nothing tells of them."""
+        if not now <= self._workers.keys():  # those that are new may be their successors, and have their numbers
+            self._gone.clear()
+        ages = {pid: time.monotonic() - (worker.lost_since or 0.0) for pid, worker in self._gone.items()}
+        self._gone = {
+            pid: worker
+            for pid, worker in self._gone.items()
+            if pid not in now and ages[pid] < LOST_SECONDS and worker.who is not None and lives(worker.who)
+        }
+        shown = {pid for pid in self._gone if ages[pid] >= LEAVING_SECONDS}
+        self._workers.update({pid: self._gone[pid] for pid in shown})
+        return shown
 
     def _see_supervisors(self) -> bool:
         """Whether a process above a worker turns out to supervise it, and was itself taken for a worker until now.

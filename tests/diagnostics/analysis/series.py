@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable
 
-__all__ = ["TRENDLESS", "Series", "filled_once", "noise"]
+__all__ = ["NOISES", "TRENDLESS", "Series", "filled_once", "noise"]
 
 Series = list[float]
 
@@ -50,6 +50,32 @@ def filled_once(rng: random.Random, seconds: int) -> Series:
     return [level + value for level, value in zip(filled, noise(rng, seconds), strict=True)]
 
 
+def temporaries(rng: random.Random, seconds: int) -> Series:
+    """Large blocks that live for a second or two, in a quarter of all readings."""
+    return [(rng.random() < 0.25) * 50 * rng.random() + rng.gauss(0, 1) for _ in range(seconds)]
+
+
+def collected(rng: random.Random, seconds: int) -> Series:
+    """Garbage in cycles that piles up until the collector runs, at an even pace."""
+    period = rng.uniform(8, 60)
+    start = rng.uniform(0, period)
+    return [20 * (((second + start) % period) / period) + rng.gauss(0, 1) for second in range(seconds)]
+
+
+def wide(rng: random.Random, seconds: int) -> Series:
+    return [30 * rng.gauss(0, 1) * (1 + rng.random()) for _ in range(seconds)]
+
+
+def levels(rng: random.Random, seconds: int) -> Series:
+    """A load that changes every minute or so, and memory with it."""
+    level, values = 0.0, []
+    for _ in range(seconds):
+        if rng.random() < 0.02:
+            level = rng.gauss(0, 30)
+        values.append(level + rng.gauss(0, 1))
+    return values
+
+
 TRENDLESS: dict[str, Callable[[random.Random, int], Series]] = {
     "independent noise": noise,
     "AR(1) noise, 0.7": lambda rng, seconds: noise(rng, seconds, 0.7),
@@ -58,4 +84,13 @@ TRENDLESS: dict[str, Callable[[random.Random, int], Series]] = {
     "random walk in rare, heavy-tailed jumps": jumping_walk,
     "running maximum of noise": most_seen,
     "one step": one_step,
+}
+
+# Noise around a slope of zero, by its kind. A running maximum is none: it does grow for a while.
+NOISES: dict[str, Callable[[random.Random, int], Series]] = {
+    **{name: make for name, make in TRENDLESS.items() if make is not most_seen},
+    "large temporaries": temporaries,
+    "garbage and the collector": collected,
+    "wide noise": wide,
+    "levels that change": levels,
 }

@@ -36,25 +36,34 @@ Types = dict[str, list[int]]
 
 async def take(session: Session) -> dict[str, Any]:
     window = session.options["seconds"]
-    before = await _census(session) if window else None
+    before, used_before = (await _census(session, first=True), await _in_use(session)) if window else (None, None)
     await session.wait(window)
-    after = await _census(session)
+    after, used_after = await _census(session), await _in_use(session)
     not_covered = list(after["not_covered"])
     if before and not comparable(before, after):
         not_covered.insert(0, "what grew: a census was ended at its deadline, so the two cannot be subtracted")
         before = None
+    if before and before["numbers"] != after["numbers"]:
+        for census in (before, after):
+            census["types"] = {name: row for name, row in census["types"].items() if name not in ("int", "float")}
     rows = grown(before["types"] if before else None, after["types"])
     paths: dict[str, Any] = {}
     if session.options["paths"]:
         session.enter("tracing")
         types = worth_explaining(rows)
-        reply = await session.ask_reading("objects.explain", patience=_PATIENCE_SECONDS, types=types)
+        reply = await session.ask_reading(
+            "objects.explain", patience=_PATIENCE_SECONDS, types=types, new=before is not None
+        )
         paths = reply["paths"]
     result = {
         "seconds": window,
         "total_bytes": sum(row["bytes"] for row in rows),
         "total_count": after["objects"],
         "bytes_delta": sum(row["bytes_delta"] for row in rows) if before else None,
+        # What the allocators say that memory gained meanwhile: a census in whose time nothing grew shows no growth.
+        "in_use_delta": used_after - used_before
+        if before and used_before is not None and used_after is not None
+        else None,
         "top": ([row for row in rows if row["bytes_delta"]] or rows)[:_TOP],
         "paths": paths,
         "not_covered": not_covered,
@@ -69,8 +78,13 @@ async def take(session: Session) -> dict[str, Any]:
     return result
 
 
-async def _census(session: Session) -> dict[str, Any]:
-    return await session.ask_reading("objects.census", patience=_PATIENCE_SECONDS)
+async def _in_use(session: Session) -> int | None:
+    found: int | None = (await session.worker.ask("sample")).get("in_use_bytes")
+    return found
+
+
+async def _census(session: Session, *, first: bool = False) -> dict[str, Any]:
+    return await session.ask_reading("objects.census", patience=_PATIENCE_SECONDS, first=first)
 
 
 def comparable(before: dict[str, Any], after: dict[str, Any]) -> bool:

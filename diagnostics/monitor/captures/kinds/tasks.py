@@ -7,6 +7,7 @@ them) and `tasks.txt` (to be read, in the manner of a goroutine dump).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
@@ -21,11 +22,14 @@ __all__ = ["KIND", "as_text"]
 
 _PATIENCE_SECONDS = 45.0
 _TOP = 20
+# The frames of these files are the same in all threads.
+_OF_THREADS = frozenset({"threading.py", "thread.py", "_base.py"})
 
 
 async def take(session: Session) -> dict[str, Any]:
     await session.wait(session.options["seconds"])
-    reply = await session.ask_reading("tasks", patience=_PATIENCE_SECONDS, fork=session.options["fork"])
+    fork = session.options["fork"]
+    reply = await session.ask_reading("tasks", patience=_PATIENCE_SECONDS, fork=fork, leaks=fork)
     session.enter("rendering")
     groups, threads = reply["groups"], reply["threads"]
     write_json(session.folder / "profile.json", profile_of(reply))
@@ -38,6 +42,8 @@ async def take(session: Session) -> dict[str, Any]:
         "states": reply["meta"]["states"],
         "threads": len(threads),
         "not_awaited": sum(group["count"] for group in groups if group["orphan"]),
+        "leaked": reply["meta"]["leaked"],
+        "thread_groups": thread_groups(threads)[:_TOP],
         "in_process": reply.get("in_process", False),
         "top": [_row(group) for group in groups[:_TOP]],
         "not_covered": reply["not_covered"],
@@ -49,6 +55,8 @@ def as_text(groups: Iterable[dict[str, Any]], threads: Iterable[dict[str, Any]],
     paragraphs = [f"asyncio tasks are unknown: {unknown}"] if unknown else []
     for group in groups:
         facts = [group["state"], f"loop {group['loop']}", _awaited(group)]
+        if group.get("leaked"):
+            facts.append("nothing can wake them")
         if group["waits_for"]:
             facts.append(f"waits for {group['waits_for']}")
         if group["oldest_seconds"] is not None:
@@ -77,7 +85,9 @@ def _awaited(group: dict[str, Any]) -> str:
 def _row(group: dict[str, Any]) -> dict[str, Any]:
     function, file, line = group["stack"][0] if group["stack"] else ("", "", 0)
     # asyncio's own frames on top are the same for everybody: the caller below them tells where the task is.
-    caller = next((frame for frame in group["stack"] if PurePath(frame[1]).parent.name != "asyncio"), None)
+    caller = next((frame for frame in group["stack"] if not _is_machinery(frame)), None)
+    # Of a task in a group of anyio's the first frame is anyio's: the first of somebody else's tells what it runs.
+    runs = next((frame for frame in reversed(group["stack"]) if not _is_machinery(frame)), None)
     return {
         "function": function,
         "file": file,
@@ -86,19 +96,39 @@ def _row(group: dict[str, Any]) -> dict[str, Any]:
         "count": group["count"],
         "state": group["state"],
         "name": group["name"],
-        "task": group["stack"][-1][0] if group["stack"] else "",
+        "task": (runs or group["stack"][-1])[0] if group["stack"] else "",
         "waits_in": f"{caller[0]} ({PurePath(caller[1]).name}:{caller[2]})" if caller else "",
         "orphan": group["orphan"],
+        "leaked": group["count"] if group["leaked"] else None if group["leaked"] is None else 0,
         "awaited_by": _awaited(group),
     }
+
+
+def _is_machinery(frame: Any) -> bool:
+    """Whether a frame is asyncio's or anyio's own."""
+    return not {"asyncio", "anyio"}.isdisjoint(PurePath(frame[1]).parts[-4:-1])
+
+
+def thread_groups(threads: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Threads that run the same function and wait at the same place, the largest group first: {"count", "runs", "waits_in"}."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for thread in threads:
+        own = [frame for frame in thread["stack"] if PurePath(frame[1]).name not in _OF_THREADS] or thread["stack"]
+        if own:
+            counts[_place(own[0]), _place(own[-1])] += 1
+    return [{"count": count, "runs": runs, "waits_in": waits} for (runs, waits), count in counts.most_common()]
+
+
+def _place(frame: Any) -> str:
+    return f"{frame[0]} ({PurePath(frame[1]).name}:{frame[2]})"
 
 
 def _headline(result: dict[str, Any]) -> str:
     if result["total_count"] is None:
         return f"tasks unknown: {result['unknown']}; {result['threads']} threads"
-    return (
-        f"{result['total_count']} tasks, {result['not_awaited']} not awaited by any task; {result['threads']} threads"
-    )
+    leaked = f", {result['leaked']} that nothing can wake" if result.get("leaked") else ""
+    tasks = f"{result['total_count']} tasks, {result['not_awaited']} not awaited by any task{leaked}"
+    return f"{tasks}; {result['threads']} threads"
 
 
 def _method(options: Mapping[str, Any]) -> Method:

@@ -90,6 +90,7 @@ function render(told) {
   const process = worker.process;
   show("vitals", `pid ${worker.pid} · Python ${worker.python || "?"} · ${process.threads} threads · ${process.fds ?? "?"} descriptors`);
   renderVerdict(worker.verdict);
+  renderEnds(told);
   renderBalance(worker);
   addPoint(told.time, worker);
   renderChart(worker, told.captures);
@@ -123,6 +124,19 @@ function choose(worker) {
   state.points = [];
   state.estimates = false;
   if (worker !== null) loadTimeline(worker);
+}
+
+// How the last life ended, before what its successor looks like; and what grows beside the workers, which no worker's verdict tells.
+function renderEnds(told) {
+  const [end] = told.ends ?? [];
+  const whole = told.service?.verdict;
+  const words = [];
+  if (end) words.push(`Worker ${end.worker} (pid ${end.pid}) ended at ${clock(end.time)}. ${end.said}`);
+  if (end?.verdict) words.push(`Its last verdict: ${end.verdict}`);
+  if (end?.file) words.push(`Recorded: diagnostics blackbox ${end.file}`);
+  if (whole?.alarm) words.push(`The service as a whole: ${whole.says}`);
+  show("ends", words.join(" "));
+  $("ends").hidden = !words.length;
 }
 
 function renderVerdict(verdict) {

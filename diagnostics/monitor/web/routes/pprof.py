@@ -39,7 +39,7 @@ from starlette.routing import Route
 from ....analysis.formats import pprof
 from ....analysis.formats.text import render_lines, render_stacks
 from ....analysis.profile import Frame, Profile, Sample
-from ....errors import DiagnosticsError, NotFoundError, RefusedError, UsageError
+from ....errors import DiagnosticsError, NotFoundError, RefusedError, TargetError, UsageError
 from ...audit import Asker, Audit
 from ...captures.kinds.options import DEFAULT_SECONDS, MAX_SECONDS
 from ...captures.profiles import Taken, WindowProfiles
@@ -83,7 +83,9 @@ class _Source:
         self.targets = targets
         self.windows = windows
         self._audit = audit
-        self._tasks: dict[int, tuple[float, Profile]] = {}  # the last ones by pid, and when they were read (wall clock)
+        self._tasks: dict[
+            tuple[int, str], tuple[float, Profile]
+        ] = {}  # the last ones by pid and name, and when they were read (wall clock)
 
     async def window(self, name: str, asked: Asked) -> Answer:
         if not asked.may_start:
@@ -101,17 +103,38 @@ class _Source:
         return _of_window(taken)
 
     async def tasks(self, name: str, asked: Asked) -> Answer:
-        pid = asked.worker.pid
-        if asked.may_start:
+        async def read() -> Profile:
             told = await asked.worker.ask("tasks", patience=_TASKS_PATIENCE_SECONDS)
-            profile = _with_threads(Profile.from_json(told), told.get("threads", ()))
+            return _with_threads(Profile.from_json(told), told.get("threads", ()))
+
+        return await self._last_or(name, asked, read)
+
+    async def leaked_tasks(self, name: str, asked: Asked) -> Answer:
+        async def read() -> Profile:
+            told = await asked.worker.ask("tasks", patience=_TASKS_PATIENCE_SECONDS, leaks=True)
+            if told["meta"]["leaked"] is None:
+                raise TargetError(
+                    f"which tasks nothing can wake is unknown: {told['meta']['unknown'] or told['meta']['leaked_unknown']}",
+                    remedy="/debug/pprof/goroutine shows all tasks, with what awaits them",
+                )
+            profile = Profile.from_json(told)
+            leaked = tuple(sample for sample in profile.samples if ("leaked", "yes") in sample.labels)
+            return replace(profile, samples=leaked)
+
+        return await self._last_or(name, asked, read)
+
+    async def _last_or(self, name: str, asked: Asked, read: Callable[[], Awaitable[Profile]]) -> Answer:
+        """What `read` gives now; the last one where the asker may not start a reading."""
+        key = (asked.worker.pid, name)
+        if asked.may_start:
+            profile = await read()
             alive = {worker.pid for worker in self.targets.workers()}
-            self._tasks = {known: kept for known, kept in self._tasks.items() if known in alive}
-            self._tasks[pid] = (time.time(), profile)
-        elif pid not in self._tasks:
+            self._tasks = {known: kept for known, kept in self._tasks.items() if known[0] in alive}
+            self._tasks[key] = (time.time(), profile)
+        elif key not in self._tasks:
             raise _none_yet(name, asked)
-        read, kept = self._tasks[pid]
-        return Answer(pprof.encode(kept), lambda: kept, max(0.0, time.time() - read))
+        taken, kept = self._tasks[key]
+        return Answer(pprof.encode(kept), lambda: kept, max(0.0, time.time() - taken))
 
 
 def _of_window(taken: Taken) -> Answer:
@@ -168,6 +191,11 @@ PROFILES: dict[str, Entry] = {
             "heap",
             "What was allocated in a window and is still held at its end. gc=1 collects garbage before it.",
             _Source.window,
+        ),
+        Entry(
+            "taskleak",
+            "Asyncio tasks that nothing can wake: what they wait for is reached from no timer, socket, thread, name or task.",
+            _Source.leaked_tasks,
         ),
     )
 }

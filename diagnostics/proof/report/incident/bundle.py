@@ -45,7 +45,7 @@ def from_bundle(bundle: Bundle, command: str) -> Incident:
         when=began,
         seconds=ended - began,
         lead="Captures taken one after the other. A tracer slows the service while its window is open, and is memory itself.",
-        statements=tuple(_statements(last)),
+        statements=(*_ends(last), *_verdicts(last), *_statements(last)),
         plots=_memory(bundle.states),
         tables=(
             _workers(first, last),
@@ -57,7 +57,7 @@ def from_bundle(bundle: Bundle, command: str) -> Incident:
         ),
         context=(_captures(bundle.captures),),
         commands=(command,),
-        versions=versions(),
+        versions=_versions(bundle.captures),
         notes=(*(f"not captured: {text}" for text in failed), *notes),
     )
 
@@ -65,6 +65,48 @@ def from_bundle(bundle: Bundle, command: str) -> Incident:
 def _headline(kind: str, bundle: Bundle) -> str:
     result = bundle.captures[kind].get("result")
     return kind if result is None else f"{kind}: {KINDS[kind].headline(result)}"
+
+
+def _ends(state: Mapping[str, Any]) -> list[Statement]:
+    """How a worker's last life ended, where that is news: what is there now is its successor."""
+    told = []
+    for end in state.get("ends") or ():
+        verdict = f" Its last verdict: {end['verdict']}" if end.get("verdict") else ""
+        file = f" Recorded in {end['file']}." if end.get("file") else ""
+        text = f"worker {end['worker']} (pid {end['pid']}): {end['said']}{verdict}{file}"
+        told.append(Statement(Tone.BAD, "Killed for memory" if end["oom"] else "Ended", text))
+    return told
+
+
+def _verdicts(state: Mapping[str, Any]) -> list[Statement]:
+    """What a reader wants first: the verdict with its culprit and path, and what to do next; the service comes last."""
+    told = [(f"worker {worker['worker']}", worker["verdict"]) for worker in state["workers"] if worker.get("verdict")]
+    whole = (state.get("service") or {}).get("verdict")
+    if whole and whole["alarm"]:
+        told.append(("the service as a whole", whole))
+    found = []
+    for of, verdict in told:
+        tone = Tone.BAD if verdict["alarm"] else Tone.OPEN if verdict["verdict"] == "inconclusive" else Tone.GOOD
+        words = [f"{of}, {verdict['confidence']} confidence: {verdict['says']}"]
+        if verdict.get("culprit"):
+            words.append(f"Culprit: {verdict['culprit']}.")
+        if verdict.get("path"):
+            words.append(f"Kept alive by: {verdict['path']}.")
+        words += [f"Next: {verdict['next']}", f"Fix: {verdict['fix']}"]
+        words += [f"Also: {other['title']}: {other['says']}" for other in verdict.get("also") or ()]
+        found.append(Statement(tone, verdict["title"], " ".join(words)))
+    return found
+
+
+def _versions(captures: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Those of the service, as its captures tell; then of the command that wrote the report."""
+    facts = next((capture for capture in captures.values() if capture.get("versions")), {})
+    of_service = {f"service: {name}": str(text) for name, text in (facts.get("versions") or {}).items() if text}
+    if facts.get("revision"):
+        of_service["service: revision"] = str(facts["revision"])
+    if facts.get("command"):
+        of_service["service: command"] = " ".join(facts["command"])
+    return {**of_service, **{f"report: {name}": text for name, text in versions().items()}}
 
 
 def _statements(state: Mapping[str, Any]) -> list[Statement]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import ctypes
+import gc
 import sys
+import threading
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -14,8 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diagnostics.agent import redaction
-from diagnostics.agent.readings import objects
+from diagnostics.agent.ledger import StreamLedger
+from diagnostics.agent.readings import objects, threads
 from diagnostics.agent.readings.graph import size_of, type_name
+from diagnostics.agent.readings.holders import CYCLE_TEXT, LOST_TEXT
+from diagnostics.agent.readings.newness import FirstLook
 from diagnostics.agent.readings.tasks import name_pattern
 from diagnostics.agent.redaction import is_programs, key_shown, shown_path
 
@@ -60,6 +66,10 @@ def why(kind: type) -> str:
     (way, *others) = objects.explain([name_of(kind)], 4)["paths"][name_of(kind)]
     assert not others
     return str(way["path"])
+
+
+def root_of(kind: type) -> Any:
+    return objects.explain([name_of(kind)], 4)["paths"][name_of(kind)][0]["root"]
 
 
 @pytest.fixture(autouse=True)
@@ -208,6 +218,9 @@ def test_ways_lead_through_tasks_and_context_variables() -> None:
         assert way.endswith(f" -> local 'backlog' -> list[1] -> {type_name(Planted)}")
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        del task
+        locals()  # the reading has looked at this frame, too, which keeps a copy of what it held then
+        gc.collect()  # the task's frame and its error hold each other
 
         async def carries() -> None:
             variable.set(Planted())
@@ -223,15 +236,133 @@ def test_ways_lead_through_tasks_and_context_variables() -> None:
 
 
 def test_garbage_that_waits_for_the_collector_is_said_to_be_reached_from_nowhere() -> None:
-    import gc
-
     gc.collect()
     gc.disable()
     try:
         first, second = Planted(), Planted()
         first.other, second.other = second, first  # type: ignore[attr-defined]
         del first, second
-        assert why(Planted) == objects.UNREACHED
+        assert why(Planted) == CYCLE_TEXT
+        assert root_of(Planted) == "cycle"
     finally:
         gc.enable()
         gc.collect()
+
+
+def test_an_object_whose_reference_was_lost_in_c_is_told_from_garbage() -> None:
+    """ "Reached from no module, task or frame", high confidence, with the advice to look for a container: there is none."""
+    lost = Planted()
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(lost))
+    address = id(lost)
+    try:
+        del lost
+        assert why(Planted) == LOST_TEXT
+        assert root_of(Planted) == "lost"
+    finally:
+        ctypes.pythonapi.Py_DecRef(ctypes.cast(address, ctypes.py_object))
+
+
+def test_samples_are_of_what_is_new_since_the_first_look_and_not_of_what_was_there() -> None:
+    """Many small old objects that a library keeps outvoted the few large new ones: "kept alive by uvicorn's STATUS_LINE"."""
+    kept.append([])
+    Planted.registry.update({number: bytes(40 + number % 3) for number in range(20_000)})
+    first = FirstLook()
+    objects.census(first=first)
+    kept[0].extend(bytes(3000) for _ in range(200))
+    Planted.registry.update({number: bytes(45) for number in range(20_000, 20_400)})
+    told = objects.explain(["bytes"], 12, first=first)["paths"]["bytes"]
+    assert told[0]["path"].endswith("global 'kept' -> list[1] -> list[200] -> bytes")
+    assert told[0]["samples"] >= 10
+    first.close()
+
+
+def test_lists_of_the_reading_itself_are_no_samples_of_lists() -> None:
+    first = FirstLook()
+    objects.census(first=first)
+    kept.extend([number] for number in range(20_000))
+    told = objects.explain(["list"], 12, first=first)["paths"]["list"]
+    assert [way["root"] for way in told] == ["module"]
+    first.close()
+
+
+def test_numbers_are_counted_with_what_holds_them() -> None:
+    before = objects.census()["types"]
+    kept.append([number + 0.5 for number in range(10_000)])
+    kept.append(list(range(1000, 11_000)))
+    after = objects.census()["types"]
+    assert after["float"][0] - before.get("float", [0])[0] >= 10_000
+    assert after["int"][0] - before["int"][0] >= 9_900  # some of them are somebody's constants
+
+
+def test_more_numbers_than_can_be_remembered_are_left_out_and_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert objects.census()["numbers"] is True
+    monkeypatch.setattr(objects, "_MAX_NUMBERS", 1000)
+    kept.extend([number + 0.5 for number in range(3_000)] for _ in range(3))
+    told = objects.census()
+    assert told["numbers"] is False
+    assert not {"int", "float"} & told["types"].keys()
+    assert any("more than 1,000" in why for why in told["not_covered"])
+
+
+def test_a_thread_is_a_root_and_its_frames_are_named_without_keeping_what_they_hold() -> None:
+    begun, ends = threading.Event(), threading.Event()
+
+    def works() -> None:
+        backlog = [Planted()]
+        begun.set()
+        ends.wait()
+        del backlog[:]
+        assert sys.getrefcount(backlog) == 2
+        begun.set()
+        ends.wait()
+
+    thread = threading.Thread(target=works, name="pump 7")
+    thread.start()
+    assert begun.wait(30)
+    held = threads.held()
+    told = objects.explain([name_of(Planted)], 4, threads=held)["paths"][name_of(Planted)]
+    assert told[0]["root"] == "thread"
+    assert told[0]["path"].startswith("thread 'pump *' -> test_a_thread_is_a_root_and_its_frames_are_named")
+    assert told[0]["path"].endswith(f"local 'backlog' -> list[1] -> {type_name(Planted)}")
+    del held
+    locals()  # this thread is read as well, and its frame has kept a copy of what it held then
+    begun.clear()
+    ends.set()
+    assert begun.wait(30)  # nothing but the thread held its list: what was read of the frame was given back
+    thread.join()
+
+
+def test_a_task_that_is_done_is_no_root_so_that_its_holder_is_named() -> None:
+    async def works() -> Planted:
+        return Planted()
+
+    async def main() -> None:
+        kept.append(asyncio.ensure_future(works()))
+        await asyncio.sleep(0.01)
+        assert why(Planted) == f"module {__name__} -> global 'kept' -> list[1] -> Task 'Task-*' -> {type_name(Planted)}"
+
+    asyncio.run(main())
+
+
+def test_an_owner_of_the_application_is_named_before_one_of_a_library() -> None:
+    import email.mime.base as library
+
+    planted = Planted()
+    library.leaks = planted  # type: ignore[attr-defined]  # at the same distance from its module, and nearer than ours
+    kept.append([[planted]])
+    del planted
+    try:
+        assert why(Planted).startswith(f"module {__name__} -> global 'kept'")
+        kept.clear()
+        assert why(Planted) == f"module email.mime.base -> global 'leaks' -> {type_name(Planted)}"
+    finally:
+        del library.leaks  # type: ignore[attr-defined]
+
+
+def test_what_the_agent_itself_keeps_is_no_candidate() -> None:
+    """A verdict named an object of our own agent as what grows."""
+    ledger = StreamLedger()
+    kept.append(ledger)
+    assert name_of(StreamLedger) not in objects.census()["types"]
+    ledger.planted = Planted()  # type: ignore[attr-defined]
+    assert objects.explain([name_of(Planted)], 4)["paths"][name_of(Planted)] == []

@@ -290,5 +290,8 @@ def test_what_a_burst_left_free_and_scattered_is_kept_by_the_allocator(
 
 def test_plain_load_gives_no_alarm(service: Any, http: Any, eventually: Any) -> None:
     with clients(service, "/plain", 20, read=True):
-        told = comes(http, eventually, service, "load_only", "high")
+        # A service that has just started may still grow by more than matters: then that is not denied, and no alarm either.
+        eventually(lambda: (found := verdict_on(http, service))["verdict"] and "too few" not in found["says"])
+        told = verdict_on(http, service)
+        assert told["verdict"] in ("load_only", "inconclusive")
     assert not told["alarm"]

@@ -98,6 +98,8 @@ LONG = b"9" * 5_000
         ("/debug/memory/rules", b"text/plain", b"a = " + DEEP),
         ("/debug/memory/rules", b"text/plain", b"a = " + LONG),
         ("/debug/memory/rules", b"text/plain", b"\xff\xfe"),
+        ("/debug/memory/rules", b"text/plain", b'[[rule]]\nname = "a"\ntrigger = {}\n'),
+        ("/debug/memory/captures", b"application/json", b'{"kind": {}, "worker": []}'),
         ("/debug/memory/rules", b"text/plain", b"x" * 100_000),
         ("/debug/memory/login", b"text/plain", b"token=" + b"%" * 4000),
     ],

@@ -110,6 +110,8 @@ def test_an_owner_that_the_app_has_stands_before_one_of_a_library() -> None:
     task = "Task 'x' -> read_upstream (broken.py:32) -> local 'queue' -> bytes"
     assert own_first([table, kept, task], HELD, "unbounded_buffer/") == [kept, task, table]
     assert own_first([table, kept], HELD, "another/") == [table, kept]
+    packaged = kept.replace("module broken", "module scenarios.unbounded_buffer.broken")
+    assert own_first([table, packaged], HELD, "unbounded_buffer/") == [packaged, table]
 
 
 def test_the_table_shows_interval_unit_decision_and_answer() -> None:

@@ -1,0 +1,103 @@
+"""Who keeps an object alive: the way to it from a root, and what is to be said where there is none.
+
+Of several ways the one that tells a programmer most is taken, by searching twice:
+
+    1. from unfinished tasks, the modules of the application, and the frames of all threads, without passing through the
+       namespaces and classes of libraries
+    2. what was not found then, from everything else: libraries' modules and classes. What they hold is a constant mostly
+
+An object that no root reaches is garbage in a cycle, or C code holds it or has lost it; see references.py.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..asyncio_tasks import alive_tasks
+from .graph import is_ours, kinds_below, module_of, namespace_of, program_roots, roots, running_locals, search
+from .paths import describe, way_to
+from .references import CYCLE, LOST, why_alive
+from .threads import ThreadFrame
+
+__all__ = ["CYCLE_TEXT", "LOST_TEXT", "OURS", "ROOT_UNKNOWN", "Ways", "holder_of"]
+
+OURS, ROOT_UNKNOWN = "ours", "unknown"
+CYCLE_TEXT = "(in a cycle that nothing reaches: garbage that waits for the collector)"
+LOST_TEXT = "(held by a reference that no object has: C code holds it, or has lost it)"
+_UNREACHED_TEXT = "(reached from no module, task or frame, and its holders are too many to be followed)"
+
+_LIBRARY = str(Path(os.__file__).parent)
+_FOREIGN = ("site-packages", "dist-packages")
+
+
+class Ways:
+    """The ways to all of `things`, as far as they were found. Raises LateError where it is not done `until` then."""
+
+    def __init__(self, things: Iterable[Any], threads: Sequence[ThreadFrame], until: float) -> None:
+        self.until = until
+        self.working: set[int] = set()  # ids of lists of this reading that hold what is asked about
+        wanted = list(things)
+        tasks = [task for task in alive_tasks() if not task.done()]
+        applications, others = _modules()
+        closed = {id(namespace_of(module)) for module in others} | {id(module) for module in others}
+        closed.update(id(kind) for kind in program_roots() if issubclass(type(kind), type) and _of_a_library(kind))
+        self.parents = search([*tasks, *applications, *threads, *running_locals()], wanted, until=until, closed=closed)
+        missing = [thing for thing in wanted if id(thing) not in self.parents]
+        if missing:
+            self.parents = search(roots(), missing, until=until, found=self.parents)
+
+
+def holder_of(thing: list[Any], ways: Ways) -> tuple[str, str, str]:
+    """(kind of root, the way without lengths of containers, the way with them) of the one object in the list: no variable may
+    hold it when its references are counted."""
+    way = way_to(thing[0], ways.parents)
+    if way:
+        if any(is_ours(module_of(type(each))) and type(each) is not ThreadFrame for each in way):
+            return OURS, "", ""
+        return _root_of(way[0]), describe(way, lengths=False), describe(way)
+    del way
+    why = why_alive(thing, ways.until, ours=ways.working)
+    text = {CYCLE: CYCLE_TEXT, LOST: LOST_TEXT}.get(why, _UNREACHED_TEXT)
+    return why, text, text
+
+
+def _root_of(root: Any) -> str:
+    kind = type(root)
+    if kind is ThreadFrame:
+        return "thread"
+    if hasattr(kind, "get_coro"):
+        return "task"
+    if issubclass(kind, ModuleType):
+        return "module"
+    return "class" if issubclass(kind, type) else "frame"
+
+
+def _modules() -> tuple[list[Any], list[Any]]:
+    """The application's own modules, and all others."""
+    applications: list[Any] = []
+    others: list[Any] = []
+    kinds = kinds_below(ModuleType)
+    for name, module in list(sys.modules.items()):
+        if type(module) not in kinds or is_ours(name):
+            continue
+        (others if _is_library(module) else applications).append(module)
+    return applications, others
+
+
+def _is_library(module: Any) -> bool:
+    """Whether a module came with Python or was installed, and is not of the application's own folders."""
+    namespace: dict[str, Any] = namespace_of(module)
+    file = namespace.get("__file__")
+    if type(file) is not str:
+        return bool(namespace.get("__name__") != "__main__")
+    return file.startswith(_LIBRARY) or any(folder in file for folder in _FOREIGN)
+
+
+def _of_a_library(kind: type) -> bool:
+    module = sys.modules.get(module_of(kind))
+    return module is None or _is_library(module)

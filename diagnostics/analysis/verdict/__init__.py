@@ -1,0 +1,1 @@
+"""Verdicts: readings, the checks for each cause, and the one table of causes."""

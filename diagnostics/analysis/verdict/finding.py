@@ -1,0 +1,32 @@
+"""What one check found: the shape that all checks share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .readings import Evidence
+
+__all__ = ["Confidence", "Finding"]
+
+Confidence = Literal["high", "medium", "low"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`word` is that of a cause in CAUSES; `says` one sentence; `streams` the ids of those it is about.
+
+    culprit   what accounts for most of the growth: a type, a task's function, a child process; None where nothing does
+    path      what keeps the culprit alive, from a root of the program on; None where that is not known
+    next      the command that decides what is open here, where it is another one than the cause's own
+    """
+
+    word: str
+    confidence: Confidence
+    says: str
+    evidence: tuple[Evidence, ...]
+    streams: tuple[str, ...] = ()
+    layer: str | None = None
+    culprit: str | None = None
+    path: str | None = None
+    next: str | None = None

@@ -1,0 +1,300 @@
+"""What a verdict is judged from, and the few sums that all checks share. Times are seconds, sizes bytes.
+
+Missing is not zero: a part, layer or series that nobody told is None or absent, and no check may take it for 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ..drift import Drift, drift
+from ..lives import Life, Points, gained_within, recycled
+from ..trend import Trend, pooled, trend
+from ..units import format_value
+
+__all__ = ["LITTLE", "MIB", "MOST", "Evidence", "Readings", "Rise"]
+
+MIB = 1024**2
+WINDOWS = (120.0, 600.0, 3600.0)
+# A verdict looks at six series in three windows; all looks together err at most in this share of the cases.
+_LEVEL = 0.05 / 18
+# That it does not grow is said of one of three windows; all looks together err at most in this share of the cases.
+_BOUND_LEVEL = 0.05 / 3
+# What accounts for less than this share of a growth is not its cause; what accounts for at most the other is none of it.
+MOST, LITTLE = 0.5, 0.25
+# Growth that takes a tenth of the room below the limit in an hour gives a day's shift no quiet night; where there is no limit,
+# a tenth of what is resident. The second: nobody is woken for less, however small the service.
+_MATTERS_SHARE, _LEAST_MATTERS = 0.1, 4 * MIB
+_HOUR = 3600.0
+# What grows by less than this within the window is not worth anybody's night.
+_LEAST_GROWTH, _LEAST_GROWTH_SHARE = 4 * MIB, 0.02
+# What holds less than this is not where the memory is.
+_LEAST_HELD, _LEAST_HELD_SHARE = 8 * MIB, 0.05
+# Memory that an open stream may well take: its task, its frames, its connections.
+_LOAD_A_STREAM = 256 * 1024
+
+# Recorded from outside. All other series end where the agent stopped answering: what they showed is not what is now.
+_FROM_OUTSIDE = frozenset(
+    {
+        "rss_bytes", "pss_bytes", "private_bytes", "outgoing_connections",
+        "children", "children_rss_bytes", "children_pss_bytes", "whole_pss_bytes", "threads", "fds",
+        "cgroup_working_bytes", "cgroup_limit_bytes",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One number that a finding stands on. `unit`: bytes, count, seconds, or "bytes a second"."""
+
+    what: str
+    value: float
+    unit: str
+
+    @property
+    def text(self) -> str:
+        if self.unit == "bytes a second":
+            return f"{self.what}: {format_value(round(self.value), 'bytes', signed=True)} a second"
+        if self.unit == "seconds":
+            return f"{self.what}: {self.value:,.0f} s"
+        return f"{self.what}: {format_value(round(self.value), self.unit)}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"what": self.what, "value": self.value, "unit": self.unit, "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
+class Rise:
+    """A series that grows: its trend, and by how much within the time judged (see `Readings.gained`)."""
+
+    trend: Trend
+    amount: float
+
+    def evidence(self, what: str) -> tuple[Evidence, ...]:
+        slope = Evidence(f"{what}, slope over {self.trend.seconds:.0f} s", self.trend.slope or 0.0, "bytes a second")
+        return (slope, Evidence(f"{what}, grown by", self.amount, "bytes"))
+
+
+@dataclass(frozen=True)
+class Readings:
+    """One worker, now and as far back as it was recorded.
+
+    state         answering, silent or outside, as the monitor's snapshot
+    balance       `Balance.to_json()`; None where there is none
+    layers        bytes of all open streams by layer (app, transport, kernel); None where unknown
+    open_streams  None where nobody counts them
+    streams       rows of the largest open streams, as the monitor's `streams_of` gives them
+    series        recorded readings by the recorder's field names, each (time, value) in order of time
+    since         readings before this are warm-up
+    captures      kind -> the last result of this process
+    window        the tracer that is open now
+    unknown       what the agent should tell and cannot: the reading's name -> why
+    silent        of a silent one, since when and why, for people to read
+    before        what the last verdict said while it answered
+    lives         processes that had this worker's number before it and were replaced, the oldest first
+    age           how long this one lives
+    python        the version of its interpreter; None where it is not known
+    unread        what could not be read of this worker and why, by the words of `_NEEDED` in findings and the balance's parts
+    """
+
+    state: str = "outside"
+    balance: Mapping[str, Any] | None = None
+    layers: Mapping[str, int | None] = field(default_factory=dict)
+    open_streams: int | None = None
+    streams: Sequence[Mapping[str, Any]] = ()
+    series: Mapping[str, Points] = field(default_factory=dict)
+    since: float = -math.inf
+    captures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    window: str | None = None
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    silent: str = ""
+    before: str = ""
+    lives: Sequence[Life] = ()
+    age: float | None = None
+    python: str | None = None
+    unread: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def recycled(self) -> bool:
+        """Whether the line of processes is judged, this one being its last: it is replaced before it shows anything alone."""
+        return recycled(self.lives, self.age)
+
+    @property
+    def rss(self) -> int | None:
+        return None if self.balance is None else int(self.balance["rss_bytes"])
+
+    def part(self, *names: str) -> int | None:
+        """The sum of these parts of the balance; None unless all are known."""
+        parts = (self.balance or {}).get("parts", {})
+        held = [parts.get(name) for name in names]
+        return None if None in held else sum(part for part in held if part is not None)
+
+    @property
+    def least_growth(self) -> float:
+        """Growth below this within the window is no finding."""
+        return max(_LEAST_GROWTH, _LEAST_GROWTH_SHARE * (self.rss or 0))
+
+    @property
+    def least_held(self) -> float:
+        """What holds less than this is not where the memory is."""
+        return max(_LEAST_HELD, _LEAST_HELD_SHARE * (self.rss or 0))
+
+    def rss_evidence(self) -> tuple[Evidence, ...]:
+        return () if self.rss is None else (Evidence("RSS", self.rss, "bytes"),)
+
+    @property
+    def room(self) -> float | None:
+        """Bytes below the limit that what is charged for has left; None where there is no limit, or it is not known."""
+        limit, used = (self._last(name) for name in ("cgroup_limit_bytes", "cgroup_working_bytes"))
+        return None if limit is None or used is None else max(0.0, limit - used)
+
+    @property
+    def matters(self) -> float:
+        """The slope, in bytes a second, from which on growth matters; see the file's constants."""
+        room = self.room
+        return max(_LEAST_MATTERS, _MATTERS_SHARE * ((self.rss or 0) if room is None else room)) / _HOUR
+
+    @property
+    def why_it_matters(self) -> str:
+        """What growth of that slope would do in an hour, in words."""
+        if self.matters * _HOUR <= _LEAST_MATTERS:
+            return "the least that is worth a look"
+        return "a tenth of what is resident" if self.room is None else "a tenth of the room below the limit"
+
+    def _last(self, name: str) -> float | None:
+        points = self._points(name)
+        return points[-1][1] if points else None
+
+    def _points(self, name: str) -> Points:
+        return self.series.get(name, ()) if self.state == "answering" or name in _FROM_OUTSIDE else ()
+
+    def _within(self, name: str) -> list[Points]:
+        """The series of each life, this one's last, without warm-ups."""
+        own = [point for point in self._points(name) if point[0] >= self.since]
+        return [*(life.series.get(name, ()) for life in self.lives), own]
+
+    @cached_property
+    def _trends(self) -> dict[str, Trend]:
+        return {}
+
+    def trend(self, name: str) -> Trend | None:
+        """The shortest window in which the series grows, else the longest that could be judged; None without readings.
+
+        Of a worker that is recycled, the trend within its lives.
+        """
+        if name not in self._trends and self.recycled and any(within := self._within(name)):
+            self._trends[name] = pooled(within, level=_LEVEL)
+        points = self._points(name)
+        if not points and name not in self._trends:
+            return None
+        if name not in self._trends:
+            now = points[-1][0]
+            found: Trend | None = None
+            for window in WINDOWS:
+                seen = trend(points, level=_LEVEL, since=max(self.since, now - window))
+                if found is None or seen.state != "unknown":
+                    found = seen
+                if seen.growing:
+                    break
+            assert found is not None
+            self._trends[name] = found
+        return self._trends[name]
+
+    @cached_property
+    def _bounds(self) -> dict[str, Drift | None]:
+        return {}
+
+    def bounded(self, name: str) -> Drift | None:
+        """The interval of the series' slope: of the longest window in which it lies below what matters, else of the longest
+        that can be judged; None without readings. Of a worker that is recycled, the slope within its lives."""
+        if name not in self._bounds:
+            self._bounds[name] = self._bound(name)
+        return self._bounds[name]
+
+    def _bound(self, name: str) -> Drift | None:
+        if self.recycled:
+            found = self.trend(name)
+            if found is None or found.slope is None or found.low is None or found.high is None:
+                return None
+            return Drift(found.slope, found.low, found.high, found.seconds, wanders=True)
+        points = self._points(name)
+        if not points:
+            return None
+        longest: Drift | None = None
+        for window in reversed(WINDOWS):
+            told = drift(points, level=_BOUND_LEVEL, since=max(self.since, points[-1][0] - window))
+            if told is not None and told.high <= self.matters:
+                return told
+            longest = longest or told
+        return longest
+
+    def rise(self, name: str) -> Rise | None:
+        """The series, if it grows."""
+        found = self.trend(name)
+        if found is None or not found.growing:
+            return None
+        return Rise(found, self.gained(name, found.seconds) or 0.0)
+
+    def heavy_rise(self, name: str) -> Rise | None:
+        """The series of bytes, if it grows by enough to matter."""
+        found = self.rise(name)
+        return found if found is not None and found.amount >= self.least_growth else None
+
+    def gained(self, name: str, seconds: float) -> float | None:
+        """How much more there was in the last quarter of the last `seconds` than in the first, by medians of both.
+
+        All series are measured like this, so that what one of them gained can be set against what another one did. Of a worker
+        that is recycled it is the gain within one life, by the median over all lives.
+        """
+        if self.recycled:
+            gains = sorted(gain for life in self._within(name)[:-1] if (gain := gained_within(life)) is not None)
+            return gains[len(gains) // 2] if gains else None
+        points = [point for point in self._points(name) if point[0] >= self.since]
+        if not points:
+            return None
+        start = max(points[0][0], points[-1][0] - seconds)
+        return gained_within([point for point in points if point[0] >= start])
+
+    def drift(self, name: str) -> float | None:
+        """How much more there is than when recording began, warm-up included, by medians of a few readings at both ends."""
+        points = self._points(name)
+        few = min(9, len(points) // 2)
+        if few < 1:
+            return None
+        first, last = (sorted(value for _, value in part) for part in (points[:few], points[-few:]))
+        return last[few // 2] - first[few // 2]
+
+    def explained_by_load(self, amount: float, seconds: float) -> bool:
+        """Whether the streams that were opened in this time may well take so many bytes."""
+        more = self.gained("open_streams", seconds)
+        return more is not None and more >= 1 and amount <= more * _LOAD_A_STREAM
+
+    def follows_streams(self, amount: float, seconds: float) -> bool:
+        """Whether so many more things may be those of streams that were opened: at most a few for each."""
+        more = self.gained("open_streams", seconds)
+        return more is not None and more * 10 >= amount
+
+    def follows_connections(self, amount: float, seconds: float) -> bool:
+        """The same of clients' connections, which are counted where streams are not: a WebSocket is one, with a few tasks."""
+        fds, outgoing = (self.gained(name, seconds) for name in ("fds", "outgoing_connections"))
+        return fds is not None and (fds - max(0.0, outgoing or 0.0)) * 10 >= amount
+
+    def follows_threads(self, amount: float, seconds: float) -> bool:
+        """Whether so many more threads may be those of streams that were opened: one for each."""
+        more = self.gained("open_streams", seconds)
+        return more is not None and more * 2 >= amount
+
+    def mapped_elsewhere(self, amount: float) -> bool:
+        """Whether so many bytes of resident memory belong to neither allocator, as the balance knows."""
+        held = self.part("other")
+        return held is not None and held >= amount
+
+    def streams_evidence(self, seconds: float) -> tuple[Evidence, ...]:
+        """How many streams are open, and how many more than at the beginning of this time."""
+        more = self.gained("open_streams", seconds)
+        now = () if self.open_streams is None else (Evidence("open streams", self.open_streams, "count"),)
+        return now if more is None else (*now, Evidence("more open streams in this time", more, "count"))

@@ -1,0 +1,120 @@
+"""Checks of open streams: what is buffered for them, and what goes on after their clients have left.
+
+A check accuses only with a number that it names. What a ledger counts or a capture has shown makes a finding certain
+("high"); a trend of the right shape makes it likely ("medium"); where two causes look alike from outside, it says so ("low").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..units import format_value
+from .finding import Finding
+from .readings import MIB, Evidence, Readings
+
+__all__ = ["buffering", "upstreams"]
+
+# A stream that holds less than this is being served, not buffered: an event, a socket's queue.
+_BUFFERED_A_STREAM = 128 * 1024
+# The kernel's queues are outside of RSS and bounded by the sockets: only a crowd of them counts.
+_KERNEL_HELD, _KERNEL_SHARE = 32 * MIB, 0.1
+# A client that left is noticed, and its upstream closed, within a moment.
+_CLOSE_SECONDS = 5.0
+_LEAST_CONNECTIONS = 10
+
+
+def buffering(readings: Readings) -> Finding | None:
+    return _buffered_layers(readings) or _retained_by_streams(readings) or _unread(readings)
+
+
+def _buffered_layers(readings: Readings) -> Finding | None:
+    known = {layer: held for layer, held in readings.layers.items() if held is not None}
+    resident = sum(held for layer, held in known.items() if layer != "kernel")
+    kernel = known.get("kernel", 0)
+    many = max(1, readings.open_streams or 0)
+    in_process = resident >= max(readings.least_held, many * _BUFFERED_A_STREAM)
+    crowd = kernel >= max(_KERNEL_HELD, _KERNEL_SHARE * (readings.rss or 0), many * _BUFFERED_A_STREAM)
+    if not in_process and not crowd:
+        return None
+    layer = max((name for name in known if in_process == (name != "kernel")), key=lambda name: known[name])
+    rows = _largest(readings)
+    evidence = tuple(Evidence(f"{name} layer of all open streams", held, "bytes") for name, held in known.items())
+    if readings.open_streams is not None:
+        evidence += (Evidence("open streams", readings.open_streams, "count"),)
+    evidence += tuple(Evidence(f"held for {_name(row)}", row["held_bytes"], "bytes") for row in rows)
+    blocked = sum(row.get("state") == "blocked" for row in readings.streams)
+    waiting = f"; {blocked} of the largest wait for their clients" if blocked else ""
+    held = format_value(known[layer], "bytes")
+    says = f"Open streams hold {held} in the {layer} layer{waiting}."
+    return Finding("buffering", "high", says, (*evidence, *readings.rss_evidence()), _ids(rows), layer)
+
+
+def _retained_by_streams(readings: Readings) -> Finding | None:
+    """A service without a ledger: a capture of kind retained has seen what the streams keep alive."""
+    captured = readings.captures.get("retained") or {}
+    held, streams = captured.get("total_bytes") or 0, captured.get("streams") or ()
+    if held < max(readings.least_held, len(streams) * _BUFFERED_A_STREAM):
+        return None
+    largest = sorted(streams, key=lambda row: -row["retained_bytes"])[:3]
+    evidence = (
+        Evidence("kept alive by open streams in the last retained capture", held, "bytes"),
+        *(Evidence(f"kept alive by {_name(row)}", row["retained_bytes"], "bytes") for row in largest),
+        *readings.rss_evidence(),
+    )
+    says = f"Open streams kept {format_value(held, 'bytes')} of objects alive at the last capture."
+    return Finding("buffering", "high", says, evidence, _ids(largest), "app")
+
+
+def _unread(readings: Readings) -> Finding | None:
+    """Without a ledger, while memory grows: clients whose queues in the server and the kernel are full do not read."""
+    rise = readings.heavy_rise("in_use_bytes")
+    if rise is None or readings.layers.get("app") is not None:
+        return None
+    stuck = [
+        row
+        for row in readings.streams
+        if (row.get("transport_bytes") or 0) + (row.get("kernel_bytes") or 0) >= _BUFFERED_A_STREAM / 2
+    ]
+    if not stuck:
+        return None
+    says = (
+        f"In-use memory grows while {len(stuck)} of the largest streams have clients that do not read;"
+        " what the application buffers for them is not counted here."
+    )
+    evidence = (*rise.evidence("in use"), Evidence("streams with full queues", len(stuck), "count"))
+    return Finding("buffering", "low", says, evidence, _ids(stuck[:3]), "app")
+
+
+def upstreams(readings: Readings) -> Finding | None:
+    left = [row for row in readings.streams if (row.get("disconnected_seconds") or 0) >= _CLOSE_SECONDS]
+    if left:
+        longest = max(row["disconnected_seconds"] for row in left)
+        gone = Evidence("streams whose client has left", len(left), "count")
+        says = f"{len(left)} streams go on although their clients left, the first of them {longest:.0f} s ago."
+        evidence: tuple[Evidence, ...] = (gone, Evidence("the longest for", longest, "seconds"))
+        return Finding("unclosed_upstreams", "high", says, evidence, _ids(left[:3]))
+    rise = readings.rise("outgoing_connections")
+    if rise is None or rise.amount < _LEAST_CONNECTIONS or readings.follows_streams(rise.amount, rise.trend.seconds):
+        return None
+    evidence = (
+        Evidence(f"connections to others, more within {rise.trend.seconds:.0f} s", rise.amount, "count"),
+        Evidence("connections to others now", rise.trend.last or 0, "count"),
+        *readings.streams_evidence(rise.trend.seconds),
+    )
+    says = f"Connections to others grow by {rise.amount:.0f}"
+    if readings.gained("open_streams", rise.trend.seconds) is None:
+        return Finding("unclosed_upstreams", "low", f"{says}; how many streams are open is not known.", evidence)
+    return Finding("unclosed_upstreams", "medium", f"{says} while open streams do not.", evidence)
+
+
+def _largest(readings: Readings) -> list[Mapping[str, Any]]:
+    return [row for row in readings.streams if row.get("held_bytes")][:3]
+
+
+def _ids(rows: list[Mapping[str, Any]]) -> tuple[str, ...]:
+    return tuple(str(row["id"]) for row in rows if row.get("id") is not None)
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return f"stream {row.get('id', '?')} of {row.get('route', 'an unknown route')}"

@@ -1,0 +1,81 @@
+"""Checks of what runs: asyncio tasks that outlive their streams, and threads that are started and never end.
+
+A check accuses only with a number that it names, and names a culprit only where that accounts for at least half of the rise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .finding import Finding
+from .readings import MOST, Evidence, Readings
+
+__all__ = ["tasks", "threads"]
+
+_MANY = 20
+# uvicorn's task for a request: there are as many as streams, and no leak of them is one of tasks.
+_SERVING = "RequestResponseCycle.run_asgi"
+
+
+def tasks(readings: Readings) -> Finding | None:
+    """Unfinished tasks that grow while neither streams nor clients' connections do."""
+    rise = readings.rise("tasks")
+    if rise is None or rise.amount < _MANY:
+        return None
+    seconds = rise.trend.seconds
+    if readings.follows_streams(rise.amount, seconds) or readings.follows_connections(rise.amount, seconds):
+        return None
+    evidence = [
+        Evidence(f"unfinished tasks, more within {seconds:.0f} s", rise.amount, "count"),
+        Evidence("unfinished tasks now", rise.trend.last or 0, "count"),
+        *readings.streams_evidence(seconds),
+    ]
+    says = f"Unfinished tasks grow by {rise.amount:.0f} while open streams do not."
+    rows = (readings.captures.get("tasks") or {}).get("top") or ()
+    largest = _largest(rows, rise.amount)
+    if largest is None:
+        return Finding("orphan_tasks", "medium", says, tuple(evidence))
+    runs = str(largest.get("task") or largest.get("function"))
+    leaked = largest.get("leaked") or 0
+    evidence.append(Evidence(f"tasks in {runs} at the last capture", largest["count"], "count"))
+    says += f" At the last capture {largest['count']} tasks ran {runs}"
+    if largest.get("orphan"):
+        says += ", and nothing awaits them"
+    waits = largest.get("waits_in")
+    if 2 * leaked >= largest["count"]:
+        evidence.append(Evidence("of these, tasks that nothing can wake", leaked, "count"))
+        says += f"; {leaked} of them wait for what nothing alive can bring about"
+    says += f", in {waits}." if waits and waits.partition(" ")[0] != runs else "."
+    sure = largest.get("orphan") or 2 * leaked >= largest["count"]
+    return Finding(
+        "orphan_tasks", "high" if sure else "medium", says, tuple(evidence), culprit=runs, path=waits or None
+    )
+
+
+def _largest(rows: Any, rise: float) -> Mapping[str, Any] | None:
+    """The group of unfinished tasks, other than requests, that accounts for most of the rise."""
+    groups = [row for row in rows if row.get("state") != "done" and row.get("task") != _SERVING]
+    found: Mapping[str, Any] | None = max(groups, key=lambda row: row["count"], default=None)
+    return found if found is not None and found["count"] >= max(_MANY, MOST * rise) else None
+
+
+def threads(readings: Readings) -> Finding | None:
+    """Threads that grow while streams do not: one is started for each request, and waits for something for ever."""
+    rise = readings.rise("threads")
+    if rise is None or rise.amount < _MANY or readings.follows_threads(rise.amount, rise.trend.seconds):
+        return None
+    evidence = [
+        Evidence(f"threads, more within {rise.trend.seconds:.0f} s", rise.amount, "count"),
+        Evidence("threads now", rise.trend.last or 0, "count"),
+        *readings.streams_evidence(rise.trend.seconds),
+    ]
+    says = f"Threads grow by {rise.amount:.0f} while open streams do not: each has a stack, and keeps what its frames hold."
+    groups = (readings.captures.get("tasks") or {}).get("thread_groups") or ()
+    largest = max(groups, key=lambda row: row["count"], default=None)
+    if largest is None or largest["count"] < max(_MANY, MOST * rise.amount):
+        return Finding("thread_growth", "medium", says, tuple(evidence))
+    runs, waits = largest["runs"], largest["waits_in"]
+    evidence.append(Evidence(f"threads that run {runs}, at the last capture", largest["count"], "count"))
+    says += f" At the last capture {largest['count']} of them ran {runs}, in {waits}."
+    return Finding("thread_growth", "high", says, tuple(evidence), culprit=runs, path=waits)

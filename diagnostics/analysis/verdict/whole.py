@@ -1,0 +1,128 @@
+"""The verdict on the service as a whole: all its processes together, and what no single worker shows.
+
+The sum is of PSS, in which a page that several processes share counts once: it grows where the machine's memory goes, and
+not where a worker is forked. Where one process's PSS is not to be read the sum is unknown, and RSS is judged with that reserve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from ..lives import Points
+from ..units import format_value
+from .calm import an_hour, slope_evidence
+from .finding import Finding
+from .readings import MOST, Evidence, Readings, Rise
+from .verdict import Verdict
+
+__all__ = ["verdict_on_whole"]
+
+
+def verdict_on_whole(
+    series: Mapping[str, Points],
+    since: float,
+    *,
+    processes: int,
+    rss: int,
+    alarms: Collection[str],
+    unknown: Mapping[str, str],
+) -> Verdict:
+    """Judge the sums over all processes.
+
+    series      pss_bytes, private_bytes, rss_bytes, processes: (time, value) in order of time
+    since       readings before this are warm-up
+    processes   how many there are now; rss: the sum of their RSS, in bytes
+    alarms      workers whose own verdict is an alarm: their growth is told there
+    unknown     why a sum is not known, by its name
+    """
+    readings = Readings(state="answering", balance={"rss_bytes": rss, "parts": {}}, series=series, since=since)
+    name, what = ("pss_bytes", "PSS") if readings.trend("pss_bytes") else ("rss_bytes", "RSS")
+    reserve = f" PSS is not known {unknown['pss_bytes']}." if "pss_bytes" in unknown else ""
+    found = readings.trend(name)
+    now = (
+        Evidence("processes", processes, "count"),
+        Evidence("RSS of all of them, shared pages counted again", rss, "bytes"),
+    )
+    if found is None or found.state == "unknown":
+        says = f"There are too few readings since the warm-up to judge the service as a whole.{reserve}"
+        return Verdict(Finding("inconclusive", "low", says, now))
+    rise = readings.heavy_rise(name)
+    beside = _beside_processes(readings, rise, now)
+    if beside is not None:
+        return Verdict(beside)
+    if rise is None:
+        return Verdict(_calm(readings, name, what, reserve, now))
+    amount = format_value(round(rise.amount), "bytes")
+    more = readings.gained("processes", rise.trend.seconds) or 0.0
+    private = readings.gained("private_bytes", rise.trend.seconds)
+    evidence = [
+        *rise.evidence(f"{what} of all processes"),
+        Evidence("more processes in this time", more, "count"),
+        *now,
+    ]
+    if private is not None:
+        evidence.insert(2, Evidence("private memory of all processes, grown by", private, "bytes"))
+    if alarms:
+        says = (
+            f"The service as a whole grows by {amount}; the verdict on worker {', '.join(sorted(alarms))} tells more."
+        )
+    else:
+        says = f"The service as a whole grows by {amount}, and no single worker's verdict explains it."
+    return Verdict(Finding("whole_growth", "medium" if name == "pss_bytes" else "low", says + reserve, tuple(evidence)))
+
+
+# What a cgroup is charged for beside its processes' own memory: (series, what it is).
+_PARTS = (
+    ("cgroup_tmpfs_bytes", "files in a tmpfs and shared memory"),
+    ("cgroup_socket_bytes", "network buffers of sockets"),
+    ("cgroup_kernel_bytes", "the kernel's own memory (stacks, page tables, directory entries)"),
+)
+
+
+def _beside_processes(readings: Readings, rise: Rise | None, now: tuple[Evidence, ...]) -> Finding | None:
+    """What the limit is charged for grows, and the processes account for less than half of it."""
+    charged = readings.heavy_rise("cgroup_working_bytes")
+    # Without a limit the cgroup is the machine's, or a whole container's: what others do there is not this service's.
+    if charged is None or readings.room is None:
+        return None
+    seconds = charged.trend.seconds
+    of_processes = max(readings.gained("pss_bytes", seconds) or readings.gained("rss_bytes", seconds) or 0.0, 0.0)
+    if of_processes >= MOST * charged.amount:
+        return None
+    # A file in a tmpfs that processes have mapped is in their PSS as well; here it was not, or PSS would have grown.
+    parts = [(gained, name, what) for name, what in _PARTS if (gained := readings.gained(name, seconds)) is not None]
+    most, _name, what = max(parts, default=(0.0, "", ""))
+    evidence = [
+        *charged.evidence("charged to the cgroup"),
+        Evidence("of it in processes, by their PSS", of_processes, "bytes"),
+        *(Evidence(f"of it in {what}", gained, "bytes") for gained, _, what in parts),
+        *now,
+    ]
+    amount = format_value(round(charged.amount), "bytes")
+    share = f"{of_processes / charged.amount:.0%}"
+    says = f"What the limit is charged for grows by {amount}, and the processes account for {share} of it"
+    if most >= MOST * charged.amount:
+        says += f": {format_value(round(most), 'bytes')} are {what}."
+        return Finding("cgroup_growth", "high", says, tuple(evidence), culprit=what)
+    says += "; the kernel does not say in which part, or it is page cache that is in use, or other processes of this cgroup."
+    return Finding("cgroup_growth", "medium", says, tuple(evidence))
+
+
+def _calm(readings: Readings, name: str, what: str, reserve: str, now: tuple[Evidence, ...]) -> Finding:
+    """That they do not grow, where growth that matters is excluded; else that it is not known yet."""
+    names = [(name, what)]
+    if readings.room is not None:
+        names.append(("cgroup_working_bytes", "what the limit is charged for"))
+    bounds = [(words, found) for each, words in names if (found := readings.bounded(each)) is not None]
+    evidence = (*(slope_evidence(words, found) for words, found in bounds), *now)
+    if not bounds:
+        return Finding(
+            "inconclusive", "low", f"There are too few readings to judge the service as a whole.{reserve}", now
+        )
+    words, worst = max(bounds, key=lambda each: each[1].high)
+    amount = f"{an_hour(max(0.0, worst.high))} an hour over {worst.seconds:.0f} s (95 % sure)"
+    if worst.high > readings.matters:
+        says = f"All processes together are not seen to grow, but may: {words} by up to {amount}.{reserve}"
+        return Finding("inconclusive", "low", says, evidence)
+    says = f"All processes together do not grow by as much as matters: {words} by at most {amount}.{reserve}"
+    return Finding("load_only", "high" if name == "pss_bytes" else "low", says, evidence)

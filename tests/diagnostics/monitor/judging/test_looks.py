@@ -1,0 +1,146 @@
+"""An alarm without a culprit gets one from readings that the monitor takes by itself, as many in an hour as it may."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from diagnostics.analysis.verdict.finding import Finding
+from diagnostics.analysis.verdict.verdict import Verdict
+from diagnostics.errors import TooCostlyError, UsageError
+from diagnostics.monitor.judging.looks import OwnLooks, looks_per_hour, wanted
+
+APP = """
+import threading
+from fastapi import FastAPI
+
+app = FastAPI()
+ends = threading.Event()
+
+def audit():
+    ends.wait()
+
+@app.get("/")
+def serve():
+    for _ in range(3):
+        threading.Thread(target=audit, daemon=True).start()
+    return {}
+"""
+FAST = {
+    "DIAGNOSTICS_RECORD_INTERVAL_SECONDS": "0.05",
+    "DIAGNOSTICS_RECORD_SECONDS": "60",
+    "DIAGNOSTICS_LOOKS_PER_HOUR": "2",
+}
+
+
+def test_the_first_status_names_the_culprit_without_a_command(observed: Any, http: Any, eventually: Any) -> None:
+    """A thread for each request: the verdict's culprit is there though nobody asked for a capture."""
+    service = observed(APP, env=FAST)
+
+    def look() -> Any:
+        http(f"{service.url}/")
+        workers = http(f"{service.monitor}/debug/memory/verdict").json()["workers"]
+        found = workers[0] if workers else {}
+        return found if found.get("verdict") == "thread_growth" and found["culprit"] else None
+
+    told = eventually(look, patience=90)
+    assert told["culprit"].startswith("audit (service.py:")
+    assert told["confidence"] == "high"
+    captures = http(f"{service.monitor}/debug/memory").json()["captures"]
+    assert {capture["kind"] for capture in captures} <= {"tasks", "objects"}
+    page = http(f"{service.monitor}/metrics").body.decode()
+    assert 'memory_verdict{cause="thread_growth",worker="0"} 1.0' in page
+    assert 'memory_verdict{cause="load_only",worker="0"} 0.0' in page
+    assert 'memory_growth_bytes_per_hour{bound="high",worker="0"}' in page
+
+
+@pytest.mark.parametrize(
+    ("found", "kind"),
+    [
+        (Finding("orphan_tasks", "medium", "", ()), "tasks"),
+        (Finding("retained_objects", "medium", "", ()), "objects"),
+        (Finding("retained_objects", "high", "", (), culprit="dict"), None),
+        (Finding("buffering", "high", "", ()), None),
+        (Finding("load_only", "high", "", ()), None),
+        (Finding("inconclusive", "low", "too few readings", ()), None),
+        (Finding("inconclusive", "low", "", (), next="diagnostics capture URL --kind objects --seconds 30"), "objects"),
+    ],
+    ids=str,
+)
+def test_only_what_names_a_culprit_is_taken(found: Finding, kind: str | None) -> None:
+    asked = wanted(Verdict(found))
+    assert (asked["kind"] if asked else None) == kind
+
+
+class Process:
+    pid = 7
+
+
+class Snapshot:
+    worker, process, state = "0", Process(), "answering"
+
+
+class Targets:
+    def workers(self) -> list[Any]:
+        return [Process()]
+
+    async def snapshots(self) -> list[Any]:
+        return [Snapshot()]
+
+
+class Judge:
+    async def verdict(self, _snapshot: Any) -> Verdict:
+        return Verdict(Finding("orphan_tasks", "medium", "", ()))
+
+
+class Captures:
+    """The controller's side: nothing is ever kept, so that each look asks again."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self._error = error
+
+    def latest(self, *_arguments: Any) -> None:
+        return None
+
+    async def begin(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.asked.append(request)
+        if self._error is not None:
+            raise self._error
+        return {"id": "x"}
+
+    async def ended(self, _capture_id: str) -> dict[str, Any]:
+        return {"state": "done"}
+
+
+class Notes:
+    """The audit log's side."""
+
+    def note(self, *_arguments: Any, **_facts: Any) -> None:
+        return None
+
+
+def looked(captures: Captures, an_hour: int, times: int) -> list[dict[str, Any]]:
+    async def main() -> None:
+        looks = OwnLooks(Targets(), Judge(), captures, Notes(), an_hour)  # type: ignore[arg-type]
+        for _ in range(times):
+            await looks.look()
+
+    asyncio.run(main())
+    return captures.asked
+
+
+def test_at_most_so_many_are_taken_in_an_hour_and_none_is_forced() -> None:
+    assert looked(Captures(), 2, 5) == [{"kind": "tasks", "worker": "0"}] * 2
+    refused = Captures(TooCostlyError("it costs too much"))
+    assert len(looked(refused, 2, 5)) == 1  # and is asked for again when some time has passed
+
+
+def test_the_setting_is_checked() -> None:
+    assert looks_per_hour({}) == 6
+    assert looks_per_hour({"DIAGNOSTICS_LOOKS_PER_HOUR": "0"}) == 0
+    for text in ("-1", "often", "61"):
+        with pytest.raises(UsageError, match="DIAGNOSTICS_LOOKS_PER_HOUR"):
+            looks_per_hour({"DIAGNOSTICS_LOOKS_PER_HOUR": text})

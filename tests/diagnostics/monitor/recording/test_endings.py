@@ -1,0 +1,82 @@
+"""How a worker's life ended is told first, with its last verdict and its recording, also after a restart in the same folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diagnostics.monitor.recording.blackbox import Ending
+from diagnostics.monitor.recording.endings import Endings
+
+APP = """
+from fastapi import FastAPI
+
+app = FastAPI()
+"""
+
+
+def test_a_death_is_told_after_a_restart_with_the_same_folder(observed: Any, http: Any, eventually: Any) -> None:
+    first = observed(APP)
+
+    def answering() -> Any:
+        workers = http(f"{first.monitor}/debug/memory").json()["workers"]
+        judged = (each for each in workers if "no agent" not in each["verdict"]["says"])
+        return next((each for each in judged if each["state"] == "answering"), None)
+
+    worker = eventually(answering)
+    os.kill(worker["pid"], signal.SIGKILL)
+    first.supervisor.process.wait(60)
+    said = f"worker 0 (pid {worker['pid']}) has ended. It was ended by SIGKILL"
+    assert said in first.supervisor.log.read_text()
+    second = observed(APP)
+    ends = eventually(lambda: http(f"{second.monitor}/debug/memory").json()["ends"])
+    assert ends[0]["pid"] == worker["pid"]
+    assert ends[0]["said"].startswith("It was ended by SIGKILL")
+    assert ends[0]["verdict"]
+    assert Path(ends[0]["file"]).exists()
+    page = http(f"{second.monitor}/metrics").body.decode()
+    assert 'service_restarts_total{worker="0"} 0.0' in page  # since this monitor began
+
+
+@pytest.mark.parametrize(
+    ("returncode", "oom_kills", "quiet", "out_of_memory"),
+    [
+        (0, 0, True, False),
+        (-signal.SIGTERM, None, True, False),
+        (None, 0, True, False),
+        (1, 0, False, False),
+        (-signal.SIGSEGV, 0, False, False),
+        (-signal.SIGKILL, 1, False, True),
+        (None, 1, False, True),
+        (3, 1, False, False),  # another process of its cgroup was killed
+    ],
+)
+def test_which_ends_are_news(returncode: int | None, oom_kills: int | None, quiet: bool, out_of_memory: bool) -> None:
+    ending = Ending(1.0, returncode, oom_kills, None, None)
+    assert (ending.quiet, ending.out_of_memory) == (quiet, out_of_memory)
+    assert Ending.from_json(ending.to_json()) == ending
+
+
+def test_restarts_and_kills_are_counted_by_worker() -> None:
+    endings = Endings(None)
+    endings.begun("0")
+    endings.add("0", 11, Ending(1.0, -signal.SIGKILL, 1, None, 4096), "Objects grow.", None)
+    endings.begun("0")
+    endings.add("1", 12, Ending(1.0, 0, 0, None, None), "", None)
+    assert endings.counted("0") == (1, 1)
+    assert endings.counted("1") == (0, 0)
+
+
+def test_an_exit_that_is_told_later_is_news_then(tmp_path: Path) -> None:
+    endings = Endings(None)
+    path = tmp_path / "x.ring"
+    noticed = 4e9
+    endings.add("0", 11, Ending(noticed, None, 1, None, None), "Objects grow.", path)
+    assert endings.explain(path, Ending(noticed, -signal.SIGKILL, 1, None, None)) == "Objects grow."
+    (told,) = endings.last()
+    assert told.to_json()["said"].startswith("It was ended by SIGKILL")
+    assert endings.counted("0") == (0, 1)
