@@ -254,4 +254,5 @@ class Relay:
         """Tracebacks in its log since the last look."""
         text = (self.folder / "stderr").read_text(errors="replace")
         new, self.log_read = text[self.log_read :], len(text)
-        return [f"{line[:200]} ... {line[-1500:]}" for line in new.splitlines() if "Traceback" in line or '"level": "ERROR"' in line]
+        found = [line for line in new.splitlines() if "Traceback" in line or '"level": "ERROR"' in line]
+        return [f"{line[:200]} ... {line[-1500:]}" for line in found]  # a traceback says at its end what it was
