@@ -144,7 +144,7 @@ def judge(mix: Mix, response: Response | None, *, stayed: bool = True) -> str:
             raise Wrong("the connection ended without an answer")
         return "nothing"
     if response.status != 200:
-        if stayed and response.whole and response.status not in (204, 205, 304):
+        if stayed and response.whole and (response.status >= 400 or script.streams):  # another success is handed on
             _check_error(response)
         if harmless and stayed and not mix.excused:
             raise Wrong(f"status {response.status} although nothing was wrong: {response.body[:200]!r}")

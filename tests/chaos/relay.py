@@ -188,8 +188,10 @@ class Relay:
         for name in os.listdir(folder):
             with contextlib.suppress(OSError):  # closed meanwhile
                 links.append(os.readlink(f"{folder}/{name}"))
+        # The monitor's questions come over a Unix socket, one at a time, and may be under way.
         own = sorted(sockets.get(link, link) for link in links if link not in kept)
-        return own, len(links) - len(own)
+        ours = [name for name in own if not name.startswith("socket:")]
+        return ours, len(links) - len(own)
 
     def read_rss(self) -> int:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
@@ -252,4 +254,5 @@ class Relay:
         """Tracebacks in its log since the last look."""
         text = (self.folder / "stderr").read_text(errors="replace")
         new, self.log_read = text[self.log_read :], len(text)
-        return [line[:2000] for line in new.splitlines() if "Traceback" in line or '"level": "ERROR"' in line]
+        found = [line for line in new.splitlines() if "Traceback" in line or '"level": "ERROR"' in line]
+        return [f"{line[:200]} ... {line[-1500:]}" for line in found]  # a traceback says at its end what it was
