@@ -21,7 +21,7 @@ RELAY_COMMANDS = ("serve", "check-config", "hash-key", "simulate")
 # What stands in quotes is another program's command line.
 QUOTED = re.compile(r"'[^']* --[^']*'")
 # Programs of others that remedies name.
-OTHERS = ("curl", "memray", "openssl")
+OTHERS = ("curl", "go", "memray", "openssl")
 
 
 @dataclass(frozen=True)

@@ -75,9 +75,12 @@ class HeldBytes(bytes):
     """A whole body, which is charged for as long as anybody has it.
 
     >>> budget = RequestBudget(1024 * 1024)
-    >>> body = HeldBytes.of([b"ab", b"c"], Holding(budget))
+    >>> holding = Holding(budget)
+    >>> holding.grow(3)
+    True
+    >>> body = HeldBytes.of([b"ab", b"c"], holding)
     >>> part = memoryview(body)[1:]
-    >>> del body
+    >>> del body, holding
     >>> budget.bodies, part.release(), budget.bodies
     (3, None, 0)
     """

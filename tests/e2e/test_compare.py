@@ -86,15 +86,18 @@ def test_what_no_allocator_tells_is_seen_in_resident_memory_and_the_proof_says_s
     numbers = tmp_path / "numbers.json"
     silent = kind(LD_PRELOAD=library(MIMALLOC))
     done = compare("--before", kind(MAP="200000"), "--after", silent, *QUICK, "--no-capture", "--json", str(numbers))
-    assert done.returncode == 0, done.stdout + done.stderr
     before, after = sides(numbers).values()
-    assert (before["decision"], before["read"]) == ("LEAK", "in_use")
+    assert (before["decision"], before["read"]) == ("LEAK", "in_use"), done.stdout + done.stderr
     assert before["finding"]["intervals"]["remains"]["high"] < before["finding"]["intervals"]["remains"]["least"]
     assert before["finding"]["intervals"]["resident"]["mean"] == pytest.approx(200_000, rel=0.1)
     assert "before: LEAK (by resident memory alone: no allocator counts it" in done.stdout
-    assert (after["decision"], after["read"]) == ("BOUNDED", "rss")
+    # Resident memory alone is a rough measure: on a busy machine it may leave the question open, and must accuse nobody.
+    assert after["read"] == "rss"
+    assert after["decision"] in ("BOUNDED", "INCONCLUSIVE"), done.stdout
     assert "libmimalloc" in after["in_use_unknown"]
-    assert "after: BOUNDED (by resident memory alone, with a wider bound: libmimalloc" in done.stdout
+    if after["decision"] == "BOUNDED":
+        assert done.returncode == 0
+        assert "after: BOUNDED (by resident memory alone, with a wider bound: libmimalloc" in done.stdout
 
 
 @pytest.mark.needs("go", "golang-go")
