@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .analysis.profile import Frame, Profile, Sample, ValueType
     from .errors import DiagnosticsError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "DiagnosticsError": "errors",
