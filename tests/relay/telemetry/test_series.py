@@ -45,7 +45,9 @@ def text_of(ledger: Any) -> str:
     snapshot = Snapshot(
         worker="0", process=process, state="answering", reading={"ledger": ledger.to_json(), "loop_lag": lag()}
     )
-    scraped = Scraped.of(snapshot, outlook=None, firings={}, captures=Told(), children=None)
+    scraped = Scraped.of(
+        snapshot, outlook=None, firings={}, captures=Told(), children=None, verdict="load_only", restarts=0, oom_kills=0
+    )
     return exposition([scraped], OPENMETRICS)[0].decode()
 
 
