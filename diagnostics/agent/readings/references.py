@@ -44,8 +44,9 @@ def why_alive(
             return UNKNOWN
         ids.update(map(id, fresh))
         known += fresh[:-1]
-        holders = gc.get_referrers(*fresh)
-        own = ours | {id(things), id(known), id(fresh), id(holders)}
+        asked = tuple(fresh)  # from 3.13 on the call's own tuple is among the holders
+        holders = gc.get_referrers(*asked)
+        own = ours | {id(things), id(known), id(fresh), id(asked), id(holders)}
         spare = _not_found(fresh, len(fresh) - 1, holders)
         for place in range(len(fresh) - 1):
             # The first object is in `things` as well, and that is found.

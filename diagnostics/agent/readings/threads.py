@@ -66,9 +66,10 @@ def _locals(frame: FrameType) -> dict[str, Any]:
 
 def _stacks() -> Iterator[tuple[str, list[FrameType]]]:
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    for ident, frame in sys._current_frames().items():
-        if ident == get_ident():
-            continue
+    current = sys._current_frames()
+    # A frame that had itself for a local would be a cycle, and all that its callers hold would stay until the collector runs.
+    current.pop(get_ident(), None)
+    for ident, frame in current.items():
         frames: list[FrameType] = []
         walked: FrameType | None = frame
         while walked is not None and len(frames) < _MAX_FRAMES:

@@ -59,8 +59,10 @@ def has_base(kind: type, module: str, name: str) -> bool:
 
 def modules_in_threads() -> Iterator[tuple[str, str]]:
     """Module and function of every frame on the stacks of this process's threads."""
-    for innermost in sys._current_frames().values():
-        frame: Any = innermost
+    innermost = list(sys._current_frames().values())
+    while innermost:
+        # Taken out: this generator's own frame is among them, and kept in a local of its own it would be a cycle.
+        frame: Any = innermost.pop()
         while frame is not None:
             yield frame.f_globals.get("__name__") or "", frame.f_code.co_name
             frame = frame.f_back
