@@ -27,13 +27,18 @@ def captured(http: Any, eventually: Any, service: Any) -> str:
     return str(begun.json()["id"])
 
 
+def tidied_away(folder: Path) -> None:
+    """Take `folder` away in one step: whoever writes into it meanwhile makes one of its own, and this one stays empty."""
+    shutil.rmtree(folder.rename(folder.with_name(f"{folder.name}-tidied-away")))
+
+
 def test_a_monitor_and_an_agent_whose_folder_is_tidied_away_make_it_again(
     observed: Any, http: Any, eventually: Any, tmp_path: Path
 ) -> None:
     service = observed(APP)
     eventually(lambda: answering(http, service))
     captured(http, eventually, service)
-    shutil.rmtree(tmp_path / "dir")
+    tidied_away(tmp_path / "dir")
     for part in ("/debug/memory", "/metrics", "/debug/memory/captures", "/debug/memory/verdict"):
         assert http(service.monitor + part).status == 200, part
     eventually(lambda: answering(http, service))
@@ -55,8 +60,16 @@ def test_a_worker_whose_agent_has_gone_is_not_answering_instead_of_absent(
 
     eventually(lambda: up() == 'diagnostics_agent_up{worker="0"} 1.0')
     agents = tmp_path / "dir" / "agents"
-    shutil.rmtree(agents)
-    agents.write_text("in the way: the agent cannot make its socket again")
+
+    def is_in_the_way() -> bool:
+        tidied_away(agents)
+        try:
+            agents.write_text("in the way: the agent cannot make its socket again")
+        except IsADirectoryError:  # the agent was quicker
+            return False
+        return True
+
+    eventually(is_in_the_way)
     eventually(lambda: up() == 'diagnostics_agent_up{worker="0"} 0.0')
     assert "its agent went" in http(f"{sidecar}/debug/memory").json()["workers"][0]["reason"]
     agents.unlink()
