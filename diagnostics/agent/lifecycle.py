@@ -63,9 +63,25 @@ def _join(root: str | PathLike[str] | None, ledger: StreamLedger | None) -> None
             _endpoint = _listening(root or default_root())
             _endpoint.start()
             atexit.register(_end_at_exit)
+            _keep_heap(_endpoint.root)
         _users += 1
         if ledger is not None and ledger not in _endpoint.state.ledgers:
             _endpoint.state.ledgers.append(ledger)
+
+
+def _keep_heap(root: str | PathLike[str]) -> None:
+    """Sample the heap where that is asked for; what is wrong with it is told with the readings, and stops nothing."""
+    if os.environ.get("DIAGNOSTICS_HEAP", "off") == "off":
+        return
+    from . import heap
+
+    heap.begin()
+    heap.keep(root)
+
+
+def _heap() -> Any:
+    """The module, where this process has loaded it."""
+    return sys.modules.get(f"{__package__}.heap")
 
 
 def _listening(root: str | PathLike[str]) -> Endpoint:
@@ -108,6 +124,9 @@ def stop(ledger: StreamLedger | None = None) -> None:
         ending, _endpoint = _endpoint, None
         atexit.unregister(_end_at_exit)
     ending.stop()
+    heap = _heap()
+    if heap is not None:
+        heap.end()
 
 
 def _end_at_exit() -> None:
@@ -117,6 +136,9 @@ def _end_at_exit() -> None:
         ending, _endpoint = _endpoint, None
     if ending is not None:
         ending.stop()
+    heap = _heap()
+    if heap is not None:
+        heap.settle()
 
 
 def is_running() -> bool:

@@ -88,6 +88,7 @@ def reading(state: State, top: int = 20) -> Result:
         "connections": state.servers.to_json(look, top),
         "allocators": allocators.read().to_json(),
         "tracemalloc_bytes": tracemalloc.counted_bytes(),
+        "heap": state.heap(),
         "tasks": state.task_count(),
         "task_states": state.task_states(),
         "loops": None if "loop_lag" in unseen else len(loops),

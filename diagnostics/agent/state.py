@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -94,6 +95,14 @@ class State:
         if self._servers is not None and self._servers.unseen is not None:
             found["connections"] = self._servers.unseen
         return found
+
+    def heap(self) -> dict[str, Any] | None:
+        """What is told of the sampled heap (see `heap.told`); None where nobody asked for it."""
+        if os.environ.get("DIAGNOSTICS_HEAP", "off") == "off":
+            return None
+        from . import heap
+
+        return heap.told()
 
     def _look(self) -> Look | None:
         return self.servers.look(self.ledgers)

@@ -11,7 +11,7 @@ mappings that its memory can be in, and never beyond what is resident there:
     malloc_*        malloc's heaps, which are recognised as mappings, and its large blocks, from anonymous memory.
                     What is live is resident first; what is then left of the heaps is free memory that was not given back
                     (mallinfo2's own figure for free memory includes what was given back by malloc_trim)
-    tracers         what tracemalloc's tables take of malloc's live bytes
+    tracers         what tracemalloc's tables take of malloc's live bytes, and the live heap's of anonymous memory
     other           what is left: anonymous memory of neither allocator, the data of libraries that no file backs
 """
 
@@ -41,7 +41,7 @@ _READ: Final = {
     "malloc_free": "smaps: malloc's heaps less the live blocks in them, at most what malloc itself calls free",
     "mapped_files": "smaps: mappings with an inode",
     "stacks": "smaps: [stack] and the threads' stacks",
-    "tracers": "tracemalloc's tables, from their own figure",
+    "tracers": "tracemalloc's tables, from their own figure, and the live heap's, as far as resident",
     "other": "RSS less all parts above that are known",
 }
 
@@ -76,6 +76,7 @@ class Claims:
 
     malloc_mapped   of malloc_live, in mappings of their own (blocks of 128 KiB and more)
     tracers         None if a tracer runs that does not tell
+    live_heap       what the table of the sampled heap has resident beside its file
     """
 
     python_live: int | None = None
@@ -84,6 +85,7 @@ class Claims:
     malloc_mapped: int | None = None
     malloc_free: int | None = None
     tracers: int | None = None
+    live_heap: int = 0
 
     @classmethod
     def from_reading(cls, reading: Mapping[str, Any] | None) -> Claims:
@@ -101,6 +103,7 @@ class Claims:
             malloc_mapped=allocators.get("malloc_mapped_bytes"),
             malloc_free=allocators.get("malloc_free_bytes"),
             tracers=tracers,
+            live_heap=(reading.get("heap") or {}).get("private_bytes") or 0,
         )
 
 
@@ -135,6 +138,8 @@ def balance(rss: int, regions: Regions | None, claims: Claims) -> Balance:
         rss = regions.rss
     # Without regions nobody knows what is where: every claim may be met from all of RSS, and free memory is unknown.
     left = regions.anonymous if regions else rss
+    sampled = 0 if claims.tracers is None else min(claims.live_heap, left)
+    left -= sampled
     parts: dict[str, int | None] = dict.fromkeys(PARTS)
     if regions is not None:
         parts["mapped_files"], parts["stacks"] = regions.files, regions.stacks
@@ -146,8 +151,9 @@ def balance(rss: int, regions: Regions | None, claims: Claims) -> Balance:
     live, free = _malloc(left, regions, claims)
     traced = claims.tracers
     if traced is not None:
-        traced = min(traced, rss - _known(parts) if live is None else live)
+        traced = min(traced, rss - sampled - _known(parts) if live is None else live)
         live = None if live is None else live - traced
+        traced += sampled
     parts["malloc_live"], parts["malloc_free"], parts["tracers"] = live, free, traced
     parts["other"] = rss - _known(parts)
     if regions is None:

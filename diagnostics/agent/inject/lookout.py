@@ -100,6 +100,10 @@ class _Lookout:
 
 def start(always: bool) -> None:
     """Begin to look; with `always`, start the agent at once (a script that never serves)."""
+    if os.environ.get("DIAGNOSTICS_HEAP", "off") != "off":
+        from .. import heap
+
+        heap.begin()  # now: what a service allocates while it starts is most of what many a service has
     _this_process.always = always
     _this_process.begin()
 

@@ -7,6 +7,7 @@
 | folded stacks | yes | yes | `collapsed` |
 | flame graph, one HTML file | yes | no | `flamegraph` |
 | text tables | yes | no | `text` |
+| live heap's table | no | yes | `..heap` |
 | memray capture | no | by `monitor.memray_file`: it takes memray to read one | |
 """
 
@@ -15,12 +16,13 @@ from __future__ import annotations
 from typing import Literal
 
 from ...errors import UsageError
+from .. import heap
 from ..profile import Profile
 from . import collapsed, native, pprof
 
 __all__ = ["Format", "decode", "recognise"]
 
-Format = Literal["json", "pprof", "folded", "memray"]
+Format = Literal["json", "pprof", "folded", "heap", "memray"]
 
 # What memray writes, and the LZ4 frame that it packs it into when it closes the file.
 _MEMRAY = (b"memray\0", b"\x04\x22\x4d\x18")
@@ -30,6 +32,8 @@ def recognise(data: bytes) -> Format | None:
     """The format of these bytes (the first few hundred do), None for none that is known."""
     if data.startswith(_MEMRAY):
         return "memray"
+    if data.startswith(heap.MAGIC):
+        return "heap"
     if data.startswith(pprof.GZIP_MAGIC):
         return "pprof"
     if data.lstrip()[:1] == b"{":
@@ -53,6 +57,8 @@ def decode(data: bytes) -> Profile:
         return collapsed.decode(data)
     if found == "pprof":
         return pprof.decode(data)
+    if found == "heap":
+        return heap.profile(heap.decode(data))
     if found == "memray":
         raise UsageError(
             "a memray capture",
@@ -60,5 +66,6 @@ def decode(data: bytes) -> Profile:
         )
     what = f"begins with {data[:16]!r}" if data else "is empty"
     raise UsageError(
-        f"no known format: it {what}", remedy="expected Profile JSON, pprof, folded stacks or a memray capture"
+        f"no known format: it {what}",
+        remedy="expected Profile JSON, pprof, folded stacks, a live heap's table or a memray capture",
     )

@@ -34,10 +34,12 @@ def render_top(profile: Profile, top: Top, count: int, value: int = 0) -> str:
     signed = is_difference(profile, value)
     unit = top.value_type.unit
     shown = [row for row in top.rows if row.flat or row.cumulative][:count]
-    rows = [("flat", "flat%", "cum", "cum%", "where")]
+    sampled = any(row.interval for row in top.rows)
+    rows = [("flat", *(("95 of 100 times within",) if sampled else ()), "flat%", "cum", "cum%", "where")]
     rows += [
         (
             format_value(row.flat, unit, signed=signed),
+            *((_interval(row.interval, unit, signed=signed),) if sampled else ()),
             format_percent(row.flat, top.whole),
             format_value(row.cumulative, unit, signed=signed),
             format_percent(row.cumulative, top.whole),
@@ -49,6 +51,10 @@ def render_top(profile: Profile, top: Top, count: int, value: int = 0) -> str:
     if len(top.rows) > len(shown):
         lines.append(f"... and {len(top.rows) - len(shown):,} more")
     return "\n".join([*lines, *_notes(profile)]) + "\n"
+
+
+def _interval(interval: tuple[int, int] | None, unit: str, *, signed: bool) -> str:
+    return " to ".join(format_value(end, unit, signed=signed) for end in interval) if interval else ""
 
 
 def render_listing(profile: Profile, functions: Sequence[Function], value: int = 0) -> str:

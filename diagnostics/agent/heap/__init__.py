@@ -1,0 +1,267 @@
+"""The sampled live heap: what of Python's memory is alive now, allocated whenever, by stack; kept all along.
+
+A C extension (`native/`) stands before Python's allocators and remembers, of every 512 KiB that are allocated, one block on
+average, with its stack, until it is freed. The table lies in a file in the private folder, `<root>/heap/<start>-<pid>.heap`,
+where the monitor reads it without asking the service, also after the service was killed (`analysis/heap.py`).
+
+`DIAGNOSTICS_HEAP` chooses: `on` hooks the allocators of objects and of Python's memory; `raw` only the one below them, which serves
+blocks over 512 bytes, and costs next to nothing; `off` and not set: nothing is hooked. Where it cannot be had everything else works, and
+`told` says why.
+
+The law of this file: nothing that goes wrong here is raised into the service.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from ...errors import DiagnosticsError
+from ...protocol import private_folder
+from . import layout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from os import PathLike
+    from types import ModuleType
+    from typing import Any
+
+__all__ = ["FOLDER", "begin", "end", "extension", "keep", "settle", "told"]
+
+FOLDER = "heap"
+DEFAULT_RATE = 512 * 1024
+_LEAST_RATE, _MOST_RATE = 1024, 1 << 40
+# Tables of processes that have ended, each of 3 MiB: what a service that is restarted again and again leaves.
+_KEPT_FILES = 8
+
+
+class _Here:
+    """This process's heap. mode: on, raw or off; reason: why it is off, or without a file; held: the file's descriptor, its inode, and
+    the process that made it."""
+
+    def __init__(self) -> None:
+        self.mode = "off"
+        self.rate = DEFAULT_RATE
+        self.reason: str | None = None
+        self.path: str | None = None
+        self.held: tuple[int, int, int] | None = None
+        self.lost = False
+
+
+_here = _Here()
+
+
+def extension() -> ModuleType | None:
+    """The C part, None where it has not been built or does not load: `begin` says so."""
+    try:
+        from . import _live
+    except ImportError:
+        return None
+    return _live
+
+
+def begin() -> str | None:
+    """Sample from now on, as the environment asks for; says why not where it asked and that cannot be. Once is enough."""
+    if _here.mode != "off":
+        return None
+    try:
+        asked, rate = _asked()
+        _here.reason = None if asked == "off" else _begin(asked, rate)
+    except (DiagnosticsError, ValueError, OSError, TypeError) as error:
+        _here.reason = str(error)
+    return _here.reason
+
+
+def _asked() -> tuple[str, int]:
+    """Raises ValueError for a setting that is none."""
+    asked = os.environ.get("DIAGNOSTICS_HEAP") or "off"
+    if asked not in ("on", "raw", "off"):
+        raise ValueError(f"DIAGNOSTICS_HEAP is {asked!r}; choose on, raw or off")
+    given = os.environ.get("DIAGNOSTICS_HEAP_RATE") or str(DEFAULT_RATE)
+    rate = int(given) if given.isdecimal() else 0
+    if not _LEAST_RATE <= rate <= _MOST_RATE:
+        raise ValueError(f"DIAGNOSTICS_HEAP_RATE is {given!r}; choose {_LEAST_RATE} to {_MOST_RATE} (bytes)")
+    return asked, rate
+
+
+def _begin(mode: str, rate: int) -> str | None:
+    why = layout.why_not()
+    if why is not None:
+        return why
+    try:
+        from . import _live
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError)
+        return (
+            "its extension was not built: install highwater-diagnostics where a C compiler and Python's headers are"
+            if missing
+            else f"its extension does not load: {error}"
+        )
+    why = _verified(_live) or _live.start(mode == "raw", rate, _start_ticks())
+    if why is None:
+        _here.mode, _here.rate, _here.lost = mode, rate, False
+    return why
+
+
+def _verified(live: Any) -> str | None:
+    """Whether frames are where they are expected, as seen from a function, a generator and a class's body."""
+
+    def here() -> str | None:
+        # On one line: the line that Python tells of this frame is then the one of the call.
+        why: str | None = live.lay_out(layout.offsets(), *layout.frames(sys._getframe()))
+        return why
+
+    class Body:
+        found = here()
+
+    why = here() or next(here() for _ in (1,)) or Body.found
+    return f"the frames of this Python are not laid out as expected ({why})" if why else None
+
+
+def keep(root: str | PathLike[str]) -> str | None:
+    """Keep the table in a file below `root` from now on; says why that cannot be. Sampling goes on in memory then."""
+    _let_go_of_parents()  # another hook of the fork may call this before ours has run
+    if _here.mode == "off" or _here.path is not None:
+        return _here.reason
+    live = extension()
+    if live is None:
+        return _here.reason
+    folder = os.path.join(root, FOLDER)
+    try:
+        private_folder(root)
+        private_folder(folder)
+        _tidy(folder)
+        started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        path = os.path.join(folder, f"{started}-{os.getpid()}.heap")
+        fd = _file(path)
+    except (DiagnosticsError, OSError) as error:
+        _here.reason = f"its table is not in a file: {error}"
+        return _here.reason
+    why = live.attach(fd)
+    if why is not None:
+        os.close(fd)
+        os.unlink(path)
+        _here.reason = f"its table is not in a file: {why}"
+        return _here.reason
+    _here.path, _here.held, _here.reason = path, (fd, os.fstat(fd).st_ino, os.getpid()), None
+    return None
+
+
+def _file(path: str) -> int:
+    """A new file, locked for as long as this process has it. Raises OSError."""
+    import fcntl
+
+    if os.path.lexists(path):  # begun and ended within a second
+        os.unlink(path)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # a file system without locks: who tidies may take it for one that was left
+        pass
+    return fd
+
+
+def _tidy(folder: str) -> None:
+    """Leave the last few tables of processes that have ended."""
+    import fcntl
+
+    ended = []
+    for name in sorted(os.listdir(folder), reverse=True):
+        if not name.endswith(".heap"):
+            continue
+        path = os.path.join(folder, name)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:  # removed meanwhile
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            ended.append(path)
+        except OSError:  # its process lives
+            pass
+        finally:
+            os.close(fd)
+    for path in ended[_KEPT_FILES - 1 :]:
+        try:
+            os.unlink(path)
+        except OSError:  # removed meanwhile
+            pass
+
+
+def told() -> dict[str, Any] | None:
+    """What the agent says of it; None where nobody asked for it.
+
+    mode            on, raw or off
+    reason          why it is off, lost, or has no file; else None
+    lost            something else has taken the hooks out since: what is alive is not known any more
+    file            where its table lies
+    private_bytes   what it takes of this process's own memory; the file's pages are counted as a mapped file's
+    samples, dropped, blocks, sites   taken so far, of which did not fit, alive now, stacks
+    """
+    if _here.mode == "off":
+        return None if _here.reason is None else {"mode": "off", "reason": _here.reason, "file": None}
+    live = extension()
+    if live is None:
+        return None
+    if not live.check():
+        _here.lost = True
+    facts = live.status()
+    reason = _here.reason
+    if _here.lost:
+        reason = "another tool has taken its hooks out of Python's allocators; start the process anew to have it again"
+    return {
+        "mode": _here.mode,
+        "rate_bytes": _here.rate,
+        "reason": reason,
+        "lost": _here.lost,
+        "file": _here.path,
+        **{key: facts[key] for key in ("samples", "dropped", "unseen_frees", "blocks", "sites", "private_bytes")},
+    }
+
+
+def settle() -> None:
+    """The process ends: take no more samples, while its frames come apart. The file stays as it is now, with all that was alive."""
+    live = extension() if _here.mode != "off" else None
+    if live is not None:
+        live.settle()
+        live.detach()
+
+
+def end() -> None:
+    """Take the hooks out where they are on top, else let all pass through them; forget the table. The file stays."""
+    live = extension() if _here.mode != "off" else None
+    if live is not None:
+        live.stop()
+    _let_go()
+    _here.mode = "off"
+
+
+def _let_go() -> None:
+    held, _here.held, _here.path = _here.held, None, None
+    if held is None:
+        return
+    fd, inode, _ = held
+    try:
+        if os.fstat(fd).st_ino == inode:  # else the service has closed it, as daemons do, and the number is another's
+            os.close(fd)
+    except OSError:
+        pass
+
+
+def _start_ticks() -> int:
+    """When this process was started, as the kernel counts (proc(5), field 22); 0 where that is not to be had."""
+    try:
+        with open("/proc/self/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _let_go_of_parents() -> None:
+    """In a forked child, which goes on sampling in its own copy of the table: the file is its parent's."""
+    if _here.held is not None and _here.held[2] != os.getpid():
+        _let_go()
+
+
+os.register_at_fork(after_in_child=_let_go_of_parents)

@@ -1,0 +1,89 @@
+"""Builds the extension of the sampled live heap while the package is built: `_live.abi3.so`, for CPython 3.11 and later.
+
+It is optional. Without a C compiler or Python's headers the package is built without it, is then a wheel for every machine, and
+the agent says what is missing; HIGHWATER_EXTENSION=off builds it without in any case, =require fails instead.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+_NATIVE = "diagnostics/agent/heap/native"
+_LIBRARY = "diagnostics/agent/heap/_live.abi3.so"
+# The limited API of the oldest Python that is served.
+_ABI, _TAG = "0x030B0000", "cp311-abi3"
+_FLAGS = ("-O2", "-std=gnu11", "-Wall", "-Wextra", "-fPIC", "-fvisibility=hidden", "-shared")
+
+
+class Extension(BuildHookInterface):  # type: ignore[misc]  # hatchling is in the build's environment, not in ours
+    """Hatchling's hook: compiles, and names the wheel after what it then holds."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """`version`: "editable" for a checkout that is used as it lies, where the library lies among the sources."""
+        wanted = os.environ.get("HIGHWATER_EXTENSION", "")
+        self._made = Path(tempfile.mkdtemp(prefix="highwater-"))
+        built = self._made / "_live.abi3.so"
+        why = "HIGHWATER_EXTENSION=off" if wanted == "off" else _why_not() or _compile(Path(self.root, _NATIVE), built)
+        if version == "editable":
+            _put(built, Path(self.root, _LIBRARY))
+        if why is None:
+            build_data["pure_python"] = False
+            build_data["tag"] = f"{_TAG}-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+            if version != "editable":
+                build_data["force_include"][str(built)] = _LIBRARY
+        elif wanted == "require":
+            raise RuntimeError(f"the extension of the live heap was not built: {why}")
+        else:
+            self.app.display_warning(f"built without the extension of the live heap: {why}")
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        shutil.rmtree(self._made, ignore_errors=True)
+
+
+def _put(built: Path, place: Path) -> None:
+    """What was built, or nothing, instead of what an earlier build has left."""
+    if built.exists():
+        beside = place.with_suffix(f".{os.getpid()}")
+        shutil.copy(built, beside)
+        beside.replace(place)  # in one step: a service that has the old one mapped keeps it
+    else:
+        place.unlink(missing_ok=True)
+
+
+def _why_not() -> str | None:
+    if sys.platform != "linux":
+        return f"it is for Linux, this is {sys.platform}"
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return "Python's headers are missing (Debian: apt install python3-dev)"
+    return None
+
+
+def _compile(sources: Path, library: Path) -> str | None:
+    """None, or why it failed."""
+    compiler = shlex.split(os.environ.get("CC", "")) or [shutil.which("cc") or shutil.which("gcc") or ""]
+    if not compiler[0]:
+        return "there is no C compiler (Debian: apt install gcc libc6-dev)"
+    command = [
+        *compiler, *_FLAGS, *shlex.split(os.environ.get("CFLAGS", "")), f"-DPy_LIMITED_API={_ABI}",
+        f"-I{sysconfig.get_path('include')}", "-o", str(library), *map(str, sorted(sources.glob("*.c"))), "-lm", "-ldl", "-pthread",
+    ]  # fmt: skip
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+    except OSError as error:
+        return f"{compiler[0]} does not run: {error.strerror}"
+    if done.returncode:
+        library.unlink(missing_ok=True)
+        return f"{compiler[0]} ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}"
+    return None

@@ -1,0 +1,180 @@
+/* What Python sees of the sampled heap: `_live`, used by heap/__init__.py alone. */
+
+#include "live.h"
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#define MOST_FRAMES 256
+
+static bool laid_out, started;
+
+static PyObject *refused(const char *why)
+{
+    if (why == NULL)
+        Py_RETURN_NONE;
+    return PyUnicode_FromString(why);
+}
+
+/* lay_out(offsets, frames, lines, codes, files, names) -> None, or why frames cannot be read here */
+static PyObject *lay_out(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    long *const fields[] = {&layout.thread_frame, &layout.through, &layout.frame_code, &layout.frame_previous,
+                            &layout.frame_instruction, &layout.frame_owner, &layout.owners, &layout.code_filename,
+                            &layout.code_qualname, &layout.code_start, &layout.object_frame};
+    const Py_ssize_t many = sizeof fields / sizeof *fields;
+    PyObject *offsets, *parts[5];
+    if (!PyArg_ParseTuple(arguments, "O!O!O!O!O!O!", &PyTuple_Type, &offsets, &PyTuple_Type, &parts[0], &PyTuple_Type, &parts[1],
+                          &PyTuple_Type, &parts[2], &PyTuple_Type, &parts[3], &PyTuple_Type, &parts[4]))
+        return NULL;
+    if (started)
+        return refused("it is started already");
+    Py_ssize_t count = PyTuple_Size(parts[0]);
+    for (int part = 1; part < 5; part++)
+        if (PyTuple_Size(parts[part]) != count)
+            count = -1;
+    if (PyTuple_Size(offsets) != many || count < 1 || count > MOST_FRAMES) {
+        PyErr_SetString(PyExc_ValueError, "tuples of other lengths are expected");
+        return NULL;
+    }
+    for (Py_ssize_t at = 0; at < many; at++) {
+        *fields[at] = PyLong_AsLong(PyTuple_GetItem(offsets, at));
+        if (PyErr_Occurred())
+            return NULL;
+    }
+    if (!hooks_find() || !stack_find())
+        return refused("this Python does not export what it needs (PyMem_SetAllocator, PyCode_Addr2Line, the thread's state)");
+    void *frames[MOST_FRAMES], *codes[MOST_FRAMES], *files[MOST_FRAMES], *names[MOST_FRAMES];
+    uint32_t lines[MOST_FRAMES];
+    for (Py_ssize_t at = 0; at < count; at++) {
+        frames[at] = PyTuple_GetItem(parts[0], at);
+        lines[at] = (uint32_t)PyLong_AsLong(PyTuple_GetItem(parts[1], at));
+        codes[at] = PyTuple_GetItem(parts[2], at);
+        files[at] = PyTuple_GetItem(parts[3], at);
+        names[at] = PyTuple_GetItem(parts[4], at);
+    }
+    if (PyErr_Occurred())
+        return NULL;
+    const char *why = stack_verify(frames, lines, codes, files, names, (int)count);
+    laid_out = why == NULL;
+    return refused(why);
+}
+
+/* start(raw, rate, start_ticks) -> None, or why not */
+static PyObject *start(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    int raw;
+    unsigned long long rate, start_ticks;
+    if (!PyArg_ParseTuple(arguments, "pKK", &raw, &rate, &start_ticks))
+        return NULL;
+    if (!laid_out || started)
+        return refused(started ? "it is started already" : "its layout is not verified");
+    if (rate < 1024 || rate > 1ull << 40) {
+        PyErr_SetString(PyExc_ValueError, "a rate of 1 KiB to 1 TiB is expected");
+        return NULL;
+    }
+    sample_rate = (double)rate;
+    const char *why = table_make(raw ? 2 : 1, rate, start_ticks);
+    if (why == NULL)
+        why = hooks_put_in(raw);
+    if (why != NULL) {
+        table_clear();
+        return refused(why);
+    }
+    started = sampling = true;
+    Py_RETURN_NONE;
+}
+
+static PyObject *attach(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    int fd;
+    if (!PyArg_ParseTuple(arguments, "i", &fd))
+        return NULL;
+    return refused(table_attach(fd));
+}
+
+static PyObject *detach(PyObject *self, PyObject *none)
+{
+    (void)self, (void)none;
+    table_detach();
+    Py_RETURN_NONE;
+}
+
+/* No more samples; blocks that are freed are still taken out. For the end of the process, when frames come apart. */
+static PyObject *settle(PyObject *self, PyObject *none)
+{
+    (void)self, (void)none;
+    sampling = false;
+    Py_RETURN_NONE;
+}
+
+static PyObject *stop(PyObject *self, PyObject *none)
+{
+    (void)self, (void)none;
+    sampling = false;
+    if (started)
+        hooks_take_out();
+    table_clear();
+    started = false;
+    Py_RETURN_NONE;
+}
+
+/* check() -> whether all hooks are still reached. Where one is not, the table is marked and nothing more is sampled. */
+static PyObject *check(PyObject *self, PyObject *none)
+{
+    (void)self, (void)none;
+    if (!started || !sampling || hooks_reached() == 0)
+        Py_RETURN_TRUE;
+    sampling = false;
+    table_say(1);
+    Py_RETURN_FALSE;
+}
+
+static PyObject *status(PyObject *self, PyObject *none)
+{
+    (void)self, (void)none;
+    struct table_status now;
+    table_status(&now);
+    return Py_BuildValue("{s:O,s:O,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "started", started ? Py_True : Py_False, "attached",
+                         now.attached ? Py_True : Py_False, "samples", (unsigned long long)now.samples, "dropped",
+                         (unsigned long long)now.dropped, "unseen_frees", (unsigned long long)now.unseen_frees, "blocks",
+                         (unsigned long long)now.blocks, "sites", (unsigned long long)now.sites, "private_bytes",
+                         (unsigned long long)now.private_bytes, "file_bytes", (unsigned long long)now.file_bytes);
+}
+
+/* pymalloc_stats(FILE *) -> what _PyObject_DebugMallocStats returns */
+static PyObject *pymalloc_stats(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    unsigned long long file;
+    if (!PyArg_ParseTuple(arguments, "K", &file))
+        return NULL;
+    return PyLong_FromLong(hooks_pymalloc_stats((void *)(uintptr_t)file));
+}
+
+static PyMethodDef methods[] = {
+    {"lay_out", lay_out, METH_VARARGS, NULL},
+    {"start", start, METH_VARARGS, NULL},
+    {"attach", attach, METH_VARARGS, NULL},
+    {"detach", detach, METH_NOARGS, NULL},
+    {"settle", settle, METH_NOARGS, NULL},
+    {"stop", stop, METH_NOARGS, NULL},
+    {"check", check, METH_NOARGS, NULL},
+    {"status", status, METH_NOARGS, NULL},
+    {"pymalloc_stats", pymalloc_stats, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot slots[] = {{0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_live", "The sampled live heap, in C.", 0, methods, slots, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__live(void)
+{
+    return PyModuleDef_Init(&definition);
+}
