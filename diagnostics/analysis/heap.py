@@ -1,8 +1,8 @@
 """Reads the table of a sampled live heap, `<root>/heap/*.heap`, as a Profile. Written by diagnostics/agent/heap/native/table.c.
 
-The law of this file: whatever the bytes are, a table comes of it or a UsageError that says what is wrong. The table may have been
-copied while its process was writing into it, or when that was killed in the middle: entries that were just being written are
-left out and counted.
+The law of this file: whatever the bytes are, a table comes of it or a UsageError that says what is wrong. The table may
+have been copied while its process was writing into it, or when that was killed in the middle: entries that were just
+being written are left out and counted.
 
 All numbers are little-endian. The header (`_HEADER`) says where the five parts are and how many entries of each are in use:
 
@@ -12,8 +12,8 @@ All numbers are little-endian. The header (`_HEADER`) says where the five parts 
     frames   offsets of the function's and the file's name, and the line
     names    two bytes of length, then UTF-8
 
-Blocks and sites begin and end with a number that is raised with each change, the last one first: an entry that was read from front to
-back is whole where both are the same.
+Blocks and sites begin and end with a number that is raised with each change, the last one first: an entry that was read
+from front to back is whole where both are the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,18 @@ from ..errors import UsageError
 from .profile import Frame, Profile, Sample, ValueType
 from .units import format_moment, format_value
 
-__all__ = ["MAGIC", "MAX_BYTES", "Site", "Table", "decode", "profile", "since"]
+__all__ = [
+    "HEADER_BYTES",
+    "MAGIC",
+    "MAX_BYTES",
+    "Site",
+    "Table",
+    "decode",
+    "process_of",
+    "profile",
+    "since",
+    "weight_of",
+]
 
 MAGIC = b"HWHEAP\r\n"
 VERSION = 1
@@ -34,6 +45,7 @@ VERSION = 1
 MAX_BYTES = 64 * 1024 * 1024
 
 _HEADER = struct.Struct("<8sIIQIIQqQ10IQQQQdIIIIII")
+HEADER_BYTES = _HEADER.size
 _BLOCK, _SITE = struct.Struct("<IIQII"), struct.Struct("<IIQQddddII")
 _NODE, _FRAME = struct.Struct("<II"), struct.Struct("<III")
 _NONE = 0xFFFFFFFF
@@ -94,6 +106,14 @@ class Table:
     dropped: int
     dropped_bytes: float
     torn: int
+
+
+def process_of(header: bytes) -> tuple[int, int] | None:
+    """(pid, start_ticks) of a table's process, from its first HEADER_BYTES; None where they are of no table of this version."""
+    if len(header) < _HEADER.size or not header.startswith(MAGIC):
+        return None
+    _, version, _, _, pid, _, _, _, start_ticks, *_ = _HEADER.unpack_from(header)
+    return (pid, start_ticks) if version == VERSION else None
 
 
 def decode(data: bytes) -> Table:
@@ -248,14 +268,14 @@ def since(table: Table, before: Table, *, now: float, seconds: float, allocs: bo
         Sample(_stack_of(table, site), (round(held), round(count), 0, 0), (("change", change),))
         for (site, change), (held, count) in sums.items()
     ]
-    for at, site in enumerate(table.sites):
+    for at, whole in enumerate(table.sites):
         old = before.sites[at] if at < len(before.sites) else None
-        if site is None or (old is None and at < len(before.sites)):
+        if whole is None or (old is None and at < len(before.sites)):
             continue
-        more = site.allocated_bytes - (old.allocated_bytes if old else 0)
+        more = whole.allocated_bytes - (old.allocated_bytes if old else 0)
         if more > 0:
-            count = site.allocated_objects - (old.allocated_objects if old else 0)
-            samples.append(Sample(site.stack, (0, 0, round(more), max(0, round(count)))))
+            count = whole.allocated_objects - (old.allocated_objects if old else 0)
+            samples.append(Sample(whole.stack, (0, 0, round(more), max(0, round(count)))))
     return _ordered(_profile(table, samples, now, seconds), allocs)
 
 

@@ -1,17 +1,17 @@
 """What a sampled figure is worth: the interval that holds the true one in 95 of 100 cases.
 
-Blocks are taken by a Poisson process over allocated bytes: one of n bytes with probability p = 1 - exp(-n / rate), and it then stands
-for n / p bytes and 1 / p blocks. So an estimate y of a stack whose blocks have n bytes on average has
+Blocks are taken by a Poisson process over allocated bytes: one of n bytes with probability p = 1 - exp(-n / rate), and
+it then stands for n / p bytes and 1 / p blocks. So an estimate y of a stack whose blocks have n bytes on average has
 
     seen       y p             what was really found; the true figure cannot be less
     variance   y n (1 - p) / p
 
-The mean size of a stack's blocks is y's bytes by its blocks; where sizes are mixed, the variance comes out too large and never too
-small, since n (1 - p) / p falls with n. Variances of stacks add up.
+The mean size of a stack's blocks is y's bytes by its blocks; where sizes are mixed, the variance comes out too large
+and never too small, since n (1 - p) / p falls with n. Variances of stacks add up.
 
-The interval is that of a weighted sum of Poisson counts by Fay and Feuer (Statistics in Medicine 16, 1997, 791-801), which holds for
-a single sample as well, and never reaches below what was seen. Differences have what came and what
-went as samples of their own, and the interval of a normal distribution.
+The interval is that of a weighted sum of Poisson counts by Fay and Feuer (Statistics in Medicine 16, 1997, 791-801),
+which holds for a single sample as well, and never reaches below what was seen. Differences have what came and what went
+as samples of their own, and the interval of a normal distribution.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Uncertainty:
 
 
 def _chi_squared(z: float, degrees: float) -> float:
-    """The quantile of the chi-squared distribution at that of `z` in a normal one (Wilson and Hilferty; to 1 % where it matters)."""
+    """The quantile of the chi-squared distribution at that of `z` in a normal one, by Wilson and Hilferty."""
     ninth = 2 / (9 * degrees)
     return degrees * max(0.0, 1 - ninth + z * math.sqrt(ninth)) ** 3
 

@@ -1,6 +1,7 @@
 """`diagnostics blackbox FILE`: what the flight recorder last saw of a worker, how it ended, and whether its memory grew.
 
-Reads the file alone: the service and its monitor may both be gone. A damaged file shows what of it still checks.
+Reads the file alone, and the table of the worker's live heap where it kept one: the service and its monitor may both be gone. A
+damaged file shows what of it still checks.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ import argparse
 import json
 from pathlib import Path
 
+from ..analysis import heap
+from ..analysis.formats.text import render_top
 from ..analysis.units import format_moment, format_value, printable
+from ..analysis.views import top
 from ..errors import UsageError
-from ..monitor.recording import timeline
+from ..monitor.recording import live_heap, timeline
 from ..monitor.recording.outlook import Growth, outlook
 from ..monitor.recording.ring import MAX_FILE_BYTES, Recording, decode
 from ._profiles import write
@@ -30,6 +34,8 @@ _SHOWN = (
     ("loop_lag_seconds", "lag ms", "ms"),
     ("psi_some_avg10", "PSI %", "percent"),
 )
+# Of what was alive.
+_LINES = 10
 _NAMES = {"in_use_bytes": "in use", "rss_bytes": "RSS", "cgroup_working_bytes": "cgroup working set"}
 
 
@@ -48,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.csv:
         write(timeline.to_csv(recording), None)
     else:
-        write(_text(recording, max(0, arguments.n)), None)
+        write(_text(recording, max(0, arguments.n)) + _alive(arguments.file, recording), None)
     return 0
 
 
@@ -70,6 +76,18 @@ def _load(path: Path) -> Recording:
 
 def _text(recording: Recording, count: int) -> str:
     return "\n".join([*_heading(recording), "", *_table(recording, count), "", *_trends(recording)]) + "\n"
+
+
+def _alive(file: Path, recording: Recording) -> str:
+    """What held the worker's memory when it ended, by line; nothing where it sampled no heap."""
+    ticks = recording.header.process.get("start_ticks")
+    found = live_heap.of_process(file.absolute().parent.parent, ticks) if isinstance(ticks, int) else None
+    if found is None:
+        return ""
+    path, table = found
+    profile = heap.profile(table)
+    shown = render_top(profile, top(profile, by="line"), _LINES)
+    return f"\nWhat was alive at {format_moment(table.updated)}:\n{shown}more: diagnostics top --lines {printable(str(path))}\n"
 
 
 def _heading(recording: Recording) -> list[str]:

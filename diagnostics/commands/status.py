@@ -153,7 +153,13 @@ def _worker(worker: dict[str, Any]) -> list[RenderableType]:
 def _unknown(worker: dict[str, Any]) -> list[RenderableType]:
     """What the worker's agent should tell and cannot, each with its reason."""
     rows = worker["unknown"].items()
-    return [Text(f"{name.replace('_', ' ')}: unknown: {printable(why)}", style="yellow") for name, why in rows]
+    told: list[RenderableType] = [
+        Text(f"{name.replace('_', ' ')}: unknown: {printable(why)}", style="yellow") for name, why in rows
+    ]
+    heap = worker.get("heap")
+    if heap and heap["reason"]:
+        told.append(Text(f"live heap: {printable(heap['reason'])}", style="yellow"))
+    return told
 
 
 def _verdict(verdict: dict[str, Any]) -> Text:

@@ -4,9 +4,9 @@ A C extension (`native/`) stands before Python's allocators and remembers, of ev
 average, with its stack, until it is freed. The table lies in a file in the private folder, `<root>/heap/<start>-<pid>.heap`,
 where the monitor reads it without asking the service, also after the service was killed (`analysis/heap.py`).
 
-`DIAGNOSTICS_HEAP` chooses: `on` hooks the allocators of objects and of Python's memory; `raw` only the one below them, which serves
-blocks over 512 bytes, and costs next to nothing; `off` and not set: nothing is hooked. Where it cannot be had everything else works, and
-`told` says why.
+`DIAGNOSTICS_HEAP` chooses: `on` hooks the allocators of objects and of Python's memory; `raw` only the one below them, which
+serves blocks over 512 bytes, and costs nothing where objects are small; `off` and not set: nothing is hooked. Where it cannot
+be had everything else works, and `told` says why.
 
 The law of this file: nothing that goes wrong here is raised into the service.
 """
@@ -37,8 +37,12 @@ _KEPT_FILES = 8
 
 
 class _Here:
-    """This process's heap. mode: on, raw or off; reason: why it is off, or without a file; held: the file's descriptor, its inode, and
-    the process that made it."""
+    """This process's heap.
+
+    mode     on, raw or off
+    reason   why it is off, or without a file
+    held     the file's descriptor, its inode, and the process that made it
+    """
 
     def __init__(self) -> None:
         self.mode = "off"
@@ -221,7 +225,7 @@ def told() -> dict[str, Any] | None:
 
 
 def settle() -> None:
-    """The process ends: take no more samples, while its frames come apart. The file stays as it is now, with all that was alive."""
+    """The process ends: take no more samples, while its frames come apart. The file stays, with all that is alive now."""
     live = extension() if _here.mode != "off" else None
     if live is not None:
         live.settle()

@@ -1,8 +1,8 @@
 """Where CPython keeps its frames, by version, and whether this process is one where that has been tried.
 
-The offsets are those of CPython's own headers (`pycore_frame.h`, `cpython/code.h`, `cpython/pystate.h`) on 64-bit Linux, in
-bytes. They are not believed: `frames` gives what Python itself says of the stack of now, and the extension compares the two, word
-by word, before it reads any other frame.
+The offsets are those of CPython's own headers (`pycore_frame.h`, `cpython/code.h`, `cpython/pystate.h`) on 64-bit
+Linux, in bytes. They are not believed: `frames` gives what Python itself says of the stack of now, and the extension
+compares the two, word by word, before it reads any other frame.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What the allocators have in use: pymalloc's blocks and malloc's. No fork, no tracer, about a millisecond.
 
 pymalloc tells its numbers only as text to a C FILE (`sys._debugmallocstats` prints it to stderr), so it gets a memory
-stream to print to. Where our own hooks stand before it (heap/) they step aside meanwhile. It walks its pools under the GIL: 1.2 ms at five million blocks. glibc's mallinfo2 sums its arenas
-and takes their locks: up to 8 ms when fragmented, without the GIL. Other libraries that serve malloc: see malloc.py.
+stream to print to. Where our own hooks stand before it (heap/) they step aside meanwhile. It walks its pools under the
+GIL: 1.2 ms at five million blocks. glibc's mallinfo2 sums its arenas and takes their locks: up to 8 ms when fragmented,
+without the GIL. Other libraries that serve malloc: see malloc.py.
 """
 
 from __future__ import annotations

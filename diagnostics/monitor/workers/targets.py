@@ -97,6 +97,7 @@ class Snapshot:
             "window": reading.get("window"),
             "loop_pending_seconds": reading.get("loop_pending_seconds"),
             "unknown": reading.get("unknown") or {},
+            "heap": reading.get("heap"),
             "ledger": reading.get("ledger"),
             "connections": self.connections,
             "last": {"time": self.last_time, "ledger": self.last.get("ledger")} if self.last else None,

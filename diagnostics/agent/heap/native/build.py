@@ -77,7 +77,8 @@ def _compile(sources: Path, library: Path) -> str | None:
         return "there is no C compiler (Debian: apt install gcc libc6-dev)"
     command = [
         *compiler, *_FLAGS, *shlex.split(os.environ.get("CFLAGS", "")), f"-DPy_LIMITED_API={_ABI}",
-        f"-I{sysconfig.get_path('include')}", "-o", str(library), *map(str, sorted(sources.glob("*.c"))), "-lm", "-ldl", "-pthread",
+        f"-I{sysconfig.get_path('include')}", "-o", str(library),
+        *map(str, sorted(sources.glob("*.c"))), "-lm", "-ldl", "-pthread",
     ]  # fmt: skip
     try:
         done = subprocess.run(command, check=False, capture_output=True, text=True)

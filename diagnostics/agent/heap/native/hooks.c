@@ -31,6 +31,14 @@ static __thread int64_t left __attribute__((tls_model("initial-exec")));
 static __thread bool drawn __attribute__((tls_model("initial-exec")));
 static __thread bool inside __attribute__((tls_model("initial-exec")));
 
+static __attribute__((noinline)) void by_name(void *block, size_t size, const struct step *steps, int depth, bool cut,
+                                              bool lasting)
+{
+    struct place places[MAX_DEPTH];
+    stack_resolve(steps, places, depth);
+    table_record(block, size, steps, places, depth, cut, lasting);
+}
+
 static __attribute__((noinline)) void reached(int slot, void *block, size_t size)
 {
     if (!drawn) {
@@ -44,10 +52,11 @@ static __attribute__((noinline)) void reached(int slot, void *block, size_t size
         return;
     int error = errno;
     inside = true;
-    struct place places[MAX_DEPTH];
-    bool cut = false;
-    int depth = stack_read(places, (enum domain)(slot % DOMAINS), &cut);
-    table_record(block, size, places, depth, cut);
+    struct step steps[MAX_DEPTH];
+    bool cut = false, lasting = false;
+    int depth = stack_walk(steps, (enum domain)(slot % DOMAINS), &cut, &lasting);
+    if (!lasting || !table_record_known(block, size, steps, depth, cut))
+        by_name(block, size, steps, depth, cut, lasting);
     inside = false;
     errno = error;
 }

@@ -50,6 +50,10 @@ struct place {
     const char *function, *file;
     uint32_t function_bytes, file_bytes, line;
 };
+struct step { /* a frame before it is looked up: its code, and how far into the code it is */
+    uintptr_t code;
+    int32_t offset;
+};
 struct layout { /* offsets in bytes */
     long thread_frame;   /* in the thread state: its innermost frame, or what leads to it */
     long through;        /* -1, or in what `thread_frame` leads to */
@@ -60,7 +64,9 @@ struct layout { /* offsets in bytes */
 };
 extern struct layout layout;
 bool stack_find(void);
-int stack_read(struct place *places, enum domain domain, bool *cut); /* leaf first; how many */
+/* Leaf first; how many. `cut`: there are more. `lasting`: a code's address stands for it until it is seen to be freed. */
+int stack_walk(struct step *steps, enum domain domain, bool *cut, bool *lasting);
+void stack_resolve(const struct step *steps, struct place *places, int depth);
 const char *stack_verify(void *const *frames, const uint32_t *lines, void *const *codes, void *const *files,
                          void *const *names, int count);
 
@@ -85,7 +91,9 @@ struct taken {
     uint32_t site, born;
 };
 const char *table_make(int mode, uint64_t rate, uint64_t pid_started_ticks);
-void table_record(const void *block, size_t size, const struct place *places, int depth, bool cut);
+bool table_record_known(const void *block, size_t size, const struct step *steps, int depth, bool cut);
+void table_record(const void *block, size_t size, const struct step *steps, const struct place *places, int depth, bool cut,
+                  bool lasting);
 bool table_take(const void *block, struct taken *was);
 void table_put_back(const void *block, const struct taken *was);
 void table_clear(void);

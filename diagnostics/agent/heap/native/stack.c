@@ -16,7 +16,15 @@ struct layout layout;
 
 static PyThreadState *(*thread_state)(void);
 static int (*line_of)(void *code, int offset);
+static PyInterpreterState *main_interpreter;
 static bool current_is_anyones; /* 3.11: what `thread_state` gives is whoever has the GIL */
+
+#define INTERPRETER 16
+
+static inline uintptr_t word(uintptr_t at, long offset)
+{
+    return *(const uintptr_t *)(at + (uintptr_t)offset);
+}
 
 bool stack_find(void)
 {
@@ -25,21 +33,22 @@ bool stack_find(void)
         thread_state = (PyThreadState * (*)(void)) dlsym(RTLD_DEFAULT, "_PyThreadState_UncheckedGet");
     line_of = (int (*)(void *, int))dlsym(RTLD_DEFAULT, "PyCode_Addr2Line");
     const unsigned long *version = dlsym(RTLD_DEFAULT, "Py_Version"); /* since 3.11 */
+    PyInterpreterState *(*main)(void) = (PyInterpreterState * (*)(void)) dlsym(RTLD_DEFAULT, "PyInterpreterState_Main");
+    /* In the thread's state, the third word in each version; where it is not, nothing is taken to be the main interpreter. */
+    PyThreadState *state = thread_state ? thread_state() : NULL;
+    main_interpreter = main && state && word((uintptr_t)state, INTERPRETER) == (uintptr_t)PyInterpreterState_Get() ? main() : NULL;
     current_is_anyones = version == NULL || *version < 0x030C0000;
     return thread_state && line_of;
 }
 
-static inline uintptr_t word(uintptr_t at, long offset)
-{
-    return *(const uintptr_t *)(at + (uintptr_t)offset);
-}
-
 /* The innermost frame of this thread; 0 where it has none, or does not hold the GIL. */
-static uintptr_t innermost(enum domain domain)
+static uintptr_t innermost(enum domain domain, bool *lasting)
 {
     PyThreadState *state = thread_state();
     if (state == NULL)
         return 0;
+    /* Where objects' memory is hooked, a code is seen when it is freed. What a subinterpreter leaves may go with all of its memory. */
+    *lasting = domain != RAW && main_interpreter != NULL && word((uintptr_t)state, INTERPRETER) == (uintptr_t)main_interpreter;
     /* Objects are allocated under the GIL; raw memory is not always. */
     if (domain == RAW && current_is_anyones && PyGILState_GetThisThreadState() != state)
         return 0;
@@ -57,10 +66,14 @@ static inline bool is_python(uintptr_t frame)
     return *(const uint8_t *)(frame + (uintptr_t)layout.frame_owner) < layout.owners && code_of(frame) != 0;
 }
 
-static uint32_t line_in(uintptr_t frame, uintptr_t code)
+static int32_t offset_in(uintptr_t frame, uintptr_t code)
 {
-    long offset = (long)(word(frame, layout.frame_instruction) - (code + (uintptr_t)layout.code_start));
-    int line = line_of((void *)code, (int)offset);
+    return (int32_t)(word(frame, layout.frame_instruction) - (code + (uintptr_t)layout.code_start));
+}
+
+static uint32_t line_at(uintptr_t code, int32_t offset)
+{
+    int line = line_of((void *)code, offset);
     return line > 0 ? (uint32_t)line : 0;
 }
 
@@ -74,7 +87,7 @@ static bool is_mapped(uintptr_t at)
 /* The instruction is within the code's own: a code is an object with a number of items, of two bytes each. */
 static bool is_within(uintptr_t frame, uintptr_t code)
 {
-    long offset = (long)(word(frame, layout.frame_instruction) - (code + (uintptr_t)layout.code_start));
+    long offset = offset_in(frame, code);
     return offset >= -2 && offset < 2 * (long)((PyVarObject *)code)->ob_size;
 }
 
@@ -91,15 +104,10 @@ static const char *characters(uintptr_t text, uint32_t *bytes)
     return found;
 }
 
-int stack_read(struct place *places, enum domain domain, bool *cut)
+int stack_walk(struct step *steps, enum domain domain, bool *cut, bool *lasting)
 {
-    uintptr_t frame = innermost(domain);
-    if (frame == 0)
-        return 0;
-    PyObject *type, *value, *trace;
-    PyErr_Fetch(&type, &value, &trace);
     int depth = 0;
-    for (; frame != 0; frame = word(frame, layout.frame_previous)) {
+    for (uintptr_t frame = innermost(domain, lasting); frame != 0; frame = word(frame, layout.frame_previous)) {
         if (!is_python(frame))
             continue;
         if (depth == MAX_DEPTH) {
@@ -107,13 +115,25 @@ int stack_read(struct place *places, enum domain domain, bool *cut)
             break;
         }
         uintptr_t code = code_of(frame);
-        struct place *place = &places[depth++];
-        place->line = line_in(frame, code);
+        steps[depth++] = (struct step){code, offset_in(frame, code)};
+    }
+    return depth;
+}
+
+void stack_resolve(const struct step *steps, struct place *places, int depth)
+{
+    if (depth == 0) /* then this thread may not even hold the GIL */
+        return;
+    PyObject *type, *value, *trace;
+    PyErr_Fetch(&type, &value, &trace);
+    for (int at = 0; at < depth; at++) {
+        uintptr_t code = steps[at].code;
+        struct place *place = &places[at];
+        place->line = line_at(code, steps[at].offset);
         place->function = characters(word(code, layout.code_qualname), &place->function_bytes);
         place->file = characters(word(code, layout.code_filename), &place->file_bytes);
     }
     PyErr_Restore(type, value, trace);
-    return depth;
 }
 
 /* Compares the layout with what Python says of the frames that called this, innermost first. What a word leads to is read only
@@ -143,7 +163,7 @@ const char *stack_verify(void *const *frames, const uint32_t *lines, void *const
             return "a frame's code is not where it should be";
         if (word(code, layout.code_filename) != (uintptr_t)files[at] || word(code, layout.code_qualname) != (uintptr_t)names[at])
             return "a code's names are not where they should be";
-        if (!is_within(frame, code) || line_in(frame, code) != lines[at])
+        if (!is_within(frame, code) || line_at(code, offset_in(frame, code)) != lines[at])
             return "a frame's line is not the one that Python tells";
         frame = word(frame, layout.frame_previous);
         if (at + 1 < count)

@@ -63,10 +63,22 @@ _Static_assert(sizeof(struct block) == 24 && sizeof(struct site) == 64 && sizeof
 #define NAMES_AT ROUND(FRAMES_AT + FRAMES * sizeof(struct frame))
 #define TABLE_BYTES ((NAMES_AT + NAME_SPACE + 4095u) & ~4095u)
 
-/* Where things are found: not in the file. Slots hold a number plus one; 0 is empty. */
+/* A frame that was seen before, below a frame that was: which node that is. `era` is the one in which it was noted. */
+#define STEPS 8192u
+struct known {
+    uintptr_t code;
+    int32_t offset;
+    uint32_t parent, node, era;
+};
+
+/* Where things are found: not in the file. Slots hold a number plus one; 0 is empty. The last WATCHED slots of `next` and `address`
+   are no blocks but codes: when one is freed, its address no longer stands for it, and what was noted is void. */
+#define WATCHED 4096u
 struct index {
-    uint32_t buckets[BUCKETS], next[BLOCKS];
-    uintptr_t address[BLOCKS];
+    uint32_t buckets[BUCKETS], next[BLOCKS + WATCHED];
+    uintptr_t address[BLOCKS + WATCHED];
+    struct known steps[STEPS];
+    uint32_t era, cut_node, watched, free_watch; /* free_watch: plus one */
     uint32_t names[NAMES], frames[2 * FRAMES], nodes[2 * NODES], site_of_node[NODES];
     uint32_t free_block; /* plus one */
 };
@@ -222,23 +234,59 @@ static uint32_t node_below(uint32_t parent, const char *function, uint32_t funct
     return frame == NONE ? NONE : node_of(parent, frame);
 }
 
+static void set_bit(uint32_t bucket, bool on)
+{
+    uint64_t bits = table_bits[bucket / 64], bit = (uint64_t)1 << bucket % 64;
+    __atomic_store_n(&table_bits[bucket / 64], on ? bits | bit : bits & ~bit, __ATOMIC_RELEASE);
+}
+
+/* Whether it will be seen when this code is freed. */
+static bool watch(uintptr_t code)
+{
+    uint32_t bucket = table_bucket((const void *)code), at;
+    for (uint32_t link = found->buckets[bucket]; link != 0; link = found->next[link - 1])
+        if (link > BLOCKS && found->address[link - 1] == code)
+            return true;
+    if (found->free_watch != 0) {
+        at = found->free_watch - 1;
+        found->free_watch = found->next[at];
+    } else if (found->watched < WATCHED) {
+        at = BLOCKS + found->watched++;
+    } else {
+        return false;
+    }
+    found->address[at] = code;
+    found->next[at] = found->buckets[bucket];
+    found->buckets[bucket] = at + 1;
+    set_bit(bucket, true);
+    return true;
+}
+
+static struct known *noted(uint32_t parent, const struct step *step)
+{
+    return &found->steps[mix(mix(step->code >> 4, (uint32_t)step->offset), parent) >> 20 & (STEPS - 1)];
+}
+
 #define PLAIN(text) text, sizeof(text) - 1, "", 0, 0
 
 /* The site of a stack; site 0 is that of all stacks that do not fit. */
-static uint32_t site_of(const struct place *places, int depth, bool cut)
+static uint32_t site_of(const struct step *steps, const struct place *places, int depth, bool cut, bool lasting)
 {
     uint32_t node = NONE;
     if (depth == 0)
         node = node_below(NONE, PLAIN("(no Python frame)"));
     else if (cut)
-        node = node_below(NONE, PLAIN("(frames further out are not kept)"));
+        node = found->cut_node;
     if ((depth == 0 || cut) && node == NONE)
         return 0;
     for (int at = depth - 1; at >= 0; at--) {
         const struct place *place = &places[at];
-        node = node_below(node, place->function, place->function_bytes, place->file, place->file_bytes, place->line);
+        uint32_t parent = node;
+        node = node_below(parent, place->function, place->function_bytes, place->file, place->file_bytes, place->line);
         if (node == NONE)
             return 0;
+        if (lasting && watch(steps[at].code))
+            *noted(parent, &steps[at]) = (struct known){steps[at].code, steps[at].offset, parent, node, found->era};
     }
     if (found->site_of_node[node] != 0)
         return found->site_of_node[node];
@@ -253,12 +301,6 @@ static uint32_t site_of(const struct place *places, int depth, bool cut)
 
 /* --- blocks -------------------------------------------------------------------------------------------------------------- */
 
-static void set_bit(uint32_t bucket, bool on)
-{
-    uint64_t bits = table_bits[bucket / 64], bit = (uint64_t)1 << bucket % 64;
-    __atomic_store_n(&table_bits[bucket / 64], on ? bits | bit : bits & ~bit, __ATOMIC_RELEASE);
-}
-
 static void write_block(uint32_t at, uint32_t site, uint64_t size, uint32_t born)
 {
     struct block *block = BLOCK(at);
@@ -267,25 +309,41 @@ static void write_block(uint32_t at, uint32_t site, uint64_t size, uint32_t born
     publish(block, sizeof *block);
 }
 
+/* A code that was watched was freed: nothing that was noted holds any more. */
+static void forget_steps(uint32_t at)
+{
+    found->next[at] = found->free_watch;
+    found->free_watch = at + 1;
+    found->era++;
+}
+
+/* What is known of an address, which may be a sampled block and a watched code at once. */
 static bool remove_block(const void *address, struct taken *was)
 {
-    uint32_t bucket = table_bucket(address);
-    for (uint32_t *link = &found->buckets[bucket]; *link != 0; link = &found->next[*link - 1]) {
+    uint32_t bucket = table_bucket(address), *link = &found->buckets[bucket];
+    bool had = false;
+    while (*link != 0) {
         uint32_t at = *link - 1;
-        if (found->address[at] != (uintptr_t)address)
+        if (found->address[at] != (uintptr_t)address) {
+            link = &found->next[at];
             continue;
-        if (was != NULL)
-            *was = (struct taken){BLOCK(at)->size, BLOCK(at)->site - 1, BLOCK(at)->born};
+        }
         *link = found->next[at];
         found->address[at] = 0;
+        if (at >= BLOCKS) {
+            forget_steps(at);
+            continue;
+        }
+        if (was != NULL)
+            *was = (struct taken){BLOCK(at)->size, BLOCK(at)->site - 1, BLOCK(at)->born};
         found->next[at] = found->free_block;
         found->free_block = at + 1;
-        if (found->buckets[bucket] == 0)
-            set_bit(bucket, false);
         write_block(at, 0, 0, 0);
-        return true;
+        had = true;
     }
-    return false;
+    if (found->buckets[bucket] == 0)
+        set_bit(bucket, false);
+    return had;
 }
 
 static bool add_block(const void *address, uint64_t size, uint32_t site, uint32_t born)
@@ -327,19 +385,44 @@ static void count(uint32_t at, size_t size)
 
 /* --- from outside -------------------------------------------------------------------------------------------------------- */
 
-void table_record(const void *block, size_t size, const struct place *places, int depth, bool cut)
+static void keep(const void *block, size_t size, uint32_t site)
+{
+    count(site, size);
+    HEADER->samples++;
+    if (!add_block(block, size, site, (uint32_t)(tenths() - began))) {
+        HEADER->dropped++;
+        HEADER->dropped_bytes += (double)size / sample_chance(size);
+    }
+    touch();
+}
+
+/* False where some of the stack has not been seen before, or not since one of its codes was freed: then by its names. */
+bool table_record_known(const void *block, size_t size, const struct step *steps, int depth, bool cut)
 {
     pthread_mutex_lock(&lock);
-    if (own != NULL) {
-        uint32_t site = site_of(places, depth, cut);
-        count(site, size);
-        HEADER->samples++;
-        if (!add_block(block, size, site, (uint32_t)(tenths() - began))) {
-            HEADER->dropped++;
-            HEADER->dropped_bytes += (double)size / sample_chance(size);
-        }
-        touch();
+    uint32_t node = NONE, site = 0;
+    int at = own != NULL && depth > 0 && !(cut && found->cut_node == NONE) ? depth - 1 : -2;
+    for (node = cut && at >= 0 ? found->cut_node : NONE; at >= 0; at--) {
+        const struct known *known = noted(node, &steps[at]);
+        if (known->era != found->era || known->code != steps[at].code || known->offset != steps[at].offset
+            || known->parent != node)
+            break;
+        node = known->node;
     }
+    if (at == -1)
+        site = found->site_of_node[node];
+    if (site != 0)
+        keep(block, size, site);
+    pthread_mutex_unlock(&lock);
+    return site != 0;
+}
+
+void table_record(const void *block, size_t size, const struct step *steps, const struct place *places, int depth, bool cut,
+                  bool lasting)
+{
+    pthread_mutex_lock(&lock);
+    if (own != NULL)
+        keep(block, size, site_of(steps, places, depth, cut, lasting));
     pthread_mutex_unlock(&lock);
 }
 
@@ -421,6 +504,8 @@ const char *table_make(int mode, uint64_t rate, uint64_t start_ticks)
         };
         SITE(0)->node = node_below(NONE, PLAIN("(stacks that the table has no room for)"));
         HEADER->sites_used = 1;
+        found->cut_node = node_below(NONE, PLAIN("(frames further out are not kept)"));
+        found->era = 1;
         began = tenths();
         touch();
         if (!fork_watched)

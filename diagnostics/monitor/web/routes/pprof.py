@@ -5,8 +5,8 @@
 
 | parameter | |
 |---|---|
-| seconds | heap, allocs: length of the window, 5 by default |
-| gc=1 | a garbage collection before the window; it stalls the service for 50 to 100 ms per million objects |
+| seconds | heap, allocs: of the live heap what changed in that time; else the length of the window, 5 by default |
+| gc=1 | a garbage collection before it; it stalls the service for 50 to 100 ms per million objects |
 | debug=1, debug=2 | text instead of profile.proto: 1 one line for each stack, 2 whole stacks |
 | worker | which one, where there are several |
 | force=1 | even if it would be too costly now |
@@ -16,10 +16,14 @@ where no token is set, any program), or a browser that is on a page of the monit
 window, whatever its age, or is told how to get one. `go tool pprof` shows its token in the address:
 http://TOKEN@127.0.0.1:6060/debug/pprof/heap. Reading all tasks costs the service something, too: it is begun for the same ones.
 
-What differs from Go: heap and allocs are a window and not a count since the start, because nothing is traced while
-nobody asks; and a profile younger than the minimum interval is given again. Its `time` and the header `Age` tell. An
-error is text with the header X-Go-Pprof, which makes `go tool pprof` show it.
-Source: https://pkg.go.dev/net/http/pprof and its handlers.
+heap and allocs are the worker's live heap where it keeps one (DIAGNOSTICS_HEAP): what is alive now, allocated since
+sampling began, read from its table without asking the service. It costs the service nothing, so whoever may read gets
+it. The profile says which it is: its kind is `heap`, its comments have the rate and what it does not cover.
+
+Where there is none, heap and allocs differ from Go's: they are a window and not a count since the start, because
+nothing is traced while nobody asks; and a profile younger than the minimum interval is given again. Its `time` and the
+header `Age` tell. An error is text with the header X-Go-Pprof, which makes `go tool pprof` show it. Source:
+https://pkg.go.dev/net/http/pprof and its handlers.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from ....analysis import heap
 from ....analysis.formats import pprof
 from ....analysis.formats.text import render_lines, render_stacks
 from ....analysis.profile import Frame, Profile, Sample
@@ -43,6 +48,7 @@ from ....errors import DiagnosticsError, NotFoundError, RefusedError, TargetErro
 from ...audit import Asker, Audit
 from ...captures.kinds.options import DEFAULT_SECONDS, MAX_SECONDS
 from ...captures.profiles import Taken, WindowProfiles
+from ...recording import live_heap
 from ...workers.targets import Targets, Worker
 from ..access import asker_of, may_start
 
@@ -56,10 +62,11 @@ _TEXT = "text/plain; charset=utf-8"
 
 @dataclass(frozen=True)
 class Asked:
-    """A request's parameters, checked."""
+    """A request's parameters, checked. `delta`: a number of seconds was asked for by name."""
 
     worker: Worker
     seconds: float
+    delta: bool
     collect: bool
     force: bool
     debug: int
@@ -86,6 +93,29 @@ class _Source:
         self._tasks: dict[
             tuple[int, str], tuple[float, Profile]
         ] = {}  # the last ones by pid and name, and when they were read (wall clock)
+
+    async def heap(self, name: str, asked: Asked) -> Answer:
+        """The live heap where the worker keeps one, else a window."""
+        table = await asyncio.to_thread(live_heap.of_worker, asked.worker)
+        if table is None:
+            return await self.window(name, asked)
+        if asked.collect and asked.may_start:
+            await asked.worker.ask("gc.collect", patience=30.0)
+            table = await asyncio.to_thread(live_heap.of_worker, asked.worker) or table
+        allocs, began = name == "allocs", time.time()
+        if asked.delta:
+            await asyncio.sleep(asked.seconds)
+            after = await asyncio.to_thread(live_heap.of_worker, asked.worker)
+            if after is None:
+                raise TargetError(
+                    f"the table of worker {asked.worker.name} has gone meanwhile",
+                    remedy="the process has ended, or another tool has taken the hooks out of Python's allocators",
+                )
+            now = time.time()
+            profile = heap.since(after, table, now=now, seconds=now - began, allocs=allocs)
+        else:
+            profile = heap.profile(table, now=began, allocs=allocs)
+        return Answer(await asyncio.to_thread(pprof.encode, profile), lambda: profile)
 
     async def window(self, name: str, asked: Asked) -> Answer:
         if not asked.may_start:
@@ -179,8 +209,8 @@ PROFILES: dict[str, Entry] = {
     for entry in (
         Entry(
             "allocs",
-            "What was allocated in a window, whether it was freed or not (with tracemalloc: what is still held of it).",
-            _Source.window,
+            "What was allocated since sampling began (without a live heap: in a window), whether it was freed or not.",
+            _Source.heap,
         ),
         Entry(
             "goroutine",
@@ -189,8 +219,8 @@ PROFILES: dict[str, Entry] = {
         ),
         Entry(
             "heap",
-            "What was allocated in a window and is still held at its end. gc=1 collects garbage before it.",
-            _Source.window,
+            "What is alive, allocated whenever (without a live heap: in a window). gc=1 collects garbage before it.",
+            _Source.heap,
         ),
         Entry(
             "taskleak",
@@ -223,7 +253,8 @@ async def _index(request: Request) -> Response:
     page = (
         "<!doctype html><html lang=en><head><meta charset=utf-8><title>/debug/pprof/</title></head><body>"
         f"<h1>/debug/pprof/</h1><table>{rows}</table>"
-        f"<p>For who may capture, heap and allocs open a window of ?seconds={DEFAULT_SECONDS:g}, in which the service is "
+        "<p>heap and allocs are the live heap of a worker with DIAGNOSTICS_HEAP; ?seconds= then gives what changed meanwhile. "
+        f"Without one they open a window of ?seconds={DEFAULT_SECONDS:g} for who may capture, in which the service is "
         "slower; others see the last one. "
         '<a href="/debug/memory">/debug/memory</a> shows what is known without one.</p></body></html>'
     )
@@ -271,7 +302,8 @@ def _asked(request: Request, targets: Targets) -> Asked:
         raise UsageError(f"debug is {debug!r}", remedy="choose 0, 1 or 2")
     collect, force = _flag(given, "gc"), _flag(given, "force")
     worker = targets.worker(given.get("worker"))
-    return Asked(worker, seconds, collect, force, int(debug), may_start(request.scope), asker_of(request.scope))
+    delta = bool(given.get("seconds"))
+    return Asked(worker, seconds, delta, collect, force, int(debug), may_start(request.scope), asker_of(request.scope))
 
 
 def _flag(given: Any, name: str) -> bool:

@@ -211,7 +211,7 @@ except ImportError:
 def one():
     for _ in range(5):
         new = interpreters.create()
-        run(new, "import json\\nkept = [str(n) * 20 for n in range(30_000)]\\ndef more(): return [bytearray(900) for _ in range(3000)]\\nx = more()")
+        run(new, "kept = [str(n) * 20 for n in range(30_000)]\\ndef more(): return [bytes(900 + n) for n in range(3000)]\\nx = more()")
         interpreters.destroy(new)
 threads = [threading.Thread(target=one) for _ in range(2)]
 for thread in threads: thread.start()
@@ -238,6 +238,34 @@ except ValueError:
     assert alive(table, "größe") == pytest.approx(6_000_000, rel=0.05)
     files = {frame.file for each in profile(table).samples for frame in each.stack if frame.function == "odd"}
     assert files == {"(a name that is not UTF-8)"}
+
+
+def test_codes_that_follow_each_other_at_one_address_are_never_taken_for_each_other(run: Run, tables: Tables) -> None:
+    program = """
+begin()
+kept = []
+addresses = set()
+for turn in range(300):
+    names = {"kept": kept}
+    exec(compile(f"def made_{turn:03}(size):\\n    kept.append(bytearray(size))", f"/srv/{turn:03}.py", "exec"), names)
+    made = names[f"made_{turn:03}"]
+    addresses.add(id(made.__code__))
+    for _ in range(3):
+        made(100_000 + turn)
+    del made, names
+print(len(addresses))
+"""
+    # Without that this would test nothing.
+    assert int(run(program).stdout) < 280
+    (table,) = tables().values()
+    sizes: dict[str, set[int]] = {}
+    for site, size, _, _ in table.blocks:
+        found = table.sites[site]
+        if found and size > 100_000:
+            sizes.setdefault(found.stack[0].function, set()).add(size - 100_001)
+            assert found.stack[0].file == f"/srv/{found.stack[0].function[-3:]}.py"
+    assert len(sizes) > 290
+    assert sizes == {name: {int(name[-3:])} for name in sizes}
 
 
 def test_a_stack_deeper_than_64_frames_says_that_it_is_cut(run: Run, tables: Tables) -> None:
