@@ -211,7 +211,7 @@ except ImportError:
 def one():
     for _ in range(5):
         new = interpreters.create()
-        run(new, "kept = [str(n) * 20 for n in range(30_000)]\\ndef more(): return [bytes(900 + n) for n in range(3000)]\\nx = more()")
+        run(new, "a = [str(n) * 20 for n in range(30_000)]\\ndef more(): return [bytes(n) for n in range(3000)]\\nb = more()")
         interpreters.destroy(new)
 threads = [threading.Thread(target=one) for _ in range(2)]
 for thread in threads: thread.start()
