@@ -44,9 +44,10 @@ settings.load_profile("steady")
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks where temporary folders are to be
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell starts what runs in its background with SIGINT ignored, and whoever a test interrupts would inherit that.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell starts what runs in its background with SIGINT and SIGQUIT ignored, and whoever a test interrupts would inherit that.
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
     # Tests are a thousand clients at once; a shell's limit may be lower than that.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
