@@ -44,7 +44,7 @@ settings.load_profile("steady")
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks where temporary folders are to be
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell starts what runs in its background with SIGINT and SIGQUIT ignored, and whoever a test interrupts would inherit that.
+    # A shell starts what runs in its background with these two ignored, and whoever a test interrupts would inherit that.
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)

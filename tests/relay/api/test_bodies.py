@@ -26,7 +26,7 @@ def read(budget: RequestBudget, *messages: dict[str, Any]) -> BaseException:
 
     bodies = Bodies(0.05, budget, lambda reason, cause="": None)
     request = Request({"type": "http", "method": "POST", "headers": []}, receive)
-    with pytest.raises(Exception) as raised:  # noqa: PT011  # which one is what the tests look at
+    with pytest.raises(Exception) as raised:  # which one is what the tests look at
         asyncio.run(bodies.read(request, LIMIT))
     return raised.value
 
@@ -62,7 +62,7 @@ def locals_of(error: BaseException) -> list[object]:
     while chain is not None:
         traceback = chain.__traceback__
         while traceback is not None:
-            if traceback.tb_frame.f_code is Bodies._read.__code__:  # noqa: SLF001  # its frame is what is looked at
+            if traceback.tb_frame.f_code is Bodies._read.__code__:
                 found += traceback.tb_frame.f_locals.values()
             traceback = traceback.tb_next
         chain = chain.__context__
