@@ -109,7 +109,8 @@ class Launched:
 
 
 # Captures that nobody asked for would come between those that a test asks for; tests of theirs ask for them.
-os.environ.setdefault("DIAGNOSTICS_LOOKS_PER_HOUR", "0")
+NO_LOOKS = {"DIAGNOSTICS_LOOKS_PER_HOUR": "0"}
+os.environ.update(NO_LOOKS)  # of processes that a test starts by itself
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
         name: value for name, value in os.environ.items() if not name.startswith(("DIAGNOSTICS_", "RELAY_", "OTEL_"))
     }
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    return {**kept, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **extra}
+    return {**kept, **NO_LOOKS, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **extra}
 
 
 @pytest.fixture
