@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...loops.coroutines import coroutine_of
+from ...loops.futures import is_future, is_task
 
-__all__ = ["FrameKey", "chain", "frame_key", "frames_of_task", "is_future", "own_frame"]
+__all__ = ["FrameKey", "chain", "frame_key", "frames_of_task", "own_frame"]
 
 # (function, file, line); line 0 where it is not known
 FrameKey = tuple[str, str, int]
@@ -80,7 +81,7 @@ def frames_of_task(task: Any) -> list[FrameKey]:
             if key is not None:
                 frames.append(key)
         # A task that waits for another one has that one as the future at its end.
-        task = last if hasattr(type(last), "get_coro") else None
+        task = last if is_task(last) else None
     return frames
 
 
@@ -97,7 +98,3 @@ def _awaited(link: Any) -> Any:
 
 def _is_coroutine_like(thing: Any) -> bool:
     return any(hasattr(type(thing), awaited) for _frame, awaited in _ATTRIBUTES)
-
-
-def is_future(thing: Any) -> bool:
-    return hasattr(type(thing), "_asyncio_future_blocking")

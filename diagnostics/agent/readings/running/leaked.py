@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ...loops.asyncio_tasks import alive_tasks, current_tasks, loops_of_tasks
+from ...loops.futures import waited_for
 from ..graph import (
     all_referents,
     in_time,
@@ -65,14 +66,14 @@ def leaked_tasks(threads: Iterable[Any], until: float = math.inf) -> set[int]:
             walk.closed.discard(id(task))
         walk.reach(woken)
     asked: list[Any] = list(waiting.values())[:_ASKED]
-    by_c = {id(task) for task in asked if why_alive([getattr(task, "_fut_waiter", None)], until, steps=1) == LOST}
+    by_c = {id(task) for task in asked if why_alive([waited_for(task)], until, steps=1) == LOST}
     # Of many that wait alike only some are asked: where C code holds what these wait for, it holds the others' as well.
     return set() if by_c and len(by_c) == len(asked) else waiting.keys() - by_c
 
 
 def _may_wake(task: Any, seen: set[int]) -> bool:
     """Whether the task runs on: it waits for nothing, for what is done, or for what something alive has reached."""
-    waiter = getattr(task, "_fut_waiter", None)
+    waiter = waited_for(task)
     return waiter is None or bool(waiter.done()) or id(waiter) in seen
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from ...ledger import StreamLedger
 from ...loops.asyncio_tasks import alive_tasks
 from ...loops.coroutines import coroutine_of
+from ...loops.futures import is_task, members_of
 from ...record import StreamRecord
 from ...routes import route_of
 from ...servers import Servers
@@ -179,7 +180,7 @@ def _children(task: Any) -> list[Any]:
     for link in chain(coroutine_of(task)):
         frame = own_frame(link)
         if frame is None:
-            if hasattr(type(link), "get_coro"):
+            if is_task(link):
                 found.append(link)
             continue
         found.extend(_tasks_near(list(frame.f_locals.values())))
@@ -194,7 +195,7 @@ def _tasks_near(values: list[Any]) -> Iterator[Any]:
             looked_at += 1
             if looked_at > _MAX_LOOKED_AT:
                 return
-            if hasattr(type(value), "get_coro"):
+            if is_task(value):
                 yield value
             else:
                 following.extend(_held_children(value))
@@ -207,5 +208,5 @@ def _held_children(value: Any) -> Iterable[Any]:
     if kind in (list, tuple, set, frozenset):
         return value if len(value) <= _MAX_LOOKED_AT else ()
     if module_of(kind).partition(".")[0] in ("asyncio", "anyio"):
-        return getattr(value, "_tasks", None) or getattr(value, "_children", None) or ()
+        return members_of(value)
     return ()

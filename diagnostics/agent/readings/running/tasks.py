@@ -19,13 +19,14 @@ from typing import Any
 from ...ledger import StreamLedger
 from ...loops.asyncio_tasks import alive_tasks, current_tasks, shows_ended, why_unseen
 from ...loops.coroutines import coroutine_of
+from ...loops.futures import callbacks_of, children_of, created_at, is_task, waited_for
 from ...redaction import hidden_shapes, names_shown
 from ..graph import LateError
 from .awaits import FrameKey, frame_key, frames_of_task
 from .leaked import MOST_OBJECTS, leaked_tasks
 from .streams import openers, record_of
 from .threads import ThreadFrame
-from .waiters import PROGRAM, callback_name, callbacks_of, waiters
+from .waiters import PROGRAM, callback_name, waiters
 
 __all__ = ["NOT_COVERED", "name_pattern", "read"]
 
@@ -206,20 +207,20 @@ def _waiter_name(waiter: Any) -> str:
 
 def _waits_for(task: Any) -> str:
     """The kind of thing that ends the chain: a plain future, another task, a gathering of several."""
-    waiter = getattr(task, "_fut_waiter", None)
+    waiter = waited_for(task)
     if waiter is None:
         return ""
-    children = getattr(waiter, "_children", None)
+    children = children_of(waiter)
     if children is not None:
         return f"{len(children)} gathered"
-    if hasattr(waiter, "get_coro"):
+    if is_task(waiter):
         return "a task"
     return "a future"
 
 
 def _created(task: Any) -> tuple[FrameKey, ...] | None:
     """Where the task was created, innermost frame first, which asyncio records in debug mode only."""
-    traceback = getattr(task, "_source_traceback", None)
+    traceback = created_at(task)
     if not traceback:
         return None
     frames = [(entry.name, entry.filename, entry.lineno or 0) for entry in reversed(traceback)]

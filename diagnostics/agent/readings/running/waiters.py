@@ -17,10 +17,10 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+from ...loops.futures import callbacks_of, host_of, is_future, is_task, run_until_complete_waits
 from ..graph import module_of
-from .awaits import is_future
 
-__all__ = ["PROGRAM", "callback_name", "callbacks_of", "waiters"]
+__all__ = ["PROGRAM", "callback_name", "waiters"]
 
 PROGRAM = "the program"
 # gather within wait within shield: deeper nesting than this is not written by hand.
@@ -30,17 +30,12 @@ _FUNCTIONS = frozenset(
 )
 
 
-def callbacks_of(future: Any) -> list[Any]:
-    """What is called when the future is done."""
-    return [entry[0] for entry in getattr(future, "_callbacks", None) or ()]
-
-
 def waiters(future: Any, depth: int = 0) -> Iterator[Any]:
     """The tasks that wait for this future, and PROGRAM where run_until_complete does."""
     if depth > _MAX_DEPTH:
         return
     for callback in callbacks_of(future):
-        if _is_the_loops(callback):
+        if run_until_complete_waits(callback_name(callback)):
             yield PROGRAM
             continue
         for held in _held_by(callback):
@@ -70,7 +65,7 @@ def _held_by(callback: Any) -> Iterator[Any]:
         return
     bound_to = getattr(callback, "__self__", None)
     # `done.add_done_callback(other.cancel)` is bound to a task, too, and that one waits for nothing.
-    if bound_to is not None and (not _is_task(bound_to) or "wakeup" in callback_name(callback)):
+    if bound_to is not None and (not is_task(bound_to) or "wakeup" in callback_name(callback)):
         yield bound_to
     # A closure of the application's own holds futures for reasons of its own.
     if _is_of_asyncio(getattr(callback, "__module__", None)):
@@ -80,7 +75,7 @@ def _held_by(callback: Any) -> Iterator[Any]:
             except ValueError:  # an empty cell
                 continue
             # A task in there is the one that is waited for: who waits does so on a future, or in a group.
-            if not _is_task(held):
+            if not is_task(held):
                 yield held
 
 
@@ -88,21 +83,10 @@ def _is_of_asyncio(module: object) -> bool:
     return str(module).partition(".")[0] in ("asyncio", "_asyncio", "anyio")
 
 
-def _is_task(held: Any) -> bool:
-    return hasattr(type(held), "get_coro")
-
-
 def _task_of(held: Any) -> Any:
-    if _is_task(held):
+    if is_task(held):
         return held
     if not _is_of_asyncio(module_of(type(held))):
         return None
-    scope = getattr(held, "cancel_scope", None)
-    task = getattr(held, "_parent_task", None) or getattr(scope, "_host_task", None)
-    return task if _is_task(task) else None
-
-
-def _is_the_loops(callback: Any) -> bool:
-    name = callback_name(callback)
-    # uvloop's is a closure of Cython.
-    return name == "_run_until_complete_cb" or ("run_until_complete" in name and name.endswith("done_cb"))
+    task = host_of(held)
+    return task if is_task(task) else None
