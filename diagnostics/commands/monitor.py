@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from ..agent.beside import DEFAULT_LISTEN, address_of, bind, hold
+from ..agent.instrument.beside import DEFAULT_LISTEN, address_of, bind, hold
 from ..monitor.service import Monitor, stdin_closes
 from ..protocol import default_root
 

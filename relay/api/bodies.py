@@ -17,7 +17,7 @@ from typing import Final
 from starlette.requests import ClientDisconnect, Request
 
 from ..client.bounds import Reject
-from ..client.connection import came_whole
+from ..client.client import came_whole
 from ..errors import BodyTimeoutError, BodyTooLargeError, NoRoomForBodyError
 from ..memory.requests import HeldBytes, Holding, RequestBudget
 

@@ -14,10 +14,10 @@ from typing import Any
 from ...errors import DiagnosticsError, TargetSilentError
 from ..kernel.process import read_process
 from ..workers.targets import Worker
-from .cost import Quote
+from .cost.pace import Mark, Pace, between, busy_share, mark, measure
+from .cost.quote import Quote
+from .cost.watch import LOOK_SECONDS, WindowWatch
 from .kinds.kind import Kind, Session
-from .pace import Mark, Pace, between, busy_share, mark, measure
-from .watch import LOOK_SECONDS, WindowWatch
 
 __all__ = ["Capture"]
 

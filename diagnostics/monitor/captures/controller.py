@@ -20,13 +20,13 @@ from typing import Any
 from ...errors import BusyError, DiagnosticsError, NoRoomError, TooCostlyError, UsageError
 from ..workers.targets import Targets, Worker
 from .capture import Capture
-from .cost import Quote, quote
-from .facts import facts_of
+from .cost.quote import Quote, quote
 from .group import CaptureGroup
+from .kept.facts import facts_of
+from .kept.store import Store, as_no_room
 from .kinds import cheaper_than, kind_named
 from .kinds.kind import Kind
 from .reader import run_reader
-from .store import Store, as_no_room
 from .tally import Tally, Told
 
 __all__ = ["Captures"]
