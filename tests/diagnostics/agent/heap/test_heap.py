@@ -146,7 +146,7 @@ def test_beside_a_tracer_it_goes_on_or_says_that_it_was_thrown_out(
 
 def test_when_it_ends_pymalloc_is_in_charge_again_and_it_can_begin_anew(run: Run, tables: Tables) -> None:
     program = """
-from diagnostics.agent.readings import allocators
+from diagnostics.agent.readings.allocation import allocators
 for turn in range(8):
     begin()
     kept = [str(n) * 10 for n in range(20_000)]
