@@ -104,6 +104,7 @@ def reading(state: State, top: int = 20) -> Result:
 def sample(state: State) -> Result:
     """What the flight recorder asks every second: numbers only, no list of anything."""
     memory, look = allocators.read(), state.look()
+    state.heap()  # whether its hooks are still there is to be known before its table is believed
     ledgers = [ledger.summary() for ledger in state.ledgers]
     return {
         "in_use_bytes": memory.in_use,
