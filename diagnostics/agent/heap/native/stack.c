@@ -126,6 +126,8 @@ void stack_resolve(const struct step *steps, struct place *places, int depth)
         return;
     PyObject *type, *value, *trace;
     PyErr_Fetch(&type, &value, &trace);
+    /* A name that cannot be encoded makes an exception, and 3.11 collects garbage, with all its finalizers, where one is made. */
+    int collected = PyGC_Disable();
     for (int at = 0; at < depth; at++) {
         uintptr_t code = steps[at].code;
         struct place *place = &places[at];
@@ -133,6 +135,8 @@ void stack_resolve(const struct step *steps, struct place *places, int depth)
         place->function = characters(word(code, layout.code_qualname), &place->function_bytes);
         place->file = characters(word(code, layout.code_filename), &place->file_bytes);
     }
+    if (collected)
+        PyGC_Enable();
     PyErr_Restore(type, value, trace);
 }
 

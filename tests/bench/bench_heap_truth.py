@@ -1,0 +1,123 @@
+"""Whether the sampled heap tells the truth: planted amounts within its intervals, and tables of processes that were killed.
+
+    python tests/bench/bench_heap_truth.py [--cases 200] [--kills 100] [--python PYTHON]
+
+A case plants a known amount in a function of its own: objects of 100 bytes, buffers of 50 KiB, both, or twice as much of which half is
+freed again. It counts as held where the truth lies within the interval that `diagnostics top` would show. A killed process allocates all
+the time; its table must be whole, and less than a second old.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from diagnostics.analysis import heap
+from diagnostics.analysis.views import top
+
+ROOT = Path(__file__).parents[2]
+KINDS = ("small", "buffers", "mixed", "freed again")
+
+PLANT = """
+def {name}(draw, kind):
+    kept, truth = [], 0
+    target = draw.choice((4, 10, 30, 60)) << 20
+    times = 2 if kind == "freed again" else 1
+    while truth < times * target:
+        size = 50 * 1024 if kind == "buffers" or (kind == "mixed" and draw.random() < 0.002) else 100
+        one = bytes(size - 33) if size == 100 else bytes(size)
+        kept.append(one)
+        truth += sys.getsizeof(one)
+    if kind == "freed again":
+        del kept[::2]
+        truth = sum(map(sys.getsizeof, kept))
+    return kept, truth
+"""
+
+
+def plant(cases: int, seed: int) -> int:
+    """The child: prints for each case its kind and whether the truth was held."""
+    from diagnostics.agent import heap as sampled
+
+    why = sampled.begin() or sampled.keep(os.environ["DIAGNOSTICS_DIR"])
+    assert why is None, why
+    draw = random.Random(seed)
+    for case in range(cases):
+        name, kind = f"plant_{case:03}", KINDS[case % len(KINDS)]
+        names: dict[str, object] = {"sys": sys}
+        exec(PLANT.format(name=name), names)
+        made = names[name]
+        assert callable(made)
+        kept, truth = made(draw, kind)
+        truth += sys.getsizeof(kept)
+        table = heap.decode(Path(str((sampled.told() or {})["file"])).read_bytes())
+        rows = {row.frame.function: row for row in top(heap.profile(table)).rows}
+        low, high = rows[name].interval or (0, 0) if name in rows else (0, 0)
+        print(kind.replace(" ", "-"), truth, rows[name].flat if name in rows else 0, low, high, flush=True)
+        del kept, made, names
+    return 0
+
+
+def kill(python: str, folder: str, kills: int) -> tuple[int, float]:
+    """How many tables were whole and fresh, and the age of the stalest in seconds."""
+    program = (
+        "import os\nfrom diagnostics.agent import heap\nassert (heap.begin() or heap.keep(os.environ['DIAGNOSTICS_DIR'])) is None\n"
+        "print('ready', flush=True)\nkept = []\n"
+        "while True:\n    kept.append([str(n) * 20 for n in range(20_000)])\n    kept = kept[-20:]\n"
+    )
+    good, stalest = 0, 0.0
+    for _ in range(kills):
+        process = subprocess.Popen([python, "-c", program], env=_environment(folder), stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        with process.stdout:
+            process.stdout.readline()
+            time.sleep(random.uniform(0.3, 1.0))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        killed = time.time()
+        (path,) = Path(folder, "heap").glob(f"*-{process.pid}.heap")
+        table = heap.decode(path.read_bytes())
+        stale = killed - table.updated
+        stalest = max(stalest, stale)
+        good += stale <= 1.0 and table.torn <= 1 and len(table.blocks) > 0
+    return good, stalest
+
+
+def _environment(folder: str) -> dict[str, str]:
+    given = {"PYTHONPATH": str(ROOT), "DIAGNOSTICS_DIR": folder, "DIAGNOSTICS_HEAP": "on"}
+    return {"PATH": os.environ["PATH"], **given}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--cases", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--child", type=int, default=None, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child is not None:
+        return plant(arguments.cases, arguments.child)
+    with tempfile.TemporaryDirectory(prefix="highwater-heap-") as folder:
+        command = [arguments.python, __file__, "--child", str(random.randrange(1 << 30)), "--cases", str(arguments.cases)]
+        lines = subprocess.run(command, env=_environment(folder), check=True, capture_output=True, text=True).stdout
+        rows = [line.split() for line in lines.splitlines()]
+        for kind in ("all", *(each.replace(" ", "-") for each in KINDS)):
+            chosen = [tuple(map(int, row[1:])) for row in rows if kind in ("all", row[0])]
+            held = sum(low <= truth <= high for truth, _, low, high in chosen)
+            error = sum(estimate / truth - 1 for truth, estimate, _, _ in chosen) / max(1, len(chosen))
+            print(f"{kind:12} {held:4} of {len(chosen)} held, mean error {100 * error:+.1f} %", flush=True)
+        if arguments.kills:
+            good, stalest = kill(arguments.python, folder, arguments.kills)
+            print(f"killed       {good:4} of {arguments.kills} tables whole and fresh, the stalest {stalest:.2f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
