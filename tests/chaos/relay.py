@@ -130,12 +130,12 @@ class Relay:
             code = self.process.wait(60)
         assert self.process.stdout is not None
         self.process.stdout.close()
-        self._end_another_monitor()
+        self.end_another_monitor()
         return code
 
     def start_another_monitor(self) -> None:
         """One of its own, for the folder of this relay: `monitor` is its address from now on."""
-        self._end_another_monitor()
+        self.end_another_monitor()
         with (self.folder / "stderr").open("a") as errors:
             self.another_monitor = subprocess.Popen(
                 [sys.executable, "-m", "diagnostics", "monitor", "--listen", "127.0.0.1:0", "--dir", "d"],
@@ -148,7 +148,7 @@ class Relay:
         assert self.another_monitor.stdout is not None
         self.monitor = f"http://{urlsplit(self.another_monitor.stdout.readline().split()[1]).netloc}"
 
-    def _end_another_monitor(self) -> None:
+    def end_another_monitor(self) -> None:
         if self.another_monitor is not None:
             assert self.another_monitor.stdout is not None
             self.another_monitor.kill()

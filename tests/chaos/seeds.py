@@ -132,6 +132,7 @@ async def run_seed(relay: Relay, seed: int, plan: Plan | None = None) -> Outcome
 def _what_is_left(relay: Relay, *, by_itself: bool) -> list[str]:
     """What is wrong with how a relay has ended, in words; nothing of it may run any more."""
     code = relay.process.wait(60)
+    relay.end_another_monitor()  # which is no child of the relay's
     found = [f"the relay was told to end and ended with {code}"] if by_itself and code else []
     until = time.monotonic() + LEFT_SECONDS
     while (alive := relay.alive()) and time.monotonic() < until:
@@ -195,8 +196,9 @@ async def _meanwhile(relay: Relay, name: str, plan: Plan, outcome: Outcome, chan
     try:
         said = await EVENTS[name].run(relay, chance)
     except Wrong as wrong:
-        said = f"WRONG: {wrong}"
-        outcome.wrong.append(f"{name}: {wrong}")
+        said = f"wrong: {wrong}"
+        if not DEAF & set(plan.events):
+            outcome.wrong.append(f"{name}: {wrong}")
     except (OSError, HTTPException) as error:
         said = type(error).__name__
         if not DEAF & set(plan.events):

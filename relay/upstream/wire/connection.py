@@ -100,7 +100,6 @@ class Connection(asyncio.BufferedProtocol):
         self._limit = limit_bytes
         self._loop = asyncio.get_running_loop()  # asking for it once a read would be a system call once a read
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
         self._full = False  # the transport asks to wait
@@ -310,6 +309,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's is one in all but its class
+        # Not before: the two hold each other until the connection is lost, and one whose handshake fails is never lost.
+        self._parser = httptools.HttpResponseParser(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._small if self._took is None else self._large
