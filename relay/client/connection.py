@@ -119,10 +119,10 @@ class Client(HttpToolsProtocol):
         self._listener = listener
         if listener is None:
             return
-        if not self.pipeline:  # else `cycle` is that of a request which waits for this one's end
-            self.cycle.message_event = _NOBODY
-        if self.lost:
+        if self.lost:  # before anybody listened, while a topic was looked for; there is no `cycle` any more
             listener.lost()
+        elif not self.pipeline:  # else `cycle` is that of a request which waits for this one's end
+            self.cycle.message_event = _NOBODY
 
     def write_body(self, body: bytes) -> None:
         """One chunk of the body of a response that was started without a length (RFC 9112, 7.1). `body` is not empty."""
