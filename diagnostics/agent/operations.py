@@ -64,9 +64,10 @@ if TYPE_CHECKING:
 
 
 def hello(state: State) -> Result:
-    """Who this is."""
+    """Who this is: `pid` is this process's number in its own PID namespace, `start_ticks` as /proc/self/stat has it."""
     return {
         "pid": os.getpid(),
+        "start_ticks": _start_ticks(),
         "started": state.started,
         "python": ".".join(map(str, sys.version_info[:3])),
         "implementation": sys.implementation.name,
@@ -74,6 +75,15 @@ def hello(state: State) -> Result:
         **memray.about(),
         "window": state.windows.kind,
     }
+
+
+def _start_ticks() -> int | None:
+    """Clock ticks from the machine's boot to this process's start; None where there is no /proc (proc(5): stat, field 22)."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def reading(state: State, top: int = 20) -> Result:

@@ -37,7 +37,7 @@ class Ending:
 
     returncode       as a parent is told it: 0 and above an exit code, below zero the signal; None where nobody told us
     oom_kills        processes of its cgroup that the kernel killed for memory while the worker was recorded; None: unknown
-    cgroup           the cgroup that was counted, None where there is none
+    cgroup           the cgroup that was counted, None where none could be seen
     limit_bytes      its limit when it was last seen
     noticed          wall clock at which the monitor found the worker gone
     """
@@ -93,6 +93,9 @@ class Ending:
             )
         elif self.oom_kills == 0:
             how += "; the kernel killed nothing of its cgroup for memory"
+        elif self.returncode == -signal.SIGKILL:
+            why = "its cgroup could not be seen" if self.cgroup is None else "its cgroup is gone with it"
+            how += f"; whether the kernel killed it for memory is unknown: {why}"
         return f"{how}."
 
 
