@@ -82,6 +82,14 @@ class Endpoint:
             os.close(self._wake_reader)
             os.close(self._wake_writer)
 
+    def close(self) -> None:
+        """In the agent's own thread, which then returns: let go of the socket and all descriptors."""
+        self._listener.close()
+        if self._has_its_name():
+            _remove(self.path)
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
+
     def forget(self) -> None:
         """In a forked child of the service: let go of the parent's socket without removing it."""
         self._listener.close()
@@ -137,6 +145,11 @@ class Endpoint:
         waiting.register(self._wake_reader, select.POLLIN)
         # A child that this thread has forked is ended by the kernel with this thread: it stays as long as there is one.
         while (self._children and not self._stopping) or not self._background.left():
+            if self.state.leaving:
+                self._end_readings()
+                if self.state.leave is not None:
+                    self.state.leave()
+                return
             busy = self._children or self.state.windows.kind
             ready = [fd for fd, _ in waiting.poll(1000 * (_WATCH_SECONDS if busy else _NAMED_SECONDS))]
             if self._wake_reader in ready:
@@ -153,9 +166,12 @@ class Endpoint:
             if not going:
                 self._background.pause(_AGAIN_SECONDS)
         if self._stopping:
-            self.state.windows.end()
-            for child, _ in self._children:
-                child.poll(float("inf"))
+            self._end_readings()
+
+    def _end_readings(self) -> None:
+        self.state.windows.end()
+        for child, _ in self._children:
+            child.poll(float("inf"))
 
     def _attend(self, asked: bool, busy: bool) -> bool:
         """Do what is due; False where it is to be tried again, but not at once."""

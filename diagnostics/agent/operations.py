@@ -11,7 +11,7 @@ import os
 import sys
 import time
 
-from ..errors import ProtocolError, TargetError
+from ..errors import BusyError, ProtocolError, TargetError, UsageError
 from .asyncio_tasks import why_unseen
 from .readings import allocators, memray, tracemalloc
 
@@ -73,8 +73,29 @@ def hello(state: State) -> Result:
         "implementation": sys.implementation.name,
         "executable": sys.executable,
         **memray.about(),
+        "attached": state.leave is not None,
         "window": state.windows.kind,
     }
+
+
+def leave(state: State, force: bool = False) -> Result:
+    """Take the agent out of a process into which it was put while that ran. `force`: in the middle of a capture, too.
+
+    Raises UsageError where it came with the process, BusyError while a window is open.
+    """
+    if state.leave is None:
+        raise UsageError(
+            "this agent came with its process (diagnostics run, or instrument(app)) and goes with it",
+            remedy="start the service without it",
+            code="not_attached",
+        )
+    if state.windows.kind is not None and not force:
+        raise BusyError(
+            f"a {state.windows.kind} window is open in this process",
+            remedy="wait for its capture to end or cancel it; --force ends it",
+        )
+    state.leaving = True
+    return {"leaving": True}
 
 
 def _start_ticks() -> int | None:
@@ -292,6 +313,7 @@ def _walk(work: Callable[[float], dict[str, Any]], room_bytes: int | None) -> Fo
 
 OPERATIONS: dict[str, Callable[..., Result]] = {
     "hello": hello,
+    "leave": leave,
     "reading": reading,
     "sample": sample,
     "connections": connections,

@@ -79,6 +79,7 @@ class Overview:
             "schema": SCHEMA,
             "time": time.time(),
             "workers": workers,
+            "attached": self._targets.attachments.to_json(),
             "ends": [ending.to_json() for ending in self._recorder.endings()],
             "service": await self.service(snapshots, verdicts, url),
             "captures": [summary(capture) for capture in self._captures.all()],

@@ -8,7 +8,8 @@ here; one that cannot be seen is told as such, and joined with nobody.
 A socket is removed only where nobody listens on it any more (the kernel refuses the connection), or where its process has
 ended; a living agent's is not, wherever its process is.
 
-Root's monitor looks in the folders of users that a service became, too.
+Root's monitor looks in the folders of users that a service became, too; and every monitor in those of processes that were
+attached to, each for that process alone.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path
 
 from ...protocol import agents_folder, dropped_root
 from ..kernel.process import Identity, identity, lives, proc_is_ours, runs
+from .attachments import Attachments
 from .listener import full_queue_holder
 
 __all__ = ["Registry", "listening_pid"]
@@ -56,8 +58,9 @@ class _Peer:
 class Registry:
     """The sockets below `root`. `unseen`: the names of agents that listen and whose processes cannot be seen from here."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, attached: Attachments | None = None) -> None:
         self._root = root
+        self._attached = attached or Attachments(root)
         self._folder = Path(agents_folder(root))
         self._known: dict[Path, _Entry] = {}
         self.unseen: set[str] = set()
@@ -81,6 +84,12 @@ class Registry:
                     self.unseen.add(path.stem)
                 else:
                     found.setdefault(entry.who.pid, path)
+        for folder, pid in self._attached.folders():
+            for path in folder.glob("*.sock"):
+                entry = self._entry(path, None)
+                if entry is not None and entry.who is not None and entry.who.pid == pid:
+                    known[path] = entry
+                    found.setdefault(pid, path)
         self._known = known
         return found
 

@@ -27,6 +27,7 @@ from ..kernel.family import Family, watched_listeners, why_no_agent
 from ..kernel.process import Identity, ProcessReading, alive, identity, lives, read_process
 from ..kernel.sockets import Served, Sockets
 from .acquaintance import not_the_one
+from .attachments import Attachments
 from .balance import BalanceReader
 from .connections import connections_of, streams_of
 from .conversation import ask
@@ -214,7 +215,9 @@ class Targets:
         self._watched: set[int] = set()
         self._gone: dict[int, Worker] = {}  # had an agent, have none now, and may live on
         self._sockets = Sockets()
-        self._registry = Registry(root)
+        self.attachments = Attachments(root)
+        self._registry = Registry(root, self.attachments)
+        self._ever_attached: set[int] = set()
         self._roster = Roster(root)
         self._supervisors: set[Identity] = set(self._roster.supervisors)
 
@@ -291,6 +294,10 @@ class Targets:
         """Workers that have lost their agents and live on, and are therefore to be shown although nothing tells of them."""
         if not now <= self._workers.keys():  # those that are new may be their successors, and have their numbers
             self._gone.clear()
+        attached = {made.who.pid for made in self.attachments.all()}
+        for pid in self._ever_attached - attached:  # taken out on purpose
+            self._gone.pop(pid, None)
+        self._ever_attached = attached
         ages = {pid: time.monotonic() - (worker.lost_since or 0.0) for pid, worker in self._gone.items()}
         self._gone = {
             pid: worker

@@ -1,0 +1,124 @@
+"""The folder that an attached process's agent is loaded from and listens in: below the process's own temporary folder.
+
+The process may have another root, other libraries and no right to read ours, so the agent's files are copied to where it can:
+`/proc/PID/root` leads there. The name tells whose folder it is (the process's number as it knows itself, and its start), so
+that an attached process is known without a list.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ...errors import RefusedError
+from ..kernel.process import identity, namespaced_pid
+
+__all__ = ["AgentFolder", "candidates"]
+
+_PACKAGE = Path(__file__).resolve().parents[2]
+_COPIED = ("__init__.py", "errors.py", "protocol.py", "agent")
+_PREFIX = "highwater-attached-"
+# Where the service's own TMPDIR says nothing; the last is there also where the root is read-only.
+_USUAL = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  # the service's, and looked at before anything is made there
+
+
+class AgentFolder:
+    """Of process `pid`. `inside`: the path as the process sees it; `outside`: the same from here."""
+
+    def __init__(self, pid: int, temporary: str) -> None:
+        found = identity(pid)
+        start = found[0].start_ticks if found else 0
+        self.inside = f"{temporary.rstrip('/')}/{_PREFIX}{namespaced_pid(pid) or pid}-{start}"
+        self.outside = Path(f"/proc/{pid}/root{self.inside}")
+
+    @classmethod
+    def of(cls, pid: int) -> AgentFolder | None:
+        """The one that is there; None where the process has not been attached to."""
+        for temporary in candidates(pid):
+            folder = cls(pid, temporary)
+            if folder.outside.is_dir() and not folder.outside.is_symlink():
+                return folder
+        return None
+
+    @classmethod
+    def make(cls, pid: int, uid: int, gid: int) -> AgentFolder:
+        """Make it, with the agent in it, for user `uid`. Raises RefusedError where there is no place for it."""
+        why: list[str] = []
+        for temporary in candidates(pid):
+            folder = cls(pid, temporary)
+            try:
+                folder._fill(uid, gid)
+            except OSError as error:
+                why.append(f"{temporary}: {error.strerror or error}")
+                shutil.rmtree(folder.outside, ignore_errors=True)
+                continue
+            return folder
+        raise RefusedError(
+            f"process {pid} has no temporary folder that the agent can be put into ({'; '.join(why) or 'none is there'})",
+            remedy="give it one (TMPDIR, a tmpfs; in Kubernetes an emptyDir mounted at /tmp)",
+        )
+
+    def told(self) -> dict[str, Any] | None:
+        """What the process has said of its agent's coming; None: nothing yet."""
+        try:
+            told = json.loads((self.outside / "told").read_text())
+        except (OSError, ValueError):
+            return None
+        return told if isinstance(told, dict) else None
+
+    def note(self, facts: dict[str, Any]) -> None:
+        """Write down how it was attached, for whoever finds it later."""
+        (self.outside / "attached.json").write_text(json.dumps(facts))
+
+    def noted(self) -> dict[str, Any]:
+        try:
+            told = json.loads((self.outside / "attached.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return told if isinstance(told, dict) else {}
+
+    def sockets(self) -> list[Path]:
+        """The agent's socket, where it listens."""
+        return sorted((self.outside / "agents").glob("*.sock"))
+
+    def remove(self) -> None:
+        shutil.rmtree(self.outside, ignore_errors=True)
+
+    def _fill(self, uid: int, gid: int) -> None:
+        self.outside.mkdir(mode=0o700)  # raises where somebody has made it before
+        for name in _COPIED:
+            source, copy = _PACKAGE / name, self.outside / "diagnostics" / name
+            copy.parent.mkdir(exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copyfile(source, copy)
+        if os.geteuid() == uid:
+            return
+        for folder, folders, files in os.walk(self.outside):
+            for name in (*folders, *files):
+                os.chown(Path(folder) / name, uid, gid, follow_symlinks=False)
+        os.chown(self.outside, uid, gid, follow_symlinks=False)  # last: until then nobody else enters
+
+
+def candidates(pid: int) -> Iterator[str]:
+    """Temporary folders of a process, as it names them."""
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        environment = b""
+    given = [pair[7:] for pair in environment.split(b"\0") if pair.startswith(b"TMPDIR=/")]
+    seen: set[str] = set()
+    for each in (*map(os.fsdecode, given), *_USUAL):
+        try:
+            facts = Path(f"/proc/{pid}/root{each}").stat()
+        except OSError:
+            continue
+        if stat.S_ISDIR(facts.st_mode) and each not in seen:
+            seen.add(each)
+            yield each
