@@ -26,15 +26,16 @@ from ..kernel.process import Identity, identity, lives
 from ..kernel.sockets import Sockets
 from .check import Check, check
 from .folder import AgentFolder
-from .ptrace import Stopped, stopped
+from .ptrace import Stopped, interrupt, stopped
 from .remote_debugging import remote_debugging
 
 __all__ = ["PATIENCE_SECONDS", "Attachment", "attach", "detach", "still_there"]
 
 # A loaded service's main thread comes by within milliseconds, an idle uvicorn's within 0.1 s.
 PATIENCE_SECONDS: Final = 10.0
-# Then something is sent to what it listens on, so that an idle loop wakes up.
-_NUDGE_SECONDS: Final = 0.5
+# An idle loop is woken up: by a stop of its thread where that is enough, and later through what it listens on.
+_INTERRUPT_SECONDS: Final = 0.2
+_NUDGE_SECONDS: Final = 2.0
 _LOAD_SECONDS: Final = 30.0
 _ASK_SECONDS: Final = 5.0
 _LEAVE_SECONDS: Final = 10.0
@@ -198,15 +199,16 @@ def _give(path: Path, found: Check) -> None:
 def _await(found: Check, folder: AgentFolder, patience: float) -> None:
     """Until the agent listens. Raises TargetSilentError where the main thread does not come by, TargetError where it fails."""
     pid, began = found.pid, time.monotonic()
-    nudged = False
+    wakes = [(_INTERRUPT_SECONDS, interrupt)] if "remote" in (found.how or "") else []
+    wakes.append((_NUDGE_SECONDS, _nudge))
     while True:
         told = folder.told()
         if told is not None:
             break
         waited = time.monotonic() - began
-        if waited > _NUDGE_SECONDS and not nudged:
-            nudged = True
-            _nudge(pid)
+        if wakes and waited > wakes[0][0]:
+            with contextlib.suppress(DiagnosticsError):  # it is waited for all the same
+                wakes.pop(0)[1](pid)
         if waited > patience and not (folder.outside / "diagnostics" / "__pycache__").exists():
             raise TargetSilentError(
                 f"the main thread of process {pid} did not come by within {patience:g} s{_waits_in(pid)}",

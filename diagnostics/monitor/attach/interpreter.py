@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .elf import read_exports
+from .elf import Exports, read_exports
 
 __all__ = ["Interpreter", "find_interpreter"]
 
@@ -46,18 +46,15 @@ class Interpreter:
 
 def find_interpreter(pid: int, proc: Path = _PROC) -> Interpreter | str:
     """The Python in process `pid`, or one sentence that says why none is found. Raises PermissionError."""
-    mapped = _mapped_files(pid, proc)
+    files = _mapped_files(pid, proc)
+    mapped = [file.path for file in files]
     named: tuple[int, ...] | None = None
     exported = False
-    for path, start in mapped.items():
-        try:
-            exports = read_exports(proc / str(pid) / "root" / path.lstrip("/"), _WANTED, "Py_Version")
-        except PermissionError:
-            raise
-        except (OSError, ValueError):  # deleted since, an empty file, a device
-            continue
+    for file in files:
+        exports = _exports_of(file, proc / str(pid))
         if exports is None:
             continue
+        path, start = file.path, file.start
         exported = exported or bool(exports.symbols)
         if exports.symbols.keys() & {"PyPy_Version", "PyPyRun_SimpleString"}:
             return "it runs PyPy, and the agent needs CPython"
@@ -74,33 +71,68 @@ def find_interpreter(pid: int, proc: Path = _PROC) -> Interpreter | str:
     return _why_none(mapped, exported)
 
 
-def _why_none(mapped: dict[str, int], exported: bool) -> str:
+def _why_none(mapped: list[str], exported: bool) -> str:
     if any(_NAMED.search(path) for path in mapped):
         return (
             "it has Python's files mapped and exports none of its functions: its interpreter is linked statically, or its "
             "dynamic symbols were stripped"
         )
-    program = next(iter(mapped), "")
+    program = mapped[0] if mapped else ""
     kind = "" if exported or not program else " (or its Python is linked statically and exports nothing)"
     return f"it is no Python: it runs {program or 'a program of the kernel'}{kind}"
 
 
-def _mapped_files(pid: int, proc: Path) -> dict[str, int]:
-    """The program and libraries that are mapped, by the lowest address of each, the program first."""
-    found: dict[str, int] = {}
+@dataclass(frozen=True, slots=True)
+class _Mapped:
+    """A file that a process has mapped: its path, its lowest address there, its inode, and the name of that mapping."""
+
+    path: str
+    start: int
+    inode: int
+    mapping: str
+
+
+def _mapped_files(pid: int, proc: Path) -> list[_Mapped]:
+    """The program and the libraries that are mapped, first those that are named like Python's."""
+    found: dict[str, _Mapped] = {}
     executable: set[str] = set()
     for line in (proc / str(pid) / "maps").read_text(errors="surrogateescape").splitlines():
         addresses, rights, offset, _device, inode, *path = line.split(None, 5)
-        if not path or inode == "0" or path[0].endswith(" (deleted)"):
+        if not path or inode == "0":
             continue
         if int(offset, 16) == 0:
-            found.setdefault(path[0], int(addresses.split("-")[0], 16))
+            found.setdefault(path[0], _Mapped(path[0], int(addresses.split("-")[0], 16), int(inode), addresses))
         if "x" in rights:
             executable.add(path[0])
-    code = {path: start for path, start in found.items() if path in executable}
-    # Of hundreds of libraries one is Python's: it is named so, or it is the program.
-    first = sorted(code, key=lambda path: (not _NAMED.search(path.rpartition("/")[2]), list(code).index(path)))
-    return {path: code[path] for path in first}
+    code = [file for path, file in found.items() if path in executable]
+    # Of hundreds of libraries one is Python's: it is named so, or it is the program, which comes first.
+    return sorted(code, key=lambda file: not _NAMED.search(file.path.rpartition("/")[2]))
+
+
+def _exports_of(file: _Mapped, process: Path) -> Exports | None:
+    """What a mapped file exports; None where it is none with symbols, or is not to be found. Raises PermissionError.
+
+    The kernel writes the path as seen from the root of whoever reads it, where the file lies below that, and else as seen from
+    the mount's; a file that was deleted since (an upgrade) is there through the kernel's own link alone.
+    """
+    refused: PermissionError | None = None
+    places = (
+        process / "map_files" / file.mapping,
+        process / "exe",
+        process / "root" / file.path.lstrip("/"),
+        Path(file.path),
+    )
+    for place in places:
+        try:
+            if place.stat().st_ino == file.inode:
+                return read_exports(place, _WANTED, "Py_Version")
+        except PermissionError as error:
+            refused = error if place.name == "exe" else refused  # the first needs more rights than attaching does
+        except (OSError, ValueError):  # not there, an empty file, a device
+            continue
+    if refused is not None:
+        raise refused
+    return None
 
 
 def _version(number: int) -> tuple[int, ...]:

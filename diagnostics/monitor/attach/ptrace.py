@@ -27,7 +27,7 @@ from typing import Final
 
 from ...errors import RefusedError, TargetError, TargetSilentError
 
-__all__ = ["CAN_CALL", "Stopped", "refused_by_kernel", "stopped"]
+__all__ = ["CAN_CALL", "Stopped", "interrupt", "refused_by_kernel", "stopped"]
 
 CAN_CALL: Final = platform.machine() == "x86_64"
 
@@ -137,6 +137,18 @@ def stopped(pid: int) -> Iterator[Stopped]:
         thread.set_registers(_EXTENDED, extended)
         thread.set_mask(mask[0])
         _ptrace(_DETACH, pid)
+
+
+def interrupt(pid: int) -> None:
+    """Stop the main thread of process `pid` and let it go on at once: `epoll_wait` and its like then return early (signal(7)),
+    and Python looks whether something is to be done before it waits again. Raises as `stopped` does."""
+    try:
+        _ptrace(_SEIZE, pid)
+    except OSError as error:
+        raise RefusedError(f"process {pid} may not be traced: {error.strerror}") from error
+    _ptrace(_INTERRUPT, pid)
+    Stopped(pid).await_stop()
+    _ptrace(_DETACH, pid)
 
 
 class Stopped:
