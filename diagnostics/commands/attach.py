@@ -100,23 +100,29 @@ def _attach(arguments: argparse.Namespace, pids: Sequence[int]) -> int:
         if error.code != "address_in_use" or not is_held(root):
             raise
         return _outcome(Attaching(root, print).attach(pids, arguments.patience))
+    signal.signal(signal.SIGTERM, _interrupt)  # until the monitor has its own: what was attached is taken out
     with listener:
         address = address_of(listener)
         root = arguments.dir or Path(default_root(address))
         private_folder(root)
         attaching = Attaching(root, print)
-        failed = attaching.attach(pids, arguments.patience)
-        if failed and not attaching.made:
-            return _outcome(failed)
-        _outcome(failed)
         try:
-            monitor = Monitor(listener, root)
-            print(f"diagnostics http://{address}/debug/memory", flush=True)
-            with hold(root):
-                asyncio.run(_serve(monitor, attaching, arguments))
+            failed = attaching.attach(pids, arguments.patience)
+            outcome = _outcome(failed)
+            if attaching.made:
+                monitor = Monitor(listener, root)
+                print(f"diagnostics http://{address}/debug/memory", flush=True)
+                with hold(root):
+                    asyncio.run(_serve(monitor, attaching, arguments))
+                outcome = 0
         finally:
-            failed = [] if arguments.stay else attaching.detach(list(attaching.made), force=True)
-    return _outcome([error for error in failed if error.code != "not_found"])  # ended, or detached by another command
+            left = [] if arguments.stay else attaching.detach(list(attaching.made), force=True)
+    # Ended meanwhile, or detached by another command: nothing is wrong.
+    return max(outcome, _outcome([error for error in left if error.code != "not_found"]))
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 async def _serve(monitor: Monitor, attaching: Attaching, arguments: argparse.Namespace) -> None:

@@ -6,7 +6,8 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,12 +44,11 @@ _TRIES: Final = 3
 # While another's thread stands still, this one is to be served first.
 _NICENESS: Final = -10
 
-# What the main thread runs. It leaves no name behind, and nothing happens where the folder is gone by then.
-_ENTRY: Final = """try:
+# What a pending call runs, in the service's __main__: one expression without names.
+_EXPRESSION: Final = """exec({text!r}, {{}})\0"""
+_READ_AND_RUN: Final = """try:
  with open({file!r}) as f: s = f.read()
- d = {{'__name__': '_highwater_attached'}}
- exec(compile(s, {file!r}, 'exec'), d)
- d['enter']({folder!r}, {page})
+ exec(compile(s, {file!r}, 'exec'), {{'page': {page}}})
 except BaseException: pass
 """
 
@@ -88,7 +88,7 @@ def attach(pid: int, patience: float = PATIENCE_SECONDS) -> Attachment:
         raise NotFoundError(f"process {pid} has just ended")
     folder = AgentFolder.make(pid, found.uid, found.gid)
     try:
-        with _sent(found, folder) as give_up:
+        with _sent(found, folder.entry) as give_up:
             try:
                 _await(found, folder, patience)
             except DiagnosticsError:
@@ -141,24 +141,22 @@ def _as_error(found: Check) -> DiagnosticsError:
 
 
 @contextlib.contextmanager
-def _sent(found: Check, folder: AgentFolder) -> Iterator[Any]:
-    """Have the main thread come to the agent's entry; yields what makes it forget that, should it not have come by."""
+def _sent(found: Check, entry: str) -> Iterator[Callable[[], None]]:
+    """Have the main thread run the file `entry`; yields what makes it forget that, should it not have come by."""
     interpreter = found.interpreter
     assert interpreter is not None
-    file = f"{folder.inside}/diagnostics/agent/inject/attached.py"
     if "remote" in (found.how or ""):
-        script = folder.outside / "enter.py"
-        script.write_text(_ENTRY.format(file=file, folder=folder.inside, page=0))
-        _give(script, found)
         with remote_debugging(found.pid, interpreter.version, interpreter.addresses["_PyRuntime"]) as remote:
-            remote.run(f"{folder.inside}/enter.py")
+            remote.run(entry)
             yield remote.give_up
         return
-    _call(found.pid, interpreter.addresses, _ENTRY, file, folder)
+    # In a thread of its own, which ends: the kernel then lets go of what it traces, whatever has gone wrong.
+    with ThreadPoolExecutor(1) as tracer:
+        tracer.submit(_call, found.pid, interpreter.addresses, entry).result()
     yield lambda: None  # it finds no file then
 
 
-def _call(pid: int, addresses: dict[str, int], entry: str, file: str, folder: AgentFolder) -> None:
+def _call(pid: int, addresses: dict[str, int], entry: str) -> None:
     """Queue the entry as a "pending call", which Python makes between two instructions of its main thread."""
     instruction = Stopped(pid).system_call_instruction()
     with _first_served():
@@ -166,9 +164,8 @@ def _call(pid: int, addresses: dict[str, int], entry: str, file: str, folder: Ag
             try:
                 with stopped(pid) as thread:
                     page = thread.map_page(instruction)
-                    text = entry.format(file=file, folder=folder.inside, page=page)
-                    # One expression without names: it runs in the service's __main__.
-                    thread.write(page, f"exec({text!r}, {{}})\0".encode())
+                    text = _READ_AND_RUN.format(file=entry, page=page)
+                    thread.write(page, _EXPRESSION.format(text=text).encode())
                     if thread.call(addresses["Py_AddPendingCall"], addresses["PyRun_SimpleString"], page) == 0:
                         return
                     raise BusyError(f"the queue of process {pid} for its main thread is full", remedy="try again")
@@ -191,11 +188,6 @@ def _first_served() -> Iterator[None]:
             os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
-def _give(path: Path, found: Check) -> None:
-    if os.geteuid() != found.uid:
-        os.chown(path, found.uid, found.gid, follow_symlinks=False)
-
-
 def _await(found: Check, folder: AgentFolder, patience: float) -> None:
     """Until the agent listens. Raises TargetSilentError where the main thread does not come by, TargetError where it fails."""
     pid, began = found.pid, time.monotonic()
@@ -207,8 +199,8 @@ def _await(found: Check, folder: AgentFolder, patience: float) -> None:
             break
         waited = time.monotonic() - began
         if wakes and waited > wakes[0][0]:
-            with contextlib.suppress(DiagnosticsError):  # it is waited for all the same
-                wakes.pop(0)[1](pid)
+            with contextlib.suppress(DiagnosticsError), ThreadPoolExecutor(1) as waker:  # it is waited for all the same
+                waker.submit(wakes.pop(0)[1], pid).result()
         if waited > patience and not (folder.outside / "diagnostics" / "__pycache__").exists():
             raise TargetSilentError(
                 f"the main thread of process {pid} did not come by within {patience:g} s{_waits_in(pid)}",

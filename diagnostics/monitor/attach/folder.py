@@ -7,21 +7,37 @@ that an attached process is known without a list.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from ...errors import RefusedError
+from ...errors import BusyError, RefusedError
 from ..kernel.process import identity, namespaced_pid
 
 __all__ = ["AgentFolder", "candidates"]
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 _COPIED = ("__init__.py", "errors.py", "protocol.py", "agent")
+_MOST_BYTES = 65536
+# It leaves no name behind where it is run, prints nothing, and does nothing once the folder is gone.
+_ENTER = """def enter(folder, page):
+    file = folder + "/diagnostics/agent/inject/attached.py"
+    with open(file) as source:
+        code = compile(source.read(), file, "exec")
+    names = {{"__name__": "_highwater_attached"}}
+    exec(code, names)
+    names["enter"](folder, page)
+try:
+    enter({folder!r}, globals().get("page", 0))
+except BaseException:
+    pass
+"""
 _PREFIX = "highwater-attached-"
 # Where the service's own TMPDIR says nothing; the last is there also where the root is read-only.
 _USUAL = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  # the service's, and looked at before anything is made there
@@ -35,6 +51,13 @@ class AgentFolder:
         start = found[0].start_ticks if found else 0
         self.inside = f"{temporary.rstrip('/')}/{_PREFIX}{namespaced_pid(pid) or pid}-{start}"
         self.outside = Path(f"/proc/{pid}/root{self.inside}")
+        # Of its own for each attach: one that was given up is not what a main thread finds that comes by much later.
+        self._entry = f"enter-{secrets.token_hex(6)}.py"
+
+    @property
+    def entry(self) -> str:
+        """The file that the process's main thread is to run, as the process names it; `page` may be among its globals."""
+        return f"{self.inside}/{self._entry}"
 
     @classmethod
     def of(cls, pid: int) -> AgentFolder | None:
@@ -47,10 +70,23 @@ class AgentFolder:
 
     @classmethod
     def make(cls, pid: int, uid: int, gid: int) -> AgentFolder:
-        """Make it, with the agent in it, for user `uid`. Raises RefusedError where there is no place for it."""
+        """Make it, with the agent in it, for user `uid`.
+
+        Raises RefusedError where there is no place for it, BusyError where another command has just made one.
+        """
         why: list[str] = []
         for temporary in candidates(pid):
             folder = cls(pid, temporary)
+            try:
+                folder.outside.mkdir(mode=0o700)
+            except FileExistsError as error:
+                raise BusyError(
+                    f"{folder.inside} is there already: another command attaches to process {pid}, or was killed while it did",
+                    remedy="wait for it, or remove what it left: `diagnostics attach --detach PID`",
+                ) from error
+            except OSError as error:
+                why.append(f"{temporary}: {error.strerror or error}")
+                continue
             try:
                 folder._fill(uid, gid)
             except OSError as error:
@@ -65,22 +101,35 @@ class AgentFolder:
 
     def told(self) -> dict[str, Any] | None:
         """What the process has said of its agent's coming; None: nothing yet."""
-        try:
-            told = json.loads((self.outside / "told").read_text())
-        except (OSError, ValueError):
-            return None
-        return told if isinstance(told, dict) else None
+        return self._read("told")
 
     def note(self, facts: dict[str, Any]) -> None:
         """Write down how it was attached, for whoever finds it later."""
-        (self.outside / "attached.json").write_text(json.dumps(facts))
+        with self._open("attached.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file:
+            file.write(json.dumps(facts).encode())
 
     def noted(self) -> dict[str, Any]:
+        return self._read("attached.json") or {}
+
+    def _read(self, name: str) -> dict[str, Any] | None:
         try:
-            told = json.loads((self.outside / "attached.json").read_text())
-        except (OSError, ValueError):
-            return {}
-        return told if isinstance(told, dict) else {}
+            with self._open(name, os.O_RDONLY) as file:
+                told = json.loads(file.read(_MOST_BYTES))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return told if isinstance(told, dict) else None
+
+    def _open(self, name: str, how: int) -> BinaryIO:
+        """The folder is the service's by now: no link in it is followed, and no pipe waited for. Raises OSError."""
+        folder = os.open(self.outside, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            descriptor = os.open(name, how | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        finally:
+            os.close(folder)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise FileNotFoundError(errno.ENOENT, "no regular file", name)
+        return open(descriptor, "wb" if how & os.O_WRONLY else "rb")
 
     def sockets(self) -> list[Path]:
         """The agent's socket, where it listens."""
@@ -90,7 +139,7 @@ class AgentFolder:
         shutil.rmtree(self.outside, ignore_errors=True)
 
     def _fill(self, uid: int, gid: int) -> None:
-        self.outside.mkdir(mode=0o700)  # raises where somebody has made it before
+        (self.outside / self._entry).write_text(_ENTER.format(folder=self.inside))
         for name in _COPIED:
             source, copy = _PACKAGE / name, self.outside / "diagnostics" / name
             copy.parent.mkdir(exist_ok=True)

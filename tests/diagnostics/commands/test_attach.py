@@ -55,6 +55,9 @@ def service(launch: Callable[..., Any], free_port: Callable[[], int], tmp_path: 
     thread = threading.Thread(target=go_on, daemon=True)
     thread.start()
     yield started, read
+    left = AgentFolder.of(started.process.pid)
+    if left is not None:
+        left.remove()
     os.kill(started.process.pid, signal.SIGKILL)
     thread.join(60)
     response.close()
@@ -116,7 +119,8 @@ def test_an_agent_that_stays_is_found_again_and_taken_out_from_another_terminal(
     attach = [sys.executable, "-m", "diagnostics", "attach", "--dir", str(folder)]
     named = f"plain:app --port {port_of(pid)}"
     first = launch(*attach, "--match", named, "--listen", "127.0.0.1:0", "--stay", "--patience", "60")
-    first.wait_for("diagnostics http")
+    shown = first.wait_for("diagnostics http").split()[1]
+    eventually(lambda: http(shown).status == 200)
     assert first.end(signal.SIGTERM) == 0
     assert AgentFolder.of(pid) is not None
     monitor = launch(sys.executable, "-m", "diagnostics", "monitor", "--listen", "127.0.0.1:0", "--dir", str(folder))
@@ -135,6 +139,18 @@ def test_an_agent_that_stays_is_found_again_and_taken_out_from_another_terminal(
 
 def port_of(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"--port\0")[1].split(b"\0")[0].decode()
+
+
+def test_who_is_told_to_end_while_it_attaches_takes_out_what_it_has_put_in(
+    service: Any, launch: Callable[..., Any], eventually: Callable[..., Any], tmp_path: Path
+) -> None:
+    started, _ = service
+    attach = [sys.executable, "-m", "diagnostics", "attach", "--dir", str(tmp_path / "dir"), "--listen", "127.0.0.1:0"]
+    attaching = launch(*attach, str(started.process.pid), "--patience", "60")
+    eventually(lambda: AgentFolder.of(started.process.pid))
+    assert attaching.end(signal.SIGTERM) in (0, 130), attaching.output
+    assert AgentFolder.of(started.process.pid) is None
+    assert started.process.poll() is None
 
 
 def test_what_is_watched_from_outside_says_what_is_not_seen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -118,12 +119,17 @@ def settled(service: Talking, facts: Callable[[Any], bool]) -> Any:
     return told
 
 
+def read(pid: int) -> Any:
+    """What the agent tells; the first reading loads ctypes, which opens its library's file for good."""
+    (path,) = AgentFolder.of(pid).sockets()  # type: ignore[union-attr]
+    return asyncio.run(ask(path, "reading", patience=60))
+
+
 def cycle(service: Talking, times: int = 2) -> None:
     """Attach and detach, and see that everything came and went."""
-    import asyncio
-
     settled(service, lambda told: told["ticks"] > 0)
     attach(service.pid, patience=60)
+    read(service.pid)
     detach(service.pid)
     before = settled(
         service, lambda told: not told["modules"] and told["threads"] == 1
@@ -133,8 +139,7 @@ def cycle(service: Talking, times: int = 2) -> None:
         with_agent = service.facts()
         assert "_highwater_diagnostics.agent.endpoint" in with_agent["modules"]
         assert with_agent["threads"] == 2
-        (path,) = AgentFolder.of(service.pid).sockets()  # type: ignore[union-attr]
-        told = asyncio.run(ask(path, "reading", patience=60))
+        told = read(service.pid)
         assert told["tasks"] >= 2
         assert told["allocators"]["in_use_bytes"] > 0
         assert made.who.pid == service.pid
@@ -207,8 +212,6 @@ def find_python() -> str | None:
 
 @by_call
 def test_a_detach_in_the_middle_of_a_capture_is_refused_and_may_be_forced(talking: Any) -> None:
-    import asyncio
-
     service = talking(sys.executable, "-c", SERVICE)
     attach(service.pid, patience=60)
     (path,) = AgentFolder.of(service.pid).sockets()  # type: ignore[union-attr]
