@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["enter", "leave"]
 
 PRIVATE_NAME = "_highwater_diagnostics"
+_REST_SECONDS = 0.01
 
 
 def enter(folder: str, page: int = 0) -> None:
     """On the service's main thread: begin to bring the agent in. `page`: memory that was borrowed to get here, 0: none."""
+    _tell(folder, "coming", "")
     try:
         _start_thread(_bring_in, (folder, page))
     except Exception as error:  # noqa: BLE001  # told to whoever attaches, and to nobody in the service
@@ -28,25 +30,47 @@ def enter(folder: str, page: int = 0) -> None:
 
 
 def _start_thread(call: Any, arguments: tuple[Any, ...]) -> None:
-    import _signal
-    import _thread
+    import _signal  # type: ignore[import-not-found]
 
-    start = _thread.start_new_thread
-    if type(start).__name__ != "builtin_function_or_method":  # gevent's, which would run on the main thread
-        from _frozen_importlib import module_from_spec  # type: ignore[import-not-found]
-
-        fresh = module_from_spec(_thread.__spec__)
-        fresh.__spec__.loader.exec_module(fresh)
-        start = fresh.start_new_thread
     faults = {"SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP"}
     # The service's signals are for its own threads.
     mask = _signal.pthread_sigmask(
         _signal.SIG_BLOCK, _signal.valid_signals() - {getattr(_signal, name) for name in faults}
     )
     try:
-        start(call, arguments)
+        _threads().start_new_thread(call, arguments)
     finally:
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+
+
+def _threads() -> Any:
+    """The module `_thread` as Python made it; a second instance where gevent has patched it: its threads would be greenlets."""
+    import _thread
+
+    if type(_thread.start_new_thread).__name__ == "builtin_function_or_method":
+        return _thread
+    from _frozen_importlib import module_from_spec
+
+    spec: Any = _thread.__spec__
+    fresh = module_from_spec(spec)
+    spec.loader.exec_module(fresh)
+    return fresh
+
+
+class _Gently:
+    """Rests before each of the agent's modules is loaded, so that the service runs in between.
+
+    A thread that computes lets another one in every 5 ms, and a loop that writes to twenty sockets asks twenty times in one
+    round: loaded in one go, the agent would hold it up for a tenth of a second.
+    """
+
+    def __init__(self) -> None:
+        self._never = _threads().allocate_lock()
+        self._never.acquire()
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name.partition(".")[0] == PRIVATE_NAME:
+            self._never.acquire(True, _REST_SECONDS)
 
 
 def _bring_in(folder: str, page: int) -> None:
@@ -94,11 +118,17 @@ def _load(folder: str) -> str:
         raise ImportError(f"no package at {package}")
     module = module_from_spec(spec)
     sys.modules[PRIVATE_NAME] = module
-    spec.loader.exec_module(module)
-    lifecycle = import_module(PRIVATE_NAME + ".agent.lifecycle")
-    lifecycle.start_attached(folder, leave)
-    # The first question would load them all the same, while its asker waits.
-    import_module(PRIVATE_NAME + ".agent.operations")
+    gently: Any = _Gently()
+    sys.meta_path.insert(0, gently)
+    try:
+        spec.loader.exec_module(module)
+        lifecycle = import_module(PRIVATE_NAME + ".agent.lifecycle")
+        # The first question would load them all the same, while its asker waits.
+        import_module(PRIVATE_NAME + ".agent.operations")
+        import_module(PRIVATE_NAME + ".agent.servers")
+        lifecycle.start_attached(folder, leave)
+    finally:
+        sys.meta_path.remove(gently)
     return str(lifecycle.listens_at())
 
 

@@ -86,7 +86,7 @@ def attach(pid: int, patience: float = PATIENCE_SECONDS) -> Attachment:
     who = identity(pid)
     if who is None:
         raise NotFoundError(f"process {pid} has just ended")
-    folder = AgentFolder.make(pid, found.uid, found.gid)
+    folder = AgentFolder.make(pid, found.uid, found.gid, found.interpreter.version if found.interpreter else ())
     try:
         with _sent(found, folder.entry) as give_up:
             try:
@@ -195,13 +195,13 @@ def _await(found: Check, folder: AgentFolder, patience: float) -> None:
     wakes.append((_NUDGE_SECONDS, _nudge))
     while True:
         told = folder.told()
-        if told is not None:
+        if told is not None and told.get("state") != "coming":
             break
         waited = time.monotonic() - began
         if wakes and waited > wakes[0][0]:
             with contextlib.suppress(DiagnosticsError), ThreadPoolExecutor(1) as waker:  # it is waited for all the same
                 waker.submit(wakes.pop(0)[1], pid).result()
-        if waited > patience and not (folder.outside / "diagnostics" / "__pycache__").exists():
+        if waited > patience and told is None:
             raise TargetSilentError(
                 f"the main thread of process {pid} did not come by within {patience:g} s{_waits_in(pid)}",
                 remedy="nothing was put in; try again while it serves, or read it by `diagnostics watch`",

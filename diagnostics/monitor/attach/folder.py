@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -69,8 +69,8 @@ class AgentFolder:
         return None
 
     @classmethod
-    def make(cls, pid: int, uid: int, gid: int) -> AgentFolder:
-        """Make it, with the agent in it, for user `uid`.
+    def make(cls, pid: int, uid: int, gid: int, version: tuple[int, ...]) -> AgentFolder:
+        """Make it, with the agent in it, for user `uid` and this version of Python.
 
         Raises RefusedError where there is no place for it, BusyError where another command has just made one.
         """
@@ -88,7 +88,7 @@ class AgentFolder:
                 why.append(f"{temporary}: {error.strerror or error}")
                 continue
             try:
-                folder._fill(uid, gid)
+                folder._fill(uid, gid, version)
             except OSError as error:
                 why.append(f"{temporary}: {error.strerror or error}")
                 shutil.rmtree(folder.outside, ignore_errors=True)
@@ -138,21 +138,31 @@ class AgentFolder:
     def remove(self) -> None:
         shutil.rmtree(self.outside, ignore_errors=True)
 
-    def _fill(self, uid: int, gid: int) -> None:
+    def _fill(self, uid: int, gid: int, version: tuple[int, ...]) -> None:
         (self.outside / self._entry).write_text(_ENTER.format(folder=self.inside))
         for name in _COPIED:
             source, copy = _PACKAGE / name, self.outside / "diagnostics" / name
             copy.parent.mkdir(exist_ok=True)
             if source.is_dir():
-                shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(source, copy, ignore=_of_other_versions(version))
             else:
-                shutil.copyfile(source, copy)
+                shutil.copy2(source, copy)
         if os.geteuid() == uid:
             return
         for folder, folders, files in os.walk(self.outside):
             for name in (*folders, *files):
                 os.chown(Path(folder) / name, uid, gid, follow_symlinks=False)
         os.chown(self.outside, uid, gid, follow_symlinks=False)  # last: until then nobody else enters
+
+
+def _of_other_versions(version: tuple[int, ...]) -> Callable[[str, list[str]], set[str]]:
+    """What is not to be copied: compiled files but those for this version, which the service need not compile then."""
+    ours = f".cpython-{version[0]}{version[1]}.pyc"
+
+    def others(folder: str, names: list[str]) -> set[str]:
+        return {name for name in names if name.endswith(".pyc") and not name.endswith(ours)}
+
+    return others
 
 
 def candidates(pid: int) -> Iterator[str]:
