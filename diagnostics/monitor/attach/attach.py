@@ -198,7 +198,7 @@ def _await(found: Check, folder: AgentFolder, patience: float) -> None:
         if told is not None and told.get("state") != "coming":
             break
         waited = time.monotonic() - began
-        if wakes and waited > wakes[0][0]:
+        if told is None and wakes and waited > wakes[0][0]:
             with contextlib.suppress(DiagnosticsError), ThreadPoolExecutor(1) as waker:  # it is waited for all the same
                 waker.submit(wakes.pop(0)[1], pid).result()
         if waited > patience and told is None:
