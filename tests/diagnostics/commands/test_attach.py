@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -184,3 +185,41 @@ def test_bad_usage_is_told(launch: Callable[..., Any], tmp_path: Path) -> None:
         done = launch(*attach, *words)
         assert done.end(0) == 2, done.output
         assert says in done.output
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nsenter") is None, reason="namespaces are made by root only")
+def test_from_an_ephemeral_container_process_1_of_the_service_is_attached_to(
+    launch: Callable[..., Any], http: Callable[..., Any], eventually: Callable[..., Any], free_port: Any, tmp_path: Path
+) -> None:
+    """As `kubectl debug --target` has it: the PID namespace of the service, and none of its files or temporary folders."""
+    (tmp_path / "plain.py").write_text(APP)
+    own = tmp_path / "own"
+    own.mkdir()
+    port = free_port()
+    serve = f"mount -t tmpfs tmpfs {own} && exec {sys.executable} -m uvicorn plain:app --port {port}"
+    container = launch(
+        "unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", serve,
+        cwd=tmp_path, env={"TMPDIR": str(own)},
+    )  # fmt: skip
+    container.wait_for("Uvicorn running")
+    outer = container.process.pid
+    inner = int(Path(f"/proc/{outer}/task/{outer}/children").read_text().split()[0])
+    beside = ["nsenter", "--target", str(inner), "--pid", "unshare", "--mount", "sh", "-c"]
+    beside += ['mount -t proc proc /proc && exec "$0" "$@"', sys.executable, "-m", "diagnostics", "attach"]
+    beside += ["--dir", str(tmp_path / "dir")]
+    checked = launch(*beside, "--check", "1")
+    assert checked.end(0) == 0, checked.output
+    assert "process 1 (Python 3" in checked.output
+    attached = launch(*beside, "1", "--listen", "127.0.0.1:0", "--stay", "--patience", "60")
+    url = attached.wait_for("diagnostics http").split()[1]
+
+    def workers() -> list[tuple[int, str]]:
+        return [(worker["pid"], worker["state"]) for worker in http(url).json()["workers"]]
+
+    eventually(lambda: workers() == [(1, "answering")])
+    assert list(own.iterdir()) == []  # what is in it is in the service's mount namespace alone
+    assert len(list(Path(f"/proc/{inner}/root{own}").iterdir())) == 1
+    out = launch(*beside, "--detach", "1")
+    assert out.end(0) == 0, out.output
+    assert list(Path(f"/proc/{inner}/root{own}").iterdir()) == []
+    eventually(lambda: workers() == [])
