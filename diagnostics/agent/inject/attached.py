@@ -134,7 +134,7 @@ def _load(folder: str) -> str:
 
 
 # Their functions may stand in a loop's queue or beside a fork that is under way: they stay until Python's collector comes by.
-_CALLED_LATER = ("lag", "loops", "forked", "background")
+_CALLED_LATER = (".agent.loops", ".agent.forked", ".agent.background")
 
 
 def leave() -> None:
@@ -163,7 +163,7 @@ def _forget(modules: list[Any], sleep: Any, agents_thread: int) -> None:
         return
     while modules:
         module = modules.pop()
-        if module.__name__.rpartition(".")[2] not in _CALLED_LATER:
+        if not module.__name__.removeprefix(PRIVATE_NAME).startswith(_CALLED_LATER):
             module.__dict__.clear()
     if gc.isenabled():  # else the service chooses its own moments
         gc.collect(1)
