@@ -24,6 +24,7 @@ from ...errors import (
 )
 from ...protocol import MAX_REQUEST_BYTES, frame, read_frame, request
 from ..kernel.process import Identity, identity, lives
+from ..kernel.short_path import short_path
 from ..kernel.sockets import Sockets
 from .check import Check, check
 from .folder import AgentFolder
@@ -242,7 +243,8 @@ def _tell_to_leave(pid: int, path: Path, force: bool) -> None:
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
         connection.settimeout(_ASK_SECONDS)
         try:
-            connection.connect(str(path))
+            with short_path(path) as address:
+                connection.connect(address)
             connection.sendall(frame(request("leave", force=force)))
             reply = read_frame(connection, MAX_REQUEST_BYTES)
         except ConnectionRefusedError:

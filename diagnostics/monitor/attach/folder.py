@@ -25,6 +25,7 @@ __all__ = ["AgentFolder", "candidates"]
 _PACKAGE = Path(__file__).resolve().parents[2]
 _COPIED = ("__init__.py", "errors.py", "protocol.py", "agent")
 _MOST_BYTES = 65536
+_MOST_SOCKET_BYTES = 100  # of 107 (unix(7)): the process's own number may be longer
 # It leaves no name behind where it is run, prints nothing, and does nothing once the folder is gone.
 _ENTER = """def enter(folder, page):
     file = folder + "/diagnostics/agent/inject/attached.py"
@@ -77,6 +78,9 @@ class AgentFolder:
         why: list[str] = []
         for temporary in candidates(pid):
             folder = cls(pid, temporary)
+            if len(os.fsencode(f"{folder.inside}/agents/{pid}.sock")) > _MOST_SOCKET_BYTES:
+                why.append(f"{temporary}: its path is too long for a socket")
+                continue
             try:
                 folder.outside.mkdir(mode=0o700)
             except FileExistsError as error:

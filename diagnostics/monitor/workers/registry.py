@@ -27,6 +27,7 @@ from pathlib import Path
 
 from ...protocol import agents_folder, dropped_root
 from ..kernel.process import Identity, identity, lives, proc_is_ours, runs
+from ..kernel.short_path import short_path
 from .attachments import Attachments
 from .listener import full_queue_holder
 
@@ -134,7 +135,8 @@ def _peer(path: Path) -> _Peer | None:
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
         probe.setblocking(False)
         try:
-            probe.connect(str(path))
+            with short_path(path) as address:
+                probe.connect(address)
         except BlockingIOError:  # its queue is full: somebody listens, and does not come to it
             return _Peer(full_queue_holder(path), None)
         except OSError as error:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import urllib.request
 from collections.abc import Callable
@@ -193,8 +194,7 @@ def test_from_an_ephemeral_container_process_1_of_the_service_is_attached_to(
 ) -> None:
     """As `kubectl debug --target` has it: the PID namespace of the service, and none of its files or temporary folders."""
     (tmp_path / "plain.py").write_text(APP)
-    own = tmp_path / "own"
-    own.mkdir()
+    own = Path(tempfile.mkdtemp(dir="/tmp"))  # short, and empty everywhere but in the service's mount namespace
     port = free_port()
     serve = f"mount -t tmpfs tmpfs {own} && exec {sys.executable} -m uvicorn plain:app --port {port}"
     container = launch(
@@ -223,3 +223,4 @@ def test_from_an_ephemeral_container_process_1_of_the_service_is_attached_to(
     assert out.end(0) == 0, out.output
     assert list(Path(f"/proc/{inner}/root{own}").iterdir()) == []
     eventually(lambda: workers() == [])
+    own.rmdir()

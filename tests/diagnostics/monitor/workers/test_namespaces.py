@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 
 from diagnostics.monitor.kernel.process import identity, namespaced_pid
+from diagnostics.monitor.kernel.short_path import short_path
 from diagnostics.monitor.workers.acquaintance import not_the_one
 from diagnostics.monitor.workers.listener import full_queue_holder
-from diagnostics.monitor.workers.registry import Registry
+from diagnostics.monitor.workers.registry import Registry, listening_pid
 
 ROOT = Path(__file__).parents[4]
 
@@ -193,6 +194,15 @@ def test_who_listens_behind_a_full_queue_is_found_by_the_socket_that_it_holds(tm
         finally:
             for each in waiting:
                 each.close()
+
+
+def test_a_socket_is_reached_whose_path_from_here_is_longer_than_an_address(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 60) / ("y" * 60)
+    folder.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listener, short_path(folder / "1.sock") as address:
+        listener.bind(address)
+        listener.listen()
+        assert listening_pid(folder / "1.sock") == os.getpid()
 
 
 @needs_namespaces
