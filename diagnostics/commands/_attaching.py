@@ -88,7 +88,7 @@ def matching(text: str) -> list[int]:
                 if text in words:
                     found.append(int(process.name))
     if not found:
-        raise NotFoundError(f"no process has {text!r} in its command line", remedy="look at `ps -e -o pid,args`")
+        raise NotFoundError(f"no process has {text!r} in its command line", remedy="ps -e -o pid,args shows them")
     return sorted(found)
 
 

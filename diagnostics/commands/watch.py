@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.pid <= 0 or not alive(arguments.pid):
-        raise NotFoundError(f"there is no process {arguments.pid} here", remedy="look at `ps -e -o pid,args`")
+        raise NotFoundError(f"there is no process {arguments.pid} here", remedy="ps -e -o pid,args shows them")
     with bind(arguments.listen) as listener:
         address = address_of(listener)
         root = arguments.dir or Path(default_root(address))

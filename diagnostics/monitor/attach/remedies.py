@@ -15,7 +15,7 @@ def _all(text: str) -> dict[str, str]:
 
 REMEDIES: Final[dict[str, dict[str, str]]] = {
     "no_process": {
-        "linux": "list the services with `ps -e -o pid,args`",
+        "linux": "ps -e -o pid,args shows what runs",
         "docker": "a container's numbers are its own: on the host, `docker inspect -f '{{.State.Pid}}' NAME` tells the host's",
         "kubernetes": "attach from an ephemeral container of the pod with `kubectl debug --target=CONTAINER`, or set "
         "shareProcessNamespace: true: else the service's processes are not seen",

@@ -303,7 +303,8 @@ class Recorder:
         folder = track.cgroup.folder if track.cgroup else None
         killed = track.kills.since() if track.kills else None
         limit = track.cgroup.limit_bytes if track.cgroup else None
-        ending = Ending(time.time(), returncode, killed, str(folder) if folder else None, limit)
+        used = track.cgroup.working_bytes if track.cgroup else None
+        ending = Ending(time.time(), returncode, killed, str(folder) if folder else None, limit, used)
         track.close_minute()
         said = self.said(pid)
         track.file.write_end({**ending.to_json(), "verdict": said})
@@ -319,7 +320,7 @@ class Recorder:
                 del self._ended[forgotten]
 
     def _explain(self, path: Path, ending: Ending, returncode: int) -> None:
-        told = Ending(ending.noticed, returncode, ending.oom_kills, ending.cgroup, ending.limit_bytes)
+        told = replace(ending, returncode=returncode)
         said = self._endings.explain(path, told)
         try:
             with contextlib.closing(RingFile.reopen(path)) as file:
