@@ -17,6 +17,7 @@ import contextlib
 import http.client
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -103,6 +104,7 @@ def main() -> int:
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--times", type=int)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # its services end with it
     with Services(arguments, (arguments.times or 8) if arguments.what == "workers" else 1) as services:
         print(f"{services.told(0)}", flush=True)
         if arguments.what == "workers":
