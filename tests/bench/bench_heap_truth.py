@@ -2,9 +2,9 @@
 
     python tests/bench/bench_heap_truth.py [--cases 200] [--kills 100] [--python PYTHON]
 
-A case plants a known amount in a function of its own: objects of 100 bytes, buffers of 50 KiB, both, or twice as much of which half is
-freed again. It counts as held where the truth lies within the interval that `diagnostics top` would show. A killed process allocates all
-the time; its table must be whole, and less than a second old.
+A case plants a known amount in a function of its own: objects of 100 bytes, buffers of 50 KiB, both, or twice as much
+of which half is freed again. It counts as held where the truth lies within the interval that `diagnostics top` would
+show. A killed process allocates all the time; its table must be whole, and less than a second old.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def plant(cases: int, seed: int) -> int:
 def kill(python: str, folder: str, kills: int) -> tuple[int, float]:
     """How many tables were whole and fresh, and the age of the stalest in seconds."""
     program = (
-        "import os\nfrom diagnostics.agent import heap\nassert (heap.begin() or heap.keep(os.environ['DIAGNOSTICS_DIR'])) is None\n"
+        "import os\nfrom diagnostics.agent import heap\n"
+        "assert (heap.begin() or heap.keep(os.environ['DIAGNOSTICS_DIR'])) is None\n"
         "print('ready', flush=True)\nkept = []\n"
         "while True:\n    kept.append([str(n) * 20 for n in range(20_000)])\n    kept = kept[-20:]\n"
     )
@@ -105,7 +106,14 @@ def main() -> int:
     if arguments.child is not None:
         return plant(arguments.cases, arguments.child)
     with tempfile.TemporaryDirectory(prefix="highwater-heap-") as folder:
-        command = [arguments.python, __file__, "--child", str(random.randrange(1 << 30)), "--cases", str(arguments.cases)]
+        command = [
+            arguments.python,
+            __file__,
+            "--child",
+            str(random.randrange(1 << 30)),
+            "--cases",
+            str(arguments.cases),
+        ]
         lines = subprocess.run(command, env=_environment(folder), check=True, capture_output=True, text=True).stdout
         rows = [line.split() for line in lines.splitlines()]
         for kind in ("all", *(each.replace(" ", "-") for each in KINDS)):
@@ -115,7 +123,10 @@ def main() -> int:
             print(f"{kind:12} {held:4} of {len(chosen)} held, mean error {100 * error:+.1f} %", flush=True)
         if arguments.kills:
             good, stalest = kill(arguments.python, folder, arguments.kills)
-            print(f"killed       {good:4} of {arguments.kills} tables whole and fresh, the stalest {stalest:.2f} s", flush=True)
+            print(
+                f"killed       {good:4} of {arguments.kills} tables whole and fresh, the stalest {stalest:.2f} s",
+                flush=True,
+            )
     return 0
 
 
