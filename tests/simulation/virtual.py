@@ -7,6 +7,7 @@ stands still.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 __all__ = ["now"]
@@ -17,10 +18,8 @@ _last = 0.0
 def now() -> float:
     """Seconds since the simulation began."""
     global _last
-    try:
+    with contextlib.suppress(RuntimeError):
         _last = asyncio.get_running_loop().time()
-    except RuntimeError:
-        pass
     return _last
 
 

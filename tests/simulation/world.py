@@ -1,17 +1,17 @@
 """One seed: the relay as it is served, its upstream and its clients, each a machine of the simulated network.
 
-The relay's own parts all run: connection, gate, routes, streams, hub, sweep, HTTP client. Left out are the agent (a thread), the
-kernel's buffers (a write counts as held until its reader has it) and uvloop. The upstream and most clients are those of the chaos
-suite.
+The relay's own parts all run: connection, gate, routes, streams, hub, sweep, HTTP client. Left out are the agent (a thread),
+the kernel's buffers (a write counts as held until its reader has it) and uvloop. The upstream and most clients are those of
+the chaos suite.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import random
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -79,7 +79,12 @@ _write = _SimStreamTransport.write
 
 
 def _in_segments(transport: Any, data: Any) -> None:
-    """As a network carries it: the simulated one hands over each write as a whole, also to who has asked it to wait."""
+    """As a network carries it: the simulated one hands over each write as a whole, also to who has asked it to wait.
+
+    What is written to a connection that is closing is dropped, as asyncio's and uvloop's transports do.
+    """
+    if transport.is_closing():
+        return
     view = memoryview(data)
     for at in range(0, len(view), SEGMENT_BYTES):
         _write(transport, bytes(view[at : at + SEGMENT_BYTES]))
@@ -132,7 +137,12 @@ async def live() -> Truth:
     for client in clients:
         client.result()
     await asyncio.sleep(QUIET_SECONDS)
-    truth.at_the_end({task for task in loop.net._tasks["relay"] if not task.done()} - known)
+    tasks = loop.net._tasks["relay"]  # it keeps those that have ended, too, and with them what they raised
+    tasks[:] = [task for task in tasks if not task.done()]
+    # The simulator's own frames hold a callback that raised, in a cycle that uvloop has not (asyncio breaks its own). What of
+    # the relay waits for the collector is looked for by tests/relay/serving/test_garbage.py.
+    gc.collect()
+    truth.at_the_end(set(tasks) - known)
     ending.set()
     await relay
     loop.look = None
@@ -280,8 +290,8 @@ async def _publish(seed: int, count: int) -> int:
         for number in range(count):
             body = b'{"n":%d}' % number
             writer.write(
-                b"POST /v1/topics/t%d HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-                % (seed, len(body)) + body
+                b"POST /v1/topics/t%d HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+                b"content-length: %d\r\n\r\n" % (seed, len(body)) + body
             )  # fmt: skip
             answer = await read_response(reader)
             if answer is None or answer.status != 201:
