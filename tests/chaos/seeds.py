@@ -84,6 +84,8 @@ def plan_of(seed: int) -> Plan:
     variant = _variant_of(seed)
     possible = tuple(name for name, event in EVENTS.items() if variant == WORKERS or not event.workers)
     events = chance.sample(possible, chance.choices((0, 1, 2), (45, 40, 15))[0])
+    if variant == WORKERS and chance.random() < 0.5:  # what this variant is for
+        events = ["worker_killed", *(name for name in events if name != "worker_killed")]
     ends = [name for name in events if EVENTS[name].ends]
     return Plan(tuple(clients), tuple(name for name in events if name not in ends[1:]), variant)
 
