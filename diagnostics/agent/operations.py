@@ -11,9 +11,9 @@ import os
 import sys
 import time
 
-from ..errors import ProtocolError, TargetError
-from .asyncio_tasks import why_unseen
-from .readings import allocators, memray, tracemalloc
+from ..errors import BusyError, ProtocolError, TargetError, UsageError
+from .loops.asyncio_tasks import why_unseen
+from .readings.allocation import allocators, memray, tracemalloc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .ledger import StreamLedger
-    from .looks import Look
+    from .servers.looks import Look
     from .state import State
 
 __all__ = ["OPERATIONS", "Forked", "perform"]
@@ -64,16 +64,47 @@ if TYPE_CHECKING:
 
 
 def hello(state: State) -> Result:
-    """Who this is."""
+    """Who this is: `pid` is this process's number in its own PID namespace, `start_ticks` as /proc/self/stat has it."""
     return {
         "pid": os.getpid(),
+        "start_ticks": _start_ticks(),
         "started": state.started,
         "python": ".".join(map(str, sys.version_info[:3])),
         "implementation": sys.implementation.name,
         "executable": sys.executable,
         **memray.about(),
+        "attached": state.leave is not None,
         "window": state.windows.kind,
     }
+
+
+def leave(state: State, force: bool = False) -> Result:
+    """Take the agent out of a process into which it was put while that ran. `force`: in the middle of a capture, too.
+
+    Raises UsageError where it came with the process, BusyError while a window is open.
+    """
+    if state.leave is None:
+        raise UsageError(
+            "this agent came with its process (diagnostics run, or instrument(app)) and goes with it",
+            remedy="start the service without it",
+            code="not_attached",
+        )
+    if state.windows.kind is not None and not force:
+        raise BusyError(
+            f"a {state.windows.kind} window is open in this process",
+            remedy="wait for its capture to end or cancel it; --force ends it",
+        )
+    state.leaving = True
+    return {"leaving": True}
+
+
+def _start_ticks() -> int | None:
+    """Clock ticks from the machine's boot to this process's start; None where there is no /proc (proc(5): stat, field 22)."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def reading(state: State, top: int = 20) -> Result:
@@ -138,7 +169,7 @@ def begin_tracemalloc(state: State, seconds: float, frames: int = 5) -> Result:
     import mmap  # noqa: F401
 
     from . import forked  # noqa: F401
-    from .readings import heap  # noqa: F401
+    from .readings.allocation import heap  # noqa: F401
 
     reading(state)
     return state.windows.begin_tracemalloc(seconds=seconds, frames=frames)
@@ -147,7 +178,7 @@ def begin_tracemalloc(state: State, seconds: float, frames: int = 5) -> Result:
 def finish_tracemalloc(state: State, room_bytes: int | None = None) -> Result:
     import mmap
 
-    from .readings import heap
+    from .readings.allocation import heap
 
     seconds = state.windows.age("tracemalloc")
     window = state.windows.current
@@ -218,7 +249,7 @@ def tasks(state: State, fork: bool = True, leaks: bool = False, room_bytes: int 
 
     leaks   look for tasks that nothing can wake as well, in a walk over all objects, in the fork only
     """
-    from .readings import tasks, threads  # with asyncio, for which a service that is not asked does not pay
+    from .readings.running import tasks, threads  # with asyncio, for which a service that is not asked does not pay
 
     # A forked child has one thread: the others' stacks are taken here.
     stacks = threads.read()
@@ -252,7 +283,8 @@ def explain(
     state: State, types: list[str], samples: int = 12, new: bool = False, room_bytes: int | None = None
 ) -> Result:
     """Why objects of these types are alive. `new`: of those that were not there at the last census with `first`."""
-    from .readings import objects, threads
+    from .readings import objects
+    from .readings.running import threads
 
     held, first = threads.held(), state.first_look if new else None
     work = _walk(lambda until: objects.explain(types, samples, until, first=first, threads=held), room_bytes)
@@ -282,6 +314,7 @@ def _walk(work: Callable[[float], dict[str, Any]], room_bytes: int | None) -> Fo
 
 OPERATIONS: dict[str, Callable[..., Result]] = {
     "hello": hello,
+    "leave": leave,
     "reading": reading,
     "sample": sample,
     "connections": connections,

@@ -6,11 +6,12 @@ import asyncio
 import time
 from typing import Any
 
+from ... import __version__
 from ..captures.controller import Captures
 from ..captures.streams import rows_of
 from ..judging.guard import Guard
 from ..judging.judge import Judge
-from ..kernel.cgroup import read_cgroup
+from ..kernel.cgroup import read_cgroup, why_no_cgroup
 from ..recording.recorder import Recorder
 from ..workers.targets import Snapshot, Targets
 from ..workers.whole import Look
@@ -32,8 +33,11 @@ _CHARGED = ("usage_bytes", "working_bytes", "limit_bytes", "tmpfs_bytes", "kerne
 
 
 def charged(look: Look) -> dict[str, Any] | None:
-    """What the cgroup of the service's first process is charged for; None where there is none. Parts that are no process's own
-    (tmpfs, kernel, sockets) are of its own level, the limit and the usage of the tightest one above."""
+    """What the cgroup of the service's first process is charged for; None where it cannot be seen.
+
+    Parts that are no process's own (tmpfs, kernel, sockets) are of its own level, the limit and the usage of the tightest
+    one above.
+    """
     found = read_cgroup(look.members[0].pid) if look.members else None
     if found is None:
         return None
@@ -69,13 +73,16 @@ class Overview:
                 "children": look.children_of(snapshot.worker).to_json(),
                 "verdict": verdict,
                 "limit": self._limit(snapshot),
+                "growth": self._growth(snapshot),
             }
             for snapshot, verdict in zip(snapshots, verdicts, strict=True)
         ]
         return {
             "schema": SCHEMA,
+            "version": __version__,
             "time": time.time(),
             "workers": workers,
+            "attached": self._targets.attachments.to_json(),
             "ends": [ending.to_json() for ending in self._recorder.endings()],
             "service": await self.service(snapshots, verdicts, url),
             "captures": [summary(capture) for capture in self._captures.all()],
@@ -96,7 +103,11 @@ class Overview:
         judged = await self._judge.of_whole(look, alarms)
         # What grows beside the processes is no worker's: it is an alarm of its own, whatever the workers' are.
         alarm = judged.alarm and (not alarms or judged.word == "cgroup_growth")
-        return {**look.to_json(), "charged": charged(look), "verdict": {**judged.to_json(url), "alarm": alarm}}
+        told = {**look.to_json(), "charged": charged(look), "verdict": {**judged.to_json(url), "alarm": alarm}}
+        hidden = why_no_cgroup(look.members[0].pid) if told["charged"] is None and look.members else None
+        if hidden is not None:
+            told["unknown"]["cgroup"] = f"no limit, no forecast, no rule on either: {hidden}"
+        return told
 
     def _limit(self, snapshot: Snapshot) -> dict[str, Any] | None:
         """What the worker's limit is, what is charged for it, and when they meet; None where nothing is recorded of it."""
@@ -108,6 +119,14 @@ class Overview:
             "used_bytes": outlook.used_bytes,
             "seconds_to_limit": outlook.seconds_to_limit,
         }
+
+    def _growth(self, snapshot: Snapshot) -> dict[str, float] | None:
+        """Bytes an hour, estimate and the ends of its 95 % interval; None where it is too early to tell."""
+        outlook = self._recorder.outlook(snapshot.process.pid)
+        drift = outlook.memory if outlook is not None else None
+        if drift is None:
+            return None
+        return {"low": drift.low * 3600, "mid": drift.slope * 3600, "high": drift.high * 3600}
 
     def _with_streams(self, snapshot: Snapshot) -> dict[str, Any]:
         captured = self._captures.latest(snapshot.worker, snapshot.process.pid, "tasks")
