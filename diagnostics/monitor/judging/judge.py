@@ -70,6 +70,7 @@ class Judge:
             readings,
             series={**readings.series, "whole_pss_bytes": series.get("pss_bytes", ())},
             lives=self._recorder.lives(snapshot.worker),
+            offspring=self._recorder.offspring.of(snapshot.worker),
         )
         judged = self._held_over(snapshot, await asyncio.to_thread(verdict, readings))
         if snapshot.state == "answering":
