@@ -1,7 +1,7 @@
 """A visit: the service under `diagnostics run` with its defaults, at work, and what an on-call would see of it.
 
-The verdict is read every few seconds. When it is an alarm and its sentence does not name the culprit yet, the command that it
-names is typed, once, as an on-call would, and the verdict is read again.
+The verdict is read every few seconds. When it is an alarm of medium or high confidence and its sentence does not name the
+culprit yet, the command that it names is typed, once, as an on-call would, and the verdict is read again.
 """
 
 from __future__ import annotations
@@ -121,9 +121,9 @@ def _watch(one: Running, side: Side, seconds: float, found: Visit) -> None:
         _kept(found, look)
         if left_to_look is not None:
             left_to_look -= 1
-        if not look.alarm:
+        if not look.accuses:
             continue
-        if side.side == LEAKY and look.accuses and look.named.rank(side.culprit) is not None:
+        if side.side == LEAKY and look.named.rank(side.culprit) is not None:
             return  # the sentence names it
         if not found.command and " capture " in look.next:
             _type(one, look, began, found)

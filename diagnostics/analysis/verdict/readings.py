@@ -101,6 +101,7 @@ class Readings:
     python        the version of its interpreter; None where it is not known
     unread        what could not be read of this worker and why, by the words of `_NEEDED` in findings and the balance's parts
     offspring     its child processes that are no workers
+    memray        whether the service can import memray, which shows what C allocates; None where nobody asked
     """
 
     state: str = "outside"
@@ -120,6 +121,7 @@ class Readings:
     python: str | None = None
     unread: Mapping[str, str] = field(default_factory=dict)
     offspring: Sequence[Child] = ()
+    memray: bool | None = None
 
     @property
     def recycled(self) -> bool:

@@ -173,6 +173,7 @@ def readings_of(
         age=time.time() - started if isinstance(started, int | float) else None if recording else 0.0,
         python=snapshot.about.get("python"),
         unread=_unread(snapshot),
+        memray=snapshot.about.get("memray"),
     )
 
 

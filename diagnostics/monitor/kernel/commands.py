@@ -18,7 +18,8 @@ _OF_POOLS = re.compile(r"from (multiprocessing(?:\.\w+)*) import (\w+)")
 def shown_command(pid: int, proc: Path = Path("/proc")) -> str:
     """The program that `pid` runs and, of Python, which module or script, without arguments: they may hold secrets.
 
-    `python3.11 -m celery`, `python3.11 job.py`, `python3.11 (multiprocessing.spawn.spawn_main)`, `nginx`. Empty where it has ended.
+    `python3.11 -m celery`, `python3.11 job.py`, `python3.11 (multiprocessing.spawn.spawn_main)`, `nginx`. Empty where it has
+    ended.
     """
     program = program_of(pid, proc)
     if not program.startswith("python"):

@@ -23,10 +23,14 @@ def child(pid: int, per_second: float, command: str = "python3.11 job.py", since
 
 
 def told(*children: Child) -> Any:
-    total = [(float(at), sum(value for each in children for time, value in each.rss if time == at)) for at in range(SECONDS)]
+    total = [
+        (float(at), sum(value for each in children for time, value in each.rss if time == at)) for at in range(SECONDS)
+    ]
     quiet = {"rss_bytes": line(100 * MIB, 0), "in_use_bytes": line(50 * MIB, 0), "children": line(len(children), 0)}
     series = {**quiet, "children_rss_bytes": total, "children_pss_bytes": total}
-    return verdict(Readings(state="answering", balance={"rss_bytes": 100 * MIB, "parts": {}}, series=series, offspring=children))
+    return verdict(
+        Readings(state="answering", balance={"rss_bytes": 100 * MIB, "parts": {}}, series=series, offspring=children)
+    )
 
 
 def test_the_one_that_grows_is_named_with_its_number() -> None:

@@ -50,9 +50,12 @@ def at(seconds: int, held: Held, **more: Any) -> Readings:
 def test_nobody_is_accused_of_what_fills_and_then_stops(name: str) -> None:
     for seconds in range(30, 400, 3):
         told = verdict(at(seconds, FILLS[name]))
-        assert (told.alarm, told.found.confidence) in ((False, "low"), (False, "medium"), (False, "high"), (True, "low")), (
-            f"after {seconds} s: {told.found.says}"
-        )
+        assert (told.alarm, told.found.confidence) in (
+            (False, "low"),
+            (False, "medium"),
+            (False, "high"),
+            (True, "low"),
+        ), f"after {seconds} s: {told.found.says}"
         if told.alarm:
             assert "a cache that fills" in told.found.says
 

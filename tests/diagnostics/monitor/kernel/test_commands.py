@@ -16,7 +16,10 @@ SPAWNED = "from multiprocessing.spawn import spawn_main; spawn_main(tracker_fd=5
     [
         (["/usr/bin/python3.11", "-m", "celery", "--broker", "redis://:secret@h"], "python3.11 -m celery"),
         (["python3", "-X", "dev", "-u", "/srv/job.py", "--token=secret"], "python3 job.py"),
-        (["/usr/bin/python3.11", "-c", SPAWNED, "--multiprocessing-fork"], "python3.11 (multiprocessing.spawn.spawn_main)"),
+        (
+            ["/usr/bin/python3.11", "-c", SPAWNED, "--multiprocessing-fork"],
+            "python3.11 (multiprocessing.spawn.spawn_main)",
+        ),
         (["python3", "-c", "print('secret')"], "python3 -c"),
         (["python3"], "python3"),
         (["/usr/sbin/nginx", "-c", "secret.conf"], "nginx"),

@@ -1,0 +1,65 @@
+"""The line of code that allocated most of what grew, by the last window of a tracer: memray's, or tracemalloc's.
+
+A window shows what was allocated within it and is still held at its end. The line that has at least half of what memory gains
+in such a time is named, and no other: that a line allocates is no fault.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..units import format_value
+from .readings import MOST, Readings
+
+__all__ = ["Line", "line_of"]
+
+# Where a file's package begins: what is before it names the machine, and not the code.
+_INSTALLED = re.compile(r"^.*/(?:site-packages|dist-packages|lib/python3\.\d+)/")
+_NAMED_PARTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line with `bytes` of `kind`'s window; `native` is the function in C that they were allocated in, "" where not known."""
+
+    function: str
+    file: str
+    line: int
+    bytes: int
+    native: str
+    kind: str
+
+    @property
+    def name(self) -> str:
+        """`parse (app.py:10)`, of an installed package `decode (json/decoder.py:337)`."""
+        place = _INSTALLED.sub("", self.file)
+        if place == self.file:
+            place = "/".join(self.file.rsplit("/", _NAMED_PARTS)[-1:])
+        return f"{self.function} ({place}:{self.line})" if self.function else f"{place}:{self.line}"
+
+    @property
+    def says(self) -> str:
+        within = f", in {self.native}" if self.native else ""
+        return f"{format_value(self.bytes, 'bytes')} were allocated by {self.name}{within}"
+
+
+def line_of(readings: Readings, slope: float, kinds: Sequence[str] = ("memray", "tracemalloc")) -> Line | None:
+    """The line of the last window of these kinds, the first that has one, if it accounts for at least half of the growth.
+
+    slope   bytes a second that memory gains
+    """
+    for kind in kinds:
+        captured: Mapping[str, Any] = readings.captures.get(kind) or {}
+        seconds, rows = captured.get("seconds"), captured.get("top") or ()
+        if not seconds or captured.get("view") not in (None, "leaked"):
+            continue
+        first = next((row for row in rows if row.get("file")), None)
+        if first is not None and first["bytes"] >= MOST * slope * seconds:
+            return Line(
+                str(first.get("function") or ""), str(first["file"]), int(first.get("line") or 0), int(first["bytes"]),
+                str(first.get("native") or ""), kind,
+            )  # fmt: skip
+    return None
