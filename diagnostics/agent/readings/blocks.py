@@ -58,23 +58,23 @@ def read(until: float) -> dict[str, Any]:
             "blocks": 0,
             "unknown": "pymalloc does not serve this interpreter, or a tracer stands before it",
         }
-    plain: Counter[int] = Counter()
-    headed: Counter[int] = Counter()
-    sizes: Counter[int] = Counter()
-    headed_sizes: Counter[int] = Counter()
+    kinds = {id(kind): kind for kind in kinds_below(object) if has_no_header(kind)}
+    headed = {id(kind): kind for kind in _WITH_HEADER}
+    types: dict[str, list[int]] = {}
     blocks = 0
     try:
         memory = os.open("/proc/self/mem", os.O_RDONLY)
     except OSError as error:
         return {"types": {}, "blocks": 0, "unknown": f"/proc/self/mem is not to be read: {error.strerror}"}
     try:
-        for start, size, words, behind in _pools(memory, until):
-            blocks += start
-            for counts, bytes_, found in ((plain, sizes, words), (headed, headed_sizes, behind)):
-                here = Counter(found)
-                counts.update(here)
-                for address, count in here.items():
-                    bytes_[address] += count * size
+        for used, size, words, behind in _pools(memory, until):
+            blocks += used
+            # Nothing but addresses of types is kept: whatever this reading allocates lies in the blocks that it counts.
+            for known, found in ((kinds, words), (headed, behind)):
+                for address, count in Counter(filter(known.__contains__, found)).items():
+                    row = types.setdefault(_full_name(known[address]), [0, 0])
+                    row[0] += count
+                    row[1] += count * size
     except TimeoutError:
         return {
             "types": {},
@@ -86,16 +86,6 @@ def read(until: float) -> dict[str, Any]:
     if abs(blocks - wanted) > _TOLERATED * max(wanted, 1000):
         why = f"{blocks:,} blocks were found where pymalloc has handed out {wanted:,}"
         return {"types": {}, "blocks": blocks, "unknown": why}
-    types: dict[str, list[int]] = {}
-    for kind in kinds_below(object):
-        counts, bytes_ = (plain, sizes) if has_no_header(kind) else (headed, headed_sizes)
-        if counts is headed and kind not in _WITH_HEADER:
-            continue
-        if id(kind) in counts:
-            name = _full_name(kind)
-            row = types.setdefault(name, [0, 0])
-            row[0] += counts[id(kind)]
-            row[1] += bytes_[id(kind)]
     largest = sorted(types.items(), key=lambda item: -item[1][1])[:_MAX_TYPES]
     return {"types": dict(largest), "blocks": blocks, "unknown": None}
 

@@ -44,6 +44,8 @@ NOT_COVERED = (
     "contents that an object does not report as its size: an instance's attributes are counted as its dictionary or not at all",
     "garbage in cycles that is not collected yet counts as alive",
 )
+# So many samples of a type that no root leads to are looked into.
+_MOST_UNREACHED = 4
 # Types beyond this many are summed up as one: a program that makes classes as it runs has no end of them.
 _MAX_TYPES = 2_000
 _OTHER = "(other types)"
@@ -158,8 +160,15 @@ def _commonest_ways(things: list[Any], ways: Ways) -> list[dict[str, Any]]:
     examples: dict[tuple[str, str], str] = {}
     # A large object is several of the samples, and is looked at once.
     seen: dict[int, tuple[tuple[str, str], str]] = {}
+    # To find that no root leads to an object takes a look through all objects for each step: some stand for the rest.
+    unreached: list[int] = []
     for place in range(len(things)):
         key = id(things[place])
+        if key not in seen and key not in ways.parents:
+            if len(unreached) >= _MOST_UNREACHED:
+                seen[key] = seen[unreached[place % len(unreached)]]
+            else:
+                unreached.append(key)
         if key not in seen:
             root, kind, example = holder_of(things[place : place + 1], ways)
             seen[key] = (root, kind), example

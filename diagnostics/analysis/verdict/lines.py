@@ -18,7 +18,6 @@ __all__ = ["Line", "line_of"]
 
 # Where a file's package begins: what is before it names the machine, and not the code.
 _INSTALLED = re.compile(r"^.*/(?:site-packages|dist-packages|lib/python3\.\d+)/")
-_NAMED_PARTS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +34,16 @@ class Line:
     @property
     def name(self) -> str:
         """`parse (app.py:10)`, of an installed package `decode (json/decoder.py:337)`."""
+        if not self.file:
+            return self.function
         place = _INSTALLED.sub("", self.file)
         if place == self.file:
-            place = "/".join(self.file.rsplit("/", _NAMED_PARTS)[-1:])
+            place = self.file.rpartition("/")[2]
         return f"{self.function} ({place}:{self.line})" if self.function else f"{place}:{self.line}"
 
     @property
     def says(self) -> str:
-        within = f", in {self.native}" if self.native else ""
+        within = f", in {self.native}" if self.native and self.file else ""
         return f"{format_value(self.bytes, 'bytes')} were allocated by {self.name}{within}"
 
 
@@ -56,7 +57,7 @@ def line_of(readings: Readings, slope: float, kinds: Sequence[str] = ("memray", 
         seconds, rows = captured.get("seconds"), captured.get("top") or ()
         if not seconds or captured.get("view") not in (None, "leaked"):
             continue
-        first = next((row for row in rows if row.get("file")), None)
+        first = next((row for row in rows if row.get("file") or row.get("native")), None)
         if first is not None and first["bytes"] >= MOST * slope * seconds:
             return Line(
                 str(first.get("function") or ""), str(first["file"]), int(first.get("line") or 0), int(first["bytes"]),

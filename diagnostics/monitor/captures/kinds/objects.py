@@ -20,7 +20,8 @@ __all__ = ["KIND", "grown", "unheld", "worth_explaining"]
 # The agent ends such a reading after three minutes.
 _PATIENCE_SECONDS = 200.0
 _TOP = 20
-_EXPLAINED = 3
+# An entry of one container is often as many types.
+_EXPLAINED = 8
 _LEAST_SHARE = 0.02
 _WORTH_A_NOTE = 64 * 1024
 # The program itself: classes, functions and what they are made of are alive because the program is.
