@@ -5,7 +5,7 @@ A check accuses only with a number that it names, and names a culprit only where
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .finding import Finding
@@ -67,10 +67,14 @@ def _runs(row: Mapping[str, Any]) -> str:
 
 
 def _largest(rows: Any, rise: float) -> list[Mapping[str, Any]]:
-    """The group of unfinished tasks, other than requests, that accounts for most of the rise; or the groups that together do
-    and have as many tasks each: what is started for each request is often several tasks."""
-    groups = [row for row in rows if row.get("state") != "done" and row.get("task") != _SERVING]
-    groups.sort(key=lambda row: -row["count"])
+    """The groups of unfinished tasks, other than requests, that account for most of the rise."""
+    return _most([row for row in rows if row.get("state") != "done" and row.get("task") != _SERVING], rise)
+
+
+def _most(rows: Sequence[Mapping[str, Any]], rise: float) -> list[Mapping[str, Any]]:
+    """The group that accounts for most of the rise; or those that together do and are as many each: what is started for each
+    request is often several tasks or threads."""
+    groups = sorted(rows, key=lambda row: -row["count"])
     if not groups or groups[0]["count"] < _MANY:
         return []
     if groups[0]["count"] >= MOST * rise:
@@ -90,11 +94,11 @@ def threads(readings: Readings) -> Finding | None:
         *readings.streams_evidence(rise.trend.seconds),
     ]
     says = f"Threads grow by {rise.amount:.0f} while open streams do not: each has a stack, and keeps what its frames hold."
-    groups = (readings.captures.get("tasks") or {}).get("thread_groups") or ()
-    largest = max(groups, key=lambda row: row["count"], default=None)
-    if largest is None or largest["count"] < max(_MANY, MOST * rise.amount):
+    those = _most((readings.captures.get("tasks") or {}).get("thread_groups") or (), rise.amount)
+    if not those:
         return Finding("thread_growth", "medium", says, tuple(evidence))
-    runs, waits = largest["runs"], largest["waits_in"]
-    evidence.append(Evidence(f"threads that run {runs}, at the last capture", largest["count"], "count"))
-    says += f" At the last capture {largest['count']} of them ran {runs}, in {waits}."
+    runs = ", ".join(list(dict.fromkeys(str(row["runs"]) for row in those))[:_NAMED])
+    count, waits = sum(row["count"] for row in those), those[0]["waits_in"]
+    evidence.append(Evidence(f"threads that run {runs}, at the last capture", count, "count"))
+    says += f" At the last capture {count} of them ran {runs}, in {waits}."
     return Finding("thread_growth", "high", says, tuple(evidence), culprit=runs, path=waits)
