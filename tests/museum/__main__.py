@@ -1,4 +1,5 @@
-"""Visits the museum's exhibits by `diagnostics run`, judges what was said of them, and writes docs/museum.md.
+"""Visits the museum's exhibits by `diagnostics run`, judges what was said of them, and writes docs/museum.md
+and the table of docs/verdict.md.
 
 python -m tests.museum                      all; goes on where it was if it was stopped
 python -m tests.museum sse-starlette cache  some: an exhibit with both its sides, or one side (sse-starlette-leaky)
@@ -39,7 +40,7 @@ from .visit import visit
 
 ROOT = HERE.parent.parent
 RESULTS = ROOT / "report" / "museum"
-PAGE = ROOT / "docs" / "museum.md"
+PAGE, VERDICTS = ROOT / "docs" / "museum.md", ROOT / "docs" / "verdict.md"
 LEAK_SECONDS, CALM_SECONDS, OTHERS_SECONDS = 240.0, 170.0, 105.0
 
 
@@ -72,6 +73,7 @@ def _write(sides: Mapping[str, Side]) -> None:
     known = [kept for side in sides.values() if (kept := _kept(side))]
     others = {side.exhibit: _others(side) for side in sides.values()}
     PAGE.write_text(page.marked(PAGE.read_text(), known, others))
+    VERDICTS.write_text(page.marked_by_verdict(VERDICTS.read_text(), known))
     print(f"written into {PAGE.relative_to(ROOT)}: {len(known)} of {len(sides)} have a result")
 
 

@@ -22,7 +22,7 @@ COUNT = 5000
 
 @pytest.fixture
 def lost() -> Iterator[array[int]]:
-    """Addresses of objects that have one reference too many, which is taken back at the end; no list, whose numbers are objects."""
+    """Addresses of objects with one reference too many, which is taken back at the end. No list: its numbers are objects."""
     addresses = array("Q")
     yield addresses
     for address in addresses:
