@@ -1,7 +1,8 @@
 """The line of code that allocated most of what grew, by the last window of a tracer: memray's, or tracemalloc's.
 
 A window shows what was allocated within it and is still held at its end. The line that has at least half of what memory gains
-in such a time is named, and no other: that a line allocates is no fault.
+in such a time is named, and no other: that a line allocates is no fault. A tracer slows the service down, so that memory gains
+less than else: half of all that the window shows is as good, if it is a quarter of that growth.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..units import format_value
-from .readings import MOST, Readings
+from .readings import LITTLE, MOST, Readings
 
 __all__ = ["Line", "line_of"]
 
@@ -58,9 +59,14 @@ def line_of(readings: Readings, slope: float, kinds: Sequence[str] = ("memray", 
         if not seconds or captured.get("view") not in (None, "leaked"):
             continue
         first = next((row for row in rows if row.get("file") or row.get("native")), None)
-        if first is not None and first["bytes"] >= MOST * slope * seconds:
+        if first is not None and _enough(first["bytes"], slope * seconds, captured.get("total_bytes")):
             return Line(
                 str(first.get("function") or ""), str(first["file"]), int(first.get("line") or 0), int(first["bytes"]),
                 str(first.get("native") or ""), kind,
             )  # fmt: skip
     return None
+
+
+def _enough(held: int, growth: float, shown: int | None) -> bool:
+    """Whether a line that holds so much accounts for the growth in such a time; `shown`: all that the window shows."""
+    return held >= MOST * growth or (shown is not None and held >= MOST * shown and held >= LITTLE * growth)
