@@ -92,12 +92,12 @@ sanic:
 	@touch $@
 
 # The suite on every CPython that can be had here (PATH, pyenv, or a Debian made by debootstrap, as root); says which could not, and
-# why, and writes the table of docs/versions.md when it ran everything. VERSIONS="3.12 3.14", TESTS="tests/relay", MATRIX=--demo
+# why, and writes the table of docs/versions.md where it ran the whole suite. VERSIONS="3.12 3.14", TESTS="tests/relay", MATRIX=--demo
 VERSIONS ?=
 TESTS ?=
 MATRIX ?=
 matrix:
-	$(PYTHON) tests/matrix/run.py $(if $(VERSIONS),--versions "$(VERSIONS)") $(if $(TESTS),--tests "$(TESTS)") $(if $(VERSIONS)$(TESTS),,--write docs/versions.md) $(MATRIX)
+	$(PYTHON) tests/matrix/run.py $(if $(VERSIONS),--versions "$(VERSIONS)") $(if $(TESTS),--tests "$(TESTS)") $(if $(TESTS),,--write docs/versions.md) $(MATRIX)
 
 # Public services from PyPI, by `diagnostics run` and by themselves: at most four minutes each once they are installed (4 GB, kept
 # outside of the checkout). Goes on where it was when it is started again; writes docs/field.md. ONLY="litellm sanic": some; on a

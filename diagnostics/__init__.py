@@ -10,8 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .agent.asgi import instrument
-    from .agent.beside import MonitorProcess, start_monitor
+    from .agent.instrument.asgi import instrument
+    from .agent.instrument.beside import MonitorProcess, start_monitor
     from .agent.ledger import StreamLedger
     from .agent.record import StreamRecord
     from .analysis.profile import Frame, Profile, Sample, ValueType
@@ -22,14 +22,14 @@ __version__ = "0.2.0"
 _HOMES = {
     "DiagnosticsError": "errors",
     "Frame": "analysis.profile",
-    "MonitorProcess": "agent.beside",
+    "MonitorProcess": "agent.instrument.beside",
     "Profile": "analysis.profile",
     "Sample": "analysis.profile",
     "StreamLedger": "agent.ledger",
     "StreamRecord": "agent.record",
     "ValueType": "analysis.profile",
-    "instrument": "agent.asgi",
-    "start_monitor": "agent.beside",
+    "instrument": "agent.instrument.asgi",
+    "start_monitor": "agent.instrument.beside",
 }
 
 __all__ = [

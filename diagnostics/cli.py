@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "run": ("run", "run any Python service, unchanged, with a monitor beside it", "monitor"),
     "monitor": ("monitor", "the monitor alone, for agents in a registry folder", "monitor"),
     "status": ("status", "balance, verdict and largest streams of a running service", "monitor"),
+    "fleet": ("fleet", "many monitors at once: one table, the odd one out, captures of all, one profile", "monitor"),
     "rules": ("rules", "the rules of a monitor, what they did, and what rules would have done", "monitor"),
     "capture": ("capture", "take a capture of a running service and download it", "monitor"),
     "top": ("top", "which functions hold the memory, from any capture", ""),

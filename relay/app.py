@@ -94,7 +94,11 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
         events_out,
     )
     relay.api = api
-    relay.app = Outside(telling.wrap(_with_access(ledger.app, settings, reject)), telling.seen)
+    relay.app = Outside(
+        telling.wrap(_with_access(ledger.app, settings, reject)),
+        telling.seen,
+        settings.stream_budget.write_high_water_bytes,
+    )
     add_routes(api, relay)
     add_page(api, settings, monitor.url if isinstance(monitor, MonitorProcess) else None)
     add_error_handlers(api)

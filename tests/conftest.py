@@ -44,9 +44,10 @@ settings.load_profile("steady")
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks where temporary folders are to be
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell starts what runs in its background with SIGINT ignored, and whoever a test interrupts would inherit that.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell starts what runs in its background with these two ignored, and whoever a test interrupts would inherit that.
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
     # Tests are a thousand clients at once; a shell's limit may be lower than that.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -108,7 +109,8 @@ class Launched:
 
 
 # Captures that nobody asked for would come between those that a test asks for; tests of theirs ask for them.
-os.environ.setdefault("DIAGNOSTICS_LOOKS_PER_HOUR", "0")
+NO_LOOKS = {"DIAGNOSTICS_LOOKS_PER_HOUR": "0"}
+os.environ.update(NO_LOOKS)  # of processes that a test starts by itself
 
 
 @pytest.fixture
@@ -144,7 +146,7 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
         name: value for name, value in os.environ.items() if not name.startswith(("DIAGNOSTICS_", "RELAY_", "OTEL_"))
     }
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    return {**kept, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **extra}
+    return {**kept, **NO_LOOKS, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **extra}
 
 
 @pytest.fixture

@@ -441,6 +441,8 @@ def main() -> int:
     parser.add_argument("words", nargs="*", help="after --: what pytest is to run instead of all tests")
     asked = parser.parse_args()
 
+    # The suite is in a session of its own: whoever ends this is to end the suite as well.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     files = source_files()
     digest = digest_of(files)
     place: Path = asked.place

@@ -77,13 +77,23 @@ def test_words_choose_versions(matrix: Any) -> None:
         of_words(["2.7"], "3.11")
 
 
+def test_the_last_run_of_each_version_is_kept(matrix: Any, tmp_path: Path) -> None:
+    table = matrix["table"]
+    last = table.Row("3.12", "3.12.1", "this machine", 8, day="2026-11-29", code="b")
+    for row in (table.Row("3.12", "3.12.1", failed=1, code="a"), table.Row("3.13", "3.13.0"), last):
+        table.keep(tmp_path / "kept", row)
+    assert sorted(table.kept(tmp_path / "kept")) == ["3.12", "3.13"]
+    assert table.kept(tmp_path / "kept")["3.12"] == last
+
+
 def test_the_table_is_put_between_the_marks_of_its_page(matrix: Any, tmp_path: Path) -> None:
     table, page = matrix["table"], tmp_path / "page.md"
     page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
-    rows = [table.Row("3.12", "3.12.1", "this machine", 7, 1, 0, seconds=61.4), table.Row.missing("3.14", "no Debian")]
+    ran = table.Row("3.12", "3.12.1", "this machine", 7, 1, 0, seconds=61.4, day="2026-11-29", code="v1-7")
+    rows = [ran, table.Row.missing("3.14", "no Debian")]
     table.write(page, table.rendered(rows, ["tests"]))
     text = page.read_text()
-    assert "| 3.12.1 | this machine | 7 | 1 | 0 | not run | 61 |" in text
+    assert "| 3.12.1 | this machine | 7 | 1 | 0 | not run | 61 | 2026-11-29 | v1-7 |" in text
     assert "| 3.14 | not run: no Debian |" in text
     assert "old" not in text
     assert text.startswith("before\n")

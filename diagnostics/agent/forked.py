@@ -24,9 +24,9 @@ import warnings
 
 from ..errors import DiagnosticsError
 from ..protocol import frame, reply_error, reply_result
-from .asyncio_tasks import hold_for_child, let_go
 from .background import reading_fork
-from .loops import call_on_loop, running_loops
+from .loops.asyncio_tasks import hold_for_child, let_go
+from .loops.running import call_on_loop, running_loops
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import sys
 import time
 
 from ..errors import ProtocolError, TargetError
-from .asyncio_tasks import why_unseen
-from .readings import allocators, memray, tracemalloc
+from .loops.asyncio_tasks import why_unseen
+from .readings.allocation import allocators, memray, tracemalloc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .ledger import StreamLedger
-    from .looks import Look
+    from .servers.looks import Look
     from .state import State
 
 __all__ = ["OPERATIONS", "Forked", "perform"]
@@ -138,7 +138,7 @@ def begin_tracemalloc(state: State, seconds: float, frames: int = 5) -> Result:
     import mmap  # noqa: F401
 
     from . import forked  # noqa: F401
-    from .readings import heap  # noqa: F401
+    from .readings.allocation import heap  # noqa: F401
 
     reading(state)
     return state.windows.begin_tracemalloc(seconds=seconds, frames=frames)
@@ -147,7 +147,7 @@ def begin_tracemalloc(state: State, seconds: float, frames: int = 5) -> Result:
 def finish_tracemalloc(state: State, room_bytes: int | None = None) -> Result:
     import mmap
 
-    from .readings import heap
+    from .readings.allocation import heap
 
     seconds = state.windows.age("tracemalloc")
     window = state.windows.current
@@ -218,7 +218,7 @@ def tasks(state: State, fork: bool = True, leaks: bool = False, room_bytes: int 
 
     leaks   look for tasks that nothing can wake as well, in a walk over all objects, in the fork only
     """
-    from .readings import tasks, threads  # with asyncio, for which a service that is not asked does not pay
+    from .readings.running import tasks, threads  # with asyncio, for which a service that is not asked does not pay
 
     # A forked child has one thread: the others' stacks are taken here.
     stacks = threads.read()
@@ -252,7 +252,8 @@ def explain(
     state: State, types: list[str], samples: int = 12, new: bool = False, room_bytes: int | None = None
 ) -> Result:
     """Why objects of these types are alive. `new`: of those that were not there at the last census with `first`."""
-    from .readings import objects, threads
+    from .readings import objects
+    from .readings.running import threads
 
     held, first = threads.held(), state.first_look if new else None
     work = _walk(lambda until: objects.explain(types, samples, until, first=first, threads=held), room_bytes)

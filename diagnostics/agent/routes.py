@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-from .coroutines import coroutine_of
+from .loops.coroutines import coroutine_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import time
 
-from .asyncio_tasks import task_count, task_states, why_unseen
-from .lag import LoopLag
-from .loops import RunningLoops
+from .loops.asyncio_tasks import task_count, task_states, why_unseen
+from .loops.lag import LoopLag
+from .loops.running import RunningLoops
 from .thrift import Thrifty
 from .windows import Windows
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .ledger import StreamLedger
-    from .looks import Look
     from .readings.newness import FirstLook
     from .servers import Servers
+    from .servers.looks import Look
 
 __all__ = ["State"]
 

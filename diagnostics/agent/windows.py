@@ -53,7 +53,7 @@ class Windows:
         self._must_be_free("tracemalloc")
         if not 1 <= frames <= MAX_FRAMES:
             raise UsageError(f"frames is {frames}", remedy=f"choose 1 to {MAX_FRAMES}")
-        from .readings import tracemalloc
+        from .readings.allocation import tracemalloc
 
         ours = tracemalloc.begin(frames)
         self._opened("tracemalloc", seconds, tracemalloc.end if ours else _nothing)
@@ -63,7 +63,7 @@ class Windows:
         self, *, path: str, seconds: float, aggregated: bool, python_allocators: bool, native: bool
     ) -> dict[str, Any]:
         self._must_be_free("memray")
-        from .readings import memray
+        from .readings.allocation import memray
 
         if not memray.available():
             raise TargetError(

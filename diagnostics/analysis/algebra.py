@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import UsageError
 from .profile import Frame, Profile, Sample
 
-__all__ = ["aggregate", "difference", "is_difference", "merge", "only", "select", "value_index"]
+__all__ = ["aggregate", "average", "difference", "is_difference", "labelled", "merge", "only", "select", "value_index"]
 
 _Key = tuple[tuple[Frame, ...], tuple[tuple[str, str], ...]]
 
@@ -62,6 +62,31 @@ def merge(profiles: Sequence[Profile]) -> Profile:
         not_covered=_notes(profiles),
         meta={**_shared_meta(profiles), "merged": len(profiles)},
     )
+
+
+def average(profiles: Sequence[Profile]) -> Profile:
+    """What one of them has on average, stack by stack, rounded. Raises UsageError as `merge` does."""
+    whole = merge(profiles)
+    count = len(profiles)
+    samples = (
+        replace(sample, values=tuple((2 * value + count) // (2 * count) for value in sample.values))
+        for sample in whole.samples
+    )
+    return replace(
+        whole,
+        samples=tuple(sample for sample in samples if any(sample.values)),
+        duration=whole.duration / count,
+        meta={**whole.meta, "averaged": count},
+    )
+
+
+def labelled(profile: Profile, key: str, value: str) -> Profile:
+    """The same profile, each sample with one label more; one of this name is replaced."""
+    samples = (
+        replace(sample, labels=(*(label for label in sample.labels if label[0] != key), (key, value)))
+        for sample in profile.samples
+    )
+    return replace(profile, samples=tuple(samples))
 
 
 def aggregate(profile: Profile) -> Profile:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,20 +25,33 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
-def client_of(url: str) -> httpx2.Client:
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Made once: reading all certificates takes as long as ten answers."""
+    return httpx2.create_ssl_context(trust_env=False)
+
+
+def client_of(url: str, timeout_seconds: float = _TIMEOUT_SECONDS) -> httpx2.Client:
     """A client for the monitor's root, from any of its addresses; with DIAGNOSTICS_TOKEN, or the token to read.
 
     Raises UsageError. Whoever asks for it closes it.
     """
-    parts = urlsplit(url if "//" in url else f"http://{url}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"{url!r} is not a monitor's address", remedy="write http://127.0.0.1:6060")
     token = os.environ.get("DIAGNOSTICS_TOKEN") or os.environ.get("DIAGNOSTICS_READ_TOKEN")
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
-    base = f"{parts.scheme}://{parts.netloc}"
-    return httpx2.Client(base_url=base, headers=headers, timeout=_TIMEOUT_SECONDS, trust_env=False)
+    try:
+        parts = urlsplit(url if "//" in url else f"http://{url}")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            raise ValueError("it is no HTTP address")
+        return httpx2.Client(
+            base_url=f"{parts.scheme}://{parts.netloc}", headers=headers, timeout=timeout_seconds, trust_env=False,
+            verify=_trusted(),
+        )  # fmt: skip
+    except (ValueError, httpx2.InvalidURL) as error:
+        raise UsageError(
+            f"{url!r} is not a monitor's address: {error}", remedy="write http://127.0.0.1:6060"
+        ) from error
 
 
 def checked(client: httpx2.Client, method: str, path: str, **options: Any) -> httpx2.Response:
@@ -57,7 +72,7 @@ def streamed(client: httpx2.Client, method: str, path: str, **options: Any) -> I
             if not response.is_success:
                 raise _refusal(client, response.status_code, _read(client, response))
             yield response
-    except httpx2.TransportError as error:
+    except (httpx2.TransportError, UnicodeError) as error:  # a host's name that is none is found when it is looked up
         raise TargetError(
             f"no monitor answers at {client.base_url}: {error}", remedy="start the service with `diagnostics run`"
         ) from error

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import signal
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from ..agent.beside import DEFAULT_LISTEN, address_of, bind, hold
+from ..agent.instrument.beside import DEFAULT_LISTEN, address_of, bind, hold
 from ..monitor.service import Monitor, stdin_closes
 from ..protocol import default_root
 
@@ -31,6 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    # Its standard error is the service's, whose reader has to know whose line it is.
+    logging.basicConfig(format="diagnostics: %(message)s")
     inherited = arguments.fd is not None
     listener = socket.socket(fileno=arguments.fd) if inherited else bind(arguments.listen)
     with listener:

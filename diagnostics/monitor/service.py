@@ -13,7 +13,7 @@ from typing import Final
 from ..protocol import agents_folder, private_folder
 from .audit import Audit
 from .captures.controller import Captures
-from .captures.store import Store
+from .captures.kept.store import Store
 from .judging.guard import Guard
 from .judging.judge import Judge
 from .judging.looks import OwnLooks

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UsageError
+from .captures.kept.store import Limits
 from .captures.kinds import kind_named
-from .captures.store import Limits
 from .judging.rules import DEFAULTS, Rule, parse
 from .recording.recorder import RecordSettings
 from .recording.ring import MAX_CAPACITY

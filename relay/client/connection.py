@@ -12,37 +12,29 @@ import array
 import asyncio
 import contextlib
 import fcntl
+import inspect
 import socket
 import struct
 import termios
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
 
 import httptools
+import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
 from .bounds import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED, ConnectionBounds
+from .client import EXTENSION, Client, Listener
 
-__all__ = ["Client", "Listener", "bounded_protocol", "came_whole", "client_of"]
+__all__ = ["Connection", "MovedError", "bounded_protocol"]
 
-_EXTENSION: Final = "relay.client"
 _AT_ONCE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
 
 # Up to here one copy is cheaper than a write of three pieces.
 COPIED_BYTES: Final = 4096
-
-
-class Listener(Protocol):
-    """Who is told what happens to a connection while its response is under way. None of the three may raise."""
-
-    def paused(self) -> None:
-        """The transport holds as much as it may: give it no more."""
-
-    def resumed(self) -> None:
-        """There is room again."""
-
-    def lost(self) -> None:
-        """The client is gone. Said once."""
 
 
 class _Flow(FlowControl):
@@ -92,8 +84,8 @@ class _Nobody:
 _NOBODY: Final[Any] = _Nobody()
 
 
-class Client(HttpToolsProtocol):
-    """One client's connection; see `bounded_protocol`."""
+class Connection(HttpToolsProtocol):
+    """One client's connection, a `Client` of its requests; see `bounded_protocol`."""
 
     # With more than 30 attributes in its dictionary an object has one of its own, and not its class's: half a kilobyte.
     __slots__ = ("_charged", "_gone", "_head_bytes", "_in_body", "_listener", "_unsent", "lost")
@@ -112,10 +104,9 @@ class Client(HttpToolsProtocol):
         self._unsent = 0  # at the last look, while the client is waited for to take it
         self.lost = False
 
-    # What a stream calls
+    # What a stream calls (client.Client)
 
     def listen(self, listener: Listener | None) -> None:
-        """Tell `listener` from now on, and at once that the client is gone if it is; None: nobody."""
         self._listener = listener
         if listener is None:
             return
@@ -124,8 +115,11 @@ class Client(HttpToolsProtocol):
         if self.lost:
             listener.lost()
 
-    def write_body(self, body: bytes) -> None:
-        """One chunk of the body of a response that was started without a length (RFC 9112, 7.1). `body` is not empty."""
+    def writer(self, hold: Callable[[int], None]) -> Callable[[bytes], None]:
+        return self._write_body  # into the transport, whose bytes are counted as the transport's
+
+    def _write_body(self, body: bytes) -> None:
+        """One chunk of the body of a response that was started without a length (RFC 9112, 7.1)."""
         if self.lost:
             return
         size = len(body)
@@ -141,18 +135,18 @@ class Client(HttpToolsProtocol):
 
     @property
     def full(self) -> bool:
-        """Whether the transport asks to wait."""
         return self.flow.write_paused
 
     async def room(self) -> None:
-        """Wait until the transport has room, or the client is gone."""
         await self.flow.drain()
 
-    def unsent(self) -> int:
-        """Bytes that the client has not acknowledged: in the transport, and in the kernel (SIOCOUTQ, tcp(7))."""
+    def unsent(self) -> int | None:
+        if not self.flow.write_paused and not self.transport.get_write_buffer_size():
+            return None
         return 0 if self.transport.is_closing() else self._unacknowledged()
 
     def _unacknowledged(self) -> int:
+        """Bytes that the client has not acknowledged: in the transport, and in the kernel (SIOCOUTQ, tcp(7))."""
         transport = self.transport
         in_kernel = array.array("i", [0])
         fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, in_kernel)
@@ -168,7 +162,6 @@ class Client(HttpToolsProtocol):
             self.transport.abort()
 
     async def gone(self, seconds: float) -> None:
-        """Wait until the server has noticed that the connection is lost, `seconds` at most."""
         if not self.lost:
             self._gone = asyncio.get_running_loop().create_future()
             with contextlib.suppress(TimeoutError):
@@ -307,7 +300,7 @@ class Client(HttpToolsProtocol):
             self.abort()
             raise _RefusedError
         super().on_message_begin()
-        self.scope["extensions"] = {_EXTENSION: self}  # type: ignore[dict-item]
+        self.scope["extensions"] = {EXTENSION: self}  # type: ignore[dict-item]
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_body:
@@ -338,26 +331,64 @@ class _RefusedError(Exception):
     """Ends the parser's work on a connection that was given up in one of its callbacks."""
 
 
-def bounded_protocol(high_water_bytes: int, bounds: ConnectionBounds) -> type[Client]:
-    """uvicorn's protocol with bounds.
+class MovedError(ImportError):
+    """This uvicorn lacks something by the name that is used here."""
+
+
+# What is used of uvicorn, by name: what is called or overridden, and what its objects have once they are made.
+_METHODS: Final = {
+    HttpToolsProtocol: (
+        "connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing", "on_message_begin",
+        "on_header", "on_headers_complete", "on_message_complete", "on_response_complete", "_unset_keepalive_if_required",
+    ),
+    FlowControl: ("drain", "pause_reading", "resume_reading", "pause_writing", "resume_writing"),
+}  # fmt: skip
+_STATE: Final = {
+    HttpToolsProtocol: ("transport", "flow", "pipeline", "scope", "cycle", "connections", "parser", "headers"),
+    FlowControl: ("read_paused", "write_paused"),
+    RequestResponseCycle: ("response_complete", "more_body", "message_event"),
+}
+
+
+def moved() -> Iterator[str]:
+    """What of uvicorn's inside is no longer there by its name."""
+    for owner, names in _METHODS.items():
+        # Its own: what it inherits from asyncio does nothing.
+        yield from (f"{owner.__name__}.{name}" for name in names if name not in vars(owner))
+    for owner, names in _STATE.items():
+        try:
+            made = _made(owner)
+        except (TypeError, AttributeError) as error:
+            yield f"{owner.__name__}() ({error})"
+        else:
+            yield from (f"{owner.__name__}().{name}" for name in names if not hasattr(made, name))
+
+
+async def _no_app(scope: Any, receive: Any, send: Any) -> None:
+    """An app that is never called."""
+
+
+def _made(owner: type[Any]) -> Any:
+    """One of these objects, of nothing."""
+    if owner is HttpToolsProtocol:
+        config = uvicorn.Config(_no_app, ws="none", lifespan="off", log_config=None)
+        return owner(config, ServerState(), {}, SimpleNamespace())
+    return owner(*(None for _ in inspect.signature(owner).parameters))
+
+
+def bounded_protocol(high_water_bytes: int, bounds: ConnectionBounds) -> type[Connection]:
+    """uvicorn's protocol with bounds. Raises MovedError where uvicorn is not the one that this file knows.
 
     high_water_bytes   above so many bytes that the kernel has not taken yet, the transport asks to wait (asyncio's: 64 KiB)
     bounds             what a connection may hold besides, and how long its client is waited for
     """
-    return type("BoundedClient", (Client,), {"__slots__": (), "high_water_bytes": high_water_bytes, "bounds": bounds})
+    missing = list(moved())
+    if missing:
+        raise MovedError(f"uvicorn {uvicorn.__version__} has no {', '.join(missing)}")
+    return type(
+        "BoundedConnection", (Connection,), {"__slots__": (), "high_water_bytes": high_water_bytes, "bounds": bounds}
+    )
 
 
-def client_of(scope: Any) -> Client:
-    """The connection that a request came on. Raises RuntimeError under a server that is not the relay's own."""
-    client: Client | None = scope.get("extensions", {}).get(_EXTENSION)
-    if client is None:
-        raise RuntimeError(
-            "a stream needs the relay's own server (relay/serving/server.py): start it with `relay serve`"
-        )
-    return client
-
-
-def came_whole(scope: Any) -> bool:
-    """Whether the body of the request can be received without waiting; False where that is not known."""
-    client: Client | None = scope.get("extensions", {}).get(_EXTENSION)
-    return client is not None and not client.lost and client.heard_whole
+if TYPE_CHECKING:
+    _is_one: type[Client] = Connection  # or mypy says what is missing

@@ -13,6 +13,7 @@ A middleware such as CORS adds headers by wrapping `send`. `KeepSend`, placed in
 from __future__ import annotations
 
 import abc
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
@@ -20,11 +21,15 @@ from typing import Any, Final, Protocol
 from starlette.responses import Response
 
 from ..errors import ApiError
+from .client import has_client
+from .plain import PlainClient
 from .reply import Message, Receive, Scope, Send
 
 __all__ = ["KeepSend", "Outside", "OutsideResponse", "answer_error"]
 
 _LEFT: Final = "relay.outside"
+
+log = logging.getLogger("relay.client")
 
 
 class Seen(Protocol):
@@ -75,12 +80,15 @@ class _Left:
 class Outside:
     """Pure ASGI middleware, the outermost one: calls the app, then serves the response that it left behind, if it did.
 
-    see   is told of each request, and says who sees it
+    see                is told of each request, and says who sees it
+    high_water_bytes   how much of a stream may wait in this process for a client behind a server that is not the relay's own
     """
 
-    def __init__(self, app: Any, see: Callable[[Scope], Seen | None]) -> None:
+    def __init__(self, app: Any, see: Callable[[Scope], Seen | None], high_water_bytes: int = 64 * 1024) -> None:
         self._app = app
         self._see = see
+        self._high_water_bytes = high_water_bytes
+        self._is_plain = False  # and the log has been told
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -95,12 +103,28 @@ class Outside:
             if response is not None:
                 answer, left.send = left.send or left.sent, None
                 try:
-                    await response.serve(scope, answer, left.asked_at)
+                    if has_client(scope):
+                        await response.serve(scope, answer, left.asked_at)
+                    else:
+                        await self._serve_plainly(response, scope, receive, answer, left.asked_at)
                 except ApiError as error:
                     await answer_error(error, answer)
         finally:
             if seen is not None:
                 seen.over(left.status)
+
+    async def _serve_plainly(
+        self, response: OutsideResponse, scope: Scope, receive: Receive, send: Send, asked_at: float
+    ) -> None:
+        """Serve a response under a server that knows ASGI only."""
+        if not self._is_plain:
+            self._is_plain = True
+            log.warning(
+                "streams are sent by ASGI's send: this server is not the relay's own (`relay serve`), or has changed inside; "
+                "each costs two tasks more, and a client's connection has the server's bounds"
+            )
+        async with PlainClient(receive, send, self._high_water_bytes) as client:
+            await response.serve(client.in_scope(scope), client.send, asked_at)
 
 
 class KeepSend:

@@ -16,7 +16,7 @@ from diagnostics import StreamRecord
 
 from ..errors import ApiError
 from ..protocol.sse import comment, encode
-from .connection import Client
+from .client import Client
 
 __all__ = ["HEARTBEAT", "Message", "Receive", "Reply", "Scope", "Send"]
 
@@ -69,7 +69,7 @@ class Reply:
         self._starting: asyncio.Task[None] | None = None
         self.started = False
         self.complete = False
-        self.write = client.write_body  # one chunk, at once; the hot path
+        self.write = client.writer(record.hold)  # one chunk, at once; the hot path
 
     async def start(self, more: Mapping[str, str]) -> None:
         """Begin the stream, unless a heartbeat has done so; `more` are headers of the upstream's."""
@@ -127,8 +127,7 @@ class Reply:
 
     def unsent(self) -> int | None:
         """Bytes that the client has not taken while something waits for it to; None where nothing does."""
-        client = self._client
-        return client.unsent() if client.full or client.transport.get_write_buffer_size() else None
+        return self._client.unsent()
 
     def abort(self) -> None:
         """Give the connection up, with whatever was not sent."""

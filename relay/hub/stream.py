@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from diagnostics import StreamLedger, StreamRecord
 
-from ..client.connection import Client, client_of
+from ..client.client import Client, client_of
 from ..client.outside import OutsideResponse
 from ..client.reply import Reply, Scope, Send
 from ..errors import ApiError, HubUnavailableError, ShuttingDownError, TooLongError

@@ -51,7 +51,7 @@ class RequestBudget:
 
 
 class Holding:
-    """What one request's body is charged with, until it is released or forgotten."""
+    """What one request's body is charged with, until it is released or nobody has it any more."""
 
     __slots__ = ("_budget", "nbytes")
 
@@ -67,8 +67,13 @@ class Holding:
         self.nbytes += nbytes
         return True
 
-    def __del__(self) -> None:
+    def release(self) -> None:
+        """The bytes are dropped."""
         self._budget.bodies -= self.nbytes
+        self.nbytes = 0
+
+    def __del__(self) -> None:
+        self.release()
 
 
 class HeldBytes(bytes):

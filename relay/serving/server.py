@@ -9,23 +9,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
 from ..api.relay import Relay
-from ..client.bounds import ConnectionBounds, Patience
-from ..client.connection import Client, bounded_protocol
+from ..client.bounds import MAX_HEAD_BYTES, ConnectionBounds, Patience
 
 __all__ = ["RelayServer"]
 
 # When uvicorn would cancel what then still runs; nothing should.
 LAST_RESORT_SECONDS = 5
 WATCH_TICKS = 10  # of uvicorn's 0.1 s
+
+log = logging.getLogger("relay.serving")
+
+
+def _bounded_protocol(high_water_bytes: int, bounds: ConnectionBounds) -> type[Any] | None:
+    """The relay's own protocol class; None, with a warning, where this uvicorn is not the one that it extends."""
+    try:
+        from ..client.connection import bounded_protocol
+
+        return bounded_protocol(high_water_bytes, bounds)
+    except ImportError as error:
+        log.warning(
+            "%s: clients' connections have uvicorn's own bounds for heads, bodies and idle time instead of the relay's; "
+            "install the version that the extra `relay` asks for",
+            error,
+        )
+        return None
 
 
 class RelayServer(uvicorn.Server):
@@ -43,11 +61,16 @@ class RelayServer(uvicorn.Server):
             budget=relay.request_budget,
             reject=relay.reject,
         )
+        bounded = _bounded_protocol(settings.stream_budget.write_high_water_bytes, self._bounds)
+        self._bounded = bounded is not None
         super().__init__(
             uvicorn.Config(
                 relay.app,
                 loop="uvloop",
-                http=bounded_protocol(settings.stream_budget.write_high_water_bytes, self._bounds),
+                # Where it is not ours: the one that bounds a request's head by itself.
+                http=bounded or "h11",
+                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+                limit_concurrency=None if bounded else settings.max_connections or None,
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -91,10 +114,10 @@ class RelayServer(uvicorn.Server):
     async def _end_of_drain(self) -> None:
         """Drain, and then give up whatever connection is left."""
         await self._relay.drain.run(self._forced)
-        for connection in list(self.server_state.connections):
-            # What is still here has a client that does not read: a close would wait for it to.
-            if isinstance(connection, Client):
-                connection.abort()
+        if self._bounded:
+            for connection in list(self.server_state.connections):
+                # What is still here has a client that does not read: a close would wait for it to.
+                connection.abort()  # type: ignore[union-attr]  # of our class
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

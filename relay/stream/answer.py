@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from diagnostics import StreamLedger, StreamRecord
 
-from ..client.connection import Client, client_of
+from ..client.client import Client, client_of
 from ..client.outside import OutsideResponse
 from ..client.reply import Scope, Send
 from ..errors import ApiError, UpstreamError, UpstreamProtocolError, UpstreamTimeoutError, without_frames
@@ -108,7 +108,7 @@ class AnswerLife:
         self._ending: str | None = None
         self._error: ApiError | None = None
 
-    # Called by the client's connection (client.connection.Listener)
+    # Called by the client's connection (client.client.Listener)
 
     def paused(self) -> None:
         self._record.waits()
@@ -132,11 +132,10 @@ class AnswerLife:
             self._task.cancel()
 
     def look_after(self, now: float) -> None:
-        record, client = self._record, self._client
+        record = self._record
         if self._complete or self._ending is not None:
             return
-        waits = client.full or client.transport.get_write_buffer_size() > 0
-        progress = Progress(record.bytes_in, self._reads, record.bytes_out, True, client.unsent() if waits else None)
+        progress = Progress(record.bytes_in, self._reads, record.bytes_out, True, self._client.unsent())
         match self._patience.look(now, progress):
             case "total":
                 self.end("timeout")

@@ -95,7 +95,7 @@ class StreamLife:
     def facts(self) -> Facts:
         return self._pump.facts
 
-    # Called by the client's connection (client.connection.Listener)
+    # Called by the client's connection (client.client.Listener)
 
     def paused(self) -> None:
         self._calm = False

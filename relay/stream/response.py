@@ -12,7 +12,7 @@ from typing import Final
 
 from diagnostics import StreamLedger
 
-from ..client.connection import client_of
+from ..client.client import client_of
 from ..client.outside import OutsideResponse
 from ..client.reply import Reply, Scope, Send
 from ..upstream.upstreams import Upstreams

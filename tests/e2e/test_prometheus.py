@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from dashboards.queries import PENDING
+from diagnostics.fleet.targets import resolve
 from diagnostics.monitor.web.metrics import METRICS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs("prometheus", "prometheus"), pytest.mark.timeout(900)]
@@ -53,6 +54,7 @@ class Stack:
     relay: Any
     url: str
     monitor: str
+    prometheus: str
     ask: Callable[..., Any]
 
     def query(self, expr: str) -> list[Any]:
@@ -102,7 +104,7 @@ def stacked(
             assert answer["status"] == "success", f"{path} {parameters}: {answer.get('error')}"
             return answer["data"]
 
-        found = Stack(relay, url, monitor, ask)
+        found = Stack(relay, url, monitor, f"http://{address}", ask)
         eventually(lambda: found.query("diagnostics_agent_up == 1"), what="a scrape of a relay that answers")
         return found
 
@@ -171,6 +173,9 @@ def test_every_panel_is_answered_and_every_rule_is_evaluated(
     # Counters have been seen to move, and so have the rules that are recorded from them.
     eventually(lambda: stack.query('rate(stream_closed_total{outcome="client_disconnected"}[5s]) > 0'), 30.0, "load")
     eventually(lambda: stack.query("instance_worker:memory_rss_bytes_per_1000_streams:deriv30m"), 30.0, "recordings")
+    assert [
+        target.url for target in resolve([f'prometheus:{stack.prometheus}?diagnostics_agent_up{{job="relay"}}'])
+    ] == [stack.monitor]
     asked = list(panels())
     unanswered = {where for where, expr, _ in asked if not stack.query(expr) and answerable(expr)}
     # A scrape may just have been late, and a window of five seconds empty.

@@ -15,6 +15,9 @@ _RATIO = 2.0
 _SECONDS = 2.0
 _OURS = {"PYTHONPATH", "DIAGNOSTICS_DIR", "DIAGNOSTICS_MONITOR_URL", "DIAGNOSTICS_AGENT"}
 _MOST_LINES = 6
+# What docs/any-service.md promises to say: how the service ended, where a signal ended it that it did not handle.
+_DEATH = re.compile(r"^diagnostics: worker \d+ \(pid \d+\) has ended\. It was ended by SIG")
+_BY_SIGNAL = re.compile(r"^ends with (12[89]|1[3-9]\d)$")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _NUMBERS = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|0x[0-9a-f]+|\d+")
 
@@ -47,6 +50,8 @@ def _compare_output(alone: Life, observed: Life, stream: str, name: str, report:
     text = getattr(observed.running, stream)
     if stream == "stderr":
         text = text.partition("\n")[2]  # the address of the monitor, which was looked at when it started
+        if any(_BY_SIGNAL.match(came) for came in alone.signals.values()):
+            text = "\n".join(line for line in text.splitlines() if not _DEATH.match(line))
     after = normal_lines(text, str(observed.running.folder), varies)
     more, less = [line for line in after if line not in before], [line for line in before if line not in after]
     differs = [f"+ {line}" for line in more] + [f"- {line}" for line in less]

@@ -16,7 +16,7 @@ from diagnostics.agent.redaction import hidden_shapes, shown_path
 from diagnostics.analysis.formats import decode
 from diagnostics.commands._landing import artifacts_of, id_of, worker_of
 from diagnostics.errors import DiagnosticsError
-from diagnostics.monitor.captures import manifest
+from diagnostics.monitor.captures.kept import manifest
 from diagnostics.monitor.captures.kinds import kind_named
 from diagnostics.monitor.judging import rules
 from diagnostics.monitor.recording import ring, timeline

@@ -4,7 +4,8 @@
     python tests/matrix/run.py --versions "3.12 3.14"       on some; "newest" and "another" (than this one) are words for one
     python tests/matrix/run.py --tests "tests/diagnostics"  some of the tests
     python tests/matrix/run.py --demo                       and `diagnostics demo`, which must end with 0
-    python tests/matrix/run.py --write docs/versions.md     puts the table there, between its two marks
+    python tests/matrix/run.py --write docs/versions.md     puts the table there, between its two marks: each version's last run
+                                                            of the whole suite, which is kept in report/matrix
 
 Exit codes: 0 all that ran passed (and with --strict: all that was asked for ran), 1 otherwise.
 """
@@ -12,6 +13,7 @@ Exit codes: 0 all that ran passed (and with --strict: all that was asked for ran
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
 import subprocess
 import sys
@@ -24,11 +26,13 @@ from pathlib import Path
 from environments import InstallError, install, within
 from interpreters import VERSIONS, Interpreter, Unavailable, find, of_words
 from roots import CHECKOUT, ENVIRONMENTS
-from table import Row, rendered, write
+from table import Row, keep, kept, rendered, write
 
 # Tests that start programs of Debian's are skipped in a root, unless the programs are put there.
 _PACKAGES = CHECKOUT / "tests" / "debian-packages.txt"
 _DEMO_SECONDS = 600
+_SUITE = ["tests"]
+_KEPT = CHECKOUT / "report" / "matrix"
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,12 @@ def main() -> int:
         row = Row.missing(release, found.reason) if isinstance(found, Unavailable) else _run(found, asked)
         print(f"\n{row.summary}\n", flush=True)
         rows.append(row)
-    table = rendered(rows, asked.tests)
-    print(table)
+        if asked.tests == _SUITE and row.ran:
+            keep(_KEPT, row)
+    print(rendered(rows, asked.tests))
     if options.write:
-        write(Path(options.write), table)
+        known = kept(_KEPT)
+        write(Path(options.write), rendered([known[release] for release in VERSIONS if release in known], _SUITE))
     unfinished = any(not row.ran for row in rows) if options.strict else not any(row.ran for row in rows)
     return 1 if unfinished or any(row.failed for row in rows) else 0
 
@@ -62,7 +68,9 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="The tests on several versions of CPython")
     parser.add_argument("--versions", default=" ".join(VERSIONS), help="default: all")
-    parser.add_argument("--tests", default="tests", help="what pytest is given (default: all but the benchmarks)")
+    parser.add_argument(
+        "--tests", default=" ".join(_SUITE), help="what pytest is given (default: all but the benchmarks)"
+    )
     parser.add_argument("--demo", action="store_true", help="run `diagnostics demo` as well")
     parser.add_argument("--debian-packages", action="store_true", help="install tests/debian-packages.txt in the roots")
     parser.add_argument("--workers", type=int, default=3, help="tests at a time (default: 3)")
@@ -80,6 +88,7 @@ def _run(interpreter: Interpreter, asked: Asked) -> Row:
     except (InstallError, subprocess.CalledProcessError) as error:
         return Row.missing(interpreter.release, f"the installation failed: {error}")
     began = time.monotonic()
+    code = _code()
     row = _pytest(interpreter, python, asked)
     if asked.demo:
         demo = within(interpreter, [str(python), "-m", "diagnostics", "demo"])
@@ -87,7 +96,13 @@ def _run(interpreter: Interpreter, asked: Asked) -> Row:
         row.demo = "passed" if ended.returncode == 0 else f"ended with {ended.returncode}"
         row.failed += ended.returncode != 0
     row.seconds = time.monotonic() - began
+    row.day, row.code = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"), code
     return row
+
+
+def _code() -> str:
+    described = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(described, cwd=CHECKOUT, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _pytest(interpreter: Interpreter, python: Path, asked: Asked) -> Row:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import datetime
+import json
 import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-__all__ = ["BEGIN", "END", "Row", "rendered", "write"]
+__all__ = ["BEGIN", "END", "Row", "keep", "kept", "rendered", "write"]
 
 BEGIN, END = "<!-- matrix: written by `make matrix` -->", "<!-- /matrix -->"
-_HEAD = ("CPython", "from", "passed", "skipped", "failed", "demo", "seconds")
+_HEAD = ("CPython", "from", "passed", "skipped", "failed", "demo", "seconds", "day", "code")
 
 
 @dataclass
 class Row:
-    """What one version did. `why`: why it could not be had, or why its tests ended early."""
+    """What one version did.
+
+    why   why it could not be had, or why its tests ended early
+    day   on which it ran
+    code  what `git describe` says of the code that ran
+    """
 
     release: str
     version: str = ""
@@ -26,6 +31,8 @@ class Row:
     demo: str = "not run"
     seconds: float = 0.0
     why: str = ""
+    day: str = ""
+    code: str = ""
 
     @classmethod
     def missing(cls, release: str, why: str) -> Row:
@@ -47,13 +54,24 @@ class Row:
         if not self.ran:
             return (self.release, f"not run: {self.why}", *["-"] * (len(_HEAD) - 2))
         counts = (str(self.passed), str(self.skipped), str(self.failed))
-        return (self.version, self.where, *counts, self.demo, f"{self.seconds:.0f}")
+        return (self.version, self.where, *counts, self.demo, f"{self.seconds:.0f}", self.day, self.code)
+
+
+def keep(folder: Path, row: Row) -> None:
+    """Keep what a version did with the whole suite: the page has the last of each version, whenever it ran."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{row.release}.json").write_text(json.dumps(asdict(row), indent=1) + "\n")
+
+
+def kept(folder: Path) -> dict[str, Row]:
+    """By release, what was kept of each version."""
+    rows = (Row(**json.loads(path.read_text())) for path in folder.glob("*.json"))
+    return {row.release: row for row in rows}
 
 
 def rendered(rows: list[Row], tests: list[str]) -> str:
-    """The table in Markdown, with what was run, when, and on how much of a machine."""
-    day = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
-    told = f"`pytest {' '.join(tests)}` on {day}, {platform.system()} {platform.machine()}."
+    """The table in Markdown, with what was run and on what machine."""
+    told = f"`pytest {' '.join(tests)}`, {platform.system()} {platform.machine()}."
     lines = [_line(_HEAD), _line(["---"] * len(_HEAD)), *(_line(row.cells) for row in rows)]
     return "\n".join([told, "", *lines])
 

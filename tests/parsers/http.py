@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import h11
 
 from relay.errors import UpstreamError
-from relay.upstream.wire.connection import MAX_HEAD_BYTES, Connection
+from relay.upstream.wire.answer import MAX_HEAD_BYTES
+from relay.upstream.wire.connection import Connection
 
 __all__ = ["Read", "check", "ours", "theirs"]
 

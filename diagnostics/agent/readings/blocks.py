@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from . import allocators
+from .allocation import allocators
 from .graph import kinds_below, module_of
 
 TYPE_CHECKING = False

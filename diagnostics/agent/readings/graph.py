@@ -24,7 +24,7 @@ from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
-from ..asyncio_tasks import alive_tasks
+from ..loops.asyncio_tasks import alive_tasks
 
 __all__ = [
     "ATOMS",

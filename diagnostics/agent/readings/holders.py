@@ -19,12 +19,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..asyncio_tasks import alive_tasks
+from ..loops.asyncio_tasks import alive_tasks
 from .forkhooks import ForkHooks, fork_hooks
 from .graph import is_ours, kinds_below, module_of, namespace_of, program_roots, roots, running_locals, search
 from .paths import describe, way_to
 from .references import CYCLE, LOST, traced
-from .threads import ThreadFrame
+from .running.threads import ThreadFrame
 
 __all__ = ["CYCLE_TEXT", "LOST_TEXT", "OURS", "ROOT_UNKNOWN", "Ways", "holder_of"]
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from .awaits import FrameKey, frame_key
 from .graph import module_of, type_name
 from .paths import describe
+from .running.awaits import FrameKey, frame_key
 
 __all__ = ["Holding", "Holdings", "Node", "holdings_of"]
 

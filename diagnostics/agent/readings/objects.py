@@ -35,7 +35,7 @@ from .graph import (
 )
 from .holders import LOST_TEXT, OURS, ROOT_UNKNOWN, Ways, holder_of
 from .newness import FirstLook
-from .threads import ThreadFrame
+from .running.threads import ThreadFrame
 
 __all__ = ["LOST_TEXT", "NOT_COVERED", "census", "explain"]
 

@@ -16,11 +16,11 @@ from types import FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
 from ..redaction import is_programs, key_shown, name_allowed, names_shown
-from .awaits import frame_key, own_frame
 from .forkhooks import ForkHooks
 from .graph import type_name
-from .tasks import name_pattern
-from .threads import ThreadFrame
+from .running.awaits import frame_key, own_frame
+from .running.tasks import name_pattern
+from .running.threads import ThreadFrame
 
 __all__ = ["describe", "way_to"]
 

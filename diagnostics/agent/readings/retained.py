@@ -24,9 +24,8 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from ...errors import TargetError
-from ..asyncio_tasks import alive_tasks
 from ..ledger import StreamLedger
-from .awaits import chain, own_frame
+from ..loops.asyncio_tasks import alive_tasks
 from .graph import (
     LateError,
     is_loops_own,
@@ -40,7 +39,8 @@ from .graph import (
     size_of,
 )
 from .holdings import Holding, Holdings, Node, holdings_of
-from .streams import OpenStream, open_streams, why_unknown
+from .running.awaits import chain, own_frame
+from .running.streams import OpenStream, open_streams, why_unknown
 
 __all__ = ["NOT_COVERED", "read"]
 

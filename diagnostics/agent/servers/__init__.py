@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import time
 
-from ..asyncio_tasks import why_unseen
-from ..looks import Look
+from ..loops.asyncio_tasks import why_unseen
+from .looks import Look
 from .tasks import TaskServers
 from .uvicorn import Uvicorn
 

@@ -5,7 +5,7 @@ Whether a response has begun, and what waits to be written, is known to the part
 
 from __future__ import annotations
 
-from ..coroutines import coroutine_of
+from ..loops.coroutines import coroutine_of
 from ..routes import UNROUTED, route_of
 from .kind import OTHER, REQUEST, SERVER, Kind
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from ..looks import Look, OpenRequest
     from .kind import Roles
+    from .looks import Look, OpenRequest
 
 __all__ = ["Granian"]
 

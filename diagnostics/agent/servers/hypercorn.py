@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from ..looks import Look, OpenRequest
     from .kind import Roles
+    from .looks import Look, OpenRequest
 
 __all__ = ["Hypercorn"]
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from ..looks import Look, OpenRequest
+    from .looks import Look, OpenRequest
 
     Roles = Mapping[tuple[str, str], str]
 

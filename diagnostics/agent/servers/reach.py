@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
-    from ..looks import Look
+    from .looks import Look
 
 __all__ = [
     "SLICE",

@@ -12,12 +12,12 @@ from __future__ import annotations
 import sys
 import weakref
 
-from ..coroutines import coroutine_of
-from ..looks import OpenRequest
-from ..loops import alive_tasks
+from ..loops.coroutines import coroutine_of
+from ..loops.running import alive_tasks
 from ..routes import UNROUTED, frameworks_with_frames, route_in_frames
 from ..thrift import Thrifty, rest
 from .kind import CONNECTION, LASTING, OTHER, REQUEST, SERVER
+from .looks import OpenRequest
 from .reach import SLICE_OF_NEW, SLICE_OF_TASKS, modules_in_threads
 
 TYPE_CHECKING = False
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ..looks import Look
     from .kind import Kind
+    from .looks import Look
 
 __all__ = ["TaskServers"]
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
-    from ..looks import Look, OpenRequest
     from .kind import Roles
+    from .looks import Look, OpenRequest
 
 __all__ = ["Tornado"]
 

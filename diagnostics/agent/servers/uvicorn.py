@@ -9,11 +9,11 @@ from __future__ import annotations
 import sys
 import weakref
 
-from ..coroutines import coroutine_of
-from ..looks import OpenRequest
-from ..loops import alive_tasks
+from ..loops.coroutines import coroutine_of
+from ..loops.running import alive_tasks
 from ..routes import UNROUTED, frameworks_with_frames, route_in_frames, route_of
 from ..thrift import Thrifty, rest
+from .looks import OpenRequest
 from .reach import SLICE, SLICE_OF_NEW, copied, descriptor, get, has_base, modules_in_threads
 from .releases import moved
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
-    from ..looks import Look
+    from .looks import Look
 
 __all__ = ["Uvicorn", "belongings_of", "cycle_of"]
 

@@ -14,10 +14,10 @@ from typing import Any
 from ...errors import DiagnosticsError, TargetSilentError
 from ..kernel.process import read_process
 from ..workers.targets import Worker
-from .cost import Quote
+from .cost.pace import Mark, Pace, between, busy_share, mark, measure
+from .cost.quote import Quote
+from .cost.watch import LOOK_SECONDS, WindowWatch
 from .kinds.kind import Kind, Session
-from .pace import Mark, Pace, between, busy_share, mark, measure
-from .watch import LOOK_SECONDS, WindowWatch
 
 __all__ = ["Capture"]
 
@@ -38,6 +38,7 @@ class Capture:
     facts        versions, command line and revision of the service
     opened       set when the window is open, or nothing more can be refused at once
     cut_short    why its window was ended early
+    yields       nobody asked for it: it makes way for a capture that somebody asks for
     """
 
     id: str
@@ -59,6 +60,7 @@ class Capture:
     task: asyncio.Task[None] | None = None
     opened: asyncio.Event = field(default_factory=asyncio.Event)
     cut_short: str | None = None
+    yields: bool = False
 
     def __post_init__(self) -> None:
         # Who forces a capture of a busy service knows that it is busy: its loop's lag still ends the window.

@@ -20,13 +20,13 @@ from typing import Any
 from ...errors import BusyError, DiagnosticsError, NoRoomError, TooCostlyError, UsageError
 from ..workers.targets import Targets, Worker
 from .capture import Capture
-from .cost import Quote, quote
-from .facts import facts_of
+from .cost.quote import Quote, quote
 from .group import CaptureGroup
+from .kept.facts import facts_of
+from .kept.store import Store, as_no_room
 from .kinds import cheaper_than, kind_named
 from .kinds.kind import Kind
 from .reader import run_reader
-from .store import Store, as_no_room
 from .tally import Tally, Told
 
 __all__ = ["Captures"]
@@ -68,8 +68,10 @@ class Captures:
         self._tally = Tally()
         self._groups: deque[CaptureGroup] = deque(maxlen=_MAX_GROUPS)
 
-    async def begin(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def begin(self, request: dict[str, Any], *, yields: bool = False) -> dict[str, Any]:
         """Start what the request asks for and return the capture as it is now, with its estimate.
+
+        yields   nobody asked for it: it is cancelled where somebody then asks for one of the same worker
 
         The worker "all" is a group: every worker's capture, one after the other, see `CaptureGroup.to_json`.
 
@@ -89,10 +91,10 @@ class Captures:
             return self._begin_all(kind, {**given, "force": force})
         worker = self._targets.worker(worker_name)
         try:
-            self._must_be_free(worker)
+            self._must_be_free(worker, yields)
             async with self._beginning:
-                self._must_be_free(worker)
-                capture = await self._start(kind, worker, options, force)
+                self._must_be_free(worker, yields)
+                capture = await self._start(kind, worker, options, force, yields)
         except (BusyError, TooCostlyError, NoRoomError):
             self._tally.refused(worker.name, kind.name)
             raise
@@ -120,15 +122,19 @@ class Captures:
         self._groups.append(group)
         return group.to_json(self)
 
-    async def _start(self, kind: Kind, worker: Worker, options: dict[str, Any], force: bool) -> Capture:
+    async def _start(self, kind: Kind, worker: Worker, options: dict[str, Any], force: bool, yields: bool) -> Capture:
         await kind.ready(worker)
         price = await quote(worker, kind.method(options))
         if not force:
             cheaper = await _cheaper(kind, options, worker, price) if price.refusal else []
             price.refuse(f"a {kind.name} capture of worker {worker.name}", cheaper)
+        if (running := self._running.get(worker.pid)) is not None and running.yields:
+            await self.remove(running.id)
         capture_id, folder = self.store.new(kind.name, price.cost.disk_bytes)
         workers = tuple(one.name for one in self._targets.workers())
-        capture = Capture(capture_id, kind, worker, options, folder, price, forced=price.refusal, workers=workers)
+        capture = Capture(
+            capture_id, kind, worker, options, folder, price, forced=price.refusal, workers=workers, yields=yields
+        )
         self._running[worker.pid] = capture
         capture.task = asyncio.create_task(self._take(capture), name=f"capture {capture_id}")
         return capture
@@ -223,9 +229,9 @@ class Captures:
                 remedy=f"name an earlier {kind} capture of the same view",
             )
 
-    def _must_be_free(self, worker: Worker) -> None:
+    def _must_be_free(self, worker: Worker, yields: bool) -> None:
         running = self._running.get(worker.pid)
-        if running is not None:
+        if running is not None and (yields or not running.yields):
             raise BusyError(
                 f"capture {running.id} is {running.state} on worker {worker.name}",
                 remedy=f"wait for it, or DELETE /debug/memory/captures/{running.id}",

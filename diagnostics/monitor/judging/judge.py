@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from ...analysis.lives import recycled
 from ...analysis.trend import warm_up_ends
 from ...analysis.verdict.readings import Readings
 from ...analysis.verdict.verdict import Verdict, verdict
@@ -48,8 +49,8 @@ class Judge:
         self._captures = captures
         self._shared: dict[int, tuple[float, Verdict]] = {}
         self._whole: tuple[float, tuple[dict[str, list[tuple[float, float]]], float]] | None = None
-        self._steady: dict[int, Verdict] = {}  # by worker, what was found last while no capture ran
-        self._disturbed: dict[int, float] = {}  # when a capture was last seen to run
+        self._steady: dict[int | str, Verdict] = {}  # what was found last while no capture ran
+        self._disturbed: dict[int | str, float] = {}  # when a capture was last seen to run
         self._before: dict[int, str] = {}  # what was said of each worker when its agent last answered
 
     async def verdict(self, snapshot: Snapshot) -> Verdict:
@@ -72,7 +73,9 @@ class Judge:
             lives=self._recorder.lives(snapshot.worker),
             offspring=self._recorder.offspring.of(snapshot.worker),
         )
-        judged = self._held_over(snapshot, await asyncio.to_thread(verdict, readings))
+        # A worker that is recycled is judged over its line, and so is what was found of it.
+        of = snapshot.worker if recycled(readings.lives, readings.age) else pid
+        judged = self._held_over(snapshot, of, await asyncio.to_thread(verdict, readings))
         if snapshot.state == "answering":
             self._before = {worker.pid: self._before.get(worker.pid, "") for worker in self._targets.workers()}
             self._before[pid] = judged.found.says
@@ -84,14 +87,14 @@ class Judge:
         """What was last said of this process while its agent answered; "" where nothing was."""
         return self._before.get(pid, "")
 
-    def _held_over(self, snapshot: Snapshot, judged: Verdict) -> Verdict:
+    def _held_over(self, snapshot: Snapshot, of: int | str, judged: Verdict) -> Verdict:
         """A capture stops the readings, or spoils them, for as long as it takes: where that leaves nothing to judge, what was
-        found before it is still the verdict."""
-        pid, now = snapshot.process.pid, time.monotonic()
-        if self._captures.disturbs(pid):
-            self._disturbed[pid] = now
-        disturbed = now - self._disturbed.get(pid, -math.inf) < _DISTURBED_SECONDS
-        before = self._steady.get(pid)
+        found before it is still the verdict. `of`: whose, a process id, or the number of a worker that is recycled."""
+        now = time.monotonic()
+        if self._captures.disturbs(snapshot.process.pid):
+            self._disturbed[of] = now
+        disturbed = now - self._disturbed.get(of, -math.inf) < _DISTURBED_SECONDS
+        before = self._steady.get(of)
         if (
             judged.word == "inconclusive"
             and disturbed
@@ -102,9 +105,9 @@ class Judge:
             says = f"{before.found.says} (Found before the last capture, since which there are too few readings.)"
             return replace(before, found=replace(before.found, says=says))
         if judged.word != "inconclusive" or not disturbed:
-            alive = {worker.pid for worker in self._targets.workers()}
+            alive = {name for worker in self._targets.workers() for name in (worker.pid, worker.name)}
             self._disturbed = {each: at for each, at in self._disturbed.items() if each in alive}
-            self._steady = {each: found for each, found in self._steady.items() if each in alive} | {pid: judged}
+            self._steady = {each: found for each, found in self._steady.items() if each in alive} | {of: judged}
         return judged
 
     async def of_whole(self, look: Look, alarms: Collection[str]) -> Verdict:

@@ -2,8 +2,9 @@
 taken without being asked for, so that the first `status` that somebody types already tells.
 
 Only forked readings are taken, tasks and objects: no tracer is opened, and nothing slows the service down but the fork.
-They are priced like every capture, and one that is refused as too costly is not forced. `DIAGNOSTICS_LOOKS_PER_HOUR` bounds
-how often they are taken of one worker (6 by default: what a capture shows is believed for ten minutes); 0 takes none.
+They are priced like every capture, one that is refused as too costly is not forced, and one that runs makes way for what
+somebody asks for. `DIAGNOSTICS_LOOKS_PER_HOUR` bounds how often they are taken of one worker (6 by default: what a capture
+shows is believed for ten minutes); 0 takes none.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class OwnLooks:
     async def _take(self, snapshot: Snapshot, asked: dict[str, Any]) -> None:
         pid = snapshot.process.pid
         try:
-            begun = await self._captures.begin({**asked, "worker": snapshot.worker})
+            begun = await self._captures.begin({**asked, "worker": snapshot.worker}, yields=True)
             self._taken[pid].append(time.monotonic())
             asker = Asker("the verdict")
             self._audit.note("capture", "begun", asker, kind=asked["kind"], worker=snapshot.worker, capture=begun["id"])
@@ -102,7 +103,7 @@ class OwnLooks:
                 "worker %s: a %s capture is taken to name what grows: %s", snapshot.worker, asked["kind"], begun["id"]
             )
             await self._captures.ended(begun["id"])
-        except NotFoundError:  # somebody has cancelled it, or the worker has ended
+        except NotFoundError:  # somebody has cancelled it, or asked for another one, or the worker has ended
             return
         except DiagnosticsError as error:
             self._refused[pid] = time.monotonic()

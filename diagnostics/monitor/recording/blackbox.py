@@ -75,6 +75,11 @@ class Ending:
         )
 
     @property
+    def by_signal(self) -> bool:
+        """Whether a signal ended it, or a shell that it was started by says so."""
+        return self.returncode is not None and (self.returncode < 0 or self.returncode > 128)
+
+    @property
     def said(self) -> str:
         """One sentence for people."""
         if self.returncode is None:

@@ -107,6 +107,9 @@ class Endings:
         ]
 
     def _log(self, told: Told) -> None:
+        # A process that ends by itself, with whatever exit code, has said why. One that was killed could not.
+        if not (told.ending.out_of_memory or told.ending.by_signal):
+            return
         said = f" Last verdict: {told.verdict}" if told.verdict else ""
         where = f" Recorded in {told.path}: diagnostics blackbox {told.path}" if told.path else ""
         log.warning("worker %s (pid %d) has ended. %s%s%s", told.worker, told.pid, told.ending.said, said, where)

@@ -76,6 +76,12 @@ class Outlook:
     used_bytes: float | None
     seconds_to_limit: float | None
 
+    @property
+    def memory(self) -> Drift | None:
+        """The slope of in-use memory, bytes a second; of RSS where that is not known; None where it cannot be told."""
+        of = {growth.series: growth.drift for growth in self.growths}
+        return of.get("in_use_bytes") or of.get("rss_bytes")
+
     def to_json(self) -> dict[str, Any]:
         return {
             "series": {growth.series: growth.to_json() for growth in self.growths},

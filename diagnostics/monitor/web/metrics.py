@@ -228,9 +228,7 @@ def _verdict(snapshot: Scraped) -> Iterator[Row]:
 
 def _growth(snapshot: Scraped) -> Iterator[Row]:
     """Of in-use memory; of RSS where that is not known."""
-    growths = {growth.series: growth for growth in snapshot.outlook.growths} if snapshot.outlook else {}
-    found = (growths.get(name) for name in ("in_use_bytes", "rss_bytes"))
-    drift = next((growth.drift for growth in found if growth is not None and growth.drift is not None), None)
+    drift = snapshot.outlook.memory if snapshot.outlook else None
     if drift is not None:
         for bound, slope in zip(_BOUNDS, (drift.low, drift.slope, drift.high), strict=True):
             yield (bound,), slope * 3600

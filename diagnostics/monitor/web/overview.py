@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import Any
 
+from ... import __version__
 from ..captures.controller import Captures
 from ..captures.streams import rows_of
 from ..judging.guard import Guard
@@ -69,11 +70,13 @@ class Overview:
                 "children": look.children_of(snapshot.worker).to_json(),
                 "verdict": verdict,
                 "limit": self._limit(snapshot),
+                "growth": self._growth(snapshot),
             }
             for snapshot, verdict in zip(snapshots, verdicts, strict=True)
         ]
         return {
             "schema": SCHEMA,
+            "version": __version__,
             "time": time.time(),
             "workers": workers,
             "ends": [ending.to_json() for ending in self._recorder.endings()],
@@ -108,6 +111,14 @@ class Overview:
             "used_bytes": outlook.used_bytes,
             "seconds_to_limit": outlook.seconds_to_limit,
         }
+
+    def _growth(self, snapshot: Snapshot) -> dict[str, float] | None:
+        """Bytes an hour, estimate and the ends of its 95 % interval; None where it is too early to tell."""
+        outlook = self._recorder.outlook(snapshot.process.pid)
+        drift = outlook.memory if outlook is not None else None
+        if drift is None:
+            return None
+        return {"low": drift.low * 3600, "mid": drift.slope * 3600, "high": drift.high * 3600}
 
     def _with_streams(self, snapshot: Snapshot) -> dict[str, Any]:
         captured = self._captures.latest(snapshot.worker, snapshot.process.pid, "tasks")

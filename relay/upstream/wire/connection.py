@@ -17,19 +17,14 @@ import select
 from collections.abc import Sequence
 from typing import Final
 
-import httptools
-
-from ...errors import UpstreamError, UpstreamProtocolError, UpstreamTimeoutError, UpstreamUnreachableError
+from ...errors import UpstreamError, UpstreamTimeoutError, UpstreamUnreachableError
 from ..body import Ended, Took
-from ..causes import cannot_be_read
+from .answer import Answer, Head
 
-__all__ = ["Connection", "Head"]
+__all__ = ["Connection"]
 
 # The most that one recv takes. All connections share one buffer: what it holds is parsed before anybody else reads.
 MAX_READ_BYTES: Final = 256 * 1024
-# What other clients and servers allow for a response's head, and for the fields in it.
-MAX_HEAD_BYTES: Final = 64 * 1024
-MAX_HEADERS: Final = 256
 # A request's body goes out in pieces as the upstream takes them, so that the transport holds no copy of it.
 PIECE_BYTES: Final = 64 * 1024
 
@@ -42,23 +37,6 @@ def _first(nbytes: int) -> memoryview:
     return _buffer[:nbytes]
 
 
-class Head:
-    """A response's status and headers."""
-
-    __slots__ = ("headers", "status")
-
-    def __init__(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        self.status = status
-        self.headers = headers
-
-
-_TAKEN: Final = Head(0, [])
-
-
-class _TooManyHeadersError(Exception):
-    """Ends the parser's work on a head."""
-
-
 class Connection(asyncio.BufferedProtocol):
     """One connection. `request`, then `read` until it returns b"", then `request` again; `close` at any moment.
 
@@ -68,31 +46,21 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_complete",
+        "_answer",
         "_ended",
         "_error",
         "_expected",
-        "_framing_bytes",
         "_full",
-        "_head",
-        "_head_bytes",
-        "_headers",
-        "_keep_alive",
         "_large",
         "_limit",
         "_loop",
-        "_parser",
-        "_parts",
         "_paused",
         "_small",
-        "_surplus",
         "_took",
         "_transport",
         "_unsent",
-        "_until_close",
         "_used",
         "_waiter",
-        "_waiting_bytes",
     )
 
     def __init__(self, read_bytes: int, flow_bytes: int, limit_bytes: int) -> None:
@@ -100,7 +68,8 @@ class Connection(asyncio.BufferedProtocol):
         self._limit = limit_bytes
         self._loop = asyncio.get_running_loop()  # asking for it once a read would be a system call once a read
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
+        self._answer = Answer()
+        self._expected = False  # a response is under way
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
         self._full = False  # the transport asks to wait
@@ -109,20 +78,6 @@ class Connection(asyncio.BufferedProtocol):
         self._error: UpstreamError | None = None
         self._took: Took | None = None
         self._ended: Ended | None = None
-        self._begin(expected=False)
-
-    def _begin(self, *, expected: bool) -> None:
-        self._expected = expected  # a response is under way
-        self._head: Head | None = None
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._head_bytes = 0
-        self._framing_bytes = 0  # heads of chunks and trailers, since the last byte of the body
-        self._parts: list[bytes] = []
-        self._waiting_bytes = 0
-        self._complete = False
-        self._until_close = False
-        self._keep_alive = False
-        self._surplus = False  # bytes came after the response's end
 
     # What its user calls
 
@@ -142,16 +97,13 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def answered(self) -> bool:
         """Whether anything of a response has come."""
-        return self._head_bytes > 0
+        return self._answer.begun
 
     @property
     def reusable(self) -> bool:
         """Whether the response was read to its end and another request may follow."""
         return (
-            self._complete
-            and self._keep_alive
-            and not self._surplus
-            and not self._parts
+            self._answer.reusable
             and self._unsent is None
             and self._error is None
             and self._transport is not None
@@ -161,12 +113,12 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def readable(self) -> bool:
         """Whether `read` returns at once."""
-        return bool(self._parts) or self._complete
+        return bool(self._answer.parts) or self._answer.complete
 
     @property
     def waiting_bytes(self) -> int:
         """Body bytes that have come and were not read."""
-        return self._waiting_bytes
+        return self._answer.waiting_bytes
 
     async def request(
         self,
@@ -181,7 +133,8 @@ class Connection(asyncio.BufferedProtocol):
         Raises UpstreamTimeoutError, UpstreamUnreachableError, UpstreamProtocolError.
         """
         assert self._transport is not None, "not connected"
-        self._begin(expected=True)
+        self._answer.begin()
+        self._expected = True
         lines = [method.encode(), b" ", target, b" HTTP/1.1\r\n"]
         for name, value in headers:
             lines += (name, b": ", value, b"\r\n")
@@ -195,24 +148,23 @@ class Connection(asyncio.BufferedProtocol):
         # A bare timer: a third of what a context that cancels this task costs, and there is a waiter to tell.
         timer = None if seconds is None else self._loop.call_later(seconds, self._overdue)
         try:
-            while self._head is None:
+            while self._answer.head is None:
                 await self._more()
         finally:
             if timer is not None:
                 timer.cancel()
-        head, self._head = self._head, _TAKEN
-        return head
+        return self._answer.take_head()
 
     async def read(self) -> bytes:
         """What has come of the body, waiting for something to come; b"" at its end.
 
         Raises UpstreamUnreachableError (broken off), UpstreamProtocolError.
         """
-        while not self._parts:
-            if self._complete:
+        while not self._answer.parts:
+            if self._answer.complete:
                 return b""
             await self._more()
-        chunk = self._take()
+        chunk = self._answer.take()
         self.resume()
         return chunk
 
@@ -222,9 +174,9 @@ class Connection(asyncio.BufferedProtocol):
         Neither may raise. What has come already is handed over before this returns.
         """
         self._took, self._ended = took, ended
-        if self._parts:
-            took(self._take())
-        if self._complete:
+        if self._answer.parts:
+            took(self._answer.take())
+        if self._answer.complete:
             self._end_flow(None)
         elif self._error is not None:
             self._end_flow(self._error)
@@ -255,9 +207,8 @@ class Connection(asyncio.BufferedProtocol):
         self._expected = False
         self.keep()
         self._fail(UpstreamUnreachableError("the connection was closed"))
-        self._parts.clear()
+        self._answer.drop()
         self._unsent = None
-        self._waiting_bytes = 0
         if self._transport is not None:
             self._transport.abort()
 
@@ -272,7 +223,7 @@ class Connection(asyncio.BufferedProtocol):
         self._raise_unless_readable()
 
     def _raise_unless_readable(self) -> None:
-        if self._error is not None and not self._parts:
+        if self._error is not None and not self._answer.parts:
             # Not the one that is kept: what was raised holds the frames that it went through, a request in them, and
             # these hold the connection. All of it would wait for the garbage collector.
             raise type(self._error)(self._error.message)
@@ -289,16 +240,8 @@ class Connection(asyncio.BufferedProtocol):
         self._wake()
 
     def _overdue(self) -> None:
-        if self._head is None:  # else it has come in the same turn of the loop, and is about to be seen
+        if self._answer.head is None:  # else it has come in the same turn of the loop, and is about to be seen
             self._fail(UpstreamTimeoutError("the upstream did not answer in time"))
-
-    def _take(self) -> bytes:
-        """What has come and was not taken; there is some."""
-        parts = self._parts
-        chunk = parts[0] if len(parts) == 1 else b"".join(parts)
-        parts.clear()
-        self._waiting_bytes = 0
-        return chunk
 
     def _end_flow(self, error: UpstreamError | None) -> None:
         ended = self._ended
@@ -325,42 +268,22 @@ class Connection(asyncio.BufferedProtocol):
             self._fail(UpstreamUnreachableError("the upstream answered before it was asked"))
             self.close()
             return
-        if self._head is None:
-            self._head_bytes += nbytes
-        waited_bytes = self._waiting_bytes
-        try:
-            self._parser.feed_data(_buffer[:nbytes])
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if self._parts and self._took is not None:
-                self._took(self._take())
-            # The parser's texts are fixed, and what a callback of ours raised has none: nothing of the upstream's is in them.
-            cause = f"{type(error).__name__}: {error.__context__ or error}"
-            if isinstance(error.__context__, _TooManyHeadersError):
-                cause = f"more than {MAX_HEADERS} headers"
-            cannot_be_read(cause)
-            self._fail(UpstreamProtocolError(f"the upstream's answer is not HTTP/1.1: {type(error).__name__}"))
+        answer = self._answer
+        problem = answer.feed(_buffer[:nbytes])
+        took = self._took
+        if took is not None and answer.parts:
+            took(answer.take())
+        if problem is not None:
+            self._fail(problem)
             self.close()
-            return
-        if self._head is None and self._head_bytes > MAX_HEAD_BYTES:
-            self._fail(
-                UpstreamProtocolError(f"the head of the upstream's answer is larger than {MAX_HEAD_BYTES} bytes")
-            )
-            self.close()
-            return
-        if self._waiting_bytes == waited_bytes and self._head is _TAKEN and self._framed_too_long(nbytes):
-            return
-        if self._took is not None:
-            parts = self._parts
-            if parts:
-                self._waiting_bytes = 0
-                self._took(parts.pop() if len(parts) == 1 else self._take())
-            if self._complete:
+        elif took is not None:
+            if answer.complete:
                 self._end_flow(None)
-            return
-        if self._waiting_bytes > self._limit:
-            self.pause()
-        if self._parts or self._complete or self._head is not None:
-            self._wake()
+        else:
+            if answer.waiting_bytes > self._limit:
+                self.pause()
+            if answer.parts or answer.complete or answer.head is not None:
+                self._wake()
 
     def _send_more(self) -> None:
         """Give the transport as much of the request's body as it has room for."""
@@ -376,64 +299,17 @@ class Connection(asyncio.BufferedProtocol):
         self._full = False
         self._send_more()
 
-    def _framed_too_long(self, nbytes: int) -> bool:
-        """Count bytes that came without any of the body; give the response up where they are more than a head may have."""
-        self._framing_bytes += nbytes
-        if self._framing_bytes <= MAX_HEAD_BYTES or self._complete:
-            return False
-        self._fail(
-            UpstreamProtocolError(f"the upstream sent more than {MAX_HEAD_BYTES} bytes of trailers or chunk headers")
-        )
-        self.close()
-        return True
-
     def eof_received(self) -> bool:
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = self._unsent = None
-        # It holds methods of ours: with it the connection would wait for the garbage collector. Nothing comes to be parsed.
-        del self._parser
-        if self._until_close and exc is None:
-            self._complete = True
+        self._answer.close()
+        if self._answer.until_close and exc is None:
+            self._answer.complete = True
             self._end_flow(None)
             self._wake()
-        elif self._expected and not self._complete:
+        elif self._expected and not self._answer.complete:
             self._fail(UpstreamUnreachableError("the upstream broke the connection off"))
         else:
             self._wake()
-
-    # What the parser calls
-
-    def on_message_begin(self) -> None:
-        self._surplus = self._complete
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head is None and not self._surplus:  # else it is a trailer, which nobody asked for
-            if len(self._headers) >= MAX_HEADERS:
-                raise _TooManyHeadersError  # each is three objects, of as little as four bytes
-            self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if self._surplus:
-            return
-        if status < 200:  # 100 Continue, 103 Early Hints: the response is still to come
-            self._headers.clear()
-            return
-        self._head, headers = Head(status, self._headers), self._headers
-        self._headers = []
-        names = {name.lower() for name, _ in headers}
-        self._keep_alive = self._parser.should_keep_alive()
-        # RFC 9112, 6.3: without a length and not chunked, the body ends with the connection.
-        self._until_close = not names & {b"content-length", b"transfer-encoding"} and status not in (204, 304)
-
-    def on_body(self, body: bytes) -> None:
-        if not self._surplus:
-            self._framing_bytes = 0
-            self._parts.append(body)
-            self._waiting_bytes += len(body)
-
-    def on_message_complete(self) -> None:
-        if self._head is not None:
-            self._complete = True

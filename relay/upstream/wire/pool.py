@@ -21,7 +21,8 @@ from httpx2 import create_ssl_context
 from ...errors import UpstreamTimeoutError, UpstreamUnreachableError
 from ..causes import cannot_be_reached
 from ..options import Timeouts
-from .connection import Connection, Head
+from .answer import Head
+from .connection import Connection
 
 __all__ = ["Pool"]
 

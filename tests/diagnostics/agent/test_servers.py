@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from diagnostics.agent.ledger import StreamLedger
-from diagnostics.agent.loops import alive_tasks
+from diagnostics.agent.loops.running import alive_tasks
 from diagnostics.agent.operations import perform
 from diagnostics.agent.servers import Servers
 from diagnostics.agent.state import State

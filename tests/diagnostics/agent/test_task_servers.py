@@ -19,7 +19,7 @@ import pytest
 import tornado.web
 from aiohttp import web
 
-from diagnostics.agent.readings.streams import open_streams
+from diagnostics.agent.readings.running.streams import open_streams
 from diagnostics.agent.servers import Servers
 from diagnostics.agent.servers.aiohttp import Aiohttp
 from diagnostics.agent.servers.hypercorn import Hypercorn

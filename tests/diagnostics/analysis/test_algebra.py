@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import profiles, stacks
 
-from diagnostics.analysis.algebra import aggregate, difference, merge, only, select, value_index
+from diagnostics.analysis.algebra import aggregate, average, difference, labelled, merge, only, select, value_index
 from diagnostics.analysis.profile import Profile, ValueType
 from diagnostics.errors import UsageError
 
@@ -31,6 +31,18 @@ def test_totals_add_up_under_merge(many: list[Profile]) -> None:
     merged = merge(many)
     for index in range(2):
         assert merged.total(index) == sum(profile.total(index) for profile in many)
+
+
+@given(profiles(types=2), st.integers(1, 4))
+def test_the_average_of_equal_profiles_is_each_of_them(profile: Profile, count: int) -> None:
+    assert difference(average([profile] * count), profile).samples == ()
+
+
+@given(profiles())
+def test_a_label_is_there_once_and_changes_no_value(profile: Profile) -> None:
+    twice = labelled(labelled(profile, "replica", "a"), "replica", "b")
+    assert twice.total() == profile.total()
+    assert all([value for key, value in sample.labels if key == "replica"] == ["b"] for sample in twice.samples)
 
 
 @given(profiles(), st.sampled_from(["a", "^$", "[0-9]", ".", "b:3"]))

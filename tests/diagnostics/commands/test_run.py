@@ -46,6 +46,12 @@ def got(launched: Any) -> list[int]:
     return [int(line.split()[1]) for line in launched.output.splitlines() if line.startswith("got ")]
 
 
+def pending(pid: int) -> int:
+    """The signals that this process has been sent and has not taken yet, as a mask."""
+    masks = re.findall(r"^S\w+Pnd:\t(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(masks[0], 16) | int(masks[1], 16)
+
+
 def test_every_signal_that_can_be_caught_reaches_the_command_once(recorder: Any, eventually: Any) -> None:
     for number in CATCHABLE:
         recorder.process.send_signal(number)
@@ -67,7 +73,9 @@ def test_what_is_sent_to_the_whole_group_reaches_the_command_once(recorder: Any,
     for count, number in enumerate(sent, 1):
         os.killpg(recorder.process.pid, number)
         eventually(lambda count=count: len(got(recorder)) == count, what=f"signal {number}")
-        # And one to the process alone after it is a second one, not the first one's echo.
+        # Two of one number that are pending at the same time are one (signal(7)): it has to have taken this one.
+        eventually(lambda: not pending(recorder.process.pid), what=f"signal {number}, taken by `run`")
+    # And one to the process alone after it is a second one, not the first one's echo.
     recorder.process.send_signal(signal.SIGINT)
     eventually(lambda: len(got(recorder)) == len(sent) + 1)
     assert recorder.end(signal.SIGALRM) == 0

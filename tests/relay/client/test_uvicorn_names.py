@@ -2,70 +2,61 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
 
-PROTOCOL_METHODS = (
-    "connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing", "on_message_begin",
-    "on_headers_complete", "on_message_complete",
-)  # fmt: skip
-PROTOCOL_STATE = ("transport", "flow", "pipeline", "scope", "cycle", "connections")
-CYCLE_PARAMETERS = ("scope", "transport", "flow", "message_event", "on_response")
-CYCLE_STATE = ("response_started", "response_complete", "more_body", "message_event")
+from relay.client.bounds import ConnectionBounds, Patience
+from relay.client.connection import MovedError, bounded_protocol, moved
+from relay.memory.requests import RequestBudget
+
 SERVER = ("startup", "shutdown", "on_tick", "handle_exit", "capture_signals")
 
 
-@pytest.mark.parametrize("name", PROTOCOL_METHODS)
-def test_the_protocol_is_called_by_these_names(name: str) -> None:
-    assert callable(getattr(HttpToolsProtocol, name, None)), (
-        f"uvicorn {uvicorn.__version__} has no HttpToolsProtocol.{name}"
-    )
+def test_this_uvicorn_has_all_that_a_connection_uses() -> None:
+    assert list(moved()) == []
 
 
-@pytest.mark.parametrize("name", PROTOCOL_STATE)
-def test_a_connection_has_this_state(name: str) -> None:
-    async def made() -> Any:
-        config = uvicorn.Config(lambda: None, http="httptools", ws="none", lifespan="off")
-        config.load()
-        return HttpToolsProtocol(config, ServerState(), {})
-
-    assert hasattr(asyncio.run(made()), name), f"uvicorn {uvicorn.__version__} has no HttpToolsProtocol().{name}"
-
-
-@pytest.mark.parametrize("name", CYCLE_PARAMETERS)
-def test_a_request_is_made_of_these(name: str) -> None:
-    parameters = inspect.signature(RequestResponseCycle).parameters
-    assert name in parameters, f"uvicorn {uvicorn.__version__} makes a RequestResponseCycle without {name}"
-
-
-@pytest.mark.parametrize("name", CYCLE_STATE)
-def test_a_request_has_this_state(name: str) -> None:
-    async def made() -> Any:
-        wanted = dict.fromkeys(inspect.signature(RequestResponseCycle).parameters)
-        return RequestResponseCycle(**{**wanted, "scope": {"type": "http"}, "message_event": asyncio.Event()})
-
-    assert hasattr(asyncio.run(made()), name), f"uvicorn {uvicorn.__version__} has no RequestResponseCycle().{name}"
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (HttpToolsProtocol, "resume_writing"),
+        (HttpToolsProtocol, "on_response_complete"),
+        (FlowControl, "drain"),
+    ],
+)
+def test_a_method_that_is_not_there_is_named(owner: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(owner, name)
+    assert list(moved()) == [f"{owner.__name__}.{name}"]
+    bounds = ConnectionBounds(Patience(1, 1, 1), most=0, budget=RequestBudget(1024), reject=lambda *_: None)
+    with pytest.raises(MovedError, match=rf"uvicorn {uvicorn.__version__} has no {owner.__name__}\.{name}"):
+        bounded_protocol(1024, bounds)
 
 
-@pytest.mark.parametrize("name", ["drain", "pause_reading", "resume_reading", "pause_writing", "resume_writing"])
-def test_a_flow_is_controlled_by_these_names(name: str) -> None:
-    assert callable(getattr(FlowControl, name, None)), f"uvicorn {uvicorn.__version__} has no FlowControl.{name}"
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(HttpToolsProtocol, "pipeline"), (RequestResponseCycle, "message_event"), (FlowControl, "write_paused")],
+)
+def test_an_attribute_that_is_not_there_is_named(owner: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(self: Any, *arguments: Any, **options: Any) -> None:
+        before(self, *arguments, **options)
+        delattr(self, name)
+
+    before = owner.__init__
+    made.__wrapped__ = before  # type: ignore[attr-defined]  # for its signature
+    monkeypatch.setattr(owner, "__init__", made)
+    assert list(moved()) == [f"{owner.__name__}().{name}"]
 
 
-@pytest.mark.parametrize("name", ["read_paused", "write_paused"])
-def test_a_flow_has_this_state(name: str) -> None:
-    async def made() -> Any:
-        return FlowControl(SimpleNamespace())  # type: ignore[arg-type]
+def test_an_object_that_is_made_otherwise_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(self: Any, config: Any) -> None: ...
 
-    assert hasattr(asyncio.run(made()), name), f"uvicorn {uvicorn.__version__} has no FlowControl().{name}"
+    monkeypatch.setattr(HttpToolsProtocol, "__init__", made)
+    (told,) = moved()
+    assert told.startswith("HttpToolsProtocol() (")
 
 
 @pytest.mark.parametrize("name", SERVER)

@@ -135,11 +135,12 @@ class Relays:
         self._folder = folder
         self._served: list[Served] = []
 
-    def start(self, *flags: str, announced: int = 3, **settings: str) -> Served:
+    def start(self, *flags: str, announced: int = 3, program: str = "", **settings: str) -> Served:
+        """Start one by `python -m relay serve`, or by another program that takes the same words and prints the same lines."""
         stderr = self._folder / f"stderr-{len(self._served)}"
         with stderr.open("w") as errors:
             process = subprocess.Popen(
-                [sys.executable, "-m", "relay", "serve", "--port", "0", *flags],
+                [sys.executable, *(("-c", program) if program else ("-m", "relay")), "serve", "--port", "0", *flags],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from ....errors import BusyError, NotFoundError
-from ...captures.cost import quotes
+from ...captures.cost.quote import quotes
 from ...captures.kinds import KINDS
 from ...workers.targets import Targets
 from ..overview import Overview

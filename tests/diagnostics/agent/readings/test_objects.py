@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 
 from diagnostics.agent import redaction
 from diagnostics.agent.ledger import StreamLedger
-from diagnostics.agent.readings import objects, threads
+from diagnostics.agent.readings import objects
 from diagnostics.agent.readings.graph import size_of, type_name
 from diagnostics.agent.readings.holders import CYCLE_TEXT, LOST_TEXT
 from diagnostics.agent.readings.newness import FirstLook
-from diagnostics.agent.readings.tasks import name_pattern
+from diagnostics.agent.readings.running import threads
+from diagnostics.agent.readings.running.tasks import name_pattern
 from diagnostics.agent.redaction import is_programs, key_shown, shown_path
 
 kept: list[Any] = []

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from relay.errors import UpstreamError, UpstreamProtocolError, UpstreamTimeoutError, UpstreamUnreachableError
 from relay.upstream.options import Timeouts
-from relay.upstream.wire.connection import MAX_HEAD_BYTES, Connection
+from relay.upstream.wire.answer import MAX_HEAD_BYTES
+from relay.upstream.wire.connection import Connection
 from relay.upstream.wire.pool import Pool
 
 READ_BYTES = 16 * 1024

@@ -6,9 +6,9 @@ import pytest
 
 from diagnostics.analysis.cost import Load, Method, estimate
 from diagnostics.errors import TooCostlyError
-from diagnostics.monitor.captures.cost import Quote
+from diagnostics.monitor.captures.cost.pace import Pace
+from diagnostics.monitor.captures.cost.quote import Quote
 from diagnostics.monitor.captures.kinds import cheaper_than, kind_named
-from diagnostics.monitor.captures.pace import Pace
 from diagnostics.monitor.kernel.headroom import Headroom
 
 MIB = 1024**2

@@ -1,0 +1,276 @@
+"""Every asyncio task of this process, read from whatever thread asks; and where they cannot be seen, why not.
+
+Where a release of Python keeps its tasks is its own affair, and changes: a set (3.11), another set and one of the tasks that
+are just being started (3.12, 3.13), lists of the threads that only `asyncio.all_tasks(loop)` reads (3.14). Which of the
+ways is right here is not concluded from the version but tried: a task is made for the purpose, and the way that shows it is
+taken. Where none does, tasks are unknown, with the reason: never none.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+
+from .coroutines import is_whole
+from .search import LoopSearch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # The agent never imports asyncio into a service that does without it.
+    import asyncio
+    from collections.abc import Iterable
+    from typing import Any
+
+__all__ = [
+    "alive_tasks",
+    "current_tasks",
+    "free_threaded",
+    "hold_for_child",
+    "let_go",
+    "loops_of_tasks",
+    "shows_ended",
+    "task_count",
+    "task_states",
+    "why_unseen",
+]
+
+# Another thread may change a set while it is copied. asyncio.all_tasks() tries again likewise.
+_TRIES = 100
+_REGISTERS = ("_all_tasks", "_scheduled_tasks")
+
+
+class _NoLoop:
+    """A loop that never runs what it is given: the trial task must not start."""
+
+    def get_debug(self) -> bool:
+        return False
+
+    def call_soon(self, *_arguments: object, **_options: object) -> None:
+        return None
+
+
+async def _nothing() -> None:
+    return None
+
+
+class _Registers:
+    """Tasks in asyncio's own sets: Python 3.11 to 3.13."""
+
+    shows_ended = True
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def sees(self, task: Any, _loop: Any) -> bool:
+        return any(reference() is task for reference in self.references())
+
+    def references(self) -> list[weakref.ref[asyncio.Task[Any]]]:
+        """Weak ones, copied: the set's own iterator is Python code, three times as slow."""
+        found: list[weakref.ref[asyncio.Task[Any]]] = []
+        for name in _REGISTERS:
+            tasks = getattr(self._module, name, None)
+            if tasks is not None:
+                found.extend(_copied(tasks.data))
+        # Tasks that run for the first time, eagerly, and have not yet waited.
+        found.extend(map(weakref.ref, _copied(getattr(self._module, "_eager_tasks", ()))))
+        return found
+
+    def alive(self) -> list[asyncio.Task[Any]]:
+        return [task for reference in self.references() if (task := reference()) is not None and is_whole(task)]
+
+    def count(self) -> int:
+        return sum(len(getattr(self._module, name, ())) for name in (*_REGISTERS, "_eager_tasks"))
+
+    def loops(self) -> list[asyncio.AbstractEventLoop]:
+        return list({task.get_loop() for task in self.alive()})
+
+    def hold(self) -> None:
+        """Nothing needs to be held: the sets are in the child, too."""
+
+    def let_go(self) -> None:
+        """Nothing was held."""
+
+    def why_unseen(self) -> str | None:
+        return None
+
+
+class _ByLoop:
+    """Tasks as `asyncio.all_tasks` tells them, loop by loop: Python 3.14, where it may be asked from any thread."""
+
+    shows_ended = False
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self._search = LoopSearch()
+        self._failure: str | None = None
+        self._held: list[set[asyncio.Task[Any]]] | None = None
+
+    def hold(self) -> None:
+        self._held = self._by_loop()
+
+    def let_go(self) -> None:
+        self._held = None
+
+    def sees(self, task: Any, loop: Any) -> bool:
+        return task in self._module.all_tasks(loop)
+
+    def alive(self) -> list[asyncio.Task[Any]]:
+        return [task for tasks in self._by_loop() for task in tasks]
+
+    def count(self) -> int:
+        return sum(map(len, self._by_loop()))
+
+    def _by_loop(self) -> list[set[asyncio.Task[Any]]]:
+        """The tasks of each loop; none at all where asyncio cannot tell them, and `why_unseen` then says so."""
+        if self._held is not None:
+            return self._held
+        found = []
+        self._failure = None
+        for loop in self._search.search():
+            try:
+                found.append(self._module.all_tasks(loop))
+            except (
+                RuntimeError
+            ) as error:  # a task is registered that was never initialised, as by granian's --task-impl rust
+                self._failure = f"asyncio.all_tasks failed: {error}"
+                return []
+        return found
+
+    def loops(self) -> list[asyncio.AbstractEventLoop]:
+        return self._search.search()
+
+    def why_unseen(self) -> str | None:
+        kind = self._search.blind_to()
+        if kind is None:
+            return self._failure
+        return f"{kind} is imported, which is not written in Python, and no thread shows whether a loop of its runs"
+
+
+if TYPE_CHECKING:
+    Way = _Registers | _ByLoop
+
+_way: Way | None = None
+_none_works = ""
+
+
+def _chosen() -> Way | None:
+    """The way that shows tasks in this process, tried once; None where asyncio is not (yet) imported, or no way works."""
+    global _way, _none_works
+    if _way is not None or _none_works:
+        return _way
+    module = sys.modules.get("asyncio.tasks")
+    # Of a module that another thread is just importing the last names may be missing.
+    if module is None or not hasattr(module, "all_tasks") or not hasattr(sys.modules.get("asyncio"), "all_tasks"):
+        return None
+    if free_threaded():
+        _none_works = "on a free-threaded build of Python the agent cannot look at threads while they run"
+        return None
+    _way = next((way for kind in (_Registers, _ByLoop) if _shows_a_task(way := kind(module), module)), None)
+    if _way is None:
+        version = ".".join(map(str, sys.version_info[:3]))
+        _none_works = f"asyncio of Python {version} shows its tasks in no way that this agent knows"
+    return _way
+
+
+def _shows_a_task(way: Way, module: Any) -> bool:
+    loop, coroutine = _NoLoop(), _nothing()
+    try:
+        task = module.Task(coroutine, loop=loop)
+        task._log_destroy_pending = False
+        return way.sees(task, loop)
+    except Exception:  # noqa: BLE001  # whatever a future release raises at the trial, this way does not work there
+        return False
+    finally:
+        coroutine.close()
+
+
+def free_threaded() -> bool:
+    """Whether threads of this process run at the same time: the GIL may be switched off in a build that can do without."""
+    enabled = getattr(sys, "_is_gil_enabled", None)
+    return enabled is not None and not enabled()
+
+
+def why_unseen() -> str | None:
+    """Why tasks are unknown; None where they are known, be it because the process has no asyncio."""
+    way = _chosen()
+    return (_none_works or None) if way is None else way.why_unseen()
+
+
+def shows_ended() -> bool:
+    """Whether tasks that are done and still held by someone are among those that are seen."""
+    way = _chosen()
+    return way is None or way.shows_ended
+
+
+def task_count() -> int | None:
+    """How many asyncio tasks are alive, on all loops; None where it cannot be known."""
+    way = _chosen()
+    if way is None:
+        return None if _none_works else 0
+    count = way.count()
+    return count if count or way.why_unseen() is None else None
+
+
+def task_states() -> dict[str, int] | None:
+    """How many unfinished tasks wait or run ("pending"), and how many were told to end and have not ("cancelling").
+
+    None where it cannot be known.
+    """
+    unfinished = cancelling = 0
+    # One pass: of ten thousand tasks each is in the processor's cache only while it is looked at.
+    for task in alive_tasks():
+        if not task.done():
+            unfinished += 1
+            if task.cancelling():
+                cancelling += 1
+    if not unfinished and why_unseen() is not None:
+        return None
+    return {"pending": unfinished - cancelling, "cancelling": cancelling}
+
+
+def alive_tasks() -> list[asyncio.Task[Any]]:
+    """Every task of every loop, in no particular order; done ones too where `shows_ended` and someone holds them.
+
+    Empty where tasks cannot be seen: `why_unseen` says so.
+    """
+    way = _chosen()
+    return way.alive() if way is not None else []
+
+
+def hold_for_child() -> None:
+    """Keep the tasks of this moment for a child that is about to be forked: in it Python 3.14 forgets those of the thread that
+    forks. To be called on that thread, just before; `let_go` takes it back in the parent."""
+    way = _chosen()
+    if way is not None:
+        way.hold()
+
+
+def let_go() -> None:
+    """In the parent, after the fork: tasks are seen as they are again, and none is kept alive."""
+    way = _chosen()
+    if way is not None:
+        way.let_go()
+
+
+def loops_of_tasks() -> list[asyncio.AbstractEventLoop]:
+    """The loops that have tasks, or were found to run; they may have stopped since."""
+    way = _chosen()
+    return way.loops() if way is not None else []
+
+
+def current_tasks() -> list[asyncio.Task[Any]]:
+    """The task that each loop runs at this moment."""
+    current = getattr(sys.modules.get("asyncio.tasks"), "current_task", None)
+    if current is None:
+        return []
+    running = (current(loop) for loop in loops_of_tasks() if loop.is_running())
+    return [task for task in running if task is not None]
+
+
+def _copied(live: Iterable[Any]) -> list[Any]:
+    for _ in range(_TRIES):
+        try:
+            return list(live)
+        except RuntimeError:
+            continue
+    return []

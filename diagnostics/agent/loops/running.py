@@ -1,0 +1,68 @@
+"""Finds this process's running event loops from any thread, without the application's help."""
+
+from __future__ import annotations
+
+import weakref
+
+from ..thrift import Thrifty
+from ..unpatched import allocate_lock
+from .asyncio_tasks import alive_tasks, current_tasks, loops_of_tasks, task_count, task_states
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # The agent never imports asyncio into a service that does without it.
+    import asyncio
+    from collections.abc import Callable
+
+__all__ = ["RunningLoops", "alive_tasks", "call_on_loop", "current_tasks", "running_loops", "task_count", "task_states"]
+
+
+def running_loops() -> list[asyncio.AbstractEventLoop]:
+    """Every loop that runs now, in no particular order; before Python 3.14 only those that have a task."""
+    return [loop for loop in loops_of_tasks() if loop.is_running()]
+
+
+class RunningLoops:
+    """`running_loops` for whoever asks often: thousands of tasks are searched for one more loop every few seconds."""
+
+    def __init__(self) -> None:
+        self._found = Thrifty(lambda: [weakref.ref(loop) for loop in running_loops()], share=2000, longest=5.0)
+
+    def __call__(self) -> list[asyncio.AbstractEventLoop]:
+        loops = [loop for reference in self._found() if (loop := reference()) is not None and loop.is_running()]
+        if not loops:
+            self._found.forget()
+        return loops
+
+
+def call_on_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], None], patience: float) -> bool:
+    """Run `call` on the loop's thread and wait for it; False if the loop did not come to it within `patience` seconds.
+
+    A call that was given up is never made later.
+    """
+    done = allocate_lock()
+    done.acquire()
+    lock = allocate_lock()
+    made = False
+    given_up = False
+
+    def on_loop() -> None:
+        nonlocal made
+        with lock:
+            if given_up:
+                return
+            made = True
+            try:
+                call()
+            finally:
+                done.release()
+
+    try:
+        loop.call_soon_threadsafe(on_loop)
+    except RuntimeError:  # the loop closed meanwhile
+        return False
+    if done.acquire(True, patience):
+        return True
+    with lock:
+        given_up = not made
+    return made

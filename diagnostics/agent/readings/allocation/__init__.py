@@ -1,0 +1,1 @@
+"""What was allocated: the allocators' own figures, and the tracers of tracemalloc and memray."""

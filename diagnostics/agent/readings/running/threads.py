@@ -1,0 +1,83 @@
+"""What every thread does now: its name and stack, and what its frames hold. Cheap, and only true in the process itself: a
+forked child has one thread."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+from ...unpatched import get_ident
+from .awaits import FrameKey
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+__all__ = ["ThreadFrame", "held", "read"]
+
+_MAX_FRAMES = 64
+# A function's code (inspect.CO_OPTIMIZED).
+_CO_OPTIMIZED = 1
+# Locals of more threads than this are not looked into: each costs a copy of all its frames' names.
+_MAX_THREADS = 2_000
+
+
+class ThreadFrame:
+    """A frame of another thread, as it was before the fork: a root of what it holds. `locals` is a copy."""
+
+    __slots__ = ("key", "locals", "thread")
+
+    def __init__(self, thread: str, key: FrameKey, names: dict[str, Any]) -> None:
+        self.thread = thread
+        self.key = key
+        self.locals = names
+
+
+def read() -> list[tuple[str, list[FrameKey]]]:
+    """(name, frames) of each thread but the caller's, outermost frame first; about 20 microseconds a thread."""
+    return [(name, [_key(frame) for frame in frames][::-1]) for name, frames in _stacks()]
+
+
+def held() -> list[ThreadFrame]:
+    """What the frames of all threads but the caller's hold, module and class bodies left out: their names are namespaces.
+
+    To be called in the service itself, right before a fork.
+    """
+    found: list[ThreadFrame] = []
+    for number, (name, frames) in enumerate(_stacks()):
+        if number >= _MAX_THREADS:
+            break
+        functions = (frame for frame in frames if frame.f_code.co_flags & _CO_OPTIMIZED)
+        found.extend(ThreadFrame(name, _key(frame), _locals(frame)) for frame in functions)
+    return found
+
+
+def _locals(frame: FrameType) -> dict[str, Any]:
+    names = frame.f_locals
+    found = dict(names)
+    # Before Python 3.13 this is a dictionary that the frame keeps from then on, and all that was in it: unless the program
+    # has asked for it as well (locals()), it is emptied again. The frame, `names` and this call hold it.
+    if sys.version_info < (3, 13) and sys.getrefcount(names) <= 3:
+        names.clear()
+    return found
+
+
+def _stacks() -> Iterator[tuple[str, list[FrameType]]]:
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    current = sys._current_frames()
+    # A frame that had itself for a local would be a cycle, and all that its callers hold would stay until the collector runs.
+    current.pop(get_ident(), None)
+    for ident, frame in current.items():
+        frames: list[FrameType] = []
+        walked: FrameType | None = frame
+        while walked is not None and len(frames) < _MAX_FRAMES:
+            frames.append(walked)
+            walked = walked.f_back
+        yield names.get(ident, "(not a Python thread)"), frames
+
+
+def _key(frame: FrameType) -> FrameKey:
+    code = frame.f_code
+    return (code.co_qualname, code.co_filename, frame.f_lineno or code.co_firstlineno)

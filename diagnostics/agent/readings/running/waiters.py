@@ -1,0 +1,92 @@
+"""Who waits for a task: other tasks, the program, or nobody.
+
+A future does not know who awaits it, but it calls its done callbacks, and each way of awaiting leaves its own kind:
+
+    await task                    the awaiting task's wake-up, a method bound to it
+    gather, wait, shield          a closure over the future on which the awaiting task waits in turn
+    wait_for (3.11)               a partial with that future
+    asyncio.TaskGroup, anyio      a method of, or closure over, the group, which knows its task
+    run, run_until_complete       the loop's own callback: the program itself waits
+
+Whatever else is called (`set.discard`, a logger) keeps or watches the task, and waits for nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+from ...loops.futures import callbacks_of, host_of, is_future, is_task, run_until_complete_waits
+from ..graph import module_of
+
+__all__ = ["PROGRAM", "callback_name", "waiters"]
+
+PROGRAM = "the program"
+# gather within wait within shield: deeper nesting than this is not written by hand.
+_MAX_DEPTH = 6
+_FUNCTIONS = frozenset(
+    {"function", "method", "builtin_function_or_method", "method-wrapper", "cython_function_or_method"}
+)
+
+
+def waiters(future: Any, depth: int = 0) -> Iterator[Any]:
+    """The tasks that wait for this future, and PROGRAM where run_until_complete does."""
+    if depth > _MAX_DEPTH:
+        return
+    for callback in callbacks_of(future):
+        if run_until_complete_waits(callback_name(callback)):
+            yield PROGRAM
+            continue
+        for held in _held_by(callback):
+            task = _task_of(held)
+            if task is not None:
+                if task is not future:
+                    yield task
+            elif is_future(held):
+                yield from waiters(held, depth + 1)
+
+
+def callback_name(callback: Any) -> str:
+    """A done callback's name, bounded; a bound method is named by its class."""
+    while isinstance(callback, functools.partial):
+        callback = callback.func
+    # Only functions are asked for their name: a callable of the application's own may answer with code.
+    named = type(callback).__name__ in _FUNCTIONS
+    return str(callback.__qualname__ if named else type(callback).__qualname__)[:80]
+
+
+def _held_by(callback: Any) -> Iterator[Any]:
+    """What a callback holds on to: the object that it is bound to, its closure, its arguments."""
+    while isinstance(callback, functools.partial):
+        yield from callback.args
+        callback = callback.func
+    if type(callback).__name__ not in _FUNCTIONS:
+        return
+    bound_to = getattr(callback, "__self__", None)
+    # `done.add_done_callback(other.cancel)` is bound to a task, too, and that one waits for nothing.
+    if bound_to is not None and (not is_task(bound_to) or "wakeup" in callback_name(callback)):
+        yield bound_to
+    # A closure of the application's own holds futures for reasons of its own.
+    if _is_of_asyncio(getattr(callback, "__module__", None)):
+        for cell in getattr(callback, "__closure__", None) or ():
+            try:
+                held = cell.cell_contents
+            except ValueError:  # an empty cell
+                continue
+            # A task in there is the one that is waited for: who waits does so on a future, or in a group.
+            if not is_task(held):
+                yield held
+
+
+def _is_of_asyncio(module: object) -> bool:
+    return str(module).partition(".")[0] in ("asyncio", "_asyncio", "anyio")
+
+
+def _task_of(held: Any) -> Any:
+    if is_task(held):
+        return held
+    if not _is_of_asyncio(module_of(type(held))):
+        return None
+    task = host_of(held)
+    return task if is_task(task) else None

@@ -1,0 +1,193 @@
+"""What one look at the servers' connections found, and its sums, which are made once for all who share the look.
+
+Of thousands of requests each lies somewhere else in memory: to visit them costs more than to add their numbers. So
+whatever is asked of a look is answered from what was collected while the look was made.
+"""
+
+from __future__ import annotations
+
+import heapq
+import weakref
+from operator import attrgetter
+
+from ..redaction import shown_path
+from ..routes import UNROUTED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from ..ledger import StreamLedger
+    from ..record import StreamRecord
+
+__all__ = ["Look", "OpenRequest", "RouteSum"]
+
+_STARTED, _TASK, _FD = attrgetter("started"), attrgetter("task"), attrgetter("fd")
+_TRANSPORT_BYTES = attrgetter("transport_bytes")
+
+
+class OpenRequest:
+    """A request whose response has not ended, as first seen by this agent; remembered for as long as it is open.
+
+    thing            weak reference to the server's own object
+    asked            tells method and raw path of that object
+    since            monotonic seconds: when the request began, where the server keeps it; else the first look that saw it
+    since_begun      whether it is the former
+    started          whether the response's head was sent: an open response is what is called a stream here. None where the
+                     server does not tell: then every open request counts as a stream
+    task             id() of the asyncio task that serves it, 0 until it is known
+    serving          weak reference to that task, for the servers whose requests are found by it
+    kind             which of those servers, None for the others
+    sought           whether its route has been looked for in the task's frames
+    record           the ledger's record of the stream, once both are known to have the same task
+    fd               its connection's file descriptor, None where the transport does not tell
+    transport_bytes  in the transport's write buffer at the last look, None where the server does not tell
+    """
+
+    __slots__ = (
+        "asked", "fd", "kind", "record", "route", "serving", "since", "since_begun", "sought", "started", "task", "thing",
+        "transport_bytes",
+    )  # fmt: skip
+
+    def __init__(self, thing: Any, since: float, asked: Callable[[Any], tuple[Any, Any]]) -> None:
+        self.thing = weakref.ref(thing)
+        self.asked = asked
+        self.since = since
+        self.since_begun = False
+        self.started: bool | None = False
+        self.task = 0
+        self.serving: weakref.ref[Any] | None = None
+        self.kind: Any = None
+        self.sought = False
+        self.record: StreamRecord | None = None
+        self.fd: int | None = None
+        self.route = UNROUTED
+        self.transport_bytes: int | None = 0
+
+    def to_json(self, now: float) -> dict[str, Any]:
+        """The row of a streams list. The path is the raw one, without its query and what looks like data."""
+        thing = self.thing()
+        method, path = self.asked(thing) if thing is not None else (None, None)
+        return {
+            "route": self.route,
+            "path": shown_path(path),
+            "method": method,
+            "age_seconds": max(0.0, now - self.since),
+            "age_counts_from": "the request" if self.since_begun else "first seen by the agent",
+            "response_started": self.started,
+            "transport_bytes": self.transport_bytes,
+            "fd": self.fd,
+            "task": self.task or None,
+        }
+
+
+class RouteSum:
+    """One route's requests: streams open, bytes in the write buffers of all (None: unknown of some), their descriptors."""
+
+    __slots__ = ("fds", "open", "transport_bytes")
+
+    def __init__(self, requests: list[OpenRequest]) -> None:
+        self.open: int
+        self.transport_bytes: int | None
+        try:
+            self.open = sum(map(_STARTED, requests))
+        except TypeError:  # of some it is not known whether the response has begun
+            self.open = sum(request.started is not False for request in requests)
+        try:
+            self.transport_bytes = sum(map(_TRANSPORT_BYTES, requests))
+        except TypeError:
+            self.transport_bytes = None
+        self.fds: list[int] = [fd for fd in map(_FD, requests) if fd is not None]
+
+
+class Look:
+    """What one look found. After `close` nothing is added.
+
+    servers      the kinds of server that were found
+    unknown      a sentence for each server that runs and could not be read
+    missing      the last name that was not where it was looked for
+    connections  open ones, None where a server does not tell
+    """
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+        self.servers: list[str] = []
+        self.unknown: list[str] = []
+        self.missing = ""
+        self.connections: int | None = 0
+        self.requests: list[OpenRequest] = []
+        self.unread: dict[str, int] = {}
+        self.routes: dict[str, RouteSum] = {}
+        self.by_task: dict[int, OpenRequest] = {}
+        self._held: list[int | None] = []
+
+    def could_not(self, what: str) -> None:
+        self.unread[what] = self.unread.get(what, 0) + 1
+
+    def give_up(self, server: str, reason: str, before: int = 0) -> None:
+        """Say that this server's streams are unknown; what was added since there were `before` requests is left out."""
+        del self.requests[before:]
+        if server in self.servers:
+            self.servers.remove(server)
+        self.unknown.append(reason)
+
+    def close(self, ledgers: Iterable[StreamLedger] = ()) -> None:
+        """Charge the requests to the routes that the ledgers know them by, and add them up.
+
+        The join is the serving task; address and port will not do, since behind a proxy the scope has the forwarded ones.
+        """
+        by_route: dict[str, list[OpenRequest]] = {}
+        for request in self._joined(list(ledgers)):
+            try:
+                by_route[request.route].append(request)
+            except KeyError:
+                by_route[request.route] = [request]
+        self.routes = {route: RouteSum(requests) for route, requests in by_route.items()}
+        self.by_task = dict(zip(map(_TASK, self.requests), self.requests, strict=True))
+        self._held = list(map(_TRANSPORT_BYTES, self.requests))
+
+    @property
+    def open(self) -> int:
+        """Streams of all routes."""
+        return sum(found.open for found in self.routes.values())
+
+    @property
+    def transport_bytes(self) -> int | None:
+        """What the write buffers of all open requests hold, None where a server does not tell."""
+        held = [found.transport_bytes for found in self.routes.values()]
+        return None if None in held else sum(size or 0 for size in held)
+
+    def fullest(self, top: int) -> list[dict[str, Any]]:
+        """The rows of the `top` requests with the most bytes in their transports."""
+        held = self._held
+        # Where nothing is held, as mostly, the first are as full as any.
+        places = (
+            heapq.nlargest(top, range(len(held)), key=lambda place: held[place] or 0)
+            if any(held)
+            else range(min(top, len(held)))
+        )
+        return [self.requests[place].to_json(self.now) for place in places]
+
+    def _joined(self, ledgers: list[StreamLedger]) -> list[OpenRequest]:
+        if not ledgers:
+            return self.requests
+        alone: list[OpenRequest] = []
+        for request in self.requests:
+            record = request.record
+            if record is None or record.closed_at is not None:
+                alone.append(request)
+            else:
+                request.route = record.route
+        if alone:
+            known = {request.record for request in self.requests}
+            serving: dict[int, StreamRecord] = {}
+            for ledger in ledgers:
+                serving.update(ledger.by_task(known))
+            for request in alone:
+                request.record = record = serving.get(request.task)
+                if record is not None:
+                    request.route = record.route
+                elif request.started is False:
+                    request.route = UNROUTED
+        return self.requests

@@ -1,0 +1,142 @@
+"""What each replica says, as one row, and which of them is not as the others. Pure.
+
+A replica is odd where it alone has an alarm, or where its memory lies far from that of the others: further from their
+median than five times the median distance (MAD), and further than a tenth of the median, so that equal replicas
+with little noise are not told apart. With fewer than three replicas that answer none is odd by its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any, Final
+
+__all__ = ["Growth", "Replica", "odd", "replica_of"]
+
+_MADS: Final = 5.0
+_LEAST_SHARE: Final = 0.10
+_LEAST_REPLICAS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Bytes an hour: the estimate and the ends of its 95 % interval."""
+
+    low: float
+    mid: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One monitor's answer.
+
+    version    of the monitor, "" where it does not say
+    workers    processes that serve; `silent` of them do not answer
+    verdict    the title of the worst verdict; an alarm is worse than none
+    rss_bytes  of all processes of the service; None: unknown
+    growth     of the worker that grows fastest; None: too early to tell, or unknown
+    streams    open ones of all workers; None where a worker does not know
+    limit_share   what the limit's cgroup holds of it, 0 to 1; None: no limit
+    error      why there is no answer; everything else is empty then
+    """
+
+    name: str
+    url: str
+    version: str = ""
+    workers: int = 0
+    silent: int = 0
+    verdict: str = ""
+    confidence: str = ""
+    alarm: bool = False
+    says: str = ""
+    rss_bytes: int | None = None
+    growth: Growth | None = None
+    streams: int | None = None
+    limit_share: float | None = None
+    error: str = ""
+    ends: tuple[str, ...] = field(default=())
+
+    @property
+    def answers(self) -> bool:
+        return not self.error
+
+
+def replica_of(name: str, url: str, told: dict[str, Any]) -> Replica:
+    """The row of an answer of /debug/memory. Raises KeyError, TypeError, ValueError where it is none."""
+    workers, service = told["workers"], told["service"]
+    verdicts = [worker["verdict"] for worker in workers] + [service["verdict"]]
+    worst = max(verdicts, key=lambda verdict: bool(verdict["alarm"]))
+    growths = [growth for worker in workers if (growth := _growth(worker.get("growth"))) is not None]
+    streams = [_streams(worker) for worker in workers]
+    shares = [share for worker in workers if (share := _share(worker.get("limit"))) is not None]
+    rss = service["rss_bytes"]
+    return Replica(
+        name,
+        url,
+        version=str(told.get("version") or ""),
+        workers=len(workers),
+        silent=sum(worker["state"] != "answering" for worker in workers),
+        verdict=str(worst["title"]),
+        confidence=str(worst["confidence"]),
+        alarm=bool(worst["alarm"]),
+        says=str(worst["says"]),
+        rss_bytes=None if rss is None else int(rss),
+        growth=max(growths, key=lambda growth: growth.mid, default=None),
+        streams=None if None in streams else sum(count or 0 for count in streams),
+        limit_share=max(shares, default=None),
+        ends=tuple(str(end["said"]) for end in told.get("ends") or ()),
+    )
+
+
+def _growth(told: dict[str, Any] | None) -> Growth | None:
+    return None if told is None else Growth(float(told["low"]), float(told["mid"]), float(told["high"]))
+
+
+def _share(limit: dict[str, Any] | None) -> float | None:
+    if not limit or not limit["limit_bytes"] or limit["used_bytes"] is None:
+        return None
+    return float(limit["used_bytes"]) / float(limit["limit_bytes"])
+
+
+def _streams(worker: dict[str, Any]) -> int | None:
+    """Open streams of one worker; None where nobody sees them."""
+    if worker["ledger"]:
+        return int(worker["ledger"]["open"])
+    seen = (worker.get("connections") or {}).get("streams")
+    return None if seen is None else int(seen)
+
+
+def odd(replicas: Sequence[Replica]) -> dict[str, str]:
+    """By name, why a replica is not as the others.
+
+    >>> rows = [Replica(name, "", rss_bytes=size << 20) for name, size in [("a", 100), ("b", 104), ("c", 97), ("d", 180)]]
+    >>> odd(rows)
+    {'d': 'RSS is 1.8 times the median of the others'}
+    """
+    there = [replica for replica in replicas if replica.answers]
+    found: dict[str, list[str]] = {}
+    alarms = [replica for replica in there if replica.alarm]
+    if len(alarms) == 1 and len(there) > 1:
+        found.setdefault(alarms[0].name, []).append("it alone has an alarm")
+    for replica in there:
+        others = [other.rss_bytes for other in there if other is not replica and other.rss_bytes is not None]
+        if replica.rss_bytes is None or len(others) < _LEAST_REPLICAS - 1:
+            continue
+        middle = median(others)
+        distance = median(abs(other - middle) for other in others)
+        if abs(replica.rss_bytes - middle) > max(_MADS * distance, _LEAST_SHARE * middle):
+            found.setdefault(replica.name, []).append(
+                f"RSS is {replica.rss_bytes / middle:.1f} times the median of the others"
+            )
+    versions = [replica.version for replica in there if replica.version]
+    for replica in there:
+        if (
+            replica.version
+            and len(versions) >= _LEAST_REPLICAS
+            and versions.count(replica.version) == 1
+            and len(set(versions)) == 2
+        ):
+            found.setdefault(replica.name, []).append(f"it alone has version {replica.version}")
+    return {name: ", ".join(reasons) for name, reasons in found.items()}

@@ -1,0 +1,70 @@
+"""Watches a service while a window is open on it, and says when the window must be cut short.
+
+A tracer that is too much for a service shows as a loop that comes late: every stream waits that long. One late moment
+is not a reason (a garbage collection is one); lateness that stays is. Before the loop is late it is busy all the time,
+and that shows, too: a service with a thread that never rests has more to do than it can, and its queues grow.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ....analysis.cost import NO_REST
+
+__all__ = ["LATE_SECONDS", "LOOK_SECONDS", "WindowWatch"]
+
+LOOK_SECONDS = 1.0
+# Lateness, and work without rest, must last for so long before a window is cut short.
+LATE_SECONDS = 2.0
+
+
+class WindowWatch:
+    """Judges one window, look by look; times are monotonic seconds.
+
+    max_lag_ms   how late the loop may be
+    judge_load   whether work without rest ends the window; not where the service was so busy before it
+    """
+
+    def __init__(self, max_lag_ms: float, *, judge_load: bool = True) -> None:
+        self._max_lag_ms = max_lag_ms
+        self._judge_load = judge_load
+        self._late_since: float | None = None
+        self._busy_since: float | None = None
+        self.max_lag_ms = 0.0
+
+    def look(self, now: float, told: dict[str, Any] | None, busy_share: float | None = None) -> str | None:
+        """Why the window must end now, None to go on.
+
+        told         the agent's answer, None where it gave none in time
+        busy_share   of the time since the last look, how much a thread of it was busy; None where it is not known
+        """
+        self.saw(told)
+        return self._too_late(now, told) or self._too_busy(now, busy_share)
+
+    def _too_late(self, now: float, told: dict[str, Any] | None) -> str | None:
+        lag_ms = None if told is None else float(told["lag_ms"])
+        if lag_ms is not None and lag_ms <= self._max_lag_ms:
+            self._late_since = None
+            return None
+        self._late_since = now if self._late_since is None else self._late_since
+        late = now - self._late_since
+        if late < LATE_SECONDS:
+            return None
+        lag = "its agent does not answer" if lag_ms is None else f"its loop is {lag_ms:.0f} ms late"
+        return f"the service did not keep up for {late:.1f} s: {lag}, the limit is {self._max_lag_ms:g} ms"
+
+    def _too_busy(self, now: float, busy_share: float | None) -> str | None:
+        if not self._judge_load or busy_share is None or busy_share < NO_REST:
+            self._busy_since = None
+            return None
+        self._busy_since = now if self._busy_since is None else self._busy_since
+        busy = now - self._busy_since
+        if busy < LATE_SECONDS:
+            return None
+        share = f"{100 * busy_share:.0f} % of the time"
+        return f"the service had no rest for {busy:.1f} s: a thread of it worked, or waited for a core, {share}"
+
+    def saw(self, told: dict[str, Any] | None) -> None:
+        """Keep the largest lag that was told of."""
+        if told is not None:
+            self.max_lag_ms = max(self.max_lag_ms, float(told["max_lag_ms"]))

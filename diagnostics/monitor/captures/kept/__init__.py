@@ -1,0 +1,1 @@
+"""Captures on disk: their folders, their manifests, and what a manifest says of the service."""

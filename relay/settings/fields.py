@@ -1,0 +1,300 @@
+"""The relay's settings, one field each with its default and its description, and what they mean for each part of the relay."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ..admission.gate import Admission
+from ..admission.keys import ClientKey, parse_keys
+from ..hub.options import RedisOptions
+from ..hub.topic import History
+from ..hub.topics import Bounds
+from ..memory.budget import MIN_BUDGET_BYTES, StreamBudget
+from ..memory.buffer import POLICIES, OverflowPolicy
+from ..stream.patience import Limits
+from ..upstream.options import Timeouts, UpstreamOptions
+from .values import BaseUrl, BaseUrls, Bytes, ClientKeys, Limit, Origins, Policies, RedisUrl, Seconds, is_loopback
+
+__all__ = ["SECRETS", "Settings"]
+
+# Keys, and a URL that may hold one: never shown, and without a flag, since every user of the machine can read a command line.
+SECRETS = frozenset({"upstream_api_key", "fallback_api_key", "client_keys", "redis_url"})
+
+
+class Settings(BaseSettings):
+    """The relay's settings: times in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RELAY_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes any free one")
+
+    workers: int = Field(1, ge=1, description="processes that serve, on one port and with one monitor")
+    client_keys: ClientKeys | None = Field(
+        None, description="who may ask: NAME:SCOPE+SCOPE:SHA256, by commas; unset, everybody may"
+    )
+    cors_origins: Origins = Field(
+        "", description="origins of the pages that may ask, by commas, or *; empty: none but the relay's own"
+    )
+
+    allowed_hosts: str = Field(
+        "", description="names besides localhost and IP addresses by which clients without a key may ask, by commas"
+    )
+    allow_anyone: bool = Field(
+        False, description="whether to listen for others than this machine with an upstream's key and no client keys"
+    )
+    trusted_proxies: str = Field(
+        "", description="addresses or networks of proxies whose X-Forwarded-For is believed, by commas; empty: none"
+    )
+
+    upstream_base_url: BaseUrl | None = Field(
+        None, description="the upstream, ending in /v1; unset, the simulator is started as a child"
+    )
+    upstream_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("RELAY_UPSTREAM_API_KEY", "OPENAI_API_KEY"),
+        description="the upstream's key; falls back to OPENAI_API_KEY",
+    )
+    fallback_base_urls: BaseUrls = Field("", description="upstreams to ask when that one is down, in order, by commas")
+    fallback_api_key: SecretStr | None = Field(
+        None, description="the fallbacks' key; the upstream's is never sent to them"
+    )
+    breaker_failures: int = Field(5, ge=1, description="outages in a row after which an upstream is left alone")
+    breaker_open_seconds: Seconds = Field(10.0, description="for how long; then one request tries it")
+    degraded_message: str = Field("", description="what to answer when all upstreams are down; empty: an error")
+    upstream_retries: int = Field(
+        2, ge=0, le=10, description="how often a request is tried again before its first byte"
+    )
+    upstream_max_connections: int = Field(
+        2000, ge=1, description="connections to the upstream, one for each open stream"
+    )
+    pool_timeout_seconds: Seconds = Field(10.0, description="longest wait for one of these connections")
+    connect_timeout_seconds: Seconds = Field(5.0, description="longest wait for a new connection to be made")
+    read_timeout_seconds: Seconds = Field(60.0, description="longest silence of the upstream in a stream")
+    response_timeout_seconds: Seconds = Field(
+        600.0, description="longest silence of the upstream in an answer that does not stream"
+    )
+
+    max_event_bytes: Bytes = Field(1024 * 1024, description="largest SSE event that is relayed")
+    max_request_bytes: Bytes = Field(16 * 1024 * 1024, description="largest request body")
+    max_response_bytes: Bytes = Field(32 * 1024 * 1024, description="largest answer that does not stream")
+    head_timeout_seconds: Seconds = Field(
+        10.0, description="longest wait for the head of a request, and for the first one"
+    )
+    request_body_timeout_seconds: Seconds = Field(30.0, description="longest wait for a request's body")
+    requests_bytes: int = Field(
+        128 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="most that all requests together may hold: heads that are not whole, and bodies; more get 503",
+    )
+    max_connections: int = Field(
+        16_000, ge=0, description="client connections at once; more are closed as they come; 0: no limit"
+    )
+    stream_budget_bytes: int = Field(
+        256 * 1024, ge=MIN_BUDGET_BYTES, description="most that one stream may hold, kernel buffers included"
+    )
+
+    read_ahead_bytes: int = Field(
+        0,
+        ge=0,
+        description="of an upstream's bytes, how many may wait for a slow client; 0: it is read as its client reads",
+    )
+
+    max_streams: int = Field(2000, ge=0, description="streams and answers under way at once; more get 503; 0: no limit")
+    budget_bytes: int = Field(
+        512 * 1024 * 1024, ge=0, description="what all streams may hold; each reserves its budget of it; 0: no limit"
+    )
+    memory_share: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="share of the memory limit in use above which new streams get 503; 0: not looked at",
+    )
+    memory_limit_bytes: int = Field(0, ge=0, description="memory limit of the process beside its cgroup's; 0: none")
+    rate: Limit = Field(0.0, description="requests a second, of all callers together; more get 429; 0: no limit")
+    key_rate: Limit = Field(0.0, description="requests a second of one caller; more get 429; 0: no limit")
+    rate_burst: int = Field(20, ge=1, description="requests that may come at once within these rates")
+    key_max_streams: int = Field(0, ge=0, description="streams of one caller open at once; more get 429; 0: no limit")
+
+    write_timeout_seconds: Seconds = Field(30.0, description="longest time that a client may take nothing")
+    idle_timeout_seconds: Limit = Field(300.0, description="longest time without an event of the upstream; 0: no limit")
+    stream_timeout_seconds: Limit = Field(3600.0, description="longest life of a stream; 0: no limit")
+    heartbeat_seconds: Limit = Field(15.0, description="silence after which a comment is sent; 0: none is")
+    retry_seconds: Limit = Field(3.0, description="when EventSource is told to connect again after a loss; 0: not told")
+
+    max_topics: int = Field(1000, ge=1, description="topics at once; an event for one more gets 503")
+    topic_event_bytes: Bytes = Field(32 * 1024, description="largest event of a topic, as it is sent")
+    topic_history_bytes: Bytes = Field(
+        256 * 1024, description="most that is kept of one topic, for those who come back"
+    )
+    topic_history_events: int = Field(1000, ge=1, description="most events that are kept of one topic")
+    topic_history_seconds: int = Field(3600, ge=1, description="how long an event is kept")
+    topics_bytes: int = Field(64 * 1024 * 1024, ge=1024, description="most that is kept of all topics together")
+    max_subscribers: int = Field(1000, ge=0, description="subscribers of all topics; more get 503; 0: no limit")
+    topic_subscribers: int = Field(1000, ge=0, description="subscribers of one topic; more get 503; 0: no limit")
+    subscriber_bytes: Bytes = Field(48 * 1024, description="how much may wait for one subscriber")
+    subscriber_policy: OverflowPolicy = Field("block", description="what happens when more would: an overflow policy")
+    subscriber_policies: Policies = Field(
+        ",".join(POLICIES), description="policies that a subscriber may choose by ?policy=, by commas"
+    )
+    stream_events_topic: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9._~-]{1,128})?$",
+        description="topic that is told of each stream's end; empty: none is",
+    )
+    redis_url: RedisUrl | None = Field(
+        None, description="Redis that several relays share their topics through; unset, each has its own"
+    )
+    redis_prefix: str = Field("relay:", min_length=1, max_length=64, description="how all keys in Redis begin")
+    redis_timeout_seconds: Seconds = Field(2.0, description="longest wait for Redis")
+    redis_patience_seconds: Limit = Field(30.0, description="how long subscribers wait for Redis to come back")
+
+    default_model: str = Field("gpt-4o-mini", min_length=1, description="model of GET /stream without ?model=")
+    keep_alive_seconds: int = Field(75, ge=1, description="how long an idle client connection is kept")
+    drain_seconds: float = Field(
+        10.0, ge=0, allow_inf_nan=False, description="how long open streams may go on after SIGTERM"
+    )
+    log_format: str = Field(
+        "auto", pattern="^(auto|json|text)$", description="json, text, or auto: text on a terminal, else json"
+    )
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
+
+    diagnostics_listen: str = Field(
+        "127.0.0.1:6060", validation_alias="DIAGNOSTICS_LISTEN", description="the monitor's address, HOST:PORT"
+    )
+    diagnostics_dir: str | None = Field(
+        None, validation_alias="DIAGNOSTICS_DIR", description="where agents register and artifacts are kept"
+    )
+
+    @field_validator("read_ahead_bytes")
+    @classmethod
+    def _fits_the_budget(cls, value: int, info: ValidationInfo) -> int:
+        if value and "stream_budget_bytes" in info.data:
+            budget = StreamBudget(info.data["stream_budget_bytes"])
+            if not budget.read_bytes <= value <= budget.spare_bytes:
+                raise ValueError(
+                    f"it must be 0 or from {budget.read_bytes} to {budget.spare_bytes}, "
+                    "what RELAY_STREAM_BUDGET_BYTES leaves for it"
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _not_open_to_all(self) -> Self:
+        spends_a_key = self.upstream_base_url is not None and self.upstream_api_key is not None
+        if spends_a_key and self.client_keys is None and not self.allow_anyone and not is_loopback(self.host):
+            raise ValueError(
+                f"RELAY_HOST is {self.host!r}, so that others than this machine can ask, there is a key for the upstream, "
+                "and RELAY_CLIENT_KEYS is not set: everybody would spend that key; set RELAY_CLIENT_KEYS, or "
+                "RELAY_ALLOW_ANYONE=true where something else checks who asks"
+            )
+        return self
+
+    @field_validator("subscriber_bytes")
+    @classmethod
+    def _holds_an_event(cls, value: int, info: ValidationInfo) -> int:
+        if {"stream_budget_bytes", "topic_event_bytes"} <= info.data.keys():
+            least, most = (
+                info.data["topic_event_bytes"],
+                StreamBudget(info.data["stream_budget_bytes"]).subscriber_bytes,
+            )
+            if not least <= value <= most:
+                raise ValueError(
+                    f"it must be from RELAY_TOPIC_EVENT_BYTES, {least}, to {most}, what RELAY_STREAM_BUDGET_BYTES leaves for it"
+                )
+        return value
+
+    @property
+    def policies(self) -> list[str]:
+        """Those that a subscriber may choose."""
+        return self.subscriber_policies.split(",")
+
+    @property
+    def topics(self) -> Bounds:
+        """How much topics may hold."""
+        return Bounds(
+            history=History(self.topic_history_bytes, self.topic_history_events, self.topic_history_seconds),
+            max_topics=self.max_topics,
+            max_bytes=self.topics_bytes,
+            max_subscribers=self.max_subscribers,
+            topic_subscribers=self.topic_subscribers,
+        )
+
+    @property
+    def redis(self) -> RedisOptions | None:
+        """The Redis that topics are shared through; None where this process has its own."""
+        if self.redis_url is None:
+            return None
+        return RedisOptions(
+            url=self.redis_url.get_secret_value(),
+            prefix=self.redis_prefix,
+            timeout_seconds=self.redis_timeout_seconds,
+            patience_seconds=self.redis_patience_seconds,
+        )
+
+    @property
+    def stream_budget(self) -> StreamBudget:
+        """How the budget of one stream is divided among the layers that hold its bytes."""
+        return StreamBudget(self.stream_budget_bytes)
+
+    @property
+    def upstream(self) -> UpstreamOptions:
+        """How upstreams are asked."""
+        pool, connect = self.pool_timeout_seconds, self.connect_timeout_seconds
+        return UpstreamOptions(
+            budget=self.stream_budget,
+            max_connections=self.upstream_max_connections,
+            max_response_bytes=self.max_response_bytes,
+            stream=Timeouts(pool, connect, self.read_timeout_seconds),
+            answer=Timeouts(pool, connect, self.response_timeout_seconds),
+            retries=self.upstream_retries,
+        )
+
+    @property
+    def keys(self) -> tuple[ClientKey, ...]:
+        """Who may ask; empty: everybody."""
+        return parse_keys(self.client_keys.get_secret_value()) if self.client_keys else ()
+
+    @property
+    def origins(self) -> list[str]:
+        """The origins of the pages that may ask."""
+        return [origin for origin in self.cors_origins.split(",") if origin]
+
+    @property
+    def hosts(self) -> list[str]:
+        """Names of the relay besides localhost and addresses."""
+        return [host.strip().lower() for host in self.allowed_hosts.split(",") if host.strip()]
+
+    @property
+    def admission(self) -> Admission:
+        """Who is let in."""
+        return Admission(
+            max_streams=self.max_streams,
+            budget_bytes=self.budget_bytes,
+            stream_bytes=self.stream_budget_bytes,
+            memory_share=self.memory_share,
+            key_max_streams=self.key_max_streams,
+            rate=self.rate,
+            key_rate=self.key_rate,
+            burst=self.rate_burst,
+        )
+
+    @property
+    def limits(self) -> Limits:
+        """How long a stream may wait."""
+        return Limits(
+            read=self.read_timeout_seconds,
+            write=self.write_timeout_seconds,
+            idle=self.idle_timeout_seconds,
+            total=self.stream_timeout_seconds,
+            heartbeat=self.heartbeat_seconds,
+        )

@@ -1,0 +1,93 @@
+"""What a setting's value must be: its types, and checks that say in plain words what is wrong with it.
+
+A check takes a value as it was given and returns the one that is kept. The text of its ValueError follows the setting's name.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from ..admission.keys import parse_keys
+from ..memory.buffer import POLICIES
+
+__all__ = [
+    "BaseUrl",
+    "BaseUrls",
+    "Bytes",
+    "ClientKeys",
+    "Limit",
+    "Origins",
+    "Policies",
+    "RedisUrl",
+    "Seconds",
+    "is_loopback",
+]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on `host`; False for a name that has to be looked up."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _base_url(value: str) -> str:
+    value = value.rstrip("/")
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("it must be an http or https URL, for example https://api.openai.com/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("it must hold no credentials, query or fragment; the key goes into RELAY_UPSTREAM_API_KEY")
+    if not parts.path.endswith("/v1"):
+        raise ValueError("it must end in /v1, for example https://api.openai.com/v1")
+    return value
+
+
+def _base_urls(value: str) -> str:
+    return ",".join(_base_url(url.strip()) for url in value.split(",") if url.strip())
+
+
+def _client_keys(value: SecretStr) -> SecretStr:
+    if not parse_keys(value.get_secret_value()):
+        raise ValueError("it lists no key; leave it unset to let everybody ask")
+    return value
+
+
+def _redis_url(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("it must be a URL, redis://HOST:PORT/DB, rediss://... for TLS, or unix://PATH")
+    return value
+
+
+def _policies(value: str) -> str:
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    if not names or not set(names) <= set(POLICIES):
+        raise ValueError(f"it must be some of {', '.join(POLICIES)}, separated by commas")
+    return ",".join(names)
+
+
+def _origins(value: str) -> str:
+    origins = [origin.strip() for origin in value.split(",") if origin.strip()]
+    for origin in origins:
+        parts = urlsplit(origin)
+        if origin != "*" and (parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}"):
+            raise ValueError("each must be SCHEME://HOST[:PORT] without a path, as browsers send it, or *")
+    return ",".join(origins)
+
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=1024)]
+# Seconds, or events a second, where 0 means that there is none.
+Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+# These hold several, separated by commas.
+BaseUrls = Annotated[str, AfterValidator(_base_urls)]
+ClientKeys = Annotated[SecretStr, AfterValidator(_client_keys)]
+Origins = Annotated[str, AfterValidator(_origins)]
+Policies = Annotated[str, AfterValidator(_policies)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
