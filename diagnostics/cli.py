@@ -20,6 +20,8 @@ __all__ = ["COMMANDS", "main"]
 # name -> (module in diagnostics.commands, one line of help, the extra that it needs)
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "run": ("run", "run any Python service, unchanged, with a monitor beside it", "monitor"),
+    "attach": ("attach", "the agent into a service that runs already, and a monitor beside it", "monitor"),
+    "watch": ("watch", "a service that runs already, from outside: nothing is put into it", "monitor"),
     "monitor": ("monitor", "the monitor alone, for agents in a registry folder", "monitor"),
     "status": ("status", "balance, verdict and largest streams of a running service", "monitor"),
     "fleet": ("fleet", "many monitors at once: one table, the odd one out, captures of all, one profile", "monitor"),

@@ -1,8 +1,9 @@
 """What agent and monitor say to each other, and where they meet. Standard library only.
 
-They meet in a private folder, `<root>/agents/`, where each agent listens on the unix socket `<pid>.sock`. A conversation is
-one connection: a request, a reply, the end. Both are frames: four bytes of length (big-endian), then that many bytes of
-UTF-8 JSON.
+They meet in a private folder, `<root>/agents/`, where each agent listens on the unix socket `<pid>.sock`. The name is for
+people: who listens is what the kernel says (SO_PEERCRED), since containers that share the folder may number alike. A
+conversation is one connection: a request, a reply, the end. Both are frames: four bytes of length (big-endian), then that
+many bytes of UTF-8 JSON.
 
     request   {"version": 1, "op": "ledger", "params": {...}}
     reply     {"version": 1, "result": {...}}
@@ -177,9 +178,13 @@ def agents_folder(root: str | PathLike[str]) -> str:
     return os.path.join(root, "agents")
 
 
-def agent_socket(root: str | PathLike[str], pid: int) -> str:
-    """Where the agent of process `pid` listens. Raises UsageError where the path is too long for a unix socket."""
-    path = os.path.join(agents_folder(root), f"{pid}.sock")
+def agent_socket(root: str | PathLike[str], pid: int, number: int = 1) -> str:
+    """Where the agent of process `pid` listens. Raises UsageError where the path is too long for a unix socket.
+
+    number   above 1 where an agent of another PID namespace has that pid, too, and came first: containers that share a
+             volume each have a process 1
+    """
+    path = os.path.join(agents_folder(root), f"{pid}.sock" if number == 1 else f"{pid}-{number}.sock")
     if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
         raise UsageError(
             f"the socket path {path} is longer than {_MAX_SOCKET_PATH} bytes",

@@ -19,6 +19,7 @@ import os
 import sys
 import time
 
+from . import at_fork
 from .unpatched import allocate_lock, get_native_id, sleep, start_new_thread
 
 TYPE_CHECKING = False
@@ -214,4 +215,6 @@ def _once_back_in(forking: FrameType, call: Callable[[], None]) -> None:
 
 _pending: Any = None
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+at_fork.register(
+    owner=__package__, before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)

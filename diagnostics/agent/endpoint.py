@@ -47,15 +47,21 @@ _WATCH_SECONDS = 0.1
 _AGAIN_SECONDS = 0.1
 _NAMED_SECONDS = 5.0
 _STOP_SECONDS = 5.0
+# Containers that share a folder and number alike: a pod has a few.
+_MOST_NAMES = 64
 
 
 class Endpoint:
-    """The socket `<root>/agents/<pid>.sock` and the thread that answers on it."""
+    """The socket `<root>/agents/<pid>.sock` and the thread that answers on it.
+
+    path   the socket's; another name than the pid's alone where a living agent of another PID namespace has that one
+    """
 
     def __init__(self, root: str | PathLike[str], state: State) -> None:
         self.root = root
         self.state = state
-        self.path = agent_socket(root, os.getpid())
+        self.path = ""
+        self._inode = 0
         self._children: list[tuple[Child, Forked]] = []
         self._stopping = False
         self._wake_reader, self._wake_writer = os.pipe()
@@ -70,10 +76,19 @@ class Endpoint:
         self._stopping = True
         gone = self._background.leave(_STOP_SECONDS)
         self._listener.close()
-        _remove(self.path)
+        if self._has_its_name():  # else it is another's by now
+            _remove(self.path)
         if gone:  # else the thread is still to look into its pipe, and the process is about to end
             os.close(self._wake_reader)
             os.close(self._wake_writer)
+
+    def close(self) -> None:
+        """In the agent's own thread, which then returns: let go of the socket and all descriptors."""
+        self._listener.close()
+        if self._has_its_name():
+            _remove(self.path)
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
 
     def forget(self) -> None:
         """In a forked child of the service: let go of the parent's socket without removing it."""
@@ -90,15 +105,23 @@ class Endpoint:
     def _listen(self) -> _socket.socket:
         private_folder(self.root)
         private_folder(agents_folder(self.root))
-        _remove(self.path)  # left by a process with our pid that was killed
+        self.path = _free_path(self.root)
         listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         try:
             listener.bind(self.path)
             listener.listen(16)
+            self._inode = os.lstat(self.path).st_ino
         except OSError:
             listener.close()
             raise
         return listener
+
+    def _has_its_name(self) -> bool:
+        """Whether the socket's name still leads to it: whoever tidies temporary folders may have removed it."""
+        try:
+            return os.lstat(self.path).st_ino == self._inode
+        except OSError:
+            return False
 
     def _listen_anew(self, waiting: Any) -> None:
         """The socket's name is gone, and nobody can find it: make another. Tried again later where that fails."""
@@ -122,12 +145,17 @@ class Endpoint:
         waiting.register(self._wake_reader, select.POLLIN)
         # A child that this thread has forked is ended by the kernel with this thread: it stays as long as there is one.
         while (self._children and not self._stopping) or not self._background.left():
+            if self.state.leaving:
+                self._end_readings()
+                if self.state.leave is not None:
+                    self.state.leave()
+                return
             busy = self._children or self.state.windows.kind
             ready = [fd for fd, _ in waiting.poll(1000 * (_WATCH_SECONDS if busy else _NAMED_SECONDS))]
             if self._wake_reader in ready:
                 posix.read(self._wake_reader, 64)
                 continue
-            if not ready and not busy and not os.path.lexists(self.path):
+            if not ready and not busy and not self._has_its_name():
                 self._listen_anew(waiting)
                 continue
             try:
@@ -138,9 +166,12 @@ class Endpoint:
             if not going:
                 self._background.pause(_AGAIN_SECONDS)
         if self._stopping:
-            self.state.windows.end()
-            for child, _ in self._children:
-                child.poll(float("inf"))
+            self._end_readings()
+
+    def _end_readings(self) -> None:
+        self.state.windows.end()
+        for child, _ in self._children:
+            child.poll(float("inf"))
 
     def _attend(self, asked: bool, busy: bool) -> bool:
         """Do what is due; False where it is to be tried again, but not at once."""
@@ -261,6 +292,33 @@ def _check_peer(connection: _socket.socket) -> None:
     uid = credentials[1]
     if uid not in (0, os.geteuid()):
         raise RefusedError(f"uid {uid} may not ask an agent of uid {os.geteuid()}")
+
+
+def _free_path(root: str | PathLike[str]) -> str:
+    """The first of this pid's names at which nobody listens; what a killed process has left there is removed."""
+    for number in range(1, _MOST_NAMES):
+        path = agent_socket(root, os.getpid(), number)
+        if not os.path.lexists(path) or not _listened_on(path):
+            _remove(path)
+            return path
+    raise RefusedError(
+        f"{_MOST_NAMES} agents of pid {os.getpid()} listen in {agents_folder(root)}",
+        remedy="give each service a DIAGNOSTICS_DIR of its own",
+    )
+
+
+def _listened_on(path: str) -> bool:
+    probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        probe.setblocking(False)
+        probe.connect(path)
+    except BlockingIOError:  # its queue is full
+        return True
+    except OSError:
+        return False
+    finally:
+        probe.close()
+    return True
 
 
 def _remove(path: str) -> None:

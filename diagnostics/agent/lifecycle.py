@@ -12,6 +12,7 @@ import sys
 
 from ..errors import RefusedError
 from ..protocol import default_root, dropped_root, private_folder
+from . import at_fork
 from .background import in_reading_fork
 from .endpoint import Endpoint
 from .state import State
@@ -19,12 +20,22 @@ from .unpatched import allocate_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from os import PathLike
     from typing import Any
 
     from .ledger import StreamLedger
 
-__all__ = ["PRIVATE_NAME", "is_running", "let_go_of_parents", "start", "start_injected", "stop"]
+__all__ = [
+    "PRIVATE_NAME",
+    "is_running",
+    "let_go_of_parents",
+    "listens_at",
+    "start",
+    "start_attached",
+    "start_injected",
+    "stop",
+]
 
 # What the start-up hook calls the package in other people's services.
 PRIVATE_NAME = "_highwater_diagnostics"
@@ -54,6 +65,26 @@ def start(root: str | PathLike[str] | None = None, ledger: StreamLedger | None =
 def start_injected() -> None:
     """The start-up hook's `start`, never taken back: an app that ends leaves the process its agent. Raises as `start` does."""
     _join(None, None)
+
+
+def start_attached(root: str, left: Callable[[], None]) -> None:
+    """The `start` of an agent that was put into a running process: `left` is called once it was told to leave, and has.
+
+    The asker's operation "leave" ends it. Raises as `start` does.
+    """
+    _join(root, None)
+    assert _endpoint is not None
+    endpoint = _endpoint
+
+    def leave() -> None:
+        global _endpoint, _users
+        with _lock:
+            _endpoint, _users = None, 0
+        atexit.unregister(_end_at_exit)
+        endpoint.close()
+        left()
+
+    endpoint.state.leave = leave
 
 
 def _join(root: str | PathLike[str] | None, ledger: StreamLedger | None) -> None:
@@ -123,6 +154,11 @@ def is_running() -> bool:
     return _endpoint is not None
 
 
+def listens_at() -> str | None:
+    """The path of the agent's socket; None where none runs."""
+    return None if _endpoint is None else _endpoint.path
+
+
 def _elder() -> Any:
     """The injected copy of this module, where the start-up hook ran (it may not have come to it yet) and it is not this."""
     if __name__.startswith(PRIVATE_NAME) or PRIVATE_NAME not in sys.modules:
@@ -150,4 +186,4 @@ def let_go_of_parents() -> None:
         start(parent.root)
 
 
-os.register_at_fork(after_in_child=let_go_of_parents)
+at_fork.register(owner=__package__, after_in_child=let_go_of_parents)

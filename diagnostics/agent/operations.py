@@ -11,7 +11,7 @@ import os
 import sys
 import time
 
-from ..errors import ProtocolError, TargetError
+from ..errors import BusyError, ProtocolError, TargetError, UsageError
 from .loops.asyncio_tasks import why_unseen
 from .readings.allocation import allocators, memray, tracemalloc
 
@@ -64,16 +64,47 @@ if TYPE_CHECKING:
 
 
 def hello(state: State) -> Result:
-    """Who this is."""
+    """Who this is: `pid` is this process's number in its own PID namespace, `start_ticks` as /proc/self/stat has it."""
     return {
         "pid": os.getpid(),
+        "start_ticks": _start_ticks(),
         "started": state.started,
         "python": ".".join(map(str, sys.version_info[:3])),
         "implementation": sys.implementation.name,
         "executable": sys.executable,
         **memray.about(),
+        "attached": state.leave is not None,
         "window": state.windows.kind,
     }
+
+
+def leave(state: State, force: bool = False) -> Result:
+    """Take the agent out of a process into which it was put while that ran. `force`: in the middle of a capture, too.
+
+    Raises UsageError where it came with the process, BusyError while a window is open.
+    """
+    if state.leave is None:
+        raise UsageError(
+            "this agent came with its process (diagnostics run, or instrument(app)) and goes with it",
+            remedy="start the service without it",
+            code="not_attached",
+        )
+    if state.windows.kind is not None and not force:
+        raise BusyError(
+            f"a {state.windows.kind} window is open in this process",
+            remedy="wait for its capture to end or cancel it; --force ends it",
+        )
+    state.leaving = True
+    return {"leaving": True}
+
+
+def _start_ticks() -> int | None:
+    """Clock ticks from the machine's boot to this process's start; None where there is no /proc (proc(5): stat, field 22)."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def reading(state: State, top: int = 20) -> Result:
@@ -283,6 +314,7 @@ def _walk(work: Callable[[float], dict[str, Any]], room_bytes: int | None) -> Fo
 
 OPERATIONS: dict[str, Callable[..., Result]] = {
     "hello": hello,
+    "leave": leave,
     "reading": reading,
     "sample": sample,
     "connections": connections,

@@ -13,6 +13,7 @@ from .windows import Windows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .ledger import StreamLedger
@@ -30,6 +31,8 @@ class State:
     loops, task_count, task_states, look   as of now, or of a moment ago where there are thousands of streams
     first_look     what the last first census marked, until it is asked for
     last_fork      what the last forked reading cost: {"fork_seconds", "fork_cpu_seconds", "on_loop"}
+    leave          what ends an agent that was put into a running process; None for others, which stay
+    leaving        whether it was told to
     troubles       how often something went wrong in the agent itself, and what did last: {"count", "last"}
     last_ending, last_ending_cpu   what ending the last window cost: seconds on the clock, and of CPU time
     """
@@ -49,6 +52,8 @@ class State:
         self.look = Thrifty(self._look)
         self.started = time.time()
         self.first_look: FirstLook | None = None
+        self.leave: Callable[[], None] | None = None
+        self.leaving = False
         self.troubles: dict[str, Any] = {"count": 0, "last": None}
 
     @property

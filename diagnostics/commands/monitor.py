@@ -15,7 +15,7 @@ from ..agent.instrument.beside import DEFAULT_LISTEN, address_of, bind, hold
 from ..monitor.service import Monitor, stdin_closes
 from ..protocol import default_root
 
-__all__ = ["configure", "run"]
+__all__ = ["configure", "run", "until_stopped"]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,11 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
         if not inherited:
             print(f"diagnostics http://{address}/debug/memory", flush=True)
         with hold(root):
-            asyncio.run(monitor.serve(_ending(arguments.until_stdin_closes)))
+            asyncio.run(monitor.serve(until_stopped(with_stdin=arguments.until_stdin_closes)))
     return 0
 
 
-def _ending(with_stdin: bool) -> Callable[[], Awaitable[None]]:
+def until_stopped(*, with_stdin: bool) -> Callable[[], Awaitable[None]]:
     async def until() -> None:
         stopped = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -77,7 +77,18 @@ def shown(told: dict[str, Any]) -> Group:
     service = _service(told["service"])
     # What is wrong is read first: how the last life ended, then what grows beside the workers.
     beside = told["service"]["verdict"]["alarm"]
-    return Group(*map(_ended, told.get("ends") or ()), *(service + workers if beside else workers + service))
+    return Group(
+        *map(_ended, told.get("ends") or ()),
+        *map(_attached, told.get("attached") or ()),
+        *(service + workers if beside else workers + service),
+    )
+
+
+def _attached(row: dict[str, Any]) -> RenderableType:
+    text = Text(
+        f"attached to process {row['pid']} since {printable(row['since'])} by {printable(row['how'])}, uid {row['uid']}"
+    )
+    return text if row["agent"] else text.append("; its agent is no longer there", style="yellow")
 
 
 def _ended(end: dict[str, Any]) -> RenderableType:

@@ -6,6 +6,7 @@
 | event | outcome | |
 |---|---|---|
 | capture | begun, or the refusal's code | a capture was asked for, by a person, a rule or a verdict |
+| attach, detach | done, or the refusal's code | the agent was put into a running process, or taken out, by a command |
 | remove | done | a capture was cancelled or deleted |
 | window | done | a profile of /debug/pprof was taken |
 | artifact | sent | a file of a capture was fetched |
@@ -13,7 +14,8 @@
 | refusal | the status | a request was let nowhere: no token, a wrong one, a foreign page or Host |
 
 `who` is a token's name, never the token: `DIAGNOSTICS_TOKEN`, `DIAGNOSTICS_READ_TOKEN`, `nobody` (no token, or a wrong one),
-`anybody` where no token is set, `rule NAME`, `the verdict` (its own readings). `uid` is the user who holds the other end of a
+`anybody` where no token is set, `rule NAME`, `the verdict` (its own readings), `the
+command line` (with the uid that ran it). `uid` is the user who holds the other end of a
 connection on this machine, as the kernel says; null for a peer elsewhere.
 
 The file is bounded: at MAX_BYTES it becomes `audit.log.1`, whose predecessor goes. Whoever is refused a thousand times a second

@@ -110,10 +110,10 @@ class Connection(HttpToolsProtocol):
         self._listener = listener
         if listener is None:
             return
-        if not self.pipeline:  # else `cycle` is that of a request which waits for this one's end
-            self.cycle.message_event = _NOBODY
-        if self.lost:
+        if self.lost:  # before anybody listened, while a topic was looked for; there is no `cycle` any more
             listener.lost()
+        elif not self.pipeline:  # else `cycle` is that of a request which waits for this one's end
+            self.cycle.message_event = _NOBODY
 
     def writer(self, hold: Callable[[int], None]) -> Callable[[bytes], None]:
         return self._write_body  # into the transport, whose bytes are counted as the transport's

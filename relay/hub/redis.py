@@ -312,6 +312,10 @@ async def _until_one_fails(*tasks: asyncio.Task[None]) -> None:
         for task in tasks:
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
-    for error in ended:
-        if error is not None and not isinstance(error, asyncio.CancelledError):
-            raise error
+    try:
+        for error in ended:
+            if error is not None and not isinstance(error, asyncio.CancelledError):
+                raise error
+    finally:
+        # What is raised holds this frame: together they would wait for the garbage collector.
+        ended, error = [], None

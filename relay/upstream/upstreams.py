@@ -55,34 +55,34 @@ class Upstreams:
 
     async def _first(self, ask: Callable[[Upstream], Awaitable[Result]], tell: Tell) -> Result:
         outage: UpstreamError | None = None
-        for number, (upstream, breaker) in enumerate(self._pairs):
-            place = {"server_address": upstream.host, "server_port": upstream.port}
-            if not breaker.allow(time.monotonic()):
-                tell("upstream_skipped", **place)
-                continue
-            if number:
-                tell("fallback", **place)
-            try:
-                result = await ask(upstream)
-            except UpstreamError as error:
-                if not error.outage:
-                    breaker.succeeded()
-                    raise
-                breaker.failed(time.monotonic())
-                tell("upstream_failed", **place, error_type=error.code)
-                if breaker.state == "open":
-                    tell("breaker_opened", **place)
-                outage = error
-            except BaseException:
-                breaker.abandoned(time.monotonic())
-                raise
-            else:
-                breaker.succeeded()
-                return result
-        now = time.monotonic()
         try:
+            for number, (upstream, breaker) in enumerate(self._pairs):
+                place = {"server_address": upstream.host, "server_port": upstream.port}
+                if not breaker.allow(time.monotonic()):
+                    tell("upstream_skipped", **place)
+                    continue
+                if number:
+                    tell("fallback", **place)
+                try:
+                    result = await ask(upstream)
+                except UpstreamError as error:
+                    if not error.outage:
+                        breaker.succeeded()
+                        raise
+                    breaker.failed(time.monotonic())
+                    tell("upstream_failed", **place, error_type=error.code)
+                    if breaker.state == "open":
+                        tell("breaker_opened", **place)
+                    outage = error
+                except BaseException:
+                    breaker.abandoned(time.monotonic())
+                    raise
+                else:
+                    breaker.succeeded()
+                    return result
+            now = time.monotonic()
             raise outage or UpstreamUnavailableError(min(breaker.wait(now) for _, breaker in self._pairs))
         finally:
-            del (
-                outage
-            )  # it holds this frame: together they would wait for the garbage collector, with the request's body
+            # It holds this frame, whether it is raised or another upstream has answered: together they would wait for the
+            # garbage collector, with the request's body.
+            del outage

@@ -8,7 +8,10 @@ payload.py    what a stream says: every byte of it follows from its seed
 faults.py     what the upstream does wrong
 upstream.py   the upstream: raw sockets, in a process of its own
 clients.py    what clients do, and what they may see
-relay.py      the relay under test, and what it still holds
+events.py     what happens to the relay and its machine meanwhile
+machine.py    what the kernel refuses: room on the disk, processes, descriptors
+surroundings.py  the processes around relays, and how they are killed; otlp.py is one
+relay.py      the relay under test, its processes, and what it still holds
 seeds.py      one seed: its mix, and what must be true afterwards
 run.py        many seeds, the journal, the table
 """

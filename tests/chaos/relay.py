@@ -13,14 +13,14 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from diagnostics.proof.subjects.processes import free_port
+from .machine import Disk, Processes
+from .surroundings import UNREACHABLE, Surroundings
 
-__all__ = ["LIMITS", "Relay", "Surroundings"]
+__all__ = ["LIMITS", "VARIANTS", "WORKERS", "Relay"]
 
 START_SECONDS = 90
 # Short, so that what waits for a deadline has it within a seed; long enough for a machine that is busy with other things.
@@ -45,61 +45,17 @@ LIMITS = {
     "LOG_FORMAT": "json",
 }
 _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
-# More than the clients of one seed ask for at once, and Redis's.
+# More than the clients of one seed ask for at once, Redis's and the collector's.
 KEPT_CONNECTIONS = 60
+# How a relay is set up: as it is, with several workers, or with an upstream that nobody reaches before the one that answers.
+WORKERS = "workers"
+VARIANTS = ("", WORKERS, *UNREACHABLE)
+WORKER_COUNT = 2
+# Where a client leaves in the very turn of the loop in which a connection is made that TLS is to go over, uvloop keeps a future
+# for the handshake that it gives to nobody, and logs how that one fails. Nothing is held.
+UNHEARD = ("Future exception was never retrieved", "uvloop/sslproto.pyx")
 # As they are counted: all samples of the metric together.
 MUST_BE_ZERO = ("stream_open_connections", "stream_buffered_bytes", "request_buffered_bytes")
-
-
-@dataclass
-class Surroundings:
-    """The upstream and Redis, which outlive relays."""
-
-    upstream: subprocess.Popen[str]
-    upstream_port: int
-    redis: subprocess.Popen[bytes] | None
-    redis_port: int
-
-    @classmethod
-    @contextlib.contextmanager
-    def started(cls) -> Iterator[Surroundings]:
-        upstream = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.upstream"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert upstream.stdout is not None
-        made = cls(upstream, int(upstream.stdout.readline()), None, free_port())
-        try:
-            made.start_redis()
-            yield made
-        finally:
-            made.kill_redis()
-            assert upstream.stdin is not None
-            upstream.stdin.close()
-            upstream.wait(30)
-            upstream.stdout.close()
-
-    def start_redis(self) -> None:
-        if self.redis is None and shutil.which("redis-server"):
-            self.redis = subprocess.Popen(
-                [
-                    "redis-server",
-                    "--port",
-                    str(self.redis_port),
-                    "--bind",
-                    "127.0.0.1",
-                    "--save",
-                    "",
-                    "--appendonly",
-                    "no",
-                ],
-                stdout=subprocess.DEVNULL,
-            )
-
-    def kill_redis(self) -> None:
-        redis, self.redis = self.redis, None
-        if redis is not None:
-            redis.kill()
-            redis.wait(30)
 
 
 @dataclass
@@ -108,34 +64,35 @@ class Relay:
 
     process: subprocess.Popen[str]
     folder: Path
+    variant: str
     address: tuple[str, int]
     monitor: str
     surroundings: Surroundings
+    disk: Disk | None
+    processes: Processes | None
+    another_monitor: subprocess.Popen[str] | None = None
     tasks: int = 0
     descriptors: list[str] = field(default_factory=list)
     rss_bytes: int = 0
     log_read: int = field(default=0)
 
     @classmethod
-    def start(cls, surroundings: Surroundings, **settings: str) -> Relay:
-        folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("RELAY_", "DIAGNOSTICS_", "OTEL_", "OPENAI_"))
-        }
-        limits = {f"RELAY_{name}": value for name, value in {**LIMITS, **settings}.items()}
-        limits.setdefault("RELAY_UPSTREAM_BASE_URL", f"http://127.0.0.1:{surroundings.upstream_port}/v1")
-        if surroundings.redis is not None:
-            limits["RELAY_REDIS_URL"] = f"redis://127.0.0.1:{surroundings.redis_port}/0"
-        with (folder / "stderr").open("w") as errors:
+    def start(cls, surroundings: Surroundings, variant: str = "", *, after: Relay | None = None) -> Relay:
+        """One of VARIANTS. `after`: in the folder of that one, with what it left there."""
+        folder = after.folder if after else Path(tempfile.mkdtemp(prefix="chaos-"))
+        disk = after.disk if after else Disk.at(folder)
+        processes = after.processes if after else Processes.counted(folder.name)
+        with (folder / "stderr").open("a") as errors:
             process = subprocess.Popen(
-                [sys.executable, "-m", "relay", "serve", "--port", "0", "--diagnostics", "127.0.0.1:0"],
+                [
+                    *(processes.before if processes else ()),
+                    *(sys.executable, "-m", "relay", "serve", "--port", "0", "--diagnostics", "127.0.0.1:0"),
+                ],
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
                 cwd=folder,
-                env={**kept, "NO_PROXY": "127.0.0.1", "DIAGNOSTICS_DIR": str(folder / "d"), **limits},
+                env=_environment(surroundings, variant, folder),
             )
         assert process.stdout is not None
         lines = [process.stdout.readline().split() for _ in range(3)]
@@ -144,10 +101,29 @@ class Relay:
         monitor = urlsplit(lines[1][1])
         assert url.hostname is not None
         assert url.port is not None
-        return cls(process, folder, (url.hostname, url.port), f"http://{monitor.netloc}", surroundings)
+        return cls(
+            process,
+            folder,
+            variant,
+            (url.hostname, url.port),
+            f"http://{monitor.netloc}",
+            surroundings,
+            disk,
+            processes,
+        )
 
     def end(self) -> int:
         """SIGTERM, and the exit code; its files go."""
+        code = self.stop()
+        if self.disk is not None:
+            self.disk.unmount()
+        if self.processes is not None:
+            self.processes.remove()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return code
+
+    def stop(self) -> int:
+        """SIGTERM unless it has ended, and the exit code; its files stay."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -157,8 +133,55 @@ class Relay:
             code = self.process.wait(60)
         assert self.process.stdout is not None
         self.process.stdout.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.end_another_monitor()
         return code
+
+    def start_another_monitor(self) -> None:
+        """One of its own, for the folder of this relay: `monitor` is its address from now on."""
+        self.end_another_monitor()
+        with (self.folder / "stderr").open("a") as errors:
+            self.another_monitor = subprocess.Popen(
+                [sys.executable, "-m", "diagnostics", "monitor", "--listen", "127.0.0.1:0", "--dir", "d"],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd=self.folder,
+                env=_environment(self.surroundings, self.variant, self.folder),
+            )
+        assert self.another_monitor.stdout is not None
+        self.monitor = f"http://{urlsplit(self.another_monitor.stdout.readline().split()[1]).netloc}"
+
+    def end_another_monitor(self) -> None:
+        if self.another_monitor is not None:
+            assert self.another_monitor.stdout is not None
+            self.another_monitor.kill()
+            self.another_monitor.wait(60)
+            self.another_monitor.stdout.close()
+            self.another_monitor = None
+
+    # Its processes
+
+    def monitor_pid(self) -> int:
+        if self.another_monitor is not None:
+            return self.another_monitor.pid
+        return next(pid for pid in _children(self.process.pid) if b"--until-stdin-closes" in _command(pid))
+
+    def serving(self) -> list[int]:
+        """Those that serve clients: itself, or its workers."""
+        if self.variant != WORKERS:
+            return [self.process.pid]
+        return [pid for pid in _children(self.process.pid) if b"relay.serving.worker" in _command(pid)]
+
+    def alive(self) -> list[str]:
+        """Processes of this relay, by their command lines, itself and another monitor included."""
+        marked = f"DIAGNOSTICS_DIR={self.folder / 'd'}".encode()
+        found = []
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                # A process that has ended and was not waited for has no environment.
+                if marked in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
+                    found.append(f"{name} {_command(int(name)).replace(bytes(1), b' ').decode()}")
+        return found
 
     # What it still holds
 
@@ -174,8 +197,8 @@ class Relay:
         return found
 
     def descriptors_open(self) -> tuple[list[str], int]:
-        """Its own, in words, and how many connections to the upstream and to Redis, of which it keeps some for later."""
-        kept_ports = {self.surroundings.upstream_port, self.surroundings.redis_port}
+        """Of those that serve: their own, in words, and how many connections to what is around them, of which some are kept."""
+        kept_ports = self.surroundings.ports
         kept = set()
         sockets = {}
         for line in Path(f"/proc/{self.process.pid}/net/tcp").read_text().splitlines()[1:]:
@@ -183,18 +206,20 @@ class Relay:
             sockets[f"socket:[{fields[9]}]"] = f"TCP {fields[1]} {fields[2]} in state {fields[3]}"
             if int(fields[2].rpartition(":")[2], 16) in kept_ports:
                 kept.add(f"socket:[{fields[9]}]")
-        folder = f"/proc/{self.process.pid}/fd"
         links = []
-        for name in os.listdir(folder):
-            with contextlib.suppress(OSError):  # closed meanwhile
-                links.append(os.readlink(f"{folder}/{name}"))
+        for pid in self.serving():
+            with contextlib.suppress(FileNotFoundError):  # it has ended
+                for name in os.listdir(f"/proc/{pid}/fd"):
+                    with contextlib.suppress(OSError):  # closed meanwhile
+                        links.append(os.readlink(f"/proc/{pid}/fd/{name}"))
         # The monitor's questions come over a Unix socket, one at a time, and may be under way.
         own = sorted(sockets.get(link, link) for link in links if link not in kept)
         ours = [name for name in own if not name.startswith("socket:")]
         return ours, len(links) - len(own)
 
     def read_rss(self) -> int:
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        """Of those that serve, together."""
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.serving())
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     async def settle(self, seconds: float = 60) -> None:
@@ -203,7 +228,7 @@ class Relay:
         before = None
         while time.monotonic() < until:
             now = await asyncio.to_thread(lambda: (self._tasks(self.metrics()), self.descriptors_open()[0]))
-            if now == before:
+            if now == before and now[0]:
                 self.tasks, self.descriptors = now
                 self.rss_bytes = self.read_rss()
                 return
@@ -227,8 +252,11 @@ class Relay:
             ):  # the others are told by route, once there is one
                 found.append(f"{name} is not told")
             found += [f"{name}{{{labels}}} is {value:g}" for labels, value in metrics.get(name, {}).items() if value]
-        if "asyncio_tasks" not in metrics:
-            return ["its agent does not answer"]
+        answering = sum(metrics.get("diagnostics_agent_up", {}).values())
+        workers = WORKER_COUNT if self.variant == WORKERS else 1
+        if "asyncio_tasks" not in metrics or answering != workers:
+            return [f"{answering:g} agents answer of {workers}"]
+        found += _still_tracing(metrics)
         cancelling = [value for labels, value in metrics["asyncio_tasks"].items() if "cancelling" in labels and value]
         if cancelling:
             found.append(f"{cancelling[0]:g} tasks are told to end and have not ended")
@@ -238,7 +266,7 @@ class Relay:
             new = [name for name in descriptors if name not in self.descriptors]
             found.append(f"{len(descriptors)} descriptors, at rest {len(self.descriptors)}: {', '.join(new)}")
         if kept > KEPT_CONNECTIONS:
-            found.append(f"{kept} connections to the upstream and to Redis")
+            found.append(f"{kept} connections to what is around it")
         return found
 
     async def at_rest(self, seconds: float = 40) -> list[str]:
@@ -254,5 +282,57 @@ class Relay:
         """Tracebacks in its log since the last look."""
         text = (self.folder / "stderr").read_text(errors="replace")
         new, self.log_read = text[self.log_read :], len(text)
-        found = [line for line in new.splitlines() if "Traceback" in line or '"level": "ERROR"' in line]
-        return [f"{line[:200]} ... {line[-1500:]}" for line in found]  # a traceback says at its end what it was
+        lines = new.splitlines()
+        found = [
+            number
+            for number, line in enumerate(lines)
+            if ("Traceback" in line or '"level": "ERROR"' in line) and not all(word in line for word in UNHEARD)
+        ]
+        # One in JSON says at its end what it was, one in plain text in the lines after it.
+        return [
+            f"{lines[at][:200]} ... {lines[at][-1500:]} {' / '.join(lines[at + 1 : at + 40])}"[:3000] for at in found
+        ]
+
+
+def _environment(surroundings: Surroundings, variant: str, folder: Path) -> dict[str, str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("RELAY_", "DIAGNOSTICS_", "OTEL_", "OPENAI_"))
+    }
+    limits = {f"RELAY_{name}": value for name, value in LIMITS.items()}
+    limits["RELAY_UPSTREAM_BASE_URL"] = surroundings.upstream_url
+    if variant in UNREACHABLE:
+        limits["RELAY_UPSTREAM_BASE_URL"] = surroundings.unreachable_url(variant)
+        limits["RELAY_FALLBACK_BASE_URLS"] = surroundings.upstream_url
+    if variant == WORKERS:
+        limits["RELAY_WORKERS"] = str(WORKER_COUNT)
+    if surroundings.redis is not None:
+        limits["RELAY_REDIS_URL"] = surroundings.redis_url
+    told = {
+        "NO_PROXY": "127.0.0.1,upstream.invalid",
+        "DIAGNOSTICS_DIR": str(folder / "d"),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": surroundings.otlp_url,
+        "OTEL_BSP_SCHEDULE_DELAY": "300",
+        "OTEL_METRIC_EXPORT_INTERVAL": "1000",
+    }
+    return {**kept, **told, **limits}
+
+
+def _still_tracing(metrics: dict[str, dict[str, float]]) -> list[str]:
+    held = [value for labels, value in metrics.get("memory_balance_bytes", {}).items() if 'part="tracers"' in labels]
+    return [f"{value:g} bytes of a tracer" for value in held if value]
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for thread in os.listdir(f"/proc/{pid}/task") if Path(f"/proc/{pid}").exists() else ():
+        with contextlib.suppress(OSError):
+            found += [int(child) for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split()]
+    return found
+
+
+def _command(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""

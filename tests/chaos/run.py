@@ -7,17 +7,27 @@ import asyncio
 import contextlib
 import json
 import logging
+import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from .relay import Relay, Surroundings
-from .seeds import Outcome, run_seed
+from .relay import Relay
+from .seeds import Outcome, plan_of, run_seed
+from .surroundings import Surroundings
 
 __all__ = ["main", "run_seeds", "table", "write"]
 
+VARIANT_WORDS = {
+    "": "one process, one upstream",
+    "workers": "two workers",
+    "refused": "before its upstream one that refuses connections",
+    "no_such_name": "before its upstream one whose name does not exist",
+    "certificate_of_nobody": "before its upstream one whose certificate nobody vouches for",
+    "speaks_no_tls": "before its upstream one that speaks no TLS",
+}
 MARKS = ("<!-- chaos: written by make chaos -->", "<!-- end of chaos -->")
 
 
@@ -30,8 +40,12 @@ async def _run(seeds: Iterable[int], surroundings: Surroundings):  # type: ignor
     relay: Relay | None = None
     try:
         for seed in seeds:
+            variant = plan_of(seed).variant
+            if relay is not None and relay.variant != variant:
+                await asyncio.to_thread(relay.end)
+                relay = None
             if relay is None:
-                relay = await asyncio.to_thread(Relay.start, surroundings)
+                relay = await asyncio.to_thread(Relay.start, surroundings, variant)
                 await relay.settle()
             outcome = await run_seed(relay, seed)
             yield outcome
@@ -48,17 +62,22 @@ def table(lines: Iterable[dict[str, object]]) -> str:
     seeds: set[int] = set()
     by_fault: dict[str, Counter[str]] = {}
     clients: Counter[str] = Counter()
-    events: Counter[str] = Counter()
+    events: dict[str, Counter[str]] = {}
+    variants: Counter[str] = Counter()
     wrong = late = 0
     for line in lines:
         seed = line["seed"]
         assert isinstance(seed, int)
         seeds.add(seed)
-        events[str(line["event"])] += 1
+        variants[str(line["variant"])] += 1
         complaints = line["wrong"]
         seen = line["seen"]
         assert isinstance(complaints, list)
+        happened = line["events"]
         assert isinstance(seen, list)
+        assert isinstance(happened, list)
+        for event, said in happened:
+            events.setdefault(event, Counter())["left out" if said.startswith("left out") else "done"] += 1
         wrong += bool(complaints)
         late += bool(line["late"])
         for client, fault, what in seen:
@@ -68,8 +87,7 @@ def table(lines: Iterable[dict[str, object]]) -> str:
             row["whole"] += str(what).split("+")[0] == "whole"
             row["wrong"] += str(what).startswith("WRONG")
     rows = [
-        f"{len(seeds)} seeds with {sum(clients.values())} clients of {len(clients)} kinds, {len(by_fault)} kinds of answers;",
-        f"Redis was killed in {events['redis_killed']} of them, and the relay told to end in {events['terminated']}.",
+        f"{len(seeds)} seeds with {sum(clients.values())} clients of {len(clients)} kinds, {len(by_fault)} kinds of answers.",
         f"Seeds after which anything was not as it should be: {wrong}.",
         f"In {late} seeds the machine left the clients without a processor for more than a second: their answers may be cut,",
         "since the relay waits for nobody for ever, but not other than what was sent.",
@@ -80,6 +98,10 @@ def table(lines: Iterable[dict[str, object]]) -> str:
     rows += [
         f"| {fault} | {row['clients']} | {row['whole']} | {row['wrong']} |" for fault, row in sorted(by_fault.items())
     ]
+    rows += ["", "| meanwhile | seeds | left out, since this machine cannot do it |", "|---|---|---|"]
+    rows += [f"| {event} | {count['done']} | {count['left out']} |" for event, count in sorted(events.items())]
+    rows += ["", "| the relay | seeds |", "|---|---|"]
+    rows += [f"| {VARIANT_WORDS[variant]} | {count} |" for variant, count in sorted(variants.items())]
     rows += ["", "Clients: " + ", ".join(f"{count} {client}" for client, count in sorted(clients.items())) + "."]
     return "\n".join(rows)
 
@@ -107,12 +129,16 @@ def main() -> int:
     options = parser.parse_args()
     # It warns of each write to a relay that has closed the connection.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
+    # What it made (mounts, cgroups, processes) goes with it when it is told to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with contextlib.ExitStack() as started:
         surroundings = [started.enter_context(Surroundings.started()) for _ in range(options.jobs)]
         if options.seed is not None:
             (outcome,) = asyncio.run(run_seeds([options.seed], surroundings[0]))
             for client, fault, seen in outcome.seen:
                 print(f"{client:22} {fault:32} {seen}")
+            for event, said in outcome.events:
+                print(f"{event:22} {said}")
             print(*outcome.wrong or ["nothing is wrong"], sep="\n")
             return bool(outcome.wrong)
         options.journal.parent.mkdir(parents=True, exist_ok=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
-import signal
+import time
 from dataclasses import dataclass, field
+from http.client import HTTPException
 
 from .clients import CLIENTS, PATIENCE_SECONDS, Mix, Wrong
+from .events import EVENTS
 from .faults import FAULTS, HARMLESS, Script
-from .relay import Relay
+from .relay import VARIANTS, WORKERS, Relay
 
 __all__ = ["MEMORY_BYTES", "Outcome", "Plan", "plan_of", "run_seed"]
 
@@ -18,6 +20,12 @@ __all__ = ["MEMORY_BYTES", "Outcome", "Plan", "plan_of", "run_seed"]
 MEMORY_BYTES = 64 * 1024 * 1024
 # The relay waits three seconds for a request's head: a client that was stopped for longer than this may have been too late.
 LATE_SECONDS = 1.0
+SEEDS_A_VARIANT = 5
+# What a relay's children may take to notice that it is gone.
+LEFT_SECONDS = 30.0
+# Events that end who would answer another one, and those that may make a capture fail.
+DEAF = {"terminated", "killed", "monitor_killed"}
+SPOILING = {"disk_full", "no_descriptors", "no_processes", "worker_killed"}
 # Clients that care about what they are answered; the others have enough to do with themselves.
 READERS = (
     "fast", "slow", "with_a_large_body", "event_source", "pipelining", "never_reading", "leaving", "resetting", "half_closing",
@@ -32,11 +40,13 @@ ANSWER_FAULTS = (
 @dataclass(frozen=True)
 class Plan:
     """clients   each with the script of what it asks for
-    event     what happens meanwhile: nothing, `redis_killed`, `terminated`
+    events    what happens meanwhile, names of EVENTS
+    variant   how the relay is set up, one of VARIANTS
     """
 
     clients: tuple[tuple[str, Script], ...]
-    event: str = ""
+    events: tuple[str, ...] = ()
+    variant: str = ""
 
 
 @dataclass
@@ -44,6 +54,7 @@ class Outcome:
     """What came of it.
 
     seen    client, fault and what became of it
+    events  each of what happened meanwhile, and what it says of itself
     wrong   what must not be, in words
     late    whether the clients' process was stopped for longer than a client may be: their answers may then have been cut
     """
@@ -51,7 +62,8 @@ class Outcome:
     seed: int
     seen: list[tuple[str, str, str]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-    event: str = ""
+    events: list[tuple[str, str]] = field(default_factory=list)
+    variant: str = ""
     late: bool = False
 
 
@@ -67,43 +79,78 @@ def plan_of(seed: int) -> Plan:
             faults = tuple(fault for fault in faults if fault in HARMLESS)
         count = chance.choice((1, 5, 50, 50, 400)) if streams else chance.choice((1, 10, 100, 2000))
         clients.append((kind, Script(chance.choice(faults), seed * 100 + number, count, streams)))
-    event = chance.choices(("", "redis_killed", "terminated"), (90, 5, 5))[0]
-    return Plan(tuple(clients), event)
+    variant = _variant_of(seed)
+    possible = tuple(name for name, event in EVENTS.items() if variant == WORKERS or not event.workers)
+    events = chance.sample(possible, chance.choices((0, 1, 2), (45, 40, 15))[0])
+    ends = [name for name in events if EVENTS[name].ends]
+    return Plan(tuple(clients), tuple(name for name in events if name not in ends[1:]), variant)
+
+
+def _variant_of(seed: int) -> str:
+    """Several seeds in a row have the same, since a relay lives for many of them."""
+    chance = random.Random(f"variant {seed // SEEDS_A_VARIANT}")
+    return chance.choice(VARIANTS) if chance.random() < 0.6 else ""
 
 
 async def run_seed(relay: Relay, seed: int, plan: Plan | None = None) -> Outcome:
     """Let the seed's mix loose on a relay, and look at what is left."""
     plan = plan or plan_of(seed)
-    outcome = Outcome(seed, event=plan.event)
+    outcome = Outcome(seed, variant=plan.variant)
     lag = Lag()
     lagging = asyncio.create_task(lag.measure())
     chance = random.Random(-seed - 1)
-    meanwhile = asyncio.create_task(_meanwhile(relay, plan.event, chance.random() * 1.5))
+    meanwhile = [
+        asyncio.create_task(_meanwhile(relay, name, plan, outcome, random.Random(chance.random())))
+        for name in plan.events
+    ]
+    troubled = any(EVENTS[name].troubles for name in plan.events)
     await asyncio.gather(
         *(
             _run_client(
-                relay,
-                kind,
-                outcome,
-                Mix(relay.address, script, random.Random(script.seed), plan.event == "terminated", lag.late),
+                relay, kind, outcome, Mix(relay.address, script, random.Random(script.seed), troubled, lag.late)
             )
             for kind, script in plan.clients
         )
     )
-    await meanwhile
+    await asyncio.gather(*meanwhile)
     lagging.cancel()
     outcome.late = lag.late()
-    if plan.event == "terminated":
-        code = await asyncio.to_thread(relay.process.wait, 60)
-        if code:
-            outcome.wrong.append(f"the relay was told to end and ended with {code}")
+    ends = next((EVENTS[name].ends for name in plan.events if EVENTS[name].ends), "")
+    if ends:
+        outcome.wrong += await asyncio.to_thread(_what_is_left, relay, by_itself=ends == "by itself")
     else:
         outcome.wrong += [f"still held: {what}" for what in await relay.at_rest()]
         grown = relay.read_rss() - relay.rss_bytes
         if grown > MEMORY_BYTES:
             outcome.wrong.append(f"memory has grown by {grown / 1e6:.0f} MB")
+    if ends == "killed":
+        outcome.wrong += await _starts_again(relay)
     outcome.wrong += [f"in the log: {line}" for line in relay.complaints()]
     return outcome
+
+
+def _what_is_left(relay: Relay, *, by_itself: bool) -> list[str]:
+    """What is wrong with how a relay has ended, in words; nothing of it may run any more."""
+    code = relay.process.wait(60)
+    relay.end_another_monitor()  # which is no child of the relay's
+    found = [f"the relay was told to end and ended with {code}"] if by_itself and code else []
+    until = time.monotonic() + LEFT_SECONDS
+    while (alive := relay.alive()) and time.monotonic() < until:
+        time.sleep(0.2)
+    return found + [f"still runs after its relay has ended: {process}" for process in alive]
+
+
+async def _starts_again(killed: Relay) -> list[str]:
+    """What is wrong with a relay that begins where another one was killed, in words."""
+    relay = await asyncio.to_thread(Relay.start, killed.surroundings, killed.variant, after=killed)
+    try:
+        await relay.settle()
+        script = Script("none", 1, 20, True)
+        outcome = Outcome(-1)
+        await _run_client(relay, "fast", outcome, Mix(relay.address, script, random.Random(1)))
+        return [f"after it was killed and began again: {what}" for what in outcome.wrong + await relay.at_rest()]
+    finally:
+        await asyncio.to_thread(relay.stop)
 
 
 class Lag:
@@ -144,12 +191,18 @@ async def _run_client(relay: Relay, kind: str, outcome: Outcome, mix: Mix) -> No
     outcome.seen.append((kind, script.fault if script.streams else f"{script.fault} (whole answer)", seen))
 
 
-async def _meanwhile(relay: Relay, event: str, after: float) -> None:
-    await asyncio.sleep(after)
-    surroundings = relay.surroundings
-    if event == "redis_killed" and surroundings.redis is not None:
-        await asyncio.to_thread(surroundings.kill_redis)
-        await asyncio.sleep(0.5)
-        surroundings.start_redis()
-    elif event == "terminated":
-        relay.process.send_signal(signal.SIGTERM)
+async def _meanwhile(relay: Relay, name: str, plan: Plan, outcome: Outcome, chance: random.Random) -> None:
+    await asyncio.sleep(chance.random() * 1.5)
+    try:
+        said = await EVENTS[name].run(relay, chance)
+    except Wrong as wrong:
+        said = f"wrong: {wrong}"
+        if not DEAF & set(plan.events):
+            outcome.wrong.append(f"{name}: {wrong}")
+    except (OSError, HTTPException) as error:
+        said = type(error).__name__
+        if not DEAF & set(plan.events):
+            outcome.wrong.append(f"{name}: {error!r}")
+    if "failed" in said and not (DEAF | SPOILING) & set(plan.events):
+        outcome.wrong.append(f"{name}: {said}, although nothing was in its way")
+    outcome.events.append((name, said))

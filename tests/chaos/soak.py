@@ -25,9 +25,10 @@ from pathlib import Path
 
 from .clients import CLIENTS, Mix, Wrong
 from .faults import FAULTS, Script
-from .relay import Relay, Surroundings
+from .relay import Relay
 from .run import write
 from .seeds import ANSWER_FAULTS, READERS
+from .surroundings import Surroundings
 
 __all__ = ["main", "slope"]
 

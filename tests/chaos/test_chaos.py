@@ -6,17 +6,19 @@ import asyncio
 import random
 
 from tests.chaos.clients import CLIENTS
+from tests.chaos.events import EVENTS
 from tests.chaos.faults import FAULTS, Script
-from tests.chaos.relay import Relay, Surroundings
-from tests.chaos.run import MARKS, table, write
+from tests.chaos.relay import VARIANTS, Relay
+from tests.chaos.run import MARKS, VARIANT_WORDS, table, write
 from tests.chaos.seeds import ANSWER_FAULTS, Plan, plan_of, run_seed
+from tests.chaos.surroundings import Surroundings
 
-EVENTS = 20
+COUNT = 20
 
 
 def test_nothing_is_lost_and_nothing_is_left() -> None:
-    clients = [("fast", Script(fault, number, EVENTS, True)) for number, fault in enumerate(FAULTS)]
-    clients += [("fast", Script(fault, number, EVENTS, False)) for number, fault in enumerate(ANSWER_FAULTS, 100)]
+    clients = [("fast", Script(fault, number, COUNT, True)) for number, fault in enumerate(FAULTS)]
+    clients += [("fast", Script(fault, number, COUNT, False)) for number, fault in enumerate(ANSWER_FAULTS, 100)]
     clients += [(kind, Script("none", number, 200, True)) for number, kind in enumerate(CLIENTS, 200)]
     clients += [("never_reading", Script("none", 300, 2000, False)), ("slow", Script("none", 301, 500, False))]
     random.Random(0).shuffle(clients)
@@ -41,19 +43,28 @@ def test_a_seed_is_the_same_mix_each_time_and_every_kind_is_in_some() -> None:
     plans = [plan_of(seed) for seed in range(300)]
     assert {kind for plan in plans for kind, _ in plan.clients} == set(CLIENTS)
     assert {script.fault for plan in plans for _, script in plan.clients} == set(FAULTS)
-    assert {plan.event for plan in plans} == {"", "redis_killed", "terminated"}
+    assert {event for plan in plans for event in plan.events} == set(EVENTS)
+    assert {plan.variant for plan in plans} == set(VARIANTS) == set(VARIANT_WORDS)
 
 
 def test_the_table_tells_what_was_run_and_what_was_wrong(tmp_path) -> None:  # type: ignore[no-untyped-def]
     lines = [
         {
             "seed": 1,
-            "event": "",
+            "events": [["disk_full", "done"]],
+            "variant": "",
             "late": False,
             "wrong": [],
             "seen": [["fast", "none", "whole"], ["slow", "cut", "told"]],
         },
-        {"seed": 2, "event": "terminated", "late": True, "wrong": ["x"], "seen": [["fast", "none", "WRONG: x"]]},
+        {
+            "seed": 2,
+            "events": [["disk_full", "left out: why"], ["killed", "done"]],
+            "variant": "workers",
+            "late": True,
+            "wrong": ["x"],
+            "seen": [["fast", "none", "WRONG: x"]],
+        },
     ]
     page = tmp_path / "page.md"
     page.write_text("\n".join(("before", *MARKS, "after")))
@@ -61,5 +72,7 @@ def test_the_table_tells_what_was_run_and_what_was_wrong(tmp_path) -> None:  # t
     text = page.read_text()
     assert "2 seeds with 3 clients of 2 kinds" in text
     assert "| none | 2 | 1 | 1 |" in text
+    assert "| disk_full | 1 | 1 |" in text
+    assert "| two workers | 1 |" in text
     assert text.startswith("before")
     assert text.endswith("after")

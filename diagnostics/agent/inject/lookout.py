@@ -18,6 +18,7 @@ import os
 import sys
 import time
 
+from .. import at_fork
 from ..background import Background, in_reading_fork
 
 TYPE_CHECKING = False
@@ -207,4 +208,4 @@ def _after_fork_in_child() -> None:
         _this_process.after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork.register(owner=__package__.rpartition(".")[0], after_in_child=_after_fork_in_child)

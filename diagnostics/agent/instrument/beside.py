@@ -22,7 +22,7 @@ from pathlib import Path
 from ...errors import RefusedError, UsageError
 from ...protocol import default_root, private_folder
 
-__all__ = ["DEFAULT_LISTEN", "MonitorProcess", "bind", "hold", "parse_listen", "start_monitor"]
+__all__ = ["DEFAULT_LISTEN", "MonitorProcess", "bind", "hold", "is_held", "parse_listen", "start_monitor"]
 
 DEFAULT_LISTEN = os.environ.get("DIAGNOSTICS_LISTEN", "127.0.0.1:6060")
 
@@ -123,7 +123,7 @@ def hold(root: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _is_held(root: Path) -> bool:
+def is_held(root: Path) -> bool:
     """Whether a monitor has locked this folder, or does within `_HOLD_SECONDS`."""
     import fcntl
 
@@ -170,7 +170,7 @@ def start_monitor(
         listener = bind(listen, option)
     except UsageError as error:
         root = directory or Path(default_root(listen))
-        if unless_running and error.code == "address_in_use" and _is_held(root):
+        if unless_running and error.code == "address_in_use" and is_held(root):
             return MonitorProcess(f"http://{listen}", root, None)
         raise
     with listener:

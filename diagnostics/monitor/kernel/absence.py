@@ -70,8 +70,8 @@ def _by_environment(folder: Path) -> str | None:
     entries = [os.path.normpath(entry) for entry in given.get("PYTHONPATH", "").split(os.pathsep) if entry]
     if HOOK_FOLDER not in entries:
         return (
-            "its PYTHONPATH has no start-up hook: whoever started it gave it another environment than "
-            "`diagnostics run` did (pass PYTHONPATH and the DIAGNOSTICS_ variables on)"
+            "its PYTHONPATH has no start-up hook: it was not started by `diagnostics run`, or whoever started it gave it "
+            "another environment (pass PYTHONPATH and the DIAGNOSTICS_ variables on; `diagnostics attach` puts an agent in)"
         )
     if "DIAGNOSTICS_DIR" not in given:
         return "its environment has no DIAGNOSTICS_DIR (pass the DIAGNOSTICS_ variables on)"

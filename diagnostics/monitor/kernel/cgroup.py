@@ -8,12 +8,14 @@ cgroup-v1/memory.rst. A limit may stand at any level above the process; the one 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-__all__ = ["CgroupReading", "find_cgroup", "oom_kills", "read_cgroup"]
+from .hierarchy import USAGE_FILE, find_cgroup, upwards
+
+__all__ = ["CgroupReading", "Level", "levels_of", "oom_kills", "read_cgroup", "why_no_cgroup"]
 
 # Version 1 says "no limit" as the largest multiple of the page size below 2^63.
 _NO_LIMIT = 1 << 62
@@ -63,7 +65,7 @@ class CgroupReading:
 
 
 @dataclass(frozen=True, slots=True)
-class _Level:
+class Level:
     """One cgroup of the chain from the process's own up to the mount."""
 
     usage: int | None
@@ -73,23 +75,23 @@ class _Level:
 
     @property
     def room(self) -> int:
-        """Bytes left before the kernel kills; only where there is a limit."""
-        return (self.limit or 0) - (self.usage or 0) + (self.inactive or 0)
+        """Bytes left before the kernel kills; only where there is a limit. Page cache that can go is room."""
+        return (self.limit or 0) - (self.usage or 0) + min(self.usage or 0, self.inactive or 0)
 
 
-def read_cgroup(pid: int, proc: Path = Path("/proc"), root: Path = Path("/sys/fs/cgroup")) -> CgroupReading | None:
-    """Look at the memory cgroup of process `pid`; None where it has none that can be seen from here, or has ended."""
-    found = find_cgroup(pid, proc, root)
-    if found is None:
+def read_cgroup(pid: int, root: Path = Path("/")) -> CgroupReading | None:
+    """Look at the memory cgroup of process `pid`; None where `why_no_cgroup` says why. `root` holds `proc`."""
+    place = find_cgroup(pid, root)
+    if isinstance(place, str):
         return None
-    folder, mount, version = found
-    levels = [_level(above, version) for above in _upwards(folder, mount)]
+    folder, version = place.folder, place.version
+    levels = [_level(above, version) for above in upwards(place)]
     own = levels[0]
     limited = [level for level in levels if level.usage is not None and level.limit is not None]
     tightest = min(limited, key=lambda level: level.room, default=own)
     pressure, scope = _pressure(folder / "memory.pressure"), "cgroup"
     if pressure is None:
-        pressure, scope = _pressure(proc / "pressure" / "memory"), "system"
+        pressure, scope = _pressure(root / "proc" / "pressure" / "memory"), "system"
     names = _NAMES[version]
     cached, mapped = own.stat.get(names.cache), own.stat.get(names.mapped)
     return CgroupReading(
@@ -111,24 +113,18 @@ def read_cgroup(pid: int, proc: Path = Path("/proc"), root: Path = Path("/sys/fs
     )
 
 
-def find_cgroup(pid: int, proc: Path, root: Path) -> tuple[Path, Path, int] | None:
-    """(folder, mount, version) of the memory cgroup of `pid`; None where there is none that can be seen from here."""
-    paths, own_paths = _paths(proc / str(pid)), _paths(proc / "self")
-    candidates = [(controllers, root / "memory", 1) for controllers in paths if "memory" in controllers.split(",")]
-    # Beside version 1 (a "hybrid" machine) version 2 is mounted apart, without the memory controller.
-    candidates += [("", mount, 2) for mount in (root, root / "unified") if "" in paths]
-    for controllers, mount, version in candidates:
-        path = PurePosixPath(paths[controllers].lstrip("/"))
-        if ".." in path.parts:  # a cgroup outside of what this container sees
-            continue
-        folders = [mount / path]
-        if own_paths.get(controllers) == paths[controllers]:
-            # In a container the path may be the host's, while the mount begins at the container's own cgroup: ours, and so its.
-            folders.append(mount)
-        for folder in folders:
-            if (folder / _NAMES[version].usage).is_file():
-                return folder, mount, version
-    return None
+def why_no_cgroup(pid: int, root: Path = Path("/")) -> str | None:
+    """Why the memory cgroup of process `pid` is unknown, in one sentence; None where it is known."""
+    place = find_cgroup(pid, root)
+    return place if isinstance(place, str) else None
+
+
+def levels_of(pid: int, root: Path = Path("/")) -> tuple[int, list[Level]] | None:
+    """The version, and the levels from the process's own upwards; None where they cannot be seen."""
+    place = find_cgroup(pid, root)
+    if isinstance(place, str):
+        return None
+    return place.version, [_level(above, place.version) for above in upwards(place)]
 
 
 def oom_kills(folder: Path) -> int | None:
@@ -154,39 +150,23 @@ class _Names:
 
 _NAMES = {
     1: _Names(
-        "memory.usage_in_bytes", "memory.limit_in_bytes",
+        USAGE_FILE[1], "memory.limit_in_bytes",
         "total_inactive_file", "total_cache", "total_mapped_file", "total_shmem",
     ),
-    2: _Names("memory.current", "memory.max", "inactive_file", "file", "file_mapped", "shmem"),
+    2: _Names(USAGE_FILE[2], "memory.max", "inactive_file", "file", "file_mapped", "shmem"),
 }  # fmt: skip
 
 
-def _level(folder: Path, version: int) -> _Level:
+def _level(folder: Path, version: int) -> Level:
     names = _NAMES[version]
     stat = _table(folder / "memory.stat")
     limit = _number(folder / names.limit)  # version 2 says "max" where there is none
-    return _Level(
+    return Level(
         usage=_number(folder / names.usage),
         limit=None if limit is None or limit >= _NO_LIMIT else limit,
         stat=stat,
         inactive=stat.get(names.inactive),
     )
-
-
-def _upwards(folder: Path, mount: Path) -> Iterator[Path]:
-    yield folder
-    while folder != mount and mount in folder.parents:
-        folder = folder.parent
-        yield folder
-
-
-def _paths(process: Path) -> dict[str, str]:
-    """The process's path in each hierarchy, by the hierarchy's controllers; version 2 has the name ""."""
-    try:
-        lines = (process / "cgroup").read_text().splitlines()
-    except OSError:
-        return {}
-    return {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") > 1)}
 
 
 def _number(path: Path) -> int | None:

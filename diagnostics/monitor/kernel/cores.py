@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
+
+from .hierarchy import find_cgroup, upwards
 
 __all__ = ["WHOLE_CORE", "CoreLeft", "CoresMark", "mark_cores", "share_left"]
 
@@ -80,26 +82,13 @@ def _machine(proc: Path) -> tuple[float | None, int | None]:
 
 
 def _quotas(pid: int, root: Path) -> list[tuple[float, float]]:
-    """(quota in cores, seconds used) of the process's cgroup and of all above it that have a quota."""
-    try:
-        lines = (root / "proc" / str(pid) / "cgroup").read_text().splitlines()
-    except OSError:
+    """(quota in cores, seconds used) of the process's cgroup and of all above it that have a quota; none where it cannot be
+    seen: this monitor's own quota is not the service's."""
+    place = find_cgroup(pid, root, "cpu")
+    if isinstance(place, str):
         return []
-    found = []
-    for line in lines:
-        _number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        own = PurePosixPath(path.lstrip("/"))
-        if ".." in own.parts:  # a group outside of this namespace
-            own = PurePosixPath()
-        if not controllers:
-            mount, read = root / "sys/fs/cgroup", _quota_v2
-        elif "cpu" in controllers.split(","):
-            mount, read = root / "sys/fs/cgroup/cpu", _quota_v1
-        else:
-            continue
-        found += [quota for group in (own, *own.parents) if (quota := read(mount / group)) is not None]
-    return found
+    read = _quota_v1 if place.version == 1 else _quota_v2
+    return [quota for folder in upwards(place) if (quota := read(folder)) is not None]
 
 
 def _quota_v2(folder: Path) -> tuple[float, float] | None:

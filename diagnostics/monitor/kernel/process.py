@@ -18,8 +18,11 @@ __all__ = [
     "identity",
     "lives",
     "loop_run_and_wait",
+    "namespaced_pid",
     "parent_of",
+    "proc_is_ours",
     "read_process",
+    "runs",
     "threads_busy",
 ]
 
@@ -164,6 +167,34 @@ def lives(who: Identity) -> bool:
         return fields[0] != "Z" and int(fields[19]) == who.start_ticks
     except (OSError, IndexError, ValueError):
         return False
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process, also where /proc does not show it (mounted with hidepid, proc(5))."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def proc_is_ours() -> bool:
+    """Whether /proc shows the PID namespace that this process is in: numbers that the kernel tells are to be found there."""
+    try:
+        return os.readlink("/proc/self") == str(os.getpid())  # noqa: PTH115  # a number, and no path
+    except OSError:
+        return False
+
+
+def namespaced_pid(pid: int, proc: Path = _PROC) -> int | None:
+    """The number by which process `pid` knows itself, in its own PID namespace (NSpid, proc(5)); None where unknown."""
+    try:
+        lines = (proc / str(pid) / "status").read_text(errors="replace").splitlines()
+        return next(int(line.split()[-1]) for line in lines if line.startswith("NSpid:"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
 
 
 def exit_status(pid: int, proc: Path = _PROC) -> int | None:

@@ -29,6 +29,8 @@ log = logging.getLogger("diagnostics.monitor")
 
 # A worker that is recycled every minute would leave nothing else in the folder.
 _QUIET_OF_A_NUMBER = 3
+# Of its limit: a reading is up to a second old when the kernel kills.
+_NEAR = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,8 @@ class Ending:
 
     returncode       as a parent is told it: 0 and above an exit code, below zero the signal; None where nobody told us
     oom_kills        processes of its cgroup that the kernel killed for memory while the worker was recorded; None: unknown
-    cgroup           the cgroup that was counted, None where there is none
-    limit_bytes      its limit when it was last seen
+    cgroup           the cgroup that was counted, None where none could be seen
+    limit_bytes      its limit when it was last seen; used_bytes: what was charged for it then, without page cache that can go
     noticed          wall clock at which the monitor found the worker gone
     """
 
@@ -47,6 +49,7 @@ class Ending:
     oom_kills: int | None
     cgroup: str | None
     limit_bytes: int | None
+    used_bytes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "said": self.said}
@@ -55,7 +58,8 @@ class Ending:
     def from_json(cls, told: Mapping[str, Any]) -> Ending:
         """As written by `to_json`; what is missing is not known."""
         return cls(
-            float(told["noticed"]), *(told.get(each) for each in ("returncode", "oom_kills", "cgroup", "limit_bytes"))
+            float(told["noticed"]),
+            *(told.get(each) for each in ("returncode", "oom_kills", "cgroup", "limit_bytes", "used_bytes")),
         )
 
     @property
@@ -64,8 +68,16 @@ class Ending:
         return bool(self.oom_kills) and self.returncode in (None, -signal.SIGKILL, 128 + signal.SIGKILL)
 
     @property
+    def _near_limit(self) -> bool:
+        if self.limit_bytes is None or self.used_bytes is None:
+            return False
+        return self.used_bytes >= _NEAR * self.limit_bytes
+
+    @property
     def quiet(self) -> bool:
         """An end as that of a worker that is recycled or told to stop: nobody needs to be told."""
+        if self.oom_kills is None and self.returncode is None and self._near_limit:
+            return False  # a container that is killed takes its cgroup, and with it the count, away
         return not self.oom_kills and self.returncode in (
             None,
             0,
@@ -98,6 +110,11 @@ class Ending:
             )
         elif self.oom_kills == 0:
             how += "; the kernel killed nothing of its cgroup for memory"
+        elif self.returncode == -signal.SIGKILL or (self.returncode is None and self._near_limit):
+            why = "its cgroup could not be seen" if self.cgroup is None else "its cgroup is gone with it"
+            how += f"; whether the kernel killed it for memory is unknown: {why}"
+            if self.limit_bytes and self.used_bytes is not None:
+                how += f", and had {self.used_bytes} bytes in use of {self.limit_bytes} when it was last seen"
         return f"{how}."
 
 

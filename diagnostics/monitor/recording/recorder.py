@@ -20,7 +20,8 @@ from typing import Any
 from ...analysis.lives import Life
 from ...errors import DiagnosticsError, NotFoundError
 from ..failures import Failures
-from ..kernel.cgroup import CgroupReading, oom_kills, read_cgroup
+from ..kernel.cgroup import CgroupReading, read_cgroup
+from ..kernel.kills import KillCount
 from ..kernel.process import Identity, ProcessReading, exit_status, identity, lives, parent_of, read_process
 from ..workers.lineage import LIVES, Lineage, life_of
 from ..workers.targets import Targets, Worker
@@ -73,9 +74,9 @@ class _Track:
     who: Identity
     worker: str
     file: RingFile
-    cgroup: CgroupReading | None
-    oom_before: int | None
     minute_ends: float
+    cgroup: CgroupReading | None = None
+    kills: KillCount | None = None
     minute: list[tuple[float, ...]] = field(default_factory=list)
     looks_unanswered: int = 0
     judged: tuple[float, Outlook] | None = None
@@ -93,13 +94,27 @@ class _Track:
         """Remember the cgroup for the worker's end; one that it was moved to is counted from now on."""
         if cgroup is not None:
             if self.cgroup is None or self.cgroup.folder != cgroup.folder:
-                self.oom_before = cgroup.oom_kills
+                self._count_in(cgroup)
             self.cgroup = cgroup
+
+    def _count_in(self, cgroup: CgroupReading) -> None:
+        if self.kills is not None:
+            self.kills.close()
+        try:
+            self.kills = KillCount(cgroup.folder)
+        except OSError:  # the worker has just ended
+            self.kills = None
 
     def close_minute(self) -> None:
         if self.minute:
             self.file.append(1, fold(self.minute))
             self.minute.clear()
+
+    def close(self) -> None:
+        self.file.close()
+        if self.kills is not None:
+            self.kills.close()
+            self.kills = None
 
 
 class Recorder:
@@ -176,7 +191,7 @@ class Recorder:
             await asyncio.sleep(0.02)
         for track in self._tracks.values():
             track.close_minute()
-            track.file.close()
+            track.close()
         self._tracks.clear()
         self._whole_record.close()
 
@@ -233,7 +248,7 @@ class Recorder:
         process = read_process(worker.pid)
         if process is None or process.rss_bytes == 0:
             return
-        track = self._tracks.get(worker.pid) or self._begin(worker, cgroup)
+        track = self._tracks.get(worker.pid) or self._begin(worker)
         if track is None:
             return
         track.saw(cgroup)
@@ -248,7 +263,7 @@ class Recorder:
                 own, children = None, replace(children, pss=None)
             track.add(vitals(time.time(), process, cgroup, kernel_bytes, sample, outgoing, own, children))
 
-    def _begin(self, worker: Worker, cgroup: CgroupReading | None) -> _Track | None:
+    def _begin(self, worker: Worker) -> _Track | None:
         found = identity(worker.pid)
         if found is None or self._blackbox is None:
             return None
@@ -257,7 +272,7 @@ class Recorder:
         file = self._blackbox.open(who, started, worker.name, self._settings.rings, parent)
         self._lineage.begun(worker.name, parent, self._earlier_lives(worker.name, parent))
         self._endings.begun(worker.name)
-        track = _Track(who, worker.name, file, cgroup, cgroup.oom_kills if cgroup else None, time.monotonic() + _MINUTE)
+        track = _Track(who, worker.name, file, time.monotonic() + _MINUTE)
         self._tracks[worker.pid] = track
         return track
 
@@ -289,10 +304,10 @@ class Recorder:
         if returncode is None and status is not None:
             returncode = os.waitstatus_to_exitcode(status)
         folder = track.cgroup.folder if track.cgroup else None
-        now = oom_kills(folder) if folder else None
-        killed = None if now is None or track.oom_before is None else now - track.oom_before
+        killed = track.kills.since() if track.kills else None
         limit = track.cgroup.limit_bytes if track.cgroup else None
-        ending = Ending(time.time(), returncode, killed, str(folder) if folder else None, limit)
+        used = track.cgroup.working_bytes if track.cgroup else None
+        ending = Ending(time.time(), returncode, killed, str(folder) if folder else None, limit, used)
         track.close_minute()
         said = self.said(pid)
         track.file.write_end({**ending.to_json(), "verdict": said})
@@ -301,14 +316,14 @@ class Recorder:
         life = life_of(columns, track.file.header.process.get("started"), JUDGED)
         if life is not None:
             self._lineage.ended(track.worker, life)
-        track.file.close()
+        track.close()
         if returncode is None:
             self._ended[pid] = (track.file.path, ending)
             for forgotten in list(self._ended)[:-_REMEMBERED_ENDS]:
                 del self._ended[forgotten]
 
     def _explain(self, path: Path, ending: Ending, returncode: int) -> None:
-        told = Ending(ending.noticed, returncode, ending.oom_kills, ending.cgroup, ending.limit_bytes)
+        told = replace(ending, returncode=returncode)
         said = self._endings.explain(path, told)
         try:
             with contextlib.closing(RingFile.reopen(path)) as file:

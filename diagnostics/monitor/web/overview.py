@@ -11,7 +11,7 @@ from ..captures.controller import Captures
 from ..captures.streams import rows_of
 from ..judging.guard import Guard
 from ..judging.judge import Judge
-from ..kernel.cgroup import read_cgroup
+from ..kernel.cgroup import read_cgroup, why_no_cgroup
 from ..recording.recorder import Recorder
 from ..workers.targets import Snapshot, Targets
 from ..workers.whole import Look
@@ -33,8 +33,11 @@ _CHARGED = ("usage_bytes", "working_bytes", "limit_bytes", "tmpfs_bytes", "kerne
 
 
 def charged(look: Look) -> dict[str, Any] | None:
-    """What the cgroup of the service's first process is charged for; None where there is none. Parts that are no process's own
-    (tmpfs, kernel, sockets) are of its own level, the limit and the usage of the tightest one above."""
+    """What the cgroup of the service's first process is charged for; None where it cannot be seen.
+
+    Parts that are no process's own (tmpfs, kernel, sockets) are of its own level, the limit and the usage of the tightest
+    one above.
+    """
     found = read_cgroup(look.members[0].pid) if look.members else None
     if found is None:
         return None
@@ -79,6 +82,7 @@ class Overview:
             "version": __version__,
             "time": time.time(),
             "workers": workers,
+            "attached": self._targets.attachments.to_json(),
             "ends": [ending.to_json() for ending in self._recorder.endings()],
             "service": await self.service(snapshots, verdicts, url),
             "captures": [summary(capture) for capture in self._captures.all()],
@@ -99,7 +103,11 @@ class Overview:
         judged = await self._judge.of_whole(look, alarms)
         # What grows beside the processes is no worker's: it is an alarm of its own, whatever the workers' are.
         alarm = judged.alarm and (not alarms or judged.word == "cgroup_growth")
-        return {**look.to_json(), "charged": charged(look), "verdict": {**judged.to_json(url), "alarm": alarm}}
+        told = {**look.to_json(), "charged": charged(look), "verdict": {**judged.to_json(url), "alarm": alarm}}
+        hidden = why_no_cgroup(look.members[0].pid) if told["charged"] is None and look.members else None
+        if hidden is not None:
+            told["unknown"]["cgroup"] = f"no limit, no forecast, no rule on either: {hidden}"
+        return told
 
     def _limit(self, snapshot: Snapshot) -> dict[str, Any] | None:
         """What the worker's limit is, what is charged for it, and when they meet; None where nothing is recorded of it."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...analysis.balance import Balance, Claims, balance
-from ..kernel.cgroup import CgroupReading, read_cgroup
+from ..kernel.cgroup import CgroupReading, read_cgroup, why_no_cgroup
 from ..kernel.family import Family
 from ..kernel.process import read_process
 from ..kernel.rollup import why_unreadable
@@ -75,16 +75,16 @@ def read_balance(
     Returns what `Balance.to_json` has and beside it
         time, cost_seconds   wall clock at the end; how long reading took
         agent                whether the allocators' figures are in it
-        unknown              why a part, or PSS and private bytes, are not known
+        unknown              why a part, PSS and private bytes, or the cgroup, are not known
         of_which             bytes of open streams, within the parts above, by layer; `requests`: those of requests that are
                              not answered, None where the service does not count them
         beside               bytes that are charged to the cgroup and in nobody's RSS, or in other processes'
-        cgroup               the cgroup's reading, None where there is none
+        cgroup               the cgroup's reading, None where it cannot be seen
     """
     began = time.monotonic()
     regions = read_regions(pid, proc)
     split = balance(rss, regions, Claims.from_reading(reading))
-    cgroup = read_cgroup(pid, proc)
+    cgroup = read_cgroup(pid, proc.parent)
     beside = {"stream_sockets": _layer(connections, "kernel_bytes"), **_charged(cgroup), **_children(pid, proc)}
     return {
         **split.to_json(),
@@ -97,7 +97,10 @@ def read_balance(
         "beside": beside,
         "cgroup": cgroup.to_json() if cgroup else None,
         "agent": reading is not None,
-        "unknown": _reasons(split, reading, None if regions is not None else why_unreadable(pid, proc)),
+        "unknown": {
+            **_reasons(split, reading, None if regions is not None else why_unreadable(pid, proc)),
+            **({} if cgroup else {"cgroup": why_no_cgroup(pid, proc.parent) or "it could not be read a moment ago"}),
+        },
         "time": time.time(),
         "cost_seconds": time.monotonic() - began,
     }

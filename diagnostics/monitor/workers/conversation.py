@@ -11,6 +11,7 @@ from typing import Any
 from ... import errors
 from ...errors import DiagnosticsError, ProtocolError, TargetError, TargetSilentError
 from ...protocol import MAX_REPLY_BYTES, VERSION, frame, request
+from ..kernel.short_path import short_path
 
 __all__ = ["ask"]
 
@@ -57,7 +58,8 @@ async def ask(path: Path, op: str, /, *, patience: float, **params: Any) -> dict
 
 async def _exchange(path: Path, op: str, message: bytes) -> dict[str, Any]:
     limit = _LIMITS.get(op, MAX_REPLY_BYTES)
-    reader, writer = await asyncio.open_unix_connection(str(path))
+    with short_path(path) as address:
+        reader, writer = await asyncio.open_unix_connection(address)
     try:
         writer.write(message)
         await writer.drain()

@@ -1,26 +1,35 @@
 """The registry folder: which agents listen there, and which sockets a killed process has left.
 
-A socket's name is its process's number as that process sees it. The kernel knows better: whoever connects is told who
-listens (SO_PEERCRED, unix(7)), as a number of our own PID namespace, 0 where the process is not to be seen from it. So an
-agent in a container is found by the number that it has here, a number that was given again is no agent, and the
-socket of a living agent is never taken for one that was left.
+A socket's name is its process's number as that process sees it, in its own PID namespace, and nothing is ever concluded from
+it. The kernel knows better: whoever connects is told who listens (SO_PEERCRED, unix(7)), as a number of our own PID
+namespace, 0 where the process is not to be seen from it. An agent in a container is so found by the number that it has
+here; one that cannot be seen is told as such, and joined with nobody.
 
-Root's monitor looks in the folders of users that a service became, too.
+A socket is removed only where nobody listens on it any more (the kernel refuses the connection), or where its process has
+ended; a living agent's is not, wherever its process is.
+
+Root's monitor looks in the folders of users that a service became, too; and every monitor in those of processes that were
+attached to, each for that process alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import stat
 import struct
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...protocol import agents_folder, dropped_root
-from ..kernel.process import alive
+from ..kernel.process import Identity, identity, lives, proc_is_ours, runs
+from ..kernel.short_path import short_path
+from .attachments import Attachments
+from .listener import full_queue_holder
 
 __all__ = ["Registry", "listening_pid"]
 
@@ -31,18 +40,28 @@ _UCRED = struct.Struct("3i")  # pid, uid, gid
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A socket that was looked at: its inode and birth, so that a new one under the same name is looked at again."""
+    """A socket that was looked at: its inode and birth, so that a new one under the same name is looked at again; and who
+    listens there, None where the process cannot be seen from here."""
 
     inode: int
     born_ns: int
+    who: Identity | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Peer:
+    """Who listens: pid of our namespace (0: of one that we do not see) and effective user, None where only the pid is known."""
+
     pid: int
+    uid: int | None
 
 
 class Registry:
     """The sockets below `root`. `unseen`: the names of agents that listen and whose processes cannot be seen from here."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, attached: Attachments | None = None) -> None:
         self._root = root
+        self._attached = attached or Attachments(root)
         self._folder = Path(agents_folder(root))
         self._known: dict[Path, _Entry] = {}
         self.unseen: set[str] = set()
@@ -52,78 +71,96 @@ class Registry:
         found: dict[int, Path] = {}
         known: dict[Path, _Entry] = {}
         self.unseen = set()
-        for path in self._folder.glob("*.sock"):
-            entry = self._entry(path)
-            if entry is None:
-                continue
-            if entry.pid and alive(entry.pid):
-                found[entry.pid] = path
-            elif entry.pid == 0:
-                self.unseen.add(path.stem)
-            else:
-                path.unlink(missing_ok=True)  # killed: it could not remove its socket
-                continue
-            known[path] = entry
+        own_uid = os.geteuid()
+        folders = [(self._folder, own_uid)]
+        if own_uid == 0:
+            folders += _of_other_users(self._root)
+        for folder, uid in folders:
+            for path in folder.glob("*.sock"):
+                entry = self._entry(path, None if folder == self._folder else uid)
+                if entry is None:
+                    continue
+                known[path] = entry
+                if entry.who is None:
+                    self.unseen.add(path.stem)
+                else:
+                    found.setdefault(entry.who.pid, path)
+        for folder, pid in self._attached.folders():
+            for path in folder.glob("*.sock"):
+                entry = self._entry(path, None)
+                if entry is not None and entry.who is not None and entry.who.pid == pid:
+                    known[path] = entry
+                    found.setdefault(pid, path)
         self._known = known
-        if os.geteuid() == 0:
-            for pid, path in _of_other_users(self._root):
-                found.setdefault(pid, path)
         return found
 
-    def _entry(self, path: Path) -> _Entry | None:
+    def _entry(self, path: Path, uid: int | None) -> _Entry | None:
+        """Who listens on a socket; None where nobody does, and it may have been removed. `uid`: who alone may listen there."""
         try:
             facts = path.lstat()
         except OSError:  # it has just ended
             return None
         before = self._known.get(path)
-        if before and before.pid and (before.inode, before.born_ns) == (facts.st_ino, facts.st_mtime_ns):
-            return before
-        pid = listening_pid(path)
-        if pid is not None:
-            return _Entry(facts.st_ino, facts.st_mtime_ns, pid)
-        gone = not (path.stem.isdecimal() and alive(int(path.stem)))
-        if gone or time.time() - facts.st_mtime > _YOUNG_SECONDS:
-            path.unlink(missing_ok=True)
+        if before and before.who and (before.inode, before.born_ns) == (facts.st_ino, facts.st_mtime_ns):
+            if lives(before.who):
+                return before
+            _remove(path, facts)  # killed: it could not remove its socket
+            return None
+        peer = _peer(path)
+        if peer is None:
+            if time.time() - facts.st_mtime > _YOUNG_SECONDS:
+                _remove(path, facts)
+            return None
+        if uid is not None and peer.uid not in (uid, None):
+            return None  # the folder's user has put another one's socket there
+        if peer.pid == 0 or not proc_is_ours():
+            return _Entry(facts.st_ino, facts.st_mtime_ns, None)
+        found = identity(peer.pid)
+        if found is not None and lives(found[0]):
+            return _Entry(facts.st_ino, facts.st_mtime_ns, found[0])
+        if runs(peer.pid):  # and /proc does not show it (hidepid): it cannot be read
+            return _Entry(facts.st_ino, facts.st_mtime_ns, None)
+        _remove(path, facts)
         return None
 
 
 def listening_pid(path: Path) -> int | None:
     """The process that listens on a unix socket, 0 where it is in a PID namespace that we do not see; None: nobody does."""
+    peer = _peer(path)
+    return None if peer is None else peer.pid
+
+
+def _peer(path: Path) -> _Peer | None:
+    """Who listens on a unix socket; None where the kernel says that nobody does."""
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
         probe.setblocking(False)
         try:
-            probe.connect(str(path))
+            with short_path(path) as address:
+                probe.connect(address)
         except BlockingIOError:  # its queue is full: somebody listens, and does not come to it
-            return int(path.stem) if path.stem.isdecimal() else None
-        except OSError:
-            return None
-        pid: int = _UCRED.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
-        return pid
+            return _Peer(full_queue_holder(path), None)
+        except OSError as error:
+            # Not ours to ask (a folder's rights, a security module): somebody may listen all the same.
+            return None if error.errno in (errno.ECONNREFUSED, errno.ENOENT) else _Peer(0, None)
+        pid, uid, _gid = _UCRED.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        return _Peer(pid, uid)
 
 
-def _sockets(folder: Path) -> list[tuple[int, Path]]:
-    return [(int(path.stem), path) for path in folder.glob("*.sock") if path.stem.isdecimal()]
+def _of_other_users(root: Path) -> Iterator[tuple[Path, int]]:
+    """The registries of users that a service of root's became, with their users.
 
-
-def _of_other_users(root: Path) -> list[tuple[int, Path]]:
-    """Such a folder is its user's to change at any moment, also into a link: nothing is made in it, and what is removed is
-    removed by a descriptor of the folder that was looked at."""
+    Such a folder is its user's to change at any moment, also into a link: nothing is made in it, only a process of that user
+    counts that listens there, and what is removed is removed by a descriptor of the folder that was looked at.
+    """
     pattern = Path(dropped_root(root, 0))  # <temporary folder>/highwater-<uid>/of-<this registry>
-    users = pattern.parent.parent.glob("highwater-*")
-    found = []
-    for home in users:
+    for home in pattern.parent.parent.glob("highwater-*"):
         uid = home.name.removeprefix("highwater-")
         if not uid.isdecimal() or uid == "0":
             continue
         folder = home / pattern.name
         agents = Path(agents_folder(folder))
         if all(_private(each, int(uid)) for each in (home, folder, agents)):
-            for pid, path in _sockets(agents):
-                if _runs_as(pid, int(uid)):
-                    found.append((pid, path))
-                elif not alive(pid):
-                    _remove(agents, path.name, int(uid))
-    return found
+            yield agents, int(uid)
 
 
 def _private(folder: Path, uid: int) -> bool:
@@ -135,20 +172,12 @@ def _private(folder: Path, uid: int) -> bool:
     return stat.S_ISDIR(facts.st_mode) and facts.st_uid == uid and not stat.S_IMODE(facts.st_mode) & 0o077
 
 
-def _remove(folder: Path, name: str, uid: int) -> None:
+def _remove(path: Path, looked_at: os.stat_result) -> None:
+    """Remove a socket, if the name still is that of the one that was looked at."""
     with contextlib.suppress(OSError):  # changed since: it is looked at again with the next look
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
-            if os.fstat(descriptor).st_uid == uid:
-                os.unlink(name, dir_fd=descriptor)
+            if os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_ino == looked_at.st_ino:
+                os.unlink(path.name, dir_fd=folder)
         finally:
-            os.close(descriptor)
-
-
-def _runs_as(pid: int, uid: int) -> bool:
-    """The effective user. (/proc/PID belongs to root where the process has dropped privileges and may not be dumped.)"""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return False
-    return any(line.split()[2] == str(uid) for line in lines if line.startswith("Uid:")) and alive(pid)
+            os.close(folder)

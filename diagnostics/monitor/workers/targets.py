@@ -26,6 +26,8 @@ from ...errors import DiagnosticsError, NotFoundError, TargetError
 from ..kernel.family import Family, watched_listeners, why_no_agent
 from ..kernel.process import Identity, ProcessReading, alive, identity, lives, read_process
 from ..kernel.sockets import Served, Sockets
+from .acquaintance import not_the_one
+from .attachments import Attachments
 from .balance import BalanceReader
 from .connections import connections_of, streams_of
 from .conversation import ask
@@ -145,7 +147,22 @@ class Worker:
             )
         if op not in ("reading", "sample", "registered"):
             self._shared = None  # what was read before may no longer be so
+        if not self._about:
+            self._about = await self._meet(patience)
         return await ask(self.socket, op, patience=patience, **params)
+
+    async def _meet(self, patience: float) -> dict[str, Any]:
+        """Ask the agent who it is. Raises TargetError where it is not the one of this process."""
+        assert self.socket is not None
+        told = await ask(self.socket, "hello", patience=patience)
+        why = await asyncio.to_thread(not_the_one, told, self.pid)
+        if why is not None:
+            raise TargetError(
+                f"the agent at {self.socket.name} is not joined with process {self.pid}: {why}",
+                remedy="let monitor and service share a PID namespace (Kubernetes: shareProcessNamespace: true)",
+                code="another_process",
+            )
+        return told
 
     def served(self) -> Served:
         """Its clients' connections as the kernel has them; a few system calls for each, so not on a loop's thread."""
@@ -178,8 +195,6 @@ class Worker:
         if self.socket is None:
             return Snapshot(self.name, process, "outside", None, reason=why_no_agent(self.pid))
         try:
-            if not self._about:
-                self._about = await self.ask("hello")
             reading = await self.ask("reading")
         except DiagnosticsError as error:
             self._silent_since = self._silent_since or time.time()
@@ -200,7 +215,9 @@ class Targets:
         self._watched: set[int] = set()
         self._gone: dict[int, Worker] = {}  # had an agent, have none now, and may live on
         self._sockets = Sockets()
-        self._registry = Registry(root)
+        self.attachments = Attachments(root)
+        self._registry = Registry(root, self.attachments)
+        self._ever_attached: set[int] = set()
         self._roster = Roster(root)
         self._supervisors: set[Identity] = set(self._roster.supervisors)
 
@@ -277,6 +294,10 @@ class Targets:
         """Workers that have lost their agents and live on, and are therefore to be shown although nothing tells of them."""
         if not now <= self._workers.keys():  # those that are new may be their successors, and have their numbers
             self._gone.clear()
+        attached = {made.who.pid for made in self.attachments.all()}
+        for pid in self._ever_attached - attached:  # taken out on purpose
+            self._gone.pop(pid, None)
+        self._ever_attached = attached
         ages = {pid: time.monotonic() - (worker.lost_since or 0.0) for pid, worker in self._gone.items()}
         self._gone = {
             pid: worker

@@ -56,7 +56,7 @@ class Look:
         if self.unseen:
             found["processes"] = (
                 f"agents listen as {', '.join(sorted(self.unseen))} whose processes cannot be seen from here: they are "
-                "in another PID namespace; in Kubernetes set shareProcessNamespace: true"
+                "in another PID namespace, or /proc hides them; in Kubernetes set shareProcessNamespace: true"
             )
         return found
 

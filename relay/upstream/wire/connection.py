@@ -68,7 +68,6 @@ class Connection(asyncio.BufferedProtocol):
         self._limit = limit_bytes
         self._loop = asyncio.get_running_loop()  # asking for it once a read would be a system call once a read
         self._transport: asyncio.Transport | None = None
-        self._answer = Answer()
         self._expected = False  # a response is under way
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
@@ -253,6 +252,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's is one in all but its class
+        # Not before: it and its parser hold each other until the connection is lost, and one whose handshake fails never is.
+        self._answer = Answer()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._small if self._took is None else self._large

@@ -223,7 +223,11 @@ class Pool:
                     continue
                 undo.pop_all()
                 return made
-        raise problem
+        try:
+            raise problem
+        finally:
+            # Raised, it holds this frame and those of its callers: a cycle with the request's body in it.
+            del problem
 
     def _context(self) -> ssl.SSLContext:
         if self.tls is None:

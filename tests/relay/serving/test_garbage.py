@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import socket
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
@@ -73,8 +74,24 @@ def test_nothing_of_a_stream_waits_for_the_collector(upstream: str, ending: str)
         assert runner.run(_left_over(upstream, *ENDINGS[ending])) == {}
 
 
-async def _left_over(upstream: str, model: str, client: str) -> dict[str, int]:
-    async with _relay(upstream) as address:
+@pytest.mark.parametrize("model", ["sim:events=3,pace=0", WHOLE + "sim:events=3,pace=0"], ids=["stream", "answer"])
+@pytest.mark.parametrize("why", ["refused", "no such name", "no TLS"])
+@pytest.mark.usefixtures("collector_off")
+def test_nor_does_what_asked_an_upstream_that_cannot_be_reached(upstream: str, why: str, model: str) -> None:
+    """With a fallback that answers: the request outlives what went wrong before."""
+    with socket.socket() as refusing:
+        refusing.bind(("127.0.0.1", 0))
+        first = {
+            "refused": f"http://127.0.0.1:{refusing.getsockname()[1]}/v1",
+            "no such name": "http://upstream.invalid/v1",
+            "no TLS": upstream.replace("http:", "https:"),
+        }[why]
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            assert runner.run(_left_over(first, model, READS, fallback_base_urls=upstream)) == {}
+
+
+async def _left_over(upstream: str, model: str, client: str, **settings: str) -> dict[str, int]:
+    async with _relay(upstream, **settings) as address:
         # The first one leaves what is kept on purpose: what was imported and cached.
         await _ask(address, model, client)
         await asyncio.sleep(0.1)
@@ -88,8 +105,9 @@ async def _left_over(upstream: str, model: str, client: str) -> dict[str, int]:
 
 
 @contextlib.asynccontextmanager
-async def _relay(upstream: str) -> AsyncGenerator[Address, None]:
+async def _relay(upstream: str, **more: str) -> AsyncGenerator[Address, None]:
     settings = load(
+        **more,
         upstream_base_url=upstream,
         upstream_retries=0,
         read_timeout_seconds=0.3,

@@ -137,6 +137,10 @@ function renderEnds(told) {
   if (whole?.alarm) words.push(`The service as a whole: ${whole.says}`);
   show("ends", words.join(" "));
   $("ends").hidden = !words.length;
+  const attached = (told.attached ?? []).map((one) =>
+    `Attached to process ${one.pid} since ${one.since} by ${one.how}, uid ${one.uid}${one.agent ? "" : "; its agent is no longer there"}.`);
+  show("attached", attached.join(" "));
+  $("attached").hidden = !attached.length;
 }
 
 function renderVerdict(verdict) {

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from diagnostics.monitor.kernel.cgroup import CgroupReading, read_cgroup
+from diagnostics.monitor.kernel.cgroup import CgroupReading, read_cgroup, why_no_cgroup
 
 TREES = Path(__file__).parent / "cgroups"
 
 
 def look(tree: Path) -> CgroupReading:
-    reading = read_cgroup(100, tree / "proc", tree / "cgroup")
+    reading = read_cgroup(100, tree)
     assert reading is not None
     return reading
 
@@ -46,29 +46,70 @@ def test_version_1_is_read_with_the_limit_of_the_level_above() -> None:
 
 def test_without_a_limit_the_usage_is_that_of_the_processs_own_cgroup(tmp_path: Path) -> None:
     tree = shutil.copytree(TREES / "v2", tmp_path / "tree")
-    for limit in (tree / "cgroup").rglob("memory.max"):
+    for limit in (tree / "sys").rglob("memory.max"):
         limit.write_text("max\n")
     reading = look(tree)
     assert (reading.usage_bytes, reading.limit_bytes) == (273_465_344, None)
 
 
-def test_in_a_container_with_the_hosts_path_the_mount_is_the_monitors_own_cgroup(tmp_path: Path) -> None:
+def inside(tree: Path, shown: str, folder: str) -> Path:
+    """The tree as a container sees it whose mount begins at `folder` and shows as `shown`."""
+    whole = tree / "sys/fs/cgroup"
+    whole.rename(tree / "whole")
+    shutil.copytree(tree / "whole" / folder, whole)
+    line = (tree / "proc/self/mountinfo").read_text().replace(" / /sys", f" {shown} /sys")
+    (tree / "proc/self/mountinfo").write_text(line)
+    (tree / "proc/100/mountinfo").write_text("")
+    return tree
+
+
+def test_in_a_container_with_the_hosts_path_the_mount_begins_at_its_own_cgroup(tmp_path: Path) -> None:
     tree = shutil.copytree(TREES / "v2", tmp_path / "tree")
-    path = (tree / "proc" / "100" / "cgroup").read_text()
-    mount = tree / "cgroup" / path.strip().removeprefix("0::/")
-    assert read_cgroup(100, tree / "proc", mount) is None, "another container's cgroup was shown as the process's"
-    (tree / "proc" / "self" / "cgroup").write_text(path)
-    reading = read_cgroup(100, tree / "proc", mount)
-    assert reading is not None
-    assert (reading.usage_bytes, reading.folder) == (273_465_344, mount)
+    own = "kubepods.slice/pod7.slice/app.scope"
+    reading = look(inside(tree, f"/{own}", own))
+    assert (reading.usage_bytes, reading.folder) == (273_465_344, tree / "sys/fs/cgroup")
+    (tree / "proc/100/cgroup").write_text("0::/kubepods.slice/pod7.slice/another.scope\n")
+    assert read_cgroup(100, tree) is None, "this container's cgroup was shown as another one's"
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_another_containers_cgroup_is_read_through_the_process(tmp_path: Path, version: str) -> None:
+    """Private cgroup namespaces, Kubernetes' default: seen from the sidecar the service's cgroup is beside its own."""
+    tree = shutil.copytree(TREES / version, tmp_path / "tree")
+    own, service = ("kubepods/pod7", "kubepods/pod7/app") if version == "v1" else (
+        "kubepods.slice", "kubepods.slice/pod7.slice/app.scope"
+    )  # fmt: skip
+    root = tree / "proc/100/root/sys/fs/cgroup"
+    root.parent.mkdir(parents=True)
+    (tree / "sys/fs/cgroup").rename(tmp_path / "whole")
+    memory = "memory" if version == "v1" else "."
+    shutil.copytree(tmp_path / "whole" / memory / own, tree / "sys/fs/cgroup" / memory)
+    shutil.copytree(tmp_path / "whole" / memory / service, root / memory)
+    for path in (tree / "proc/100/cgroup", tree / "proc/self/cgroup"):
+        path.write_text(path.read_text().replace(f":/{service}\n", ":/../5f2c\n"))
+    mounts = tree / "proc/100/mountinfo"
+    kind = " - cgroup2" if version == "v2" else " - cgroup cgroup"
+    lines = [line.replace(" / /", " /../5f2c /") if kind in line else line for line in mounts.read_text().splitlines()]
+    mounts.write_text("\n".join(lines))
+    reading = look(tree)
+    assert reading.folder == root / memory
+    assert (reading.usage_bytes, reading.oom_kills) == ((273_465_344, 1) if version == "v2" else (look_v1(), 0))
+    mounts.unlink()
+    assert read_cgroup(100, tree) is None, "the monitor's own cgroup was shown as the service's"
+
+
+def look_v1() -> int:
+    return int((TREES / "v1/sys/fs/cgroup/memory/kubepods/pod7/app/memory.usage_in_bytes").read_text())
 
 
 @pytest.mark.parametrize("text", ["0::/../elsewhere\n", "", "nonsense\n", "0::/gone\n"])
 def test_a_cgroup_that_cannot_be_seen_is_no_reading(tmp_path: Path, text: str) -> None:
     tree = shutil.copytree(TREES / "v2", tmp_path / "tree")
     (tree / "proc" / "100" / "cgroup").write_text(text)
-    assert read_cgroup(100, tree / "proc", tree / "cgroup") is None
-    assert read_cgroup(101, tree / "proc", tree / "cgroup") is None
+    assert read_cgroup(100, tree) is None
+    assert why_no_cgroup(100, tree)
+    assert read_cgroup(101, tree) is None
+    assert "ended" in (why_no_cgroup(101, tree) or "")
 
 
 def test_what_this_machine_tells_makes_sense() -> None:

@@ -15,8 +15,15 @@ STAT_V2 = "anon 104857600\nfile 52428800\ninactive_anon 0\ninactive_file 4194304
 STAT_V1 = "cache 52428800\ninactive_file 1\ntotal_inactive_file 41943040\ntotal_active_file 10485760\n"
 UNLIMITED_V1 = "9223372036854771712\n"
 
+
+def mounts(kind: str, shown: str = "/") -> str:
+    point = "/sys/fs/cgroup" if kind == "cgroup2" else "/sys/fs/cgroup/memory"
+    return f"29 22 0:26 {shown} {point} rw,relatime - {kind} {kind} rw,memory\n"
+
+
 # What `cat /proc/self/cgroup` and the files below /sys/fs/cgroup said; path -> content.
 V2_POD = {
+    "proc/self/mountinfo": mounts("cgroup2"),
     "proc/7/cgroup": "0::/kubepods.slice/pod1/app\n",
     "sys/fs/cgroup/kubepods.slice/pod1/app/memory.max": "max\n",
     "sys/fs/cgroup/kubepods.slice/pod1/app/memory.current": "157286400\n",
@@ -28,12 +35,14 @@ V2_POD = {
     "sys/fs/cgroup/kubepods.slice/memory.current": "999999999\n",
 }
 V2_NAMESPACE = {
+    "proc/self/mountinfo": mounts("cgroup2"),
     "proc/7/cgroup": "0::/\n",
     "sys/fs/cgroup/memory.max": "268435456\n",
     "sys/fs/cgroup/memory.current": "157286400\n",
     "sys/fs/cgroup/memory.stat": STAT_V2,
 }
 V1_DOCKER = {
+    "proc/self/mountinfo": mounts("cgroup"),
     "proc/7/cgroup": "12:cpu,cpuacct:/docker/abc\n6:memory:/docker/abc\n1:name=systemd:/docker/abc\n0::/docker/abc\n",
     "sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes": "268435456\n",
     "sys/fs/cgroup/memory/docker/abc/memory.usage_in_bytes": "157286400\n",
@@ -43,6 +52,7 @@ V1_DOCKER = {
 }
 # Inside the container the path is the host's, and the mount is the container's own group.
 V1_INSIDE = {
+    "proc/self/mountinfo": mounts("cgroup", "/docker/abc"),
     "proc/7/cgroup": "6:memory:/docker/abc\n",
     "sys/fs/cgroup/memory/memory.limit_in_bytes": "268435456\n",
     "sys/fs/cgroup/memory/memory.usage_in_bytes": "157286400\n",
@@ -50,7 +60,6 @@ V1_INSIDE = {
 }
 AVAILABLE = 16_000_000 * 1024
 # 256 MiB, 150 used, 40 of them file cache that goes first.
-
 LEFT = (256 - 150 + 40) * MIB
 
 
@@ -74,7 +83,8 @@ def tree(root: Path, files: dict[str, str]) -> Path:
         ({**V2_NAMESPACE, "sys/fs/cgroup/memory.current": "268435456\n"}, Headroom(40 * MIB, "cgroup v2")),
         ({**V2_NAMESPACE, "sys/fs/cgroup/memory.current": "900000000\n"}, Headroom(0, "cgroup v2")),
         ({**V2_NAMESPACE, "sys/fs/cgroup/memory.max": "rubbish\n"}, Headroom(AVAILABLE, "MemAvailable")),
-        ({**V2_NAMESPACE, "proc/7/cgroup": "0::/../../elsewhere\n"}, Headroom(LEFT, "cgroup v2")),
+        # Another container's group: the limit of the group that this monitor is in says nothing of it.
+        ({**V2_NAMESPACE, "proc/7/cgroup": "0::/../../elsewhere\n"}, Headroom(AVAILABLE, "MemAvailable")),
         ({**V2_NAMESPACE, "proc/meminfo": "MemAvailable: 1000 kB\n"}, Headroom(1_024_000, "MemAvailable")),
     ],
 )  # fmt: skip

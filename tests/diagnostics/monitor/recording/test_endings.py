@@ -61,6 +61,15 @@ def test_which_ends_are_news(returncode: int | None, oom_kills: int | None, quie
     assert Ending.from_json(ending.to_json()) == ending
 
 
+def test_a_container_that_takes_its_count_of_kills_with_it_is_news_where_its_limit_was_near() -> None:
+    near = Ending(1.0, None, None, "/proc/7/root/sys/fs/cgroup", 1000, 900)
+    assert not near.quiet
+    assert "whether the kernel killed it for memory is unknown: its cgroup is gone with it" in near.said
+    assert "900 bytes in use of 1000" in near.said
+    assert Ending.from_json(near.to_json()) == near
+    assert Ending(1.0, None, None, "/proc/7/root/sys/fs/cgroup", 1000, 300).quiet
+
+
 def test_restarts_and_kills_are_counted_by_worker() -> None:
     endings = Endings(None)
     endings.begun("0")

@@ -1,0 +1,65 @@
+"""The agent's at-fork hooks, in a form that can be taken back.
+
+`os.register_at_fork` has no counterpart: what is given to it stays, and keeps alive the module that it is of. An agent that
+was put into a running process is to leave it as it was, and may be put in and taken out a thousand times. So Python is given
+three small functions, once for a process, that call what stands in three lists; the lists can be emptied.
+
+The functions and lists live in a module of their own in `sys.modules`, beside the agent, and are all of it that remains.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+__all__ = ["let_go", "register"]
+
+_NAME = "_highwater_at_fork"
+
+# Of its own, and not this module's: functions keep alive the globals of where they were made.
+_REMAINS = """
+import os
+before, in_parent, in_child = [], [], []
+def _call_before():
+    for _, call in reversed(before): call()
+def _call_in_parent():
+    for _, call in in_parent: call()
+def _call_in_child():
+    for _, call in in_child[:]: call()
+os.register_at_fork(before=_call_before, after_in_parent=_call_in_parent, after_in_child=_call_in_child)
+"""
+
+
+def register(
+    *,
+    owner: str,
+    before: Callable[[], None] | None = None,
+    after_in_parent: Callable[[], None] | None = None,
+    after_in_child: Callable[[], None] | None = None,
+) -> None:
+    """As `os.register_at_fork`, until `let_go(owner)`. `owner`: the package's name, since two copies of it may be loaded."""
+    hooks = _hooks()
+    for calls, call in ((hooks.before, before), (hooks.in_parent, after_in_parent), (hooks.in_child, after_in_child)):
+        if call is not None:
+            calls.append((owner, call))
+
+
+def let_go(owner: str) -> None:
+    """Take back all that `owner` has registered."""
+    hooks = _hooks()
+    for calls in (hooks.before, hooks.in_parent, hooks.in_child):
+        calls[:] = [each for each in calls if each[0] != owner]
+
+
+def _hooks() -> Any:
+    found = sys.modules.get(_NAME)
+    if found is None:
+        found = type(os)(_NAME)
+        exec(compile(_REMAINS, _NAME, "exec"), found.__dict__)  # noqa: S102  # six lines, from above
+        sys.modules[_NAME] = found
+    return found

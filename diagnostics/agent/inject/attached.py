@@ -1,0 +1,209 @@
+"""What runs in a service that has been attached to: brings the agent in, and takes it out again.
+
+`diagnostics attach` copies the agent into a folder that the service can read, and has the service's main thread run this file
+at a moment between two of its own instructions. It only starts a thread; that one loads the agent, so that the service is
+not kept. What came of it is told in the folder's file `told`, as one line of JSON.
+
+The law of this file: it is run by itself, from that folder, so it imports nothing of the agent at its top, and next to nothing
+else. It raises nothing into the service and prints nothing.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["enter", "leave"]
+
+PRIVATE_NAME = "_highwater_diagnostics"
+_REST_SECONDS = 0.01
+_SMALL_PAGES = 65536  # 256 MiB
+
+
+def enter(folder: str, page: int = 0) -> None:
+    """On the service's main thread: begin to bring the agent in. `page`: memory that was borrowed to get here, 0: none."""
+    _tell(folder, "coming", "")
+    try:
+        _start_thread(_bring_in, (folder, page))
+    except Exception as error:  # noqa: BLE001  # told to whoever attaches, and to nobody in the service
+        _tell(folder, "failed", f"{type(error).__name__}: {error}")
+
+
+def _start_thread(call: Any, arguments: tuple[Any, ...]) -> None:
+    import _signal  # type: ignore[import-not-found]
+
+    faults = {"SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP"}
+    # The service's signals are for its own threads.
+    mask = _signal.pthread_sigmask(
+        _signal.SIG_BLOCK, _signal.valid_signals() - {getattr(_signal, name) for name in faults}
+    )
+    try:
+        _threads().start_new_thread(call, arguments)
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+
+
+def _threads() -> Any:
+    """The module `_thread` as Python made it; a second instance where gevent has patched it: its threads would be greenlets."""
+    import _thread
+
+    if type(_thread.start_new_thread).__name__ == "builtin_function_or_method":
+        return _thread
+    from _frozen_importlib import module_from_spec
+
+    spec: Any = _thread.__spec__
+    fresh = module_from_spec(spec)
+    spec.loader.exec_module(fresh)
+    return fresh
+
+
+class _Gently:
+    """Rests before each of the agent's modules is loaded, so that the service runs in between.
+
+    A thread that computes lets another one in every 5 ms, and a loop that writes to twenty sockets asks twenty times in one
+    round: loaded in one go, the agent would hold it up for a tenth of a second.
+    """
+
+    def __init__(self) -> None:
+        self._never = _threads().allocate_lock()
+        self._never.acquire()
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name.partition(".")[0] == PRIVATE_NAME:
+            self._never.acquire(True, _REST_SECONDS)
+
+
+def _bring_in(folder: str, page: int) -> None:
+    try:
+        if page:
+            _give_back(page)
+        why = _another_agent()
+        if why:
+            _tell(folder, "refused", why)
+            return
+        _tell(folder, "listening", _load(folder))
+    except BaseException as error:  # noqa: BLE001  # Python would print it into the service's standard error
+        _unload()
+        _tell(folder, "failed", f"{type(error).__name__}: {error}")
+
+
+def _give_back(page: int) -> None:
+    from ctypes import CDLL, c_size_t, c_void_p
+
+    CDLL(None).munmap(c_void_p(page), c_size_t(4096))
+
+
+def _another_agent() -> str:
+    """Where this process has an agent already; empty where it has none."""
+    import sys
+
+    for name in (f"{PRIVATE_NAME}.agent.lifecycle", "diagnostics.agent.lifecycle"):
+        lifecycle = sys.modules.get(name)
+        if lifecycle is not None and lifecycle.is_running():
+            return f"it has an agent, which listens at {lifecycle.listens_at()}"
+    if PRIVATE_NAME in sys.modules:
+        return "it was started by `diagnostics run`, whose agent starts once the process serves"
+    return ""
+
+
+def _load(folder: str) -> str:
+    """Load the agent from `folder` and start it; returns where it listens. Raises whatever goes wrong."""
+    import sys
+    from importlib import import_module
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    package = folder + "/diagnostics"
+    spec = spec_from_file_location(PRIVATE_NAME, package + "/__init__.py", submodule_search_locations=[package])
+    if spec is None or spec.loader is None:
+        raise ImportError(f"no package at {package}")
+    module = module_from_spec(spec)
+    sys.modules[PRIVATE_NAME] = module
+    gently: Any = _Gently()
+    sys.meta_path.insert(0, gently)
+    try:
+        spec.loader.exec_module(module)
+        lifecycle = import_module(PRIVATE_NAME + ".agent.lifecycle")
+        # The first question would load them all the same, while its asker waits.
+        import_module(PRIVATE_NAME + ".agent.operations")
+        import_module(PRIVATE_NAME + ".agent.servers")
+        lifecycle.start_attached(folder, leave)
+    finally:
+        sys.meta_path.remove(gently)
+    return str(lifecycle.listens_at())
+
+
+# Their functions may stand in a loop's queue or beside a fork that is under way: they stay until Python's collector comes by.
+_CALLED_LATER = (".agent.loops", ".agent.forked", ".agent.background")
+
+
+def leave() -> None:
+    """On the agent's thread, after its last word: forget the agent. The folder is removed by whoever asked."""
+    import sys
+
+    modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == PRIVATE_NAME]
+    unpatched = sys.modules[PRIVATE_NAME + ".agent.unpatched"]
+    _unload()
+    _start_thread(_forget, (modules, unpatched.sleep, unpatched.get_native_id()))
+
+
+def _forget(modules: list[Any], sleep: Any, agents_thread: int) -> None:
+    """Once the agent's thread has gone: empty its modules. Each is a circle, and would stay until a full collection.
+
+    Classes are circles in themselves: where they are young, a collection of what is young, a millisecond, takes them.
+    """
+    import gc
+    import os
+
+    for _ in range(500):
+        if not os.path.exists("/proc/self/task/%d" % agents_thread):  # noqa: UP031
+            break
+        sleep(0.01)
+    else:
+        return
+    while modules:
+        module = modules.pop()
+        if not module.__name__.removeprefix(PRIVATE_NAME).startswith(_CALLED_LATER):
+            module.__dict__.clear()
+    if gc.isenabled():  # else the service chooses its own moments
+        gc.collect(1)
+    _trim()
+
+
+def _trim() -> None:
+    """Give back what malloc keeps of the agent's memory: a millisecond in a small service; in a large one it would be more."""
+    import sys
+
+    with open("/proc/self/statm") as file:
+        resident_pages = int(file.read().split()[1])
+    ctypes = sys.modules.get("ctypes")
+    if ctypes is not None and resident_pages < _SMALL_PAGES:
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
+        if trim is not None:
+            trim(0)
+
+
+def _unload() -> None:
+    import sys
+
+    at_fork = sys.modules.get(f"{PRIVATE_NAME}.agent.at_fork")
+    if at_fork is not None:
+        at_fork.let_go(f"{PRIVATE_NAME}.agent")
+    package = getattr(sys.modules.get(PRIVATE_NAME), "__path__", ["/nowhere"])[0]
+    for path in [each for each in sys.path_importer_cache if each.startswith(package)]:
+        del sys.path_importer_cache[path]  # what it remembers of a folder that is about to go
+    for name in [each for each in sys.modules if each.partition(".")[0] == PRIVATE_NAME]:
+        del sys.modules[name]
+
+
+def _tell(folder: str, state: str, what: str) -> None:
+    """Write the file `told`. One that cannot be written is missed by whoever waits for it; there is nobody else to tell."""
+    import os
+
+    escaped = "".join(each if " " <= each <= "~" and each not in '"\\' else f"\\u{ord(each):04x}" for each in what)
+    try:
+        with open(folder + "/told.new", "w") as file:
+            file.write('{"state": "%s", "what": "%s"}\n' % (state, escaped))  # noqa: UP031
+        os.rename(folder + "/told.new", folder + "/told")
+    except OSError:
+        pass

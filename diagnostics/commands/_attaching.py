@@ -1,0 +1,105 @@
+"""Attaching and detaching as the commands do it: several processes at once, each written down and told."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ..errors import DiagnosticsError, NotFoundError
+from ..monitor.attach.attach import Attachment, attach, detach
+from ..monitor.audit import Asker, Audit
+from ..monitor.kernel.family import Family
+from ..monitor.kernel.sockets import Sockets
+from ..monitor.workers.attachments import Attachments
+
+__all__ = ["Attaching", "matching", "workers_of"]
+
+_AT_ONCE = 4
+_ASKER = Asker("the command line")
+
+
+class Attaching:
+    """What one command attaches below one registry. `made`: what it has attached to, and not let go of."""
+
+    def __init__(self, root: Path, say: Callable[[str], None]) -> None:
+        self._attachments = Attachments(root)
+        self._audit = Audit(root / "audit.log")
+        self._say = say
+        self.made: dict[int, Attachment] = {}
+
+    def attach(self, pids: Sequence[int], patience: float) -> list[DiagnosticsError]:
+        """Attach to all of them, a few at a time; returns what went wrong, and goes on with the others."""
+
+        def one(pid: int) -> DiagnosticsError | None:
+            try:
+                made = attach(pid, patience)
+            except DiagnosticsError as error:
+                self._note("attach", error.code, pid)
+                return error
+            self._attachments.add(made)
+            self.made[pid] = made
+            self._note("attach", "done", pid, how=made.how)
+            self._say(f"attached to process {pid} by {made.how}")
+            return None
+
+        with ThreadPoolExecutor(_AT_ONCE) as several:  # a tracer is a thread
+            return [error for error in several.map(one, pids) if error is not None]
+
+    def detach(self, pids: Iterable[int], *, force: bool) -> list[DiagnosticsError]:
+        """Take the agents out again; returns what went wrong."""
+        failed: list[DiagnosticsError] = []
+        for pid in pids:
+            try:
+                detach(pid, force=force)
+            except NotFoundError as error:
+                failed.append(error)
+                self._note("detach", error.code, pid)
+            except DiagnosticsError as error:
+                failed.append(error)
+                self._note("detach", error.code, pid)
+                continue
+            else:
+                self._note("detach", "done", pid)
+                self._say(f"detached from process {pid}")
+            self._attachments.remove(pid)
+            self.made.pop(pid, None)
+        return failed
+
+    def recorded(self) -> list[int]:
+        """The processes that are attached to below this registry, by whatever command."""
+        return [made.who.pid for made in self._attachments.all()]
+
+    def _note(self, event: str, outcome: str, pid: int, **facts: Any) -> None:
+        self._audit.note(event, outcome, _ASKER, uid=os.getuid(), pid=pid, **facts)
+
+
+def matching(text: str) -> list[int]:
+    """The processes whose command line, as they show it now, contains `text`; not this one, nor what started it."""
+    beside = {os.getpid(), *Family().above(os.getpid())}
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal() and int(process.name) not in beside:
+            with contextlib.suppress(OSError):  # it has just ended
+                words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if text in words:
+                    found.append(int(process.name))
+    if not found:
+        raise NotFoundError(f"no process has {text!r} in its command line", remedy="ps -e -o pid,args shows them")
+    return sorted(found)
+
+
+def workers_of(parent: int) -> list[int]:
+    """The processes below `parent` that serve; all its children where none does. Raises NotFoundError."""
+    family = Family()
+    serving = [pid for pid in family.servers(parent, Sockets()) if pid != parent]
+    found = serving or family.children(parent)
+    if not found:
+        raise NotFoundError(
+            f"process {parent} has no workers",
+            remedy="give the supervisor's pid (gunicorn: master), or attach to it alone",
+        )
+    return found

@@ -1,0 +1,266 @@
+"""Attach to a process, and detach from it: the steps, each bounded in time, with an answer at every one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from ...errors import (
+    BusyError,
+    DiagnosticsError,
+    NotFoundError,
+    RefusedError,
+    TargetError,
+    TargetSilentError,
+    UsageError,
+)
+from ...protocol import MAX_REQUEST_BYTES, frame, read_frame, request
+from ..kernel.process import Identity, identity, lives
+from ..kernel.short_path import short_path
+from ..kernel.sockets import Sockets
+from .check import Check, check
+from .folder import AgentFolder
+from .ptrace import Stopped, interrupt, stopped
+from .remote_debugging import remote_debugging
+
+__all__ = ["PATIENCE_SECONDS", "Attachment", "attach", "detach", "still_there"]
+
+# A loaded service's main thread comes by within milliseconds, an idle uvicorn's within 0.1 s.
+PATIENCE_SECONDS: Final = 10.0
+# An idle loop is woken up: by a stop of its thread where that is enough, and later through what it listens on.
+_INTERRUPT_SECONDS: Final = 0.2
+_NUDGE_SECONDS: Final = 2.0
+_LOAD_SECONDS: Final = 30.0
+_ASK_SECONDS: Final = 5.0
+_LEAVE_SECONDS: Final = 10.0
+_TRIES: Final = 3
+# While another's thread stands still, this one is to be served first.
+_NICENESS: Final = -10
+
+# What a pending call runs, in the service's __main__: one expression without names.
+_EXPRESSION: Final = """exec({text!r}, {{}})\0"""
+_READ_AND_RUN: Final = """try:
+ with open({file!r}) as f: s = f.read()
+ exec(compile(s, {file!r}, 'exec'), {{'page': {page}}})
+except BaseException: pass
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One process that was attached to. `folder`: its agent's, as the process names it; `uid`: of whoever attached."""
+
+    who: Identity
+    folder: str
+    since: str
+    how: str
+    uid: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"pid": self.who.pid, "folder": self.folder, "since": self.since, "how": self.how, "uid": self.uid,
+                "who": asdict(self.who)}  # fmt: skip
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> Attachment:
+        """Raises KeyError, TypeError, ValueError for what is none."""
+        who = told["who"]
+        known = Identity(int(who["pid"]), str(who["boot_id"]), int(who["start_ticks"]))
+        return cls(known, str(told["folder"]), str(told["since"]), str(told["how"]), int(told["uid"]))
+
+
+def attach(pid: int, patience: float = PATIENCE_SECONDS) -> Attachment:
+    """Put the agent into process `pid`. Raises DiagnosticsError, and leaves the process as it was.
+
+    patience   seconds for its main thread to come by
+    """
+    found = check(pid)
+    if found.problems:
+        raise _as_error(found)
+    who = identity(pid)
+    if who is None:
+        raise NotFoundError(f"process {pid} has just ended")
+    folder = AgentFolder.make(pid, found.uid, found.gid, found.interpreter.version if found.interpreter else ())
+    try:
+        with _sent(found, folder.entry) as give_up:
+            try:
+                _await(found, folder, patience)
+            except DiagnosticsError:
+                give_up()
+                raise
+    except BaseException:
+        folder.remove()
+        raise
+    since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    made = Attachment(who[0], folder.inside, since, found.how or "", os.getuid())
+    folder.note(made.to_json())
+    return made
+
+
+def detach(pid: int, *, force: bool = False) -> None:
+    """Take the agent out of process `pid` again, and remove its folder.
+
+    force   in the middle of a capture, too. Raises NotFoundError where none was put in, BusyError while a capture runs
+    """
+    folder = AgentFolder.of(pid)
+    if folder is None:
+        raise NotFoundError(
+            f"process {pid} has not been attached to",
+            remedy="`diagnostics status URL` lists what a monitor is attached to",
+        )
+    for path in folder.sockets():
+        _tell_to_leave(pid, path, force)
+        deadline = time.monotonic() + _LEAVE_SECONDS
+        while path.exists():
+            if time.monotonic() > deadline:
+                raise TargetSilentError(
+                    f"the agent of process {pid} has not left within {_LEAVE_SECONDS:g} s", remedy="try again"
+                )
+            time.sleep(0.01)
+    folder.remove()
+
+
+def _as_error(found: Check) -> DiagnosticsError:
+    first = found.problems[0]
+    kind: type[DiagnosticsError] = {
+        "no_process": NotFoundError,
+        "attached": BusyError,
+        **dict.fromkeys(("not_python", "itself", "too_old", "too_new", "static", "machine"), UsageError),
+        **dict.fromkeys(("zombie", "disk_wait", "stopped"), TargetError),
+    }.get(first.code, RefusedError)
+    more = (
+        f" (and {len(found.problems) - 1} more: `diagnostics attach --check {found.pid}`)" if found.problems[1:] else ""
+    )
+    return kind(first.says + more, remedy=first.remedy["linux"], code=first.code)
+
+
+@contextlib.contextmanager
+def _sent(found: Check, entry: str) -> Iterator[Callable[[], None]]:
+    """Have the main thread run the file `entry`; yields what makes it forget that, should it not have come by."""
+    interpreter = found.interpreter
+    assert interpreter is not None
+    if "remote" in (found.how or ""):
+        with remote_debugging(found.pid, interpreter.version, interpreter.addresses["_PyRuntime"]) as remote:
+            remote.run(entry)
+            yield remote.give_up
+        return
+    # In a thread of its own, which ends: the kernel then lets go of what it traces, whatever has gone wrong.
+    with ThreadPoolExecutor(1) as tracer:
+        tracer.submit(_call, found.pid, interpreter.addresses, entry).result()
+    yield lambda: None  # it finds no file then
+
+
+def _call(pid: int, addresses: dict[str, int], entry: str) -> None:
+    """Queue the entry as a "pending call", which Python makes between two instructions of its main thread."""
+    instruction = Stopped(pid).system_call_instruction()
+    with _first_served():
+        for left in reversed(range(_TRIES)):
+            try:
+                with stopped(pid) as thread:
+                    page = thread.map_page(instruction)
+                    text = _READ_AND_RUN.format(file=entry, page=page)
+                    thread.write(page, _EXPRESSION.format(text=text).encode())
+                    if thread.call(addresses["Py_AddPendingCall"], addresses["PyRun_SimpleString"], page) == 0:
+                        return
+                    raise BusyError(f"the queue of process {pid} for its main thread is full", remedy="try again")
+            except (BusyError, TargetSilentError):
+                if not left:
+                    raise
+            time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def _first_served() -> Iterator[None]:
+    """Be served first, where this user may ask for it; as before at the end."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, min(before, _NICENESS))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, before)
+
+
+def _await(found: Check, folder: AgentFolder, patience: float) -> None:
+    """Until the agent listens. Raises TargetSilentError where the main thread does not come by, TargetError where it fails."""
+    pid, began = found.pid, time.monotonic()
+    wakes = [(_INTERRUPT_SECONDS, interrupt)] if "remote" in (found.how or "") else []
+    wakes.append((_NUDGE_SECONDS, _nudge))
+    while True:
+        told = folder.told()
+        if told is not None and told.get("state") != "coming":
+            break
+        waited = time.monotonic() - began
+        if told is None and wakes and waited > wakes[0][0]:
+            with contextlib.suppress(DiagnosticsError), ThreadPoolExecutor(1) as waker:  # it is waited for all the same
+                waker.submit(wakes.pop(0)[1], pid).result()
+        if waited > patience and told is None:
+            raise TargetSilentError(
+                f"the main thread of process {pid} did not come by within {patience:g} s{_waits_in(pid)}",
+                remedy="nothing was put in; try again while it serves, or read it by `diagnostics watch`",
+            )
+        if waited > patience + _LOAD_SECONDS:
+            raise TargetSilentError(f"the agent of process {pid} was not loaded within {waited:.0f} s")
+        if identity(pid) is None:
+            raise TargetError(f"process {pid} has ended")
+        time.sleep(0.005)
+    if told.get("state") != "listening":
+        kind = BusyError if told.get("state") == "refused" else TargetError
+        raise kind(f"process {pid} did not take the agent: {told.get('what')}")
+
+
+def _waits_in(pid: int) -> str:
+    """Where the main thread waits in the kernel, as far as it is told."""
+    with contextlib.suppress(OSError):
+        place = Path(f"/proc/{pid}/wchan").read_text().strip()
+        if place and place != "0":
+            return f"; it waits in {place}"
+    return ""
+
+
+def _nudge(pid: int) -> None:
+    """Open and close a connection to each port that the process listens on, so that an idle event loop wakes up."""
+    try:
+        if Path(f"/proc/{pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink():
+            return
+        ports = Sockets().served(pid).ports
+    except OSError:
+        return
+    for port in ports:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=0.2):
+            pass
+
+
+def _tell_to_leave(pid: int, path: Path, force: bool) -> None:
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
+        connection.settimeout(_ASK_SECONDS)
+        try:
+            with short_path(path) as address:
+                connection.connect(address)
+            connection.sendall(frame(request("leave", force=force)))
+            reply = read_frame(connection, MAX_REQUEST_BYTES)
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)  # its agent has ended by itself
+            return
+        except OSError as error:
+            raise TargetSilentError(
+                f"the agent of process {pid} does not answer: {error}",
+                remedy="its process is stopped, or holds the GIL; try again once it runs",
+            ) from error
+    told = reply.get("error")
+    if told is not None:
+        kind = BusyError if told.get("code") == "busy" else TargetError
+        raise kind(str(told.get("message")), remedy=str(told.get("remedy", "")))
+
+
+def still_there(made: Attachment) -> bool:
+    """Whether the process lives and its agent's folder is there."""
+    return lives(made.who) and Path(f"/proc/{made.who.pid}/root{made.folder}").is_dir()

@@ -1,0 +1,200 @@
+"""Whether a process can be attached to, told before anything is tried: what stands in the way, each with its remedy.
+
+Only looks. Nothing is stopped, and nothing written.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ..kernel.process import proc_is_ours, runs
+from .folder import AgentFolder, candidates
+from .interpreter import Interpreter, find_interpreter
+from .ptrace import CAN_CALL, refused_by_kernel
+from .remedies import REMEDIES
+from .remote_debugging import remote_debugging
+
+__all__ = ["Check", "Problem", "check"]
+
+_OLDEST: Final = (3, 11)
+_BY_CALL: Final = {(3, 11), (3, 12), (3, 13)}
+_BY_REMOTE_DEBUGGING: Final = {(3, 14)}
+_CAP_SYS_PTRACE: Final = 1 << 19
+_STATES: Final = {"Z": "zombie", "X": "zombie", "D": "disk_wait", "T": "stopped"}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that stands in the way. `code`: the word in REMEDIES; `says`: what was found."""
+
+    code: str
+    says: str
+
+    @property
+    def remedy(self) -> dict[str, str]:
+        """What to do, by where the service runs: "linux", "docker", "kubernetes"."""
+        return REMEDIES[self.code]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"code": self.code, "says": self.says, "remedy": self.remedy}
+
+
+@dataclass(slots=True)
+class Check:
+    """What was found of process `pid`; attaching is possible where there is no problem.
+
+    uid, gid      the effective ones that the process runs as, as seen from here
+    interpreter   None where none was found, or nothing could be read
+    """
+
+    pid: int
+    uid: int = -1
+    gid: int = -1
+    interpreter: Interpreter | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def how(self) -> str | None:
+        """By what the agent would come in; None where that is not known."""
+        if self.interpreter is None:
+            return None
+        by_call = self.interpreter.version[:2] in _BY_CALL
+        return "a call on the main thread (ptrace)" if by_call else "remote debugging (PEP 768)"
+
+    def add(self, code: str, says: str) -> None:
+        self.problems.append(Problem(code, says))
+
+
+def check(pid: int) -> Check:
+    """Look at process `pid`. Never raises for what is wrong with it."""
+    found = Check(pid)
+    if not _is_there(found):
+        return found
+    status = _status(pid)
+    found.uid, found.gid = (int(status.get(name, "-1 -1").split()[1]) for name in ("Uid", "Gid"))
+    if pid == os.getpid():
+        found.add("itself", f"process {pid} is this command itself")
+        return found
+    if "VmSize" not in status and status.get("State", "?")[0] not in "ZX":
+        found.add("not_python", f"process {pid} ({status.get('Name', '?')}) is a thread of the kernel")
+        return found
+    if _by_state(found, status):
+        return found
+    _by_rights(found, status)
+    try:
+        _by_interpreter(found)
+    except PermissionError:
+        if not found.problems:
+            found.add("not_permitted", f"/proc/{pid} of process {pid} may not be read")
+        return found
+    if not found.problems:
+        _by_memory(found)
+    return found
+
+
+def _is_there(found: Check) -> bool:
+    pid = found.pid
+    if not proc_is_ours():
+        found.add("foreign_proc", "/proc shows another PID namespace than the one that this command is in")
+    elif pid <= 0 or not (runs(pid) and Path(f"/proc/{pid}").exists()):
+        found.add("no_process", f"there is no process {pid} here")
+    elif not Path(f"/proc/{pid}/task/{pid}").exists():
+        found.add("no_process", f"{pid} is a thread, and no process")
+    return not found.problems
+
+
+def _status(pid: int) -> dict[str, str]:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    except OSError:
+        return {}
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _by_state(found: Check, status: dict[str, str]) -> bool:
+    state = status.get("State", "?")[0]
+    code = _STATES.get(state)
+    says = {
+        "zombie": "has ended, and its parent has not yet asked for its exit status",
+        "disk_wait": "waits in the kernel, for a disk or a network file system (state D), and cannot be stopped",
+        "stopped": "is stopped (state T): its main thread runs nothing",
+    }
+    if code is not None:
+        found.add(code, f"process {found.pid} {says[code]}")
+    return code is not None
+
+
+def _by_rights(found: Check, status: dict[str, str]) -> None:
+    pid, own = found.pid, _status(os.getpid())
+    tracer = int(status.get("TracerPid", "0") or 0)
+    if tracer:
+        name = _status(tracer).get("Name", "a process that is not seen from here")
+        found.add("traced", f"process {pid} is being traced by process {tracer} ({name}): a debugger, or strace")
+    privileged = bool(int(own.get("CapEff", "0"), 16) & _CAP_SYS_PTRACE)
+    refused = refused_by_kernel()
+    if refused is not None:
+        why = "a seccomp filter is on" if own.get("Seccomp", "0") != "0" else "this kernel or its security module"
+        found.add("seccomp", f"this command may trace nobody at all: {refused} ({why})")
+    uids = {int(each) for each in status.get("Uid", "").split()[:3]}
+    if not privileged and uids != {os.getuid()}:
+        found.add(
+            "another_user",
+            f"process {pid} runs as uid {found.uid}, this command as uid {os.geteuid()} without CAP_SYS_PTRACE",
+        )
+    scope = _number(Path("/proc/sys/kernel/yama/ptrace_scope"))
+    if scope == 3:
+        found.add("ptrace_off", "kernel.yama.ptrace_scope is 3: nobody may trace anybody until the next boot")
+    elif scope in (1, 2) and not privileged:
+        found.add("ptrace_scope", f"kernel.yama.ptrace_scope is {scope}, and this command has no CAP_SYS_PTRACE")
+    if not found.problems:
+        try:
+            os.close(os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC))
+        except OSError as error:
+            found.add(
+                "not_permitted",
+                f"the kernel does not let this command into process {pid} ({error.strerror}): it has capabilities that "
+                "this command lacks, may not be dumped, or is in another user namespace",
+            )
+
+
+def _by_interpreter(found: Check) -> None:
+    interpreter = find_interpreter(found.pid)
+    if isinstance(interpreter, str):
+        static = "statically" in interpreter and "Python's files" in interpreter
+        found.add("static" if static else "not_python", f"process {found.pid}: {interpreter}")
+        return
+    found.interpreter = interpreter
+    version = interpreter.version[:2]
+    if version < _OLDEST:
+        found.add("too_old", f"process {found.pid} runs {interpreter}; the agent needs Python 3.11 or newer")
+    elif version not in _BY_CALL | _BY_REMOTE_DEBUGGING:
+        found.add("too_new", f"process {found.pid} runs {interpreter}, which this version does not know")
+    elif version in _BY_CALL and not CAN_CALL:
+        found.add("machine", f"process {found.pid} runs {interpreter} on {os.uname().machine}")
+    if "_PyRuntime" not in interpreter.addresses and not found.problems:
+        found.add("static", f"process {found.pid}: its {interpreter} does not export what is needed")
+
+
+def _by_memory(found: Check) -> None:
+    pid, interpreter = found.pid, found.interpreter
+    assert interpreter is not None
+    if interpreter.version[:2] in _BY_REMOTE_DEBUGGING:
+        with remote_debugging(pid, interpreter.version, interpreter.addresses["_PyRuntime"]) as remote:
+            if not remote.enabled:
+                found.add("remote_debugging_off", f"remote debugging is disabled in process {pid}")
+    folder = AgentFolder.of(pid)
+    if folder is not None:
+        since = folder.noted().get("since")
+        found.add("attached", f"process {pid} has been attached to{f' ({since})' if since else ''}: {folder.inside}")
+    elif not list(candidates(pid)):
+        found.add("no_folder", f"process {pid} has no temporary folder")
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,126 @@
+"""The addresses of exported symbols in an ELF file, and where the file's addresses begin in a process that has mapped it.
+
+Only what the dynamic linker needs as well is read, so a stripped file will do; one that is linked statically exports nothing.
+Source: elf(5).
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Exports", "read_exports"]
+
+_HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
+_PROGRAM = struct.Struct("<IIQQQQQQ")
+_SYMBOL = struct.Struct("<IBBHQQ")
+_DYNAMIC = struct.Struct("<qQ")
+_PT_LOAD, _PT_DYNAMIC = 1, 2
+_DT_STRTAB, _DT_SYMTAB, _DT_HASH, _DT_GNU_HASH = 5, 6, 4, 0x6FFFFEF5
+_UNDEFINED = 0
+_64_BIT_LITTLE = b"\x7fELF\x02\x01"
+
+
+@dataclass(frozen=True, slots=True)
+class Exports:
+    """What a file exports: `symbols` by name, as the file counts addresses; `base`, the first address that it loads at;
+    `machine` as elf(5) numbers them (62: x86-64, 183: aarch64); `value`, the 64-bit number that the file has at a symbol."""
+
+    symbols: dict[str, int]
+    base: int
+    machine: int
+    value: int | None = None
+
+
+def read_exports(path: Path, names: Iterable[str], read: str = "") -> Exports | None:
+    """The addresses of those of `names` that are exported; None for what is no 64-bit ELF file. Raises OSError.
+
+    read   one of them, whose value in the file is to be read
+    """
+    with open(path, "rb") as file:
+        if file.read(6) != _64_BIT_LITTLE:
+            return None
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            try:
+                return _read(data, {name.encode(): name for name in names}, read)
+            except (struct.error, IndexError, StopIteration):
+                return None  # cut short, or damaged
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    kind: int
+    offset: int
+    address: int
+    size: int
+
+
+def _read(data: mmap.mmap, wanted: dict[bytes, str], read: str) -> Exports:
+    _type, machine, _version, _entry, program_offset, _, _, _, each, count, _, _, _ = _HEADER.unpack_from(data)
+    segments = []
+    for number in range(count):
+        kind, _flags, offset, address, _, size, _, align = _PROGRAM.unpack_from(data, program_offset + number * each)
+        # What is loaded begins at a whole page.
+        before = address % max(1, align) if kind == _PT_LOAD else 0
+        segments.append(_Segment(kind, offset - before, address - before, size + before))
+    loads = [segment for segment in segments if segment.kind == _PT_LOAD]
+    base = min(segment.address for segment in loads)
+    dynamic = next((segment for segment in segments if segment.kind == _PT_DYNAMIC), None)
+    found: dict[str, int] = {}
+    if dynamic is not None:
+        tags = dict(_tags(data, dynamic))
+        strings, table = _place(tags.get(_DT_STRTAB), loads), _place(tags.get(_DT_SYMTAB), loads)
+        if strings is not None and table is not None:
+            for index in range(_symbol_count(data, tags, loads)):
+                name_at, _info, _other, section, value, _size = _SYMBOL.unpack_from(data, table + index * _SYMBOL.size)
+                if section == _UNDEFINED:
+                    continue
+                name = wanted.get(_text(data, strings + name_at))
+                if name is not None:
+                    found[name] = value
+    at = _place(found.get(read), loads)
+    return Exports(found, base, machine, None if at is None else struct.unpack_from("<Q", data, at)[0])
+
+
+def _tags(data: mmap.mmap, dynamic: _Segment) -> Iterator[tuple[int, int]]:
+    for offset in range(dynamic.offset, dynamic.offset + dynamic.size, _DYNAMIC.size):
+        tag, value = _DYNAMIC.unpack_from(data, offset)
+        if tag == 0:
+            return
+        yield tag, value
+
+
+def _symbol_count(data: mmap.mmap, tags: dict[int, int], loads: list[_Segment]) -> int:
+    """How many symbols there are: no header says so, the hash tables do."""
+    old = _place(tags.get(_DT_HASH), loads)
+    if old is not None:
+        return int(struct.unpack_from("<II", data, old)[1])
+    new = _place(tags.get(_DT_GNU_HASH), loads)
+    if new is None:
+        return 0
+    buckets, first, bloom, _shift = struct.unpack_from("<IIII", data, new)
+    at = new + 16 + 8 * bloom
+    last = max(struct.unpack_from(f"<{buckets}I", data, at), default=0)
+    if last < first:
+        return int(first)
+    chain = at + 4 * buckets
+    while not struct.unpack_from("<I", data, chain + 4 * (last - first))[0] & 1:
+        last += 1
+    return int(last) + 1
+
+
+def _place(address: int | None, loads: list[_Segment]) -> int | None:
+    """Where in the file an address lies."""
+    if address is None:
+        return None
+    for segment in loads:
+        if segment.address <= address < segment.address + segment.size:
+            return address - segment.address + segment.offset
+    return None
+
+
+def _text(data: mmap.mmap, at: int) -> bytes:
+    return bytes(data[at : data.find(b"\0", at)])

@@ -1,0 +1,131 @@
+"""Where the folder of a process's cgroup is to be found from here; or why it is not.
+
+The kernel shows a cgroup's path (`/proc/PID/cgroup`) and the root of each mount of the hierarchy (the fourth field of
+`/proc/PID/mountinfo`) alike: as seen from the cgroup namespace of whoever reads them, cgroup_namespaces(7). So both are
+comparable, whatever namespace the process itself is in, and a cgroup lies in a mount where its path begins with the mount's
+root: a container with the host's paths and a mount of its own part is no other case than a whole machine.
+
+Two mounts may show it: our own, which has the levels above as well, and the process's, which is reached through
+`/proc/PID/root`. In Kubernetes a sidecar sees the service's cgroup as `/../<container>`, which only the second one shows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+__all__ = ["USAGE_FILE", "Place", "find_cgroup", "upwards"]
+
+USAGE_FILE = {1: "memory.usage_in_bytes", 2: "memory.current"}
+# A file that is in every folder of the hierarchy where the controller is on, by controller and version.
+_MARKS = {"memory": USAGE_FILE, "cpu": {1: "cgroup.procs", 2: "cgroup.procs"}}
+_OCTAL = re.compile(r"\\([0-7]{3})")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """`folder` of the process's own cgroup; `mount`, the highest level that can be seen; `version` 1 or 2."""
+
+    folder: Path
+    mount: Path
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Mount:
+    """One mount of a hierarchy that may have the controller: where it is, and which cgroup is its root."""
+
+    point: Path
+    root: PurePosixPath
+    version: int
+
+
+def find_cgroup(pid: int, root: Path = Path("/"), controller: str = "memory") -> Place | str:
+    """The cgroup of process `pid` for a controller, "memory" or "cpu"; else one sentence that says why it cannot be seen.
+
+    root   holds `proc`
+    """
+    process = root / "proc" / str(pid)
+    paths = _paths(process, controller)
+    if paths is None:
+        return "the process has ended, or /proc does not show it"
+    if not paths:
+        return f"the process is in no cgroup that accounts for its {controller}"
+    why = "its cgroup is in none of the mounts that can be seen from here"
+    for view, inside in ((root / "proc" / "self", root), (process, process / "root")):
+        for mount in _mounts(view, inside, controller):
+            below = _below(paths.get(mount.version), mount.root)
+            if below is None:
+                continue
+            folder = mount.point / below
+            try:
+                (folder / _MARKS[controller][mount.version]).stat()
+            except PermissionError:
+                why = (
+                    f"its files cannot be entered through {process}/root; run the monitor as the service's user with the "
+                    "same capabilities, or as root with CAP_SYS_PTRACE"
+                )
+            except OSError:  # the controller is off there, or the process has just ended
+                continue
+            else:
+                return Place(folder, mount.point, mount.version)
+    return why
+
+
+def upwards(place: Place) -> Iterator[Path]:
+    """The process's own level and all above it, up to the highest that can be seen."""
+    folder = place.folder
+    yield folder
+    while folder != place.mount and place.mount in folder.parents:
+        folder = folder.parent
+        yield folder
+
+
+def _paths(process: Path, controller: str) -> dict[int, PurePosixPath] | None:
+    """The process's path by the hierarchy's version; None where there is no such process."""
+    try:
+        lines = (process / "cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    found: dict[int, PurePosixPath] = {}
+    for line in lines:
+        number, _, rest = line.partition(":")
+        controllers, colon, path = rest.partition(":")
+        if colon and controller in controllers.split(","):
+            found[1] = PurePosixPath(path)
+        elif colon and not controllers and number == "0":
+            found[2] = PurePosixPath(path)
+    return found
+
+
+def _mounts(process: Path, inside: Path, controller: str) -> Iterator[_Mount]:
+    """The mounts of a process's namespace, version 1 first: beside it ("hybrid") version 2 has fewer controllers."""
+    try:
+        lines = (process / "mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return
+    found: list[_Mount] = []
+    for line in lines:
+        fields, _, source = line.partition(" - ")
+        kind, _, rest = source.partition(" ")
+        options = rest.rpartition(" ")[2]
+        version = 2 if kind == "cgroup2" else 1 if kind == "cgroup" and controller in options.split(",") else None
+        if version is not None:
+            _, _, _, shown, point, *_ = fields.split(" ")
+            found.append(_Mount(inside / _plain(point).lstrip("/"), PurePosixPath(_plain(shown)), version))
+    yield from sorted(found, key=lambda mount: mount.version)
+
+
+def _below(path: PurePosixPath | None, root: PurePosixPath) -> PurePosixPath | None:
+    """`path` as seen from `root`; None where it is not below it, or where that cannot be told: `..` hides names."""
+    if path is None or not path.is_relative_to(root):
+        return None
+    below = path.relative_to(root)
+    return None if ".." in below.parts else below
+
+
+def _plain(told: str) -> str:
+    """Spaces and the like are written as octal numbers (proc(5))."""
+    return _OCTAL.sub(lambda found: chr(int(found[1], 8)), told)

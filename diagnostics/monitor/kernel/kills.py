@@ -1,0 +1,50 @@
+"""Counts the processes of a cgroup that the kernel kills for memory, also past the end of the process that led to it.
+
+A container's cgroup is often to be reached through `/proc/PID/root` only, which goes with the process: just when the count is
+asked for. So the folder is kept open. Where the cgroup itself is removed with its last process, the count is unknown.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+__all__ = ["KillCount"]
+
+# Version 2, version 1 (Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst).
+_FILES = ("memory.events", "memory.oom_control")
+_COUNT = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
+
+
+class KillCount:
+    """The kills below `folder` from now on. Use `close` at the end. Raises OSError where the folder is not there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._before = self._read()
+
+    def since(self) -> int | None:
+        """How many there were since; None where the kernel does not tell, or the cgroup is gone."""
+        now = self._read()
+        return None if now is None or self._before is None else now - self._before
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def _read(self) -> int | None:
+        for name in _FILES:
+            try:
+                descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._descriptor)
+            except OSError:  # the other version's, or gone
+                continue
+            try:
+                found = _COUNT.search(os.read(descriptor, 4096))
+            except OSError:  # gone since
+                continue
+            finally:
+                os.close(descriptor)
+            if found:
+                return int(found[1])
+        return None

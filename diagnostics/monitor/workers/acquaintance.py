@@ -1,0 +1,37 @@
+"""Whether the agent that answers on a socket is that of the process which the kernel names as its listener."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..kernel.process import identity, namespaced_pid
+
+__all__ = ["not_the_one"]
+
+_PROC = Path("/proc")
+
+
+def not_the_one(told: Mapping[str, Any], pid: int, proc: Path = _PROC) -> str | None:
+    """Why what an agent says of itself ("hello") is not of process `pid`; None where nothing speaks against it.
+
+    The agent gives the number that it has in its own PID namespace, and its process's start. Who forwards a socket
+    (socat, a service mesh) is the listener for the kernel, and another process than the one that answers.
+    """
+    known_as = namespaced_pid(pid, proc)
+    if known_as is not None and told.get("pid") not in (None, known_as):
+        return f"it calls itself process {told['pid']}, and process {pid} calls itself {known_as}"
+    found = identity(pid, proc)
+    started = told.get("start_ticks")
+    if found is not None and started not in (None, found[0].start_ticks) and _same_clock(pid, proc):
+        return f"its process started at tick {started} of this boot, process {pid} at tick {found[0].start_ticks}"
+    return None
+
+
+def _same_clock(pid: int, proc: Path) -> bool:
+    """Whether the process counts time from the same start as we do (time_namespaces(7))."""
+    try:
+        return (proc / str(pid) / "ns" / "time").readlink() == (proc / "self" / "ns" / "time").readlink()
+    except OSError:
+        return False

@@ -1,0 +1,87 @@
+"""Which processes have been attached to, as `<root>/attached.json` has it: written by whoever attaches, read by the monitor.
+
+A monitor that comes back on the same address so finds its agents again. The agent of such a process listens in a folder of
+that process's own, see `attach.folder`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ...protocol import agents_folder, private_folder
+from ..attach.attach import Attachment, still_there
+from ..kernel.process import lives
+
+__all__ = ["Attachments"]
+
+
+class Attachments:
+    """The list below one registry. Several commands may write it at once."""
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / "attached.json"
+        self._read: tuple[int, list[Attachment]] = (0, [])
+
+    def all(self) -> list[Attachment]:
+        """Those whose processes live, in the order in which they were attached to."""
+        try:
+            changed = self._path.stat().st_mtime_ns
+        except OSError:  # nobody has attached yet
+            return []
+        if changed != self._read[0]:
+            self._read = (changed, _read(self._path))
+        return [made for made in self._read[1] if lives(made.who)]
+
+    def folders(self) -> Iterator[tuple[Path, int]]:
+        """Where the agents listen, each with its process."""
+        for made in self.all():
+            yield Path(agents_folder(f"/proc/{made.who.pid}/root{made.folder}")), made.who.pid
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """For people. `agent`: whether it is there still; it may have been taken out by somebody else."""
+        return [
+            {"pid": made.who.pid, "since": made.since, "how": made.how, "uid": made.uid, "agent": still_there(made)}
+            for made in self.all()
+        ]
+
+    def add(self, made: Attachment) -> None:
+        self._change(lambda found: [each for each in found if each.who.pid != made.who.pid] + [made])
+
+    def remove(self, pid: int) -> None:
+        self._change(lambda found: [each for each in found if each.who.pid != pid])
+
+    def _change(self, change: Callable[[list[Attachment]], list[Attachment]]) -> None:
+        """Write the list anew, without those whose processes have ended; what those have left is removed."""
+        private_folder(self._path.parent)
+        with open(self._path.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            found = _read(self._path)
+            for made in found:
+                if not lives(made.who):
+                    # Where the process had our own file system; elsewhere it went with its container.
+                    shutil.rmtree(made.folder, ignore_errors=True)
+            left = change([made for made in found if lives(made.who)])
+            new = self._path.with_suffix(".new")
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            with open(descriptor, "w") as file:
+                json.dump([made.to_json() for made in left], file)
+            new.replace(self._path)
+
+
+def _read(path: Path) -> list[Attachment]:
+    try:
+        told = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):  # none yet, or damaged: what is attached can be detached by its pid
+        return []
+    found: list[Attachment] = []
+    for each in told if isinstance(told, list) else ():
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            found.append(Attachment.from_json(each))
+    return found
