@@ -15,6 +15,7 @@ from ..drift import Drift, drift
 from ..lives import Life, Points, gained_within, recycled
 from ..trend import WINDOWS, Trend, pooled, telling
 from ..units import format_value
+from .child import Child
 
 __all__ = ["LITTLE", "MIB", "MOST", "Evidence", "Readings", "Rise"]
 
@@ -98,6 +99,8 @@ class Readings:
     age           how long this one lives
     python        the version of its interpreter; None where it is not known
     unread        what could not be read of this worker and why, by the words of `_NEEDED` in findings and the balance's parts
+    offspring     its child processes that are no workers
+    memray        whether the service can import memray, which shows what C allocates; None where nobody asked
     """
 
     state: str = "outside"
@@ -116,6 +119,8 @@ class Readings:
     age: float | None = None
     python: str | None = None
     unread: Mapping[str, str] = field(default_factory=dict)
+    offspring: Sequence[Child] = ()
+    memray: bool | None = None
 
     @property
     def recycled(self) -> bool:
