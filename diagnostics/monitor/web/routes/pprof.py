@@ -51,6 +51,7 @@ from ...captures.profiles import Taken, WindowProfiles
 from ...recording import live_heap
 from ...workers.targets import Targets, Worker
 from ..access import asker_of, may_start
+from ..leaving import until_left
 
 __all__ = ["PROFILES", "routes"]
 
@@ -317,7 +318,7 @@ def _flag(given: Any, name: str) -> bool:
 async def _unless_they_leave(request: Request, work: Awaitable[T]) -> T | None:
     """The result of `work`; None, with `work` cancelled and its window closed, once the client is gone."""
     working = asyncio.ensure_future(work)
-    leaving = asyncio.create_task(_leaves(request))
+    leaving = asyncio.create_task(until_left(request.receive))
     try:
         await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
         return await working if working.done() else None
@@ -325,8 +326,3 @@ async def _unless_they_leave(request: Request, work: Awaitable[T]) -> T | None:
         for task in (working, leaving):
             task.cancel()
         await asyncio.wait([working, leaving])
-
-
-async def _leaves(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
