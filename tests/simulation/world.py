@@ -21,7 +21,7 @@ from simloop._transports import _SimStreamTransport
 from . import virtual  # noqa: F401  # before the relay
 from .truth import Truth
 
-from diagnostics.agent import asgi  # isort: skip
+from diagnostics.agent.instrument import asgi  # isort: skip
 from relay.app import create_app  # isort: skip
 from relay.client.connection import Client  # isort: skip
 from relay.serving.server import RelayServer  # isort: skip

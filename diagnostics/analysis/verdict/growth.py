@@ -17,10 +17,10 @@ from dataclasses import replace
 from typing import Final
 
 from ..units import format_value
-from .beyond import Growth, growth
+from .culprit.beyond import Growth, growth
+from .culprit.holder import holder_of, lost_in_c, share, ways_of
+from .culprit.lines import line_of
 from .finding import Finding
-from .holder import holder_of, lost_in_c, share, ways_of
-from .lines import line_of
 from .readings import LITTLE, MOST, Evidence, Readings
 
 __all__ = ["garbage", "native", "retained", "undecided"]

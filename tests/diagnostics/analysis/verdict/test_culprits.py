@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from diagnostics.analysis.verdict.holder import holder_of
+from diagnostics.analysis.verdict.culprit.holder import holder_of
 from diagnostics.analysis.verdict.readings import MIB, Readings
 from diagnostics.analysis.verdict.verdict import Verdict, verdict
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..units import format_value
-from .readings import LITTLE, MOST, Readings
+from ...units import format_value
+from ..readings import LITTLE, MOST, Readings
 
 __all__ = ["Line", "line_of"]
 

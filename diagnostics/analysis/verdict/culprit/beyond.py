@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..units import format_value
+from ...units import format_value
+from ..readings import LITTLE, MOST, Evidence, Readings, Rise
 from .holder import share, ways_of
-from .readings import LITTLE, MOST, Evidence, Readings, Rise
 
 __all__ = ["Growth", "growth"]
 
