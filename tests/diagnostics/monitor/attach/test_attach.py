@@ -197,8 +197,13 @@ def test_a_container_alike_another_root_user_and_numbers(talking: Any) -> None:
     outer.pid = int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()[0])
     found = check(outer.pid)
     assert (found.problems, found.uid) == ([], 65534)
+    attach(outer.pid, patience=60)
+    folder = AgentFolder.of(outer.pid)
+    assert folder is not None
+    assert folder.inside.startswith("/tmp/highwater-attached-1-")
+    assert not Path(folder.inside).exists(), "it is in the service's own temporary folder alone"
+    detach(outer.pid)
     cycle(outer, 1)
-    assert not list(Path("/tmp").glob("highwater-attached-1-*"))
 
 
 def find_python() -> str | None:
