@@ -9,7 +9,8 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from relay.client.bounds import ConnectionBounds, Patience
-from relay.client.connection import bounded_protocol, client_of
+from relay.client.client import client_of
+from relay.client.connection import bounded_protocol
 from relay.memory.requests import RequestBudget
 
 
