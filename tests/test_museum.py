@@ -108,6 +108,9 @@ def test_the_page_tells_what_is_wrong_and_counts_it(of: Any) -> None:
     assert "accused: 1 of 1" in found
     assert "**accused after 80 s: native_growth (medium)**" in found
     assert "a \\| _watcher" in found
+    counted = page.marked_by_verdict(f"{page.BEGIN}{page.END}", [*results, result("fixed")])
+    assert "| orphan-tasks | 1 | 1 | 1 | 0 | 0 |" in counted
+    assert "| native-growth | 0 | 0 | 0 | 1 | 0 |" in counted
     for one in results:
         assert page.Result.from_json(one.side, one.to_json()) == one
     with pytest.raises(ValueError, match="museum: begin"):

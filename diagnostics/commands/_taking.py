@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..errors import TargetError
+from ..errors import DiagnosticsError, TargetError
 from ._asking import asked, checked, streamed
 from ._landing import Landing, artifacts_of, id_of
 
@@ -22,6 +22,8 @@ __all__ = ["download", "take"]
 _POLL_SECONDS = 0.2
 # A shorter wait explains itself.
 _WORTH_TELLING_SECONDS = 5.0
+# How many captures of others are waited for before this one is refused.
+_MOST_WAITED_FOR = 3
 _ENDED = ("done", "failed", "cancelled", "broken")
 
 
@@ -30,9 +32,23 @@ def take(
 ) -> dict[str, Any]:
     """Take one capture to its end and return it as the monitor tells it, whether done or failed.
 
-    `meanwhile` is called a few times a second. Interrupted, it cancels the capture.
+    `meanwhile` is called a few times a second. Interrupted, it cancels the capture. Where another capture runs (the verdict
+    takes some of its own accord), it is waited for: one of the same kind is the answer, after another one it is asked again.
     """
-    capture = asked(client, "POST", "/debug/memory/captures", json=options)
+    for _ in range(_MOST_WAITED_FOR):
+        try:
+            capture = asked(client, "POST", "/debug/memory/captures", json=options)
+            break
+        except DiagnosticsError as error:
+            running = _running(client, options) if error.code == "busy" else None
+            if running is None:
+                raise
+        console.print(escape(f"{running['id']} is being taken already; it is waited for"), soft_wrap=True)
+        ended = _watched(client, f"/debug/memory/captures/{id_of(running)}", running, console, meanwhile)
+        if ended["kind"] == options["kind"] and ended["state"] == "done":
+            return ended
+    else:
+        capture = asked(client, "POST", "/debug/memory/captures", json=options)
     for line in _told_before(capture.get("estimate", {})):
         console.print(escape(line), soft_wrap=True)
     location = f"/debug/memory/captures/{id_of(capture)}"
@@ -41,6 +57,15 @@ def take(
     except KeyboardInterrupt:
         checked(client, "DELETE", location)
         raise
+
+
+def _running(client: httpx2.Client, options: dict[str, Any]) -> dict[str, Any] | None:
+    """The capture that is in the way of this request; None where none is, or the request is for all workers."""
+    if options.get("worker") == "all":
+        return None
+    captures: list[dict[str, Any]] = asked(client, "GET", "/debug/memory/captures")["captures"]
+    running = [each for each in captures if each["state"] not in _ENDED]
+    return next((each for each in running if options.get("worker") in (None, each["worker"])), None)
 
 
 def _told_before(estimate: dict[str, Any]) -> Iterator[str]:

@@ -1,4 +1,5 @@
-"""Visits the museum's exhibits by `diagnostics run`, judges what was said of them, and writes docs/museum.md.
+"""Visits the museum's exhibits by `diagnostics run`, judges what was said of them, and writes docs/museum.md
+and the table of docs/verdict.md.
 
 python -m tests.museum                      all; goes on where it was if it was stopped
 python -m tests.museum sse-starlette cache  some: an exhibit with both its sides, or one side (sse-starlette-leaky)
@@ -39,8 +40,8 @@ from .visit import visit
 
 ROOT = HERE.parent.parent
 RESULTS = ROOT / "report" / "museum"
-PAGE = ROOT / "docs" / "museum.md"
-LEAK_SECONDS, CALM_SECONDS, OTHERS_SECONDS = 150.0, 110.0, 105.0
+PAGE, VERDICTS = ROOT / "docs" / "museum.md", ROOT / "docs" / "verdict.md"
+LEAK_SECONDS, CALM_SECONDS, OTHERS_SECONDS = 240.0, 170.0, 105.0
 
 
 def main() -> int:
@@ -72,6 +73,7 @@ def _write(sides: Mapping[str, Side]) -> None:
     known = [kept for side in sides.values() if (kept := _kept(side))]
     others = {side.exhibit: _others(side) for side in sides.values()}
     PAGE.write_text(page.marked(PAGE.read_text(), known, others))
+    VERDICTS.write_text(page.marked_by_verdict(VERDICTS.read_text(), known))
     print(f"written into {PAGE.relative_to(ROOT)}: {len(known)} of {len(sides)} have a result")
 
 
@@ -171,7 +173,8 @@ def _others_file(side: Side) -> Path:
 
 
 def _seconds(side: Side) -> float:
-    """How long a visit is at most. Twice as long as an alarm on a leak takes is enough where there should be none."""
+    """How long a visit is at most. Nobody is accused in a process's first two minutes; where there is no leak it goes on for
+    half as long again."""
     return LEAK_SECONDS if side.side == LEAKY else CALM_SECONDS
 
 

@@ -1,7 +1,8 @@
 """A visit: the service under `diagnostics run` with its defaults, at work, and what an on-call would see of it.
 
-The verdict is read every few seconds. When it is an alarm and its sentence does not name the culprit yet, the command that it
-names is typed, once, as an on-call would, and the verdict is read again.
+The verdict is read every few seconds. When it is an alarm of medium or high confidence and its sentence does not name the
+culprit yet, the command that it names is typed, as an on-call would, and the verdict is read again: where it names another
+command then, that is typed as well, and no third.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from .pace import paced
 from .table import LEAKY, Side
 
 _LOOK_SECONDS = 4.0
+# A capture that is asked for, and the one that its verdict asks for then.
+_COMMANDS = 2
 # Looks after the command, until the verdict has taken in what was captured.
 _LOOKS_AFTER = 3
 _COMMAND_SECONDS = 120.0
@@ -112,7 +115,8 @@ def _held(one: Running) -> Iterator[None]:
 
 def _watch(one: Running, side: Side, seconds: float, found: Visit) -> None:
     began = time.monotonic()
-    left_to_look = None
+    left_to_look: int | None = None
+    typed: list[str] = []
     while time.monotonic() - began < seconds and left_to_look != 0:
         time.sleep(_LOOK_SECONDS)
         look = _look(one, time.monotonic() - began)
@@ -121,13 +125,16 @@ def _watch(one: Running, side: Side, seconds: float, found: Visit) -> None:
         _kept(found, look)
         if left_to_look is not None:
             left_to_look -= 1
-        if not look.alarm:
+        if not look.accuses:
             continue
-        if side.side == LEAKY and look.accuses and look.named.rank(side.culprit) is not None:
+        if side.side == LEAKY and look.named.rank(side.culprit) is not None:
             return  # the sentence names it
-        if not found.command and " capture " in look.next:
+        if look.next not in typed and len(typed) < _COMMANDS and " capture " in look.next:
+            typed.append(look.next)
             _type(one, look, began, found)
             left_to_look = _LOOKS_AFTER
+            if found.shown.rank(side.culprit) is not None:
+                left_to_look = 1  # the rows name it: what the verdict makes of them is heard once more
         elif left_to_look is None and look.seconds > seconds / 2 and side.side != LEAKY:
             return  # accused, and no command to type: nothing more will be learnt of it
 
@@ -163,7 +170,7 @@ def _look(one: Running, seconds: float) -> Look | None:
 def _type(one: Running, look: Look, began: float, found: Visit) -> None:
     """Type the command; what it captured is what the on-call sees next."""
     words = shlex.split(look.next)
-    found.command = look.next.replace(one.monitor, "URL")
+    found.command = "; then ".join(filter(None, [found.command, look.next.replace(one.monitor, "URL")]))
     known = {row["id"] for row in _captures(one)}
     try:
         done = subprocess.run(

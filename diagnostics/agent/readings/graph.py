@@ -92,12 +92,13 @@ def all_referents(things: list[Any]) -> list[Any]:
 
 
 def roots() -> list[Any]:
-    """Where life begins: modules, classes, tasks, and the locals of this thread's frames; the other threads' are to be
-    added where they were taken before the fork (`threads.held`).
+    """Where life begins: modules, classes, unfinished tasks, and the locals of this thread's frames; the other threads' are to
+    be added where they were taken before the fork (`threads.held`).
 
-    Modules, classes and frames of the agent are left out: what they hold is ours.
+    Modules, classes and frames of the agent are left out: what they hold is ours. A task that is done lives only as long as
+    somebody holds it.
     """
-    return [*program_roots(), *alive_tasks(), *running_locals()]
+    return [*program_roots(), *(task for task in alive_tasks() if not task.done()), *running_locals()]
 
 
 def program_roots() -> list[Any]:

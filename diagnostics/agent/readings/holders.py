@@ -4,7 +4,8 @@ Of several ways the one that tells a programmer most is taken, by searching twic
 
     1. from unfinished tasks, the modules of the application, and the frames of all threads, without passing through the
        namespaces and classes of libraries
-    2. what was not found then, from everything else: libraries' modules and classes. What they hold is a constant mostly
+    2. what was not found then, from everything else: libraries' modules and classes, and the hooks that run at a fork. What
+       they hold is a constant mostly
 
 An object that no root reaches is garbage in a cycle, or C code holds it or has lost it; see references.py.
 """
@@ -19,9 +20,10 @@ from types import ModuleType
 from typing import Any
 
 from ..loops.asyncio_tasks import alive_tasks
+from .forkhooks import ForkHooks, fork_hooks
 from .graph import is_ours, kinds_below, module_of, namespace_of, program_roots, roots, running_locals, search
 from .paths import describe, way_to
-from .references import CYCLE, LOST, why_alive
+from .references import CYCLE, LOST, traced
 from .running.threads import ThreadFrame
 
 __all__ = ["CYCLE_TEXT", "LOST_TEXT", "OURS", "ROOT_UNKNOWN", "Ways", "holder_of"]
@@ -29,7 +31,11 @@ __all__ = ["CYCLE_TEXT", "LOST_TEXT", "OURS", "ROOT_UNKNOWN", "Ways", "holder_of
 OURS, ROOT_UNKNOWN = "ours", "unknown"
 CYCLE_TEXT = "(in a cycle that nothing reaches: garbage that waits for the collector)"
 LOST_TEXT = "(held by a reference that no object has: C code holds it, or has lost it)"
+_IN_C = "(a reference that no object has: C code's)"
 _UNREACHED_TEXT = "(reached from no module, task or frame, and its holders are too many to be followed)"
+
+# Classes of ours that stand for what is the service's.
+_OF_OTHERS = (ThreadFrame, ForkHooks)
 
 _LIBRARY = str(Path(os.__file__).parent)
 _FOREIGN = ("site-packages", "dist-packages")
@@ -49,7 +55,7 @@ class Ways:
         self.parents = search([*tasks, *applications, *threads, *running_locals()], wanted, until=until, closed=closed)
         missing = [thing for thing in wanted if id(thing) not in self.parents]
         if missing:
-            self.parents = search(roots(), missing, until=until, found=self.parents)
+            self.parents = search([*roots(), *fork_hooks()], missing, until=until, found=self.parents)
 
 
 def holder_of(thing: list[Any], ways: Ways) -> tuple[str, str, str]:
@@ -57,11 +63,13 @@ def holder_of(thing: list[Any], ways: Ways) -> tuple[str, str, str]:
     hold it when its references are counted."""
     way = way_to(thing[0], ways.parents)
     if way:
-        if any(is_ours(module_of(type(each))) and type(each) is not ThreadFrame for each in way):
+        if any(is_ours(module_of(type(each))) and type(each) not in _OF_OTHERS for each in way):
             return OURS, "", ""
         return _root_of(way[0]), describe(way, lengths=False), describe(way)
     del way
-    why = why_alive(thing, ways.until, ours=ways.working)
+    why, way = traced(thing, ways.until, ours=ways.working)
+    if len(way) > 1:  # the object's own holders are known: C code holds the first of them
+        return why, f"{_IN_C} -> {describe(way, lengths=False)}", f"{_IN_C} -> {describe(way)}"
     text = {CYCLE: CYCLE_TEXT, LOST: LOST_TEXT}.get(why, _UNREACHED_TEXT)
     return why, text, text
 
@@ -70,6 +78,8 @@ def _root_of(root: Any) -> str:
     kind = type(root)
     if kind is ThreadFrame:
         return "thread"
+    if kind is ForkHooks:
+        return "hook"
     if hasattr(kind, "get_coro"):
         return "task"
     if issubclass(kind, ModuleType):

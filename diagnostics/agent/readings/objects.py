@@ -1,8 +1,9 @@
 """A census of live objects by type, and why objects of a type are alive.
 
 A census counts everything that the garbage collector tracks, and what that holds directly and the collector does not track:
-bytes, bytearrays, strings, numbers, and the dictionaries and tuples made of such. Each object counts once, with its own
-size. Subtracting two censuses shows which types grow; samples of those are then traced back to a root.
+strings, numbers, whatever else of a type that has no header for the collector, and the dictionaries and tuples made of such.
+Each object counts once, with its own size. Subtracting two censuses shows which types grow; samples of those are then traced
+back to a root. What no object holds is in no census; `blocks` shows it where it is small.
 
 The collector is not run first: in a forked child, finalizers would act on the outside world for a process that is not theirs.
 Garbage in cycles that the service has not collected yet is therefore counted, and shown as reached from nowhere.
@@ -17,10 +18,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
+from types import CodeType
 from typing import Any
 
+from . import blocks
 from .graph import (
-    ATOMS,
     LateError,
     all_referents,
     in_time,
@@ -42,11 +44,15 @@ NOT_COVERED = (
     "contents that an object does not report as its size: an instance's attributes are counted as its dictionary or not at all",
     "garbage in cycles that is not collected yet counts as alive",
 )
+# So many samples of a type that no root leads to are looked into.
+_MOST_UNREACHED = 4
 # Types beyond this many are summed up as one: a program that makes classes as it runs has no end of them.
 _MAX_TYPES = 2_000
 _OTHER = "(other types)"
 
 _PLAIN = frozenset({dict, tuple})
+# Without a header for the collector, and of the program: code and its kin are no data.
+_PROGRAM: frozenset[type] = frozenset({CodeType, type(None), type(Ellipsis), type(NotImplemented), bool})
 # Numbers hold more than their lists: a table of a thousand floats is 8 KiB of list and 24 of numbers.
 _NUMBERS = frozenset({int, float})
 # Each is remembered until all are counted: of a service that holds more numbers than this they are left out.
@@ -58,9 +64,10 @@ def census(until: float = math.inf, first: FirstLook | None = None) -> dict[str,
 
     Instances of the agent's own classes are left out. `first`: where everything that is there is marked, for `explain`.
     What is not counted `until` then (monotonic seconds) is left out: "partial" says how much that is, in words, and is
-    None where everything was counted.
+    None where everything was counted. "blocks" is what `blocks.read` finds, before this reading has made any of its own.
     """
     began = time.monotonic()
+    small = blocks.read(until)
     counts: Counter[type] = Counter()
     sizes: Counter[type] = Counter()
     everything = _Everything(until)
@@ -86,6 +93,7 @@ def census(until: float = math.inf, first: FirstLook | None = None) -> dict[str,
         "seconds": time.monotonic() - began,
         "time": time.time(),
         "partial": everything.left_out,
+        "blocks": small,
         # Whether numbers are in it: a difference of one with and one without them would be none of the service's.
         "numbers": not everything.too_many_numbers,
         "not_covered": [*filter(None, [everything.left_out, everything.too_many_numbers]), *NOT_COVERED],
@@ -152,8 +160,15 @@ def _commonest_ways(things: list[Any], ways: Ways) -> list[dict[str, Any]]:
     examples: dict[tuple[str, str], str] = {}
     # A large object is several of the samples, and is looked at once.
     seen: dict[int, tuple[tuple[str, str], str]] = {}
+    # To find that no root leads to an object takes a look through all objects for each step: some stand for the rest.
+    unreached: list[int] = []
     for place in range(len(things)):
         key = id(things[place])
+        if key not in seen and key not in ways.parents:
+            if len(unreached) >= _MOST_UNREACHED:
+                seen[key] = seen[unreached[place % len(unreached)]]
+            else:
+                unreached.append(key)
         if key not in seen:
             root, kind, example = holder_of(things[place : place + 1], ways)
             seen[key] = (root, kind), example
@@ -182,7 +197,7 @@ class _Everything:
         looked_at = 0
         # Of what the collector does not track, objects that were met.
         seen: set[int] = set()
-        kinds = ATOMS | _PLAIN | _NUMBERS
+        kinds = _Untracked()
         try:
             for batch in in_time(tracked, self._until, seen.__len__):
                 yield batch
@@ -191,7 +206,7 @@ class _Everything:
                     yield fresh
                     fresh = _untracked(list(of_kinds(fresh, _PLAIN)), seen, kinds)
                 if len(seen) > _MAX_NUMBERS and self.too_many_numbers is None:
-                    kinds = kinds - _NUMBERS
+                    kinds.leave_out(_NUMBERS)
                     self.too_many_numbers = (
                         f"numbers: this service holds more than {_MAX_NUMBERS:,} of them and of texts"
                     )
@@ -201,10 +216,30 @@ class _Everything:
             self.left_out = f"all but {of}, and what these hold directly: the reading was ended at its deadline"
 
 
-def _untracked(holders: list[Any], seen: set[int], kinds: frozenset[type]) -> list[Any]:
+class _Untracked:
+    """The classes whose instances the collector does not track, or not always, as they are met."""
+
+    def __init__(self) -> None:
+        self.met: set[type] = set(_PROGRAM)
+        self.kinds: frozenset[type] = _PLAIN
+
+    def among(self, things: list[Any]) -> frozenset[type]:
+        fresh = set(map(type, things)) - self.met
+        if fresh:
+            self.met |= fresh
+            self.kinds |= {kind for kind in fresh if blocks.has_no_header(kind)}
+        return self.kinds
+
+    def leave_out(self, kinds: frozenset[type]) -> None:
+        self.met |= kinds
+        self.kinds -= kinds
+
+
+def _untracked(holders: list[Any], seen: set[int], kinds: _Untracked) -> list[Any]:
     """What `holders` hold directly and the collector does not track, so far as it is not in `seen`, where it is put."""
     found = []
-    for thing in of_kinds(all_referents(holders), kinds):
+    referents = all_referents(holders)
+    for thing in of_kinds(referents, kinds.among(referents)):
         key = id(thing)
         if key not in seen and not gc.is_tracked(thing) and not is_shared_constant(thing):
             seen.add(key)

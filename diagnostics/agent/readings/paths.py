@@ -16,6 +16,7 @@ from types import FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
 from ..redaction import is_programs, key_shown, name_allowed, names_shown
+from .forkhooks import ForkHooks
 from .graph import type_name
 from .running.awaits import frame_key, own_frame
 from .running.tasks import name_pattern
@@ -69,7 +70,9 @@ def _parts(way: Sequence[Any], lengths: bool) -> Iterator[str]:
 def _part(thing: Any, child: Any, in_namespace: bool, lengths: bool) -> Iterator[str]:
     """What to say of `thing` on the way to `child`; nothing for what is only machinery."""
     kind = type(thing)
-    if kind is ThreadFrame:
+    if kind is ForkHooks:
+        yield thing.name
+    elif kind is ThreadFrame:
         yield from _of_thread(thing, child, in_namespace)
     elif hasattr(kind, "get_coro"):
         yield f"Task {name_pattern(thing.get_name())!r}" if names_shown() else "Task"

@@ -14,7 +14,7 @@ import time
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-__all__ = ["CYCLE", "LOST", "UNKNOWN", "why_alive"]
+__all__ = ["CYCLE", "LOST", "UNKNOWN", "traced", "why_alive"]
 
 CYCLE, LOST, UNKNOWN = "cycle", "lost", "unknown"
 
@@ -36,12 +36,20 @@ def why_alive(
     steps   1: only whether C code holds the object itself
     ours    ids of the caller's own containers, which are no holders
     """
+    return traced(things, until, steps=steps, ours=ours)[0]
+
+
+def traced(
+    things: list[Any], until: float, *, steps: int = _MOST_STEPS, ours: AbstractSet[int] = frozenset()
+) -> tuple[str, list[Any]]:
+    """The same, and of LOST the way from what C code holds down to the object, both included; else an empty list."""
     known: list[Any] = []
+    below: dict[int, int] = {}  # id of a holder -> id of what it holds on the way to the object
     ids: set[int] = set()
     fresh = [*things, _Probe()]
     for _step in range(steps):
         if time.monotonic() > until:
-            return UNKNOWN
+            return UNKNOWN, []
         ids.update(map(id, fresh))
         known += fresh[:-1]
         asked = tuple(fresh)  # from 3.13 on the call's own tuple is among the holders
@@ -52,15 +60,29 @@ def why_alive(
             # The first object is in `things` as well, and that is found.
             if _not_found(fresh, place, holders) > spare:
                 # Only containers that the collector tracks are found: of what lies in another one nothing is known.
-                return LOST if gc.is_tracked(fresh[place]) else UNKNOWN
+                if not gc.is_tracked(fresh[place]):
+                    return UNKNOWN, []
+                return LOST, _way(id(fresh[place]), below, known)
         fresh = [holder for holder in holders if id(holder) not in ids and id(holder) not in own]
         del holders  # they hold what is asked about next
         if not fresh:
-            return CYCLE
+            return CYCLE, []
         if len(known) + len(fresh) > _MOST_HOLDERS:
-            return UNKNOWN
+            return UNKNOWN, []
+        for holder in fresh:
+            below[id(holder)] = next(id(inside) for inside in gc.get_referents(holder) if id(inside) in ids)
+        del holder
         fresh.append(_Probe())
-    return UNKNOWN
+    return UNKNOWN, []
+
+
+def _way(first: int, below: dict[int, int], known: list[Any]) -> list[Any]:
+    """The objects from the one with the id `first` downwards, by their ids."""
+    things = {id(thing): thing for thing in known}
+    way = [first]
+    while way[-1] in below and len(way) <= _MOST_STEPS:
+        way.append(below[way[-1]])
+    return [things[key] for key in way if key in things]
 
 
 def _not_found(fresh: list[Any], place: int, holders: list[Any]) -> int:

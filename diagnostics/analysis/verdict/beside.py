@@ -8,8 +8,9 @@ from __future__ import annotations
 from statistics import median
 
 from ..units import format_value
+from .child import Child
 from .finding import Finding
-from .readings import MIB, Evidence, Readings
+from .readings import MIB, MOST, Evidence, Readings, Rise
 
 __all__ = ["children", "copied_pages", "recycling"]
 
@@ -63,12 +64,33 @@ def children(readings: Readings) -> Finding | None:
         evidence = [*rise.evidence(f"{what} of its children"), Evidence("more children in this time", more, "count")]
         if rise.trend.last is not None:
             evidence.append(Evidence(f"{what} of its children now", rise.trend.last, "bytes"))
-        says = (
-            f"Memory grows by {format_value(round(rise.amount), 'bytes')} in child processes of this worker, "
-            "which have no agent: what holds it is not seen from here."
-        )
-        return Finding("child_growth", "high" if what == "PSS" else "medium", says, tuple(evidence))
+        amount = format_value(round(rise.amount), "bytes")
+        culprit, of_it = _child_that_grows(readings, rise, what)
+        if culprit is None:
+            says = f"Memory grows by {amount} in child processes of this worker"
+        else:
+            says = f"Memory grows by {amount} in child processes of this worker, most of it in {culprit}"
+            evidence.append(Evidence(f"of it in {culprit}", of_it, "bytes"))
+        says += ". They have no agent: what holds it is not seen from here."
+        return Finding("child_growth", "high" if what == "PSS" else "medium", says, tuple(evidence), culprit=culprit)
     return None
+
+
+def _child_that_grows(readings: Readings, rise: Rise, what: str) -> tuple[str | None, float]:
+    """The child, or the children that run the same, with at least half of the growth, and how much they have of it."""
+    start = rise.trend.since or 0.0
+    gains = sorted(((child.gained(what, start), child) for child in readings.offspring), key=lambda each: -each[0])
+    if gains and gains[0][0] >= MOST * rise.amount:
+        return gains[0][1].name, gains[0][0]
+    by_command: dict[str, list[tuple[float, Child]]] = {}
+    for gain, child in gains:
+        by_command.setdefault(child.command, []).append((gain, child))
+    for command, those in by_command.items():
+        together = sum(gain for gain, _ in those)
+        if together >= MOST * rise.amount:
+            first = ", ".join(str(child.pid) for _, child in those[:3])
+            return f"{len(those)} processes of {command} (pid {first}{', ...' if len(those) > 3 else ''})", together
+    return None, 0.0
 
 
 def recycling(readings: Readings) -> Finding | None:

@@ -134,7 +134,7 @@ CAUSES: Final[dict[str, Cause]] = {
     "child_growth": Cause(
         "Memory grows in child processes",
         True,
-        "diagnostics status URL --watch",
+        "DIAGNOSTICS_AGENT=always diagnostics run -- CMD",
         "Start the service with DIAGNOSTICS_AGENT=always and capture the child; or recycle children (max_tasks_per_child).",
         "memory of the worker's children that grows",
         "their PSS can be read",

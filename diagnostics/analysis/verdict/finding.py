@@ -19,6 +19,7 @@ class Finding:
     culprit   what accounts for most of the growth: a type, a task's function, a child process; None where nothing does
     path      what keeps the culprit alive, from a root of the program on; None where that is not known
     next      the command that decides what is open here, where it is another one than the cause's own
+    unheld    whether no container of Python's holds what grows: then it is no cache that fills
     """
 
     word: str
@@ -30,3 +31,4 @@ class Finding:
     culprit: str | None = None
     path: str | None = None
     next: str | None = None
+    unheld: bool = False

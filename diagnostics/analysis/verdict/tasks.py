@@ -5,7 +5,7 @@ A check accuses only with a number that it names, and names a culprit only where
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .finding import Finding
@@ -14,6 +14,10 @@ from .readings import MOST, Evidence, Readings
 __all__ = ["tasks", "threads"]
 
 _MANY = 20
+# Groups of which one has at least this share of another's tasks are as many of each.
+_ALIKE = 0.8
+# So many of them are told by name.
+_NAMED = 4
 # uvicorn's task for a request: there are as many as streams, and no leak of them is one of tasks.
 _SERVING = "RequestResponseCycle.run_asgi"
 
@@ -33,31 +37,50 @@ def tasks(readings: Readings) -> Finding | None:
     ]
     says = f"Unfinished tasks grow by {rise.amount:.0f} while open streams do not."
     rows = (readings.captures.get("tasks") or {}).get("top") or ()
-    largest = _largest(rows, rise.amount)
-    if largest is None:
+    those = _largest(rows, rise.amount)
+    if not those:
         return Finding("orphan_tasks", "medium", says, tuple(evidence))
-    runs = str(largest.get("task") or largest.get("function"))
-    leaked = largest.get("leaked") or 0
-    evidence.append(Evidence(f"tasks in {runs} at the last capture", largest["count"], "count"))
-    says += f" At the last capture {largest['count']} tasks ran {runs}"
-    if largest.get("orphan"):
+    largest = those[0]
+    names = list(dict.fromkeys(_runs(row) for row in those))
+    runs = ", ".join(names[:_NAMED])
+    count, leaked = sum(row["count"] for row in those), sum(row.get("leaked") or 0 for row in those)
+    evidence.append(Evidence(f"tasks in {runs} at the last capture", count, "count"))
+    says += f" At the last capture {count} tasks ran {runs}"
+    if len(names) > 1:
+        says += f", as many of each (about {largest['count']}): they come together"
+    orphan = all(row.get("orphan") for row in those)
+    if orphan:
         says += ", and nothing awaits them"
     waits = largest.get("waits_in")
-    if 2 * leaked >= largest["count"]:
+    if 2 * leaked >= count:
         evidence.append(Evidence("of these, tasks that nothing can wake", leaked, "count"))
         says += f"; {leaked} of them wait for what nothing alive can bring about"
-    says += f", in {waits}." if waits and waits.partition(" ")[0] != runs else "."
-    sure = largest.get("orphan") or 2 * leaked >= largest["count"]
+    says += f", in {waits}." if waits and waits.partition(" ")[0] != names[0] else "."
+    sure = orphan or 2 * leaked >= count
     return Finding(
         "orphan_tasks", "high" if sure else "medium", says, tuple(evidence), culprit=runs, path=waits or None
     )
 
 
-def _largest(rows: Any, rise: float) -> Mapping[str, Any] | None:
-    """The group of unfinished tasks, other than requests, that accounts for most of the rise."""
-    groups = [row for row in rows if row.get("state") != "done" and row.get("task") != _SERVING]
-    found: Mapping[str, Any] | None = max(groups, key=lambda row: row["count"], default=None)
-    return found if found is not None and found["count"] >= max(_MANY, MOST * rise) else None
+def _runs(row: Mapping[str, Any]) -> str:
+    return str(row.get("task") or row.get("function"))
+
+
+def _largest(rows: Any, rise: float) -> list[Mapping[str, Any]]:
+    """The groups of unfinished tasks, other than requests, that account for most of the rise."""
+    return _most([row for row in rows if row.get("state") != "done" and row.get("task") != _SERVING], rise)
+
+
+def _most(rows: Sequence[Mapping[str, Any]], rise: float) -> list[Mapping[str, Any]]:
+    """The group that accounts for most of the rise; or those that together do and are as many each: what is started for each
+    request is often several tasks or threads."""
+    groups = sorted(rows, key=lambda row: -row["count"])
+    if not groups or groups[0]["count"] < _MANY:
+        return []
+    if groups[0]["count"] >= MOST * rise:
+        return groups[:1]
+    alike = [row for row in groups if row["count"] >= _ALIKE * groups[0]["count"]]
+    return alike if sum(row["count"] for row in alike) >= MOST * rise else []
 
 
 def threads(readings: Readings) -> Finding | None:
@@ -71,11 +94,11 @@ def threads(readings: Readings) -> Finding | None:
         *readings.streams_evidence(rise.trend.seconds),
     ]
     says = f"Threads grow by {rise.amount:.0f} while open streams do not: each has a stack, and keeps what its frames hold."
-    groups = (readings.captures.get("tasks") or {}).get("thread_groups") or ()
-    largest = max(groups, key=lambda row: row["count"], default=None)
-    if largest is None or largest["count"] < max(_MANY, MOST * rise.amount):
+    those = _most((readings.captures.get("tasks") or {}).get("thread_groups") or (), rise.amount)
+    if not those:
         return Finding("thread_growth", "medium", says, tuple(evidence))
-    runs, waits = largest["runs"], largest["waits_in"]
-    evidence.append(Evidence(f"threads that run {runs}, at the last capture", largest["count"], "count"))
-    says += f" At the last capture {largest['count']} of them ran {runs}, in {waits}."
+    runs = ", ".join(list(dict.fromkeys(str(row["runs"]) for row in those))[:_NAMED])
+    count, waits = sum(row["count"] for row in those), those[0]["waits_in"]
+    evidence.append(Evidence(f"threads that run {runs}, at the last capture", count, "count"))
+    says += f" At the last capture {count} of them ran {runs}, in {waits}."
     return Finding("thread_growth", "high", says, tuple(evidence), culprit=runs, path=waits)

@@ -13,6 +13,7 @@ from .calm import an_hour, open_questions, slope_evidence
 from .causes import CAUSES
 from .finding import Finding
 from .readings import Evidence, Readings
+from .youth import with_reserve
 
 __all__ = ["Evidence", "Finding", "Readings", "Verdict", "verdict"]
 
@@ -80,7 +81,7 @@ def _command(finding: Finding, url: str, worker: str | None) -> str:
 def verdict(readings: Readings) -> Verdict:
     """Judge one worker."""
     checks = (check for cause in CAUSES.values() for check in cause.checks)
-    findings = [found for check in checks if (found := check(readings)) is not None]
+    findings = [with_reserve(readings, found) for check in checks if (found := check(readings)) is not None]
     # Of one cause the first check that finds it tells enough.
     findings = [found for at, found in enumerate(findings) if found.word not in {each.word for each in findings[:at]}]
     alarms = [finding for finding in findings if CAUSES[finding.word].alarm]

@@ -11,9 +11,10 @@ from collections.abc import Collection, Mapping
 from ..lives import Points
 from ..units import format_value
 from .calm import an_hour, slope_evidence
-from .finding import Finding
+from .finding import Confidence, Finding
 from .readings import MOST, Evidence, Readings, Rise
 from .verdict import Verdict
+from .youth import with_reserve
 
 __all__ = ["verdict_on_whole"]
 
@@ -68,7 +69,8 @@ def verdict_on_whole(
         )
     else:
         says = f"The service as a whole grows by {amount}, and no single worker's verdict explains it."
-    return Verdict(Finding("whole_growth", "medium" if name == "pss_bytes" else "low", says + reserve, tuple(evidence)))
+    confidence: Confidence = "medium" if name == "pss_bytes" else "low"
+    return Verdict(with_reserve(readings, Finding("whole_growth", confidence, says + reserve, tuple(evidence))))
 
 
 # What a cgroup is charged for beside its processes' own memory: (series, what it is).

@@ -71,6 +71,7 @@ class Judge:
             readings,
             series={**readings.series, "whole_pss_bytes": series.get("pss_bytes", ())},
             lives=self._recorder.lives(snapshot.worker),
+            offspring=self._recorder.offspring.of(snapshot.worker),
         )
         # A worker that is recycled is judged over its line, and so is what was found of it.
         of = snapshot.worker if recycled(readings.lives, readings.age) else pid
@@ -175,6 +176,7 @@ def readings_of(
         age=time.time() - started if isinstance(started, int | float) else None if recording else 0.0,
         python=snapshot.about.get("python"),
         unread=_unread(snapshot),
+        memray=snapshot.about.get("memray"),
     )
 
 

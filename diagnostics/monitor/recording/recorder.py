@@ -28,6 +28,7 @@ from ..workers.targets import Targets, Worker
 from ..workers.whole import Look, Whole
 from .blackbox import BlackBox, Ending
 from .endings import Endings, Told
+from .offspring import Offspring
 from .outlook import COLUMNS, Outlook, judge
 from .ring import Recording, RingFile, RingSize
 from .vitals import FIELDS, JUDGED, fold, vitals
@@ -132,6 +133,7 @@ class Recorder:
         # What was last said of a worker, by its pid: asked at its end, when nobody can look any more.
         self.said: Callable[[int], str] = lambda pid: ""
         self.whole = Whole(targets, settings.interval)
+        self.offspring = Offspring()
         self._whole_record = WholeRecord(blackbox.root if blackbox else None, settings.rings[0])
 
     @classmethod
@@ -162,6 +164,7 @@ class Recorder:
             if not lives(track.who):
                 self._finish(pid)
         look = await self.whole.look()
+        self.offspring.saw(look, [worker.name for worker in workers])
         await asyncio.gather(*(self._look_at(worker, look) for worker in workers))
         if self._blackbox is not None and look.members and look.time != self._last_look:
             self._whole_record.add(look, read_cgroup(look.members[0].pid))

@@ -18,7 +18,8 @@ from ..memray_reader import reader_for
 from ..reader import run_reader
 from .kind import Kind, Session
 from .options import WINDOW_OPTIONS, boolean, capture_id, words
-from .profile_json import load_json, top_of
+from .profile_json import callers_of, load_json, top_of
+from .tables import HELD_COLUMNS, Column, text_of
 
 __all__ = ["KIND", "LOW_COVERAGE_PERCENT"]
 
@@ -79,7 +80,7 @@ def _summary(profile_path: Any, options: Mapping[str, Any], note: str | None) ->
         "sample_types": profile["sample_types"],
         "total_bytes": sum(values[0] for _stack, values, _labels in profile["samples"]),
         "total_count": sum(values[1] for _stack, values, _labels in profile["samples"]),
-        "top": top_of(profile),
+        "top": callers_of(profile) if options["native"] else top_of(profile),
         "not_covered": notes,
     }
 
@@ -134,4 +135,5 @@ KIND = Kind(
     ready=_ready,
     method=_method,
     agree=_agree,
+    columns=(*HELD_COLUMNS, Column("in", text_of("native"), right=False)),
 )

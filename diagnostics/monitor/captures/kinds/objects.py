@@ -15,13 +15,15 @@ from .options import DEFAULT_SECONDS, boolean, seconds_or_now
 from .profile_json import write_json
 from .tables import Column, bytes_of, table_of, text_of
 
-__all__ = ["KIND", "grown", "worth_explaining"]
+__all__ = ["KIND", "grown", "unheld", "worth_explaining"]
 
 # The agent ends such a reading after three minutes.
 _PATIENCE_SECONDS = 200.0
 _TOP = 20
-_EXPLAINED = 3
+# An entry of one container is often as many types.
+_EXPLAINED = 8
 _LEAST_SHARE = 0.02
+_WORTH_A_NOTE = 64 * 1024
 # The program itself: classes, functions and what they are made of are alive because the program is.
 _PROGRAM = frozenset(
     {
@@ -47,6 +49,9 @@ async def take(session: Session) -> dict[str, Any]:
         for census in (before, after):
             census["types"] = {name: row for name, row in census["types"].items() if name not in ("int", "float")}
     rows = grown(before["types"] if before else None, after["types"])
+    hidden, why_not_hidden = unheld(before, after) if before else (None, None)
+    if why_not_hidden is not None:
+        not_covered.append(f"small objects that nothing refers to: {why_not_hidden}")
     paths: dict[str, Any] = {}
     if session.options["paths"]:
         session.enter("tracing")
@@ -64,7 +69,8 @@ async def take(session: Session) -> dict[str, Any]:
         "in_use_delta": used_after - used_before
         if before and used_before is not None and used_after is not None
         else None,
-        "top": ([row for row in rows if row["bytes_delta"]] or rows)[:_TOP],
+        "top": _top(rows, hidden or []),
+        "hidden": hidden,
         "paths": paths,
         "not_covered": not_covered,
     }
@@ -76,6 +82,13 @@ async def take(session: Session) -> dict[str, Any]:
     text = f"{_headline(result)}\n\n{table_of(_COLUMNS, rows)}\n" + "".join(f"{line}\n" for line in _notes(result))
     (session.folder / "objects.txt").write_text(text, encoding="utf-8")
     return result
+
+
+def _top(rows: list[dict[str, Any]], hidden: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a reader sees first: the types that grew, and among them, by their size, what no container holds."""
+    unseen = [{"function": row["type"], "file": "", "line": 0, "bytes": None, "count": None, **row} for row in hidden]
+    grew = [row for row in rows if row["bytes_delta"]]
+    return sorted([*grew, *unseen], key=lambda row: -row["bytes_delta"])[:_TOP] or rows[:_TOP]
 
 
 async def _in_use(session: Session) -> int | None:
@@ -90,6 +103,29 @@ async def _census(session: Session, *, first: bool = False) -> dict[str, Any]:
 def comparable(before: dict[str, Any], after: dict[str, Any]) -> bool:
     """Whether two censuses have a difference: not where one of them stopped somewhere on its way."""
     return before["partial"] is None and after["partial"] is None
+
+
+def unheld(before: dict[str, Any], after: dict[str, Any]) -> tuple[list[dict[str, Any]] | None, str | None]:
+    """The types of which more small objects came than a container of Python's holds, most bytes first; or None and why.
+
+    Both are answers of the census. Its objects were counted from their holders, its blocks from the allocator's side: what is
+    in blocks alone is kept by C code, which told the collector of no holder, or has lost it.
+    """
+    for census in (before, after):
+        if census["blocks"]["unknown"] is not None:
+            return None, census["blocks"]["unknown"]
+    rows = []
+    for name, (count, held) in after["blocks"]["types"].items():
+        was_count, was_held = before["blocks"]["types"].get(name, (0, 0))
+        seen = after["types"].get(name, (0, 0))[0] - before["types"].get(name, (0, 0))[0]
+        more = count - was_count
+        # Numbers are in a census only where there are not too many, and a table that is gone takes its entries with it.
+        if (not after["numbers"] and name in ("int", "float")) or more <= max(0, seen) or held <= was_held:
+            continue
+        unseen = more - max(0, seen)
+        row = {"type": name, "count_delta": unseen, "bytes_delta": (held - was_held) * unseen // more, "unheld": True}
+        rows.append(row)
+    return sorted(rows, key=lambda row: -row["bytes_delta"])[:_TOP], None
 
 
 def grown(before: Types | None, after: Types) -> list[dict[str, Any]]:
@@ -148,7 +184,13 @@ def _headline(result: dict[str, Any]) -> str:
 
 
 def _notes(result: dict[str, Any]) -> list[str]:
-    return [
+    unseen = [row for row in result.get("hidden") or () if row["bytes_delta"] >= _WORTH_A_NOTE]
+    told = [
+        f"{row['count_delta']} more {row['type']} ({bytes_of('bytes_delta')(row)}) that no container of Python's holds: "
+        "C code keeps them, or has lost them"
+        for row in unseen[:3]
+    ]
+    return told + [
         f"why {name}: {way['path']} ({way['samples']} of {sum(other['samples'] for other in ways)} samples)"
         for name, ways in result["paths"].items()
         for way in ways[:3]
@@ -160,7 +202,9 @@ _COLUMNS = (
     Column("objects", text_of("count_delta")),
     Column("held", bytes_of("bytes")),
     Column("objects", text_of("count")),
-    Column("type", text_of("type"), right=False),
+    Column(
+        "type", lambda row: f"{row['type']} (in no container)" if row.get("unheld") else str(row["type"]), right=False
+    ),
 )
 
 KIND = Kind(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["load_json", "profile_of", "top_of", "write_json"]
+__all__ = ["callers_of", "load_json", "profile_of", "top_of", "write_json"]
 
 _PROFILE_KEYS = ("schema", "kind", "sample_types", "frames", "samples", "time", "duration", "not_covered", "meta")
 
@@ -27,6 +28,61 @@ def top_of(profile: Mapping[str, Any], count: int = 10) -> list[dict[str, Any]]:
             (profile["frames"][index], values[0], values[1]) for index, values in rows
         )
     ]
+
+
+def callers_of(profile: Mapping[str, Any], count: int = 10) -> list[dict[str, Any]]:
+    """The `count` lines of Python that hold the most, from Profile JSON with native frames below them.
+
+    Each row is the innermost frame of Python's, with `native`: the function in C, Rust or the like that most of its bytes were
+    allocated in, None where the library has no symbols. Bytes without a frame of Python's are a row without a file, by that
+    function.
+    """
+    frames = profile["frames"]
+    sums: dict[tuple[Any, ...], list[int]] = {}
+    below: dict[tuple[Any, ...], Counter[str]] = {}
+    for stack, values, _labels in profile["samples"]:
+        place = next((at for at, index in enumerate(stack) if _is_python(frames[index])), len(stack))
+        native = next((frames[index][0] for index in stack[:place] if _answers(frames[index])), "")
+        key = tuple(frames[stack[place]]) if place < len(stack) else (native or "(no line of Python)", "", 0)
+        held = sums.setdefault(key, [0, 0])
+        held[0] += values[0]
+        held[1] += values[1]
+        below.setdefault(key, Counter())[native] += values[0]
+    rows = sorted(sums.items(), key=lambda item: -item[1][0])[:count]
+    return [
+        {
+            "function": key[0], "file": key[1], "line": key[2], "bytes": held, "count": number,
+            "native": below[key].most_common(1)[0][0] or None,
+        }
+        for key, (held, number) in rows
+    ]  # fmt: skip
+
+
+# Allocators, the interpreter and frames without a name: they are on the way to every allocation.
+_NO_ANSWER = ("<unknown>", "malloc", "calloc", "realloc", "_Py", "Py", "__", "operator new", "alloc::", "std::")
+_OF_THE_INTERPRETER = (
+    "Objects/",
+    "Python/",
+    "Modules/",
+    "Include/",
+    "./Objects/",
+    "./Python/",
+    "./Modules/",
+    "./Include/",
+)
+
+
+def _answers(frame: Any) -> bool:
+    """Whether a native frame tells whose code it is."""
+    return bool(frame[0]) and not (
+        str(frame[0]).startswith(_NO_ANSWER) or str(frame[1]).startswith(_OF_THE_INTERPRETER)
+    )
+
+
+def _is_python(frame: Any) -> bool:
+    """memray tells a native frame's source file where the library has debug symbols, else `<unknown>`."""
+    file = str(frame[1])
+    return file.endswith((".py", ".pyc")) or (file.startswith("<") and file != "<unknown>")
 
 
 def load_json(path: Path) -> dict[str, Any]:

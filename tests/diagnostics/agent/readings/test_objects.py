@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import ctypes
+import functools
 import gc
+import subprocess
 import sys
 import threading
 from dataclasses import dataclass
@@ -345,6 +347,60 @@ def test_a_task_that_is_done_is_no_root_so_that_its_holder_is_named() -> None:
         assert why(Planted) == f"module {__name__} -> global 'kept' -> list[1] -> Task 'Task-*' -> {type_name(Planted)}"
 
     asyncio.run(main())
+
+
+def test_tasks_that_are_done_in_a_cache_of_a_library_are_told_by_the_cache() -> None:
+    """Each task keeps its exception and that its frames: the way began at the task, as if it were what lives."""
+    import email.mime.base as library
+
+    async def fails() -> None:
+        planted = Planted()
+        raise ValueError(planted)
+
+    async def main() -> None:
+        task = asyncio.ensure_future(fails())
+        await asyncio.wait([task])
+        remember = functools.lru_cache(maxsize=None)(lambda key: key)
+        remember(task)
+        library.cached = remember  # type: ignore[attr-defined]
+        del task, remember
+        assert why(Planted).startswith("module email.mime.base -> global 'cached' -> functools._lru_cache_wrapper")
+
+    try:
+        asyncio.run(main())
+    finally:
+        del library.cached  # type: ignore[attr-defined]
+
+
+def test_what_runs_at_a_fork_is_a_root_that_is_named() -> None:
+    """A hook that each object registers for itself and cannot take back: in a process of its own, it stays for ever."""
+    code = (
+        "import os\n"
+        "from diagnostics.agent.readings import objects\n"
+        "class Planted:\n"
+        "    def again(self): ...\n"
+        "for _ in range(3): os.register_at_fork(after_in_child=Planted().again)\n"
+        "print(objects.explain(['__main__.Planted'], 3)['paths']['__main__.Planted'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert "os.register_at_fork(after_in_child) -> list[" in done.stdout
+    assert "method Planted.again -> main__.Planted" in done.stdout
+
+
+def test_what_c_code_holds_is_told_from_there_on() -> None:
+    """A parser whose callback a library in C keeps: each object below it was "held by a reference that no object has"."""
+    parser = Slotted()
+    parser.held = {"found": Planted()}  # type: ignore[attr-defined]
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(parser))
+    address = id(parser)
+    try:
+        del parser
+        assert why(Planted).startswith(
+            f"(a reference that no object has: C code's) -> {type_name(Slotted)}.held -> dict[1]"
+        )
+        assert root_of(Planted) == "lost"
+    finally:
+        ctypes.pythonapi.Py_DecRef(ctypes.cast(address, ctypes.py_object))
 
 
 def test_an_owner_of_the_application_is_named_before_one_of_a_library() -> None:

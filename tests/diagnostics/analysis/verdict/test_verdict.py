@@ -261,6 +261,24 @@ def test_tasks_of_a_group_that_lives_as_long_as_the_app_are_named_where_nothing_
     assert "118 of them wait for what nothing alive can bring about" in told.found.says
 
 
+@pytest.mark.parametrize("kinds", [2, 3, 4])
+def test_tasks_that_come_together_are_named_together(kinds: int) -> None:
+    """A session's loop and its group's own task, one of each for a request: neither is half of the rise."""
+    grown = series(tasks=line(lambda second: 10 + kinds * second))
+    names = ["Session._receive_loop", "run_stateless_server", "relay", "beat"][:kinds]
+    rows = [
+        {"count": 70 - number, "orphan": False, "task": name, "state": "pending"} for number, name in enumerate(names)
+    ]
+    told = verdict(
+        readings(series=grown, captures={"tasks": {"top": [*rows, {"count": 9, "task": "x", "state": "pending"}]}})
+    )
+    assert (told.word, told.found.culprit) == ("orphan_tasks", ", ".join(names))
+    # One of them is far from as many as the other, and both together from the rise: nobody is named.
+    few = [{**rows[0], "count": 30}, {**rows[1], "count": 8}]
+    told = verdict(readings(series=grown, captures={"tasks": {"top": few}}))
+    assert told.found.culprit is None
+
+
 def test_tasks_of_open_websockets_are_load_though_no_stream_is_counted() -> None:
     grown = series(tasks=line(lambda second: 10 + 2 * second), fds=line(lambda second: 30 + second))
     assert verdict(readings(series=grown)).word == "load_only"

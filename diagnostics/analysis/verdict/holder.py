@@ -1,0 +1,96 @@
+"""Who holds what grew, by an objects capture: the container on the ways to most of it, whatever types those objects have.
+
+The capture traces samples of the few types that grew most, each standing for the same number of bytes of its type. An entry of
+a container is mostly several objects (a tuple, a dictionary, its strings): no type alone then accounts for most of the
+growth, and the container does. So the ways of all types are laid over each other from their roots on, weighted by bytes, and
+the longest beginning that still has most of the bytes is the holder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Holder", "holder_of", "lost_in_c", "share", "ways_of"]
+
+Way = Mapping[str, Any]
+
+# Roots that are no holder: garbage, and what was not found.
+_NO_HOLDER = frozenset({"cycle", "unknown"})
+_LENGTH = re.compile(r"\[\d+\]")
+# Beginnings that say nothing alone: of a module all globals hang, of a task all frames.
+_NOT_ALONE = ("module ", "Task", "thread", "(")
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """`path` from a root to the container, `bytes` that grew below it, `types` of those objects, the largest first.
+
+    in_c   whether the path begins at an object that C code alone refers to
+    """
+
+    path: str
+    bytes: float
+    types: tuple[str, ...]
+
+    @property
+    def in_c(self) -> bool:
+        return self.path.startswith("(")
+
+    @property
+    def name(self) -> str:
+        """The container as it is called where it is: the last part of the way that is no bare builtin."""
+        parts = self.path.split(" -> ")
+        return " -> ".join(parts[-2:]) if len(parts) > 1 else parts[0]
+
+
+def ways_of(census: Mapping[str, Any], row: Mapping[str, Any]) -> list[Way]:
+    """The ways to objects of a row's type, the commonest first."""
+    if row.get("unheld"):
+        return []
+    return list((census.get("paths") or {}).get(row.get("type") or row.get("function")) or ())
+
+
+def share(ways: Sequence[Way], root: str | None, of: Sequence[Way] | None = None) -> float:
+    """The share of the samples whose way begins so; None: of all these ways."""
+    everything = sum(way["samples"] for way in (ways if of is None else of))
+    meant = sum(way["samples"] for way in ways if root is None or way.get("root") == root)
+    return meant / everything if everything else 0.0
+
+
+def lost_in_c(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float:
+    """Bytes of what grew that no object refers to, by the samples of each type and by its blocks: C code has or lost them."""
+    return float(
+        sum(row["bytes_delta"] * (1.0 if row.get("unheld") else share(ways_of(census, row), "lost")) for row in rows)
+    )
+
+
+def holder_of(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], least: float) -> Holder | None:
+    """The container below which at least `least` bytes of what grew are; None where none has as much."""
+    below: dict[tuple[str, ...], float] = {}
+    shown: dict[tuple[str, ...], str] = {}
+    types: dict[tuple[str, ...], dict[str, float]] = {}
+    for row in rows:
+        ways = ways_of(census, row)
+        for way in ways:
+            if way.get("root") in _NO_HOLDER:
+                continue
+            weight = row["bytes_delta"] * share([way], None, ways)
+            parts = str(way["path"]).split(" -> ")
+            # The object itself is the last part.
+            for length in range(1, len(parts)):
+                key = tuple(_LENGTH.sub("", part) for part in parts[:length])
+                below[key] = below.get(key, 0.0) + weight
+                shown.setdefault(key, " -> ".join(parts[:length]))
+                of_type = types.setdefault(key, {})
+                of_type[str(row.get("type"))] = of_type.get(str(row.get("type")), 0.0) + weight
+    enough = [
+        key for key, held in below.items() if held >= least and not (len(key) == 1 and key[0].startswith(_NOT_ALONE))
+    ]
+    if not enough:
+        return None
+    longest = max(enough, key=lambda key: (len(key), below[key]))
+    names = sorted(types[longest], key=lambda name: -types[longest][name])
+    return Holder(shown[longest], below[longest], tuple(names))

@@ -1,0 +1,72 @@
+"""The line of code that allocated most of what grew, by the last window of a tracer: memray's, or tracemalloc's.
+
+A window shows what was allocated within it and is still held at its end. The line that has at least half of what memory gains
+in such a time is named, and no other: that a line allocates is no fault. A tracer slows the service down, so that memory gains
+less than else: half of all that the window shows is as good, if it is a quarter of that growth.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..units import format_value
+from .readings import LITTLE, MOST, Readings
+
+__all__ = ["Line", "line_of"]
+
+# Where a file's package begins: what is before it names the machine, and not the code.
+_INSTALLED = re.compile(r"^.*/(?:site-packages|dist-packages|lib/python3\.\d+)/")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line with `bytes` of `kind`'s window; `native` is the function in C that they were allocated in, "" where not known."""
+
+    function: str
+    file: str
+    line: int
+    bytes: int
+    native: str
+    kind: str
+
+    @property
+    def name(self) -> str:
+        """`parse (app.py:10)`, of an installed package `decode (json/decoder.py:337)`."""
+        if not self.file:
+            return self.function
+        place = _INSTALLED.sub("", self.file)
+        if place == self.file:
+            place = self.file.rpartition("/")[2]
+        return f"{self.function} ({place}:{self.line})" if self.function else f"{place}:{self.line}"
+
+    @property
+    def says(self) -> str:
+        within = f", in {self.native}" if self.native and self.file else ""
+        return f"{format_value(self.bytes, 'bytes')} were allocated by {self.name}{within}"
+
+
+def line_of(readings: Readings, slope: float, kinds: Sequence[str] = ("memray", "tracemalloc")) -> Line | None:
+    """The line of the last window of these kinds, the first that has one, if it accounts for at least half of the growth.
+
+    slope   bytes a second that memory gains
+    """
+    for kind in kinds:
+        captured: Mapping[str, Any] = readings.captures.get(kind) or {}
+        seconds, rows = captured.get("seconds"), captured.get("top") or ()
+        if not seconds or captured.get("view") not in (None, "leaked"):
+            continue
+        first = next((row for row in rows if row.get("file") or row.get("native")), None)
+        if first is not None and _enough(first["bytes"], slope * seconds, captured.get("total_bytes")):
+            return Line(
+                str(first.get("function") or ""), str(first["file"]), int(first.get("line") or 0), int(first["bytes"]),
+                str(first.get("native") or ""), kind,
+            )  # fmt: skip
+    return None
+
+
+def _enough(held: int, growth: float, shown: int | None) -> bool:
+    """Whether a line that holds so much accounts for the growth in such a time; `shown`: all that the window shows."""
+    return held >= MOST * growth or (shown is not None and held >= MOST * shown and held >= LITTLE * growth)

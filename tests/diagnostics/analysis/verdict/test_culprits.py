@@ -1,0 +1,158 @@
+"""Who is named for growth of memory: the container that holds it, a type that nothing holds, or the line that allocates it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from diagnostics.analysis.verdict.holder import holder_of
+from diagnostics.analysis.verdict.readings import MIB, Readings
+from diagnostics.analysis.verdict.verdict import Verdict, verdict
+
+SECONDS, PACE = 120, 400_000
+TRACEMALLOC = "diagnostics capture URL --kind tracemalloc --seconds 10"
+
+
+def line(start: float, per_second: float = 0.0) -> list[tuple[float, float]]:
+    return [(float(second), start + per_second * second) for second in range(SECONDS)]
+
+
+def told(small: float = 1.0, blocks: float = 0.0, installed: bool | None = None, **captures: Any) -> Verdict:
+    """A service whose in-use memory grows by 400 kB a second, `small` of it in small blocks, `blocks` large ones a second."""
+    series = {
+        "rss_bytes": line(100 * MIB, PACE),
+        "in_use_bytes": line(60 * MIB, PACE),
+        "python_live_bytes": line(30 * MIB, small * PACE),
+        "malloc_live_bytes": line(30 * MIB, (1 - small) * PACE),
+        "python_large_blocks": line(1200, blocks),
+        "open_streams": line(4),
+        "tasks": line(10),
+    }
+    held = {"rss_bytes": 150 * MIB, "parts": {}}
+    return verdict(Readings(state="answering", balance=held, series=series, captures=captures, memray=installed))
+
+
+def census(*rows: dict[str, Any], seen: float | None = None, grown: float = 10 * PACE, **ways: Any) -> dict[str, Any]:
+    """Ten seconds of an objects capture; `seen`: what all objects with a holder gained."""
+    hidden = [row for row in rows if row.get("unheld")]
+    held = sum(row["bytes_delta"] for row in rows) - sum(row["bytes_delta"] for row in hidden)
+    return {
+        "seconds": 10.0,
+        "bytes_delta": held if seen is None else seen,
+        "in_use_delta": grown,
+        "top": sorted(rows, key=lambda row: -row["bytes_delta"]),
+        "hidden": hidden,
+        "paths": ways,
+    }
+
+
+def row(kind: str, held: float, **more: Any) -> dict[str, Any]:
+    return {"type": kind, "bytes_delta": int(held), **more}
+
+
+def way(path: str, samples: int = 12, root: str = "module") -> dict[str, Any]:
+    return {"path": path, "samples": samples, "root": root}
+
+
+CACHE = "module lib.app -> global '_build' -> functools._lru_cache_wrapper"
+
+
+@pytest.mark.parametrize(
+    "kinds", [("dict", "frame", "tuple"), ("list", "str", "app.Row"), ("dict", "builtins.method", "aiohttp.Match")]
+)
+def test_entries_of_several_types_are_told_by_the_container_that_holds_them(kinds: tuple[str, str, str]) -> None:
+    """Each type has a third: none is the culprit, and the cache is."""
+    ways = {
+        kind: [way(f"{CACHE} -> dict[{n}] -> {kind}", 10), way("module other -> global 'x'", 2)]
+        for n, kind in enumerate(kinds)
+    }
+    found = told(objects=census(*(row(kind, 1.2e6) for kind in kinds), **ways)).found
+    assert (found.word, found.path) == ("retained_objects", f"{CACHE} -> dict[0]")
+    assert "_lru_cache_wrapper" in str(found.culprit)
+    assert found.path in found.says
+
+
+def test_a_holder_of_less_than_half_is_not_named_and_neither_is_a_whole_module() -> None:
+    rows = [row("dict", 2e6), row("list", 1.9e6)]
+    ways = {"dict": [way("module app -> global 'a' -> dict")], "list": [way("module app -> global 'b' -> list")]}
+    assert holder_of({"paths": ways}, rows, 2.1e6) is None
+    found = told(objects=census(row("dict", 1.5e6), row("list", 1.5e6), **ways)).found
+    assert (found.culprit, found.path) == (None, None)
+
+
+@pytest.mark.parametrize("kind", ["multidict._multidict.istr", "int", "bytes"])
+def test_a_type_that_no_container_holds_is_named_though_the_collector_cannot_see_it(kind: str) -> None:
+    """Header names that a library loses references to: the request's own objects were called the cause, or nothing was."""
+    hidden = row(kind, 3.5e6, unheld=True)
+    found = told(objects=census(hidden, row("dict", 0.1e6))).found
+    assert (found.word, found.culprit, found.unheld) == ("retained_objects", kind, True)
+    assert "no container of Python's holds it" in found.says
+    assert found.next == TRACEMALLOC
+
+
+def test_small_blocks_that_hold_no_object_are_a_librarys() -> None:
+    """Tables of a C extension come from Python's own allocator: they were called retained objects."""
+    found = told(small=0.9, blocks=20, objects=census(row("dict", 50_000))).found
+    assert (found.word, found.culprit) == ("native_growth", None)
+    # Where the blocks could not be read nobody knows: the old answer stands.
+    unknown = {**census(row("dict", 50_000)), "hidden": None}
+    assert told(small=0.9, objects=unknown).word == "retained_objects"
+
+
+def test_what_c_code_holds_is_told_with_the_object_that_it_holds() -> None:
+    held = "(a reference that no object has: C code's) -> method Parser.on_error -> redis.Parser"
+    ways = {kind: [way(f"{held} -> {kind}", 12, "lost")] for kind in ("dict", "list", "app.Reader")}
+    found = told(objects=census(*(row(kind, 1.2e6) for kind in ways), **ways)).found
+    assert (found.path, found.unheld) == (held, True)
+    assert "redis.Parser" in str(found.culprit)
+
+
+def window(held: float, **more: Any) -> dict[str, Any]:
+    first = {"function": "parse", "file": "/srv/app.py", "line": 10, "bytes": int(held), "count": 100, **more}
+    return {
+        "seconds": 10.0,
+        "top": [{"function": "", "file": "", "line": 0, "bytes": int(held * 3), "count": 1}, first],
+    }
+
+
+@pytest.mark.parametrize("kind", ["tracemalloc", "memray"])
+def test_the_line_that_allocates_what_no_container_holds_is_named_where_it_has_half(kind: str) -> None:
+    lost = census(row("int", 3.5e6), int=[way("(held by a reference that no object has)", 12, "lost")])
+    found = told(objects=lost, **{kind: window(3e6)}).found
+    assert (found.culprit, found.path) == ("int", "parse (app.py:10)")
+    few = told(objects=lost, **{kind: window(1e6)}).found
+    assert (few.path, few.next) == (None, TRACEMALLOC)
+    # Under the tracer the service was slower: this is nearly all that the window shows.
+    slowed = told(objects=lost, **{kind: {**window(1.2e6), "total_bytes": 1.3e6}}).found
+    assert slowed.path == "parse (app.py:10)"
+    other = told(objects=lost, **{kind: {**window(1.2e6), "total_bytes": 4e6}}).found
+    assert other.path is None
+
+
+def test_native_growth_is_told_with_the_line_of_python_and_the_function_in_c() -> None:
+    objects = census(row("dict", 1000))
+    found = native(memray=True, objects=objects).found
+    assert (found.word, found.culprit, found.next) == ("native_growth", None, None)  # the cause's own: memray --native
+    found = native(
+        memray=True, objects=objects, memray_window={**window(3e6, native="upb_size"), "view": "leaked"}
+    ).found
+    assert (found.culprit, found.path) == ("parse (app.py:10)", "upb_size")
+    assert "upb_size" in found.says
+
+
+def native(memray: bool, objects: dict[str, Any], memray_window: dict[str, Any] | None = None) -> Verdict:
+    captures = {"objects": objects, **({"memray": memray_window} if memray_window else {})}
+    series = {
+        "rss_bytes": line(100 * MIB, PACE), "in_use_bytes": line(60 * MIB, PACE), "python_live_bytes": line(30 * MIB),
+        "malloc_live_bytes": line(30 * MIB, PACE), "python_large_blocks": line(1200), "open_streams": line(4),
+    }  # fmt: skip
+    held = {"rss_bytes": 150 * MIB, "parts": {}}
+    return verdict(Readings(state="answering", balance=held, series=series, captures=captures, memray=memray))
+
+
+def test_where_memray_is_not_installed_the_next_step_says_so() -> None:
+    found = native(memray=False, objects=census(row("dict", 1000))).found
+    assert (found.word, found.next) == ("native_growth", "pip install memray")
+    # What comes from Python's allocators tracemalloc sees as well.
+    assert told(small=0.9, installed=False, objects=census(row("dict", 50_000))).found.next == TRACEMALLOC
