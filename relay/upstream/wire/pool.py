@@ -184,8 +184,10 @@ class Pool:
     async def _connect(self, origin: Origin, patience: float | None) -> Connection:
         scheme, host, port = origin
         loop = asyncio.get_running_loop()
-        context = self._context() if scheme == "https" else None
         try:
+            context = (
+                self._context() if scheme == "https" else None
+            )  # the first one reads files, for which descriptors may lack
             async with asyncio.timeout(patience):
                 made = await self._open_socket(host, port)
                 try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import ssl
@@ -489,6 +490,22 @@ def test_tls_is_spoken_and_its_certificate_checked(tmp_path: Path, monkeypatch: 
     with pytest.raises(UpstreamUnreachableError) as raised:
         asyncio.run(ask(trusting=False))
     assert "certificate verify failed" in str(raised.value.__cause__)
+
+
+def test_without_a_descriptor_for_its_certificates_an_upstream_cannot_be_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_descriptors() -> ssl.SSLContext:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("relay.upstream.wire.pool.create_ssl_context", no_descriptors)
+
+    async def ask() -> None:
+        async with pool() as made:
+            await made.request(("https", "localhost", 1), "GET", b"/", [], b"", PATIENT)
+
+    with pytest.raises(UpstreamUnreachableError):
+        asyncio.run(ask())
 
 
 class NoTransport(asyncio.Transport):
