@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: bounds chaos clean demo field fuzz fuzz-parsers imports install installs lint matrix museum phoenix relay-proof sanic soak steady study test types unit \
+.PHONY: bounds chaos clean demo field fuzz fuzz-parsers imports install installs lint matrix museum phoenix relay-proof sanic simulate soak steady study test types unit \
 	bench bench-quick wheel
 
 demo: $(STAMP)
@@ -72,6 +72,19 @@ fuzz-parsers: $(STAMP)
 	$(BIN)/python -m tests.parsers sse $(or $(SECONDS),60)
 	$(BIN)/python -m tests.parsers http $(or $(SECONDS),60)
 
+# Seeds of the relay on a simulated event loop, whose bytes are counted after every step; writes docs/reliability.md. Goes on where it
+# was. In an environment of its own, with Python 3.12 or later (SIMULATOR). SECONDS=3600: longer.
+SIMULATOR ?= $(shell command -v python3.13 || command -v python3.12 || ls -d $(HOME)/.pyenv/versions/3.1[23].*/bin/python 2>/dev/null | tail -1)
+simulate:
+	@test -n "$(SIMULATOR)" || { echo "the simulator needs Python 3.12 or later: make simulate SIMULATOR=/path/to/python3.12"; exit 1; }
+	@$(MAKE) --no-print-directory .simulation/$(notdir $(shell dirname $(shell dirname $(SIMULATOR))))/.installed
+	.simulation/$(notdir $(shell dirname $(shell dirname $(SIMULATOR))))/bin/python -m tests.simulation --seconds $(or $(SECONDS),60) --write docs/reliability.md
+
+.simulation/%/.installed: tests/simulation/requirements.txt constraints.txt
+	test -x $(@D)/bin/python || $(SIMULATOR) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement $< --editable '.[all]'
+	@touch $@
+
 # The relay as a third subject of every scenario; about ten minutes.
 relay-proof: $(STAMP)
 	$(BIN)/python -m diagnostics verify --relay relay/proof.toml --no-capture
@@ -136,4 +149,4 @@ phoenix: .phoenix/.installed
 	@touch $@
 
 clean:
-	rm -rf .phoenix .sanic .sanic.lock $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .phoenix .sanic .sanic.lock .simulation $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

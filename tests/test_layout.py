@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import diagnostics
+from diagnostics.agent.readings.allocation import tracemalloc
 
 ROOT = Path(diagnostics.__file__).parent
 STANDARD_ONLY = sorted([*(ROOT / "agent").rglob("*.py"), ROOT / "protocol.py", ROOT / "errors.py"])
@@ -32,6 +33,12 @@ def test_agent_and_protocol_import_only_the_standard_library(path: Path) -> None
         {"memray.py": "memray", "sitecustomize.py": "sitecustomize"}.get(path.name, "")
     }
     assert imported(ast.parse(path.read_text(encoding="utf-8"))) <= allowed
+
+
+def test_the_files_of_the_agent_that_a_trace_leaves_out_are_there() -> None:
+    # A file that has moved would make the agent's own allocations the service's, without a word.
+    gone = [path for path in tracemalloc._OWN_FILES if not Path(path).is_file()]
+    assert gone == []
 
 
 def test_public_names_are_the_listed_ones() -> None:

@@ -36,7 +36,7 @@ from itertools import pairwise
 
 from .student import quantile
 
-__all__ = ["Decision", "Finding", "Interval", "Measure", "Plan", "confidence_interval", "decide", "lag_one"]
+__all__ = ["Decision", "Interval", "Judgement", "Measure", "Plan", "confidence_interval", "decide", "lag_one"]
 
 # Above this a handful of rounds cannot tell a correlated process from a drifting one.
 _MOST_CORRELATION = 0.8
@@ -119,7 +119,7 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Judgement:
     """A decision with its evidence: the interval of each measure at the look that decided, or at the last one.
 
     The intervals are those of an accusation where it is one, and otherwise the narrower ones of an acquittal.
@@ -155,7 +155,7 @@ def confidence_interval(values: Sequence[float], level: float) -> Interval:
     return Interval(mean, mean - reach, mean + reach, count, level, correlation)
 
 
-def decide(figures: Mapping[Measure, Sequence[float]], least: Mapping[Measure, float], plan: Plan) -> Finding:
+def decide(figures: Mapping[Measure, Sequence[float]], least: Mapping[Measure, float], plan: Plan) -> Judgement:
     """Apply the rule to the rounds' `figures`, measure by measure, and to the measures that have a `least` growth.
 
     Every look that the rounds have reached is taken in order and the first conclusive one stands, whatever came later: so the
@@ -175,8 +175,8 @@ def decide(figures: Mapping[Measure, Sequence[float]], least: Mapping[Measure, f
             }
             decision = judge(intervals, least)
             if decision is not Decision.INCONCLUSIVE:
-                return Finding(decision, look, intervals, dict(least))
-    return Finding(decision, look, intervals, dict(least))
+                return Judgement(decision, look, intervals, dict(least))
+    return Judgement(decision, look, intervals, dict(least))
 
 
 def _judged(measure: Measure, values: Sequence[float]) -> Sequence[float]:

@@ -34,8 +34,10 @@ from itertools import combinations, combinations_with_replacement, pairwise
 from statistics import NormalDist, median
 from typing import Any
 
-__all__ = ["BLOCKS", "Trend", "pooled", "seconds_to_limit", "theil_sen", "trend", "warm_up_ends"]
+__all__ = ["BLOCKS", "WINDOWS", "Trend", "pooled", "seconds_to_limit", "telling", "theil_sen", "trend", "warm_up_ends"]
 
+# Seconds. A leak that has just begun shows in the first long before the others, a slow one only in the last.
+WINDOWS = (120.0, 600.0, 3600.0)
 BLOCKS = 12
 # Fewer readings than this in a block say nothing that one outlier could not say.
 _LEAST_IN_BLOCK = 3
@@ -111,6 +113,23 @@ def trend(points: Points, *, level: float = 0.05, since: float = -math.inf) -> T
     low, high = min(low, slope), max(high, slope)
     goes_on = theil_sen(blocks[BLOCKS // 2 :]) >= slope / 2
     return Trend(_state(low, high, goes_on), slope, low, high, level, span, len(judged), first[0], last[1])
+
+
+def telling(points: Points, *, level: float, since: float, now: float) -> tuple[float, Trend]:
+    """The one of WINDOWS that says most, in seconds, and the trend in it: the shortest in which the series grows, else the
+    longest that could be judged. Each ends at `now` and begins no earlier than `since`: seconds, on the clock of the points.
+
+    level   of each window; a claim about all of them together errs as often as they do together
+    """
+    most: tuple[float, Trend] | None = None
+    for window in WINDOWS:
+        seen = trend(points, level=level, since=max(since, now - window))
+        if most is None or seen.state != "unknown":
+            most = window, seen
+        if seen.growing:
+            break
+    assert most is not None
+    return most
 
 
 def pooled(lives: Sequence[Points], *, level: float = 0.05) -> Trend:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import signal
 import socket
 from collections.abc import Awaitable, Callable
@@ -32,8 +31,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    # Its standard error is the service's, whose reader has to know whose line it is.
-    logging.basicConfig(format="diagnostics: %(message)s")
     inherited = arguments.fd is not None
     listener = socket.socket(fileno=arguments.fd) if inherited else bind(arguments.listen)
     with listener:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import sys
@@ -60,6 +61,8 @@ class Monitor:
 
         Lowers the priority of the thread that it is called in, for good, and of all that are made in it.
         """
+        # Its standard error is the service's, whose reader has to know whose line it is.
+        logging.basicConfig(format="diagnostics: %(message)s")
         os.setpriority(os.PRIO_PROCESS, 0, max(_NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
         policy = _policy(self._listener, self._settings)
         guesses = Guesses()

@@ -1,4 +1,5 @@
-"""Admission: who is let in. A stream that is not let in costs a few hundred bytes and an honest answer; one that is, a budget.
+"""Admission: which requests are let in. A request that is refused costs a few hundred bytes; a stream that is let in may cost
+its whole budget (memory/budget.py).
 
 The law of this file: what is checked is what would run out. Refusals that are the relay's state are 503 (another instance may
 have room), refusals that are the caller's doing are 429; both say when to come again, and are counted by one fixed word.

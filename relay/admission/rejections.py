@@ -1,4 +1,4 @@
-"""The log's part of what was not let in: a flood of refusals is a few lines with a count."""
+"""Logs requests that were refused. A flood of refusals makes a few lines, each with a count."""
 
 from __future__ import annotations
 

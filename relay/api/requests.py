@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from ..admission.keys import CALLER
+from ..client.client import until_left
 from ..errors import BadRequestError, ShuttingDownError
 from ..protocol.endpoints import CHAT, Endpoint
 from ..stream.call import Call
@@ -49,7 +50,7 @@ class OpenAnswers:
     async def unless_left(self, request: Request, work: Coroutine[Any, Any, Result]) -> Result:
         """The result of `work`. Raises ClientDisconnect where nobody waits for it any more, and ShuttingDownError."""
         task = asyncio.create_task(work)
-        watcher = asyncio.create_task(_left(request))
+        watcher = asyncio.create_task(until_left(request.receive))
         self._tasks.add(task)
         try:
             await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
@@ -69,11 +70,6 @@ class OpenAnswers:
     def end_all(self) -> None:
         for task in self._tasks:
             task.cancel()
-
-
-async def _left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def read_call(endpoint: Endpoint, body: bytes) -> Call:

@@ -6,10 +6,10 @@ ASGI's `send` and `receive` alone (plain.py). Either is found in the scope of it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, Protocol
 
-__all__ = ["EXTENSION", "Client", "Listener", "came_whole", "client_of", "has_client"]
+__all__ = ["EXTENSION", "Client", "Listener", "came_whole", "client_of", "has_client", "until_left"]
 
 # Where a request's scope has its client, among the extensions of ASGI.
 EXTENSION: Final = "relay.client"
@@ -75,3 +75,9 @@ def came_whole(scope: Any) -> bool:
     """Whether the body of the request can be received without waiting; False where that is not known."""
     connection = (scope.get("extensions") or {}).get(EXTENSION)
     return connection is not None and not connection.lost and connection.heard_whole
+
+
+async def until_left(receive: Callable[[], Awaitable[MutableMapping[str, Any]]]) -> None:
+    """Returns when the client of a request is gone, or its response is over. `receive` is ASGI's; the body was read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,9 +1,13 @@
-"""A client's connection, its unsent bytes bounded, and within reach of the stream that is served on it.
+"""uvicorn's HTTP connection, extended: the bytes that wait to be sent are bounded, and a stream uses its connection directly.
 
-uvicorn takes the class of its HTTP protocol as a setting, so this needs no patch. The connection hands itself to the app in the
-scope's extensions, for what ASGI has no words for: give a chunk of the body to the transport without a task, a message and a
-`send` through every middleware; hear at once that the client is slow, takes bytes again, or is gone; know how much of it the
-client has not taken; give the connection up. The response's head and its end go through `send`, as everywhere.
+uvicorn takes the class of its HTTP protocol as a setting, so this needs no patch. The connection puts itself into the scope of
+each of its requests (client.py). A stream does by it what ASGI has no messages for: give a chunk of the body to the transport,
+without a task and without a `send` through every middleware; be told at once that the client is slow, takes bytes again, or is
+gone; ask how many bytes the client has not acknowledged; reset the connection. The response's head and its end go through
+ASGI's `send`.
+
+This is the one file that knows uvicorn's inside. `moved` compares it with the uvicorn that is installed; where something is
+missing, the relay serves by ASGI alone (plain.py).
 """
 
 from __future__ import annotations
@@ -88,7 +92,7 @@ class Connection(HttpToolsProtocol):
     """One client's connection, a `Client` of its requests; see `bounded_protocol`."""
 
     # With more than 30 attributes in its dictionary an object has one of its own, and not its class's: half a kilobyte.
-    __slots__ = ("_charged", "_gone", "_head_bytes", "_in_body", "_listener", "_unsent", "lost")
+    __slots__ = ("_charged_bytes", "_gone", "_head_bytes", "_in_body", "_listener", "_unsent_bytes", "lost")
 
     high_water_bytes = 64 * 1024
     bounds: ConnectionBounds
@@ -99,9 +103,9 @@ class Connection(HttpToolsProtocol):
         self._listener: Listener | None = None
         self._gone: asyncio.Future[None] | None = None
         self._head_bytes = 0  # that have come of a head which is not whole
-        self._charged = 0  # of these, to the process's budget
+        self._charged_bytes = 0  # of these, to the process's budget
         self._in_body = False
-        self._unsent = 0  # at the last look, while the client is waited for to take it
+        self._unsent_bytes = 0  # at the last look, while the client is waited for to take it
         self.lost = False
 
     # What a stream calls (client.Client)
@@ -227,8 +231,8 @@ class Connection(HttpToolsProtocol):
         """A part of a head has come: it is within its limit, and charged."""
         if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(b"431 Request Header Fields Too Large", "head_too_large")
-        elif self.bounds.budget.grow_head(self._head_bytes - self._charged):
-            self._charged = self._head_bytes
+        elif self.bounds.budget.grow_head(self._head_bytes - self._charged_bytes):
+            self._charged_bytes = self._head_bytes
         else:
             self._refuse(b"503 Service Unavailable", "head_bytes")
 
@@ -253,12 +257,12 @@ class Connection(HttpToolsProtocol):
         """Reset the connection if the client has taken nothing since the last look."""
         if self.lost:
             return True
-        left, self._unsent = self._unsent, self._unacknowledged()
-        if self._unsent and self._unsent == left:
+        left, self._unsent_bytes = self._unsent_bytes, self._unacknowledged()
+        if self._unsent_bytes and self._unsent_bytes == left:
             self.bounds.reject("answer_not_taken")
             self.abort()
             return True
-        return not self._unsent
+        return not self._unsent_bytes
 
     @property
     def _idle(self) -> bool:
@@ -284,13 +288,13 @@ class Connection(HttpToolsProtocol):
     def _taken_by_and_by(self) -> None:
         """An answer is whole: the client is waited for to take it, where it has not."""
         if not self.lost and self.transport.get_write_buffer_size():
-            self._unsent = 0
+            self._unsent_bytes = 0
             self.bounds.unsent.began(self)
 
     def _head_is_over(self) -> None:
-        if self._charged:
-            self.bounds.budget.release_head(self._charged)
-            self._charged = 0
+        if self._charged_bytes:
+            self.bounds.budget.release_head(self._charged_bytes)
+            self._charged_bytes = 0
 
     # What the parser calls
 

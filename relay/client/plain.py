@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
-from .client import EXTENSION, Listener
+from .client import EXTENSION, Listener, until_left
 from .reply import Message, Receive, Scope, Send
 
 __all__ = ["PlainClient"]
@@ -146,8 +146,7 @@ class PlainClient:
             self._sending = None
 
     async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        await until_left(self._receive)
         if not self._whole:  # else it may be the server's word for the end of the response
             self._lose()
 

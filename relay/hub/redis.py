@@ -2,10 +2,10 @@
 subscribers of.
 
 The law of this file. One connection tells this process of all its topics' events, however many subscribers there are: Redis
-publishes each event on its topic's channel in the step that keeps it. What is told may be missed, what is kept may not: an
-event names the one before it, so that where something is missing (after a subscription, a reconnection, a restart of Redis)
-the topic is read from its stream before anything goes on. So subscribers get every event that is kept, once and in order; and
-where the log does not go on from what they have, they are told of a gap.
+publishes each event on its topic's channel in the step that keeps it. A message on a channel may be missed, an event that is
+kept may not: each event names the one before it, so that where something is missing (after a subscription, a reconnection, a
+restart of Redis) the topic is read from its stream before anything goes on. So subscribers get every event that is kept, once
+and in order; and where the log does not go on from what they have, they are told of a gap.
 
 While Redis is away, subscribers stay, for `patience` seconds; new ones and publishers get an error. The reconnection is tried
 again and again, with growing pauses.

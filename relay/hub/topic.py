@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, Protocol
 
 from .ids import EventId
 
-__all__ = ["EVENT_OVERHEAD_BYTES", "Event", "History", "Listener", "Topic", "event_of"]
+__all__ = ["EVENT_OVERHEAD_BYTES", "Event", "Follower", "History", "Topic", "event_of"]
 
 # What an event costs beside its frame: the frame's header, the tuple, the id with its two numbers, its place in the deque.
 # Charged to the history, so that many tiny events are bounded by their memory.
@@ -44,8 +44,8 @@ class Event(NamedTuple):
         return len(self.frame) + EVENT_OVERHEAD_BYTES
 
 
-class Listener(Protocol):
-    """A subscriber, as its topic knows it. None of the three may raise."""
+class Follower(Protocol):
+    """A subscriber, as its topic calls it. None of the three may raise."""
 
     def offer(self, event: Event, index: int) -> None:
         """A new event, the next one after the last offered."""
@@ -75,7 +75,7 @@ class Topic:
         self.last = floor
         self.held = 0
         self.first = 0  # index of the oldest event that is kept
-        self.listeners: dict[Listener, None] = {}  # as a set, but in the order of their coming
+        self.listeners: dict[Follower, None] = {}  # as a set, but in the order of their coming
         self._history = history
         self._events: deque[Event] = deque()
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from ..errors import OverloadedError
 from .ids import EventId
-from .topic import Event, History, Listener, Topic
+from .topic import Event, Follower, History, Topic
 
 __all__ = ["Bounds", "Topics"]
 
@@ -80,7 +80,7 @@ class Topics:
         self._shrink()
 
     @contextmanager
-    def listening(self, topic: Topic, listener: Listener) -> Iterator[None]:
+    def listening(self, topic: Topic, listener: Follower) -> Iterator[None]:
         """Have `listener` told of the topic's events for as long as the block runs. Raises OverloadedError."""
         bounds = self.bounds
         if bounds.max_subscribers and self.subscribers >= bounds.max_subscribers:

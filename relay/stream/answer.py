@@ -1,9 +1,10 @@
 """A large answer that does not stream, passed on as it comes: it costs what a stream costs, however large it is.
 
 The law of this file is that of a relayed stream (life.py): what the client's connection has no room for is not read from the
-upstream's, and the sweep ends what waits for too long, by the same patience. Its beginning is here when its response starts, so
-that an upstream which fails at once is still an error with a status. Whatever goes wrong afterwards can only be told by
-breaking off: the connection is reset, and the client finds its answer shorter than its length, or without its last chunk.
+upstream's, and the sweep ends what waits for too long, by the same patience. The beginning of the answer has been read before
+its response starts, so that an upstream which fails at once is still an error with a status. Whatever goes wrong afterwards
+can only be told by breaking off: the connection is reset, and the client finds its answer shorter than its length, or without
+its last chunk.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a relayed stream is given: the call to the upstream, what holds for all streams, and whom to tell of its end."""
+"""What a relayed stream is made from: the call to the upstream, the span that records it, and the options of all streams."""
 
 from __future__ import annotations
 

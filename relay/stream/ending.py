@@ -1,4 +1,4 @@
-"""What is known of a stream when it has ended: for the line in the log and for its spans, in the same words.
+"""The facts of a stream that has ended. The line in the log and the stream's spans are made from them, in the same words.
 
 The law of this file: numbers and fixed words. Nothing that a caller or an upstream wrote is in an Ending but its
 `message`, which is what a client is told, and which only the log shows.

@@ -1,7 +1,7 @@
 """Reading ahead of a slow client: a bounded number of the upstream's bytes wait here, so that the upstream is done sooner.
 
-Off by default (RELAY_READ_AHEAD_BYTES=0): the pump then reads only what its client has room for. Nothing is ever dropped, since
-what an answer lost it would lack: a full buffer stops the reading.
+Off by default (RELAY_READ_AHEAD_BYTES=0): the pump then reads only what its client has room for. Nothing is ever dropped, for
+an answer with a gap would be a wrong answer: a full buffer stops the reading.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""A relayed stream as the response that it is: everything it opens, it closes, on every way out, and its end has one name.
+"""The response of a relayed stream. It opens the stream's ledger record, span and place at the gate, and closes all of them on
+every way out; the end of the stream gets exactly one outcome.
 
-What happens in between is told in life.py.
+What happens between the beginning and the end is in life.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """opentelemetry-instrumentation-asgi, which is shown each request when it is over, and tells the request's span what it saw.
 
-The SDK's spans are made when they end (deferred.py), and what stands in them is not wanted before. So while a client waits for
-its first event nothing is done about it. What the instrumentation does wrong is put right here, once each.
+The SDK's spans are made when they end (deferred.py), and their attributes are not needed before. So no attribute is computed
+while a client waits for its first event. What the instrumentation does wrong is put right here, once each.
 
 | what it does | what is done about it |
 |---|---|

@@ -1,4 +1,4 @@
-"""What the relay says of its requests and streams, where nothing is sent: one line in the log for each stream."""
+"""Telemetry without OpenTelemetry: the interface that the relay reports to, and one line in the log for each stream."""
 
 from __future__ import annotations
 

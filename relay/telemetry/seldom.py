@@ -1,4 +1,4 @@
-"""What OpenTelemetry complains of, in the relay's log: each complaint once a minute, for a dead collector is one fact."""
+"""Passes OpenTelemetry's own warnings on to the relay's log, each of them once a minute: a dead Collector is one fact."""
 
 from __future__ import annotations
 

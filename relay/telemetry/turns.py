@@ -1,4 +1,4 @@
-"""What is left to do for a request that is over, one step in each turn of the loop.
+"""Does what is left when a request is over in steps, one in each turn of the event loop.
 
 Spans, measurements and a line in the log are a good part of what a stream costs: an event that comes meanwhile waits for one
 step of it, not for all. No queue can grow here: each request's steps are in turns that follow one another, however many do so.

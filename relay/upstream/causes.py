@@ -1,6 +1,7 @@
-"""The log's part of what went wrong at an upstream, beside what each stream says of its end: the cause.
+"""Logs why requests to an upstream fail, beside the line that each stream gets at its end.
 
-A cause may name an address, and clients read errors; and a thousand streams that fail in one way are one line with a count.
+A cause may name an address: it goes to the log and not into the error, which a client may read. A thousand streams that fail in
+the same way make one line with a count.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The upstreams in their order: the first that is not known to be down, and the next one when it turns out to be.
 
 Only failures before the first byte of an answer count, and only outages (see errors.py): an upstream that refuses a request,
-with 400 or 429, works. What was begun is never begun again elsewhere, for a client would get two halves of two answers.
+with 400 or 429, works. A stream whose first byte has come is never asked for again elsewhere: the client would get two halves
+of two answers.
 """
 
 from __future__ import annotations

@@ -27,9 +27,9 @@ __all__ = ["EVENTS", "Event"]
 
 CAPTURE_KINDS = ("memray", "tracemalloc", "objects", "tasks", "retained")
 # On a busy machine: a capture of two seconds, with all that its reader does.
-CAPTURE_SECONDS = 90.0
-# busy, would be an outage, no room: what a monitor may say instead of capturing.
-REFUSALS = (409, 503, 507)
+CAPTURE_SECONDS = 300.0
+# What a monitor may say instead: busy, would be an outage, its agent is silent (it has no processor), no room.
+REFUSALS = (409, 503, 504, 507)
 
 
 @dataclass(frozen=True)

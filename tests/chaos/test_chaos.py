@@ -38,6 +38,33 @@ def test_nothing_is_lost_and_nothing_is_left() -> None:
     assert code == 0
 
 
+def test_what_happens_to_the_machine_loses_nothing_either() -> None:
+    """Twice: what no stream may feel, and what may cut streams that are open; on one relay, which is at rest after each."""
+    mixes = (
+        ("otlp_killed", "disk_full", "no_processes", "captured", "monitor_killed"),
+        ("upstream_killed", "no_descriptors", "otlp_silent", "redis_killed"),
+    )
+    faults = ("none", "slow", "late", "crlf", "tiny_chunks", "cut", "reset")
+    clients = tuple(("fast", Script(fault, number, COUNT, True)) for number, fault in enumerate(faults * 2))
+
+    async def run(relay: Relay) -> list[str]:
+        await relay.settle()
+        wrong = []
+        for seed, events in enumerate(mixes):
+            outcome = await run_seed(relay, seed, Plan(clients, events))
+            assert {name for name, _ in outcome.events} == set(events)
+            wrong += outcome.wrong
+        return wrong
+
+    with Surroundings.started() as surroundings:
+        relay = Relay.start(surroundings, "refused")
+        try:
+            assert "\n".join(asyncio.run(run(relay))) == ""
+        finally:
+            code = relay.end()
+    assert code == 0
+
+
 def test_a_seed_is_the_same_mix_each_time_and_every_kind_is_in_some() -> None:
     assert plan_of(17) == plan_of(17)
     plans = [plan_of(seed) for seed in range(300)]

@@ -13,14 +13,13 @@ from typing import Any
 
 from ..drift import Drift, drift
 from ..lives import Life, Points, gained_within, recycled
-from ..trend import Trend, pooled, trend
+from ..trend import WINDOWS, Trend, pooled, telling
 from ..units import format_value
 from .child import Child
 
 __all__ = ["LITTLE", "MIB", "MOST", "Evidence", "Readings", "Rise"]
 
 MIB = 1024**2
-WINDOWS = (120.0, 600.0, 3600.0)
 # A verdict looks at six series in three windows; all looks together err at most in this share of the cases.
 _LEVEL = 0.05 / 18
 # That it does not grow is said of one of three windows; all looks together err at most in this share of the cases.
@@ -197,16 +196,7 @@ class Readings:
         if not points and name not in self._trends:
             return None
         if name not in self._trends:
-            now = points[-1][0]
-            found: Trend | None = None
-            for window in WINDOWS:
-                seen = trend(points, level=_LEVEL, since=max(self.since, now - window))
-                if found is None or seen.state != "unknown":
-                    found = seen
-                if seen.growing:
-                    break
-            assert found is not None
-            self._trends[name] = found
+            _, self._trends[name] = telling(points, level=_LEVEL, since=self.since, now=points[-1][0])
         return self._trends[name]
 
     @cached_property

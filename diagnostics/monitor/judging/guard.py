@@ -17,14 +17,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...analysis.trend import seconds_to_limit, trend
+from ...analysis.trend import WINDOWS, seconds_to_limit, trend
 from ...analysis.verdict.readings import LITTLE
 from ...errors import DiagnosticsError, NotFoundError
 from ..audit import Asker, Audit
 from ..captures.controller import Captures
 from ..failures import Failures
 from ..recording import timeline
-from ..recording.outlook import WINDOWS
 from ..recording.recorder import Recorder
 from ..recording.ring import Recording
 from ..workers.targets import Targets, Worker

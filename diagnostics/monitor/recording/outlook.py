@@ -17,13 +17,12 @@ from typing import Any
 
 from ...analysis.drift import Drift, drift
 from ...analysis.lives import Life, recycled
-from ...analysis.trend import Trend, pooled, seconds_to_limit, trend, warm_up_ends
+from ...analysis.trend import WINDOWS, Trend, pooled, seconds_to_limit, telling, warm_up_ends
 from .ring import Recording
 
-__all__ = ["COLUMNS", "LEVEL", "WINDOWS", "Growth", "Outlook", "judge", "outlook"]
+__all__ = ["COLUMNS", "LEVEL", "Growth", "Outlook", "judge", "outlook"]
 
 LEVEL = 0.05
-WINDOWS = (120.0, 600.0, 3600.0)
 # What is judged: in-use bytes show a leak before an allocator must ask the system for more; the limit is on the last.
 SERIES = ("in_use_bytes", "rss_bytes", "cgroup_working_bytes")
 COLUMNS = ("time", *SERIES, "cgroup_limit_bytes", "streams_finished_total")
@@ -153,18 +152,11 @@ def _in_line(
 def _growth(
     name: str, times: list[float], values: list[float], finished: list[float] | None, warm: float, now: float
 ) -> Growth:
-    chosen: tuple[float, Trend] | None = None
     points = [(time, value) for time, value in zip(times, values, strict=True) if not math.isnan(value)]
-    for window in WINDOWS:
-        found = trend(points, level=LEVEL / len(WINDOWS), since=max(warm, now - window))
-        if chosen is None or found.state != "unknown":
-            chosen = window, found
-        if found.growing:
-            break
-    assert chosen is not None
-    window, found = chosen
-    told = drift(points, level=LEVEL / len(WINDOWS), since=max(warm, now - window))
-    return Growth(name, window, found, _finished(times, finished, found), drift=told)
+    level = LEVEL / len(WINDOWS)
+    window, judged = telling(points, level=level, since=warm, now=now)
+    slope = drift(points, level=level, since=max(warm, now - window))
+    return Growth(name, window, judged, _finished(times, finished, judged), drift=slope)
 
 
 def _finished(times: list[float], totals: list[float] | None, judged: Trend) -> float | None:

@@ -136,7 +136,7 @@ class Edge:
         self.clock = clock
         self._guessing = guessing
         self._open: dict[Connection, None] = {}
-        self._told: Counter[str] = Counter()
+        self._closed_for: Counter[str] = Counter()  # since the log was told
         self._tell_at = 0.0
         self._failures = Failures("a look at a connection of the monitor")
 
@@ -163,7 +163,7 @@ class Edge:
 
     def counted(self, why: str) -> None:
         """Note a connection that was closed for its fault; told in the log once a minute, whatever their number."""
-        self._told[why] += 1
+        self._closed_for[why] += 1
 
     def look(self) -> None:
         now = self.clock()
@@ -172,10 +172,10 @@ class Edge:
                 connection.look(now)
             except Exception as error:  # noqa: BLE001  # whatever it is: it is in the server's own loop, and there are others
                 self._failures.failed(error)
-        if self._told and now >= self._tell_at:
-            told = ", ".join(f"{count} {why}" for why, count in sorted(self._told.items()))
-            log.warning("the monitor has closed connections: %s", told)
-            self._told.clear()
+        if self._closed_for and now >= self._tell_at:
+            faults = ", ".join(f"{count} {why}" for why, count in sorted(self._closed_for.items()))
+            log.warning("the monitor has closed connections: %s", faults)
+            self._closed_for.clear()
             self._tell_at = now + _TELL_SECONDS
 
 

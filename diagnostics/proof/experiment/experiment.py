@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ...analysis.decision import Decision, Finding, Measure, decide
+from ...analysis.decision import Decision, Judgement, Measure, decide
 from ...analysis.growth import Round
 from ...errors import DiagnosticsError, TargetError
 from ..clients.load import LoadReport
@@ -71,7 +71,7 @@ class SideOutcome:
     peaks: list[float] = field(default_factory=list)
     read: str = "in_use"
     why: str = ""
-    finding: Finding | None = None
+    finding: Judgement | None = None
     capture: Capture | None = None
     unexplained: str = ""
     unweighed: str = ""

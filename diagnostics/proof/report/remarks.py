@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from ...analysis.decision import Decision, Finding, Interval, Measure
+from ...analysis.decision import Decision, Interval, Judgement, Measure
 from ...analysis.growth import kernel_queues
 from ...analysis.units import format_value
 from ..experiment.comparison import BEFORE, Comparison
@@ -89,7 +89,7 @@ def _queues(side: SideOutcome, scenario: Scenario) -> list[str]:
     return [unseen]
 
 
-def _next_step(finding: Finding, scenario: Scenario) -> str:
+def _next_step(finding: Judgement, scenario: Scenario) -> str:
     """What would decide: of the measure that is least clear, by how much its interval is too wide."""
     open_measures = {
         measure: interval

@@ -17,7 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ...analysis.decision import Decision, Finding, Interval, Measure
+from ...analysis.decision import Decision, Interval, Judgement, Measure
 from ..clients.mix import Mix
 from ..experiment.experiment import RESIDENT_ROOM_BYTES, Outcome, SideOutcome
 from .evidence import leads_to_own, own_first, own_names, top_line
@@ -205,7 +205,7 @@ def _side(side: SideOutcome, source: str) -> dict[str, Any]:
     }
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def _finding(finding: Judgement) -> dict[str, Any]:
     return {
         "rounds": finding.rounds,
         "intervals": {

@@ -52,7 +52,7 @@ class Connection(asyncio.BufferedProtocol):
         "_expected",
         "_full",
         "_large",
-        "_limit",
+        "_limit_bytes",
         "_loop",
         "_paused",
         "_small",
@@ -65,7 +65,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, read_bytes: int, flow_bytes: int, limit_bytes: int) -> None:
         self._small, self._large = _first(read_bytes), _first(flow_bytes)
-        self._limit = limit_bytes
+        self._limit_bytes = limit_bytes
         self._loop = asyncio.get_running_loop()  # asking for it once a read would be a system call once a read
         self._transport: asyncio.Transport | None = None
         self._expected = False  # a response is under way
@@ -281,7 +281,7 @@ class Connection(asyncio.BufferedProtocol):
             if answer.complete:
                 self._end_flow(None)
         else:
-            if answer.waiting_bytes > self._limit:
+            if answer.waiting_bytes > self._limit_bytes:
                 self.pause()
             if answer.parts or answer.complete or answer.head is not None:
                 self._wake()

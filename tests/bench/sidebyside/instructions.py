@@ -1,7 +1,8 @@
 """Instructions per event and per stream, counted by callgrind: the same to half a per cent on any machine, however busy.
 
-What is counted is the whole process outside the kernel, between two looks. System calls (of a relay's time per paced event
-about half) are not in it, so a ratio of instructions is further from one than a ratio of CPU time.
+What is counted is the whole process outside the kernel, between two looks, less what it does in that time while nothing comes
+(sweeps, a look at its loop's lag): how long the events take is the machine's affair. System calls (of a relay's time per paced
+event about half) are not in it, so a ratio of instructions is further from one than a ratio of CPU time.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import asyncio
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
 
 from .lockstep import PATIENCE_SECONDS, Stream, Upstream
@@ -21,6 +23,7 @@ STREAMS = 4
 # name: events in one write, writes per stream that are counted
 SHAPES = {"one by one": (1, 100), "in bursts": (60, 10)}
 WARM_UP_STEPS = 30
+IDLE_SECONDS = 3.0
 # A stream of one event: connected, asked for, passed on, ended. Its connection to the upstream is one that was kept.
 WHOLE = "a stream"
 WHOLE_STREAMS = 10
@@ -76,20 +79,27 @@ async def _counted(process: Started, upstream: Upstream, port: int) -> dict[str,
     streams = [await upstream.open(port) for _ in range(STREAMS)]
     await _steps(streams, 1, WARM_UP_STEPS)
     await _control(process, "--instr=on")
+    idle_a_second = await _between(process, asyncio.sleep(IDLE_SECONDS), 0.0) / IDLE_SECONDS
     found = {}
     for name, (events, steps) in SHAPES.items():
         await _steps(streams, events, 3)
-        await _control(process, "--zero")
-        await _steps(streams, events, steps)
-        found[name] = _total(await _control(process, "-e")) / (STREAMS * events * steps)
+        counted = await _between(process, _steps(streams, events, steps), idle_a_second)
+        found[name] = counted / (STREAMS * events * steps)
     await _whole(upstream, port, 3)
-    await _control(process, "--zero")
-    await _whole(upstream, port, WHOLE_STREAMS)
-    found[WHOLE] = _total(await _control(process, "-e")) / WHOLE_STREAMS
+    found[WHOLE] = await _between(process, _whole(upstream, port, WHOLE_STREAMS), idle_a_second) / WHOLE_STREAMS
     await _control(process, "--instr=off")
     for stream in streams:
         stream.client_writer.close()
     return found
+
+
+async def _between(process: Started, work: Awaitable[None], idle_a_second: float) -> float:
+    """Instructions that the work takes, less those that would have been there without it."""
+    await _control(process, "--zero")
+    began = time.monotonic()
+    await work
+    seconds = time.monotonic() - began
+    return _total(await _control(process, "-e")) - idle_a_second * seconds
 
 
 async def _steps(streams: list[Stream], events: int, steps: int) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from series import TRENDLESS, Series, filled_once, noise
 
-from diagnostics.analysis.trend import pooled, seconds_to_limit, theil_sen, trend, warm_up_ends
+from diagnostics.analysis.trend import pooled, seconds_to_limit, telling, theil_sen, trend, warm_up_ends
 
 SECONDS = 240
 
@@ -170,3 +171,17 @@ def test_too_few_lives_or_too_short_ones_are_unknown() -> None:
     assert pooled(lives(lambda seconds: [float(second) for second in range(seconds)], 3, 9)).state == "unknown"
     with pytest.raises(ValueError, match=r"level is 2"):
         pooled(short, level=2)
+
+
+def test_the_window_that_says_most_is_the_shortest_that_grows_else_the_longest_that_is_known() -> None:
+    def of(value: Any, seconds: int = 3600) -> tuple[float, str]:
+        points = [(float(second), value(second)) for second in range(seconds)]
+        window, judged = telling(points, level=0.05 / 3, since=0.0, now=points[-1][0])
+        return window, judged.state
+
+    assert of(lambda second: 1000.0 * second) == (120.0, "growing")
+    assert of(lambda second: 5000.0) == (3600.0, "not_growing")
+    # A step each five minutes: two minutes show none of them, ten minutes two.
+    assert of(lambda second: 1000.0 * (second // 300)) == (3600.0, "growing")
+    # Two readings are too few for any window: nothing is known, and the shortest says so.
+    assert of(lambda second: 1.0, seconds=2) == (120.0, "unknown")

@@ -92,6 +92,38 @@ def test_it_ends_as_the_command_did(launch: Any, tmp_path: Path, script: str, en
     assert launched.process.wait(60) == ends
 
 
+LISTENS = """
+import os, sys, time, wsgiref.simple_server
+with wsgiref.simple_server.make_server("127.0.0.1", 0, None):
+    print("pid", os.getpid(), flush=True)
+    while not os.path.exists(sys.argv[1]):
+        time.sleep(0.05)
+    exec(sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize(
+    ("ends", "line"),
+    [
+        ("os.kill(os.getpid(), 10)", "diagnostics: worker 0 (pid PID) has ended. It was ended by SIGUSR1"),
+        ("os._exit(7)", ""),
+    ],
+    ids=["by a signal", "with an exit code"],
+)
+def test_a_death_by_a_signal_is_a_line_that_says_whose_it_is_and_an_exit_is_none(
+    launch: Any, http: Any, eventually: Any, tmp_path: Path, ends: str, line: str
+) -> None:
+    env = {"DIAGNOSTICS_DIR": str(tmp_path / "dir"), "DIAGNOSTICS_RECORD_INTERVAL_SECONDS": "0.05"}
+    launched = launch(*RUN, sys.executable, "-c", LISTENS, str(tmp_path / "go"), ends, env=env)
+    pid = launched.wait_for("pid ").split()[1]
+    monitor = launched.wait_for("diagnostics http").split()[1]
+    eventually(lambda: http(f"{monitor}/timeline?worker=0").json().get("rows"))
+    (tmp_path / "go").touch()
+    launched.process.wait(60)
+    told = [each for each in launched.output.splitlines() if "has ended" in each]
+    assert [each.startswith(line.replace("PID", pid)) for each in told] == [True] * bool(line), launched.output
+
+
 @pytest.mark.parametrize("before", ["", "trap '' HUP USR1; ", "trap '' PIPE USR2; ", "trap '' INT; "])
 def test_the_command_has_the_signal_dispositions_and_the_mask_that_it_would_have(before: str, tmp_path: Path) -> None:
     # awk tells what it was given: unlike Python it changes none of them.

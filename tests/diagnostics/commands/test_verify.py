@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from diagnostics.analysis.decision import Decision, Finding
+from diagnostics.analysis.decision import Decision, Judgement
 from diagnostics.commands import verify
 from diagnostics.errors import TargetError, UsageError
 from diagnostics.proof.experiment.experiment import Outcome, SideOutcome
@@ -155,7 +155,7 @@ def test_a_self_test_is_passed_where_no_broken_app_is_taken_for_a_fix(
             assert list(sides) == [FIXED]
             assert known.apps[FIXED] == known.apps[BROKEN]
             assert FIXED not in known.options
-            finding = Finding(decision, 4, {}, {})
+            finding = Judgement(decision, 4, {}, {})
             found.append(
                 Outcome(known, 7, [SideOutcome(FIXED, known.apps[FIXED], Decision.BOUNDED, finding=finding)], 0.0)
             )

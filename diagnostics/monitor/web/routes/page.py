@@ -24,6 +24,7 @@ from ....errors import BusyError, NotFoundError
 from ...captures.cost.quote import quotes
 from ...captures.kinds import KINDS
 from ...workers.targets import Targets
+from ..leaving import until_left
 from ..overview import Overview
 
 __all__ = ["Events", "page", "routes", "wants_html"]
@@ -91,7 +92,7 @@ class _EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         events = self._events
         events.watchers += 1
-        ends = {asyncio.create_task(_disconnected(receive)), asyncio.create_task(events.ending.wait())}
+        ends = {asyncio.create_task(until_left(receive)), asyncio.create_task(events.ending.wait())}
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             while not any(end.done() for end in ends):
@@ -104,11 +105,6 @@ class _EventStream(Response):
             for end in ends:
                 end.cancel()
             await asyncio.wait(ends)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def routes(targets: Targets, overview: Overview, events: Events) -> list[Route]:

@@ -45,6 +45,7 @@ from ...captures.kinds.options import DEFAULT_SECONDS, MAX_SECONDS
 from ...captures.profiles import Taken, WindowProfiles
 from ...workers.targets import Targets, Worker
 from ..access import asker_of, may_start
+from ..leaving import until_left
 
 __all__ = ["PROFILES", "routes"]
 
@@ -285,7 +286,7 @@ def _flag(given: Any, name: str) -> bool:
 async def _unless_they_leave(request: Request, work: Awaitable[T]) -> T | None:
     """The result of `work`; None, with `work` cancelled and its window closed, once the client is gone."""
     working = asyncio.ensure_future(work)
-    leaving = asyncio.create_task(_leaves(request))
+    leaving = asyncio.create_task(until_left(request.receive))
     try:
         await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
         return await working if working.done() else None
@@ -293,8 +294,3 @@ async def _unless_they_leave(request: Request, work: Awaitable[T]) -> T | None:
         for task in (working, leaving):
             task.cancel()
         await asyncio.wait([working, leaving])
-
-
-async def _leaves(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from diagnostics.analysis.decision import Decision, Finding, Interval, Measure
+from diagnostics.analysis.decision import Decision, Interval, Judgement, Measure
 from diagnostics.errors import TargetError, TargetSilentError
 from diagnostics.proof.experiment.experiment import Outcome, SideOutcome
 from diagnostics.proof.study.__main__ import main
@@ -27,7 +27,7 @@ def outcome(name: str, *decisions: Decision, mean: float = 100.0) -> Outcome:
     sides = []
     for side, decision in zip(subject.sides, decisions, strict=True):
         interval = Interval(mean, mean - 1, mean + 1, 4, 0.01, 0.0)
-        finding = Finding(decision, 4, {Measure.REMAINS: interval}, {Measure.REMAINS: 1000.0})
+        finding = Judgement(decision, 4, {Measure.REMAINS: interval}, {Measure.REMAINS: 1000.0})
         expected = subject.scenario.expected[side]
         sides.append(SideOutcome(side, subject.scenario.apps[side], expected, finding=finding))
     return Outcome(subject.scenario, 1, sides, began=0.0, seconds=20.0)
