@@ -19,6 +19,7 @@ import time
 
 from ...errors import DiagnosticsError
 from ...protocol import private_folder
+from .. import at_fork
 from . import layout
 
 TYPE_CHECKING = False
@@ -268,4 +269,4 @@ def _let_go_of_parents() -> None:
         _let_go()
 
 
-os.register_at_fork(after_in_child=_let_go_of_parents)
+at_fork.register(owner=__package__.rpartition(".")[0], after_in_child=_let_go_of_parents)
