@@ -131,10 +131,14 @@ async def _relay(upstream: str, **more: str) -> AsyncGenerator[Address, None]:
 
 def _counted() -> Counter[str]:
     found: Counter[str] = Counter()
-    for each in gc.get_objects():
+    everything = gc.get_objects()
+    # The pool keeps these, with what reads their answers, for the next streams.
+    pooled = [each for each in everything if type(each) is Connection and each.usable]
+    kept = {id(each) for connection in pooled for each in (connection, connection._answer)}
+    for each in everything:
         kind = type(each)  # not isinstance, which asks an object what it is: some would answer by importing more
-        if kind is Connection and each.usable:
-            continue  # the pool keeps it for the next streams
+        if id(each) in kept:
+            continue
         if issubclass(kind, BaseException) or str(kind.__module__).startswith(PACKAGES):
             found[kind.__name__] += 1
     return found
