@@ -6,6 +6,7 @@ Only looks. Nothing is stopped, and nothing written.
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,7 @@ _OLDEST: Final = (3, 11)
 _BY_CALL: Final = {(3, 11), (3, 12), (3, 13)}
 _BY_REMOTE_DEBUGGING: Final = {(3, 14)}
 _CAP_SYS_PTRACE: Final = 1 << 19
+_DISK_SECONDS: Final = 1.0
 _STATES: Final = {"Z": "zombie", "X": "zombie", "D": "disk_wait", "T": "stopped"}
 
 
@@ -116,6 +118,10 @@ def _status(pid: int) -> dict[str, str]:
 
 def _by_state(found: Check, status: dict[str, str]) -> bool:
     state = status.get("State", "?")[0]
+    until = time.monotonic() + _DISK_SECONDS
+    while state == "D" and time.monotonic() < until:  # for a moment, as whoever reads a file: no reason to refuse
+        time.sleep(0.01)
+        state = _status(found.pid).get("State", "?")[0]
     code = _STATES.get(state)
     says = {
         "zombie": "has ended, and its parent has not yet asked for its exit status",

@@ -112,6 +112,8 @@ def test_it_is_read_while_the_service_is_stopped_and_after_it_was_killed(
     service: Any, http: Any, eventually: Any, tmp_path: Path
 ) -> None:
     http(f"{service.url}/")
+    # The recorder looks once a second: a service that is killed before that has no black box.
+    eventually(lambda: list((tmp_path / "dir" / "blackbox").glob("*.ring")))
     pid = http(f"{service.monitor}/debug/memory").json()["workers"][0]["pid"]
     os.kill(pid, signal.SIGSTOP)
     try:
