@@ -54,6 +54,7 @@ class Connection(asyncio.BufferedProtocol):
         "_large",
         "_limit_bytes",
         "_loop",
+        "_overfull",
         "_paused",
         "_small",
         "_took",
@@ -71,6 +72,7 @@ class Connection(asyncio.BufferedProtocol):
         self._expected = False  # a response is under way
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
+        self._overfull = False  # paused by this connection itself, and by nobody who gives it away
         self._full = False  # the transport asks to wait
         self._unsent: memoryview | None = None  # of the request's body
         self._used = False  # for a request before this one
@@ -179,6 +181,8 @@ class Connection(asyncio.BufferedProtocol):
             self._end_flow(None)
         elif self._error is not None:
             self._end_flow(self._error)
+        elif self._overfull:  # nothing waits any more, and whoever takes it now did not ask for a pause
+            self.resume()
 
     def keep(self) -> None:
         """Hand nothing over any more: what comes waits for `read` again."""
@@ -186,11 +190,13 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause(self) -> None:
         """Stop reading the socket; its buffer fills, and the upstream waits."""
+        self._overfull = False
         if not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
+        self._overfull = False
         if self._paused and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
@@ -281,8 +287,9 @@ class Connection(asyncio.BufferedProtocol):
             if answer.complete:
                 self._end_flow(None)
         else:
-            if answer.waiting_bytes > self._limit_bytes:
+            if answer.waiting_bytes > self._limit_bytes and not self._paused:
                 self.pause()
+                self._overfull = True
             if answer.parts or answer.complete or answer.head is not None:
                 self._wake()
 

@@ -100,6 +100,29 @@ def test_what_was_read_before_is_not_handed_over_again() -> None:
     run(answering(HEAD + piece(b"one"), piece(b"two"), END), use)
 
 
+@pytest.mark.parametrize("asked", [False, True], ids=["nobody asked to wait", "somebody asked to wait"])
+def test_a_body_that_came_beyond_the_limit_before_it_flowed_flows_to_its_end(asked: bool) -> None:
+    """Its client was waited for: the connection had stopped reading by itself, and nobody else knows that it has."""
+    long = b"x" * 3_000_000  # more than the limit and the sockets' buffers take
+
+    async def use(pool: Pool, connection: Connection) -> None:
+        while not connection._paused:
+            await asyncio.sleep(0.01)
+        if asked:
+            connection.pause()
+        sink = Sink()
+        sink.flow(connection)
+        if asked:
+            before = len(sink.body)
+            await asyncio.sleep(0.05)
+            assert len(sink.body) == before
+            connection.resume()
+        assert await asyncio.wait_for(sink.over, 30) is None
+        assert sink.body == long
+
+    run(answering(HEAD, *(piece(long[at : at + 100_000]) for at in range(0, len(long), 100_000)), END), use)
+
+
 @pytest.mark.parametrize(
     ("broken", "error"),
     [(b"", UpstreamUnreachableError), (b"zz\r\n", UpstreamProtocolError)],
