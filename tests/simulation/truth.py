@@ -42,7 +42,7 @@ class Truth:
 
     def _requests(self) -> None:
         budget = self._relay.request_budget
-        heads = sum(connection._charged for connection in self._connections)
+        heads = sum(connection._charged_bytes for connection in self._connections)
         if budget.heads != heads:
             raise BytesError(f"heads are charged with {budget.heads} bytes, connections with {heads}")
         self._bounded("requests", budget.heads + budget.bodies, self._requests_bytes)

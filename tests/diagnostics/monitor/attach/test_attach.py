@@ -86,9 +86,9 @@ class Talking:
         """What it wrote to its standard error."""
         self.file.close()
         self.connection.close()
+        self.process.kill()  # first: `unshare` has a word to say of a child that was killed
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)  # in a PID namespace of its own it is another than what was started
-        self.process.kill()
         return self.process.communicate()[1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -246,8 +247,10 @@ def test_a_full_disk_fails_the_capture_and_leaves_no_half_file(
     one = client(APP, DIAGNOSTICS_DIR=str(small_disk), DIAGNOSTICS_KEEP_FREE_BYTES="0")
     begun = one.begin("memray", seconds=1, force=True).json()
     filler = small_disk / "filler"
-    with open(filler, "wb") as file:
-        file.write(bytes(shutil.disk_usage(small_disk).free - 1_000_000))
+    # The capture writes meanwhile, and may be first.
+    with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while (free := shutil.disk_usage(small_disk).free - 1_000_000) > 0:
+            file.write(bytes(min(free, 65_536)))
     capture = one.ended(begun["id"])
     assert capture["error"]["code"] == "no_room", capture
     assert capture["artifacts"] == []
