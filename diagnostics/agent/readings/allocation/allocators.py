@@ -178,7 +178,9 @@ def _pymalloc() -> str:
     try:
         # 0 where a tracer stands before pymalloc, or another allocator in its place.
         live = sys.modules.get(f"{__package__.rsplit('.', 2)[0]}.heap._live")
-        in_charge = print_stats(stream) if live is None else max(0, live.pymalloc_stats(stream))
+        in_charge = -1 if live is None else live.pymalloc_stats(stream)
+        if in_charge < 0:  # loaded, and its hooks were never put in
+            in_charge = print_stats(stream)
     finally:
         libc.fclose(stream)
     try:

@@ -162,6 +162,11 @@ assert allocators.read().python_live > 0
     run(program)
 
 
+def test_where_it_is_loaded_and_was_refused_pymalloc_still_tells(run: Run) -> None:
+    read = "from diagnostics.agent.readings.allocation import allocators; print(allocators.read().python_live)"
+    assert int(run(f"from diagnostics.agent.heap import _live\n{read}").stdout) > 0
+
+
 def test_threads_and_their_ends_and_forks_meanwhile(run: Run) -> None:
     program = """
 begin()
