@@ -1,4 +1,4 @@
-"""Requests over `wire`: sent on a connection of the pool, and the body handed over."""
+"""The transport over `wire`: sends a request on a connection of the pool, and returns its response with its body."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class WireTransport:
 
 
 class _WireBody(Body):
-    """A body on its connection, which goes back to the pool when the body is closed."""
+    """The body of a response, read from its connection, which goes back to the pool when the body is closed."""
 
     __slots__ = ("_closed", "_connection", "_patience", "_pool")
 
