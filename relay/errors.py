@@ -293,7 +293,7 @@ class UpstreamTimeoutError(UpstreamError):
 
 
 class UpstreamStatusError(UpstreamError):
-    """The upstream answered with an error: its status, its JSON body (None: none to forward), and its headers on when to retry."""
+    """The upstream's error answer: its status, its JSON body (None: none to forward), and its headers on when to retry."""
 
     def __init__(self, status: int, content: bytes | None, headers: Mapping[str, str]) -> None:
         super().__init__(f"the upstream answered with status {status}")
