@@ -1,7 +1,7 @@
-"""HTTP/1.1 for the simulator: one asyncio protocol per connection, over httptools, one answer after the other.
+"""HTTP/1.1 for the simulator: one asyncio protocol for each connection, over httptools, one answer after the other.
 
-It goes on reading while it answers, for only so does it learn at once that the client has left. A client that
-half-closes its connection counts as gone too. Requests that arrive meanwhile wait, a bounded number of them.
+A connection is read while it is answered, so that a disconnect is seen at once. A client that half-closes its connection counts
+as gone too. Pipelined requests wait, a bounded number of them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ __all__ = ["MAX_REQUEST_BYTES", "Connection"]
 
 # A prompt of a million tokens is about 4 MiB.
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
-# What other servers allow for a request's head.
+# A usual bound of HTTP servers for a request's head.
 _MAX_HEAD_BYTES = 64 * 1024
 _MAX_WAITING_REQUESTS = 16
-# The transport says stop here: a stream's unsent bytes in this process are bounded by this and one batch.
+# Of the transport's write buffer: a stream's unsent bytes in this process are bounded by this and one batch.
 _HIGH_WATER_BYTES = 64 * 1024
 
 _MODELS = ("gpt-4o-mini", "gpt-4o", PREFIX)
@@ -61,10 +61,10 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._begin_request()
 
-    # asyncio's side
+    # Called by the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its class
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's has the methods, but not asyncio's class
         self._transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
         self._service.connections.add(self)
         self._service.stats.connections += 1
@@ -94,7 +94,7 @@ class Connection(asyncio.Protocol):
             self._stream.resume()
 
     def abort(self) -> None:
-        """Drop the connection and what is unsent on it."""
+        """Drop the connection, with all unsent bytes."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -111,7 +111,7 @@ class Connection(asyncio.Protocol):
         if not self._in_body and self._head_bytes > _MAX_HEAD_BYTES:
             self._refuse(ApiError(431, f"the head of the request has more than {_MAX_HEAD_BYTES} bytes"))
 
-    # httptools' side
+    # Called by httptools
 
     def on_message_begin(self) -> None:
         self._begin_request()
@@ -138,7 +138,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         if len(self._body) + len(body) > MAX_REQUEST_BYTES:
-            self._too_large = True  # the rest is read, not kept: the client gets its answer when it can read it
+            self._too_large = True  # the rest is read and dropped, since a client may not read before it has sent all
             self._body.clear()
         if not self._too_large:
             self._body += body
@@ -146,7 +146,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         self._in_body = False
         if self._transport is None or self._transport.is_closing():
-            return  # what follows a request that closes the connection
+            return  # an earlier request closes the connection
         self._service.stats.requests += 1
         if self._parser.should_upgrade():
             self._refuse(ApiError(400, "this server speaks HTTP/1.1 only and upgrades to nothing"))
@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
         else:
             self.abort()
 
-    # answers
+    # Answers
 
     def _answer(self, request: _Request) -> None:
         self._busy = True
@@ -250,7 +250,7 @@ class Connection(asyncio.Protocol):
         self._next()
 
     def _next(self) -> None:
-        """This answer is complete: take up the request that waits, or close."""
+        """The answer is complete: answer the next pipelined request, or close the connection where it is not kept alive."""
         self._busy = False
         if not self._keep_alive:
             if self._transport is not None:
@@ -259,7 +259,7 @@ class Connection(asyncio.Protocol):
             self._answer(self._waiting.popleft())
 
     def _refuse(self, error: ApiError) -> None:
-        """Answer what cannot be read on with an error, and close."""
+        """Answer an unreadable request with an error, and close; while another answer is under way, abort."""
         if self._busy:
             self.abort()
             return

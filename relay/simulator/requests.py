@@ -1,4 +1,4 @@
-"""What is asked for: a checked request for an answer, or an error in OpenAI's shape."""
+"""Checks the body of a request for an answer; errors are in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .grammar import GrammarError, Script, parse
 
 __all__ = ["AnswerRequest", "ApiError", "read_request"]
 
-_MAX_MODEL_CHARACTERS = 512  # it stands in every event
-_MAX_COMPLETION_BYTES = 64 * 1024 * 1024  # of an answer that does not stream, and so is made whole
+_MAX_MODEL_CHARACTERS = 512  # the name is in every event
+_MAX_COMPLETION_BYTES = 64 * 1024 * 1024  # of an answer that does not stream, and so is in memory whole
 
 
 class ApiError(Exception):
@@ -41,7 +41,7 @@ class ApiError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AnswerRequest:
-    """A checked request. `prompt_tokens` is an estimate, four characters of the prompt for a token."""
+    """A checked request. `prompt_tokens` is an estimate: a token for four characters of the prompt."""
 
     form: Form
     model: str
