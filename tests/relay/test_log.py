@@ -1,4 +1,4 @@
-"""The log: lines that machines can read and nobody can break, and few of them where there is much to say."""
+"""The log: JSON that no value can break, and few lines where there is much to log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A body that flows: handed over as it comes, to its end or its error, and never more than was asked for."""
+"""A body that flows: passed to its callback as it comes, to its end or its error, and never after `keep` or `close`."""
 
 from __future__ import annotations
 
