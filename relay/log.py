@@ -84,7 +84,7 @@ class Throttle:
         self._kinds: dict[Hashable, tuple[float, int]] = {}
 
     def due(self, kind: Hashable = None) -> int:
-        """Count a line of this kind. Returns 0 where it must not be logged, else how many lines it stands for, itself included."""
+        """Count a line of this kind. Returns 0 where it must not be logged, else the number of lines that it stands for."""
         if kind not in self._kinds and len(self._kinds) >= MAX_KINDS:
             kind = Throttle
         now = self._clock()
