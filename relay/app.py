@@ -16,7 +16,7 @@ from . import telemetry
 from .admission.gate import Gate
 from .admission.keys import Keys
 from .admission.pages import Pages
-from .admission.rejections import Rejections
+from .admission.rejection_log import Rejections
 from .api.error_handlers import add_error_handlers
 from .api.relay import Relay
 from .api.routes import ROUTES, add_page, add_routes

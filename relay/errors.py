@@ -35,9 +35,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 __all__ = [
+    "RETRY_SECONDS",
     "ApiError",
     "BadRequestError",
     "BodyTimeoutError",
@@ -67,11 +68,18 @@ __all__ = [
     "without_frames",
 ]
 
+# The Retry-After of a 503 where nothing tells when there will be room again: when a stream, a body or a subscription ends.
+RETRY_SECONDS: Final = 1.0
+
 
 def error_json(message: str, kind: str, code: str | None, param: str | None = None) -> bytes:
     """An error in OpenAI's JSON, UTF-8 on one line, so that it can be the data of one SSE event."""
     error = {"message": message, "type": kind, "param": param, "code": code}
     return json.dumps({"error": error}, separators=(",", ":")).encode()
+
+
+def _retry_after(seconds: float) -> dict[str, str]:
+    return {"retry-after": str(math.ceil(seconds))}
 
 
 Raised = TypeVar("Raised", bound="RelayError")
@@ -204,7 +212,7 @@ class HubUnavailableError(ApiError):
 
     def __init__(self, what_now: str) -> None:
         super().__init__(f"the topics' store cannot be reached; {what_now}")
-        self.headers = {"retry-after": "1"}
+        self.headers = _retry_after(RETRY_SECONDS)
 
 
 class ShuttingDownError(ApiError):
@@ -213,7 +221,7 @@ class ShuttingDownError(ApiError):
 
     def __init__(self) -> None:
         super().__init__("the relay is shutting down; try again")
-        self.headers = {"retry-after": "1", "connection": "close"}
+        self.headers = {**_retry_after(RETRY_SECONDS), "connection": "close"}
 
 
 class IdleError(ApiError):
@@ -238,7 +246,7 @@ class OverloadedError(ApiError):
 
     def __init__(self, message: str, retry_seconds: float) -> None:
         super().__init__(message)
-        self.headers = {"retry-after": str(math.ceil(retry_seconds))}
+        self.headers = _retry_after(retry_seconds)
 
 
 class NoRoomForBodyError(OverloadedError):
@@ -255,7 +263,7 @@ class TooManyError(ApiError):
 
     def __init__(self, message: str, retry_seconds: float) -> None:
         super().__init__(message)
-        self.headers = {"retry-after": str(math.ceil(retry_seconds))}
+        self.headers = _retry_after(retry_seconds)
 
 
 class UpstreamError(ApiError):
@@ -275,7 +283,7 @@ class UpstreamUnavailableError(UpstreamError):
 
     def __init__(self, retry_seconds: float) -> None:
         super().__init__("every upstream has failed again and again and is left alone for now; try again later")
-        self.headers = {"retry-after": str(max(1, math.ceil(retry_seconds)))}
+        self.headers = _retry_after(max(1.0, retry_seconds))
 
 
 class UpstreamUnreachableError(UpstreamError):

@@ -2,7 +2,8 @@
 
 By the standard library's logging, since the lines of streams, of uvicorn and of other libraries all come through it, and a
 formatter is thirty lines; structlog would be a second way beside it. The data of a line are in its fields
-(`extra={"fields": {...}}`) and not in its message, so that no program has to parse messages.
+(`extra={"fields": {...}}`) and not in its message, so that no program has to parse messages. The fields of a stream's line are
+made in stream/ending.py.
 
 Frequent lines must not fill the log: a `Throttle` lets the first one of a kind through, then one in each interval.
 """

@@ -23,14 +23,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
-from ..errors import OverloadedError, TooManyError
+from ..errors import RETRY_SECONDS, OverloadedError, TooManyError
 
 __all__ = ["MAX_KEYS", "Admission", "Gate", "TokenBucket"]
 
 # Callers whose buckets are kept. The table drops the least recently seen one, since a caller starts with a full bucket.
 MAX_KEYS: Final = 10_000
-# The Retry-After of a full relay: it has room again when a stream ends, which cannot be foreseen.
-RETRY_SECONDS: Final = 1.0
 MEMORY_READING_SECONDS: Final = 1.0
 
 

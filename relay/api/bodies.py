@@ -12,19 +12,15 @@ Each of the three closes the connection: the rest of the body is not read, so th
 from __future__ import annotations
 
 import asyncio
-from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
 
 from ..client.bounds import Reject
 from ..client.client import came_whole
-from ..errors import BodyTimeoutError, BodyTooLargeError, NoRoomForBodyError
+from ..errors import RETRY_SECONDS, BodyTimeoutError, BodyTooLargeError, NoRoomForBodyError
 from ..memory.requests import HeldBytes, Holding, RequestBudget
 
 __all__ = ["Bodies"]
-
-# The Retry-After of a 503: when other bodies end cannot be foreseen, but most are read within a second.
-RETRY_SECONDS: Final = 1.0
 
 
 class Bodies:

@@ -24,10 +24,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ..errors import HubUnavailableError, OverloadedError
+from ..errors import RETRY_SECONDS, HubUnavailableError, OverloadedError
 from .ids import EventId, parse_id
 from .topic import EVENT_OVERHEAD_BYTES
-from .topics import RETRY_SECONDS, Bounds
+from .topics import Bounds
 
 __all__ = ["FAILURES", "Entry", "Followed", "RedisLog", "id_of"]
 

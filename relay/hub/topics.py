@@ -10,16 +10,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
 
-from ..errors import OverloadedError
+from ..errors import RETRY_SECONDS, OverloadedError
 from .ids import EventId
 from .topic import Event, Follower, History, Topic
 
 __all__ = ["Bounds", "Topics"]
-
-# The Retry-After of a full hub: it has room again when a subscriber leaves, which cannot be foreseen.
-RETRY_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from relay.admission.rejections import REJECTION_SECONDS, Rejections
+from relay.admission.rejection_log import REJECTION_SECONDS, Rejections
 from relay.log import MAX_KINDS, JsonFormatter, TextFormatter
 from relay.telemetry.seldom import LOG_INTERVAL_SECONDS, Seldom
 

@@ -12,7 +12,7 @@ from typing import Final
 import httptools
 
 from ...errors import UpstreamProtocolError
-from ..causes import cannot_be_read
+from ..failure_log import cannot_be_read
 
 __all__ = ["MAX_HEAD_BYTES", "Answer", "Head"]
 

@@ -18,7 +18,7 @@ from typing import Final
 from httpx2 import create_ssl_context
 
 from ...errors import UpstreamTimeoutError, UpstreamUnreachableError
-from ..causes import cannot_be_reached
+from ..failure_log import cannot_be_reached
 from ..options import Timeouts
 from .answer import Head
 from .connection import Connection
