@@ -72,22 +72,22 @@ def parse_keys(text: str) -> tuple[ClientKey, ...]:
     >>> [(key.name, sorted(key.scopes)) for key in parse_keys("ci:generate+models:" + 64 * "0")]
     [('ci', ['generate', 'models'])]
     """
-    found: dict[str, ClientKey] = {}
+    keys: dict[str, ClientKey] = {}
     for number, entry in enumerate(filter(None, (part.strip() for part in text.split(","))), 1):
         name, _, rest = entry.partition(":")
         scopes, _, sha256 = rest.partition(":")
         if not _NAME.fullmatch(name) or not rest:
             # The message does not quote the name: if it was left out, the key stands in its place.
             raise ValueError(f"entry {number} must be NAME:SCOPE+SCOPE:SHA256, a name of letters, digits, _ . -")
-        if name in found:
+        if name in keys:
             raise ValueError(f"the name {name!r} stands twice")
         given = frozenset(scopes.split("+"))
         if not given <= SCOPES:
             raise ValueError(f"the scopes of {name!r} must be some of {', '.join(sorted(SCOPES))}, joined by +")
         if not _HASH.fullmatch(sha256):
             raise ValueError(f"the hash of {name!r} must be 64 hexadecimal digits; `relay hash-key` prints it")
-        found[name] = ClientKey(name, given, sha256)
-    return tuple(found.values())
+        keys[name] = ClientKey(name, given, sha256)
+    return tuple(keys.values())
 
 
 class Keys:

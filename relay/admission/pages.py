@@ -37,8 +37,8 @@ def host_name(host: str) -> str | None:
     >>> host_name("LocalHost:8080"), host_name("[::1]:8080"), host_name("[")
     ('localhost', '::1', None)
     """
-    found = _HOST.fullmatch(host)
-    return (found["v6"] or found["name"]).lower() if found else None
+    match = _HOST.fullmatch(host)
+    return (match["v6"] or match["name"]).lower() if match else None
 
 
 def is_local_name(name: str) -> bool:

@@ -16,7 +16,7 @@ import asyncio
 from starlette.requests import ClientDisconnect, Request
 
 from ..client.bounds import Reject
-from ..client.client import came_whole
+from ..client.client import whole_body_arrived
 from ..errors import RETRY_SECONDS, BodyTimeoutError, BodyTooLargeError, NoRoomForBodyError
 from ..memory.requests import HeldBytes, Holding, RequestBudget
 
@@ -41,7 +41,7 @@ class Bodies:
 
         Raises BodyTooLargeError, BodyTimeoutError, NoRoomForBodyError, and Starlette's ClientDisconnect.
         """
-        if came_whole(request.scope):  # nearly always: no wait, and so no timer
+        if whole_body_arrived(request.scope):  # nearly always: no wait, and so no timer
             return await self._read(request, limit)
         announced = request.headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > limit:

@@ -105,11 +105,11 @@ class Relay:
         self.serving_upstream()
         return self.hub
 
-    def subscription(self, asked: Subscription, request: Request) -> Response:
+    def subscription(self, subscription: Subscription, request: Request) -> Response:
         """The response that is a topic's subscription. Raises ShuttingDownError."""
         settings = self.settings
         return TopicStream(
-            asked,
+            subscription,
             route=TOPIC,
             hub=self.serving_hub(),
             ledger=self.ledger,

@@ -78,17 +78,17 @@ def read_call(endpoint: Endpoint, body: bytes) -> Call:
     if _values(body) > MAX_VALUES:
         raise BadRequestError(f"the request body has more than {MAX_VALUES} values")
     try:
-        asked = json.loads(body)
+        fields = json.loads(body)
     except (ValueError, RecursionError) as error:  # RecursionError: thousands of opening brackets
         raise BadRequestError(f"the request body is not JSON: {_reason(error)}") from None
-    if not isinstance(asked, dict):
-        raise BadRequestError(f"the request body must be a JSON object, not {_json_type(asked)}")
+    if not isinstance(fields, dict):
+        raise BadRequestError(f"the request body must be a JSON object, not {_json_type(fields)}")
     for name, kind in endpoint.required.items():
-        _field(asked, name, kind)
-    model = _field(asked, "model", str) if asked.get("model") is not None else ""
+        _field(fields, name, kind)
+    model = _field(fields, "model", str) if fields.get("model") is not None else ""
     if not model and "model" in endpoint.required:
         raise BadRequestError("model is empty", param="model")
-    streams = asked.get("stream")
+    streams = fields.get("stream")
     if streams is not None and not isinstance(streams, bool):
         raise BadRequestError(f"stream must be true or false, not {_json_type(streams)}", param="stream")
     return Call(endpoint, model, bool(streams), body)
@@ -105,8 +105,8 @@ def _values(body: bytes) -> int:
 
 def prompt_call(prompt: str, model: str) -> Call:
     """The streaming chat call for the query of GET /stream."""
-    asked = {"model": model, "messages": [{"role": "user", "content": prompt}], "stream": True}
-    return Call(CHAT, model, True, json.dumps(asked).encode())
+    fields = {"model": model, "messages": [{"role": "user", "content": prompt}], "stream": True}
+    return Call(CHAT, model, True, json.dumps(fields).encode())
 
 
 def retry_field(seconds: float) -> bytes:
@@ -117,10 +117,10 @@ def retry_field(seconds: float) -> bytes:
     return b"retry: %d\n" % round(seconds * 1000) if seconds else b""
 
 
-def _field(asked: dict[str, Any], name: str, kind: type) -> Any:
-    if name not in asked:
+def _field(fields: dict[str, Any], name: str, kind: type) -> Any:
+    if name not in fields:
         raise BadRequestError(f"{name} is missing", param=name)
-    value = asked[name]
+    value = fields[name]
     if not isinstance(value, kind):
         wanted = "a string" if kind is str else "an array"
         raise BadRequestError(f"{name} must be {wanted}, not {_json_type(value)}", param=name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, Protocol
 
-__all__ = ["EXTENSION", "Client", "Listener", "came_whole", "client_of", "has_client", "until_left"]
+__all__ = ["EXTENSION", "Client", "Listener", "client_of", "has_client", "until_left", "whole_body_arrived"]
 
 # The key of the client among the `extensions` of a request's ASGI scope.
 EXTENSION: Final = "relay.client"
@@ -71,10 +71,10 @@ def client_of(scope: Any) -> Client:
     return client
 
 
-def came_whole(scope: Any) -> bool:
+def whole_body_arrived(scope: Any) -> bool:
     """Whether the request's whole body has arrived, so that `receive` returns at once; False where that is unknown."""
     connection = (scope.get("extensions") or {}).get(EXTENSION)
-    return connection is not None and not connection.lost and connection.heard_whole
+    return connection is not None and not connection.lost and connection.whole_body_arrived
 
 
 async def until_left(receive: Callable[[], Awaitable[MutableMapping[str, Any]]]) -> None:

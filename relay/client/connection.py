@@ -108,7 +108,7 @@ class Connection(HttpToolsProtocol):
         self._unsent_bytes = 0  # unacknowledged at the last `give_up_unsent`
         self.lost = False
 
-    # What a stream calls (client.Client)
+    # Called by a stream (client.Client)
 
     def listen(self, listener: Listener | None) -> None:
         self._listener = listener
@@ -133,7 +133,7 @@ class Connection(HttpToolsProtocol):
             self.transport.writelines((b"%x\r\n" % size, body, b"\r\n"))
 
     @property
-    def heard_whole(self) -> bool:
+    def whole_body_arrived(self) -> bool:
         """Whether the request's whole body has arrived. False where a pipelined request is behind it."""
         return not self.pipeline and not self.cycle.more_body
 

@@ -34,7 +34,7 @@ class PlainClient:
     high_water_bytes   above it the listener is paused, at a quarter of it resumed
     """
 
-    heard_whole = False  # unknown: ASGI does not say what the server has read
+    whole_body_arrived = False  # unknown: ASGI does not say what the server has read
 
     def __init__(self, receive: Receive, send: Send, high_water_bytes: int) -> None:
         self._receive = receive

@@ -108,7 +108,7 @@ class Reply:
         await self._start(error.status, head, error.headers)
         await self._end(body)
 
-    async def part(self, error: ApiError, *, at_boundary: bool) -> None:
+    async def fail_or_abort(self, error: ApiError, *, at_boundary: bool) -> None:
         """As `fail`, for a client that may not read: after FAREWELL_SECONDS the connection is aborted."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL_SECONDS):

@@ -51,16 +51,16 @@ class _Mirror:
     topic   None until the topic was first read from Redis
     users   how many `with` blocks of RedisHub.topic use the mirror now
     ready   set while the topic is up to date with Redis, or `error` tells why it cannot be
-    asked   whether its channel was subscribed to over the present connection
+    subscribed   whether its channel was subscribed to over the present connection
     """
 
-    __slots__ = ("asked", "error", "ready", "topic", "users")
+    __slots__ = ("error", "ready", "subscribed", "topic", "users")
 
     def __init__(self) -> None:
         self.topic: Topic | None = None
         self.users = 0
         self.ready = asyncio.Event()
-        self.asked = False
+        self.subscribed = False
         self.error: OverloadedError | None = None
 
 
@@ -112,11 +112,11 @@ class RedisHub:
             self._changed.set()
         mirror.users += 1
         try:
-            yield await self._whole(mirror)
+            yield await self._up_to_date(mirror)
         finally:
             mirror.users -= 1
 
-    async def _whole(self, mirror: _Mirror) -> Topic:
+    async def _up_to_date(self, mirror: _Mirror) -> Topic:
         """Wait until the mirror is up to date. Raises HubUnavailableError after the time-out, OverloadedError."""
         try:
             async with asyncio.timeout(self._timeout):
@@ -151,7 +151,7 @@ class RedisHub:
         async with aclosing(self._log.pubsub()) as pubsub:
             self._channels.clear()
             for mirror in self._mirrors.values():
-                mirror.asked = False
+                mirror.subscribed = False
             # A channel that nobody publishes on, so that the connection is subscribed to at least one, as get_message needs.
             await pubsub.subscribe(self._log.stream_of(""))
             self._heard_at = time.monotonic()
@@ -159,10 +159,10 @@ class RedisHub:
             await _until_one_fails(
                 *(
                     asyncio.create_task(work(pubsub), name="relay.hub.session")
-                    for work in (self._hear, self._ask, self._ping)
+                    for work in (self._receive, self._subscribe, self._ping)
                 ),
                 asyncio.create_task(self._catch_up(), name="relay.hub.catch_up"),
-                asyncio.create_task(self._look_again(), name="relay.hub.look_again"),
+                asyncio.create_task(self._read_all_again(), name="relay.hub.look_again"),
             )
 
     def _is_away(self) -> None:
@@ -180,15 +180,15 @@ class RedisHub:
             log.info("redis answers")
             self._away_since = None
 
-    async def _ask(self, pubsub: PubSub) -> None:
+    async def _subscribe(self, pubsub: PubSub) -> None:
         """Subscribe to the channels of new mirrors, and unsubscribe from those of mirrors that are gone, as they change."""
         while True:
             await self._changed.wait()
             self._changed.clear()
             gone = [name for name in self._channels if name not in self._mirrors]
-            new = [name for name, mirror in self._mirrors.items() if not mirror.asked]
+            new = [name for name, mirror in self._mirrors.items() if not mirror.subscribed]
             for mirror in self._mirrors.values():
-                mirror.asked = True
+                mirror.subscribed = True
             self._channels = set(self._mirrors)
             for start in range(0, len(gone), CHANNELS):
                 await pubsub.unsubscribe(*map(self._log.stream_of, gone[start : start + CHANNELS]))
@@ -203,7 +203,7 @@ class RedisHub:
                 raise RedisConnectionError("redis is silent")
             await pubsub.ping()
 
-    async def _hear(self, pubsub: PubSub) -> None:
+    async def _receive(self, pubsub: PubSub) -> None:
         """Receive the connection's messages: events, and confirmations of subscriptions."""
         while True:
             message: dict[str, Any] | None = await pubsub.get_message(timeout=None)
@@ -238,7 +238,7 @@ class RedisHub:
             self._behind[name] = None
             self._some_behind.set()
 
-    async def _look_again(self) -> None:
+    async def _read_all_again(self) -> None:
         """Read every topic LOOKS_PER_AGE times within its maximum age, which keeps its stream from expiring."""
         while True:
             await asyncio.sleep(self.topics.bounds.history.max_seconds / LOOKS_PER_AGE)

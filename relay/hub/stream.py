@@ -68,7 +68,7 @@ class TopicStream(OutsideResponse):
 
     def __init__(
         self,
-        asked: Subscription,
+        subscription: Subscription,
         *,
         route: str,
         hub: Hub,
@@ -81,7 +81,7 @@ class TopicStream(OutsideResponse):
         write_bytes: int,
     ) -> None:
         super().__init__()
-        self._asked = asked
+        self._subscription = subscription
         self._route = route
         self._hub = hub
         self._ledger = ledger
@@ -95,8 +95,8 @@ class TopicStream(OutsideResponse):
     async def serve(self, scope: Scope, send: Send, asked_at: float) -> None:
         client = client_of(scope)
         with self._place:
-            async with self._hub.topic(self._asked.name) as topic:
-                life = SubscriptionLife(self._asked, topic, client, self._limits, self._write_bytes)
+            async with self._hub.topic(self._subscription.name) as topic:
+                life = SubscriptionLife(self._subscription, topic, client, self._limits, self._write_bytes)
                 with (
                     self._hub.topics.listening(topic, life.subscriber),
                     self._ledger.stream(self._route, since=asked_at) as record,
@@ -123,7 +123,7 @@ class TopicStream(OutsideResponse):
 
     def _place_of(self, topic: Topic) -> bytes:
         """The SSE `id` line that a new subscription begins with, so that even a client that has seen no event can resume."""
-        return b"id: %d-%d\n" % topic.last if self._asked.wanted is None else b""
+        return b"id: %d-%d\n" % topic.last if self._subscription.wanted is None else b""
 
 
 class SubscriptionLife:
@@ -134,10 +134,12 @@ class SubscriptionLife:
         "_task", "_write_bytes", "error", "subscriber",
     )  # fmt: skip
 
-    def __init__(self, asked: Subscription, topic: Topic, client: Client, limits: Limits, write_bytes: int) -> None:
-        self.subscriber = Subscriber(topic, asked.policy, asked.capacity, self)
-        if asked.wanted is not None:
-            self.subscriber.resume(parse_id(asked.wanted), asked.wanted[:WANTED_CHARACTERS])
+    def __init__(
+        self, subscription: Subscription, topic: Topic, client: Client, limits: Limits, write_bytes: int
+    ) -> None:
+        self.subscriber = Subscriber(topic, subscription.policy, subscription.capacity, self)
+        if subscription.wanted is not None:
+            self.subscriber.resume(parse_id(subscription.wanted), subscription.wanted[:WANTED_CHARACTERS])
         self._client = client
         self._limits = limits
         self._write_bytes = write_bytes
@@ -219,7 +221,7 @@ class SubscriptionLife:
         if self._ending == "slow_client":
             reply.abort()
         elif self._ending != "client_disconnected":
-            await reply.part(self.error or ShuttingDownError(), at_boundary=not self._rest)
+            await reply.fail_or_abort(self.error or ShuttingDownError(), at_boundary=not self._rest)
         return str(self._ending)
 
     def over(self) -> None:

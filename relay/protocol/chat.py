@@ -23,7 +23,7 @@ __all__ = ["MAX_LOOKED_AT_BYTES", "ChatFacts"]
 # here: 16 KiB for each of 1,000 streams is 16 MiB.
 MAX_LOOKED_AT_BYTES = 16 * 1024
 
-# Some gateways begin with events that have an empty id (content filter results, for instance): so many are searched for one.
+# Events that are searched for id and model: some gateways begin with ones that have an empty id (content filter results).
 _MAX_FIRST_EVENTS = 4
 
 # The beginning of any kind of token: text, reasoning, a refusal, a tool call.

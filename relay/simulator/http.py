@@ -192,19 +192,21 @@ class Connection(asyncio.Protocol):
         else:
             self._make(read_request(FORMS[request.path], request.body, self._service.seed), request.chunked)
 
-    def _make(self, asked: AnswerRequest, chunked: bool) -> None:
-        if self._service.meets_fault(asked):
-            raise _error_asked_for(asked)
+    def _make(self, request: AnswerRequest, chunked: bool) -> None:
+        if self._service.meets_fault(request):
+            raise _error_of(request)
         self._service.answers += 1
-        if asked.stream:
-            self._start_stream(asked, chunked)
+        if request.stream:
+            self._start_stream(request, chunked)
         else:
-            self._complete_later(asked)
+            self._complete_later(request)
 
-    def _start_stream(self, asked: AnswerRequest, chunked: bool) -> None:
+    def _start_stream(self, request: AnswerRequest, chunked: bool) -> None:
         assert self._transport is not None
         ordinal = self._service.answers
-        events = asked.form.events(asked.model, asked.script, ordinal, asked.prompt_tokens, asked.include_usage)
+        events = request.form.events(
+            request.model, request.script, ordinal, request.prompt_tokens, request.include_usage
+        )
         framing = b"transfer-encoding: chunked\r\n" if chunked else b""
         keep = self._keep_alive and chunked
         head = _status_line(200) + _EVENT_STREAM_HEADERS + framing + _connection_header(keep) + b"\r\n"
@@ -212,7 +214,7 @@ class Connection(asyncio.Protocol):
             self._transport,
             head,
             events,
-            asked.script,
+            request.script,
             self._service.stats,
             chunked=chunked,
             paused=self._paused,
@@ -225,21 +227,23 @@ class Connection(asyncio.Protocol):
         self._keep_alive = self._keep_alive and whole
         self._next()
 
-    def _complete_later(self, asked: AnswerRequest) -> None:
-        script = asked.script
+    def _complete_later(self, request: AnswerRequest) -> None:
+        script = request.script
         kind = script.fault.kind if script.fault is not None else None
         if kind == "stall":
             return
         seconds = script.first + ((script.events or 0) / script.pace if script.pace else 0.0)
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._complete, asked, kind, self._service.answers)
+        self._timer = asyncio.get_running_loop().call_later(
+            seconds, self._complete, request, kind, self._service.answers
+        )
 
-    def _complete(self, asked: AnswerRequest, kind: str | None, ordinal: int) -> None:
+    def _complete(self, request: AnswerRequest, kind: str | None, ordinal: int) -> None:
         self._timer = None
         assert self._transport is not None
         if kind == "disconnect":
             self._transport.close()
             return
-        body = asked.form.whole(asked.model, asked.script, ordinal, asked.prompt_tokens)
+        body = request.form.whole(request.model, request.script, ordinal, request.prompt_tokens)
         self._respond(200, body[: len(body) // 2] if kind == "malformed" else body)
 
     def _respond(self, status: int, body: bytes, headers: bytes = b"") -> None:
@@ -270,15 +274,15 @@ class Connection(asyncio.Protocol):
 _METHODS = {**dict.fromkeys(FORMS, "POST"), "/v1/models": "GET", "/simulator/stats": "GET"}
 
 
-def _error_asked_for(asked: AnswerRequest) -> ApiError:
-    if asked.script.fault is not None and asked.script.fault.status == 429:
+def _error_of(request: AnswerRequest) -> ApiError:
+    if request.script.fault is not None and request.script.fault.status == 429:
         return ApiError(
             429,
-            f"rate limit reached for {asked.model}, as its name asks for",
+            f"rate limit reached for {request.model}, as its name asks for",
             kind="requests",
             code="rate_limit_exceeded",
         )
-    return ApiError(500, f"the server failed, as the name {asked.model} asks for", kind="server_error")
+    return ApiError(500, f"the server failed, as the name {request.model} asks for", kind="server_error")
 
 
 def _headers_of(error: ApiError) -> bytes:

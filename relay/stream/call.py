@@ -1,4 +1,4 @@
-"""What a relayed stream is made from: the call to the upstream, the span that records it, and the options of all streams."""
+"""The parts of a relayed stream: the call to the upstream, the span that records it, and the options of all streams."""
 
 from __future__ import annotations
 

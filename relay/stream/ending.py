@@ -96,7 +96,7 @@ class Ending:
 
     def fields(self) -> dict[str, Any]:
         """The fields of the log line, with units in their names; unknown ones are left out."""
-        found = {
+        fields = {
             "route": self.route,
             "outcome": self.outcome,
             "error_type": self.error_type,
@@ -113,7 +113,7 @@ class Ending:
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
         }
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 def log_ending(ending: Ending, ids: TraceIds | None) -> None:

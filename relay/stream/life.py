@@ -1,4 +1,4 @@
-"""What happens to one relayed stream between its request and its end.
+"""One relayed stream, from its request to its end.
 
 The law of this file. The request's own task opens the upstream's stream, starts the response with its first bytes, lets the
 rest flow (pump.py) and sleeps until the stream's end. While the client's connection is full, the upstream's is paused:
@@ -188,7 +188,7 @@ class StreamLife:
                 raise
         except UpstreamError as problem:
             error = without_frames(problem)
-        if self._took_end():
+        if self._was_ended():
             return str(self._ending), await self._part()
         if error is None:
             return "upstream_error" if self._pump.facts.failed else "completed", None
@@ -203,7 +203,7 @@ class StreamLife:
                 await reply.fail(error, at_boundary=self._pump.at_boundary)
         except asyncio.CancelledError:
             # `end` was called while the error was being sent: the outcome is still that of the error.
-            if not self._took_end():
+            if not self._was_ended():
                 raise
         return error.outcome, error
 
@@ -227,10 +227,10 @@ class StreamLife:
             self._reply.abort()
             return None
         error = self._ending_error
-        await self._reply.part(error or ShuttingDownError(), at_boundary=self._pump.at_boundary)
+        await self._reply.fail_or_abort(error or ShuttingDownError(), at_boundary=self._pump.at_boundary)
         return error
 
-    def _took_end(self) -> bool:
+    def _was_ended(self) -> bool:
         """Whether `end` was called. If so, takes its cancellation of this task back (`uncancel`)."""
         if self._ending is None:
             return False
@@ -250,7 +250,7 @@ class StreamLife:
         pump.hand_on(chunk, events)
         del chunk
         if not pump.done:
-            self._flows = source.flow(pump.took, pump.ended)
+            self._flows = source.flow(pump.on_piece, pump.on_end)
             if self._flows:
                 await pump.finished
                 source.keep()

@@ -1,7 +1,7 @@
 """From the upstream to the client in one callback: a chunk is scanned, counted and written before the callback returns.
 
-The law of this file. An event costs no task switch, no queue and no timer: the upstream's connection calls `took` with the
-bytes of one recv, and has them written to the client's connection when `took` returns. There is no buffer in between that
+The law of this file. An event costs no task switch, no queue and no timer: the upstream's connection calls `on_piece` with the
+bytes of one recv, and has them written to the client's connection when `on_piece` returns. There is no buffer in between that
 could grow; a slow client pauses the upstream's connection (life.py). The stream's own task sleeps until `finished`, which is
 set once: at the end marker, at the end of the body, or with the error that ends the stream.
 """
@@ -65,10 +65,10 @@ class Pump:
         self._record.relayed(len(chunk), events)
         self.facts.feed(chunk)
 
-    # What the upstream's connection calls
+    # Called by the upstream's connection (upstream.body.Body.flow)
 
-    def took(self, chunk: bytes) -> None:
-        """The hot path."""
+    def on_piece(self, chunk: bytes) -> None:
+        """Relay one chunk. The hot path: called for each recv of a stream."""
         if self.finished.done():
             return  # the stream has ended, and its task has not run since
         try:
@@ -78,7 +78,7 @@ class Pump:
         except Exception as error:  # noqa: BLE001  # for the stream's task, which raises it: raised here, it would be the loop's
             self.finished.set_exception(error)
 
-    def ended(self, error: UpstreamError | None) -> None:
+    def on_end(self, error: UpstreamError | None) -> None:
         """The body has ended: with an error, or with None at its regular end."""
         if self.finished.done():
             return

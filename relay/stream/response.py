@@ -1,7 +1,7 @@
 """The response of a relayed stream. It opens the stream's ledger record, span and place at the gate, closes all of them
 however the stream ends, and records exactly one outcome.
 
-What happens between the beginning and the end is in life.py.
+The stream itself, between its beginning and its end, is in life.py.
 """
 
 from __future__ import annotations

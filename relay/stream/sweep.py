@@ -68,9 +68,9 @@ class OpenStreams:
         """The id() of every open stream, oldest first, for `get`. An id keeps no stream alive."""
         return tuple(self._streams)
 
-    def get(self, known: int) -> Swept | None:
+    def get(self, stream_id: int) -> Swept | None:
         """The stream with this id(), None where it has ended. (A newer one may have its id now: it is looked at early.)"""
-        return self._streams.get(known)
+        return self._streams.get(stream_id)
 
     def end_all(self) -> None:
         """End every open stream with the outcome `shutdown`. Call it on the loop's thread."""
@@ -99,8 +99,8 @@ async def sweep(streams: OpenStreams, limits: Limits) -> None:
 
 def _look_after(streams: OpenStreams, ids: tuple[int, ...]) -> None:
     now = time.monotonic()
-    for known in ids:
-        stream = streams.get(known)
+    for stream_id in ids:
+        stream = streams.get(stream_id)
         if stream is None:
             continue
         try:

@@ -44,11 +44,11 @@ class HttpMetrics:
 
     def began(self, scope: Scope) -> None:
         """Count a request as active, until `ended`."""
-        self._active[_asked(scope)] += 1
+        self._active[_key(scope)] += 1
 
     def _look(self, _: CallbackOptions) -> Iterator[Observation]:
-        for asked, active in list(self._active.items()):  # in the exporter's thread
-            yield Observation(active, _labels(asked))
+        for key, active in list(self._active.items()):  # in the exporter's thread
+            yield Observation(active, _labels(key))
 
     def ended(
         self,
@@ -66,9 +66,9 @@ class HttpMetrics:
         span      the request's SERVER span, for the exemplar
         ending    the facts of its stream's end; None where it had no stream
         """
-        asked = _asked(scope)
-        self._active[asked] -= 1
-        labels = {**_labels(asked), "network.protocol.version": scope["http_version"]}
+        key = _key(scope)
+        self._active[key] -= 1
+        labels = {**_labels(key), "network.protocol.version": scope["http_version"]}
         if route is not None:
             labels[NAMES["route"]] = route
         if status is not None:
@@ -80,10 +80,10 @@ class HttpMetrics:
         self._duration.record(seconds, labels, set_span_in_context(span))
 
 
-def _asked(scope: Scope) -> tuple[str, str]:
+def _key(scope: Scope) -> tuple[str, str]:
     """The request's method and scheme, which label both metrics."""
     return known_method(scope["method"], "_OTHER"), scope["scheme"]
 
 
-def _labels(asked: tuple[str, str]) -> dict[str, Any]:
-    return {"http.request.method": asked[0], "url.scheme": asked[1]}
+def _labels(key: tuple[str, str]) -> dict[str, Any]:
+    return {"http.request.method": key[0], "url.scheme": key[1]}

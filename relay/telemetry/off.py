@@ -82,6 +82,6 @@ class Untraced:
             log_ending(Ending.of(outcome, record=record, facts=facts, error=error), self._caller())
 
     def _caller(self) -> TraceIds | None:
-        """The caller's trace and span from its `traceparent` header, so that the log line can be found from its trace."""
-        found = _TRACEPARENT.fullmatch(self.headers.get("traceparent", ""))
-        return TraceIds(found[1], found[2], int(found[3], 16) & 1 == 1) if found else None
+        """The caller's trace and span from its `traceparent` header, so that the log line can be match from its trace."""
+        match = _TRACEPARENT.fullmatch(self.headers.get("traceparent", ""))
+        return TraceIds(match[1], match[2], int(match[3], 16) & 1 == 1) if match else None

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from ..errors import UpstreamError
 
-__all__ = ["Body", "Ended", "Response", "Took"]
+__all__ = ["Body", "OnEnd", "OnPiece", "Response"]
 
 # Callbacks of a body that flows: with each piece; and once at its end, with the error or with None. Neither may raise.
-Took = Callable[[bytes], None]
-Ended = Callable[[UpstreamError | None], None]
+OnPiece = Callable[[bytes], None]
+OnEnd = Callable[[UpstreamError | None], None]
 
 
 class Body(abc.ABC):
@@ -31,8 +31,8 @@ class Body(abc.ABC):
         Raises UpstreamTimeoutError (silent for too long), UpstreamUnreachableError (broken off), UpstreamProtocolError.
         """
 
-    def flow(self, took: Took, ended: Ended) -> bool:
-        """From now on call `took` with each piece as it comes, instead of `read`; False where this body can only be read."""
+    def flow(self, on_piece: OnPiece, on_end: OnEnd) -> bool:
+        """From now on call `on_piece` with each piece as it comes, in place of `read`; False where a body can only be read."""
         return False
 
     def keep(self) -> None:  # noqa: B027  # nothing to do where a body is only read

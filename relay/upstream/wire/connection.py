@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ...errors import UpstreamError, UpstreamTimeoutError, UpstreamUnreachableError
-from ..body import Ended, Took
+from ..body import OnEnd, OnPiece
 from .answer import Answer, Head
 
 __all__ = ["Connection"]
@@ -47,17 +47,17 @@ class Connection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_answer",
-        "_ended",
         "_error",
         "_expected",
         "_full",
         "_large",
         "_limit_bytes",
         "_loop",
+        "_on_end",
+        "_on_piece",
         "_overfull",
         "_paused",
         "_small",
-        "_took",
         "_transport",
         "_unsent",
         "_used",
@@ -77,8 +77,8 @@ class Connection(asyncio.BufferedProtocol):
         self._unsent: memoryview | None = None  # the rest of the request's body
         self._used = False  # for an earlier request
         self._error: UpstreamError | None = None
-        self._took: Took | None = None
-        self._ended: Ended | None = None
+        self._on_piece: OnPiece | None = None
+        self._on_end: OnEnd | None = None
 
     # Called by the pool, and by the body of a response
 
@@ -169,14 +169,14 @@ class Connection(asyncio.BufferedProtocol):
         self.resume()
         return chunk
 
-    def flow(self, took: Took, ended: Ended) -> None:
-        """From now on call `took` with each piece of the body as it comes, and `ended` once: with the error, or None.
+    def flow(self, on_piece: OnPiece, on_end: OnEnd) -> None:
+        """From now on call `on_piece` with each piece of the body as it comes, and `on_end` once: with the error, or None.
 
-        Neither may raise. Bytes that have come already are passed to `took` before this returns.
+        Neither may raise. Bytes that have come already are passed to `on_piece` before this returns.
         """
-        self._took, self._ended = took, ended
+        self._on_piece, self._on_end = on_piece, on_end
         if self._answer.parts:
-            took(self._answer.take())
+            on_piece(self._answer.take())
         if self._answer.complete:
             self._end_flow(None)
         elif self._error is not None:
@@ -186,7 +186,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def keep(self) -> None:
         """Stop the calls that `flow` began: bytes that come wait for `read` again."""
-        self._took = self._ended = None
+        self._on_piece = self._on_end = None
 
     def pause(self) -> None:
         """Stop reading the socket: the kernel's buffer fills, its window closes, and the upstream waits."""
@@ -249,10 +249,10 @@ class Connection(asyncio.BufferedProtocol):
             self._fail(UpstreamTimeoutError("the upstream did not answer in time"))
 
     def _end_flow(self, error: UpstreamError | None) -> None:
-        ended = self._ended
-        if ended is not None:
+        on_end = self._on_end
+        if on_end is not None:
             self.keep()
-            ended(error)
+            on_end(error)
 
     # Called by the event loop
 
@@ -263,7 +263,7 @@ class Connection(asyncio.BufferedProtocol):
         self._answer = Answer()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._small if self._took is None else self._large
+        return self._small if self._on_piece is None else self._large
 
     def buffer_updated(self, nbytes: int) -> None:
         if not self._expected:
@@ -278,13 +278,13 @@ class Connection(asyncio.BufferedProtocol):
             return
         answer = self._answer
         problem = answer.feed(_buffer[:nbytes])
-        took = self._took
-        if took is not None and answer.parts:
-            took(answer.take())
+        on_piece = self._on_piece
+        if on_piece is not None and answer.parts:
+            on_piece(answer.take())
         if problem is not None:
             self._fail(problem)
             self.close()
-        elif took is not None:
+        elif on_piece is not None:
             if answer.complete:
                 self._end_flow(None)
         else:

@@ -6,7 +6,7 @@ import asyncio
 
 from ...errors import UpstreamTimeoutError
 from ...memory.budget import StreamBudget
-from ..body import Body, Ended, Response, Took
+from ..body import Body, OnEnd, OnPiece, Response
 from ..options import Timeouts
 from ..transport import Headers, Target
 from .connection import Connection
@@ -66,8 +66,8 @@ class _WireBody(Body):
         except TimeoutError as error:
             raise UpstreamTimeoutError("the upstream fell silent") from error
 
-    def flow(self, took: Took, ended: Ended) -> bool:
-        self._connection.flow(took, ended)
+    def flow(self, on_piece: OnPiece, on_end: OnEnd) -> bool:
+        self._connection.flow(on_piece, on_end)
         return True
 
     def keep(self) -> None:
