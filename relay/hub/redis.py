@@ -48,9 +48,9 @@ CHANNELS: Final = 100  # subscribed to in one command
 class _Mirror:
     """This process's copy of one topic.
 
-    topic   None until the topic was first read from Redis
-    users   how many `with` blocks of RedisHub.topic use the mirror now
-    ready   set while the topic is up to date with Redis, or `error` tells why it cannot be
+    topic        None until the topic was first read from Redis
+    users        how many `with` blocks of RedisHub.topic use the mirror now
+    ready        set while the topic is up to date with Redis, or `error` tells why it cannot be
     subscribed   whether its channel was subscribed to over the present connection
     """
 
