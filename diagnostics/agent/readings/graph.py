@@ -209,7 +209,8 @@ def kinds_below(kind: type) -> frozenset[type]:
     found, left = {id(kind): kind}, [kind]
     while left:
         # A class may have a metaclass with a method of this name.
-        for below in type.__subclasses__(left.pop()):
+        fresh: list[type] = type.__subclasses__(left.pop())
+        for below in fresh:
             if id(below) not in found:
                 found[id(below)] = below
                 left.append(below)
