@@ -1,4 +1,4 @@
-"""How many captures were taken of each worker, how they ended and how long they took, since this monitor began."""
+"""Counts each worker's captures by outcome, and their durations, since this monitor began."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["Tally", "Told"]
 
 @dataclass(frozen=True)
 class Told:
-    """Of one worker.
+    """The counts of one worker.
 
-    outcomes        by (kind, outcome): done, failed, cancelled, or refused (busy, too costly, no room)
-    seconds         by kind: a histogram, from the request until everything was rendered
-    artifact_bytes  of its captures that are kept
+    outcomes        (kind, outcome) -> count; outcome: done, failed, cancelled, or refused (busy, too costly, no room)
+    seconds         kind -> histogram of the seconds from the request until everything was rendered
+    artifact_bytes  of its kept captures
     """
 
     outcomes: dict[tuple[str, str], int] = field(default_factory=dict)

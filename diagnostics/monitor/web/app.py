@@ -47,9 +47,9 @@ def build(
     guesses: Guesses,
     pprof_interval: float,
 ) -> tuple[Starlette, Events]:
-    """The ASGI app of the monitor, and its event streams, which whoever serves it must close.
+    """The ASGI app of the monitor, and its event streams, which the caller must close.
 
-    pprof_interval   the least time between two windows for /debug/pprof
+    pprof_interval   minimum of seconds between two windows for /debug/pprof
     """
     routes = _Routes(targets, captures, recorder, guard, judge)
     overview = Overview(targets, captures, judge, guard, recorder)
@@ -117,7 +117,7 @@ async def _diagnostics_error(request: Request, error: Exception) -> Response:
 
 
 async def _nobody_left(request: Request, error: Exception) -> Response:
-    """The client has left in the middle of its request's body."""
+    """The client has disconnected within its request's body."""
     return Response(status_code=499)
 
 

@@ -1,8 +1,8 @@
-"""The metric registry: the only place that spells metric names. Families are made from the workers' readings at each scrape,
-and what the services registered themselves is passed on behind them.
+"""The metric registry: the only file with metric names. Families are made from the workers' readings at each scrape, followed
+by the families that the services registered themselves.
 
-No label holds anything but a worker's number, a route, an outcome or another word of a fixed list: the number of series
-follows the service's shape, never its traffic.
+A label's value is a worker's number, a route, an outcome or another word of a fixed list: the number of series depends on the
+service's code, never on its traffic.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ __all__ = ["METRICS", "Scraped", "Spec", "exposition"]
 
 @dataclass(frozen=True, kw_only=True)
 class Scraped(Snapshot):
-    """One worker as it is scraped: with what others than its agent and the kernel know of it.
+    """A worker's snapshot with the monitor's own knowledge of it, for one scrape.
 
-    outlook   what its recording says of its memory
-    firings   of rules: (rule, outcome) -> how many
-    captures  how its captures ended
-    children  its processes that are no workers, together
-    verdict   the verdict on it
-    restarts, oom_kills   how often its process was replaced, and killed for memory, since the monitor began
+    outlook   trends computed from its recording
+    firings   (rule, outcome) -> count
+    captures  counts of its captures by outcome
+    children  sums over its child processes that are no workers
+    verdict   the verdict's word
+    restarts, oom_kills   how often its process was replaced, and killed by the OOM killer, since the monitor began
     """
 
     outlook: Outlook | None
@@ -49,7 +49,7 @@ class Scraped(Snapshot):
 
     @classmethod
     def of(cls, snapshot: Snapshot, **more: Any) -> Scraped:
-        """`snapshot` with these fields more."""
+        """`snapshot` with the further fields in `more`."""
         return cls(**{each.name: getattr(snapshot, each.name) for each in fields(snapshot)}, **more)
 
 
@@ -61,7 +61,7 @@ Rows = Callable[[Scraped], Iterable[Row]]
 
 @dataclass(frozen=True)
 class Spec:
-    """One metric: `rows` yields (label values, value) of one worker; a histogram's value is its JSON."""
+    """One metric: `rows` yields (label values, value) for one worker; a histogram's value is its JSON."""
 
     name: str
     kind: Literal["gauge", "counter", "histogram"]
@@ -88,7 +88,7 @@ def _by_route(key: str, *fixed: str) -> Rows:
 
 
 def _open_streams(snapshot: Scraped) -> Iterator[Row]:
-    """As the ledger counts them; without one, the responses that the server has open."""
+    """Open streams from the ledger; without one, the server's open responses."""
     if _of(snapshot):
         yield from _by_route("open")(snapshot)
         return
@@ -216,18 +216,18 @@ def _artifact_bytes(snapshot: Scraped) -> Iterator[Row]:
 
 def _balance(snapshot: Scraped) -> Iterator[Row]:
     for part, held in (snapshot.balance or {}).get("parts", {}).items():
-        if held is not None:  # what is not known is not 0
+        if held is not None:  # unknown is not 0
             yield (part,), held
 
 
 def _verdict(snapshot: Scraped) -> Iterator[Row]:
-    # All of them, so that an alert on one of them ends when it is over.
+    # A row for every cause, so that an alert on one resolves.
     for cause in CAUSES:
         yield (cause,), int(cause == snapshot.verdict)
 
 
 def _growth(snapshot: Scraped) -> Iterator[Row]:
-    """Of in-use memory; of RSS where that is not known."""
+    """Bytes an hour of in-use memory, or of RSS where in-use memory is unknown."""
     drift = snapshot.outlook.memory if snapshot.outlook else None
     if drift is not None:
         for bound, slope in zip(_BOUNDS, (drift.low, drift.slope, drift.high), strict=True):
@@ -328,9 +328,9 @@ class _OneScrape(Collector):
 def exposition(
     snapshots: list[Scraped], accept: str, registered: Mapping[str, list[dict[str, Any]]] | None = None
 ) -> tuple[bytes, str]:
-    """The scrape's body and content type: OpenMetrics where `accept` asks for it, Prometheus text otherwise.
+    """The scrape's body and content type: OpenMetrics where the header `accept` has it, else Prometheus text.
 
-    registered   by worker, the families that the service itself registered
+    registered   worker -> the families that the service itself registered
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_OneScrape(snapshots, registered or {}))
@@ -357,7 +357,7 @@ def _family(spec: Spec, snapshots: list[Scraped]) -> Metric:
 
 
 def _cumulative(histogram: Mapping[str, Any]) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
-    """(upper bound, observations up to it) of each bucket and, where it has one, the trace of one of them for OpenMetrics."""
+    """(upper bound, observations up to it) of each bucket, with its exemplar where it has one."""
     traces = {bucket: exemplar for bucket, *exemplar in histogram.get("exemplars", ())}
     buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
     total = 0.0

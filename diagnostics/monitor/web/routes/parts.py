@@ -1,7 +1,7 @@
 """GET /debug/memory/{balance,streams,tasks,objects}: one part of the page each, as JSON, of all workers or of ?worker=.
 
-Tasks and objects are counted at once; where they wait and of which types they are is what the last capture of the kind found.
-A GET never starts one: whoever has the token to read may not capture.
+Counts of tasks and objects are current; their stacks and types are those of the last capture of the kind. A GET never begins
+one: a read-only token must not capture.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def routes(targets: Targets, captures: Captures) -> list[Route]:
         return {"python_blocks": blocks, "gc": reading.get("gc"), "captured": _last(snapshot, "objects", keys)}
 
     def _last(snapshot: Snapshot, kind: str, keys: Iterable[str]) -> dict[str, Any] | None:
-        """The last capture of the kind, with its id and its age in seconds; None where none was taken of this process."""
+        """The last capture of the kind with its id and its age in seconds; None where there is none of this process."""
         found = captures.latest_capture(snapshot.worker, snapshot.process.pid, kind)
         if found is None:
             return None

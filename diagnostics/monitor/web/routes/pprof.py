@@ -5,25 +5,25 @@
 
 | parameter | |
 |---|---|
-| seconds | heap, allocs: of the live heap what changed in that time; else the length of the window, 5 by default |
+| seconds | heap, allocs: of the live heap the change in that time; else the length of the window, 5 by default |
 | gc=1 | a garbage collection before it; it stalls the service for 50 to 100 ms per million objects |
 | debug=1, debug=2 | text instead of profile.proto: 1 one line for each stack, 2 whole stacks |
-| worker | which one, where there are several |
+| worker | its number, where there are several |
 | force=1 | even if it would be too costly now |
 
-A window is begun only for who may capture, and never for a page of another origin: a program with DIAGNOSTICS_TOKEN (or,
-where no token is set, any program), or a browser that is on a page of the monitor's own. Who may only read gets the last
-window, whatever its age, or is told how to get one. `go tool pprof` shows its token in the address:
-http://TOKEN@127.0.0.1:6060/debug/pprof/heap. Reading all tasks costs the service something, too: it is begun for the same ones.
+A window is begun only for clients that may capture, and never for a page of another origin: a program with DIAGNOSTICS_TOKEN
+(or, where no token is set, any program), or a page of the monitor's own. A client that may only read gets the last window's
+profile, of any age, or an error that says how to get one. `go tool pprof` takes the token in the address:
+http://TOKEN@127.0.0.1:6060/debug/pprof/heap. Reading all tasks has a cost for the service, too, and needs the same right.
 
-heap and allocs are the worker's live heap where it keeps one (DIAGNOSTICS_HEAP): what is alive now, allocated since
-sampling began, read from its table without asking the service. It costs the service nothing, so whoever may read gets
-it. The profile says which it is: its kind is `heap`, its comments have the rate and what it does not cover.
+heap and allocs are the worker's live heap where it keeps one (DIAGNOSTICS_HEAP): live blocks allocated since sampling began,
+read from its shared table. That costs the service nothing, so every client that may read gets it. The profile's kind is
+`heap` then, and its comments have the rate and what it does not cover.
 
-Where there is none, heap and allocs differ from Go's: they are a window and not a count since the start, because
-nothing is traced while nobody asks; and a profile younger than the minimum interval is given again. Its `time` and the
-header `Age` tell. An error is text with the header X-Go-Pprof, which makes `go tool pprof` show it. Source:
-https://pkg.go.dev/net/http/pprof and its handlers.
+Otherwise heap and allocs differ from Go's: they are a window and not a count since the start, because nothing is traced
+between windows; and a profile younger than the minimum interval is returned again, as its `time` and the header `Age` show.
+An error is text with the header X-Go-Pprof, which makes `go tool pprof` show it. Source: https://pkg.go.dev/net/http/pprof
+and its handlers.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _TEXT = "text/plain; charset=utf-8"
 
 @dataclass(frozen=True)
 class Asked:
-    """A request's parameters, checked. `delta`: a number of seconds was asked for by name."""
+    """A request's parameters, checked. `delta`: whether it has `seconds`."""
 
     worker: Worker
     seconds: float
@@ -77,7 +77,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """A profile; `packed` is it as profile.proto in gzip, `age` in seconds."""
+    """A profile; `packed`: the same as gzipped profile.proto; `age` in seconds."""
 
     packed: bytes
     profile: Callable[[], Profile]
@@ -85,7 +85,7 @@ class Answer:
 
 
 class _Source:
-    """Where the profiles come from."""
+    """Makes the profiles: from windows, live heaps and readings of tasks."""
 
     def __init__(self, targets: Targets, windows: WindowProfiles, audit: Audit) -> None:
         self.targets = targets
@@ -93,7 +93,7 @@ class _Source:
         self._audit = audit
         self._tasks: dict[
             tuple[int, str], tuple[float, Profile]
-        ] = {}  # the last ones by pid and name, and when they were read (wall clock)
+        ] = {}  # (pid, name) -> (wall-clock time, last profile)
 
     async def heap(self, name: str, asked: Asked) -> Answer:
         """The live heap where the worker keeps one, else a window."""
@@ -155,7 +155,7 @@ class _Source:
         return await self._last_or(name, asked, read)
 
     async def _last_or(self, name: str, asked: Asked, read: Callable[[], Awaitable[Profile]]) -> Answer:
-        """What `read` gives now; the last one where the asker may not start a reading."""
+        """The profile that `read` returns now; where the client may not begin a reading, the last one."""
         key = (asked.worker.pid, name)
         if asked.may_start:
             profile = await read()
@@ -184,7 +184,7 @@ def _none_yet(name: str, asked: Asked) -> RefusedError:
 
 
 def _with_threads(profile: Profile, threads: Iterable[Mapping[str, Any]]) -> Profile:
-    """Threads count beside tasks: each one sample, its stack turned to leaf first."""
+    """`profile` with a sample for each thread, its stack reversed to leaf first."""
     samples = (
         Sample(
             stack=tuple(Frame(str(function), str(file), int(line)) for function, file, line in thread["stack"][::-1]),
@@ -198,7 +198,7 @@ def _with_threads(profile: Profile, threads: Iterable[Mapping[str, Any]]) -> Pro
 
 @dataclass(frozen=True)
 class Entry:
-    """One profile of the table that the index is built from."""
+    """One row of the table of profiles, from which the index page is built."""
 
     name: str
     about: str
@@ -278,7 +278,7 @@ async def _answered(request: Request, source: _Source) -> Response:
         headers["X-Go-Pprof"] = "1"
         return Response(f"{error}\n", status_code=error.http_status, media_type=_TEXT, headers=headers)
     if answer is None:
-        return Response(status_code=499)  # nobody reads it
+        return Response(status_code=499)  # the client is gone
     headers["Age"] = str(round(answer.age))
     if asked.debug:
         render = render_lines if asked.debug == 1 else render_stacks
@@ -288,7 +288,7 @@ async def _answered(request: Request, source: _Source) -> Response:
 
 
 def _asked(request: Request, targets: Targets) -> Asked:
-    """Raises UsageError, NotFoundError (worker)."""
+    """The request's parameters. Raises UsageError, NotFoundError (worker)."""
     given = request.query_params
     try:
         seconds = float(given.get("seconds") or DEFAULT_SECONDS)
@@ -308,7 +308,7 @@ def _asked(request: Request, targets: Targets) -> Asked:
 
 
 def _flag(given: Any, name: str) -> bool:
-    """As in Go any number above zero is yes."""
+    """The flag `name`: as in Go any number above zero is true."""
     text = given.get(name) or "0"
     if not text.isdecimal() or len(text) > _MAX_DIGITS:
         raise UsageError(f"{name} is {text!r}", remedy="choose 0 or 1")
@@ -316,7 +316,7 @@ def _flag(given: Any, name: str) -> bool:
 
 
 async def _unless_they_leave(request: Request, work: Awaitable[T]) -> T | None:
-    """The result of `work`; None, with `work` cancelled and its window closed, once the client is gone."""
+    """The result of `work`; None, with `work` cancelled and its window closed, if the client disconnects first."""
     working = asyncio.ensure_future(work)
     leaving = asyncio.create_task(until_left(request.receive))
     try:
