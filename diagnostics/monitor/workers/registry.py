@@ -94,7 +94,7 @@ class Registry:
         return found
 
     def _entry(self, path: Path, uid: int | None) -> _Entry | None:
-        """The listener of a socket, None where there is none; removes one that was left. `uid`: the only user that may listen."""
+        """The listener of a socket; None where there is none, and removes the socket. `uid`: the user that may listen there."""
         try:
             facts = path.lstat()
         except OSError:  # it has just ended
