@@ -54,7 +54,7 @@ class Drift:
     wanders: bool
 
     def seconds_until(self, bound: float) -> float | None:
-        """Further seconds of the same noise until the whole interval lies below `bound`, if the slope is the estimated one, or 0
+        """Further seconds of the same noise until the whole interval lies below `bound`, if the slope is as estimated, or 0
         where that is negative; None where the slope itself does not lie below `bound`."""
         if self.high <= bound:
             return 0.0

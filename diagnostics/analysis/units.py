@@ -61,6 +61,5 @@ def format_moment(time: float) -> str:
 
 
 def printable(text: str) -> str:
-    r"""`text` with control characters escaped as \x1b, lone surrogates as \udc80: names in a profile are untrusted.
-    """
+    r"""`text` with control characters escaped as \x1b, lone surrogates as \udc80: names in a profile are untrusted."""
     return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

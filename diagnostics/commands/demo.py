@@ -1,8 +1,8 @@
-"""`diagnostics demo`: the whole story in a minute. Exit code as of `diagnostics verify`.
+"""`diagnostics demo`: a tour in a minute. Exit code as of `diagnostics verify`.
 
-1. starts the reference relay with its monitor, and the simulated upstream that it brings along
+1. starts the reference relay with its monitor, and the relay's simulated upstream
 2. streams one chat completion through it with OpenAI's client, and reads memory and metrics during and after
-3. proves a blow-up and its fix, and says where the flame graphs are
+3. proves a blow-up and its fix, and prints the paths of the flame graphs
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SCENARIO = "unbounded_buffer"
 _START_SECONDS = 30.0
 _STREAM_SECONDS = 20.0
 _MODEL = "sim:events=40,size=8,pace=20,seed=7"
-# The event at which the running stream is looked at.
+# The event of the stream at which memory is read.
 _LOOK_AT_EVENT = 20
 _METRICS = ("stream_open_connections", "stream_events_total", "stream_buffered_bytes_max", "memory_rss_bytes")
 
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _relay(console: Console, folder: Path) -> None:
     _heading(console, 1, "The relay, its monitor and a simulated upstream")
     command = [sys.executable, "-m", "relay", "serve", "--port", "0", "--diagnostics", "127.0.0.1:0"]
-    # An upstream of one's own in the environment would be billed for a demo.
+    # A real upstream in the user's environment would bill the demo.
     environment = {"RELAY_UPSTREAM_BASE_URL": "", "DIAGNOSTICS_DIR": str(folder / "registry")}
     async with start("relay", command, output=folder / "relay.log", environment=environment) as process:
         relay = (await process.line(r"^relay (http://\S+)$", _START_SECONDS))[1]

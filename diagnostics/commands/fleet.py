@@ -1,6 +1,6 @@
 """`diagnostics fleet --targets WORD status|capture|top|diff`: many monitors at once, as one.
 
-A replica that does not answer is a row that says so, and the others are an answer all the same. Exit code 0: no replica has an
+A replica that does not answer is a row with the error, and the others are shown all the same. Exit code 0: no replica has an
 alarm (status), or every capture was taken; 1: one has an alarm; 3: no monitor answers, or a capture failed.
 """
 
@@ -36,9 +36,9 @@ from ._taking import download, take
 
 __all__ = ["configure", "run"]
 
-# As many monitors are asked at the same time.
+# Monitors that are queried at the same time.
 _AT_ONCE = 32
-# A file has no width of its own, and a name that is cut off is of no use.
+# Columns where output goes to a file: wide enough that no name is cut.
 _FILE_WIDTH = 160
 _T = TypeVar("_T")
 
@@ -104,7 +104,7 @@ def _status(arguments: argparse.Namespace, targets: list[Target]) -> int:
 
 
 def _asked(targets: Sequence[Target], timeout: float) -> list[Replica]:
-    """What each monitor says, in the order of the targets."""
+    """Each monitor's answer as a row, in the order of the targets."""
 
     def one(target: Target) -> Replica:
         try:
@@ -148,7 +148,7 @@ def _table(replicas: list[Replica], reasons: dict[str, str]) -> Table:
 
 
 def _told(replica: Replica, reasons: dict[str, str]) -> list[Text]:
-    """What there is to say of a replica beyond its row."""
+    """Lines on a replica beyond its row."""
     name = printable(replica.name)
     said = [f"{name}: {printable(replica.error)}"] if replica.error else []
     if replica.name in reasons:
@@ -164,7 +164,7 @@ def _size(held: int | None) -> str:
 
 
 def _growth(growth: Growth | None) -> str:
-    """The estimate and half the width of its interval."""
+    """The estimate, +- half the width of its interval."""
     if growth is None:
         return "too early"
     mid = format_value(round(growth.mid), "bytes", signed=True)
@@ -214,7 +214,7 @@ def _diff(arguments: argparse.Namespace, targets: list[Target]) -> int:
 
 
 def _odd_one(targets: list[Target], timeout: float) -> Target:
-    """The replica that is not as the others. Raises TargetError where there is none, or more than one."""
+    """The only replica that differs from the others. Raises TargetError where there is none, or more than one."""
     reasons = odd(_asked(targets, timeout))
     if len(reasons) != 1:
         told = "; ".join(f"{name}: {why}" for name, why in reasons.items())
@@ -230,9 +230,9 @@ def _taken(
     arguments: argparse.Namespace, targets: list[Target], output: Path, console: Console, *,
     quiet: bool = False, label: bool = True,
 ) -> tuple[dict[str, Profile], int]:  # fmt: skip
-    """By replica, the profile of a capture; and how many could not be taken, of which the reason is printed.
+    """(replica -> profile of its capture, number of captures that failed); prints the errors of these.
 
-    Raises TargetError where none could be taken.
+    Raises TargetError where all failed.
     """
     options: dict[str, Any] = {"kind": arguments.kind}
     if arguments.seconds is not None:
@@ -247,7 +247,7 @@ def _taken(
                 if capture["state"] != "done":
                     error = capture.get("error") or {"message": f"the capture was {capture['state']}"}
                     return TargetError(error["message"], remedy=error.get("remedy", ""))
-                # The name of a replica may hold anything; the capture's id is of a fixed form.
+                # Not the replica's name, which may be any text: the capture's id has a fixed form.
                 paths = download(client, capture, output / f"{targets.index(target):03d}-{id_of(capture)}")
         except DiagnosticsError as error:
             return error
@@ -275,7 +275,7 @@ def _taken(
 
 
 def _show(profile: Profile, count: int) -> None:
-    # tracemalloc knows lines and no functions.
+    # tracemalloc's frames have no functions.
     named = any(frame.function for sample in profile.samples for frame in sample.stack)
     found = top(profile, 0, by="function" if named else "line", cumulative=False)
     write(render_top(profile, found, max(0, count), 0), None)
