@@ -121,9 +121,9 @@ def reply_error(code: str, message: str, remedy: str = "", **details: Any) -> di
 
 
 def private_folder(path: str | PathLike[str]) -> None:
-    """Create the folder `path`, which only its owner can enter. Raises RefusedError for an existing one that others can enter.
+    """Create the folder `path` for its owner only. Raises RefusedError where it is another user's, or no folder.
 
-    A folder in /tmp that another user has created first would let that user impersonate the agent: it is never repaired.
+    A folder in /tmp that another user has created first would let that user impersonate the agent.
     """
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     if not os.path.lexists(path):

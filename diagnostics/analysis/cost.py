@@ -11,7 +11,7 @@ can have of a core it no longer keeps up, and that is the outage.
 There are two figures for a slowdown, since it depends on what the service does. At *worst* it is that of a loop which does
 nothing but allocate. A service that also parses, calls and writes *likely* has a part of it: `tests/bench/capture_load.py`
 measures one. A capture is refused where the likely one is too much, and warned of where only the worst one is; its window
-is cut short should the service not keep up (monitor.watch).
+is cut short should the service not keep up (monitor.captures.cost.watch).
 """
 
 from __future__ import annotations
