@@ -192,9 +192,7 @@ class _Witness:
     @staticmethod
     def _end(pid: int, life: int) -> None:
         os.close(life)
-        with contextlib.suppress(
-            ProcessLookupError, ChildProcessError
-        ):  # it was killed from outside, and reaped
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):  # it was killed from outside, and reaped
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
 

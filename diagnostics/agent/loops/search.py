@@ -138,5 +138,5 @@ def _is_native(kind: type) -> bool:
     """Whether `run_forever` of this loop class is no Python function."""
     for base in kind.__mro__:
         if _RUNS in base.__dict__:
-            return type(base.__dict__[_RUNS]) is not type(_is_native)  # `__code__` would not tell: a Cython function has one
+            return type(base.__dict__[_RUNS]) is not type(_is_native)  # not `__code__`: a Cython function has one
     return False

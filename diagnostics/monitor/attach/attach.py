@@ -201,7 +201,7 @@ def _await(found: Check, folder: AgentFolder, patience: float) -> None:
             break
         waited = time.monotonic() - began
         if told is None and wakes and waited > wakes[0][0]:
-            with contextlib.suppress(DiagnosticsError), ThreadPoolExecutor(1) as waker:  # if this fails, the wait goes on
+            with contextlib.suppress(DiagnosticsError), ThreadPoolExecutor(1) as waker:  # may fail
                 waker.submit(wakes.pop(0)[1], pid).result()
         if waited > patience and told is None:
             raise TargetSilentError(

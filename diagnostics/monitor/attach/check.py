@@ -119,7 +119,7 @@ def _status(pid: int) -> dict[str, str]:
 def _by_state(found: Check, status: dict[str, str]) -> bool:
     state = status.get("State", "?")[0]
     until = time.monotonic() + _DISK_SECONDS
-    while state == "D" and time.monotonic() < until:  # state D for a moment only, as while reading a file, is no problem
+    while state == "D" and time.monotonic() < until:  # a short file read is in D, too
         time.sleep(0.01)
         state = _status(found.pid).get("State", "?")[0]
     code = _STATES.get(state)

@@ -172,7 +172,7 @@ class Stopped:
                 if number in (signal.SIGSEGV, signal.SIGTRAP):
                     self._running = False
                     return number
-                _ptrace(_CONT, self._pid, 0, number)  # a signal of the service that was delivered before the mask was set
+                _ptrace(_CONT, self._pid, 0, number)  # the service's own, from before its mask was set
                 continue
             waited = time.monotonic() - began
             if waited > patience:

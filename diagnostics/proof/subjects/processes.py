@@ -80,7 +80,7 @@ class Process:
         return error
 
     async def line(self, pattern: str, timeout_seconds: float) -> re.Match[str]:
-        """The first line of its output that matches. Raises TargetError where it ends first, TargetSilentError after the time."""
+        """The first matching line of its output. Raises TargetError if it ends first, TargetSilentError after the time-out."""
         expression = re.compile(pattern, re.MULTILINE)
         deadline = time.monotonic() + timeout_seconds
         while not (found := expression.search(self.output.read_text(errors="replace"))):

@@ -91,9 +91,7 @@ class _Source:
         self.targets = targets
         self.windows = windows
         self._audit = audit
-        self._tasks: dict[
-            tuple[int, str], tuple[float, Profile]
-        ] = {}  # (pid, name) -> (wall-clock time, last profile)
+        self._tasks: dict[tuple[int, str], tuple[float, Profile]] = {}  # (pid, name) -> (wall-clock time, last profile)
 
     async def heap(self, name: str, asked: Asked) -> Answer:
         """The live heap where the worker keeps one, else a window."""
