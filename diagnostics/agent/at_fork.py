@@ -2,7 +2,7 @@
 
 `os.register_at_fork` has no counterpart: a function given to it stays, and keeps its module alive. An agent that
 was put into a running process is to leave it as it was, and may be put in and taken out a thousand times. So Python is given
-three small functions, once for a process, that call what stands in three lists; the lists can be emptied.
+three small functions, once for a process, which call the functions in three lists; the lists can be emptied.
 
 The functions and lists live in a module of their own in `sys.modules`, beside the agent, and are all of it that remains.
 """

@@ -1,11 +1,11 @@
-"""A thread of the agent's own in somebody else's process: it never prints, and is not there while the service forks.
+"""The agent's thread in the service's process: it never prints, and does not exist while the service forks.
 
 From Python 3.12 on `os.fork()` warns wherever the process has a second thread ("use of fork() may lead to deadlocks in the
 child"), and a service that forks must not be warned because of us. So before a fork our sleeping threads end, and begin
 again after it:
 
 - only where they are the only ones beside the main thread, which forks: a service with threads of its own is warned for these;
-- the kernel's count of threads is awaited, for that is what Python looks at;
+- the kernel's count of threads is awaited, since Python reads that;
 - after the fork they are started again, on 3.13 by a "pending call", which Python makes when `os.fork()` has returned: 3.13
   alone counts the threads after the at-fork hooks have run.
 

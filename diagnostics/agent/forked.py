@@ -1,6 +1,6 @@
-"""Heavy readings run in a forked child, which sees the service's memory as it was and stalls nobody while it reads.
+"""Heavy readings run in a forked child, which has the service's memory as it was, and reads without stalling the service.
 
-The traps, and what is done about each:
+The traps, and the measure against each:
 - the child holds every socket of the service: all but the one to the monitor are closed first;
 - forking on a helper thread runs other threads' destructors in the child: the fork is made on the loop's own thread, and on
   the agent's only where no loop comes to it;
@@ -51,7 +51,7 @@ class Child:
     fork_seconds      wall-clock seconds that the fork stalled the thread that made it
     fork_cpu_seconds  CPU seconds of that thread in the fork
     on_loop           whether that was an event loop's own thread
-    settled           whether the endpoint has run what was to be done once the child is ready (`Forked.after`)
+    settled           whether the endpoint has run `Forked.after`, which is due once the child is ready
     max_extra_bytes   how much larger than the service's resident set the child's may grow
     remedy            advice to the user where the child's memory or time was not enough
     """

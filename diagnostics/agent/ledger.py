@@ -49,7 +49,7 @@ current_record: ContextVar[StreamRecord | None] = ContextVar("diagnostics_stream
 
 
 class StreamLedger:
-    """All open streams of this process, and what the finished ones did, by route.
+    """All open streams of this process, and totals of the finished ones, by route.
 
     >>> ledger = StreamLedger()
     >>> with ledger.stream("/chat") as stream:

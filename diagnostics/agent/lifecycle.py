@@ -1,7 +1,7 @@
 """One agent a process, started once however many callers start it, and its start in forked children.
 
 `diagnostics run` loads this package under a private name; a service may also import `diagnostics` itself. There are then
-two copies of this module in one process, and still only one agent: the copy that came second hands its ledger to the first.
+two copies of this module in one process, and still only one agent: the later copy hands its ledger to the first.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""What of a service's own words may be shown, in captures, on the page and in profiles.
+"""Decides which names and values of a service may be shown, in captures, on the page and in profiles.
 
-The rule is written down here, and applied wherever a reading tells a name.
+The rule is written here, and every reading that reports a name applies it.
 
 The program's words are shown, data is not:
 
 1. a value is never shown: of bytes and texts their type and size, of containers their length;
 2. the key of a dictionary is shown where the program itself spells it: an identifier of at most 40 characters that stands in
-   the code as a constant or a name. `registry['chat']` is such a one; a user's name that came with a request is not, and is
+   the code as a constant or a name. `registry['chat']` is such a key; a user's name from a request is not, and is
    shown as `<str of 5>`;
 3. the name of an attribute is shown where the code spells it or its class declares it, as for keys: an object may be given
    attributes that are data;

@@ -9,9 +9,9 @@ the mappings that its memory can be in, and never beyond the resident bytes ther
     python_*        pymalloc's arenas, from anonymous memory. At most one arena is not yet touched throughout, since a new one
                     is made only when all others are full (Objects/obmalloc.c): claims exceed what is resident by < 1 MiB
     malloc_*        malloc's heaps, which are recognised as mappings, and its large blocks, from anonymous memory.
-                    What is live is resident first; what is then left of the heaps is free memory that was not given back
-                    (mallinfo2's own figure for free memory includes what was given back by malloc_trim)
-    tracers         what tracemalloc's tables take of malloc's live bytes, and the live heap's of anonymous memory
+                    Live bytes are taken as resident first; the rest of the heaps' resident bytes is free memory that was not
+                    returned (mallinfo2's figure for free memory includes pages returned by malloc_trim)
+    tracers         tracemalloc's tables, out of malloc's live bytes, and the live heap's, out of anonymous memory
     other           the rest: anonymous memory of neither allocator, data of libraries without a file
 """
 

@@ -1,9 +1,9 @@
-"""Is it a leak? The rule, and nothing but the rule.
+"""Is it a leak? The decision rule, and nothing else.
 
-Memory figures of one process are noisy and correlated, and someone who looks after every round and stops when he likes what
-he sees accuses well-behaved programs. So, before the first round, three things are declared:
+Memory figures of one process are noisy and correlated, and an experimenter who tests after every round and stops at a
+welcome result accuses well-behaved programs. So, before the first round, three things are declared:
 
-    the least growth that matters, for each measure in its unit: less than that is nobody's problem;
+    the least growth that matters, for each measure in its unit: smaller growth is no problem;
     the looks: the numbers of rounds after which a decision may be taken, and at no other time;
     the level: the probability of a wrong answer that is accepted for all looks and all measures together.
 
@@ -12,8 +12,9 @@ declared one divided by looks and measures (Bonferroni: no independence needed).
 once, and what all have to pass needs no division by their number (an intersection-union test, Berger 1982): there the level
 is the declared one divided by the looks. Then
 
-    LEAK           the whole interval of a measure of what stays lies above its least growth: `remains`, `resident`, `held`
-    UNBOUNDED      not LEAK, and the whole interval of a measure of what has no bound does: `growth`, `load`, `exit`
+    LEAK           the whole interval of a measure of memory that stays is above its least growth: `remains`, `resident`,
+                   `held`
+    UNBOUNDED      not LEAK, and the whole interval of a measure of unbounded growth is: `growth`, `load`, `exit`
     BOUNDED        every interval lies below its least growth (an equivalence test: flat within what matters)
     INCONCLUSIVE   anything else after the last look
 

@@ -85,7 +85,7 @@ class Distribution:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Distribution:
-        """Read what `to_json` wrote."""
+        """The inverse of `to_json`."""
         one = cls()
         one.count, one.total, one.largest = int(data["count"]), float(data["total"]), float(data["largest"])
         one.zeros = int(data["zeros"])

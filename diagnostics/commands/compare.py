@@ -1,4 +1,4 @@
-"""`diagnostics compare`: the experiment of `verify` for anyone's service, in any language.
+"""`diagnostics compare`: the experiment of `verify` for the user's own service, in any language.
 
 Exit code 0 only if the service of --after is BOUNDED, 1 if not, INCONCLUSIVE included; 2 for a bad template; 3 where a
 command dies, never listens, or answers errors. The decision on --before has no influence: it shows whether the work reveals a

@@ -1,4 +1,4 @@
-"""What runs in a service that has been attached to: brings the agent in, and takes it out again.
+"""The code that runs in an attached service: loads the agent, and unloads it again.
 
 `diagnostics attach` copies the agent into a folder that the service can read, and has the service's main thread run this file
 between two of its own instructions. This file only starts a thread, which loads the agent, so that the main thread is not

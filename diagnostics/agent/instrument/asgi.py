@@ -5,10 +5,10 @@
     app = FastAPI()
     ledger = instrument(app, monitor=True)        # FastAPI, Starlette: the middleware is added in place
 
-    app = instrument(raw_asgi_app)                # anything else: what is returned is the wrapped app, and the ledger
+    app = instrument(raw_asgi_app)                # any other ASGI app: the ledger is returned, which is also the wrapped app
 
 The middleware counts bytes and events that go out, times how long `send` waits for the client, and sees the client leave.
-What it cannot see (bytes held in a queue of yours) a handler tells: `with ledger.stream("/chat") as stream: stream.hold(n)`.
+Bytes that the app itself buffers (in a queue) a handler must report: `with ledger.stream("/chat") as stream: stream.hold(n)`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every asyncio task of this process, read from whatever thread asks; and where they cannot be seen, why not.
+"""Every asyncio task of this process, readable from any thread; or the reason why tasks cannot be seen.
 
 Each release of Python keeps its tasks in a private place: a set (3.11), another set and one of the tasks in their eager first
 step (3.12, 3.13), lists of the threads that only `asyncio.all_tasks(loop)` reads (3.14). The place is not concluded from the

@@ -1,11 +1,11 @@
-"""Finds the event loops that run in this process from what its threads execute.
+"""Finds this process's running event loops from its threads' stacks.
 
-Since Python 3.14 asyncio keeps its tasks in lists that belong to the threads, and `asyncio.all_tasks(loop)` is the way to
-them: whoever asks must have the loop. A loop written in Python is the `self` of the `run_forever` that its thread is in. A loop
-written in C, as uvloop's, has no frame of its own: its thread is in whatever called it, and there the loop is looked
-for among the variables (asyncio's Runner has the main task, which names its loop).
+Since Python 3.14 asyncio keeps its tasks in lists of each thread, and only `asyncio.all_tasks(loop)` reads them, which needs
+the loop. A loop written in Python is `self` in the frame of `run_forever` on its thread's stack. A loop written in C, as
+uvloop's, has no frame: it is searched among the variables of its thread's frames (asyncio's Runner has the main task, which
+refers to its loop).
 
-Only Python 3.13 and later are searched in this way: before, to read a running frame's variables kept them all alive.
+Only Python 3.13 and later are searched in this way: before, reading a running frame's variables kept them all alive.
 """
 
 from __future__ import annotations

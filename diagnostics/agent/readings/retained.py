@@ -1,17 +1,17 @@
-"""What each open stream alone keeps alive: the bytes that would be free if the stream ended.
+"""The objects that each open stream alone keeps alive: the bytes that would be freed if the stream ended.
 
 The law of this file: an object is charged to a stream if it can be reached from the stream's roots (its tasks, their
 contexts, its connection), from no other stream, and not from the rest of the program without passing through those roots.
-What two streams reach is charged to neither and reported apart.
+Objects that two streams reach are charged to neither and reported apart.
 
-    1. mark all that the rest of the program reaches: modules, classes, other tasks, running frames   -> everybody's
+    1. mark all that the rest of the program reaches: modules, classes, other tasks, running frames   -> the program's
        A task outside of all streams that shares something with one stream alone, which no module or class reaches, works for
        that stream (it fills the queue that the response's body is read from) and is one of its roots
     2. from each stream's roots, breadth first over what is not marked                                -> this stream's
-    3. where a stream meets what another one has reached: that, and all below it                      -> between streams
+    3. each object that a second stream reaches, and all objects below it                             -> between streams
 
-Every object is visited once in each step, so the time is linear. What the event loop keeps (handles, transports, protocols)
-marks nothing in step 1: it knows every connection and owns none.
+Every object is visited once in each step, so the time is linear. Step 1 does not pass through the event loop's handles,
+transports and protocols: the loop refers to every connection and owns none.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CONNECTION", "LASTING", "OTHER", "REQUEST", "SERVER", "Kind"]
 
-# What a coroutine of a server is for.
+# Roles of a server's coroutines.
 SERVER = "runs as long as the server"
 CONNECTION = "one for each connection, idle ones included"
 REQUEST = "one for each request, until its response has ended"

@@ -1,6 +1,6 @@
 """A tracemalloc window: `begin`, `snapshot` in a forked child, `end`. The caller waits between them.
 
-`take_snapshot` holds the GIL for 0.4 s per million blocks, so it runs in a child, where it stalls nobody. In the child
+`take_snapshot` holds the GIL for 0.4 s per million blocks, so it runs in a child and does not stall the service. In the child
 tracing is stopped before the statistics are made: that makes them ten times faster.
 """
 
