@@ -61,7 +61,7 @@ class Background:
         self._tid = 0
         # A request to leave: one item, until the thread pops it and leaves, or `leave` gives up and pops it itself.
         # `list.pop` is atomic: not even a signal handler that forks can run in between.
-        self._told: list[bool] = []
+        self._leave_requests: list[bool] = []
 
     def start(self) -> None:
         """Raises RuntimeError where the system refuses a new thread."""
@@ -88,13 +88,13 @@ class Background:
 
     def left(self) -> bool:
         """In the thread, between two steps of its work: whether it must leave. After True, `work` must return at once."""
-        return _taken(self._told)
+        return _popped(self._leave_requests)
 
     def leave(self, patience: float) -> bool:
         """End the thread; False if it was busy for all of `patience` seconds and therefore goes on."""
-        self._told.append(True)
+        self._leave_requests.append(True)
         self._wake()
-        return self._gone(time.monotonic() + patience) or not _taken(self._told)
+        return self._gone(time.monotonic() + patience) or not _popped(self._leave_requests)
 
     def _gone(self, deadline: float) -> bool:
         if not self._ended.acquire(True, max(deadline - time.monotonic(), 0)):
@@ -121,9 +121,9 @@ class Background:
             self._gate.release()
 
 
-def _taken(told: list[bool]) -> bool:
+def _popped(requests: list[bool]) -> bool:
     try:
-        told.pop()
+        requests.pop()
     except IndexError:
         return False
     return True

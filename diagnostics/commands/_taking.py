@@ -49,7 +49,7 @@ def take(
             return ended
     else:
         capture = asked(client, "POST", "/debug/memory/captures", json=options)
-    for line in _told_before(capture.get("estimate", {})):
+    for line in _notices(capture.get("estimate", {})):
         console.print(escape(line), soft_wrap=True)
     location = f"/debug/memory/captures/{id_of(capture)}"
     try:
@@ -68,7 +68,7 @@ def _running(client: httpx2.Client, options: dict[str, Any]) -> dict[str, Any] |
     return next((each for each in running if options.get("worker") in (None, each["worker"])), None)
 
 
-def _told_before(estimate: dict[str, Any]) -> Iterator[str]:
+def _notices(estimate: dict[str, Any]) -> Iterator[str]:
     """Lines to print while a capture runs: its warning, and a long reading's duration."""
     if estimate.get("warning"):
         yield str(estimate["warning"])

@@ -77,11 +77,11 @@ def _check(pids: Sequence[int]) -> int:
     """Print the findings; returns the exit code: 0 where all processes can be attached to, 1 where one cannot."""
     found = [check(pid) for pid in pids]
     for each in found:
-        print("\n".join(_told(each)))
+        print("\n".join(_lines_of(each)))
     return int(any(each.problems for each in found))
 
 
-def _told(found: Check) -> list[str]:
+def _lines_of(found: Check) -> list[str]:
     runs = f"{found.interpreter}, uid {found.uid}" if found.interpreter else "not looked into"
     if not found.problems:
         return [f"process {found.pid} ({runs}) can be attached to, by {found.how}"]

@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace, targets: list[Target]) -> int:
-    replicas = _asked(targets, arguments.timeout)
+    replicas = _queried(targets, arguments.timeout)
     reasons = odd(replicas)
     if arguments.json:
         rows = [{**asdict(replica), "odd": reasons.get(replica.name)} for replica in replicas]
@@ -93,7 +93,7 @@ def _status(arguments: argparse.Namespace, targets: list[Target]) -> int:
             console.width = max(console.width, _FILE_WIDTH)
         console.print(_table(replicas, reasons))
         for replica in replicas:
-            for line in _told(replica, reasons):
+            for line in _details_of(replica, reasons):
                 console.print(line, soft_wrap=True)
     if not any(replica.answers for replica in replicas):
         raise TargetError(
@@ -103,7 +103,7 @@ def _status(arguments: argparse.Namespace, targets: list[Target]) -> int:
     return int(any(replica.alarm for replica in replicas))
 
 
-def _asked(targets: Sequence[Target], timeout: float) -> list[Replica]:
+def _queried(targets: Sequence[Target], timeout: float) -> list[Replica]:
     """Each monitor's answer as a row, in the order of the targets."""
 
     def one(target: Target) -> Replica:
@@ -115,10 +115,10 @@ def _asked(targets: Sequence[Target], timeout: float) -> list[Replica]:
         except (KeyError, TypeError, ValueError) as error:
             return Replica(target.name, target.url, error=f"its answer is none of a monitor of ours: {error!r}")
 
-    return _each(one, targets)
+    return _concurrently(one, targets)
 
 
-def _each(work: Callable[[Target], _T], targets: Sequence[Target]) -> list[_T]:
+def _concurrently(work: Callable[[Target], _T], targets: Sequence[Target]) -> list[_T]:
     with ThreadPoolExecutor(min(_AT_ONCE, len(targets)) or 1) as pool:
         return list(pool.map(work, targets))
 
@@ -147,7 +147,7 @@ def _table(replicas: list[Replica], reasons: dict[str, str]) -> Table:
     return table
 
 
-def _told(replica: Replica, reasons: dict[str, str]) -> list[Text]:
+def _details_of(replica: Replica, reasons: dict[str, str]) -> list[Text]:
     """Lines on a replica beyond its row."""
     name = printable(replica.name)
     said = [f"{name}: {printable(replica.error)}"] if replica.error else []
@@ -178,7 +178,7 @@ def _capture(arguments: argparse.Namespace, targets: list[Target]) -> int:
     console = Console(stderr=True)
     if arguments.odd:
         targets = [_odd_one(targets, arguments.timeout)]
-    profiles, failed = _taken(arguments, targets, arguments.output, console)
+    profiles, failed = _profiles_taken(arguments, targets, arguments.output, console)
     if len(profiles) > 1:
         path = arguments.output / "profile.json"
         write(json.dumps(merge(list(profiles.values())).to_json()), path)
@@ -188,7 +188,7 @@ def _capture(arguments: argparse.Namespace, targets: list[Target]) -> int:
 
 def _top(arguments: argparse.Namespace, targets: list[Target]) -> int:
     with tempfile.TemporaryDirectory(prefix="highwater-fleet-") as folder:
-        profiles, failed = _taken(arguments, targets, Path(folder), Console(stderr=True), quiet=True)
+        profiles, failed = _profiles_taken(arguments, targets, Path(folder), Console(stderr=True), quiet=True)
     _show(merge(list(profiles.values())), arguments.n)
     return 3 if failed else 0
 
@@ -204,7 +204,9 @@ def _diff(arguments: argparse.Namespace, targets: list[Target]) -> int:
     else:
         raise UsageError(f"there is no replica {arguments.replica!r}", remedy=f"choose from: {', '.join(names)}")
     with tempfile.TemporaryDirectory(prefix="highwater-fleet-") as folder:
-        profiles, failed = _taken(arguments, targets, Path(folder), Console(stderr=True), quiet=True, label=False)
+        profiles, failed = _profiles_taken(
+            arguments, targets, Path(folder), Console(stderr=True), quiet=True, label=False
+        )
     if chosen not in profiles or len(profiles) < 2:
         raise TargetError(f"{chosen} and another one were to be captured, and were not", remedy="see above why")
     own = profiles.pop(chosen)
@@ -215,7 +217,7 @@ def _diff(arguments: argparse.Namespace, targets: list[Target]) -> int:
 
 def _odd_one(targets: list[Target], timeout: float) -> Target:
     """The only replica that differs from the others. Raises TargetError where there is none, or more than one."""
-    reasons = odd(_asked(targets, timeout))
+    reasons = odd(_queried(targets, timeout))
     if len(reasons) != 1:
         told = "; ".join(f"{name}: {why}" for name, why in reasons.items())
         raise TargetError(
@@ -226,7 +228,7 @@ def _odd_one(targets: list[Target], timeout: float) -> Target:
     return next(target for target in targets if target.name == name)
 
 
-def _taken(
+def _profiles_taken(
     arguments: argparse.Namespace, targets: list[Target], output: Path, console: Console, *,
     quiet: bool = False, label: bool = True,
 ) -> tuple[dict[str, Profile], int]:  # fmt: skip
@@ -261,7 +263,7 @@ def _taken(
 
     profiles: dict[str, Profile] = {}
     failed = 0
-    for target, came in zip(targets, _each(one, targets), strict=True):
+    for target, came in zip(targets, _concurrently(one, targets), strict=True):
         if isinstance(came, DiagnosticsError):
             failed += 1
             console.print(escape(f"{printable(target.name)}: {came}"), soft_wrap=True)

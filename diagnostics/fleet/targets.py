@@ -113,7 +113,7 @@ def _prometheus(text: str) -> list[Target]:
         raise UsageError(
             f"prometheus:{text} has no query", remedy='write prometheus:http://prometheus:9090?up{job="diagnostics"}'
         )
-    told = _asked(url.rstrip("/") + "/api/v1/query", {"query": query}, {}, None)
+    told = _get_json(url.rstrip("/") + "/api/v1/query", {"query": query}, {}, None)
     try:
         series = [each["metric"] for each in told["data"]["result"]]
     except (KeyError, TypeError) as error:
@@ -140,7 +140,7 @@ def _kubernetes(text: str, account: Path) -> list[Target]:
     certificate = account / "ca.crt"
     trusted = ssl.create_default_context(cafile=str(certificate)) if certificate.exists() else None
     url = f"https://{f'[{host}]' if ':' in host else host}:{api_port}/api/v1/namespaces/{namespace}/pods"
-    told = _asked(url, {"labelSelector": selector}, {"Authorization": f"Bearer {token}"}, trusted)
+    told = _get_json(url, {"labelSelector": selector}, {"Authorization": f"Bearer {token}"}, trusted)
     try:
         pods = [(pod["metadata"]["name"], pod["status"]) for pod in told["items"]]
         running = [
@@ -153,7 +153,7 @@ def _kubernetes(text: str, account: Path) -> list[Target]:
     ]
 
 
-def _asked(url: str, query: dict[str, str], headers: dict[str, str], trusted: ssl.SSLContext | None) -> Any:
+def _get_json(url: str, query: dict[str, str], headers: dict[str, str], trusted: ssl.SSLContext | None) -> Any:
     """GET the JSON at `url`. Raises TargetError."""
     try:
         with (

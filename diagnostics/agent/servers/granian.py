@@ -59,7 +59,7 @@ class Granian(Kind):
                 request.route = route_of(scope) or UNROUTED
         return True
 
-    def asked(self, thing: Any) -> tuple[Any, Any]:
+    def method_and_path(self, thing: Any) -> tuple[Any, Any]:
         scope = _scope(thing)
         if isinstance(scope, dict):
             return scope.get("method"), scope.get("path")

@@ -72,7 +72,7 @@ class Hypercorn(Kind):
         request.transport_bytes = writer.transport.get_write_buffer_size() if writer is not None else None
         return True
 
-    def asked(self, thing: Any) -> tuple[Any, Any]:
+    def method_and_path(self, thing: Any) -> tuple[Any, Any]:
         return thing.scope["method"], thing.scope["path"]
 
 

@@ -81,7 +81,7 @@ class Kind:
         """Set `started`, `route` and `transport_bytes`; False where the response has ended or the client has gone."""
         raise NotImplementedError
 
-    def asked(self, thing: Any) -> tuple[Any, Any]:
+    def method_and_path(self, thing: Any) -> tuple[Any, Any]:
         """Method and raw path, without its query."""
         raise NotImplementedError
 

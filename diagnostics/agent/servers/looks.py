@@ -31,7 +31,7 @@ class OpenRequest:
     """A request whose response has not ended; kept from the first look that found it for as long as it is open.
 
     thing            weak reference to the server's own object for it
-    asked            function: that object -> method and raw path
+    method_and_path  function: that object -> method and raw path
     since            monotonic seconds: when the request began, where the server keeps that; else when a look first found it
     since_begun      whether `since` is when the request began
     started          whether the response's head was sent: a begun, open response is a stream. None: unknown, then every open
@@ -46,13 +46,13 @@ class OpenRequest:
     """
 
     __slots__ = (
-        "asked", "fd", "kind", "record", "route", "serving", "since", "since_begun", "sought", "started", "task", "thing",
-        "transport_bytes",
+        "fd", "kind", "method_and_path", "record", "route", "serving", "since", "since_begun", "sought", "started", "task",
+        "thing", "transport_bytes",
     )  # fmt: skip
 
-    def __init__(self, thing: Any, since: float, asked: Callable[[Any], tuple[Any, Any]]) -> None:
+    def __init__(self, thing: Any, since: float, method_and_path: Callable[[Any], tuple[Any, Any]]) -> None:
         self.thing = weakref.ref(thing)
-        self.asked = asked
+        self.method_and_path = method_and_path
         self.since = since
         self.since_begun = False
         self.started: bool | None = False
@@ -68,7 +68,7 @@ class OpenRequest:
     def to_json(self, now: float) -> dict[str, Any]:
         """The row of a list of streams. The path is without its query; segments that look like data are `*`."""
         thing = self.thing()
-        method, path = self.asked(thing) if thing is not None else (None, None)
+        method, path = self.method_and_path(thing) if thing is not None else (None, None)
         return {
             "route": self.route,
             "path": shown_path(path),

@@ -60,5 +60,5 @@ class Sanic(Kind):
         request.transport_bytes = transport.get_write_buffer_size()
         return True
 
-    def asked(self, thing: Any) -> tuple[Any, Any]:
+    def method_and_path(self, thing: Any) -> tuple[Any, Any]:
         return thing.method, thing.raw_url.partition(b"?")[0].decode("latin-1")

@@ -112,7 +112,7 @@ class TaskServers:
                     kind.connections += 1
                 if role is not REQUEST and role is not LASTING:
                     continue
-                request = self._meet(kind, task, coroutine, known, look)
+                request = self._request_of(kind, task, coroutine, known, look)
                 if request is None:
                     continue
             kind = request.kind
@@ -130,7 +130,7 @@ class TaskServers:
             still_open[id(thing) if kind.lasting else id(task)] = request
             kind.requests.append(request)
 
-    def _meet(
+    def _request_of(
         self, kind: Kind, task: Any, coroutine: Any, known: dict[int, OpenRequest], look: Look
     ) -> OpenRequest | None:
         """The request that a task serves: a new one, or one of a task that serves several requests."""
@@ -144,7 +144,7 @@ class TaskServers:
             seen = known.get(id(thing)) if kind.lasting else None
             if seen is not None and seen.thing() is thing:
                 return seen
-            request = OpenRequest(thing, look.now, kind.asked)
+            request = OpenRequest(thing, look.now, kind.method_and_path)
             request.kind = kind
             request.task = id(task)
             request.serving = weakref.ref(task)

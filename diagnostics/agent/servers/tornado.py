@@ -78,7 +78,7 @@ class Tornado(Kind):
         request.transport_bytes = len(connection.stream._write_buffer)
         return True
 
-    def asked(self, thing: Any) -> tuple[Any, Any]:
+    def method_and_path(self, thing: Any) -> tuple[Any, Any]:
         return thing.request.method, thing.request.path
 
 

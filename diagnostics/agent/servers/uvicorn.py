@@ -97,7 +97,7 @@ class Uvicorn:
                     key = id(cycle)
                     request = known.get(key)
                     if request is None or request.thing() is not cycle:
-                        request = OpenRequest(cycle, look.now, asked)
+                        request = OpenRequest(cycle, look.now, method_and_path)
                         request.fd = descriptor(protocol.transport, look)
                         met += 1
                         if met % SLICE_OF_NEW == 0:
@@ -123,12 +123,12 @@ class Uvicorn:
         """Set the task of each request: the frame of the task's coroutine has the request's cycle as `self`."""
         known = {request.task for request in look.requests}
         by_frame = frameworks_with_frames()
-        asked = 0
+        new = 0
         for task in copied(tasks):
             if id(task) in known:
                 continue
-            asked += 1
-            if asked % SLICE_OF_NEW == 0:
+            new += 1
+            if new % SLICE_OF_NEW == 0:
                 rest()
             frame = get(coroutine_of(task), "cr_frame")
             cycle = (get(frame, "f_locals") or {}).get("self")
@@ -141,7 +141,7 @@ class Uvicorn:
                         _ask_frames(request)
 
 
-def asked(cycle: Any) -> tuple[Any, Any]:
+def method_and_path(cycle: Any) -> tuple[Any, Any]:
     """Method and raw path of a cycle's request."""
     scope = getattr(cycle, "scope", None) or {}
     return scope.get("method"), scope.get("path")

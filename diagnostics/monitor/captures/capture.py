@@ -98,21 +98,21 @@ class Capture:
 
     async def measured(self) -> dict[str, Any]:
         """The measured cost: milliseconds, bytes, CPU shares of one core, events a second; None for unknown figures."""
-        told = await self._look() or {}
+        answer = await self._watch_answer() or {}
         method = self.quote.method
-        fork = told.get("last_fork") if method.forks else None
-        ending = told.get("last_ending_seconds") if method.tracer else None
+        fork = answer.get("last_fork") if method.forks else None
+        ending = answer.get("last_ending_seconds") if method.tracer else None
         fork_ms = 1000 * fork["fork_seconds"] if fork else 0.0
         ending_ms = 1000 * ending if ending is not None else 0.0
         if method.tracer:
-            self._watch.saw(told or None)
+            self._watch.note_lag(answer or None)
         after = await self._after if self._after else None
         before, during = self.quote.pace, self._during
         paces = {"before": before, "during": during, "after": after}
         return {
-            "stall_ms": round(fork_ms + ending_ms, 2) if told else None,
-            "fork_ms": round(fork_ms, 2) if told else None,
-            "ending_ms": round(ending_ms, 2) if told else None,
+            "stall_ms": round(fork_ms + ending_ms, 2) if answer else None,
+            "fork_ms": round(fork_ms, 2) if answer else None,
+            "ending_ms": round(ending_ms, 2) if answer else None,
             "max_lag_ms": self._watch.max_lag_ms if method.tracer else None,
             "cpu_share": {when: pace.cpu_share if pace else None for when, pace in paces.items()},
             "events_per_second": {when: pace.events_per_second if pace else None for when, pace in paces.items()},
@@ -143,10 +143,10 @@ class Capture:
             await asyncio.sleep(min(_PROGRESS_SECONDS, window - elapsed))
             if self.quote.method.tracer and time.monotonic() >= next_look:
                 next_look = time.monotonic() + LOOK_SECONDS
-                told, now = await self._look(), await mark(self.worker)
-                self.cut_short = self._watch.look(time.monotonic(), told, busy_share(last, now))
+                answer, now = await self._watch_answer(), await mark(self.worker)
+                self.cut_short = self._watch.look(time.monotonic(), answer, busy_share(last, now))
                 last = now
-                if self.cut_short is not None and told is None:
+                if self.cut_short is not None and answer is None:
                     self._must_not_be_stopped()
         self._during = between(first, await mark(self.worker))
 
@@ -160,7 +160,7 @@ class Capture:
                 remedy="its agent closes the window as soon as it goes on (SIGCONT); then take the capture again",
             )
 
-    async def _look(self) -> dict[str, Any] | None:
+    async def _watch_answer(self) -> dict[str, Any] | None:
         """The agent's answer to `watch`; None where there is none in time. Raises TargetError if the agent is gone."""
         if self.worker.socket is None:
             return None

@@ -27,7 +27,7 @@ from .kept.store import Store, as_no_room
 from .kinds import cheaper_than, kind_named
 from .kinds.kind import Kind
 from .reader import run_reader
-from .tally import Tally, Told
+from .tally import CaptureCounts, Tally
 
 __all__ = ["Captures"]
 
@@ -177,7 +177,7 @@ class Captures:
         """Whether a capture of this process runs now."""
         return pid in self._running
 
-    def told(self, worker: str) -> Told:
+    def counts_of(self, worker: str) -> CaptureCounts:
         """Counts of a worker's captures by outcome, for the metrics."""
         return self._tally.of(worker, self.store.kept_bytes().get(worker, 0))
 
@@ -283,7 +283,7 @@ class Captures:
         except (DiagnosticsError, OSError, ValueError, TypeError) as error:
             log.error("capture %s could not be kept: %s", capture.id, error)
             self._unkept.append(
-                {**capture.to_json(), "state": "failed", "error": _told(error), "result": None, "artifacts": []}
+                {**capture.to_json(), "state": "failed", "error": _error_json(error), "result": None, "artifacts": []}
             )
             self.store.discard(capture.id)
         finally:
@@ -334,7 +334,7 @@ async def _finish(store: Store, capture: Capture) -> None:
     capture.result["measured"] = await capture.measured()
 
 
-def _told(error: Exception) -> dict[str, Any]:
+def _error_json(error: Exception) -> dict[str, Any]:
     if isinstance(error, DiagnosticsError):
         return error.to_dict()
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

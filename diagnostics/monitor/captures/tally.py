@@ -8,11 +8,11 @@ from typing import Any
 
 from ...agent.histogram import STREAM_SECONDS, Histogram
 
-__all__ = ["Tally", "Told"]
+__all__ = ["CaptureCounts", "Tally"]
 
 
 @dataclass(frozen=True)
-class Told:
+class CaptureCounts:
     """The counts of one worker.
 
     outcomes        (kind, outcome) -> count; outcome: done, failed, cancelled, or refused (busy, too costly, no room)
@@ -39,8 +39,8 @@ class Tally:
     def refused(self, worker: str, kind: str) -> None:
         self._outcomes[worker, kind, "refused"] += 1
 
-    def of(self, worker: str, artifact_bytes: int) -> Told:
-        return Told(
+    def of(self, worker: str, artifact_bytes: int) -> CaptureCounts:
+        return CaptureCounts(
             {(kind, outcome): count for (name, kind, outcome), count in self._outcomes.items() if name == worker},
             {kind: took.to_json() for (name, kind), took in self._seconds.items() if name == worker},
             artifact_bytes,

@@ -98,7 +98,7 @@ class _Routes:
                 oom_kills=killed,
                 outlook=self._recorder.outlook(snapshot.process.pid),
                 firings=self._guard.counted(snapshot.worker),
-                captures=self._captures.told(snapshot.worker),
+                captures=self._captures.counts_of(snapshot.worker),
                 children=look.children_of(snapshot.worker),
             )
             for snapshot, verdict, (restarts, killed) in zip(found, verdicts, counted, strict=True)

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 from ...analysis.verdict.causes import CAUSES
-from ..captures.tally import Told
+from ..captures.tally import CaptureCounts
 from ..recording.outlook import Outlook
 from ..workers.processes import Children
 from ..workers.registered import families_of
@@ -41,7 +41,7 @@ class Scraped(Snapshot):
 
     outlook: Outlook | None
     firings: dict[tuple[str, str], int]
-    captures: Told
+    captures: CaptureCounts
     children: Children | None
     verdict: str
     restarts: int
@@ -72,7 +72,7 @@ class Spec:
 
 def _ledger(key: str) -> Rows:
     def rows(snapshot: Scraped) -> Iterator[Row]:
-        ledger = _of(snapshot)
+        ledger = _ledger_of(snapshot)
         if ledger:
             yield (), ledger[key]
 
@@ -89,7 +89,7 @@ def _by_route(key: str, *fixed: str) -> Rows:
 
 def _open_streams(snapshot: Scraped) -> Iterator[Row]:
     """Open streams from the ledger; without one, the server's open responses."""
-    if _of(snapshot):
+    if _ledger_of(snapshot):
         yield from _by_route("open")(snapshot)
         return
     for route, row in snapshot.connections.get("routes", {}).items():
@@ -106,7 +106,7 @@ def _buffered(snapshot: Scraped) -> Iterator[Row]:
 
 
 def _requests(snapshot: Scraped) -> Iterator[Row]:
-    for part, held in (_of(snapshot).get("requests") or {}).items():
+    for part, held in (_ledger_of(snapshot).get("requests") or {}).items():
         yield (part,), held
 
 
@@ -129,12 +129,12 @@ def _by_word(key: str) -> Rows:
 
 
 def _rejected(snapshot: Scraped) -> Iterator[Row]:
-    for reason, count in _of(snapshot).get("rejected", {}).items():
+    for reason, count in _ledger_of(snapshot).get("rejected", {}).items():
         yield (reason,), count
 
 
 def _pool_segments(snapshot: Scraped) -> Iterator[Row]:
-    pool = _of(snapshot).get("pool") or {}
+    pool = _ledger_of(snapshot).get("pool") or {}
     for state in ("used", "free"):
         if state in pool:
             yield (state,), pool[state]
@@ -142,7 +142,7 @@ def _pool_segments(snapshot: Scraped) -> Iterator[Row]:
 
 def _pool_count(key: str) -> Rows:
     def rows(snapshot: Scraped) -> Iterator[Row]:
-        pool = _of(snapshot).get("pool")
+        pool = _ledger_of(snapshot).get("pool")
         if pool:
             yield (), pool[key]
 
@@ -150,7 +150,7 @@ def _pool_count(key: str) -> Rows:
 
 
 def _breakers(snapshot: Scraped) -> Iterator[Row]:
-    for number, state in enumerate(_of(snapshot).get("breakers", ())):
+    for number, state in enumerate(_ledger_of(snapshot).get("breakers", ())):
         yield (str(number),), int(state != "closed")
 
 
@@ -158,7 +158,7 @@ def _rss(snapshot: Scraped) -> Iterator[Row]:
     yield (), snapshot.process.rss_bytes
 
 
-def _own(key: str) -> Rows:
+def _of_balance(key: str) -> Rows:
     def rows(snapshot: Scraped) -> Iterator[Row]:
         held = (snapshot.balance or {}).get(key)
         if held is not None:
@@ -255,12 +255,12 @@ def _answers(snapshot: Scraped) -> Iterator[Row]:
     yield (), int(snapshot.state == "answering")
 
 
-def _of(snapshot: Scraped) -> Mapping[str, Any]:
+def _ledger_of(snapshot: Scraped) -> Mapping[str, Any]:
     return (snapshot.reading or {}).get("ledger") or {}
 
 
 def _routes(snapshot: Scraped) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    routes: Mapping[str, Mapping[str, Any]] = _of(snapshot).get("routes", {})
+    routes: Mapping[str, Mapping[str, Any]] = _ledger_of(snapshot).get("routes", {})
     return routes.items()
 
 
@@ -289,8 +289,8 @@ METRICS: tuple[Spec, ...] = (
     Spec("buffer_pool_misses_total", "counter", "Segments that had to be allocated, since the pool had none.", (), _pool_count("misses")),
     Spec("stream_upstream_breaker_open", "gauge", "1 while an upstream is left alone by its circuit breaker, or tried again; 0 is the first, others are fallbacks.", ("upstream",), _breakers),
     Spec("memory_rss_bytes", "gauge", "Resident memory of the worker, as the kernel counts it.", (), _rss),
-    Spec("memory_pss_bytes", "gauge", "Resident memory of the worker, a page that several processes share by its share; absent where the kernel does not tell.", (), _own("pss_bytes")),
-    Spec("memory_private_bytes", "gauge", "Resident memory that no other process has; absent where the kernel does not tell.", (), _own("private_bytes")),
+    Spec("memory_pss_bytes", "gauge", "Resident memory of the worker, a page that several processes share by its share; absent where the kernel does not tell.", (), _of_balance("pss_bytes")),
+    Spec("memory_private_bytes", "gauge", "Resident memory that no other process has; absent where the kernel does not tell.", (), _of_balance("private_bytes")),
     Spec("memory_children_bytes", "gauge", "PSS of the worker's child processes that are no workers; absent where one of them is not to be read.", (), _children),
     Spec("memory_balance_bytes", "gauge", "Resident memory by what it is for; the parts are disjoint, unknown parts are absent.", ("part",), _balance),
     Spec("memory_limit_bytes", "gauge", "Memory limit of the worker's cgroup, the tightest above it; absent where there is none.", (), _limit),

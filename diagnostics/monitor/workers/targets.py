@@ -150,10 +150,10 @@ class Worker:
         if op not in ("reading", "sample", "registered"):
             self._shared = None  # the operation may have changed what was read before
         if not self._about:
-            self._about = await self._meet(patience)
+            self._about = await self._identify(patience)
         return await ask(self.socket, op, patience=patience, **params)
 
-    async def _meet(self, patience: float) -> dict[str, Any]:
+    async def _identify(self, patience: float) -> dict[str, Any]:
         """Send "hello" and check the answer. Raises TargetError where the agent is not that of this process."""
         assert self.socket is not None
         told = await ask(self.socket, "hello", patience=patience)
@@ -178,7 +178,7 @@ class Worker:
             process = read_process(self.pid)
             if process is None or process.state == "Z":
                 return None
-            snapshot = await self._look(process)
+            snapshot = await self._read(process)
             connections = await asyncio.to_thread(self._connections, snapshot.reading)
             balance = await self._balance.read(process.rss_bytes, snapshot.reading, connections)
             snapshot = replace(snapshot, connections=connections, balance=balance)
@@ -188,7 +188,7 @@ class Worker:
     def _connections(self, reading: dict[str, Any] | None) -> dict[str, Any]:
         return without_hidden(connections_of(self.pid, reading, self._sockets), self.pid, self._sockets)
 
-    async def _look(self, process: ProcessReading) -> Snapshot:
+    async def _read(self, process: ProcessReading) -> Snapshot:
         if self.lost_since is not None:
             ago = time.monotonic() - self.lost_since
             return Snapshot(
@@ -229,7 +229,7 @@ class Targets:
 
     def workers(self) -> list[Worker]:
         """The present workers, by number."""
-        self._look_around()
+        self._refresh()
         return sorted(self._workers.values(), key=lambda worker: int(worker.name))
 
     def worker(self, name: str | None) -> Worker:
@@ -262,7 +262,7 @@ class Targets:
         """Sockets of agents whose processes are not visible here, because they are in another PID namespace."""
         return self._registry.unseen
 
-    def _look_around(self) -> None:
+    def _refresh(self) -> None:
         registered = self._registry.agents()
         self._supervisors = {who for who in self._supervisors if lives(who)}
         supervisors = {who.pid for who in self._supervisors}
@@ -281,7 +281,7 @@ class Targets:
                 if worker.socket is not None:
                     worker.lost_since = None
         if self._see_supervisors():
-            self._look_around()
+            self._refresh()
             return
         names = {worker.name: worker.who for worker in self._workers.values() if worker.who is not None}
         self._roster.keep(names, self._supervisors)

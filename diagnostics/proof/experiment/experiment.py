@@ -202,7 +202,7 @@ class _Experiment:
             await together([self._measure(side, number) for side in open_sides])
             step += 1
             if number in plan.looks:
-                self._look(open_sides, number)
+                self._decide(open_sides, number)
             if all(side.finding is not None for side in sides):
                 break
         if capture:
@@ -224,7 +224,7 @@ class _Experiment:
             side.figures[measure].append(value)
         self._watch.measured(side.side, number, measured.figures, measured.peak)
 
-    def _look(self, sides: Sequence[SideOutcome], number: int) -> None:
+    def _decide(self, sides: Sequence[SideOutcome], number: int) -> None:
         """Decide on each side at this look; an undecided side gets more streams in its further rounds."""
         for side in sides:
             finding = decide(side.figures, least_of(self._scenario, side), self._scenario.plan)

@@ -32,17 +32,17 @@ class WindowWatch:
         self._busy_since: float | None = None
         self.max_lag_ms = 0.0
 
-    def look(self, now: float, told: dict[str, Any] | None, busy_share: float | None = None) -> str | None:
+    def look(self, now: float, answer: dict[str, Any] | None, busy_share: float | None = None) -> str | None:
         """Why the window must end now, a sentence; None to go on.
 
-        told         the agent's answer to `watch`, None where there was none in time
+        answer       the agent's answer to `watch`, None where there was none in time
         busy_share   the share of the time since the last reading in which a thread was busy; None: unknown
         """
-        self.saw(told)
-        return self._too_late(now, told) or self._too_busy(now, busy_share)
+        self.note_lag(answer)
+        return self._too_late(now, answer) or self._too_busy(now, busy_share)
 
-    def _too_late(self, now: float, told: dict[str, Any] | None) -> str | None:
-        lag_ms = None if told is None else float(told["lag_ms"])
+    def _too_late(self, now: float, answer: dict[str, Any] | None) -> str | None:
+        lag_ms = None if answer is None else float(answer["lag_ms"])
         if lag_ms is not None and lag_ms <= self._max_lag_ms:
             self._late_since = None
             return None
@@ -64,7 +64,7 @@ class WindowWatch:
         share = f"{100 * busy_share:.0f} % of the time"
         return f"the service had no rest for {busy:.1f} s: a thread of it worked, or waited for a core, {share}"
 
-    def saw(self, told: dict[str, Any] | None) -> None:
+    def note_lag(self, answer: dict[str, Any] | None) -> None:
         """Keep the largest lag that the agent has reported."""
-        if told is not None:
-            self.max_lag_ms = max(self.max_lag_ms, float(told["max_lag_ms"]))
+        if answer is not None:
+            self.max_lag_ms = max(self.max_lag_ms, float(answer["max_lag_ms"]))

@@ -23,14 +23,14 @@ __all__ = ["routes"]
 
 
 def routes(targets: Targets, captures: Captures) -> list[Route]:
-    def each(of: Callable[[Snapshot], dict[str, Any]]) -> Callable[[Request], Any]:
+    def part(read: Callable[[Snapshot], dict[str, Any]]) -> Callable[[Request], Any]:
         async def handler(request: Request) -> Response:
-            return _answer(workers=[{**_who(snapshot), **of(snapshot)} for snapshot in await _looked_at(request)])
+            return _answer(workers=[{**_who(snapshot), **read(snapshot)} for snapshot in await _snapshots(request)])
 
         return handler
 
     async def streams(request: Request) -> Response:
-        snapshots = await _looked_at(request)
+        snapshots = await _snapshots(request)
         rows = [{"worker": snapshot.worker, **row} for snapshot in snapshots for row in rows_of(snapshot, captures)]
         unknown = [
             {"worker": snapshot.worker, "reason": reason}
@@ -39,7 +39,7 @@ def routes(targets: Targets, captures: Captures) -> list[Route]:
         ]
         return _answer(streams=sorted(rows, key=lambda row: -(row["held_bytes"] or 0)), unknown=unknown)
 
-    async def _looked_at(request: Request) -> list[Snapshot]:
+    async def _snapshots(request: Request) -> list[Snapshot]:
         """All workers, or the one that ?worker= names. Raises NotFoundError."""
         name = request.query_params.get("worker")
         if name is None:
@@ -71,10 +71,10 @@ def routes(targets: Targets, captures: Captures) -> list[Route]:
         return {"id": found.id, "age_seconds": found.age_seconds, **{key: found.result.get(key) for key in keys}}
 
     return [
-        Route("/debug/memory/balance", each(balance)),
+        Route("/debug/memory/balance", part(balance)),
         Route("/debug/memory/streams", streams),
-        Route("/debug/memory/tasks", each(tasks)),
-        Route("/debug/memory/objects", each(objects)),
+        Route("/debug/memory/tasks", part(tasks)),
+        Route("/debug/memory/objects", part(objects)),
     ]
 
 

@@ -62,7 +62,7 @@ _TEXT = "text/plain; charset=utf-8"
 
 
 @dataclass(frozen=True)
-class Asked:
+class Query:
     """A request's parameters, checked. `delta`: whether it has `seconds`."""
 
     worker: Worker
@@ -93,21 +93,21 @@ class _Source:
         self._audit = audit
         self._tasks: dict[tuple[int, str], tuple[float, Profile]] = {}  # (pid, name) -> (wall-clock time, last profile)
 
-    async def heap(self, name: str, asked: Asked) -> Answer:
+    async def heap(self, name: str, query: Query) -> Answer:
         """The live heap where the worker keeps one, else a window."""
-        table = await asyncio.to_thread(live_heap.of_worker, asked.worker)
+        table = await asyncio.to_thread(live_heap.of_worker, query.worker)
         if table is None:
-            return await self.window(name, asked)
-        if asked.collect and asked.may_start:
-            await asked.worker.ask("gc.collect", patience=30.0)
-            table = await asyncio.to_thread(live_heap.of_worker, asked.worker) or table
+            return await self.window(name, query)
+        if query.collect and query.may_start:
+            await query.worker.ask("gc.collect", patience=30.0)
+            table = await asyncio.to_thread(live_heap.of_worker, query.worker) or table
         allocs, began = name == "allocs", time.time()
-        if asked.delta:
-            await asyncio.sleep(asked.seconds)
-            after = await asyncio.to_thread(live_heap.of_worker, asked.worker)
+        if query.delta:
+            await asyncio.sleep(query.seconds)
+            after = await asyncio.to_thread(live_heap.of_worker, query.worker)
             if after is None:
                 raise TargetError(
-                    f"the table of worker {asked.worker.name} has gone meanwhile",
+                    f"the table of worker {query.worker.name} has gone meanwhile",
                     remedy="the process has ended, or another tool has taken the hooks out of Python's allocators",
                 )
             now = time.time()
@@ -116,31 +116,31 @@ class _Source:
             profile = heap.profile(table, now=began, allocs=allocs)
         return Answer(await asyncio.to_thread(pprof.encode, profile), lambda: profile)
 
-    async def window(self, name: str, asked: Asked) -> Answer:
-        if not asked.may_start:
-            kept = self.windows.kept(name, asked.worker)
+    async def window(self, name: str, query: Query) -> Answer:
+        if not query.may_start:
+            kept = self.windows.kept(name, query.worker)
             if kept is None:
-                raise _none_yet(name, asked)
+                raise _none_yet(name, query)
             return _of_window(kept)
-        before = self.windows.kept(name, asked.worker)
+        before = self.windows.kept(name, query.worker)
         taken = await self.windows.get(
-            name, asked.worker, seconds=asked.seconds, collect=asked.collect, force=asked.force
+            name, query.worker, seconds=query.seconds, collect=query.collect, force=query.force
         )
         if taken is not before:
-            facts = {"profile": name, "worker": asked.worker.name, "seconds": asked.seconds, "force": asked.force}
-            self._audit.note("window", "done", asked.asker, **facts)
+            facts = {"profile": name, "worker": query.worker.name, "seconds": query.seconds, "force": query.force}
+            self._audit.note("window", "done", query.asker, **facts)
         return _of_window(taken)
 
-    async def tasks(self, name: str, asked: Asked) -> Answer:
+    async def tasks(self, name: str, query: Query) -> Answer:
         async def read() -> Profile:
-            told = await asked.worker.ask("tasks", patience=_TASKS_PATIENCE_SECONDS)
+            told = await query.worker.ask("tasks", patience=_TASKS_PATIENCE_SECONDS)
             return _with_threads(Profile.from_json(told), told.get("threads", ()))
 
-        return await self._last_or(name, asked, read)
+        return await self._last_or(name, query, read)
 
-    async def leaked_tasks(self, name: str, asked: Asked) -> Answer:
+    async def leaked_tasks(self, name: str, query: Query) -> Answer:
         async def read() -> Profile:
-            told = await asked.worker.ask("tasks", patience=_TASKS_PATIENCE_SECONDS, leaks=True)
+            told = await query.worker.ask("tasks", patience=_TASKS_PATIENCE_SECONDS, leaks=True)
             if told["meta"]["leaked"] is None:
                 raise TargetError(
                     f"which tasks nothing can wake is unknown: {told['meta']['unknown'] or told['meta']['leaked_unknown']}",
@@ -150,18 +150,18 @@ class _Source:
             leaked = tuple(sample for sample in profile.samples if ("leaked", "yes") in sample.labels)
             return replace(profile, samples=leaked)
 
-        return await self._last_or(name, asked, read)
+        return await self._last_or(name, query, read)
 
-    async def _last_or(self, name: str, asked: Asked, read: Callable[[], Awaitable[Profile]]) -> Answer:
+    async def _last_or(self, name: str, query: Query, read: Callable[[], Awaitable[Profile]]) -> Answer:
         """The profile that `read` returns now; where the client may not begin a reading, the last one."""
-        key = (asked.worker.pid, name)
-        if asked.may_start:
+        key = (query.worker.pid, name)
+        if query.may_start:
             profile = await read()
             alive = {worker.pid for worker in self.targets.workers()}
             self._tasks = {known: kept for known, kept in self._tasks.items() if known[0] in alive}
             self._tasks[key] = (time.time(), profile)
         elif key not in self._tasks:
-            raise _none_yet(name, asked)
+            raise _none_yet(name, query)
         taken, kept = self._tasks[key]
         return Answer(pprof.encode(kept), lambda: kept, max(0.0, time.time() - taken))
 
@@ -172,9 +172,9 @@ def _of_window(taken: Taken) -> Answer:
     )
 
 
-def _none_yet(name: str, asked: Asked) -> RefusedError:
+def _none_yet(name: str, query: Query) -> RefusedError:
     return RefusedError(
-        f"no {name} profile of worker {asked.worker.name} has been taken yet, and this request may not begin one: it comes "
+        f"no {name} profile of worker {query.worker.name} has been taken yet, and this request may not begin one: it comes "
         "from a browser that is on no page of this monitor, or without the right to capture",
         remedy="ask from a program, with DIAGNOSTICS_TOKEN where one is set (`curl -H 'Authorization: Bearer ...'`, or "
         "`go tool pprof http://TOKEN@HOST:PORT/debug/pprof/...`); from then on the last one is shown here",
@@ -200,7 +200,7 @@ class Entry:
 
     name: str
     about: str
-    take: Callable[[_Source, str, Asked], Awaitable[Answer]]
+    take: Callable[[_Source, str, Query], Awaitable[Answer]]
 
 
 PROFILES: dict[str, Entry] = {
@@ -270,22 +270,22 @@ async def _answered(request: Request, source: _Source) -> Response:
             raise NotFoundError(
                 f"unknown profile {request.path_params['name']!r}", remedy=f"there are {', '.join(PROFILES)}"
             )
-        asked = _asked(request, source.targets)
-        answer = await _unless_they_leave(request, entry.take(source, entry.name, asked))
+        query = _query(request, source.targets)
+        answer = await _unless_they_leave(request, entry.take(source, entry.name, query))
     except DiagnosticsError as error:
         headers["X-Go-Pprof"] = "1"
         return Response(f"{error}\n", status_code=error.http_status, media_type=_TEXT, headers=headers)
     if answer is None:
         return Response(status_code=499)  # the client is gone
     headers["Age"] = str(round(answer.age))
-    if asked.debug:
-        render = render_lines if asked.debug == 1 else render_stacks
+    if query.debug:
+        render = render_lines if query.debug == 1 else render_stacks
         return Response(render(entry.name, answer.profile()), media_type=_TEXT, headers=headers)
     headers["Content-Disposition"] = f'attachment; filename="{entry.name}"'
     return Response(answer.packed, media_type="application/octet-stream", headers=headers)
 
 
-def _asked(request: Request, targets: Targets) -> Asked:
+def _query(request: Request, targets: Targets) -> Query:
     """The request's parameters. Raises UsageError, NotFoundError (worker)."""
     given = request.query_params
     try:
@@ -302,7 +302,7 @@ def _asked(request: Request, targets: Targets) -> Asked:
     collect, force = _flag(given, "gc"), _flag(given, "force")
     worker = targets.worker(given.get("worker"))
     delta = bool(given.get("seconds"))
-    return Asked(worker, seconds, delta, collect, force, int(debug), may_start(request.scope), asker_of(request.scope))
+    return Query(worker, seconds, delta, collect, force, int(debug), may_start(request.scope), asker_of(request.scope))
 
 
 def _flag(given: Any, name: str) -> bool:
