@@ -47,6 +47,7 @@ def test_a_death_is_told_after_a_restart_with_the_same_folder(observed: Any, htt
     [
         (0, 0, True, False),
         (-signal.SIGTERM, None, True, False),
+        (128 + signal.SIGINT, 0, True, False),  # a server that catches Ctrl-C and says so by its exit code
         (None, 0, True, False),
         (1, 0, False, False),
         (-signal.SIGSEGV, 0, False, False),
