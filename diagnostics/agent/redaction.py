@@ -80,7 +80,10 @@ def hidden_shapes(text: str) -> str:
 
 
 def shown_path(path: Any) -> Any:
-    """A request's path with `*` for each segment that is not letters or a short number. A value that is no str is returned."""
+    """A request's path with `*` for each segment that is not letters or a short number; None where names are not shown.
+
+    A value that is no str is returned unchanged.
+    """
     if type(path) is not str:
         return path
     if not names_shown():

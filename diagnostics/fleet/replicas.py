@@ -1,7 +1,7 @@
 """Each replica's overview as one row, and the replicas that differ from the others. Pure.
 
 A replica is odd where it alone has an alarm, or where its memory is far from that of the others: further from their
-median than five times the median absolute deviation (MAD), and further than a tenth of the median, so that equal replicas
+median than five times the median absolute deviation (MAD), and further than a quarter of the median, so that equal replicas
 with little noise are not odd. With fewer than three replicas that answer none is odd by its size.
 """
 

@@ -212,7 +212,7 @@ def task_count() -> int | None:
 
 
 def task_states() -> dict[str, int] | None:
-    """How many unfinished tasks wait or run ("pending"), and how many of them have a cancellation requested ("cancelling").
+    """The number of unfinished tasks: with a cancellation requested ("cancelling"), and all others ("pending").
 
     None where it cannot be known.
     """

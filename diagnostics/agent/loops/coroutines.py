@@ -2,7 +2,7 @@
 
 CPython 3.11 and 3.12 follow a null pointer in `Task.get_coro()` where a task has no coroutine: one that was registered with
 asyncio and whose `__init__` never ran (granian's `--task-impl rust`), and on 3.12 one that ended in its first, eager step
-(aiohttp starts every connection's task so). 3.13 returns None. The agent reads a task's coroutine here and nowhere else.
+(aiohttp starts every connection's task so). 3.13 returns None. Only `coroutine_of` may read a task's coroutine.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ def type_name(kind: type) -> str:
 
 
 def is_shared_constant(thing: Any) -> bool:
-    """Whether this is an immutable object that CPython shares: a small number, an empty or interned string."""
+    """Whether CPython has only one such object: a small int, a str or bytes of at most one character, a singleton."""
     kind = type(thing)
     if kind is int:
         return bool(-6 < thing < 257)

@@ -33,7 +33,6 @@ _READ_BYTES = 65536
 class TcpSocket(NamedTuple):
     """One socket.
 
-    port     its local port
     state    the kernel's number: 1 established, 10 listening
     unsent   bytes written and not yet acknowledged by the peer (tx_queue); of a listening socket always 0
     unread   bytes received and not yet read (rx_queue); of a listening socket, connections not yet accepted
