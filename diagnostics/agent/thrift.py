@@ -64,5 +64,5 @@ class Thrifty:
 
 
 def rest() -> None:
-    """Let the loop run. It sleeps, because a thread that only releases the GIL has it back before another one has woken."""
+    """Sleep 0.1 ms to let the loop run: a thread that only releases the GIL has it back before another one has woken."""
     sleep(0.0001)

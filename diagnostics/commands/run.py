@@ -87,7 +87,7 @@ def _run(command: list[str], environment: dict[str, str], monitor: _MonitorProce
 
 
 class _MonitorProcess:
-    """The monitor as its parent sees it. It ends when its orders do."""
+    """The monitor's process, for its parent: it ends when the pipe of its orders is closed."""
 
     def __init__(self, pid: int, orders: int) -> None:
         self._pid = pid

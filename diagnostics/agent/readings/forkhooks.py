@@ -16,7 +16,7 @@ _WHEN = ("before", "after_in_parent", "after_in_child")
 
 
 class ForkHooks:
-    """One of the lists; `name` has its keyword in `os.register_at_fork`."""
+    """One of the three lists of fork hooks; `name` has its keyword in `os.register_at_fork`."""
 
     __slots__ = ("held", "name")
 

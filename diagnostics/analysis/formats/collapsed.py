@@ -95,7 +95,7 @@ def _read(text: str) -> Frame:
 
 
 def _placed(text: str) -> tuple[str, str, int] | None:
-    """Function, file and line of `function (file:line)`; None for any other text. A regular expression for it is quadratic."""
+    """Function, file and line of `function (file:line)`; None for any other text. Linear; a regular expression is quadratic."""
     head, colon, line = text[:-1].rpartition(":")
     if not (text.endswith(")") and colon and line.isdecimal() and len(line) <= _MAX_DIGITS):
         return None

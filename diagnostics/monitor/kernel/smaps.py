@@ -65,7 +65,7 @@ class Mapping:
 
     @property
     def is_reserved(self) -> bool:
-        """Whether it is address space without access: a guard, or the unused part of an arena."""
+        """Whether the mapping is address space without access: a guard, or the unused part of an arena."""
         return self.is_anonymous and self.access.startswith("---")
 
     @property

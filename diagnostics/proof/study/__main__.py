@@ -89,7 +89,7 @@ def _wanted(arguments: argparse.Namespace, journal: Journal) -> list[tuple[str, 
 
 
 def _run(wanted: Sequence[tuple[str, int]], journal: Journal, arguments: argparse.Namespace) -> bool:
-    """Run them; False where it was interrupted."""
+    """Run the experiments `wanted`; False where it was interrupted."""
     until = None if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
     try:
         with Terminal(Console(stderr=True, quiet=not sys.stderr.isatty())) as terminal:

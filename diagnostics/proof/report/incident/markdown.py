@@ -14,7 +14,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&!])")
 
 
 def render(incident: Incident) -> str:
-    """The same incident always gives the same text."""
+    """The report as Markdown. The same incident always gives the same text."""
     parts = [f"# {_text(incident.title)}", f"{format_moment(incident.when)}, {incident.seconds:.0f} s"]
     if incident.lead:
         parts.append(_text(incident.lead))
