@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diagnostics.proof.clients.address import Message
-from diagnostics.proof.clients.load import EventCount, LoadReport, Request, run_load
+from diagnostics.proof.clients.address import Message, Request
+from diagnostics.proof.clients.eventscan import EventCount
+from diagnostics.proof.clients.load import LoadReport, run_load
 from diagnostics.proof.clients.mix import Fast, Leaves, Mix, NeverReads, Resets, Slow
 
 EVENT = b"data: " + b"x" * 1000 + b"\n\n"
