@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _order(arguments: argparse.Namespace) -> Order:
     behaviors: tuple[Behavior, ...] = (
-        Slow(bytes_per_second=arguments.slow_rate),
+        Slow.coarse(arguments.slow_rate),
         Leaves(after_events=arguments.after),
         NeverReads(after_seconds=arguments.hold),
         Resets(after_events=arguments.after),

@@ -90,7 +90,7 @@ def _order(arguments: argparse.Namespace) -> Order:
         connections=arguments.streams,
         streams=arguments.total,
         seconds=arguments.seconds,
-        shares={Slow(bytes_per_second=arguments.slow_rate): arguments.slow} if arguments.slow else {},
+        shares={Slow.coarse(arguments.slow_rate): arguments.slow} if arguments.slow else {},
     )
 
 

@@ -17,19 +17,20 @@ from typing import Any, ClassVar
 
 __all__ = ["Behavior", "Fast", "Leaves", "Mix", "NeverReads", "Resets", "Slow", "behavior_of"]
 
-# A small receive buffer, so that what the client does not read stays with the service and not in the client's kernel.
+# What the client does not read is to stay with the service, and not in the client's kernel.
 _SMALL_BUFFER_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behavior:
-    """How a client reads, and when it goes by itself. None: whatever comes; the kernel's choice; never.
+    """How a client reads, and when it goes by itself.
 
-    bytes_per_second      what it reads
-    receive_buffer_bytes  its SO_RCVBUF, which the kernel doubles
-    after_events          goes when so many events have come
-    after_seconds         goes so many seconds after its request
-    reads, resets         whether it reads at all, whether it goes with a reset
+    bytes_per_second      what it reads; None: whatever comes
+    step_bytes            the most that it reads at once; None: what its pace gives in a tenth of a second
+    receive_buffer_bytes  its SO_RCVBUF, which the kernel doubles; None: the kernel's choice
+    after_events          it goes when so many events have come; None: it does not for their sake
+    after_seconds         it goes so many seconds after its request; None: it stays
+    reads, resets         whether it reads at all; whether it goes with a reset
     option                its name in `diagnostics load`: --slow 10%
     """
 
@@ -37,6 +38,7 @@ class Behavior:
     reads: ClassVar[bool] = True
     resets: ClassVar[bool] = False
     bytes_per_second: int | None = None
+    step_bytes: int | None = None
     receive_buffer_bytes: int | None = None
     after_events: int | None = None
     after_seconds: float | None = None
@@ -60,6 +62,11 @@ class Slow(Behavior):
     option: ClassVar[str] = "slow"
     bytes_per_second: int
     receive_buffer_bytes: int | None = _SMALL_BUFFER_BYTES
+
+    @classmethod
+    def coarse(cls, bytes_per_second: int) -> Slow:
+        """One of a fleet: it empties its receive buffer and pauses for that long, which takes fewer reads."""
+        return cls(bytes_per_second=bytes_per_second, step_bytes=2 * _SMALL_BUFFER_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ from .tally import Outcome, Tally
 __all__ = ["Target", "run_stream"]
 
 _CONNECT_SECONDS = 10.0
-# A slow client reads no more at once than its pace gives in so many seconds.
+# How often a slow client reads, where its behavior does not say how much at once; and how far behind its pace it may be made up.
 _STEP_SECONDS = 0.1
 _MOST_STEP_BYTES = 64 * 1024
 # A read is sampled if it is the stream's first, and then one of so many.
@@ -258,7 +258,9 @@ class _Pacing(_Stream, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._rate = self._behavior.bytes_per_second or 1
-        self._buffer = bytearray(min(_MOST_STEP_BYTES, max(1, int(self._rate * _STEP_SECONDS))))
+        self._buffer = bytearray(
+            self._behavior.step_bytes or min(_MOST_STEP_BYTES, max(1, int(self._rate * _STEP_SECONDS)))
+        )
         self._due = self._heard
 
     def get_buffer(self, sizehint: int) -> bytearray:
