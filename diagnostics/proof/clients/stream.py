@@ -27,7 +27,7 @@ from .tally import Outcome, Tally
 __all__ = ["Target", "run_stream"]
 
 _CONNECT_SECONDS = 10.0
-# How often a slow client reads, where its behavior does not say how much at once; and how far behind its pace it may be made up.
+# How often a slow client reads whose behavior does not say how much at once, and the most by which it may fall behind its pace.
 _STEP_SECONDS = 0.1
 _MOST_STEP_BYTES = 64 * 1024
 # A read is sampled if it is the stream's first, and then one of so many.
