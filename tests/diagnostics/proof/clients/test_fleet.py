@@ -66,6 +66,14 @@ def test_each_kind_of_client_does_what_its_name_says(tmp_path: Path) -> None:
     assert found["tally"]["errors"] == {}
 
 
+def test_the_slow_keep_their_pace_and_the_report_names_shares_as_the_options_do(tmp_path: Path) -> None:
+    options = ("-c", "1", "-n", "1", "--seconds", "1", "--slow", "100%", "--slow-rate", "10000")
+    _, found = load(without_end, tmp_path, *options)
+    assert found["order"]["shares"] == {"slow": 1.0}
+    # Its receive buffer comes at once, and then what its pace gives.
+    assert 1000 <= found["tally"]["bytes"] <= 10_000 * found["seconds"] + 2 * 4096
+
+
 def test_one_who_breaks_the_connection_resets_it(tmp_path: Path) -> None:
     with serving(without_end) as (url, _, endings):
         assert cli.main(["load", url, "-c", "1", "-n", "1", "--reset", "100%", "--after", "2"]) == 0
