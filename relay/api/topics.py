@@ -59,13 +59,21 @@ def add_topics(
         admit(request)
         if event is not None and (not EVENT.fullmatch(event) or event.startswith(OURS)):
             raise BadRequestError(f"event must be letters, digits, . _ : -, and not begin with {OURS!r}", param="event")
+        event_id = await hub().publish(topic, await fields(request, event))
+        return JSONResponse({"id": str(event_id), "topic": topic}, status_code=201)
+
+    async def fields(request: Request, event: str | None) -> bytes:
+        """The event's fields, from the request's body.
+
+        The body is a variable of this function and not of its caller: where a hub fails, the error's traceback may keep the
+        frames of all callers, in a cycle perhaps that waits for the garbage collector.
+        """
         body = await bodies.read(request, settings.topic_event_bytes)
         _check_body(request.headers.get("content-type", JSON_TYPE), body)
-        frame = encode(body, event=event)  # each line of the body becomes a field: it may grow sevenfold
-        if len(frame) + ID_BYTES > settings.topic_event_bytes:
+        encoded = encode(body, event=event)  # each line of the body becomes a field: it may grow sevenfold
+        if len(encoded) + ID_BYTES > settings.topic_event_bytes:
             raise BodyTooLargeError(settings.topic_event_bytes)
-        event_id = await hub().publish(topic, frame)
-        return JSONResponse({"id": str(event_id), "topic": topic}, status_code=201)
+        return encoded
 
 
 def _check_body(content_type: str, body: bytes) -> None:
