@@ -131,7 +131,7 @@ class _Stream(asyncio.BaseProtocol):
         elif self._patience_seconds is not None:
             self._silence = self._loop.call_later(self._patience_seconds, self._still_there, self._patience_seconds)
 
-    def data_received(self, data: bytes | bytearray) -> None:
+    def data_received(self, data: bytes) -> None:
         if self.outcome is not None:
             return
         self._heard = self._loop.time()
@@ -258,16 +258,16 @@ class _Pacing(_Stream, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._rate = self._behavior.bytes_per_second or 1
-        self._buffer = bytearray(
-            self._behavior.step_bytes or min(_MOST_STEP_BYTES, max(1, int(self._rate * _STEP_SECONDS)))
-        )
+        step_bytes = self._behavior.step_bytes or max(1, int(self._rate * _STEP_SECONDS))
+        # A view, because asyncio's TLS reads into slices of it, and a slice of a bytearray is a copy.
+        self._buffer = memoryview(bytearray(min(_MOST_STEP_BYTES, step_bytes)))
         self._due = self._heard
 
-    def get_buffer(self, sizehint: int) -> bytearray:
+    def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(self._buffer[:nbytes])
+        self.data_received(bytes(self._buffer[:nbytes]))
         now = self._loop.time()
         # By what was read, not by how often: a short read earns a short pause.
         self._due = max(self._due, now - _STEP_SECONDS) + nbytes / self._rate

@@ -199,15 +199,6 @@ def test_a_report_that_is_given_is_filled_while_the_load_runs() -> None:
     assert returned is mine
 
 
-def test_an_answer_that_ends_with_its_connection_is_complete() -> None:
-    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readexactly(2)
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + EVENT)
-
-    report, _ = load(handler, Mix(((Fast(), 2),)))
-    assert (report.outcomes, report.errors, report.events) == ({"completed": 2}, {}, 2)
-
-
 def test_a_report_shows_a_behavior_by_its_name_and_by_what_it_was_given() -> None:
     everyone = (
         (Fast(), "Fast", {}),
