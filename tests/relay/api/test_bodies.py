@@ -1,4 +1,4 @@
-"""Bodies that do not come to their end: what had come of them is given back at once, whoever keeps the error."""
+"""Incomplete request bodies: their charge to the budget is given back at once, even while the error is kept."""
 
 from __future__ import annotations
 
