@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -63,6 +64,8 @@ def server_pause_seconds(headers: Mapping[str, str], now: float) -> float | None
         if not math.isnan(seconds):
             return seconds
     try:
-        return parsedate_to_datetime(headers["retry-after"]).timestamp() - now
+        date = parsedate_to_datetime(headers["retry-after"])
+        # `-0000` is UTC of a server that does not say where it is (RFC 5322, 3.3); Python takes it for local time.
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
     except (KeyError, ValueError, TypeError, OverflowError, OSError):
         return None
