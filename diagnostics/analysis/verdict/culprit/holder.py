@@ -3,7 +3,8 @@
 The capture traces samples of the few types that grew most, each standing for the same number of bytes of its type. An entry of
 a container is mostly several objects (a tuple, a dictionary, its strings): no type alone then accounts for most of the
 growth, and the container does. So the ways of all types are laid over each other from their roots on, weighted by bytes, and
-the longest beginning that still has most of the bytes is the holder.
+the longest beginning that still has most of the bytes is the holder. A connection or a session is a dozen types, of which
+the smaller ones are not traced: where those that are traced have most of the bytes, the others are taken to be held alike.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from ..readings import MOST
 
 __all__ = ["Holder", "holder_of", "lost_in_c", "share", "ways_of"]
 
@@ -67,8 +70,16 @@ def lost_in_c(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> f
     )
 
 
+def _as_the_traced(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float:
+    """How many bytes in objects that grew stand behind one whose way was traced; 1 where too few of them were."""
+    grew = sum(row["bytes_delta"] for row in rows if not row.get("unheld"))
+    traced = sum(row["bytes_delta"] for row in rows if ways_of(census, row))
+    return float(grew / traced) if traced >= MOST * grew > 0 else 1.0
+
+
 def holder_of(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], least: float) -> Holder | None:
     """The container below which at least `least` bytes of what grew are; None where none has as much."""
+    alike = _as_the_traced(census, rows)
     below: dict[tuple[str, ...], float] = {}
     shown: dict[tuple[str, ...], str] = {}
     types: dict[tuple[str, ...], dict[str, float]] = {}
@@ -77,7 +88,7 @@ def holder_of(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], leas
         for way in ways:
             if way.get("root") in _NO_HOLDER:
                 continue
-            weight = row["bytes_delta"] * share([way], None, ways)
+            weight = alike * row["bytes_delta"] * share([way], None, ways)
             parts = str(way["path"]).split(" -> ")
             # The object itself is the last part.
             for length in range(1, len(parts)):

@@ -108,6 +108,19 @@ def test_what_c_code_holds_is_told_with_the_object_that_it_holds() -> None:
     assert "redis.Parser" in str(found.culprit)
 
 
+def test_what_is_a_dozen_small_types_is_told_by_its_holder_though_only_the_largest_are_traced() -> None:
+    """A connection that a library lost was transports, readers, sockets, methods: the parser that holds them had "too little"."""
+    held = "(a reference that no object has: C code's) -> method Parser.on_error -> redis.Parser"
+    traced = {kind: [way(f"{held}._stream -> {kind}", 10, "lost"), way("(garbage)", 2, "cycle")] for kind in "abcdefgh"}
+    rows = [row(kind, 3.2e5) for kind in traced]
+    small = [row(kind, 2e5) for kind in ("method", "redis.Parser", "asyncio.StreamReader")]
+    found = told(objects=census(*rows, *small, **traced)).found
+    assert (found.path, found.unheld) == (f"{held}._stream", True)
+    # Of what is mostly not traced nothing is taken to be known.
+    few = census(*rows[:2], *(row(f"t{n}", 3e5) for n in range(9)), **traced)
+    assert told(objects=few).found.culprit is None
+
+
 def window(held: float, **more: Any) -> dict[str, Any]:
     first = {"function": "parse", "file": "/srv/app.py", "line": 10, "bytes": int(held), "count": 100, **more}
     return {
