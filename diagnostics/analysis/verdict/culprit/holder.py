@@ -10,7 +10,7 @@ the smaller ones are not traced: where those that are traced have most of the by
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,9 @@ Way = Mapping[str, Any]
 # Roots that are no holder: garbage, and what was not found.
 _NO_HOLDER = frozenset({"cycle", "unknown"})
 _LENGTH = re.compile(r"\[\d+\]")
+# An attribute of an instance: the top package, the class, which may be within another one, and the attribute.
+_ATTRIBUTE = re.compile(r"(\w+(?:\.\w+)+)\.\w+")
+_ANY = ".*"
 # Beginnings that say nothing alone: of a module all globals hang, of a task all frames.
 _NOT_ALONE = ("module ", "Task", "thread", "(")
 
@@ -77,6 +80,20 @@ def _as_the_traced(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]])
     return float(grew / traced) if traced >= MOST * grew > 0 else 1.0
 
 
+def _beginnings(parts: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """All beginnings of a way: its parts without the lengths of containers, and as it is shown. The object itself is the last part.
+
+    Of an attribute (`lib.Parser._stream`) there is one more for its object, whatever the attribute: what hangs from several of
+    them is held by the object.
+    """
+    for length in range(1, len(parts)):
+        key = tuple(_LENGTH.sub("", part) for part in parts[:length])
+        yield key, " -> ".join(parts[:length])
+        owner = _ATTRIBUTE.fullmatch(key[-1])
+        if owner:
+            yield (*key[:-1], owner[1] + _ANY), " -> ".join([*parts[: length - 1], owner[1]])
+
+
 def holder_of(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], least: float) -> Holder | None:
     """The container below which at least `least` bytes of what grew are; None where none has as much."""
     alike = _as_the_traced(census, rows)
@@ -89,12 +106,9 @@ def holder_of(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], leas
             if way.get("root") in _NO_HOLDER:
                 continue
             weight = alike * row["bytes_delta"] * share([way], None, ways)
-            parts = str(way["path"]).split(" -> ")
-            # The object itself is the last part.
-            for length in range(1, len(parts)):
-                key = tuple(_LENGTH.sub("", part) for part in parts[:length])
+            for key, text in _beginnings(str(way["path"]).split(" -> ")):
                 below[key] = below.get(key, 0.0) + weight
-                shown.setdefault(key, " -> ".join(parts[:length]))
+                shown.setdefault(key, text)
                 of_type = types.setdefault(key, {})
                 of_type[str(row.get("type"))] = of_type.get(str(row.get("type")), 0.0) + weight
     enough = [
@@ -102,6 +116,6 @@ def holder_of(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], leas
     ]
     if not enough:
         return None
-    longest = max(enough, key=lambda key: (len(key), below[key]))
+    longest = max(enough, key=lambda key: (len(key), not key[-1].endswith(_ANY), below[key]))
     names = sorted(types[longest], key=lambda name: -types[longest][name])
     return Holder(shown[longest], below[longest], tuple(names))
