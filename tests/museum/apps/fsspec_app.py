@@ -1,5 +1,7 @@
 """A cached filesystem for each job, which is dropped after it. The folder that its files were kept in stays."""
 
+import gc
+
 import fsspec
 from asgi import service
 
@@ -12,6 +14,8 @@ def job():
     cached = fsspec.filesystem("simplecache", fs=source, skip_instance_cache=True)
     with cached.open("/table", "rb") as file:
         file.read()
+    del cached, file
+    gc.collect()  # the filesystem and its parts hold each other
 
 
 app = service(job)

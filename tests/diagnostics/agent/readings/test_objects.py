@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -257,6 +258,27 @@ def test_ways_lead_through_tasks_and_context_variables() -> None:
         assert why(Planted) == f"Task 'carrier' -> context variable 'request_state' -> {type_name(Planted)}"
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+def test_what_a_task_of_a_group_holds_is_told_by_the_task_and_not_by_its_librarys_bookkeeping() -> None:
+    """On 3.14 the way led through a table in which anyio remembers the parents of all tasks."""
+
+    async def holds() -> None:
+        backlog = [Planted()]
+        await anyio.sleep_forever()
+        del backlog
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(holds, name="worker 7")
+            await anyio.wait_all_tasks_blocked()
+            way = why(Planted)
+            assert way.startswith("Task 'worker *' -> ")
+            assert way.endswith(f" -> local 'backlog' -> list[1] -> {type_name(Planted)}")
+            assert "anyio" not in way
+            group.cancel_scope.cancel()
 
     asyncio.run(main())
 
