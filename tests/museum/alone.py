@@ -18,8 +18,8 @@ _WARM_SECONDS = 8.0
 
 @dataclass(frozen=True)
 class Growth:
-    """Of all processes of a service, after a warm-up: bytes of anonymous memory gained, over `requests` and `seconds`; of a service
-    with a limit, bytes that its cgroup is charged for."""
+    """Of all processes of a service, after a warm-up: bytes of anonymous memory gained, over `requests` and `seconds`; of a
+    service with a limit, bytes that its cgroup is charged for."""
 
     gained_bytes: int
     requests: int

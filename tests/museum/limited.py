@@ -1,4 +1,4 @@
-"""A service in a cgroup of its own with a limit, and with a folder in a tmpfs: what is charged to the limit beside processes."""
+"""A service in a cgroup of its own with a limit, and a folder in a tmpfs: what is charged to the limit beside processes."""
 
 from __future__ import annotations
 

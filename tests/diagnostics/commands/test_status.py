@@ -104,9 +104,16 @@ def test_status_shows_verdict_balance_and_streams_and_says_no_on_an_alarm(servic
 
 def test_what_else_was_found_is_printed_and_the_end_of_a_former_life_comes_first(service: Any, http: Any) -> None:
     """The right finding stood in `also`, which was never printed; a death was told nowhere."""
-    answer = http(f"{service.monitor}/debug/memory", headers={"Authorization": "Bearer look", "Accept": "application/json"})
+    answer = http(
+        f"{service.monitor}/debug/memory", headers={"Authorization": "Bearer look", "Accept": "application/json"}
+    )
     overview = answer.json()
-    other = {"title": "Upstreams stay open", "confidence": "medium", "says": "Connections grow by 90.", "next": "look there"}
+    other = {
+        "title": "Upstreams stay open",
+        "confidence": "medium",
+        "says": "Connections grow by 90.",
+        "next": "look there",
+    }
     overview["workers"][0]["verdict"]["also"] = [other]
     overview["ends"] = [
         {
@@ -119,7 +126,11 @@ def test_what_else_was_found_is_printed_and_the_end_of_a_former_life_comes_first
     text = out.getvalue()
     assert "also: Upstreams stay open (medium confidence)  Connections grow by 90." in text
     assert "next: look there" in text
-    told = ["ended by SIGKILL: out of memory", "last verdict: Objects grow.", "diagnostics blackbox /var/lib/black/0.ring"]
+    told = [
+        "ended by SIGKILL: out of memory",
+        "last verdict: Objects grow.",
+        "diagnostics blackbox /var/lib/black/0.ring",
+    ]
     places = [text.index(words) for words in (*told, "Streams are buffered")]
     assert places == sorted(places)
 

@@ -83,8 +83,8 @@ class Growth:
     def basis(self) -> float:
         """What an object that accounts for the growth must have gained between the two looks of the census.
 
-        What memory gained then is the difference of two single readings, and garbage comes and goes between them; the slope is of
-        a hundred. The smaller of both counts, unless they differ by more than noise does.
+        What memory gained then is the difference of two single readings, and garbage comes and goes between them; the slope is
+        of a hundred. The smaller of both counts, unless they differ by more than noise does.
         """
         if not self.comparable:
             return max(1.0, self.expected)

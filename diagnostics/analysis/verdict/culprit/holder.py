@@ -81,7 +81,7 @@ def _as_the_traced(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]])
 
 
 def _beginnings(parts: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """All beginnings of a way: its parts without the lengths of containers, and as it is shown. The object itself is the last part.
+    """All beginnings of a way: its parts without the lengths of containers, and as it is shown. The object itself is the last.
 
     Of an attribute (`lib.Parser._stream`) there is one more for its object, whatever the attribute: what hangs from several of
     them is held by the object.

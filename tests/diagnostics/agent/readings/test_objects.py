@@ -123,7 +123,10 @@ def test_attributes_of_an_instance_without_a_dictionary_are_counted_with_it() ->
     for connection in kept:
         vars(connection)
     again, alone = objects.census()["types"][name_of(Connection)]
-    assert (again, alone) == (5_000, 5_000 * sys.getsizeof(empty))  # now they are in dictionaries, which are rows of their own
+    assert (again, alone) == (
+        5_000,
+        5_000 * sys.getsizeof(empty),
+    )  # now they are in dictionaries, which are rows of their own
 
 
 def test_ways_lead_through_globals_classes_slots_and_dictionaries() -> None:

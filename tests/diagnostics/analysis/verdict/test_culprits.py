@@ -109,7 +109,7 @@ def test_what_c_code_holds_is_told_with_the_object_that_it_holds() -> None:
 
 
 def test_what_is_a_dozen_small_types_is_told_by_its_holder_though_only_the_largest_are_traced() -> None:
-    """A connection that a library lost was transports, readers, sockets, methods: the parser that holds them had "too little"."""
+    """A connection that a library lost was transports, readers, sockets: the parser that holds them had "too little"."""
     held = "(a reference that no object has: C code's) -> method Parser.on_error -> redis.Parser"
     traced = {kind: [way(f"{held}._stream -> {kind}", 10, "lost"), way("(garbage)", 2, "cycle")] for kind in "abcdefgh"}
     rows = [row(kind, 3.2e5) for kind in traced]

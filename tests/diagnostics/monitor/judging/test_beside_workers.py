@@ -44,7 +44,10 @@ class Recorder:
     def __init__(self, charged: float, **rss: float) -> None:
         self._found = {
             int(name[1:]): Outlook(
-                tuple(growing(*each) for each in (("rss_bytes", slope), ("cgroup_working_bytes", charged))), None, None, None
+                tuple(growing(*each) for each in (("rss_bytes", slope), ("cgroup_working_bytes", charged))),
+                None,
+                None,
+                None,
             )
             for name, slope in rss.items()
         }
