@@ -58,7 +58,7 @@ def _rows(frames: Sequence[Any], seen: Iterable[_Seen], count: int, *, native: b
         held[0] += values[0]
         held[1] += values[1]
         below.setdefault(key, Counter())[function] += values[0]
-        own = next((index for index in stack[place:] if not _INSTALLED.search(str(frames[index][1]))), None)
+        own = next((index for index in stack[place:] if _is_own(frames[index])), None)
         if own is not None and own not in stack[place : place + 1]:
             above.setdefault(key, Counter())[own] += values[0]
     rows = []
@@ -96,6 +96,11 @@ def _answers(frame: Any) -> bool:
     return bool(frame[0]) and not (
         str(frame[0]).startswith(_NO_ANSWER) or str(frame[1]).startswith(_OF_THE_INTERPRETER)
     )
+
+
+def _is_own(frame: Any) -> bool:
+    """Whether a frame is the service's own code: Python's, and neither installed nor ours."""
+    return _is_python(frame) and not _INSTALLED.search(str(frame[1]))
 
 
 def _is_python(frame: Any) -> bool:
