@@ -37,6 +37,7 @@ __all__ = [
     "is_shared_constant",
     "kinds_below",
     "module_of",
+    "module_roots",
     "namespace_of",
     "of_kinds",
     "program_roots",
@@ -103,9 +104,13 @@ def roots() -> list[Any]:
 
 def program_roots() -> list[Any]:
     """Modules and classes. Those of the agent are left out: what they hold is ours."""
-    modules = [module for name, module in list(sys.modules.items()) if not is_ours(name)]
     classes = [kind for kind in of_kinds(gc.get_objects(), kinds_below(type)) if not is_ours(module_of(kind))]
-    return [*modules, builtins, *classes]
+    return [*module_roots(), *classes]
+
+
+def module_roots() -> list[Any]:
+    """All modules but the agent's."""
+    return [*(module for name, module in list(sys.modules.items()) if not is_ours(name)), builtins]
 
 
 def is_ours(module: str) -> bool:

@@ -1,11 +1,11 @@
 """Who keeps an object alive: the way to it from a root, and what is to be said where there is none.
 
-Of several ways the one that tells a programmer most is taken, by searching twice:
+Of several ways the one that tells a programmer most is taken, by searching up to three times:
 
     1. from unfinished tasks, the modules of the application, and the frames of all threads, without passing through the
        namespaces and classes of libraries
-    2. what was not found then, from everything else: libraries' modules and classes, and the hooks that run at a fork. What
-       they hold is a constant mostly
+    2. what was not found then, from libraries' modules and the hooks that run at a fork. What they hold is a constant mostly
+    3. from all classes: one that was made as the program runs has a holder, which 1 and 2 have found unless nothing has it
 
 An object that no root reaches is garbage in a cycle, or C code holds it or has lost it; see references.py.
 """
@@ -21,7 +21,17 @@ from typing import Any
 
 from ..loops.asyncio_tasks import alive_tasks
 from .forkhooks import ForkHooks, fork_hooks
-from .graph import is_ours, kinds_below, module_of, namespace_of, program_roots, roots, running_locals, search
+from .graph import (
+    is_ours,
+    kinds_below,
+    module_of,
+    module_roots,
+    namespace_of,
+    program_roots,
+    roots,
+    running_locals,
+    search,
+)
 from .paths import describe, way_to
 from .references import CYCLE, LOST, traced
 from .running.threads import ThreadFrame
@@ -53,9 +63,10 @@ class Ways:
         closed = {id(namespace_of(module)) for module in others} | {id(module) for module in others}
         closed.update(id(kind) for kind in program_roots() if issubclass(type(kind), type) and _of_a_library(kind))
         self.parents = search([*tasks, *applications, *threads, *running_locals()], wanted, until=until, closed=closed)
-        missing = [thing for thing in wanted if id(thing) not in self.parents]
-        if missing:
-            self.parents = search([*roots(), *fork_hooks()], missing, until=until, found=self.parents)
+        for start in (lambda: [*module_roots(), *running_locals(), *fork_hooks()], roots):
+            missing = [thing for thing in wanted if id(thing) not in self.parents]
+            if missing:
+                self.parents = search(start(), missing, until=until, found=self.parents)
 
 
 def holder_of(thing: list[Any], ways: Ways) -> tuple[str, str, str]:

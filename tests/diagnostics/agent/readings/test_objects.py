@@ -466,6 +466,24 @@ def test_an_owner_of_the_application_is_named_before_one_of_a_library() -> None:
         del library.leaks  # type: ignore[attr-defined]
 
 
+def test_what_a_class_holds_that_was_made_as_the_program_runs_is_told_by_what_keeps_the_class() -> None:
+    """Schemas that were made for each request stayed in a registry: every class was a root, and the registry unnamed."""
+    import email.mime.base as library
+
+    made = [type("Message", (), {"held": Planted()}) for _ in range(3)]
+    library.registry = {"Message": made}  # type: ignore[attr-defined]
+    del made
+    try:
+        (way, *_) = objects.explain([name_of(Planted)], 3)["paths"][name_of(Planted)]
+        assert way["path"].startswith(
+            "module email.mime.base -> global 'registry' -> dict[1]['Message'] -> list[3] -> "
+        )
+        assert way["root"] == "module"
+    finally:
+        del library.registry  # type: ignore[attr-defined]
+        gc.collect()  # a class and its attributes hold each other
+
+
 def test_what_the_agent_itself_keeps_is_no_candidate() -> None:
     """A verdict named an object of our own agent as what grows."""
     ledger = StreamLedger()
