@@ -1,4 +1,8 @@
-"""The agent's thread in the service's process: it never prints, and does not exist while the service forks.
+"""The agent's thread in the service's process: it never prints, imports nothing while the service forks, and does not exist
+then where that would be warned of.
+
+A lock of a module that a thread is importing stays locked in a forked child, where that thread is not: whoever imports the
+module there, be it the service, would wait for ever. So a fork waits for our thread's work (`working`), for some time.
 
 From Python 3.12 on `os.fork()` warns wherever the process has a second thread ("use of fork() may lead to deadlocks in the
 child"), and a service that forks must not be warned because of us. So before a fork our sleeping threads end, and begin
@@ -28,12 +32,14 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-__all__ = ["Background", "in_reading_fork", "reading_fork"]
+__all__ = ["Background", "in_reading_fork", "reading_fork", "working"]
 
 _FORK_WARNS = sys.version_info >= (3, 12)
 _COUNTED_AFTER_THE_HOOKS = sys.version_info[:2] == (3, 13)
 # A sleeping thread ends within a tenth of a millisecond; one that does not is busy.
 _ASIDE_SECONDS = 0.05
+# Work that imports takes some milliseconds. It may wait in turn for a module that the forking thread imports.
+_WORK_SECONDS = 0.25
 
 # Signals of the service are blocked in our thread: one that the kernel delivered here would not interrupt the main thread's
 # read or sleep, and its Python handler would run only after that. Faults are not blocked: they go to the thread at fault.
@@ -132,6 +138,19 @@ def _popped(requests: list[bool]) -> bool:
 _running: list[Background] = []
 _aside: list[Background] = []
 _reading_fork = False
+_work_lock = allocate_lock()
+_forking: set[int] = set()  # threads that have `_work_lock` while they fork
+
+
+class working:  # noqa: N801  # read as a statement: `with working():`
+    """Surrounds what the agent's thread does that may import a module; the service forks before it or after it."""
+
+    def __enter__(self) -> None:
+        self._lock = _work_lock
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 class reading_fork:  # noqa: N801  # read as a statement: `with reading_fork():`
@@ -151,7 +170,15 @@ def in_reading_fork() -> bool:
 
 
 def _before_fork() -> None:
-    if not _FORK_WARNS or _reading_fork or not _running or get_native_id() != os.getpid():
+    if _reading_fork:
+        return
+    _set_aside()
+    if _work_lock.acquire(True, _WORK_SECONDS):
+        _forking.add(get_native_id())
+
+
+def _set_aside() -> None:
+    if not _FORK_WARNS or not _running or get_native_id() != os.getpid():
         return
     try:
         threads = len(os.listdir("/proc/self/task"))
@@ -163,7 +190,12 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    if not _aside or _reading_fork:
+    if _reading_fork:
+        return
+    if get_native_id() in _forking:
+        _forking.remove(get_native_id())
+        _work_lock.release()
+    if not _aside:
         return
     if _COUNTED_AFTER_THE_HOOKS:
         _once_back_in(sys._getframe(1), _come_back)
@@ -174,6 +206,9 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     """No thread survives a fork. Each owner of one starts it again in the child, by a hook of its own."""
     if not _reading_fork:
+        global _work_lock
+        _work_lock = allocate_lock()  # the old one may be that of a thread that is not here
+        _forking.clear()
         _running.clear()
         _aside.clear()
 

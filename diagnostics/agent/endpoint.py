@@ -26,7 +26,7 @@ from ..protocol import (
     reply_error,
     reply_result,
 )
-from .background import Background
+from .background import Background, working
 from .unpatched import poll
 
 TYPE_CHECKING = False
@@ -192,7 +192,8 @@ class Endpoint:
             ended = child.poll(now)
             if not child.settled and (ended or work.ready()):
                 child.settled = True
-                work.after()
+                with working():
+                    work.after()
             if not ended:
                 left.append((child, work))
         self._children = left
@@ -228,9 +229,10 @@ class Endpoint:
             connection.sendall(frame(reply_error(**error.to_dict())))
             return False
         try:
-            from .operations import Forked  # imported by the first request: an idle agent does without it
+            with working():
+                from .operations import Forked  # imported by the first request: an idle agent does without it
 
-            result = _perform(self.state, message)
+                result = _perform(self.state, message)
             if isinstance(result, Forked):
                 self._hand_over(connection, result)
                 return True

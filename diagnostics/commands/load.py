@@ -18,17 +18,18 @@ from rich.progress import Progress as Bar
 from ..errors import DiagnosticsError, TargetError, UsageError
 from ..proof.clients.address import Address, Message, read_body, read_headers
 from ..proof.clients.fleet.launch import Found, Progress, launch
-from ..proof.clients.fleet.order import Habit, Order
+from ..proof.clients.fleet.order import Order
 from ..proof.clients.fleet.report import table, to_json, warnings
+from ..proof.clients.mix import Behavior, Leaves, NeverReads, Resets, Slow
 from ..proof.experiment.session import until_done
 
 __all__ = ["add_request", "configure", "message_of", "positive", "run", "share", "whole"]
 
-_HABITS = {
-    Habit.SLOW: "read --slow-rate bytes a second",
-    Habit.LEAVE: "close after --after events",
-    Habit.NEVER: "read nothing for --hold seconds",
-    Habit.RESET: "break the connection after --after events",
+_BEHAVIORS: dict[type[Behavior], str] = {
+    Slow: "read --slow-rate bytes a second",
+    Leaves: "close after --after events",
+    NeverReads: "read nothing for --hold seconds",
+    Resets: "break the connection after --after events",
 }
 _MOST_PROCESSES = 64
 
@@ -43,12 +44,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-p", "--processes", type=whole(1, _MOST_PROCESSES), default=1, metavar="N", help="(1)")
     add_request(parser)
-    habits = parser.add_argument_group("which share of the clients misbehaves")
-    for habit, what in _HABITS.items():
-        habits.add_argument(f"--{habit}", type=share, default=0.0, metavar="10%", help=what)
-    habits.add_argument("--slow-rate", type=whole(1), default=16 * 1024, metavar="BYTES", help="a second (16384)")
-    habits.add_argument("--after", type=whole(1), default=5, metavar="EVENTS", help="(5)")
-    habits.add_argument("--hold", type=positive, default=5.0, metavar="S", help="(5)")
+    shares = parser.add_argument_group("which share of the clients misbehaves")
+    for behavior, what in _BEHAVIORS.items():
+        shares.add_argument(f"--{behavior.option}", type=share, default=0.0, metavar="10%", help=what)
+    shares.add_argument("--slow-rate", type=whole(1), default=16 * 1024, metavar="BYTES", help="a second (16384)")
+    shares.add_argument("--after", type=whole(1), default=5, metavar="EVENTS", help="(5)")
+    shares.add_argument("--hold", type=positive, default=5.0, metavar="S", help="(5)")
     parser.add_argument(
         "--patience", type=positive, default=30.0, metavar="S", help="a stream so long silent failed (30)"
     )
@@ -91,7 +92,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _order(arguments: argparse.Namespace) -> Order:
-    shares = {habit: getattr(arguments, habit) for habit in _HABITS if getattr(arguments, habit)}
+    behaviors: tuple[Behavior, ...] = (
+        Slow.coarse(arguments.slow_rate),
+        Leaves(after_events=arguments.after),
+        NeverReads(after_seconds=arguments.hold),
+        Resets(after_events=arguments.after),
+    )
+    shares = {each: getattr(arguments, each.option) for each in behaviors if getattr(arguments, each.option)}
     if sum(shares.values()) > 1 + 1e-9:
         raise UsageError(f"the shares add up to {sum(shares.values()):.0%}", remedy="keep their sum at 100% or below")
     if arguments.processes > arguments.connections:
@@ -109,9 +116,6 @@ def _order(arguments: argparse.Namespace) -> Order:
         seconds=arguments.seconds,
         rate=arguments.rate,
         shares=shares,
-        slow_bytes_per_second=arguments.slow_rate,
-        after_events=arguments.after,
-        hold_seconds=arguments.hold,
         patience_seconds=arguments.patience,
         verify_tls=not arguments.insecure,
     )

@@ -16,7 +16,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from ..errors import DiagnosticsError, UsageError
 from ..proof.clients.address import Address
-from ..proof.clients.fleet.order import Habit, Order
+from ..proof.clients.fleet.order import Order
+from ..proof.clients.mix import Slow
 from ..proof.experiment.session import until_done
 from ..proof.subjects.command import command_of
 from ..proof.subjects.subject import START_SECONDS
@@ -89,8 +90,7 @@ def _order(arguments: argparse.Namespace) -> Order:
         connections=arguments.streams,
         streams=arguments.total,
         seconds=arguments.seconds,
-        shares={Habit.SLOW: arguments.slow} if arguments.slow else {},
-        slow_bytes_per_second=arguments.slow_rate,
+        shares={Slow.coarse(arguments.slow_rate): arguments.slow} if arguments.slow else {},
     )
 
 

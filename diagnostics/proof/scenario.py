@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from ..analysis.decision import Decision, Measure, Plan
-from .clients.load import Request
+from .clients.address import Request
 from .clients.mix import Mix
 
 __all__ = ["BROKEN", "FIXED", "RELAY", "OwnRelay", "Scenario", "Upstream", "Workload"]

@@ -19,7 +19,7 @@ import sys
 import time
 
 from .. import at_fork
-from ..background import Background, in_reading_fork
+from ..background import Background, in_reading_fork, working
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class _Lookout:
         while not self._background.sleep(_FAST_SECONDS if self._looks < _FAST_LOOKS else _SLOW_SECONDS):
             self._looks += 1
             if self.always or self.serves():
-                _start_agent()
+                with working():
+                    _start_agent()
                 return
 
     def serves(self) -> bool:

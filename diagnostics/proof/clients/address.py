@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 from urllib.parse import urlsplit
 
-from ...errors import UsageError
+from ...errors import TargetError, UsageError
 
-__all__ = ["Address", "Message", "read_body", "read_headers"]
+__all__ = ["Address", "Message", "Request", "read_body", "read_headers"]
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -49,6 +53,25 @@ class Address:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
+    def resolve(self) -> list[tuple[Any, ...]]:
+        """Where to connect to, as `socket.getaddrinfo` tells it. Raises TargetError where the host's name is not known."""
+        try:
+            return list(socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM))
+        except OSError as error:
+            raise TargetError(
+                f"the host {self.host!r} is not known: {error.strerror}", remedy="check the URL"
+            ) from error
+
+    def tls_context(self, *, verify: bool) -> ssl.SSLContext | None:
+        """For https, with or without a check of the server's certificate; None for http."""
+        if not self.tls:
+            return None
+        context = ssl.create_default_context()
+        if not verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}{self.path}"
 
@@ -76,6 +99,20 @@ class Message:
         lines |= {name.lower(): value for name, value in self.headers.items()}
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         return f"{self.method} {address.path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + self.body
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked of a service whose host and port are known later."""
+
+    path: str
+    message: Message = field(default_factory=Message)
+
+    @classmethod
+    def chat(cls, path: str, model: str) -> Request:
+        """A streamed chat completion as OpenAI's clients ask for it."""
+        question = {"model": model, "stream": True, "messages": [{"role": "user", "content": "Count."}]}
+        return cls(path, Message("POST", json.dumps(question).encode()))
 
 
 def read_headers(words: Sequence[str]) -> dict[str, str]:

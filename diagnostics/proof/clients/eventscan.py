@@ -1,21 +1,57 @@
-"""Reads an event stream for its grammar, not for its content: events, comments, fields, whether data is JSON.
+"""Reads an event stream for its grammar, not for its content.
 
 Lines end with LF, CRLF or CR, an event ends with a blank line, a line that begins with a colon is a comment (WHATWG HTML,
-server-sent events, 9.2.6). An event without data is not dispatched by a browser and does not count.
+server-sent events, 9.2.6).
+
+    EventCount   counts blank lines, which costs little and is all that a load needs
+    EventScan    reads every line of one stream: events, comments, fields, whether data is JSON
 """
 
 from __future__ import annotations
 
 import json
 
-__all__ = ["EventScan"]
+__all__ = ["EventCount", "EventScan"]
 
 # A line beyond this is no event that anyone wants parsed: its length is what is wrong with it.
 _MAX_LINE_BYTES = 4 * 1024 * 1024
 
 
+class EventCount:
+    """Counts the blank lines in a stream of bytes, wherever it is cut and whichever line ending it has."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self._line_is_empty = True
+        self._line_has_begun = False
+        self._after_cr = False
+
+    @property
+    def between_events(self) -> bool:
+        """Whether what comes next begins an event."""
+        return self._line_is_empty and not self._line_has_begun
+
+    def feed(self, data: bytes) -> None:
+        # A line at a time, not a byte at a time: events are kilobytes long.
+        if not data:
+            return
+        if self._after_cr and data[:1] == b"\n":
+            data = data[1:]
+        self._after_cr = data.endswith(b"\r")
+        lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        for line in lines[:-1]:
+            if line or not self._line_is_empty:
+                self._line_has_begun = True
+            elif self._line_has_begun:
+                self.events += 1
+                self._line_has_begun = False
+            self._line_is_empty = True
+        if lines[-1]:
+            self._line_is_empty = False
+
+
 class EventScan:
-    """Feed it the body, piece by piece.
+    """Feed it the body, piece by piece. An event without data is not dispatched by a browser and does not count.
 
     done       an event `[DONE]` has come
     not_json   events whose data is neither JSON nor [DONE]

@@ -14,7 +14,6 @@ names the silence and the burst that it saw.
 from __future__ import annotations
 
 import socket
-import ssl
 import time
 import zlib
 from dataclasses import asdict, dataclass, field
@@ -123,20 +122,12 @@ def probe(address: Address, message: Message, *, seconds: float, events: int, ve
 def _connected(found: Probe, seconds: float, verify_tls: bool) -> socket.socket:
     address = found.address
     start = time.monotonic()
-    try:
-        places = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise TargetError(
-            f"the host {address.host!r} is not known: {error.strerror}", remedy="check the URL"
-        ) from error
+    places = address.resolve()
     found.name_seconds = time.monotonic() - start
     connection = _first_that_answers(found, places, seconds)
-    if not address.tls:
+    context = address.tls_context(verify=verify_tls)
+    if context is None:
         return connection
-    context = ssl.create_default_context()
-    if not verify_tls:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
     start = time.monotonic()
     try:
         wrapped = context.wrap_socket(connection, server_hostname=address.host)

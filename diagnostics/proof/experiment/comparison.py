@@ -17,8 +17,7 @@ from pathlib import Path
 
 from ...analysis.decision import Decision, Measure, Plan
 from ...errors import UsageError
-from ..clients.address import Message
-from ..clients.load import Request
+from ..clients.address import Message, Request
 from ..clients.mix import Behavior, Fast, Mix, Slow
 from ..scenario import Scenario, Upstream, Workload
 from ..subjects.command import command_of

@@ -179,7 +179,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
 
 
 def _clients(mix: Mix) -> list[dict[str, Any]]:
-    return [{"kind": type(behavior).__name__, "count": count, **asdict(behavior)} for behavior, count in mix.clients]
+    return [{"kind": behavior.kind, "count": count, **behavior.parameters()} for behavior, count in mix.clients]
 
 
 def _side(side: SideOutcome, source: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
-from ..clients.load import Request
+from ..clients.address import Request
 from ..scenario import OwnRelay
 from .command import command_of
 

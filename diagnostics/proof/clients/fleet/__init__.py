@@ -1,8 +1,6 @@
 """A fleet of clients for `diagnostics load`: many streams at once, from several processes, counted and not kept.
 
     order.py    what is asked: the URL, how many, how fast, and which share of the clients misbehaves how
-    stream.py   one client: an asyncio protocol, httptools, a count of events
-    tally.py    what the clients saw, which adds up over processes
     worker.py   one process of the fleet: its schedule, its own CPU share
     launch.py   starts the processes, shows how far they are, adds them up
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ....errors import DiagnosticsError, TargetError
+from ....errors import DiagnosticsError
+from ..tally import Tally
 from .order import Order
-from .tally import Tally
 
 __all__ = ["Found", "Progress", "Share", "launch"]
 
@@ -77,12 +76,7 @@ async def launch(order: Order, processes: int, progress: Callable[[Progress], No
 
     Raises TargetError where the host's name is not known.
     """
-    try:
-        socket.getaddrinfo(order.address.host, order.address.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise TargetError(
-            f"the host {order.address.host!r} is not known: {error.strerror}", remedy="check the URL"
-        ) from error
+    order.address.resolve()  # an unknown host is told once, and not by each process
     latest = [Progress(0, 0, 0, 0, 0)] * processes
 
     def told(part: int, counts: Progress) -> None:

@@ -75,7 +75,7 @@ def to_json(found: Found) -> dict[str, Any]:
             "streams": order.streams,
             "seconds": order.seconds,
             "rate": order.rate,
-            "shares": dict(order.shares),
+            "shares": {behavior.option: share for behavior, share in order.shares.items()},
         },
         "seconds": found.seconds,
         "events_per_second": found.events_per_second,

@@ -13,13 +13,14 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..stream import Target, run_stream
+from ..tally import Outcome, Tally
 from .order import Order
-from .stream import Target, run_stream
-from .tally import Tally
 
 __all__ = ["main"]
 
@@ -55,14 +56,13 @@ async def _client(order: Order, target: Target, schedule: _Schedule, tally: Tall
             await asyncio.sleep(early)
         elif -early > _LATE_SECONDS:
             tally.asked_late += 1
-        failed = tally.outcomes["failed"]
-        await run_stream(order, target, order.habit(number), intended, tally)
-        if tally.outcomes["failed"] > failed:
+        if await run_stream(target, order.behavior(number), tally, intended) in (Outcome.FAILED, Outcome.REJECTED):
             await asyncio.sleep(_AFTER_FAILURE_SECONDS)
 
 
 async def _drive(order: Order, part: int, parts: int) -> dict[str, Any]:
-    tally, target = Tally(), Target(order)
+    tally = Tally()
+    target = Target(order.address, order.message, verify_tls=order.verify_tls, patience_seconds=order.patience_seconds)
     schedule = _Schedule(order, part, parts)
     began, cpu, waited = time.monotonic(), time.process_time(), _waited_seconds()
     share = order.connections // parts + (part < order.connections % parts)
@@ -78,6 +78,8 @@ async def _drive(order: Order, part: int, parts: int) -> dict[str, Any]:
     for result in results:
         if isinstance(result, Exception):
             raise result
+    # To `diagnostics load` being turned away is a failure like others, with its status as the error.
+    tally.outcomes += Counter({Outcome.FAILED: tally.outcomes.pop(Outcome.REJECTED, 0)})
     return {
         "tally": tally.to_json(),
         "seconds": time.monotonic() - began,
@@ -88,8 +90,8 @@ async def _drive(order: Order, part: int, parts: int) -> dict[str, Any]:
 
 async def _tell(tally: Tally) -> None:
     while True:
-        ended = tally.outcomes.total()
-        _write({"progress": [tally.streams, ended, tally.events, tally.bytes, tally.outcomes["failed"]]})
+        failed = tally.outcomes[Outcome.FAILED] + tally.outcomes[Outcome.REJECTED]
+        _write({"progress": [tally.streams, tally.ended, tally.events, tally.bytes, failed]})
         await asyncio.sleep(_PROGRESS_SECONDS)
 
 

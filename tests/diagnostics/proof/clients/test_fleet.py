@@ -15,9 +15,10 @@ from diagnostics import cli
 from diagnostics.errors import UsageError
 from diagnostics.proof.clients.address import Address, Message, read_headers
 from diagnostics.proof.clients.fleet.launch import Found, Share
-from diagnostics.proof.clients.fleet.order import Habit, Order
+from diagnostics.proof.clients.fleet.order import Order
 from diagnostics.proof.clients.fleet.report import warnings
-from diagnostics.proof.clients.fleet.tally import Tally
+from diagnostics.proof.clients.mix import Behavior, NeverReads, Resets, Slow
+from diagnostics.proof.clients.tally import Tally
 
 
 def load(script: Script, tmp_path: Path, *options: str, path: str = "/stream") -> tuple[int, dict[str, Any]]:
@@ -63,6 +64,14 @@ def test_each_kind_of_client_does_what_its_name_says(tmp_path: Path) -> None:
     # Two leave, two reset, two never read: six end as they wish; the slow and the fast ones are there when time is up.
     assert found["tally"]["outcomes"] == {"left": 6, "time_up": 4}
     assert found["tally"]["errors"] == {}
+
+
+def test_the_slow_keep_their_pace_and_the_report_names_shares_as_the_options_do(tmp_path: Path) -> None:
+    options = ("-c", "1", "-n", "1", "--seconds", "1", "--slow", "100%", "--slow-rate", "10000")
+    _, found = load(without_end, tmp_path, *options)
+    assert found["order"]["shares"] == {"slow": 1.0}
+    # Its receive buffer comes at once, and then what its pace gives.
+    assert 1000 <= found["tally"]["bytes"] <= 10_000 * found["seconds"] + 2 * 4096
 
 
 def test_one_who_breaks_the_connection_resets_it(tmp_path: Path) -> None:
@@ -180,13 +189,14 @@ def test_a_client_that_had_no_core_says_so() -> None:
 
 
 def test_shares_are_kept_exactly_and_each_process_knows_its_order() -> None:
-    shares = {Habit.SLOW: 0.1, Habit.RESET: 0.01}
+    slow, resets = Slow(bytes_per_second=1024), Resets(after_events=5)
+    shares: dict[Behavior, float] = {slow: 0.1, resets: 0.01, NeverReads(after_seconds=0.5): 0.2}
     order = Order(Address.of("https://[::1]:8443/x?y=z"), Message("POST", b"\xff\x00", {"a": "b"}), shares=shares)
     read = Order.from_json(json.loads(json.dumps(order.to_json())))
     assert read == order
-    habits = [read.habit(number) for number in range(1000)]
-    assert abs(habits.count(Habit.SLOW) - 100) <= 2
-    assert abs(habits.count(Habit.RESET) - 10) <= 2
+    behaviors = [read.behavior(number) for number in range(1000)]
+    assert abs(behaviors.count(slow) - 100) <= 2
+    assert abs(behaviors.count(resets) - 10) <= 2
 
 
 def test_a_host_header_names_the_port_unless_it_is_the_schemes_own() -> None:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diagnostics.proof.clients.address import Message
-from diagnostics.proof.clients.load import EventCount, LoadReport, Request, run_load
+from diagnostics.proof.clients.address import Message, Request
+from diagnostics.proof.clients.eventscan import EventCount
+from diagnostics.proof.clients.load import LoadReport, run_load
 from diagnostics.proof.clients.mix import Fast, Leaves, Mix, NeverReads, Resets, Slow
 
 EVENT = b"data: " + b"x" * 1000 + b"\n\n"
@@ -198,6 +199,18 @@ def test_a_report_that_is_given_is_filled_while_the_load_runs() -> None:
     assert returned is mine
 
 
+def test_a_report_shows_a_behavior_by_its_name_and_by_what_it_was_given() -> None:
+    everyone = (
+        (Fast(), "Fast", {}),
+        (Slow(bytes_per_second=9), "Slow", {"bytes_per_second": 9, "receive_buffer_bytes": 4096}),
+        (Leaves(after_events=2), "Leaves", {"after_events": 2}),
+        (Resets(after_seconds=0.5), "Resets", {"after_seconds": 0.5}),
+        (NeverReads(), "NeverReads", {"receive_buffer_bytes": 4096}),
+    )
+    for behavior, kind, parameters in everyone:
+        assert (behavior.kind, behavior.parameters()) == (kind, parameters)
+
+
 def test_a_slow_reader_keeps_his_pace_and_leaves_the_rest_to_the_server() -> None:
     report, _ = load(without_end, Mix(((Slow(bytes_per_second=10_000), 1),)), tell_after=1.0)
     assert report.outcomes == {"time_up": 1}
@@ -241,6 +254,7 @@ def test_again_opens_one_stream_after_the_other() -> None:
     [
         (b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n", "status_500"),
         (b"HTTP/1.1 401 No\r\ntransfer-encoding: chunked\r\n\r\n", "status_401"),
+        (b"HTTP/1.1 302 There\r\ncontent-length: 0\r\n\r\n", "status_302"),
         (b"HELLO\r\n\r\n", "malformed"),
         (HEAD + chunk(EVENT), "cut_off"),
         (b"", "cut_off"),

@@ -61,7 +61,7 @@ def outcome() -> Outcome:
         }
         side = SideOutcome(name, known.apps[name], known.expected[name], rounds=rounds, figures=figures)
         side.finding = decide(figures, known.least, Plan())
-        side.loads = [LoadReport(2.0, 8, 100, 4096, Counter(time_up=8), Counter())]
+        side.loads = [LoadReport(seconds=2.0, streams=8, events=100, bytes=4096, outcomes=Counter(time_up=8))]
         side.peaks = [2**17] * 4
         side.capture = Capture(profile(("read unbounded_buffer/broken main", 2**20)), b"<html>", 99.0)
         sides.append(side)

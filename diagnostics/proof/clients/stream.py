@@ -1,5 +1,7 @@
 """One stream of one client: a connection, a request, and what comes back, counted and forgotten.
 
+Every load has this client: `load.run_load` runs some in this process, `fleet` many in several processes.
+
 A protocol and not a reader: at a hundred thousand events a second, what counts is how little is done for each read. Events are
 found as blank lines in the bytes; of one in some hundred reads one event is parsed, to see that it is JSON.
 """
@@ -12,19 +14,22 @@ import re
 import socket
 import ssl
 import struct
+import sys
 from typing import Any
 
 import httptools
 
-from ..load import EventCount
-from .order import Habit, Order
-from .tally import Tally
+from .address import Address, Message
+from .eventscan import EventCount
+from .mix import Behavior
+from .tally import Outcome, Tally
 
 __all__ = ["Target", "run_stream"]
 
 _CONNECT_SECONDS = 10.0
-# Set before connecting: later, the window is announced already, and the kernel would take megabytes in the client's place.
-_SLOW_RECEIVE_BUFFER = 4096
+# How often a slow client reads whose behavior does not say how much at once, and the most by which it may fall behind its pace.
+_STEP_SECONDS = 0.1
+_MOST_STEP_BYTES = 64 * 1024
 # A read is sampled if it is the stream's first, and then one of so many.
 _SAMPLE_EVERY = 128
 # Longer than a last event `data: [DONE]` with its blank line, however it is cut.
@@ -34,34 +39,37 @@ _DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\][\r\n]+\Z")
 
 
 class Target:
-    """Where a fleet's streams go: looked up once, for all of them. Raises OSError where the name is not known."""
+    """Where streams go and what they ask, looked up and encoded once for all. Raises TargetError where the host is not known.
 
-    def __init__(self, order: Order) -> None:
-        address = order.address
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        family, kind, protocol, _, sockaddr = found[0]
-        self.sockaddr: Any = sockaddr
+    A stream that sends nothing for `patience_seconds` has failed; None: it may be silent for as long as it likes.
+    """
+
+    def __init__(
+        self, address: Address, message: Message, *, verify_tls: bool = True, patience_seconds: float | None = None
+    ) -> None:
+        family, kind, protocol, _, self.sockaddr = address.resolve()[0]
         self.socket_arguments = (family, kind, protocol)
-        self.payload = order.message.encode(address, connection="close")
+        self.payload = message.encode(address, connection="close")
         self.name = address.host if address.tls else None
-        self.context: ssl.SSLContext | None = None
-        if address.tls:
-            self.context = ssl.create_default_context()
-            if not order.verify_tls:
-                self.context.check_hostname = False
-                self.context.verify_mode = ssl.CERT_NONE
+        self.context = address.tls_context(verify=verify_tls)
+        self.patience_seconds = patience_seconds
 
 
-async def run_stream(order: Order, target: Target, habit: Habit, intended: float, tally: Tally) -> None:
-    """One stream from connect to close, counted in `tally`. `intended` is when it was meant to begin, in the loop's time."""
+async def run_stream(target: Target, behavior: Behavior, tally: Tally, intended: float | None = None) -> Outcome:
+    """One stream from connect to close, counted in `tally`; how it ended.
+
+    `intended` is when it was meant to begin, in the loop's time; None: now.
+    """
     loop = asyncio.get_running_loop()
     tally.streams += 1
-    stream = _Stream(order, habit, intended, tally)
+    intended = loop.time() if intended is None else intended
+    stream = (_Reading if behavior.bytes_per_second is None else _Pacing)(target, behavior, intended, tally)
     with socket.socket(*target.socket_arguments) as sock:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if habit in (Habit.SLOW, Habit.NEVER):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SLOW_RECEIVE_BUFFER)
+        if behavior.receive_buffer_bytes is not None:
+            # Before connecting: later, the window is announced already, and the kernel takes megabytes in the client's place.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, behavior.receive_buffer_bytes)
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 await loop.sock_connect(sock, target.sockaddr)
@@ -72,23 +80,27 @@ async def run_stream(order: Order, target: Target, habit: Habit, intended: float
             transport.write(target.payload)
             await stream.ended
         except asyncio.CancelledError:
-            stream.end("time_up")
+            stream.end(Outcome.TIME_UP)
             raise
         except ssl.SSLError:
-            stream.end("failed", "tls")
+            stream.end(Outcome.FAILED, "tls")
         except OSError:  # the time-out is one, too
-            stream.end("failed", "connect")
+            stream.end(Outcome.FAILED, "connect")
         finally:
-            if stream.broken:
+            if behavior.resets and stream.outcome is Outcome.LEFT:
                 # Closing with a linger time of nothing throws away what is unsent and resets: socket(7), SO_LINGER.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             await stream.closed()
+    return stream.ended.result()
 
 
-class _Stream(asyncio.Protocol):
-    def __init__(self, order: Order, habit: Habit, intended: float, tally: Tally) -> None:
-        self._order = order
-        self._habit = habit
+class _Stream(asyncio.BaseProtocol):
+    """What one stream's bytes mean, and how it ends. How they are read is left to the two classes below."""
+
+    def __init__(self, target: Target, behavior: Behavior, intended: float, tally: Tally) -> None:
+        self._behavior = behavior
+        self._patience_seconds = target.patience_seconds
+        self._after_events = sys.maxsize if behavior.after_events is None else behavior.after_events
         self._intended = intended
         self._tally = tally
         self._loop = asyncio.get_running_loop()
@@ -96,7 +108,8 @@ class _Stream(asyncio.Protocol):
         self._count = EventCount()
         self._transport: Any = None
         self._lost: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._leave: asyncio.TimerHandle | None = None
+        self._silence: asyncio.TimerHandle | None = None
         self._pause: asyncio.TimerHandle | None = None
         self._heard = 0.0  # when bytes came last
         self._last_event: float | None = None
@@ -104,63 +117,53 @@ class _Stream(asyncio.Protocol):
         self._tail = b""
         self._framed = False  # the body's end is told by a length or a last chunk, not by the end of the connection
         self._status = 0
-        self._outcome: str | None = None
-        self.ended: asyncio.Future[None] = self._loop.create_future()
-
-    @property
-    def broken(self) -> bool:
-        """Whether the connection is to be reset, not closed."""
-        return self._habit is Habit.RESET and self._outcome == "left"
+        self.outcome: Outcome | None = None
+        self.ended: asyncio.Future[Outcome] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
         self._lost = self._loop.create_future()
         self._heard = self._loop.time()
-        if self._habit is Habit.NEVER:
+        if self._behavior.after_seconds is not None:
+            self._leave = self._loop.call_later(self._behavior.after_seconds, self.end, Outcome.LEFT)
+        if not self._behavior.reads:
             self._transport.pause_reading()
-            self._timer = self._loop.call_later(self._order.hold_seconds, self.end, "left")
-        else:
-            self._timer = self._loop.call_later(self._order.patience_seconds, self._still_there)
+        elif self._patience_seconds is not None:
+            self._silence = self._loop.call_later(self._patience_seconds, self._still_there, self._patience_seconds)
 
     def data_received(self, data: bytes) -> None:
-        if self._outcome is not None:
+        if self.outcome is not None:
             return
         self._heard = self._loop.time()
         self._tally.bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self.end("failed", "malformed")
-            return
-        if self._habit is Habit.SLOW and self._outcome is None:
-            self._transport.pause_reading()
-            self._pause = self._loop.call_later(
-                len(data) / self._order.slow_bytes_per_second, self._transport.resume_reading
-            )
+            self.end(Outcome.FAILED, "malformed")
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(None)
         if error is not None:
-            self.end("failed", "reset")
+            self.end(Outcome.FAILED, "reset")
         elif self._status and not self._framed:
             self._completed()
         else:
-            self.end("failed", "cut_off")
+            self.end(Outcome.FAILED, "cut_off")
 
-    def end(self, outcome: str, error: str | None = None) -> None:
+    def end(self, outcome: Outcome, error: str | None = None) -> None:
         """The stream's outcome; only the first one counts."""
-        if self._outcome is not None:
+        if self.outcome is not None:
             return
-        self._outcome = outcome
+        self.outcome = outcome
         self._tally.outcomes[outcome] += 1
         if error is not None:
             self._tally.errors[error] += 1
-        for timer in (self._timer, self._pause):
+        for timer in (self._leave, self._silence, self._pause):
             if timer is not None:
                 timer.cancel()
-        if not self.ended.done():
-            self.ended.set_result(None)
+        if not self.ended.done():  # who waits for it may have been cancelled
+            self.ended.set_result(outcome)
 
     async def closed(self) -> None:
         """Close the connection and wait until the loop has let go of the socket."""
@@ -168,12 +171,12 @@ class _Stream(asyncio.Protocol):
             self._transport.abort()
             await self._lost
 
-    def _still_there(self) -> None:
-        left = self._heard + self._order.patience_seconds - self._loop.time()
+    def _still_there(self, patience_seconds: float) -> None:
+        left = self._heard + patience_seconds - self._loop.time()
         if left <= 0:
-            self.end("failed", "silent")
+            self.end(Outcome.FAILED, "silent")
         else:
-            self._timer = self._loop.call_later(left, self._still_there)
+            self._silence = self._loop.call_later(left, self._still_there, patience_seconds)
 
     # What httptools calls.
 
@@ -187,10 +190,10 @@ class _Stream(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
         if not 200 <= self._status < 300:
-            self.end("failed", f"status_{self._status}")
+            self.end(Outcome.refused(self._status), f"status_{self._status}")
 
     def on_body(self, body: bytes) -> None:
-        if self._outcome is not None:
+        if self.outcome is not None:
             return
         if self._reads % _SAMPLE_EVERY == 0:
             self._sample(body, whole=self._count.between_events)
@@ -201,20 +204,19 @@ class _Stream(asyncio.Protocol):
         if new := self._count.events - before:
             self._tally.events += new
             self._time(new)
-            leaves = self._habit in (Habit.LEAVE, Habit.RESET)
-            if leaves and self._count.events >= self._order.after_events:
-                self.end("left")
+            if self._count.events >= self._after_events:
+                self.end(Outcome.LEFT)
 
     def on_message_complete(self) -> None:
         self._completed()
 
     def _completed(self) -> None:
-        if self._outcome is None and _DONE.search(self._tail):
+        if self.outcome is None and _DONE.search(self._tail):
             self._tally.done_seen += 1
-        self.end("completed")
+        self.end(Outcome.COMPLETED)
 
     def _time(self, new: int) -> None:
-        if self._habit is Habit.SLOW:  # what it waits for is itself
+        if self._behavior.bytes_per_second is not None:  # what it waits for is itself
             return
         if self._last_event is None:
             self._tally.first_event.add(self._heard - self._intended)
@@ -244,3 +246,31 @@ class _Stream(asyncio.Protocol):
             json.loads(data)
         except ValueError:
             self._tally.not_json += 1
+
+
+class _Reading(_Stream, asyncio.Protocol):
+    """Reads whatever comes."""
+
+
+class _Pacing(_Stream, asyncio.BufferedProtocol):
+    """Reads at its pace, a small step at once: after one read of all that has come it would be silent for long."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._rate = self._behavior.bytes_per_second or 1
+        step_bytes = self._behavior.step_bytes or max(1, int(self._rate * _STEP_SECONDS))
+        # A view, because asyncio's TLS reads into slices of it, and a slice of a bytearray is a copy.
+        self._buffer = memoryview(bytearray(min(_MOST_STEP_BYTES, step_bytes)))
+        self._due = self._heard
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._buffer[:nbytes]))
+        now = self._loop.time()
+        # By what was read, not by how often: a short read earns a short pause.
+        self._due = max(self._due, now - _STEP_SECONDS) + nbytes / self._rate
+        if self.outcome is None and self._due > now:
+            self._transport.pause_reading()
+            self._pause = self._loop.call_later(self._due - now, self._transport.resume_reading)

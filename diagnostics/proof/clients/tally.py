@@ -1,28 +1,54 @@
-"""What the clients saw, in counters and distributions: it adds up over the processes of a fleet."""
+"""What clients saw, in counters and distributions that add up over loads and processes, and the words for how streams end."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from enum import StrEnum
+from typing import Any, Self
 
-from ....analysis.distribution import Distribution
+from ...analysis.distribution import Distribution
 
-__all__ = ["Tally"]
+__all__ = ["Outcome", "Tally"]
 
+# RFC 6585, 4 and RFC 9110, 15.6.4: come back later.
+_REJECTED = (429, 503)
 _COUNTS = ("streams", "events", "bytes", "done_seen", "sampled", "not_json", "asked_late")
 _COUNTERS = ("outcomes", "errors", "content_types")
 _SPREADS = ("connect", "first_event", "gaps")
 
 
+class Outcome(StrEnum):
+    """How a stream ended.
+
+    COMPLETED   the service ended it
+    LEFT        the client did, as its behavior says
+    TIME_UP     the end of the load did
+    REJECTED    429 or 503: the service takes no more
+    FAILED      for another reason, which `Tally.errors` counts
+    """
+
+    COMPLETED = "completed"
+    LEFT = "left"
+    TIME_UP = "time_up"
+    REJECTED = "rejected"
+    FAILED = "failed"
+
+    @classmethod
+    def refused(cls, status: int) -> Outcome:
+        """Of a stream that was answered with a status that is not 2xx."""
+        return cls.REJECTED if status in _REJECTED else cls.FAILED
+
+
 @dataclass
 class Tally:
-    """Counts since the fleet began; times are seconds.
+    """Counts since the clients began; times are seconds.
 
     streams        streams that were begun
-    outcomes       how they ended: completed (by the service), left (by the client, as it should), time_up, failed
-    errors         why: connect, tls, status_503, reset, cut_off (an end without the end), malformed, silent
+    outcomes       how they ended, by Outcome
+    errors         why they failed or were rejected: connect, tls, status_503, reset, cut_off (the connection ended before the
+                   answer did), malformed (no HTTP), silent
     done_seen      completed streams whose last event was [DONE]
     sampled        events whose data was parsed as JSON; not_json: those of them that are none
     connect        from the moment that a stream was meant to begin to its connection
@@ -45,17 +71,26 @@ class Tally:
     first_event: Distribution = field(default_factory=Distribution)
     gaps: Distribution = field(default_factory=Distribution)
 
-    @classmethod
-    def merged(cls, parts: Iterable[Tally]) -> Tally:
-        """All of `parts` as one."""
-        whole, parts = cls(), list(parts)
-        for part in parts:
-            for name in _COUNTS:
-                setattr(whole, name, getattr(whole, name) + getattr(part, name))
-            for name in _COUNTERS:
-                getattr(whole, name).update(getattr(part, name))
+    @property
+    def ended(self) -> int:
+        """Streams that are over."""
+        return self.outcomes.total()
+
+    def add(self, other: Self) -> None:
+        """Count in what other clients saw."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in _COUNTERS:
+            getattr(self, name).update(getattr(other, name))
         for name in _SPREADS:
-            setattr(whole, name, Distribution.merged(getattr(part, name) for part in parts))
+            setattr(self, name, Distribution.merged((getattr(self, name), getattr(other, name))))
+
+    @classmethod
+    def merged(cls, parts: Iterable[Self]) -> Self:
+        """All of `parts` as one."""
+        whole = cls()
+        for part in parts:
+            whole.add(part)
         return whole
 
     def to_json(self) -> dict[str, Any]:
