@@ -112,7 +112,7 @@ def test_what_is_a_dozen_small_types_is_told_by_its_holder_though_only_the_large
     """A connection that a library lost was transports, readers, sockets: the parser that holds them had "too little"."""
     held = "(a reference that no object has: C code's) -> method Parser.on_error -> redis.Parser"
     traced = {kind: [way(f"{held}._stream -> {kind}", 10, "lost"), way("(garbage)", 2, "cycle")] for kind in "abcdefgh"}
-    rows = [row(kind, 3.2e5) for kind in traced]
+    rows = [row(kind, 2.6e5) for kind in traced]
     small = [row(kind, 2e5) for kind in ("method", "redis.Parser", "asyncio.StreamReader")]
     found = told(objects=census(*rows, *small, **traced)).found
     assert (found.path, found.unheld) == (f"{held}._stream", True)
