@@ -84,6 +84,15 @@ def test_what_is_read_first_is_the_sentence_and_then_the_capture(of: Any) -> Non
     )
     assert elsewhere.rank(["ujson"]) is None  # the environment's name names nothing
     assert elsewhere.rank(["run in h11/a"]) == 2
+    # Nor does the app's own, unless one of its lines is asked for.
+    app = named.then(
+        {"top": [{"function": "parse", "file": "/srv/ujson_app.py", "line": 10}, {"type": "module ujson_app -> dict"}]}
+    )
+    assert app.rank(["ujson"]) is None
+    assert app.rank([r"ujson_app\.py:\d"]) == 2
+    called = {"function": "parse", "file": "/srv/ujson_app.py", "line": 10}
+    by_library = {"function": "loads", "file": "/lib/site-packages/lib/a.py", "line": 3, "caller": called}
+    assert named.then({"top": [by_library]}).rank([r"ujson_app\.py:\d"]) == 2
 
 
 def test_the_page_tells_what_is_wrong_and_counts_it(of: Any) -> None:
@@ -133,6 +142,7 @@ def test_every_exhibit_has_both_sides_pinned_and_its_app(of: Any) -> None:
             assert side.accepted, side.name
             assert side.culprit, side.name
             assert side.report, side.name
+    assert sum(side.side == "leaky" for side in sides.values()) >= 24
     assert sum(side.side == "healthy" for side in sides.values()) >= 8
 
 
@@ -145,6 +155,10 @@ def test_no_exhibit_is_known_to_the_product(of: Any) -> None:
         "HiredisParser",
         "WRITE_LOCKS",
         "istr",
+        "CIMultiDictProxy",
+        "SimpleCacheFileSystem",
+        "class_registry",
+        "curl_slist",
     }
     for path in (ROOT / "diagnostics").rglob("*.py"):
         text = path.read_text()

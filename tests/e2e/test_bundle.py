@@ -27,7 +27,7 @@ def test_a_bundle_holds_all_captures_with_their_sums(observed: Callable[..., Any
     page, packed = map(Path, done.stdout.split())
     folder = page.parent
     assert {path.name for path in folder.iterdir()} == {
-        "SHA256SUMS", "metrics.txt", "objects", "report.html", "report.md", "retained", "status.json", "tasks",
+        "SHA256SUMS", "memray", "metrics.txt", "objects", "report.html", "report.md", "retained", "status.json", "tasks",
         "tracemalloc",
     }  # fmt: skip
     sums = dict(reversed(line.split("  ")) for line in (folder / "SHA256SUMS").read_text().splitlines())
@@ -41,7 +41,9 @@ def test_a_bundle_holds_all_captures_with_their_sums(observed: Callable[..., Any
     assert states[0]["workers"][0]["state"] == "answering"
     assert len(states) > 3
     assert "memory_rss_bytes" in (folder / "metrics.txt").read_text()
-    assert "tracemalloc: " in (folder / "report.md").read_text()
+    report = (folder / "report.md").read_text()
+    assert "tracemalloc: " in report
+    assert "memray: " in report
 
 
 def test_without_a_monitor_nothing_is_written(free_port: Callable[[], int], tmp_path: Path) -> None:

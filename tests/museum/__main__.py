@@ -203,6 +203,7 @@ def _code(side: Side) -> str:
         side.work,
         side.a_second,
         side.held_count,
+        side.limit_mib,
     )
     digest = hashlib.sha256(repr(asked).encode())
     proofs = ROOT / "diagnostics" / "proof"  # nothing of them runs beside a service

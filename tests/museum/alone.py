@@ -9,6 +9,7 @@ from pathlib import Path
 from ..services.exchange import wait_until_ready
 from ..services.running import Failed, beside, running
 from ..services.usage import anonymous
+from .limited import limited
 from .pace import paced
 from .table import Side
 
@@ -17,7 +18,8 @@ _WARM_SECONDS = 8.0
 
 @dataclass(frozen=True)
 class Growth:
-    """Of all processes of a service, after a warm-up: bytes of anonymous memory gained, over `requests` and `seconds`."""
+    """Of all processes of a service, after a warm-up: bytes of anonymous memory gained, over `requests` and `seconds`; of a
+    service with a limit, bytes that its cgroup is charged for."""
 
     gained_bytes: int
     requests: int
@@ -35,14 +37,16 @@ def grows(side: Side, place: Path, folder: Path, seconds: float) -> Growth:
     """Work on it for `seconds` after a warm-up. Raises Failed where it cannot be started or answers wrongly."""
     with (
         beside(side, folder) as upstream,
-        running(side, place, folder / "alone", observed=False, upstream=upstream) as one,
+        limited(side) as (started, charged),
+        running(started, place, folder / "alone", observed=False, upstream=upstream) as one,
     ):
         wait_until_ready(one)
+        held = charged or (lambda: sum(map(anonymous, one.family())))
         with paced(one, side.work, side.a_second) as came_to:
             time.sleep(_WARM_SECONDS)
-            before, done, began = sum(map(anonymous, one.family())), came_to.done, time.monotonic()
+            before, done, began = held(), came_to.done, time.monotonic()
             time.sleep(seconds)
-            after = sum(map(anonymous, one.family()))
+            after = held()
             found = Growth(after - before, came_to.done - done, time.monotonic() - began)
         if came_to.failed > came_to.done:
             raise Failed(

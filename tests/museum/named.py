@@ -7,9 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .table import APPS
+
 _FIRST = 3
 # Where a file's package begins: the folder of an exhibit's environment has the exhibit's name, which names nothing.
 _INSTALLED = re.compile(r"\S*/(?:site-packages|lib/python3\.\d+)/")
+# An exhibit's app has the library's name as well, and any way through its module would seem to name that. Only a pattern that
+# asks for an app, by its file and the number of a line, is looked for in it.
+_APP = re.compile(rf"\b(?:{'|'.join(sorted(path.stem for path in APPS.glob('*_app.py')))})\b")
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,8 @@ class Named:
     def rank(self, culprit: Sequence[str]) -> int | None:
         """The first line that matches, from 1; None where none of the first three does."""
         for number, line in enumerate(self.lines[:_FIRST], 1):
-            if any(re.search(pattern, _INSTALLED.sub("", line)) for pattern in culprit):
+            text = _INSTALLED.sub("", line)
+            if any(re.search(pattern, text if "_app" in pattern else _APP.sub("", text)) for pattern in culprit):
                 return number
         return None
 
@@ -43,6 +49,9 @@ def _row(row: Mapping[str, Any], capture: Mapping[str, Any]) -> str:
     """One row of a capture with where it is and the first path that keeps it alive."""
     name = row.get("type") or row.get("task") or row.get("function") or "?"
     where = f" in {row['file']}:{row.get('line', '')}" if row.get("file") else ""
+    caller = row.get("caller")
+    if caller:
+        where += f", called from {caller['function']} {caller['file']}:{caller['line']}"
     ways = (capture.get("paths") or {}).get(name) or ()
     kept = f", kept alive by {ways[0].get('path')}" if ways else ""
     return f"{name}{where}{kept}"

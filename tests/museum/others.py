@@ -13,6 +13,7 @@ from pathlib import Path
 from ..services.environments import environment
 from ..services.exchange import wait_until_ready
 from ..services.running import STOP_SECONDS, Running, beside, running
+from .limited import limited
 from .named import Named
 from .pace import paced
 from .table import HERE, Side
@@ -51,7 +52,8 @@ def shown(side: Side, tool: str, place: Path, folder: Path, seconds: float) -> S
     under = replace(side, command=command)
     with (
         beside(side, folder) as upstream,
-        running(under, place, folder / tool, observed=False, upstream=upstream) as one,
+        limited(under) as (started, _used),
+        running(started, place, folder / tool, observed=False, upstream=upstream) as one,
     ):
         wait_until_ready(one)
         with paced(one, side.work, side.a_second):

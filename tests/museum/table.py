@@ -34,6 +34,7 @@ class Side(services.Service):
     pinned        the requirements that the two sides differ by
     python        the version of CPython; empty: the one that runs the museum
     work          the request that is asked again and again, `a_second` times a second
+    limit_mib     the limit of a cgroup of its own that it is started in, in MiB; {tmpfs} is then a folder in a tmpfs; 0: none
     held          a request that is opened `held_count` times before the work, and stays open
     accepted      verdicts that tell the kind rightly
     culprit       regular expressions; one of them must match what is named
@@ -48,6 +49,7 @@ class Side(services.Service):
     python: str = ""
     work: Request = WORK
     a_second: float = 10.0
+    limit_mib: int = 0
     held: Request | None = None
     held_count: int = 0
     accepted: tuple[str, ...] = ()
@@ -80,7 +82,7 @@ def _side(name: str, side: str, exhibit: str, entry: dict[str, Any]) -> Side:
     pinned = tuple(entry.get(side, ()))
     made: dict[str, Any] = {
         key: entry[key]
-        for key in ("title", "kind", "report", "environment", "settings", "a_second", "held_count")
+        for key in ("title", "kind", "report", "environment", "settings", "a_second", "held_count", "limit_mib")
         if key in entry
     }
     for key in ("accepted", "culprit", "beside"):

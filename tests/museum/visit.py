@@ -19,6 +19,7 @@ from typing import Any
 
 from ..services.exchange import monitor, streams, wait_until_ready
 from ..services.running import Failed, Running, beside, running
+from .limited import limited
 from .named import Named, named
 from .pace import paced
 from .table import LEAKY, Side
@@ -91,7 +92,8 @@ def visit(side: Side, place: Path, folder: Path, seconds: float) -> Visit:
     found = Visit()
     with (
         beside(side, folder) as upstream,
-        running(side, place, folder / "seen", observed=True, upstream=upstream) as one,
+        limited(side) as (started, _used),
+        running(started, place, folder / "seen", observed=True, upstream=upstream) as one,
     ):
         wait_until_ready(one)
         with _held(one), paced(one, side.work, side.a_second) as came_to:

@@ -38,6 +38,7 @@ __all__ = [
     "is_shared_constant",
     "kinds_below",
     "module_of",
+    "module_roots",
     "namespace_of",
     "of_kinds",
     "program_roots",
@@ -104,9 +105,13 @@ def roots() -> list[Any]:
 
 def program_roots() -> list[Any]:
     """All modules and classes but the agent's own."""
-    modules = [module for name, module in list(sys.modules.items()) if not is_ours(name)]
     classes = [kind for kind in of_kinds(gc.get_objects(), kinds_below(type)) if not is_ours(module_of(kind))]
-    return [*modules, builtins, *classes]
+    return [*module_roots(), *classes]
+
+
+def module_roots() -> list[Any]:
+    """All modules but the agent's."""
+    return [*(module for name, module in list(sys.modules.items()) if not is_ours(name)), builtins]
 
 
 def is_ours(module: str) -> bool:

@@ -1,11 +1,12 @@
 """What keeps an object alive: the path of references from a root to it, or why there is none.
 
-Of several paths the one that tells a programmer most is taken, by searching twice:
+Of several paths the one that tells a programmer most is taken, by searching up to three times:
 
     1. from unfinished tasks, the modules of the application, and the frames of all threads, without passing through the
        namespaces and classes of libraries
-    2. objects not found then, from everything else: libraries' modules and classes, and the hooks that run at a fork. What
-       these hold is mostly constant
+    2. objects not found then, from libraries' modules and the hooks that run at a fork. What these hold is mostly constant
+    3. objects not found then, from all classes. A class that is made while the program runs has a holder too, which the first
+       two searches have found, unless nothing but its own circle of references holds it
 
 An object that no root reaches is garbage in a cycle, or C code holds it or has lost it; see references.py.
 """
@@ -21,7 +22,17 @@ from typing import Any
 
 from ..loops.asyncio_tasks import alive_tasks
 from .forkhooks import ForkHooks, fork_hooks
-from .graph import is_ours, kinds_below, module_of, namespace_of, program_roots, roots, running_locals, search
+from .graph import (
+    is_ours,
+    kinds_below,
+    module_of,
+    module_roots,
+    namespace_of,
+    program_roots,
+    roots,
+    running_locals,
+    search,
+)
 from .paths import describe, way_to
 from .references import CYCLE, LOST, traced
 from .running.threads import ThreadFrame
@@ -53,9 +64,11 @@ class Ways:
         closed = {id(namespace_of(module)) for module in others} | {id(module) for module in others}
         closed.update(id(kind) for kind in program_roots() if issubclass(type(kind), type) and _of_a_library(kind))
         self.parents = search([*tasks, *applications, *threads, *running_locals()], wanted, until=until, closed=closed)
-        missing = [thing for thing in wanted if id(thing) not in self.parents]
-        if missing:
-            self.parents = search([*roots(), *fork_hooks()], missing, until=until, found=self.parents)
+        for from_classes in (False, True):
+            missing = [thing for thing in wanted if id(thing) not in self.parents]
+            if missing:
+                start = roots() if from_classes else [*module_roots(), *running_locals(), *fork_hooks()]
+                self.parents = search(start, missing, until=until, found=self.parents)
 
 
 def holder_of(thing: list[Any], ways: Ways) -> tuple[str, str, str]:

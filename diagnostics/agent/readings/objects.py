@@ -22,6 +22,7 @@ from types import CodeType
 from typing import Any
 
 from . import blocks
+from .attributes import Attributes
 from .graph import (
     LateError,
     all_referents,
@@ -41,7 +42,7 @@ __all__ = ["LOST_TEXT", "NOT_COVERED", "census", "explain"]
 
 NOT_COVERED = (
     "memory that C extensions keep outside of Python objects",
-    "contents that an object does not report as its size: an instance's attributes are counted as its dictionary or not at all",
+    "contents that an object does not report as its size; the attributes of instances without a dictionary are estimated",
     "garbage in cycles that is not collected yet counts as alive",
 )
 # Of the samples of a type that no root reaches so many are examined for cycles and C holders.
@@ -71,13 +72,16 @@ def census(until: float = math.inf, first: FirstLook | None = None) -> dict[str,
     small = blocks.read(until)
     counts: Counter[type] = Counter()
     sizes: Counter[type] = Counter()
-    everything = _Everything(until)
+    everything, attributes = _Everything(until), Attributes()
     for things in everything:
         if first is not None:
             first.mark(things)
+        attributes.look(things)
         counts.update(map(type, things))
         for kind, size in zip(map(type, things), sizes_of(things), strict=True):
             sizes[kind] += size
+    for kind, each in attributes.bytes_each().items():
+        sizes[kind] += round(counts[kind] * each)
     types: dict[str, list[int]] = {}
     for kind, size in sizes.most_common():
         if is_ours(module_of(kind)) or (everything.too_many_numbers and kind in _NUMBERS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import select
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+
+from diagnostics.commands.status import shown
 
 APP = """
 from fastapi import FastAPI
@@ -96,6 +100,39 @@ def test_status_shows_verdict_balance_and_streams_and_says_no_on_an_alarm(servic
             assert word in text
     code, text = told("status", service.monitor)
     assert (code, "a token is needed" in text) == (2, True)
+
+
+def test_what_else_was_found_is_printed_and_the_end_of_a_former_life_comes_first(service: Any, http: Any) -> None:
+    """The right finding stood in `also`, which was never printed; a death was told nowhere."""
+    answer = http(
+        f"{service.monitor}/debug/memory", headers={"Authorization": "Bearer look", "Accept": "application/json"}
+    )
+    overview = answer.json()
+    other = {
+        "title": "Upstreams stay open",
+        "confidence": "medium",
+        "says": "Connections grow by 90.",
+        "next": "look there",
+    }
+    overview["workers"][0]["verdict"]["also"] = [other]
+    overview["ends"] = [
+        {
+            "time": 1_790_000_000.0, "worker": "0", "pid": 12, "said": "It was ended by SIGKILL: out of memory.",
+            "verdict": "Objects grow.", "file": "/var/lib/black/0.ring", "oom": True,
+        }
+    ]  # fmt: skip
+    out = io.StringIO()
+    Console(file=out, width=160).print(shown(overview))
+    text = out.getvalue()
+    assert "also: Upstreams stay open (medium confidence)  Connections grow by 90." in text
+    assert "next: look there" in text
+    told = [
+        "ended by SIGKILL: out of memory",
+        "last verdict: Objects grow.",
+        "diagnostics blackbox /var/lib/black/0.ring",
+    ]
+    places = [text.index(words) for words in (*told, "Streams are buffered")]
+    assert places == sorted(places)
 
 
 def test_rules_are_shown_and_tried_on_the_recording(service: Any, eventually: Any, tmp_path: Path) -> None:

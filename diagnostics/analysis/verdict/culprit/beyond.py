@@ -81,8 +81,15 @@ class Growth:
 
     @property
     def basis(self) -> float:
-        """What an object that accounts for the growth must have gained between the two looks of the census."""
-        return max(1.0, float(self.census["in_use_delta"]) if self.comparable else self.expected)
+        """What an object that accounts for the growth must have gained between the two looks of the census.
+
+        What memory gained then is the difference of two single readings, and garbage comes and goes between them; the slope is
+        of a hundred. The smaller of both counts, unless they differ by more than noise does.
+        """
+        if not self.comparable:
+            return max(1.0, self.expected)
+        grown = float(self.census["in_use_delta"])
+        return max(1.0, min(grown, max(self.expected, MOST * grown)))
 
     @property
     def paused(self) -> bool:

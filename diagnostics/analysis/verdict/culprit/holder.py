@@ -3,15 +3,18 @@
 The capture traces samples of the few types that grew most, each standing for the same number of bytes of its type. An entry of
 a container is mostly several objects (a tuple, a dictionary, its strings): no type alone then accounts for most of the
 growth, and the container does. So the ways of all types are laid over each other from their roots on, weighted by bytes, and
-the longest beginning that still has most of the bytes is the holder.
+the longest beginning that still has most of the bytes is the holder. A connection or a session is a dozen types, of which
+the smaller ones are not traced: where those that are traced have most of the bytes, the others are taken to be held alike.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from ..readings import MOST
 
 __all__ = ["Holder", "holder_of", "lost_in_c", "share", "ways_of"]
 
@@ -20,6 +23,9 @@ Way = Mapping[str, Any]
 # Roots that are no holder: garbage, and what was not found.
 _NO_HOLDER = frozenset({"cycle", "unknown"})
 _LENGTH = re.compile(r"\[\d+\]")
+# An attribute of an instance: the top package, the class, which may be within another one, and the attribute.
+_ATTRIBUTE = re.compile(r"(\w+(?:\.\w+)+)\.\w+")
+_ANY = ".*"
 # Beginnings that say nothing alone: of a module all globals hang, of a task all frames.
 _NOT_ALONE = ("module ", "Task", "thread", "(")
 
@@ -67,8 +73,30 @@ def lost_in_c(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> f
     )
 
 
+def _as_the_traced(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float:
+    """How many bytes in objects that grew stand behind one whose way was traced; 1 where too few of them were."""
+    grew = sum(row["bytes_delta"] for row in rows if not row.get("unheld"))
+    traced = sum(row["bytes_delta"] for row in rows if ways_of(census, row))
+    return float(grew / traced) if traced >= MOST * grew > 0 else 1.0
+
+
+def _beginnings(parts: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """All beginnings of a way: its parts without the lengths of containers, and as it is shown. The object itself is the last.
+
+    Of an attribute (`lib.Parser._stream`) there is one more for its object, whatever the attribute: what hangs from several of
+    them is held by the object.
+    """
+    for length in range(1, len(parts)):
+        key = tuple(_LENGTH.sub("", part) for part in parts[:length])
+        yield key, " -> ".join(parts[:length])
+        owner = _ATTRIBUTE.fullmatch(key[-1])
+        if owner:
+            yield (*key[:-1], owner[1] + _ANY), " -> ".join([*parts[: length - 1], owner[1]])
+
+
 def holder_of(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], least: float) -> Holder | None:
     """The container below which at least `least` bytes of what grew are; None where none has as much."""
+    alike = _as_the_traced(census, rows)
     below: dict[tuple[str, ...], float] = {}
     shown: dict[tuple[str, ...], str] = {}
     types: dict[tuple[str, ...], dict[str, float]] = {}
@@ -77,13 +105,10 @@ def holder_of(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], leas
         for way in ways:
             if way.get("root") in _NO_HOLDER:
                 continue
-            weight = row["bytes_delta"] * share([way], None, ways)
-            parts = str(way["path"]).split(" -> ")
-            # The object itself is the last part.
-            for length in range(1, len(parts)):
-                key = tuple(_LENGTH.sub("", part) for part in parts[:length])
+            weight = alike * row["bytes_delta"] * share([way], None, ways)
+            for key, text in _beginnings(str(way["path"]).split(" -> ")):
                 below[key] = below.get(key, 0.0) + weight
-                shown.setdefault(key, " -> ".join(parts[:length]))
+                shown.setdefault(key, text)
                 of_type = types.setdefault(key, {})
                 of_type[str(row.get("type"))] = of_type.get(str(row.get("type")), 0.0) + weight
     enough = [
@@ -91,6 +116,6 @@ def holder_of(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], leas
     ]
     if not enough:
         return None
-    longest = max(enough, key=lambda key: (len(key), below[key]))
+    longest = max(enough, key=lambda key: (len(key), not key[-1].endswith(_ANY), below[key]))
     names = sorted(types[longest], key=lambda name: -types[longest][name])
     return Holder(shown[longest], below[longest], tuple(names))

@@ -23,29 +23,43 @@ _INSTALLED = re.compile(r"^.*/(?:site-packages|dist-packages|lib/python3\.\d+)/"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line with `bytes` of `kind`'s window; `native` is the function in C that they were allocated in, "" where not known."""
+    """A line with `bytes` of `kind`'s window, in `blocks` of them.
+
+    native   the function in C that they were allocated in, "" where that is not known
+    caller   of a library's line, the line of the service's own code that it was called from, by name; "" as well
+    """
 
     function: str
     file: str
     line: int
     bytes: int
+    blocks: int
     native: str
+    caller: str
     kind: str
 
     @property
     def name(self) -> str:
         """`parse (app.py:10)`, of an installed package `decode (json/decoder.py:337)`."""
-        if not self.file:
-            return self.function
-        place = _INSTALLED.sub("", self.file)
-        if place == self.file:
-            place = self.file.rpartition("/")[2]
-        return f"{self.function} ({place}:{self.line})" if self.function else f"{place}:{self.line}"
+        return _name(self.function, self.file, self.line)
 
     @property
     def says(self) -> str:
+        blocks = ""
+        if self.blocks > 1:
+            blocks = f" in {self.blocks:,} blocks of about {format_value(round(self.bytes / self.blocks), 'bytes')}"
+        called = f", called from {self.caller}" if self.caller else ""
         within = f", in {self.native}" if self.native and self.file else ""
-        return f"{format_value(self.bytes, 'bytes')} were allocated by {self.name}{within}"
+        return f"{format_value(self.bytes, 'bytes')}{blocks} were allocated by {self.name}{called}{within}"
+
+
+def _name(function: str, file: str, line: int) -> str:
+    if not file:
+        return function
+    place = _INSTALLED.sub("", file)
+    if place == file:
+        place = file.rpartition("/")[2]
+    return f"{function} ({place}:{line})" if function else f"{place}:{line}"
 
 
 def line_of(readings: Readings, slope: float, kinds: Sequence[str] = ("memray", "tracemalloc")) -> Line | None:
@@ -61,10 +75,14 @@ def line_of(readings: Readings, slope: float, kinds: Sequence[str] = ("memray", 
         first = next((row for row in rows if row.get("file") or row.get("native")), None)
         if first is not None and _enough(first["bytes"], slope * seconds, captured.get("total_bytes")):
             return Line(
-                str(first.get("function") or ""), str(first["file"]), int(first.get("line") or 0), int(first["bytes"]),
-                str(first.get("native") or ""), kind,
+                *_placed(first), int(first["bytes"]), int(first.get("count") or 0), str(first.get("native") or ""),
+                _name(*_placed(first["caller"])) if first.get("caller") else "", kind,
             )  # fmt: skip
     return None
+
+
+def _placed(row: Mapping[str, Any]) -> tuple[str, str, int]:
+    return str(row.get("function") or ""), str(row["file"]), int(row.get("line") or 0)
 
 
 def _enough(held: int, growth: float, shown: int | None) -> bool:

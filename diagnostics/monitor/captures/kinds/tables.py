@@ -30,6 +30,12 @@ def text_of(key: str) -> Callable[[dict[str, Any]], str]:
 
 
 def where(row: dict[str, Any]) -> str:
+    """File, line and function; of a library's also the service's own line that it was called from, where that is known."""
+    caller = row.get("caller")
+    return f"{_place(row)} (called from {_place(caller)})" if caller else _place(row)
+
+
+def _place(row: dict[str, Any]) -> str:
     place = f"{row['file']}:{row['line']}" if row["file"] else ""
     return " ".join(filter(None, (place, row["function"])))
 

@@ -108,6 +108,33 @@ def test_what_c_code_holds_is_told_with_the_object_that_it_holds() -> None:
     assert "redis.Parser" in str(found.culprit)
 
 
+def test_what_is_a_dozen_small_types_is_told_by_its_holder_though_only_the_largest_are_traced() -> None:
+    """A connection that a library lost was transports, readers, sockets: the parser that holds them had "too little"."""
+    held = "(a reference that no object has: C code's) -> method Parser.on_error -> redis.Parser"
+    traced = {kind: [way(f"{held}._stream -> {kind}", 10, "lost"), way("(garbage)", 2, "cycle")] for kind in "abcdefgh"}
+    rows = [row(kind, 2.6e5) for kind in traced]
+    small = [row(kind, 2e5) for kind in ("method", "redis.Parser", "asyncio.StreamReader")]
+    found = told(objects=census(*rows, *small, **traced)).found
+    assert (found.path, found.unheld) == (f"{held}._stream", True)
+    # Of what is mostly not traced nothing is taken to be known.
+    few = census(*rows[:2], *(row(f"t{n}", 3e5) for n in range(9)), **traced)
+    assert told(objects=few).found.culprit is None
+
+
+def test_memory_in_c_beside_the_objects_of_a_library_does_not_hide_their_holder() -> None:
+    """A parser with its reader in C: four tenths of the growth were in no object, and what held the rest was not named."""
+    held = "(a reference that no object has: C code's) -> method Parser.on_error -> redis.Parser"
+    ways = {kind: [way(f"{held}.{kind} -> {kind}", 12, "lost")] for kind in "abcdef"}
+    rows = [row(kind, 3.3e5) for kind in ways]
+    others = {"dict": [way("module app -> global 'seen' -> dict")]}
+    found = told(small=0.6, objects=census(*rows, row("dict", 3e5), **ways, **others)).found
+    assert found.path == held
+    # Half of what the objects gained is not enough where they are half of the growth.
+    apart = {kind: way_ for kind, way_ in ways.items() if kind in "abc"}
+    found = told(small=0.6, objects=census(*rows[:4], row("dict", 1.2e6), **apart, **others)).found
+    assert (found.culprit, found.path) == (None, None)
+
+
 def window(held: float, **more: Any) -> dict[str, Any]:
     first = {"function": "parse", "file": "/srv/app.py", "line": 10, "bytes": int(held), "count": 100, **more}
     return {

@@ -224,3 +224,40 @@ def test_near_a_real_cgroups_limit_the_default_rule_captures_before_the_kernel_k
     )
     assert service.process.poll() is None  # it was told before it was killed
     service.end()
+
+
+def test_what_is_captured_with_the_limit_in_sight_has_the_path_to_what_grows(
+    memory_cgroup: Any, launch: Any, http: Any, eventually: Any, tmp_path: Path
+) -> None:
+    """The capture that the default rule had taken before an OOM kill said "bytes 75 MiB", and not what held them."""
+    first = DEFAULTS[0]
+    assert (first.trigger, first.capture, first.options["seconds"] > 0) == ("seconds_to_limit", "objects", True)
+    folder = memory_cgroup(1024 * MIB)
+    (tmp_path / "filling.py").write_text(FILLING)
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        f'[[rule]]\nname = "{first.name}"\ntrigger = "{first.trigger}"\nbelow = {first.bound}\nfor = 0\n'
+        f'capture = "{first.capture}"\noptions = {{ seconds = 2 }}\n'
+    )
+    into = f"echo $$ > {folder}/cgroup.procs; exec {sys.executable} -m uvicorn filling:app --port 0"
+    service = launch(
+        sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--", "sh", "-c", into, cwd=tmp_path,
+        env={
+            "DIAGNOSTICS_DIR": str(tmp_path / "dir"), "DIAGNOSTICS_RECORD_INTERVAL_SECONDS": "0.05",
+            "DIAGNOSTICS_RULES": str(rules),
+        },
+    )  # fmt: skip
+    monitor = service.wait_for("diagnostics http").split()[1].removesuffix("/debug/memory")
+    served = service.wait_for("Uvicorn running", 60).split(" on ")[1].split()[0]
+
+    def captured() -> Any:
+        http(f"{served}/fill?size=200000")
+        ended = ("done", "failed", "refused", "cancelled")
+        return [one for one in http(f"{monitor}/debug/memory/rules").json()["firings"] if one["outcome"] in ended]
+
+    firing = eventually(captured, patience=90)[0]
+    assert firing["outcome"] == "done", firing
+    result = http(f"{monitor}/debug/memory/captures/{firing['capture']}").json()["result"]
+    assert result["top"][0]["type"] == "bytes"
+    assert result["paths"]["bytes"][0]["path"].startswith("module filling -> global 'kept' -> list")
+    service.end()

@@ -205,6 +205,53 @@ def test_a_bundle_says_what_it_could_not_take() -> None:
     assert "unknown" not in text
 
 
+def test_a_bundle_begins_with_the_verdict_its_path_and_the_former_life_and_has_the_services_versions() -> None:
+    """Neither the verdict nor the path that its own objects.txt had was in it, and its versions were the command line's."""
+    path = "module app -> global 'kept' -> list[900] -> app.Row"
+    verdict = {
+        "title": "Objects are retained", "verdict": "retained_objects", "alarm": True, "confidence": "high",
+        "says": "They grow.", "culprit": "app.Row", "path": path, "next": "diagnostics capture", "fix": "Bound it.",
+        "also": [{"title": "Threads", "says": "Threads grow."}],
+    }  # fmt: skip
+    worker = {
+        "worker": "0", "pid": 12, "state": "answering", "tasks": 4, "ledger": None, "verdict": verdict,
+        "memory": {"rss_bytes": 2**20, "in_use_bytes": None}, "process": {"fds": None, "threads": 3},
+    }  # fmt: skip
+    end = {
+        "worker": "0",
+        "pid": 11,
+        "said": "It was killed for memory.",
+        "verdict": "They grew.",
+        "file": "/x",
+        "oom": True,
+    }
+    bundle = Bundle("http://127.0.0.1:6060", [(100.0, {"workers": [worker], "ends": [end]})])
+    bundle.captures["tasks"] = {
+        "state": "done",
+        "versions": {"python": "3.9.1", "uvicorn": "0.1"},
+        "command": ["serve", "x"],
+    }
+    found = from_bundle(bundle, "diagnostics capture")
+    assert [statement.word for statement in found.statements] == [
+        "Killed for memory",
+        "Objects are retained",
+        "1.00 MiB resident",
+    ]
+    told = found.statements[1].text
+    for words in (
+        "They grow.",
+        "Culprit: app.Row.",
+        f"Kept alive by: {path}.",
+        "Next: diagnostics capture",
+        "Also: Threads",
+    ):
+        assert words in told
+    assert "They grew." in found.statements[0].text
+    assert found.versions["service: python"] == "3.9.1"
+    assert found.versions["service: command"] == "serve x"
+    assert list(found.versions).index("service: python") < list(found.versions).index("report: python")
+
+
 @pytest.mark.e2e
 @pytest.mark.needs("chromium", "chromium")
 def test_the_flame_graphs_are_drawn_in_a_browser_and_hostile_names_do_nothing(tmp_path: Path) -> None:

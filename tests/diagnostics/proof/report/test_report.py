@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -20,7 +21,7 @@ from diagnostics.proof.experiment.experiment import Outcome, SideOutcome, least_
 from diagnostics.proof.report import tables as report
 from diagnostics.proof.report.evidence import own_first, top_line
 from diagnostics.proof.scenarios import SCENARIOS, scenario
-from diagnostics.proof.subjects.monitor_client import Capture
+from diagnostics.proof.subjects.monitor_client import Capture, Grown
 
 LIBRARY = Frame("read", "/lib/aiohttp/streams.py", 400)
 READER = Frame("read_upstream", "/srv/unbounded_buffer/broken.py", 53)
@@ -112,6 +113,21 @@ def test_an_owner_that_the_app_has_stands_before_one_of_a_library() -> None:
     assert own_first([table, kept], HELD, "another/") == [table, kept]
     packaged = kept.replace("module broken", "module scenarios.unbounded_buffer.broken")
     assert own_first([table, packaged], HELD, "unbounded_buffer/") == [packaged, table]
+
+
+def test_what_grew_in_an_accused_app_is_told_only_where_its_own_code_holds_it() -> None:
+    """A C library kept 30 KB of each stream: "alive in it: class uvicorn.UvicornDeprecationWarning (grew by 6 KiB)"."""
+    found = outcome(fixed_growth=3.0)
+    broken = found.sides[0]
+    innocent = Grown("dict", 6000, 9, ("class uvicorn.UvicornDeprecationWarning -> dict",))
+    broken.capture = replace(broken.capture, grown=(innocent,)) if broken.capture else None
+    text = printed(found, 200)
+    assert "UvicornDeprecationWarning" not in text
+    assert "alive in it: not known, the samples of dict that were traced back are held by libraries alone" in text
+    task = "Task 'x' -> read_upstream (broken.py:32) -> local 'queue' -> bytes"
+    own = Grown("bytes", 9_000_000, 900, ("class uvicorn.Config -> bytes", task))
+    broken.capture = replace(broken.capture, grown=(own,)) if broken.capture else None
+    assert f"alive in it: {task} (grew by 8.6 MiB" in printed(found, 200)
 
 
 def test_the_table_shows_interval_unit_decision_and_answer() -> None:
