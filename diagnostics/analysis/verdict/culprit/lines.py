@@ -7,18 +7,16 @@ less than else: half of all that the window shows is as good, if it is a quarter
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...frames import place_of
+from ...profile import Frame
 from ...units import format_value
 from ..readings import LITTLE, MOST, Readings
 
 __all__ = ["Line", "line_of"]
-
-# Where a file's package begins: what is before it names the machine, and not the code.
-_INSTALLED = re.compile(r"^.*/(?:site-packages|dist-packages|lib/python3\.\d+)/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +33,7 @@ class Line:
     @property
     def name(self) -> str:
         """`parse (app.py:10)`, of an installed package `decode (json/decoder.py:337)`."""
-        if not self.file:
-            return self.function
-        place = _INSTALLED.sub("", self.file)
-        if place == self.file:
-            place = self.file.rpartition("/")[2]
-        return f"{self.function} ({place}:{self.line})" if self.function else f"{place}:{self.line}"
+        return place_of(Frame(self.function, self.file, self.line))
 
     @property
     def says(self) -> str:
