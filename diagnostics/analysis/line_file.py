@@ -1,12 +1,13 @@
 """Looks at a live heap as text, so that they outlive who took them: `<root>/blackbox/<start>-<pid>.lines`.
 
-    {"schema": "highwater.lines/1", "pid": 7, "started": 1790000000.0,
+    {"schema": "highwater.lines/1", "pid": 7, "started": 1790000000.0, "lasting": 10.0,
      "lines": [["fill", "/srv/app.py", 41, "loads", "/usr/lib/python3.11/json/__init__.py", 346], ...],
      "looks": [[1790000060.0, 60.0, 0, [0, 3], [8192, 1e9, 4096, 512, 1e6, 512]], ...]}
 
-`started` is when sampling began and names the table that the looks are of. A line has its function, file and number, and those
-of where it allocates. A look has its wall-clock time, seconds since sampling began, what a line that it leaves out held at
-most, the lines it has by their place in `lines`, and three numbers of each (`line_growth.Sum`).
+`started` is when sampling began and names the table that the looks are of; `lasting` is how long a block must have lived to
+count. A line has its function, file and number, and those of where it allocates. A look has its wall-clock time, seconds since
+sampling began, what a line that it leaves out held at most, the lines it has by their place in `lines`, and three numbers of
+each (`line_growth.Sum`).
 
 The law of this file: whatever the text is, looks come of it or a UsageError.
 """
@@ -17,6 +18,7 @@ import json
 import math
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
@@ -24,7 +26,7 @@ from ..errors import UsageError
 from .line_growth import MOST_LINES, Look, Names
 from .profile import Frame
 
-__all__ = ["MAX_BYTES", "SCHEMA", "parse", "written"]
+__all__ = ["MAX_BYTES", "SCHEMA", "Written", "parse", "written"]
 
 SCHEMA: Final = "highwater.lines/1"
 MAX_BYTES: Final = 4 * 1024 * 1024
@@ -33,7 +35,17 @@ _AGES: Final = (20, 30, 45, 60, 90, 120, 180, 240, 300, 400, 500, 600, 900, 1200
 _MOST_LOOKS = 100
 
 
-def written(pid: int, started: float, names: Names, looks: Sequence[Look]) -> str:
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a file holds; see above."""
+
+    pid: int
+    started: float
+    lasting: float
+    looks: tuple[Look, ...]
+
+
+def written(pid: int, started: float, lasting: float, names: Names, looks: Sequence[Look]) -> str:
     """The last look, and of those before it the ones nearest to some ages."""
     kept = _thinned(looks)
     places: dict[int, int] = {}
@@ -54,7 +66,9 @@ def written(pid: int, started: float, names: Names, looks: Sequence[Look]) -> st
         ]
         for look in kept
     ]
-    told = {"schema": SCHEMA, "pid": pid, "started": started, "lines": lines, "looks": rows}
+    told = {
+        "schema": SCHEMA, "pid": pid, "started": started, "lasting": lasting, "lines": lines, "looks": rows
+    }  # fmt: skip
     return json.dumps(told, separators=(",", ":"))
 
 
@@ -70,8 +84,8 @@ def _thinned(looks: Sequence[Look]) -> list[Look]:
     return [look for look in looks if look.at in nearest or look is last]
 
 
-def parse(text: str, names: Names) -> tuple[int, float, list[Look]]:
-    """(pid, when sampling began, looks), the lines added to `names`. Raises UsageError."""
+def parse(text: str, names: Names) -> Written:
+    """What a file's text says, its lines added to `names`. Raises UsageError."""
     try:
         told = json.loads(text)
         if told["schema"] != SCHEMA:
@@ -83,7 +97,7 @@ def parse(text: str, names: Names) -> tuple[int, float, list[Look]]:
         looks = [_look(row, numbers) for row in told["looks"][:_MOST_LOOKS]]
         if any(later.at < earlier.at for earlier, later in pairwise(looks)):
             raise UsageError("damaged lines of a live heap: the looks are not in their order")
-        return int(told["pid"]), _finite(told["started"]), looks
+        return Written(int(told["pid"]), _finite(told["started"]), _finite(told["lasting"]), tuple(looks))
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError) as error:
         raise UsageError(f"damaged lines of a live heap: {error!r}") from error
 

@@ -14,8 +14,8 @@ the interval of their difference is made of these by MOVER (Zou and Donner, Cons
 measures: a general approach, Statistics in Medicine 27, 2008). It holds the gain of the true blocks in 95 of 100 cases, also
 where none of those that are gone was sampled.
 
-Only blocks that have lived for ten seconds count (`LASTING_SECONDS`), then as now: what a request needs for a moment is no
-growth. All times of this file are seconds since sampling began.
+Only blocks that have lived for a while count (`lasting`, ten seconds unless readings are taken more often than once a second),
+then as now: what a request needs for a moment is no growth. Times are seconds since sampling began, where not said otherwise.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ LASTING_SECONDS = 10.0
 _STEADY = 1 / 6
 # What a look keeps.
 MOST_LINES = 100
-# A shorter time has no thirds, and a few samples at most.
-LEAST_SECONDS = 20.0
+# Nothing is said of a time shorter than so many times `lasting`: it has no thirds.
+_LEAST = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +168,8 @@ class Look:
     rest: float = 0.0
 
     @classmethod
-    def of(cls, blocks: Blocks, time: float, most: int = MOST_LINES) -> Look:
-        held = {line: sums[0] for line, sums in blocks.sums([blocks.at - LASTING_SECONDS]).items()}
+    def of(cls, blocks: Blocks, time: float, lasting: float = LASTING_SECONDS, most: int = MOST_LINES) -> Look:
+        held = {line: sums[0] for line, sums in blocks.sums([blocks.at - lasting]).items()}
         ranked = sorted(held, key=lambda line: -held[line].value)
         kept = ranked[:most]
         sums = [held[line] for line in kept]
@@ -194,7 +194,7 @@ class LineGrowth:
 
     frame       the line that is told
     innermost   the line below it that allocates, where it is one and the same for all of it; else `frame`
-    held        alive now
+    held        alive now; held_low, held_high: its interval
     grown       gained; low, high: its interval
     steady      whether each third of the time has its part in the gain
     """
@@ -203,6 +203,8 @@ class LineGrowth:
     innermost: Frame
     seconds: float
     held: float
+    held_low: float
+    held_high: float
     grown: float
     low: float
     high: float
@@ -238,7 +240,7 @@ class LineGrowth:
             "line": self.frame.line,
             "in": self.inside or None,
             "seconds": self.seconds,
-            "held_bytes": self.held,
+            "held_bytes": {"low": self.held_low, "mid": self.held, "high": self.held_high},
             "grown_bytes": {"low": self.low, "mid": self.grown, "high": self.high},
             "per_hour": dict(zip(("low", "mid", "high"), self.per_hour, strict=True)),
             "grows": self.grows,
@@ -247,12 +249,16 @@ class LineGrowth:
 
 @dataclass(frozen=True)
 class History:
-    """Looks at the heap of one process, the oldest first, and the blocks that are alive at the last one."""
+    """Looks at the heap of one process, the oldest first, and the blocks that are alive now, `time` by the wall clock.
+
+    lasting   how long a block must have lived, in seconds; the same for all looks
+    """
 
     names: Names
     looks: Sequence[Look]
     now: Blocks
     time: float
+    lasting: float = LASTING_SECONDS
 
     def since(self, time: float) -> tuple[Look, list[LineGrowth]] | None:
         """What each line has gained since the first look at or after this wall-clock time, and that look; most gained first.
@@ -260,12 +266,12 @@ class History:
         None where there is no look that is long enough ago.
         """
         first = next((look for look in self.looks if look.time >= time), None)
-        if first is None or self.now.at - first.at < LEAST_SECONDS:
+        if first is None or self.now.at - first.at < _LEAST * self.lasting:
             return None
         thirds = [self._nearest(first.at + (self.now.at - first.at) * part / 3) for part in (1, 2)]
         looks = [first, *thirds]
-        # Blocks of each line by the look before which they had already lived for long enough.
-        bounds = [each - LASTING_SECONDS for each in (first.at, self.now.at)]
+        # Blocks of each line that had lived for long enough then, and those that have now.
+        bounds = [each - self.lasting for each in (first.at, self.now.at)]
         sums = self.now.sums(bounds)
         held = [look.held() for look in looks]
         lines = set(sums) | set(held[0])
@@ -285,9 +291,19 @@ class History:
         path = [was.value, *(before.get(line, Sum()).value for before in held[1:]), now.value]
         gain = now.value - was.value
         steady = all(after - before >= _STEADY * gain for before, after in pairwise(path))
+        held_low, held_high = now.interval(float(self.now.rate))
         return LineGrowth(
-            self.names.lines[line], self.names.innermost[line], self.now.at - looks[0].at, now.value, gain, low, high, steady
-        )  # fmt: skip
+            frame=self.names.lines[line],
+            innermost=self.names.innermost[line],
+            seconds=self.now.at - looks[0].at,
+            held=now.value,
+            held_low=held_low,
+            held_high=held_high,
+            grown=gain,
+            low=low,
+            high=high,
+            steady=steady,
+        )
 
 
 def _estimate(size: int, rate: int) -> tuple[float, float]:

@@ -1,8 +1,9 @@
 """The recorder's looks at live heaps: what each line of a worker's code holds, over time, in memory that does not grow.
 
 The table is read where it lies (`live_heap.py`): the service is not asked, and so a look works while it is blocked or stopped.
-A look is taken every five seconds, or so much more seldom that all of a worker's take at most half a per cent of a core. Those
-of the last quarter of an hour are kept, and of the day before one a minute; each has the hundred lines that hold most.
+A look is taken at every fifth reading of the recorder's, or so much more seldom that all of a worker's take at most half a per
+cent of a core. Those of the last quarter of an hour are kept, and of the day before one a minute; each has the hundred lines
+that hold most.
 
 Twice a minute what matters of it is written beside the worker's recording (`analysis/line_file.py`), for when the service and
 this monitor are killed together.
@@ -22,7 +23,7 @@ from typing import Any, Final, TypeVar
 
 from ...analysis import line_file
 from ...analysis.heap import Table
-from ...analysis.line_growth import Blocks, History, Look, Names
+from ...analysis.line_growth import Blocks, History, LineGrowth, Look, Names
 from ...analysis.profile import Frame
 from ...errors import UsageError
 from ..failures import Failures
@@ -35,13 +36,13 @@ log = logging.getLogger("diagnostics.monitor")
 
 T = TypeVar("T")
 
-_EVERY_SECONDS: Final = 5.0
+# In readings of the recorder: from one look to the next, and how long a block must have lived to count.
+_EVERY, _LASTING = 5.0, 10.0
 # A look that takes so long of a core is followed by so many times as long without one.
 _REST: Final = 200.0
 _FINE, _MINUTES = 180, 1440
 _MINUTE: Final = 60.0
 _WRITE_SECONDS: Final = 30.0
-_TURN_SECONDS: Final = 1.0
 
 
 def lines_file(recording: Path) -> Path:
@@ -65,13 +66,15 @@ def is_ours(frame: Frame) -> bool:
 class _Track:
     """One worker's looks, of one table. `pid` as the process sees itself; `begun`: when sampling began, wall clock."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, lasting: float) -> None:
+        self.lasting = lasting
         self.pid, self.begun = table.pid, table.started
         self.file: Path | None = None
         self.names = Names(is_ours)
         self.fine: deque[Look] = deque(maxlen=_FINE)
         self.minutes: deque[Look] = deque(maxlen=_MINUTES)
         self.now: Blocks | None = None
+        self.told: tuple[Blocks, tuple[float, list[LineGrowth]] | None] | None = None
         self.wrote = time.monotonic()
         # The process counts on the monotonic clock; the wall clock tells once how long ago that began.
         self.zero = time.monotonic() - max(0.0, time.time() - table.started)
@@ -84,12 +87,12 @@ class _Track:
         self.file = file
         names = Names(is_ours)
         try:
-            pid, begun, looks = line_file.parse(_text(file), names)
+            left = line_file.parse(_text(file), names)
         except (UsageError, OSError):  # none yet, or damaged: it begins anew
             return
-        if (pid, begun) == (self.pid, self.begun) and not self.fine:
+        if (left.pid, left.started, left.lasting) == (self.pid, self.begun, self.lasting) and not self.fine:
             self.names = names
-            self.minutes.extend(looks)
+            self.minutes.extend(left.looks)
 
     def add(self, blocks: Blocks, look: Look) -> None:
         self.now = blocks
@@ -105,11 +108,13 @@ class _Track:
 class LineRecord:
     """The looks at all workers of `targets`; `run` until cancelled.
 
-    file_of   where a worker's recording is, by its pid; None while there is none, or where it is in memory alone
+    interval   seconds from one reading of the recorder's to the next
+    file_of    where a worker's recording is, by its pid; None while there is none, or where it is in memory alone
     """
 
-    def __init__(self, targets: Targets, file_of: Callable[[int], Path | None]) -> None:
+    def __init__(self, targets: Targets, interval: float, file_of: Callable[[int], Path | None]) -> None:
         self._targets = targets
+        self._interval = interval
         self._file_of = file_of
         self._tracks: dict[int, _Track] = {}
         self._due: dict[int, float] = {}
@@ -123,7 +128,7 @@ class LineRecord:
                 await self.look()
             except Exception as error:  # noqa: BLE001  # whatever it is, it is told, and the next look is due
                 failures.failed(error)
-            await asyncio.sleep(_TURN_SECONDS)
+            await asyncio.sleep(self._interval)
 
     async def look(self) -> None:
         """Look at those workers that are due."""
@@ -135,7 +140,7 @@ class LineRecord:
         for worker in workers:
             if time.monotonic() >= self._due.get(worker.pid, 0.0):
                 took = await self._look_at(worker)
-                self._due[worker.pid] = time.monotonic() + max(_EVERY_SECONDS, _REST * took)
+                self._due[worker.pid] = time.monotonic() + max(_EVERY * self._interval, _REST * took)
 
     def history(self, pid: int) -> History | None:
         """What is known of a worker's lines; None where it keeps no live heap, or nobody has looked yet."""
@@ -143,7 +148,18 @@ class LineRecord:
         if track is None or track.now is None:
             return None
         looks = track.looks()
-        return History(track.names, looks, track.now, looks[-1].time)
+        return History(track.names, looks, track.now, looks[-1].time, track.lasting)
+
+    async def gained(self, pid: int, since: float) -> tuple[float, list[LineGrowth]] | None:
+        """When the first look since that wall-clock time was, and what each line has gained from then on, most first; None
+        where that is not known. Worked out once for each look, whatever `since` is the second time."""
+        track, found = self._tracks.get(pid), self.history(pid)
+        if track is None or found is None:
+            return None
+        if track.told is None or track.told[0] is not found.now:
+            gained = await asyncio.to_thread(found.since, since)
+            track.told = found.now, None if gained is None else (gained[0].time, gained[1])
+        return track.told[1]
 
     def ended(self, pid: int) -> None:
         """A worker has ended: its looks stay in its file alone."""
@@ -164,11 +180,12 @@ class LineRecord:
                 track.now = None  # what is alive now is not known; what was stays
             return took
         if track is None or not track.of(table):
-            track = self._tracks[worker.pid] = _Track(table)
+            track = self._tracks[worker.pid] = _Track(table, _LASTING * self._interval)
         recording = self._file_of(worker.pid)
         if track.file is None and recording is not None:
             track.goes_on(lines_file(recording))
-        more, (blocks, look) = await asyncio.to_thread(_timed, _seen, table, track.names, time.monotonic() - track.zero)
+        at = time.monotonic() - track.zero
+        more, (blocks, look) = await asyncio.to_thread(_timed, _seen, table, track.names, at, track.lasting)
         track.add(blocks, look)
         if time.monotonic() - track.wrote >= _WRITE_SECONDS:
             await asyncio.to_thread(self._write, track, track.looks())
@@ -182,7 +199,7 @@ class LineRecord:
         half = track.file.with_suffix(".lines.new")
         try:
             with open(half, "w", encoding="utf-8", opener=_private) as file:
-                file.write(line_file.written(track.pid, track.begun, track.names, looks))
+                file.write(line_file.written(track.pid, track.begun, track.lasting, track.names, looks))
             half.replace(track.file)
         except OSError as error:
             half.unlink(missing_ok=True)
@@ -198,9 +215,9 @@ def _timed(work: Callable[..., T], *arguments: Any) -> tuple[float, T]:
     return time.thread_time() - began, result
 
 
-def _seen(table: Table, names: Names, at: float) -> tuple[Blocks, Look]:
+def _seen(table: Table, names: Names, at: float, lasting: float) -> tuple[Blocks, Look]:
     blocks = Blocks.of(table, names, at)
-    return blocks, Look.of(blocks, time.time())
+    return blocks, Look.of(blocks, time.time(), lasting)
 
 
 def history_of(recording: Path, table: Table) -> History | None:
@@ -212,12 +229,13 @@ def history_of(recording: Path, table: Table) -> History | None:
     if not path.exists():
         return None
     names = Names(is_ours)
-    pid, begun, looks = line_file.parse(_text(path), names)
-    if (pid, begun) != (table.pid, table.started) or not looks:
+    left = line_file.parse(_text(path), names)
+    if (left.pid, left.started) != (table.pid, table.started) or not left.looks:
         return None
     # The last look tells what the wall clock was at a time of the table's own.
-    at = max(looks[-1].at, table.updated - looks[-1].time + looks[-1].at)
-    return History(names, looks, Blocks.of(table, names, at), table.updated)
+    last = left.looks[-1]
+    at = max(last.at, table.updated - last.time + last.at)
+    return History(names, left.looks, Blocks.of(table, names, at), max(last.time, table.updated), left.lasting)
 
 
 def _text(path: Path) -> str:

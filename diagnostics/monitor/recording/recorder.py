@@ -135,7 +135,7 @@ class Recorder:
         self.said: Callable[[int], str] = lambda pid: ""
         self.whole = Whole(targets, settings.interval)
         self.offspring = Offspring()
-        self.lines = LineRecord(targets, self._file_of)
+        self.lines = LineRecord(targets, settings.interval, self._file_of)
         self._whole_record = WholeRecord(blackbox.root if blackbox else None, settings.rings[0])
 
     @classmethod
