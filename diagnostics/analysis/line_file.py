@@ -30,7 +30,8 @@ __all__ = ["MAX_BYTES", "SCHEMA", "Written", "parse", "written"]
 
 SCHEMA: Final = "highwater.lines/1"
 MAX_BYTES: Final = 4 * 1024 * 1024
-# How old the looks are that are written, in seconds: enough for the windows that growth is judged in.
+# How old the looks are that are written, in tenths of the time that a block must have lived, which are seconds: enough for the
+# windows that growth is judged in, and their thirds.
 _AGES: Final = (20, 30, 45, 60, 90, 120, 180, 240, 300, 400, 500, 600, 900, 1200, 1800, 2400, 3000, 3600)
 _MOST_LOOKS = 100
 
@@ -47,7 +48,7 @@ class Written:
 
 def written(pid: int, started: float, lasting: float, names: Names, looks: Sequence[Look]) -> str:
     """The last look, and of those before it the ones nearest to some ages."""
-    kept = _thinned(looks)
+    kept = _thinned(looks, lasting / 10)
     places: dict[int, int] = {}
     for look in kept:
         for line in look.lines:
@@ -76,11 +77,11 @@ def _short(value: float) -> float:
     return float(f"{value:.7g}")
 
 
-def _thinned(looks: Sequence[Look]) -> list[Look]:
+def _thinned(looks: Sequence[Look], unit: float) -> list[Look]:
     if not looks:
         return []
     last = looks[-1]
-    nearest = {min(looks, key=lambda look: abs(last.at - age - look.at)).at for age in _AGES}
+    nearest = {min(looks, key=lambda look: abs(last.at - age * unit - look.at)).at for age in _AGES}
     return [look for look in looks if look.at in nearest or look is last]
 
 

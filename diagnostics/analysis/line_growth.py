@@ -36,8 +36,8 @@ from .sampling import interval_of
 __all__ = ["LASTING_SECONDS", "Blocks", "History", "LineGrowth", "Look", "Names", "Sum", "total"]
 
 LASTING_SECONDS = 10.0
-# A gain is steady where each third of the time has at least a sixth of it: half of its share.
-_STEADY = 1 / 6
+# A gain is steady where each third of the time, from one look to another, has at least half of its share of it.
+_STEADY = 0.5
 # What a look keeps.
 MOST_LINES = 100
 # Nothing is said of a time shorter than so many times `lasting`: it has no thirds.
@@ -288,9 +288,11 @@ class History:
         was = looks[0].at_least(line, held[0], stayed)
         now, gone = stayed.plus(came), was.less(stayed)
         low, high = _difference(came, gone, float(self.now.rate))
-        path = [was.value, *(before.get(line, Sum()).value for before in held[1:]), now.value]
+        values = [was.value, *(before.get(line, Sum()).value for before in held[1:]), now.value]
+        path = list(zip([*(look.at for look in looks), self.now.at], values, strict=True))
         gain = now.value - was.value
-        steady = all(after - before >= _STEADY * gain for before, after in pairwise(path))
+        least = _STEADY * gain / (self.now.at - looks[0].at)
+        steady = all(t > s and after - before >= least * (t - s) for (s, before), (t, after) in pairwise(path))
         held_low, held_high = now.interval(float(self.now.rate))
         return LineGrowth(
             frame=self.names.lines[line],

@@ -100,7 +100,7 @@ def _grown(file: Path, recording: Recording, table: heap.Table) -> str:
     try:
         history = line_record.history_of(file, table)
     except (UsageError, OSError) as error:
-        return printable(f"\nWhich lines grew is unknown: {error}\n")
+        return f"\nWhich lines grew is unknown: {printable(str(error))}\n"
     if history is None:
         return ""
     rising = next((each for each in outlook(recording).growths if each.trend.growing and each.trend.since), None)

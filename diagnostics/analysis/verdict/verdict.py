@@ -94,7 +94,7 @@ def verdict(readings: Readings) -> Verdict:
     if findings:
         calm = _with_defect(readings, findings[0])
         return Verdict(_no_surer_than(readings, calm), tuple(findings[1:]))
-    return Verdict(_with_defect(readings, _inconclusive(readings)))
+    return Verdict(_with_defect(readings, with_line(readings, _inconclusive(readings))))
 
 
 def _with_defect(readings: Readings, found: Finding) -> Finding:

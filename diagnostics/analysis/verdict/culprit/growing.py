@@ -7,15 +7,14 @@ step or chance of sampling looks like it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...line_growth import History, LineGrowth, total
 from ...units import format_value
 from ..readings import MOST, Evidence, Readings
-from .beyond import Growth
 
-__all__ = ["Grower", "grower", "grower_of", "grower_since"]
+__all__ = ["Grower", "grower", "grower_since"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,28 +72,22 @@ def grower_since(history: History, since: float, per_second: float) -> Grower | 
     return None
 
 
-def grower_of(readings: Readings, grown: Growth) -> Grower | None:
-    """The line behind the growth that a verdict is about."""
-    since = grown.rise.trend.since
+def grower(readings: Readings, since: float | None, per_second: float) -> tuple[Grower | None, Evidence | None]:
+    """The line behind a growth that a verdict is about; without one, what all lines of the live heap gained together.
+
+    Both are None where there are no looks at a live heap since then.
+    """
     if readings.lines is None or readings.recycled or since is None:
-        return None
-    found = grower_since(readings.lines, since, grown.per_second)
-    if found is None:
-        return None
-    return Grower(found.row, found.share, _finished(readings, found.row.seconds))
-
-
-def grower(readings: Readings, grown: Growth) -> tuple[Grower | None, Evidence | None]:
-    """The line behind a growth; without one, what all lines of the live heap gained together, where that is known."""
-    named = grower_of(readings, grown)
+        return None, None
+    named = grower_since(readings.lines, since, per_second)
     if named is not None:
+        named = replace(named, finished=_finished(readings, named.row.seconds))
         return named, named.evidence()
-    since = grown.rise.trend.since
-    found = None if readings.lines is None or readings.recycled or since is None else readings.lines.since(since)
+    found = readings.lines.since(since)
     if found is None:
         return None, None
     low, middle, high = total(found[1])
-    seconds = readings.lines.now.at - found[0].at if readings.lines else 0.0
+    seconds = readings.lines.now.at - found[0].at
     words = f"gained in the live heap, all lines, within {seconds:.0f} s (95 % sure: {_bytes(low)} to {_bytes(high)})"
     return None, Evidence(words, middle, "bytes")
 

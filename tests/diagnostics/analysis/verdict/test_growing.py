@@ -26,7 +26,7 @@ def told(
     fill: Fill | None, *, small: float = 0.0, blocks: float = 40.0, seconds: int = SECONDS, seed: int = 1, **more: Any
 ) -> Verdict:
     """A service whose in-use memory grows by 400 kB a second; its live heap holds what `fill` puts there."""
-    series = {
+    series: dict[str, list[tuple[float, float]]] = {
         "rss_bytes": line(100 * MIB, PACE, seconds),
         "in_use_bytes": line(60 * MIB, PACE, seconds),
         "python_live_bytes": line(30 * MIB, small * PACE, seconds),
@@ -42,7 +42,8 @@ def told(
         fill(heap)
         lines = heap.history(range(0, seconds, 5))
     held = {"rss_bytes": 160 * MIB, "parts": {}}
-    return verdict(Readings(state="answering", balance=held, series=series, lines=lines, **more))
+    known = {"state": "answering", "balance": held, "series": series, "lines": lines, **more}
+    return verdict(Readings(**known))
 
 
 def leak(share: float, seconds: int = SECONDS) -> Fill:
@@ -121,3 +122,16 @@ def test_what_grows_and_stops_is_not_named_although_memory_grows() -> None:
 
     for seed in range(10):
         assert told(fill, seed=seed).found.line is None
+
+
+@pytest.mark.parametrize("state", ["silent", "outside"])
+def test_the_line_is_told_while_the_agent_does_not_answer(state: str) -> None:
+    """Its table is read without it. What grows is then known by RSS alone: nobody is accused."""
+    found = told(leak(1.0), state=state).found
+    assert (found.word, found.culprit) == ("inconclusive", None)
+    assert "leaks (app.py:11) holds" in found.says
+    assert told(leak(0.45), state=state).found.line is None
+
+
+def test_a_tracers_window_is_no_growth_of_any_line() -> None:
+    assert told(leak(1.0), state="silent", window="memray").found.line is None
