@@ -186,7 +186,8 @@ def may_start(scope: Scope) -> bool:
 def _tokens_in(authorization: str) -> list[bytes]:
     """What may be a token: of Bearer, or of Basic as the name or the password.
 
-    Basic is what a program sends for http://TOKEN@HOST:PORT, and `go tool pprof` can send nothing else.
+    Basic is what a program sends for http://user:TOKEN@HOST:PORT or http://TOKEN@HOST:PORT, and `go tool pprof` can send
+    nothing else.
     """
     scheme, _, given = authorization.partition(" ")
     if scheme.lower() != "basic":
