@@ -16,7 +16,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -27,7 +27,7 @@ from ...analysis.line_growth import Blocks, History, LineGrowth, Look, Names
 from ...analysis.profile import Frame
 from ...errors import UsageError
 from ..failures import Failures
-from ..workers.targets import Targets, Worker
+from ..workers.targets import Worker
 from . import live_heap
 
 __all__ = ["LineRecord", "history_of", "is_ours", "lines_file"]
@@ -106,14 +106,17 @@ class _Track:
 
 
 class LineRecord:
-    """The looks at all workers of `targets`; `run` until cancelled.
+    """The looks at all workers; `run` until cancelled.
 
+    workers    tells those that there are
     interval   seconds from one reading of the recorder's to the next
     file_of    where a worker's recording is, by its pid; None while there is none, or where it is in memory alone
     """
 
-    def __init__(self, targets: Targets, interval: float, file_of: Callable[[int], Path | None]) -> None:
-        self._targets = targets
+    def __init__(
+        self, workers: Callable[[], Sequence[Worker]], interval: float, file_of: Callable[[int], Path | None]
+    ) -> None:
+        self._workers = workers
         self._interval = interval
         self._file_of = file_of
         self._tracks: dict[int, _Track] = {}
@@ -132,7 +135,7 @@ class LineRecord:
 
     async def look(self) -> None:
         """Look at those workers that are due."""
-        workers = self._targets.workers()
+        workers = self._workers()
         alive = {worker.pid for worker in workers}
         self._due = {pid: due for pid, due in self._due.items() if pid in alive}
         for pid in self._tracks.keys() - alive:

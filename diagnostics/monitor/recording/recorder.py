@@ -125,6 +125,7 @@ class Recorder:
         self._targets = targets
         self._settings = settings
         self._blackbox = blackbox
+        self._workers: list[Worker] = []  # as the last look found them
         self._tracks: dict[int, _Track] = {}
         self._exits: dict[int, int] = {}
         self._ended: dict[int, tuple[Path | None, Ending]] = {}
@@ -135,7 +136,7 @@ class Recorder:
         self.said: Callable[[int], str] = lambda pid: ""
         self.whole = Whole(targets, settings.interval)
         self.offspring = Offspring()
-        self.lines = LineRecord(targets, settings.interval, self._file_of)
+        self.lines = LineRecord(lambda: self._workers, settings.interval, self._file_of)
         self._whole_record = WholeRecord(blackbox.root if blackbox else None, settings.rings[0])
 
     @classmethod
@@ -168,7 +169,7 @@ class Recorder:
 
     async def look(self) -> None:
         """Look at every worker now, and write down the end of those that are gone."""
-        workers = self._targets.workers()
+        workers = self._workers = self._targets.workers()
         # One that is no worker any more may still live: it gave its agent up, or only supervises now. Its end is awaited.
         for pid, track in list(self._tracks.items()):
             if not lives(track.who):

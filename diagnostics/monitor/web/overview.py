@@ -16,7 +16,7 @@ from ..recording.recorder import Recorder
 from ..workers.targets import Snapshot, Targets
 from ..workers.whole import Look
 
-__all__ = ["SCHEMA", "Overview", "summary"]
+__all__ = ["SCHEMA", "Overview", "no_lines", "summary"]
 
 SCHEMA = "highwater.memory/1"
 _SHARED_SECONDS = 0.5
@@ -47,7 +47,7 @@ def charged(look: Look) -> dict[str, Any] | None:
     return {name: told[name] for name in _CHARGED}
 
 
-def _no_lines(snapshot: Snapshot) -> str:
+def no_lines(snapshot: Snapshot) -> str:
     """Why nothing is known of what a worker's lines hold."""
     if snapshot.reading is None:
         return snapshot.reason or "its agent does not answer"
@@ -150,7 +150,7 @@ class Overview:
         since = min((each for each in grows if each is not None), default=now - _LINES_SECONDS)
         found = await self._recorder.lines.gained(pid, since)
         if found is None:
-            return {"since": None, "seconds": None, "rows": [], "unknown": _no_lines(snapshot)}
+            return {"since": None, "seconds": None, "rows": [], "unknown": no_lines(snapshot)}
         began, rows = found
         largest = sorted(rows, key=lambda row: -row.held)[:_LINES]
         shown = [row for row in rows if row.grows][:_LINES]

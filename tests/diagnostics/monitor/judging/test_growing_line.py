@@ -13,6 +13,10 @@ import pytest
 
 from diagnostics.agent.heap import extension, layout
 
+sys.path.insert(0, str(Path(__file__).parents[4]))
+
+from tests.chromium import Browser  # found once the path is set
+
 APP = """
 import threading, time
 
@@ -94,6 +98,44 @@ def test_status_names_the_line_without_a_capture_and_the_black_box_after_a_kill(
     assert NAME in text.partition("Lines that grew, from")[2].splitlines()[1]
 
 
+@pytest.mark.e2e
+@pytest.mark.needs("chromium", "chromium")
+def test_the_page_shows_what_each_line_gained_since_a_chosen_moment(
+    observed: Any, http: Any, eventually: Any, tmp_path: Path
+) -> None:
+    if layout.why_not() is not None or extension() is None:
+        pytest.skip(layout.why_not() or "the extension of the live heap is not built")
+    service = observed(APP, env={**FAST, "DIAGNOSTICS_HEAP": "on", "DIAGNOSTICS_HEAP_RATE": "65536"})
+    lines = f"{service.monitor}/debug/memory/lines"
+
+    def rows() -> Any:
+        answer = http(f"{lines}?seconds=600&limit=2")
+        return answer.status == 200 and answer.json()["rows"]
+
+    known = eventually(rows, patience=60)
+    assert len(known) == 2
+    assert known[0]["name"] == NAME
+    for query in ("seconds=0", "seconds=soon", "seconds=inf", "seconds=nan", "limit=-1"):
+        assert http(f"{lines}?{query}").status == 422
+    assert http(f"{lines}?worker=9").status == 404
+    with Browser(tmp_path) as browser:
+        browser.open(f"{service.monitor}/debug/memory")
+        named = f"document.getElementById('heap-lines').innerText.includes({NAME!r})"
+        browser.until(named)
+        browser.evaluate("document.getElementById('heap-lines').replaceChildren()")
+        browser.evaluate(
+            "(() => { const span = document.getElementById('heap-span'); span.value = '3600';"
+            " span.dispatchEvent(new Event('change')); })()"
+        )
+        browser.until(f"{named} && document.getElementById('heap-since').innerText.startsWith('since')")
+        browser.evaluate(
+            "(() => { const chart = document.getElementById('chart').getBoundingClientRect();"
+            " document.getElementById('heap-lines').replaceChildren();"
+            " document.getElementById('chart').dispatchEvent(new MouseEvent('click', {clientX: chart.left + 70})); })()"
+        )
+        browser.until(f"{named} && state.since > 1e9")
+
+
 def test_without_a_live_heap_it_is_said_that_there_is_none(observed: Any, http: Any, eventually: Any) -> None:
     service = observed(APP, env=FAST)
     lines = eventually(
@@ -105,3 +147,5 @@ def test_without_a_live_heap_it_is_said_that_there_is_none(observed: Any, http: 
     )
     assert (lines["rows"], lines["unknown"]) == ([], "it keeps no live heap: start it with DIAGNOSTICS_HEAP=on")
     assert "lines" not in shown("status", service.monitor)
+    answer = http(f"{service.monitor}/debug/memory/lines").json()
+    assert (answer["rows"], answer["unknown"]) == ([], lines["unknown"])

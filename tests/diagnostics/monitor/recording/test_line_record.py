@@ -100,8 +100,7 @@ INTERVAL = 0.02
 
 
 def record(service: Service, file: Path | None) -> LineRecord:
-    targets: Any = SimpleNamespace(workers=lambda: [service.worker])
-    return LineRecord(targets, INTERVAL, lambda pid: file)
+    return LineRecord(lambda: [service.worker], INTERVAL, lambda pid: file)
 
 
 async def looks(record: LineRecord, service: Service, *, rounds: int = 12, blocks: int = 40) -> History:
@@ -216,8 +215,7 @@ def test_a_day_of_looks_takes_memory_that_does_not_grow(service: Service) -> Non
 
 def test_a_worker_without_a_live_heap_is_asked_seldom_and_tells_nothing(tmp_path: Path) -> None:
     worker: Any = SimpleNamespace(pid=os.getpid(), name="0", socket=tmp_path / "agents" / "1.sock")
-    targets: Any = SimpleNamespace(workers=lambda: [worker])
-    none = LineRecord(targets, 1.0, lambda pid: None)
+    none = LineRecord(lambda: [worker], 1.0, lambda pid: None)
 
     async def main() -> None:
         await none.look()
