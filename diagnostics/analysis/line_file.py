@@ -2,12 +2,12 @@
 
     {"schema": "highwater.lines/1", "pid": 7, "started": 1790000000.0, "lasting": 10.0,
      "lines": [["fill", "/srv/app.py", 41, "loads", "/usr/lib/python3.11/json/__init__.py", 346], ...],
-     "looks": [[1790000060.0, 60.0, 0, [0, 3], [8192, 1e9, 4096, 512, 1e6, 512]], ...]}
+     "looks": [[1790000060.0, 60.0, 0, 0, [0, 3], [8192, 1e9, 4096, 512, 1e6, 512]], ...]}
 
 `started` is when sampling began and names the table that the looks are of; `lasting` is how long a block must have lived to
 count. A line has its function, file and number, and those of where it allocates. A look has its wall-clock time, seconds since
-sampling began, what a line that it leaves out held at most, the lines it has by their place in `lines`, and three numbers of
-each (`line_growth.Sum`).
+sampling began, samples that the table had had no room for, what a line that it leaves out held at most, the lines it has by
+their place in `lines`, and three numbers of each (`line_looks.Sum`).
 
 The law of this file: whatever the text is, looks come of it or a UsageError.
 """
@@ -23,7 +23,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from ..errors import UsageError
-from .line_growth import MOST_LINES, Look, Names
+from .line_looks import MOST_LINES, Look, Names
 from .profile import Frame
 
 __all__ = ["MAX_BYTES", "SCHEMA", "Written", "parse", "written"]
@@ -61,6 +61,7 @@ def written(pid: int, started: float, lasting: float, names: Names, looks: Seque
         [
             round(look.time, 1),
             round(look.at, 1),
+            look.dropped,
             round(look.rest),
             [places[line] for line in look.lines],
             [_short(figure) for figure in look.sums],
@@ -104,13 +105,20 @@ def parse(text: str, names: Names) -> Written:
 
 
 def _look(row: Sequence[Any], numbers: Sequence[int]) -> Look:
-    time, at, rest, lines, sums = row
+    time, at, dropped, rest, lines, sums = row
     if len(lines) > MOST_LINES or len(sums) != 3 * len(lines):
         raise ValueError("a look has another number of figures than of lines")
     if any(place < 0 for place in lines):
         raise ValueError("a look has a line below zero")
     figures = array("f", [max(0.0, _finite(each)) for each in sums])
-    return Look(_finite(time), _finite(at), array("L", [numbers[place] for place in lines]), figures, _finite(rest))
+    return Look(
+        _finite(time),
+        _finite(at),
+        array("L", [numbers[place] for place in lines]),
+        figures,
+        _finite(rest),
+        int(dropped),
+    )
 
 
 def _finite(value: Any) -> float:

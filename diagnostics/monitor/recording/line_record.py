@@ -23,7 +23,8 @@ from typing import Any, Final, TypeVar
 
 from ...analysis import line_file
 from ...analysis.heap import Table
-from ...analysis.line_growth import Blocks, History, LineGrowth, Look, Names
+from ...analysis.line_growth import History, LineGrowth
+from ...analysis.line_looks import Blocks, Look, Names
 from ...analysis.profile import Frame
 from ...errors import UsageError
 from ..failures import Failures

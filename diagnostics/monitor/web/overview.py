@@ -54,6 +54,8 @@ def no_lines(snapshot: Snapshot) -> str:
     told = snapshot.reading.get("heap")
     if told is None:
         return "it keeps no live heap: start it with DIAGNOSTICS_HEAP=on"
+    if told["reason"] is None and told.get("dropped"):
+        return f"its table is full, {told['dropped']:,} samples had no room: raise DIAGNOSTICS_HEAP_RATE"
     return told["reason"] or "there are too few looks at its live heap yet: that takes half a minute"
 
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diagnostics.analysis import line_file
-from diagnostics.analysis.line_growth import History, Names
+from diagnostics.analysis.line_growth import History
+from diagnostics.analysis.line_looks import Names
 from diagnostics.errors import UsageError
 
 from .planted_heap import RATE, STARTED, Heap
@@ -57,7 +58,7 @@ def test_of_a_long_record_enough_is_written_for_every_window_and_no_more() -> No
 
 GOOD = {
     "schema": line_file.SCHEMA, "pid": 7, "started": 1.0, "lasting": 10.0, "lines": [["f", "/a.py", 1, "f", "/a.py", 1]],
-    "looks": [[5.0, 4.0, 0, [0], [1, 2, 3]], [6.0, 5.0, 0, [], []]],
+    "looks": [[5.0, 4.0, 0, 0, [0], [1, 2, 3]], [6.0, 5.0, 0, 0, [], []]],
 }  # fmt: skip
 
 
@@ -65,10 +66,10 @@ GOOD = {
     ("change", "says"),
     [
         ({"schema": "highwater.lines/9"}, "this is a reader of 'highwater.lines/1'"),
-        ({"looks": [[5.0, 4.0, 0, [1], [1, 2, 3]]]}, "IndexError"),
-        ({"looks": [[5.0, 4.0, 0, [-1], [1, 2, 3]]]}, "a line below zero"),
-        ({"looks": [[5.0, 4.0, 0, [0], [1, 2]]]}, "another number of figures"),
-        ({"looks": [[5.0, float("nan"), 0, [0], [1, 2, 3]]]}, "nan is no figure"),
+        ({"looks": [[5.0, 4.0, 0, 0, [1], [1, 2, 3]]]}, "IndexError"),
+        ({"looks": [[5.0, 4.0, 0, 0, [-1], [1, 2, 3]]]}, "a line below zero"),
+        ({"looks": [[5.0, 4.0, 0, 0, [0], [1, 2]]]}, "another number of figures"),
+        ({"looks": [[5.0, float("nan"), 0, 0, [0], [1, 2, 3]]]}, "nan is no figure"),
         ({"looks": list(reversed(GOOD["looks"]))}, "not in their order"),  # type: ignore[call-overload]
         ({"lines": [["f"]]}, "IndexError"),
         ({"pid": None}, "TypeError"),

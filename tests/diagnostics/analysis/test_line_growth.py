@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -128,3 +129,13 @@ def test_nothing_is_said_of_a_time_that_is_too_short_or_not_looked_at() -> None:
     assert history.since(STARTED + 105) is None
     assert history.since(STARTED + 500) is None
     assert history.since(STARTED - 500) is not None
+
+
+def test_nothing_is_said_of_a_time_in_which_the_table_had_no_room() -> None:
+    """Samples that are dropped are no sign that nothing was allocated."""
+    heap = Heap(random.Random(1))
+    heap.fill("leaks", 60 * RATE, 20_000, 0, 120)
+    history = heap.history(TIMES)
+    full = replace(history, now=replace(history.now, dropped=3))
+    assert full.since(STARTED + 20) is None
+    assert replace(full, looks=[replace(look, dropped=3) for look in history.looks]).since(STARTED + 20) is not None

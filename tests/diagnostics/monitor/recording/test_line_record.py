@@ -186,7 +186,7 @@ def test_where_nothing_was_written_or_of_another_process_nothing_is_known(servic
     ring = tmp_path / "x.ring"
     assert history_of(ring, service.table()) is None
     lines_file(ring).write_text(
-        '{"schema":"highwater.lines/1","pid":1,"started":1.0,"lasting":10.0,"lines":[],"looks":[[1,1,0,[],[]]]}'
+        '{"schema":"highwater.lines/1","pid":1,"started":1.0,"lasting":10.0,"lines":[],"looks":[[1,1,0,0,[],[]]]}'
     )
     assert history_of(ring, service.table()) is None
 
