@@ -1,6 +1,6 @@
 """The command `relay`, also as `python -m relay`: loads the commands, or says which extra they need.
 
-The wheel holds the relay whatever is installed with it; what the relay stands on comes with the extra `relay`.
+The wheel always contains the relay's code; the packages that it imports come with the extra `relay`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ __all__ = ["main"]
 
 
 def main() -> int:
-    """Run one command and return its exit code; 2 where a package that the relay stands on is not installed."""
+    """Run one command and return its exit code; 2 where a package that the relay imports is not installed."""
     try:
         from . import cli
 

@@ -1,4 +1,4 @@
-"""The relay put together: the one place where its parts are made and given to each other. Its routes are in api/routes.py."""
+"""Puts the relay together: the only place where its parts are made and given to each other. Its routes are in api/routes.py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from . import telemetry
 from .admission.gate import Gate
 from .admission.keys import Keys
 from .admission.pages import Pages
-from .admission.rejections import Rejections
+from .admission.rejection_log import Rejections
 from .api.error_handlers import add_error_handlers
 from .api.relay import Relay
 from .api.routes import ROUTES, add_page, add_routes
@@ -40,7 +40,11 @@ __all__ = ["create_app"]
 
 
 def create_app(settings: Settings, upstream_url: str, *, monitor: bool | MonitorProcess = False) -> Relay:
-    """The relay for one upstream (its base URL, ending in /v1). Nothing starts before the app's lifespan does."""
+    """The relay for one upstream and its fallbacks. Starts nothing: that is for the lifespan of the returned `Relay.app`.
+
+    upstream_url   the upstream's base URL, ending in /v1
+    monitor        as in diagnostics.instrument: the monitor to report to; False for none
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -63,7 +67,7 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
         lifespan=lifespan,
         openapi_url=None,
         redirect_slashes=False,
-        # telemetry.py traces; the framework's own would log what failed validation, and that is a prompt.
+        # telemetry/ traces; FastAPI's own telemetry would log values that fail validation, which may be prompts.
         telemetry={
             "tracing": False,
             "metrics": False,
@@ -106,7 +110,7 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
 
 
 def _rejecting(ledger: StreamLedger, telling: telemetry.Telemetry) -> Reject:
-    """Who is told of a request that is not let in: the ledger, the request's span, and now and then the log."""
+    """The function that reports each refused request to the ledger, to the request's span, and, throttled, to the log."""
     rejections = Rejections()
 
     def reject(reason: str, cause: str = "") -> None:
@@ -118,8 +122,8 @@ def _rejecting(ledger: StreamLedger, telling: telemetry.Telemetry) -> Reject:
 
 
 def _with_access(app: Any, settings: Settings, reject: Callable[[str], None]) -> Any:
-    """What stands before the routes: keys; before them the answers to other pages' preflights, which carry none; and before
-    those the refusal of pages that may not ask at all."""
+    """Wrap the routes in the middlewares for access: keys; outside of them CORS, since its preflights carry no key; and
+    outermost the refusal of foreign pages."""
     if settings.keys:
         app = Keys(app, settings.keys, reject)
     if settings.origins:

@@ -1,6 +1,6 @@
-"""The command `relay`: `serve`, `check-config`, `hash-key`, `simulate`; the one place where an error becomes an exit code.
+"""The command `relay`: `serve`, `check-config`, `hash-key`, `simulate`; the only place where an error becomes an exit code.
 
-Exit codes: 0 done, 2 bad usage or settings, 3 something that the relay needs failed.
+Exit codes: 0 done, 2 bad usage or settings, 3 a process that the relay needs failed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ __all__ = ["main"]
 
 log = logging.getLogger("relay")
 
-# Of a key that is not guessed; `openssl rand -hex 16` has as many.
+# The least length of a key that cannot be guessed; `openssl rand -hex 16` prints as many characters.
 MIN_KEY_CHARACTERS = 32
-# What DIAGNOSTICS_LISTEN is called on the command line.
+# The flags of settings whose field has another name.
 FLAGS = {"diagnostics_listen": "--diagnostics"}
 
 
@@ -36,14 +36,14 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # in a locale without a dash of ours, a question mark and no traceback
+            stream.reconfigure(errors="replace")  # a character that the locale lacks becomes a question mark
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
     except (RelayError, DiagnosticsError) as error:
         print(f"relay: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:  # before the server owned the signal
+    except KeyboardInterrupt:  # before the server handles the signal
         print("relay: interrupted", file=sys.stderr)
         return 130
 
@@ -124,7 +124,7 @@ def _hash_key(_: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    # For OTEL_* and DIAGNOSTICS_*, which others read from the environment, here and in the monitor.
+    # For OTEL_* and DIAGNOSTICS_*, which OpenTelemetry, the agent and the monitor read from the environment.
     from dotenv import load_dotenv
 
     load_dotenv(Path(".env"))
@@ -134,7 +134,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _run(settings: Settings, *, diagnostics: bool) -> int:
-    # Here, not above: `relay simulate` and --help need neither the web framework nor the client.
+    # Imported here, since `relay simulate` and --help need neither the web framework nor the HTTP client.
     from .serving.listener import bind, url_of
     from .serving.simulation import SimulatorProcess
 
@@ -179,7 +179,7 @@ def _run(settings: Settings, *, diagnostics: bool) -> int:
 
 
 def _look_at(children: dict[str, Any]) -> None:
-    """Say once when a child has gone; the relay goes on without it."""
+    """Log once that a child process has ended; the relay goes on without it."""
     for name, child in children.items():
         if child is not None and not child.alive():
             children[name] = None

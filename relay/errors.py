@@ -1,30 +1,30 @@
-"""What can go wrong in the relay, whose fault it is, and how it is answered.
+"""The relay's errors: whose fault each one is, and the HTTP status or exit code it becomes.
 
     RelayError
     |-- SettingsError                 exit 2     a setting is wrong: its name, its value and the remedy are in the message
-    |-- ListenError                   exit 2     the relay's address cannot be had
+    |-- ListenError                   exit 2     the relay cannot listen on its address
     |-- ChildError                    exit 3     a process that the relay needs did not start
     `-- ApiError                      http
-        |-- BadRequestError           400        the request is not one: not JSON, or a field of the wrong type
-        |-- UnauthorizedError         401        no key, or none that is known
-        |-- ForbiddenError            403        a key that does not allow this
-        |-- ForeignPageError          403        a web page of another origin made the browser ask
-        |-- HostError                 403        asked for under a name that nobody gave the relay
+        |-- BadRequestError           400        the request is not JSON, or has a field of the wrong type
+        |-- UnauthorizedError         401        no key, or an unknown one
+        |-- ForbiddenError            403        the key lacks the scope
+        |-- ForeignPageError          403        a web page of another origin sent the request
+        |-- HostError                 403        the Host header is not a name of this relay
         |-- BodyTimeoutError          408        the request's body did not arrive in time
-        |-- BodyTooLargeError         413
-        |-- TooManyError              429        the caller asks too often, or for too many streams at once
+        |-- BodyTooLargeError         413        the request's body is above the limit
+        |-- TooManyError              429        the caller sends too many requests, or has too many streams open
         |-- OverloadedError           503        no room for one more stream; another instance may have some
-        |   `-- NoRoomForBodyError               nor for this request's body
+        |   `-- NoRoomForBodyError               no room for this request's body
         |-- IdleError                 504        the upstream sent no event for too long, though perhaps bytes
-        |-- TooLongError              504        the stream is older than any may get
-        |-- HubUnavailableError       503        the topics' Redis cannot be had; another instance may have it
-        |-- ShuttingDownError         503        the relay ends; another instance, or this one again, will serve
-        `-- UpstreamError             502        the upstream's fault; `outcome` is what the ledger calls it
-            |-- UpstreamStatusError   (its own)  the upstream's answer, handed on as it came
-            |-- UpstreamUnreachableError
-            |-- UpstreamUnavailableError 503     all of them failed again and again: none is asked for now
-            |-- UpstreamProtocolError            it answered something that is not the protocol
-            `-- UpstreamTimeoutError  504        it was silent for too long
+        |-- TooLongError              504        the stream is past its maximum duration
+        |-- HubUnavailableError       503        the topics' Redis cannot be reached; another instance may reach it
+        |-- ShuttingDownError         503        the relay is shutting down; another instance, or its successor, will serve
+        `-- UpstreamError             502        the upstream's fault; `outcome` is the ledger's word for it
+            |-- UpstreamStatusError   (its own)  the upstream's own status and body, forwarded
+            |-- UpstreamUnreachableError         no connection, or it broke off
+            |-- UpstreamUnavailableError 503     the circuit breakers of all upstreams are open
+            |-- UpstreamProtocolError            the upstream's answer breaks the protocol
+            `-- UpstreamTimeoutError  504        the upstream was silent for too long
 
 An ApiError becomes a response before the first byte of a stream (`ApiError.body`) and an SSE event after it: the same JSON
 both times, in the shape that OpenAI's clients read: `{"error": {"message", "type", "param", "code"}}`.
@@ -35,9 +35,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 __all__ = [
+    "RETRY_SECONDS",
     "ApiError",
     "BadRequestError",
     "BodyTimeoutError",
@@ -67,21 +68,28 @@ __all__ = [
     "without_frames",
 ]
 
+# The Retry-After of a 503 where nothing tells when there will be room again: when a stream, a body or a subscription ends.
+RETRY_SECONDS: Final = 1.0
+
 
 def error_json(message: str, kind: str, code: str | None, param: str | None = None) -> bytes:
-    """An error as OpenAI's clients read it, UTF-8 JSON on one line (so it is also the data of one SSE event)."""
+    """An error in OpenAI's JSON, UTF-8 on one line, so that it can be the data of one SSE event."""
     error = {"message": message, "type": kind, "param": param, "code": code}
     return json.dumps({"error": error}, separators=(",", ":")).encode()
+
+
+def _retry_after(seconds: float) -> dict[str, str]:
+    return {"retry-after": str(math.ceil(seconds))}
 
 
 Raised = TypeVar("Raised", bound="RelayError")
 
 
 def without_frames(error: Raised) -> Raised:
-    """The same error without the frames that it went through, nor those of the errors that caused it.
+    """Remove the tracebacks of an error and of the errors that caused it, and return it.
 
-    For whoever keeps what was caught. A frame holds all that its function had in hand, and the one that keeps the error holds
-    the error: together they would stay, with the stream in them, until the garbage collector comes by.
+    For a function that keeps a caught error. Its traceback holds the frames that it went through, and the frame that keeps the
+    error holds the error: a reference cycle, which would keep the stream's objects until a garbage collection.
     """
     behind: BaseException | None = error
     while behind is not None:
@@ -91,7 +99,7 @@ def without_frames(error: Raised) -> Raised:
 
 
 class RelayError(Exception):
-    """Base of all errors that a user of the relay may meet. `remedy` says what to do about it."""
+    """Base of all errors that a user of the relay may see. `remedy`, what to do about it, is appended to the message."""
 
     exit_code: ClassVar[int] = 3
 
@@ -112,7 +120,7 @@ class ChildError(RelayError):
 
 
 class ApiError(RelayError):
-    """An error that a client is told. `message` is all it learns: it never holds a key, a header or a prompt."""
+    """An error that a client gets as HTTP status and JSON. `message` must never hold a key, a header or a prompt."""
 
     status: int = 500
     kind: ClassVar[str] = "server_error"
@@ -192,19 +200,19 @@ class BodyTooLargeError(ApiError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"the request's body is larger than {limit} bytes")
-        # The rest of the body is not read, so nothing else can come over this connection.
+        # The rest of the body is not read, so the connection cannot carry another request.
         self.headers = {"connection": "close"}
 
 
 class HubUnavailableError(ApiError):
-    """`what_now` says what the caller should make of it."""
+    """`what_now` is appended to the message: whether to try again, or what may have happened."""
 
     status = 503
     code = "hub_unavailable"
 
     def __init__(self, what_now: str) -> None:
         super().__init__(f"the topics' store cannot be reached; {what_now}")
-        self.headers = {"retry-after": "1"}
+        self.headers = _retry_after(RETRY_SECONDS)
 
 
 class ShuttingDownError(ApiError):
@@ -213,7 +221,7 @@ class ShuttingDownError(ApiError):
 
     def __init__(self) -> None:
         super().__init__("the relay is shutting down; try again")
-        self.headers = {"retry-after": "1", "connection": "close"}
+        self.headers = {**_retry_after(RETRY_SECONDS), "connection": "close"}
 
 
 class IdleError(ApiError):
@@ -238,13 +246,13 @@ class OverloadedError(ApiError):
 
     def __init__(self, message: str, retry_seconds: float) -> None:
         super().__init__(message)
-        self.headers = {"retry-after": str(math.ceil(retry_seconds))}
+        self.headers = _retry_after(retry_seconds)
 
 
 class NoRoomForBodyError(OverloadedError):
     def __init__(self, retry_seconds: float) -> None:
         super().__init__("the relay's requests hold as many bytes as they may; try again", retry_seconds)
-        # As with a body that is too large: the rest of it is not read.
+        # As in BodyTooLargeError: the rest of the body is not read.
         self.headers["connection"] = "close"
 
 
@@ -255,7 +263,7 @@ class TooManyError(ApiError):
 
     def __init__(self, message: str, retry_seconds: float) -> None:
         super().__init__(message)
-        self.headers = {"retry-after": str(math.ceil(retry_seconds))}
+        self.headers = _retry_after(retry_seconds)
 
 
 class UpstreamError(ApiError):
@@ -265,7 +273,7 @@ class UpstreamError(ApiError):
 
     @property
     def outage(self) -> bool:
-        """Whether another upstream might do better."""
+        """Whether the upstream counts as failed, so that the next one is tried and the circuit breaker counts it."""
         return True
 
 
@@ -275,7 +283,7 @@ class UpstreamUnavailableError(UpstreamError):
 
     def __init__(self, retry_seconds: float) -> None:
         super().__init__("every upstream has failed again and again and is left alone for now; try again later")
-        self.headers = {"retry-after": str(max(1, math.ceil(retry_seconds)))}
+        self.headers = _retry_after(max(1.0, retry_seconds))
 
 
 class UpstreamUnreachableError(UpstreamError):
@@ -293,7 +301,7 @@ class UpstreamTimeoutError(UpstreamError):
 
 
 class UpstreamStatusError(UpstreamError):
-    """The upstream refused the request: its status, its JSON and the headers that tell a client when to try again."""
+    """The upstream's error answer: its status, its JSON body (None: none to forward), and its headers on when to retry."""
 
     def __init__(self, status: int, content: bytes | None, headers: Mapping[str, str]) -> None:
         super().__init__(f"the upstream answered with status {status}")

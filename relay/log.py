@@ -1,10 +1,11 @@
 """The relay's log: one JSON object on a line, or text for people, to standard error.
 
-The standard library does it, since the line of a stream, the server's complaints and a library's warnings all come through
-it, and a formatter is thirty lines; structlog would be a second way beside it. What a line is about stands in its fields
-(`extra={"fields": {...}}`), not in the text, so that nobody has to take it apart again.
+By the standard library's logging, since the lines of streams, of uvicorn and of other libraries all come through it, and a
+formatter is thirty lines; structlog would be a second way beside it. The data of a line are in its fields
+(`extra={"fields": {...}}`) and not in its message, so that no program has to parse messages. The fields of a stream's line are
+made in stream/ending.py.
 
-What happens in great numbers must not fill the log: a `Throttle` lets the first of a kind through, then one in each interval.
+Frequent lines must not fill the log: a `Throttle` lets the first one of a kind through, then one in each interval.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from typing import Any, Final
 
 __all__ = ["JsonFormatter", "TextFormatter", "Throttle", "configure"]
 
-# Kinds that a throttle tells apart; all that come later count as one, so that its memory has a bound.
+# Kinds that a throttle distinguishes; all later ones count as one kind, so that its memory is bounded.
 MAX_KINDS: Final = 32
 
 _to_json: Final = json.JSONEncoder(default=str).encode
 
 
 class JsonFormatter(logging.Formatter):
-    """ASCII only: neither half a surrogate pair nor a line break in a name can break a line."""
+    """A JSON object on one line, in ASCII: neither half a surrogate pair nor a line break in a value can break the line."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -42,7 +43,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """The same for a terminal: fields as name=value behind the message."""
+    """Text for a terminal: the message, then the fields as name=value."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -57,13 +58,13 @@ def _shown(value: object) -> str:
 
 
 def configure(level: str, form: str) -> None:
-    """Log to standard error: the relay's own from `level` on, everything else from WARNING on.
+    """Log to standard error: the relay's own lines from `level` on, all others from WARNING on.
 
     form   `json`, `text`, or `auto`: text where standard error is a terminal
 
-    No line says which source line, thread or process wrote it: none is looked up (Python's logging HOWTO, Optimization).
+    The source line, thread and process of a line are not looked up, to save time (Python's logging HOWTO, Optimization).
     """
-    logging._srcfile = None  # noqa: SLF001  # as the HOWTO has it
+    logging._srcfile = None  # noqa: SLF001  # as the HOWTO recommends
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
@@ -75,7 +76,7 @@ def configure(level: str, form: str) -> None:
 class Throttle:
     """Decides which lines of a kind are logged: the first at once, then at most one in each `seconds`.
 
-    Not for several threads at a time: whoever has them calls it under a lock.
+    Not thread-safe: callers in several threads need a lock.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -84,7 +85,7 @@ class Throttle:
         self._kinds: dict[Hashable, tuple[float, int]] = {}
 
     def due(self, kind: Hashable = None) -> int:
-        """How many lines of this kind the one that is due now stands for, itself included; 0 where none is due."""
+        """Count a line of this kind. Returns 0 where it must not be logged, else the number of lines that it stands for."""
         if kind not in self._kinds and len(self._kinds) >= MAX_KINDS:
             kind = Throttle
         now = self._clock()

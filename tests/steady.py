@@ -1,6 +1,6 @@
 """Runs the suite again and again, each time in other surroundings: what it says must be the same everywhere.
 
-    make steady                          ten rounds; goes on where it was when it was interrupted
+    make steady                          those of ten rounds that were not run on this very code yet
     make steady STEADY='--rounds 2,7-9'  some of them; or --fresh, or --help
 
 Each round is pytest in random order, in a copy of this checkout that belongs to the user that it runs as, with
@@ -357,10 +357,11 @@ def outcomes(report: Path) -> dict[str, Any]:
 # The table
 
 
-def table(rows: dict[int, dict[str, Any]], revision: str) -> str:
+def table(rows: dict[int, dict[str, Any]]) -> str:
+    """The last run of each round, with the code that it was of."""
     lines = [
-        "| round | as | beside it | surroundings | order (seed) | passed | skipped | failed | minutes | of CPU |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| round | as | beside it | surroundings | order (seed) | passed | skipped | failed | minutes | of CPU | code |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for this in ROUNDS:
         row = rows.get(this.number)
@@ -370,11 +371,12 @@ def table(rows: dict[int, dict[str, Any]], revision: str) -> str:
         failed = str(len(row["failed"])) if row["status"] in (0, 1) else f"{len(row['failed'])}, ended {row['status']}"
         lines.append(
             f"| {this.number} | {row['user']} | {load} | {this.says} | {row['seed']} "
-            f"| {row['passed']:,} | {row['skipped']} | {failed} | {row['minutes']:.1f} | {row['cpu_minutes']:.1f} |"
+            f"| {row['passed']:,} | {row['skipped']} | {failed} | {row['minutes']:.1f} | {row['cpu_minutes']:.1f} "
+            f"| {row['code']} |"
         )
     lines += [
         "",
-        f"Of {revision}, on {os.cpu_count()} cores, CPython {sys.version.split()[0]}, Linux {os.uname().release}.",
+        f"On {os.cpu_count()} cores, CPython {sys.version.split()[0]}, Linux {os.uname().release}.",
     ]
     return "\n".join(lines)
 
@@ -415,25 +417,24 @@ def users(ordinary: str) -> dict[bool, User]:
     return {True: me, False: User(other.pw_name, other.pw_uid, other.pw_gid)}
 
 
-def revision_of(digest: str) -> str:
-    told = subprocess.run(
+def code() -> str:
+    """What git says of this checkout: a revision, or one with changes (`-dirty`)."""
+    return subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.strip()
-    return f"revision {told}" if not told.endswith("-dirty") else f"a tree after revision {told[:-6]} (state {digest})"
 
 
-def remembered(path: Path, digest: str) -> dict[int, dict[str, Any]]:
-    """Rows of rounds that were run on this same state of the tree."""
+def remembered(path: Path) -> dict[int, dict[str, Any]]:
+    """The last run of each round, by its number."""
     if not path.exists():
         return {}
-    told = json.loads(path.read_text(encoding="utf-8"))
-    return {int(number): row for number, row in told["rows"].items()} if told["digest"] == digest else {}
+    return {int(number): row for number, row in json.loads(path.read_text(encoding="utf-8"))["rows"].items()}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=numbers, default=[this.number for this in ROUNDS], metavar="1,3-5")
-    parser.add_argument("--fresh", action="store_true", help="forget what was run before on this state of the tree")
+    parser.add_argument("--fresh", action="store_true", help="forget what was run before")
     parser.add_argument("--place", type=Path, default=PLACE, help=f"where the copies are made (default {PLACE})")
     parser.add_argument("--user", default="nobody", help="the ordinary user (default nobody)")
     parser.add_argument("--seed", type=int, help="of the order of tests; default: another one in each round")
@@ -450,22 +451,23 @@ def main() -> int:
     place.chmod(0o755)
     os.umask(0o022)
     memory = place / "rounds.json"
-    rows = {} if asked.fresh or asked.words else remembered(memory, digest)
+    rows = {} if asked.fresh or asked.words else remembered(memory)
     who = users(asked.user)
     for this in ROUNDS:
-        if this.number not in asked.rounds or this.number in rows:
+        if this.number not in asked.rounds or rows.get(this.number, {}).get("state") == digest:
             continue
         checkout = prepare(who[this.root], place, files, digest)
         seed = asked.seed if asked.seed is not None else random.SystemRandom().randrange(2**31)
         print(f"round {this.number}: {who[this.root].name}, {this.says}, seed {seed}", flush=True)
         row = run_round(this, who[this.root], checkout, place, seed, asked.words)
         print(f"  {row['passed']} passed, {row['skipped']} skipped, {row['minutes']:.1f} min", flush=True)
+        row |= {"state": digest, "code": code()}
         for name in row["failed"]:
             print(f"  FAILED {name}; see {place}/round-{this.number}.log", flush=True)
         rows[this.number] = row
         if not asked.words:  # then it was not the whole suite
-            memory.write_text(json.dumps({"digest": digest, "rows": rows}), encoding="utf-8")
-    text = table(rows, revision_of(digest))
+            memory.write_text(json.dumps({"rows": rows}), encoding="utf-8")
+    text = table(rows)
     print(text)
     if not (asked.no_write or asked.words):
         write(text, DOCUMENT)

@@ -21,7 +21,7 @@ REPORT = """<testsuites><testsuite>
 def row(number: int, **more: object) -> dict[str, object]:
     return {
         "user": "root", "time_wait": 5012, "seed": 7, "passed": 2211, "skipped": 3, "failed": [], "status": 0,
-        "minutes": 7.25, "cpu_minutes": 9.5, "round": number, **more,
+        "minutes": 7.25, "cpu_minutes": 9.5, "round": number, "code": "1a2b3c4", **more,
     }  # fmt: skip
 
 
@@ -41,12 +41,13 @@ def test_what_failed_is_counted_by_name(tmp_path: Path) -> None:
 def test_the_table_stands_between_its_markers_and_tells_a_run_that_did_not_end(tmp_path: Path) -> None:
     document = tmp_path / "CONTRIBUTING.md"
     document.write_text(f"before\n{steady.BEGIN}\nold\n{steady.END}\nafter\n")
-    steady.write(steady.table({1: row(1), 6: row(6, status=-9, failed=["a"])}, "revision x"), document)
+    steady.write(steady.table({1: row(1), 6: row(6, status=-9, failed=["a"], code="5d6e7f8")}), document)
     text = document.read_text(encoding="utf-8")
     assert "old" not in text
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "| 2,211 | 3 | 0 | 7.2 | 9.5 |" in text
+    assert "| 2,211 | 3 | 0 | 7.2 | 9.5 | 1a2b3c4 |" in text
+    assert "5d6e7f8" in text
     assert "5,012 or more in TIME_WAIT" in text
     assert "1, ended -9" in text
     document.write_text("no markers")

@@ -15,7 +15,7 @@ from typing import Any, Final
 __all__ = ["Growth", "Replica", "odd", "replica_of"]
 
 _MADS: Final = 5.0
-_LEAST_SHARE: Final = 0.10
+_LEAST_SHARE: Final = 0.25
 _LEAST_REPLICAS: Final = 3
 
 

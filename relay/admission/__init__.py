@@ -1,1 +1,1 @@
-"""Who is let in: keys and scopes, rates, numbers of streams, memory."""
+"""Admission of requests: keys and scopes, foreign pages, rates, numbers of streams, memory."""

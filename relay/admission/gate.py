@@ -1,16 +1,16 @@
-"""Admission: which requests are let in. A request that is refused costs a few hundred bytes; a stream that is let in may cost
-its whole budget (memory/budget.py).
+"""Admission: which requests are let in. A refused request costs a few hundred bytes; an admitted stream may cost its whole
+budget (memory/budget.py).
 
-The law of this file: what is checked is what would run out. Refusals that are the relay's state are 503 (another instance may
-have room), refusals that are the caller's doing are 429; both say when to come again, and are counted by one fixed word.
+The law of this file: it limits the resources that would run out. A refusal because the relay is full is a 503 (another
+instance may have room), a refusal because of the caller's own use is a 429; both have a Retry-After, and are counted by reason.
 
 | reason | answer | limit |
 |---|---|---|
 | `streams` | 503 | RELAY_MAX_STREAMS are open |
-| `bytes` | 503 | RELAY_BUDGET_BYTES are reserved: each open stream reserves its whole budget, so that the sum holds |
+| `bytes` | 503 | RELAY_BUDGET_BYTES are reserved: each open stream reserves its whole budget, whatever it holds |
 | `memory` | 503 | the process or its cgroup uses more than RELAY_MEMORY_SHARE of its memory limit |
 | `concurrency` | 429 | this caller has RELAY_KEY_MAX_STREAMS open |
-| `rate` | 429 | this caller, or all together, ask more often than RELAY_KEY_RATE, RELAY_RATE (token buckets) |
+| `rate` | 429 | more requests a second than RELAY_KEY_RATE of this caller, or RELAY_RATE of all (token buckets) |
 """
 
 from __future__ import annotations
@@ -23,20 +23,24 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
-from ..errors import OverloadedError, TooManyError
+from ..errors import RETRY_SECONDS, OverloadedError, TooManyError
 
 __all__ = ["MAX_KEYS", "Admission", "Gate", "TokenBucket"]
 
-# Callers whose buckets are remembered. One that is forgotten gets a full bucket, so the table drops who was seen least lately.
+# Callers whose buckets are kept. The table drops the least recently seen one, since a caller starts with a full bucket.
 MAX_KEYS: Final = 10_000
-# A full relay has room again when a stream ends, and nobody knows when that is.
-RETRY_SECONDS: Final = 1.0
 MEMORY_READING_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The limits; 0 means none. Rates are requests a second, `burst` is how many may come at once."""
+    """The limits; 0 is none.
+
+    stream_bytes      what each open stream reserves of `budget_bytes`
+    memory_share      of the memory limit, from 0 to 1
+    rate, key_rate    requests a second, of all callers and of each
+    burst             requests that may come at once
+    """
 
     max_streams: int
     budget_bytes: int
@@ -49,7 +53,7 @@ class Admission:
 
 
 class TokenBucket:
-    """`burst` tokens at most, `rate` new ones a second; one for each request.
+    """A token bucket: `burst` tokens at most, `rate` new ones a second, one for each request. `now` in monotonic seconds.
 
     >>> bucket = TokenBucket(rate=2, burst=1, now=0.0)
     >>> bucket.take(0.0), bucket.take(0.0), bucket.take(0.5)
@@ -63,7 +67,7 @@ class TokenBucket:
         self._tokens, self._at = float(burst), now
 
     def take(self, now: float) -> float:
-        """0.0 where a token was taken, else the seconds until there is one."""
+        """Take a token. Returns 0.0, or where there is none the seconds until there is one."""
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
         if self._tokens >= 1:
@@ -72,14 +76,15 @@ class TokenBucket:
         return (1 - self._tokens) / self._rate
 
     def give_back(self) -> None:
-        """The request was not let in after all."""
+        """Return a token: its request was refused for another reason."""
         self._tokens = min(self._burst, self._tokens + 1)
 
 
 class Gate:
-    """Lets requests and streams in. One event loop uses it; `reject` is told the word for each refusal.
+    """Admits or refuses requests and streams. For one event loop only.
 
-    memory   the share of its limit that the process uses now, None where there is no limit
+    reject   called with the reason of each refusal
+    memory   returns the share of its memory limit that the process uses now, None where there is no limit
     """
 
     def __init__(
@@ -107,16 +112,16 @@ class Gate:
 
     @property
     def keys(self) -> int:
-        """How many callers are remembered."""
+        """How many callers have a token bucket now."""
         return len(self._buckets)
 
     def request(self, key: str) -> None:
-        """Let a request of this caller in, before its body is read. Raises OverloadedError and TooManyError."""
+        """Admit a request of this caller, before its body is read. Raises OverloadedError and TooManyError."""
         self._check_room()
         self._check_rate(key)
 
     def stream(self, key: str) -> AbstractContextManager[None]:
-        """A place for one stream, for as long as the block runs. Entering raises OverloadedError and TooManyError."""
+        """One stream's place, for as long as the `with` block runs. Entering raises OverloadedError and TooManyError."""
         return _Place(self, key)
 
     def enter(self, key: str) -> None:
@@ -176,7 +181,7 @@ class Gate:
 
 
 class _Place:
-    """A class and no generator: each open stream keeps one."""
+    """The context manager of one open stream. A class, since a generator would be larger, and each open stream keeps one."""
 
     __slots__ = ("_gate", "_key")
 

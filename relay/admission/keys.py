@@ -1,9 +1,9 @@
-"""Client keys: who may ask, and for what. Where none is set, everybody who reaches the relay may.
+"""Client keys: which callers may use the relay, and for what. Where no key is set, everybody who reaches the relay may.
 
 RELAY_CLIENT_KEYS lists them as `name:scope+scope:sha256`, separated by commas; the relay never has the keys themselves, only
-their SHA-256 (`relay hash-key`). A fast hash is enough for keys with the entropy of 32 random bytes and for no others. A
-request carries its key as `Authorization: Bearer KEY`, whoever asks; the key goes no further than this file, and what is
-known of the caller afterwards is the name.
+their SHA-256 (`relay hash-key`). A fast hash is enough for keys with the entropy of 32 random bytes, and for no others. A
+request carries its key as `Authorization: Bearer KEY`; the key goes no further than this file, and the rest of the relay knows
+a caller by its name.
 
 | scope | allows |
 |---|---|
@@ -12,7 +12,7 @@ known of the caller afterwards is the name.
 | `subscribe` | `GET /v1/topics/{topic}` |
 | `publish` | `POST /v1/topics/{topic}` |
 
-A path without a row in `NEEDED` is open to no one without a key: what is added and forgotten here is closed, not open.
+A path that is not in `NEEDED` still needs a key, of any scope: a route that was forgotten here is closed, not open.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CALLER", "NEEDED", "OPEN", "SCOPES", "TOPICS", "ClientKey", "Keys", "hash_of", "parse_keys"]
 
-# Where the name of the caller stands in the ASGI scope.
+# The key of the caller's name in the ASGI scope.
 CALLER: Final = "relay.caller"
 
 NEEDED: Final = {
@@ -42,10 +42,10 @@ NEEDED: Final = {
     "/v1/models": "models",
 }
 TOPICS: Final = "/v1/topics/"
-TOPICS_NEEDED: Final = {"POST": "publish"}  # whatever else is asked of a topic reads it
+TOPICS_NEEDED: Final = {"POST": "publish"}  # all other methods need SUBSCRIBE
 SUBSCRIBE: Final = "subscribe"
 SCOPES: Final = frozenset({*NEEDED.values(), *TOPICS_NEEDED.values(), SUBSCRIBE})
-# The page shows nothing but itself; probes have no keys.
+# Open without a key: the static page, and the probes.
 OPEN: Final = frozenset({"/", "/healthz", "/readyz"})
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -62,38 +62,38 @@ class ClientKey:
 
 
 def hash_of(key: bytes) -> str:
-    """What stands in RELAY_CLIENT_KEYS for `key`."""
+    """The SHA-256 of a key, in hexadecimal, as RELAY_CLIENT_KEYS lists it."""
     return hashlib.sha256(key).hexdigest()
 
 
 def parse_keys(text: str) -> tuple[ClientKey, ...]:
-    """The keys that RELAY_CLIENT_KEYS lists. Raises ValueError; its text holds names and scopes, never a hash.
+    """The keys that RELAY_CLIENT_KEYS lists. Raises ValueError, whose message holds names and scopes, never a hash.
 
     >>> [(key.name, sorted(key.scopes)) for key in parse_keys("ci:generate+models:" + 64 * "0")]
     [('ci', ['generate', 'models'])]
     """
-    found: dict[str, ClientKey] = {}
+    keys: dict[str, ClientKey] = {}
     for number, entry in enumerate(filter(None, (part.strip() for part in text.split(","))), 1):
         name, _, rest = entry.partition(":")
         scopes, _, sha256 = rest.partition(":")
         if not _NAME.fullmatch(name) or not rest:
-            # Not even the name: whoever leaves it out has put the key in its place.
+            # The message does not quote the name: if it was left out, the key stands in its place.
             raise ValueError(f"entry {number} must be NAME:SCOPE+SCOPE:SHA256, a name of letters, digits, _ . -")
-        if name in found:
+        if name in keys:
             raise ValueError(f"the name {name!r} stands twice")
         given = frozenset(scopes.split("+"))
         if not given <= SCOPES:
             raise ValueError(f"the scopes of {name!r} must be some of {', '.join(sorted(SCOPES))}, joined by +")
         if not _HASH.fullmatch(sha256):
             raise ValueError(f"the hash of {name!r} must be 64 hexadecimal digits; `relay hash-key` prints it")
-        found[name] = ClientKey(name, given, sha256)
-    return tuple(found.values())
+        keys[name] = ClientKey(name, given, sha256)
+    return tuple(keys.values())
 
 
 class Keys:
-    """Pure ASGI middleware: answers 401 and 403 as the keys say, and puts the caller's name into the scope.
+    """Pure ASGI middleware: answers 401 without a valid key, 403 without its scope, and puts the caller's name into the scope.
 
-    reject   is told `key` or `scope` for each refusal
+    reject   called with `key` or `scope` for each refusal
     """
 
     def __init__(self, app: Any, keys: Collection[ClientKey], reject: Callable[[str], None]) -> None:
@@ -126,17 +126,17 @@ class Keys:
         return key.name
 
     def _find(self, given: bytes) -> ClientKey | None:
-        """The key that was given. Every key is looked at, each in constant time: how long it takes tells nothing."""
+        """The configured key that the given one matches. Compares with every key in constant time, against timing attacks."""
         sha256 = hash_of(given)
-        found = None
+        match = None
         for key in self._keys:
             if hmac.compare_digest(key.sha256, sha256):
-                found = key
-        return found
+                match = key
+        return match
 
 
 def _needed(method: str, path: str) -> str | None:
-    """The scope that a request takes; None where any key will do."""
+    """The scope that a request needs; None where any key will do."""
     if path.startswith(TOPICS):
         return TOPICS_NEEDED.get(method, SUBSCRIBE)
     return NEEDED.get(path)

@@ -1,14 +1,14 @@
-"""Keeps foreign web pages out: a page that somebody on this machine looks at must not spend the operator's key.
+"""Refuses requests of foreign web pages: a page in a browser on this machine must not spend the operator's upstream key.
 
-A browser sends requests for whatever page it shows, also to 127.0.0.1. Each of three signs is enough to refuse such a request:
+A browser sends the requests of any page that it shows, also to 127.0.0.1. Each of three signs is enough to refuse one:
 
 | sign | what it means |
 |---|---|
-| `Origin` is neither the relay's own nor in RELAY_CORS_ORIGINS | a script of another page asks: fetch, EventSource, a form |
-| no `Origin`, `Sec-Fetch-Site` is `cross-site` or `same-site` | another page links to it, or loads it as an image or a script |
-| `Host` is a name that nobody gave this relay | the page's own name was made to point here (DNS rebinding) |
+| `Origin` is neither the relay's own nor in RELAY_CORS_ORIGINS | another page's fetch, EventSource or form |
+| no `Origin`, `Sec-Fetch-Site` is `cross-site` or `same-site` | another page's link, image or script |
+| `Host` is not a name of this relay | the page's own name resolves to the relay's address (DNS rebinding) |
 
-The last one is looked at only where there are no client keys: a page that must present a key gains nothing by rebinding.
+The last one is checked only where there are no client keys: a page without a key gains nothing by rebinding.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def host_name(host: str) -> str | None:
     >>> host_name("LocalHost:8080"), host_name("[::1]:8080"), host_name("[")
     ('localhost', '::1', None)
     """
-    found = _HOST.fullmatch(host)
-    return (found["v6"] or found["name"]).lower() if found else None
+    match = _HOST.fullmatch(host)
+    return (match["v6"] or match["name"]).lower() if match else None
 
 
 def is_local_name(name: str) -> bool:
-    """Whether a name cannot have been made to point here by somebody else: an IP address, or `localhost` (RFC 6761, 6.3).
+    """Whether a host name cannot be rebound by a foreign DNS server: an IP address, or `localhost` (RFC 6761, 6.3).
 
     >>> is_local_name("10.0.0.7"), is_local_name("app.localhost"), is_local_name("localhost.example.com")
     (True, True, False)
@@ -57,11 +57,11 @@ def is_local_name(name: str) -> bool:
 
 
 class Pages:
-    """Pure ASGI middleware: answers 403 to requests that a foreign page has made; what is open to everybody stays so.
+    """Pure ASGI middleware: answers 403 to the requests of foreign pages, but for paths in OPEN.
 
-    origins   of pages that may ask; `*` is all
-    hosts     names of the relay besides those that are local; None: every name will do
-    reject    is told `page` or `host` for each refusal
+    origins   of pages whose requests are let in; `*` is all
+    hosts     names of the relay besides the local ones; None: `Host` is not checked
+    reject    called with `page` or `host` for each refusal
     """
 
     def __init__(

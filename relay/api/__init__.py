@@ -1,1 +1,1 @@
-"""The routes: what is read from a request, what is answered, how errors are told."""
+"""The routes: how requests are read, how they are answered, how errors become responses, and the drain."""

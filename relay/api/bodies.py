@@ -1,38 +1,34 @@
-"""The body of a request, read within its limits: its size, its time, and what all bodies together may hold.
+"""Reads the body of a request within limits of size, of time, and of the bytes of all requests together.
 
-| what is wrong | answer | limit |
+| the body | answer | limit |
 |---|---|---|
-| it is too large, announced or not | 413 | RELAY_MAX_REQUEST_BYTES; for an event of a topic RELAY_TOPIC_EVENT_BYTES |
-| it is too slow | 408 | RELAY_REQUEST_BODY_TIMEOUT_SECONDS for all of it |
-| there is no room for it beside the others | 503 | RELAY_REQUESTS_BYTES (memory/requests.py) |
+| is too large, announced (Content-Length) or not | 413 | RELAY_MAX_REQUEST_BYTES; for a topic RELAY_TOPIC_EVENT_BYTES |
+| is too slow | 408 | RELAY_REQUEST_BODY_TIMEOUT_SECONDS for all of it |
+| does not fit beside the other requests | 503 | RELAY_REQUESTS_BYTES (memory/requests.py) |
 
-Each of the three closes the connection: the rest of the body is not read, so nothing else can come over it.
+Each of the three closes the connection: the rest of the body is not read, so the connection cannot carry another request.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
 
 from ..client.bounds import Reject
-from ..client.client import came_whole
-from ..errors import BodyTimeoutError, BodyTooLargeError, NoRoomForBodyError
+from ..client.client import whole_body_arrived
+from ..errors import RETRY_SECONDS, BodyTimeoutError, BodyTooLargeError, NoRoomForBodyError
 from ..memory.requests import HeldBytes, Holding, RequestBudget
 
 __all__ = ["Bodies"]
-
-# When a body ends that has taken the room is not known; most are there within a second.
-RETRY_SECONDS: Final = 1.0
 
 
 class Bodies:
     """Reads the bodies of one relay's requests.
 
-    seconds   how long one may take to come
-    budget    what it is charged to
-    reject    is told `request_bytes` where there was no room
+    seconds   the time-out for one whole body
+    budget    to which the bodies are charged
+    reject    called with `request_bytes` where there was no room
     """
 
     def __init__(self, seconds: float, budget: RequestBudget, reject: Reject) -> None:
@@ -41,11 +37,11 @@ class Bodies:
         self._reject = reject
 
     async def read(self, request: Request, limit: int) -> HeldBytes:
-        """The body, of `limit` bytes at most.
+        """Read the body, of `limit` bytes at most.
 
-        Raises BodyTooLargeError, BodyTimeoutError, NoRoomForBodyError, and starlette's ClientDisconnect.
+        Raises BodyTooLargeError, BodyTimeoutError, NoRoomForBodyError, and Starlette's ClientDisconnect.
         """
-        if came_whole(request.scope):  # nearly always: nothing to wait for, and no timer
+        if whole_body_arrived(request.scope):  # nearly always: no wait, and so no timer
             return await self._read(request, limit)
         announced = request.headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > limit:
@@ -57,7 +53,7 @@ class Bodies:
             raise BodyTimeoutError(self._seconds) from None
 
     async def _read(self, request: Request, limit: int) -> HeldBytes:
-        # Starlette's own stream is a generator, of which the loop keeps account.
+        # Not Starlette's request.stream(): an async generator, which costs the loop's hooks for each request.
         holding = Holding(self._budget)
         parts: list[bytes] = []
         more = True
@@ -76,7 +72,7 @@ class Bodies:
                 more = message.get("more_body", False)
             return HeldBytes.of(parts, holding)
         except BaseException:
-            # The exception's traceback keeps this frame, in a cycle perhaps, until the collector comes by: without its bytes.
+            # The exception's traceback may keep this frame until a garbage collection: drop the body's bytes from it.
             message, part = {}, b""
             parts.clear()
             holding.release()

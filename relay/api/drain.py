@@ -1,13 +1,13 @@
-"""The end of a relay, step by step. It goes forward only.
+"""The shutdown of a relay, in states that only go forward.
 
 | state | a new request | an open stream |
 |---|---|---|
 | `serving` | is served | goes on |
-| `draining` | 503 | goes on; those who can go on elsewhere are ended one by one, in the first half of the time |
-| `ending` | 503 | is told with an error event and ended |
+| `draining` | 503 | goes on; those whose clients can resume elsewhere are ended one by one, in the first half of the time |
+| `ending` | 503 | gets an error event and is ended |
 
-Draining lasts RELAY_DRAIN_SECONDS at most, and as long as there are open streams; a second signal cuts it short. That it
-is over is the server's to see (server.py).
+The drain lasts RELAY_DRAIN_SECONDS at most; a second signal cuts it short, and so does the server when no connection is left
+(serving/server.py).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ __all__ = ["FAREWELL_SECONDS", "Drain", "State"]
 
 State = Literal["serving", "draining", "ending"]
 
-# After the drain each stream says good-bye, within half a second.
+# After the drain, for the last error events: each stream has half a second for its own (client/reply.py).
 FAREWELL_SECONDS: Final = 0.8
-# Of the drain: those who can go on elsewhere should not all come there at once.
+# The share of the drain in which resumable streams are ended, spread out so that their clients do not reconnect all at once.
 LET_GO_WITHIN: Final = 0.5
 
 
 class Drain:
-    """Ends what is open. `seconds` is how long it may go on."""
+    """Ends the open streams and answers. `seconds` is how long they may go on after `begin`."""
 
     def __init__(self, seconds: float, streams: OpenStreams, answers: OpenAnswers) -> None:
         self.state: State = "serving"
@@ -43,12 +43,12 @@ class Drain:
         return self.state != "serving"
 
     def begin(self) -> None:
-        """Let nothing new in."""
+        """Refuse new requests from now on."""
         if not self.begun:
             self.state = "draining"
 
     async def run(self, forced: asyncio.Event) -> None:
-        """From `draining` to the end of all farewells; `forced` cuts it short."""
+        """Drain, end everything, and wait for the last error events; `forced` cuts the drain short."""
         self.begin()
         letting_go = asyncio.create_task(self._let_go(), name="relay.drain.let_go")
         try:
@@ -61,12 +61,13 @@ class Drain:
         await asyncio.sleep(FAREWELL_SECONDS)
 
     def end_all(self) -> None:
-        """End everything that is still open, now. Call it on the loop's thread."""
+        """End all open streams and answers now. Call it on the loop's thread."""
         self.state = "ending"
         self._streams.end_all()
         self._answers.end_all()
 
     async def _let_go(self) -> None:
+        """End the resumable streams one by one."""
         streams = self._streams.resumable()
         for stream in streams:
             stream.end("shutdown")

@@ -1,4 +1,4 @@
-"""Every failure of a request in OpenAI's shape: the relay's own errors, the framework's, and what nobody thought of."""
+"""Every failure of a request as OpenAI's JSON: the relay's own errors, the framework's, and unexpected exceptions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import ApiError, error_json
 
 __all__ = ["add_error_handlers"]
 
-CLIENT_CLOSED = 499  # nobody reads it; nginx made the number known
+CLIENT_CLOSED = 499  # nginx's status for a client that has left; no client reads it
 
 
 def add_error_handlers(api: FastAPI) -> None:
@@ -31,7 +31,7 @@ def add_error_handlers(api: FastAPI) -> None:
 
     @api.exception_handler(RequestValidationError)
     async def validation_error(_: Request, error: RequestValidationError) -> Response:
-        # The values stay out of it: they are prompts.
+        # Without the values, which may be prompts.
         problem = error.errors()[0]
         param = str(problem["loc"][-1])
         return Response(
@@ -46,6 +46,6 @@ def add_error_handlers(api: FastAPI) -> None:
 
     @api.exception_handler(Exception)
     async def bug(_: Request, __: Exception) -> Response:
-        # The server logs the traceback; the client learns nothing of it.
+        # The server logs the traceback; the client does not get it.
         body = error_json("the relay failed; its log says why", "server_error", "internal_error")
         return Response(body, 500, media_type="application/json")

@@ -1,7 +1,7 @@
-"""The page at GET /: one stream, shown in a browser by EventSource, and the way to the monitor.
+"""The page at GET /: shows one stream in a browser, by EventSource, and links to the monitor.
 
-Its script and its style stand in it, and its policy names them by their hashes: nothing else runs or loads, and it connects
-to nothing but the relay itself. What a stream says reaches the page as text only.
+Its script and style are inline, and its Content-Security-Policy names them by their hashes: nothing else runs or loads, and the
+page connects to the relay only. A stream's content is inserted as text only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ __all__ = ["page"]
 
 
 def page(*, model: str, monitor_url: str | None) -> Callable[[], HTMLResponse]:
-    """Makes responses with the page; `model` is the default of GET /stream, `monitor_url` the monitor's, without a path."""
+    """Returns a function that makes a response with the page.
+
+    model         the default model of GET /stream
+    monitor_url   the monitor's address without a path; None: no link
+    """
     text = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
     values = {
         "model": html.escape(model),
@@ -38,11 +42,11 @@ def page(*, model: str, monitor_url: str | None) -> Callable[[], HTMLResponse]:
         "x-content-type-options": "nosniff",
         "cache-control": "no-cache",
     }
-    # Not one response for all: what stands before the routes may add headers of a request to it.
+    # A new response for each request: middlewares may add headers to it that belong to one request.
     return lambda: HTMLResponse(text, headers=headers)
 
 
 def _hash_of(tag: str, text: str) -> str:
-    """The source expression for the one element of this kind (https://www.w3.org/TR/CSP3/#grammardef-hash-source)."""
+    """The CSP hash source of the page's only element with this tag (https://www.w3.org/TR/CSP3/#grammardef-hash-source)."""
     (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"

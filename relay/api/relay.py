@@ -1,4 +1,4 @@
-"""What the routes of one relay share, and what they make of a request: a stream, a subscription, an answer."""
+"""The state that the routes of one relay share, and the responses they make: a stream, a subscription, an answer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,13 @@ __all__ = ["Relay"]
 
 @dataclass
 class Relay:
-    """What the routes share. `app` is what a server serves, `api` the routes in it; `drain`: whether new streams are taken."""
+    """The shared objects of one relay, put together by app.py.
+
+    upstream   None until the relay has started
+    api        the FastAPI app with the routes
+    app        the ASGI app to serve: `api` in its middlewares
+    drain      the state of the shutdown
+    """
 
     settings: Settings
     upstream_url: str
@@ -67,7 +73,7 @@ class Relay:
         return self.upstream is not None and not self.drain.begun
 
     def serving_upstream(self) -> Upstreams:
-        """The upstream. Raises ShuttingDownError where no new request is taken."""
+        """The upstreams. Raises ShuttingDownError where new requests are refused."""
         if self.upstream is None or self.drain.begun:
             raise ShuttingDownError
         return self.upstream
@@ -79,6 +85,7 @@ class Relay:
     def stream(
         self, call: Call, route: str, request: Request, *, opening: bytes = b"", early: bool = False
     ) -> Response:
+        """The response that relays a stream; `opening` and `early` as in RelayedStream. Raises ShuttingDownError."""
         return RelayedStream(
             call,
             route=route,
@@ -94,14 +101,15 @@ class Relay:
         )
 
     def serving_hub(self) -> Hub:
-        """The hub. Raises ShuttingDownError where no new request is taken."""
+        """The hub. Raises ShuttingDownError where new requests are refused."""
         self.serving_upstream()
         return self.hub
 
-    def subscription(self, asked: Subscription, request: Request) -> Response:
+    def subscription(self, subscription: Subscription, request: Request) -> Response:
+        """The response that is a topic's subscription. Raises ShuttingDownError."""
         settings = self.settings
         return TopicStream(
-            asked,
+            subscription,
             route=TOPIC,
             hub=self.serving_hub(),
             ledger=self.ledger,
@@ -114,7 +122,7 @@ class Relay:
         )
 
     async def answer(self, call: Call, route: str, request: Request) -> Response:
-        """Relay an answer that does not stream. It has a place among the streams, since it may hold as much as one."""
+        """Relay an answer that does not stream. It takes a stream's place at the gate, since it may hold as many bytes."""
         upstream = self.serving_upstream()
         with contextlib.ExitStack() as place:
             place.enter_context(self.gate.stream(caller(request)))
@@ -154,7 +162,7 @@ class Relay:
         place: contextlib.AbstractContextManager[Any],
         ended: Callable[[str, ApiError | None], None],
     ) -> Response:
-        """An answer that is too large to be here whole, as the response that hands it on as it comes."""
+        """The response for an answer above WHOLE_BYTES, which is relayed chunk by chunk."""
         settings = self.settings
         return LargeAnswer(
             answer,

@@ -1,7 +1,7 @@
-"""A client's request, checked as far as the relay must know it; how its body is read is told in bodies.py.
+"""Checks the fields of a request's JSON that the relay needs, and makes the call to the upstream. bodies.py reads the bytes.
 
-The relay looks at `model`, `stream` and what else endpoints.py lists; whether the rest is right is the upstream's to say,
-and it gets the bytes as they came.
+The relay looks at `model`, `stream` and the required fields in protocol/endpoints.py. The upstream gets the bytes as they
+came, and validates the rest.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ __all__ = ["MAX_VALUES", "OpenAnswers", "caller", "prompt_call", "read_call", "r
 
 Result = TypeVar("Result")
 
-# In one body. Each value becomes an object of up to a hundred bytes while the body is looked at: 16 MiB of `[],[],` would
-# become 400 MiB. A conversation has thousands of values, a prompt of tokens some hundred thousand.
+# JSON values in one body. Each becomes an object of up to a hundred bytes while the body is parsed: 16 MiB of `[],[],` would
+# become 400 MiB. A conversation has thousands of values, a prompt of token ids some hundred thousand.
 MAX_VALUES: Final = 500_000
 _STRINGS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 
 def caller(request: Request) -> str:
-    """The name under which this request is counted for limits: the owner of its key, or the client's address without keys.
+    """The name by which the gate counts this request: that of its key, or the client's address where the relay has no keys.
 
-    Where the relay checks no keys, a key in the request does not count: a caller could send another one each time.
+    Without configured keys a key in the request is ignored: a caller could send another one each time.
     """
     name: str | None = request.scope.get(CALLER)
     if name is not None:
@@ -42,13 +42,13 @@ def caller(request: Request) -> str:
 
 
 class OpenAnswers:
-    """Answers that are being made and do not stream: each ends early when its client leaves or the relay ends."""
+    """The tasks of answers that do not stream: each is cancelled when its client leaves or the relay shuts down."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def unless_left(self, request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-        """The result of `work`. Raises ClientDisconnect where nobody waits for it any more, and ShuttingDownError."""
+        """The result of `work`. Raises ClientDisconnect where the client left, ShuttingDownError at shutdown."""
         task = asyncio.create_task(work)
         watcher = asyncio.create_task(until_left(request.receive))
         self._tasks.add(task)
@@ -64,62 +64,63 @@ class OpenAnswers:
             task.cancel()
             watcher.cancel()
             await asyncio.wait({task, watcher})
-            # What it raised holds this frame: together they would wait for the garbage collector, with the request in them.
+            # The traceback of the task's exception holds this frame: breaks the reference cycle, with the request in it.
             del task
 
     def end_all(self) -> None:
+        """Cancel all tasks, at shutdown."""
         for task in self._tasks:
             task.cancel()
 
 
 def read_call(endpoint: Endpoint, body: bytes) -> Call:
-    """The call that the body of a request to `endpoint` asks for. Raises BadRequestError."""
+    """Make a call to the upstream from the body of a request to `endpoint`. Raises BadRequestError."""
     if _values(body) > MAX_VALUES:
         raise BadRequestError(f"the request body has more than {MAX_VALUES} values")
     try:
-        asked = json.loads(body)
+        fields = json.loads(body)
     except (ValueError, RecursionError) as error:  # RecursionError: thousands of opening brackets
         raise BadRequestError(f"the request body is not JSON: {_reason(error)}") from None
-    if not isinstance(asked, dict):
-        raise BadRequestError(f"the request body must be a JSON object, not {_json_type(asked)}")
+    if not isinstance(fields, dict):
+        raise BadRequestError(f"the request body must be a JSON object, not {_json_type(fields)}")
     for name, kind in endpoint.required.items():
-        _field(asked, name, kind)
-    model = _field(asked, "model", str) if asked.get("model") is not None else ""
+        _field(fields, name, kind)
+    model = _field(fields, "model", str) if fields.get("model") is not None else ""
     if not model and "model" in endpoint.required:
         raise BadRequestError("model is empty", param="model")
-    streams = asked.get("stream")
+    streams = fields.get("stream")
     if streams is not None and not isinstance(streams, bool):
         raise BadRequestError(f"stream must be true or false, not {_json_type(streams)}", param="stream")
     return Call(endpoint, model, bool(streams), body)
 
 
 def _values(body: bytes) -> int:
-    """How many values the JSON has, about; commas within strings count only where these alone would not be too many."""
-    found = sum(map(body.count, (b",", b"[", b"{")))
-    if found > MAX_VALUES:
+    """About how many values the JSON has. Characters within strings are left out only where the count would be too high."""
+    values = sum(map(body.count, (b",", b"[", b"{")))
+    if values > MAX_VALUES:
         body = _STRINGS.sub(b"", body)
-        found = sum(map(body.count, (b",", b"[", b"{")))
-    return found
+        values = sum(map(body.count, (b",", b"[", b"{")))
+    return values
 
 
 def prompt_call(prompt: str, model: str) -> Call:
-    """The streaming call that GET /stream makes of its query."""
-    asked = {"model": model, "messages": [{"role": "user", "content": prompt}], "stream": True}
-    return Call(CHAT, model, True, json.dumps(asked).encode())
+    """The streaming chat call for the query of GET /stream."""
+    fields = {"model": model, "messages": [{"role": "user", "content": prompt}], "stream": True}
+    return Call(CHAT, model, True, json.dumps(fields).encode())
 
 
 def retry_field(seconds: float) -> bytes:
-    """The line that tells an EventSource when to connect again after a loss; none for 0.
+    """The SSE `retry` line: after how many seconds an EventSource reconnects; b"" for 0.
 
-    No blank line follows: it belongs to the upstream's first event, since one of its own would count as an event.
+    No blank line follows, so that the line belongs to the upstream's first event and is not counted as one of its own.
     """
     return b"retry: %d\n" % round(seconds * 1000) if seconds else b""
 
 
-def _field(asked: dict[str, Any], name: str, kind: type) -> Any:
-    if name not in asked:
+def _field(fields: dict[str, Any], name: str, kind: type) -> Any:
+    if name not in fields:
         raise BadRequestError(f"{name} is missing", param=name)
-    value = asked[name]
+    value = fields[name]
     if not isinstance(value, kind):
         wanted = "a string" if kind is str else "an array"
         raise BadRequestError(f"{name} must be {wanted}, not {_json_type(value)}", param=name)
@@ -141,7 +142,7 @@ def _json_type(value: object) -> str:
 
 
 def _reason(error: Exception) -> str:
-    # Never the text itself: it is a prompt.
+    # Without the text, which is a prompt.
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at character {error.pos}"
     if isinstance(error, RecursionError):

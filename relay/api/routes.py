@@ -1,6 +1,6 @@
-"""The routes of the relay: which request asks for what.
+"""The routes of the relay.
 
-POST /v1/chat/completions      streaming and not; so are the next two
+POST /v1/chat/completions      streaming and not, as the next two
 POST /v1/completions
 POST /v1/responses
 GET  /v1/models
@@ -8,8 +8,8 @@ GET  /                         a page that shows a stream in a browser
 GET  /stream?prompt=&model=    the same stream for a browser's EventSource, which can only GET
 GET  /v1/topics/{topic}        subscribe to a topic, by Server-Sent Events
 POST /v1/topics/{topic}        publish an event
-GET  /healthz                  the process answers
-GET  /readyz                   it takes new streams: 503 before it serves and while it drains
+GET  /healthz                  liveness: 200 as long as the process answers
+GET  /readyz                   readiness: 503 before the relay takes streams, and while it drains
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def add_routes(api: FastAPI, relay: Relay) -> None:
     settings = relay.settings
 
     for endpoint in ENDPOINTS:
-        # A plain route: there is no dependency to solve and no model to check, and looking for them costs each stream.
+        # A plain Starlette route: FastAPI would look for dependencies and models, of which there are none, on each request.
         api.add_route(endpoint.route, _relayed(relay, endpoint), methods=["POST"])
 
     @api.get(STREAM)
@@ -51,7 +51,7 @@ def add_routes(api: FastAPI, relay: Relay) -> None:
     ) -> Response:
         relay.gate.request(caller(request))
         call = prompt_call(prompt, model or settings.default_model)
-        # EventSource shows no status to its page, so that nothing is lost when a heartbeat starts the response.
+        # `early`: EventSource shows its page no status anyway, so an error after a heartbeat loses none.
         return relay.stream(call, STREAM, request, opening=retry_field(settings.retry_seconds), early=True)
 
     add_topics(

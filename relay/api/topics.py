@@ -1,4 +1,4 @@
-"""GET /v1/topics/{topic} subscribes, POST /v1/topics/{topic} publishes: what is read from a request, and what is refused."""
+"""The routes of topics: GET /v1/topics/{topic} subscribes, POST publishes. Checks the requests."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .bodies import Bodies
 __all__ = ["TOPIC", "add_topics"]
 
 TOPIC: Final = "/v1/topics/{topic}"
-# What a topic or an event may be called: a path segment as it is, a key of Redis, one line of SSE.
+# The names of topics and events, which go into a path segment, a Redis key, and one line of SSE.
 NAME: Final = r"^[A-Za-z0-9._~-]{1,128}$"
 EVENT: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-OURS: Final = "relay."  # names of events that only the relay makes
-# `id: `, two numbers of up to 19 digits, and the line end.
+OURS: Final = "relay."  # the prefix of names of events that only the relay may send
+# The longest `id` line: `id: `, two numbers of up to 19 digits with a dash, and the line end.
 ID_BYTES: Final = 48
 
 JSON_TYPE, TEXT_TYPE = "application/json", "text/plain"
@@ -40,7 +40,12 @@ def add_topics(
     hub: Callable[[], Hub],
     bodies: Bodies,
 ) -> None:
-    """Add the two routes. `admit` lets a request in, or raises; `stream` makes the response that is a subscription."""
+    """Add the two routes.
+
+    admit    returns where the gate lets a request in, or raises an ApiError
+    stream   makes the response of a subscription
+    hub      returns the hub, or raises ShuttingDownError
+    """
 
     @api.get(TOPIC)
     async def subscribe(
@@ -49,7 +54,7 @@ def add_topics(
         admit(request)
         if policy is not None and policy not in settings.policies:
             raise BadRequestError(f"policy must be one of {', '.join(settings.policies)}", param="policy")
-        # The header first: it is what EventSource sends when it connects again, to the same URL.
+        # The header has precedence: EventSource sends it when it reconnects, to the same URL with the old query.
         wanted = request.headers.get("last-event-id", last_event_id)
         chosen: Any = policy or settings.subscriber_policy
         return stream(Subscription(topic, chosen, settings.subscriber_bytes, wanted), request)
@@ -59,17 +64,25 @@ def add_topics(
         admit(request)
         if event is not None and (not EVENT.fullmatch(event) or event.startswith(OURS)):
             raise BadRequestError(f"event must be letters, digits, . _ : -, and not begin with {OURS!r}", param="event")
+        event_id = await hub().publish(topic, await fields(request, event))
+        return JSONResponse({"id": str(event_id), "topic": topic}, status_code=201)
+
+    async def fields(request: Request, event: str | None) -> bytes:
+        """The event's SSE fields without an id, from the request's body. Raises ApiError.
+
+        The body is a local of this function and not of its caller: where the hub fails, the error's traceback may keep the
+        frames of all callers until a garbage collection.
+        """
         body = await bodies.read(request, settings.topic_event_bytes)
         _check_body(request.headers.get("content-type", JSON_TYPE), body)
-        frame = encode(body, event=event)  # each line of the body becomes a field: it may grow sevenfold
-        if len(frame) + ID_BYTES > settings.topic_event_bytes:
+        encoded = encode(body, event=event)  # each line of the body becomes a `data` field: it may grow sevenfold
+        if len(encoded) + ID_BYTES > settings.topic_event_bytes:
             raise BodyTooLargeError(settings.topic_event_bytes)
-        event_id = await hub().publish(topic, frame)
-        return JSONResponse({"id": str(event_id), "topic": topic}, status_code=201)
+        return encoded
 
 
 def _check_body(content_type: str, body: bytes) -> None:
-    """Raises BadRequestError for what is not what it says it is."""
+    """Raise BadRequestError where the body is not of its content type."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind not in (JSON_TYPE, TEXT_TYPE):
         raise BadRequestError(f"content-type must be {JSON_TYPE} or {TEXT_TYPE}")

@@ -1,1 +1,1 @@
-"""The client's side: its connection, the reply that is written to it, and what is served outside of the framework."""
+"""The client's side: its connection, the reply written to it, and the responses that are served outside of the framework."""

@@ -1,25 +1,25 @@
-"""Bounds what a client's connection may hold, and how long its client is waited for, outside of a stream.
+"""Bounds and deadlines of a client's connection while no stream uses it.
 
-The law of this file: whatever a client sends or does not send, its connection holds a fixed number of bytes, and whatever it is
-waited for has a deadline. A stream has both by its budget (memory/budget.py) and its patience (stream/patience.py); everything
-before, after and between is bounded here.
+The law of this file: whatever a client sends or does not send, its connection holds a bounded number of bytes, and every wait
+for the client has a deadline. A stream has both by its budget (memory/budget.py) and its time-outs (stream/patience.py);
+everything before, after and between two streams is bounded here.
 
-| what is waited for | longest | then |
+| the wait for | deadline | then |
 |---|---|---|
-| a request's head | RELAY_HEAD_TIMEOUT_SECONDS | 408, or silence where nothing of it came |
-| its body, also where nobody reads it | RELAY_REQUEST_BODY_TIMEOUT_SECONDS and GRACE_SECONDS | the connection is reset |
-| room for an answer, and its being taken before a close | RELAY_WRITE_TIMEOUT_SECONDS without a byte taken | it is reset |
-| the next request | RELAY_KEEP_ALIVE_SECONDS (uvicorn's timer) | it is closed |
+| a request's head | RELAY_HEAD_TIMEOUT_SECONDS | 408; no answer where no byte of the head came |
+| its body, whether or not the app reads it | RELAY_REQUEST_BODY_TIMEOUT_SECONDS and GRACE_SECONDS | the connection is reset |
+| the client, to take an answer | RELAY_WRITE_TIMEOUT_SECONDS without a byte taken | the connection is reset |
+| the next request | RELAY_KEEP_ALIVE_SECONDS (uvicorn's timer) | the connection is closed |
 
-| what it may hold | most | why that much |
+| the connection may hold | most | why that much |
 |---|---|---|
 | a head | MAX_HEAD_BYTES | nginx allows 32 KiB; browsers with many cookies send about 16 |
-| its fields | MAX_HEADERS | each is three objects: a head of lines like `a:` would be fifty times its bytes |
-| trailers | none are kept | nobody asks for them |
+| the head's fields | MAX_HEADERS | each is three objects: a head of lines like `a:` would be fifty times its bytes |
+| trailers | none are kept | no route uses them |
 | a body that is not read | uvicorn's 64 KiB and one recv | then the socket is not read |
-| requests behind the present one | MAX_PIPELINED | each is a few kilobytes, of 20 bytes that the client sends |
+| pipelined requests | MAX_PIPELINED | each is a few kilobytes here, for 20 bytes that the client sends |
 
-All heads that are not whole, and all bodies, are charged to the process's RequestBudget (memory/requests.py) besides.
+Incomplete heads and all bodies are also charged to the process's RequestBudget (memory/requests.py).
 """
 
 from __future__ import annotations
@@ -35,33 +35,33 @@ __all__ = ["MAX_HEADERS", "MAX_HEAD_BYTES", "MAX_PIPELINED", "ConnectionBounds",
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_HEADERS: Final = 256
-# Clients that pipeline send a handful; nearly none does.
+# Few clients pipeline, and those send a handful of requests.
 MAX_PIPELINED: Final = 16
-# The route that reads a body answers 408 first, in the words of its API.
+# So that the route that reads the body comes first: it answers 408 with an error in JSON, at the time-out itself.
 GRACE_SECONDS: Final = 5.0
 
 
 class Reject(Protocol):
-    """Is told of what was not let in: a fixed word, and what a parser said of it where it was a parser's finding."""
+    """Called for each refused connection or request: `reason` is a fixed word, `cause` the HTTP parser's message or ""."""
 
     def __call__(self, reason: str, cause: str = "") -> None: ...
 
 
 class Watched(Protocol):
-    """A connection that is waited for."""
+    """A connection with a deadline."""
 
     def give_up_head(self) -> None:
-        """Close it: the head has not come."""
+        """Close the connection: the head is overdue."""
 
     def give_up_body(self) -> bool:
-        """Close it: the body has not come. False where that is not the client's doing, and it is waited for anew."""
+        """Close the connection: the body is overdue. Returns False, and waits anew, where the delay is not the client's."""
 
     def give_up_unsent(self) -> bool:
-        """Close it if it has taken no byte since it was last asked; False where it has, and something is left."""
+        """Close the connection if its client took no byte since the last call. Returns False where some are left to take."""
 
 
 class Waits:
-    """Connections that are waited for equally long, in the order in which that began: the first is the first to be overdue."""
+    """The connections that wait for one kind of thing, with one time-out in seconds, the longest waiting first."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
@@ -72,16 +72,16 @@ class Waits:
         return len(self._waiting)
 
     def began(self, connection: Watched) -> None:
-        """It is waited for from now on. Does nothing where it is already."""
+        """Start the connection's time-out; does nothing where it runs already."""
         if connection not in self._waiting:
             self._waiting[connection] = self._clock()
 
     def over(self, connection: Watched) -> None:
-        """It is waited for no more."""
+        """Stop the connection's time-out, if it runs."""
         self._waiting.pop(connection, None)
 
     def overdue(self) -> Iterator[Watched]:
-        """Those that were waited for too long, each of which is forgotten."""
+        """Remove and yield the connections whose time-out has passed."""
         now = self._clock()
         while self._waiting:
             connection, began = next(iter(self._waiting.items()))
@@ -93,7 +93,7 @@ class Waits:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds that a client is waited for: its head, its body, and its taking what it was sent."""
+    """The time-outs in seconds: for a request's head, for its body, and for the client to take a byte of an answer."""
 
     head: float
     body: float
@@ -101,11 +101,11 @@ class Patience:
 
 
 class ConnectionBounds:
-    """What holds for all client connections of one server, and those of them that are waited for.
+    """The bounds of all client connections of one server, and the running time-outs.
 
-    most     connections at once; 0: as many as there are descriptors
-    budget   that heads are charged to
-    reject   is told a fixed word for each connection or request that is refused here
+    most     connections at once; 0: no bound but the number of file descriptors
+    budget   to which incomplete heads are charged
+    reject   called for each refused connection or request
     """
 
     def __init__(
@@ -125,12 +125,12 @@ class ConnectionBounds:
         self.unsent = Waits(patience.write, clock)
 
     def forget(self, connection: Watched) -> None:
-        """The connection is gone."""
+        """Stop all time-outs of a connection that is lost."""
         for waits in (self.heads, self.bodies, self.unsent):
             waits.over(connection)
 
     def end_overdue(self) -> None:
-        """Close those that have been waited for too long; to be called about every second."""
+        """Close the connections whose time-out has passed; to be called about every second."""
         for connection in self.heads.overdue():
             self.reject("head_timeout")
             connection.give_up_head()

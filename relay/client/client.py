@@ -1,7 +1,7 @@
-"""The client of a stream, as a stream sees it: chunks go to it at once, and it tells when it is slow, takes more, or is gone.
+"""The client of a stream: an interface to write chunks without an await, and callbacks for full, writable again and lost.
 
-There are two: a connection of the relay's own server (connection.py), and one behind any other ASGI server, which is reached by
-ASGI's `send` and `receive` alone (plain.py). Either is found in the scope of its request.
+It has two implementations: a connection of the relay's own server (connection.py), and a client behind any other ASGI server,
+which is reached by ASGI's `send` and `receive` alone (plain.py). Both are found in the request's ASGI scope.
 """
 
 from __future__ import annotations
@@ -9,75 +9,75 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, Protocol
 
-__all__ = ["EXTENSION", "Client", "Listener", "came_whole", "client_of", "has_client", "until_left"]
+__all__ = ["EXTENSION", "Client", "Listener", "client_of", "has_client", "until_left", "whole_body_arrived"]
 
-# Where a request's scope has its client, among the extensions of ASGI.
+# The key of the client among the `extensions` of a request's ASGI scope.
 EXTENSION: Final = "relay.client"
 
 
 class Listener(Protocol):
-    """Who is told what happens to a client while its response is under way. None of the three may raise."""
+    """Callbacks of a client while its response is under way. None of the three may raise."""
 
     def paused(self) -> None:
-        """As much waits for the client as may: give it no more."""
+        """The write buffer is above its high-water mark: write no more."""
 
     def resumed(self) -> None:
-        """There is room again."""
+        """The write buffer is below its low-water mark again."""
 
     def lost(self) -> None:
-        """The client is gone. Said once."""
+        """The client is gone. Called once."""
 
 
 class Client(Protocol):
     """A client whose response is under way."""
 
     def listen(self, listener: Listener | None) -> None:
-        """Tell `listener` from now on, and at once that the client is gone if it is; None: nobody."""
+        """Call this listener from now on (None: no one). Where the client is gone already, calls `lost` at once."""
 
     def writer(self, hold: Callable[[int], None]) -> Callable[[bytes], None]:
-        """What gives one chunk of the body, which is not empty, to the client at once.
+        """Returns a function that writes one chunk of the body, which must not be empty, without waiting.
 
-        hold   is told how many bytes more (or fewer: a negative number) wait inside of this process for the client to take
-               them, where nothing else counts them
+        hold   called with the change in the number of bytes (negative: fewer) that wait in this process for the client and
+               are not in the transport's write buffer, whose bytes are counted elsewhere
         """
 
     @property
     def full(self) -> bool:
-        """Whether as much waits for the client as may."""
+        """Whether the write buffer is above its high-water mark."""
 
     async def room(self) -> None:
         """Wait until there is room, or the client is gone."""
 
     def unsent(self) -> int | None:
-        """Bytes that the client has not taken, while something waits for it to take them; None where nothing does."""
+        """Bytes that the client has not acknowledged, as far as they are known; None where no bytes wait in this process."""
 
     def abort(self) -> None:
-        """Give the client up, with whatever was not sent."""
+        """Drop the client, with all bytes that were not sent."""
 
     async def gone(self, seconds: float) -> None:
-        """Wait until the server has noticed that a client was given up, `seconds` at most."""
+        """After `abort`: wait until the server has seen the connection lost, `seconds` at most."""
 
 
 def has_client(scope: Any) -> bool:
-    """Whether a client can be found in this scope."""
+    """Whether `client_of` finds a client in this ASGI scope."""
     return EXTENSION in (scope.get("extensions") or {})
 
 
 def client_of(scope: Any) -> Client:
-    """The client of the request that this is the scope of. Raises RuntimeError outside of `Outside` (outside.py)."""
+    """The client in a request's ASGI scope. Raises RuntimeError where the app does not run under `Outside` (outside.py)."""
     client: Client | None = (scope.get("extensions") or {}).get(EXTENSION)
     if client is None:
         raise RuntimeError("a stream is served by relay.client.outside.Outside, the outermost app: serve `Relay.app`")
     return client
 
 
-def came_whole(scope: Any) -> bool:
-    """Whether the body of the request can be received without waiting; False where that is not known."""
+def whole_body_arrived(scope: Any) -> bool:
+    """Whether the request's whole body has arrived, so that `receive` returns at once; False where that is unknown."""
     connection = (scope.get("extensions") or {}).get(EXTENSION)
-    return connection is not None and not connection.lost and connection.heard_whole
+    return connection is not None and not connection.lost and connection.whole_body_arrived
 
 
 async def until_left(receive: Callable[[], Awaitable[MutableMapping[str, Any]]]) -> None:
-    """Returns when the client of a request is gone, or its response is over. `receive` is ASGI's; the body was read."""
+    """Wait for ASGI's `http.disconnect`: the client is gone, or the response complete. To be called after reading the body."""
     while (await receive())["type"] != "http.disconnect":
         pass

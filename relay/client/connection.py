@@ -1,13 +1,13 @@
-"""uvicorn's HTTP connection, extended: the bytes that wait to be sent are bounded, and a stream uses its connection directly.
+"""uvicorn's HTTP connection, extended: its write buffer is bounded, and a stream uses the connection directly.
 
 uvicorn takes the class of its HTTP protocol as a setting, so this needs no patch. The connection puts itself into the scope of
-each of its requests (client.py). A stream does by it what ASGI has no messages for: give a chunk of the body to the transport,
-without a task and without a `send` through every middleware; be told at once that the client is slow, takes bytes again, or is
-gone; ask how many bytes the client has not acknowledged; reset the connection. The response's head and its end go through
-ASGI's `send`.
+each of its requests (client.py). A stream uses it for what ASGI has no messages for: write a chunk of the body to the
+transport without a task and without a `send` through every middleware; learn at once that the client is slow, takes bytes
+again, or is gone; ask how many bytes the client has not acknowledged; reset the connection. The response's head and its end
+go through ASGI's `send`.
 
-This is the one file that knows uvicorn's inside. `moved` compares it with the uvicorn that is installed; where something is
-missing, the relay serves by ASGI alone (plain.py).
+This is the only file that uses private names of uvicorn. `moved` compares them with the uvicorn that is installed; where one
+is missing, the relay serves by ASGI alone (plain.py).
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ __all__ = ["Connection", "MovedError", "bounded_protocol"]
 
 _AT_ONCE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
 
-# Up to here one copy is cheaper than a write of three pieces.
+# A chunk up to this size is copied into one piece with its framing, which is cheaper than a write of three pieces.
 COPIED_BYTES: Final = 4096
 
 
 class _Flow(FlowControl):
-    """uvicorn's, with a future where it has an event: most connections are never waited for, and an event is 750 bytes."""
+    """uvicorn's FlowControl with a future made on demand: most connections never drain, and an asyncio.Event is 750 bytes."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -66,14 +66,14 @@ class _Flow(FlowControl):
 
 
 class _Pipeline(list[Any]):
-    """The requests that wait for the present one's end, of which there are hardly ever any: an empty deque is 760 bytes."""
+    """Pipelined requests, which wait for the present one's end. They are rare, and an empty deque is 760 bytes."""
 
     def appendleft(self, request: Any) -> None:
         self.insert(0, request)
 
 
 class _Nobody:
-    """In place of the event that tells an app's `receive` of more: a stream does not receive, and an event is 750 bytes."""
+    """Takes the place of the asyncio.Event (750 bytes) that wakes an app's `receive`, which a stream does not call."""
 
     def set(self) -> None:
         pass
@@ -89,9 +89,9 @@ _NOBODY: Final[Any] = _Nobody()
 
 
 class Connection(HttpToolsProtocol):
-    """One client's connection, a `Client` of its requests; see `bounded_protocol`."""
+    """One client's connection: the `Client` of its requests, and `Watched` by their bounds. Made by `bounded_protocol`."""
 
-    # With more than 30 attributes in its dictionary an object has one of its own, and not its class's: half a kilobyte.
+    # Slots, since beyond 30 attributes an instance's dictionary no longer shares its keys with the class: half a kilobyte.
     __slots__ = ("_charged_bytes", "_gone", "_head_bytes", "_in_body", "_listener", "_unsent_bytes", "lost")
 
     high_water_bytes = 64 * 1024
@@ -99,31 +99,31 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.pipeline = _Pipeline()  # type: ignore[assignment]  # a deque, of which it uses this much
+        self.pipeline = _Pipeline()  # type: ignore[assignment]  # it has the methods of a deque that uvicorn calls
         self._listener: Listener | None = None
         self._gone: asyncio.Future[None] | None = None
-        self._head_bytes = 0  # that have come of a head which is not whole
-        self._charged_bytes = 0  # of these, to the process's budget
+        self._head_bytes = 0  # of an incomplete head
+        self._charged_bytes = 0  # those of them that are charged to the process's budget
         self._in_body = False
-        self._unsent_bytes = 0  # at the last look, while the client is waited for to take it
+        self._unsent_bytes = 0  # unacknowledged at the last `give_up_unsent`
         self.lost = False
 
-    # What a stream calls (client.Client)
+    # Called by a stream (client.Client)
 
     def listen(self, listener: Listener | None) -> None:
         self._listener = listener
         if listener is None:
             return
-        if self.lost:  # before anybody listened, while a topic was looked for; there is no `cycle` any more
+        if self.lost:  # before the stream was ready to listen; there is no `cycle` any more
             listener.lost()
-        elif not self.pipeline:  # else `cycle` is that of a request which waits for this one's end
+        elif not self.pipeline:  # else `cycle` is that of a pipelined request
             self.cycle.message_event = _NOBODY
 
     def writer(self, hold: Callable[[int], None]) -> Callable[[bytes], None]:
-        return self._write_body  # into the transport, whose bytes are counted as the transport's
+        return self._write_body  # nothing to `hold`: all bytes go to the transport's write buffer
 
     def _write_body(self, body: bytes) -> None:
-        """One chunk of the body of a response that was started without a length (RFC 9112, 7.1)."""
+        """Write one piece of the body in chunked transfer coding (RFC 9112, 7.1): the response has no Content-Length."""
         if self.lost:
             return
         size = len(body)
@@ -133,8 +133,8 @@ class Connection(HttpToolsProtocol):
             self.transport.writelines((b"%x\r\n" % size, body, b"\r\n"))
 
     @property
-    def heard_whole(self) -> bool:
-        """Whether its request has come to the end of its body. False where the next one is behind it already."""
+    def whole_body_arrived(self) -> bool:
+        """Whether the request's whole body has arrived. False where a pipelined request is behind it."""
         return not self.pipeline and not self.cycle.more_body
 
     @property
@@ -150,16 +150,16 @@ class Connection(HttpToolsProtocol):
         return 0 if self.transport.is_closing() else self._unacknowledged()
 
     def _unacknowledged(self) -> int:
-        """Bytes that the client has not acknowledged: in the transport, and in the kernel (SIOCOUTQ, tcp(7))."""
+        """Bytes that the client has not acknowledged: in the transport's write buffer and the kernel's (SIOCOUTQ, tcp(7))."""
         transport = self.transport
         in_kernel = array.array("i", [0])
         fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, in_kernel)
         return transport.get_write_buffer_size() + in_kernel[0]
 
     def abort(self) -> None:
-        """Give the connection up, with whatever was not sent: reset it.
+        """Reset the connection and drop all unsent bytes.
 
-        Without SO_LINGER the kernel would keep what the client does not take, and try to send it, for minutes.
+        Without SO_LINGER the kernel would keep the unsent bytes, and try to send them, for minutes.
         """
         if not self.lost:
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
@@ -171,7 +171,7 @@ class Connection(HttpToolsProtocol):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._gone, seconds)
 
-    # What the loop and the parser call
+    # Called by the event loop
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
@@ -194,8 +194,8 @@ class Connection(HttpToolsProtocol):
             self._gone.set_result(None)
         if self._listener is not None:
             self._listener.lost()
-        # The scope leads back here: with it the connection would wait for the garbage collector.
-        self.scope = self.cycle = None  # type: ignore[assignment]  # as they were before the first request
+        # The scope refers to this connection: without a break in the cycle only the garbage collector would free both.
+        self.scope = self.cycle = None  # type: ignore[assignment]  # their values before the first request
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -210,15 +210,13 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if not self._in_body:
             self._head_bytes += len(data)
-            if (
-                self._idle
-            ):  # else the response that is under way goes on, and uvicorn's keep-alive timer starts at its end
+            if self._idle:  # else a response is under way, and uvicorn's keep-alive timer starts at its end
                 self.bounds.heads.began(self)
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            pass  # to a protocol that the relay does not speak: the request is answered as if it had not asked (RFC 9110, 7.8)
+            pass  # the relay upgrades to no protocol: the request is answered as if it had no Upgrade header (RFC 9110, 7.8)
         except httptools.HttpParserError as error:
             self._parsed_badly(error)
         else:
@@ -228,7 +226,7 @@ class Connection(HttpToolsProtocol):
                 self._keep_head()
 
     def _keep_head(self) -> None:
-        """A part of a head has come: it is within its limit, and charged."""
+        """Part of a head has come: charge it to the process's budget, or refuse it where it is too large or finds no room."""
         if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(b"431 Request Header Fields Too Large", "head_too_large")
         elif self.bounds.budget.grow_head(self._head_bytes - self._charged_bytes):
@@ -238,23 +236,23 @@ class Connection(HttpToolsProtocol):
 
     def _parsed_badly(self, error: httptools.HttpParserError) -> None:
         if self.transport.is_closing():
-            return  # it was refused in a callback of the parser's
-        # The parser's texts are fixed: nothing that the client sent is in them.
+            return  # refused already, in a callback of the parser
+        # The parser's messages are fixed texts: none quotes the client.
         self._refuse(b"400 Bad Request", "head_malformed", str(error))
 
     def give_up_head(self) -> None:
-        """The head of a request has not come in time. Who has sent nothing of it is told nothing."""
+        """Close the connection, whose head is overdue; with a 408 if some of the head has come."""
         self._close_with(b"408 Request Timeout" if self._head_bytes else b"")
 
     def give_up_body(self) -> bool:
-        """The rest of a request's body has not come in time; False where it waits behind another request."""
+        """Reset the connection, whose request body is overdue; False where the request waits behind another one."""
         if self.pipeline:
             return False
         self.abort()
         return True
 
     def give_up_unsent(self) -> bool:
-        """Reset the connection if the client has taken nothing since the last look."""
+        """Reset the connection if the client took no byte since the last call; False where some are left to take."""
         if self.lost:
             return True
         left, self._unsent_bytes = self._unsent_bytes, self._unacknowledged()
@@ -270,7 +268,7 @@ class Connection(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _refuse(self, status: bytes, reason: str, cause: str = "") -> None:
-        """Close the connection, for what was sent over it."""
+        """Answer with this status where no response is under way, close the connection, and report the refusal."""
         self.bounds.heads.over(self)
         self.bounds.reject(reason, cause)
         self._close_with(status)
@@ -286,7 +284,7 @@ class Connection(HttpToolsProtocol):
             self.abort()
 
     def _taken_by_and_by(self) -> None:
-        """An answer is whole: the client is waited for to take it, where it has not."""
+        """A response is complete: start the time-out for the client to take the bytes of it that still wait."""
         if not self.lost and self.transport.get_write_buffer_size():
             self._unsent_bytes = 0
             self.bounds.unsent.began(self)
@@ -296,7 +294,7 @@ class Connection(HttpToolsProtocol):
             self.bounds.budget.release_head(self._charged_bytes)
             self._charged_bytes = 0
 
-    # What the parser calls
+    # Called by the HTTP parser
 
     def on_message_begin(self) -> None:
         if len(self.pipeline) >= MAX_PIPELINED:
@@ -308,7 +306,7 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_body:
-            return  # a trailer, which nobody asked for
+            return  # a trailer: none are kept
         if len(self.headers) >= MAX_HEADERS:
             self._refuse(b"431 Request Header Fields Too Large", "head_too_large")
             raise _RefusedError
@@ -332,14 +330,14 @@ class Connection(HttpToolsProtocol):
 
 
 class _RefusedError(Exception):
-    """Ends the parser's work on a connection that was given up in one of its callbacks."""
+    """Raised in a callback of the parser to stop it: the connection is refused."""
 
 
 class MovedError(ImportError):
-    """This uvicorn lacks something by the name that is used here."""
+    """The installed uvicorn lacks a name that this file uses."""
 
 
-# What is used of uvicorn, by name: what is called or overridden, and what its objects have once they are made.
+# The names of uvicorn that this file uses: methods that it calls or overrides, and attributes of uvicorn's objects.
 _METHODS: Final = {
     HttpToolsProtocol: (
         "connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing", "on_message_begin",
@@ -355,9 +353,9 @@ _STATE: Final = {
 
 
 def moved() -> Iterator[str]:
-    """What of uvicorn's inside is no longer there by its name."""
+    """The names of uvicorn that this file uses and the installed uvicorn lacks."""
     for owner, names in _METHODS.items():
-        # Its own: what it inherits from asyncio does nothing.
+        # In the class itself: the methods that it inherits from asyncio's protocols do nothing.
         yield from (f"{owner.__name__}.{name}" for name in names if name not in vars(owner))
     for owner, names in _STATE.items():
         try:
@@ -373,7 +371,7 @@ async def _no_app(scope: Any, receive: Any, send: Any) -> None:
 
 
 def _made(owner: type[Any]) -> Any:
-    """One of these objects, of nothing."""
+    """An instance to look at its attributes, made of empty arguments."""
     if owner is HttpToolsProtocol:
         config = uvicorn.Config(_no_app, ws="none", lifespan="off", log_config=None)
         return owner(config, ServerState(), {}, SimpleNamespace())
@@ -381,10 +379,10 @@ def _made(owner: type[Any]) -> Any:
 
 
 def bounded_protocol(high_water_bytes: int, bounds: ConnectionBounds) -> type[Connection]:
-    """uvicorn's protocol with bounds. Raises MovedError where uvicorn is not the one that this file knows.
+    """A subclass of Connection for uvicorn's setting `http`. Raises MovedError where the installed uvicorn lacks a name.
 
-    high_water_bytes   above so many bytes that the kernel has not taken yet, the transport asks to wait (asyncio's: 64 KiB)
-    bounds             what a connection may hold besides, and how long its client is waited for
+    high_water_bytes   the high-water mark of the transport's write buffer (asyncio's default: 64 KiB)
+    bounds             the connections' other bounds and their deadlines
     """
     missing = list(moved())
     if missing:
@@ -395,4 +393,4 @@ def bounded_protocol(high_water_bytes: int, bounds: ConnectionBounds) -> type[Co
 
 
 if TYPE_CHECKING:
-    _is_one: type[Client] = Connection  # or mypy says what is missing
+    _is_one: type[Client] = Connection  # mypy checks that no method is missing

@@ -33,7 +33,7 @@ log = logging.getLogger("relay.client")
 
 
 class Seen(Protocol):
-    """The observer of one request, told when the request, or the stream that answers it, has ended (telemetry/server.py)."""
+    """The observer of one request, called when the request, or the stream that answers it, has ended (telemetry/server.py)."""
 
     def over(self, status: int | None) -> None:
         """The request has ended. `status` is the status of its response, None where no response was started."""
@@ -42,10 +42,10 @@ class Seen(Protocol):
 class OutsideResponse(Response, abc.ABC):
     """A response that is served by `Outside`, under which its app has to run."""
 
-    background = None  # the framework asks
+    background = None  # FastAPI reads it
 
     def __init__(self) -> None:
-        # Not the framework's, which makes a head and a body: it is not what sends this.
+        # Starlette's would prepare a head and a body, which `serve` sends itself.
         pass
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,21 +53,21 @@ class OutsideResponse(Response, abc.ABC):
 
     @abc.abstractmethod
     async def serve(self, scope: Scope, send: Send, asked_at: float) -> None:
-        """Send the whole response. `asked_at`: when its request came, in monotonic seconds.
+        """Send the whole response. `asked_at`: when the request came, in monotonic seconds.
 
-        Raises ApiError, which is the answer then, before anything was sent.
+        May raise an ApiError before anything was sent: `Outside` answers with it.
         """
 
 
 class _Left:
-    """What a request has left behind, and the way that its answer goes."""
+    """One request's entry in its scope: the response to serve outside of the framework, and the `send` for it."""
 
     __slots__ = ("asked_at", "response", "send", "status", "to_client")
 
     def __init__(self, to_client: Send) -> None:
         self.asked_at = time.monotonic()
         self.to_client = to_client
-        self.send: Send | None = None  # as the middlewares hand it on, where one of them has something to say
+        self.send: Send | None = None  # as KeepSend got it, wrapped by the middlewares around it
         self.response: OutsideResponse | None = None
         self.status: int | None = None
 
@@ -78,17 +78,17 @@ class _Left:
 
 
 class Outside:
-    """Pure ASGI middleware, the outermost one: calls the app, then serves the response that it left behind, if it did.
+    """Pure ASGI middleware, the outermost one: calls the app, then serves the response that the app stored, if it did.
 
-    see                is told of each request, and says who sees it
-    high_water_bytes   how much of a stream may wait in this process for a client behind a server that is not the relay's own
+    see                called with each request's scope; returns the request's observer, None for none
+    high_water_bytes   of a stream's bytes that wait in this process, where the server is not the relay's own (plain.py)
     """
 
     def __init__(self, app: Any, see: Callable[[Scope], Seen | None], high_water_bytes: int = 64 * 1024) -> None:
         self._app = app
         self._see = see
         self._high_water_bytes = high_water_bytes
-        self._is_plain = False  # and the log has been told
+        self._is_plain = False  # True once the warning below was logged
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -97,7 +97,7 @@ class Outside:
         left = _Left(send)
         seen = self._see(scope)
         try:
-            # A copy: what the framework puts into its scope goes when it returns.
+            # A copy, so that the objects that the framework stores in its scope are freed when it returns.
             await self._app({**scope, _LEFT: left}, receive, left.sent)
             response, left.response = left.response, None
             if response is not None:
@@ -116,7 +116,7 @@ class Outside:
     async def _serve_plainly(
         self, response: OutsideResponse, scope: Scope, receive: Receive, send: Send, asked_at: float
     ) -> None:
-        """Serve a response under a server that knows ASGI only."""
+        """Serve a response by ASGI's messages alone, under a server that is not the relay's own."""
         if not self._is_plain:
             self._is_plain = True
             log.warning(
@@ -128,7 +128,7 @@ class Outside:
 
 
 class KeepSend:
-    """Pure ASGI middleware: what is left behind inside of it is sent by the `send` that it is given."""
+    """Pure ASGI middleware: stores the `send` that it is given, for the response that `Outside` serves later."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -140,7 +140,7 @@ class KeepSend:
 
 
 async def answer_error(error: ApiError, send: Send) -> None:
-    """An error as a whole response."""
+    """Send an error as a complete response: its status, headers and JSON body."""
     body = error.body()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]

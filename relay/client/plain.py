@@ -1,13 +1,12 @@
 """A client behind an ASGI server that is not the relay's own: everything goes through ASGI's `send` and `receive`.
 
-The law of this file: the stream is the same, byte for byte, and as bounded in this process; it is dearer. A stream gives its
-chunks away without waiting, and ASGI's `send` has to be awaited. So the chunks wait here, at most `high_water_bytes` and one
-chunk, while a task of the client's own sends them; what waits is counted by the stream's record. Another task waits for
-`http.disconnect`. That is two tasks a stream, and a task switch for each burst of events, which the relay's own connection
-(connection.py) does without.
+The law of this file: the stream is the same, byte for byte, and as bounded in this process, but costs more. A stream writes
+without waiting, and ASGI's `send` must be awaited. So the chunks wait here, at most `high_water_bytes` and one chunk, while a
+task of the client's own sends them; the stream's record counts them. Another task waits for `http.disconnect`. That is two
+tasks a stream, and a task switch for each burst of events, which the relay's own connection (connection.py) does without.
 
-Two things cannot be had by ASGI. How much of what was sent the client has acknowledged: only what `send` has not taken is
-known. And a reset of the connection: a client that is given up gets a response without an end, and its server closes the
+ASGI lacks two things. It does not say how many bytes the client has acknowledged: only those that `send` has not taken are
+known. And it cannot reset a connection: a client that is dropped gets an incomplete response, and its server closes the
 connection.
 """
 
@@ -29,14 +28,13 @@ log = logging.getLogger("relay.client")
 
 
 class PlainClient:
-    """The client of one response; a `Client`. As a context manager it leaves no task behind.
+    """A `Client` for one response. A context manager, which ends its tasks.
 
     receive, send      the server's
-    high_water_bytes   with more than this waiting, its listener is told to give no more, and below a quarter of it that
-                       there is room
+    high_water_bytes   above it the listener is paused, at a quarter of it resumed
     """
 
-    heard_whole = False  # nothing is known of what the server has read
+    whole_body_arrived = False  # unknown: ASGI does not say what the server has read
 
     def __init__(self, receive: Receive, send: Send, high_water_bytes: int) -> None:
         self._receive = receive
@@ -49,7 +47,7 @@ class PlainClient:
         self._sending: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._room: asyncio.Future[None] | None = None
-        self._whole = False  # the response's end is on its way
+        self._whole = False  # the end of the response was given to `send`
         self.full = False
         self.lost = False
 
@@ -69,7 +67,7 @@ class PlainClient:
         """The request's scope, with this client in it."""
         return {**scope, "extensions": {**(scope.get("extensions") or {}), EXTENSION: self}}
 
-    # What a stream calls (client.Client)
+    # Called by a stream (client.Client)
 
     def listen(self, listener: Listener | None) -> None:
         self._listener = listener
@@ -97,10 +95,10 @@ class PlainClient:
         self._give_up()
 
     async def gone(self, seconds: float) -> None:
-        """Returns at once: a server has no way to tell that it has noticed."""
+        """Returns at once: ASGI has no message for a connection that the server has seen lost."""
 
     async def send(self, message: Message) -> None:
-        """ASGI's `send`, in its place behind what waits. Sends nothing to a client that is gone."""
+        """ASGI's `send`, after all chunks that wait. Sends nothing to a client that is gone."""
         while self._sending is not None:
             await asyncio.wait([self._sending])
         if message["type"] == "http.response.body" and not message.get("more_body", False):
@@ -109,7 +107,7 @@ class PlainClient:
             with self._counted(len(message.get("body", b""))):
                 await self._to_server(message)
 
-    # What happens meanwhile
+    # Writing and watching, in tasks of the client's own
 
     def _write(self, body: bytes) -> None:
         if self.lost:
@@ -124,7 +122,7 @@ class PlainClient:
                 self._listener.paused()
 
     async def _send_on(self) -> None:
-        """Send what waits, until nothing does."""
+        """Send the chunks that wait, until none does."""
         try:
             while self._waiting and not self.lost:
                 body = b"".join(self._waiting)
@@ -137,8 +135,8 @@ class PlainClient:
                     self._has_room()
                     if self._listener is not None:
                         self._listener.resumed()
-        except Exception as error:  # noqa: BLE001  # whatever it is, nothing more can be sent, and the stream has to hear of it
-            if not isinstance(error, OSError):  # which is ASGI's way to say that the client is gone
+        except Exception as error:  # noqa: BLE001  # after any error nothing more can be sent, and the stream must end
+            if not isinstance(error, OSError):  # an OSError is how ASGI reports a client that is gone
                 log.warning("the server's send failed", extra={"fields": {"cause": type(error).__name__}})
             self._sending = None
             self._lose()
@@ -147,7 +145,7 @@ class PlainClient:
 
     async def _watch(self) -> None:
         await until_left(self._receive)
-        if not self._whole:  # else it may be the server's word for the end of the response
+        if not self._whole:  # else `http.disconnect` may mean the end of the response
             self._lose()
 
     def _lose(self) -> None:
@@ -176,7 +174,7 @@ class PlainClient:
 
     @contextlib.contextmanager
     def _counted(self, nbytes: int) -> Iterator[None]:
-        """Bytes that a `send` under way has been given, which nobody has counted."""
+        """Count the bytes of a `send` under way as unsent, without charging them to the stream's record."""
         self._unsent_bytes += nbytes
         try:
             yield

@@ -1,8 +1,8 @@
-"""The client's side of one stream: the response, from its head to its end, with heartbeats between.
+"""The response of one stream, from its head to its end, with heartbeats between.
 
-The law of this file: the head and the end go through ASGI's `send`, everything between is written to the connection at once, in
-one piece, and whoever writes stops while the connection is full. So a chunk is on its way or it is not, never half of it, and a
-heartbeat, a whole comment between two events, is never inside of one.
+The law of this file: the head and the end go through ASGI's `send`; everything between is written to the connection without an
+await, in one piece, and the caller stops writing while the connection is full. So a chunk is written whole or not at all, and
+a heartbeat, which is a whole SSE comment between two events, is never inside of an event.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 HEARTBEAT: Final = comment("hb")
 
-# No proxy may hold events back: x-accel-buffering says so to nginx.
+# x-accel-buffering tells nginx to buffer no events.
 HEADERS: Final[Headers] = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 )
 
-# A client that does not read is not waited for when its stream ends.
+# The longest wait, at the end of a stream, for a client that may not read.
 FAREWELL_SECONDS: Final = 0.5
 
 
 class Reply:
     """One response that streams.
 
-    record    is told of what the reply itself adds to the stream; who writes or sends a chunk counts it
-    opening   what the stream begins with, lines without the blank one after them
-    early     whether a heartbeat may start the response; where not, the upstream's first bytes do
-    error_event   the type of the event that tells of an error; None for one without
-    started   the client has the response's head
-    complete  the client has the whole response, or nothing more will be sent
+    record        counts the bytes that the reply itself adds (`opening`, the end); callers count their own chunks
+    opening       SSE lines that begin the stream, without a blank line after them
+    early         whether a heartbeat may start the response; else the upstream's first bytes do
+    error_event   the `event` field of the event that carries an error; None for none
+    started       the response's head was sent
+    complete      the end of the response was sent
     """
 
     def __init__(
@@ -72,29 +72,32 @@ class Reply:
         self.write = client.writer(record.hold)  # one chunk, at once; the hot path
 
     async def start(self, more: Mapping[str, str]) -> None:
-        """Begin the stream, unless a heartbeat has done so; `more` are headers of the upstream's."""
+        """Send the head, unless a heartbeat has done so; `more` are headers from the upstream's response."""
         await self._settled()
         if not self.started:
             await self._start(200, HEADERS, more)
 
     async def chunk(self, body: bytes) -> None:
-        """Send some of the stream; waits until the client's side has room for more."""
+        """Write a chunk, then wait until the connection has room for more."""
         self.write(body)
         await self.room()
 
     async def room(self) -> None:
-        """Wait until the client's side has room, or the client is gone."""
+        """Wait until the connection has room, or the client is gone."""
         if self._client.full:
             await self._client.room()
 
     async def finish(self, body: bytes = b"") -> None:
-        """End the stream, with these events or with the rest of the last one."""
+        """End the response; `body` is its last bytes: events, or the rest of the last event."""
         await self._end(body)
         if body:
             self._record.sent(len(body), body.count(b"\n\n"))
 
     async def fail(self, error: ApiError, *, at_boundary: bool) -> None:
-        """Tell the client of an error: with a status while that is possible, with a last event afterwards."""
+        """Send an error and end the response: with the error's status before the head was sent, as a last event after it.
+
+        at_boundary   whether the bytes so far end with a whole event
+        """
         body = error.body()
         await self._settled()
         if self.started:
@@ -105,8 +108,8 @@ class Reply:
         await self._start(error.status, head, error.headers)
         await self._end(body)
 
-    async def part(self, error: ApiError, *, at_boundary: bool) -> None:
-        """As `fail`, for a client that may not read: it has FAREWELL_SECONDS, then the connection is given up."""
+    async def fail_or_abort(self, error: ApiError, *, at_boundary: bool) -> None:
+        """As `fail`, for a client that may not read: after FAREWELL_SECONDS the connection is aborted."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL_SECONDS):
                 await self.fail(error, at_boundary=at_boundary)
@@ -114,7 +117,7 @@ class Reply:
             self.abort()
 
     def beat(self) -> int:
-        """Send a heartbeat; the number of its bytes, 0 where there can be none now. Call it between two events only."""
+        """Send a heartbeat. Returns its bytes, 0 where none can be sent now. To be called between two events only."""
         if self.complete or self._starting is not None or self._client.full:
             return 0
         if self.started:
@@ -126,15 +129,15 @@ class Reply:
         return len(HEARTBEAT)
 
     def unsent(self) -> int | None:
-        """Bytes that the client has not taken while something waits for it to; None where nothing does."""
+        """As Client.unsent."""
         return self._client.unsent()
 
     def abort(self) -> None:
-        """Give the connection up, with whatever was not sent."""
+        """Drop the client, with all bytes that were not sent."""
         self._client.abort()
 
     async def close(self) -> None:
-        """Leave nothing behind."""
+        """End the task of a heartbeat that is starting the response."""
         if self._starting is not None:
             self._starting.cancel()
             await self._settled()

@@ -1,4 +1,4 @@
-"""Which hub the settings ask for: that of this process alone, or one that is shared through Redis."""
+"""Makes the hub that the settings ask for: one of this process alone, or one shared with other processes through Redis."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["hub_of"]
 
 
 def hub_of(bounds: Bounds, redis: RedisOptions | None, reject: Callable[[str], None]) -> Hub:
-    """The hub; `reject` is told a word for each refusal. Raises SettingsError where Redis is asked for and not installed."""
+    """The hub; `reject` is called with the reason of each refusal. Raises SettingsError where the redis client is missing."""
     topics = Topics(bounds, reject)
     if redis is None:
         return MemoryHub(topics)
     try:
-        # Here, not above: most relays need no Redis, and it is an extra of its own.
+        # Imported here, since the redis client is an extra that most relays do not install.
         from .redis import RedisHub
         from .redis_log import RedisLog
     except ImportError as error:

@@ -1,8 +1,8 @@
-"""Events out: the facts of each stream that has ended, published to a topic, for whoever counts, bills or watches.
+"""Publishes the facts of each stream that has ended to a topic, for programs that count, bill or monitor.
 
-The law of this file: no stream waits for it. A stream leaves its facts in a queue and is gone; one task publishes what is in
-the queue, and what finds the queue full is lost and counted. The facts are those of the log's line (ending.py) without its
-message: numbers and fixed words, nothing that a caller or an upstream wrote.
+The law of this file: no stream waits for it. A stream puts its facts into a bounded queue; one task publishes them, and facts
+that find the queue full are dropped and counted. The facts are those of the stream's log line (stream/ending.py) without the
+error's message: numbers and fixed words, no text of a caller or an upstream.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ __all__ = ["STREAM_ENDED", "EventsOut"]
 
 log = logging.getLogger("relay.events_out")
 
-# The event's name. Publishers may use none that begins with `relay.`, so that it is the relay's word.
+# The event's name. Publishers may use no name that begins with `relay.`, so only the relay can have sent it.
 STREAM_ENDED: Final = "relay.stream_ended"
-# Two seconds of a hub that does not answer, at 500 streams a second; half a mebibyte.
+# Events in the queue: enough for a hub that does not answer for two seconds at 500 streams a second; half a mebibyte.
 MAX_WAITING: Final = 1000
-# What waits at the relay's end is given this long.
+# The longest wait at shutdown for the queue to drain.
 LAST_SECONDS: Final = 1.0
-# The log is told of losses once in so many seconds.
+# Dropped events are logged at most once in this time.
 QUIET_SECONDS: Final = 60.0
 
 
 class EventsOut:
-    """Publishes to `topic` of `hub` while it is `serving`. `lost`: events that were not published."""
+    """Publishes to `topic` of `hub` while `serving` runs. `lost` events were not published; `clock`: seconds since 1970."""
 
     def __init__(
         self, hub: Hub, topic: str, *, max_waiting: int = MAX_WAITING, clock: Callable[[], float] = time.time
@@ -50,7 +50,7 @@ class EventsOut:
         self.lost = 0
 
     def ended(self, ending: Ending, trace_id: str | None) -> None:
-        """A stream has ended."""
+        """Queue the event of a stream that has ended. Never waits."""
         facts = {"time": round(self._clock(), 3), **ending.fields()}
         facts.pop("error", None)
         if trace_id is not None:
@@ -62,7 +62,7 @@ class EventsOut:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
-        """Publish for as long as the block runs, and what waits at its end."""
+        """Publish for as long as the `with` block runs, then the rest of the queue, for LAST_SECONDS at most."""
         task = asyncio.create_task(self._publish(), name="relay.events_out")
         try:
             yield
@@ -81,7 +81,7 @@ class EventsOut:
             except ApiError as error:
                 self._lose(error.message)
             except Exception:
-                # A bug that one event meets must not be the end of all; it is loud.
+                # A bug that one event meets must not stop the events of all other streams.
                 log.exception("the end of a stream could not be published")
                 self.lost += 1
             finally:

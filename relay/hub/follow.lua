@@ -1,9 +1,9 @@
--- Read what a topic's stream has after an id, and keep the stream alive; one that is not there begins now.
+-- Read the events of a topic's Redis stream after an id, and extend the stream's expiry; create the stream if there is none.
 --
--- KEYS  the topic's stream; the index of all topics
--- ARGV  the id; how many events at most; seconds; most topics
--- Returns the id of the last event that is not kept any more (or where the stream began), that of the newest, and the events,
--- each an id and its fields. An error that begins with TOPICS where there are too many.
+-- KEYS  the topic's stream; the index of all topics (see publish.lua)
+-- ARGV  the id; the maximum number of events to return; the topic's maximum age in seconds; the maximum number of topics
+-- Returns the id of the newest event that was trimmed (or where the stream began), the id of the newest event, and the events,
+-- each an id and its fields. Or an error that begins with TOPICS where there are too many topics.
 local stream, index = KEYS[1], KEYS[2]
 local after, count, seconds, max_topics = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
@@ -19,7 +19,7 @@ end
 if redis.call('EXISTS', stream) == 0 then
     redis.call('ZREMRANGEBYSCORE', index, '-inf', ms(now))
     if redis.call('ZCARD', index) >= max_topics then return redis.error_reply('TOPICS too many') end
-    -- An empty stream remembers its last id, and so where it began.
+    -- An empty stream keeps its last-generated-id, which tells readers where it began.
     redis.call('XDEL', stream, redis.call('XADD', stream, '*', 'b', ''))
 end
 redis.call('XTRIM', stream, 'MINID', ms(now - seconds * 1000))

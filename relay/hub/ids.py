@@ -1,7 +1,7 @@
-"""The id of an event: when it was published, and which one of that millisecond it is; what Redis Streams use, and written so.
+"""The id of an event: the millisecond in which it was published, and a number within it; the same as ids of Redis Streams.
 
-Ids of a topic only grow, across restarts as well, since they begin with the time. So a client's Last-Event-ID says where it
-was, whichever process asks.
+The ids of a topic only grow, across restarts as well, since they begin with the time. So a client's Last-Event-ID has the same
+meaning in every process.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 __all__ = ["NOTHING", "EventId", "next_id", "parse_id"]
 
-# Both numbers are 64 bits in Redis; a peer must not choose what int() has to read.
+# Both numbers are 64 bits in Redis; the bound keeps a peer from making int() parse a huge number.
 _FORM: Final = re.compile(r"(\d{1,19})-(\d{1,19})", re.ASCII)
 
 
@@ -34,17 +34,17 @@ NOTHING: Final = EventId(0, 0)
 
 
 def parse_id(text: str) -> EventId | None:
-    """The id that `text` is; None where it is none.
+    """Parse an id; None where `text` is not one.
 
     >>> parse_id("1764000000000-0"), parse_id("7"), parse_id("")
     (EventId(ms=1764000000000, seq=0), None, None)
     """
-    found = _FORM.fullmatch(text)
-    return EventId(int(found[1]), int(found[2])) if found else None
+    match = _FORM.fullmatch(text)
+    return EventId(int(match[1]), int(match[2])) if match else None
 
 
 def next_id(last: EventId, now_ms: int) -> EventId:
-    """An id after `last`, of now if the clock allows.
+    """An id after `last`: that of `now_ms` (since 1970), unless the clock has not moved on or went back.
 
     >>> next_id(EventId(5, 3), 5), next_id(EventId(5, 3), 6), next_id(EventId(5, 3), 1)
     (EventId(ms=5, seq=4), EventId(ms=6, seq=0), EventId(ms=5, seq=4))

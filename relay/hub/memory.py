@@ -1,4 +1,4 @@
-"""The hub of one process: its topics are nobody else's, and end with it."""
+"""The hub of one process, whose topics are in its own memory; and the interface of every hub."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ TIDY_SECONDS: Final = 2.0
 
 
 class Hub(Protocol):
-    """Where events are published and topics are found; see memory.py and redis.py."""
+    """The interface to publish events and to get topics; implemented in memory.py and redis.py."""
 
     @property
     def topics(self) -> Topics: ...
 
     @property
     def state(self) -> str:
-        """One word for /readyz."""
+        """One word for /readyz: `memory`, `redis` or `redis_away`."""
 
     def serving(self) -> AbstractAsyncContextManager[None]:
-        """The hub works for as long as the block runs, and leaves nothing behind."""
+        """Run the hub's tasks for as long as the `with` block runs, and end them after it."""
 
     async def publish(self, name: str, body: bytes) -> EventId:
-        """Give everybody who listens to `name` an event, `body` being its fields but the id. Raises ApiError."""
+        """Publish an event to the topic `name`; `body` is its SSE fields without the id. Returns the id. Raises ApiError."""
 
     def topic(self, name: str) -> AbstractAsyncContextManager[Topic]:
-        """The topic, with its history, for as long as the block runs. Raises ApiError."""
+        """The topic with its history, created if need be, for as long as the `with` block runs. Raises ApiError."""
 
 
 class MemoryHub:
-    """See above. `clock` gives seconds since 1970."""
+    """A Hub in this process's memory. `clock` returns seconds since 1970."""
 
     def __init__(self, topics: Topics, clock: Callable[[], float] = time.time) -> None:
         self.topics = topics
         self.state = "memory"
         self._clock = clock
-        # The greatest id so far, of any topic: one that is made anew begins after whatever it was before.
+        # The greatest id of any topic so far: a topic that was removed and is made again begins after its old events.
         self._last = NOTHING
 
     @asynccontextmanager
@@ -67,9 +67,9 @@ class MemoryHub:
         return int(self._clock() * 1000)
 
     def _topic(self, name: str) -> Topic:
-        found = self.topics.get(name)
-        if found is not None:
-            return found
+        known = self.topics.get(name)
+        if known is not None:
+            return known
         now_ms = self.now_ms()
         if len(self.topics) >= self.topics.bounds.max_topics:
             self.topics.tidy(now_ms)
@@ -80,7 +80,7 @@ class MemoryHub:
 
 @asynccontextmanager
 async def tidying(topics: Topics, now_ms: Callable[[], int]) -> AsyncIterator[None]:
-    """Tidy now and then, for as long as the block runs."""
+    """Call `topics.tidy` every TIDY_SECONDS for as long as the `with` block runs; `now_ms` since 1970."""
 
     async def tidy() -> None:
         while True:

@@ -1,4 +1,4 @@
-"""The Redis of a hub, as the settings say it. Imports no Redis client: a relay without one need not have it installed."""
+"""The settings of a hub's Redis. Imports no Redis client, which a relay without Redis need not have installed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ __all__ = ["RedisOptions"]
 
 @dataclass(frozen=True, slots=True)
 class RedisOptions:
-    """The Redis that several relays share their topics through.
+    """The Redis through which several relays share their topics.
 
     url               with its password, if it has one: never to be logged
-    prefix            how the relay's keys begin
-    timeout_seconds   longest wait for one answer of Redis
-    patience_seconds  how long subscribers wait for Redis to come back; 0: they do not
+    prefix            the prefix of the relay's keys
+    timeout_seconds   of one command
+    patience_seconds  how long subscribers wait for Redis to come back; 0: not at all
     """
 
     url: str

@@ -1,9 +1,10 @@
--- Publish one event: keep it in the topic's stream, trim the stream, and tell everybody who listens. One step for all of Redis.
+-- Publish one event: append it to the topic's Redis stream, trim the stream, and publish it on the channel. Atomic, as a script.
 --
--- KEYS  the topic's stream; the index of all topics (a sorted set, by the time when each expires)
--- ARGV  the event's fields but the id; most events; most bytes; what an event costs beside them; seconds; most topics
--- An entry of the stream: b the fields, p the id of the event before it (kept or not), o the bytes published so far.
--- Returns the id, or an error that begins with TOPICS where there are too many.
+-- KEYS  the topic's stream; the index of all topics (a sorted set, scored by the time in ms when each expires)
+-- ARGV  the event's SSE fields without the id; the topic's maximum of events; its maximum of bytes; the overhead of an event in
+--       bytes; the topic's maximum age in seconds; the maximum number of topics
+-- An entry of the stream: b the fields, p the id of the previous event (trimmed or not), o the bytes published so far.
+-- Returns the id, or an error that begins with TOPICS where there are too many topics.
 local stream, index, body = KEYS[1], KEYS[2], ARGV[1]
 local max_events, max_bytes, overhead, seconds, max_topics =
     tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])

@@ -1,14 +1,14 @@
-"""The hub of many processes: the log of its topics is in Redis (redis_log.py), and each process mirrors the topics it has
+"""The hub of many processes: the log of its topics is in Redis (redis_log.py), and each process mirrors the topics that it has
 subscribers of.
 
-The law of this file. One connection tells this process of all its topics' events, however many subscribers there are: Redis
-publishes each event on its topic's channel in the step that keeps it. A message on a channel may be missed, an event that is
-kept may not: each event names the one before it, so that where something is missing (after a subscription, a reconnection, a
-restart of Redis) the topic is read from its stream before anything goes on. So subscribers get every event that is kept, once
-and in order; and where the log does not go on from what they have, they are told of a gap.
+The law of this file. One pub/sub connection brings this process the events of all its topics, however many subscribers there
+are: Redis publishes each event on its topic's channel in the step that stores it. A message on a channel may be missed, a
+stored event may not: each event names the one before it, so that where one is missing (after a subscription, a reconnection,
+a restart of Redis) the topic is read from its Redis stream before it goes on. So subscribers get every stored event once and
+in order; and where the log does not continue from their last event, they get a `relay.gap` event.
 
-While Redis is away, subscribers stay, for `patience` seconds; new ones and publishers get an error. The reconnection is tried
-again and again, with growing pauses.
+While Redis cannot be reached, subscribers stay connected for `patience` seconds; new ones and publishers get an error. The hub
+reconnects with growing pauses.
 """
 
 from __future__ import annotations
@@ -39,31 +39,33 @@ FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 2.0
 PING_SECONDS: Final = 5.0
 SILENT_SECONDS: Final = 15.0
-# A topic's stream in Redis ends when nobody has published or listened for its age; whoever listens says so in time.
+# A topic's Redis stream expires when nobody has published to it or read it for its maximum age. So a process with subscribers
+# reads it this often within that time.
 LOOKS_PER_AGE: Final = 3
-CHANNELS: Final = 100  # in one command
+CHANNELS: Final = 100  # subscribed to in one command
 
 
 class _Mirror:
-    """One topic of this process.
+    """This process's copy of one topic.
 
-    users   who has it in hand
-    ready   it has all that Redis had when it was last read
-    asked   its channel was subscribed to over the present connection
+    topic        None until the topic was first read from Redis
+    users        how many `with` blocks of RedisHub.topic use the mirror now
+    ready        set while the topic is up to date with Redis, or `error` tells why it cannot be
+    subscribed   whether its channel was subscribed to over the present connection
     """
 
-    __slots__ = ("asked", "error", "ready", "topic", "users")
+    __slots__ = ("error", "ready", "subscribed", "topic", "users")
 
     def __init__(self) -> None:
         self.topic: Topic | None = None
         self.users = 0
         self.ready = asyncio.Event()
-        self.asked = False
+        self.subscribed = False
         self.error: OverloadedError | None = None
 
 
 class RedisHub:
-    """See above. `timeout` and `patience` in seconds."""
+    """A Hub over Redis. `timeout` and `patience` in seconds."""
 
     def __init__(self, topics: Topics, store: RedisLog, timeout: float, patience: float) -> None:
         self.topics = topics
@@ -71,9 +73,9 @@ class RedisHub:
         self._timeout = timeout
         self._patience = patience
         self._mirrors: dict[str, _Mirror] = {}
-        self._channels: set[str] = set()  # that are subscribed to over the present connection
-        self._changed = asyncio.Event()  # the mirrors are others than the channels
-        self._behind: dict[str, None] = {}  # topics to be read, in their order
+        self._channels: set[str] = set()  # topics whose channels are subscribed to over the present connection
+        self._changed = asyncio.Event()  # set where the mirrors differ from the channels
+        self._behind: dict[str, None] = {}  # topics to be read from Redis, an ordered set
         self._some_behind = asyncio.Event()
         self._heard_at = 0.0
         self._away_since: float | None = time.monotonic()
@@ -110,11 +112,12 @@ class RedisHub:
             self._changed.set()
         mirror.users += 1
         try:
-            yield await self._whole(mirror)
+            yield await self._up_to_date(mirror)
         finally:
             mirror.users -= 1
 
-    async def _whole(self, mirror: _Mirror) -> Topic:
+    async def _up_to_date(self, mirror: _Mirror) -> Topic:
+        """Wait until the mirror is up to date. Raises HubUnavailableError after the time-out, OverloadedError."""
         try:
             async with asyncio.timeout(self._timeout):
                 await mirror.ready.wait()
@@ -125,9 +128,10 @@ class RedisHub:
             raise mirror.error
         return mirror.topic
 
-    # The connection that tells
+    # The pub/sub connection
 
     async def _listen(self) -> None:
+        """Connect to Redis again and again, for as long as the hub serves."""
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
@@ -139,30 +143,30 @@ class RedisHub:
             except Exception:
                 log.exception("the hub has a bug; it connects to redis again")
             self._is_away()
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # so that not all processes come at once
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, so that processes do not come at once
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def _session(self) -> None:
-        """Serve over one connection, until it breaks."""
+        """Serve over one connection until it breaks. Raises its error."""
         async with aclosing(self._log.pubsub()) as pubsub:
             self._channels.clear()
             for mirror in self._mirrors.values():
-                mirror.asked = False
-            # A channel that nobody publishes on: the connection is then always one that listens.
+                mirror.subscribed = False
+            # A channel that nobody publishes on, so that the connection is subscribed to at least one, as get_message needs.
             await pubsub.subscribe(self._log.stream_of(""))
             self._heard_at = time.monotonic()
             self._changed.set()
             await _until_one_fails(
                 *(
                     asyncio.create_task(work(pubsub), name="relay.hub.session")
-                    for work in (self._hear, self._ask, self._ping)
+                    for work in (self._receive, self._subscribe, self._ping)
                 ),
                 asyncio.create_task(self._catch_up(), name="relay.hub.catch_up"),
-                asyncio.create_task(self._look_again(), name="relay.hub.look_again"),
+                asyncio.create_task(self._read_all_again(), name="relay.hub.look_again"),
             )
 
     def _is_away(self) -> None:
-        """Redis cannot be had: what is here may be old, and whoever has waited for too long is told."""
+        """Redis cannot be reached: the mirrors are not up to date, and after `patience` seconds their subscribers are ended."""
         now = time.monotonic()
         if self._away_since is None:
             self._away_since = now
@@ -176,15 +180,15 @@ class RedisHub:
             log.info("redis answers")
             self._away_since = None
 
-    async def _ask(self, pubsub: PubSub) -> None:
-        """Have the channels be those of the mirrors."""
+    async def _subscribe(self, pubsub: PubSub) -> None:
+        """Subscribe to the channels of new mirrors, and unsubscribe from those of mirrors that are gone, as they change."""
         while True:
             await self._changed.wait()
             self._changed.clear()
             gone = [name for name in self._channels if name not in self._mirrors]
-            new = [name for name, mirror in self._mirrors.items() if not mirror.asked]
+            new = [name for name, mirror in self._mirrors.items() if not mirror.subscribed]
             for mirror in self._mirrors.values():
-                mirror.asked = True
+                mirror.subscribed = True
             self._channels = set(self._mirrors)
             for start in range(0, len(gone), CHANNELS):
                 await pubsub.unsubscribe(*map(self._log.stream_of, gone[start : start + CHANNELS]))
@@ -192,14 +196,15 @@ class RedisHub:
                 await pubsub.subscribe(*map(self._log.stream_of, new[start : start + CHANNELS]))
 
     async def _ping(self, pubsub: PubSub) -> None:
-        """Notice a connection that nothing comes over any more, though nobody has closed it."""
+        """Ping Redis, and raise RedisConnectionError where the connection has been silent for SILENT_SECONDS."""
         while True:
             await asyncio.sleep(PING_SECONDS)
             if time.monotonic() - self._heard_at > SILENT_SECONDS:
                 raise RedisConnectionError("redis is silent")
             await pubsub.ping()
 
-    async def _hear(self, pubsub: PubSub) -> None:
+    async def _receive(self, pubsub: PubSub) -> None:
+        """Receive the connection's messages: events, and confirmations of subscriptions."""
         while True:
             message: dict[str, Any] | None = await pubsub.get_message(timeout=None)
             self._heard_at = time.monotonic()
@@ -207,13 +212,14 @@ class RedisHub:
                 continue
             name = self._log.name_of(message["channel"])
             if message["type"] == "message":
-                self._told(name, message["data"])
+                self._received(name, message["data"])
             elif message["type"] == "subscribe":
                 self._is_back()
-                # From here on nothing is missed; what was published before is read.
+                # Events from here on come over the channel; earlier ones are read from the stream.
                 self._read_again(name)
 
-    def _told(self, name: str, data: bytes) -> None:
+    def _received(self, name: str, data: bytes) -> None:
+        """Append an event that came over the channel, or read the topic again where the one before it is missing."""
         mirror = self._mirrors.get(name)
         if mirror is None:
             return
@@ -224,21 +230,23 @@ class RedisHub:
         else:
             self.topics.append(mirror.topic, event_of(event_id, body))
 
-    # Reading what was not told
+    # Reading topics from their Redis streams
 
     def _read_again(self, name: str) -> None:
+        """Have `_catch_up` read the topic."""
         if name in self._mirrors:
             self._behind[name] = None
             self._some_behind.set()
 
-    async def _look_again(self) -> None:
+    async def _read_all_again(self) -> None:
+        """Read every topic LOOKS_PER_AGE times within its maximum age, which keeps its stream from expiring."""
         while True:
             await asyncio.sleep(self.topics.bounds.history.max_seconds / LOOKS_PER_AGE)
             for name in self._mirrors:
                 self._read_again(name)
 
     async def _catch_up(self) -> None:
-        """Read one topic after the other; one command at a time, however many subscribers come back at once."""
+        """Read the topics of `_behind` one after the other: one command at a time, however many subscribers resume at once."""
         while True:
             while not self._behind:
                 self._some_behind.clear()
@@ -256,7 +264,7 @@ class RedisHub:
                 mirror.ready.set()
                 continue
             if self._mirrors.get(name) is not mirror:
-                continue  # everybody left meanwhile
+                continue  # all its users left meanwhile
             self._apply(name, mirror, after, followed)
             mirror.error = None
             if followed.whole:
@@ -265,10 +273,11 @@ class RedisHub:
                 self._read_again(name)
 
     def _apply(self, name: str, mirror: _Mirror, after: EventId, followed: Followed) -> None:
+        """Append the events read from Redis to the mirror's topic, or restart the topic where events between are lost."""
         topic = mirror.topic
         if topic is None:
             topic = mirror.topic = self.topics.make(name, followed.floor)
-        # What was told while the answer was under way is here already.
+        # Events that came over the channel while the command was under way are in the topic already.
         new = [entry for entry in followed.entries if entry.id > topic.last]
         if new:
             goes_on, floor = new[0].before == topic.last, new[0].before
@@ -287,7 +296,7 @@ class RedisHub:
             self._tidy()
 
     def _tidy(self) -> None:
-        """Forget topics that nobody uses here: Redis has them."""
+        """Remove mirrors without users; their topics stay in Redis."""
         for name, mirror in list(self._mirrors.items()):
             if not mirror.users:
                 del self._mirrors[name]
@@ -301,10 +310,10 @@ def _event_of(entry: Entry) -> Event:
 
 
 async def _until_one_fails(*tasks: asyncio.Task[None]) -> None:
-    """Let these run until one of them has failed, end the others, and raise what it raised.
+    """Wait until one of the tasks has failed, cancel the others, and raise its error.
 
-    Not a TaskGroup: that of Python 3.11 and 3.12 cancels the task that waits for it, and where this is waiting already never
-    takes that back. The task would count as being cancelled for ever.
+    Not a TaskGroup: in Python 3.11 and 3.12 that cancels the task that awaits the group, and where that task is awaiting it
+    already never calls `uncancel`. The task would count as being cancelled for ever.
     """
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -317,5 +326,5 @@ async def _until_one_fails(*tasks: asyncio.Task[None]) -> None:
             if error is not None and not isinstance(error, asyncio.CancelledError):
                 raise error
     finally:
-        # What is raised holds this frame: together they would wait for the garbage collector.
+        # The raised error's traceback holds this frame: without this the two would be a reference cycle.
         ended, error = [], None

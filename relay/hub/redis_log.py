@@ -1,11 +1,10 @@
-"""The topics' log in Redis: one stream for each topic, and the two commands on it. Knows nothing of subscribers.
+"""The topics' log in Redis: one Redis stream for each topic, and the two commands on it. Knows nothing of subscribers.
 
-What is kept is bounded there as it is here: bytes, events and age of each topic, and the number of topics; the scripts
-publish.lua and follow.lua do it in the same step. An entry names the one before it, so that a reader knows whether it has
-all.
+The scripts publish.lua and follow.lua bound the streams as a process bounds its own topics: bytes, events and age of each
+topic, and the number of topics. An entry names the one before it, so that a reader knows whether it has missed one.
 
-A connection that cannot be had is tried again, with growing pauses, for `timeout` seconds. What was sent is not sent again:
-an event that was published twice would be one too many.
+A connection that fails is tried again, with growing pauses, for `timeout` seconds. A command that was sent is not sent again,
+since an event might be published twice.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ..errors import HubUnavailableError, OverloadedError
+from ..errors import RETRY_SECONDS, HubUnavailableError, OverloadedError
 from .ids import EventId, parse_id
 from .topic import EVENT_OVERHEAD_BYTES
-from .topics import RETRY_SECONDS, Bounds
+from .topics import Bounds
 
 __all__ = ["FAILURES", "Entry", "Followed", "RedisLog", "id_of"]
 
 log = logging.getLogger("relay.hub")
 
-# Beside the one that listens: each is busy for one round trip.
+# In addition to the pub/sub connection; each is in use for one round trip.
 COMMAND_CONNECTIONS: Final = 4
-# Events in one answer; their bytes are bounded by a topic's history.
+# The most events in one answer; their bytes are bounded by the topic's history.
 FOLLOWED_EVENTS: Final = 256
 FIRST_PAUSE_SECONDS: Final = 0.05
 
@@ -45,7 +44,7 @@ AWAY: Final = (RedisConnectionError, RedisTimeoutError, OSError)
 
 
 class Entry(NamedTuple):
-    """One event of the log; `before` is the id of the one before it, kept or not."""
+    """One event of the log. `before` is the id of the event before it, whether that is kept or trimmed."""
 
     id: EventId
     before: EventId
@@ -53,7 +52,12 @@ class Entry(NamedTuple):
 
 
 class Followed(NamedTuple):
-    """`floor`: the last event that is not kept, `last`: the newest one; `entries` begin after what was asked for."""
+    """An answer of `RedisLog.follow`.
+
+    floor     the id of the newest event that was trimmed, or where the topic began
+    last      the id of the newest event
+    entries   the events after the id that was asked for
+    """
 
     floor: EventId
     last: EventId
@@ -61,12 +65,12 @@ class Followed(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """Whether these are all that there are."""
+        """Whether `entries` reach the newest event."""
         return len(self.entries) < FOLLOWED_EVENTS
 
 
 class RedisLog:
-    """See above. `prefix` begins every key; `timeout` in seconds, for a command and for a connection."""
+    """The log. `prefix` begins every key; `timeout` in seconds, of a command and of a connection."""
 
     def __init__(self, url: str, prefix: str, timeout: float, bounds: Bounds) -> None:
         self._prefix = f"{prefix}topic:"
@@ -91,18 +95,18 @@ class RedisLog:
         await self._client.aclose()
 
     def stream_of(self, name: str) -> str:
-        """The topic's stream, and the channel on which its events are told."""
+        """The key of the topic's stream, which is also the name of its channel."""
         return self._prefix + name
 
     def name_of(self, stream: bytes) -> str:
         return stream.decode().removeprefix(self._prefix)
 
     def pubsub(self) -> PubSub:
-        """A connection to be told on; the caller closes it."""
+        """A pub/sub connection, which the caller closes."""
         return self._client.pubsub()
 
     async def publish(self, name: str, body: bytes) -> EventId:
-        """Raises HubUnavailableError and OverloadedError."""
+        """Append an event, `body` being its SSE fields without the id. Raises HubUnavailableError and OverloadedError."""
         history = self._bounds.history
         arguments = (
             body, history.max_events, history.max_bytes, EVENT_OVERHEAD_BYTES, history.max_seconds, self._bounds.max_topics,
@@ -110,7 +114,7 @@ class RedisLog:
         return id_of(await self._run(self._publish, name, arguments, "the event may have been published, or not"))
 
     async def follow(self, name: str, after: EventId) -> Followed:
-        """What came after an event. Raises HubUnavailableError and OverloadedError."""
+        """Read the events after an id. Raises HubUnavailableError and OverloadedError."""
         arguments = (str(after), FOLLOWED_EVENTS, self._bounds.history.max_seconds, self._bounds.max_topics)
         floor, last, rows = await self._run(self._follow, name, arguments, "try again")
         entries = []
@@ -133,7 +137,7 @@ class RedisLog:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Redis]:
-        """A connection of the pool's, made if need be."""
+        """A connection of the pool, connected. Raises HubUnavailableError."""
         connection = self._client.client()
         pause = FIRST_PAUSE_SECONDS
         try:
@@ -155,7 +159,7 @@ class RedisLog:
 
 
 def id_of(text: bytes) -> EventId:
-    """An id as Redis gives it."""
-    found = parse_id(text.decode())
-    assert found is not None, text
-    return found
+    """Parse an id that Redis returned."""
+    event_id = parse_id(text.decode())
+    assert event_id is not None, text
+    return event_id

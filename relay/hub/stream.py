@@ -1,10 +1,10 @@
-"""One subscription's life: GET /v1/topics/{topic}, from the request to the end that has a name.
+"""The response of GET /v1/topics/{topic}: one subscription, from the request to its end, which has exactly one outcome.
 
-The law of this file is that of a relayed stream (stream/life.py). An event goes to the client's connection in the step in
+The law of this file is that of a relayed stream (stream/life.py). An event is written to the client's connection in the step in
 which it is published, as long as the connection has room; while it has none, events wait in the subscriber's buffer
-(subscriber.py). The request's own task sleeps until whoever ends the subscription does so: the client, the sweep, the policy,
-the shutdown. An event is cut into pieces as large as any relayed chunk, so that the transport holds no more than a stream's
-budget says.
+(subscriber.py). The request's own task sleeps until the client, the sweep, the overflow policy or the shutdown ends the
+subscription. A large event is written in pieces of `write_bytes`, so that the transport holds no more than the stream's budget
+allows.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from .topic import Topic
 
 __all__ = ["ERROR", "Subscription", "TopicStream"]
 
-# The last event of a subscription that the relay ends; a publisher may use no name that begins so.
+# The name of the last event, where the relay ends the subscription; publishers may use no name that begins with `relay.`.
 ERROR: Final = "relay.error"
-# How long the server takes to notice that a connection was given up.
+# The longest wait for the server to notice that a connection was aborted.
 ABORTED_SECONDS: Final = 1.0
-# A frame ends with a blank line, and has none before.
+# A frame ends with its only blank line.
 EVENT_END: Final = b"\n\n"
-# How an event begins that tells the subscriber about itself: nobody published it.
+# The beginning of an event that the relay made for this subscriber alone: it was not published, and is not counted as one.
 NOTICE: Final = b"event: relay."
-# What is shown to a subscriber of what it sent.
+# Of a subscriber's Last-Event-ID, the most that a gap event quotes.
 WANTED_CHARACTERS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """What a subscriber asks for. `wanted` is its Last-Event-ID, None where it has none; `capacity` in bytes."""
+    """A subscriber's request. `name` is the topic's; `capacity` of the buffer in bytes; `wanted` the Last-Event-ID or None."""
 
     name: str
     policy: OverflowPolicy
@@ -56,17 +56,19 @@ class Subscription:
 
 
 class TopicStream(OutsideResponse):
-    """The response that is the subscription.
+    """The response of a subscription.
 
-    tell    is told how it ended
-    retry   the line that tells EventSource when to connect again
+    place         the subscription's place at the gate (admission/gate.py), taken for as long as it lasts
+    tell          called with the facts of the subscription's end
+    retry         the SSE `retry` line, after which EventSource reconnects
+    write_bytes   the most that one write gives to the connection
     """
 
     media_type = "text/event-stream"
 
     def __init__(
         self,
-        asked: Subscription,
+        subscription: Subscription,
         *,
         route: str,
         hub: Hub,
@@ -79,7 +81,7 @@ class TopicStream(OutsideResponse):
         write_bytes: int,
     ) -> None:
         super().__init__()
-        self._asked = asked
+        self._subscription = subscription
         self._route = route
         self._hub = hub
         self._ledger = ledger
@@ -93,8 +95,8 @@ class TopicStream(OutsideResponse):
     async def serve(self, scope: Scope, send: Send, asked_at: float) -> None:
         client = client_of(scope)
         with self._place:
-            async with self._hub.topic(self._asked.name) as topic:
-                life = SubscriptionLife(self._asked, topic, client, self._limits, self._write_bytes)
+            async with self._hub.topic(self._subscription.name) as topic:
+                life = SubscriptionLife(self._subscription, topic, client, self._limits, self._write_bytes)
                 with (
                     self._hub.topics.listening(topic, life.subscriber),
                     self._ledger.stream(self._route, since=asked_at) as record,
@@ -105,7 +107,7 @@ class TopicStream(OutsideResponse):
 
     async def _serve(self, life: SubscriptionLife, client: Client, record: StreamRecord, reply: Reply) -> None:
         self._open_streams.add(life, resumable=True)
-        outcome = "shutdown"  # not by `end`: the server takes the task down
+        outcome = "shutdown"  # where the server cancels the task, and `end` was not called
         try:
             client.listen(life)
             outcome = await life.live(record, reply)
@@ -120,22 +122,24 @@ class TopicStream(OutsideResponse):
             await reply.close()
 
     def _place_of(self, topic: Topic) -> bytes:
-        """The id that a new subscription begins after, so that even a client that has seen no event can resume."""
-        return b"id: %d-%d\n" % topic.last if self._asked.wanted is None else b""
+        """The SSE `id` line that a new subscription begins with, so that even a client that has seen no event can resume."""
+        return b"id: %d-%d\n" % topic.last if self._subscription.wanted is None else b""
 
 
 class SubscriptionLife:
-    """What happens to one subscription between its request and its end."""
+    """One subscription between its request and its end: the Owner of its Subscriber, the Listener of its client, and swept."""
 
     __slots__ = (
         "_client", "_dropped", "_ending",  "_held", "_limits", "_patience", "_record", "_reply", "_rest",
         "_task", "_write_bytes", "error", "subscriber",
     )  # fmt: skip
 
-    def __init__(self, asked: Subscription, topic: Topic, client: Client, limits: Limits, write_bytes: int) -> None:
-        self.subscriber = Subscriber(topic, asked.policy, asked.capacity, self)
-        if asked.wanted is not None:
-            self.subscriber.resume(parse_id(asked.wanted), asked.wanted[:WANTED_CHARACTERS])
+    def __init__(
+        self, subscription: Subscription, topic: Topic, client: Client, limits: Limits, write_bytes: int
+    ) -> None:
+        self.subscriber = Subscriber(topic, subscription.policy, subscription.capacity, self)
+        if subscription.wanted is not None:
+            self.subscriber.resume(parse_id(subscription.wanted), subscription.wanted[:WANTED_CHARACTERS])
         self._client = client
         self._limits = limits
         self._write_bytes = write_bytes
@@ -143,12 +147,12 @@ class SubscriptionLife:
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
         self._record: StreamRecord | None = None
         self._reply: Reply | None = None
-        self._rest = b""  # of an event of which the client's connection has the beginning
-        self._held = self._dropped = 0  # of the subscriber's, as far as the record knows
+        self._rest = b""  # the rest of an event whose beginning was written
+        self._held = self._dropped = 0  # the subscriber's, as the record has them
         self._ending: str | None = None
         self.error: ApiError | None = None
 
-    # What the topic calls, by the subscriber
+    # Called by the subscriber (subscriber.Owner)
 
     def wake(self) -> None:
         self._flow()
@@ -159,7 +163,7 @@ class SubscriptionLife:
     def abandoned(self) -> None:
         self.end("upstream_error", HubUnavailableError("connect again, to go on where this ends"))
 
-    # What the client's connection calls
+    # Called by the client's connection (client.client.Listener)
 
     def paused(self) -> None:
         if self._record is not None:
@@ -176,10 +180,10 @@ class SubscriptionLife:
                 self._record.disconnected()
             self.end("client_disconnected")
 
-    # What the sweep and the shutdown call
+    # Called by the sweep and at shutdown
 
     def end(self, outcome: str, error: ApiError | None = None) -> None:
-        """End the subscription now. Does nothing to one that has ended."""
+        """End the subscription with this outcome now; `error` is sent to the client. Does nothing where it has ended."""
         if self._ending is None and self._task is not None:
             self._ending, self.error = outcome, error
             if self._record is not None:
@@ -187,6 +191,7 @@ class SubscriptionLife:
             self._task.cancel()
 
     def look_after(self, now: float) -> None:
+        """The sweep's look: enforce the time-outs, send a heartbeat if one is due. `now` in monotonic seconds."""
         record, reply = self._record, self._reply
         if record is None or reply is None or self._ending is not None:
             return
@@ -199,10 +204,10 @@ class SubscriptionLife:
             case "heartbeat" if not self._rest:
                 record.sent(reply.beat())
 
-    # What the response calls
+    # Called by the response
 
     async def live(self, record: StreamRecord, reply: Reply) -> str:
-        """Send until the end, and take leave as the reason for it allows. The outcome."""
+        """Serve until `end` is called, then send the error or abort the connection. Returns the outcome."""
         try:
             await reply.start({})
             self._record, self._reply = record, reply
@@ -216,11 +221,11 @@ class SubscriptionLife:
         if self._ending == "slow_client":
             reply.abort()
         elif self._ending != "client_disconnected":
-            await reply.part(self.error or ShuttingDownError(), at_boundary=not self._rest)
+            await reply.fail_or_abort(self.error or ShuttingDownError(), at_boundary=not self._rest)
         return str(self._ending)
 
     def over(self) -> None:
-        """Nothing is sent any more, and nothing is held."""
+        """Drop the buffered events and leave the subscriber; from here on `end` does nothing."""
         self._task = self._reply = None
         self._rest = b""
         if self._record is not None:
@@ -230,7 +235,7 @@ class SubscriptionLife:
         self.subscriber.leaves()
 
     def _flow(self) -> None:
-        """Give the client's connection what waits, as long as it has room."""
+        """Write the events that wait to the client's connection, as long as it has room."""
         record, reply, client, size = self._record, self._reply, self._client, self._write_bytes
         if record is None or reply is None:
             return  # the response has not begun, or is over
@@ -248,7 +253,7 @@ class SubscriptionLife:
         self._count(record)
 
     def _count(self, record: StreamRecord) -> None:
-        """Tell the record what waits and what was dropped since."""
+        """Report the bytes that wait and the events that were dropped to the record."""
         subscriber = self.subscriber
         held = subscriber.held + len(self._rest)
         if held != self._held:

@@ -1,19 +1,19 @@
-"""One subscriber of a topic: what waits for it, and what it has missed. Sans-IO.
+"""One subscriber of a topic: its buffer, its place in the topic's history, and the events that it has lost. Sans-IO.
 
-The law of this file. A publisher never waits for a subscriber: `offer` returns at once, whatever the policy says. What waits
-here are references, `capacity` bytes of frames at most. Events come out once, in their order, and every one that does not is
-either counted in `dropped` or ends the subscription.
+The law of this file. A publisher never waits for a subscriber: `offer` returns at once, whatever the policy. The buffer holds
+references to frames, of `capacity` bytes at most. Events come out once and in order; an event that does not come out is either
+counted in `dropped` or ends the subscription.
 
-It is in one of two states. *Live*, events are put into its buffer as they are published. *Behind*, it reads from the topic's
-history at its own pace, and becomes live when it has read all: so it begins where it resumes, and so `block` means for
-fan-out that the subscriber waits, not the publisher: what its buffer has no room for it reads from the history afterwards,
-and only when the history has forgotten what it needs next, it is too slow to be kept.
+A subscriber is in one of two states. *Live*: events go into its buffer as they are published. *Behind*: it reads from the
+topic's history at its own pace, and becomes live when it has read all. A subscriber that resumes begins behind. With the policy
+`block` a full buffer makes it fall behind, so that the subscriber waits and not the publisher; it is disconnected as too slow
+only when the history no longer has the event that it needs next.
 
-| policy | its buffer is full | it is behind, and the history forgets its next event |
+| policy | the buffer is full | the history no longer has its next event |
 |---|---|---|
-| `block` | it falls behind | it is too slow |
-| `drop_oldest`, `drop_newest`, `latest` | as buffer.py says | it goes on with the oldest that is kept |
-| `disconnect` | it is too slow | it is too slow |
+| `block` | it falls behind | it is disconnected |
+| `drop_oldest`, `drop_newest`, `latest` | as in memory/buffer.py | it continues with the oldest event that is kept |
+| `disconnect` | it is disconnected | it is disconnected |
 """
 
 from __future__ import annotations
@@ -28,35 +28,37 @@ from .topic import Event, Topic
 
 __all__ = ["DROPPED", "GAP", "Owner", "Subscriber"]
 
-# Names of events that the relay makes; a publisher may use none that begins so.
+# Names of events that the relay itself sends; publishers may use no name that begins with `relay.`.
 GAP: Final = "relay.gap"
 DROPPED: Final = "relay.dropped"
 
-# They end the subscription rather than lose an event.
+# The policies that end the subscription rather than lose an event.
 LOSSLESS: Final = frozenset({"block", "disconnect"})
 
 
 class Owner(Protocol):
-    """Whose subscription it is. None of the three may raise."""
+    """Callbacks of a subscriber to its subscription. None of the three may raise."""
 
     def wake(self) -> None:
-        """Something waits."""
+        """Bytes wait in the buffer."""
 
     def too_slow(self) -> None:
-        """The subscription must end: the policy has no other means."""
+        """The subscription must end: its policy loses no events, and it is too slow."""
 
     def abandoned(self) -> None:
-        """The subscription must end: the log cannot be had."""
+        """The subscription must end: the topic's log cannot be reached."""
 
 
 class Subscriber:
-    """See above.
+    """One subscriber of `topic`.
 
-    `dropped` events were thrown away by the policy; `held` bytes wait in the buffer.
+    capacity   of the buffer, in bytes
+    dropped    events that were lost
+    held       bytes that wait in the buffer
     """
 
     __slots__ = (
-        "_behind", "_buffer", "_cursor", "_notice", "_over", "_owner", "_told", "_topic", "dropped", "policy",
+        "_behind", "_buffer", "_cursor", "_notice", "_over", "_owner", "_reported", "_topic", "dropped", "policy",
     )  # fmt: skip
 
     def __init__(self, topic: Topic, policy: OverflowPolicy, capacity: int, owner: Owner) -> None:
@@ -68,7 +70,7 @@ class Subscriber:
         self._cursor = topic.next  # while it is behind: index of the event that it needs next
         self._behind = self._over = False
         self._notice = b""
-        self._told = 0  # of the dropped ones
+        self._reported = 0  # the dropped events that the client has been told of, in a `relay.dropped` event
 
     @property
     def held(self) -> int:
@@ -76,11 +78,14 @@ class Subscriber:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits."""
+        """Whether no event and no notice waits for `take`."""
         return not (self._buffer or self._behind or self._notice)
 
     def resume(self, wanted: EventId | None, wanted_text: str) -> None:
-        """Begin after the event `wanted`, as a client's Last-Event-ID says; None for a text that is no id."""
+        """Begin after the event `wanted`, the client's Last-Event-ID; None: its text is no id.
+
+        Where events after it may be lost, begins with a `relay.gap` event and the oldest event that is kept.
+        """
         index = None if wanted is None else self._topic.index_after(wanted)
         if index is None:
             self._notice = self._gap(wanted_text)
@@ -88,10 +93,10 @@ class Subscriber:
         self._cursor = index
         self._behind = index < self._topic.next
 
-    # what the topic calls
+    # Called by the topic (topic.Follower)
 
     def offer(self, event: Event, index: int) -> None:
-        if not self._behind and not self._over:  # else it comes to it by itself
+        if not self._behind and not self._over:  # one that is behind reads it from the history later
             self._put(event.frame, index)
 
     def broken(self) -> None:
@@ -104,17 +109,17 @@ class Subscriber:
                 self._ends()
                 return
             self.dropped += lost
-        # It has its place among the events: what waits was published before.
+        # The gap goes into the buffer, behind the events that were published before it.
         self._put(self._gap(None), None)
 
     def abandoned(self) -> None:
         if not self._over:
             self._owner.abandoned()
 
-    # what the stream calls
+    # Called by the subscription (stream.py)
 
     def leaves(self) -> None:
-        """Its stream has ended: keep nothing, tell nobody. The two would wait for the garbage collector together."""
+        """The subscription has ended: drop the events, and the reference to the owner, which would be a reference cycle."""
         self._over = True
         self._behind = False
         self._notice = b""
@@ -122,19 +127,19 @@ class Subscriber:
         del self._owner
 
     def take(self, limit: int) -> bytes:
-        """The next bytes for the client, of whole events, about `limit` at most or one event; b"" where nothing waits."""
+        """The next whole events for the client, together about `limit` bytes at most, or one event; b"" where none waits."""
         if self._notice:
             notice, self._notice = self._notice, b""
             return notice
-        if self.dropped > self._told and self.policy != "latest":
-            dropped, self._told = self.dropped - self._told, self.dropped
+        if self.dropped > self._reported and self.policy != "latest":
+            dropped, self._reported = self.dropped - self._reported, self.dropped
             return encode(json.dumps({"events": dropped}), event=DROPPED)
         if self._buffer:
             return self._buffer.take(limit)
         return self._read(limit) if self._behind else b""
 
     def _ends(self) -> None:
-        """Nothing more comes out: what follows would follow on a loss."""
+        """End the subscription as too slow: no event may come out after one that was lost."""
         self._over = True
         self._behind = False
         self._notice = b""
@@ -142,7 +147,7 @@ class Subscriber:
         self._owner.too_slow()
 
     def _put(self, frame: bytes, index: int | None) -> None:
-        """Let a frame wait; `index` is where the history has it, None where it has not."""
+        """Put a frame into the buffer; `index` is the event's index in the history, None where it is not in it."""
         before = self._buffer.dropped
         try:
             waits = self._buffer.put(frame)
@@ -173,7 +178,7 @@ class Subscriber:
         return b"".join(event.frame for event in events)
 
     def _gap(self, wanted: str | None) -> bytes:
-        """What a subscriber is told where events may be missing; its id is one that can be resumed from."""
+        """The frame of a `relay.gap` event: events may be missing here. Its id is one that can be resumed from."""
         oldest = self._topic.oldest
         data = {"after": wanted, "kept_from": None if oldest is None else str(oldest)}
         return encode(json.dumps(data), event=GAP, id=str(self._topic.floor))

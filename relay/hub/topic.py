@@ -1,12 +1,12 @@
-"""One topic: its last events, for those who come back, and its subscribers. Sans-IO.
+"""One topic: its subscribers, and its history, from which a client resumes. Sans-IO.
 
-The law of this file: events come in the order of their ids and are kept once, whoever waits for them. What is kept is bounded
-in bytes, events and age; `floor` is the id of the last event that is not kept any more (or where the topic began), so that
-whether an id can be resumed from has an exact answer: it is `floor`, or the id of an event that is kept. Anything else, an id
-from before a loss or of another log, is not known here, and whoever asks is told.
+The law of this file: events come in the order of their ids and are kept once, however many subscribers wait for them. The
+history is bounded in bytes, events and age; `floor` is the id of the newest event that it has dropped (or where the topic
+began). A client can resume from `floor` and from the id of an event that is kept. From any other id, one from before a loss
+or of another log, it cannot, and gets a gap event.
 
-An event has an index, too, counted from the topic's beginning in this process: a subscriber that reads from the history has
-one as its cursor, and the difference of two is the number of events that it lost.
+An event also has an index, counted from the topic's beginning in this process: a subscriber that reads from the history has
+one as its cursor, and the difference of two indexes is a number of events.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from .ids import EventId
 
 __all__ = ["EVENT_OVERHEAD_BYTES", "Event", "Follower", "History", "Topic", "event_of"]
 
-# What an event costs beside its frame: the frame's header, the tuple, the id with its two numbers, its place in the deque.
-# Charged to the history, so that many tiny events are bounded by their memory.
+# The memory of an event without its frame: the bytes object's header, the tuple, the id with its two numbers, its place in the
+# deque. Charged to the history, so that many tiny events are bounded by their true size.
 EVENT_OVERHEAD_BYTES: Final = 256
 
 
 class History(NamedTuple):
-    """What is kept of one topic at most; `max_bytes` with EVENT_OVERHEAD_BYTES for each event. The newest is always kept."""
+    """The bounds of one topic's history; `max_bytes` includes EVENT_OVERHEAD_BYTES an event. The newest is always kept."""
 
     max_bytes: int
     max_events: int
@@ -45,20 +45,20 @@ class Event(NamedTuple):
 
 
 class Follower(Protocol):
-    """A subscriber, as its topic calls it. None of the three may raise."""
+    """Callbacks of a topic to a subscriber. None of the three may raise."""
 
     def offer(self, event: Event, index: int) -> None:
         """A new event, the next one after the last offered."""
 
     def broken(self) -> None:
-        """Events may have been lost before the next one; see Topic.restart."""
+        """Events may be lost between the last one and the next one; see Topic.restart."""
 
     def abandoned(self) -> None:
-        """There will be no more, since the log cannot be had."""
+        """No more events will come: the topic's log cannot be reached."""
 
 
 def event_of(event_id: EventId, body: bytes) -> Event:
-    r"""The event whose fields but the id are `body`, as `sse.encode` makes them.
+    r"""The event with this id and these SSE fields, encoded by `sse.encode` without an id.
 
     >>> event_of(EventId(7, 0), b"data: x\n\n").frame
     b'id: 7-0\ndata: x\n\n'
@@ -67,7 +67,7 @@ def event_of(event_id: EventId, body: bytes) -> Event:
 
 
 class Topic:
-    """See above. `last` is the id of its newest event, or `floor`; `held` what the history costs, in bytes."""
+    """One topic. `last` is the id of its newest event, or `floor`; `held` the size of the history in bytes, with overhead."""
 
     def __init__(self, name: str, history: History, floor: EventId) -> None:
         self.name = name
@@ -75,7 +75,7 @@ class Topic:
         self.last = floor
         self.held = 0
         self.first = 0  # index of the oldest event that is kept
-        self.listeners: dict[Follower, None] = {}  # as a set, but in the order of their coming
+        self.listeners: dict[Follower, None] = {}  # an ordered set
         self._history = history
         self._events: deque[Event] = deque()
 
@@ -92,7 +92,7 @@ class Topic:
         return self._events[0].id if self._events else None
 
     def append(self, event: Event) -> None:
-        """Keep a new event and offer it to everybody. Its id is greater than `last`."""
+        """Append a new event and offer it to all subscribers. Its id must be greater than `last`."""
         assert event.id > self.last, (event.id, self.last)
         index = self.next
         self._keep(event)
@@ -103,7 +103,7 @@ class Topic:
             listener.offer(event, index)
 
     def restart(self, floor: EventId, events: Iterable[Event] = ()) -> None:
-        """The log was lost, or went on unseen: it now begins after `floor`, with `events`. Tells everybody who listens."""
+        """Events were lost or missed: restart the history after `floor`, with `events`. All subscribers get a gap event."""
         self.first = self.next
         self._events.clear()
         self.held = 0
@@ -114,12 +114,12 @@ class Topic:
             self.append(event)
 
     def abandon(self) -> None:
-        """Tell everybody that this is the end."""
+        """End all subscriptions: the log cannot be reached."""
         for listener in tuple(self.listeners):
             listener.abandoned()
 
     def index_after(self, wanted: EventId) -> int | None:
-        """The index of the first event after `wanted`; None where events between may be lost, or it is of another log."""
+        """The index of the first event after `wanted`; None where events between may be lost, or the id is of another log."""
         if wanted == self.floor:
             return self.first
         for index, event in enumerate(self._events, self.first):
@@ -128,7 +128,7 @@ class Topic:
         return None
 
     def read(self, index: int, max_bytes: int) -> list[Event]:
-        """Events from `index` on (not below `first`): `max_bytes` together at most, but at least one if there is one."""
+        """The events from `index` (>= `first`) on: `max_bytes` of frames at most, but at least one event if there is one."""
         taken: list[Event] = []
         size = 0
         for event in islice(self._events, index - self.first, None):
@@ -139,7 +139,7 @@ class Topic:
         return taken
 
     def expire(self, now_ms: int) -> None:
-        """Forget what is too old. `now_ms` is of the clock that made the ids."""
+        """Drop events past the maximum age. `now_ms` must be of the clock that made the ids."""
         oldest_ms = now_ms - self._history.max_seconds * 1000
         while self._events and self._events[0].id.ms < oldest_ms:
             self.forget_oldest()

@@ -1,7 +1,7 @@
-"""All topics of this process, bounded together: how many there are, who listens, what their histories hold.
+"""All topics of this process, with bounds on their number, their subscribers, and the bytes of all histories.
 
-The law of this file: a topic is here as long as somebody listens or something is kept of it, and no longer. Where all
-histories together hold too much, the topic that nobody published to for longest forgets its oldest events first.
+The law of this file: a topic is kept as long as it has subscribers or events in its history, and no longer. Where all histories
+together hold too many bytes, the topic that was published to least recently drops its oldest events first.
 """
 
 from __future__ import annotations
@@ -10,24 +10,22 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
 
-from ..errors import OverloadedError
+from ..errors import RETRY_SECONDS, OverloadedError
 from .ids import EventId
 from .topic import Event, Follower, History, Topic
 
 __all__ = ["Bounds", "Topics"]
 
-# A full hub has room again when somebody leaves, and nobody knows when that is.
-RETRY_SECONDS: Final = 1.0
-
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Limits; those of subscribers may be 0, for none.
+    """The limits; those of subscribers may be 0, for none.
 
-    max_bytes              of all histories together
-    max_subscribers        in all; `topic_subscribers` of one topic
+    history             of each topic
+    max_bytes           of all histories together
+    max_subscribers     of all topics together
+    topic_subscribers   of one topic
     """
 
     history: History
@@ -38,14 +36,18 @@ class Bounds:
 
 
 class Topics:
-    """See above. One event loop uses it. `reject` is told a fixed word for each refusal."""
+    """All topics of this process. For one event loop only. `reject` is called with the reason of each refusal.
+
+    held          bytes of all histories
+    subscribers   of all topics
+    """
 
     def __init__(self, bounds: Bounds, reject: Callable[[str], None]) -> None:
         self.bounds = bounds
         self.held = 0
         self.subscribers = 0
         self._reject = reject
-        self._topics: OrderedDict[str, Topic] = OrderedDict()  # the one published to last is the last
+        self._topics: OrderedDict[str, Topic] = OrderedDict()  # least recently published to first
 
     def __len__(self) -> int:
         return len(self._topics)
@@ -57,17 +59,17 @@ class Topics:
         return tuple(self._topics.values())
 
     def check_room(self, topics: int) -> None:
-        """Raises OverloadedError where there are as many as may be."""
+        """Raise OverloadedError where `topics`, their present number, is at the maximum."""
         if topics >= self.bounds.max_topics:
             self._refuse("topics", "the relay has as many topics as it keeps")
 
     def make(self, name: str, floor: EventId) -> Topic:
-        """A new topic, which begins after `floor`. The caller has checked that there is room."""
+        """Make a topic whose first event will come after `floor`. The caller has called `check_room`."""
         topic = self._topics[name] = Topic(name, self.bounds.history, floor)
         return topic
 
     def append(self, topic: Topic, event: Event) -> None:
-        """Keep and fan out a new event."""
+        """Append a new event to the topic and fan it out; drop old events where all histories hold too many bytes."""
         with self._accounted(topic):
             topic.append(event)
         self._topics.move_to_end(topic.name)
@@ -81,7 +83,7 @@ class Topics:
 
     @contextmanager
     def listening(self, topic: Topic, listener: Follower) -> Iterator[None]:
-        """Have `listener` told of the topic's events for as long as the block runs. Raises OverloadedError."""
+        """Subscribe `listener` to the topic for as long as the `with` block runs. Raises OverloadedError."""
         bounds = self.bounds
         if bounds.max_subscribers and self.subscribers >= bounds.max_subscribers:
             self._refuse("subscribers", "the relay has as many subscribers as it takes")
@@ -96,7 +98,7 @@ class Topics:
             self.subscribers -= 1
 
     def tidy(self, now_ms: int) -> None:
-        """Forget events that are too old, and topics that nothing is left of."""
+        """Drop events past their maximum age, and topics without events and subscribers."""
         for topic in self.all():
             with self._accounted(topic):
                 topic.expire(now_ms)
@@ -104,7 +106,7 @@ class Topics:
                 self.remove(topic)
 
     def remove(self, topic: Topic) -> None:
-        """Forget a topic that nobody listens to."""
+        """Remove a topic, which must have no subscribers."""
         del self._topics[topic.name]
         self.held -= topic.held
 

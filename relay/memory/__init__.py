@@ -1,1 +1,1 @@
-"""What may be held: the budget of a stream, buffers with a bound and an overflow policy, the memory limit of the process."""
+"""Bounds of memory: the budget of a stream and of all requests, buffers with overflow policies, the process's memory limit."""

@@ -1,23 +1,23 @@
 """A stream's budget, and how it is shared out among everything that can hold a stream's bytes.
 
-The law of this file: what each layer may hold is a fixed share of the budget, and the shares' sum is below it, whatever the
-client or the upstream does. Each layer stops the one before it: a client that does not read fills its kernel buffer, then the
-transport, then the upstream's socket is not read any more, and the upstream's kernel buffer closes its window.
+The law of this file: each layer may hold a fixed share of the budget, and the sum of the shares is below the budget, whatever
+the client or the upstream does. Backpressure goes from layer to layer: a client that does not read fills its kernel buffer,
+then the transport, then the upstream's socket is not read any more, and the upstream's kernel buffer closes its window.
 
 | layer | setting | it may hold, of a budget of 256 KiB | why that much |
 |---|---|---|---|
 | kernel, to the client | SO_SNDBUF 1/8 | 80 KiB | Linux doubles it, and takes a last segment that no longer fits |
-| transport | high water 1/32, one write 5/32 | 48 KiB | below the mark it takes one more recv |
-| facts | | 16 KiB | chat.py looks at events up to this size |
-| kernel, from the upstream | SO_RCVBUF 1/8 | 64 KiB | doubled, too |
-| together | | 208 KiB | the rest is HTTP framing and the allocator's |
+| transport | high-water mark 1/32, one write 5/32 | 48 KiB | just below the mark it takes one more recv |
+| facts | | 16 KiB | protocol/chat.py parses events up to this size |
+| kernel, from the upstream | SO_RCVBUF 1/8 | 64 KiB | Linux doubles it, too |
+| together | | 208 KiB | the rest is for HTTP framing and the allocator |
 
-One recv of a stream that flows may be as large as what the kernel holds for it: the bytes are in the transport when the next
-one comes. A source that is read (through a proxy, or ahead) has bytes wait in two places more, the parser and the hand of its
-reader; it is read in small pieces for that, and its sum is below the budget likewise (`reading_worst_case_bytes`).
+One recv of a body that flows may be nearly as large as its kernel buffer: its bytes are in the transport before the next recv.
+A body that is read (behind a proxy, or read ahead) holds bytes in two more places, the parser and the reading task; it is read
+in smaller pieces, so that its sum is below the budget as well (`reading_worst_case_bytes`).
 
-It is measured, too: tests/relay/serving/test_budget.py. An upstream that speaks TLS has buffers of its own beside this
-(uvloop: one of 256 KiB for each connection, of which it touches what it reads).
+tests/relay/serving/test_budget.py measures it. TLS to the upstream has buffers of its own, which are not in the budget (uvloop:
+256 KiB for each connection, of which it touches as much as it reads).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from ..protocol.chat import MAX_LOOKED_AT_BYTES
 
 __all__ = ["MIN_BUDGET_BYTES", "StreamBudget"]
 
-# Below it the kernel's own minima and the facts would not fit any more.
+# In less, the kernel's smallest buffers and the facts do not fit.
 MIN_BUDGET_BYTES: Final = 128 * 1024
-# A segment that no longer fits, and what the kernel charges for its own bookkeeping.
+# The last segment, which the kernel takes though it no longer fits, with the kernel's bookkeeping for it.
 _SEGMENT_BYTES: Final = 16 * 1024
 _FRAMING_BYTES: Final = 32
 
@@ -53,7 +53,7 @@ class StreamBudget:
 
     @property
     def request_buffer_bytes(self) -> int:
-        """SO_RCVBUF of a client's connection, beside the budget: what it sends ahead, and what a long way takes at once."""
+        """SO_RCVBUF of a client's connection, not in the budget: for request bodies, and for throughput over long routes."""
         return self.total_bytes // 2
 
     @property
@@ -63,17 +63,17 @@ class StreamBudget:
 
     @property
     def flow_recv_bytes(self) -> int:
-        """What one recv takes from an upstream's connection whose bytes are handed on at once."""
+        """The most that one recv takes from an upstream's connection whose body flows (Body.flow)."""
         return self.total_bytes * 5 // 32
 
     @property
     def read_recv_bytes(self) -> int:
-        """What one recv takes from an upstream's connection that is read."""
+        """The most that one recv takes from an upstream's connection whose body is read (Body.read)."""
         return self.total_bytes // 32
 
     @property
     def parser_limit_bytes(self) -> int:
-        """Above it an upstream's connection is not read."""
+        """While more than this waits to be read, the upstream's socket is not read."""
         return self.total_bytes // 32
 
     @property
@@ -83,36 +83,36 @@ class StreamBudget:
 
     @property
     def write_high_water_bytes(self) -> int:
-        """Above it the transport asks to wait."""
+        """The high-water mark of the transport's write buffer towards the client."""
         return self.total_bytes // 32
 
     @property
     def spare_bytes(self) -> int:
-        """What is left, for reading ahead; a buffer begins a segment at each of its ends."""
+        """What the layers leave of the budget, for reading ahead (a buffer's first and last segments may be partly used)."""
         return self.total_bytes - self.reading_worst_case_bytes - self.read_bytes
 
     @property
     def reading_worst_case_bytes(self) -> int:
-        """The sum of what the layers may hold at once of a source that is read."""
+        """The sum over the layers for a body that is read (Body.read)."""
         transport = self.write_high_water_bytes + self.read_bytes + _FRAMING_BYTES
         parser = self.parser_limit_bytes + self.read_recv_bytes
         return self._kernel_bytes + transport + self.read_bytes + parser + MAX_LOOKED_AT_BYTES
 
     @property
     def subscriber_bytes(self) -> int:
-        """What may wait for a topic's subscriber, who has no upstream; beside it, one write is in hand."""
+        """The most that may wait in the buffer of a topic's subscriber, which has no upstream; one write comes on top."""
         return self.total_bytes - self._to_client_bytes - self.read_bytes
 
     @property
     def _to_client_bytes(self) -> int:
-        """The kernel and the transport."""
+        """The kernel's buffer and the transport's, towards the client."""
         return (
             2 * self.send_buffer_bytes + _SEGMENT_BYTES + self.write_high_water_bytes + self.read_bytes + _FRAMING_BYTES
         )
 
     @property
     def worst_case_bytes(self) -> int:
-        """The sum of what the layers may hold at once."""
+        """The sum over the layers, for a body that flows or one that is read, whichever is larger."""
         transport = self.write_high_water_bytes + self.flow_recv_bytes + _FRAMING_BYTES
         return max(self.reading_worst_case_bytes, self._kernel_bytes + transport + MAX_LOOKED_AT_BYTES)
 

@@ -1,20 +1,19 @@
-"""A buffer bounded in bytes, that never splits an event, and what it does when it is full.
+"""Buffers of events, bounded in bytes, with a choice of overflow policies.
 
-The law of this file: `held` never exceeds `capacity`, whatever is put in; what comes out are whole events in their order; every
-event that went in and does not come out is counted in `dropped`.
+The law of this file: `held` never exceeds `capacity`; events come out whole and in their order; every event that went in and
+does not come out is counted in `dropped`.
 
-| policy | a full buffer and one more event |
+| policy | when one more event does not fit |
 |---|---|
-| `block` | it does not go in: whoever puts it waits for room (backpressure) |
-| `drop_oldest` | the oldest events make room |
-| `drop_newest` | it is dropped |
-| `latest` | it replaces everything, full or not: only the newest event is ever held |
-| `disconnect` | OverflowError: the consumer is too slow to be kept |
+| `block` | the event is refused: the producer waits for room (backpressure) |
+| `drop_oldest` | the oldest events are dropped to make room |
+| `drop_newest` | the new event is dropped |
+| `latest` | a new event always replaces all others, full or not: only the newest one is held |
+| `disconnect` | OverflowError: the consumer is too slow, and is to be disconnected |
 
-Two ways to keep the events. `ByteBuffer` copies them into pooled segments: for the chunks of one upstream (read_ahead.py), that
-come in any size, and whose memory is then the segments' alone. `SharedBuffer` keeps references: for fan-out (hub/),
-where one event waits for many subscribers and a copy for each would multiply it. Both wait for nothing and know no event loop;
-`Channel` is the thin asyncio side.
+The events are kept in one of two ways. `ByteBuffer` copies them into pooled segments: for the chunks of one upstream
+(stream/read_ahead.py), which come in any size. `SharedBuffer` keeps references: for fan-out (hub/), where one event waits for
+many subscribers and a copy for each would multiply it. Both are synchronous and use no event loop; `Channel` adds the waiting.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ POLICIES: Final[tuple[str, ...]] = get_args(OverflowPolicy)
 
 
 class PoolStatistics(NamedTuple):
-    """Segments lent out now and kept for the next one; requests that a kept one served, and that needed a new one."""
+    """Segments: in use now, kept free for reuse; and calls of `take` that reused one, and that made one."""
 
     used: int
     free: int
@@ -49,9 +48,9 @@ class PoolStatistics(NamedTuple):
 
 
 class SegmentPool:
-    """Segments of one size, used again instead of allocated for each stream: what sync.Pool is in Go.
+    """Byte segments of one size, reused instead of allocated for each stream (as Go's sync.Pool).
 
-    It keeps `max_free` of them at most, so that one busy minute is not held for ever. One event loop uses it.
+    The pool keeps at most `max_free` unused segments, so that memory after a peak is freed. For one event loop only.
 
     >>> pool = SegmentPool(segment_bytes=1024, max_free=1)
     >>> pool.give(pool.take()); _ = pool.take(); pool.statistics()
@@ -65,7 +64,7 @@ class SegmentPool:
         self._used = self._hits = self._misses = 0
 
     def take(self) -> bytearray:
-        """A segment; what is in it is somebody's past."""
+        """A segment, with arbitrary old bytes in it."""
         self._used += 1
         if self._free:
             self._hits += 1
@@ -74,7 +73,7 @@ class SegmentPool:
         return bytearray(self.segment_bytes)
 
     def give(self, segment: bytearray) -> None:
-        """Take back a segment that nobody uses any more."""
+        """Return a segment that is no longer used."""
         self._used -= 1
         if len(self._free) < self._max_free:
             self._free.append(segment)
@@ -84,10 +83,11 @@ class SegmentPool:
 
 
 class EventBuffer(ABC):
-    """Events, first in first out, of `capacity` bytes together at most: the policies, whatever the events are kept in.
+    """A first-in, first-out buffer of `capacity` bytes at most. Has the policies; subclasses store the events.
 
-    held        bytes in it now, `high_water` the most there ever were
-    dropped     events that the policy threw away
+    held         bytes in the buffer now
+    high_water   the most bytes that it ever held
+    dropped      events that the policy dropped
     """
 
     def __init__(self, capacity: int, policy: OverflowPolicy) -> None:
@@ -105,11 +105,11 @@ class EventBuffer(ABC):
 
     @abstractmethod
     def take(self, limit: int | None = None) -> bytes:
-        """The oldest events, together `limit` bytes at most but at least one event; b"" where none is held."""
+        """Take out the oldest events, `limit` bytes at most but at least one event; b"" where the buffer is empty."""
 
     @abstractmethod
     def clear(self) -> None:
-        """Forget everything. What is forgotten so is not counted as dropped."""
+        """Remove all events, without counting them as dropped."""
 
     @abstractmethod
     def _append(self, event: bytes) -> None: ...
@@ -118,10 +118,10 @@ class EventBuffer(ABC):
     def _drop_oldest(self) -> None: ...
 
     def put(self, event: bytes) -> bool:
-        """Put one event in. False: there is no room and the policy is `block`; try again when something was taken.
+        """Put one event in. Returns False where there is no room and the policy is `block`: try again after a `take`.
 
-        Raises ValueError for an empty event (`take` could not tell it from none) and for one larger than the whole buffer, and
-        OverflowError where the policy is `disconnect`.
+        Raises ValueError for an empty event (`take` returns b"" for no event) and for one larger than the whole buffer, and
+        OverflowError where there is no room and the policy is `disconnect`.
         """
         size = len(event)
         if not size:
@@ -149,7 +149,7 @@ class EventBuffer(ABC):
 
 
 class SharedBuffer(EventBuffer):
-    """References to events that others hold, too: what fan-out needs, where a thousand subscribers wait for the same bytes.
+    """A buffer of references to events, for fan-out: a thousand subscribers wait for the same bytes object.
 
     >>> first = b"first"
     >>> buffer = SharedBuffer(10, "drop_oldest")
@@ -159,7 +159,7 @@ class SharedBuffer(EventBuffer):
 
     def __init__(self, capacity: int, policy: OverflowPolicy) -> None:
         super().__init__(capacity, policy)
-        self._events: deque[bytes] | None = None  # an empty deque has 600 bytes, and most subscribers wait for nothing
+        self._events: deque[bytes] | None = None  # None while empty, as mostly: an empty deque has 600 bytes
 
     def __len__(self) -> int:
         return len(self._events) if self._events is not None else 0
@@ -194,7 +194,7 @@ class SharedBuffer(EventBuffer):
 
 
 class ByteBuffer(EventBuffer):
-    """Copies of events, in segments of a pool: what one producer needs whose chunks nobody else holds.
+    """A buffer of copies of events, in segments of a pool, for one producer whose chunks are held nowhere else.
 
     >>> buffer = ByteBuffer(10, "drop_oldest", SegmentPool())
     >>> [buffer.put(event) for event in (b"first", b"second", b"third")]
@@ -208,8 +208,8 @@ class ByteBuffer(EventBuffer):
         self._pool = pool
         self._sizes: deque[int] = deque()  # of the events, the oldest first
         self._segments: deque[bytearray] = deque()
-        self._start = 0  # of the oldest event, in the first segment
-        self._end = 0  # of the newest event, in the last segment
+        self._start = 0  # where the oldest event begins in the first segment
+        self._end = 0  # where the newest event ends in the last segment
 
     def __len__(self) -> int:
         return len(self._sizes)
@@ -223,7 +223,7 @@ class ByteBuffer(EventBuffer):
         return taken
 
     def clear(self) -> None:
-        """As everywhere, and the segments go back to the pool."""
+        """As EventBuffer.clear; the segments go back to the pool."""
         self._sizes.clear()
         self._forget(self.held)
 
@@ -257,7 +257,7 @@ class ByteBuffer(EventBuffer):
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _forget(self, size: int) -> None:
-        """Move the front on by `size` bytes; segments that it leaves behind go back to the pool."""
+        """Remove the first `size` bytes; segments that are empty then go back to the pool."""
         self.held -= size
         self._start += size
         while self._segments and (self._start >= self._pool.segment_bytes or not self.held):
@@ -268,7 +268,7 @@ class ByteBuffer(EventBuffer):
 
 
 class Channel:
-    """A buffer between a task that puts and one that takes, on one event loop."""
+    """A buffer between one task that puts and one that takes, on one event loop; either can wait for the other."""
 
     def __init__(self, buffer: EventBuffer) -> None:
         self.buffer = buffer
@@ -277,14 +277,14 @@ class Channel:
         self._error: BaseException | None = None
 
     async def put(self, event: bytes) -> None:
-        """Put one event in; waits for room where the policy is `block`. Raises as EventBuffer.put does."""
+        """Put one event in, waiting for room where the policy is `block`. Raises as EventBuffer.put does."""
         while not self.buffer.put(event):
             self._changed.clear()
             await self._changed.wait()
         self._changed.set()
 
     async def take(self, limit: int | None = None) -> bytes:
-        """As EventBuffer.take, but waits for an event; b"" at the end. Raises what `close` was given, after the last event."""
+        """As EventBuffer.take, waiting for an event. After `close` and the last event: b"", or raises the error of `close`."""
         while not self.buffer and not self._closed:
             self._changed.clear()
             await self._changed.wait()
@@ -295,6 +295,6 @@ class Channel:
         return taken
 
     def close(self, error: BaseException | None = None) -> None:
-        """Nothing more will be put; what is held can still be taken."""
+        """End the channel: events in the buffer can still be taken; `take` raises `error` after them."""
         self._closed, self._error = True, error
         self._changed.set()

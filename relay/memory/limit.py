@@ -1,8 +1,8 @@
-"""How much of its memory limit this process uses: what the kernel would kill it for.
+"""Which share of its memory limit this process uses; at the limit the kernel would kill it.
 
-The limit is the smallest of the cgroup's (v2 `memory.max` of the group itself and the groups above it that are visible here;
-v1 `memory.limit_in_bytes`) and the one that is set. A cgroup's use is without its inactive file pages, as the kernel reclaims
-these first: what Kubernetes calls the working set.
+The limits are those of the process's cgroup and the visible groups above it (v2 `memory.max`, v1 `memory.limit_in_bytes`), and
+one that is set; the largest share counts. A cgroup's use is without its inactive file pages, which the kernel reclaims first:
+what Kubernetes calls the working set.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ __all__ = ["memory_share"]
 
 CGROUPS: Final = Path("/sys/fs/cgroup")
 MEMBERSHIP: Final = Path("/proc/self/cgroup")
-# What cgroup v1 says where there is no limit, and above: no machine has it.
+# From this size on a cgroup has no limit: v1 writes a huge number for none.
 _NO_LIMIT: Final = 1 << 60
 
 
 def memory_share(limit_bytes: int, root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> Callable[[], float | None]:
-    """A function that reads the share of the limit in use now; None where there is no limit.
+    """Returns a function that reads the share of the limit in use now: 1.0 is all of it; None where there is no limit.
 
-    limit_bytes   a limit for this process's resident memory beside the cgroup's; 0 for none
+    limit_bytes   a limit of this process's resident memory, in addition to the cgroup's; 0 for none
     """
     groups = [group for group in _groups(root, membership) if _limit(group) is not None]
 
@@ -48,7 +48,7 @@ def _groups(root: Path, membership: Path) -> list[Path]:
         if controllers and "memory" not in controllers.split(","):
             continue
         top = root / "memory" if controllers else root
-        # In a container the path may be one of the host's, which is not visible here: the top is then the container's own.
+        # In a container the path may be the host's, which is not visible here: `top` is then the container's own group.
         own = top / path.lstrip("/")
         groups += [own, *own.parents[: len(own.parts) - len(top.parts)]]
     return groups
@@ -79,7 +79,7 @@ def _text(path: Path) -> str | None:
     try:
         return path.read_text().strip()
     except OSError:
-        return None  # not this version of cgroups, or not visible from here
+        return None  # the file of another cgroup version, or not visible from here
 
 
 def _resident_bytes() -> int:

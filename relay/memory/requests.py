@@ -1,12 +1,12 @@
-"""What requests hold before they are answered: heads that are not whole and bodies, in one budget of the process.
+"""The process's budget for requests that are not answered yet: the bytes of their incomplete heads and their bodies.
 
-The law of this file: a byte of a request is charged here as long as the relay holds it, from the moment in which it came until
-its upstream has answered, or nobody wants the answer any more; what does not fit is not taken. A body's charge goes with its
-bytes (`HeldBytes`): whoever keeps them, for whatever reason, keeps the charge. Nobody's announcement is charged, only what
-came: else a header that says 16 MiB would take the room of 16 MiB.
+The law of this file: a byte of a request is charged as long as the relay holds it, from its arrival until the upstream has
+answered or the request is dropped; bytes that do not fit are refused. A body's charge is tied to its bytes object
+(`HeldBytes`): as long as it is referenced, it is charged. Only bytes that came are charged, not a Content-Length: else a
+header that says 16 MiB would take the room of 16 MiB.
 
-A quarter of the budget is kept for small bodies, which most are: a few callers with large ones, who may send them as slowly as
-their deadline allows, cannot keep all others out.
+A quarter of the budget is kept for small bodies, which are the most: a few callers with large bodies, which they may send as
+slowly as their deadline allows, cannot keep all others out.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Final
 
 __all__ = ["SMALL_BODY_BYTES", "HeldBytes", "Holding", "RequestBudget"]
 
-# A long conversation without pictures.
+# Enough for a long conversation without images.
 SMALL_BODY_BYTES: Final = 64 * 1024
-_KEPT_FOR_SMALL: Final = 4  # one part in so many
+_KEPT_FOR_SMALL: Final = 4  # one part in four of the budget
 
 
 class RequestBudget:
-    """The bytes that all requests of a process hold; `total_bytes` at most.
+    """The bytes that all requests of a process hold, `heads` and `bodies`; `total_bytes` together at most.
 
     >>> budget = RequestBudget(1024 * 1024)
     >>> large, small = Holding(budget), Holding(budget)
@@ -34,24 +34,24 @@ class RequestBudget:
         self.heads = self.bodies = 0
 
     def grow_head(self, nbytes: int) -> bool:
-        """Charge more bytes of a head that is not whole; False, and charge nothing, where there is no room for them."""
+        """Charge more bytes of an incomplete head. Returns False, and charges nothing, where there is no room for them."""
         if self.heads + self.bodies + nbytes > self.total_bytes:
             return False
         self.heads += nbytes
         return True
 
     def release_head(self, nbytes: int) -> None:
-        """The head is whole, or its connection gone."""
+        """Take the charge of a head back: the head is complete, or its connection lost."""
         self.heads -= nbytes
 
     def has_room(self, nbytes: int, of: int) -> bool:
-        """Whether so many bytes more fit, of a body that then has `of` bytes."""
+        """Whether `nbytes` more fit, for a body that then has `of` bytes in all."""
         kept = 0 if of <= SMALL_BODY_BYTES else self.total_bytes // _KEPT_FOR_SMALL
         return self.heads + self.bodies + nbytes <= self.total_bytes - kept
 
 
 class Holding:
-    """What one request's body is charged with, until it is released or nobody has it any more."""
+    """The charge of one request's body, in bytes, until `release` or until the object is freed."""
 
     __slots__ = ("_budget", "nbytes")
 
@@ -60,7 +60,7 @@ class Holding:
         self.nbytes = 0
 
     def grow(self, nbytes: int) -> bool:
-        """Charge more bytes; False, and charge nothing, where there is no room for them."""
+        """Charge more bytes. Returns False, and charges nothing, where there is no room for them."""
         if not self._budget.has_room(nbytes, self.nbytes + nbytes):
             return False
         self._budget.bodies += nbytes
@@ -68,7 +68,7 @@ class Holding:
         return True
 
     def release(self) -> None:
-        """The bytes are dropped."""
+        """Take the charge back: the bytes are dropped."""
         self._budget.bodies -= self.nbytes
         self.nbytes = 0
 
@@ -77,7 +77,7 @@ class Holding:
 
 
 class HeldBytes(bytes):
-    """A whole body, which is charged for as long as anybody has it.
+    """The bytes of a whole body, charged to the budget for as long as the object exists.
 
     >>> budget = RequestBudget(1024 * 1024)
     >>> holding = Holding(budget)
@@ -94,7 +94,7 @@ class HeldBytes(bytes):
 
     @classmethod
     def of(cls, parts: list[bytes], holding: Holding) -> HeldBytes:
-        """The body that came in these parts, for which `holding` was grown."""
+        """Join the parts of a body, whose bytes are charged to `holding` already."""
         body = cls(parts[0] if len(parts) == 1 else b"".join(parts))
         body.holding = holding
         return body

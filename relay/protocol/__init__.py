@@ -1,1 +1,1 @@
-"""The formats that are relayed, without any input or output: Server-Sent Events, chats, responses, and the routes' shapes."""
+"""The formats that are relayed, sans-IO: Server-Sent Events, the streams of chats and responses, and the table of endpoints."""

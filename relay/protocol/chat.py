@@ -1,11 +1,11 @@
-"""The facts of an OpenAI chat stream, sans-IO: read from the bytes that pass by, keeping neither chunks nor content.
+"""The facts of an OpenAI chat stream, sans-IO: parsed from the relayed bytes, without keeping chunks or content.
 
-A relay passes a stream's bytes on untouched, and yet must know which model answered, why it stopped and what it cost.
-`ChatFacts` is fed the same bytes. It parses JSON only where there is something to learn: the first event, and events
-that name a finish reason or carry a usage object. All others cost a few byte searches.
+A relay forwards a stream's bytes unchanged, and yet must know which model answered, why it stopped and how many tokens it used.
+`ChatFacts` is fed the same bytes. It parses JSON only where it can hold a fact: in the first event, and in events with a finish
+reason or a usage object. All others cost a few byte searches.
 
-The stream's shape is that of https://platform.openai.com/docs/api-reference/chat-streaming: events with a
-`chat.completion.chunk` as data, the usage in one of its own with no choices, and `[DONE]` at the end.
+The format is that of https://platform.openai.com/docs/api-reference/chat-streaming: events with a `chat.completion.chunk` as
+data, the usage in an event of its own without choices, and `[DONE]` at the end.
 """
 
 from __future__ import annotations
@@ -19,24 +19,28 @@ from .sse import CR, EventDecoder, LineFeeds
 
 __all__ = ["MAX_LOOKED_AT_BYTES", "ChatFacts"]
 
-# Events with facts in them have a few hundred bytes; larger ones are content. One unfinished event of this size is all
-# that a stream may keep here: 16 KiB for each of 1,000 streams is 16 MiB.
+# Events with facts have a few hundred bytes; larger ones are content. A stream keeps at most one unfinished event of this size
+# here: 16 KiB for each of 1,000 streams is 16 MiB.
 MAX_LOOKED_AT_BYTES = 16 * 1024
 
-# Some gateways begin with events that have an empty id (content filter results, for instance): look a little further.
+# Events that are searched for id and model: some gateways begin with ones that have an empty id (content filter results).
 _MAX_FIRST_EVENTS = 4
 
-# A token, of whichever kind: text, reasoning, a refusal, a call of a tool.
+# The beginning of any kind of token: text, reasoning, a refusal, a tool call.
 _CONTENT = re.compile(rb'"(?:content|text|reasoning_content|reasoning|refusal)":\s*"[^"]|"tool_calls":\s*\[\s*\{')
 
 
 class ChatFacts:
-    """What is known of one stream so far; every attribute is final once the stream has ended.
+    """The facts of one stream so far; every attribute is final once the stream has ended.
 
-    `response_id` and `model` are the upstream's own, None until seen. `finish_reasons` are in order of arrival, one for
-    each choice. `input_tokens` and `output_tokens` are None unless the upstream reported usage. `saw_content` tells
-    that the first token has come, `done` that `[DONE]` has, `malformed` how many of the events looked at were not JSON
-    objects. An event of more than MAX_LOOKED_AT_BYTES is not looked at; it counts as content.
+    response_id, model            the upstream's own, None until seen
+    finish_reasons                one for each choice, in order of arrival
+    input_tokens, output_tokens   None unless the upstream reports usage
+    saw_content                   the first token has come
+    done                          `[DONE]` has come
+    malformed                     how many of the parsed events were not JSON objects
+
+    An event of more than MAX_LOOKED_AT_BYTES is not parsed; it counts as content.
 
     >>> facts = ChatFacts()
     >>> facts.feed(b'data: {"id":"c1","choices":[{"delta":{"content":"Hi"},"finish_reason":"sto')
@@ -60,7 +64,7 @@ class ChatFacts:
         "saw_content",
     )
 
-    failed = False  # a chat says so by an error instead of its end
+    failed = False  # a failed chat has no end marker, but an error
 
     def __init__(self) -> None:
         self.response_id: str | None = None
@@ -71,13 +75,13 @@ class ChatFacts:
         self.saw_content = False
         self.done = False
         self.malformed = 0
-        self._first_events = _MAX_FIRST_EVENTS  # still to be looked at for id and model
+        self._first_events = _MAX_FIRST_EVENTS  # still to be parsed for id and model
         self._line_feeds = LineFeeds()
         self._tail = b""  # the unfinished event
-        self._skipping = False  # the unfinished event is too large: only its last byte is kept
+        self._skipping = False  # the unfinished event is too large: only its last byte is in `_tail`
 
     def feed(self, chunk: bytes) -> None:
-        """Take in the next bytes of the body, cut anywhere. Never raises for what is in them."""
+        """Take the next bytes of the body, cut anywhere. Never raises, whatever the bytes."""
         if self.done:
             return
         line_feeds = self._line_feeds
@@ -89,13 +93,13 @@ class ChatFacts:
             self._look(chunk)
 
     def eof(self) -> None:
-        """The body has ended. Some servers leave out the blank line after `[DONE]`: it counts all the same."""
+        """The body has ended: take a `[DONE]` into account whose blank line the server left out."""
         if self._tail and not self._skipping:
             self.feed(b"\n\n")
         self._tail = b""
 
     def _complete(self, chunk: bytes) -> bytes:
-        """The part of tail and chunk that consists of whole events; the rest becomes the tail."""
+        """The whole events in the tail and the chunk; the rest becomes the tail."""
         if self._tail:
             chunk = self._tail + chunk
         start = 0
@@ -109,7 +113,7 @@ class ChatFacts:
         if end < 2:
             end = start
         self._tail = chunk[end:].lstrip(b"\n")
-        if len(self._tail) > MAX_LOOKED_AT_BYTES + 1:  # one more: perhaps the first half of its blank line
+        if len(self._tail) > MAX_LOOKED_AT_BYTES + 1:  # one more, which may be the first half of a blank line
             self._skipping = True
             self.saw_content = True
             self._tail = self._tail[-1:]
@@ -161,11 +165,11 @@ class ChatFacts:
 
 
 def _has_facts(events: bytes) -> bool:
-    """Whether there is an end marker, a finish reason or a count of tokens; the usual `null` is neither.
+    """Whether there is an end marker, a finish reason (the usual `null` is none) or a count of tokens.
 
-    Quotes within a JSON string are escaped: no content can look like a key. JSON comes compact or with one space after the
-    colon, as Python writes it. Searched from behind: that is where facts are, and CPython's rfind is about three times as
-    fast as its find on such text.
+    Quotes within a JSON string are escaped, so content cannot look like a key. JSON comes compact, or with one space after the
+    colon, as Python writes it. Searches from the end, where facts are; CPython's rfind is also about three times as fast as its
+    find on such text.
     """
     find = events.rfind
     return (

@@ -1,7 +1,7 @@
-"""The endpoints that are relayed, in one table: where a request goes, what must stand in it, and how its stream ends.
+"""The endpoints that are relayed, in one table: their paths, the required fields of a request, and the end of a stream.
 
-Everything that differs between them stands here; whatever else there is in a request is the upstream's to judge.
-https://platform.openai.com/docs/api-reference describes each of them, its "streaming" page the end of its stream.
+All differences between them are in this table; the upstream validates the rest of a request.
+https://platform.openai.com/docs/api-reference describes each endpoint, its "streaming" page the end of its stream.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Endpoint:
 
     route      the relay's path, which begins with /v1; the upstream's path is the rest, below a base URL that ends in /v1
     operation  the value of gen_ai.operation.name in traces
-    required   fields that a request must have, with their JSON type; only where `model` is not among them may it be missing
-    end        how error messages name the marker that ends a complete stream
+    required   fields that a request must have, with their JSON types; where `model` is not among them it may be missing
+    end        the name of the marker that ends a complete stream, for error messages
     facts      makes the reader of a stream's facts, which also recognises the end marker
     degraded   whether the text of RELAY_DEGRADED_MESSAGE can be sent as an answer of this endpoint
     """
@@ -44,7 +44,7 @@ class Endpoint:
 CHAT: Final = Endpoint(
     "/v1/chat/completions", "chat", {"model": str, "messages": list}, "[DONE]", ChatFacts, degraded=True
 )
-# The same keys, events and end as a chat's, with `text` for `delta`. A prompt that is left out is an empty one.
+# The keys, events and end are those of a chat, with `text` for `delta`. The prompt may be missing.
 COMPLETIONS: Final = Endpoint("/v1/completions", "text_completion", {"model": str}, "[DONE]", ChatFacts)
 # Model and input may both be part of a prompt that the upstream has stored.
 RESPONSES: Final = Endpoint("/v1/responses", "chat", {}, "response.completed", ResponseFacts)

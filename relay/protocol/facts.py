@@ -1,6 +1,6 @@
-"""The facts of an answer: who gave it, why it ended, what it cost. Sans-IO.
+"""The facts of an answer: its id and model, why it ended, how many tokens it used. Sans-IO.
 
-Those of a stream are read as its bytes come by (chat.py, responses.py), those of a whole answer from its JSON.
+The facts of a stream are parsed as its bytes are relayed (chat.py, responses.py), those of a whole answer from its JSON.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Any, Final, Protocol
 
 __all__ = ["MAX_FINISH_REASONS", "AnswerFacts", "Facts", "StreamFacts", "answer_facts", "count_of", "name_of"]
 
-# An answer that does not stream is parsed for its facts up to this size: some milliseconds of the event loop.
+# An answer that does not stream is parsed for its facts up to this size, which blocks the event loop for some milliseconds.
 MAX_PARSED_BYTES: Final = 256 * 1024
-# A larger count of tokens is none: what takes it further has 64 bits.
+# A larger count of tokens is ignored: OTLP has 64 bits for it.
 _MAX_COUNT: Final = 10**15
-# What goes into spans and logs must not grow with a peer's fantasy.
+# Bounds of what an upstream can put into spans and logs.
 _MAX_NAME_CHARACTERS: Final = 256
 MAX_FINISH_REASONS: Final = 16
 
 
 class Facts(Protocol):
-    """What is known of one answer; names and counts are None and reasons are empty where the upstream did not tell."""
+    """The facts of one answer; names and counts are None, and reasons are empty, where the upstream did not send them."""
 
     @property
     def response_id(self) -> str | None: ...
@@ -36,7 +36,7 @@ class Facts(Protocol):
 
 
 class StreamFacts(Facts, Protocol):
-    """The same of a stream, whose bytes it is fed. `done`: its end marker came; `failed`: which said that it failed."""
+    """The facts of a stream, parsed from its bytes. `done`: its end marker has come; `failed`: and marks a failure."""
 
     @property
     def done(self) -> bool: ...
@@ -58,7 +58,7 @@ class AnswerFacts:
 
 
 def answer_facts(content: bytes) -> AnswerFacts:
-    """The facts in the JSON of a whole answer, of any endpoint; none where it is no JSON object or a very large one.
+    """The facts in the JSON of a whole answer, of any endpoint; all unknown where it is no JSON object, or a very large one.
 
     >>> answer_facts(b'{"id":"c1","model":"m","choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":3}}')
     AnswerFacts(response_id='c1', model='m', finish_reasons=('stop',), input_tokens=3, output_tokens=None)
@@ -85,18 +85,18 @@ def answer_facts(content: bytes) -> AnswerFacts:
 def _reasons(answer: dict[str, Any]) -> tuple[str, ...]:
     choices = answer.get("choices")
     if isinstance(choices, list):
-        found = [name_of(choice.get("finish_reason")) for choice in choices if isinstance(choice, dict)]
+        reasons = [name_of(choice.get("finish_reason")) for choice in choices if isinstance(choice, dict)]
     else:
         details = answer.get("incomplete_details")
-        found = [name_of(details.get("reason") if isinstance(details, dict) else answer.get("status"))]
-    return tuple(filter(None, found))[:MAX_FINISH_REASONS]
+        reasons = [name_of(details.get("reason") if isinstance(details, dict) else answer.get("status"))]
+    return tuple(filter(None, reasons))[:MAX_FINISH_REASONS]
 
 
 def name_of(value: object) -> str | None:
-    """A name that a peer has chosen, cut where it is none any more."""
+    """A name in an upstream's JSON, cut to _MAX_NAME_CHARACTERS; None where the value is none."""
     return value[:_MAX_NAME_CHARACTERS] if isinstance(value, str) and value else None
 
 
 def count_of(value: object, known: int | None = None) -> int | None:
-    """A number of tokens; `known` where it is none."""
+    """A count of tokens in an upstream's JSON; `known` where the value is none."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_COUNT else known

@@ -1,11 +1,11 @@
 """The facts of an OpenAI Responses stream, sans-IO: as chat.py, for the streams of POST /v1/responses.
 
 Each event has a name (`event: response.output_text.delta`), and the same name as `type` in its data. There is no `[DONE]`:
-the last event is `response.completed`, `response.incomplete` or `response.failed`, and holds the whole response, all of its
-text included. So an event is told by its beginning, and of a large one the beginning and the end are kept: id and model
-stand at the beginning of a response, its usage near the end.
+the last event is `response.completed`, `response.incomplete` or `response.failed`, and holds the whole response with all of its
+text. So an event is recognised by its beginning, and only the beginning and the end of a large event are kept: the id and the
+model are at the beginning of a response, its usage near the end.
 
-The stream's shape is that of https://platform.openai.com/docs/api-reference/responses-streaming.
+The format is that of https://platform.openai.com/docs/api-reference/responses-streaming.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from .sse import CR, LineFeeds
 
 __all__ = ["MAX_HEAD_BYTES", "MAX_TAIL_BYTES", "ResponseFacts"]
 
-# What a stream may keep here of one event: all of a small one, both ends of a large one.
+# Of one event a stream keeps so much here: a small one whole, the two ends of a large one.
 MAX_HEAD_BYTES: Final = 8 * 1024
 MAX_TAIL_BYTES: Final = 4 * 1024
 
-# Line ends and quotes within a JSON string are escaped: no content can look like the beginning of an event or like a key.
-# Some servers write no `event:` line; their `type` comes first.
-_TELLS: Final = re.compile(
+# The beginning of an event with facts. Line ends and quotes within a JSON string are escaped, so content cannot look like the
+# beginning of an event, or like a key. Some servers write no `event:` line; then `type` is the first key.
+_WITH_FACTS: Final = re.compile(
     rb'^(?:event: ?|data: ?\{\s*"type":\s*")response\.(created|completed|incomplete|failed)\b', re.MULTILINE
 )
 _ID: Final = re.compile(rb'"response":\s*\{\s*"id":\s*"([^"\\]{1,256})"')
@@ -38,9 +38,11 @@ _USAGE_BYTES: Final = 1024
 
 
 class ResponseFacts:
-    """What is known of one stream so far, as ChatFacts tells it; `finish_reasons` is the status, or why it is incomplete.
+    """The facts of one stream so far, with the attributes of ChatFacts.
 
-    `done` tells that one of the three last events has come, `failed` that it was `response.failed`.
+    finish_reasons   the status, or the reason why the response is incomplete
+    done             one of the three last events has come
+    failed           it was `response.failed`
 
     >>> facts = ResponseFacts()
     >>> facts.feed(b'event: response.completed\\ndata: {"type":"response.completed","response":{"id":"r1",')
@@ -75,14 +77,14 @@ class ResponseFacts:
         self._tail = b""  # its last bytes, where the head does not hold all of it
 
     def feed(self, chunk: bytes) -> None:
-        """Take in the next bytes of the body, cut anywhere. Never raises for what is in them."""
+        """Take the next bytes of the body, cut anywhere. Never raises, whatever the bytes."""
         if self.done:
             return
         line_feeds = self._line_feeds
         if CR in chunk or line_feeds.bom_seen >= 0 or line_feeds.after_cr:
             chunk = self._line_feeds.feed(chunk)
-        if not self._head and chunk.endswith(b"\n\n") and not _TELLS.search(chunk):
-            return  # whole events with nothing to learn: nearly all of a stream
+        if not self._head and chunk.endswith(b"\n\n") and not _WITH_FACTS.search(chunk):
+            return  # whole events without facts: nearly all of a stream
         start = 0
         while not self.done:
             end = self._end_of_event(chunk, start)
@@ -94,7 +96,7 @@ class ResponseFacts:
             start = end
 
     def eof(self) -> None:
-        """The body has ended. Some servers leave out the last blank line: the event counts all the same."""
+        """The body has ended: take a last event into account whose blank line the server left out."""
         if not self.done:
             self._look()
 
@@ -117,10 +119,10 @@ class ResponseFacts:
     def _look(self) -> None:
         head, tail = self._head, self._tail
         self._head = self._tail = b""
-        told = _TELLS.search(head)
-        if told is None:
+        match = _WITH_FACTS.search(head)
+        if match is None:
             return
-        name = told[1].decode()
+        name = match[1].decode()
         self._learn(head, tail)
         if name != "created":
             self.done = True
@@ -152,7 +154,7 @@ class ResponseFacts:
 
 
 def _response(event: bytes) -> dict[str, Any] | None:
-    """The response in the data of an event; None where there is none to be read."""
+    """The response object in an event's data; None where the data has none, or is not JSON."""
     data = b"".join(line[5:] for line in event.split(b"\n") if line.startswith(b"data:"))
     try:
         value = json.loads(data)

@@ -1,13 +1,13 @@
 """Server-Sent Events, sans-IO: bytes to events and back, by the WHATWG rules, within a stated number of bytes.
 
 The rules are those of https://html.spec.whatwg.org/multipage/server-sent-events.html, section "Interpreting an event
-stream". Three ways to read the same bytes, which agree about where an event ends:
+stream". There are three readers of the same bytes, which agree on where an event ends:
 
-- `EventDecoder` gives the events themselves. It holds the unfinished line and the data of the unfinished event.
-- `EventScanner` only counts them, for bytes that are passed on untouched. It holds a few numbers.
-- `LineFeeds` turns CR and CRLF into LF as the bytes come by, for whoever then looks for a blank line himself.
+- `EventDecoder` decodes events. It holds the unfinished line and the data of the unfinished event.
+- `EventScanner` only counts events, in bytes that are forwarded unchanged. It holds a few numbers.
+- `LineFeeds` turns CR and CRLF into LF, for code that then searches for blank lines itself.
 
-All of them give the same answer however the bytes are cut into chunks, and take time linear in the number of bytes.
+Their results do not depend on how the bytes are cut into chunks, and they take time linear in the number of bytes.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ __all__ = [
 # A JSON payload is one line. A chat delta has a few hundred bytes; the largest honest lines are whole tool-call
 # arguments and inline images, some hundred KiB. A client library commonly needs four times a line's size to parse it.
 MAX_LINE_BYTES = 1024 * 1024
-# Twice a line: whatever stands beside the largest line (event, id, comments) always fits.
+# Twice a line, so that the other lines (event, id, comments) fit beside the largest line.
 MAX_EVENT_BYTES = 2 * MAX_LINE_BYTES
 
 _BOM = b"\xef\xbb\xbf"
 _LF = 0x0A
-CR = 0x0D  # a number: CPython 3.11 first tries to make one of whatever it looks for in bytes, at seven times the cost
-# 10**15 ms are 30,000 years; int() refuses strings of thousands of digits, and a peer must not choose what raises here.
+CR = 0x0D  # an int: in CPython 3.11 `in` on bytes takes seven times as long for a bytes object, as it tries int first
+# 10**15 ms are 30,000 years. int() raises for strings of thousands of digits, which a peer could send.
 _MAX_RETRY_DIGITS = 15
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BLANK_LINES = re.compile(rb"\n\n+")
 
 
 class EventTooLargeError(Exception):
-    """The sender's fault: one line or one event (`part`) has more than `limit` bytes; `size` were seen so far.
+    """The sender's fault: a line or an event (`part`) has more than `limit` bytes; `size` were seen so far.
 
     The size of an event is that of its lines, each with one byte for its end. `events` are those that the same call of
-    `EventDecoder.feed` had completed before. What to do: end the stream; raise the limit if such events are legitimate.
+    `EventDecoder.feed` completed before it. Remedy: end the stream; raise the limit if such events are legitimate.
     """
 
     def __init__(self, part: str, size: int, limit: int, events: tuple[Event, ...] = ()) -> None:
@@ -71,25 +71,25 @@ class Event:
 
 
 class LineFeeds:
-    """Makes every line end a LF and drops a byte order mark at the start; keeps two numbers between chunks.
+    """Turns every line end into LF and drops a byte order mark at the start; keeps two numbers between chunks.
 
-    Bytes without CR need no work once the start is over, so that callers on a hot path write
-    `if 13 in chunk or line_feeds.bom_seen >= 0 or line_feeds.after_cr: chunk = line_feeds.feed(chunk)`.
+    After the start, bytes without CR need no work, so that callers on a hot path write
+    `if CR in chunk or line_feeds.bom_seen >= 0 or line_feeds.after_cr: chunk = line_feeds.feed(chunk)`.
     """
 
     __slots__ = ("after_cr", "bom_seen")
 
     def __init__(self) -> None:
-        self.bom_seen = 0  # bytes of the byte order mark matched so far; -1 when the start is over
-        self.after_cr = False  # the line feed of a CRLF may come
+        self.bom_seen = 0  # bytes of the byte order mark matched so far; -1 after the start
+        self.after_cr = False  # the last byte was a CR, whose LF may follow
 
     @property
     def withheld(self) -> int:
-        """How many bytes are not passed on yet, since they may be the beginning of a byte order mark."""
+        """How many bytes `feed` has not returned yet, since they may be the beginning of a byte order mark."""
         return max(self.bom_seen, 0)
 
     def feed(self, chunk: bytes) -> bytes:
-        """The chunk with LF for line ends. A CR counts at once; the LF that may follow it is then swallowed."""
+        """The chunk with LF for line ends. A CR at its end counts at once; an LF that begins the next chunk is then dropped."""
         if self.bom_seen >= 0:
             chunk = self._start(chunk)
         if not chunk:
@@ -119,11 +119,13 @@ class LineFeeds:
 
 
 class EventDecoder:
-    """Decodes one event stream. Beside the chunk it is given, it holds `max_line_bytes` + `max_event_bytes` at most.
+    """Decodes one event stream. Besides the chunk it is given, it holds `max_line_bytes` + `max_event_bytes` at most.
 
-    `last_event_id` is what a client sends as Last-Event-ID when it connects again; `retry` is the reconnection time in
-    milliseconds that the server asked for, None until then. Both outlive `eof()`, as they outlive a connection.
-    `at_start` False: what comes is out of the middle of a stream, where a byte order mark is part of a line.
+    last_event_id   for the Last-Event-ID header of the next connection
+    retry           the reconnection time in milliseconds that the server sent, None until then
+    at_start        False: the bytes are from the middle of a stream, where a byte order mark is part of a line
+
+    `last_event_id` and `retry` are kept over `eof()`, as they are over connections.
 
     >>> decoder = EventDecoder()
     >>> decoder.feed(b"data: a\\r\\ndata: b\\r")
@@ -158,9 +160,9 @@ class EventDecoder:
         self._failure: EventTooLargeError | None = None
 
     def feed(self, data: bytes) -> list[Event]:
-        """Take in the next bytes and return the events that they complete, often none.
+        """Take the next bytes and return the events that they complete, often none.
 
-        Raises EventTooLargeError, and raises it again on every further call until `eof()`.
+        Raises EventTooLargeError, also on every further call until `eof()`.
         """
         if self._failure is not None:
             raise self._failure
@@ -182,9 +184,9 @@ class EventDecoder:
         return events
 
     def eof(self) -> int:
-        """The stream has ended: discard the unterminated event and be ready for another connection.
+        """The stream has ended: discard the unterminated event, and start anew for another connection.
 
-        Returns how many bytes were discarded; zero means that the stream ended between two events.
+        Returns how many bytes were discarded; 0: the stream ended between two events.
         """
         discarded = self._block_bytes + len(self._line) + self._line_feeds.withheld
         self._begin()
@@ -219,7 +221,7 @@ class EventDecoder:
             self._id = value.decode(errors="replace")
         elif name == b"retry" and value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
             self.retry = int(value)
-        # Anything else is ignored, as the standard says; a comment is a field with an empty name.
+        # Other fields are ignored, as the standard requires; a comment is a field with an empty name.
 
     def _dispatch(self) -> Event | None:
         self.last_event_id = self._id
@@ -234,11 +236,11 @@ class EventDecoder:
 
 
 class EventScanner:
-    """Counts events in bytes that are passed on as they are; keeps numbers, no bytes.
+    """Counts events in bytes that are forwarded unchanged; keeps numbers, no bytes.
 
-    What it counts are blocks: lines with at least one byte, ended by a blank line. A comment alone is a block too.
+    It counts blocks: lines with at least one byte, ended by a blank line. A comment alone is a block too.
 
-    Its cost is by the line, not by the byte, and least where chunks hold whole events, as nearly all do.
+    Its cost grows with the lines, not with the bytes, and is least where chunks hold whole events, as nearly all do.
     """
 
     __slots__ = ("_line_feeds", "_newlines", "_pending", "max_event_bytes")
@@ -247,7 +249,7 @@ class EventScanner:
         self.max_event_bytes = max_event_bytes
         self._line_feeds = LineFeeds()
         self._pending = 0  # bytes since the last boundary
-        self._newlines = 2  # that the bytes so far end with: 0 within a line, 1 after a line, 2 between two events
+        self._newlines = 2  # line ends behind the bytes so far: 0 within a line, 1 after a line, 2 between events
 
     @property
     def at_boundary(self) -> bool:
@@ -257,9 +259,8 @@ class EventScanner:
     def feed(self, chunk: bytes) -> int:
         """The number of events that end in this chunk.
 
-        Raises EventTooLargeError when an event, terminated or not, has more than `max_event_bytes`. The chunk is then
-        not taken in: `at_boundary` speaks of the bytes before it, so that the caller drops it and ends the stream
-        cleanly.
+        Raises EventTooLargeError when an event, terminated or not, has more than `max_event_bytes`. The chunk then does not
+        count: `at_boundary` is about the bytes before it, so that the caller can drop it and end the stream cleanly.
         """
         line_feeds = self._line_feeds
         if CR in chunk or line_feeds.bom_seen >= 0 or line_feeds.after_cr:
@@ -278,13 +279,13 @@ class EventScanner:
         if self._pending + len(chunk) > self.max_event_bytes:
             return self._feed_measured(chunk)
         if self._newlines == 2 and 0 < chunk.find(b"\n") == len(chunk) - 2 and chunk[-1] == _LF:
-            return 1  # one event of one line: most of a stream whose upstream is not ahead of us
+            return 1  # one event of one line: most chunks, where the relay keeps up with the upstream
         return self._feed_fitting(chunk)
 
     def _feed_fitting(self, chunk: bytes) -> int:
-        """The events that end in a chunk in which none can be too large: one pass of C over its line ends."""
+        """The events that end in a chunk in which none can be too large: one pass of a regular expression."""
         size = len(chunk)
-        first = size - len(chunk.lstrip(b"\n")) if self._newlines else 0  # line ends before it only end what is ended
+        first = size - len(chunk.lstrip(b"\n")) if self._newlines else 0  # blank lines before it end no further event
         events = len(_BLANK_LINES.findall(chunk, first))
         if self._newlines == 1 and first:
             events += 1
@@ -301,7 +302,7 @@ class EventScanner:
         return events
 
     def _feed_measured(self, chunk: bytes) -> int:
-        """The same where an event may be too large: a sum for each line."""
+        """The events that end in a chunk in which one may be too large: adds up the bytes of each line."""
         events = 0
         pending = self._pending
         newlines = self._newlines
@@ -336,10 +337,9 @@ def encode(
     id: str | None = None,  # noqa: A002  # the field's name in the standard
     retry: int | None = None,
 ) -> bytes:
-    r"""One event as bytes, ended by its blank line. Data with several lines (LF, CRLF or CR) takes one field for each.
+    r"""One event as bytes, ended by its blank line. Each line of the data (LF, CRLF or CR) becomes a field.
 
-    `retry` is in milliseconds. Raises ValueError for what cannot be said: a line end or NUL in `event` or `id`, a
-    negative `retry`.
+    `retry` is in milliseconds. Raises ValueError for a line end or NUL in `event` or `id`, and for a negative `retry`.
 
     >>> encode("a\nb", event="delta", id="7")
     b'event: delta\nid: 7\ndata: a\ndata: b\n\n'
@@ -359,7 +359,7 @@ def encode(
 
 
 def comment(text: str = "") -> bytes:
-    r"""A comment as bytes, ended by a blank line: what keeps a silent connection open.
+    r"""A comment as bytes, ended by a blank line: keeps a silent connection open.
 
     >>> comment("ping")
     b': ping\n\n'

@@ -1,4 +1,4 @@
-"""The relay's listening socket: bound once, before anything is started, so that a port in use is an error here and now."""
+"""The relay's listening socket: bound before any process is started, so that a port in use is an error at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["bind", "url_of"]
 BACKLOG = 4096
 
 
-# Of the longest time that a client may take nothing: the relay's own deadline comes first, and says why.
+# TCP_USER_TIMEOUT in write time-outs: the relay's own time-out comes first, and logs the reason.
 UNTAKEN_FACTOR = 2
 
 
@@ -20,9 +20,9 @@ def bind(
 ) -> socket.socket:
     """A listening socket; its options are inherited by every connection. Raises ListenError.
 
-    send_buffer_bytes, receive_buffer_bytes   the kernel's buffers; 0: as large as the system makes them
-    write_timeout_seconds   how long a client may take nothing; 0: for ever. The kernel keeps the last bytes of an answer also
-                            after the connection was closed, and would try to send them for minutes
+    send_buffer_bytes, receive_buffer_bytes   SO_SNDBUF and SO_RCVBUF; a receive buffer of 0 is the system's default
+    write_timeout_seconds   how long a client may take no byte; 0: no bound. After the relay has closed a connection the kernel
+                            keeps the last bytes of an answer, and would try to send them for minutes
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(

@@ -1,8 +1,8 @@
-"""The server that the relay runs in: uvicorn on a socket that is bound before, with signals and an end of its own.
+"""The relay's server: uvicorn on a socket that is bound already, with signal handling and a shutdown of its own.
 
-uvicorn repeats the signals it caught when it has ended, so that a service stopped by SIGTERM exits with 143, and a second
-SIGTERM changes nothing. Here the first SIGTERM or SIGINT drains (no new connections, open streams go on for
-RELAY_DRAIN_SECONDS, are then ended) and the process exits with 0; a second one ends everything at once.
+uvicorn raises the signals that it caught again after its shutdown, so that a service stopped by SIGTERM exits with 143; and a
+second SIGTERM changes nothing. Here the first SIGTERM or SIGINT drains (no new connections; open streams go on for
+RELAY_DRAIN_SECONDS and are then ended) and the process exits with 0; a second one ends everything at once.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from ..client.bounds import MAX_HEAD_BYTES, ConnectionBounds, Patience
 
 __all__ = ["RelayServer"]
 
-# When uvicorn would cancel what then still runs; nothing should.
+# After the drain, until uvicorn cancels requests that are still running; there should be none.
 LAST_RESORT_SECONDS = 5
-WATCH_TICKS = 10  # of uvicorn's 0.1 s
+WATCH_TICKS = 10  # uvicorn ticks every 0.1 s
 
 log = logging.getLogger("relay.serving")
 
 
 def _bounded_protocol(high_water_bytes: int, bounds: ConnectionBounds) -> type[Any] | None:
-    """The relay's own protocol class; None, with a warning, where this uvicorn is not the one that it extends."""
+    """The relay's own protocol class; None, with a warning, where the installed uvicorn lacks a name that it uses."""
     try:
         from ..client.connection import bounded_protocol
 
@@ -47,7 +47,7 @@ def _bounded_protocol(high_water_bytes: int, bounds: ConnectionBounds) -> type[A
 
 
 class RelayServer(uvicorn.Server):
-    """Serves one relay. `announce` is called once, when it serves; `look_around` about every second while it does."""
+    """Serves one relay. `announce` is called once, when it accepts connections; `look_around` about every second after."""
 
     def __init__(self, relay: Relay, announce: Callable[[], None], look_around: Callable[[], None]) -> None:
         settings = relay.settings
@@ -67,14 +67,14 @@ class RelayServer(uvicorn.Server):
             uvicorn.Config(
                 relay.app,
                 loop="uvloop",
-                # Where it is not ours: the one that bounds a request's head by itself.
+                # The fallback is h11, the protocol of uvicorn's that bounds a request's head.
                 http=bounded or "h11",
                 h11_max_incomplete_event_size=MAX_HEAD_BYTES,
                 limit_concurrency=None if bounded else settings.max_connections or None,
                 ws="none",
                 lifespan="on",
                 log_config=None,
-                access_log=False,  # a line with the path of GET /stream would be a line with a prompt
+                access_log=False,  # its lines have the URL, and that of GET /stream holds a prompt
                 server_header=False,
                 proxy_headers=bool(settings.trusted_proxies),
                 forwarded_allow_ips=settings.trusted_proxies or None,
@@ -112,12 +112,12 @@ class RelayServer(uvicorn.Server):
             await self._relay.telemetry.close()
 
     async def _end_of_drain(self) -> None:
-        """Drain, and then give up whatever connection is left."""
+        """Drain, then reset the connections that are left."""
         await self._relay.drain.run(self._forced)
         if self._bounded:
             for connection in list(self.server_state.connections):
-                # What is still here has a client that does not read: a close would wait for it to.
-                connection.abort()  # type: ignore[union-attr]  # of our class
+                # Its client does not read: `close` would wait until the client has taken all bytes.
+                connection.abort()  # type: ignore[union-attr]  # the relay's Connection
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

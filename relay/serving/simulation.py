@@ -1,7 +1,7 @@
-"""The simulator as the relay's child: what the relay talks to when no upstream is set.
+"""The simulator as a child process of the relay: the upstream where RELAY_UPSTREAM_BASE_URL is not set.
 
-It is another process, so that what it costs is not measured as the relay's, and it ends when its standard input does: that
-is when the relay is gone, however it went.
+It is another process, so that its CPU and memory are not measured as the relay's. It ends at the end of its standard input,
+which comes when the relay has ended, even if by SIGKILL.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _STOP_SECONDS = 3.0
 
 
 class SimulatorProcess:
-    """Started by making it; `url` is its base URL, ending in /v1. Raises ChildError. Leaving the `with` ends it."""
+    """The constructor starts the simulator, or raises ChildError; leaving the `with` block ends it. `url` ends in /v1."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "relay.simulator", "--port", "0", "--until-stdin-closes"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for the relay, whose streams still drain
+            start_new_session=True,  # Ctrl-C must not end it while the relay's streams still drain
         )
         try:
             self.url = self._first_line().removeprefix("simulator ")
@@ -44,7 +44,7 @@ class SimulatorProcess:
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """End it: by closing its input and SIGTERM, and by SIGKILL if that is not enough."""
+        """End the process: close its standard input and send SIGTERM, then SIGKILL if it does not end."""
         process = self._process
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:

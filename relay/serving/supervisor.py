@@ -1,9 +1,9 @@
 """Several workers on one port: a supervisor that starts them, replaces those that die, and ends them all.
 
 The law of this file. The supervisor serves nothing and imports nothing of the app: it holds the listening socket, which the
-workers inherit and accept from, and waits. What it is told by a signal it tells its workers, who drain; no signal reaches
-them by the terminal, since each is in a session of its own. A worker that dies takes its own streams with it and nobody
-else's. One that cannot start at all ends the relay at the beginning, and is tried again, more and more seldom, later.
+workers inherit and accept from, and waits. It forwards SIGTERM and SIGINT to its workers, which drain; the terminal's signals
+do not reach them, since each is in a process group of its own. A worker that dies ends only its own streams. A worker that
+cannot start ends the relay if that is at the relay's start; later it is started again with growing pauses.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ __all__ = ["Supervisor"]
 
 log = logging.getLogger("relay.workers")
 
-# A worker that lived as long did not die of its start: the next one comes at once.
+# A worker that ran for longer did not fail at its start: the next one is started at once.
 SETTLED_SECONDS: Final = 10.0
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 30.0
-# A worker ends by itself within some seconds of the drain; one that does not is stuck.
+# After the drain, until a worker that has not ended is killed as stuck; and after a second signal.
 STUCK_SECONDS: Final = 10.0
 FORCED_SECONDS: Final = 5.0
 WATCH_SECONDS: Final = 1.0
 
 
 class Supervisor:
-    """Runs `settings.workers` workers. `announce` is called once, when all serve; `look_around` every second."""
+    """Runs `settings.workers` workers. `announce` is called once, when all serve; `look_around` every WATCH_SECONDS."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Supervisor:
         self._stuck = False
 
     def run(self) -> int:
-        """Supervise until a signal has ended all workers; the exit code. Raises ChildError where one cannot start."""
+        """Supervise until a signal has ended all workers. Returns the exit code. Raises ChildError where one cannot start."""
         return asyncio.run(self._run())
 
     async def _run(self) -> int:
@@ -77,7 +77,7 @@ class Supervisor:
                 for _ in range(self._workers):
                     group.create_task(self._keep())
         except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None  # one that did not start, and the others had to go with it
+            raise errors.exceptions[0] from None  # the ChildError of a worker; the others were cancelled for it
         finally:
             watching.cancel()
             await asyncio.wait([watching])
@@ -86,7 +86,7 @@ class Supervisor:
         return ChildError.exit_code if self._stuck else 0
 
     async def _keep(self) -> None:
-        """Keep one worker running: when it dies, start the next one."""
+        """Keep one worker running until a signal: when it ends, start the next one."""
         pause = 0.0
         while not self._signals:
             began = time.monotonic()
@@ -100,7 +100,7 @@ class Supervisor:
                 await asyncio.wait_for(self._ending.wait(), pause)
 
     async def _live(self) -> tuple[int, int]:
-        """One worker's life: its pid, and how it ended. Raises ChildError for one of the first that did not start."""
+        """Run one worker. Returns its pid and its return code. Raises ChildError where it ends before all have served once."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "relay.serving.worker",
             stdin=PIPE, stdout=PIPE, pass_fds=[self._listener.fileno()], process_group=0,
@@ -111,7 +111,7 @@ class Supervisor:
         try:
             process.stdin.write(self._handover)
             if self._signals:
-                process.terminate()  # the signal came while it was being made
+                process.terminate()  # the signal came before it was in `_processes`
             if await process.stdout.readline() == f"{READY}\n".encode():
                 self._serves()
             code = await process.wait()
@@ -123,7 +123,7 @@ class Supervisor:
             return process.pid, code
         finally:
             self._processes.discard(process)
-            if process.returncode is None:  # another one did not start, so that this one is not wanted
+            if process.returncode is None:  # this task was cancelled, since another worker did not start
                 process.kill()
                 await process.wait()
             process.stdin.close()
@@ -135,12 +135,12 @@ class Supervisor:
                 self._announce()
 
     def _signalled(self, number: int) -> None:
-        # Two signals at once may be one to a worker that has not seen the first: the second one has a limit, too.
+        # A worker may see two quick signals as one, and drain: so the second one has a time-out, too.
         patience = FORCED_SECONDS if self._signals else self._patience
         asyncio.get_running_loop().call_later(patience, self._kill)
         self._signals.append(number)
         self._ending.set()
-        # Only workers accept; once they have closed theirs, a client is refused and may go elsewhere.
+        # With the workers' own descriptors closed as well, new connections are refused, so that clients go elsewhere.
         self._listener.close()
         for process in self._processes:
             process.send_signal(number)

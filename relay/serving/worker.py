@@ -1,8 +1,8 @@
-"""A process that serves: the whole relay where there is one, or one of several below a supervisor (supervisor.py).
+"""A process that serves: the relay's only one (`serve`), or one of several workers under a supervisor (`main`).
 
-A worker is started as `python -m relay.serving.worker`. The first line of its standard input is a Handover, JSON, so that
-no key stands in a command line or an environment; when the input ends, its supervisor is gone, and it drains and ends as on
-SIGTERM. It writes READY to its standard output once it serves.
+A worker is started as `python -m relay.serving.worker`. The first line of its standard input is a Handover in JSON, so that no
+key is in a command line or an environment. The end of its input means that the supervisor is gone: the worker drains and ends
+as on SIGTERM. It writes READY to its standard output once it serves.
 """
 
 from __future__ import annotations
@@ -32,22 +32,23 @@ __all__ = ["READY", "Handover", "main", "serve"]
 
 READY: Final = "ready"
 
-# The loop shares the interpreter with the agent's thread and with those that send telemetry. Who wants it waits for so long and
-# then asks whoever has it to let go: at Python's own 5 ms each of their looks may make an event 5 ms late.
+# The GIL's switch interval. The event loop shares the GIL with the agent's thread and the exporters' threads, and a thread that
+# wants it waits for this long before it asks the holder to release it: Python's default of 5 ms may make an event 5 ms late.
 SWITCH_SECONDS: Final = 0.0005
-# A full look of the garbage collector stops every stream, with 5,000 open for a third of a second. It is due when what has
-# come to stay has grown by a quarter, and by default that is looked into every 70,000 objects: thousands of streams that
-# open are growth enough for several. What a stream leaves has no cycles and needs no collector; a stray cycle that has got
-# old may stay until a million objects more have come.
+# The garbage collector's thresholds. A full collection stops all streams, with 5,000 open for a third of a second. It is due
+# when the objects that survived have grown by a quarter, which the default thresholds check every 70,000 objects, so that
+# thousands of streams that open cause several. Streams leave no cycles and need no collector; a stray old cycle may stay until
+# a million more objects were made.
 COLLECTOR: Final = (2_000, 10, 50)
 
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """What a supervisor tells its worker.
+    """The line that a supervisor sends to its worker.
 
-    settings   by field name, those that are set
-    listener   the number of the inherited descriptor
+    settings   their values by field name, but for None
+    listener   the inherited descriptor of the listening socket
+    upstream   the upstream's base URL
     monitor    the monitor's URL and folder; None without one
     """
 
@@ -79,8 +80,8 @@ def serve(
     announce: Callable[[], None],
     look_around: Callable[[], None],
 ) -> int:
-    """Serve until a signal; the exit code. The other arguments are those of create_app and RelayServer."""
-    # Here, not above: a supervisor imports this file and needs neither the web framework nor the client.
+    """Serve until a signal. Returns the exit code. The arguments are those of create_app and RelayServer."""
+    # Imported here, since a supervisor imports this file and needs neither the web framework nor the HTTP client.
     from ..app import create_app
     from .server import RelayServer
 
@@ -95,19 +96,20 @@ def serve(
 
 def main() -> int:
     """`python -m relay.serving.worker`."""
-    told = json.loads(sys.stdin.buffer.readline())
-    settings = load(**told["settings"])
+    handover = json.loads(sys.stdin.buffer.readline())
+    settings = load(**handover["settings"])
     prepare(settings)
     monitor = None
-    if told["monitor"] is not None:
-        url, directory = told["monitor"]
+    if handover["monitor"] is not None:
+        url, directory = handover["monitor"]
         monitor = MonitorProcess(url, Path(directory), None)
     threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
-    with socket.socket(fileno=told["listener"]) as listener:
-        return serve(settings, listener, told["upstream"], monitor, lambda: print(READY, flush=True), lambda: None)
+    with socket.socket(fileno=handover["listener"]) as listener:
+        return serve(settings, listener, handover["upstream"], monitor, lambda: print(READY, flush=True), lambda: None)
 
 
 def _end_with_stdin() -> None:
+    """Send this process SIGTERM at the end of its standard input: the supervisor is gone."""
     with contextlib.suppress(OSError):
         while os.read(0, 4096):
             pass

@@ -1,6 +1,6 @@
-"""What can be set, from where, and what is wrong with a value: the only place that reads the relay's settings.
+"""The relay's settings: their fields, where their values come from, and the errors of wrong values. Nothing else reads RELAY_*.
 
-A flag of `relay serve` overrides the environment, the environment overrides `.env`. Every field (fields.py) stands in
+A flag of `relay serve` overrides the environment, the environment overrides `.env`. Every field (fields.py) is described in
 docs/configuration.md; a test compares them.
 """
 

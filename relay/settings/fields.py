@@ -1,4 +1,4 @@
-"""The relay's settings, one field each with its default and its description, and what they mean for each part of the relay."""
+"""The relay's settings, one field each with its default and description, and the options of each part made from them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .values import BaseUrl, BaseUrls, Bytes, ClientKeys, Limit, Origins, Polici
 
 __all__ = ["SECRETS", "Settings"]
 
-# Keys, and a URL that may hold one: never shown, and without a flag, since every user of the machine can read a command line.
+# Keys, and a URL that may hold one: never printed, and without a flag, since every user of the machine can read command lines.
 SECRETS = frozenset({"upstream_api_key", "fallback_api_key", "client_keys", "redis_url"})
 
 
@@ -215,12 +215,12 @@ class Settings(BaseSettings):
 
     @property
     def policies(self) -> list[str]:
-        """Those that a subscriber may choose."""
+        """The overflow policies that a subscriber may choose."""
         return self.subscriber_policies.split(",")
 
     @property
     def topics(self) -> Bounds:
-        """How much topics may hold."""
+        """The bounds of topics, their histories and their subscribers."""
         return Bounds(
             history=History(self.topic_history_bytes, self.topic_history_events, self.topic_history_seconds),
             max_topics=self.max_topics,
@@ -231,7 +231,7 @@ class Settings(BaseSettings):
 
     @property
     def redis(self) -> RedisOptions | None:
-        """The Redis that topics are shared through; None where this process has its own."""
+        """The Redis through which topics are shared; None where each process has its own topics."""
         if self.redis_url is None:
             return None
         return RedisOptions(
@@ -243,12 +243,12 @@ class Settings(BaseSettings):
 
     @property
     def stream_budget(self) -> StreamBudget:
-        """How the budget of one stream is divided among the layers that hold its bytes."""
+        """The budget of one stream, divided among the layers that hold its bytes."""
         return StreamBudget(self.stream_budget_bytes)
 
     @property
     def upstream(self) -> UpstreamOptions:
-        """How upstreams are asked."""
+        """The options of requests to upstreams."""
         pool, connect = self.pool_timeout_seconds, self.connect_timeout_seconds
         return UpstreamOptions(
             budget=self.stream_budget,
@@ -261,22 +261,22 @@ class Settings(BaseSettings):
 
     @property
     def keys(self) -> tuple[ClientKey, ...]:
-        """Who may ask; empty: everybody."""
+        """The client keys; empty: none is needed."""
         return parse_keys(self.client_keys.get_secret_value()) if self.client_keys else ()
 
     @property
     def origins(self) -> list[str]:
-        """The origins of the pages that may ask."""
+        """The origins of foreign pages whose requests are let in."""
         return [origin for origin in self.cors_origins.split(",") if origin]
 
     @property
     def hosts(self) -> list[str]:
-        """Names of the relay besides localhost and addresses."""
+        """The relay's host names besides localhost and IP addresses, in lower case."""
         return [host.strip().lower() for host in self.allowed_hosts.split(",") if host.strip()]
 
     @property
     def admission(self) -> Admission:
-        """Who is let in."""
+        """The limits of admission (admission/gate.py)."""
         return Admission(
             max_streams=self.max_streams,
             budget_bytes=self.budget_bytes,
@@ -290,7 +290,7 @@ class Settings(BaseSettings):
 
     @property
     def limits(self) -> Limits:
-        """How long a stream may wait."""
+        """The time-outs of a stream, and its heartbeat."""
         return Limits(
             read=self.read_timeout_seconds,
             write=self.write_timeout_seconds,

@@ -1,4 +1,4 @@
-"""Reads the settings, and says of each value that is wrong where it came from and what is wrong with it."""
+"""Reads the settings. The error of a wrong value names its source and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def environment_name(field: str) -> str:
 
 
 def load(**flags: Any) -> Settings:
-    """The settings with `flags` (by field name; None is "not given") on top. Raises SettingsError."""
+    """The settings, overridden by `flags` (by field name; None: not given). Raises SettingsError."""
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         return Settings(**given)
@@ -30,7 +30,7 @@ def load(**flags: Any) -> Settings:
 
 
 def _explain(problem: Any, flags: dict[str, Any]) -> str:
-    if not problem["loc"]:  # of all settings together; the input would show every one of them
+    if not problem["loc"]:  # an error of several settings together, whose `input` would show all settings
         return str(problem["msg"]).removeprefix("Value error, ")
     where = str(problem["loc"][0])
     fields = {environment_name(field): field for field in Settings.model_fields}

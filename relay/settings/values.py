@@ -1,6 +1,6 @@
-"""What a setting's value must be: its types, and checks that say in plain words what is wrong with it.
+"""The types of settings' values, and the checks behind them.
 
-A check takes a value as it was given and returns the one that is kept. The text of its ValueError follows the setting's name.
+A check takes the value as it was given and returns the one to keep. The message of its ValueError follows the setting's name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens on `host`; False for a name that has to be looked up."""
+    """Whether a socket that listens on `host` is reachable from this machine only; False for names other than localhost."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -82,10 +82,10 @@ def _origins(value: str) -> str:
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1024)]
-# Seconds, or events a second, where 0 means that there is none.
+# Seconds, or requests a second; 0: no limit.
 Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
-# These hold several, separated by commas.
+# The plural ones hold several values, separated by commas.
 BaseUrls = Annotated[str, AfterValidator(_base_urls)]
 ClientKeys = Annotated[SecretStr, AfterValidator(_client_keys)]
 Origins = Annotated[str, AfterValidator(_origins)]

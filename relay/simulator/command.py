@@ -1,4 +1,4 @@
-"""The command `relay simulate`: binds, prints its base URL as the first thing, serves until it is told to stop."""
+"""The command `relay simulate`: listens, prints its base URL first, and serves until a signal or the end of its input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .service import Service
 
 __all__ = ["configure", "main", "run"]
 
-# Thousands of clients may connect at once.
+# Of the listening socket: thousands of clients may connect at once.
 _BACKLOG = 4096
 
 
@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until SIGTERM or SIGINT. Returns 0, or 2 where it cannot listen as asked."""
+    """Serve until SIGTERM or SIGINT. Returns the exit code: 0, or 2 where it cannot listen on the address."""
     _raise_file_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(arguments))
@@ -87,12 +87,12 @@ def _url(address: tuple[str, int]) -> str:
 
 
 def _when_stdin_closes(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
-    # A thread, since stdin may be a file or /dev/null, which no event loop can watch.
+    # In a thread, since standard input may be a file or /dev/null, which no event loop can watch.
     def watch() -> None:
-        with contextlib.suppress(OSError):  # no stdin at all is a closed one
+        with contextlib.suppress(OSError):  # a missing standard input counts as closed
             while os.read(0, 4096):
                 pass
-        with contextlib.suppress(RuntimeError):  # the loop has ended before
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
             loop.call_soon_threadsafe(call)
 
     threading.Thread(target=watch, name="stdin", daemon=True).start()
@@ -113,7 +113,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def _raise_file_limit() -> None:
-    """Thousands of streams need thousands of descriptors; the soft limit is often 1,024."""
+    """Raise the soft limit of descriptors, often 1,024, to the hard one: thousands of streams need as many descriptors."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # some systems name a limit that they do not grant
+    with contextlib.suppress(ValueError, OSError):  # some systems report a hard limit that they do not grant
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

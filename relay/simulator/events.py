@@ -1,7 +1,7 @@
-"""The bytes of an answer: OpenAI's exact JSON, made from parts prepared once per stream, the same for the same seed.
+"""The bytes of an answer: OpenAI's exact JSON, made from parts prepared once for each stream, the same for the same seed.
 
-A content event is prefix + token + suffix. The tokens come from a pool that all streams of the same seed and size
-share, so that a thousand events are one `bytes.join` and a stream in flight holds a few hundred bytes.
+A content event is prefix + token + suffix. The tokens come from a pool that all streams of one seed and token size share, so
+that a thousand events are one `bytes.join`, and an open stream holds a few hundred bytes.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ __all__ = [
     "usage",
 ]
 
-# Answers must not depend on the clock.
+# The `created` of all answers, which must not depend on the clock: seconds since 1970.
 CREATED = 1_760_000_000
-# A line that is no field, which a reader must ignore, and JSON that breaks off, which it cannot.
+# A line with an unknown field, which a reader of SSE must ignore, then an event whose JSON is incomplete.
 MALFORMED = b'this line is no field\ndata: {"choices":[{"delta":{"content":"broken\n\n'
 
-# Stands for the token while an event is taken apart.
+# The placeholder for the token, by which an event is split into prefix and suffix.
 MARK = "\x7fTOKEN\x7f"
 
 _WORDS = (
@@ -59,23 +59,24 @@ _WORDS = (
     "水位 ",
     "mark ",
 )
-# Large tokens repeat a text of this length.
+# Large tokens repeat a text of about this length.
 _SENTENCE_BYTES = 4096
+# Tokens in a pool; fewer where they would take more than _POOL_BYTES together.
 _POOL_TOKENS = 64
-# For large tokens the pool has fewer: what matters then is their size.
 _POOL_BYTES = 256 * 1024
 _POOLS = 32
 
 
 @lru_cache(maxsize=_POOLS)
 def pool(seed: int, size: int) -> tuple[bytes, ...]:
+    """The tokens of all streams with this seed and token size in bytes."""
     chance = random.Random(f"{seed}/{size}")  # noqa: S311  # text, not secrets
     count = max(1, min(_POOL_TOKENS, _POOL_BYTES // size))
     return tuple(_token(chance, size) for _ in range(count))
 
 
 def _token(chance: random.Random, size: int) -> bytes:
-    """Exactly `size` bytes of whole words, in UTF-8 that needs no escape in JSON; spaces where no word fits."""
+    """Whole words padded with spaces to exactly `size` bytes, in UTF-8 that needs no escape in JSON."""
     text = bytearray()
     while len(text) < _SENTENCE_BYTES:
         word = chance.choice(_WORDS).encode()
@@ -90,14 +91,15 @@ def to_json(value: Any) -> bytes:
 
 
 def identity(script: Script, ordinal: int) -> str:
+    """The random-looking part of an answer's id, made from the seed and the answer's number."""
     return hashlib.sha256(f"{script.seed}/{ordinal}".encode()).hexdigest()[:29]
 
 
 class Events:
-    """All events of one streamed answer, addressed by position: those that open it, content, those that close it.
+    """All events of one streamed answer, addressed by position: the opening events, the content, the closing events.
 
-    `total` is their number, None without end; `content_end` is the position after the last content event; `event_bytes`
-    the size of a content event, more or less. What differs between the kinds of answers is in the classes below this one.
+    `total` is their number, None for an endless stream; `content_end` is the position after the last content event;
+    `event_bytes` the approximate size of a content event. Subclasses make the events of each kind of answer.
     """
 
     __slots__ = ("_closing_events", "_opening", "_pool", "content_end", "event_bytes", "total")
@@ -132,7 +134,7 @@ class Events:
         return b"".join(parts)
 
     def tokens(self, start: int, end: int) -> tuple[bytes, ...]:
-        """The texts of these content events, as they stand in JSON."""
+        """The texts of the content events from number `start` to `end` (exclusive), as they are in JSON."""
         pool = self._pool
         first = start % len(pool)
         count = end - start
@@ -142,9 +144,11 @@ class Events:
 
 
 class ChoiceEvents(Events):
-    """Answers whose content events differ in nothing but their token: prefix + token + suffix.
+    """The events of answers whose content events differ in their token only: prefix + token + suffix.
 
-    `head` is what all events begin with, `choice` makes a choice of a token, or of a finish reason and no token.
+    head      the JSON fields that all events have
+    choice    makes an entry of `choices` from a token, or from a finish reason without a token
+    opening   the entries of `choices` of the opening events
     """
 
     __slots__ = ("_closing", "_glue", "_prefix", "_suffix")
@@ -180,7 +184,7 @@ class ChoiceEvents(Events):
 
 
 class ChatEvents(ChoiceEvents):
-    """A chat: the role, content, the finish reason, perhaps usage, `[DONE]`. `ordinal` tells answers apart in `id`."""
+    """A chat: the role, content, the finish reason, perhaps usage, `[DONE]`. `ordinal`, the answer's number, goes into `id`."""
 
     __slots__ = ()
 
@@ -221,7 +225,7 @@ class CompletionEvents(ChoiceEvents):
 
 
 def around(event: bytes) -> tuple[bytes, bytes]:
-    """What stands before and after MARK in an event."""
+    """The bytes before and after MARK in an event."""
     before, _, after = event.rpartition(MARK.encode())
     return before, after
 

@@ -1,4 +1,4 @@
-"""The kinds of answers, in one table: what is asked, by which field, and the bytes that answer it."""
+"""The kinds of answers, in one table: an endpoint's path, the fields of its request, the functions that make its answer."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ __all__ = ["FORMS", "Form"]
 class Form:
     """One row.
 
-    prompt    the field with the prompt, and its types; `required` tells whether it may be left out
-    options   whether there may be `stream_options.include_usage`
-    events    makes a streamed answer of model, script, ordinal, prompt tokens, include_usage
-    whole     makes one that does not stream, of the same without the last
-    repeats   whether a stream ends with the whole text once more
+    prompt     the name of the request's field with the prompt
+    types      the types that this field may have
+    required   whether this field is required
+    options    whether a request may have `stream_options.include_usage`
+    events     makes a streamed answer from model, script, ordinal, prompt tokens, include_usage
+    whole      makes an answer that does not stream, from the same but the last
+    repeats    whether a stream ends with its whole text once more
     """
 
     prompt: str

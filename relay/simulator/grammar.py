@@ -3,16 +3,17 @@
     model  = "sim:" [ item { "," item } ]  |  any other name, which gets the defaults
     item   = key "=" value
     events = content events, or `inf`            size  = bytes of text in each content event
-    pace   = events per second, 0: as taken      first = seconds before the first byte
-    seed   = whole number                        fault = one of
-             stall@N        after N events nothing more comes; the connection stays open
-             disconnect@N   after N events the connection is closed, without an end of the body
-             malformed@N    after N events comes one that is no JSON, then the rest
+    pace   = events per second; 0: as fast as the client takes them
+    first  = seconds before the first byte       seed  = whole number
+    fault  = one of
+             stall@N        after N events nothing more is sent; the connection stays open
+             disconnect@N   after N events the connection is closed, without the end of the body
+             malformed@N    after N events comes one whose data is not JSON, then the rest
              endless@N      after N events comes one that never ends
              429, 500       an error instead of an answer;  429xK, 500xK: for the first K requests of that name
 
-N counts all events of the stream, the one with the role first. A name that says something else is refused with what is
-wrong in it, so that a typing error is never a silent default.
+N counts all events of the stream from the first one, which has the role. A name that begins with `sim:` and does not follow
+the grammar is an error that names the wrong part, so that a typing error is never a silent default.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ PREFIX = "sim:"
 STREAM_FAULTS = ("stall", "disconnect", "malformed", "endless")
 STATUS_FAULTS = ("429", "500")
 
-# Larger values are typing errors: more events are `inf`, and one event of 16 MiB is larger than any relay lets through.
+# Larger values are typing errors: for more events there is `inf`, and no relay lets an event of 16 MiB through.
 _MAX_EVENTS = 10**9
 _MAX_SIZE = 16 * 1024 * 1024
 _MAX_PACE = 1e6
@@ -41,12 +42,12 @@ _FAULT = re.compile(
 
 
 class GrammarError(ValueError):
-    """The model's name is no script: the message names the part that is wrong and what would be right."""
+    """The model's name breaks the grammar. The message names the wrong part and what would be right."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What goes wrong. `at` is the number of events before it; `times` how many requests meet it (None: all)."""
+    """A fault. `at` is the number of events before it; `times` the number of requests that get it (None: all)."""
 
     kind: str
     at: int = 0
@@ -54,13 +55,13 @@ class Fault:
 
     @property
     def status(self) -> int | None:
-        """The HTTP status of an error that comes instead of an answer, else None."""
+        """The HTTP status of a fault that is an error instead of an answer, else None."""
         return int(self.kind) if self.kind in STATUS_FAULTS else None
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One stream as asked for: `events` (None: without end), `size` bytes, `pace` per second, `first` seconds."""
+    """A parsed name. `events` (None: endless), `size` in bytes, `pace` in events a second (0: unpaced), `first` in seconds."""
 
     events: int | None = 64
     size: int = 24
@@ -71,7 +72,7 @@ class Script:
 
 
 def parse(model: str, seed: int = 0) -> Script:
-    """The script that a model's name asks for; `seed` applies where the name says none. Raises GrammarError.
+    """Parse a model's name; `seed` is the default where the name has none. Raises GrammarError.
 
     >>> parse("sim:events=2,pace=0,fault=stall@1")
     Script(events=2, size=24, pace=0.0, first=0.05, fault=Fault(kind='stall', at=1, times=None), seed=0)

@@ -1,7 +1,7 @@
-"""HTTP/1.1 for the simulator: one asyncio protocol per connection, over httptools, one answer after the other.
+"""HTTP/1.1 for the simulator: one asyncio protocol for each connection, over httptools, one answer after the other.
 
-It goes on reading while it answers, for only so does it learn at once that the client has left. A client that
-half-closes its connection counts as gone too. Requests that arrive meanwhile wait, a bounded number of them.
+A connection is read while it is answered, so that a disconnect is seen at once. A client that half-closes its connection counts
+as gone too. Pipelined requests wait, a bounded number of them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ __all__ = ["MAX_REQUEST_BYTES", "Connection"]
 
 # A prompt of a million tokens is about 4 MiB.
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
-# What other servers allow for a request's head.
+# A usual bound of HTTP servers for a request's head.
 _MAX_HEAD_BYTES = 64 * 1024
 _MAX_WAITING_REQUESTS = 16
-# The transport says stop here: a stream's unsent bytes in this process are bounded by this and one batch.
+# Of the transport's write buffer: a stream's unsent bytes in this process are bounded by this and one batch.
 _HIGH_WATER_BYTES = 64 * 1024
 
 _MODELS = ("gpt-4o-mini", "gpt-4o", PREFIX)
@@ -61,10 +61,10 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._begin_request()
 
-    # asyncio's side
+    # Called by the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its class
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's has the methods, but not asyncio's class
         self._transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
         self._service.connections.add(self)
         self._service.stats.connections += 1
@@ -94,7 +94,7 @@ class Connection(asyncio.Protocol):
             self._stream.resume()
 
     def abort(self) -> None:
-        """Drop the connection and what is unsent on it."""
+        """Drop the connection, with all unsent bytes."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -111,7 +111,7 @@ class Connection(asyncio.Protocol):
         if not self._in_body and self._head_bytes > _MAX_HEAD_BYTES:
             self._refuse(ApiError(431, f"the head of the request has more than {_MAX_HEAD_BYTES} bytes"))
 
-    # httptools' side
+    # Called by httptools
 
     def on_message_begin(self) -> None:
         self._begin_request()
@@ -138,7 +138,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         if len(self._body) + len(body) > MAX_REQUEST_BYTES:
-            self._too_large = True  # the rest is read, not kept: the client gets its answer when it can read it
+            self._too_large = True  # the rest is read and dropped, since a client may not read before it has sent all
             self._body.clear()
         if not self._too_large:
             self._body += body
@@ -146,7 +146,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         self._in_body = False
         if self._transport is None or self._transport.is_closing():
-            return  # what follows a request that closes the connection
+            return  # an earlier request closes the connection
         self._service.stats.requests += 1
         if self._parser.should_upgrade():
             self._refuse(ApiError(400, "this server speaks HTTP/1.1 only and upgrades to nothing"))
@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
         else:
             self.abort()
 
-    # answers
+    # Answers
 
     def _answer(self, request: _Request) -> None:
         self._busy = True
@@ -192,19 +192,21 @@ class Connection(asyncio.Protocol):
         else:
             self._make(read_request(FORMS[request.path], request.body, self._service.seed), request.chunked)
 
-    def _make(self, asked: AnswerRequest, chunked: bool) -> None:
-        if self._service.meets_fault(asked):
-            raise _error_asked_for(asked)
+    def _make(self, request: AnswerRequest, chunked: bool) -> None:
+        if self._service.meets_fault(request):
+            raise _error_of(request)
         self._service.answers += 1
-        if asked.stream:
-            self._start_stream(asked, chunked)
+        if request.stream:
+            self._start_stream(request, chunked)
         else:
-            self._complete_later(asked)
+            self._complete_later(request)
 
-    def _start_stream(self, asked: AnswerRequest, chunked: bool) -> None:
+    def _start_stream(self, request: AnswerRequest, chunked: bool) -> None:
         assert self._transport is not None
         ordinal = self._service.answers
-        events = asked.form.events(asked.model, asked.script, ordinal, asked.prompt_tokens, asked.include_usage)
+        events = request.form.events(
+            request.model, request.script, ordinal, request.prompt_tokens, request.include_usage
+        )
         framing = b"transfer-encoding: chunked\r\n" if chunked else b""
         keep = self._keep_alive and chunked
         head = _status_line(200) + _EVENT_STREAM_HEADERS + framing + _connection_header(keep) + b"\r\n"
@@ -212,7 +214,7 @@ class Connection(asyncio.Protocol):
             self._transport,
             head,
             events,
-            asked.script,
+            request.script,
             self._service.stats,
             chunked=chunked,
             paused=self._paused,
@@ -225,21 +227,23 @@ class Connection(asyncio.Protocol):
         self._keep_alive = self._keep_alive and whole
         self._next()
 
-    def _complete_later(self, asked: AnswerRequest) -> None:
-        script = asked.script
+    def _complete_later(self, request: AnswerRequest) -> None:
+        script = request.script
         kind = script.fault.kind if script.fault is not None else None
         if kind == "stall":
             return
         seconds = script.first + ((script.events or 0) / script.pace if script.pace else 0.0)
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._complete, asked, kind, self._service.answers)
+        self._timer = asyncio.get_running_loop().call_later(
+            seconds, self._complete, request, kind, self._service.answers
+        )
 
-    def _complete(self, asked: AnswerRequest, kind: str | None, ordinal: int) -> None:
+    def _complete(self, request: AnswerRequest, kind: str | None, ordinal: int) -> None:
         self._timer = None
         assert self._transport is not None
         if kind == "disconnect":
             self._transport.close()
             return
-        body = asked.form.whole(asked.model, asked.script, ordinal, asked.prompt_tokens)
+        body = request.form.whole(request.model, request.script, ordinal, request.prompt_tokens)
         self._respond(200, body[: len(body) // 2] if kind == "malformed" else body)
 
     def _respond(self, status: int, body: bytes, headers: bytes = b"") -> None:
@@ -250,7 +254,7 @@ class Connection(asyncio.Protocol):
         self._next()
 
     def _next(self) -> None:
-        """This answer is complete: take up the request that waits, or close."""
+        """The answer is complete: answer the next pipelined request, or close the connection where it is not kept alive."""
         self._busy = False
         if not self._keep_alive:
             if self._transport is not None:
@@ -259,7 +263,7 @@ class Connection(asyncio.Protocol):
             self._answer(self._waiting.popleft())
 
     def _refuse(self, error: ApiError) -> None:
-        """Answer what cannot be read on with an error, and close."""
+        """Answer an unreadable request with an error, and close; while another answer is under way, abort."""
         if self._busy:
             self.abort()
             return
@@ -270,15 +274,15 @@ class Connection(asyncio.Protocol):
 _METHODS = {**dict.fromkeys(FORMS, "POST"), "/v1/models": "GET", "/simulator/stats": "GET"}
 
 
-def _error_asked_for(asked: AnswerRequest) -> ApiError:
-    if asked.script.fault is not None and asked.script.fault.status == 429:
+def _error_of(request: AnswerRequest) -> ApiError:
+    if request.script.fault is not None and request.script.fault.status == 429:
         return ApiError(
             429,
-            f"rate limit reached for {asked.model}, as its name asks for",
+            f"rate limit reached for {request.model}, as its name asks for",
             kind="requests",
             code="rate_limit_exceeded",
         )
-    return ApiError(500, f"the server failed, as the name {asked.model} asks for", kind="server_error")
+    return ApiError(500, f"the server failed, as the name {request.model} asks for", kind="server_error")
 
 
 def _headers_of(error: ApiError) -> bytes:

@@ -1,4 +1,4 @@
-"""What is asked for: a checked request for an answer, or an error in OpenAI's shape."""
+"""Checks the body of a request for an answer; errors are in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .grammar import GrammarError, Script, parse
 
 __all__ = ["AnswerRequest", "ApiError", "read_request"]
 
-_MAX_MODEL_CHARACTERS = 512  # it stands in every event
-_MAX_COMPLETION_BYTES = 64 * 1024 * 1024  # of an answer that does not stream, and so is made whole
+_MAX_MODEL_CHARACTERS = 512  # the name is in every event
+_MAX_COMPLETION_BYTES = 64 * 1024 * 1024  # of an answer that does not stream, and so is in memory whole
 
 
 class ApiError(Exception):
@@ -41,7 +41,7 @@ class ApiError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AnswerRequest:
-    """A checked request. `prompt_tokens` is an estimate, four characters of the prompt for a token."""
+    """A checked request. `prompt_tokens` is an estimate: a token for four characters of the prompt."""
 
     form: Form
     model: str
@@ -54,17 +54,17 @@ class AnswerRequest:
 def read_request(form: Form, body: bytes, seed: int) -> AnswerRequest:
     """Check the body of a request for an answer of this form. Raises ApiError with status 400; unknown fields are ignored."""
     try:
-        asked = json.loads(body)
+        fields = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"the request body is not JSON: {error}", code="invalid_json") from error
-    if not isinstance(asked, dict):
-        raise ApiError(400, f"the request body must be a JSON object, not {type(asked).__name__}")
-    model = _field(asked, "model", str, required=True)
+    if not isinstance(fields, dict):
+        raise ApiError(400, f"the request body must be a JSON object, not {type(fields).__name__}")
+    model = _field(fields, "model", str, required=True)
     if len(model) > _MAX_MODEL_CHARACTERS or any("\ud800" <= character <= "\udfff" for character in model):
         raise ApiError(400, f"model must be valid text of at most {_MAX_MODEL_CHARACTERS} characters", param="model")
-    prompt = _field(asked, form.prompt, *form.types, required=form.required)
-    stream = bool(_field(asked, "stream", bool))
-    options = _field(asked, "stream_options", dict) or {}
+    prompt = _field(fields, form.prompt, *form.types, required=form.required)
+    stream = bool(_field(fields, "stream", bool))
+    options = _field(fields, "stream_options", dict) or {}
     if options and form.options and not stream:
         raise ApiError(400, "stream_options is only allowed when stream is true", param="stream_options")
     include_usage = form.options and bool(_field(options, "include_usage", bool))
@@ -81,8 +81,8 @@ def read_request(form: Form, body: bytes, seed: int) -> AnswerRequest:
     return AnswerRequest(form, model, script, stream, include_usage, prompt_tokens)
 
 
-def _field(asked: dict[str, Any], name: str, *kinds: type, required: bool = False) -> Any:
-    value = asked.get(name)
+def _field(fields: dict[str, Any], name: str, *kinds: type, required: bool = False) -> Any:
+    value = fields.get(name)
     if value is None and not required:
         return None
     if not isinstance(value, kinds):

@@ -1,4 +1,4 @@
-"""The bytes of a Responses answer: named events with running numbers, ended by the whole response once more.
+"""The bytes of a Responses answer: events with names and sequence numbers; the last ones repeat the whole text.
 
 The order of the events and their JSON are those of https://platform.openai.com/docs/api-reference/responses-streaming:
 created, in progress, an item and its part begin, deltas, text, part and item end, completed. There is no `[DONE]`.
@@ -18,12 +18,12 @@ __all__ = ["ResponseEvents", "response"]
 
 
 class ResponseEvents(Events):
-    """All events of one streamed response; see Events. `ordinal` tells apart the answers of one simulator in `id`."""
+    """All events of one streamed response; see Events. `ordinal`, the answer's number, goes into `id`."""
 
     __slots__ = ("_after", "_before", "_between", "_model", "_ordinal", "_prompt_tokens", "_script")
 
     def __init__(self, model: str, script: Script, ordinal: int, prompt_tokens: int, include_usage: bool) -> None:
-        # A response has its usage in its last event, asked for or not.
+        # A response always has its usage in its last event.
         del include_usage
         self._model, self._script = model, script
         self._ordinal, self._prompt_tokens = ordinal, prompt_tokens
@@ -48,7 +48,7 @@ class ResponseEvents(Events):
         )
 
     def closing(self) -> Sequence[bytes]:
-        # Made when they are due: each of them holds the whole text.
+        # Made when they are due, since each of them holds the whole text.
         script, ordinal, place = self._script, self._ordinal, self._place()
         text = text_of(script).decode()
         ended: tuple[dict[str, Any], ...] = (
@@ -67,7 +67,7 @@ class ResponseEvents(Events):
         return {"item_id": _item_id(self._script, self._ordinal), "output_index": 0, "content_index": 0}
 
 
-# A number that nothing else in an event looks like.
+# A placeholder for the sequence number that occurs nowhere else in an event.
 _NUMBER = 123454321
 _CLOSING = (
     "response.output_text.done",
@@ -95,7 +95,7 @@ def _part(text: str) -> dict[str, Any]:
 
 
 def _item(script: Script, ordinal: int, text: str | None) -> dict[str, Any]:
-    """The message that is the output; begun where there is no text yet."""
+    """The message in `output`; in progress where `text` is None."""
     return {
         "id": _item_id(script, ordinal),
         "type": "message",
@@ -108,7 +108,7 @@ def _item(script: Script, ordinal: int, text: str | None) -> dict[str, Any]:
 def _response(
     model: str, script: Script, ordinal: int, prompt_tokens: int = 0, text: str | None = None
 ) -> dict[str, Any]:
-    """The response; begun where there is no text yet."""
+    """The response object; in progress where `text` is None."""
     output_tokens = script.events or 0
     usage = {
         "input_tokens": prompt_tokens,

@@ -1,4 +1,4 @@
-"""What all connections of one simulator share; only its own event loop touches it."""
+"""The state that all connections of one simulator share. For its event loop only."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from .stats import Stats
 
 __all__ = ["Service"]
 
-# Models whose requests are counted, for faults that end after some requests.
+# Models whose requests are counted, for faults of the first K requests of a name.
 _MAX_COUNTED_MODELS = 10_000
 
 
 class OpenConnection(Protocol):
-    """What the service needs of a client's connection (see http.py)."""
+    """A client's connection, as the service uses it (see http.py)."""
 
     def abort(self) -> None:
-        """Close it at once, whatever is still to be sent."""
+        """Drop the connection, with all unsent bytes."""
 
 
 @dataclass(slots=True)
 class Service:
-    """What all connections share: the seed, the counts, the open connections. `answers` counts the answers."""
+    """The shared state: the seed of names without one, the number of answers so far, the counts, the open connections.
+
+    requests_of   requests by model, of names with a fault for the first K requests
+    """
 
     seed: int = 0
     answers: int = 0
@@ -33,7 +36,7 @@ class Service:
     requests_of: Counter[str] = field(default_factory=Counter)
 
     def meets_fault(self, request: AnswerRequest) -> bool:
-        """Whether this request is to be answered with its fault's error status; counts the request."""
+        """Count the request, and return whether it is to be answered with its fault's error status."""
         fault = request.script.fault
         if fault is None or fault.status is None:
             return False

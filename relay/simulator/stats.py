@@ -1,4 +1,4 @@
-"""What the simulator did so far, for tests and experiments: GET /simulator/stats."""
+"""The simulator's counts of its streams, for tests and experiments: GET /simulator/stats."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["Stats"]
 class Stats:
     """Counts since the start; started = open + finished + disconnected + aborted at any moment.
 
-    A stream is a streamed answer from its request on. `disconnected` ended because the client left, `aborted` because
-    of a fault that was asked for. `bytes_sent` are those of events, without HTTP's framing.
+    A stream is a streamed answer, from its request on. `disconnected` streams ended because the client left, `aborted` ones by
+    the fault in the model's name. `bytes_sent` are those of events, without HTTP's framing.
     """
 
     connections: int = 0

@@ -1,7 +1,7 @@
-"""One streamed answer: sends events at the asked pace until its end, its fault, or its client's leaving.
+"""One streamed answer: sends events at the requested pace until its end, its fault, or the client's disconnect.
 
 A stream never has more than one timer, writes several events at once where several are due, and sends nothing while the
-transport is full; what became due meanwhile follows in batches, as from an upstream that generates at its own pace.
+transport is full; events that became due meanwhile follow in batches, as from an upstream that generates at its own pace.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from .stats import Stats
 
 __all__ = ["AnswerStream"]
 
-# One write takes so many bytes, if that is more than one event: enough that the cost of a write is small beside that of
-# its bytes, and no more than the transport's high-water mark, so that a slow client is noticed after one write.
+# About the most bytes of one write, unless one event is larger: enough that the cost of the call is small beside that of the
+# bytes, and no more than the transport's high-water mark, so that a slow client is noticed after one write.
 _BATCH_BYTES = 64 * 1024
 
 
 class AnswerStream:
-    """Lives from `start()` to the call of `ended(keep_alive)`, or to `stop()` when the client has left.
+    """Sends from `start()` on, until it calls `ended(keep_alive)`, or until `stop()` when the client has left.
 
     `head` is the response's status line and headers, sent with the first event. With `chunked` False (HTTP/1.0) the
-    body ends with the connection.
+    body ends with the connection. `paused`: whether the transport is full at the start.
     """
 
     __slots__ = (
@@ -67,27 +67,28 @@ class AnswerStream:
         self._ended = ended
         self._position = 0  # events sent
         self._epoch = 0.0  # when the first event was sent, in the loop's time
-        self._mode = "events"  # or "endless" or "stalled", once the fault has come
+        self._mode = "events"  # or "endless" or "stalled", from the fault on
         self._timer: asyncio.Handle | None = None
         fault = script.fault
         self._at_fault = fault.at if fault is not None and fault.status is None else None
 
     def start(self) -> None:
+        """Start the timer for the first event."""
         self._stats.stream_started()
         self._timer = self._loop.call_later(self._script.first, self._begin)
 
     def pause(self) -> None:
-        """The transport is full."""
+        """The transport is full: write no more."""
         self._paused = True
 
     def resume(self) -> None:
-        """The transport takes more."""
+        """The transport has room again."""
         self._paused = False
         if self._timer is None and self._epoch and self._mode != "stalled":
             self._timer = self._loop.call_soon(self._tick)
 
     def stop(self) -> None:
-        """The client has left: nothing is sent any more."""
+        """The client has left: stop sending."""
         if self._timer is not None:
             self._timer.cancel()
         self._stats.stream_ended("disconnected")
@@ -99,7 +100,7 @@ class AnswerStream:
     def _tick(self) -> None:
         self._timer = None
         if self._paused:
-            return  # resume() goes on
+            return  # until resume()
         if self._mode == "endless":
             self._write(b"x" * self._script.size)
             self._wait()
@@ -120,22 +121,22 @@ class AnswerStream:
             self._wait()
 
     def _due(self) -> int:
-        """The position that is to be reached now."""
+        """The position up to which events are to be sent now, by the pace and the bound of one write."""
         events = self._events
         batch = max(1, _BATCH_BYTES // events.event_bytes)
         due = self._position + batch
         pace = self._script.pace
         if pace:
-            # The half absorbs the clock's grain: a timer that fires a microsecond early still sends its event.
+            # Half an event is added for the clock's resolution: a timer that fires a microsecond early still sends its event.
             due = min(due, int((self._loop.time() - self._epoch) * pace + 1.5))
         if events.total is not None and due >= events.content_end:
-            due = events.total  # what closes the answer comes along with its last content event
+            due = events.total  # the closing events are sent together with the last content event
         if self._at_fault is not None:
             due = min(due, self._at_fault)
         return max(due, self._position)
 
     def _wait(self) -> None:
-        """Be called again when the next event is due; at once without a pace, unless the transport is full."""
+        """Schedule `_tick` for when the next event is due: without a pace at once. Not while the transport is full."""
         if self._paused:
             return
         pace = self._script.pace
@@ -181,5 +182,5 @@ class AnswerStream:
             self._stats.stream_ended("aborted")
             self._ended(False)
         else:
-            self._mode = "stalled"  # no timer any more, and open until the client leaves
+            self._mode = "stalled"  # no more timers; the stream is open until the client leaves
             self._write(data)

@@ -1,10 +1,10 @@
-"""A large answer that does not stream, passed on as it comes: it costs what a stream costs, however large it is.
+"""A large answer that does not stream, relayed chunk by chunk: it is bounded in memory as a stream is, however large it is.
 
-The law of this file is that of a relayed stream (life.py): what the client's connection has no room for is not read from the
-upstream's, and the sweep ends what waits for too long, by the same patience. The beginning of the answer has been read before
-its response starts, so that an upstream which fails at once is still an error with a status. Whatever goes wrong afterwards
-can only be told by breaking off: the connection is reset, and the client finds its answer shorter than its length, or without
-its last chunk.
+The law of this file is that of a relayed stream (life.py): while the client's connection is full, the upstream's is not read,
+and the sweep ends an answer that waits for too long, by the same time-outs (patience.py). The beginning of the answer is read
+before the response starts, so that an upstream that fails at once is still an error with a status. For a later failure the
+connection is reset, since HTTP has no other way to show it: the client finds the answer shorter than its Content-Length, or
+without its last chunk.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from .sweep import OpenStreams
 
 __all__ = ["LargeAnswer"]
 
-# How long the server takes to notice that a connection was given up.
+# The longest wait for the server to notice that a connection was aborted.
 ABORTED_SECONDS: Final = 1.0
 
 
 class LargeAnswer(OutsideResponse):
-    """The response that is the answer: it closes what it was given.
+    """The response that relays an answer, and closes the upstream's body at the end.
 
-    place       the answer's place among those that are let in
-    limits      how long is waited for the upstream and for the client
-    max_bytes   an answer that is larger is broken off
-    ended       is told how it ended: the outcome, and the error if there was one
+    place       the answer's place at the gate (admission/gate.py), taken for as long as it is relayed
+    limits      the time-outs for the upstream and for the client
+    max_bytes   a larger answer is broken off
+    ended       called at the end with the outcome, and with the error if there was one
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class LargeAnswer(OutsideResponse):
         with self._place, self._ledger.stream(self._route, since=asked_at) as record:
             life = AnswerLife(answer.rest, client, record, self._limits, self._max_bytes)
             self._open_streams.add(life)
-            outcome, error = "upstream_error", None  # where not even the error has a name
+            outcome, error = "upstream_error", None  # for an exception that is none of errors.py
             try:
                 client.listen(life)
                 passing = life.live(answer, send)
-                del answer  # its beginning is on its way soon
+                del answer  # else its beginning would be held here until the end
                 outcome, error = await passing
             except asyncio.CancelledError:
-                outcome = "shutdown"  # not by `end`: the server takes the task down
+                outcome = "shutdown"  # the server cancelled the task, `end` did not
                 raise
             finally:
                 client.listen(None)
@@ -89,7 +89,7 @@ class LargeAnswer(OutsideResponse):
 
 
 class AnswerLife:
-    """What happens to one large answer."""
+    """One large answer while it is relayed: the Listener of its client, and one of the streams that the sweep visits."""
 
     __slots__ = (
         "_client", "_complete", "_ending", "_error", "_limits", "_max_bytes", "_patience", "_reads", "_record", "_rest",
@@ -125,7 +125,7 @@ class AnswerLife:
     # Called by the sweep and at shutdown
 
     def end(self, outcome: str, error: ApiError | None = None) -> None:
-        """End the answer now, wherever it waits. Does nothing to one that has ended."""
+        """End the answer now, whatever its task waits for. Does nothing where it has ended."""
         if self._ending is None and self._task is not None and not self._complete:
             self._ending, self._error = outcome, error
             self._record.ends(outcome)
@@ -133,6 +133,7 @@ class AnswerLife:
             self._task.cancel()
 
     def look_after(self, now: float) -> None:
+        """The sweep's look: end the answer if it is past a time-out. `now` in monotonic seconds."""
         record = self._record
         if self._complete or self._ending is not None:
             return
@@ -148,7 +149,7 @@ class AnswerLife:
     # Called by the response
 
     async def live(self, answer: Answer, send: Send) -> tuple[str, ApiError | None]:
-        """Pass it on until its end; the outcome, and the error if there was one."""
+        """Relay the answer to its end. Returns the outcome, and the error if there was one."""
         try:
             await self._pass_on(answer, send)
             return "completed", None
@@ -160,18 +161,18 @@ class AnswerLife:
             self._error = without_frames(problem)
             self._ending = problem.outcome
             self._record.ends(problem.outcome)
-        self._client.abort()  # nothing else tells the client that what it has is not all
+        self._client.abort()  # only a reset shows the client that its answer is incomplete
         await self._client.gone(ABORTED_SECONDS)
         return str(self._ending), self._error
 
     def over(self) -> None:
-        """Close what is open; nothing ends the answer any more."""
+        """Close the upstream's body; from here on `end` does nothing."""
         self._task = None
         self._record.goes_on()
         self._close_upstream()
 
     async def _pass_on(self, answer: Answer, send: Send) -> None:
-        self._rest.untimed()  # from here on the sweep looks after it
+        self._rest.untimed()  # from here on the sweep enforces the time-outs
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.items()]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         chunk = answer.content
@@ -186,7 +187,7 @@ class AnswerLife:
             self._reads += 1
             self._record.relayed(len(chunk), 0)
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            del chunk  # the transport has it; here it would be held twice
+            del chunk  # the transport holds it now; this reference would keep it until the next read
             if self._client.full:
                 await self._client.room()
             chunk = await self._rest.read()

@@ -1,4 +1,4 @@
-"""What a relayed stream is made from: the call to the upstream, the span that records it, and the options of all streams."""
+"""The parts of a relayed stream: the call to the upstream, the span that records it, and the options of all streams."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Call", "Span", "StreamOptions"]
 
 
 class Span(Protocol):
-    """What a stream tells the trace about its call to the upstream (see telemetry/)."""
+    """The span of one call to the upstream, as a stream uses it (telemetry/call.py)."""
 
     @property
     def trace_id(self) -> str | None:
@@ -28,15 +28,19 @@ class Span(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What the upstream is sent, so that its own spans belong to this trace."""
+        """The trace context for the request to the upstream, so that its spans join this trace."""
 
-    def first_chunk(self) -> None: ...
+    def first_chunk(self) -> None:
+        """The first chunk of the upstream's body has come."""
 
     def event(self, name: str, **about: str | float) -> None:
-        """Something happened to the stream: one of the events in telemetry/names.py. Never called for each chunk."""
+        """Add an event of telemetry/names.py, with its attributes, to the span. Never called for each chunk."""
 
     def swept(self, record: StreamRecord, since: float, now: float) -> bool:
-        """The sweep has looked at the stream, as it did at `since`. False: tell the next time too, in any case."""
+        """Called by the sweep, which looked at the stream last at `since`; monotonic seconds.
+
+        Returns False where the span must be called in the next sweep too, whether or not events have come.
+        """
 
     def end(
         self,
@@ -46,15 +50,16 @@ class Span(Protocol):
         facts: Facts | None = None,
         error: ApiError | None = None,
     ) -> None:
-        """It is over. A stream has a record, and gets its line in the log."""
+        """End the span. A stream passes its `record`, and gets its line in the log."""
 
 
 @dataclass(slots=True)
 class Call:
-    """One request to the upstream: what the trace and the relay need of it, and its JSON as it came.
+    """One request to the upstream.
 
-    model     as asked for; "" where the upstream has it stored
-    content   may be megabytes: whoever has sent it forgets it, since a stream may be hours
+    model     as the request names it; "" where the upstream has it stored
+    content   the request's JSON as it came, up to megabytes: forgotten once the upstream has answered, since a stream may
+              last hours
     """
 
     endpoint: Endpoint
@@ -63,17 +68,18 @@ class Call:
     content: bytes
 
     def forget_content(self) -> None:
-        """The upstream has answered."""
+        """Drop the JSON: the upstream has answered, and no retry will need it."""
         self.content = b""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """What holds for all streams of one relay.
+    """The options that all streams of one relay share.
 
-    degraded_message   what a chat is answered when no upstream can be had; "": the error
-    read_ahead         None: nothing is read that the client has no room for
-    ended              is told how each stream ended, and its trace; None: nobody is
+    max_event_bytes    a larger event of the upstream's ends its stream
+    degraded_message   the text that answers a chat while no upstream is available; "": the error is answered
+    read_ahead         wraps a body so that it is read ahead of a slow client; None: only as fast as the client takes it
+    ended              called at each stream's end with its facts and its trace id; None: nothing is called
     """
 
     limits: Limits

@@ -1,4 +1,4 @@
-"""The answer of a relay whose upstreams are all down, where the operator has written one: a chat completion like any other.
+"""The answer to a chat while all upstreams are down, where RELAY_DEGRADED_MESSAGE gives its text: an ordinary chat completion.
 
 It is marked by the header `x-relay-degraded: 1`, and the ledger, the span and the log still say `upstream_error`.
 """

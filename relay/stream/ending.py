@@ -1,7 +1,7 @@
-"""The facts of a stream that has ended. The line in the log and the stream's spans are made from them, in the same words.
+"""The facts of a stream that has ended, and its line in the log. The stream's spans are made from the same facts.
 
-The law of this file: numbers and fixed words. Nothing that a caller or an upstream wrote is in an Ending but its
-`message`, which is what a client is told, and which only the log shows.
+The law of this file: numbers and fixed words. Of what a caller or an upstream wrote, only the `message` of an Ending may hold
+any: it is the error's message as the client reads it, and only the log shows it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["FAILED", "Ending", "TraceIds", "log_ending"]
 
 log = logging.getLogger("relay.stream")
 
-# Where the service or its upstream failed. A client that leaves or does not read is no failure of ours, yet no success.
+# Outcomes where the service or its upstream failed. A client that leaves or does not read is neither failure nor success.
 FAILED: Final = frozenset({"upstream_error", "timeout"})
-# As it was meant to end, or as its client chose to: all other endings have an `error_type`.
+# Outcomes that the upstream or the client chose; with all others an ending has an `error_type`.
 UNTROUBLED: Final = frozenset({"completed", "client_disconnected"})
 
-# An upstream's content type stands in one of them.
+# A bound, since some messages quote the upstream (its content type).
 MAX_MESSAGE_CHARACTERS: Final = 256
 
 LEVELS: Final = dict.fromkeys(FAILED, logging.WARNING)
@@ -33,7 +33,7 @@ LEVELS: Final = dict.fromkeys(FAILED, logging.WARNING)
 
 @dataclass(frozen=True, slots=True)
 class TraceIds:
-    """Where a line belongs: hexadecimal, as W3C Trace Context writes them; `sampled`: the trace is recorded."""
+    """The trace and span of a log line, in W3C Trace Context's hexadecimal; `sampled`: the trace is recorded."""
 
     trace_id: str
     span_id: str
@@ -42,13 +42,14 @@ class TraceIds:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Seconds and bytes; None where it is not known. An answer that does not stream has an outcome and its tokens only.
+    """Times in seconds, sizes in bytes; None is unknown. An answer that does not stream has an outcome and tokens only.
 
-    error_type       one fixed word for what went wrong, None where nothing did
-    message          a sentence about that
-    first_event      seconds from the request to the first event sent
-    blocked          seconds spent waiting for the client
-    high_water       most bytes that the application held for it
+    error_type       a fixed word for the error, None where there was none
+    message          the error's sentence for the client
+    first_event      from the request to the first event sent
+    blocked          time spent waiting for the client
+    high_water       the most bytes that the application held for the stream at once
+    mean_gap         the mean time between two events of this stream
     """
 
     outcome: str
@@ -67,7 +68,7 @@ class Ending:
     dropped_events: int | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
-    mean_gap: float | None = None  # seconds between two events, the mean of this stream
+    mean_gap: float | None = None
 
     @classmethod
     def of(
@@ -94,8 +95,8 @@ class Ending:
         return self.outcome in FAILED
 
     def fields(self) -> dict[str, Any]:
-        """For the log, with the units in the names; what is not known is left out."""
-        found = {
+        """The fields of the log line, with units in their names; unknown ones are left out."""
+        fields = {
             "route": self.route,
             "outcome": self.outcome,
             "error_type": self.error_type,
@@ -112,11 +113,11 @@ class Ending:
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
         }
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 def log_ending(ending: Ending, ids: TraceIds | None) -> None:
-    """The one line of a stream."""
+    """Log the one line that each stream gets."""
     level = LEVELS.get(ending.outcome, logging.INFO)
     if log.isEnabledFor(level):
         fields = ending.fields()

@@ -1,14 +1,14 @@
-"""What happens to one relayed stream between its request and its end.
+"""One relayed stream, from its request to its end.
 
-The law of this file. The request's own task opens the upstream, starts the response with its first bytes, lets the rest flow
-(pump.py) and sleeps until the stream's end. While the client's connection is full the upstream's is paused: nothing is
-queued and nothing is dropped, so that a slow client slows its upstream. The client's leaving, the sweep's time-outs and the
-shutdown end the stream in the same way (`StreamLife.end`), at any moment: while the upstream is asked, while it is silent,
-while the client does not read; and the upstream is closed in the same step, without waiting for anything.
+The law of this file. The request's own task opens the upstream's stream, starts the response with its first bytes, lets the
+rest flow (pump.py) and sleeps until the stream's end. While the client's connection is full, the upstream's is paused:
+nothing is queued and nothing is dropped, so that a slow client slows its upstream (backpressure). A client that disconnects,
+the sweep's time-outs and the shutdown all end the stream by `StreamLife.end`, at any moment: before the upstream has answered,
+while it is silent, while the client does not read. The upstream is closed in the same step, without an await.
 
-The response starts with the upstream's first bytes (or, where the caller says so, with the first heartbeat). Until then a
-failure is an HTTP status, afterwards it is an SSE event `data: {"error": {...}}`, and the body ends without the
-end marker (`[DONE]` of a chat; endpoints.py has them all).
+The response starts with the upstream's first bytes (or, where the caller asks for that, with the first heartbeat). Until then
+a failure is an HTTP status; afterwards it is an SSE event `data: {"error": {...}}`, and the body ends without the end marker
+(`[DONE]` for a chat; protocol/endpoints.py lists all of them).
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from .read_ahead import ReadAhead
 
 __all__ = ["StreamLife"]
 
-# After its end marker an upstream has only its end of body left to say. It is given this long, so that its connection can
-# be used again; the client has its answer by then.
+# After the end marker the upstream has this long to end its body, so that its connection can be reused. The client has its
+# whole answer by then.
 LINGER_SECONDS: Final = 0.25
 
 
 class StreamLife:
-    """What happens to one stream between its request and its end."""
+    """One stream between its request and its end: the Listener of its client, and one of the streams that the sweep visits."""
 
     __slots__ = (
         "_calm",
@@ -84,10 +84,10 @@ class StreamLife:
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
         self._source: Body | None = None
         self._read_ahead: ReadAhead | None = None
-        self._parsed = 0  # bytes of the record's that the parser holds
-        self._chunks = 0  # with data, at the last look
-        self._flows = False  # what comes is handed on in the step that it comes in, unless the client is waited for
-        self._calm = False  # the last look found that it does, and the client has not been waited for since
+        self._parsed = 0  # the parser's bytes as they are charged to the record
+        self._chunks = 0  # the pump's data_chunks at the last look of the sweep
+        self._flows = False  # the upstream's connection calls the pump with each piece; nobody awaits `read`
+        self._calm = False  # at the last look it flowed and no bytes waited anywhere; the client was not full since
         self._ending: str | None = None
         self._ending_error: ApiError | None = None
 
@@ -116,9 +116,9 @@ class StreamLife:
     # Called by the sweep and at shutdown
 
     def end(self, outcome: str, error: ApiError | None = None) -> None:
-        """End the stream now, wherever it waits; `outcome` is its name, and `error` is what the client is told.
+        """End the stream with this outcome now, whatever its task waits for; `error` is sent to the client.
 
-        Does nothing to a stream that has ended.
+        Does nothing where the stream has ended.
         """
         if self._ending is None and self._task is not None and not self._reply.complete:
             self._ending, self._ending_error = outcome, error
@@ -127,10 +127,11 @@ class StreamLife:
             self._task.cancel()
 
     def look_after(self, now: float) -> None:
-        """The sweep's look: end what waits for too long, keep alive what is silent, count what the parser holds.
+        """The sweep's look: enforce the time-outs, send a heartbeat if one is due, charge the parser's bytes to the record.
 
-        With thousands of streams this is as frequent as events, and most of what it costs is to fetch what it looks at into the
-        processor's caches. So of a stream that flows only what says so is looked at.
+        `now` in monotonic seconds. With thousands of streams this is called as often as events come, and most of its cost is
+        cache misses on the objects that it reads. So a stream that is calm and has had new chunks takes a short way, which
+        reads few objects.
         """
         chunks = self._pump.data_chunks
         if self._calm and chunks != self._chunks:
@@ -149,9 +150,9 @@ class StreamLife:
             parsed = source.parsed_bytes
             if parsed != self._parsed:
                 self._count_parsed(parsed)
-        told = self._span.swept(record, self._looked_at, now)
+        unpaused = self._span.swept(record, self._looked_at, now)
         unsent = self._reply.unsent()
-        self._calm = self._flows and told and unsent is None and not self._parsed
+        self._calm = self._flows and unpaused and unsent is None and not self._parsed
         return self._patience.look(now, Progress(record.bytes_in, chunks, record.bytes_out, source is not None, unsent))
 
     def _act(self, verdict: Verdict) -> None:
@@ -177,7 +178,7 @@ class StreamLife:
     # Called by the response (stream/response.py)
 
     async def live(self, call: Call, upstream: Upstreams) -> tuple[str, ApiError | None]:
-        """Relay until the end and tell the client how it went: the outcome, and the error if there was one."""
+        """Relay the stream to its end and send the client the error if there is one. Returns the outcome and that error."""
         reply = self._reply
         error: UpstreamError | None = None
         try:
@@ -187,7 +188,7 @@ class StreamLife:
                 raise
         except UpstreamError as problem:
             error = without_frames(problem)
-        if self._took_end():
+        if self._was_ended():
             return str(self._ending), await self._part()
         if error is None:
             return "upstream_error" if self._pump.facts.failed else "completed", None
@@ -201,36 +202,36 @@ class StreamLife:
             else:
                 await reply.fail(error, at_boundary=self._pump.at_boundary)
         except asyncio.CancelledError:
-            # The client left, or the relay ends, before it heard of the failure: the failure is still what ended the stream.
-            if not self._took_end():
+            # `end` was called while the error was being sent: the outcome is still that of the error.
+            if not self._was_ended():
                 raise
         return error.outcome, error
 
     def over(self) -> None:
-        """Close what is open; nothing ends the stream any more."""
+        """Close the upstream's body and the pump; from here on `end` does nothing."""
         self._task = None
         self._record.goes_on()
         self._close_upstream()
         self._pump.close()
 
     async def ended(self) -> None:
-        """Wait for the end of what `over` closed."""
+        """Wait until the read-ahead's task, which `over` has cancelled, is done."""
         if self._read_ahead is not None:
             await self._read_ahead.ended()
 
     async def _part(self) -> ApiError | None:
-        """Take leave of the client as the reason for the end allows."""
+        """After `end`: send the client the error, or abort the connection of a slow one. Returns the error if there is one."""
         if self._ending == "client_disconnected":
             return None
         if self._ending == "slow_client":
             self._reply.abort()
             return None
         error = self._ending_error
-        await self._reply.part(error or ShuttingDownError(), at_boundary=self._pump.at_boundary)
+        await self._reply.fail_or_abort(error or ShuttingDownError(), at_boundary=self._pump.at_boundary)
         return error
 
-    def _took_end(self) -> bool:
-        """Whether `end` was called; its cancellation of this task is then over."""
+    def _was_ended(self) -> bool:
+        """Whether `end` was called. If so, takes its cancellation of this task back (`uncancel`)."""
         if self._ending is None:
             return False
         if self._task is not None:
@@ -249,7 +250,7 @@ class StreamLife:
         pump.hand_on(chunk, events)
         del chunk
         if not pump.done:
-            self._flows = source.flow(pump.took, pump.ended)
+            self._flows = source.flow(pump.on_piece, pump.on_end)
             if self._flows:
                 await pump.finished
                 source.keep()
@@ -261,14 +262,14 @@ class StreamLife:
             return
         pump.facts.eof()
         if pump.facts.done:
-            # Some upstreams leave out the blank line after the end marker; without it the client would not get the event.
+            # Some upstreams leave out the blank line after the end marker; a client dispatches no event without it.
             await reply.finish(b"" if pump.at_boundary else b"\n\n")
             return
         where = "between two events" if pump.at_boundary else "in the middle of an event"
         raise UpstreamProtocolError(f"the upstream's stream ended {where}, without {self._endpoint.end}")
 
     async def _open(self, call: Call, upstream: Upstreams) -> tuple[Body, Mapping[str, str]]:
-        """Open the upstream's stream: its body, and what the client is told besides."""
+        """Open the upstream's stream. Returns its body, and the headers of its response that the client gets."""
         span = self._span
         try:
             opened = await upstream.stream(self._endpoint.upstream_path, call.content, span.headers, span.event)
@@ -281,7 +282,7 @@ class StreamLife:
         return body, opened.headers
 
     async def _read(self, source: Body) -> None:
-        """Relay a source that does not flow, until the end marker or its end."""
+        """Relay a body that can only be read (behind a proxy, or read ahead), until the end marker or its end."""
         pump, reply = self._pump, self._reply
         while not pump.done:
             await reply.room()
@@ -291,7 +292,7 @@ class StreamLife:
             pump.hand_on(chunk, pump.look(chunk))
 
     def _count_parsed(self, nbytes: int) -> None:
-        """Charge the stream with what its parser holds now; a number that is as old as the last sweep."""
+        """Charge the record with the bytes that the parser holds. Called once a sweep: the record's number may be that old."""
         self._record.hold(nbytes - self._parsed)
         self._parsed = nbytes
 
@@ -304,7 +305,7 @@ class StreamLife:
 
 
 async def _linger(source: Body) -> None:
-    """Let the upstream end its body, so that the connection can be used again; whatever else happens, it is closed."""
+    """Wait LINGER_SECONDS for the end of the upstream's body. If it does not come, closing the body closes the connection."""
     with contextlib.suppress(TimeoutError, UpstreamError):
         async with asyncio.timeout(LINGER_SECONDS):
             await source.read()

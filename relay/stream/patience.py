@@ -1,19 +1,19 @@
-"""How long a stream may wait, and for whom: a pure state machine, asked once in each sweep.
+"""A stream's time-outs and heartbeats: a pure state machine, called once in each sweep.
 
-The law of this file. The hot path starts no timers, it counts: bytes that came, events with data in them, bytes that went. A
-sweep compares the counts with those of the sweep before; where one has not moved, its clock runs. A clock's start is the sweep
-that last saw the count move, so that a time-out is never early, and late by the time between two looks at most; `write` by
-twice that, since it is not asked what waits for a client while events are written to it.
+The law of this file. The hot path starts no timers, it only counts: bytes in, chunks in with data, bytes out. A sweep compares
+the counts with those of the sweep before. A time-out runs from the last sweep that saw its count move, so that it is never
+early, and late by the time between two sweeps at most; `write` by twice that, since the bytes that wait for a client are
+not looked at while events flow to it (`moved`).
 
-While the stream waits for its client, the upstream's clocks stand: its silence is then our doing.
+While bytes wait for the client, the upstream's time-outs do not run: the relay has paused it.
 
 | verdict | when |
 |---|---|
 | `total` | the stream is as old as it may get |
-| `write` | bytes wait for the client, and it took none |
-| `read` | the upstream sent no byte |
-| `idle` | the upstream sent no event (comments, perhaps) |
-| `heartbeat` | the upstream sent no byte, and neither did we |
+| `write` | bytes wait for the client, and it took none for `write` seconds |
+| `read` | the upstream sent no byte for `read` seconds |
+| `idle` | the upstream sent no event, though perhaps comments, for `idle` seconds |
+| `heartbeat` | neither the upstream nor the relay sent a byte for `heartbeat` seconds |
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Verdict = Literal["total", "write", "read", "idle", "heartbeat"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds. 0 for `idle`, `total` and `heartbeat`: never."""
+    """Seconds; `idle`, `total` and `heartbeat` may be 0, for never."""
 
     read: float
     write: float
@@ -42,8 +42,12 @@ class Limits:
 
 
 class Progress(NamedTuple):
-    """A stream's counts at one moment. `reading`: the upstream has answered. `unsent`: bytes that the client has not
-    taken, None where nothing waits for it."""
+    """A stream's counts at one moment.
+
+    events_in   chunks with data in them, of which each ends an event or comes closer to it
+    reading     the upstream has answered
+    unsent      bytes that the client has not taken; None where none wait for it
+    """
 
     bytes_in: int
     events_in: int
@@ -53,7 +57,7 @@ class Progress(NamedTuple):
 
 
 class Patience:
-    """What one stream has been waiting for. `now` is monotonic seconds everywhere."""
+    """The counts and times of one stream as the last sweep left them. `now` is monotonic seconds everywhere."""
 
     __slots__ = ("_beat", "_began", "_event", "_events_in", "_heard", "_in", "_limits", "_out", "_taken", "_unsent")
 
@@ -64,9 +68,9 @@ class Patience:
         self._unsent: int | None = None
 
     def moved(self, now: float, bytes_in: int, events_in: int) -> Verdict | None:
-        """As `look`, where it is known that events have come and were written: no clock runs then but for `total`.
+        """`look` for a stream that is known to have relayed events since: of the time-outs only `total` can have passed.
 
-        The next `look` finds that bytes went out, which starts the client's clock.
+        The next `look` sees that bytes went out, and runs the client's time-out from there.
         """
         self._heard = self._event = self._beat = now
         self._in, self._events_in = bytes_in, events_in
@@ -74,7 +78,7 @@ class Patience:
         return "total" if total and now - self._began >= total else None
 
     def look(self, now: float, progress: Progress) -> Verdict | None:
-        """What to do about the stream now; the first verdict of the table that holds."""
+        """The first verdict of the table that holds now; None where none does."""
         limits = self._limits
         bytes_in, events_in, bytes_out, reading, unsent = progress
         if limits.total and now - self._began >= limits.total:

@@ -1,9 +1,9 @@
-"""From the upstream to the client, in one step: what comes is looked at, counted and on its way before the callback returns.
+"""From the upstream to the client in one callback: a chunk is scanned, counted and written before the callback returns.
 
-The law of this file. An event costs no task switch, no queue and no timer: the upstream's connection calls `took` with what one
-recv brought, and the client's connection has it when `took` returns. Nothing waits in between, so nothing can pile up there; a
-slow client pauses the upstream's connection (life.py). The stream's own task sleeps until `finished`, which is set once: at
-the end marker, at the end of the body, or with the error that ends the stream.
+The law of this file. An event costs no task switch, no queue and no timer: the upstream's connection calls `on_piece` with the
+bytes of one recv, and has them written to the client's connection when `on_piece` returns. There is no buffer in between that
+could grow; a slow client pauses the upstream's connection (life.py). The stream's own task sleeps until `finished`, which is
+set once: at the end marker, at the end of the body, or with the error that ends the stream.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ __all__ = ["Pump"]
 
 
 class Pump:
-    """One stream's bytes. `write` gives a chunk to the client's connection; `data_chunks` had more in them than comments."""
+    """Relays one stream's chunks.
+
+    write         writes a chunk to the client's connection
+    data_chunks   how many chunks had a `data` field in them; others are comments, or parts of an event
+    finished      done when the stream has ended; holds the error if there was one
+    """
 
     def __init__(
         self, endpoint: Endpoint, max_event_bytes: int, record: StreamRecord, write: Callable[[bytes], None]
@@ -35,16 +40,16 @@ class Pump:
 
     @property
     def at_boundary(self) -> bool:
-        """Whether another event may follow what the client was sent."""
+        """Whether the bytes so far end with a whole event, so that another one may follow."""
         return self._scanner.at_boundary
 
     @property
     def done(self) -> bool:
-        """Whether the end marker was handed on, and the blank line after it."""
+        """Whether the end marker and the blank line after it were written to the client."""
         return self.facts.done and self._scanner.at_boundary
 
     def look(self, chunk: bytes) -> int:
-        """The number of events that end in a chunk. Raises UpstreamProtocolError for a giant one."""
+        """The number of events that end in a chunk. Raises UpstreamProtocolError for an event above `max_event_bytes`."""
         try:
             events = self._scanner.feed(chunk)
         except EventTooLargeError as error:
@@ -52,29 +57,29 @@ class Pump:
         if chunk.find(b"data") >= 0:
             self.data_chunks += 1
             return events
-        return 0  # comments keep a connection open; whoever waits for an event has none
+        return 0  # comments only: they keep a connection open and are no events
 
     def hand_on(self, chunk: bytes, events: int) -> None:
-        """Give a chunk that was looked at to the client's connection, and then, when it is on its way, learn from it."""
+        """Write a chunk to the client's connection, count it, and then, when it is on its way, parse the facts out of it."""
         self._write(chunk)
         self._record.relayed(len(chunk), events)
         self.facts.feed(chunk)
 
-    # What the upstream's connection calls
+    # Called by the upstream's connection (upstream.body.Body.flow)
 
-    def took(self, chunk: bytes) -> None:
-        """The hot path."""
+    def on_piece(self, chunk: bytes) -> None:
+        """Relay one chunk. The hot path: called for each recv of a stream."""
         if self.finished.done():
-            return  # the end is decided, and the stream's task about to see it
+            return  # the stream has ended, and its task has not run since
         try:
             self.hand_on(chunk, self.look(chunk))
             if self.facts.done and self._scanner.at_boundary:
                 self.finished.set_result(None)
-        except Exception as error:  # noqa: BLE001  # the stream's task raises it, whatever it is: here it would be the loop's
+        except Exception as error:  # noqa: BLE001  # for the stream's task, which raises it: raised here, it would be the loop's
             self.finished.set_exception(error)
 
-    def ended(self, error: UpstreamError | None) -> None:
-        """The body is over, or broke off."""
+    def on_end(self, error: UpstreamError | None) -> None:
+        """The body has ended: with an error, or with None at its regular end."""
         if self.finished.done():
             return
         if error is None:
@@ -83,6 +88,6 @@ class Pump:
             self.finished.set_exception(error)
 
     def close(self) -> None:
-        """Nobody waits for the end any more; an error that came at the same moment as another end is not the one told."""
+        """Nobody awaits `finished` any more. Marks its error as retrieved, or asyncio would log it."""
         if self.finished.done() and not self.finished.cancelled():
             self.finished.exception()

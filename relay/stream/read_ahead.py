@@ -1,7 +1,7 @@
-"""Reading ahead of a slow client: a bounded number of the upstream's bytes wait here, so that the upstream is done sooner.
+"""Reading ahead of a slow client: a bounded buffer between the upstream and the client, so that the upstream is done sooner.
 
-Off by default (RELAY_READ_AHEAD_BYTES=0): the pump then reads only what its client has room for. Nothing is ever dropped, for
-an answer with a gap would be a wrong answer: a full buffer stops the reading.
+Off by default (RELAY_READ_AHEAD_BYTES=0): the upstream is then read only while the client has room. Nothing is ever dropped,
+for an answer with a gap would be a wrong answer: a full buffer stops the reading.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ __all__ = ["ReadAhead"]
 
 
 class ReadAhead(Body):
-    """A body that reads another one as fast as `capacity` bytes allow; one task, ended by `close`, awaited by `ended`."""
+    """A body that reads another one, `source`, into a buffer of `capacity` bytes, in a task of its own.
+
+    read_bytes   the most that one `read` returns, unless a single chunk of the source is larger
+    """
 
     def __init__(self, source: Body, capacity: int, read_bytes: int, pool: SegmentPool) -> None:
         self._source = source
@@ -36,13 +39,14 @@ class ReadAhead(Body):
         self._channel.buffer.clear()
 
     async def ended(self) -> None:
+        """Wait for the end of the task, which `close` has cancelled."""
         await asyncio.wait([self._task])
 
     async def _fill(self) -> None:
         try:
             while chunk := await self._source.read():
                 await self._channel.put(chunk)
-        except Exception as error:  # noqa: BLE001  # the reader's to handle, whatever it is, in its place among the bytes
+        except Exception as error:  # noqa: BLE001  # `read` raises it, after the bytes that came before it
             self._channel.close(error)
         else:
             self._channel.close()

@@ -1,7 +1,7 @@
-"""The response of a relayed stream. It opens the stream's ledger record, span and place at the gate, and closes all of them on
-every way out; the end of the stream gets exactly one outcome.
+"""The response of a relayed stream. It opens the stream's ledger record, span and place at the gate, closes all of them
+however the stream ends, and records exactly one outcome.
 
-What happens between the beginning and the end is in life.py.
+The stream itself, between its beginning and its end, is in life.py.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from .sweep import OpenStreams
 
 __all__ = ["RelayedStream"]
 
-# How long the server takes to notice that a connection was given up.
+# The longest wait for the server to notice that a connection was aborted.
 ABORTED_SECONDS: Final = 1.0
 
 
 class RelayedStream(OutsideResponse):
-    """The response that is the stream. It closes what it opens and leaves nothing to a framework.
+    """The response that relays a stream.
 
-    place     the stream's place among those that are let in, taken for as long as it lives
-    request_headers   for the trace
-    opening   what the stream begins with, lines without the blank one after them
-    early     whether a heartbeat may start the response
+    place             the stream's place at the gate (admission/gate.py), taken for as long as the stream lasts
+    request_headers   of the client's request, for the trace context in them
+    opening           SSE lines that begin the stream, without a blank line after them
+    early             whether a heartbeat may start the response before the upstream's first bytes
     """
 
     media_type = "text/event-stream"
@@ -71,20 +71,20 @@ class RelayedStream(OutsideResponse):
         client = client_of(scope)
         with self._place, self._ledger.stream(self._route, since=asked_at) as record:
             span = self._start_span(call, self._request_headers)
-            self._request_headers = {}  # with a key among them
+            self._request_headers = {}  # there is a key among them
             record.trace_id = span.trace_id
             reply = Reply(send, client, record, opening=self._opening, early=self._early)
             life = StreamLife(call, self._options, record, span, reply)
             self._open_streams.add(life)
-            outcome, error = "upstream_error", None  # where not even the error has a name
+            outcome, error = "upstream_error", None  # for an exception that is none of errors.py
             try:
                 client.listen(life)
                 outcome, error = await life.live(call, self._upstream)
                 if not reply.complete:
-                    # The server would complain of a response that is not whole, had it not noticed that nobody wants it.
+                    # The server logs an error for an incomplete response, unless it has noticed that the client is gone.
                     await client.gone(ABORTED_SECONDS)
             except asyncio.CancelledError:
-                outcome = "shutdown"  # not by `end`: the server takes the task down
+                outcome = "shutdown"  # the server cancelled the task, `end` did not
                 raise
             finally:
                 client.listen(None)

@@ -1,25 +1,24 @@
-"""Facts -> OpenTelemetry: traces, metrics and logs over OTLP. The only package that imports it, and only when there is
-somewhere to send them.
+"""Traces, metrics and logs over OTLP. The only package that imports OpenTelemetry, and only where an endpoint is configured.
 
-Without OTEL_EXPORTER_OTLP_ENDPOINT (or one of a signal's own) nothing of its SDK is loaded, and the relay hands a
-caller's `traceparent` on unchanged, as a hop that takes no part in the trace does (W3C Trace Context).
+Without OTEL_EXPORTER_OTLP_ENDPOINT (or one of a signal's own) the SDK is not loaded, and the relay forwards a caller's
+`traceparent` unchanged, as a hop that takes no part in the trace does (W3C Trace Context).
 
-    environment.py  what OTEL_* asks for, and what is wrong with it
-    off.py          the interface, and what is done of it where nothing is sent: one line in the log for each stream
-    traced.py       the same with OpenTelemetry
+    environment.py  which signals OTEL_* asks for, and warnings about wrong values
+    off.py          the interface, and telemetry without OpenTelemetry: one line in the log for each stream
+    traced.py       the interface with OpenTelemetry
     call.py         the CLIENT span: one for each call to an upstream
-    server.py       the SERVER span, begun at once
-    instrumentation.py  what stands in it, by the ASGI instrumentation; its defects are worked around here and nowhere else
-    deferred.py     both spans are made by the SDK when they end, and weigh little until then
-    turns.py        what is told of a stream's end is told in turns, between events
-    room.py         what waits to be sent has room to wait in, or is not made
+    server.py       the SERVER span: one for each request
+    instrumentation.py  the SERVER span's attributes, by the ASGI instrumentation, with work-arounds for its defects
+    deferred.py     a tracer whose spans are made by the SDK when they end, and are small until then
+    turns.py        the work at a stream's end in steps, so that events of other streams come between
+    room.py         bounds the export queues: a span or record without room in them is not made
     metrics.py      the GenAI client metrics, and the Views
     http_metrics.py HTTP's own server metrics
     logs.py         the log's lines over OTLP
-    names.py        the one table of names
-    seldom.py       what OpenTelemetry itself complains of, once a minute
+    names.py        the one table of names of attributes, events and metrics
+    seldom.py       OpenTelemetry's own warnings, each once a minute
 
-No prompt, completion, header, key or query reaches any of them.
+No prompt, completion, header, key or query string reaches any of them.
 """
 
 from __future__ import annotations
@@ -36,15 +35,15 @@ __all__ = ["NAMES", "Telemetry", "prepare", "setup"]
 
 
 def prepare() -> None:
-    """Before anything imports OpenTelemetry, as FastAPI does: it reads variables then, and fails on one that is wrong."""
+    """Must be called before the first import of OpenTelemetry (FastAPI does one): that reads OTEL_* and fails on bad values."""
     quieten()
     if os.environ.get(PROPAGATORS):
         os.environ[PROPAGATORS] = known_propagators(os.environ[PROPAGATORS])
 
 
 def setup(routes: Collection[str]) -> Telemetry:
-    """Telemetry as the standard OTEL_* variables say. `routes` are the paths that may name a span; a part of one in
-    braces stands for anything."""
+    """Telemetry as the standard OTEL_* variables configure it. `routes` are the path templates that may name a span, with
+    parameters in braces."""
     signals = wanted(os.environ)
     if not signals:
         return Telemetry()

@@ -1,11 +1,11 @@
-"""The CLIENT span of one call to an upstream: ended explicitly with the stream's outcome, and never made current, since a
-stream's end is seldom where its beginning was.
+"""The CLIENT span of one call to an upstream: ended explicitly with the stream's outcome, and never the current span, since a
+stream mostly ends in another context than it began in.
 
-The law of this file: nothing for each chunk. What a stream did is read from its ledger record at its end; what happens to it
-meanwhile is told by who finds it out (the first byte, the sweep, the circuit breaker), at most MAX_EVENTS times of a kind.
+The law of this file: no work for each chunk. A stream's counts are read from its ledger record when it ends; span events are
+added where they happen (first byte, sweep, circuit breaker), at most MAX_EVENTS of a kind.
 
-`paused` is what the sweep sees: since the one before, the stream has spent more than half of the time waiting for its client.
-It comes late by two sweeps at most (two seconds), and a client that reads in fits and starts is paused once, not each time.
+The sweep adds the event `paused` where the stream has spent more than half of the time since the sweep before waiting for its
+client. It is late by two sweeps at most (two seconds), and a client that reads in bursts makes one such event, not many.
 """
 
 from __future__ import annotations
@@ -28,13 +28,18 @@ from .turns import Turns
 
 __all__ = ["MAX_EVENTS", "CallSpan", "ids_of"]
 
-# Of each kind: who needs to know of a ninth pause reads the number of them.
+# Span events of each kind; the attributes have the number of all pauses and heartbeats.
 MAX_EVENTS: Final = 8
 PAUSED_SHARE: Final = 0.5
 
 
 class CallSpan:
-    """`server` is the SERVER span that it belongs to, which hears of the end; `recorder` the metrics; the end is in `turns`."""
+    """The CLIENT span of one call (stream.call.Span).
+
+    server     the request's SERVER span, which gets the facts of the end too; None where it is not traced
+    recorder   the metrics; None where they are off
+    turns      runs the work of the end in steps
+    """
 
     __slots__ = (
         "_began", "_counts", "_first_chunk", "_operation", "_paused", "_recorder", "_recording", "_server", "_span",
@@ -63,7 +68,7 @@ class CallSpan:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """As W3C Trace Context has them; the SDK's propagator makes the same, and a context to find the span in."""
+        """W3C Trace Context. The SDK's propagator makes the same headers, at the cost of a Context object for each call."""
         context = self._span.get_span_context()
         if not context.is_valid:
             return {}
@@ -73,7 +78,7 @@ class CallSpan:
 
     @property
     def trace_id(self) -> str | None:
-        """None where the sampler does not keep the trace: an exemplar would lead nowhere."""
+        """32 hexadecimal digits, for exemplars; None where the trace is not sampled, as an exemplar would lead nowhere."""
         return format(self._span.get_span_context().trace_id, "032x") if self._recording else None
 
     def first_chunk(self) -> None:
@@ -81,15 +86,15 @@ class CallSpan:
         self.event("first_chunk")
 
     def event(self, name: str, **about: str | float) -> None:
-        """`name` is one of EVENTS; `about` has its attributes, by the keys of NAMES."""
+        """Add a span event: `name` is one of EVENTS, `about` its attributes, by the keys of NAMES."""
         count = self._counts[name] = self._counts.get(name, 0) + 1
-        if name == "fallback":  # whoever answers in the end is whom the span is about
+        if name == "fallback":  # the span's server.address is that of the upstream that answers
             self._span.set_attributes({NAMES[key]: value for key, value in about.items()})
         if self._recording and count <= MAX_EVENTS:
             self._span.add_event(EVENT_PREFIX + name, {NAMES[key]: value for key, value in about.items()})
 
     def swept(self, record: StreamRecord, since: float, now: float) -> bool:
-        """The sweep has looked at the stream, as it did at `since`; monotonic seconds. Whether the client is not waited for."""
+        """Add `paused` or `resumed` where that has changed since the sweep at `since` (monotonic seconds). True: not paused."""
         waited = record.waited(now)
         if waited == self._waited and not self._paused:  # nearly always
             return True
@@ -110,12 +115,12 @@ class CallSpan:
     ) -> None:
         ending = Ending.of(outcome, record=record, facts=facts, error=error)
         if self._server is not None:
-            self._server.told(ending)
+            self._server.stream_ended(ending)
         now, seconds = time.time_ns(), time.monotonic() - self._began
         self._turns.take(
             lambda: self._end_span(ending, facts, now),
             lambda: self._measure(ending, seconds),
-            # Of a stream only: a record is what it has.
+            # Only a stream has a record, and gets its line in the log.
             *([lambda: log_ending(ending, ids_of(self._span))] if record is not None else ()),
         )
 
@@ -144,15 +149,16 @@ class CallSpan:
 
 
 def _names(facts: Facts) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    names: dict[str, Any] = {
         NAMES["response_id"]: facts.response_id and printable(facts.response_id),
         NAMES["response_model"]: facts.model and printable(facts.model),
         NAMES["finish_reasons"]: tuple(printable(reason) for reason in facts.finish_reasons) or None,
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in names.items() if value is not None}
 
 
 def ids_of(span: Span) -> TraceIds | None:
+    """The ids of a span for its log line; None for a span without a valid context."""
     context = span.get_span_context()
     if not context.is_valid:
         return None

@@ -41,7 +41,7 @@ from .room import Room
 __all__ = ["DeferredTracer"]
 
 
-class _Told(NamedTuple):
+class _Event(NamedTuple):
     """One event of a span. `at` is nanoseconds since the epoch."""
 
     name: str
@@ -50,13 +50,13 @@ class _Told(NamedTuple):
 
 
 class DeferredTracer(Tracer):
-    """A tracer of `provider`, by this name. From now on the provider's tracers may be told what was decided already.
+    """A tracer of `provider` with this name. Wraps the provider's sampler and id generator.
 
-    A span that has no room to wait in when it ends is not made.
+    room   of the export queue: a span that finds it full when it ends is not made
     """
 
     def __init__(self, provider: TracerProvider, room: Room, name: str) -> None:
-        # Each takes itself for the SDK's; there may be several tracers of one provider.
+        # `before` wraps only once: there may be several tracers of one provider.
         self._sampler = _Sampler.before(provider)
         self._ids = _Ids.before(provider)
         self.sdk = provider.get_tracer(name)
@@ -94,13 +94,13 @@ class DeferredTracer(Tracer):
 
     @contextmanager
     def start_as_current_span(self, name: str, *arguments: Any, **options: Any) -> Iterator[Span]:  # type: ignore[override]
-        # For spans of a moment.
+        # By the SDK itself: a span that ends with its block is not open for long.
         with self.sdk.start_as_current_span(name, *arguments, **options) as span:
             yield span
 
 
 class _DeferredSpan(Span):
-    """An open span that is recorded. Calls after its end are ignored, as the SDK's are."""
+    """An open span that is recorded. Ignores calls after its end, as the SDK's spans do."""
 
     __slots__ = (
         "_attributes",
@@ -134,7 +134,7 @@ class _DeferredSpan(Span):
         self._attributes = attributes
         self._links = links
         self._started = started or time.time_ns()
-        self._events: list[_Told] = []
+        self._events: list[_Event] = []
         self._status: Status | None = None
 
     def get_span_context(self) -> SpanContext:
@@ -148,14 +148,14 @@ class _DeferredSpan(Span):
             self.set_attribute(key, value)
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
-        # One that is set again is the newest again, as in the SDK's, which throws the oldest away above its limit.
+        # An attribute that is set again becomes the newest, as in the SDK, which drops the oldest ones above its limit.
         self._attributes.pop(key, None)
         self._attributes[key] = value
 
     def add_event(
         self, name: str, attributes: Mapping[str, AttributeValue] | None = None, timestamp: int | None = None
     ) -> None:
-        self._events.append(_Told(name, attributes, timestamp or time.time_ns()))
+        self._events.append(_Event(name, attributes, timestamp or time.time_ns()))
 
     def update_name(self, name: str) -> None:
         self._name = name
@@ -173,7 +173,7 @@ class _DeferredSpan(Span):
         timestamp: int | None = None,
         escaped: bool = False,
     ) -> None:
-        """Its type. Its text and its stack may quote a prompt."""
+        """Record the exception's type only: its message and stack may quote a prompt."""
         self.add_event("exception", {"exception.type": type(exception).__qualname__, **(attributes or {})}, timestamp)
 
     def end(self, end_time: int | None = None) -> None:
@@ -196,22 +196,23 @@ class _DeferredSpan(Span):
         span.end(end_time)
 
 
-# The context of the span that is being made, if one is.
+# While the SDK makes a deferred span: its context, whose ids and sampling are decided already.
 _decided: Final[ContextVar[SpanContext | None]] = ContextVar("relay.deferred", default=None)
 
 
 class _Sampler(Sampler):
-    """The provider's, but for a span whose sampling was decided when it began."""
+    """The provider's sampler, but returns the decision of the start for a deferred span that is being made."""
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
 
     @classmethod
     def before(cls, provider: TracerProvider) -> _Sampler:
-        found = provider.sampler
-        if not isinstance(found, cls):
-            found = provider.sampler = cls(found)
-        return found
+        """Put one in front of the provider's sampler, unless that is one already, and return it."""
+        sampler = provider.sampler
+        if not isinstance(sampler, cls):
+            sampler = provider.sampler = cls(sampler)
+        return sampler
 
     def should_sample(
         self,
@@ -226,7 +227,7 @@ class _Sampler(Sampler):
         decided = _decided.get()
         if decided is None:
             return self._sampler.should_sample(parent_context, trace_id, name, kind, attributes, links, *others)
-        # A span that is not recorded is never made.
+        # Never DROP: a span that is not recorded is not deferred.
         decision = Decision.RECORD_AND_SAMPLE if decided.trace_flags.sampled else Decision.RECORD_ONLY
         return SamplingResult(decision, attributes, decided.trace_state)
 
@@ -235,18 +236,19 @@ class _Sampler(Sampler):
 
 
 class _Ids(IdGenerator):
-    """The provider's, but for a span that was given its ids when it began."""
+    """The provider's id generator, but returns the ids of the start for a deferred span that is being made."""
 
     def __init__(self, ids: IdGenerator) -> None:
         self._ids = ids
 
     @classmethod
     def before(cls, provider: TracerProvider) -> _Ids:
-        found: IdGenerator = provider.id_generator
-        if not isinstance(found, cls):
-            found = cls(found)
-            provider.id_generator = found  # type: ignore[assignment]  # declared as what it is by default
-        return found
+        """Put one in front of the provider's id generator, unless that is one already, and return it."""
+        ids: IdGenerator = provider.id_generator
+        if not isinstance(ids, cls):
+            ids = cls(ids)
+            provider.id_generator = ids  # type: ignore[assignment]  # declared with the type of its default
+        return ids
 
     def generate_span_id(self) -> int:
         decided = _decided.get()

@@ -1,4 +1,4 @@
-"""What the standard OTEL_* variables ask for. What is wrong with them is said once, and costs the signal that it is about.
+"""Reads the standard OTEL_* variables. A wrong value is logged once, and only its own signal is off.
 
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 """
@@ -16,27 +16,27 @@ __all__ = ["OPT_IN", "PROPAGATORS", "PROTOCOL", "SIGNALS", "known_propagators", 
 log = logging.getLogger("relay.telemetry")
 
 SIGNALS: Final = ("traces", "metrics", "logs")
-PROTOCOL: Final = "http/protobuf"  # the one exporter that is installed
+PROTOCOL: Final = "http/protobuf"  # of the only exporter that is installed
 PROPAGATORS: Final = "OTEL_PROPAGATORS"
 DEFAULT_PROPAGATORS: Final = "tracecontext,baggage"
-# Which names the instrumentation uses; it is read once, when that is imported.
+# Selects the semantic conventions of the ASGI instrumentation, which reads it once, on import.
 OPT_IN: Final = "OTEL_SEMCONV_STABILITY_OPT_IN"
 
 
 def wanted(environment: Mapping[str, str]) -> frozenset[str]:
-    """The signals that have somewhere to go."""
+    """The signals to export: those with a usable OTLP endpoint. Logs a warning for each wrong value."""
     given = {name: value.strip() for name, value in environment.items() if name.startswith("OTEL_") and value.strip()}
     if given.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return frozenset()
-    found = frozenset(signal for signal in SIGNALS if _goes_somewhere(signal, given))
-    if found:
-        for complaint in _wrong_protocols(found, given):
+    signals = frozenset(signal for signal in SIGNALS if _is_exported(signal, given))
+    if signals:
+        for complaint in _wrong_protocols(signals, given):
             log.warning(complaint)
-    return found
+    return signals
 
 
 def stable_http(opted_in: str) -> str:
-    """What OPT_IN must be for HTTP's stable names.
+    """The value of OPT_IN with HTTP's stable names added, unless it selects them already.
 
     >>> stable_http(""), stable_http("database"), stable_http("http/dup")
     ('http', 'database,http', 'http/dup')
@@ -46,7 +46,7 @@ def stable_http(opted_in: str) -> str:
 
 
 def known_propagators(text: str) -> str:
-    """What PROPAGATORS can be: `text`, or the default where one of its names is not installed."""
+    """A value of PROPAGATORS that works: `text`, or the default where one of its propagators is not installed."""
     installed = {entry.name for entry in entry_points(group="opentelemetry_propagator")} | {"none"}
     unknown = sorted({name.strip().lower() for name in text.split(",")} - installed)
     if not unknown:
@@ -55,7 +55,7 @@ def known_propagators(text: str) -> str:
     return DEFAULT_PROPAGATORS
 
 
-def _goes_somewhere(signal: str, given: Mapping[str, str]) -> bool:
+def _is_exported(signal: str, given: Mapping[str, str]) -> bool:
     own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"
     name = own if own in given else "OTEL_EXPORTER_OTLP_ENDPOINT"
     if name not in given:

@@ -1,8 +1,7 @@
-"""HTTP's own server metrics: how many requests there are, and how long each took, streams to their last byte.
+"""HTTP's server metrics: the number of active requests, and their durations; a stream lasts to its last byte.
 
 Names and attributes are those of the semantic conventions (https://opentelemetry.io/docs/specs/semconv/http/http-metrics/).
-What stands in an attribute is one of a few words: a method that HTTP does not know is _OTHER, a path that no route has is
-left out.
+Attributes have few values: an unknown method is _OTHER, and a path without a route has no http.route.
 """
 
 from __future__ import annotations
@@ -31,9 +30,12 @@ def known_method(method: str, other: str = "HTTP") -> str:
 
 
 class HttpMetrics:
+    """The two instruments, for all requests of the relay."""
+
     def __init__(self, meters: MeterProvider) -> None:
         meter = meters.get_meter("highwater.relay")
-        # Looked at when it is sent: two additions of the SDK's would cost a stream more than its duration does.
+        # An observable counter, read at each export: two `add` calls of the SDK for each request would cost more than the
+        # record of its duration.
         self._active: Counter[tuple[str, str]] = Counter()
         meter.create_observable_up_down_counter(
             METRICS["http_active"], [self._look], "{request}", "Requests that are being served."
@@ -41,11 +43,12 @@ class HttpMetrics:
         self._duration = meter.create_histogram(METRICS["http_duration"], "s", "Duration of HTTP server requests.")
 
     def began(self, scope: Scope) -> None:
-        self._active[_asked(scope)] += 1
+        """Count a request as active, until `ended`."""
+        self._active[_key(scope)] += 1
 
     def _look(self, _: CallbackOptions) -> Iterator[Observation]:
-        for asked, active in list(self._active.items()):  # in the exporter's thread
-            yield Observation(active, _labels(asked))
+        for key, active in list(self._active.items()):  # in the exporter's thread
+            yield Observation(active, _labels(key))
 
     def ended(
         self,
@@ -56,16 +59,16 @@ class HttpMetrics:
         span: Span,
         ending: Ending | None,
     ) -> None:
-        """A request is over.
+        """Record the end of a request.
 
-        seconds   from its arrival to its last byte
-        status    of the answer; None where none was given
+        seconds   from the request's arrival to the last byte of its response
+        status    of the response; None where none was started
         span      the request's SERVER span, for the exemplar
-        ending    how its stream ended; None where it had none
+        ending    the facts of its stream's end; None where it had no stream
         """
-        asked = _asked(scope)
-        self._active[asked] -= 1
-        labels = {**_labels(asked), "network.protocol.version": scope["http_version"]}
+        key = _key(scope)
+        self._active[key] -= 1
+        labels = {**_labels(key), "network.protocol.version": scope["http_version"]}
         if route is not None:
             labels[NAMES["route"]] = route
         if status is not None:
@@ -77,10 +80,10 @@ class HttpMetrics:
         self._duration.record(seconds, labels, set_span_in_context(span))
 
 
-def _asked(scope: Scope) -> tuple[str, str]:
-    """Method and scheme."""
+def _key(scope: Scope) -> tuple[str, str]:
+    """The request's method and scheme, which label both metrics."""
     return known_method(scope["method"], "_OTHER"), scope["scheme"]
 
 
-def _labels(asked: tuple[str, str]) -> dict[str, Any]:
-    return {"http.request.method": asked[0], "url.scheme": asked[1]}
+def _labels(key: tuple[str, str]) -> dict[str, Any]:
+    return {"http.request.method": key[0], "url.scheme": key[1]}

@@ -1,19 +1,19 @@
-"""opentelemetry-instrumentation-asgi, which is shown each request when it is over, and tells the request's span what it saw.
+"""Runs opentelemetry-instrumentation-asgi for each request after its end, to set the attributes of the request's SERVER span.
 
 The SDK's spans are made when they end (deferred.py), and their attributes are not needed before. So no attribute is computed
-while a client waits for its first event. What the instrumentation does wrong is put right here, once each.
+while a client waits for its first event. Each defect of the instrumentation is worked around in one place:
 
-| what it does | what is done about it |
+| defect | work-around |
 |---|---|
-| `sends`: a span for each `send` and `receive` | exclude_spans |
-| `success`: ends as one where the client left, and when the app returns, before the end has a name | `ServerSpan.finish` |
-| `exception`: keeps the text and the stack of one, which may quote a prompt | it sees none, `ServerSpan` keeps its type |
-| `query`: reads headers, path and query into attributes | it is shown a scope without them |
-| `headers`: takes those that a variable names, and fails on a pattern that is none | a pattern of ours, then none |
-| `durations`: end where the app returns, which a stream outlives, and at 10 s | no meter; http_metrics.py measures |
+| `sends`: makes a span for each `send` and `receive` | exclude_spans |
+| `success`: a client that left looks like a success, and the span ends before the outcome is known | `ServerSpan.finish` |
+| `exception`: records an exception's message and stack, which may quote a prompt | it sees none, `ServerSpan` has the type |
+| `query`: reads headers, path and query string into attributes | it gets a scope without them |
+| `headers`: records headers that a variable names, and fails on an invalid pattern | a pattern that matches none, then None |
+| `durations`: end where the app returns, before its stream ends; buckets end at 10 s | no meter, but http_metrics.py |
 
-tests/relay/telemetry/test_asgi_defects.py has a test for each, by this name, that shows the defect with the installed release:
-when one fails, the defect is gone, and what is done about it can go, too.
+tests/relay/telemetry/test_asgi_defects.py has a test for each, by this name, that shows the defect in the installed release:
+when one fails, the defect is gone, and its work-around can go, too.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Instrumentation"]
 
-NOTHING: Final = ["(?!)"]  # an empty list would be filled from the environment
+NOTHING: Final = ["(?!)"]  # a pattern that matches no header; an empty list would be filled from the environment
 
 _STATUS: Final = "relay.status"
 
 
 class Instrumentation(Tracer):
-    """Shows requests to the instrumentation, and is the tracer that it asks for their spans, which have begun long ago."""
+    """Runs the instrumentation on finished requests, and is its tracer: `start_span` returns the request's existing span."""
 
     def __init__(self) -> None:
         self._span: Span | None = None
         self._app = OpenTelemetryMiddleware(
             _answered,
-            default_span_details=lambda _: ("", {}),  # the span has its name
+            default_span_details=lambda _: ("", {}),  # the span has its name already
             tracer=self,
             meter_provider=NoOpMeterProvider(),
             exclude_spans=["send", "receive"],
@@ -52,19 +52,19 @@ class Instrumentation(Tracer):
             http_capture_headers_server_response=NOTHING,
             http_capture_headers_sanitize_fields=NOTHING,
         )
-        self._app.http_capture_headers_server_request = None  # or it would look for NOTHING in each request
+        self._app.http_capture_headers_server_request = None  # or each request would be matched against NOTHING
 
     def show(self, scope: Scope, path: str, status: int | None, span: Span) -> None:
-        """Tell `span` of a request that is over: nothing that may be a prompt or a key.
+        """Set the attributes of a finished request on its `span`, without any text that may be a prompt or a key.
 
-        path     where it went, by its route
-        status   what it was answered with, None where it was not
+        path     the path of the request's route, not the one that the client sent
+        status   of the response; None where none was started
         """
         self._span = span
         headers = [(name, value) for name, value in scope["headers"] if name == b"host"]
         shown = {**scope, "path": path, "query_string": b"", "headers": headers, _STATUS: status}
         showing = self._app(shown, _nothing, _nothing)
-        with contextlib.suppress(StopIteration):  # it comes to its end at once: it has nothing to wait for
+        with contextlib.suppress(StopIteration):  # the coroutine ends in this one step, as nothing in it waits
             showing.send(None)
 
     def start_span(
@@ -83,11 +83,11 @@ class Instrumentation(Tracer):
 
     @contextlib.contextmanager
     def start_as_current_span(self, name: str, *arguments: Any, **options: Any) -> Iterator[Span]:  # type: ignore[override]
-        yield self.start_span(name)  # of `send` and `receive`, which are excluded
+        yield self.start_span(name)  # never called: the spans of `send` and `receive` are excluded
 
 
 async def _answered(scope: Scope, _: Receive, send: Send) -> None:
-    """The answer to a request that is over, as far as the instrumentation looks at it."""
+    """The app that the instrumentation wraps: starts a response with the status of the finished request."""
     if scope[_STATUS] is not None:
         await send({"type": "http.response.start", "status": scope[_STATUS], "headers": []})
 

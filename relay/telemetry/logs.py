@@ -1,6 +1,6 @@
-"""The log's lines over OTLP, by the SDK's Logger: its own LoggingHandler is deprecated, and sends the path of every source file
-and whatever else stands on a record. This one sends a line's text, its fields by the names of names.py, and the type of an
-exception; the traceback, whose last line may quote anything, stays on standard error.
+"""The log's lines over OTLP, by the SDK's Logger. The SDK's own LoggingHandler is deprecated, and sends source paths and all
+attributes of a record. This one sends a line's message, its fields by the names of names.py, and the type of an exception; the
+traceback, whose last line may quote a prompt, stays on standard error.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ SEVERITIES: Final = {
     logging.CRITICAL: (SeverityNumber.FATAL, "FATAL"),
 }
 EVENT_NAMES: Final = {"stream ended": "highwater.stream.ended"}
-# What the export itself has to say goes to standard error: sent, it would come round again.
+# The logger of the export itself: its lines go to standard error only, since exporting them could fail and log again.
 OWN: Final = "relay.telemetry"
-# As the log's fields are called, and as they are called here.
+# From a field of the log to its key in NAMES; other fields are not sent.
 FIELDS: Final = {
     "route": "route",
     "outcome": "outcome",
@@ -52,7 +52,7 @@ FIELDS: Final = {
 
 
 class OtlpHandler(logging.Handler):
-    """Emits what is logged as OTLP log records; the provider's queue is bounded and sent by a thread of its own."""
+    """Emits log lines as OTLP log records, into the provider's bounded queue, which a thread of the SDK exports."""
 
     def __init__(self, provider: LoggerProvider, room: Room) -> None:
         super().__init__(logging.INFO)

@@ -1,11 +1,11 @@
 """The GenAI client metrics, recorded once for each call to an upstream, and the Views that give histograms their buckets.
 
-`time_per_output_chunk` is the mean of a stream's gaps, recorded when the stream ends: one observation for each stream and not,
-as the convention has it, for each chunk, which would be work for each chunk. Its percentiles are of streams; those of single
-gaps are in stream_inter_event_seconds, which the ledger counts and Prometheus scrapes.
+`time_per_output_chunk` is the mean time between a stream's events, recorded when the stream ends: one observation for each
+stream and not for each chunk, as the convention has it, which would be work for each chunk. Its percentiles are those of
+streams; the ledger has those of single gaps, and Prometheus scrapes them as stream_inter_event_seconds.
 
-Who calls the relay chooses the model's name, and a name of an attribute makes a series: the first MAX_MODELS that an upstream
-has answered for are told apart, all others are OTHER.
+Callers choose the model's name, and each value of an attribute makes a new series: only the first MAX_MODELS names that an
+upstream has answered for are kept, all others become OTHER.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_MODELS: Final = 50
 MAX_NAME_CHARACTERS: Final = 128
 OTHER: Final = "(other)"
 
-# The convention's, and above them what a stream may take here.
+# The convention's bounds in seconds, and longer ones above them for streams.
 DURATIONS: Final = (
     0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68, 655.36, 1310.72,
     2621.44, 5242.88,
@@ -38,7 +38,7 @@ GAPS: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 TOKENS: Final = tuple(4**power for power in range(14))
-# The convention's and above: its own end at 10 s, where a stream has hardly begun.
+# The convention's bounds end at 10 s, when a stream has hardly begun.
 REQUESTS: Final = (
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0,
     3600.0,
@@ -62,7 +62,7 @@ def views() -> list[View]:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What was asked of whom."""
+    """The attributes of one call: the operation's name, the model, and the upstream's host and port."""
 
     name: str
     model: str
@@ -70,7 +70,7 @@ class Operation:
 
 
 class Recorder:
-    """Records calls. The SDK locks each record, a microsecond; there are five for a call."""
+    """Records the metrics of calls: up to five SDK records for each call, of a microsecond each (the SDK takes a lock)."""
 
     def __init__(self, meters: MeterProvider) -> None:
         meter = meters.get_meter("highwater.relay")
@@ -87,7 +87,13 @@ class Recorder:
     def record(
         self, operation: Operation, ending: Ending, seconds: float, first_chunk: float | None, span: Span
     ) -> None:
-        context = set_span_in_context(span)  # for exemplars
+        """Record one call that has ended.
+
+        seconds       from the call to its end
+        first_chunk   seconds from the call to the first bytes of the answer; None where none came
+        span          the CLIENT span, for exemplars
+        """
+        context = set_span_in_context(span)
         answered = first_chunk is not None or ending.outcome == "completed"
         labels: dict[str, Any] = {
             NAMES["operation"]: operation.name,
@@ -103,7 +109,7 @@ class Recorder:
         for kind, count in (("input", ending.input_tokens), ("output", ending.output_tokens)):
             if count is not None:
                 self._tokens.record(count, {**labels, NAMES["token_type"]: kind}, context)
-        # A client that left cut its stream short: without the outcome it would pass for a fast one.
+        # Without the outcome a stream that its client cut short would look like a fast one.
         labels[NAMES["outcome"]] = ending.outcome
         if ending.error_type is not None:
             labels[NAMES["error_type"]] = ending.error_type

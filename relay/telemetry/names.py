@@ -1,7 +1,7 @@
-"""The one table of names.
+"""The one table of the names of attributes, metrics and span events.
 
-GenAI semantic conventions, all still in development (https://opentelemetry.io/docs/specs/semconv/gen-ai/), HTTP's, and ours,
-which begin with `highwater.`. Times are seconds, sizes bytes.
+They are those of the GenAI semantic conventions, all still in development (https://opentelemetry.io/docs/specs/semconv/gen-ai/),
+those of HTTP's, and the relay's own, which begin with `highwater.`. Times are in seconds, sizes in bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ..stream.ending import Ending
 
 __all__ = ["EVENTS", "EVENT_PREFIX", "MAX_ATTRIBUTE_CHARACTERS", "METRICS", "NAMES", "PROVIDER", "about", "printable"]
 
-# Whoever calls the relay chooses the model's name; it must not choose how large a span is.
+# Callers choose the model's name: the bound keeps them from choosing the size of a span.
 MAX_ATTRIBUTE_CHARACTERS: Final = 256
 
 NAMES: Final = {
@@ -46,7 +46,7 @@ NAMES: Final = {
     "heartbeat_count": "highwater.stream.heartbeats",
     "reason": "highwater.rejected.reason",
 }
-PROVIDER: Final = "openai"  # the protocol that is spoken; who speaks it is in server.address
+PROVIDER: Final = "openai"  # the protocol of the upstream; its host is in server.address
 
 METRICS: Final = {
     "duration": "gen_ai.client.operation.duration",
@@ -57,22 +57,22 @@ METRICS: Final = {
     "http_duration": "http.server.request.duration",
 }
 
-# What may happen to a stream, as events of its CLIENT span.
+# The events of a CLIENT span.
 EVENT_PREFIX: Final = "highwater.stream."
 EVENTS: Final = (
     "first_chunk",
     "paused",  # the client has taken little or nothing since the sweep before; see call.py
     "resumed",
-    "heartbeat",  # neither side had said anything for RELAY_HEARTBEAT_SECONDS
+    "heartbeat",  # neither the upstream nor the relay had sent a byte for RELAY_HEARTBEAT_SECONDS
     "upstream_skipped",  # its circuit breaker is open
-    "upstream_failed",  # an outage, before its first byte
+    "upstream_failed",  # an outage, before the first byte of an answer
     "breaker_opened",  # by that failure
-    "fallback",  # the next upstream is asked
+    "fallback",  # the request is sent to the next upstream
     "close",
 )
 
-# Of an ending, what stands on spans and in log records under these names.
-_TOLD: Final = (
+# The facts of an Ending that become attributes of the CLIENT span.
+_ATTRIBUTES: Final = (
     "outcome",
     "error_type",
     "status",
@@ -92,11 +92,11 @@ _TOLD: Final = (
 
 
 def about(ending: Ending) -> dict[str, Any]:
-    """The attributes that say what is known of an ending."""
-    known = {NAMES[field]: getattr(ending, field) for field in _TOLD}
+    """The attributes of an ending; unknown facts are left out."""
+    known = {NAMES[field]: getattr(ending, field) for field in _ATTRIBUTES}
     return {name: value for name, value in known.items() if value is not None}
 
 
 def printable(text: str) -> str:
-    """Text that UTF-8 can carry (JSON may hold half a surrogate pair), cut where it is no name any more."""
+    """Text that UTF-8 can encode (JSON may hold half a surrogate pair), cut to MAX_ATTRIBUTE_CHARACTERS."""
     return text[:MAX_ATTRIBUTE_CHARACTERS].encode(errors="replace").decode()

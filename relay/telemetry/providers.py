@@ -1,6 +1,6 @@
-"""The SDK's providers for the signals that are wanted, and their end.
+"""Makes the SDK's providers for the signals to export, and shuts them down.
 
-A variable that the SDK cannot use costs the signal, not the relay: it is said once, and the relay serves.
+Where the SDK cannot use the value of a variable, that is logged once, its signal is off, and the relay serves without it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["FLUSH_SECONDS", "Providers"]
 
 log = logging.getLogger("relay.telemetry")
 
-# The collector may be dead; the relay ends anyway.
+# The longest wait for the last export at shutdown: the Collector may be down.
 FLUSH_SECONDS: Final = 3.0
 
 Made = TypeVar("Made")
@@ -36,7 +36,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Providers:
-    """One for each signal, None where it is off; and the room that spans and log records have to wait in."""
+    """The provider of each signal, None where it is off; for spans and log records with the room of their export queue."""
 
     traces: tuple[TracerProvider, Room] | None
     metrics: MeterProvider | None
@@ -44,26 +44,26 @@ class Providers:
 
     @classmethod
     def made(cls, signals: Collection[str]) -> Providers | None:
-        """None where none can be made."""
+        """The providers of these signals; None where none can be made."""
         resource = _tried(
             "signals", lambda: Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME") or "relay"})
         )
         if resource is None:
             return None
-        found = cls(
+        providers = cls(
             _tried("traces", lambda: _traces(resource)) if "traces" in signals else None,
             _tried("metrics", lambda: _metrics(resource)) if "metrics" in signals else None,
             _tried("logs", lambda: _logs(resource)) if "logs" in signals else None,
         )
-        return found if found.traces or found.metrics or found.logs else None
+        return providers if providers.traces or providers.metrics or providers.logs else None
 
     async def close(self) -> None:
-        """Flush and stop. The exporters have no time-out that holds, so they are left behind after FLUSH_SECONDS."""
+        """Flush and stop. The exporters do not keep their time-outs, so they run in a thread, awaited for FLUSH_SECONDS."""
         done = asyncio.Event()
         loop = asyncio.get_running_loop()
 
         def flush() -> None:
-            # Logs last: they may speak of the others.
+            # Logs last, with the lines that the others' shutdown logs.
             if self.traces:
                 self.traces[0].shutdown()
             if self.metrics:
@@ -84,17 +84,17 @@ def _tried(signal: str, make: Callable[[], Made]) -> Made | None:
     try:
         return make()
     except (ValueError, TypeError, ArithmeticError, OSError, RuntimeError, LookupError) as error:
-        # What the SDK raises for a number that is none, a size that contradicts another, a certificate that is not there.
+        # The SDK's errors for a bad number, sizes that contradict each other, a missing certificate.
         log.warning("the relay's %s are off: an OTEL_ variable cannot be used: %s", signal, error)
         return None
 
 
 def _traces(resource: Resource) -> tuple[TracerProvider, Room]:
-    # The sampler is the one of OTEL_TRACES_SAMPLER; the SDK reads it.
+    # The SDK reads OTEL_TRACES_SAMPLER itself.
     provider = TracerProvider(
         resource=resource,
         span_limits=SpanLimits(max_attribute_length=MAX_ATTRIBUTE_CHARACTERS),
-        shutdown_on_exit=False,  # `close` does it, and does not wait for ever
+        shutdown_on_exit=False,  # `close` does that, with a time-out
     )
     spans = Spans()
     provider.add_span_processor(spans)

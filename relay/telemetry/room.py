@@ -1,4 +1,4 @@
-"""Knows whether the export queues are full, so that a span or log record that would be dropped is not created at all.
+"""Tells whether the export queues are full, so that a span or log record that would be dropped is not created at all.
 
 The SDK's queues are bounded: a full queue drops its oldest entry for each new one. By then the new entry has been created for
 nothing, and each drop writes a log record of its own. While the Collector is unreachable every stream would pay for that. Here
@@ -37,10 +37,10 @@ DEFAULT_SIZE: Final = 2_048  # the specification's
 
 
 class Room:
-    """How much of one signal waits. Used by every thread that makes some, and by the one that sends."""
+    """Counts the entries in one signal's export queue. Used by all threads that put entries in, and by the exporter's."""
 
     def __init__(self, what: str, variable: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """`variable` has the size of the SDK's queue."""
+        """`what` are the entries, for the log; `variable` is the OTEL_* variable with the size of the SDK's queue."""
         self.size = _size(variable)
         self._what = what
         self._variable = variable
@@ -54,7 +54,7 @@ class Room:
         return self._waiting >= self.size
 
     def enter(self) -> bool:
-        """One more waits; False where there was no room for it."""
+        """Count an entry into the queue. Returns False, and counts it as lost, where the queue is full."""
         with self._lock:
             if self._waiting < self.size:
                 self._waiting += 1
@@ -63,12 +63,12 @@ class Room:
         return False
 
     def leave(self, count: int) -> None:
-        """So many are being sent."""
+        """Count entries out of the queue: they are being exported."""
         with self._lock:
             self._waiting -= count
 
     def lost(self) -> None:
-        """One was thrown away, or not made. Said once in LOG_INTERVAL_SECONDS."""
+        """Count an entry that was dropped or not made; logs that once in LOG_INTERVAL_SECONDS."""
         with self._lock:
             self._lost += 1
             lost = self._lost
@@ -83,20 +83,20 @@ class Room:
 
 
 class Spans(BatchSpanProcessor):
-    """The SDK's, with `room`."""
+    """The SDK's batch processor, with `room`."""
 
     def __init__(self) -> None:
         self.room = Room("spans", "OTEL_BSP_MAX_QUEUE_SIZE")
         super().__init__(_SpanExporter(self.room), max_queue_size=self.room.size)
 
     def on_end(self, span: ReadableSpan) -> None:
-        # The SDK's own test: what is not sampled does not wait.
+        # The SDK's own test: a span that is not sampled is not queued.
         if span.context and span.context.trace_flags.sampled and self.room.enter():
             super().on_end(span)
 
 
 class Logs(BatchLogRecordProcessor):
-    """The SDK's, with `room`."""
+    """The SDK's batch processor, with `room`."""
 
     def __init__(self) -> None:
         self.room = Room("log records", "OTEL_BLRP_MAX_QUEUE_SIZE")

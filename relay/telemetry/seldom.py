@@ -1,4 +1,4 @@
-"""Passes OpenTelemetry's own warnings on to the relay's log, each of them once a minute: a dead Collector is one fact."""
+"""Logs OpenTelemetry's own warnings, each at most once a minute: while a Collector is down, every export logs the same ones."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["LOG_INTERVAL_SECONDS", "Seldom", "quieten"]
 log = logging.getLogger("relay.telemetry")
 
 LOG_INTERVAL_SECONDS: Final = 60.0
-# These quote what they could not read: OTEL_EXPORTER_OTLP_HEADERS, where a Collector's key stands, and a caller's headers.
+# Loggers that quote values they cannot parse: of OTEL_EXPORTER_OTLP_HEADERS, which holds a Collector's key, and of callers.
 QUOTING: Final = ("opentelemetry.util.", "opentelemetry.trace.", "opentelemetry.baggage.")
 
 
 class Seldom(logging.Handler):
-    """Passes warnings on, one of a kind in LOG_INTERVAL_SECONDS. Of an exception its type is kept: its text may be anything."""
+    """A handler that logs one warning of a kind in LOG_INTERVAL_SECONDS, with an exception's type but not its message."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(logging.WARNING)
         self._throttle = Throttle(LOG_INTERVAL_SECONDS, clock)
 
     def emit(self, record: logging.LogRecord) -> None:
-        # Texts differ in numbers and addresses, their templates do not.
+        # A kind is a template: messages of one template differ in numbers and addresses.
         if not self._throttle.due((record.name, str(record.msg)[:100])):
             return
         cause = f": {record.exc_info[0].__name__}" if record.exc_info and record.exc_info[0] else ""
@@ -36,7 +36,7 @@ class Seldom(logging.Handler):
 
 
 def quieten() -> None:
-    """Put a `Seldom` in front of OpenTelemetry's own loggers."""
+    """Make a `Seldom` the handler of OpenTelemetry's own loggers."""
     logger = logging.getLogger("opentelemetry")
     logger.propagate = False
     if not any(isinstance(handler, Seldom) for handler in logger.handlers):

@@ -1,8 +1,8 @@
-"""The SERVER span of a request: begun with what is known at once, ended with the last byte of its answer.
+"""The SERVER span of a request, from its arrival to the last byte of its response.
 
-A stream is served when the framework and its middlewares have returned (outside.py), and its span ends with the stream. What
-opentelemetry-instrumentation-asgi has to tell of the request is told then, too (instrumentation.py): before, the client
-would wait for it.
+A stream is served after the framework and its middlewares have returned (client/outside.py), and the span ends with the stream.
+Only then does opentelemetry-instrumentation-asgi set the span's other attributes (instrumentation.py): the client need not wait
+for that.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ _REQUEST: Final = "relay.request"
 
 
 class ServerSpan(Span):
-    """A request's span, for whoever serves the request: `finish` ends it, and nothing else does."""
+    """A request's span. Only `finish` ends it: the `end` that the instrumentation calls does nothing."""
 
     __slots__ = ("_span", "ending")
 
-    kind = SpanKind.SERVER  # the instrumentation asks
+    kind = SpanKind.SERVER  # the instrumentation reads it
 
     def __init__(self, span: Span) -> None:
         self._span = span
         self.ending: Ending | None = None
 
-    def told(self, ending: Ending) -> None:
-        """How the stream that the request is about ended. The last one told counts."""
+    def stream_ended(self, ending: Ending) -> None:
+        """Keep the facts of the end of the request's stream, for `finish`. The last call counts."""
         self.ending = ending
 
     def finish(self, now: int) -> None:
-        """The request was over at `now`."""
+        """End the span at `now`, nanoseconds since the epoch."""
         span, ending = self._span, self.ending
         if ending is not None:
             span.set_attributes(_shown(ending))
@@ -83,7 +83,7 @@ class ServerSpan(Span):
         return self._span.is_recording()
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
-        # The description is an exception's text.
+        # Without the description, which may be an exception's message.
         self._span.set_status(status.status_code if isinstance(status, Status) else status)
 
     def record_exception(
@@ -97,9 +97,9 @@ class ServerSpan(Span):
 
 
 class Request:
-    """What is seen of one request, from its first byte to its last one.
+    """The span and the metrics of one request, from its arrival to the last byte of its response (client.outside.Seen).
 
-    route   None: a path that no route has, which may be anything and does not stand in a span
+    route   None for a path that no route has: a caller chooses it, so it is not in the span
     """
 
     __slots__ = ("_began", "_requests", "_route", "_scope", "span")
@@ -110,7 +110,7 @@ class Request:
         self._route = route
         self._began = time.monotonic()
         name = known_method(scope["method"])
-        # What a sampler may go by; the rest is told at the end.
+        # The attributes that a sampler may use; the others are set at the end.
         attributes = {"http.request.method": known_method(scope["method"], "_OTHER"), "url.path": route or UNROUTED}
         if route is not None:
             name = f"{name} {route}"
@@ -121,8 +121,8 @@ class Request:
             requests.metrics.began(scope)
 
     def over(self, status: int | None) -> None:
-        """It is over; `status` is what it was answered with, None where it was not."""
-        scope, self._scope = self._scope, {}  # which knows the request
+        """The request has ended. `status` is that of its response, None where none was started."""
+        scope, self._scope = self._scope, {}  # the scope refers to this object: breaks the cycle
         _serving.set(None)
         requests, route, span = self._requests, self._route, self.span
         metrics, seconds, now = requests.metrics, time.monotonic() - self._began, time.time_ns()
@@ -136,9 +136,9 @@ class Request:
 
 
 class Requests:
-    """Sees the requests of an app, with a span of `tracer` for each.
+    """Makes a Request, with a span of `tracer`, for each request of an app.
 
-    routes   the paths that may name a span; a part of one in braces stands for anything
+    routes   the path templates that may name a span, with parameters in braces
     """
 
     def __init__(self, routes: Collection[str], tracer: Tracer, metrics: HttpMetrics | None, turns: Turns) -> None:
@@ -154,7 +154,7 @@ class Requests:
         ]
 
     def seen(self, scope: Scope) -> Request | None:
-        """None for a request that nobody wants to see."""
+        """The observer of the request in `scope`; None for a probe."""
         path = scope["path"]
         if path in UNTRACED_PATHS:
             return None
@@ -167,17 +167,17 @@ class Requests:
         return next((route for pattern, route in self._patterns if pattern.fullmatch(path)), None)
 
 
-# Of the request that a task serves.
+# The span of the request that the current task serves.
 _serving: Final[ContextVar[ServerSpan | None]] = ContextVar("relay.server_span", default=None)
 
 
 def current_server_span() -> ServerSpan | None:
-    """Of the request that this task serves; None where it is not traced."""
+    """The span of the request that this task serves; None where the request is not traced."""
     return _serving.get()
 
 
 def traced_app(app: Any) -> Any:
-    """`app`, in which the span of a request that is seen is the current one, and is told of an exception."""
+    """`app`, in which the request's span is the current one, and gets the exception that the app raises."""
 
     async def traced(scope: Scope, receive: Receive, send: Send) -> None:
         request: Request | None = scope.get(_REQUEST)
@@ -198,16 +198,17 @@ def traced_app(app: Any) -> Any:
 
 
 def _caller(scope: Scope) -> Context:
-    """The context that the request came with."""
+    """The trace context in the request's headers; an empty one where it has none."""
     headers = [(name, value) for name, value in scope["headers"] if name in TRACE_HEADERS]
     return extract({"headers": headers}, Context(), asgi_getter) if headers else Context()
 
 
 def _shown(ending: Ending) -> dict[str, Any]:
-    """How it ended; what it did stands on the CLIENT span. What only topics know (they have none) stands here."""
-    found = {
+    """The attributes of a stream's end on the SERVER span; the CLIENT span has the others. Subscriptions have no CLIENT span,
+    and only they drop events."""
+    facts = {
         "outcome": ending.outcome,
         "error_type": ending.error_type,
         "dropped_events": ending.dropped_events or None,
     }
-    return {NAMES[field]: value for field, value in found.items() if value is not None}
+    return {NAMES[field]: value for field, value in facts.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Telemetry with OpenTelemetry."""
+"""Telemetry with OpenTelemetry: the implementation of the interface in off.py."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Traced(Telemetry):
     def __init__(self, providers: Providers, routes: Collection[str]) -> None:
         self._providers = providers
         self._turns = Turns()
-        # Without traces its spans are the caller's: metrics and logs belong to them, and the upstream's spans, too.
+        # Without traces, NoOpTracer's spans carry the caller's context: for exemplars, log lines, and the upstream's spans.
         self._tracer = DeferredTracer(*providers.traces, "highwater.relay") if providers.traces else NoOpTracer()
         http = HttpMetrics(providers.metrics) if providers.metrics else None
         self._requests = Requests(routes, self._tracer, http, self._turns)
@@ -75,13 +75,13 @@ class Traced(Telemetry):
     def stream_ended(self, ending: Ending) -> None:
         server = current_server_span()
         if server is not None:
-            server.told(ending)
+            server.stream_ended(ending)
         log_ending(ending, ids_of(server) if server is not None else None)
 
     def rejected(self, reason: str) -> None:
         server = current_server_span()
         if server is not None:
-            server.told(Ending("rejected", error_type=reason))
+            server.stream_ended(Ending("rejected", error_type=reason))
 
     async def close(self) -> None:
         await self._turns.over()

@@ -1,7 +1,7 @@
-"""Does what is left when a request is over in steps, one in each turn of the event loop.
+"""Runs the work at the end of a request in steps, one in each turn of the event loop.
 
-Spans, measurements and a line in the log are a good part of what a stream costs: an event that comes meanwhile waits for one
-step of it, not for all. No queue can grow here: each request's steps are in turns that follow one another, however many do so.
+Spans, metrics and the log line are a good part of a stream's cost: an event of another stream that comes meanwhile waits for
+one step and not for all. No queue grows here: every request runs one step in each turn, so n steps take n turns.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ Step = Callable[[], None]
 
 
 class Turns:
-    """Takes steps, and knows whether some are left."""
+    """Runs steps, and counts the requests whose steps are not all done."""
 
     def __init__(self) -> None:
         self._pending = 0
         self._waiting: asyncio.Future[None] | None = None
 
     def take(self, *steps: Step) -> None:
-        """Take these one after another. One that fails is the loop's to report, and the others follow."""
+        """Run these one after another. The loop's exception handler gets the error of one that fails; the others still run."""
         if steps:
             self._pending += 1
             self._next(steps)
 
     async def over(self) -> None:
-        """Wait until none are left."""
+        """Wait until all steps are done."""
         while self._pending:
             self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting

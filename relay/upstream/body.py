@@ -1,8 +1,7 @@
-"""What an upstream's response is here: its status, its headers, and a body that is read, or handed over as it comes.
+"""An upstream's response: its status, its headers, and a body that is read, or passed to a callback piece by piece.
 
-The law of this file: a body is an object with `read` and `close`, not nested async generators, so that it is closed where and
-when its stream says, without an await, also in the middle of a cancellation. Whatever goes wrong with it is one of the relay's
-own errors (errors.py).
+The law of this file: a body is an object with `read` and `close`, not nested async generators, so that its stream can close it
+at any moment without an await, also in the middle of a cancellation. All its failures are the relay's own errors (errors.py).
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from dataclasses import dataclass
 
 from ..errors import UpstreamError
 
-__all__ = ["Body", "Ended", "Response", "Took"]
+__all__ = ["Body", "OnEnd", "OnPiece", "Response"]
 
-# Told each piece of a body that flows, and, once, its end or what went wrong. Neither may raise.
-Took = Callable[[bytes], None]
-Ended = Callable[[UpstreamError | None], None]
+# Callbacks of a body that flows: with each piece; and once at its end, with the error or with None. Neither may raise.
+OnPiece = Callable[[bytes], None]
+OnEnd = Callable[[UpstreamError | None], None]
 
 
 class Body(abc.ABC):
@@ -27,40 +26,43 @@ class Body(abc.ABC):
 
     @abc.abstractmethod
     async def read(self) -> bytes:
-        """What has arrived; b"" at the end. Raises UpstreamTimeoutError (silent for too long), UpstreamUnreachableError."""
+        """Wait for bytes and return all that have come; b"" at the end.
 
-    def flow(self, took: Took, ended: Ended) -> bool:
-        """Hand over what comes, as it comes, instead of being read; False where this body can only be read."""
+        Raises UpstreamTimeoutError (silent for too long), UpstreamUnreachableError (broken off), UpstreamProtocolError.
+        """
+
+    def flow(self, on_piece: OnPiece, on_end: OnEnd) -> bool:
+        """From now on call `on_piece` with each piece as it comes, in place of `read`; False where a body can only be read."""
         return False
 
     def keep(self) -> None:  # noqa: B027  # nothing to do where a body is only read
-        """Flow no more: what comes waits to be read."""
+        """Stop the calls that `flow` began: bytes that come wait for `read` again."""
 
     def pause(self) -> None:  # noqa: B027  # nothing to do where a body is only read
-        """Let a body that flows stand still; one that is only read does so by itself."""
+        """Stop reading the socket of a body that flows (backpressure); one that is only read stops by itself."""
 
     def resume(self) -> None:  # noqa: B027  # nothing to do where a body is only read
-        """Let it flow again."""
+        """Read the socket again."""
 
     @property
     @abc.abstractmethod
     def parsed_bytes(self) -> int:
-        """What has come and was not read yet, without what the kernel holds."""
+        """Bytes of the body that this process holds and `read` has not returned yet."""
 
     def untimed(self) -> None:  # noqa: B027  # nothing to do where no timer runs
-        """Start no more timers for silence: from here on a sweep looks after the stream."""
+        """Start no more timers for silence: from here on the sweep enforces the time-outs (stream/sweep.py)."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Close now. A connection whose body was read to its end is kept for the next request."""
+        """Close the body now: its connection is kept for the next request if the body was read to its end, else closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
     """A response whose head has come.
 
-    headers   by their names in lower case, the last of each name, decoded as Latin-1: it has a character for every byte, so
-              that what is sent on is what came
+    headers   by their names in lower case, the last of each name; Latin-1, which has a character for every byte, so that they
+              are forwarded byte for byte
     """
 
     status: int

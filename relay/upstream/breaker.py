@@ -1,10 +1,10 @@
-"""A circuit breaker: an upstream that fails again and again is left alone for a while, then asked with one request.
+"""A circuit breaker: an upstream that fails again and again gets no requests for a while, then one as a probe.
 
 The law of this file: a pure state machine; `now` is monotonic seconds.
 
-    closed     requests pass; `threshold` failures in a row open it
-    open       none passes for `open_seconds`
-    half_open  one passes, and decides: success closes, failure opens again
+    closed     requests pass; `threshold` failures in a row open the breaker
+    open       no request passes for `open_seconds`
+    half_open  one request passes as a probe: its success closes the breaker, its failure opens it again
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ State = Literal["closed", "open", "half_open"]
 
 
 class Breaker:
-    """One upstream's. After each `allow` that was true comes one of `succeeded`, `failed` and `abandoned`.
+    """The breaker of one upstream. After each `allow` that returned True, call one of `succeeded`, `failed`, `abandoned`.
 
     >>> breaker = Breaker(threshold=1, open_seconds=5)
     >>> breaker.allow(0), breaker.failed(0), breaker.allow(1), breaker.allow(5), breaker.allow(5)
@@ -42,7 +42,7 @@ class Breaker:
         return self.state == "closed"
 
     def wait(self, now: float) -> float:
-        """Seconds until one may pass; 0.0 unless it is open."""
+        """Seconds until a request may pass; 0.0 unless the breaker is open."""
         return max(0.0, self._opened_at + self._open_seconds - now) if self.state == "open" else 0.0
 
     def succeeded(self) -> None:
@@ -55,6 +55,6 @@ class Breaker:
             self.state, self._opened_at = "open", now
 
     def abandoned(self, now: float) -> None:
-        """The request that passed has no result: its client left. A probe that did is made up for by the next request."""
+        """The request has no result, since its client left. If it was the probe, the next request is one."""
         if self.state == "half_open":
             self.state, self._opened_at = "open", now - self._open_seconds

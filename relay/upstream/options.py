@@ -1,4 +1,4 @@
-"""How upstreams are asked, as the settings say it. Imports no HTTP client: commands that ask no upstream start without one."""
+"""The settings of requests to upstreams. Imports no HTTP client: commands that send no request start without one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["Timeouts", "UpstreamOptions"]
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds, None for ever.
+    """Time-outs in seconds; None: none.
 
-    pool      wait for a free place among the connections
-    connect   TCP and TLS
-    silence   until the response's head, and between two pieces of its body
+    pool      for a free connection of the pool
+    connect   for TCP's connect and the TLS handshake
+    silence   for the response's head, and between two pieces of its body
     """
 
     pool: float | None
@@ -25,12 +25,12 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamOptions:
-    """What holds for every upstream of a relay.
+    """The options that all upstreams of a relay share.
 
-    budget               of one stream; it bounds what a connection to the upstream holds
-    max_response_bytes   largest answer that does not stream
-    stream, answer       how long is waited for a stream, and for an answer that does not stream
-    retries              how often a request is tried again before its first byte
+    budget               of one stream; it bounds the bytes that a connection to the upstream holds
+    max_response_bytes   the largest answer that does not stream
+    stream, answer       the time-outs of a request that streams, and of one that does not
+    retries              how often a request is sent again before the first byte of an answer
     """
 
     budget: StreamBudget

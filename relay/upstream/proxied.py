@@ -1,6 +1,6 @@
-"""The transport for an upstream behind a proxy: aiohttp's, which knows proxies and their authentication.
+"""The transport for an upstream behind a proxy: aiohttp, which handles proxies and their authentication.
 
-It costs a stream twice what `wire` does, and bounds it likewise.
+A stream costs twice the CPU that it costs over `wire`, and has the same bounds.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from .transport import Headers, Target
 
 __all__ = ["ProxiedTransport"]
 
-# aiohttp writes `bytes` in one go and warns from 1 MiB on; a file is written piece by piece.
+# aiohttp writes `bytes` in one piece, and warns from 1 MiB on; a file object is written in pieces.
 WRITE_AT_ONCE_BYTES: Final = 64 * 1024
 
 
 class _ProxiedBody(Body):
     def __init__(self, response: aiohttp.ClientResponse, read_bytes: int) -> None:
         self._response = response
-        self._read_bytes = read_bytes  # one read: what one `send` to the client may hold back
+        self._read_bytes = read_bytes  # the most that one `read` returns, and so one write to the client
         self._taken = 0
 
     async def read(self) -> bytes:
@@ -59,17 +59,17 @@ class ProxiedTransport:
         def make_socket(address: Any) -> socket.socket:
             family, kind, protocol, _, _ = address
             made = socket.socket(family, kind, protocol)
-            # Before connect: the window that the upstream may fill is agreed on there.
+            # Before connect, which negotiates the TCP window that the upstream may fill.
             made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, budget.receive_buffer_bytes)
             return made
 
         self._read_bytes = budget.read_bytes
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=30, socket_factory=make_socket),
-            # Cookies would be carried from one user's request to the next one's.
+            # A cookie jar would carry cookies from one user's request to another's.
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            # aiohttp stops reading above twice this; what one recv gives comes on top, and that is what the kernel may hold.
+            # aiohttp stops reading above twice this; one recv may come on top, as large as the kernel's receive buffer.
             read_bufsize=budget.parser_limit_bytes // 2,
             trust_env=True,
         )

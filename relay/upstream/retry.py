@@ -1,7 +1,7 @@
-"""Whether a request that failed before its first byte is tried again, and after how long.
+"""Whether a request that failed before the first byte of its answer is sent again, and after which pause.
 
-The rules are those of OpenAI's own clients, so that a caller meets the same behaviour through the relay as without it: what
-is worth another try, what a server may say of it (`x-should-retry`, `retry-after`, `retry-after-ms`), and the growing pauses.
+The rules are those of OpenAI's own clients, so that a caller sees the same behaviour through the relay as without it: which
+statuses are retried, which headers of the server decide (`x-should-retry`, `retry-after`, `retry-after-ms`), and the pauses.
 """
 
 from __future__ import annotations
@@ -15,32 +15,33 @@ __all__ = ["pause_seconds", "server_pause_seconds", "worth_retrying"]
 
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 8.0
-# A server that asks for a longer pause is not asked again: the caller is told, and can decide.
+# Where a server asks for a longer pause there is no retry: the caller gets the answer, and can decide.
 LONGEST_SERVER_PAUSE_SECONDS: Final = 120.0
-# Up to so much of a pause is taken off by chance, so that those who failed together do not come back together.
+# The largest random share that a pause is shortened by, so that requests which failed together are not retried together.
 JITTER: Final = 0.25
-# Request time-out, conflict (a lock), too many requests; and every failure of the server.
+# Request time-out, conflict (a lock), too many requests; and every status from SERVER_FAILURE on.
 RETRIED_STATUSES: Final = frozenset({408, 409, 429})
 SERVER_FAILURE: Final = 500
 
 
 def worth_retrying(status: int, headers: Mapping[str, str], now: float) -> bool:
-    """Whether a refusal may be gone at the next try. `headers` by lower-case names; `now` in seconds since the epoch."""
+    """Whether to retry after an answer with this status. `headers` by lower-case names; `now` in seconds since the epoch."""
     asked = server_pause_seconds(headers, now)
     if asked is not None and asked > LONGEST_SERVER_PAUSE_SECONDS:
         return False
-    told = headers.get("x-should-retry")
-    if told in ("true", "false"):
-        return told == "true"
+    should_retry = headers.get("x-should-retry")
+    if should_retry in ("true", "false"):
+        return should_retry == "true"
     return status in RETRIED_STATUSES or status >= SERVER_FAILURE
 
 
 def pause_seconds(tried: int, headers: Mapping[str, str], now: float, chance: float) -> float:
-    """How long to wait before the next try.
+    """Seconds to wait before the next attempt.
 
-    tried    how often it was tried again already
-    headers  of the refusal, by lower-case names; empty where there was no answer
-    chance   from 0 to 1
+    tried    retries so far
+    headers  of the failed attempt's answer, by lower-case names; empty where there was no answer
+    now      seconds since the epoch
+    chance   a random number from 0 to 1, for the jitter
     """
     asked = server_pause_seconds(headers, now)
     if asked is not None and 0 < asked <= LONGEST_SERVER_PAUSE_SECONDS:
@@ -49,7 +50,7 @@ def pause_seconds(tried: int, headers: Mapping[str, str], now: float, chance: fl
 
 
 def server_pause_seconds(headers: Mapping[str, str], now: float) -> float | None:
-    """How long the server asks to wait; None where it does not say so in any way that can be read.
+    """Seconds that the server's headers ask to wait; None where they name no pause, or none that can be read.
 
     >>> server_pause_seconds({"retry-after-ms": "250"}, 0.0), server_pause_seconds({"retry-after": "soon"}, 0.0)
     (0.25, None)

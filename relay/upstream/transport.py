@@ -1,8 +1,7 @@
-"""How a request reaches an upstream: what both ways have in common.
+"""The interface of the two transports that send requests to an upstream: `wire`, and `proxied` for an upstream behind a proxy.
 
-The relay has transports of its own because of what they hold: an upstream's connection is bounded in the kernel and above it,
-and its body is closed where its stream says (body.py). There are two: `wire`, which is what a stream goes through, and
-`proxied`, for an upstream that is reached through a proxy.
+The relay has transports of its own for the sake of their bounds: the bytes of an upstream's connection are bounded in the
+kernel and above it, and its stream can close a body at any moment (body.py).
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a request goes.
+    """The parts of a request's URL.
 
-    url      whole
+    url      the whole URL
     origin   scheme, host and port
-    host     what the Host header says
-    path     what the request line says, with the query
+    host     the value of the Host header
+    path     the target of the request line, with the query
     """
 
     url: str
@@ -39,7 +38,7 @@ class Target:
 
     @classmethod
     def of(cls, url: str) -> Target:
-        """Of a URL that is known to be http or https and to have a host."""
+        """Split a URL, which must be http or https and have a host."""
         parts = urlsplit(url)
         host = parts.hostname or ""
         port = parts.port or _DEFAULT_PORTS[parts.scheme]
@@ -48,12 +47,12 @@ class Target:
 
 
 class Transport(Protocol):
-    """Sends requests on connections that it keeps."""
+    """Sends requests over a pool of connections."""
 
     async def request(
         self, method: str, target: Target, headers: Headers, content: bytes, timeouts: Timeouts
     ) -> Response:
-        """Send a request, whose headers lack Host and Content-Length; the response is there when its head is.
+        """Send a request, with Host and Content-Length added to its headers; returns when the response's head has come.
 
         Raises UpstreamTimeoutError, UpstreamUnreachableError, UpstreamProtocolError.
         """

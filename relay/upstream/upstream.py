@@ -1,10 +1,9 @@
-"""One upstream: its requests go straight over the relay's transport, with the headers that the openai client would send.
+"""One upstream: sends requests to it over the relay's own transport, with the headers that the openai client would send.
 
-A request's JSON goes out as the bytes that came in, so that fields which neither the client nor the relay knows arrive. An
-answer is never parsed into objects: a stream is handed over as a Body (body.py), an answer that does not stream as JSON bytes,
-as far as it is small, and as the Body of its rest where it is not: no answer is ever whole in the relay that is larger than
-WHOLE_BYTES. A request is a POST of those bytes with a few headers, which needs no client; attempts and pauses are as the
-client's (retry.py). Every failure leaves this file as one of the errors of errors.py.
+A request is a POST of the JSON bytes that came in, so that fields which neither the openai client nor the relay knows arrive.
+An answer is never parsed into objects: a stream is returned as a Body (body.py); an answer that does not stream as JSON bytes
+if it is small, else as its beginning and the Body of the rest, so that no answer above WHOLE_BYTES is ever whole in memory.
+Retries and their pauses are those of the openai client (retry.py). Every failure is raised as an error of errors.py.
 """
 
 from __future__ import annotations
@@ -34,15 +33,15 @@ from .wire.transport import WireTransport
 
 __all__ = ["WHOLE_BYTES", "Answer", "Upstream", "UpstreamStream"]
 
-# Up to here an answer that does not stream is read to its end before its client is told anything, so that what goes wrong with
-# it is still an error; most are a few kilobytes. A larger one flows as a stream does.
+# An answer that does not stream is read to its end up to this size before the response starts, so that a failure is still an
+# error with a status; most answers are a few kilobytes. A larger one is relayed as it comes (stream/answer.py).
 WHOLE_BYTES: Final = 64 * 1024
 
-# What a client may learn from the upstream's answer besides its body: when to come again, and what to quote in a report.
+# The headers of the upstream's answer that the client gets: when to retry, and an id to quote in a report.
 FORWARDED_HEADERS: Final = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "x-request-id"})
 FORWARDED_PREFIX: Final = "x-ratelimit-"
 
-# The client's account of the machine that it runs on, which is no business of an upstream's.
+# The openai client's headers that describe the machine it runs on: not sent to an upstream.
 ACCOUNT_PREFIX: Final = "x-stainless-"
 UNTOLD: Final = dict.fromkeys(
     (
@@ -63,8 +62,8 @@ REFUSALS: Final = range(400, 600)
 class Answer:
     """An answer that does not stream.
 
-    content   all of it, or its beginning
-    rest      what comes after that; None where it is all there. Whoever has it closes it
+    content   the whole body, or its beginning
+    rest      the rest of the body, for the caller to read and close; None where `content` is whole
     """
 
     status: int
@@ -75,9 +74,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamStream:
-    """An open stream. It holds the body and nothing of the request, whose bytes may be millions and are free by now.
+    """An open stream: its body, and no reference to the request, whose megabytes can be freed now.
 
-    headers   what the client is told besides the body
+    headers   those of the upstream's response that the client gets
     """
 
     body: Body
@@ -85,7 +84,7 @@ class UpstreamStream:
 
 
 class Upstream:
-    """One upstream and the pool of connections to it. Made and closed inside of a running loop."""
+    """One upstream and the pool of connections to it. Must be made and closed inside of a running event loop."""
 
     def __init__(self, options: UpstreamOptions, base_url: str, api_key: SecretStr | None) -> None:
         base = Target.of(base_url)
@@ -94,7 +93,7 @@ class Upstream:
         self._options = options
         self._transport = _transport_to(scheme, self.host, options)
         self._headers = _headers(base_url, api_key.get_secret_value() if api_key else None)
-        self._targets: dict[str, Target] = {}  # of streams, by path: there are a few
+        self._targets: dict[str, Target] = {}  # by path; there are a few paths
 
     async def stream(self, path: str, content: bytes, more: Mapping[str, str]) -> UpstreamStream:
         """Post a request that streams to `path`, below the base URL, with `more` headers. Raises UpstreamError."""
@@ -131,13 +130,13 @@ class Upstream:
         ]
 
     async def _ask(self, method: str, path: str, headers: Headers, content: bytes, timeouts: Timeouts) -> Response:
-        """Ask until an answer is not worth another try, or there were enough. Raises UpstreamError."""
+        """Send a request, and send it again after failures that are worth a retry (retry.py). Raises UpstreamError."""
         target = self._targets.get(path)
         if target is None:
             target = self._targets[path] = Target.of(self._base_url + path)
         tried = 0
         while True:
-            told: Mapping[str, str] = {}
+            answer_headers: Mapping[str, str] = {}
             try:
                 response = await self._transport.request(
                     method, target, [*headers, (b"x-stainless-retry-count", b"%d" % tried)], content, timeouts
@@ -148,16 +147,16 @@ class Upstream:
             else:
                 if response.status < REDIRECTS.start:
                     return response
-                told = response.headers
-                if tried == self._options.retries or not worth_retrying(response.status, told, time.time()):
+                answer_headers = response.headers
+                if tried == self._options.retries or not worth_retrying(response.status, answer_headers, time.time()):
                     raise await self._refusal(response)
                 response.body.close()
-            chance = random.random()  # noqa: S311  # it spreads those who come again, and hides nothing
-            await asyncio.sleep(pause_seconds(tried, told, time.time(), chance))
+            chance = random.random()  # noqa: S311  # jitter, not a secret
+            await asyncio.sleep(pause_seconds(tried, answer_headers, time.time(), chance))
             tried += 1
 
     async def _refusal(self, response: Response) -> UpstreamError:
-        """The error for a refusal, read to its end; its words are the upstream's unless these are longer than any reason is."""
+        """The error for an answer that is no success, with the upstream's body unless it is larger than WHOLE_BYTES."""
         try:
             content, whole = await _beginning(response.body)
         except UpstreamError as error:
@@ -167,9 +166,9 @@ class Upstream:
         return _refused(response.status, response.headers, content if whole else b"")
 
     async def _answer(self, response: Response) -> Answer:
-        """The answer in a response that is no refusal."""
+        """The answer in a successful response: whole, or its beginning and the body. Raises UpstreamError."""
         body, headers = response.body, response.headers
-        told = {**_forwarded(headers), "content-type": headers.get("content-type", "application/json")}
+        forwarded = {**_forwarded(headers), "content-type": headers.get("content-type", "application/json")}
         kept = False
         try:
             encoding = headers.get("content-encoding", "identity")
@@ -185,18 +184,18 @@ class Upstream:
                 )
             content, whole = await _beginning(body)
             if whole:
-                return Answer(response.status, told, content)
+                return Answer(response.status, forwarded, content)
             if length.isdecimal():
-                told["content-length"] = length
+                forwarded["content-length"] = length
             kept = True
-            return Answer(response.status, told, content, body)
+            return Answer(response.status, forwarded, content, body)
         finally:
             if not kept:
                 body.close()
 
 
 async def _beginning(body: Body) -> tuple[bytes, bool]:
-    """The first WHOLE_BYTES of a body, or a little more, and whether that is all of it. Raises UpstreamError."""
+    """The first WHOLE_BYTES of a body and up to one read more, and whether that is the whole body. Raises UpstreamError."""
     parts: list[bytes] = []
     size = 0
     while size <= WHOLE_BYTES:
@@ -209,7 +208,7 @@ async def _beginning(body: Body) -> tuple[bytes, bool]:
 
 
 def _transport_to(scheme: str, host: str, options: UpstreamOptions) -> Transport:
-    """By way of the proxy that the environment names for this host, or straight."""
+    """The transport to this host: through a proxy where the environment names one (HTTP_PROXY and the like), else direct."""
     if scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
         from .proxied import ProxiedTransport
 
@@ -218,32 +217,32 @@ def _transport_to(scheme: str, host: str, options: UpstreamOptions) -> Transport
 
 
 def _headers(base_url: str, key: str | None) -> Headers:
-    """What every request says: what the openai client says of itself, organization, project and key included."""
-    # It is only asked what it would say: its transport never sends anything.
+    """The headers of every request: those of the openai client, with the organization, the project and the key."""
+    # The client only gives its headers: its transport never sends anything.
     client = AsyncOpenAI(
         api_key=key or "unused",
         base_url=base_url,
-        default_headers=UNTOLD,  # type: ignore[arg-type]  # it takes Omit as it does for one request
+        default_headers=UNTOLD,  # type: ignore[arg-type]  # Omit works here as in the headers of one request
         http_client=httpx2.AsyncClient(transport=httpx2.AsyncBaseTransport()),
     )
-    told: dict[str, object] = {
+    headers: dict[str, object] = {
         name.lower(): value for name, value in {**client.default_headers, **client.auth_headers}.items()
     }
     if key is None:
-        told.pop("authorization", None)
-    told.pop("accept", None)
-    told.pop("content-type", None)
-    # Compressed events would come in lumps, and what is relayed as it is must not need unpacking.
-    told["accept-encoding"] = "identity"
+        headers.pop("authorization", None)
+    headers.pop("accept", None)
+    headers.pop("content-type", None)
+    # Compression would hold events back, and the relay would have to decompress to find them.
+    headers["accept-encoding"] = "identity"
     return [
         (name.encode("latin-1"), value.encode("latin-1"))
-        for name, value in told.items()
+        for name, value in headers.items()
         if isinstance(value, str) and not name.startswith(ACCOUNT_PREFIX)
     ]
 
 
 def _idempotency_key() -> bytes:
-    """The same for all of a request's attempts. One of the system's random numbers would be a system call for each stream."""
+    """A key for all attempts of one request. Not from os.urandom, which would be a system call for each stream."""
     return b"relay-%032x" % random.getrandbits(128)
 
 
@@ -266,13 +265,13 @@ def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _refused(status: int, headers: Mapping[str, str], content: bytes) -> UpstreamError:
-    """The error for an answer that is no success."""
+    """The error for an answer with a status that is no success; `content` is its body, b"" where that is too large."""
     if status in REDIRECTS:
         return UpstreamProtocolError(
             f"the upstream answered with a redirect ({status}), which is not followed: its URL is what is configured"
         )
     if status not in REFUSALS:
         return UpstreamProtocolError(f"the upstream answered with status {status}, which HTTP does not know")
-    # Whatever is not JSON (a proxy's HTML page) is replaced by our own words.
+    # A body that is not JSON (a proxy's HTML page) is replaced by an error of the relay's own.
     is_json = headers.get("content-type", "").startswith("application/json")
     return UpstreamStatusError(status, content if is_json and content else None, _forwarded(headers))

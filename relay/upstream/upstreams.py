@@ -1,8 +1,8 @@
-"""The upstreams in their order: the first that is not known to be down, and the next one when it turns out to be.
+"""Several upstreams with fallback: a request goes to the first one whose circuit breaker lets it pass, then to the next.
 
 Only failures before the first byte of an answer count, and only outages (see errors.py): an upstream that refuses a request,
-with 400 or 429, works. A stream whose first byte has come is never asked for again elsewhere: the client would get two halves
-of two answers.
+with 400 or 429, works. A stream whose first byte has come is never sent to the next upstream: the client would get halves of
+two answers.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from .upstream import Answer, Upstream, UpstreamStream
 __all__ = ["Upstreams"]
 
 Result = TypeVar("Result")
-# Told what happens on the way to an answer: the event's name, and what it is about (see telemetry/names.py).
+# Called with a span event and its attributes (telemetry/names.py) when an upstream is skipped, fails, or is a fallback.
 Tell = Callable[..., None]
 
 
 class Upstreams:
-    """As one Upstream, for several."""
+    """The methods of one Upstream, over several. `threshold` and `open_seconds` are those of their circuit breakers."""
 
     def __init__(self, upstreams: Sequence[Upstream], *, threshold: int, open_seconds: float) -> None:
         self._pairs = [(upstream, Breaker(threshold, open_seconds)) for upstream in upstreams]
 
     @property
     def address(self) -> tuple[str, int]:
-        """Of the one that a request would go to first."""
+        """Host and port of the upstream that a request goes to first."""
         first = next((up for up, breaker in self._pairs if breaker.state == "closed"), self._pairs[0][0])
         return first.host, first.port
 
@@ -84,6 +84,6 @@ class Upstreams:
             now = time.monotonic()
             raise outage or UpstreamUnavailableError(min(breaker.wait(now) for _, breaker in self._pairs))
         finally:
-            # It holds this frame, whether it is raised or another upstream has answered: together they would wait for the
-            # garbage collector, with the request's body.
+            # The error's traceback holds this frame, and the frame the error: a reference cycle that would keep the request's
+            # body until a garbage collection.
             del outage

@@ -91,30 +91,40 @@ def measure(pairs: int, seconds: float, clients: int, folder: Path) -> list[tupl
     (folder / "service.py").write_text(APP)
     port = 18_000 + os.getpid() % 10_000
     log = folder / "log"
-    command = [sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--",
-               sys.executable, "-m", "uvicorn", "service:app", "--port", str(port), "--no-access-log"]  # fmt: skip
+    serve = [sys.executable, "-m", "uvicorn", "service:app", "--port", str(port), "--no-access-log"]
+    command = [sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--", *serve]
     environment = {**os.environ, "DIAGNOSTICS_DIR": str(folder / "dir")}
     with open(log, "wb") as output:
-        monitor = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
+        run = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
+    pid = monitor = 0
     try:
         url = wait_for(log, "diagnostics http").split()[1]
         wait_for(log, "Uvicorn running")
-        pid = int(Path(f"/proc/{monitor.pid}/task/{monitor.pid}/children").read_text().split()[0])
+        pid, monitor = service_and_monitor(run.pid, serve)
         asyncio.run(round_(port, pid, 2 * seconds, clients, True))  # warm
         rounds: list[Round] = []
         for number in range(2 * pairs):
             stopped = number % 4 in (1, 2)  # on, off, off, on: what drifts steadily cancels out
-            monitor.send_signal(signal.SIGSTOP if stopped else signal.SIGCONT)
+            os.kill(monitor, signal.SIGSTOP if stopped else signal.SIGCONT)
             rounds.append(asyncio.run(round_(port, pid, seconds, clients, not stopped)))
-        monitor.send_signal(signal.SIGCONT)
+        os.kill(monitor, signal.SIGCONT)
         with urllib.request.urlopen(f"{url}/timeline?format=csv", timeout=30) as answer:
             print(f"{len(answer.read().splitlines()) - 1} readings were recorded meanwhile")
     finally:
-        monitor.send_signal(signal.SIGCONT)
-        monitor.terminate()
-        monitor.wait()
+        if monitor:
+            os.kill(monitor, signal.SIGCONT)
+        run.terminate()
+        run.wait()
     neighbours = zip(rounds[::2], rounds[1::2], strict=True)
     return [(one, other) if one.watched else (other, one) for one, other in neighbours]
+
+
+def service_and_monitor(run: int, serve: list[str]) -> tuple[int, int]:
+    """Two children of `diagnostics run`: the service, which is known by its command, and the monitor, its first child."""
+    children = [int(child) for child in Path(f"/proc/{run}/task/{run}/children").read_text().split()]
+    words = "\0".join(serve).encode()
+    (service,) = (child for child in children if Path(f"/proc/{child}/cmdline").read_bytes().startswith(words))
+    return service, children[0]
 
 
 PLAIN = """
@@ -143,7 +153,7 @@ def anonymous_bytes(folder: Path, watched: bool) -> int:
         time.sleep(6)
         pid = process.pid
         if watched:
-            pid = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+            pid, _ = service_and_monitor(pid, serve)
         status = Path(f"/proc/{pid}/status").read_text().splitlines()
         return 1024 * next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
     finally:

@@ -49,7 +49,7 @@ def examine(service: Service, environment: Path, folder: Path, seconds: float) -
     ):
         with _told(report, service.signals[0]):
             _first_round(service, environment, folder, upstream, thread, report)
-        with _told(report, ("load",)):
+        with _told(report, ("load",), loaded):
             _under_load(loaded, report, until)
         for signals in service.signals[1:]:
             if time.monotonic() + _needed(report) > until:
@@ -66,12 +66,15 @@ def _needed(report: Report) -> float:
 
 
 @contextlib.contextmanager
-def _told(report: Report, words: tuple[str, ...]) -> Iterator[None]:
-    """What keeps one round from being made is told, and the others are made all the same."""
+def _told(report: Report, words: tuple[str, ...], started: Running | None = None) -> Iterator[None]:
+    """What keeps one round from being made is told, and the others are made all the same. `started`: what it is made with."""
     try:
         yield
     except (Failed, OSError, http.client.HTTPException, subprocess.TimeoutExpired, ValueError, LookupError) as error:
-        report.judge(f"runs ({' '.join(words)})", False, f"{type(error).__name__}: {error}")
+        says = f"{type(error).__name__}: {error}"
+        if started is not None and (code := started.ended_within(1.0)) is not None:
+            says += f"; it has ended with {code}, and said: {started.tail()[-1000:]}"
+        report.judge(f"runs ({' '.join(words)})", False, says)
 
 
 def _pair(

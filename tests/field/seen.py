@@ -50,16 +50,18 @@ def judge_streams(running: Running, report: Report, opened: int) -> None:
     def rows(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [row for worker in found for row in worker["streams"]]
 
+    def as_promised(found: list[dict[str, Any]]) -> bool:
+        return not promised or _shown(rows(found)) == {(expect.source, expect.route, expect.bytes): opened}
+
     promised = bool(expect.route)
-    fine, found = _within(lambda: workers(running), lambda found: not promised or _whole(rows(found)) == opened)
-    shown = Counter((str(row["source"]), str(row.get("route"))) for row in rows(found))
-    told = ", ".join(f"{count} by {source} as {route}" for (source, route), count in shown.items()) or "none"
-    right = not promised or (shown == {(expect.source, expect.route): opened} and _whole(rows(found)) == opened)
-    word = f"{opened} by {expect.source} as {expect.route}" if promised else "none one by one"
+    right, found = _within(lambda: workers(running), as_promised)
+    shown = _shown(rows(found))
+    told = ", ".join(f"{count} {_named(*row)}" for row, count in shown.items()) or "none"
+    word = f"{opened} {_named(expect.source, expect.route, expect.bytes)}" if promised else "none one by one"
     better = "; more than is promised: raise `expect` in services.toml" if not promised and shown else ""
     report.judge("streams", right, f"{told}; promised: {word}{better}")
     report.figures["seen"] = f"{sum(shown.values())} streams" if shown else f"{_open(found)} connections"
-    report.figures["route"] = ", ".join(sorted({route for _, route in shown}))
+    report.figures["route"] = ", ".join(sorted({route for _, route, _ in shown}))
 
 
 def judge_streams_gone(running: Running, report: Report) -> None:
@@ -182,9 +184,17 @@ def _open(found: list[dict[str, Any]]) -> int:
     return sum(worker["connections"]["open"] or 0 for worker in found)
 
 
-def _whole(rows: list[dict[str, Any]]) -> int:
-    """Rows with route, age and bytes."""
-    return sum(bool(row["route"]) and row["age_seconds"] >= 0 and row["kernel_bytes"] is not None for row in rows)
+def _shown(rows: list[dict[str, Any]]) -> Counter[tuple[str, str, bool]]:
+    """How many streams are shown with which source, which route, and the kernel's bytes or without. Each must have an age."""
+    return Counter(
+        (str(row["source"]), str(row["route"]), row["kernel_bytes"] is not None)
+        for row in rows
+        if row["age_seconds"] >= 0
+    )
+
+
+def _named(source: str, route: str, has_bytes: bool) -> str:
+    return f"by {source} as {route}{'' if has_bytes else ', their bytes unknown'}"
 
 
 def _within(look: Callable[[], Any], fine: Callable[[Any], bool]) -> tuple[bool, Any]:

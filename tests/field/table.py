@@ -21,11 +21,13 @@ class Expected:
     workers     how many processes have an agent that answers
     source      where the numbers of its connections come from: ledger, server or sockets
     route       open streams are shown one by one, each with this route; empty where they are not
+    bytes       what the kernel holds for each of these streams is known
     """
 
     workers: int = 1
     source: str = "sockets"
     route: str = ""
+    bytes: bool = True
 
 
 @dataclass(frozen=True)

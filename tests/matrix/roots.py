@@ -87,7 +87,9 @@ class Root:
 
     def enter(self, words: list[str]) -> list[str]:
         """The command that runs `words` in the root, in the checkout, with this environment's pip and certificates."""
-        mounts = ["set -e"]
+        # Over itself: what is run in it finds a root that is a mount, as on any machine, and can make namespaces of its own.
+        folder = shlex.quote(str(self.folder))
+        mounts = ["set -e", f"mount --bind {folder} {folder}"]
         for source in (*_SYSTEM, *_shared()):
             target = f"{self.folder}{source}"
             make = f"mkdir -p {shlex.quote(target)}"

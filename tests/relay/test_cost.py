@@ -1,7 +1,7 @@
 """What an event and a stream cost the relay, in instructions, against a pass-through without features in the same run.
 
 Instructions, counted by valgrind, are the same on every machine to half a per cent, so the bounds can be close: fifteen per
-cent above what was measured when they were set. Whoever makes the path faster lowers them.
+cent above the counts when they were set. A change that makes the path faster lowers them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The log: lines that machines can read and nobody can break, and few of them where there is much to say."""
+"""The log: JSON that no value can break, and few lines where there is much to log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from relay.admission.rejections import REJECTION_SECONDS, Rejections
+from relay.admission.rejection_log import REJECTION_SECONDS, Rejections
 from relay.log import MAX_KINDS, JsonFormatter, TextFormatter
 from relay.telemetry.seldom import LOG_INTERVAL_SECONDS, Seldom
 

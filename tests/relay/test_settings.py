@@ -1,4 +1,4 @@
-"""Settings: where they come from, what is refused, and that the manual lists them all."""
+"""Settings: their sources, wrong values, and a manual that lists them all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The simulator as its users meet it: the official client, curl-like sockets, a process that starts and stops."""
+"""The simulator as its users see it: by the official client, by plain sockets, and as a process that starts and stops."""
 
 from __future__ import annotations
 

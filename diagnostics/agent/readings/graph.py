@@ -201,14 +201,24 @@ class LateError(Exception):
 
 
 def kinds_below(kind: type) -> frozenset[type]:
-    """A class and all that derive from it, without asking any of them."""
-    found, left = {kind}, [kind]
+    """A class and all that derive from it, without asking any of them.
+
+    A class whose metaclass has an `__eq__` or `__hash__` of its own is left out: to put it into a set would run them. (One of
+    typing's warns there since Python 3.14.)
+    """
+    found, left = {id(kind): kind}, [kind]
     while left:
         # A class may have a metaclass with a method of this name.
-        fresh: set[type] = set(type.__subclasses__(left.pop())) - found
-        found |= fresh
-        left += fresh
-    return frozenset(found)
+        fresh: list[type] = type.__subclasses__(left.pop())
+        for below in fresh:
+            if id(below) not in found:
+                found[id(below)] = below
+                left.append(below)
+    return frozenset(below for below in found.values() if _is_hashed_by_identity(type(below)))
+
+
+def _is_hashed_by_identity(metaclass: type) -> bool:
+    return all(getattr(metaclass, name) is getattr(type, name) for name in ("__hash__", "__eq__"))
 
 
 def of_kinds(things: list[Any], kinds: frozenset[type]) -> Iterator[Any]:

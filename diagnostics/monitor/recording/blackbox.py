@@ -85,6 +85,7 @@ class Ending:
             -signal.SIGTERM,
             -signal.SIGINT,
             128 + signal.SIGTERM,
+            128 + signal.SIGINT,  # with this many servers exit after Ctrl-C
         )
 
     @property

@@ -1,1 +1,1 @@
-"""HTTP/1.1 towards the upstream: one asyncio protocol a connection, a bounded pool of them, bytes of bodies only."""
+"""An HTTP/1.1 client for upstreams: one asyncio protocol a connection, in a bounded pool."""

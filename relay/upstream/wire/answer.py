@@ -1,8 +1,8 @@
-"""One HTTP/1.1 response, made of the bytes that a connection reads: its head, the body that waits to be taken, and its end.
+"""Parses one HTTP/1.1 response from the bytes that a connection reads: its head, its body, and its end. Sans-IO.
 
-The law of this file. httptools finds the parts of the response and calls the `on_...` methods; nothing here reads, writes or
-waits. A response has bounds: MAX_HEAD_BYTES and MAX_HEADERS for its head, and MAX_HEAD_BYTES for what frames its body (chunk
-headers, trailers) without bringing any of it. How much of the body may wait is the connection's concern (connection.py).
+The law of this file. httptools finds the parts of the response and calls the `on_...` methods. A response has bounds:
+MAX_HEAD_BYTES and MAX_HEADERS for its head, and MAX_HEAD_BYTES for framing that brings no bytes of the body (chunk headers,
+trailers). How many bytes of the body may wait here is bounded by the connection (connection.py).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Final
 import httptools
 
 from ...errors import UpstreamProtocolError
-from ..causes import cannot_be_read
+from ..failure_log import cannot_be_read
 
 __all__ = ["MAX_HEAD_BYTES", "Answer", "Head"]
 
-# What other clients and servers allow for a response's head, and for the fields in it.
+# Usual bounds of other HTTP clients and servers for a head, and for its fields.
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_HEADERS: Final = 256
 
@@ -35,17 +35,17 @@ _TAKEN: Final = Head(0, [])
 
 
 class _TooManyHeadersError(Exception):
-    """Ends the parser's work on a head."""
+    """Raised in a callback of the parser to stop it."""
 
 
 class Answer:
-    """The response that a connection reads now; `begin` makes room for the next one.
+    """The response that a connection reads now; `begin` resets it for the next one.
 
-    head            the head, once it has come whole
+    head            the head, once it is complete
     parts           pieces of the body that have come and were not taken
-    waiting_bytes   their length
+    waiting_bytes   their length together
     complete        the end of the body has come
-    until_close     the body has no other end than the connection's
+    until_close     the body ends where the connection is closed: it has no length and is not chunked
     """
 
     __slots__ = (
@@ -67,7 +67,7 @@ class Answer:
         self.begin()
 
     def begin(self) -> None:
-        """Forget the last response; what is fed from now on belongs to the next one."""
+        """Forget the last response: bytes that are fed from now on belong to the next one."""
         self.head: Head | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
@@ -81,22 +81,22 @@ class Answer:
 
     @property
     def begun(self) -> bool:
-        """Whether anything of the response has come."""
+        """Whether any byte of the response has come."""
         return self._head_bytes > 0
 
     @property
     def reusable(self) -> bool:
-        """Whether all of it was taken, nothing came behind it, and the upstream lets another request follow."""
+        """Whether the whole body was taken, no bytes follow it, and the upstream keeps the connection open (keep-alive)."""
         return self.complete and self._keep_alive and not self._surplus and not self.parts
 
     def take_head(self) -> Head:
-        """The head, which has come."""
+        """The head, which must have come; called once."""
         head, self.head = self.head, _TAKEN
         assert head is not None, "the head has not come"
         return head
 
     def take(self) -> bytes:
-        """All of the body that has come and was not taken; there is some."""
+        """All of the body that has come and was not taken; there must be some."""
         parts = self.parts
         body = parts.pop() if len(parts) == 1 else b"".join(parts)
         parts.clear()
@@ -104,14 +104,14 @@ class Answer:
         return body
 
     def drop(self) -> None:
-        """Nobody wants what waits."""
+        """Drop the parts that were not taken."""
         self.parts.clear()
         self.waiting_bytes = 0
 
     def feed(self, data: memoryview) -> UpstreamProtocolError | None:
-        """Parse what one recv brought; what is wrong with it, if anything is. Parts that came before that can be taken.
+        """Parse the bytes of one recv. Returns the error if they break the protocol or a bound; earlier parts can be taken.
 
-        The error is returned: one that was raised would hold this frame, and the connection in it, until a garbage collection.
+        The error is not raised: its traceback would hold this frame, and the connection in it, until a garbage collection.
         """
         if self.head is None:
             self._head_bytes += len(data)
@@ -119,7 +119,7 @@ class Answer:
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            # The parser's texts are fixed, and what a callback of ours raised has none: nothing of the upstream's is in them.
+            # The parser's messages are fixed texts, and the error raised by a callback has none: none quotes the upstream.
             cause = f"{type(error).__name__}: {error.__context__ or error}"
             if isinstance(error.__context__, _TooManyHeadersError):
                 cause = f"more than {MAX_HEADERS} headers"
@@ -130,7 +130,7 @@ class Answer:
         return None
 
     def _without_body(self, nbytes: int) -> UpstreamProtocolError | None:
-        """Bytes have come that brought nothing of the body: of a head, of a chunk's head, of trailers. There may be so many."""
+        """Count bytes that brought none of the body (a head, chunk headers, trailers). Returns the error above the bound."""
         if self.head is None and self._head_bytes > MAX_HEAD_BYTES:
             return UpstreamProtocolError(f"the head of the upstream's answer is larger than {MAX_HEAD_BYTES} bytes")
         if self.head is _TAKEN:
@@ -142,18 +142,18 @@ class Answer:
         return None
 
     def close(self) -> None:
-        """Nothing more comes. The parser holds methods of this object: with it both would wait for the garbage collector."""
+        """Nothing more comes. Breaks the reference cycle with the parser, which holds methods of this object."""
         del self._parser
 
-    # What the parser calls
+    # Called by the parser
 
     def on_message_begin(self) -> None:
         self._surplus = self.complete
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.head is None and not self._surplus:  # else it is a trailer, which nobody asked for
+        if self.head is None and not self._surplus:  # else it is a trailer: none are kept
             if len(self._headers) >= MAX_HEADERS:
-                raise _TooManyHeadersError  # each is three objects, of as little as four bytes
+                raise _TooManyHeadersError  # each is three objects, for as little as four bytes that came
             self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:

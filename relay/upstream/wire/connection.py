@@ -1,12 +1,12 @@
-"""One connection to an upstream: a request goes out, a head comes back, and the body's bytes are read as they come.
+"""One connection to an upstream: sends a request, returns the response's head, then its body.
 
-The law of this file. Bytes are touched once: the loop reads them into one buffer that all connections share, httptools copies
-out what belongs to the body, and whoever wants the body takes that object. There are two ways to want it: `read` waits for
-some of it, and `flow` has it handed over as it comes, within the very callback. What has come and was not taken is bounded:
-above the limit, or when told to `pause`, the socket is not read, so the upstream waits. No task and no timer belongs to a
-connection.
+The law of this file. Bytes are copied once: the loop reads them into one buffer that all connections share, httptools copies
+the body's bytes out of it, and the caller gets that object. There are two ways to get the body: `read` waits for some of it,
+and `flow` passes each piece to a function within the very callback in which it comes. Bytes that were not taken are bounded:
+above the limit, or after `pause`, the socket is not read, so the upstream waits (backpressure). A connection owns no task, and
+a timer only while it waits for a head.
 
-A connection that anything went wrong on, or whose response was not read to its end, is closed and never used again.
+After an error, or when its response was not read to its end, a connection is closed and never used again.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from ...errors import UpstreamError, UpstreamTimeoutError, UpstreamUnreachableError
-from ..body import Ended, Took
+from ..body import OnEnd, OnPiece
 from .answer import Answer, Head
 
 __all__ = ["Connection"]
 
-# The most that one recv takes. All connections share one buffer: what it holds is parsed before anybody else reads.
+# The most that one recv takes. All connections share one buffer: its bytes are parsed before the loop reads the next socket.
 MAX_READ_BYTES: Final = 256 * 1024
-# A request's body goes out in pieces as the upstream takes them, so that the transport holds no copy of it.
+# A request's body is written in pieces as the upstream takes them, so that the transport never holds a copy of all of it.
 PIECE_BYTES: Final = 64 * 1024
 
 _buffer: Final = memoryview(bytearray(MAX_READ_BYTES))
@@ -40,24 +40,24 @@ def _first(nbytes: int) -> memoryview:
 class Connection(asyncio.BufferedProtocol):
     """One connection. `request`, then `read` until it returns b"", then `request` again; `close` at any moment.
 
-    read_bytes    one recv while the body is read
-    flow_bytes    one recv while it flows
-    limit_bytes   above this the socket is not read: limit_bytes and one recv of read_bytes may wait here
+    read_bytes    the most that one recv takes while the body is read
+    flow_bytes    the most that one recv takes while it flows
+    limit_bytes   the socket is not read while more than this waits for `read`; one recv of read_bytes may come on top
     """
 
     __slots__ = (
         "_answer",
-        "_ended",
         "_error",
         "_expected",
         "_full",
         "_large",
         "_limit_bytes",
         "_loop",
+        "_on_end",
+        "_on_piece",
         "_overfull",
         "_paused",
         "_small",
-        "_took",
         "_transport",
         "_unsent",
         "_used",
@@ -67,27 +67,27 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, read_bytes: int, flow_bytes: int, limit_bytes: int) -> None:
         self._small, self._large = _first(read_bytes), _first(flow_bytes)
         self._limit_bytes = limit_bytes
-        self._loop = asyncio.get_running_loop()  # asking for it once a read would be a system call once a read
+        self._loop = asyncio.get_running_loop()  # kept: asking again may be a system call (getpid)
         self._transport: asyncio.Transport | None = None
         self._expected = False  # a response is under way
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
-        self._overfull = False  # paused by this connection itself, and by nobody who gives it away
-        self._full = False  # the transport asks to wait
-        self._unsent: memoryview | None = None  # of the request's body
-        self._used = False  # for a request before this one
+        self._overfull = False  # paused by this connection itself, above limit_bytes, and not by `pause`
+        self._full = False  # the transport's write buffer is above its high-water mark
+        self._unsent: memoryview | None = None  # the rest of the request's body
+        self._used = False  # for an earlier request
         self._error: UpstreamError | None = None
-        self._took: Took | None = None
-        self._ended: Ended | None = None
+        self._on_piece: OnPiece | None = None
+        self._on_end: OnEnd | None = None
 
-    # What its user calls
+    # Called by the pool, and by the body of a response
 
     @property
     def usable(self) -> bool:
         """Whether a request can be sent now.
 
-        Not where something has come that the loop has not read yet: the end of the connection, or a response that nobody asked
-        for, which the next caller would get for an answer.
+        False where the socket has something that the loop has not read yet: the end of the connection, or bytes that answer no
+        request, which the next caller would get for an answer.
         """
         if self._transport is None or self._transport.is_closing() or self._expected:
             return False
@@ -97,12 +97,12 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def answered(self) -> bool:
-        """Whether anything of a response has come."""
+        """Whether any byte of the response has come."""
         return self._answer.begun
 
     @property
     def reusable(self) -> bool:
-        """Whether the response was read to its end and another request may follow."""
+        """Whether the response was read to its end, the request sent to its end, and another request may follow."""
         return (
             self._answer.reusable
             and self._unsent is None
@@ -129,7 +129,7 @@ class Connection(asyncio.BufferedProtocol):
         body: bytes,
         seconds: float | None = None,
     ) -> Head:
-        """Send a request and wait so long for the response's head.
+        """Send a request and wait for the response's head, `seconds` at most (None: without a time-out).
 
         Raises UpstreamTimeoutError, UpstreamUnreachableError, UpstreamProtocolError.
         """
@@ -146,7 +146,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(b"".join(lines))
             self._unsent = memoryview(body)
             self._send_more()
-        # A bare timer: a third of what a context that cancels this task costs, and there is a waiter to tell.
+        # A bare timer, which fails the waiter: a third of the cost of asyncio.timeout.
         timer = None if seconds is None else self._loop.call_later(seconds, self._overdue)
         try:
             while self._answer.head is None:
@@ -157,7 +157,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._answer.take_head()
 
     async def read(self) -> bytes:
-        """What has come of the body, waiting for something to come; b"" at its end.
+        """Wait for bytes of the body and return all that have come; b"" at its end.
 
         Raises UpstreamUnreachableError (broken off), UpstreamProtocolError.
         """
@@ -169,27 +169,27 @@ class Connection(asyncio.BufferedProtocol):
         self.resume()
         return chunk
 
-    def flow(self, took: Took, ended: Ended) -> None:
-        """Hand the body over from now on: each piece as it comes to `took`, and to `ended` its end or what went wrong, once.
+    def flow(self, on_piece: OnPiece, on_end: OnEnd) -> None:
+        """From now on call `on_piece` with each piece of the body as it comes, and `on_end` once: with the error, or None.
 
-        Neither may raise. What has come already is handed over before this returns.
+        Neither may raise. Bytes that have come already are passed to `on_piece` before this returns.
         """
-        self._took, self._ended = took, ended
+        self._on_piece, self._on_end = on_piece, on_end
         if self._answer.parts:
-            took(self._answer.take())
+            on_piece(self._answer.take())
         if self._answer.complete:
             self._end_flow(None)
         elif self._error is not None:
             self._end_flow(self._error)
-        elif self._overfull:  # nothing waits any more, and whoever takes it now did not ask for a pause
+        elif self._overfull:  # the bytes above the limit were just taken, and nobody called `pause`
             self.resume()
 
     def keep(self) -> None:
-        """Hand nothing over any more: what comes waits for `read` again."""
-        self._took = self._ended = None
+        """Stop the calls that `flow` began: bytes that come wait for `read` again."""
+        self._on_piece = self._on_end = None
 
     def pause(self) -> None:
-        """Stop reading the socket; its buffer fills, and the upstream waits."""
+        """Stop reading the socket: the kernel's buffer fills, its window closes, and the upstream waits."""
         self._overfull = False
         if not self._paused and self._transport is not None:
             self._paused = True
@@ -202,13 +202,13 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def rest(self) -> None:
-        """The response is done with; whatever comes before the next request was not asked for."""
+        """The response was read to its end: until the next request, bytes that come are a breach of the protocol."""
         self._expected = False
         self._used = True
-        self.resume()  # or nobody would see the upstream close it
+        self.resume()  # only a socket that is read shows that the upstream closes it
 
     def close(self) -> None:
-        """Close now, without waiting for what is unsent. Whoever waits here is told."""
+        """Close now, without waiting for unsent bytes. A call that waits here raises UpstreamUnreachableError."""
         self._expected = False
         self.keep()
         self._fail(UpstreamUnreachableError("the connection was closed"))
@@ -218,7 +218,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
 
     async def _more(self) -> None:
-        """Wait until something has come. Raises what went wrong, once everything that came before it was read."""
+        """Wait until something has come. Raises the connection's error once all bytes that came before it were read."""
         if self._error is None:
             self._waiter = self._loop.create_future()
             try:
@@ -229,8 +229,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _raise_unless_readable(self) -> None:
         if self._error is not None and not self._answer.parts:
-            # Not the one that is kept: what was raised holds the frames that it went through, a request in them, and
-            # these hold the connection. All of it would wait for the garbage collector.
+            # A new error, not the stored one: a raised error holds the frames that it went through, and these hold the
+            # connection and the request, which would all wait for a garbage collection.
             raise type(self._error)(self._error.message)
 
     def _wake(self) -> None:
@@ -245,45 +245,46 @@ class Connection(asyncio.BufferedProtocol):
         self._wake()
 
     def _overdue(self) -> None:
-        if self._answer.head is None:  # else it has come in the same turn of the loop, and is about to be seen
+        if self._answer.head is None:  # else the head came in this turn of the loop, and `request` is about to run
             self._fail(UpstreamTimeoutError("the upstream did not answer in time"))
 
     def _end_flow(self, error: UpstreamError | None) -> None:
-        ended = self._ended
-        if ended is not None:
+        on_end = self._on_end
+        if on_end is not None:
             self.keep()
-            ended(error)
+            on_end(error)
 
-    # What the loop calls
+    # Called by the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # uvloop's is one in all but its class
-        # Not before: it and its parser hold each other until the connection is lost, and one whose handshake fails never is.
+        self._transport = transport  # type: ignore[assignment]  # uvloop's has the methods, but not asyncio's class
+        # Not before: the answer and its parser are a reference cycle that `connection_lost` breaks, and asyncio does not call
+        # that where the TLS handshake fails.
         self._answer = Answer()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._small if self._took is None else self._large
+        return self._small if self._on_piece is None else self._large
 
     def buffer_updated(self, nbytes: int) -> None:
         if not self._expected:
-            # Bytes that nobody asked for: the two sides disagree on what was said, so nothing more is.
+            # Bytes that answer no request: the two sides disagree on the state of the connection, so it is closed.
             self.close()
             return
         if self._used and self._unsent is not None and not self.answered:
-            # An answer to what the upstream does not have yet: it belongs to the request before, whose answer was two. On a new
-            # connection an early answer is one.
+            # The upstream answers before it has the whole request. On a used connection that may be a second answer to the
+            # request before, so it is not trusted; on a new connection an early answer can only be to this request.
             self._fail(UpstreamUnreachableError("the upstream answered before it was asked"))
             self.close()
             return
         answer = self._answer
         problem = answer.feed(_buffer[:nbytes])
-        took = self._took
-        if took is not None and answer.parts:
-            took(answer.take())
+        on_piece = self._on_piece
+        if on_piece is not None and answer.parts:
+            on_piece(answer.take())
         if problem is not None:
             self._fail(problem)
             self.close()
-        elif took is not None:
+        elif on_piece is not None:
             if answer.complete:
                 self._end_flow(None)
         else:

@@ -1,8 +1,7 @@
-"""Connections to upstreams: made when they are needed, kept while they can be used again, never more than a number.
+"""A bounded pool of connections to upstreams: made on demand, kept while they can be used again.
 
-A connection that was idle may have been closed by the upstream in the very moment in which it is used; a request on it then
-fails before anything of an answer came. Then, and only then, the request is sent again on another connection: the upstream
-has not taken it up.
+An idle connection may be closed by the upstream in the moment in which it is used; the request on it then fails before any
+byte of an answer came. Then, and only then, the request is sent again on a new connection.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import Final
 from httpx2 import create_ssl_context
 
 from ...errors import UpstreamTimeoutError, UpstreamUnreachableError
-from ..causes import cannot_be_reached
+from ..failure_log import cannot_be_reached
 from ..options import Timeouts
 from .answer import Head
 from .connection import Connection
@@ -27,8 +26,8 @@ from .connection import Connection
 __all__ = ["Pool"]
 
 KEEP_SECONDS: Final = 30.0
-# An upstream that sends a second answer nobody asked for does so right behind the first. What comes while the connection rests
-# ends it; what comes after the next request went out would be taken for that one's answer. A busy pool has others to take.
+# The least time that a connection is idle between two requests. A broken upstream's second answer to one request comes right
+# behind the first: bytes that come in this time close the connection, later ones would be taken for the next answer.
 REST_SECONDS: Final = 0.02
 
 Origin = tuple[str, str, int]
@@ -37,8 +36,9 @@ Origin = tuple[str, str, int]
 class Pool:
     """At most `max_connections` to all origins together.
 
-    receive_buffer_bytes      SO_RCVBUF of each, before it connects: the window is agreed on there
-    read_bytes, flow_bytes, limit_bytes   see Connection
+    receive_buffer_bytes   SO_RCVBUF of each, set before the connect, which negotiates the TCP window
+    read_bytes, flow_bytes, limit_bytes   as in Connection
+    rest_seconds           see REST_SECONDS
     """
 
     def __init__(
@@ -71,10 +71,10 @@ class Pool:
         body: bytes,
         timeouts: Timeouts,
     ) -> tuple[Connection, Head]:
-        """Send a request; the caller reads the connection and gives it back with `release`.
+        """Send a request; the caller reads the response from the connection and gives it back with `release`.
 
-        Raises UpstreamTimeoutError, UpstreamUnreachableError, UpstreamProtocolError. Their texts name no address: a client
-        may read them.
+        Raises UpstreamTimeoutError, UpstreamUnreachableError, UpstreamProtocolError. Their messages name no address, since a
+        client may read them.
         """
         await self._take_place(timeouts.pool)
         try:
@@ -85,7 +85,7 @@ class Pool:
                 except UpstreamUnreachableError:
                     if kept.answered:
                         raise
-            # Only once: a request that brings its upstream down would else be sent on every connection that was kept.
+            # Sent again only once: a request that crashes its upstream would else be sent on every idle connection.
             made = await self._connect(origin, timeouts.connect)
             return await self._ask(made, origin, method, target, headers, body, timeouts.silence)
         except BaseException:
@@ -112,7 +112,7 @@ class Pool:
             raise
 
     def release(self, connection: Connection) -> None:
-        """Give a connection back: it is kept where its response was read to its end, and closed otherwise."""
+        """Give a connection back: it is kept if its response was read to its end, and closed otherwise."""
         origin = self._in_use.pop(connection, None)
         if origin is None:
             return
@@ -134,7 +134,7 @@ class Pool:
         await asyncio.sleep(0)
 
     async def _take_place(self, patience: float | None) -> None:
-        if not self._places.locked():  # nearly always: nothing to wait for, and no timer
+        if not self._places.locked():  # nearly always: no wait, and so no timer
             await self._places.acquire()
             return
         try:
@@ -144,27 +144,30 @@ class Pool:
             raise UpstreamTimeoutError("all connections to the upstream are in use") from error
 
     def _kept(self, origin: Origin) -> Connection | None:
-        """Of those that have rested and can be used, the one that was used last: the others may grow old and go."""
+        """The usable connection that was released last, but at least `rest_seconds` ago; None where there is none.
+
+        Taking the last one lets the others grow old and be closed.
+        """
         idle = self._idle.get(origin, deque())
         _close_old(idle)
         rested = time.monotonic() - self._rest_seconds
         resting = []
-        found = None
-        while idle and found is None:
+        usable = None
+        while idle and usable is None:
             connection, since = idle.pop()
             if since > rested:
                 resting.append((connection, since))
             elif connection.usable:
-                found = connection
+                usable = connection
             else:
                 connection.close()
         idle.extend(reversed(resting))
         if not idle:
             self._idle.pop(origin, None)
-        return found
+        return usable
 
     def _tidy_later(self) -> None:
-        """Close what nobody has used for KEEP_SECONDS also where nobody asks: one timer for all."""
+        """Start the one timer that closes connections idle for KEEP_SECONDS, even where no more requests come."""
         if self._tidying is None:
             self._tidying = asyncio.get_running_loop().call_later(KEEP_SECONDS, self._tidy)
 
@@ -228,7 +231,7 @@ class Pool:
         try:
             raise problem
         finally:
-            # Raised, it holds this frame and those of its callers: a cycle with the request's body in it.
+            # The error's traceback holds this frame, and the frame the error: a reference cycle with the request's body in it.
             del problem
 
     def _context(self) -> ssl.SSLContext:

@@ -1,4 +1,4 @@
-"""Requests over `wire`: sent on a connection of the pool, and the body handed over."""
+"""The transport over `wire`: sends a request on a connection of the pool, and returns its response with its body."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 from ...errors import UpstreamTimeoutError
 from ...memory.budget import StreamBudget
-from ..body import Body, Ended, Response, Took
+from ..body import Body, OnEnd, OnPiece, Response
 from ..options import Timeouts
 from ..transport import Headers, Target
 from .connection import Connection
@@ -47,7 +47,7 @@ class WireTransport:
 
 
 class _WireBody(Body):
-    """A body on its connection, which goes back to the pool when the body is closed."""
+    """The body of a response, read from its connection, which goes back to the pool when the body is closed."""
 
     __slots__ = ("_closed", "_connection", "_patience", "_pool")
 
@@ -66,8 +66,8 @@ class _WireBody(Body):
         except TimeoutError as error:
             raise UpstreamTimeoutError("the upstream fell silent") from error
 
-    def flow(self, took: Took, ended: Ended) -> bool:
-        self._connection.flow(took, ended)
+    def flow(self, on_piece: OnPiece, on_end: OnEnd) -> bool:
+        self._connection.flow(on_piece, on_end)
         return True
 
     def keep(self) -> None:

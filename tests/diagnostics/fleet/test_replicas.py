@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from diagnostics.fleet.replicas import Growth, Replica, odd, replica_of
@@ -14,12 +14,13 @@ def fleet(*sizes: int) -> list[Replica]:
     return [Replica(f"r{number}", "", rss_bytes=size) for number, size in enumerate(sizes)]
 
 
-@given(st.lists(st.integers(90 * MIB, 98 * MIB), min_size=1, max_size=40))
-def test_replicas_within_a_tenth_of_each_other_are_alike(sizes: list[int]) -> None:
+@given(st.lists(st.integers(90 * MIB, 112 * MIB), min_size=1, max_size=40))
+def test_replicas_within_a_quarter_of_each_other_are_alike(sizes: list[int]) -> None:
     assert odd(fleet(*sizes)) == {}
 
 
 @given(st.lists(st.integers(95 * MIB, 105 * MIB), min_size=2, max_size=40), st.floats(1.7, 20.0))
+@example([95 * MIB, 95 * MIB, 105 * MIB], 2.0)  # all but two are alike to the byte: their distance is 0
 def test_the_one_that_is_much_larger_is_odd_and_no_other(sizes: list[int], times: float) -> None:
     assert set(odd(fleet(*sizes, round(105 * MIB * times)))) == {f"r{len(sizes)}"}
 

@@ -1,4 +1,4 @@
-"""Admission: what is spent is refused with the word for it, and everything taken is given back."""
+"""Admission: each exhausted limit refuses with its own reason, and all places and tokens are given back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Client keys: what is read from the setting, and that nothing secret is in a message."""
+"""Client keys: parsing RELAY_CLIENT_KEYS, and no key or hash in an error's message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that a web page made a browser send: whose page may, and under which name the relay may be asked."""
+"""Requests of foreign web pages: which origins are let in, and which Host names the relay accepts."""
 
 from __future__ import annotations
 

@@ -1,16 +1,21 @@
-"""Bodies that do not come to their end: what had come of them is given back at once, whoever keeps the error."""
+"""Incomplete request bodies: their charge to the budget is given back at once, even while the error is kept."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import MutableMapping
+from typing import Any, cast
 
 import pytest
+from fastapi import FastAPI
 from starlette.requests import ClientDisconnect, Request
 
 from relay.api.bodies import Bodies
+from relay.api.topics import add_topics
 from relay.errors import BodyTimeoutError, BodyTooLargeError, NoRoomForBodyError
+from relay.hub.ids import NOTHING, EventId, next_id
 from relay.memory.requests import RequestBudget
+from relay.settings import Settings
 
 LIMIT = 1000
 
@@ -67,3 +72,47 @@ def locals_of(error: BaseException) -> list[object]:
             traceback = traceback.tb_next
         chain = chain.__context__
     return found
+
+
+class KeepsWhatItCaught:
+    """A hub that works and keeps an error that it caught, as the client of a Redis does that does not have its script yet.
+
+    From Python 3.12 on the traceback keeps the frames of all callers.
+    """
+
+    def __init__(self) -> None:
+        self.caught: list[BaseException] = []
+
+    async def publish(self, name: str, body: bytes) -> EventId:
+        try:
+            await self._unknown_script()
+        except ValueError as error:
+            self.caught.append(error)
+        return next_id(NOTHING, 1)
+
+    async def _unknown_script(self) -> None:
+        await asyncio.sleep(0)
+        raise ValueError("NOSCRIPT")
+
+
+def test_a_published_body_is_held_by_nobody_while_an_error_of_the_hub_is_kept() -> None:
+    budget, hub, told = RequestBudget(1000), KeepsWhatItCaught(), []
+    api = FastAPI()
+    bodies = Bodies(5.0, budget, lambda reason, cause="": None)
+    add_topics(api, Settings(), lambda request: None, cast("Any", None), cast("Any", lambda: hub), bodies)
+    messages = [{"type": "http.request", "body": b'{"n":0}', "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        told.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/topics/t", "query_string": b"", "headers": [], "http_version": "1.1",
+        "scheme": "http", "server": ("localhost", 80), "client": ("localhost", 1), "root_path": "",
+    }  # fmt: skip
+    asyncio.run(api(scope, receive, send))
+    assert told[0]["status"] == 201
+    assert hub.caught
+    assert budget.bodies == 0

@@ -1,4 +1,4 @@
-"""Who is waited for, and for how long: without a connection, and by a clock of its own."""
+"""The deadlines of clients' connections: without a connection, and by a fake clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client's connection as the app has it: what it is told, and when."""
+"""A client's connection: which callbacks its listener gets, and when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of uvicorn's inside the relay uses, by name: pyproject.toml bounds its version for these; here is told what moved."""
+"""The private names of uvicorn that the relay uses, and for which pyproject.toml bounds its version: names what has moved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A session with Redis that breaks leaves its task as it was."""
+"""A broken session with Redis leaves its task without a pending cancellation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A subscriber against a model, under every policy: events once and in order, every loss counted, nobody waits for it."""
+"""A subscriber against a model, under every overflow policy: events once and in order, every loss counted, no wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A topic against a model: what is kept, what can be resumed from, and what all topics together hold."""
+"""A topic against a model: the bounds of its history, the ids to resume from, and the bound of all topics together."""
 
 from __future__ import annotations
 

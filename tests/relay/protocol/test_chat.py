@@ -1,4 +1,4 @@
-"""The facts of a stream are the same however its bytes are cut, and nothing in it can raise or be kept."""
+"""The facts of a chat stream do not depend on how its bytes are cut; no bytes raise, and none are kept."""
 
 from __future__ import annotations
 

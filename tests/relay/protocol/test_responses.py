@@ -1,4 +1,4 @@
-"""The facts of a Responses stream are the same however its bytes are cut, and its end is seen whatever its size."""
+"""The facts of a Responses stream do not depend on how its bytes are cut, and its end is seen whatever its size."""
 
 from __future__ import annotations
 

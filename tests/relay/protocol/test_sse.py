@@ -1,4 +1,4 @@
-"""What a reader of an event stream relies on: the standard's rules, whatever the cuts, within the limits."""
+"""Reading Server-Sent Events: the standard's rules, however the bytes are cut, within the limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is let in by a key, what other pages may ask, and that no key is ever written down."""
+"""Access by keys, requests of foreign pages, and no key in any log or output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is not let in gets an answer that says so and when to come again, and is counted."""
+"""Refused requests get a status and a Retry-After, and are counted by reason."""
 
 from __future__ import annotations
 

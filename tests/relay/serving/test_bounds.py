@@ -1,4 +1,4 @@
-"""What a client or an upstream can make the relay hold outside of a stream's budget, and for how long it is waited for."""
+"""The bounds of what a client or an upstream can make the relay hold outside of a stream's budget, and the deadlines."""
 
 from __future__ import annotations
 

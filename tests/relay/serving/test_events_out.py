@@ -1,4 +1,4 @@
-"""The ends of streams as events of a topic: what they say, what they do not, and that no stream waits for them."""
+"""The ends of streams as events of a topic: their facts, no text of callers in them, and no stream that waits for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client is told when something fails: a status before the first byte, an event after it, never a silent end."""
+"""Failures as a client sees them: a status before the first byte, an event after it, never a silent end."""
 
 from __future__ import annotations
 

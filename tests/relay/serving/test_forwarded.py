@@ -1,4 +1,4 @@
-"""Who a caller is for the limits: whoever holds the connection, unless a proxy that is trusted says for whom it asks."""
+"""The caller's address for the limits: the connection's, or X-Forwarded-For from a trusted proxy."""
 
 from __future__ import annotations
 

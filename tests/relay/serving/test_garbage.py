@@ -1,8 +1,8 @@
-"""A stream that has ended is gone: nothing of it waits for the garbage collector, however it ended.
+"""A stream that has ended is freed at once: it leaves no reference cycle for the garbage collector, however it ended.
 
-What hangs in a reference cycle stays until the collector comes by, and it comes when it has counted objects enough, not bytes:
-streams that fail one after the other would hold megabytes meanwhile. The relay runs in this process, whose collector is
-switched off, and what a stream is made of is counted.
+Objects in a reference cycle stay until a collection, which is due by the number of objects and not by their bytes: streams that
+fail one after the other would hold megabytes meanwhile. The relay runs in this process, whose collector is switched off, and
+the tests count the objects that a stream is made of.
 """
 
 from __future__ import annotations

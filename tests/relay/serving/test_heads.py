@@ -1,4 +1,4 @@
-"""The head of a request, before anybody knows who asks: bounded in size and in time."""
+"""The head of a request, before any key is checked: bounded in size and in time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an open stream that says nothing takes of the relay's resident memory, with traces, metrics and logs on."""
+"""The resident memory that an idle open stream costs the relay, with traces, metrics and logs on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page at GET /, in a real browser, under its own policy."""
+"""The page at GET /, in a real browser, under its Content-Security-Policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams by ASGI alone, without the relay's own connections: the same bytes, bounded, and over when their client leaves."""
+"""Streams by ASGI alone, without the relay's own connections: the same bytes, bounded, ended when their client leaves."""
 
 from __future__ import annotations
 

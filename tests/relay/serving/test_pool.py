@@ -1,4 +1,4 @@
-"""The pool that the read-ahead lends segments from, in the metrics: lent while clients are slow, then given back."""
+"""The segment pool of the read-ahead, in the metrics: segments in use while clients are slow, then given back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The relay as a process: what it prints, how it ends, and what it leaves behind."""
+"""The relay as a process: its output, its exit codes, and no child processes left behind."""
 
 from __future__ import annotations
 

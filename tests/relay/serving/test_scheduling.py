@@ -1,4 +1,4 @@
-"""Short slices, as the kernel says that it took them."""
+"""Short time slices of the serving thread, as the kernel reports them."""
 
 from __future__ import annotations
 

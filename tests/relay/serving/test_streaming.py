@@ -1,4 +1,4 @@
-"""What a client of the relay relies on: every event, as it comes, and an upstream that is closed when the client leaves."""
+"""Streams as a client sees them: every event at once, and the upstream closed when the client leaves."""
 
 from __future__ import annotations
 

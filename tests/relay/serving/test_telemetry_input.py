@@ -1,4 +1,4 @@
-"""Telemetry that is set up wrongly, or cannot send: a warning, and a relay that serves."""
+"""Wrong OTEL_* values and an unreachable Collector: a warning, and a relay that serves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics and logs as a collector receives them, and what is in none of the signals: prompts, completions, headers, keys."""
+"""Metrics and logs as a Collector receives them; and no prompt, completion, header or key in any signal."""
 
 from __future__ import annotations
 

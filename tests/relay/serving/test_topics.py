@@ -1,4 +1,4 @@
-"""Topics as a client meets them: publish, subscribe, come back, and be too slow."""
+"""Topics as a client uses them: publish, subscribe, resume, and be too slow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What waits for a subscriber that does not read, added up over every layer, stays within a stream's budget: measured."""
+"""The bytes that wait for a subscriber that does not read, added up over every layer, stay within a stream's budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Subscribers that are too slow, or leave, or are told to: nobody waits for them, and nothing of them stays."""
+"""Subscribers that are too slow, leave, or are ended: no publisher waits for them, and nothing of them stays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traces as a collector receives them: a real HTTP receiver that decodes what the relay exports."""
+"""Traces as a Collector receives them: a real HTTP receiver decodes the relay's export."""
 
 from __future__ import annotations
 

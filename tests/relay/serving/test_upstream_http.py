@@ -1,4 +1,4 @@
-"""What of HTTP an upstream may do besides answering: send a request elsewhere, set cookies, write headers in any bytes."""
+"""Redirects, cookies and headers of any bytes from an upstream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Upstreams that are down: the next one is asked, a breaker spares the dead one, and the last resort says what it is."""
+"""Upstreams that are down: fallbacks, circuit breakers, and a degraded answer that is marked as one."""
 
 from __future__ import annotations
 

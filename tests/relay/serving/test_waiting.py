@@ -1,4 +1,4 @@
-"""Streams that wait: for a silent upstream, for a client that takes nothing, for too long; and what keeps them alive."""
+"""The time-outs of streams: a silent upstream, a client that reads nothing, a maximum duration; and heartbeats."""
 
 from __future__ import annotations
 

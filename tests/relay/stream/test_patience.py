@@ -1,4 +1,4 @@
-"""Time-outs, judged by counts: each clock runs for its own reason only, is never early, and is late by one look at most."""
+"""The time-outs of a stream, from its counts: each runs for its own reason, never early, and late by one sweep at most."""
 
 from __future__ import annotations
 

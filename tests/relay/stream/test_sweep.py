@@ -1,4 +1,4 @@
-"""The sweep looks at every stream once in each of its intervals, at a few of them at a time, and keeps none."""
+"""The sweep looks at every stream once in each interval, at a few at a time, and keeps no reference to any."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What opentelemetry-instrumentation-asgi does wrong, shown with the installed release and none of our code.
+"""The defects of opentelemetry-instrumentation-asgi, shown in the installed release without any code of the relay's.
 
-A test that fails here is good news: its defect is gone, and what relay/telemetry/server.py does about it can go, too.
+A test that fails here is good news: its defect is gone, and its work-around in relay/telemetry/instrumentation.py can go, too.
 """
 
 from __future__ import annotations

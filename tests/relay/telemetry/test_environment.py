@@ -1,4 +1,4 @@
-"""What OTEL_* variables ask for: which signals have somewhere to go, and what is said of those that are wrong."""
+"""The OTEL_* variables: which signals have an endpoint, and the warnings about wrong values."""
 
 from __future__ import annotations
 

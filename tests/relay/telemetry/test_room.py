@@ -1,4 +1,4 @@
-"""What has no room to wait in is not made, and is counted; what is being sent has left its room."""
+"""Spans and log records that find their export queue full are not made, but counted; exported ones leave the queue."""
 
 from __future__ import annotations
 

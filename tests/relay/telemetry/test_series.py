@@ -1,4 +1,4 @@
-"""How many time series there are does not depend on what callers write: ten thousand streams with names of their own choice."""
+"""The number of time series is bounded whatever callers send: ten thousand streams with model names of their own."""
 
 from __future__ import annotations
 

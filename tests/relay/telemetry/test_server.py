@@ -1,4 +1,4 @@
-"""The SERVER span, for those who serve the request: sampled by what is known at once, current, theirs to fill, not to end."""
+"""The SERVER span while a request is served: sampled by its first attributes, current, writable, and not to be ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps are taken one in each turn of the loop, each after the one before, and none is forgotten."""
+"""The steps at a request's end run in order, one in each turn of the loop, and none is left out."""
 
 from __future__ import annotations
 

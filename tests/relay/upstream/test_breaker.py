@@ -1,4 +1,4 @@
-"""The circuit breaker as a state machine: who passes, who decides, and that it never stays shut for ever."""
+"""The circuit breaker as a state machine: which requests pass, which is the probe, and that it never stays open for ever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is tried again, and after how long: the rules of OpenAI's clients."""
+"""Which answers are retried, and after which pause: the rules of OpenAI's clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often a request for a stream reaches the upstream, and what it says each time."""
+"""How often a request for a stream reaches the upstream, and its headers each time."""
 
 from __future__ import annotations
 

@@ -9,11 +9,16 @@
 
 static bool laid_out, started;
 
+/* A new reference to None, made by the interpreter that runs. Py_RETURN_NONE and its like are made for the interpreter whose
+   headers this is compiled with: from 3.12 on they take no reference, and a service on 3.11 would end with none of None left. */
+static PyObject *none(void)
+{
+    return Py_BuildValue("");
+}
+
 static PyObject *refused(const char *why)
 {
-    if (why == NULL)
-        Py_RETURN_NONE;
-    return PyUnicode_FromString(why);
+    return why == NULL ? none() : PyUnicode_FromString(why);
 }
 
 /* lay_out(offsets, frames, lines, codes, files, names) -> None, or why frames cannot be read here */
@@ -84,7 +89,7 @@ static PyObject *start(PyObject *self, PyObject *arguments)
         return refused(why);
     }
     started = sampling = true;
-    Py_RETURN_NONE;
+    return none();
 }
 
 static PyObject *attach(PyObject *self, PyObject *arguments)
@@ -96,46 +101,46 @@ static PyObject *attach(PyObject *self, PyObject *arguments)
     return refused(table_attach(fd));
 }
 
-static PyObject *detach(PyObject *self, PyObject *none)
+static PyObject *detach(PyObject *self, PyObject *unused)
 {
-    (void)self, (void)none;
+    (void)self, (void)unused;
     table_detach();
-    Py_RETURN_NONE;
+    return none();
 }
 
 /* No more samples; blocks that are freed are still taken out. For the end of the process, when frames come apart. */
-static PyObject *settle(PyObject *self, PyObject *none)
+static PyObject *settle(PyObject *self, PyObject *unused)
 {
-    (void)self, (void)none;
+    (void)self, (void)unused;
     sampling = false;
-    Py_RETURN_NONE;
+    return none();
 }
 
-static PyObject *stop(PyObject *self, PyObject *none)
+static PyObject *stop(PyObject *self, PyObject *unused)
 {
-    (void)self, (void)none;
+    (void)self, (void)unused;
     sampling = false;
     if (started)
         hooks_take_out();
     table_clear();
     started = false;
-    Py_RETURN_NONE;
+    return none();
 }
 
 /* check() -> whether all hooks are still reached. Where one is not, the table is marked and nothing more is sampled. */
-static PyObject *check(PyObject *self, PyObject *none)
+static PyObject *check(PyObject *self, PyObject *unused)
 {
-    (void)self, (void)none;
+    (void)self, (void)unused;
     if (!started || !sampling || hooks_reached() == 0)
-        Py_RETURN_TRUE;
+        return PyBool_FromLong(1);
     sampling = false;
     table_say(1);
-    Py_RETURN_FALSE;
+    return PyBool_FromLong(0);
 }
 
-static PyObject *status(PyObject *self, PyObject *none)
+static PyObject *status(PyObject *self, PyObject *unused)
 {
-    (void)self, (void)none;
+    (void)self, (void)unused;
     struct table_status now;
     table_status(&now);
     return Py_BuildValue("{s:O,s:O,s:K,s:K,s:K,s:K,s:K,s:K,s:K}", "started", started ? Py_True : Py_False, "attached",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import gc
 import math
 import shutil
@@ -111,3 +112,27 @@ def test_what_streams_retain_is_not_known_where_the_program_was_not_walked_throu
         retained.read([StreamLedger()], until=-math.inf)
     assert told.value.code == "reading_late"
     assert told.value.remedy
+
+
+def test_classes_are_listed_without_asking_their_metaclasses() -> None:
+    class Asked(type):
+        def __eq__(cls, other: object) -> bool:
+            raise AssertionError("the service's own code was run")
+
+        def __hash__(cls) -> int:
+            raise AssertionError("the service's own code was run")
+
+    class Base:
+        pass
+
+    class Plain(Base, metaclass=abc.ABCMeta):
+        pass
+
+    class Odd(Base, metaclass=Asked):
+        pass
+
+    class BelowOdd(Odd):
+        pass
+
+    assert {kind.__name__ for kind in graph.kinds_below(Base)} == {"Base", "Plain"}
+    assert objects.census()["types"]

@@ -1,4 +1,4 @@
-"""A body that flows: handed over as it comes, to its end or its error, and never more than was asked for."""
+"""A body that flows: passed to its callback as it comes, to its end or its error, and never after `keep` or `close`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Sink:
         self.over: asyncio.Future[UpstreamError | None] = asyncio.get_running_loop().create_future()
 
     def flow(self, connection: Connection) -> None:
-        connection.flow(self.pieces.append, self.over.set_result)  # set_result raises where `ended` comes twice
+        connection.flow(self.pieces.append, self.over.set_result)  # set_result raises where `on_end` is called twice
 
     @property
     def body(self) -> bytes:

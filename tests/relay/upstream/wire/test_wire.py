@@ -1,4 +1,4 @@
-"""The upstream side against real servers on real sockets: what it hands over, what it refuses, what it keeps."""
+"""The HTTP client for upstreams against real servers on real sockets: bodies, refused answers, kept connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logs requests that were refused. A flood of refusals makes a few lines, each with a count."""
+"""Logs refused requests. A flood of refusals makes a few lines, each with a count."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ log = logging.getLogger("relay.admission")
 
 
 class Rejections:
-    """Logs what was not let in: the first of a reason at once, then one line each REJECTION_SECONDS that says how many.
+    """Logs refused requests: the first of a reason at once, then at most one line in REJECTION_SECONDS, with their number.
 
-    Call it with the reason, one of a few fixed words, for each refusal; `cause` is what a parser found.
+    Call it for each refusal with the reason, one of a few fixed words; `cause` is the HTTP parser's message, if any.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

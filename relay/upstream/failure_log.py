@@ -1,7 +1,7 @@
-"""Logs why requests to an upstream fail, beside the line that each stream gets at its end.
+"""Logs why requests to an upstream fail, in addition to the line that each stream gets at its end.
 
-A cause may name an address: it goes to the log and not into the error, which a client may read. A thousand streams that fail in
-the same way make one line with a count.
+A cause may name an address, so it goes to the log and not into the error, which a client may read. A thousand streams that
+fail in the same way make one line with a count.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _throttle: Final = Throttle(CAUSE_SECONDS)
 
 
 def cannot_be_reached(host: str, port: int, error: OSError, *, tls: bool) -> None:
-    """A connection could not be made."""
+    """Log that no connection could be made, with the error of the socket or of TLS."""
     cause = f"{type(error).__name__}: {error.strerror or error}"
     _warn("an upstream cannot be reached", "tls" if tls else "connect", host=host, port=port, cause=cause)
 
 
 def cannot_be_read(cause: str) -> None:
-    """An answer is not HTTP; `cause` is the parser's word for it."""
+    """Log that an answer is not HTTP; `cause` is the parser's message."""
     _warn("an upstream's answer cannot be read", "not_http", cause=cause)
 
 
