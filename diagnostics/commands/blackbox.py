@@ -107,7 +107,8 @@ def _grown(file: Path, recording: Recording, table: heap.Table) -> str:
     since = rising.trend.since if rising is not None else None
     found = history.since(history.time - _LINES_SECONDS if since is None else since)
     if found is None:
-        return ""
+        full = history.now.dropped > history.looks[0].dropped
+        return "\nWhich lines grew is unknown: its table was full.\n" if full else ""
     rows = [row for row in found[1] if row.grows][:_LINES]
     named = None if since is None or rising is None else grower_since(history, since, rising.trend.slope or 0.0)
     text = f"\nLines that grew, from {format_moment(found[0].time)} on:\n" + "".join(map(_line, rows)) if rows else ""

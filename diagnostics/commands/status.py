@@ -165,10 +165,13 @@ def _worker(worker: dict[str, Any]) -> list[RenderableType]:
 
 
 def _lines(worker: dict[str, Any]) -> list[RenderableType]:
-    """The lines of its code that grow, by the live heap; nothing where it keeps none, as `_unknown` says why."""
-    lines = worker.get("lines")
-    if not lines or lines["unknown"]:
+    """The lines of its code that grow, by the live heap; nothing where it keeps none: that it was asked for and cannot be had,
+    `_unknown` says."""
+    lines, heap = worker.get("lines"), worker.get("heap")
+    if not lines or not heap or heap["reason"]:
         return []
+    if lines["unknown"]:
+        return [Text(f"lines that grow: unknown: {printable(lines['unknown'])}\n", style="yellow")]
     rows = [row for row in lines["rows"] if row["grows"]][:_LINES]
     if not rows:
         says = "live heap: no line of code grows beyond doubt" if worker["verdict"]["alarm"] else ""

@@ -87,7 +87,7 @@ def test_status_names_the_line_without_a_capture_and_the_black_box_after_a_kill(
     assert http(f"{service.monitor}/debug/memory").json()["captures"] == []
 
     assert eventually(
-        lambda: NAME in (text := shown("status", service.monitor)) and "lines that grow" in text, patience=60
+        lambda: NAME in (text := shown("status", service.monitor)) and "lines that grow, within" in text, patience=60
     )
     os.kill(worker["pid"], signal.SIGKILL)
     service.supervisor.process.wait(timeout=60)
