@@ -1,11 +1,11 @@
-"""Highwater's diagnostics: where a streaming service's memory is, who holds it, why, and whether a fix is a fix.
+"""Highwater's diagnostics: where a streaming service's memory is, what holds it, why, and whether a fix is a fix.
 
 The public names are imported when they are first used, so that `import diagnostics` costs a service next to nothing.
 """
 
 from __future__ import annotations
 
-# This file is also the first of the agent's to be loaded into other people's services: typing would be half its cost.
+# This file is also loaded with the agent into other people's services: importing typing would be half its cost.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any

@@ -45,7 +45,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 
 
 class Command(Protocol):
-    """What a module in `diagnostics.commands` offers."""
+    """The interface of a module in `diagnostics.commands`."""
 
     def configure(self, parser: argparse.ArgumentParser) -> None: ...
 
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # in a locale without a dash of ours, a question mark and no traceback
+            stream.reconfigure(errors="replace")  # characters that the locale lacks become question marks
     try:
         parser = _parser(argv[0] if argv else None)
         arguments = parser.parse_args(argv)
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         print("diagnostics: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output has left (`diagnostics ... | head`): nothing is wrong, and nothing more can be said.
+        # The reader of our output has closed the pipe (`diagnostics ... | head`): no failure.
         sys.stderr.close()
         return 0
 
@@ -92,7 +92,7 @@ def _parser(asked: str | None) -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """Prints the version of the distribution and ends. It is looked up only when it is asked for: that reads files."""
+    """Prints the version of the distribution and ends. Read only for this option, because that reads files."""
 
     def __init__(self, option_strings: Sequence[str], dest: str) -> None:
         super().__init__(option_strings, dest, nargs=0, help="print the version and end")

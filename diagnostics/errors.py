@@ -1,4 +1,4 @@
-"""What can go wrong, whose fault it is, and how it is answered.
+"""The exceptions, with the exit code and HTTP status of each.
 
     DiagnosticsError                 exit  http
     |-- UsageError                   2     422   the caller's input is wrong: the value and the remedy are in the message
@@ -7,12 +7,12 @@
     |-- TooCostlyError               1     503   it would be an outage; carries the estimate; force overrides
     |-- NoRoomError                  1     507   the artifact store is full
     |-- RefusedError                 2     403   not safe as configured (listener, token, folder rights)
-    |-- TargetError                  3     502   the service under study failed, left, or cannot do this
+    |-- TargetError                  3     502   the service under study failed, has ended, or cannot do this
     |   `-- TargetSilentError        3     504   it did not answer in time: loop blocked, GIL held, stopped
     `-- ProtocolError                3     502   agent and monitor do not understand each other
 
 A command translates an error into its exit code once, in `cli.main`; the monitor translates it into a status once, in
-`monitor.http`. `code` is the word that machines read; it never changes.
+`monitor.web.app`. `code` is the word for programs; it never changes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 class DiagnosticsError(Exception):
     """Base of all errors that a user may meet.
 
-    `message` says what was wrong, with the value; `remedy` what to do about it; `details` are facts for machines.
+    `message` names the fault, with the value; `remedy` the solution; `details` are facts for programs.
     """
 
     code: ClassVar[str] = "error"
@@ -52,7 +52,7 @@ class DiagnosticsError(Exception):
         self.remedy = remedy
         self.details = details
         if code is not None:
-            self.code = code  # type: ignore[misc]  # one error may carry a finer word than its class
+            self.code = code  # type: ignore[misc]  # an instance may have a more specific code
 
     def __str__(self) -> str:
         return f"{self.message}; {self.remedy}" if self.remedy else self.message

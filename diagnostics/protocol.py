@@ -1,16 +1,16 @@
-"""What agent and monitor say to each other, and where they meet. Standard library only.
+"""The protocol between agent and monitor, and the folder of the agents' sockets. Standard library only.
 
-They meet in a private folder, `<root>/agents/`, where each agent listens on the unix socket `<pid>.sock`. The name is for
-people: who listens is what the kernel says (SO_PEERCRED), since containers that share the folder may number alike. A
-conversation is one connection: a request, a reply, the end. Both are frames: four bytes of length (big-endian), then that
-many bytes of UTF-8 JSON.
+Each agent listens on the unix socket `<pid>.sock` in a private folder, `<root>/agents/`. The name is for people: the monitor
+takes the listener's pid from the kernel (SO_PEERCRED), since processes in containers that share the folder may have equal
+pids. A connection carries one request and one reply. Both are frames: four bytes of length (big-endian), then that many bytes
+of UTF-8 JSON.
 
     request   {"version": 1, "op": "ledger", "params": {...}}
     reply     {"version": 1, "result": {...}}
            or {"version": 1, "error": {"code": "...", "message": "...", "remedy": "..."}}
 
-Nothing pickled is ever sent or read. A version that the other side does not know is answered with an error that names
-both, so that an old agent beside a new monitor is a message and not a riddle.
+Nothing is ever pickled. A request of an unknown version is answered with an error that names both versions, as with an old
+agent beside a new monitor.
 
 The law of this file: it is loaded with the agent into other people's services, so it imports next to nothing. Paths are
 strings (pathlib brings urllib), and JSON comes with the first message.
@@ -59,7 +59,7 @@ _MAX_SOCKET_PATH = 107
 
 
 def frame(message: dict[str, Any]) -> bytes:
-    """Encode one message as it goes over the socket."""
+    """Encode one message as a frame."""
     import json
 
     body = json.dumps(message, separators=(",", ":")).encode()
@@ -67,9 +67,9 @@ def frame(message: dict[str, Any]) -> bytes:
 
 
 def read_frame(connection: _socket.socket, limit: int) -> dict[str, Any]:
-    """Read one message of at most `limit` bytes; the socket's own time-out applies to the whole of it, however it drips in.
+    """Read one message of at most `limit` bytes; the socket's time-out applies to the complete message.
 
-    Raises ProtocolError if the peer leaves early, sends more than `limit`, or sends something else than a JSON object.
+    Raises ProtocolError if the peer closes early, sends more than `limit`, or sends anything but a JSON object.
     """
     import json
 
@@ -92,7 +92,7 @@ def read_frame(connection: _socket.socket, limit: int) -> dict[str, Any]:
 
 
 def _read_exactly(connection: _socket.socket, length: int, until: float | None) -> bytes:
-    """`until`: monotonic. Raises TimeoutError then."""
+    """Read `length` bytes. `until`: deadline, monotonic seconds. Raises TimeoutError, ProtocolError."""
     data = bytearray(length)
     view = memoryview(data)
     while view:
@@ -121,15 +121,15 @@ def reply_error(code: str, message: str, remedy: str = "", **details: Any) -> di
 
 
 def private_folder(path: str | PathLike[str]) -> None:
-    """Make `path` a folder that only its owner can enter, or refuse it.
+    """Create the folder `path` for its owner only. Raises RefusedError where it is another user's, or no folder.
 
-    A folder in /tmp that someone else made first would let them listen in on the agent: it is refused, not repaired.
+    A folder in /tmp that another user has created first would let that user impersonate the agent.
     """
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     if not os.path.lexists(path):
         try:
             os.mkdir(path, mode=0o700)
-        except FileExistsError:  # since made by someone: judged like one that was there
+        except FileExistsError:  # created meanwhile: checked like one that existed
             pass
     facts = os.lstat(path)
     if not stat.S_ISDIR(facts.st_mode):
@@ -146,26 +146,26 @@ def private_folder(path: str | PathLike[str]) -> None:
 def default_root(listen: str = "127.0.0.1:6060") -> str:
     """DIAGNOSTICS_DIR, or a folder for the monitor at `listen` below the user's own one in the temporary folder.
 
-    A monitor that comes back on the same address so finds its captures again, and two services on one machine, having
-    two addresses, keep apart.
+    So a monitor that is restarted on the same address finds its captures again, and two services on one machine, with two
+    addresses, have separate folders.
     """
     configured = os.environ.get("DIAGNOSTICS_DIR")
     if configured:
         return os.path.abspath(configured)
     import re
-    import tempfile  # costs more than all of this file, and a service started by `diagnostics run` never comes here
+    import tempfile  # slow to import, and not needed in a service under `diagnostics run`
 
-    # The temporary folder is everybody's: our own one in it must be ours before anything below it can be private.
+    # All users can write to the temporary folder: our own folder in it must be private before anything below it can be.
     own = os.path.join(tempfile.gettempdir(), f"highwater-{os.geteuid()}")
     private_folder(own)
     return os.path.join(own, re.sub(r"[^0-9A-Za-z.]+", "-", listen).strip("-"))
 
 
 def dropped_root(root: str | PathLike[str], uid: int) -> str:
-    """Where a process of user `uid` registers with the monitor of `root` if that folder is another user's.
+    """The folder in which a process of user `uid` registers with the monitor of `root`, where that is another user's.
 
     A service that is started by root and drops its privileges cannot enter root's folder, and should not. Its agent then
-    listens in a private folder of its own user, at a place that both sides can derive; root's monitor looks there, too.
+    listens in a private folder of its own user, whose path both sides can derive; root's monitor reads it, too.
     """
     from binascii import crc32
 
@@ -174,15 +174,15 @@ def dropped_root(root: str | PathLike[str], uid: int) -> str:
 
 
 def agents_folder(root: str | PathLike[str]) -> str:
-    """The registry: one socket for each agent."""
+    """The registry folder of `root`, with one socket for each agent."""
     return os.path.join(root, "agents")
 
 
 def agent_socket(root: str | PathLike[str], pid: int, number: int = 1) -> str:
-    """Where the agent of process `pid` listens. Raises UsageError where the path is too long for a unix socket.
+    """The path of the socket of process `pid`'s agent. Raises UsageError where it is too long for a unix socket.
 
-    number   above 1 where an agent of another PID namespace has that pid, too, and came first: containers that share a
-             volume each have a process 1
+    number   above 1 where the agent of a process with the same pid in another PID namespace has the name already:
+             containers that share a volume each have a process 1
     """
     path = os.path.join(agents_folder(root), f"{pid}.sock" if number == 1 else f"{pid}-{number}.sock")
     if len(os.fsencode(path)) > _MAX_SOCKET_PATH:

@@ -1,8 +1,8 @@
 """The agent's at-fork hooks, in a form that can be taken back.
 
-`os.register_at_fork` has no counterpart: what is given to it stays, and keeps alive the module that it is of. An agent that
+`os.register_at_fork` has no counterpart: a function given to it stays, and keeps its module alive. An agent that
 was put into a running process is to leave it as it was, and may be put in and taken out a thousand times. So Python is given
-three small functions, once for a process, that call what stands in three lists; the lists can be emptied.
+three small functions, once for a process, which call the functions in three lists; the lists can be emptied.
 
 The functions and lists live in a module of their own in `sys.modules`, beside the agent, and are all of it that remains.
 """
@@ -21,7 +21,7 @@ __all__ = ["let_go", "register"]
 
 _NAME = "_highwater_at_fork"
 
-# Of its own, and not this module's: functions keep alive the globals of where they were made.
+# Source of a separate module: a function keeps the globals of its module alive, and the agent's module must be free to go.
 _REMAINS = """
 import os
 before, in_parent, in_child = [], [], []
@@ -42,7 +42,7 @@ def register(
     after_in_parent: Callable[[], None] | None = None,
     after_in_child: Callable[[], None] | None = None,
 ) -> None:
-    """As `os.register_at_fork`, until `let_go(owner)`. `owner`: the package's name, since two copies of it may be loaded."""
+    """`os.register_at_fork` for hooks that `let_go(owner)` removes. `owner`: the name of the calling copy of this package."""
     hooks = _hooks()
     for calls, call in ((hooks.before, before), (hooks.in_parent, after_in_parent), (hooks.in_child, after_in_child)):
         if call is not None:
@@ -50,7 +50,7 @@ def register(
 
 
 def let_go(owner: str) -> None:
-    """Take back all that `owner` has registered."""
+    """Remove all hooks that `owner` has registered."""
     hooks = _hooks()
     for calls in (hooks.before, hooks.in_parent, hooks.in_child):
         calls[:] = [each for each in calls if each[0] != owner]

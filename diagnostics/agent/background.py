@@ -1,11 +1,11 @@
-"""A thread of the agent's own in somebody else's process: it never prints, and is not there while the service forks.
+"""The agent's thread in the service's process: it never prints, and does not exist while the service forks.
 
 From Python 3.12 on `os.fork()` warns wherever the process has a second thread ("use of fork() may lead to deadlocks in the
 child"), and a service that forks must not be warned because of us. So before a fork our sleeping threads end, and begin
 again after it:
 
 - only where they are the only ones beside the main thread, which forks: a service with threads of its own is warned for these;
-- the kernel's count of threads is awaited, for that is what Python looks at;
+- the kernel's count of threads is awaited, since Python reads that;
 - after the fork they are started again, on 3.13 by a "pending call", which Python makes when `os.fork()` has returned: 3.13
   alone counts the threads after the at-fork hooks have run.
 
@@ -35,17 +35,18 @@ _COUNTED_AFTER_THE_HOOKS = sys.version_info[:2] == (3, 13)
 # A sleeping thread ends within a tenth of a millisecond; one that does not is busy.
 _ASIDE_SECONDS = 0.05
 
-# The service's signals are for its own threads: one that the kernel gave to ours would not interrupt the main thread's read or
-# sleep, and its handler in Python would run only after that. Faults stay: they are of the thread that made them.
+# Signals of the service are blocked in our thread: one that the kernel delivered here would not interrupt the main thread's
+# read or sleep, and its Python handler would run only after that. Faults are not blocked: they go to the thread at fault.
 _FAULTS = {"SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP"}
 _NOT_OURS = _signal.valid_signals() - {getattr(_signal, name) for name in _FAULTS}
 
 
 class Background:
-    """A thread that does `work`, which sleeps by `sleep` (or by `poll`, and is woken by `wake`) and returns once told to leave.
+    """A thread that runs `work`, which must return soon after `left()` is True.
 
-    After a fork of the service `work` is called again, in the same process and with all that it knows.
-    failed   called, in the thread, with what `work` raised: it must not be raised into the service's standard error
+    Before a fork of the service the thread ends; after it `work` is called again in a new thread of the same process.
+    work     sleeps by `sleep` or `pause`, or in a `poll` of its own that `wake` interrupts
+    failed   called, in the thread, with the exception that `work` raised: Python would print it to standard error
     """
 
     def __init__(
@@ -58,12 +59,12 @@ class Background:
         self._wake = wake or self._open_gate
         self._ended: Any = None
         self._tid = 0
-        # Holds one thing from when the thread is told to leave until the thread takes it and leaves, or who told it takes it
-        # back. Taking from a list is one step, so that not even a signal handler that forks can come in between.
-        self._told: list[bool] = []
+        # A request to leave: one item, until the thread pops it and leaves, or `leave` gives up and pops it itself.
+        # `list.pop` is atomic: not even a signal handler that forks can run in between.
+        self._leave_requests: list[bool] = []
 
     def start(self) -> None:
-        """Raises RuntimeError where the system has no thread to give."""
+        """Raises RuntimeError where the system refuses a new thread."""
         self._ended = ended = allocate_lock()
         ended.acquire()
         _running.append(self)
@@ -77,28 +78,28 @@ class Background:
             _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
 
     def sleep(self, seconds: float) -> bool:
-        """In the thread: sleep, and say whether it is to leave."""
+        """In the thread: sleep up to `seconds`; True if it must leave."""
         self.pause(seconds)
         return self.left()
 
     def pause(self, seconds: float) -> None:
-        """In the thread: sleep, less where it is woken."""
+        """In the thread: sleep up to `seconds`, less where `leave` wakes it."""
         self._gate.acquire(True, seconds)
 
     def left(self) -> bool:
-        """In the thread, between two things that it does: whether it is to leave. After True, `work` must return at once."""
-        return _taken(self._told)
+        """In the thread, between two steps of its work: whether it must leave. After True, `work` must return at once."""
+        return _popped(self._leave_requests)
 
     def leave(self, patience: float) -> bool:
-        """End the thread; False if it did not come to it within `patience` seconds and therefore goes on."""
-        self._told.append(True)
+        """End the thread; False if it was busy for all of `patience` seconds and therefore goes on."""
+        self._leave_requests.append(True)
         self._wake()
-        return self._gone(time.monotonic() + patience) or not _taken(self._told)
+        return self._gone(time.monotonic() + patience) or not _popped(self._leave_requests)
 
     def _gone(self, deadline: float) -> bool:
         if not self._ended.acquire(True, max(deadline - time.monotonic(), 0)):
             return False
-        while os.path.exists(f"/proc/self/task/{self._tid}"):  # it has run its last Python code and not yet ended
+        while os.path.exists(f"/proc/self/task/{self._tid}"):  # its Python code has ended, the kernel's thread not yet
             if time.monotonic() > deadline:
                 return False
             sleep(0.0001)
@@ -108,7 +109,7 @@ class Background:
         self._tid = get_native_id()
         try:
             self._work()
-        except BaseException as error:  # noqa: BLE001  # whatever it is, Python would print it with a traceback
+        except BaseException as error:  # noqa: BLE001  # else Python would print it with a traceback
             self.failed(error)
         finally:
             if self in _running:
@@ -120,9 +121,9 @@ class Background:
             self._gate.release()
 
 
-def _taken(told: list[bool]) -> bool:
+def _popped(requests: list[bool]) -> bool:
     try:
-        told.pop()
+        requests.pop()
     except IndexError:
         return False
     return True
@@ -134,7 +135,7 @@ _reading_fork = False
 
 
 class reading_fork:  # noqa: N801  # read as a statement: `with reading_fork():`
-    """While a fork for a reading is made: the child is the agent's own, and no at-fork hook of the agent does anything."""
+    """Surrounds the agent's own fork of a reading's child: the agent's at-fork hooks do nothing for it."""
 
     def __enter__(self) -> None:
         global _reading_fork
@@ -171,7 +172,7 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    """No thread survives a fork. Whoever had one begins anew, by a hook of its own."""
+    """No thread survives a fork. Each owner of one starts it again in the child, by a hook of its own."""
     if not _reading_fork:
         _running.clear()
         _aside.clear()
@@ -187,7 +188,10 @@ def _come_back() -> None:
 
 
 def _once_back_in(forking: FrameType, call: Callable[[], None]) -> None:
-    """Have `call` made on the main thread as soon as the frame that forks runs again or is done, or at once if need be."""
+    """Run `call` on the main thread once `forking`, the frame that called `os.fork`, runs again or has ended.
+
+    Runs it at once where this Python has no pending calls, or their queue is full.
+    """
     try:
         from ctypes import PYFUNCTYPE, c_int, c_void_p, pythonapi
     except ImportError:  # a Python built without it
@@ -200,13 +204,13 @@ def _once_back_in(forking: FrameType, call: Callable[[], None]) -> None:
         running = walked = sys._getframe(1)
         while walked is not None and walked not in waited_for:
             walked = walked.f_back  # type: ignore[assignment]  # None at the outermost
-        # Else another at-fork hook runs, within `os.fork()`: once more.
+        # Else another at-fork hook runs, still within `os.fork()`: this function is queued once more.
         if walked is None or running in waited_for or pythonapi.Py_AddPendingCall(_pending, None):
-            waited_for.clear()  # it would be kept alive, and all that it holds
+            waited_for.clear()  # the frame would stay alive, with its locals
             call()
         return 0
 
-    # Kept: Python holds no reference to what it will call. One is enough: another fork comes after the call at the earliest.
+    # A global, because the queue of pending calls holds no reference. One is enough: no other fork can come before the call.
     global _pending
     _pending = PYFUNCTYPE(c_int, c_void_p)(pending)
     if pythonapi.Py_AddPendingCall(_pending, None):  # the queue is full

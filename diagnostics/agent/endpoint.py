@@ -1,9 +1,9 @@
 """The agent's thread: listens on its unix socket, answers one request at a time, watches forked readings.
 
 It sleeps in `poll` and wakes for a request, a running child or an open window; every few seconds it looks whether its socket
-still has its name, since whoever tidies temporary folders may have removed it, and listens anew where it has not. An agent
-that nobody asks costs one system call in five seconds.
-Nothing that goes wrong in it is printed into the service: it is counted, kept in `State.troubles`, and told to the monitor.
+still has its name, since a cleaner of temporary folders may have removed it, and listens anew where it has not. An agent
+without requests makes one system call in five seconds.
+No failure of the agent is printed into the service: it is counted, kept in `State.troubles`, and reported to the monitor.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Endpoint"]
 
-# A monitor sends its request at once; one that does not is not a monitor.
+# A monitor sends its request at once: a peer that sends none within this time is no monitor.
 _PEER_PATIENCE_SECONDS = 2.0
 _WATCH_SECONDS = 0.1
-# Without a descriptor for a connection it cannot be taken, and stays: to try again at once would be a loop.
+# Where no descriptor is free (EMFILE) a connection stays in the queue: accepting again at once would be a busy loop.
 _AGAIN_SECONDS = 0.1
 _NAMED_SECONDS = 5.0
 _STOP_SECONDS = 5.0
-# Containers that share a folder and number alike: a pod has a few.
+# Processes with the same pid in containers that share the folder: a pod has a few.
 _MOST_NAMES = 64
 
 
 class Endpoint:
     """The socket `<root>/agents/<pid>.sock` and the thread that answers on it.
 
-    path   the socket's; another name than the pid's alone where a living agent of another PID namespace has that one
+    path   of the socket; `<pid>-<n>.sock` where a living agent of another PID namespace listens at `<pid>.sock`
     """
 
     def __init__(self, root: str | PathLike[str], state: State) -> None:
@@ -72,18 +72,18 @@ class Endpoint:
         self._background.start()
 
     def stop(self) -> None:
-        """End the thread, close an open window, remove the socket. Children that still read are killed."""
+        """End the thread, close an open window, remove the socket. Forked readings that still run are killed."""
         self._stopping = True
         gone = self._background.leave(_STOP_SECONDS)
         self._listener.close()
-        if self._has_its_name():  # else it is another's by now
+        if self._has_its_name():  # else another agent's socket has that name by now
             _remove(self.path)
-        if gone:  # else the thread is still to look into its pipe, and the process is about to end
+        if gone:  # else the thread still polls its pipe, and the process is about to end
             os.close(self._wake_reader)
             os.close(self._wake_writer)
 
     def close(self) -> None:
-        """In the agent's own thread, which then returns: let go of the socket and all descriptors."""
+        """In the agent's own thread, which then returns: close and remove the socket, close the wake-up pipe."""
         self._listener.close()
         if self._has_its_name():
             _remove(self.path)
@@ -91,7 +91,7 @@ class Endpoint:
         os.close(self._wake_writer)
 
     def forget(self) -> None:
-        """In a forked child of the service: let go of the parent's socket without removing it."""
+        """In a forked child of the service: close the copies of the parent's descriptors; its socket stays in the folder."""
         self._listener.close()
         os.close(self._wake_reader)
         os.close(self._wake_writer)
@@ -117,17 +117,17 @@ class Endpoint:
         return listener
 
     def _has_its_name(self) -> bool:
-        """Whether the socket's name still leads to it: whoever tidies temporary folders may have removed it."""
+        """Whether `path` still leads to this socket: a cleaner of temporary folders may have removed it."""
         try:
             return os.lstat(self.path).st_ino == self._inode
         except OSError:
             return False
 
     def _listen_anew(self, waiting: Any) -> None:
-        """The socket's name is gone, and nobody can find it: make another. Tried again later where that fails."""
+        """Listen on a new socket: `path` is gone, and no monitor can find the old one. A failure is tried again later."""
         try:
             listener = self._listen()
-        except Exception as error:  # noqa: BLE001  # a full disk, a folder of another user's: told, and tried again
+        except Exception as error:  # noqa: BLE001  # a full disk, a folder of another user's: reported, and tried again
             self.state.trouble(
                 f"the agent's socket was removed and cannot be made again: {type(error).__name__}: {error}"
             )
@@ -139,11 +139,11 @@ class Endpoint:
         self._listener = listener
 
     def _serve(self) -> None:
-        """The thread's work. Left for a fork of the service, it is called again and goes on where it was."""
+        """The thread's work. It returns before a fork of the service, and is called again after it with the same state."""
         waiting = poll()
         waiting.register(self._listener, select.POLLIN)
         waiting.register(self._wake_reader, select.POLLIN)
-        # A child that this thread has forked is ended by the kernel with this thread: it stays as long as there is one.
+        # The kernel kills a child with the thread that forked it (PR_SET_PDEATHSIG): the thread stays while there is a child.
         while (self._children and not self._stopping) or not self._background.left():
             if self.state.leaving:
                 self._end_readings()
@@ -160,7 +160,7 @@ class Endpoint:
                 continue
             try:
                 going = self._attend(self._listener.fileno() in ready, bool(busy))
-            except Exception as error:  # noqa: BLE001  # an agent that went with its first trouble would be silent from then on
+            except Exception as error:  # noqa: BLE001  # one failure must not end the agent
                 self.state.trouble(f"the agent failed: {type(error).__name__}: {error} ({_place(error)})")
                 going = False
             if not going:
@@ -174,7 +174,7 @@ class Endpoint:
             child.poll(float("inf"))
 
     def _attend(self, asked: bool, busy: bool) -> bool:
-        """Do what is due; False where it is to be tried again, but not at once."""
+        """Accept a waiting request, watch children and windows; False where accepting failed and must be tried again later."""
         going = not asked or self._accept()
         if busy:
             self.state.lag.ping()
@@ -185,7 +185,7 @@ class Endpoint:
         return going
 
     def _settle(self) -> None:
-        """Watch the children: do what waits for them as soon as it may be done, forget those that have ended."""
+        """Poll the children: run each one's `after` as soon as it is ready, drop those that have ended."""
         now = time.monotonic()
         left = []
         for child, work in self._children:
@@ -198,7 +198,7 @@ class Endpoint:
         self._children = left
 
     def _accept(self) -> bool:
-        """Take one connection and answer it; False where there is none to be had, for want of descriptors."""
+        """Accept one connection and answer it; False where the process has no descriptor left for it."""
         try:
             # The C module's own: `socket.socket` may be gevent's, and its `accept` would wait for gevent's loop.
             descriptor, _ = self._listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001
@@ -211,7 +211,7 @@ class Endpoint:
             connection.settimeout(_PEER_PATIENCE_SECONDS)
             handed_over = self._answer(connection)
         except (OSError, ProtocolError) as error:
-            # The monitor left in the middle, or is none. The service is not to be bothered with it.
+            # The peer left in the middle, or is no monitor: no business of the service.
             self.state.trouble(f"a request was not answered: {error}")
         finally:
             if not handed_over:
@@ -222,13 +222,13 @@ class Endpoint:
         """Answer one request; True if a child answers instead and now owns the connection. Raises OSError."""
         try:
             _check_peer(connection)
-            self._settle()  # who has a child's answer finds done what waited for it
+            self._settle()  # a client that has a child's answer may rely on that child's `after`
             message = read_frame(connection, MAX_REQUEST_BYTES)
         except DiagnosticsError as error:
             connection.sendall(frame(reply_error(**error.to_dict())))
             return False
         try:
-            from .operations import Forked  # with the first question: a process that nobody asks goes without it
+            from .operations import Forked  # imported by the first request: an idle agent does without it
 
             result = _perform(self.state, message)
             if isinstance(result, Forked):
@@ -237,12 +237,12 @@ class Endpoint:
             reply = frame(reply_result(result))
         except DiagnosticsError as error:
             reply = frame(reply_error(**error.to_dict()))
-        except Exception as error:  # noqa: BLE001  # told to whoever asked, with its place in our code
+        except Exception as error:  # noqa: BLE001  # reported to the client, with the line that raised it
             said = f"the agent failed: {type(error).__name__}: {error} ({_place(error)})"
             self.state.trouble(said)
             reply = frame(reply_error("agent_failed", said))
         connection.sendall(reply)
-        self.state.lag.ping()  # now, so that what the answer cost the service is not taken for its loop's lag
+        self.state.lag.ping()  # now, so that the next lag is not of the time that this answer held the GIL
         return False
 
     def _hand_over(self, connection: _socket.socket, wanted: Forked) -> None:
@@ -276,7 +276,7 @@ def _perform(state: State, message: dict[str, Any]) -> Any:
 
 
 def _place(error: BaseException) -> str:
-    """Where an exception was raised, as `file:line`; a traceback would be printed by a module that costs a megabyte."""
+    """Where an exception was raised, as `file:line`; importing `traceback` for it would cost a megabyte."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -284,8 +284,8 @@ def _place(error: BaseException) -> str:
 
 
 def _check_peer(connection: _socket.socket) -> None:
-    """Only the service's own user (and root) may ask: the folder's rights say so, and this says it again."""
-    if not hasattr(_socket, "SO_PEERCRED"):  # macOS; the folder's rights stand alone there
+    """Only root and the service's own user may send requests: the folder's mode says so, and the peer's uid is checked too."""
+    if not hasattr(_socket, "SO_PEERCRED"):  # macOS: the folder's mode alone protects the socket
         return
     # struct ucred: pid, uid, gid
     credentials = memoryview(connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)).cast("i")
@@ -295,7 +295,7 @@ def _check_peer(connection: _socket.socket) -> None:
 
 
 def _free_path(root: str | PathLike[str]) -> str:
-    """The first of this pid's names at which nobody listens; what a killed process has left there is removed."""
+    """The first of this pid's socket names at which nobody listens; a socket that a killed process left there is removed."""
     for number in range(1, _MOST_NAMES):
         path = agent_socket(root, os.getpid(), number)
         if not os.path.lexists(path) or not _listened_on(path):
@@ -325,6 +325,6 @@ def _remove(path: str) -> None:
     try:
         os.unlink(path)
     except OSError:
-        # It is gone, or this process may no longer write there (it has dropped its privileges since): the monitor removes the
-        # socket of a process that has ended.
+        # The file is gone, or this process has dropped its privileges and may not write there any more: then the monitor
+        # removes the socket once the process has ended.
         pass

@@ -1,13 +1,13 @@
-"""Heavy readings run in a forked child, which sees the service's memory as it was and stalls nobody while it reads.
+"""Heavy readings run in a forked child, which has the service's memory as it was, and reads without stalling the service.
 
-The traps, and what is done about each:
+The traps, and the measure against each:
 - the child holds every socket of the service: all but the one to the monitor are closed first;
 - forking on a helper thread runs other threads' destructors in the child: the fork is made on the loop's own thread, and on
   the agent's only where no loop comes to it;
 - inherited signal handlers and the wake-up fd would write into the parent's loop: they are reset;
 - the child must not outlive the service (a restart would meet EADDRINUSE): it asks the kernel to die with it;
 - exit handlers, finally blocks and at-fork threads are the service's: the child leaves by `os._exit`;
-- on a machine short of cores it would take the service's: it is nicer;
+- on a machine short of cores it would compete with the service: it runs at a higher nice value;
 - while it lives the service pays for every page it first touches: the child is watched and killed past its time or memory.
 """
 
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 __all__ = ["Child", "fork_reading", "max_extra_bytes"]
 
 _PR_SET_PDEATHSIG = 1
-# For a service of any size: the interpreter's own objects take some tens of MiB to be walked over.
+# Granted for a service of any size: walking the interpreter's own objects alone takes some tens of MiB.
 _LEAST_EXTRA_BYTES = 256 * 1024**2
-# Where all cores are taken a child at 10 gets a tenth of what the service gets, and a reading of two seconds took forty; the
-# service pays for shared pages until it is done. At 3 it gets half.
+# Where all cores are busy a child at nice 10 gets a tenth of the service's share, and a reading of two seconds took forty;
+# until it ends the service pays for shared pages. At nice 3 it gets half.
 _NICENESS = 3
 _LOOP_PATIENCE_SECONDS = 1.0
 
@@ -48,10 +48,12 @@ _LOOP_PATIENCE_SECONDS = 1.0
 class Child:
     """A forked reading that runs now.
 
-    fork_seconds  how long the fork itself stalled the thread that made it; fork_cpu_seconds: how long it had a core for it
-    on_loop       whether that was a loop's own thread
-    settled       whether what waits for this child was done
-    max_extra_bytes  how much larger than the service it may grow; remedy: what to do where that, or its time, is not enough
+    fork_seconds      wall-clock seconds that the fork stalled the thread that made it
+    fork_cpu_seconds  CPU seconds of that thread in the fork
+    on_loop           whether that was an event loop's own thread
+    settled           whether the endpoint has run `Forked.after`, which is due once the child is ready
+    max_extra_bytes   how much larger than the service's resident set the child's may grow
+    remedy            advice to the user where the child's memory or time was not enough
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class Child:
         self.settled = False
 
     def poll(self, now: float) -> bool:
-        """Watch the child once; True when it has ended. `now` is `time.monotonic()`."""
+        """Look after the child once, kill it past its limits; True when it has ended. `now`: `time.monotonic()` seconds."""
         try:
             pid, status = posix.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:  # the service reaps all children itself
@@ -91,7 +93,7 @@ class Child:
             self.connection.close()
             return True
         if now > self.deadline:
-            taken = min(now, time.monotonic()) - self.began  # a service that stops asks at the end of all time
+            taken = min(now, time.monotonic()) - self.began  # `now` is infinite where the service stops
             self._kill(f"the forked reading was not done after {taken:.0f} s, in which it used {_cpu_text(self.pid)}")
             return True
         rss = _rss_bytes(self.pid)
@@ -112,8 +114,8 @@ class Child:
         self.connection.close()
 
     def _report(self, why: str) -> None:
-        # The child sends its answer in one piece at its end, so a child that was ended has sent nothing. If the monitor
-        # is gone as well there is nobody to tell.
+        # The child sends its answer in one piece at its end, so a killed child has sent nothing. A monitor that is gone
+        # as well gets no report.
         with contextlib.suppress(OSError):
             self.connection.sendall(frame(reply_error("reading_killed", why, self.remedy)))
 
@@ -126,14 +128,14 @@ def fork_reading(
     room_bytes: int | None = None,
     remedy: str = "",
 ) -> Child:
-    """Fork, run `work` in the child and send its result over `connection`; the caller polls the child that is returned.
+    """Fork, run `work` in the child and send its result over `connection`; the caller must `poll` the returned child.
 
-    seconds      how long the child may take
-    room_bytes   memory that is free in the machine or the service's cgroup, None where nobody has told
-    remedy       what to do where the child's time or memory is not enough
+    seconds      how long the child may run
+    room_bytes   memory that is free in the machine or the service's cgroup; None: not known
+    remedy       advice to the user where the child's time or memory is not enough
     Raises OSError where the system refuses to fork.
     """
-    import ctypes  # here and not in the child, where another thread's import may have left a lock; half a MiB when idle
+    import ctypes  # not in the child: another thread may hold the import lock at the fork; half a MiB
 
     prctl = ctypes.CDLL(None).prctl
     own_rss = _rss_bytes(os.getpid()) or 0
@@ -173,7 +175,7 @@ def fork_reading(
 
 
 def max_extra_bytes(own_rss_bytes: int, room_bytes: int | None) -> int:
-    """How much a reading may need beside what it shares with a service of this size.
+    """How many bytes a forked reading may allocate beside what it shares with a service of this resident set.
 
     A walk keeps up to 200 bytes for each object, of which small ones take 70 to 100; a snapshot of tracemalloc 246 for each
     block, for which the service itself has kept 105. Half of what is free is left to the service, which goes on

@@ -25,22 +25,22 @@ from .unpatched import allocate_lock
 
 __all__ = ["OUTCOMES", "StreamLedger", "StreamRecord"]
 
-# A service has a few dozen routes. More than this many names means that something else than a route is used as one, and
-# every name costs a row of histograms here and a dozen time series in Prometheus.
+# A service has a few dozen routes. More names than this mean that something other than a route template is used as one;
+# each costs a row of histograms here and a dozen time series in Prometheus.
 MAX_ROUTES = 100
 OTHER_ROUTE = "(other)"
 
-# What a pool of buffer segments tells: segments lent out, and kept for the next; requests that a kept one served, or did not.
+# Figures of a pool of buffer segments: segments in use, segments free, requests served by a free segment, and not.
 POOL = ("used", "free", "hits", "misses")
 
-# What an open stream adds to its route's row.
+# The columns that an open stream adds to its route's row.
 _COLUMNS = tuple(
     (name, attrgetter(name))
     for name in ("buffered_bytes", "bytes_in", "bytes_out", "events_in", "events_out", "backpressure_seconds")
 )
 _BUFFERED, _EVENTS_OUT = attrgetter("buffered_bytes"), attrgetter("events_out")
 _TOTALS = attrgetter("totals")
-# So many records at a time are read in full while they are in the processor's cache.
+# Records are read in slices of this many, so that a slice stays in the processor's cache.
 _SLICE = 500
 
 # The record of the request that this context serves, set by the middleware, so that `ledger.stream()` inside a handler
@@ -49,7 +49,7 @@ current_record: ContextVar[StreamRecord | None] = ContextVar("diagnostics_stream
 
 
 class StreamLedger:
-    """All open streams of this process, and what the finished ones did, by route.
+    """All open streams of this process, and totals of the finished ones, by route.
 
     >>> ledger = StreamLedger()
     >>> with ledger.stream("/chat") as stream:
@@ -68,11 +68,11 @@ class StreamLedger:
         self.routes: dict[str, RouteTotals] = {}
         self.rejected: dict[str, int] = {}
         self.budget_bytes = 0
-        # Of a pool of buffer segments that the service has: (used, free, hits, misses) now. None: it has no such pool.
+        # Returns (used, free, hits, misses) of the service's pool of buffer segments. None: it has no such pool.
         self.pool: Callable[[], tuple[int, int, int, int]] | None = None
-        # Bytes that requests hold before they are answered, by part (heads, bodies) now: no stream's. None: nobody counts them.
+        # Returns bytes of requests that are not answered yet, by part (heads, bodies). None: they are not counted.
         self.requests: Callable[[], dict[str, int]] | None = None
-        # The states of the circuit breakers before the upstreams, in the upstreams' order: closed, open, half_open.
+        # Returns each upstream's circuit breaker state (closed, open, half_open), in the upstreams' order.
         self.breakers: Callable[[], Sequence[str]] = tuple
         self._unrouted = RouteTotals(OTHER_ROUTE)
 
@@ -81,18 +81,18 @@ class StreamLedger:
     def stream(self, route: str, *, since: float | None = None) -> AbstractContextManager[StreamRecord]:
         """A record for as long as the block runs; within a request that the middleware counts, that request's record.
 
-        since   when its request came (`time.monotonic()`), where that was before now and the middleware does not count it
-
-        An exception ends it as `upstream_error`, a cancellation as `client_disconnected` or `shutdown`, unless the block
-        named its outcome first with `record.ends(...)`.
+        since   when the request arrived (`time.monotonic()` seconds), for a request that the middleware does not count;
+                default: now
+        An exception closes the record as `upstream_error`, a cancellation as `client_disconnected` or `shutdown`, unless
+        the block named the outcome first with `record.ends(...)`.
         """
         return _Streaming(self, route, since)
 
     def adopt(self, route: str) -> StreamRecord | None:
-        """The record of the request being served, opened under `route`; None outside of a request, and where it is answered.
+        """Open the current request's record under `route`; None outside of a request, or where it was answered already.
 
-        The context of a request is that of whatever it starts, too: of tasks that outlive it, and of the next request on its
-        connection, which some servers begin while they send the last of this one.
+        A request's context is inherited by all tasks that it starts: by tasks that outlive it, and by the next request on
+        its connection, which some servers begin while they send the end of this one.
         """
         record = current_record.get()
         if record is None or record.claimed or record.answered or record.closed_at is not None:
@@ -115,14 +115,14 @@ class StreamLedger:
         return record
 
     def reject(self, reason: str) -> None:
-        """Count a stream that was not let in. `reason` is one of a few fixed words."""
+        """Count a stream that was refused. `reason` is one of a few fixed words."""
         with self._lock:
             self.rejected[reason] = self.rejected.get(reason, 0) + 1
 
     # for the middleware
 
     def prepare(self) -> StreamRecord:
-        """A record that is timed from now on, and not yet an open stream of any route."""
+        """A record whose clock starts now, and which is not yet an open stream of any route."""
         record = StreamRecord(self, self._unrouted, next(self._ids), self._clock)
         record.task = _serving_task()
         return record
@@ -138,7 +138,7 @@ class StreamLedger:
     def totals(self, route: str) -> RouteTotals:
         found = self.routes.get(route)
         if found is None:
-            # Half a surrogate pair can stand in no exposition: one such name would take all metrics away.
+            # A lone surrogate cannot be encoded as UTF-8: one such name would make the whole /metrics page fail.
             route = route.encode(errors="replace").decode()
             with self._lock:
                 if route not in self.routes and len(self.routes) >= MAX_ROUTES:
@@ -147,7 +147,7 @@ class StreamLedger:
         return found
 
     def fold(self, record: StreamRecord) -> None:
-        """The record has ended: its numbers are its route's from now on."""
+        """Add the numbers of a record that has ended to its route's totals, and forget the record."""
         with self._lock:
             record.closed_at = self._clock()
             if self.records.pop(record.id, None) is None:
@@ -165,7 +165,7 @@ class StreamLedger:
     # for the agent
 
     def summary(self) -> dict[str, int]:
-        """The few numbers that are recorded every second; totals count from the start and hold open streams' events."""
+        """The few numbers that are recorded every second; totals are since the start and include open streams' events."""
         with self._lock:
             records = list(self.records.values())
             finished = sum(sum(route.closed.values()) for route in self.routes.values())
@@ -177,21 +177,21 @@ class StreamLedger:
         }
 
     def events_out(self) -> int:
-        """Events sent to clients since the start, on streams open and closed; cheap enough to be asked every second."""
+        """Events sent to clients since the start, on open and closed streams; cheap enough to be read every second."""
         with self._lock:
             closed = sum(totals.events_out for totals in self.routes.values())
             still_open: int = sum(map(_EVENTS_OUT, self.records.values()))
             return closed + still_open
 
     def by_task(self, known: Container[StreamRecord | None]) -> dict[int, StreamRecord]:
-        """The open streams that are not `known`, by the id of the task that serves each."""
+        """The open records that are not in `known`, by the id() of the task that serves each."""
         with self._lock:
             records = list(self.records.values())
         serving = ((record.task, record) for record in records if record not in known and record.task is not None)
         return {id(task): record for reference, record in serving if (task := reference()) is not None}
 
     def start_anew(self) -> None:
-        """In a forked child: the parent's streams and totals are the parent's, and its lock may be held for ever."""
+        """In a forked child: drop the parent's streams and totals, and its lock, which a thread of the parent may hold."""
         self._lock = allocate_lock()
         self.records, self.routes, self.rejected = {}, {}, {}
 
@@ -207,11 +207,11 @@ class StreamLedger:
             held += map(_BUFFERED, part)
             for totals, group in _by_totals(part):
                 row = routes.get(totals.name)
-                if row is None:  # the route was added since
+                if row is None:  # the route was added after the rows were made
                     row = routes[totals.name] = totals.to_json()
                 _add_open(row, group, now)
         most = max(held, default=0)
-        # Where nothing is held, as mostly, the first are as full as any.
+        # Mostly no stream holds anything: then the first ones will do.
         fullest = heapq.nlargest(top, range(len(held)), key=held.__getitem__) if most else range(min(top, len(held)))
         return {
             "open": len(records),
@@ -228,7 +228,7 @@ class StreamLedger:
 
 
 def _by_totals(records: list[StreamRecord]) -> Iterable[tuple[RouteTotals, list[StreamRecord]]]:
-    """The records by their route; most services have one that streams, and it is told from others without a loop."""
+    """The records grouped by route, without a Python loop where all have the same route, as in most services."""
     totals = list(map(_TOTALS, records))
     if totals.count(totals[0]) == len(totals):
         return ((totals[0], records),)
@@ -239,17 +239,17 @@ def _by_totals(records: list[StreamRecord]) -> Iterable[tuple[RouteTotals, list[
 
 
 def _add_open(row: dict[str, Any], group: list[StreamRecord], now: float) -> None:
-    """Add these open streams to their route's row, a column at a time: no line of Python for each number."""
+    """Add these open streams to their route's row, one column at a time, which saves a Python loop over all numbers."""
     row["open"] += len(group)
     for name, column in _COLUMNS:
         row[name] += sum(map(column, group))
     for record in group:
-        if record.blocked_since is not None:  # the present wait, which is not yet in the column
+        if record.blocked_since is not None:  # the present wait is not in the column yet
             row["backpressure_seconds"] += record.waited(now) - record.backpressure_seconds
 
 
 def _serving_task() -> weakref.ref[Any] | None:
-    """The task that runs now; None outside of an event loop. A service without asyncio does not get it imported."""
+    """A weak reference to the current asyncio task; None outside of an event loop. Never imports asyncio."""
     asyncio = sys.modules.get("asyncio")
     loop = asyncio._get_running_loop() if asyncio else None
     task = asyncio.current_task(loop) if asyncio and loop else None
@@ -257,10 +257,10 @@ def _serving_task() -> weakref.ref[Any] | None:
 
 
 class _Streaming:
-    """Closes a record that the block opened, or whose request is over; else the middleware closes it, and the block names its
-    outcome.
+    """The context manager of `StreamLedger.stream`.
 
-    A class and no generator: an open stream keeps it, and a generator is three times as large.
+    At its end it closes a record that it opened itself, or whose request is over; else it only names the outcome, and the
+    middleware closes the record. A class, because each open stream has one, and a generator is three times as large.
     """
 
     __slots__ = ("_ledger", "_record", "_route", "_since")

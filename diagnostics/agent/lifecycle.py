@@ -1,7 +1,7 @@
-"""One agent a process: started once, whoever asks. A forked child has its parent's only by its parent's explicit wish.
+"""One agent a process, started once however many callers start it, and its start in forked children.
 
 `diagnostics run` loads this package under a private name; a service may also import `diagnostics` itself. There are then
-two copies of this module in one process, and still only one agent: the copy that came second hands its ledger to the first.
+two copies of this module in one process, and still only one agent: the later copy hands its ledger to the first.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
     "stop",
 ]
 
-# What the start-up hook calls the package in other people's services.
+# The name under which the start-up hook loads this package into other people's services.
 PRIVATE_NAME = "_highwater_diagnostics"
 
 _lock = allocate_lock()
@@ -47,10 +47,10 @@ _in_children = False
 
 
 def start(root: str | PathLike[str] | None = None, ledger: StreamLedger | None = None) -> None:
-    """Start this process's agent, or join the one that runs; `stop` as often as `start`.
+    """Start this process's agent, or count one more user of the running one; each `start` needs a `stop`.
 
-    root    the registry's parent; DIAGNOSTICS_DIR, or the default monitor's folder
-    Started without a ledger, by nobody's app, the agent is there in forked children too.
+    root    the folder that holds `agents/`; default: DIAGNOSTICS_DIR, or the default monitor's folder
+    ledger  the caller's; without one the agent is started in forked children too
     Raises DiagnosticsError where the folder is not private or its path too long, OSError where it cannot be written.
     """
     elder = _elder()
@@ -63,14 +63,14 @@ def start(root: str | PathLike[str] | None = None, ledger: StreamLedger | None =
 
 
 def start_injected() -> None:
-    """The start-up hook's `start`, never taken back: an app that ends leaves the process its agent. Raises as `start` does."""
+    """The start-up hook's `start`, which has no `stop`: the agent outlives every app. Raises as `start` does."""
     _join(None, None)
 
 
 def start_attached(root: str, left: Callable[[], None]) -> None:
-    """The `start` of an agent that was put into a running process: `left` is called once it was told to leave, and has.
+    """The `start` of an agent that was put into a running process. The operation "leave" ends it, and then calls `left`.
 
-    The asker's operation "leave" ends it. Raises as `start` does.
+    Raises as `start` does.
     """
     _join(root, None)
     assert _endpoint is not None
@@ -101,7 +101,7 @@ def _join(root: str | PathLike[str] | None, ledger: StreamLedger | None) -> None
 
 
 def _keep_heap(root: str | PathLike[str]) -> None:
-    """Sample the heap where that is asked for; what is wrong with it is told with the readings, and stops nothing."""
+    """Sample the heap where DIAGNOSTICS_HEAP says so; a failure is reported with the readings and stops nothing else."""
     if os.environ.get("DIAGNOSTICS_HEAP", "off") == "off":
         return
     from . import heap
@@ -111,7 +111,7 @@ def _keep_heap(root: str | PathLike[str]) -> None:
 
 
 def _heap() -> Any:
-    """The module, where this process has loaded it."""
+    """The module `heap` if this process has loaded it, else None."""
     return sys.modules.get(f"{__package__}.heap")
 
 
@@ -121,14 +121,14 @@ def _listening(root: str | PathLike[str]) -> Endpoint:
     except (PermissionError, RefusedError):
         if os.geteuid() == 0 or not _roots(root):
             raise
-    # This process was started by root and has dropped its privileges: its own user's folder, where root's monitor looks, too.
+    # This process was started by root and has dropped its privileges: listen in its user's folder, which root's monitor reads.
     own = dropped_root(root, os.geteuid())
     private_folder(os.path.dirname(own))
     return Endpoint(own, State())
 
 
 def _roots(root: str | PathLike[str]) -> bool:
-    """Whether a folder is root's, or lies in one that this process may not enter."""
+    """Whether a folder belongs to root, or lies in one that this process may not enter."""
     try:
         return os.stat(root).st_uid == 0
     except PermissionError:
@@ -138,7 +138,7 @@ def _roots(root: str | PathLike[str]) -> bool:
 
 
 def stop(ledger: StreamLedger | None = None) -> None:
-    """Take back one `start`; the last one ends the agent."""
+    """Undo one `start`; the last `stop` ends the agent."""
     elder = _elder()
     if elder is not None:
         elder.stop(ledger)
@@ -161,7 +161,7 @@ def stop(ledger: StreamLedger | None = None) -> None:
 
 
 def _end_at_exit() -> None:
-    """Remove the socket of an agent whose app never said that it ends."""
+    """At exit: remove the socket of an agent whose app never called `stop`."""
     global _endpoint
     with _lock:
         ending, _endpoint = _endpoint, None
@@ -177,12 +177,12 @@ def is_running() -> bool:
 
 
 def listens_at() -> str | None:
-    """The path of the agent's socket; None where none runs."""
+    """The path of the agent's socket; None where no agent runs."""
     return None if _endpoint is None else _endpoint.path
 
 
 def _elder() -> Any:
-    """The injected copy of this module, where the start-up hook ran (it may not have come to it yet) and it is not this."""
+    """The copy of this module that the start-up hook loads, imported if need be; None where this is it, or no hook ran."""
     if __name__.startswith(PRIVATE_NAME) or PRIVATE_NAME not in sys.modules:
         return None
     from importlib import import_module
@@ -191,7 +191,7 @@ def _elder() -> Any:
 
 
 def let_go_of_parents() -> None:
-    """In a forked child: let go of the parent's agent. A child that serves gets its own, from the hook or from its app."""
+    """In a forked child: drop the parent's agent. A child that serves gets one of its own, from the hook or from its app."""
     global _endpoint, _lock, _users
     if in_reading_fork():
         return

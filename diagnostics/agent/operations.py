@@ -1,4 +1,4 @@
-"""What the agent can be asked: a table of operations. Each takes the request's parameters and returns JSON.
+"""The operations that a request to the agent can name. Each takes the request's parameters and returns JSON.
 
 An operation that returns a `Forked` is answered by a child process; all others must be quick, because the agent's one
 thread shares the GIL with the service.
@@ -29,15 +29,15 @@ __all__ = ["OPERATIONS", "Forked", "perform"]
 # A snapshot of four million blocks takes about a minute and a gigabyte.
 _SNAPSHOT_SECONDS = 120.0
 _SNAPSHOT_REMEDY = "take a shorter window or fewer frames"
-# A task's stack takes about 20 microseconds; walking a million objects takes 1 to 3 seconds of CPU time, and many times
-# that where others have the cores. A walk ends by itself at its deadline and tells what it has; later it is killed.
+# A task's stack takes about 20 microseconds; walking a million objects takes 1 to 3 seconds of CPU time, and far more
+# wall-clock time on busy cores. A walk ends by itself at its deadline and returns a partial result; later it is killed.
 _TASKS_SECONDS, _LEAKS_SECONDS = 30.0, 15.0
 _WALK_SECONDS, _WALK_KILLED_SECONDS = 120.0, 180.0
 _WALK_REMEDY = "take it where memory and cores are free, or take kind tasks, or tracemalloc for what grows"
 
 
 class Forked:
-    """An answer that a child is to make: `work` runs there, `after` here, once `ready` says so or the child has ended."""
+    """An answer that a forked child makes. `work` runs in the child; `after` here, once `ready()`, or at the child's end."""
 
     __slots__ = ("after", "ready", "remedy", "room_bytes", "seconds", "work")
 
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 
 
 def hello(state: State) -> Result:
-    """Who this is: `pid` is this process's number in its own PID namespace, `start_ticks` as /proc/self/stat has it."""
+    """Identifies the process: `pid` in its own PID namespace, `start_ticks` of /proc/self/stat, versions of its software."""
     return {
         "pid": os.getpid(),
         "start_ticks": _start_ticks(),
@@ -79,9 +79,9 @@ def hello(state: State) -> Result:
 
 
 def leave(state: State, force: bool = False) -> Result:
-    """Take the agent out of a process into which it was put while that ran. `force`: in the middle of a capture, too.
+    """Unload an agent that was put into the running process. `force`: even while a window is open.
 
-    Raises UsageError where it came with the process, BusyError while a window is open.
+    Raises UsageError where the agent was started with the process, BusyError while a window is open.
     """
     if state.leave is None:
         raise UsageError(
@@ -108,7 +108,7 @@ def _start_ticks() -> int | None:
 
 
 def reading(state: State, top: int = 20) -> Result:
-    """All that is cheap, in one answer: ledger, connections, allocators, tasks, loops."""
+    """All cheap readings in one answer: ledger, connections, allocators, tasks, loops."""
     look = state.look()
     ledger = _merged(state.ledgers, top)
     if ledger and look:
@@ -133,16 +133,16 @@ def reading(state: State, top: int = 20) -> Result:
 
 
 def sample(state: State) -> Result:
-    """What the flight recorder asks every second: numbers only, no list of anything."""
+    """The numbers that the flight recorder reads every second; no lists."""
     memory, look = allocators.read(), state.look()
-    state.heap()  # whether its hooks are still there is to be known before its table is believed
+    state.heap()  # checks first that the heap's hooks are still in place
     ledgers = [ledger.summary() for ledger in state.ledgers]
     return {
         "in_use_bytes": memory.in_use,
         "python_live_bytes": memory.python_live,
         "malloc_live_bytes": memory.malloc_live,
         "python_large_blocks": memory.python_large_blocks,
-        # Tasks that are done and still held are objects, and no tasks that outlive anything.
+        # Done tasks that something still refers to are not counted: they hold memory, but run no more.
         "tasks": None if (states := state.task_states()) is None else sum(states.values()),
         "loop_lag_seconds": state.lag.seconds,
         "loop_pending_seconds": None if why_unseen() else state.lag.pending_seconds,
@@ -159,7 +159,7 @@ def connections(state: State, top: int = 1000) -> Result:
 
 
 def registered(state: State) -> Result:
-    """What the service registered with prometheus_client."""
+    """The metrics that the service registered with prometheus_client."""
     from .readings import registered
 
     return registered.read()
@@ -167,7 +167,7 @@ def registered(state: State) -> Result:
 
 def begin_tracemalloc(state: State, seconds: float, frames: int = 5) -> Result:
     state.begin_window()
-    # Loaded and used once before the tracer looks: what comes within the window would be taken for the service's.
+    # Imported and used before the tracer starts: else their allocations would be counted as the service's.
     import mmap  # noqa: F401
 
     from . import forked  # noqa: F401
@@ -184,13 +184,13 @@ def finish_tracemalloc(state: State, room_bytes: int | None = None) -> Result:
 
     seconds = state.windows.age("tracemalloc")
     window = state.windows.current
-    # Ending a window writes to all pages of its traces, and as long as the child shares them each is copied first: a
-    # second for a million blocks instead of 30 ms. So the child says, in a byte that both see, when it has its snapshot
-    # and has let go of them. A pipe would not do: the child closes all descriptors but its answer's.
+    # Ending a window writes to all pages of its traces, and each page that a child still shares is copied first: a second
+    # for a million blocks instead of 30 ms. So the child sets a byte of shared memory once it has its snapshot and has
+    # freed its copy. A pipe would not do: the child closes all descriptors but that of its answer.
     let_go = mmap.mmap(-1, 1)
 
     def end() -> None:
-        if state.windows.current is window:  # and not another one, begun after this one was cancelled
+        if state.windows.current is window:  # not a later one: this one may have been cancelled
             heap.make_own()
             state.end_window()
 
@@ -224,12 +224,12 @@ def finish_memray(state: State) -> Result:
 
 
 def end_window(state: State) -> Result:
-    """Close whatever window is open and throw its traces away."""
+    """Close the open window, if any, and discard its traces."""
     return {"kind": state.windows.kind, "ending_seconds": state.end_window()}
 
 
 def watch(state: State) -> Result:
-    """What an open window does to the service, for a monitor that looks every second; costs microseconds."""
+    """The open window's effect on the service (lag, events, stalls), for a monitor that polls every second; microseconds."""
     return {
         "window": state.windows.kind,
         **state.lag.to_json(),
@@ -241,17 +241,17 @@ def watch(state: State) -> Result:
 
 
 def collect(state: State) -> Result:
-    """A full garbage collection, asked for by a person: it stalls all threads, 50-100 ms per million objects."""
+    """A full garbage collection, on a user's request: it stalls all threads, 50-100 ms per million objects."""
     began = time.monotonic()
     return {"unreachable": gc.collect(), "seconds": time.monotonic() - began}
 
 
 def tasks(state: State, fork: bool = True, leaks: bool = False, room_bytes: int | None = None) -> Result:
-    """Every task and thread by where it waits. Without a fork it reads for about 20 microseconds a task, under the GIL.
+    """Every task and thread by the stack where it waits. Without a fork: about 20 microseconds a task, with the GIL held.
 
-    leaks   look for tasks that nothing can wake as well, in a walk over all objects, in the fork only
+    leaks   look for tasks that nothing can wake, too, in a walk over all objects; only with a fork
     """
-    from .readings.running import tasks, threads  # with asyncio, for which a service that is not asked does not pay
+    from .readings.running import tasks, threads  # they import asyncio: only at the first request
 
     # A forked child has one thread: the others' stacks are taken here.
     stacks = threads.read()
@@ -266,9 +266,10 @@ def tasks(state: State, fork: bool = True, leaks: bool = False, room_bytes: int 
 
 
 def census(state: State, first: bool = False, room_bytes: int | None = None) -> Result:
-    """Live objects by type. `room_bytes`, here and below: memory that is free, as far as the monitor knows.
+    """Live objects by type.
 
-    first   remember what is there, so that `explain` can tell what is new
+    first        mark all objects, so that a later `explain` can tell which are new
+    room_bytes   here and below: bytes of memory that are free, as far as the monitor knows
     """
     from .readings import objects
 
@@ -284,7 +285,7 @@ def census(state: State, first: bool = False, room_bytes: int | None = None) -> 
 def explain(
     state: State, types: list[str], samples: int = 12, new: bool = False, room_bytes: int | None = None
 ) -> Result:
-    """Why objects of these types are alive. `new`: of those that were not there at the last census with `first`."""
+    """Why objects of these types are alive. `new`: only objects made since the last census with `first`."""
     from .readings import objects
     from .readings.running import threads
 
@@ -295,7 +296,7 @@ def explain(
 
 
 def retained(state: State, room_bytes: int | None = None) -> Result:
-    """What each open stream alone keeps alive. Raises TargetError where the tasks that serve streams cannot be seen."""
+    """The memory that each open stream alone keeps alive. Raises TargetError where the serving tasks cannot be seen."""
     unseen = why_unseen()
     if unseen is not None:
         raise TargetError(
@@ -309,7 +310,7 @@ def retained(state: State, room_bytes: int | None = None) -> Result:
 
 
 def _walk(work: Callable[[float], dict[str, Any]], room_bytes: int | None) -> Forked:
-    """`work` takes the time (monotonic) at which it has to end by itself."""
+    """A forked walk; `work` takes its deadline (monotonic seconds), at which it must end by itself."""
     until = time.monotonic() + _WALK_SECONDS
     return Forked(lambda: work(until), seconds=_WALK_KILLED_SECONDS, room_bytes=room_bytes, remedy=_WALK_REMEDY)
 
@@ -336,7 +337,7 @@ OPERATIONS: dict[str, Callable[..., Result]] = {
 
 
 def perform(state: State, op: str, params: dict[str, Any]) -> Result:
-    """Look `op` up and run it. Raises ProtocolError for an operation or parameter that this agent does not know."""
+    """Run the operation `op`. Raises ProtocolError for an operation or parameter that this agent does not know."""
     operation = OPERATIONS.get(op)
     if operation is None:
         raise ProtocolError(
@@ -350,7 +351,7 @@ def perform(state: State, op: str, params: dict[str, Any]) -> Result:
 
 
 def _collector() -> dict[str, Any]:
-    """Python's garbage collector, by generation, youngest first: runs, what they freed, what they could not free."""
+    """`gc.get_stats`, generation by generation, youngest first: collections, objects collected and uncollectable."""
     stats = gc.get_stats()
     return {
         "collections": [generation["collections"] for generation in stats],
@@ -362,7 +363,7 @@ def _collector() -> dict[str, Any]:
 
 
 def _merged(ledgers: list[StreamLedger], top: int) -> dict[str, Any] | None:
-    """One answer for all ledgers of the process; a service has one, a process that mounts two apps may have two."""
+    """One answer for all ledgers of the process: a process that mounts two apps may have two."""
     if not ledgers:
         return None
     if len(ledgers) == 1:
@@ -390,7 +391,7 @@ def _merged(ledgers: list[StreamLedger], top: int) -> dict[str, Any] | None:
 
 
 def _add_transports(rows: list[dict[str, Any]], look: Look) -> None:
-    """Tell the ledger's rows what the server's transports hold for them, and on which descriptor."""
+    """Add to each row of the ledger the bytes in its connection's transport, and the connection's file descriptor."""
     for row in rows:
         request = look.by_task.get(row["task"]) if row["task"] else None
         if request is not None:

@@ -1,4 +1,4 @@
-"""One open stream, and what a route's streams add up to: numbers, and the hot path that adds to them.
+"""The counters of one open stream and of a route's streams together, and the hot path that adds to them.
 
 A record is opened, counted on and closed by one event loop; any thread may read it and takes no lock, so what it reads may
 be one event old. Times are `time.monotonic()` seconds, sizes are bytes of body (without HTTP framing).
@@ -24,12 +24,12 @@ OUTCOMES: Final = (
     "shutdown",
 )
 
-# A send that took less than this did not wait for the client, it only worked.
+# A shorter send is CPU time, no wait for the client.
 SHORTEST_WAIT_SECONDS: Final = 0.001
 
 
 class RouteTotals:
-    """What one route's streams have done since the start, open ones included as far as they are counted at once."""
+    """Counters of one route's streams since the start: of closed ones, and those of open ones that are not kept in a record."""
 
     __slots__ = (
         "backpressure_seconds",
@@ -79,19 +79,19 @@ class RouteTotals:
 
 
 class Ledger(Protocol):
-    """Whose records they are; `records` are the open ones, by id."""
+    """The owner of records; `records` are the open ones, by id."""
 
     records: dict[int, StreamRecord]
 
     def fold(self, record: StreamRecord) -> None:
-        """Take a record that has ended out of the open ones, and its numbers into its route's."""
+        """Remove a record that has ended from `records`, and add its numbers to its route's totals."""
 
 
 class StreamRecord:
-    """One stream, from the moment someone wants it to the moment everything it opened is closed.
+    """One stream, from its request to the moment when everything that it opened is closed.
 
-    `received`, `sent`, `hold` and `release` are the hot path, or `relayed` alone. `buffered_bytes` is what the application
-    holds for this stream and has not yet handed to the server.
+    `received`, `sent`, `hold` and `release` are the hot path, or `relayed` alone. `buffered_bytes` are bytes that the
+    application holds for this stream and has not yet handed to the server.
     """
 
     __slots__ = (
@@ -137,12 +137,12 @@ class StreamRecord:
         self.trace_id: str | None = None
         # The asyncio task that serves the stream, as a weak reference: a record never keeps a task alive.
         self.task: weakref.ref[Any] | None = None
-        # A request's record that a block of `ledger.stream()` has adopted; the task that is in the block, as a weak reference.
+        # Whether a block of `ledger.stream()` has adopted this request's record; a weak reference to the block's task.
         self.claimed = False
         self.block: weakref.ref[Any] | None = None
-        # The request's response is whole: what streams in its context from now on is another stream.
+        # The response has ended: whatever is streamed in the request's context from now on is another stream.
         self.answered = False
-        # The request is over and the block is not: the block closes the record.
+        # The request has ended before the block: the block will close the record.
         self.outlived = False
         self.bytes_in = self.bytes_out = self.events_in = self.events_out = 0
         self.buffered_bytes = self.buffered_high_water = self.dropped_events = 0
@@ -151,12 +151,12 @@ class StreamRecord:
     # the hot path
 
     def received(self, nbytes: int, events: int = 0) -> None:
-        """Count what came from upstream."""
+        """Count body bytes and events that came from upstream."""
         self.bytes_in += nbytes
         self.events_in += events
 
     def sent(self, nbytes: int, events: int = 0) -> None:
-        """Count what the server took for the client; the first event and the gaps between events are timed here."""
+        """Count body bytes and events that were handed to the server; times the first event and the gaps between events."""
         self.bytes_out += nbytes
         if events:
             now = self.clock()
@@ -170,7 +170,7 @@ class StreamRecord:
             self.events_out += events
 
     def relayed(self, nbytes: int, events: int = 0) -> None:
-        """Count what came from upstream and was handed to the server in the same step: received, sent, held for a moment."""
+        """Count bytes that came from upstream and were handed to the server in one step: as received, held, sent."""
         self.bytes_in += nbytes
         if nbytes > self.buffered_high_water:
             self.buffered_high_water = nbytes
@@ -178,22 +178,22 @@ class StreamRecord:
         self.sent(nbytes, events)
 
     def hold(self, nbytes: int) -> None:
-        """The application now buffers `nbytes` more for this stream."""
+        """The application buffers `nbytes` more for this stream."""
         held = self.buffered_bytes + nbytes
         self.buffered_bytes = held
         if held > self.buffered_high_water:
             self.buffered_high_water = held
 
     def release(self, nbytes: int) -> None:
-        """The application has handed on or dropped `nbytes` that it buffered."""
+        """The application has sent or dropped `nbytes` that it buffered."""
         self.buffered_bytes -= nbytes
 
     def waits(self) -> None:
-        """The stream is about to hand bytes to its client and may have to wait."""
+        """Call before a send that may wait for the client: the wait begins now."""
         self.blocked_since = self.clock()
 
     def goes_on(self) -> None:
-        """The bytes were taken."""
+        """Call after the send: the wait has ended; it counts as backpressure above SHORTEST_WAIT_SECONDS."""
         since = self.blocked_since
         if since is not None:
             waited = self.clock() - since
@@ -202,7 +202,7 @@ class StreamRecord:
             self.blocked_since = None
 
     def waited(self, now: float) -> float:
-        """Seconds spent waiting for the client until `now`, the present wait included: it may be the only one, and long."""
+        """Seconds spent waiting for the client until `now` (as `clock()`), the present wait included."""
         total, since = self.backpressure_seconds, self.blocked_since
         if since is None or now - since <= SHORTEST_WAIT_SECONDS:  # as `goes_on` counts, or the total could fall again
             return total
@@ -216,7 +216,7 @@ class StreamRecord:
 
     @property
     def task_id(self) -> int | None:
-        """id() of the task that serves it, by which its connection is found; None where there is none any more."""
+        """id() of the task that serves the stream, by which its connection is found; None where that task is gone."""
         task = self.task() if self.task is not None else None
         return None if task is None else id(task)
 
@@ -226,15 +226,12 @@ class StreamRecord:
 
     @property
     def outlives_request(self) -> bool:
-        """Whether another task than the request's own is in its block: one that the request has started, and that goes on.
-
-        A block that was left without an end, by a task that has ended, holds nothing open.
-        """
+        """Whether the block of `ledger.stream()` runs in another task than the request's own, and that task has not ended."""
         task = self.block() if self.block is not None else None
         return task is not None and not task.done() and (self.task is None or task is not self.task())
 
     def request_ends(self, outcome: str) -> None:
-        """The request whose record this is, is over. Where its stream goes on in another task, that task's block closes it."""
+        """The request has ended: close the record, or, where the stream goes on in another task, leave that to its block."""
         if self.outlives_request:
             self.outlived = True
         else:
@@ -263,12 +260,12 @@ class StreamRecord:
             self.disconnected_at = self.clock()
 
     def upstream_closed(self) -> None:
-        """The upstream of this stream is closed; if the client left before, the time between is observed."""
+        """The upstream of this stream is closed; if the client left before, the seconds since then are observed."""
         if self.disconnected_at is not None:
             self.totals.upstream_closes.observe(self.clock() - self.disconnected_at, self.trace_id)
 
     def ends(self, outcome: str) -> None:
-        """Name the outcome; the first one named stays, since later ones are its consequences."""
+        """Set the outcome, if none is set: later outcomes are consequences of the first. Raises ValueError."""
         if outcome not in OUTCOMES:
             raise ValueError(f"unknown outcome {outcome!r}, one of {', '.join(OUTCOMES)}")
         if self.outcome is None:
@@ -308,5 +305,5 @@ def outcome_of(record: StreamRecord, kind: type[BaseException]) -> str:
         return "timeout"
     if issubclass(kind, Exception):
         return "upstream_error"
-    # Cancelled or closed from outside: a generator is closed when its client is gone, a task when the service stops.
+    # A generator is closed when its client is gone, a task is cancelled when the service stops.
     return "client_disconnected" if issubclass(kind, GeneratorExit) else "shutdown"

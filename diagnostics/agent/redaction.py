@@ -1,12 +1,12 @@
-"""What of a service's own words may be shown, in captures, on the page and in profiles.
+"""Decides which names and values of a service may be shown, in captures, on the page and in profiles.
 
-The rule is written down here, and applied wherever a reading tells a name.
+The rule is written here, and every reading that reports a name applies it.
 
 The program's words are shown, data is not:
 
 1. a value is never shown: of bytes and texts their type and size, of containers their length;
 2. the key of a dictionary is shown where the program itself spells it: an identifier of at most 40 characters that stands in
-   the code as a constant or a name. `registry['chat']` is such a one; a user's name that came with a request is not, and is
+   the code as a constant or a name. `registry['chat']` is such a key; a user's name from a request is not, and is
    shown as `<str of 5>`;
 3. the name of an attribute is shown where the code spells it or its class declares it, as for keys: an object may be given
    attributes that are data;
@@ -34,9 +34,9 @@ __all__ = ["MAX_KEY", "hidden_shapes", "is_programs", "key_shown", "name_allowed
 MAX_KEY = 40
 _MAX_SEGMENT = 32
 _MAX_DIGITS = 9
-# Of a token that is a run of letters, digits and underscores: from this length on it is a key where a letter follows a digit.
+# A run of letters, digits and underscores of at least this length is taken for a secret key where a letter follows a digit.
 _KEY_LENGTH = 12
-# Of keys that may be shorter, or have no digit: OpenAI's, Stripe's, GitHub's, Slack's, Google's, AWS's.
+# Prefixes of secret keys that may be shorter, or have no digit: OpenAI's, Stripe's, GitHub's, Slack's, Google's, AWS's.
 _KEY_BEGINNINGS = (
     "sk_", "sk-", "pk_", "pk-", "rk_", "rk-", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "xoxa-", "xoxb-", "xoxp-",
     "xoxr-", "xoxs-", "AIza", "AKIA", "eyJ",
@@ -47,18 +47,18 @@ _words: frozenset[str] | None = None
 
 
 def names_shown() -> bool:
-    """Whether names that are not code's are shown at all: DIAGNOSTICS_SHOW_NAMES of the service is not `none`."""
+    """Whether names other than those of code are shown at all: the service's DIAGNOSTICS_SHOW_NAMES is not `none`."""
     return os.environ.get("DIAGNOSTICS_SHOW_NAMES") != "none"
 
 
 def name_allowed(key: Any) -> bool:
-    """Whether `key` may be a name of the program's by its shape: an identifier of at most 40 characters, and no key's."""
+    """Whether `key` has the shape of a name in code: an identifier of at most 40 characters, not of a secret key's form."""
     return type(key) is str and key.isidentifier() and len(key) <= MAX_KEY and not _is_key(key)
 
 
 def is_programs(key: Any) -> bool:
-    """Whether `key` has the shape of a name, and the program spells it. To be called in a forked child: it walks through all
-    functions (70 ms for 20,000), once."""
+    """Whether `key` has the shape of a name, and stands in the program's code. To be called in a forked child: the first call
+    walks all functions (70 ms for 20,000)."""
     global _words
     if not name_allowed(key):
         return False
@@ -68,20 +68,22 @@ def is_programs(key: Any) -> bool:
 
 
 def key_shown(key: Any, *, length: bool) -> str:
-    """A dictionary's key, in brackets; `length`: the length of one that is not shown is told. Empty where there is nothing to
-    say of it."""
+    """A dictionary's key in brackets. Of a string that may not be shown its length, if `length`; empty for any other key."""
     if names_shown() and is_programs(key):
         return f"[{key!r}]"
     return f"[<str of {len(key)}>]" if type(key) is str and length else ""
 
 
 def hidden_shapes(text: str) -> str:
-    """`text` with `*` for each word that has the shape of a key or of an address."""
+    """`text` with `*` for each word that has the shape of a secret key or an e-mail address."""
     return " ".join("*" if "@" in word or _is_key(word) else _without_keys(word) for word in text.split(" "))
 
 
 def shown_path(path: Any) -> Any:
-    """A request's path: segments of letters, and short numbers; `*` for any other. What is no text stays as it is."""
+    """A request's path with `*` for each segment that is not letters or a short number; None where names are not shown.
+
+    A value that is no str is returned unchanged.
+    """
     if type(path) is not str:
         return path
     if not names_shown():
@@ -95,7 +97,7 @@ def _is_plain(segment: str) -> bool:
     if segment.isdigit():
         return len(segment) <= _MAX_DIGITS
     letters = segment.replace("-", "").replace("_", "").replace(".", "").replace("~", "")
-    if letters[:1] == "v" and letters[1:].isdigit():  # the version of an interface
+    if letters[:1] == "v" and letters[1:].isdigit():  # an API version
         return len(letters) <= 4
     return len(segment) <= _MAX_SEGMENT and (not letters or letters.isalpha())
 
@@ -105,7 +107,7 @@ def _is_key(word: str) -> bool:
 
 
 def _without_keys(word: str) -> str:
-    """A word's runs of letters, digits, underscores and hyphens, those that look like keys as `*`."""
+    """The word with `*` for each run of letters, digits, underscores and hyphens that looks like a secret key."""
     shown: list[str] = []
     run = ""
     for character in word + "\0":
@@ -126,7 +128,7 @@ def _mixes(run: str) -> bool:
 
 
 def _codes_of(frame: Any) -> list[Any]:
-    """The code of a frame and of all that have called it."""
+    """The code objects of a frame and of all its callers."""
     codes = []
     while frame is not None:
         codes.append(frame.f_code)
@@ -135,13 +137,13 @@ def _codes_of(frame: Any) -> list[Any]:
 
 
 def _spelled() -> set[str]:
-    """Every name and every text constant of all code that can be run: of functions, and of what runs now."""
+    """Every name and every string constant in the code of all functions and of all running frames."""
     import gc
     from types import CodeType, FunctionType
 
     words: set[str] = set()
     pending: list[Any] = [thing.__code__ for thing in gc.get_objects() if type(thing) is FunctionType]
-    # One of these frames is this one: were it held by a variable of its own, all that runs would wait for the collector.
+    # In a function of its own: a frame with itself among its locals is a reference cycle, which keeps its callers' locals.
     pending += [code for top in sys._current_frames().values() for code in _codes_of(top)]
     seen: set[int] = set()
     while pending:

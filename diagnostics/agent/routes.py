@@ -1,7 +1,7 @@
-"""What a request is counted under: the route that the framework matched, never the path that the client wrote.
+"""The label under which a request is counted: the route that the framework matched, never the path that the client sent.
 
 A path may hold a user's name, a token or a random number; as a metric label each value would be a new time series. So a
-label is a route template (`/users/{id}`), or one word for everything that no router has matched.
+label is a route template (`/users/{id}`), or "(unrouted)" for all requests that no router has matched.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["UNROUTED", "frameworks_with_frames", "route_in_frames", "route_of"]
 
 UNROUTED = "(unrouted)"
-# Middleware between the server and Quart, each a coroutine that awaits the next.
+# Limit of middleware between the server and Quart: each is a coroutine that awaits the next.
 _MAX_AWAITS = 32
 
 
 def route_of(scope: Mapping[str, Any]) -> str | None:
-    """The route template in an ASGI scope, as FastAPI, Starlette and Litestar leave it there; None where none is (yet)."""
+    """The route template that FastAPI, Starlette or Litestar put into an ASGI scope; None where there is none (yet)."""
     route = scope.get("route")
     path = getattr(route, "path_format", None) or getattr(route, "path", None)
     if route is None:
@@ -32,7 +32,7 @@ def route_of(scope: Mapping[str, Any]) -> str | None:
 
 
 def frameworks_with_frames() -> bool:
-    """Whether a framework is loaded that leaves its route in no scope, but in the frames of the task that serves."""
+    """Whether a framework is loaded whose route is not in the scope, but in a frame of the serving task (Quart)."""
     return "quart.asgi" in sys.modules
 
 

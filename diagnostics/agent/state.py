@@ -1,4 +1,4 @@
-"""What this process's agent knows and watches between two questions."""
+"""The agent's state between requests."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ __all__ = ["State"]
 class State:
     """Used from the agent's thread; `ledgers` is added to by apps that start.
 
-    lag            of the service's loops, since the last window began
-    loops, task_count, task_states, look   as of now, or of a moment ago where there are thousands of streams
-    first_look     what the last first census marked, until it is asked for
-    last_fork      what the last forked reading cost: {"fork_seconds", "fork_cpu_seconds", "on_loop"}
-    leave          what ends an agent that was put into a running process; None for others, which stay
-    leaving        whether it was told to
-    troubles       how often something went wrong in the agent itself, and what did last: {"count", "last"}
-    last_ending, last_ending_cpu   what ending the last window cost: seconds on the clock, and of CPU time
+    lag            of the service's loops, its maximum since the last window began
+    loops, task_count, task_states, look   functions; their results are cached where there are thousands of tasks or streams
+    first_look     marks of the last census with `first`, until `explain` has read them
+    last_fork      cost of the last forked reading: {"fork_seconds", "fork_cpu_seconds", "on_loop"}
+    leave          function that ends an agent which was put into a running process; None for other agents
+    leaving        whether the operation "leave" was requested
+    troubles       failures of the agent itself: {"count", "last"}, the last one as a sentence
+    last_ending, last_ending_cpu   wall-clock and CPU seconds that ending the last window took
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class State:
         self.windows = Windows()
         self.loops = RunningLoops()
         self.lag = LoopLag(loops=self.loops)
-        # Numbers for a graph: they may be a few seconds old where there are thousands of tasks.
+        # Drawn in a graph: with thousands of tasks they may be a few seconds old.
         self.task_count = Thrifty(task_count, share=1000, longest=5.0)
         self.task_states = Thrifty(task_states, share=1000, longest=5.0)
         self.last_fork: dict[str, Any] | None = None
@@ -59,7 +59,7 @@ class State:
 
     @property
     def servers(self) -> Servers:
-        """The servers of this process, looked for from the first question on."""
+        """The servers of this process; the search begins with the first request."""
         if self._servers is None:
             from .servers import Servers
 
@@ -67,30 +67,30 @@ class State:
         return self._servers
 
     def trouble(self, what: str) -> None:
-        """Note what went wrong in the agent: the service is not told, the monitor is, with the next reading."""
+        """Note a failure of the agent, a sentence: it is reported to the monitor with the next reading."""
         self.troubles = {"count": self.troubles["count"] + 1, "last": what}
 
     def remember(self, first: FirstLook | None) -> None:
-        """Keep the marks of a first look until the second one is through; None forgets them."""
+        """Keep the marks of a first census for `explain`; None drops them."""
         if self.first_look is not None:
             self.first_look.close()
         self.first_look = first
 
     def begin_window(self) -> None:
-        """Forget what was measured before."""
+        """Reset the figures of the window before."""
         self.lag.begin()
         self.last_fork = self.last_ending = self.last_ending_cpu = None
 
     def end_window(self) -> float:
-        """Close whatever window is open; returns the seconds that it took, in which no thread of the service ran."""
-        self.lag.ping()  # waits in the loop while the window is closed, and so measures it
+        """Close the open window, if any; returns the seconds that closing took, during which all threads were stalled."""
+        self.lag.ping()  # queued in the loop while the window is closed, and so measures that stall
         began = time.thread_time()
         self.last_ending = self.windows.end()
         self.last_ending_cpu = time.thread_time() - began
         return self.last_ending
 
     def unknown(self) -> dict[str, str]:
-        """What this process should tell and does not: the reading's name -> why. Unknown is not zero, and not none."""
+        """Readings that this process cannot make: the reading's name -> why."""
         found: dict[str, str] = {}
         unseen = why_unseen()
         if unseen is not None:
@@ -102,7 +102,7 @@ class State:
         return found
 
     def heap(self) -> dict[str, Any] | None:
-        """What is told of the sampled heap (see `heap.told`); None where nobody asked for it."""
+        """The report on the sampled heap (see `heap.told`); None where DIAGNOSTICS_HEAP is off."""
         if os.environ.get("DIAGNOSTICS_HEAP", "off") == "off":
             return None
         from . import heap

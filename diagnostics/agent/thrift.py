@@ -1,8 +1,8 @@
-"""A reading that is made anew only as often as the service can afford.
+"""Caches a reading for as long as its CPU time requires.
 
-The agent shares the GIL with the service, so what it reads of thousands of streams is taken from the loop. A thrifty reading
-stays good for two hundred times the CPU time that it took, so that making it never takes more than half a per cent of
-one core, however often it is asked for: hundreds of streams are read anew each time, five thousand about once a second.
+The agent shares the GIL with the service, so CPU time for reading thousands of streams is taken from the loop. A cached
+reading is valid for two hundred times the CPU time that it took, so that making it never takes more than half a per cent of
+one core, however often it is called for: hundreds of streams are read anew each time, five thousand about once a second.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 __all__ = ["Thrifty", "rest"]
 
 _SHARE = 200
-# What takes less is made anew each time: whoever asks twice sees what happened between.
+# A reading that takes less CPU time is never cached.
 _FREE_SECONDS = 0.001
-# The first reading of thousands of streams costs more than those that follow.
+# A limit, since the first reading of thousands of streams costs more than the following ones.
 _LONGEST_SECONDS = 2.5
 
 
 class Thrifty:
-    """Calls `make` at most as often as its cost allows, and gives its last result in between.
+    """Calls `make` at most as often as its CPU time allows, and returns its last result in between.
 
-    share     for how many times its CPU time a result stays good
-    longest   and for how many seconds at most
+    share     a result is valid for this many times the CPU time that it took
+    longest   and at most for this many seconds
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class Thrifty:
         return self._made
 
     def forget(self) -> None:
-        """Make it anew the next time."""
+        """Drop the cached result."""
         self._made = None
 
 
 def rest() -> None:
-    """Let the loop run: a thread that only gives the GIL away has it back before the other one has woken."""
+    """Sleep 0.1 ms to let the loop run: a thread that only releases the GIL has it back before another one has woken."""
     sleep(0.0001)

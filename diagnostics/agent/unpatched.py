@@ -1,9 +1,9 @@
-"""System functions as Python made them, whatever gevent or eventlet have put in their places.
+"""Python's original system functions, where gevent or eventlet have patched them.
 
-`monkey.patch_all()` exchanges functions of `_thread`, `select`, `time`, `os` and others for ones that switch between
-greenlets. An agent that took those would run as a greenlet: only when the service rests, and never while it is stuck. The
-C modules `posix` and `_socket` are left alone by both, so their functions are taken from there. `_thread` and `select` are
-not: where theirs are no longer built-in functions a second instance of the module is made, which nobody has patched.
+`monkey.patch_all()` replaces functions of `_thread`, `select`, `time`, `os` and others by ones that switch between
+greenlets. An agent that called those would run as a greenlet: only when the service rests, and never while it is stuck. Both
+leave the C modules `posix` and `_socket` alone, so the agent uses these directly. `_thread` and `select` are patched: where
+their functions are no longer built-in, a second, unpatched instance of the module is made.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _built_in(module_name: str, name: str) -> Callable[..., Any]:
     spec = module.__spec__
     if spec is None or spec.loader is None:
         raise ImportError(f"no second instance of {module_name} can be made")
-    # Not entered into sys.modules: the service keeps the instance that it has.
+    # Not put into sys.modules: the service keeps its own instance.
     fresh = module_from_spec(spec)
     spec.loader.exec_module(fresh)
     return getattr(fresh, name)  # type: ignore[no-any-return]
@@ -43,7 +43,7 @@ poll = _built_in("select", "poll")
 
 
 def sleep(seconds: float) -> None:
-    """`time.sleep` for this thread alone."""
+    """`time.sleep` that blocks the thread, not a greenlet."""
     never = allocate_lock()
     never.acquire()
     never.acquire(True, seconds)

@@ -1,7 +1,7 @@
 """The one tracer window that may be open in a process, and the promise that it always ends.
 
-tracemalloc and memray slow a service down while they watch it. A window therefore has a deadline of its own: should the
-monitor that opened it die, the agent closes it.
+tracemalloc and memray slow a service down while they trace. A window therefore has a deadline: if the monitor that opened it
+dies, the agent closes the window.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GRACE_SECONDS", "MAX_FRAMES", "Windows"]
 
-# How long after its announced end a window that nobody closed is closed by the agent.
+# The agent closes a window that no request has closed this long after its announced end.
 GRACE_SECONDS = 15.0
 MAX_FRAMES = 25
 
@@ -41,12 +41,12 @@ class Windows:
 
     @property
     def kind(self) -> str | None:
-        """The kind of the window that is open now."""
+        """The kind of the open window; None where none is open."""
         return self._open.kind if self._open else None
 
     @property
     def current(self) -> object | None:
-        """The window that is open now, to be compared with a later one."""
+        """The open window, an opaque object that tells it from a later one; None where none is open."""
         return self._open
 
     def begin_tracemalloc(self, *, seconds: float, frames: int) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Windows:
         return self._clock() - self._open.began
 
     def end(self) -> float:
-        """Close whatever window is open; returns the seconds that closing took, 0 where none was open."""
+        """Close the open window; returns the seconds that closing took, 0 where none was open."""
         window, self._open = self._open, None
         if window is None:
             return 0.0
@@ -95,7 +95,7 @@ class Windows:
         return self._clock() - began
 
     def end_overdue(self) -> str | None:
-        """Close a window whose deadline has passed; returns its kind."""
+        """Close the window if its deadline has passed; returns its kind, None where nothing was closed."""
         if self._open is None or self._clock() < self._open.deadline:
             return None
         kind = self._open.kind
@@ -115,4 +115,4 @@ class Windows:
 
 
 def _nothing() -> None:
-    """Closing a window that the service opened itself."""
+    """The close function of a window in which the service itself traces: its tracer stays on."""

@@ -1,7 +1,7 @@
-"""Profiles as terms: subtract, add, select. What goes in is not changed.
+"""Profiles as terms: subtract, add, select. Arguments are never changed.
 
-The laws, which the tests check: the difference of a profile with itself is empty; totals add up under `merge`; what a
-`focus` keeps and what the same pattern as `ignore` keeps are together the whole.
+The laws, which the tests check: the difference of a profile with itself is empty; totals add up under `merge`; the samples
+kept by a `focus` and by the same pattern as `ignore` are together all samples.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _Key = tuple[tuple[Frame, ...], tuple[tuple[str, str], ...]]
 
 
 def difference(after: Profile, before: Profile) -> Profile:
-    """What `after` has more than `before`, stack by stack, without the stacks that did not change.
+    """`after` minus `before`, stack by stack, without the stacks that did not change.
 
     Its window runs from the end of `before` to the end of `after`. Raises UsageError where their sample types differ.
     """
@@ -43,10 +43,10 @@ def difference(after: Profile, before: Profile) -> Profile:
 
 
 def merge(profiles: Sequence[Profile]) -> Profile:
-    """The sum, stack by stack: several workers, or several windows. One profile is returned as it is.
+    """The sum, stack by stack, of several workers or windows. A single profile is returned as it is.
 
-    `time` is the latest, `duration` the sum, as in pprof. `meta` keeps what all agree on. Raises UsageError where there
-    are none, or their sample types differ.
+    `time` is the latest, `duration` the sum, as in pprof. `meta` keeps the entries that are equal in all. Raises UsageError
+    where there is no profile, or their sample types differ.
     """
     if not profiles:
         raise UsageError("nothing to merge", remedy="name at least one profile")
@@ -65,7 +65,7 @@ def merge(profiles: Sequence[Profile]) -> Profile:
 
 
 def average(profiles: Sequence[Profile]) -> Profile:
-    """What one of them has on average, stack by stack, rounded. Raises UsageError as `merge` does."""
+    """The mean of the profiles, stack by stack, rounded. Raises UsageError as `merge` does."""
     whole = merge(profiles)
     count = len(profiles)
     samples = (
@@ -81,7 +81,7 @@ def average(profiles: Sequence[Profile]) -> Profile:
 
 
 def labelled(profile: Profile, key: str, value: str) -> Profile:
-    """The same profile, each sample with one label more; one of this name is replaced."""
+    """The same profile, each sample with the label `key` set to `value`."""
     samples = (
         replace(sample, labels=(*(label for label in sample.labels if label[0] != key), (key, value)))
         for sample in profile.samples
@@ -116,12 +116,12 @@ def select(
 
 
 def is_difference(profile: Profile, value: int = 0) -> bool:
-    """Whether this is a difference, so that signs are shown: made by `difference`, or with values below zero."""
+    """Whether values must be shown with signs: the profile was made by `difference`, or has values below zero."""
     return "difference" in profile.meta or any(sample.values[value] < 0 for sample in profile.samples)
 
 
 def value_index(profile: Profile, name: str | None) -> int:
-    """The index of the sample type `name`, the first one for None. Raises UsageError that lists those there are."""
+    """The index of the sample type `name`, 0 for None. Raises UsageError that lists the existing ones."""
     names = [kind.name for kind in profile.sample_types]
     if not names:
         raise UsageError("the profile has no sample types", remedy="take it again: it holds nothing that can be shown")
@@ -133,7 +133,7 @@ def value_index(profile: Profile, name: str | None) -> int:
 
 
 def only(profile: Profile, value: int) -> Profile:
-    """The same profile with this one sample type; samples that have none of it are left out."""
+    """The same profile with the sample type of this index only; samples whose value of it is 0 are left out."""
     return replace(
         profile,
         sample_types=(profile.sample_types[value],),

@@ -1,18 +1,18 @@
-"""Where resident memory went: RSS split into disjoint parts that add up to it.
+"""Splits resident memory: disjoint parts that add up to RSS.
 
-The law of this file: every part is bytes or unknown (None), never negative, and the known parts sum to RSS exactly: what
-cannot be assigned is `other`. Two views are joined: the kernel knows what is resident, by mapping, and not whose it is; the
-allocators know what they hold, by purpose, and not whether it is resident. So each allocator's claim is met from the
-mappings that its memory can be in, and never beyond what is resident there:
+The law of this file: every part is bytes or unknown (None), never negative, and the known parts sum to RSS exactly: the rest
+is `other`. Two views are joined: the kernel knows the resident bytes of each mapping, and not which allocator uses it; the
+allocators know the bytes that they hold (their claims), and not which are resident. So each allocator's claim is met from
+the mappings that its memory can be in, and never beyond the resident bytes there:
 
     files, stacks   as the kernel counts them
     python_*        pymalloc's arenas, from anonymous memory. At most one arena is not yet touched throughout, since a new one
                     is made only when all others are full (Objects/obmalloc.c): claims exceed what is resident by < 1 MiB
     malloc_*        malloc's heaps, which are recognised as mappings, and its large blocks, from anonymous memory.
-                    What is live is resident first; what is then left of the heaps is free memory that was not given back
-                    (mallinfo2's own figure for free memory includes what was given back by malloc_trim)
-    tracers         what tracemalloc's tables take of malloc's live bytes, and the live heap's of anonymous memory
-    other           what is left: anonymous memory of neither allocator, the data of libraries that no file backs
+                    Live bytes are taken as resident first; the rest of the heaps' resident bytes is free memory that was not
+                    returned (mallinfo2's figure for free memory includes pages returned by malloc_trim)
+    tracers         tracemalloc's tables, out of malloc's live bytes, and the live heap's, out of anonymous memory
+    other           the rest: anonymous memory of neither allocator, data of libraries without a file
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ _READ: Final = {
 class Regions:
     """Resident bytes by kind of mapping; `heaps_size` is address space.
 
-    rss         all of it, special mappings of the kernel included
+    rss         of all mappings, special ones of the kernel included
     files       mappings with an inode, of which `shared` are shared memory
     stacks      of all threads
     heaps       malloc's arenas, as far as they are recognised
-    anonymous   the rest: pymalloc's arenas, malloc's large blocks, others' mappings
-    pss         all of it, a page that several processes have counted by its share of each; None where the kernel does not tell
-    private     of rss, pages that no other process has
+    anonymous   the rest: pymalloc's arenas, malloc's large blocks, mappings of other code
+    pss         proportional set size: a shared page divided by the processes that map it; None: unknown
+    private     of rss, pages that no other process maps
     """
 
     rss: int
@@ -72,11 +72,11 @@ class Regions:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What the allocators and tracers say they hold, in bytes of address space; None where they do not tell.
+    """Bytes, in address space, that the allocators and tracers report as theirs; None where they report nothing.
 
     malloc_mapped   of malloc_live, in mappings of their own (blocks of 128 KiB and more)
-    tracers         None if a tracer runs that does not tell
-    live_heap       what the table of the sampled heap has resident beside its file
+    tracers         None if a tracer runs that does not report its tables
+    live_heap       resident bytes of the sampled heap's table beside its file
     """
 
     python_live: int | None = None
@@ -89,12 +89,12 @@ class Claims:
 
     @classmethod
     def from_reading(cls, reading: Mapping[str, Any] | None) -> Claims:
-        """From an agent's `reading`; nothing is known where it did not answer."""
+        """From an agent's `reading`; all None where the agent did not answer."""
         if reading is None:
             return cls()
         allocators = reading.get("allocators") or {}
         traced = reading.get("tracemalloc_bytes")
-        # memray tells nobody what its own tables take.
+        # memray does not report the size of its tables.
         tracers = None if reading.get("window") == "memray" or traced is None else tracemalloc_cost(traced)
         return cls(
             python_live=allocators.get("python_live_bytes"),
@@ -109,7 +109,7 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """`rss` bytes and its parts, by the names in PARTS; `shared` of mapped_files are shared memory; the rest as in Regions."""
+    """`rss` bytes and its parts, named as in PARTS; `shared`: of mapped_files, shared memory; other fields as in Regions."""
 
     rss: int
     parts: Mapping[str, int | None]
@@ -118,7 +118,7 @@ class Balance:
     private: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """`read` says how each known part was come by."""
+        """As JSON; `read` has the source of each known part."""
         return {
             "rss_bytes": self.rss,
             "pss_bytes": self.pss,
@@ -132,11 +132,11 @@ def balance(rss: int, regions: Regions | None, claims: Claims) -> Balance:
     """Split resident memory.
 
     rss       bytes; used only where `regions` is None (no /proc, another user's process)
-    regions   what the kernel tells; its own total is then the RSS, so that parts and total are of the same moment
+    regions   from smaps; its total is then the RSS, so that parts and total are of the same moment
     """
     if regions is not None:
         rss = regions.rss
-    # Without regions nobody knows what is where: every claim may be met from all of RSS, and free memory is unknown.
+    # Without regions mappings are unknown: every claim may be met from all of RSS, and free memory is unknown.
     left = regions.anonymous if regions else rss
     sampled = 0 if claims.tracers is None else min(claims.live_heap, left)
     left -= sampled
@@ -169,7 +169,7 @@ def _malloc(left: int, regions: Regions | None, claims: Claims) -> tuple[int | N
         return min(claims.malloc_live, left), None
     in_heaps = max(0, claims.malloc_live - claims.malloc_mapped)
     mapped = min(claims.malloc_live - in_heaps, left)
-    # Heaps that are not recognised (an arena that is full has no reserve to be known by) are anonymous memory, too.
+    # Heaps that were not recognised (a full arena has no reserved rest) are in anonymous memory.
     unseen = max(0, in_heaps + claims.malloc_free - regions.heaps_size)
     heaps = regions.heaps + min(unseen, left - mapped)
     live = min(in_heaps, heaps)
@@ -180,15 +180,15 @@ def _known(parts: Mapping[str, int | None]) -> int:
     return sum(held for held in parts.values() if held is not None)
 
 
-# What one trace takes: an entry of 32 bytes that malloc rounds up to 48, and a trace of 16 that it rounds up to 32. What
-# `get_tracemalloc_memory` counts of it: the 32.
+# Bytes of one trace: an entry of 32 that malloc rounds up to 48, and a trace of 16 that it rounds up to 32. Of these
+# `get_tracemalloc_memory` counts the entry's 32.
 _COUNTED, _TAKEN, _BUCKET = 32, 48 + 32, 8
 
 
 def tracemalloc_cost(counted: int) -> int:
-    """Bytes of malloc that tracemalloc's tables take, from what `tracemalloc.get_tracemalloc_memory()` counts of them.
+    """Bytes of malloc in tracemalloc's tables, computed from the result of `tracemalloc.get_tracemalloc_memory()`.
 
-    It counts a hash table's buckets and entries, without the traces that they point to and malloc's rounding, which is half
+    That counts a hash table's buckets and entries, without the traces that they point to and malloc's rounding, which is half
     (Modules/_tracemalloc.c, Python/hashtable.c). A table doubles its buckets when it has half as many entries, so that
     its counted size lies between 12 and 24 bytes a bucket: this gives the number of buckets, a power of two, and with it
     that of entries. Exact to 1 % from 10,000 traces on with few distinct tracebacks; their frames (16 bytes each) are

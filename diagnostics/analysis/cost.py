@@ -1,8 +1,8 @@
-"""What a capture will cost the service, said before it starts: from its size, its live blocks and its load.
+"""Estimates a capture's cost for the service before it starts: from the service's size, live blocks and load.
 
 Stalls, memory and disk are upper figures within a factor of two on the machines they were measured on, because the
-question is whether a capture at 3 a.m. would be an outage. `tests/bench/bench_captures.py` compares them with what
-captures did cost.
+question is whether a capture at 3 a.m. would be an outage. `tests/bench/bench_captures.py` compares them with measured
+costs.
 
 Two costs differ in kind. A *stall* stops all streams once: the fork of a forked reading, the end of a tracer's window.
 A *slowdown* multiplies the CPU time of everything that allocates for as long as a window is open; past what the service
@@ -11,7 +11,7 @@ can have of a core it no longer keeps up, and that is the outage.
 There are two figures for a slowdown, since it depends on what the service does. At *worst* it is that of a loop which does
 nothing but allocate. A service that also parses, calls and writes *likely* has a part of it: `tests/bench/capture_load.py`
 measures one. A capture is refused where the likely one is too much, and warned of where only the worst one is; its window
-is cut short should the service not keep up (monitor.watch).
+is cut short should the service not keep up (monitor.captures.cost.watch).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ __all__ = [
 
 MIB, GIB = 1024**2, 1024**3
 
-# More of one core than this and the service's queues grow: CPython runs on one core whatever the machine has.
+# Above this share of one core the service's queues grow: CPython runs on one core, however many the machine has.
 SATURATED = 0.9
 
-# A thread that works, or waits for a core, for more than this of the time has no rest: slowed down, it falls behind.
+# A thread that runs, or waits for a core, for more than this share of the time never rests: slowed down, it falls behind.
 NO_REST = 0.97
 
 # Fork: 20, 40 and 82 ms measured at 1, 2 and 4 GiB of RSS (page tables are copied), about a millisecond with none.
@@ -57,18 +57,18 @@ _TRACEMALLOC_SLOWDOWN = ((1, 4.9), (5, 16.7), (25, 38.0))
 _TRACEMALLOC_LIKELY = ((1, 1.9), (5, 3.3), (25, 6.5))
 _MEMRAY_LIKELY_PART = 0.3
 _MEMRAY_SLOWDOWN, _AGGREGATED_SLOWDOWN, _PYTHON_ALLOCATORS_SLOWDOWN, _NATIVE_SLOWDOWN = 3.7, 5.3, 8.0, 17.0
-# Memory a traced block, measured over a million blocks: tracemalloc 105 bytes in the service, and 246 more in the child
+# Memory per traced block, measured over a million blocks: tracemalloc 105 bytes in the service, and 246 more in the child
 # that makes its statistics; memray 116 aggregated and 10 in the full format.
 _TRACEMALLOC_BYTES, _SNAPSHOT_BYTES = 105, 246
 _AGGREGATED_BYTES, _FULL_BYTES, _MEMRAY_BYTES = 120, 10, 24 * MIB
 # CPU time of a forked child: a LiteLLM proxy of 1.2 million objects took 1.3 s for each of two censuses and 2.3 s for the
-# ways, a synthetic heap of 1.5 million objects as much. tracemalloc 0.4 s per million blocks, and as much for its statistics.
+# paths, a synthetic heap of 1.5 million objects as much. tracemalloc 0.4 s per million blocks, and as much for its statistics.
 _CENSUS_SECONDS, _SNAPSHOT_SECONDS = 2.3e-6, 0.8e-6
-# The child is nicer than the service: where cores are short it waits about twice as long as the service does.
+# The child has a higher nice value: where cores are short it waits about twice as long as the service does.
 _NICER = 2.0
-# What Python can allocate and keep in a second on a core of its own.
+# Blocks that Python can allocate and keep in a second on a core of its own.
 _BLOCKS_PER_SECOND = 3_000_000
-# Where the interpreter does not count its blocks: bytes of resident memory for each.
+# Resident bytes per block, where the interpreter does not count its blocks.
 _BYTES_PER_BLOCK = 96
 # A busy service wrote 38 MB in 5 s in memray's full format. A page that memray renders carries its 4.4 MiB of scripts.
 _FULL_DISK_PER_SECOND, _PROFILE_DISK, _FLAME_DISK, _PAGE_DISK = 8_000_000, 2 * MIB, MIB, 5 * MIB
@@ -78,12 +78,12 @@ _FULL_DISK_PER_SECOND, _PROFILE_DISK, _FLAME_DISK, _PAGE_DISK = 8_000_000, 2 * M
 class Load:
     """The service before the capture.
 
-    live_blocks   blocks that Python has in use; None where it does not tell
-    cpu_share     of one core, 0.0 to the number of cores; None where it cannot be known
-    contention    how many times as long as its CPU time everything takes, since the machine has other work
-    core_left     of one core, what the service can have: less than 1.0 where its cgroup has a quota of CPU time
-    core_free     of one core, what it could have used now, since others have work, too
-    busy_share    of the time, how much a thread of it ran or waited for a core; None where it is not known
+    live_blocks   Python's blocks in use; None: unknown
+    cpu_share     of one core, 0.0 to the number of cores; None: unknown
+    contention    wall-clock time / CPU time of its work: above 1.0 where other processes compete for the cores
+    core_left     the share of one core that the service may use: less than 1.0 where its cgroup has a CPU quota
+    core_free     the share of one core that it could have used now, beside other processes
+    busy_share    the share of the time in which a thread of it ran or waited for a core; None: unknown
     """
 
     rss_bytes: int
@@ -97,13 +97,13 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How a capture looks.
+    """A capture's technique and parameters.
 
-    tracer     the tracer of its window, None for a census of one moment
+    tracer     the tracer of its window, None for a reading of one moment
     seconds    length of the window
     forks      whether a forked child reads
-    census     whether that child visits every object, and so gets pages of its own for all of them
-    renders    whether pages are rendered
+    census     whether that child visits every object, and so copies the pages of all of them
+    renders    whether HTML pages are rendered
     """
 
     tracer: Literal["tracemalloc", "memray"] | None = None
@@ -119,18 +119,18 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a capture costs. Milliseconds, bytes; shares are of one core.
+    """A capture's cost. Milliseconds, bytes; shares are of one core.
 
-    stall_ms           all streams stop this long: `fork_ms` and `ending_ms` together, which wait for a core as the service does
-    slowdown           CPU time is multiplied by this at worst while the window is open; likely_slowdown: by this most likely
-    cpu_share_during   what the service would need then at worst; None where its share now is not known
-    likely_cpu_share_during   and most likely
-    core_left          what it can have; core_free: what others leave of that now, which may change in a second
-    no_rest            whether a thread of the service works, or waits for a core, all the time already
-    would_saturate     whether that is so, or the likely need is more than it can have
-    may_saturate       whether the worst one is, or the likely one more than what is free now
-    reading_seconds    how long a forked child reads, the window not counted; the service goes on meanwhile
-    memory_bytes       more than now, for the service and a forked child together
+    stall_ms           all streams stop this long: the sum of `fork_ms` and `ending_ms`, contention for cores included
+    slowdown           CPU time is multiplied by at most this while the window is open; likely_slowdown: most likely by this
+    cpu_share_during   the service's need during the window at worst; None where its share now is unknown
+    likely_cpu_share_during   the likely need
+    core_left          the share that it may use; core_free: of that the share free now, which may change in a second
+    no_rest            whether a thread of the service runs, or waits for a core, all the time already
+    would_saturate     `no_rest`, or the likely need is above the share that it may use
+    may_saturate       the worst need is above that share, or the likely one above the share that is free now
+    reading_seconds    how long a forked child reads after the window; the service goes on meanwhile
+    memory_bytes       additional memory of the service and a forked child together
     """
 
     stall_ms: float
@@ -199,7 +199,7 @@ def slowdown(method: Method) -> float:
 
 
 def likely_slowdown(method: Method) -> float:
-    """The factor for a service that does more than allocate; 1 without a tracer."""
+    """The likely factor, for a service that does more than allocate; 1 without a tracer."""
     if method.tracer == "tracemalloc":
         return _interpolated(_TRACEMALLOC_LIKELY, method.frames)
     return 1 + _MEMRAY_LIKELY_PART * (slowdown(method) - 1)
@@ -225,7 +225,7 @@ def too_costly(cost: Estimate, headroom_bytes: int | None) -> str | None:
 
 
 def warning(cost: Estimate) -> str | None:
-    """What a capture that is not refused may cost all the same, in a sentence; None where even the worst case is borne."""
+    """The worst case of a capture that is not refused, in a sentence; None where even that is no outage."""
     if cost.would_saturate or not cost.may_saturate:
         return None
     cut = "the window is cut short if it does not keep up"
@@ -250,7 +250,7 @@ def _percent(share: float | None) -> str:
 
 
 def _traced_blocks(method: Method, load: Load) -> float:
-    """At most so many blocks will a window hold at its end: no more than are alive, nor than it had time to see made."""
+    """An upper bound of the traced blocks at a window's end: the live blocks, or those that its seconds allow to be made."""
     if method.tracer is None:
         return 0.0
     return min(_live_blocks(load), method.seconds * _BLOCKS_PER_SECOND)
@@ -284,7 +284,8 @@ def _memory_bytes(method: Method, load: Load, traced: float) -> int:
     else:
         needed = 0.0
     if method.forks:
-        # Pages that the service writes to while the child lives are copied; a census writes to those of every object.
+        # Pages written while both live are copied: those that the service writes to, and in a census, which changes every
+        # object's reference count, nearly all.
         needed += load.rss_bytes * (1.0 if method.census else 0.1)
     return int(needed)
 

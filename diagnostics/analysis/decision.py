@@ -1,9 +1,9 @@
-"""Is it a leak? The rule, and nothing but the rule.
+"""Is it a leak? The decision rule, and nothing else.
 
-Memory figures of one process are noisy and correlated, and someone who looks after every round and stops when he likes what
-he sees accuses well-behaved programs. So, before the first round, three things are declared:
+Memory figures of one process are noisy and correlated, and an experimenter who tests after every round and stops at a
+welcome result accuses well-behaved programs. So, before the first round, three things are declared:
 
-    the least growth that matters, for each measure in its unit: less than that is nobody's problem;
+    the least growth that matters, for each measure in its unit: smaller growth is no problem;
     the looks: the numbers of rounds after which a decision may be taken, and at no other time;
     the level: the probability of a wrong answer that is accepted for all looks and all measures together.
 
@@ -12,8 +12,9 @@ declared one divided by looks and measures (Bonferroni: no independence needed).
 once, and what all have to pass needs no division by their number (an intersection-union test, Berger 1982): there the level
 is the declared one divided by the looks. Then
 
-    LEAK           the whole interval of a measure of what stays lies above its least growth: `remains`, `resident`, `held`
-    UNBOUNDED      not LEAK, and the whole interval of a measure of what has no bound does: `growth`, `load`, `exit`
+    LEAK           the whole interval of a measure of memory that stays is above its least growth: `remains`, `resident`,
+                   `held`
+    UNBOUNDED      not LEAK, and the whole interval of a measure of unbounded growth is: `growth`, `load`, `exit`
     BOUNDED        every interval lies below its least growth (an equivalence test: flat within what matters)
     INCONCLUSIVE   anything else after the last look
 
@@ -52,14 +53,14 @@ class Decision(StrEnum):
 
 
 class Measure(StrEnum):
-    """What is judged. `unit` says in what, `accuses` which decision a measure above its least growth is.
+    """A measure that is judged. `accuses`: the decision for a measure above its least growth.
 
-    growth    what an open stream gains with each chunk
-    remains   what stays in use of each stream that has ended
-    resident  what stays of it in resident memory: also what no allocator counts, and what an allocator keeps
-    load      what each stream that is offered beyond the light load adds to the peak
-    held      what a stream still holds when its time is over and its client has neither read nor left
-    exit      how long the process lives after SIGTERM
+    growth    bytes that an open stream gains with each chunk
+    remains   in-use bytes that stay for each stream that has ended
+    resident  resident bytes that stay for it: also memory that no allocator counts, and free memory that an allocator keeps
+    load      bytes that each stream beyond the light load adds to the peak
+    held      bytes that a stream still holds at its end, while its client neither reads nor disconnects
+    exit      seconds that the process lives after SIGTERM
     """
 
     GROWTH = "growth"
@@ -90,7 +91,7 @@ _MEASURES = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Declared before the first round. `looks` are numbers of rounds, rising; `level` is for all looks and measures."""
+    """Declared before the first round. `looks`: rising numbers of rounds; `level`: for all looks and measures together."""
 
     looks: tuple[int, ...] = (4, 6, 8)
     level: float = 0.05
@@ -108,7 +109,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A two-sided confidence interval of a mean. `level` is the probability that it misses; `correlation` is the r used."""
+    """A two-sided confidence interval of a mean. `level`: the probability that it misses the mean; `correlation`: r."""
 
     mean: float
     low: float
@@ -122,7 +123,7 @@ class Interval:
 class Judgement:
     """A decision with its evidence: the interval of each measure at the look that decided, or at the last one.
 
-    The intervals are those of an accusation where it is one, and otherwise the narrower ones of an acquittal.
+    An accusation has the intervals of an accusation, any other decision the narrower ones of an acquittal.
     """
 
     decision: Decision
@@ -156,10 +157,10 @@ def confidence_interval(values: Sequence[float], level: float) -> Interval:
 
 
 def decide(figures: Mapping[Measure, Sequence[float]], least: Mapping[Measure, float], plan: Plan) -> Judgement:
-    """Apply the rule to the rounds' `figures`, measure by measure, and to the measures that have a `least` growth.
+    """Apply the rule to the rounds' `figures` of those measures that have a `least` growth.
 
-    Every look that the rounds have reached is taken in order and the first conclusive one stands, whatever came later: so the
-    same rounds give the same answer, however often it is asked for. Raises ValueError before the first look.
+    Every look that the rounds have reached is taken in order, and the first conclusive one stands, whatever came later: so
+    the same rounds always give the same answer. Raises ValueError before the first look.
     """
     if not least:
         raise ValueError("nothing is judged: no measure has a least growth that matters")
@@ -180,13 +181,13 @@ def decide(figures: Mapping[Measure, Sequence[float]], least: Mapping[Measure, f
 
 
 def _judged(measure: Measure, values: Sequence[float]) -> Sequence[float]:
-    """The rounds that count: of resident memory not the first of four or more, in which pages are touched once and for all."""
+    """The rounds that count: of resident memory not the first of four or more, which touches pages that then stay resident."""
     return values[1:] if measure is Measure.RESIDENT and len(values) >= _ROUNDS_TO_TOUCH else values
 
 
 def _accusation(intervals: Mapping[Measure, Interval], least: Mapping[Measure, float]) -> Decision:
     accused = {measure.accuses for measure, interval in intervals.items() if interval.low > least[measure]}
-    # What stays is worse than what grows: it is still there tomorrow.
+    # LEAK first: memory that stays is worse than memory that grows while streams are open.
     return next((each for each in (Decision.LEAK, Decision.UNBOUNDED) if each in accused), Decision.INCONCLUSIVE)
 
 

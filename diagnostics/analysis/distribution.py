@@ -1,4 +1,4 @@
-"""How values are spread, in little memory: counts in buckets whose bounds rise by 2 %.
+"""A distribution of values in little memory: counts in buckets whose bounds rise by 2 %.
 
 A quantile is then right within 1 % of itself, whatever the values are, and two distributions add up exactly, bucket by
 bucket, as those of several processes must. Sorting a million latencies is neither needed nor done. (The idea is that of
@@ -29,7 +29,7 @@ class Distribution:
         self.buckets: Counter[int] = Counter()
 
     def add(self, value: float, times: int = 1) -> None:
-        """Take `value` in, `times` times. Below zero is a clock's doing and counts as zero."""
+        """Add `value`, `times` times. A value below zero, which a clock may give, counts as zero."""
         self.count += times
         if value <= 0:
             self.zeros += times
@@ -58,7 +58,7 @@ class Distribution:
         for bucket in sorted(self.buckets):
             seen += self.buckets[bucket]
             if seen >= rank:
-                # The middle of the bucket, by ratio: at most 1 % from either bound.
+                # The geometric middle of the bucket: at most 1 % from either bound.
                 return min(self.largest, math.exp((bucket - 0.5) * _LOG_RATIO))
         return self.largest
 
@@ -85,7 +85,7 @@ class Distribution:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Distribution:
-        """Read what `to_json` wrote."""
+        """The inverse of `to_json`."""
         one = cls()
         one.count, one.total, one.largest = int(data["count"]), float(data["total"]), float(data["largest"])
         one.zeros = int(data["zeros"])

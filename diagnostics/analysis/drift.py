@@ -42,8 +42,8 @@ Points = Sequence[tuple[float, float]]
 class Drift:
     """The slope in units of the series a second, and its interval.
 
-    seconds   how much time was judged
-    wanders   whether the noise does not come back to its level: the interval then narrows with the square root of the time
+    seconds   length of the time judged
+    wanders   whether the noise does not return to its level: the interval then narrows with the square root of the time
               only, else with its power of one and a half
     """
 
@@ -54,8 +54,8 @@ class Drift:
     wanders: bool
 
     def seconds_until(self, bound: float) -> float | None:
-        """How much longer the same noise must be watched until the whole interval lies below `bound`, if the slope is what it
-        seems to be and not below zero; None where the slope itself does not lie below `bound`."""
+        """Further seconds of the same noise until the whole interval lies below `bound`, if the slope is as estimated, or 0
+        where that is negative; None where the slope itself does not lie below `bound`."""
         if self.high <= bound:
             return 0.0
         slope = max(0.0, self.slope)
@@ -68,13 +68,13 @@ class Drift:
 def drift(points: Points, *, level: float = 0.05, since: float = -math.inf) -> Drift | None:
     """The drift of (time in seconds, value) readings, in order of time, none before `since`.
 
-    level   how often the interval may miss the true slope, both sides together
-    None where there are fewer than 36 readings, or a gap so long that a stretch has fewer than three.
+    level   the probability that the interval misses the true slope, both sides together
+    Returns None for fewer than 36 readings, or a gap so long that a stretch has fewer than three.
     """
     judged = [point for point in points if point[0] >= since]
     count = min(_MOST_STRETCHES, len(judged) // _LEAST_IN_STRETCH)
     values = _medians(judged, count) if count >= _LEAST_STRETCHES else None
-    # Readings do not come in step with the stretches: fewer of them, rather than none.
+    # Readings are not aligned with the stretches: try fewer stretches before giving up.
     while values is None and count > _LEAST_STRETCHES:
         count = max(_LEAST_STRETCHES, count * 3 // 4)
         values = _medians(judged, count)
@@ -106,7 +106,7 @@ def _medians(points: Points, count: int) -> list[float] | None:
 
 
 def _correlation(values: Sequence[float]) -> float | None:
-    """Of neighbouring residuals around the line through the values; None where there are none to speak of."""
+    """The correlation of neighbouring residuals around the fitted line; None where the residuals are practically 0."""
     count, middle = len(values), (len(values) - 1) / 2
     mean = math.fsum(values) / count
     slope = math.fsum((place - middle) * (value - mean) for place, value in enumerate(values))
@@ -135,7 +135,7 @@ def _returning(values: Sequence[float], correlation: float) -> tuple[float, floa
     count = len(values)
     ones = [first, *([1 - correlation] * (count - 1))]
     places = [0.0, *(place - correlation * (place - 1) for place in range(1, count))]
-    # Around their first: bytes are large numbers, and their squares lose the small ones.
+    # Relative to the first value: squares of large byte counts would lose small differences.
     around = [value - values[0] for value in values]
     wanted = [first * around[0], *(around[at] - correlation * around[at - 1] for at in range(1, count))]
     oo, op, pp = _dot(ones, ones), _dot(ones, places), _dot(places, places)

@@ -15,11 +15,11 @@ from .profile import Frame
 
 __all__ = ["LIBRARY", "is_used_library", "named_by", "place_of", "within_loop"]
 
-# A file of an installed library, with the package it belongs to, or of Python's own (then without).
+# A file of an installed library (group: its package), or of the standard library (no group).
 LIBRARY: Final = re.compile(
     r"(?:^|/)(?:(?:site|dist)-packages/(?P<package>[^/.]+)|lib/python3\.\d+/(?!site-packages))|^<"
 )
-# Where the event loop is run, and where it calls what is due.
+# asyncio's files that run the event loop and its callbacks.
 _LOOP = re.compile(r"/asyncio/(?:runners|base_events|events)\.py$")
 # The functions of event loops, threads and servers that call the service's code. Told by their names: what else is in these
 # files is called by the service, as `create_task` is.
@@ -30,7 +30,7 @@ _BEGINNINGS = (
     (re.compile(r"/concurrent/futures/thread\.py$"), frozenset({"_worker"})),
     (re.compile(r"/(?:uvicorn|hypercorn|granian|gunicorn)/[^:]*\.py$"), frozenset({"run", "serve", "_serve", "main"})),
 )
-# Every request goes through them: a line of theirs says nothing.
+# Packages that every request passes through: their lines explain nothing.
 _CARRIERS = frozenset(
     {
         "anyio", "asgiref", "asyncio", "exceptiongroup", "fastapi", "granian", "gunicorn", "h11", "h2", "httptools",
@@ -43,7 +43,7 @@ _INSTALLED = re.compile(r"^.*/(?:site-packages|dist-packages|lib/python3\.\d+)/"
 
 
 def within_loop(stack: Sequence[Frame]) -> Sequence[Frame]:
-    """The frames that run in the event loop, innermost first: those that started it are on every stack and hold nothing."""
+    """The frames within the event loop, innermost first, without those that started it, which are on every stack."""
     loop = next((place for place, frame in enumerate(stack) if _LOOP.search(frame.file)), len(stack))
     return stack[:loop]
 

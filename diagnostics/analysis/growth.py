@@ -1,18 +1,18 @@
-"""What one round of streams says about memory: figures from a series of readings.
+"""Memory figures of one round of streams, from a series of readings.
 
     growth    bytes that an open stream gains for each chunk that its upstream offers: the median slope of in-use
               bytes over chunks offered, after the transient in which socket and transport buffers fill, divided by the
-              open streams. What each ended stream left behind is taken off first: that is `remains`, and where streams
-              are short and follow each other it looks like growth of those that are open
-    remains   bytes that stay for each stream that ended: in-use after everything settled, less in-use before, by streams
+              open streams. The bytes that each ended stream left behind are subtracted first: they are `remains`, and
+              with short streams in succession they would look like growth of the open ones
+    remains   bytes that stay for each stream that ended: (in-use bytes after settling - in-use bytes before) / streams
     resident  the same of resident memory
     peak      bytes that a concurrent stream costs at the worst moment of the round
     load      bytes that memory gains for each stream that is offered beyond a light load, at the level that a quarter of the
               readings reach: the slope through two rounds
     held      bytes that each client's stream still holds at the end of the round, the client being there and not reading
 
-In-use bytes, and RSS only beside them, with a wider bound: an allocator keeps freed pages, and what it keeps is no growth of
-the service; but memory that no allocator counts (a library's own mappings) is seen in RSS alone.
+The figures are of in-use bytes, and of RSS only beside them, with a wider bound: freed pages that an allocator keeps are no
+growth of the service; but memory that no allocator counts (a library's own mappings) is in RSS only.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ __all__ = [
     "slope",
 ]
 
-# Queues that gained so much from the first third of a round's readings to the last were not full.
+# Queues that grew by this factor from the first third of a round's readings to the last third were still filling.
 _STILL_FILLING = 1.1
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One look at the subject. `time` is monotonic seconds; bytes are summed over all workers.
+    """One reading of the subject. `time`: monotonic seconds; bytes are summed over all workers.
 
     ended          streams of the round that had ended
-    kernel_bytes   in the send queues of the subject's sockets: what the kernel keeps for clients that do not read
+    kernel_bytes   in the send queues of the subject's sockets, for clients that do not read
     """
 
     time: float
@@ -62,8 +62,8 @@ class Round:
     """One round of one subject.
 
     start            monotonic seconds at which the first client connected
-    open_streams     streams held open together
-    ended_streams    streams that had ended when the round had settled
+    open_streams     number of streams open at the same time
+    ended_streams    number of streams that had ended after settling
     before, after    readings of the settled subject; readings: those taken while the streams were open
     """
 
@@ -76,15 +76,15 @@ class Round:
 
     @property
     def seconds(self) -> float:
-        """From its start to the last reading with streams open."""
+        """Seconds from the start to the last reading with open streams."""
         return self.readings[-1].time - self.start if self.readings else 0.0
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
-    """The median of the slopes between all pairs of points (Theil 1950, Sen 1968). Raises ValueError where all x are the same.
+    """The median of the slopes between all pairs of points (Theil 1950, Sen 1968). Raises ValueError where all x are equal.
 
-    Not least squares: on a busy machine a service that got no core for a second takes what has come meanwhile in one gulp, and
-    a single such reading at the end of a round was called growth.
+    Not least squares: on a busy machine a service that got no core for a second reads all that has arrived meanwhile at once,
+    and a single such reading at the end of a round would count as growth.
     """
     if len(points) < 2:
         raise ValueError(f"a slope needs two points, there are {len(points)}")
@@ -100,7 +100,7 @@ def in_window(readings: Sequence[Reading], start: float, transient_seconds: floa
 
 
 def growth_per_chunk(round_: Round, chunks_per_second: float, transient_seconds: float) -> float:
-    """Bytes gained by one open stream per chunk offered to it. `chunks_per_second` is the pace of one upstream stream."""
+    """Bytes gained by one open stream per chunk offered to it. `chunks_per_second`: of one upstream stream."""
     window = in_window(round_.readings, round_.start, transient_seconds)
     left = max(0.0, remains_per_stream(round_))
     points = [
@@ -111,12 +111,12 @@ def growth_per_chunk(round_: Round, chunks_per_second: float, transient_seconds:
 
 
 def remains_per_stream(round_: Round) -> float:
-    """Bytes that stay per stream that ended; below zero where the round gave memory back."""
+    """In-use bytes that stay per stream that ended; below zero where the round freed memory."""
     return (round_.after.in_use_bytes - round_.before.in_use_bytes) / max(1, round_.ended_streams)
 
 
 def resident_per_stream(round_: Round) -> float:
-    """Resident bytes that stay per stream that ended; below zero where the round gave memory back."""
+    """Resident bytes that stay per stream that ended; below zero where the round freed memory."""
     return (round_.after.rss_bytes - round_.before.rss_bytes) / max(1, round_.ended_streams)
 
 
@@ -131,12 +131,12 @@ def kernel_queues(round_: Round, transient_seconds: float) -> tuple[int, bool]:
 
 
 def peak_per_stream(round_: Round) -> float:
-    """The most bytes that one of the concurrent streams cost, on average over them, at any reading."""
+    """The largest in-use growth at any reading, in bytes, divided by the concurrent streams."""
     return _peak(round_) / round_.open_streams
 
 
 def load_per_stream(light: Round, heavy: Round) -> float:
-    """What each stream offered in `heavy` beyond those of `light` adds to what is held. Raises ValueError where none is."""
+    """Bytes that each stream of `heavy` beyond those of `light` adds. Raises ValueError where `heavy` has no more streams."""
     further = heavy.open_streams - light.open_streams
     if further <= 0:
         raise ValueError(f"the heavy load has {heavy.open_streams} streams, the light one {light.open_streams}")
@@ -150,7 +150,7 @@ def held_per_stream(round_: Round) -> float:
 
 
 def _sustained(round_: Round) -> int:
-    """The level that a quarter of the readings reach: one gulp is no level."""
+    """The in-use growth, in bytes, that a quarter of the readings reach: robust against a single high reading."""
     levels = sorted((reading.in_use_bytes for reading in round_.readings), reverse=True)
     return (levels[(len(levels) - 1) // 4] if levels else round_.before.in_use_bytes) - round_.before.in_use_bytes
 

@@ -1,19 +1,17 @@
 """Reads the table of a sampled live heap, `<root>/heap/*.heap`, as a Profile. Written by diagnostics/agent/heap/native/table.c.
 
-The law of this file: whatever the bytes are, a table comes of it or a UsageError that says what is wrong. The table may
-have been copied while its process was writing into it, or when that was killed in the middle: entries that were just
-being written are left out and counted.
+The law of this file: any bytes give a table or a UsageError that names the defect. The table may have been copied while its
+process was writing to it, or after that was killed in the middle: entries that were being written are left out and counted.
 
-All numbers are little-endian. The header (`_HEADER`) says where the five parts are and how many entries of each are in use:
-
-    blocks   alive now: site + 1 (0: free), bytes, when it was allocated in tenths of a second since the start
-    sites    a stack, and what was allocated there since the start, freed or not
+All numbers are little-endian. The header (`_HEADER`) has the offsets of the five parts and the number of used entries of each:
+    blocks   live ones: site + 1 (0: free), bytes, time of allocation in tenths of a second since the start
+    sites    a stack, and the sums allocated there since the start, freed or not
     nodes    a stack is a path in a tree: parent (all ones: none) and frame; a parent comes before its children
     frames   offsets of the function's and the file's name, and the line
     names    two bytes of length, then UTF-8
 
-Blocks and sites begin and end with a number that is raised with each change, the last one first: an entry that was read
-from front to back is whole where both are the same.
+Blocks and sites begin and end with a counter that is increased with each change, the last one first: an entry that was read
+from front to back is consistent where both are equal.
 """
 
 from __future__ import annotations
@@ -72,7 +70,7 @@ _TYPES = (
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A stack (leaf first) and what was allocated there since the start, as estimated."""
+    """A stack (leaf first) and the estimated sums allocated there since the start."""
 
     stack: tuple[Frame, ...]
     allocated_bytes: float
@@ -81,15 +79,15 @@ class Site:
 
 @dataclass(frozen=True)
 class Table:
-    """What a file holds.
+    """The content of a file.
 
-    pid, start_ticks     of the process, as it saw itself; when it was started, in the kernel's count (0: unknown)
+    pid, start_ticks     of the process: in its own PID namespace; its start in clock ticks since boot (0: unknown)
     mode                 on, or raw: only blocks that are not pymalloc's
-    rate                 bytes from one sample to the next, on average
-    started, updated     wall clock: when sampling began, and when a sample was last taken or freed
-    blocks               (number of the site, bytes, seconds after `started` at which it was allocated, its place in the file)
-    lost                 the hooks were taken out by another tool: blocks that were freed since are still here
-    samples, dropped     taken, and of these not kept for want of room; dropped_bytes: what those stand for
+    rate                 mean of bytes from one sample to the next
+    started, updated     wall-clock time: when sampling began, and when a sample was last taken or freed
+    blocks               (index of the site, bytes, seconds after `started` at which it was allocated, its index in the file)
+    lost                 another tool has removed the hooks: blocks freed since then are still here
+    samples, dropped     samples taken, and those not kept because the table was full; dropped_bytes: estimate for those
     torn                 entries that were being written, or are damaged
     """
 
@@ -109,7 +107,7 @@ class Table:
 
 
 def process_of(header: bytes) -> tuple[int, int] | None:
-    """(pid, start_ticks) of a table's process, from its first HEADER_BYTES; None where they are of no table of this version."""
+    """(pid, start_ticks) of a table's process, from the file's first HEADER_BYTES; None for any other file or version."""
     if len(header) < _HEADER.size or not header.startswith(MAGIC):
         return None
     _, version, _, _, pid, _, _, _, start_ticks, *_ = _HEADER.unpack_from(header)
@@ -117,7 +115,7 @@ def process_of(header: bytes) -> tuple[int, int] | None:
 
 
 def decode(data: bytes) -> Table:
-    """Raises UsageError for what is no table, one of another version, or one that is cut off."""
+    """Read a table. Raises UsageError for other bytes, another version, or a truncated table."""
     if not data.startswith(MAGIC):
         raise UsageError("not a table of a live heap: it begins otherwise")
     if len(data) < _HEADER.size:
@@ -185,7 +183,7 @@ def _frames(data: bytes, names: bytes) -> list[Frame]:
 
 
 def _sites(data: bytes, nodes: list[tuple[int, ...]], frames: list[Frame]) -> tuple[tuple[Site | None, ...], int]:
-    """None for a site that cannot be read: its blocks are known, their stack is not."""
+    """(sites, number of torn ones); a site that cannot be read is None: its blocks are known, their stack is not."""
     found: list[Site | None] = []
     torn = 0
     for head, node, _samples, _seen, allocated, objects, _, _, _, tail in _SITE.iter_unpack(data):
@@ -223,10 +221,10 @@ def _blocks(data: bytes, sites: int) -> tuple[tuple[tuple[int, int, float, int],
 
 
 def profile(table: Table, *, now: float | None = None, allocs: bool = False) -> Profile:
-    """What is alive, by stack and age, and what was allocated since the start, by stack.
+    """Live blocks by stack and age, and all allocations since the start by stack.
 
-    now      wall clock, for the ages; not given, that of the last sample: the process has ended
-    allocs   what was allocated comes first, which is what tools show unless told otherwise
+    now      wall-clock time for the ages; default: that of the last sample, for a process that has ended
+    allocs   put the sample types of allocations first: tools show the first type by default
     """
     now = table.updated if now is None else now
     alive: dict[tuple[int, str], list[float]] = {}
@@ -248,10 +246,10 @@ def profile(table: Table, *, now: float | None = None, allocs: bool = False) -> 
 
 
 def since(table: Table, before: Table, *, now: float, seconds: float, allocs: bool = False) -> Profile:
-    """What changed from `before` to `table`, of the same process: what came (label change=new) and what went (change=gone).
+    """The change from `before` to `table` of the same process: new blocks (label change=new) and freed ones (change=gone).
 
+    now       wall-clock time, for the ages
     seconds   between the two
-
     Raises UsageError where sampling began anew in between.
     """
     if (table.pid, table.started) != (before.pid, before.started):
@@ -280,7 +278,7 @@ def since(table: Table, before: Table, *, now: float, seconds: float, allocs: bo
 
 
 def weight_of(size: int, rate: int) -> float:
-    """How many blocks a sampled one of `size` bytes stands for."""
+    """How many blocks a sampled one of `size` bytes represents."""
     return 1 / -math.expm1(-max(size, 1) / rate)
 
 

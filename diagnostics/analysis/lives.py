@@ -1,4 +1,4 @@
-"""Lives of one worker: what a process that was replaced leaves behind for judging its successors.
+"""Lives of one worker: the recordings of its replaced processes, for judging their successors.
 
 gunicorn's and uvicorn's max_requests replace a worker after so many requests: no life is long enough for a trend, and each
 begins anew. The successor takes the number of its predecessor, and with it the number's history, as lives.
@@ -16,19 +16,19 @@ __all__ = ["Life", "Points", "gained_within", "recycled", "thinned"]
 
 Points = Sequence[tuple[float, float]]
 
-# A worker that outlives its predecessors so many times is judged alone: it is not replaced as they were.
+# A worker that lives this many times as long as its predecessors is judged alone: it is not replaced regularly.
 _OUTLIVES = 2.0
-# What is kept of a series: enough for twelve blocks of five readings.
+# Points kept of a series: enough for twelve blocks of five readings.
 _KEPT = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """One process that held a worker's number, from start to end.
+    """One process that had a worker's number, from start to end.
 
     seconds    how long it lived
-    series     recorded readings by the recorder's field names, (time, value), without the warm-up
-    finished   streams that finished in its whole life; None where nobody counts them
+    series     the recorder's field name -> (time, value) readings, without the warm-up
+    finished   number of streams that finished in its whole life; None where they are not counted
     """
 
     seconds: float
@@ -37,12 +37,12 @@ class Life:
 
 
 def recycled(lives: Sequence[Life], age: float | None) -> bool:
-    """Whether a worker of this age (seconds) is one of a line that is replaced regularly, so that the line is to be judged."""
+    """Whether a worker of this age (seconds) is replaced regularly, so that its predecessors are judged together with it."""
     return bool(lives) and age is not None and age < _OUTLIVES * median(life.seconds for life in lives)
 
 
 def gained_within(points: Points) -> float | None:
-    """How much more there was in the last quarter of the time than in the first, by medians of both; None without readings."""
+    """The median of the last quarter of the time minus that of the first; None without readings."""
     if not points:
         return None
     start, end = points[0][0], points[-1][0]

@@ -1,7 +1,6 @@
-"""One shape for every capture: stacks with values and labels, the model of pprof's profile.proto.
+"""The data type of every capture: stacks with values and labels, the model of pprof's profile.proto.
 
-A reading makes a Profile, a format writes it, nothing changes it. On the wire and on disk it is JSON (`schema`
-"highwater.profile/1") with its frames interned:
+A Profile is immutable. On the wire and on disk it is JSON (`schema` "highwater.profile/1") with its frames interned:
 
     {"schema": "highwater.profile/1", "kind": "tracemalloc",
      "sample_types": [["inuse_space", "bytes"], ["inuse_objects", "count"]],
@@ -29,7 +28,7 @@ SCHEMA = "highwater.profile/1"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Frame:
-    """One line of one function. `line` is 1-based; 0 where it is not known."""
+    """One line of one function. `line` is 1-based; 0: unknown."""
 
     function: str
     file: str
@@ -38,7 +37,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class ValueType:
-    """What a value is (`inuse_space`) and its unit (`bytes`, `count`)."""
+    """A sample type: its name (`inuse_space`) and its unit (`bytes`, `count`)."""
 
     name: str
     unit: str
@@ -46,7 +45,7 @@ class ValueType:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A stack (leaf first), one value per sample type, and labels with few distinct values (route, state)."""
+    """A stack (leaf first), a value for each sample type, and labels with few distinct values (route, state)."""
 
     stack: tuple[Frame, ...]
     values: tuple[int, ...]
@@ -55,12 +54,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Profile:
-    """Every capture, whatever took it.
+    """The profile of a capture of any kind.
 
-    kind            what took it: tracemalloc, memray, objects, tasks, retained
-    time            wall clock at the end of the window, seconds since the epoch
-    duration        length of the window in seconds; 0 for a census of one moment
-    not_covered     in words, what this reading cannot see; shown wherever the profile is shown
+    kind            tracemalloc, memray, objects, tasks, retained, heap
+    time            wall-clock time at the end of the window, seconds since the epoch
+    duration        length of the window in seconds; 0 for a reading of one moment
+    not_covered     sentences on what this reading cannot see; shown wherever the profile is shown
     meta            facts of the capture: stack coverage, measured cost, worker
     """
 
@@ -96,7 +95,7 @@ class Profile:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Profile:
-        """Read what `to_json` wrote. Raises UsageError where `data` is something else, and says where."""
+        """The inverse of `to_json`. Raises UsageError that names the malformed part of `data`."""
         schema = data.get("schema") if isinstance(data, Mapping) else None
         if schema != SCHEMA:
             raise UsageError(f"not a Profile: schema is {schema!r}, expected {SCHEMA!r}")

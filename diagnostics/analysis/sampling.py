@@ -1,17 +1,17 @@
-"""What a sampled figure is worth: the interval that holds the true one in 95 of 100 cases.
+"""The 95 % confidence interval of a sampled figure.
 
 Blocks are taken by a Poisson process over allocated bytes: one of n bytes with probability p = 1 - exp(-n / rate), and
 it then stands for n / p bytes and 1 / p blocks. So an estimate y of a stack whose blocks have n bytes on average has
 
-    seen       y p             what was really found; the true figure cannot be less
+    seen       y p             the sampled blocks themselves; the true figure cannot be less
     variance   y n (1 - p) / p
 
 The mean size of a stack's blocks is y's bytes by its blocks; where sizes are mixed, the variance comes out too large
 and never too small, since n (1 - p) / p falls with n. Variances of stacks add up.
 
 The interval is that of a weighted sum of Poisson counts by Fay and Feuer (Statistics in Medicine 16, 1997, 791-801),
-which holds for a single sample as well, and never reaches below what was seen. Differences have what came and what went
-as samples of their own, and the interval of a normal distribution.
+which holds for a single sample as well, and never reaches below `seen`. Differences have new and freed blocks as separate
+samples, and the interval of a normal distribution.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _Z = 1.959964
 
 
 class Uncertainty:
-    """Adds up estimates of one kind, bytes or blocks, and tells the interval of their sum."""
+    """Adds up estimates of one kind, bytes or blocks, and computes the interval of their sum."""
 
     __slots__ = ("_largest", "_negative", "_seen", "_value", "_variance")
 
@@ -37,7 +37,10 @@ class Uncertainty:
         self._negative = False
 
     def add(self, value: float, size: float, rate: float, *, blocks: bool = False) -> None:
-        """`value` bytes, or blocks, of a stack whose blocks have `size` bytes on average; 0 where that is not known."""
+        """Add `value` bytes, or blocks, of a stack whose blocks have a mean of `size` bytes (0: unknown).
+
+        rate   mean of bytes from one sample to the next
+        """
         size = max(size, 1.0)
         chance = -math.expm1(-size / rate)
         unseen_for_each = (1.0 if blocks else size) * math.exp(-size / rate) / chance
@@ -71,20 +74,20 @@ def interval_of(value: float, variance: float, largest: float) -> tuple[float, f
 
 
 def _chi_squared(z: float, degrees: float) -> float:
-    """The quantile of the chi-squared distribution at that of `z` in a normal one, by Wilson and Hilferty."""
+    """The chi-squared quantile for the probability of the normal quantile `z`, by Wilson and Hilferty."""
     ninth = 2 / (9 * degrees)
     return degrees * max(0.0, 1 - ninth + z * math.sqrt(ninth)) ** 3
 
 
 def rate_of(profile: Profile) -> float | None:
-    """Bytes from one sample to the next, on average; None where everything was counted."""
+    """The sampling rate, the mean of bytes from one sample to the next; None where every block was counted."""
     sampled: Any = profile.meta.get("sampled")
     rate = sampled.get("rate_bytes") if isinstance(sampled, dict) else None
     return float(rate) if isinstance(rate, int | float) and 1 <= rate < 1 << 62 else None
 
 
 def sizes_index(profile: Profile, value: int) -> int | None:
-    """Which value of a sample is the count to these bytes, or the bytes to this count; None where the profile has none."""
+    """The index of the count for a value in bytes, or of the bytes for a count; None where the profile has none."""
     name = profile.sample_types[value].name
     other = name.replace("_space", "_objects") if name.endswith("_space") else name.replace("_objects", "_space")
     return _position(other, (kind.name for kind in profile.sample_types)) if other != name else None

@@ -1,4 +1,4 @@
-"""Whether memory grows, how fast, and when it meets its limit: an answer that random walks and filling caches do not fool.
+"""Whether memory grows, how fast, and when it reaches its limit: robust against random walks and filling caches.
 
 Memory readings follow each other closely: an interval that takes them for independent accuses well-behaved programs half
 the time. So the readings are cut into blocks, and only the blocks count:
@@ -18,10 +18,10 @@ the time. So the readings are cut into blocks, and only the blocks count:
                a correction of its own.
 
 A worker that is replaced again and again (max_requests) has many short lives instead of a long one. `pooled` judges them
-together: blocks are cut within each life and rises taken within each, never from one life to the next, so that a fall at
-each replacement hides nothing. The lives are processes of their own; their rises are pooled into one Wilcoxon statistic.
+together: blocks are cut and rises taken within each life, never across two lives, so that the fall at a replacement hides
+nothing. The rises of all lives are pooled into one Wilcoxon statistic.
 
-One look errs no more often than it says (`level`, both sides together); who looks every second and acts on the first
+One test errs no more often than `level` says, both sides together; a caller that tests every second and acts on the first
 claim errs more often.
 """
 
@@ -36,12 +36,12 @@ from typing import Any
 
 __all__ = ["BLOCKS", "WINDOWS", "Trend", "pooled", "seconds_to_limit", "telling", "theil_sen", "trend", "warm_up_ends"]
 
-# Seconds. A leak that has just begun shows in the first long before the others, a slow one only in the last.
+# Seconds. A new leak shows in the shortest window long before the others, a slow one only in the longest.
 WINDOWS = (120.0, 600.0, 3600.0)
 BLOCKS = 12
-# Fewer readings than this in a block say nothing that one outlier could not say.
+# With fewer readings in a block its median may be a single outlier.
 _LEAST_IN_BLOCK = 3
-# Of Wilcoxon's statistic over rises whose neighbours are correlated by 1/4: 1 + 2 x 1/4.
+# Factor for the variance of Wilcoxon's statistic over rises whose neighbours are correlated by 1/4: 1 + 2 x 1/4.
 _CORRELATION = 1.5
 # A life of fewer blocks than this does not show whether its rise goes on.
 _LEAST_BLOCKS = 3
@@ -53,12 +53,12 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """What a series did. Slopes are units of the series a second.
+    """The trend of a series. Slopes are units of the series a second.
 
-    state      growing; settled (rose, but its later half did not go on); shrinking; not_growing (the interval holds zero);
+    state      growing; settled (rose, but its later half did not go on); shrinking; not_growing (the interval has zero);
                unknown (too few readings, or a gap of a whole block)
     low, high  the interval of `slope` at 1 - level; None, as the slope, where the state is unknown
-    seconds    how much time was judged; readings: how many
+    seconds    length of the time judged; readings: their number
     since      the time of the first reading that was judged
     """
 
@@ -77,7 +77,7 @@ class Trend:
         return self.state == "growing"
 
     def per(self, count: float) -> tuple[float, float, float] | None:
-        """(slope, low, high) for each of `count` things that happened in the time judged; None where none did."""
+        """(slope, low, high) per event, for `count` events in the time judged; None where there were none."""
         if self.slope is None or self.low is None or self.high is None or count <= 0:
             return None
         factor = self.seconds / count
@@ -88,15 +88,15 @@ class Trend:
 
 
 def warm_up_ends(started: float, now: float) -> float:
-    """The time at which the warm-up of a process that started at `started` is over, seen from `now` (same clock, seconds)."""
+    """The end of the warm-up of a process that started at `started`, judged at `now` (same clock, seconds)."""
     return started + min(_WARM_UP_SECONDS, _WARM_UP_SHARE * max(0.0, now - started))
 
 
 def trend(points: Points, *, level: float = 0.05, since: float = -math.inf) -> Trend:
     """The trend of (time in seconds, value) readings, in order of time, none before `since`.
 
-    level   how often a series without a trend may be called growing or shrinking. Raises ValueError unless 0.002 <= level < 1:
-            eleven rises cannot say more than that.
+    level   the probability that a series without a trend is called growing or shrinking. Raises ValueError unless
+            0.002 <= level < 1: eleven rises allow no smaller one.
     """
     _check(level)
     judged = [point for point in points if point[0] >= since]
@@ -116,10 +116,10 @@ def trend(points: Points, *, level: float = 0.05, since: float = -math.inf) -> T
 
 
 def telling(points: Points, *, level: float, since: float, now: float) -> tuple[float, Trend]:
-    """The one of WINDOWS that says most, in seconds, and the trend in it: the shortest in which the series grows, else the
+    """The most informative of WINDOWS, in seconds, and the trend in it: the shortest in which the series grows, else the
     longest that could be judged. Each ends at `now` and begins no earlier than `since`: seconds, on the clock of the points.
 
-    level   of each window; a claim about all of them together errs as often as they do together
+    level   of each window; the error probabilities of all windows add up
     """
     most: tuple[float, Trend] | None = None
     for window in WINDOWS:
@@ -135,7 +135,7 @@ def telling(points: Points, *, level: float, since: float, now: float) -> tuple[
 def pooled(lives: Sequence[Points], *, level: float = 0.05) -> Trend:
     """The trend within several lives of one worker: readings of each in order of time, without its warm-up.
 
-    A life with too few readings for three blocks, or with a gap, is left out; what is left must give as many rises as one
+    A life with too few readings for three blocks, or with a gap, is left out; the others must give as many rises as one
     long life does. `seconds` is the time judged over all lives, `since` the beginning of the first. Raises as `trend` does.
     """
     _check(level)
@@ -145,7 +145,7 @@ def pooled(lives: Sequence[Points], *, level: float = 0.05) -> Trend:
     for life in long:
         count = min(wanted, len(life) // _LEAST_IN_BLOCK)
         blocks = _blocks(life, life[0][0], life[-1][0] - life[0][0], count)
-        while blocks is None and count > _LEAST_BLOCKS:  # readings do not come in step with the blocks
+        while blocks is None and count > _LEAST_BLOCKS:  # readings are not aligned with the blocks
             count -= 1
             blocks = _blocks(life, life[0][0], life[-1][0] - life[0][0], count)
         if blocks is not None:
@@ -164,7 +164,7 @@ def pooled(lives: Sequence[Points], *, level: float = 0.05) -> Trend:
 
 
 def seconds_to_limit(found: Trend, used: float, limit: float | None) -> float | None:
-    """Seconds until `used`, rising at the trend's slope, meets `limit`; 0 where it has. None: not growing, or no limit."""
+    """Seconds until `used`, rising at the trend's slope, reaches `limit`, at least 0. None: not growing, or no limit."""
     if limit is None or not found.growing or not found.slope:
         return None
     return max(0.0, limit - used) / found.slope

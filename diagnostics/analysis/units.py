@@ -1,6 +1,6 @@
-"""Numbers as people read them: 1.5 MiB, 12,345, 41.2 %. Text from outside made harmless for a terminal.
+"""Formats numbers for people: 1.5 MiB, 12,345, 41.2 %. Escapes untrusted text for terminals.
 
-Sizes are in powers of 1024 and say so (KiB, MiB). A number keeps its sign; what is exactly zero is "0".
+Sizes are in powers of 1024 and say so (KiB, MiB). A number keeps its sign; exactly zero is "0".
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 __all__ = ["format_moment", "format_percent", "format_value", "printable"]
 
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-# What one of a time unit is in seconds; the names are those that Go's profiles use.
+# Time units in seconds, by their names in Go's profiles.
 _SECONDS = {"nanoseconds": 1e-9, "microseconds": 1e-6, "milliseconds": 1e-3, "seconds": 1.0}
 
 
 def format_value(value: int, unit: str, *, signed: bool = False) -> str:
-    """`value` with its unit; `signed` puts a plus before what is above zero, as differences are read.
+    """`value` with its unit; `signed` puts a plus before positive values, for differences.
 
     >>> format_value(1536, "bytes"), format_value(-5 * 2**20, "bytes"), format_value(12345, "count", signed=True)
     ('1.50 KiB', '-5.00 MiB', '+12,345')
@@ -43,7 +43,7 @@ def _size(size: int) -> str:
 
 
 def format_percent(part: int, whole: int) -> str:
-    """`part` of `whole`, with one decimal; what would round to 0.0 without being it is "<0.1%"."""
+    """`part` of `whole` in per cent with one decimal; a share above 0 that rounds to 0.0 is "<0.1%"."""
     if whole == 0 or part == 0:
         return "0.0%"
     share = 100 * part / whole
@@ -53,7 +53,7 @@ def format_percent(part: int, whole: int) -> str:
 
 
 def format_moment(time: float) -> str:
-    """Seconds since the epoch as UTC, to the second; the number itself where no calendar reaches."""
+    """Seconds since the epoch as UTC, to the second; the number itself where datetime cannot represent it."""
     try:
         return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (OverflowError, OSError, ValueError):
@@ -61,8 +61,5 @@ def format_moment(time: float) -> str:
 
 
 def printable(text: str) -> str:
-    r"""`text` without anything that a terminal would act on: control characters become \x1b, lone surrogates \udc80.
-
-    Function and file names in a profile come from outside.
-    """
+    r"""`text` with control characters escaped as \x1b, lone surrogates as \udc80: names in a profile are untrusted."""
     return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

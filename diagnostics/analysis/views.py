@@ -1,8 +1,8 @@
-"""What a reader asks of a profile first: which functions (top), which lines (list).
+"""Tables of a profile: the largest functions or lines (top), and annotated source lines (list).
 
-`flat` is what a frame allocated itself: it is the leaf. `cumulative` is what was allocated while it was anywhere on the
-stack; a function that calls itself is counted once. Percentages are of the sum of all absolute values: the total of an
-ordinary profile, all that changed in a difference.
+`flat` is the value of samples in which a frame is the leaf. `cumulative` is that of samples with the frame anywhere on the
+stack; a recursive function is counted once. Percentages are of the sum of all absolute values: the total of an ordinary
+profile, all changes of a difference.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .sampling import Uncertainty, rate_of, sizes_index
 
 __all__ = ["Function", "Line", "Row", "Source", "Top", "listing", "top"]
 
-# From a file's name in a profile to its lines, or None where it cannot be had: analysis itself opens nothing.
+# A file's name in a profile -> its lines, or None where it cannot be read. The caller's: analysis opens no files.
 Source = Callable[[str], Sequence[str] | None]
 
 CONTEXT_LINES = 3
@@ -28,7 +28,7 @@ CONTEXT_LINES = 3
 class Row:
     """A function (then `frame.line` is 0) or one line of it.
 
-    interval   of a sampled profile: what holds the true flat value in 95 of 100 cases; None where everything was counted
+    interval   of a sampled profile: the 95 % interval of the flat value; None where everything was counted
     """
 
     frame: Frame
@@ -39,7 +39,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Top:
-    """All rows, most flat first; `whole` is what percentages are of."""
+    """All rows, sorted; `whole`: the value that is 100 %."""
 
     value_type: ValueType
     rows: tuple[Row, ...]
@@ -49,7 +49,7 @@ class Top:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A source line; `text` is None where the source is not to be had."""
+    """A source line; `text` is None where the source cannot be read."""
 
     number: int
     flat: int
@@ -59,7 +59,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function with its lines: those with values and a few around them; between groups of lines there is a gap."""
+    """A function with its lines: those with values and a few around each."""
 
     name: str
     file: str
@@ -71,7 +71,7 @@ class Function:
 def top(
     profile: Profile, value: int = 0, *, by: Literal["function", "line"] = "function", cumulative: bool = False
 ) -> Top:
-    """Every function, or every line, with what it allocated; sorted by flat or by `cumulative`, largest first."""
+    """Every function, or every line, with its values; sorted by flat or by `cumulative`, largest first."""
     flat: dict[Frame, int] = {}
     whole_stack: dict[Frame, int] = {}
     key = _of_function if by == "function" else _of_line
@@ -105,11 +105,11 @@ class _Doubts:
     """The intervals of a sampled profile's rows."""
 
     def __init__(self, profile: Profile, value: int) -> None:
-        # Of a difference of two profiles it is not known how much stayed as it was and how much came and went.
+        # A difference of two profiles has no interval: the unchanged samples of both are unknown.
         self._rate = None if "difference" in profile.meta else rate_of(profile)
         self._value, self._other = value, sizes_index(profile, value)
         self._blocks = profile.sample_types[value].unit == "count"
-        if self._blocks and self._other is None:  # blocks of unknown size: nothing is known of what was missed
+        if self._blocks and self._other is None:  # blocks of unknown size have no interval
             self._rate = None
         self._rows: dict[Frame, Uncertainty] = {}
 
@@ -129,7 +129,7 @@ class _Doubts:
 
 
 def listing(profile: Profile, pattern: str, source: Source, value: int = 0) -> tuple[Function, ...]:
-    """The functions whose name matches the regular expression `pattern`, line by line; most cumulative first.
+    """The functions whose name matches the regular expression `pattern`, line by line; largest cumulative value first.
 
     Raises UsageError where `pattern` does not compile or no function matches.
     """
@@ -160,7 +160,7 @@ def _lines(rows: Sequence[Row], source: Sequence[str] | None) -> list[Line]:
     numbers = set(amounts)
     if source is not None:
         for line in amounts:
-            # Line 0 stands for "not known", and a source that changed since may be shorter.
+            # Line 0 means unknown, and a source that has changed since may be shorter.
             if 1 <= line <= len(source):
                 numbers.update(range(max(1, line - CONTEXT_LINES), min(len(source), line + CONTEXT_LINES) + 1))
     found = []

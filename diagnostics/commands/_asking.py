@@ -1,4 +1,4 @@
-"""Asking a monitor over HTTP, for every command that takes its URL: the address, the token, and what a refusal means."""
+"""Requests to a monitor over HTTP, for every command that takes its URL: address, token, errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..errors import DiagnosticsError, TargetError, UsageError
 __all__ = ["asked", "checked", "client_of", "streamed"]
 
 _TIMEOUT_SECONDS = 30.0
-# All control characters but the line break and the tabulator.
+# All control characters but line feed and tab.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 # A timeline of hours is a few megabytes.
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -27,14 +27,14 @@ _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 @cache
 def _trusted() -> ssl.SSLContext:
-    """Made once: reading all certificates takes as long as ten answers."""
+    """The TLS context, made once: reading all certificates takes as long as ten answers."""
     return httpx2.create_ssl_context(trust_env=False)
 
 
 def client_of(url: str, timeout_seconds: float = _TIMEOUT_SECONDS) -> httpx2.Client:
-    """A client for the monitor's root, from any of its addresses; with DIAGNOSTICS_TOKEN, or the token to read.
+    """A client for the monitor's root, from any URL of its pages; sends DIAGNOSTICS_TOKEN or DIAGNOSTICS_READ_TOKEN.
 
-    Raises UsageError. Whoever asks for it closes it.
+    Raises UsageError. The caller must close it.
     """
     token = os.environ.get("DIAGNOSTICS_TOKEN") or os.environ.get("DIAGNOSTICS_READ_TOKEN")
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
@@ -55,7 +55,7 @@ def client_of(url: str, timeout_seconds: float = _TIMEOUT_SECONDS) -> httpx2.Cli
 
 
 def checked(client: httpx2.Client, method: str, path: str, **options: Any) -> httpx2.Response:
-    """The answer to one request, read whole. Raises TargetError where no monitor answers, and what the monitor refuses with."""
+    """The complete response to one request. Raises TargetError where no monitor answers, and the error of a refusal."""
     with streamed(client, method, path, **options) as response:
         body = _read(client, response)
     return httpx2.Response(response.status_code, headers=response.headers, content=body)
@@ -63,7 +63,7 @@ def checked(client: httpx2.Client, method: str, path: str, **options: Any) -> ht
 
 @contextmanager
 def streamed(client: httpx2.Client, method: str, path: str, **options: Any) -> Iterator[httpx2.Response]:
-    """The same with its body still to be read, by `iter_raw`: who unpacks what a peer has packed has no bound."""
+    """As `checked`, with the body unread. Read it by `iter_raw`: a decompressed body has no size limit."""
     try:
         with client.stream(method, path, **options) as response:
             packed = response.headers.get("content-encoding", "identity")
@@ -72,14 +72,14 @@ def streamed(client: httpx2.Client, method: str, path: str, **options: Any) -> I
             if not response.is_success:
                 raise _refusal(client, response.status_code, _read(client, response))
             yield response
-    except (httpx2.TransportError, UnicodeError) as error:  # a host's name that is none is found when it is looked up
+    except (httpx2.TransportError, UnicodeError) as error:  # UnicodeError: an invalid host name
         raise TargetError(
             f"no monitor answers at {client.base_url}: {error}", remedy="start the service with `diagnostics run`"
         ) from error
 
 
 def asked(client: httpx2.Client, method: str, path: str, **options: Any) -> dict[str, Any]:
-    """`checked`, and the answer's JSON, its texts fit for a terminal: a peer's escape sequences are not. Raises TargetError."""
+    """The JSON of a `checked` response, without control characters, which a terminal would obey. Raises TargetError."""
     response = checked(client, method, path, **options)
     try:
         told = _plain(json.loads(response.content))
@@ -112,14 +112,14 @@ def _refusal(client: httpx2.Client, status: int, body: bytes) -> DiagnosticsErro
         said = {name: str(value) for name, value in _plain(json.loads(body))["error"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return TargetError(f"{client.base_url} answered {status}, and is no monitor")
-    # The monitor does not know by which address it is reached: the command that it offers is made whole here.
+    # The monitor does not know the URL by which it is reached: its commands have `URL` in that place.
     base = str(client.base_url).rstrip("/")
     said["remedy"] = said.get("remedy", "").replace("diagnostics capture URL", f"diagnostics capture {base}")
     return _RefusalError(status, said)
 
 
 class _RefusalError(DiagnosticsError):
-    """The monitor said no; its words, and the exit code that its status means."""
+    """A refusal by the monitor: its message, and the exit code for its HTTP status."""
 
     def __init__(self, status: int, told: dict[str, Any]) -> None:
         super().__init__(told.get("message", ""), remedy=told.get("remedy", ""), code=told.get("code"))

@@ -1,4 +1,4 @@
-"""Attaching and detaching as the commands do it: several processes at once, each written down and told."""
+"""Attaches to several processes at once, and detaches: each one is recorded, audited and printed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ASKER = Asker("the command line")
 
 
 class Attaching:
-    """What one command attaches below one registry. `made`: what it has attached to, and not let go of."""
+    """The attachments that one command makes in one registry. `made`: pid -> those it has not detached again."""
 
     def __init__(self, root: Path, say: Callable[[str], None]) -> None:
         self._attachments = Attachments(root)
@@ -32,7 +32,7 @@ class Attaching:
         self.made: dict[int, Attachment] = {}
 
     def attach(self, pids: Sequence[int], patience: float) -> list[DiagnosticsError]:
-        """Attach to all of them, a few at a time; returns what went wrong, and goes on with the others."""
+        """Attach to all processes, a few at a time; returns the errors of those that failed. `patience`: seconds for each."""
 
         def one(pid: int) -> DiagnosticsError | None:
             try:
@@ -50,7 +50,7 @@ class Attaching:
             return [error for error in several.map(one, pids) if error is not None]
 
     def detach(self, pids: Iterable[int], *, force: bool) -> list[DiagnosticsError]:
-        """Take the agents out again; returns what went wrong."""
+        """Detach from all processes; returns the errors of those that failed."""
         failed: list[DiagnosticsError] = []
         for pid in pids:
             try:
@@ -70,7 +70,7 @@ class Attaching:
         return failed
 
     def recorded(self) -> list[int]:
-        """The processes that are attached to below this registry, by whatever command."""
+        """The pids of all attached processes of this registry, also of other commands."""
         return [made.who.pid for made in self._attachments.all()]
 
     def _note(self, event: str, outcome: str, pid: int, **facts: Any) -> None:
@@ -78,7 +78,7 @@ class Attaching:
 
 
 def matching(text: str) -> list[int]:
-    """The processes whose command line, as they show it now, contains `text`; not this one, nor what started it."""
+    """The processes whose command line contains `text`, without this process and its ancestors."""
     beside = {os.getpid(), *Family().above(os.getpid())}
     found = []
     for process in Path("/proc").iterdir():
@@ -93,7 +93,7 @@ def matching(text: str) -> list[int]:
 
 
 def workers_of(parent: int) -> list[int]:
-    """The processes below `parent` that serve; all its children where none does. Raises NotFoundError."""
+    """The descendants of `parent` that serve; all its children where none does. Raises NotFoundError."""
     family = Family()
     serving = [pid for pid in family.servers(parent, Sockets()) if pid != parent]
     found = serving or family.children(parent)

@@ -1,12 +1,12 @@
-"""`diagnostics capture URL --kind bundle`: what an incident leaves, in one folder and one .tar.gz.
+"""`diagnostics capture URL --kind bundle`: the evidence of an incident, in one folder and one .tar.gz.
 
-    status.json       what the monitor said of the service, from before the first capture to after the last one
+    status.json       the monitor's overviews of the service, from before the first capture to after the last one
     metrics.txt       its metrics, once
     <kind>/...        the captures' files
     report.html, report.md, SHA256SUMS
 
-One capture after the other, the cheap ones first: each slows the service for a while, and two at once would blur both. One that
-fails (a kind that the service cannot do) is told in the report and does not keep the others from being taken.
+One capture after the other, the cheap ones first: each slows the service for a while, and two at once would distort both. A
+failed one (a kind that the service does not support) is reported, and the others are taken all the same.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ._taking import download, take
 
 __all__ = ["KINDS", "collect"]
 
-# Cheap and harmless first: should the service fall over, these are there.
+# Cheap and harmless kinds first: they are complete if a later one makes the service fail.
 KINDS = ("tasks", "retained", "objects", "tracemalloc")
 # Options that only some kinds have.
 _OPTIONS = {"seconds": ("objects", "tracemalloc"), "frames": ("tracemalloc",)}
@@ -40,7 +40,7 @@ _PROFILE = "profile.json"
 
 
 def collect(client: httpx2.Client, options: dict[str, Any], output: Path, console: Console) -> int:
-    """Collect everything into a new folder below `output`. Returns 0, or 1 where a capture failed."""
+    """Collect everything into a new folder below `output`. Returns the exit code: 0, or 1 where a capture failed."""
     bundle = Bundle(str(client.base_url).rstrip("/"))
     folder = output / datetime.now(UTC).strftime("bundle-%Y%m%dT%H%M%SZ")
 
@@ -51,7 +51,7 @@ def collect(client: httpx2.Client, options: dict[str, Any], output: Path, consol
 
     look()
     metrics = checked(client, "GET", "/metrics").content
-    # Not before there is something to put into it.
+    # Created only once there is something to write.
     _made_anew(folder)
     (folder / "metrics.txt").write_bytes(metrics)
     for kind in KINDS:
@@ -63,7 +63,7 @@ def collect(client: httpx2.Client, options: dict[str, Any], output: Path, consol
         try:
             capture = take(client, {**mine, "kind": kind}, console, look)
         except DiagnosticsError as error:
-            if error.code == "refused":  # no token, or the wrong one: the others would be refused, too
+            if error.code == "refused":  # no token, or a wrong one: all further requests would be refused, too
                 raise
             capture = {"state": "refused", "error": error.to_dict()}
         bundle.captures[kind] = capture
@@ -87,7 +87,7 @@ def collect(client: httpx2.Client, options: dict[str, Any], output: Path, consol
 
 
 def _made_anew(folder: Path) -> None:
-    """Make it, and fail where something is there: a folder that another user has made could lead anywhere."""
+    """Create the folder. Raises UsageError where it exists: another user's folder could be a link to anywhere."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
@@ -96,7 +96,7 @@ def _made_anew(folder: Path) -> None:
 
 
 def _packed(folder: Path) -> Path:
-    """Write SHA256SUMS (as `sha256sum -c` reads it) and the folder as .tar.gz beside it."""
+    """Write SHA256SUMS (for `sha256sum -c`) and pack the folder; returns the path of the .tar.gz beside it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
     sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n" for path in files]
     (folder / "SHA256SUMS").write_text("".join(sums))

@@ -1,16 +1,16 @@
-"""Runs a command as if it had been started in place of this process: every signal, the terminal, and how it ended.
+"""Runs a command as if it had been started in place of this process: signals, terminal and exit status are the command's.
 
-The command is a child in this process's own process group, as a shell's child in a script is. So what a terminal sends
-(Ctrl-C, Ctrl-\\, Ctrl-Z, a new window size, hang-up) reaches it from the kernel, once, and who may read from the terminal is
-the kernel's business too. What is sent to this process alone is passed on.
+The command is a child in this process's own process group, as a shell's child in a script is. So signals from the terminal
+(Ctrl-C, Ctrl-\\, Ctrl-Z, a new window size, hang-up) reach it from the kernel, once, and the kernel also decides which group
+may read from the terminal. Signals sent to this process alone are forwarded to the command.
 
-To know which of the two a signal was, there is a witness: a child in the same group that has all signals blocked and does
-nothing. A signal that is pending there as well went to the whole group (or to a whole cgroup): the command has it already, and
-a second SIGINT would tell it to hurry.
+To tell these apart, there is a witness: a child in the same group that has all signals blocked and does nothing. A signal
+that is pending there as well was sent to the whole group (or to a whole cgroup): the command has it already, and a second
+SIGINT would make it end without a clean shutdown.
 
 Where the command stops by a signal that this process has received, too, this process stops, so that the shell sees a stopped
-job; `fg` and `bg` continue both. This process ends as the command did: by its exit code, or by the same signal. Its
-children that nobody awaits (it may be the first process of a container) are reaped.
+job; `fg` and `bg` continue both. This process ends as the command did: with its exit code, or by the same signal. Orphans
+(this may be the first process of a container) are reaped.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from ..errors import UsageError
 __all__ = ["Foreground", "end_like"]
 
 _STOPS: Final = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
-# These end the wait for the monitor's last words.
+# These end the wait for the monitor's end.
 _ENDS: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP})
-# Python ignores these two in itself; a program that it starts would go on to ignore them.
+# Python ignores these two, and a program that it executes would inherit that.
 _PYTHON_IGNORES: Final = (signal.SIGPIPE, signal.SIGXFSZ)
-# The kernel gives a group's signal to all of it at once; who kills a cgroup does it process by process.
+# The kernel signals a group at once; a tool that kills a cgroup signals process by process, within this time.
 _WITNESS_SECONDS: Final = 0.01
 _PR_SET_PDEATHSIG: Final = 1
 
 
 class Foreground:
-    """`start` it, then `wait`. Blocks all signals of this process, for good.
+    """A command in the foreground: call `start`, then `wait`. Blocks all signals of this process, for good.
 
     pid   the command's, once it is started
     """
@@ -48,7 +48,7 @@ class Foreground:
     def __init__(self, ended: Callable[[int], None]) -> None:
         """`ended` is called with the pid of any other child that has ended."""
         self._ended = ended
-        # SIGCHLD ignored, as a parent may hand it down, would keep from us how children end.
+        # With SIGCHLD ignored, which may be inherited from a parent, the exit status of children would be lost.
         self._sigchld = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         self.pid = 0
@@ -59,14 +59,14 @@ class Foreground:
         self._witness = _Witness()
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Raises UsageError where there is no such program."""
+        """Start the command. Raises UsageError where there is no such program."""
         told, tell = os.pipe()
         own = os.getpid()
         prctl = ctypes.CDLL(None).prctl
         pid = os.fork()
         if pid == 0:
             try:
-                # SIGKILL cannot be passed on. Who sends it to this process means the command.
+                # SIGKILL cannot be forwarded: the kernel kills the command with this process.
                 prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
                 if os.getppid() == own:
                     self._become(command, environment)
@@ -89,10 +89,10 @@ class Foreground:
         if self._sigchld is not None:
             signal.signal(signal.SIGCHLD, self._sigchld)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-        os.execvpe(command[0], list(command), environment)  # noqa: S606  # no shell is what is wanted
+        os.execvpe(command[0], list(command), environment)  # noqa: S606  # without a shell, on purpose
 
     def wait(self) -> int:
-        """Pass signals on until the command has ended; returns its status as `os.waitpid` gives it."""
+        """Forward signals until the command has ended; returns its wait status, as of `os.waitpid`."""
         while True:
             self._reap()
             if self._status is not None:
@@ -100,7 +100,7 @@ class Foreground:
             self._pass_on(signal.sigwaitinfo(signal.valid_signals()))
 
     def linger(self, until: Callable[[], bool], seconds: float) -> None:
-        """After the command's end: wait for `until`, at most `seconds`, and no longer where a signal asks to end."""
+        """After the command's end: wait until `until()`, at most `seconds`, or until a signal in `_ENDS`."""
         deadline = time.monotonic() + seconds
         while not until() and (left := deadline - time.monotonic()) > 0:
             came = signal.sigtimedwait(signal.valid_signals(), left)
@@ -112,7 +112,7 @@ class Foreground:
     def _pass_on(self, came: signal.struct_siginfo) -> None:
         number = came.si_signo
         if (number == signal.SIGCHLD and came.si_code > 0) or came.si_pid == os.getpid():
-            return  # from a child's own change, or from our own writing into a broken pipe
+            return  # by a child's change of state, or by our own write to a broken pipe
         if number in _STOPS:
             self._asked_to_stop.add(number)
         if not self._has_it(number):
@@ -121,7 +121,7 @@ class Foreground:
             self._stop_too(number)
 
     def _has_it(self, number: int) -> bool:
-        """Whether the command was sent this signal, too."""
+        """Whether the command has received this signal, too."""
         deadline = time.monotonic() + _WITNESS_SECONDS
         while number not in self._known_to_all:
             self._ask_witness(number)
@@ -134,7 +134,7 @@ class Foreground:
         return False
 
     def _ask_witness(self, number: int) -> None:
-        """Note which signals went to all: `number`, which was just taken, and others that are still to be."""
+        """Note which of `number`, just received, and the pending signals were sent to the whole group."""
         self._known_to_all |= self._witness.take() & (signal.sigpending() | {number})
 
     def _reap(self) -> None:
@@ -153,7 +153,7 @@ class Foreground:
                 self._status = status
             elif os.WIFSTOPPED(status):
                 self._stopped_by = os.WSTOPSIG(status)
-                # By SIGSTOP, or by a signal of its own: whoever stopped it knows it, and will not continue us.
+                # Stopped by SIGSTOP or a signal to itself alone: its sender will continue the command, not this process.
                 if self._stopped_by in self._asked_to_stop:
                     self._stop_too(self._stopped_by)
             else:
@@ -164,25 +164,25 @@ class Foreground:
         signal.sigtimedwait({number}, 0)
         os.kill(os.getpid(), number)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
-        # Here this process stands still until it is continued.
+        # Here this process is stopped until SIGCONT.
         signal.pthread_sigmask(signal.SIG_BLOCK, {number})
         self._ask_witness(signal.SIGCONT)
         self._known_to_all &= signal.sigpending()
 
 
 class _Witness:
-    """A process of our group in which every signal stays pending. Made while all signals are blocked."""
+    """A process of our group in which every signal stays pending. To be made while all signals are blocked."""
 
     def __init__(self) -> None:
         self._pid, self._life = self._begin()
 
     def take(self) -> set[int]:
-        """The signals that are pending in it. Afterwards none is: its place is taken by another one."""
+        """The signals that are pending in it; then replaces it by a new process without pending ones."""
         taken: set[int] = set()
         while _pending(self._pid):
             old, life = self._pid, self._life
             self._pid, self._life = self._begin()
-            taken |= _pending(old)  # once more: now there is another one for what comes later
+            taken |= _pending(old)  # once more: later signals go to the new one as well
             self._end(old, life)
         return taken
 
@@ -192,9 +192,7 @@ class _Witness:
     @staticmethod
     def _end(pid: int, life: int) -> None:
         os.close(life)
-        with contextlib.suppress(
-            ProcessLookupError, ChildProcessError
-        ):  # somebody else had killed it, and it was reaped
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):  # it was killed from outside, and reaped
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
 
@@ -203,10 +201,10 @@ class _Witness:
         until, life = os.pipe()
         pid = os.fork()
         if pid == 0:
-            # Nothing of ours is kept open by it; the end of a pipe is what the monitor goes by.
+            # It must keep no descriptor of ours open: the monitor ends when its pipe is closed.
             os.closerange(0, until)
             os.closerange(until + 1, max(life, until) + 1024)
-            os.read(until, 1)  # until its parent, which alone holds the other end, is no more
+            os.read(until, 1)  # until its parent, which alone has the other end, has ended
             os._exit(0)
         os.close(until)
         return pid, life
@@ -231,7 +229,7 @@ def end_like(status: int) -> int:
     number = os.WTERMSIG(status)
     resource.setrlimit(
         resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1])
-    )  # the command has dumped its own
+    )  # no core dump: the command has made its own
     if number != signal.SIGKILL:
         signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

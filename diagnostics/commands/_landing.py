@@ -1,7 +1,7 @@
-"""Where what a monitor sends is put on this machine's disk: below the folder that the user named, and nowhere else.
+"""Writes a monitor's files to disk: below the folder that the user named, and nowhere else.
 
-A monitor is a peer, and may be a hostile one: an id or a file name from it is taken only in the shape that our own monitors
-give, its folder is entered without following a link, and no file there is written through one.
+A monitor may be hostile: an id or a file name from it is accepted only in the form that our own monitors use, the folder is
+opened without following a link, and no file is written through one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..errors import TargetError, UsageError
 
 __all__ = ["MAX_ARTIFACTS", "MAX_ARTIFACT_BYTES", "Landing", "artifacts_of", "id_of", "worker_of"]
 
-# Of one capture: a store keeps 2 GiB of all of them together unless it is told otherwise.
+# Limit of one artifact: by default a store keeps 2 GiB of all captures together.
 MAX_ARTIFACT_BYTES = 16 * 1024**3
 MAX_ARTIFACTS = 100
 
@@ -31,17 +31,17 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def id_of(capture: Any) -> str:
-    """A capture's id. Raises TargetError where it is none."""
+    """A capture's id, checked. Raises TargetError."""
     return _shaped(_ID, _field(capture, "id"), "capture's id")
 
 
 def worker_of(capture: Any) -> str:
-    """The number of a capture's worker. Raises TargetError where it is none."""
+    """The number of a capture's worker, checked. Raises TargetError."""
     return _shaped(_WORKER, _field(capture, "worker"), "worker's number")
 
 
 def artifacts_of(capture: Any) -> list[dict[str, Any]]:
-    """A finished capture's artifacts: name, bytes, sha256. Raises TargetError where one is none."""
+    """A finished capture's artifacts (name, bytes, sha256), checked. Raises TargetError."""
     listed = _field(capture, "artifacts")
     if not isinstance(listed, list) or len(listed) > MAX_ARTIFACTS:
         raise _not_one("list of artifacts", f"{len(listed)} of them" if isinstance(listed, list) else listed)
@@ -60,20 +60,20 @@ def artifacts_of(capture: Any) -> list[dict[str, Any]]:
 
 
 class Landing:
-    """A folder to put files into, made where it is not there. Its last part is never a link; what leads to it is the user's."""
+    """A folder for downloaded files, created where it does not exist. It is never a link; its parents are the user's choice."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @contextmanager
     def file(self, name: str) -> Iterator[IO[bytes]]:
-        """Write `name` whole: it has its name only once the block is left without an exception. Raises UsageError."""
+        """Write the file `name` atomically: it gets its name once the block ends without an exception. Raises UsageError."""
         if not _NAME.fullmatch(name):
             raise _not_one("artifact's name", name)
         folder = self._entered()
         try:
             partial = name + _PARTIAL
-            _removed(partial, folder)  # left by an earlier attempt, or put there: in either case not written through
+            _removed(partial, folder)  # of an earlier attempt, or a link that another user made: never written through
             try:
                 with os.fdopen(os.open(partial, _NEW, 0o666, dir_fd=folder), "wb") as file:
                     yield file

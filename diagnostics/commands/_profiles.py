@@ -1,7 +1,7 @@
-"""What top, list, diff, flamegraph and convert share: their options, and how FILE becomes a Profile.
+"""The shared parts of top, list, diff, flamegraph and convert: their options, and reading FILE as a Profile.
 
-A memray capture is read by another process (`monitor.memray_file`), so these commands need nothing but the standard
-library until one is named.
+A memray capture is read by another process (`monitor.captures.memray_file`), so these commands need nothing but the standard
+library for all other formats.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MAX_FILE_BYTES = 1024 * 1024 * 1024
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
-    """How files are read and which of their numbers is shown."""
+    """Add the options of reading: a memray capture's view, and the sample type."""
     parser.add_argument("--type", metavar="NAME", help="sample type, such as inuse_space; default: the first")
     parser.add_argument(
         "--of",
@@ -47,7 +47,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
-    """Which stacks are shown."""
+    """Add the options that select stacks."""
     parser.add_argument("--focus", metavar="REGEX", help="only stacks with a function or file that matches")
     parser.add_argument("--ignore", metavar="REGEX", help="no stacks with a function or file that matches")
     parser.add_argument(
@@ -60,9 +60,9 @@ def add_output(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def load(path: Path, of: str) -> Profile:
-    """The Profile in the file at `path`, in whichever format. Raises UsageError that names the file."""
+    """The Profile in the file at `path`, in any format. `of`: the view of a memray capture. Raises UsageError."""
     try:
-        # Not a pipe or a device: what cannot be measured first cannot be limited.
+        # No pipe or device: their size cannot be checked before reading.
         if not path.is_file():
             raise UsageError(f"no such file: {path}" if not path.exists() else f"not a file: {path}")
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
@@ -79,7 +79,7 @@ def load(path: Path, of: str) -> Profile:
 
 
 def load_type(path: Path, arguments: argparse.Namespace) -> Profile:
-    """`load`, and of its sample types only that of --type, where one is named: captures of two kinds may share no more."""
+    """`load`, reduced to the sample type of --type, if given: captures of two kinds may share only one."""
     profile = load(path, arguments.of)
     return profile if arguments.type is None else only(profile, value_index(profile, arguments.type))
 
@@ -90,7 +90,7 @@ def load_all(paths: list[Path], arguments: argparse.Namespace) -> Profile:
 
 
 def selected(profile: Profile, arguments: argparse.Namespace) -> tuple[Profile, int]:
-    """What --focus, --ignore and --label leave, and the index of --type. Raises UsageError where nothing is left."""
+    """The samples selected by --focus, --ignore and --label, and the index of --type. Raises UsageError where none is left."""
     value = value_index(profile, arguments.type)
     labels = dict(_label(text) for text in arguments.label)
     chosen = select(profile, focus=arguments.focus, ignore=arguments.ignore, labels=labels)
@@ -103,7 +103,7 @@ def selected(profile: Profile, arguments: argparse.Namespace) -> tuple[Profile, 
 
 
 def write(content: str | bytes, path: Path | None) -> None:
-    """To `path`, or to standard output. Raises UsageError where the file cannot be written."""
+    """Write to `path`, or to standard output. Raises UsageError where the file cannot be written."""
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     if path is None:
         sys.stdout.flush()
@@ -117,7 +117,7 @@ def write(content: str | bytes, path: Path | None) -> None:
 
 
 def type_first(profile: Profile, value: int) -> Profile:
-    """The profile with the sample type of this index first, as formats that show one take the first."""
+    """The profile with the sample type of this index first: formats with one sample type take the first."""
     order = [value, *(index for index in range(len(profile.sample_types)) if index != value)]
     return replace(
         profile,
@@ -142,7 +142,7 @@ def _read_memray(path: Path, of: str) -> bytes:
             f"memray's reader was not done with {path} after {_MEMRAY_SECONDS} s", remedy="take a shorter capture"
         ) from error
     if done.returncode:
-        # 2: it says what is wrong with the file. Anything else: it crashed, as native code may on a damaged file.
+        # 2: its message is about the file. Any other code: it crashed, as native code may on a damaged file.
         reason = done.stderr.decode("utf-8", "replace").strip()
         if done.returncode != 2 or not reason:
             last = reason.splitlines()[-1:] or ["nothing was said"]

@@ -1,4 +1,4 @@
-"""A capture from the request to the files: asked for, watched with a progress bar, and downloaded whole."""
+"""Takes a capture: requests it, waits with a progress bar, and downloads its files."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ._landing import Landing, artifacts_of, id_of
 __all__ = ["download", "take"]
 
 _POLL_SECONDS = 0.2
-# A shorter wait explains itself.
+# A shorter wait is not announced.
 _WORTH_TELLING_SECONDS = 5.0
-# How many captures of others are waited for before this one is refused.
+# How many running captures of other clients are waited for before this one fails as busy.
 _MOST_WAITED_FOR = 3
 _ENDED = ("done", "failed", "cancelled", "broken")
 
@@ -30,10 +30,10 @@ _ENDED = ("done", "failed", "cancelled", "broken")
 def take(
     client: httpx2.Client, options: dict[str, Any], console: Console, meanwhile: Callable[[], object] = lambda: None
 ) -> dict[str, Any]:
-    """Take one capture to its end and return it as the monitor tells it, whether done or failed.
+    """Take one capture to its end and return its JSON, whether done or failed.
 
-    `meanwhile` is called a few times a second. Interrupted, it cancels the capture. Where another capture runs (the verdict
-    takes some of its own accord), it is waited for: one of the same kind is the answer, after another one it is asked again.
+    `meanwhile` is called a few times a second. An interrupt cancels the capture. Where another capture runs (the verdict
+    begins some automatically), it is waited for: one of the same kind is returned, after any other the request is repeated.
     """
     for _ in range(_MOST_WAITED_FOR):
         try:
@@ -49,7 +49,7 @@ def take(
             return ended
     else:
         capture = asked(client, "POST", "/debug/memory/captures", json=options)
-    for line in _told_before(capture.get("estimate", {})):
+    for line in _notices(capture.get("estimate", {})):
         console.print(escape(line), soft_wrap=True)
     location = f"/debug/memory/captures/{id_of(capture)}"
     try:
@@ -60,7 +60,7 @@ def take(
 
 
 def _running(client: httpx2.Client, options: dict[str, Any]) -> dict[str, Any] | None:
-    """The capture that is in the way of this request; None where none is, or the request is for all workers."""
+    """The running capture that blocks this request; None where there is none, or the request is for all workers."""
     if options.get("worker") == "all":
         return None
     captures: list[dict[str, Any]] = asked(client, "GET", "/debug/memory/captures")["captures"]
@@ -68,8 +68,8 @@ def _running(client: httpx2.Client, options: dict[str, Any]) -> dict[str, Any] |
     return next((each for each in running if options.get("worker") in (None, each["worker"])), None)
 
 
-def _told_before(estimate: dict[str, Any]) -> Iterator[str]:
-    """What whoever waits should know of a capture that has begun."""
+def _notices(estimate: dict[str, Any]) -> Iterator[str]:
+    """Lines to print while a capture runs: its warning, and a long reading's duration."""
     if estimate.get("warning"):
         yield str(estimate["warning"])
     if estimate.get("reading_seconds", 0) >= _WORTH_TELLING_SECONDS:
@@ -77,7 +77,7 @@ def _told_before(estimate: dict[str, Any]) -> Iterator[str]:
 
 
 def download(client: httpx2.Client, capture: dict[str, Any], folder: Path) -> list[Path]:
-    """Put all artifacts of a finished capture into `folder`. Raises TargetError for what no monitor of ours sends."""
+    """Download all artifacts of a finished capture into `folder`. Raises TargetError for malformed answers."""
     location = f"/debug/memory/captures/{id_of(capture)}/artifacts"
     landing = Landing(folder)
     return [
@@ -105,7 +105,7 @@ def _watched(
 
 
 def _downloaded(client: httpx2.Client, path: str, artifact: dict[str, Any], landing: Landing) -> Path:
-    """Download one artifact whole: it gets its name only once its size and its sha256 are right."""
+    """Download one artifact: the file gets its name only once its size and its sha256 are right."""
     name: str = artifact["name"]
     left: int = artifact["bytes"]
     digest = hashlib.sha256()

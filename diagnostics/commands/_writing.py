@@ -1,4 +1,4 @@
-"""Where results go: looked at before an experiment of minutes is begun, not when it is over."""
+"""Checks that results can be written, before an experiment of minutes begins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["check_file", "make_folder"]
 
 
 def check_file(path: Path | None, option: str) -> None:
-    """Raise UsageError where `path` could not be written; None is nothing to write."""
+    """Raise UsageError, naming `option`, where the file `path` cannot be written; None: nothing will be."""
     if path is None:
         return
     if path.is_dir():
@@ -23,7 +23,7 @@ def check_file(path: Path | None, option: str) -> None:
 
 
 def make_folder(path: Path | None, option: str) -> None:
-    """Make the folder, and raise UsageError where that cannot be done; None is nothing to write."""
+    """Create the folder. Raises UsageError, naming `option`, where that fails; None: nothing will be written."""
     if path is None:
         return
     try:

@@ -1,7 +1,7 @@
-"""`diagnostics attach PID`: the agent into a service that runs already, and a monitor beside it, until Ctrl-C.
+"""`diagnostics attach PID`: loads the agent into a running service, with a monitor beside it, until Ctrl-C.
 
-Everything then works as under `diagnostics run`. At the end the agents are taken out again, unless `--stay` was given. Where a
-monitor of ours has the address already, the processes are added to what it shows, and the command ends at once.
+Everything then works as under `diagnostics run`. At the end the agents are unloaded, unless `--stay` was given. Where a
+monitor of ours listens at the address already, the processes are added to it, and the command ends at once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ._attaching import Attaching, matching, workers_of
 
 __all__ = ["configure", "run"]
 
-# A worker that is replaced is attached to within this.
+# How often the supervisor's workers are searched for new ones.
 _FOLLOW_SECONDS = 2.0
 
 
@@ -74,14 +74,14 @@ def _chosen(arguments: argparse.Namespace) -> list[int]:
 
 
 def _check(pids: Sequence[int]) -> int:
-    """Exit code 0 where all of them can be attached to, 1 where one cannot."""
+    """Print the findings; returns the exit code: 0 where all processes can be attached to, 1 where one cannot."""
     found = [check(pid) for pid in pids]
     for each in found:
-        print("\n".join(_told(each)))
+        print("\n".join(_lines_of(each)))
     return int(any(each.problems for each in found))
 
 
-def _told(found: Check) -> list[str]:
+def _lines_of(found: Check) -> list[str]:
     runs = f"{found.interpreter}, uid {found.uid}" if found.interpreter else "not looked into"
     if not found.problems:
         return [f"process {found.pid} ({runs}) can be attached to, by {found.how}"]
@@ -100,7 +100,7 @@ def _attach(arguments: argparse.Namespace, pids: Sequence[int]) -> int:
         if error.code != "address_in_use" or not is_held(root):
             raise
         return _outcome(Attaching(root, print).attach(pids, arguments.patience))
-    signal.signal(signal.SIGTERM, _interrupt)  # until the monitor has its own: what was attached is taken out
+    signal.signal(signal.SIGTERM, _interrupt)  # until the monitor has its own handler: SIGTERM detaches, too
     with listener:
         address = address_of(listener)
         root = arguments.dir or Path(default_root(address))
@@ -117,7 +117,7 @@ def _attach(arguments: argparse.Namespace, pids: Sequence[int]) -> int:
                 outcome = 0
         finally:
             left = [] if arguments.stay else attaching.detach(list(attaching.made), force=True)
-    # Ended meanwhile, or detached by another command: nothing is wrong.
+    # not_found is no failure: the process has ended meanwhile, or another command has detached it.
     return max(outcome, _outcome([error for error in left if error.code != "not_found"]))
 
 
@@ -143,11 +143,11 @@ async def _interrupted() -> None:
 
 
 async def _follow(attaching: Attaching, arguments: argparse.Namespace) -> None:
-    """Attach to the workers that the supervisor starts from now on; one that cannot be attached to is tried once."""
+    """Attach to the workers that the supervisor starts from now on; each is tried once."""
     seen = set(attaching.made)
     while True:
         await asyncio.sleep(_FOLLOW_SECONDS)
-        with contextlib.suppress(DiagnosticsError):  # it has none at the moment
+        with contextlib.suppress(DiagnosticsError):  # it has no workers at the moment
             new = [pid for pid in await asyncio.to_thread(workers_of, arguments.all_workers) if pid not in seen]
             seen |= set(new)
             _outcome(await asyncio.to_thread(attaching.attach, new, arguments.patience))

@@ -1,7 +1,7 @@
-"""`diagnostics blackbox FILE`: what the flight recorder last saw of a worker, how it ended, and whether its memory grew.
+"""`diagnostics blackbox FILE`: the flight recorder's last readings of a worker, how it ended, and whether its memory grew.
 
-Reads the file alone, and the table of the worker's live heap where it kept one: the service and its monitor may both be gone. A
-damaged file shows what of it still checks.
+Reads only the file, and the table of the worker's live heap where it has one: the service and its monitor may both be gone.
+Of a damaged file the records with valid checksums are shown.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ._profiles import write
 
 __all__ = ["configure", "run"]
 
-# What the table shows: (field, heading, unit for format_value)
+# Columns of the table: (field, heading, unit for format_value)
 _SHOWN = (
     ("rss_bytes", "RSS", "bytes"),
     ("in_use_bytes", "in use", "bytes"),
@@ -36,7 +36,7 @@ _SHOWN = (
     ("loop_lag_seconds", "lag ms", "ms"),
     ("psi_some_avg10", "PSI %", "percent"),
 )
-# Of what was alive, and of what grew; the latter within this time where memory did not.
+# Lines shown of what was alive, and of what grew; the latter within this time where memory did not grow.
 _LINES = 10
 _LINES_SECONDS = 3600.0
 _NAMES = {"in_use_bytes": "in use", "rss_bytes": "RSS", "cgroup_working_bytes": "cgroup working set"}
@@ -82,7 +82,7 @@ def _text(recording: Recording, count: int) -> str:
 
 
 def _alive(file: Path, recording: Recording) -> str:
-    """What held the worker's memory when it ended, by line; nothing where it sampled no heap."""
+    """The worker's live heap at its end, by line; empty where it sampled no heap."""
     ticks = recording.header.process.get("start_ticks")
     found = live_heap.of_process(file.absolute().parent.parent, ticks) if isinstance(ticks, int) else None
     if found is None:

@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _take_all(client: httpx2.Client, options: dict[str, Any], output: Path, console: Console) -> int:
-    """Capture every worker, each into a folder of its own. Returns 0, or 3 where one could not be captured."""
+    """Capture every worker, each into a folder of its own. Returns the exit code: 0, or 3 where one failed."""
     group = take(client, options, console)
     failed = 0
     for capture in group["captures"]:
@@ -82,7 +82,7 @@ def _take_all(client: httpx2.Client, options: dict[str, Any], output: Path, cons
 
 
 def _finished(client: httpx2.Client, capture: dict[str, Any], folder: Path) -> None:
-    """Download a capture that went well and print its files. Raises TargetError for one that did not."""
+    """Download a successful capture and print its files' paths. Raises TargetError for any other."""
     if capture["state"] != "done":
         error = capture.get("error") or {"message": f"the capture was {capture['state']}"}
         raise TargetError(f"capture {capture['id']}: {error['message']}", remedy=error.get("remedy", ""))
@@ -91,7 +91,7 @@ def _finished(client: httpx2.Client, capture: dict[str, Any], folder: Path) -> N
 
 
 def _worker_of(capture: dict[str, Any]) -> str:
-    """Which worker this capture is of, and that there are others, where there are."""
+    """The capture's worker in words, with the options for the others, if there are any."""
     words = f"worker {capture['worker']} (pid {capture['pid']})"
     others = [name for name in capture["workers"] if name != capture["worker"]]
     if not others:

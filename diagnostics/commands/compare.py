@@ -1,7 +1,8 @@
-"""`diagnostics compare`: the experiment of `verify` for anyone's service, in any language.
+"""`diagnostics compare`: the experiment of `verify` for the user's own service, in any language.
 
-Exit code 0 only if the service of --after is BOUNDED, 1 if not, an open question included; 2 for a bad template; 3 where a
-command dies, never listens, or answers errors. What --before is decides nothing: it shows whether the work would show a defect.
+Exit code 0 only if the service of --after is BOUNDED, 1 if not, INCONCLUSIVE included; 2 for a bad template; 3 where a
+command dies, never listens, or answers errors. The decision on --before has no influence: it shows whether the work reveals a
+defect.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def decision_of(outcome: Outcome, name: str) -> Decision:
 
 
 def comparison_of(arguments: argparse.Namespace) -> Comparison:
-    """What the options describe. Raises UsageError before anything is started."""
+    """The comparison that the options describe. Raises UsageError; starts nothing."""
     for side in (BEFORE, AFTER):
         command_of(getattr(arguments, side), f"--{side}")
     if not arguments.path.startswith("/"):
@@ -132,7 +133,7 @@ def comparison_of(arguments: argparse.Namespace) -> Comparison:
 
 
 def _command(arguments: argparse.Namespace) -> str:
-    """The command that runs it again; headers are left out, there may be a key in them."""
+    """The command that repeats the comparison, without headers, which may have a key."""
     words = ["diagnostics", "compare"]
     for name in ("before", "after", "path", "method", "body", "streams", "slow", "slow_rate", "seconds", "transient"):
         if getattr(arguments, name) is not None:

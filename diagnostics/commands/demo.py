@@ -1,8 +1,8 @@
-"""`diagnostics demo`: the whole story in a minute. Exit code as of `diagnostics verify`.
+"""`diagnostics demo`: a tour in a minute. Exit code as of `diagnostics verify`.
 
-1. starts the reference relay with its monitor, and the simulated upstream that it brings along
+1. starts the reference relay with its monitor, and the relay's simulated upstream
 2. streams one chat completion through it with OpenAI's client, and reads memory and metrics during and after
-3. proves a blow-up and its fix, and says where the flame graphs are
+3. proves a blow-up and its fix, and prints the paths of the flame graphs
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _SCENARIO = "unbounded_buffer"
 _START_SECONDS = 30.0
 _STREAM_SECONDS = 20.0
 _MODEL = "sim:events=40,size=8,pace=20,seed=7"
-# The event at which the running stream is looked at.
-_LOOK_AT_EVENT = 20
+# The event of the stream at which memory is read.
+_READ_AT_EVENT = 20
 _METRICS = ("stream_open_connections", "stream_events_total", "stream_buffered_bytes_max", "memory_rss_bytes")
 
 
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _relay(console: Console, folder: Path) -> None:
     _heading(console, 1, "The relay, its monitor and a simulated upstream")
     command = [sys.executable, "-m", "relay", "serve", "--port", "0", "--diagnostics", "127.0.0.1:0"]
-    # An upstream of one's own in the environment would be billed for a demo.
+    # A real upstream in the user's environment would bill the demo.
     environment = {"RELAY_UPSTREAM_BASE_URL": "", "DIAGNOSTICS_DIR": str(folder / "registry")}
     async with start("relay", command, output=folder / "relay.log", environment=environment) as process:
         relay = (await process.line(r"^relay (http://\S+)$", _START_SECONDS))[1]
@@ -64,7 +64,7 @@ async def _relay(console: Console, folder: Path) -> None:
         _heading(console, 2, "One chat completion through the relay, watched")
         async with httpx2.AsyncClient(timeout=10, trust_env=False) as http:
             await _stream(console, relay, memory, http, process)
-            await _look(console, "after", memory, http)
+            await _print_memory(console, "after", memory, http)
         console.print("\nThe relay is told to end (SIGTERM).")
 
 
@@ -81,14 +81,14 @@ async def _stream(console: Console, relay: str, memory: str, http: httpx2.AsyncC
                 number += 1
                 if event.choices and event.choices[0].delta.content:
                     console.print(event.choices[0].delta.content, end="", markup=False)
-                if number == _LOOK_AT_EVENT:
-                    await _look(console, "during", memory, http)
+                if number == _READ_AT_EVENT:
+                    await _print_memory(console, "during", memory, http)
     except OpenAIError as error:
         raise TargetError(f"the relay failed the stream: {error!r}; its last output:\n{process.tail()}") from error
     console.print(f"\n{number} events received")
 
 
-async def _look(console: Console, when: str, memory: str, http: httpx2.AsyncClient) -> None:
+async def _print_memory(console: Console, when: str, memory: str, http: httpx2.AsyncClient) -> None:
     try:
         state = (await http.get(memory, headers={"accept": "application/json"})).raise_for_status().json()
         metrics = (await http.get(memory.removesuffix("/debug/memory") + "/metrics")).raise_for_status().text

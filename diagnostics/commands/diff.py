@@ -1,4 +1,4 @@
-"""`diagnostics diff BEFORE AFTER`: what AFTER has more, function by function; what shrank is negative."""
+"""`diagnostics diff BEFORE AFTER`: AFTER minus BEFORE, function by function; functions that shrank are negative."""
 
 from __future__ import annotations
 

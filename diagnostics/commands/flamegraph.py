@@ -1,4 +1,4 @@
-"""`diagnostics flamegraph FILE...`: one HTML file that works offline; with --before, what grew and what shrank."""
+"""`diagnostics flamegraph FILE...`: one HTML file that works offline; with --before a differential flame graph."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`diagnostics fleet --targets WORD status|capture|top|diff`: many monitors at once, as one.
 
-A replica that does not answer is a row that says so, and the others are an answer all the same. Exit code 0: no replica has an
+A replica that does not answer is a row with the error, and the others are shown all the same. Exit code 0: no replica has an
 alarm (status), or every capture was taken; 1: one has an alarm; 3: no monitor answers, or a capture failed.
 """
 
@@ -36,9 +36,9 @@ from ._taking import download, take
 
 __all__ = ["configure", "run"]
 
-# As many monitors are asked at the same time.
+# Monitors that are queried at the same time.
 _AT_ONCE = 32
-# A file has no width of its own, and a name that is cut off is of no use.
+# Columns where output goes to a file: wide enough that no name is cut.
 _FILE_WIDTH = 160
 _T = TypeVar("_T")
 
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace, targets: list[Target]) -> int:
-    replicas = _asked(targets, arguments.timeout)
+    replicas = _queried(targets, arguments.timeout)
     reasons = odd(replicas)
     if arguments.json:
         rows = [{**asdict(replica), "odd": reasons.get(replica.name)} for replica in replicas]
@@ -93,7 +93,7 @@ def _status(arguments: argparse.Namespace, targets: list[Target]) -> int:
             console.width = max(console.width, _FILE_WIDTH)
         console.print(_table(replicas, reasons))
         for replica in replicas:
-            for line in _told(replica, reasons):
+            for line in _details_of(replica, reasons):
                 console.print(line, soft_wrap=True)
     if not any(replica.answers for replica in replicas):
         raise TargetError(
@@ -103,8 +103,8 @@ def _status(arguments: argparse.Namespace, targets: list[Target]) -> int:
     return int(any(replica.alarm for replica in replicas))
 
 
-def _asked(targets: Sequence[Target], timeout: float) -> list[Replica]:
-    """What each monitor says, in the order of the targets."""
+def _queried(targets: Sequence[Target], timeout: float) -> list[Replica]:
+    """Each monitor's answer as a row, in the order of the targets."""
 
     def one(target: Target) -> Replica:
         try:
@@ -115,10 +115,10 @@ def _asked(targets: Sequence[Target], timeout: float) -> list[Replica]:
         except (KeyError, TypeError, ValueError) as error:
             return Replica(target.name, target.url, error=f"its answer is none of a monitor of ours: {error!r}")
 
-    return _each(one, targets)
+    return _concurrently(one, targets)
 
 
-def _each(work: Callable[[Target], _T], targets: Sequence[Target]) -> list[_T]:
+def _concurrently(work: Callable[[Target], _T], targets: Sequence[Target]) -> list[_T]:
     with ThreadPoolExecutor(min(_AT_ONCE, len(targets)) or 1) as pool:
         return list(pool.map(work, targets))
 
@@ -147,8 +147,8 @@ def _table(replicas: list[Replica], reasons: dict[str, str]) -> Table:
     return table
 
 
-def _told(replica: Replica, reasons: dict[str, str]) -> list[Text]:
-    """What there is to say of a replica beyond its row."""
+def _details_of(replica: Replica, reasons: dict[str, str]) -> list[Text]:
+    """Lines on a replica beyond its row."""
     name = printable(replica.name)
     said = [f"{name}: {printable(replica.error)}"] if replica.error else []
     if replica.name in reasons:
@@ -164,7 +164,7 @@ def _size(held: int | None) -> str:
 
 
 def _growth(growth: Growth | None) -> str:
-    """The estimate and half the width of its interval."""
+    """The estimate, +- half the width of its interval."""
     if growth is None:
         return "too early"
     mid = format_value(round(growth.mid), "bytes", signed=True)
@@ -178,7 +178,7 @@ def _capture(arguments: argparse.Namespace, targets: list[Target]) -> int:
     console = Console(stderr=True)
     if arguments.odd:
         targets = [_odd_one(targets, arguments.timeout)]
-    profiles, failed = _taken(arguments, targets, arguments.output, console)
+    profiles, failed = _profiles_taken(arguments, targets, arguments.output, console)
     if len(profiles) > 1:
         path = arguments.output / "profile.json"
         write(json.dumps(merge(list(profiles.values())).to_json()), path)
@@ -188,7 +188,7 @@ def _capture(arguments: argparse.Namespace, targets: list[Target]) -> int:
 
 def _top(arguments: argparse.Namespace, targets: list[Target]) -> int:
     with tempfile.TemporaryDirectory(prefix="highwater-fleet-") as folder:
-        profiles, failed = _taken(arguments, targets, Path(folder), Console(stderr=True), quiet=True)
+        profiles, failed = _profiles_taken(arguments, targets, Path(folder), Console(stderr=True), quiet=True)
     _show(merge(list(profiles.values())), arguments.n)
     return 3 if failed else 0
 
@@ -204,7 +204,9 @@ def _diff(arguments: argparse.Namespace, targets: list[Target]) -> int:
     else:
         raise UsageError(f"there is no replica {arguments.replica!r}", remedy=f"choose from: {', '.join(names)}")
     with tempfile.TemporaryDirectory(prefix="highwater-fleet-") as folder:
-        profiles, failed = _taken(arguments, targets, Path(folder), Console(stderr=True), quiet=True, label=False)
+        profiles, failed = _profiles_taken(
+            arguments, targets, Path(folder), Console(stderr=True), quiet=True, label=False
+        )
     if chosen not in profiles or len(profiles) < 2:
         raise TargetError(f"{chosen} and another one were to be captured, and were not", remedy="see above why")
     own = profiles.pop(chosen)
@@ -214,8 +216,8 @@ def _diff(arguments: argparse.Namespace, targets: list[Target]) -> int:
 
 
 def _odd_one(targets: list[Target], timeout: float) -> Target:
-    """The replica that is not as the others. Raises TargetError where there is none, or more than one."""
-    reasons = odd(_asked(targets, timeout))
+    """The only replica that differs from the others. Raises TargetError where there is none, or more than one."""
+    reasons = odd(_queried(targets, timeout))
     if len(reasons) != 1:
         told = "; ".join(f"{name}: {why}" for name, why in reasons.items())
         raise TargetError(
@@ -226,13 +228,13 @@ def _odd_one(targets: list[Target], timeout: float) -> Target:
     return next(target for target in targets if target.name == name)
 
 
-def _taken(
+def _profiles_taken(
     arguments: argparse.Namespace, targets: list[Target], output: Path, console: Console, *,
     quiet: bool = False, label: bool = True,
 ) -> tuple[dict[str, Profile], int]:  # fmt: skip
-    """By replica, the profile of a capture; and how many could not be taken, of which the reason is printed.
+    """(replica -> profile of its capture, number of captures that failed); prints the errors of these.
 
-    Raises TargetError where none could be taken.
+    Raises TargetError where all failed.
     """
     options: dict[str, Any] = {"kind": arguments.kind}
     if arguments.seconds is not None:
@@ -247,7 +249,7 @@ def _taken(
                 if capture["state"] != "done":
                     error = capture.get("error") or {"message": f"the capture was {capture['state']}"}
                     return TargetError(error["message"], remedy=error.get("remedy", ""))
-                # The name of a replica may hold anything; the capture's id is of a fixed form.
+                # Not the replica's name, which may be any text: the capture's id has a fixed form.
                 paths = download(client, capture, output / f"{targets.index(target):03d}-{id_of(capture)}")
         except DiagnosticsError as error:
             return error
@@ -261,7 +263,7 @@ def _taken(
 
     profiles: dict[str, Profile] = {}
     failed = 0
-    for target, came in zip(targets, _each(one, targets), strict=True):
+    for target, came in zip(targets, _concurrently(one, targets), strict=True):
         if isinstance(came, DiagnosticsError):
             failed += 1
             console.print(escape(f"{printable(target.name)}: {came}"), soft_wrap=True)
@@ -275,7 +277,7 @@ def _taken(
 
 
 def _show(profile: Profile, count: int) -> None:
-    # tracemalloc knows lines and no functions.
+    # tracemalloc's frames have no functions.
     named = any(frame.function for sample in profile.samples for frame in sample.stack)
     found = top(profile, 0, by="function" if named else "line", cumulative=False)
     write(render_top(profile, found, max(0, count), 0), None)

@@ -1,6 +1,6 @@
-"""`diagnostics list REGEX FILE...`: the source lines of the functions that match, each with what it holds.
+"""`diagnostics list REGEX FILE...`: the source lines of the matching functions, each with its values.
 
-Source is read from where the profile says it was, or from below --source DIR where it was captured on another machine.
+Source is read at the path in the profile, or below --source DIR where the capture is from another machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ._profiles import add_output, add_reading, add_selection, load_all, selecte
 
 __all__ = ["configure", "run"]
 
-# A profile names files, and it may come from anyone: only source is shown, not /etc/shadow or a device.
+# A profile is untrusted, and names files: only source files are shown, not /etc/shadow or a device.
 SOURCE_SUFFIXES = frozenset({".py", ".pyi", ".pyx", ".pxd", ".c", ".cc", ".cpp", ".h", ".hpp", ".rs"})
 MAX_SOURCE_BYTES = 8 * 1024 * 1024
 
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def read_source(file: str, folder: Path | None) -> Sequence[str] | None:
-    """The lines of the source file that a profile names, None where it is not to be had."""
+    """The lines of the source file that a profile names; None where it cannot be read."""
     if PurePath(file).suffix not in SOURCE_SUFFIXES or "\0" in file:
         return None
     for path in _candidates(file, folder):
@@ -50,7 +50,7 @@ def read_source(file: str, folder: Path | None) -> Sequence[str] | None:
             if path.is_file() and path.stat().st_size <= MAX_SOURCE_BYTES:
                 return path.read_text("utf-8", "replace").splitlines()
         except OSError:
-            continue  # not ours to read, or a name too long: as good as not there
+            continue  # no permission, or too long a name: as if it did not exist
     return None
 
 

@@ -1,6 +1,6 @@
-"""`diagnostics load URL`: a fleet of streaming clients, well-behaved and not, and what they saw.
+"""`diagnostics load URL`: many streaming clients, well-behaved and not, with a report of their streams.
 
-Exit code 0 where every stream ended as its client wanted, 1 where some failed, 3 where none was answered.
+Exit code 0 where every stream ended as its client intended, 1 where some failed, 3 where none was answered.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def add_request(parser: argparse.ArgumentParser, *, tls: bool = True) -> None:
-    """What is asked: shared by `load`, `probe` and `compare`."""
+    """Add the options of the request: shared by `load`, `probe` and `compare`."""
     parser.add_argument("--method", help="default: GET, or POST with --body")
     parser.add_argument(
         "--body", type=Path, metavar="FILE", help="sent with each request, as JSON unless --header says else"
@@ -134,7 +134,7 @@ def _watched(order: Order, processes: int, console: Console) -> Found:
 
 
 def share(text: str) -> float:
-    """An option's share: `10%` or `0.1`."""
+    """The value of an option that takes a share: `10%` or `0.1`."""
     number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     if not 0 <= number <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not between 0% and 100%")
@@ -142,7 +142,7 @@ def share(text: str) -> float:
 
 
 def positive(text: str) -> float:
-    """An option's number above 0."""
+    """The value of an option that takes a number above 0."""
     number = float(text)
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
@@ -150,7 +150,7 @@ def positive(text: str) -> float:
 
 
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    """For an option's whole number from `least` to `most`."""
+    """A type for options that take a whole number from `least` to `most`."""
 
     def checked(text: str) -> int:
         number = int(text)

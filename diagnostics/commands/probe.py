@@ -1,6 +1,6 @@
-"""`diagnostics probe URL`: one stream, step by step, and whether something on the way holds its events back.
+"""`diagnostics probe URL`: times one stream step by step, and finds whether a proxy on the way buffers its events.
 
-Exit code 0 where nothing is bad, 1 where something is, 3 where no answer comes.
+Exit code 0 where no verdict is bad, 1 where one is, 3 where no answer comes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""`diagnostics rules URL [--dry-run] [FILE]`: the rules of a monitor, and what they did or would have done.
+"""`diagnostics rules URL [--dry-run] [FILE]`: a monitor's rules, and when they fired or would have fired.
 
-`--dry-run` applies them to all that is recorded of a worker, without capturing anything; with FILE, those in it (TOML).
+`--dry-run` applies them to a worker's whole recording, without capturing anything; with FILE the rules in it (TOML).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
             told = asked(client, "GET", "/debug/memory/rules", params=query)
         else:
             text = _text(arguments.file)
-            parse(text, str(arguments.file))  # what is wrong with it is better said with the file's name
+            parse(text, str(arguments.file))  # here, so that an error has the file's name
             told = asked(client, "POST", "/debug/memory/rules", params=query, content=text)
     _show(told, Console(), dry=arguments.dry_run)
     return 0

@@ -1,7 +1,7 @@
 """`diagnostics run -- CMD ...`: any Python service, unchanged, with a monitor beside it.
 
 CMD keeps its standard streams, and is started, signalled, stopped and ended as without us (`_foreground.py`); the monitor's
-address goes to standard error, first. The monitor is a process of its own beside CMD: whatever becomes of it, CMD goes on.
+address is printed to standard error first. The monitor is a process of its own: if it ends, CMD goes on.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 __all__ = ["configure", "run"]
 
-# The monitor is imported by the process that becomes it, and its want is to be known before anything has started.
+# Only the monitor's process imports these: a missing one must be reported before anything is started.
 for _module in ("prometheus_client", "starlette", "uvicorn"):
     if importlib.util.find_spec(_module) is None:
         raise ModuleNotFoundError(f"No module named {_module!r}", name=_module)
 
-# To write the last of a black box takes a second or two; a monitor that cannot is left behind.
+# Writing a black box's last records takes a second or two; a monitor that takes longer is not waited for.
 _LAST_WORDS_SECONDS = 15.0
 
 
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         os.close(control)
         os.close(say_up)
     monitor = _MonitorProcess(pid, orders)
-    if not os.read(up, 1):  # it has said why on standard error
+    if not os.read(up, 1):  # it has printed the error
         _, status = os.waitpid(pid, 0)
         return os.waitstatus_to_exitcode(status)
     os.close(up)
@@ -87,7 +87,7 @@ def _run(command: list[str], environment: dict[str, str], monitor: _MonitorProce
 
 
 class _MonitorProcess:
-    """The monitor as its parent sees it. It ends when its orders do."""
+    """The monitor's process, for its parent: it ends when the pipe of its orders is closed."""
 
     def __init__(self, pid: int, orders: int) -> None:
         self._pid = pid
@@ -96,7 +96,7 @@ class _MonitorProcess:
         self.alive = True
 
     def order(self, line: str) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it has ended, and `has_ended` says so
+        with contextlib.suppress(BrokenPipeError):  # it has ended; `has_ended` reports that
             os.write(self._orders, f"{line}\n".encode())
 
     def close(self) -> None:
@@ -104,7 +104,7 @@ class _MonitorProcess:
         os.close(self._orders)
 
     def has_ended(self, pid: int) -> None:
-        """Called for every child that has ended."""
+        """To be called with the pid of every child that has ended."""
         if pid != self._pid:
             return
         self.alive = False
@@ -114,13 +114,13 @@ class _MonitorProcess:
 
 def _be_monitor(listener: socket.socket, root: Path, control: int, up: int) -> None:
     """The monitor's whole life, in the child that was forked for it."""
-    # Ctrl-C is for CMD. Of the same session: the kernel weighs sessions against each other where it groups them (sched(7),
-    # autogroup), and a priority counts within one only.
+    # A process group of its own, because Ctrl-C is for CMD. The same session, because with autogroups (sched(7)) the kernel
+    # shares CPU time between sessions, and a nice value counts within one only.
     os.setpgid(0, 0)
-    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # from the background it may write to the terminal all the same
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a background process may write to the terminal, too
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        # Who ends everything in the cgroup (systemd) ends CMD, and has the monitor write down how. Not SIG_IGN, which what
-        # the monitor starts would inherit.
+        # Where the whole cgroup is signalled (systemd), CMD ends, and the monitor must still record how. Not SIG_IGN, which
+        # the monitor's children would inherit.
         signal.signal(number, _leave_it_to_orders)
     from ..monitor.service import Monitor
 
@@ -132,7 +132,7 @@ def _be_monitor(listener: socket.socket, root: Path, control: int, up: int) -> N
 
 
 def _leave_it_to_orders(*_: object) -> None:
-    """A signal that the monitor does not act upon."""
+    """A handler that does nothing: the monitor ends when its control pipe is closed."""
 
 
 async def _obey(monitor: Monitor, control: int) -> None:
@@ -150,7 +150,7 @@ async def _obey(monitor: Monitor, control: int) -> None:
 
     try:
         await monitor.serve(until)
-        monitor.targets.workers()  # removes the sockets of processes that a signal has ended
+        monitor.targets.workers()  # removes the sockets of processes that a signal has killed
     finally:
         transport.close()
 
@@ -162,6 +162,6 @@ def _environment(root: Path, url: str) -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": f"{hook}{os.pathsep}{path}" if path else hook,
         "DIAGNOSTICS_DIR": str(root),
-        # Code in CMD that would start a monitor of its own (instrument(app, monitor=True)) finds this one.
+        # `instrument(app, monitor=True)` in CMD uses this monitor instead of starting one.
         "DIAGNOSTICS_MONITOR_URL": url,
     }

@@ -1,4 +1,4 @@
-"""`diagnostics scenarios`: the known blow-ups, what each claims, and what is expected of it."""
+"""`diagnostics scenarios`: the known blow-ups, each with its claim and its expected decisions."""
 
 from __future__ import annotations
 

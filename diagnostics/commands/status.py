@@ -1,6 +1,6 @@
 """`diagnostics status URL [--watch]`: balance, verdict and the largest streams of every worker, and the service as a whole.
 
-Exit code 0 where no verdict is an alarm, 1 where one is, 3 where no monitor answers or no worker is there.
+Exit code 0 where no verdict is an alarm, 1 where one is, 3 where no monitor answers or there is no worker.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["configure", "run"]
 _STREAMS = 10
 _LINES = 5
 _BAR = 30
-# A loop that is late by less is busy.
+# A loop with less lag is busy, not blocked.
 _BLOCKED_SECONDS = 1.0
 
 
@@ -65,7 +65,7 @@ def _alarm(told: dict[str, Any]) -> bool:
 
 
 def _looked(client: httpx2.Client) -> RenderableType:
-    """One look of a watch: a monitor that has gone may come back."""
+    """One refresh of --watch; an error is shown instead of raised, since a monitor may come back."""
     try:
         return shown(_told(client))
     except DiagnosticsError as error:
@@ -73,10 +73,10 @@ def _looked(client: httpx2.Client) -> RenderableType:
 
 
 def shown(told: dict[str, Any]) -> Group:
-    """An answer of /debug/memory, for people."""
+    """The overview of /debug/memory, for people."""
     workers = [part for worker in told["workers"] for part in _worker(worker)]
     service = _service(told["service"])
-    # What is wrong is read first: how the last life ended, then what grows beside the workers.
+    # Problems first: how the last process of a worker ended, then growth beside the workers.
     beside = told["service"]["verdict"]["alarm"]
     return Group(
         *map(_ended, told.get("ends") or ()),
@@ -105,7 +105,7 @@ def _ended(end: dict[str, Any]) -> RenderableType:
 
 
 def _service(service: dict[str, Any]) -> list[RenderableType]:
-    """All processes together, and those that are no workers."""
+    """The sums over all processes, and the processes that are no workers."""
     sizes = ", ".join(
         f"{name} {_size(service[key])}"
         for name, key in (("RSS", "rss_bytes"), ("PSS", "pss_bytes"), ("private", "private_bytes"))
@@ -121,7 +121,7 @@ def _service(service: dict[str, Any]) -> list[RenderableType]:
 
 
 def _charged(charged: dict[str, Any] | None) -> list[RenderableType]:
-    """What the cgroup is charged for, and what of it is beside the processes."""
+    """The charges of the cgroup, and those beside the processes."""
     if charged is None or charged["usage_bytes"] is None:
         return []
     limit = "no limit" if charged["limit_bytes"] is None else f"limit {_size(charged['limit_bytes'])}"
@@ -192,7 +192,7 @@ def _with_interval(figure: dict[str, float]) -> tuple[str, str]:
 
 
 def _unknown(worker: dict[str, Any]) -> list[RenderableType]:
-    """What the worker's agent should tell and cannot, each with its reason."""
+    """The worker's unknown readings, each with its reason."""
     rows = worker["unknown"].items()
     told: list[RenderableType] = [
         Text(f"{name.replace('_', ' ')}: unknown: {printable(why)}", style="yellow") for name, why in rows
@@ -246,7 +246,7 @@ def _balance(worker: dict[str, Any]) -> RenderableType:
 
 
 def _forecast(limit: dict[str, Any] | None) -> str:
-    """The limit of the worker's cgroup, and when it is met at the present slope."""
+    """The limit of the worker's cgroup, and the time until it is reached at the present slope."""
     if limit is None or limit["limit_bytes"] is None:
         return ""
     text = f"\nlimit {_size(limit['limit_bytes'])}, charged for it {_size(limit['used_bytes'])}"
@@ -272,7 +272,7 @@ def _streams(worker: dict[str, Any]) -> Table:
 
 
 def _no_rows(worker: dict[str, Any]) -> str:
-    """That no stream is open is said only where streams are seen, and not where only sockets are counted."""
+    """The text in place of an empty table: "no open streams" only where streams are known, not where sockets are counted."""
     if worker["ledger"] or worker["connections"]["source"] != "sockets":
         return "no open streams"
     open_now = worker["connections"]["open"]

@@ -1,4 +1,4 @@
-"""`diagnostics top FILE...`: the functions, or lines, that hold the most. Several files are added up."""
+"""`diagnostics top FILE...`: the functions, or lines, with the largest values. Several files are added up."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """`diagnostics verify [NAME ...]`: prove that a blow-up is real and that its fix is a fix.
 
-Exit code 0 only if everything asked for is verified; 1 if not, an open question included; 2 for an unknown scenario; 3 where
-an app under study fails. With --relay a relay of one's own is a third subject of each scenario, and has to be BOUNDED. With
---self-test the broken app stands in the place of the fixed one, and 0 means that each of them was refused.
+Exit code 0 only if every named scenario is verified; 1 if not, INCONCLUSIVE included; 2 for an unknown scenario; 3 where an
+app under study fails. With --relay the user's own relay is a third subject of each scenario, and has to be BOUNDED. With
+--self-test the broken app takes the place of the fixed one, and 0 means that none of them was BOUNDED.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .load import whole
 
 __all__ = ["configure", "run"]
 
-# The apps of one experiment have their rounds at the same time and keep two cores busy; more at a time make the rounds longer.
+# The apps of one experiment have their rounds concurrently and keep two cores busy; more experiments at once prolong rounds.
 _CORES_OF_A_JOB = 2
 _MOST_JOBS = 2
 
@@ -119,7 +119,7 @@ def _write(arguments: argparse.Namespace, outcomes: list[Outcome], told: dict[st
 
 
 def _wanted(arguments: argparse.Namespace) -> tuple[list[tuple[Scenario, list[str]]], dict[str, str]]:
-    """The experiments with their sides, and why the relay is left out of which scenarios."""
+    """The experiments with their sides, and scenario -> why the relay is left out of it."""
     chosen = [_chosen(name, arguments) for name in arguments.names or SCENARIOS]
     if arguments.self_test:
         if arguments.broken or arguments.fixed or arguments.relay:
@@ -161,7 +161,7 @@ def _chosen(name: str, arguments: argparse.Namespace) -> Scenario:
 
 
 def _with_apps(known: Scenario, own: Mapping[str, str]) -> Scenario:
-    # What the scenario's app needs of its server is part of that app, and goes with it.
+    # Server options of a scenario's app are not used for a replacement.
     options = {side: words for side, words in known.options.items() if side not in own}
     return replace(known, apps={**known.apps, **own}, options=options)
 

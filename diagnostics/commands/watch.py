@@ -1,4 +1,4 @@
-"""`diagnostics watch PID`: a running service, from outside. Nothing is put into it; what cannot be seen so is said."""
+"""`diagnostics watch PID`: a monitor for a running service, from outside, without an agent; it names what is unknown."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`diagnostics whatif --path /stream -- CMD {port}`: which allocator, or which of its settings, saves memory for this service.
 
-Exit code 0 where a setting pays, 1 where none does, 2 for a bad command, 3 where the service does not serve as it is.
+Exit code 0 where a setting pays, 1 where none does, 2 for a bad command, 3 where the unchanged service does not serve.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _shown(work: Work, tried: list[Setting], rounds: int) -> tuple[dict[str, lis
 
 
 def _command(arguments: argparse.Namespace, words: list[str]) -> str:
-    """The command that runs it again; headers are left out, there may be a key in them."""
+    """The command that repeats the trial, without headers, which may have a key."""
     told = ["diagnostics", "whatif"]
     for name in ("path", "method", "body", "streams", "total", "seconds", "slow", "slow_rate", "settle", "rounds"):
         if getattr(arguments, name) is not None:

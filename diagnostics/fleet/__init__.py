@@ -1,4 +1,4 @@
-"""Many monitors at once: where they are, what each says, and which of them is not as the others.
+"""Many monitors at once: their addresses, their answers, and the replica that differs from the others.
 
-`targets` turns words of the command line into addresses, `replicas` is the pure part: rows and the odd one out.
+`targets` turns words of the command line into addresses, `replicas` is the pure part: rows and outliers.
 """

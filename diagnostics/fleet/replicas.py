@@ -1,8 +1,8 @@
-"""What each replica says, as one row, and which of them is not as the others. Pure.
+"""Each replica's overview as one row, and the replicas that differ from the others. Pure.
 
-A replica is odd where it alone has an alarm, or where its memory lies far from that of the others: further from their
-median than five times the median distance (MAD), and further than a tenth of the median, so that equal replicas
-with little noise are not told apart. With fewer than three replicas that answer none is odd by its size.
+A replica is odd where it alone has an alarm, or where its memory is far from that of the others: further from their
+median than five times the median absolute deviation (MAD), and further than a quarter of the median, so that equal replicas
+with little noise are not odd. With fewer than three replicas that answer none is odd by its size.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LEAST_REPLICAS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """Bytes an hour: the estimate and the ends of its 95 % interval."""
+    """Bytes an hour: an estimate `mid` with its 95 % interval."""
 
     low: float
     mid: float
@@ -32,14 +32,14 @@ class Growth:
 class Replica:
     """One monitor's answer.
 
-    version    of the monitor, "" where it does not say
-    workers    processes that serve; `silent` of them do not answer
+    version    of the monitor, "" where it does not report it
+    workers    number of workers; `silent` of them do not answer
     verdict    the title of the worst verdict; an alarm is worse than none
     rss_bytes  of all processes of the service; None: unknown
-    growth     of the worker that grows fastest; None: too early to tell, or unknown
-    streams    open ones of all workers; None where a worker does not know
-    limit_share   what the limit's cgroup holds of it, 0 to 1; None: no limit
-    error      why there is no answer; everything else is empty then
+    growth     of the worker that grows fastest; None: too few readings, or unknown
+    streams    open ones of all workers; None where a worker's are unknown
+    limit_share   usage / limit of the cgroup, 0 to 1; None: no limit
+    error      why there is no answer; all other fields are empty then
     """
 
     name: str
@@ -64,7 +64,7 @@ class Replica:
 
 
 def replica_of(name: str, url: str, told: dict[str, Any]) -> Replica:
-    """The row of an answer of /debug/memory. Raises KeyError, TypeError, ValueError where it is none."""
+    """The row for an overview of /debug/memory. Raises KeyError, TypeError, ValueError for other JSON."""
     workers, service = told["workers"], told["service"]
     verdicts = [worker["verdict"] for worker in workers] + [service["verdict"]]
     worst = max(verdicts, key=lambda verdict: bool(verdict["alarm"]))
@@ -101,7 +101,7 @@ def _share(limit: dict[str, Any] | None) -> float | None:
 
 
 def _streams(worker: dict[str, Any]) -> int | None:
-    """Open streams of one worker; None where nobody sees them."""
+    """The number of open streams of one worker; None: unknown."""
     if worker["ledger"]:
         return int(worker["ledger"]["open"])
     seen = (worker.get("connections") or {}).get("streams")
@@ -109,7 +109,7 @@ def _streams(worker: dict[str, Any]) -> int | None:
 
 
 def odd(replicas: Sequence[Replica]) -> dict[str, str]:
-    """By name, why a replica is not as the others.
+    """Name -> why this replica differs from the others.
 
     >>> rows = [Replica(name, "", rss_bytes=size << 20) for name, size in [("a", 100), ("b", 104), ("c", 97), ("d", 180)]]
     >>> odd(rows)

@@ -1,4 +1,4 @@
-"""Which monitors there are: addresses that were written down, or that DNS, Prometheus or Kubernetes knows.
+"""Finds monitors: by given addresses, or from DNS, Prometheus or Kubernetes.
 
 | written | means |
 |---|---|
@@ -37,18 +37,17 @@ _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 @dataclass(frozen=True, order=True)
 class Target:
-    """A monitor. `name` is what the table shows: the address, or the pod's name where that is known."""
+    """A monitor. `name`, for the table: the address, or the pod's name where known."""
 
     name: str
     url: str
 
 
 def resolve(words: Sequence[str], account: Path = _ACCOUNT) -> list[Target]:
-    """The monitors that these words mean, each once, in the order of their names.
+    """The monitors for these words of the table above, each once, sorted by name.
 
-    account   where a pod finds its token, its namespace and the certificate of the API
-
-    Raises UsageError for a word that means nothing, TargetError where who should know them does not answer or knows none.
+    account   the folder with a pod's token, namespace and the certificate of the Kubernetes API
+    Raises UsageError for a malformed word, TargetError where DNS, Prometheus or Kubernetes fails or has none.
     """
     found: set[Target] = set()
     for word in words:
@@ -62,7 +61,7 @@ def resolve(words: Sequence[str], account: Path = _ACCOUNT) -> list[Target]:
         if not targets:
             raise TargetError(f"{word!r} is no monitor at all now", remedy="is the name right, and does anything run?")
         found.update(targets)
-    # The same monitor may be known by several ways; the name that is not merely the address says more.
+    # Several words may give the same monitor; a name that is not only the address is preferred.
     by_url = {target.url: target for target in sorted(found, key=lambda target: target.name != _address(target.url))}
     if len(by_url) > MOST_TARGETS:
         raise UsageError(f"{len(by_url)} monitors are more than {MOST_TARGETS}", remedy="ask for some of them")
@@ -114,7 +113,7 @@ def _prometheus(text: str) -> list[Target]:
         raise UsageError(
             f"prometheus:{text} has no query", remedy='write prometheus:http://prometheus:9090?up{job="diagnostics"}'
         )
-    told = _asked(url.rstrip("/") + "/api/v1/query", {"query": query}, {}, None)
+    told = _get_json(url.rstrip("/") + "/api/v1/query", {"query": query}, {}, None)
     try:
         series = [each["metric"] for each in told["data"]["result"]]
     except (KeyError, TypeError) as error:
@@ -141,7 +140,7 @@ def _kubernetes(text: str, account: Path) -> list[Target]:
     certificate = account / "ca.crt"
     trusted = ssl.create_default_context(cafile=str(certificate)) if certificate.exists() else None
     url = f"https://{f'[{host}]' if ':' in host else host}:{api_port}/api/v1/namespaces/{namespace}/pods"
-    told = _asked(url, {"labelSelector": selector}, {"Authorization": f"Bearer {token}"}, trusted)
+    told = _get_json(url, {"labelSelector": selector}, {"Authorization": f"Bearer {token}"}, trusted)
     try:
         pods = [(pod["metadata"]["name"], pod["status"]) for pod in told["items"]]
         running = [
@@ -154,8 +153,8 @@ def _kubernetes(text: str, account: Path) -> list[Target]:
     ]
 
 
-def _asked(url: str, query: dict[str, str], headers: dict[str, str], trusted: ssl.SSLContext | None) -> Any:
-    """The JSON that is there. Raises TargetError."""
+def _get_json(url: str, query: dict[str, str], headers: dict[str, str], trusted: ssl.SSLContext | None) -> Any:
+    """GET the JSON at `url`. Raises TargetError."""
     try:
         with (
             httpx2.Client(timeout=_TIMEOUT_SECONDS, trust_env=False, verify=trusted or True) as client,

@@ -1,4 +1,4 @@
-"""The audit log: who did or tried what, and when. One line of JSON each, in `<root>/audit.log`.
+"""The audit log: each action or refused request with its time and its client. One line of JSON each, in `<root>/audit.log`.
 
     {"time": "2026-11-28T14:03:07.512Z", "event": "capture", "outcome": "begun", "who": "DIAGNOSTICS_TOKEN",
      "peer": "127.0.0.1:51234", "uid": 1000, "kind": "memray", "capture": "20261128T140307-512000-memray", ...}
@@ -11,16 +11,15 @@
 | window | done | a profile of /debug/pprof was taken |
 | artifact | sent | a file of a capture was fetched |
 | login | done | the login form was given a token |
-| refusal | the status | a request was let nowhere: no token, a wrong one, a foreign page or Host |
+| refusal | the status | a request was refused: no token, a wrong one, a foreign page or Host |
 
 `who` is a token's name, never the token: `DIAGNOSTICS_TOKEN`, `DIAGNOSTICS_READ_TOKEN`, `nobody` (no token, or a wrong one),
-`anybody` where no token is set, `rule NAME`, `the verdict` (its own readings), `the
-command line` (with the uid that ran it). `uid` is the user who holds the other end of a
-connection on this machine, as the kernel says; null for a peer elsewhere.
+`anybody` where no token is set, `rule NAME`, `the verdict` (captures that it takes itself), `the command line` (with the uid
+that ran it). `uid` is the user of the client's socket on this machine, from the kernel; null for a peer elsewhere.
 
-The file is bounded: at MAX_BYTES it becomes `audit.log.1`, whose predecessor goes. Whoever is refused a thousand times a second
-is not to push out what was written before: refusals beyond MAX_REFUSALS a minute are only counted, and the next line says how
-many (`"not_written"`). What cannot be written is counted, too, and told in the monitor's own log.
+The file is bounded: at MAX_BYTES it is renamed to `audit.log.1`, replacing the older one. A client that is refused a thousand
+times a second must not push out older lines: refusals beyond MAX_REFUSALS a minute are only counted, and the next line has
+the count (`"not_written"`). Lines that cannot be written are counted, too, and reported in the monitor's own log.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ log = logging.getLogger("diagnostics.monitor")
 MAX_BYTES: Final = 4 * 1024 * 1024
 MAX_REFUSALS: Final = 60
 _MINUTE: Final = 60.0
-# A line holds what a peer has sent (a path, an Origin): no more of it than this.
+# Limit, in characters, of a text that a peer has sent (a path, an Origin).
 _MAX_TEXT: Final = 200
 
 ANYBODY, NOBODY = "anybody", "nobody"
@@ -54,8 +53,9 @@ ANYBODY, NOBODY = "anybody", "nobody"
 
 @dataclass(frozen=True)
 class Asker:
-    """Who asks: by which right, and from where.
+    """The client of a request.
 
+    who           the name of the token that it has sent, see the top of this file
     peer, local   the two ends of the connection, (address, port)
     """
 
@@ -73,7 +73,7 @@ class Asker:
 class Audit:
     """Writes the log of one monitor.
 
-    path    the file; its folder is made (for its owner only) where it is not there
+    path    the file; its folder is created, for its owner only, where it does not exist
     clock   monotonic seconds
     """
 
@@ -86,7 +86,7 @@ class Audit:
         self._failures: set[str] = set()
 
     def note(self, event: str, outcome: str, asker: Asker, **facts: Any) -> None:
-        """Write one line. Never raises: a full disk keeps nobody from diagnosing."""
+        """Write one line. Never raises: diagnosing must work on a full disk, too."""
         if event == "refusal" and not self._may_write():
             self._not_written += 1
             return
@@ -132,7 +132,7 @@ class Audit:
 
 
 def _plain(value: object) -> object:
-    """What a peer may have sent, as one short value: a text is cut, a number stays, anything else is told by its type."""
+    """A value that a peer may have sent, made short: a text is cut, a number stays, of any other value only the type."""
     if isinstance(value, str):
         return value[:_MAX_TEXT]
     if value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 2**63):

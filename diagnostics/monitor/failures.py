@@ -1,5 +1,5 @@
-"""Counts the failures of a loop that must go on, and tells them without filling the log: each kind of failure the first time
-with its traceback, and again with its count whenever that is a power of ten."""
+"""Counts and logs the failures of a loop that must go on: each kind of failure the first time with its traceback, and again
+with its count at each power of ten, so that they do not fill the log."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ __all__ = ["Failures"]
 
 log = logging.getLogger("diagnostics.monitor")
 
-# Kinds that are told apart: a failure whose text always differs is one kind.
+# Limit of kinds that are counted separately: a message may contain varying text.
 _MAX_KINDS = 50
 _OTHER = "others"
 
 
 class Failures:
-    """The failures of one loop; `what` says in words what fails: "a look of the recorder"."""
+    """The failures of one loop; `what` names the failing step in log lines: "a look of the recorder"."""
 
     def __init__(self, what: str) -> None:
         self.what = what
         self.counts: Counter[str] = Counter()
 
     def failed(self, error: Exception) -> None:
-        """Count `error`. To be called where it was caught."""
+        """Count `error`, and log it where due. To be called in the except block."""
         kind = repr(error)[:200]
         if kind not in self.counts and len(self.counts) >= _MAX_KINDS:
             kind = _OTHER

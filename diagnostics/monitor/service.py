@@ -28,17 +28,16 @@ from .workers.targets import Targets
 
 __all__ = ["Monitor", "stdin_closes"]
 
-# Where there are not enough cores the service goes first: its clients wait for it, and nobody for a reading. Not so much that
-# an incident, when it is asked for most, leaves it nothing: a tenth of the service's share (`beside` in docs/performance.md is
-# what it needs of a core).
+# The nice value: where cores are short the service goes first, since clients wait for it. Not higher, because the monitor must
+# also run in an incident: at 10 it gets a tenth of the service's share (`beside` in docs/performance.md is what it needs).
 _NICENESS: Final = 10
 
 
 class Monitor:
-    """One monitor; `serve` until `until` is over.
+    """One monitor.
 
-    listener   bound and listening; closed at the end
-    root       registry and store live below it
+    listener   a listening socket; closed at the end
+    root       the folder of registry and store
     """
 
     def __init__(self, listener: socket.socket, root: Path) -> None:
@@ -57,11 +56,11 @@ class Monitor:
         self._listener = listener
 
     async def serve(self, until: Callable[[], Awaitable[None]]) -> None:
-        """Serve until `until()` returns; captures that run then are cancelled and their windows closed.
+        """Serve until `until()` returns; then running captures are cancelled and their windows closed.
 
-        Lowers the priority of the thread that it is called in, for good, and of all that are made in it.
+        Lowers the priority of the calling thread, for good, and of all threads that it starts.
         """
-        # Its standard error is the service's, whose reader has to know whose line it is.
+        # The monitor shares the service's standard error: the prefix tells its lines apart.
         logging.basicConfig(format="diagnostics: %(message)s")
         os.setpriority(os.PRIO_PROCESS, 0, max(_NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
         policy = _policy(self._listener, self._settings)
@@ -86,7 +85,7 @@ class Monitor:
         try:
             await asyncio.wait([serving, ending], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            guarding.cancel()  # first, or they would begin captures anew
+            guarding.cancel()  # first: the rules might begin new captures
             looking.cancel()
             events.close()
             await self.captures.close()
@@ -100,7 +99,7 @@ class Monitor:
 
 
 async def stdin_closes() -> None:
-    """Returns when standard input ends: then whoever started this process is gone."""
+    """Returns when standard input ends: then the process that started this one is gone."""
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)

@@ -1,6 +1,6 @@
 """Every setting of the monitor, read from its environment once, at its start. docs/configuration.md lists them.
 
-What is wrong is a UsageError that names the variable, its value and what is allowed, before anything is served.
+A wrong value raises UsageError with the variable, its value and the allowed ones, before anything is served.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _MOST_SECONDS = 1e9
 
 @dataclass(frozen=True, slots=True)
 class MonitorSettings:
-    """What the environment asks for; the defaults are those of an empty one.
+    """The monitor's settings; the defaults are those of an empty environment.
 
-    looks_per_hour           captures of one worker in an hour that the monitor takes unasked; 0: none
-    pprof_interval_seconds   how old a window's profile may be that /debug/pprof gives once more
+    looks_per_hour           automatic captures of one worker in an hour; 0: none
+    pprof_interval_seconds   maximal age of a window's profile that /debug/pprof returns again
     """
 
     record: RecordSettings = field(default_factory=RecordSettings)
@@ -110,7 +110,7 @@ def _keep(read: _Reader, usual: Limits) -> Limits:
 
 
 def _rules(told: str) -> tuple[Rule, ...]:
-    """A TOML file's; none where "off" is told; the defaults where nothing is."""
+    """The rules of the TOML file at this path; none for "off"; the default rules where it is empty."""
     if not told:
         return DEFAULTS
     if told == "off":

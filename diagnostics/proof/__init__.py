@@ -1,1 +1,1 @@
-"""Proof: a broken and a fixed subject under the same workload, and a decision with statistics."""
+"""Proof: a broken and a fixed subject under the same workload, and a statistical decision."""

@@ -1,4 +1,4 @@
-"""A pytest fixture with which a service's own suite says how much a stream may cost.
+"""A pytest fixture with which a service's own suite limits the memory of a stream.
 
     def test_a_stream_leaves_nothing(stream_growth):
         stream_growth("service:app", path="/stream", remains="4 KiB", peak="64 KiB")
@@ -49,9 +49,9 @@ def parse_bytes(limit: int | str) -> int:
 
 @dataclass(frozen=True)
 class _Work:
-    """How the service is put to work; the marker's and the call's options replace single ones.
+    """The workload; options of the marker and of the call override single fields.
 
-    looks   the numbers of rounds after which it may be decided
+    looks   the numbers of rounds after which a decision may be taken
     """
 
     streams: int = 8
@@ -85,13 +85,13 @@ class StreamGrowth:
         environment: Mapping[str, str] | None = None,
         **options: Any,
     ) -> SideOutcome:
-        """Fail the test unless a stream of `path` costs no more than the limits; return the figures.
+        """Fail the test unless a stream of `path` stays within the limits; return the figures.
 
         app       ASGI app as `module:attribute`, served by uvicorn; or
-        command   any command with `{port}` in it, in any language
-        remains   bytes that may stay of each stream that has ended
+        command   a command of any language that contains `{port}`
+        remains   bytes that may stay for each stream that has ended
         growth    bytes that an open stream may gain in a second; None: not judged
-        peak      bytes that an open stream may cost at the worst moment of any round; None: not judged
+        peak      bytes per open stream at the highest reading of any round; None: not judged
         options   streams, slow, slow_bytes_per_second, seconds, transient, looks, start_seconds, seed
 
         Raises UsageError, and TargetError where the service does not serve.
@@ -117,7 +117,7 @@ class StreamGrowth:
 
 @pytest.fixture
 def stream_growth(request: pytest.FixtureRequest) -> StreamGrowth:
-    """Fails a test whose endpoint keeps memory; see `StreamGrowth.__call__`."""
+    """A callable that fails the test where an endpoint keeps memory; see `StreamGrowth.__call__`."""
     marker = request.node.get_closest_marker("stream_growth")
     return StreamGrowth(marker.kwargs if marker else {})
 
@@ -160,7 +160,7 @@ def _comparison(
         least_growth=limits.get("growth", 1),
         plan=Plan(looks=work.looks),
     )
-    # What this run can import, the service can: `pythonpath` in pytest's settings, a conftest that changes sys.path.
+    # The service gets this run's sys.path, with pytest's `pythonpath` setting and changes by a conftest.
     importable = os.pathsep.join(dict.fromkeys(entry or os.getcwd() for entry in sys.path))  # noqa: PTH109
     least = {Measure(name): limit for name, limit in limits.items()}
     return replace(plan, least=least, environment={"PYTHONPATH": importable, **environment})
@@ -169,7 +169,7 @@ def _comparison(
 async def _measured(
     plan: Comparison, work: _Work, refused: Callable[[SideOutcome], bool], *, collects: bool
 ) -> SideOutcome:
-    """What came out of the experiment; what is refused has a capture of who holds its memory, or says why not."""
+    """The experiment's outcome; one that `refused` rejects has a capture, or the reason why there is none."""
     from .experiment.comparison import on_commands
     from .experiment.experiment import run
 
@@ -179,7 +179,7 @@ async def _measured(
 
 
 class _Silent:
-    """Nobody is told how it goes: pytest shows what came out."""
+    """A `Watch` that shows nothing: pytest shows the result."""
 
     def doing(self, what: str, step: int, steps: int) -> None:
         pass

@@ -1,7 +1,7 @@
-"""What a scenario is: a claim about memory that can turn out to be wrong.
+"""The data type of a scenario: a falsifiable claim about memory.
 
-A scenario is two small services that differ in one defect, the work that is put through both, and the decisions that the claim
-foretells. It is data: the experiment runs any of them, and a new blow-up is a new folder under `scenarios/`.
+A scenario is two small services that differ in one defect, the workload of both, and the decisions that the claim predicts.
+It is data: the experiment runs any of them, and a new blow-up is a new folder under `scenarios/`.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ __all__ = ["BROKEN", "FIXED", "RELAY", "OwnRelay", "Scenario", "Upstream", "Work
 
 BROKEN = "broken"
 FIXED = "fixed"
-# A relay of one's own, beside the scenario's two apps.
+# The side of the user's own relay, beside the scenario's two apps.
 RELAY = "relay"
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """What the simulated upstream sends to each stream.
+    """The simulated upstream's behaviour on each stream.
 
     events             number of events; None: it never ends by itself
     chunk_bytes        size of an event
-    chunks_per_second  its pace for each stream
-    first_seconds      until its first byte
-    fault              what goes wrong, in the simulator's words (`endless@20`); empty: nothing
+    chunks_per_second  events per second of each stream
+    first_seconds      delay of the first byte
+    fault              the simulator's name of a fault (`endless@20`); empty: none
     """
 
     chunk_bytes: int
@@ -40,7 +40,7 @@ class Upstream:
     fault: str = ""
 
     def model(self, seed: int) -> str:
-        """The name of the model that makes the simulator do this."""
+        """The model name that selects this behaviour in the simulator."""
         events = "inf" if self.events is None else self.events
         fault = f",fault={self.fault}" if self.fault else ""
         return (
@@ -51,18 +51,19 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is put through a subject in each round.
+    """The load on a subject in each round.
 
-    seconds              the least length of a round; it is prolonged where readings come in slowly
-    transient_seconds    beginning of a round that is not judged: socket and transport buffers fill, that is no growth
-    send_buffer_bytes    SO_SNDBUF of the subject's listening socket. Left alone, the kernel takes 1.5 MiB of each stream, and a
-                         round would end before the service's own buffers fill
+    seconds              the least length of a round; it is prolonged where readings are slow
+    transient_seconds    beginning of a round that is not judged: socket and transport buffers fill, which is no growth
+    send_buffer_bytes    SO_SNDBUF of the subject's listening socket. By default the kernel buffers 1.5 MiB of each stream, and
+                         a round would end before the service's own buffers fill
     light                a lighter load before that of each round, for the measure `load`
-    least_ended          streams that must have ended in a round, so that noise is below what matters of each: where they are
-                         fewer, further ones come and leave after a few events
-    least_events         events that the clients must have seen for each open stream; a service that serves nothing is flat, too
-    may_reject, may_end  to turn clients away (429, 503), to end a stream whose upstream does not end: a failure of the service
-                         but where this is the fix
+    least_ended          streams that must have ended in a round, so that noise per stream is below the least growth: where
+                         they are fewer, further ones come and leave after a few events
+    least_events         events that the clients must have received for each open stream; a service that serves nothing has
+                         flat memory, too
+    may_reject, may_end  whether refusing clients (429, 503), or ending a stream whose upstream does not end, is part of the
+                         fix; else it is a failure of the service
     """
 
     upstream: Upstream
@@ -83,13 +84,13 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class OwnRelay:
-    """A relay that is put under a scenario's work as a third subject, whatever it is written in.
+    """The user's own relay as a third subject of a scenario, in any language.
 
-    command      its words, with `{port}` and, where it is told so, `{upstream}` (a base URL that ends in /v1)
-    environment  what it finds in its environment; `{upstream}` is filled in here, too, and `{otlp}`, where traces are taken
+    command      its words, with `{port}` and optionally `{upstream}` (a base URL that ends in /v1)
+    environment  its environment variables; `{upstream}` is replaced here, too, and `{otlp}`, the URL of an OTLP receiver
     source       a part of the path of its own files, to find its lines in a profile
-    request      what its clients send where it is not what the scenario's clients send
-    publish      the path at which it takes what is broadcast: events of the upstream's size and pace are sent there (POST)
+    request      its clients' request, where it differs from the scenario's
+    publish      the path to which events to broadcast are POSTed, of the upstream's size and pace
     """
 
     command: tuple[str, ...]
@@ -104,14 +105,14 @@ class Scenario:
     """A known blow-up with its fix.
 
     name        as in `diagnostics verify NAME`
-    claim       what is wrong in the broken app and right in the fixed one, in a paragraph
+    claim       the defect of the broken app and its fix, in a paragraph
     apps        side -> ASGI app as `module:attribute`; each reads UPSTREAM_BASE_URL (ends in /v1) from the environment
-    expected    side -> the decision that the claim foretells
-    options     side -> further options of `proof.serve` that belong to the app; an app of one's own gets none of them
-    environment what both apps find in their environment
-    least       measure -> the least growth that matters, in the measure's unit; a measure that is missing is not judged
-    source      end of the path of the app files, to find the app's own lines in a profile
-    relay       a relay of one's own beside the two apps, under the same work
+    expected    side -> the decision that the claim predicts
+    options     side -> further options of `proof.subjects.serve` for the app; the user's own app gets none of them
+    environment environment variables of both apps
+    least       measure -> the least growth that matters, in the measure's unit; a missing measure is not judged
+    source      a part of the path of the apps' files, to find their lines in a profile
+    relay       the user's own relay beside the two apps, under the same workload
     """
 
     name: str
@@ -137,7 +138,7 @@ class Scenario:
 
     @property
     def judges_exit(self) -> bool:
-        """Whether a round ends with the process: such a scenario judges nothing else."""
+        """Whether the exit time is judged: each round ends with the process, and no other measure is judged."""
         return Measure.EXIT in self.least
 
     @property
@@ -146,7 +147,7 @@ class Scenario:
         return " ".join(self.claim.split()).partition(". ")[0].rstrip(".") + "."
 
     def with_relay(self, relay: OwnRelay) -> Scenario:
-        """The same scenario with a relay of one's own beside its apps: it has to be BOUNDED."""
+        """The same scenario with the user's own relay beside its apps, which has to be BOUNDED."""
         apps = {**self.apps, RELAY: " ".join(relay.command)}
         return replace(self, apps=apps, expected={**self.expected, RELAY: Decision.BOUNDED}, relay=relay)
 
@@ -155,7 +156,7 @@ class Scenario:
         return self.relay.source if side == RELAY and self.relay is not None else self.source
 
     def request(self, seed: int, side: str = "") -> Request:
-        """What each client of a side sends."""
+        """The request of each client of a side."""
         if side == RELAY and self.relay is not None and self.relay.request is not None:
             return self.relay.request
         return Request.chat(self.path, self.workload.upstream.model(seed))

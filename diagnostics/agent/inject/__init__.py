@@ -10,5 +10,5 @@ import os
 
 __all__ = ["HOOK_FOLDER"]
 
-# What goes first on PYTHONPATH.
+# The folder that `diagnostics run` puts first on PYTHONPATH.
 HOOK_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "path")

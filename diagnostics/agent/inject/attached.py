@@ -1,8 +1,8 @@
-"""What runs in a service that has been attached to: brings the agent in, and takes it out again.
+"""The code that runs in an attached service: loads the agent, and unloads it again.
 
 `diagnostics attach` copies the agent into a folder that the service can read, and has the service's main thread run this file
-at a moment between two of its own instructions. It only starts a thread; that one loads the agent, so that the service is
-not kept. What came of it is told in the folder's file `told`, as one line of JSON.
+between two of its own instructions. This file only starts a thread, which loads the agent, so that the main thread is not
+held up. The result is one line of JSON in the folder's file `told`.
 
 The law of this file: it is run by itself, from that folder, so it imports nothing of the agent at its top, and next to nothing
 else. It raises nothing into the service and prints nothing.
@@ -23,11 +23,14 @@ _SMALL_PAGES = 65536  # 256 MiB
 
 
 def enter(folder: str, page: int = 0) -> None:
-    """On the service's main thread: begin to bring the agent in. `page`: memory that was borrowed to get here, 0: none."""
+    """On the service's main thread: start the thread that loads the agent.
+
+    page   address of the memory page that the attaching process mapped to call this; it is unmapped. 0: there is none
+    """
     _tell(folder, "coming", "")
     try:
         _start_thread(_bring_in, (folder, page))
-    except Exception as error:  # noqa: BLE001  # told to whoever attaches, and to nobody in the service
+    except Exception as error:  # noqa: BLE001  # reported to the attaching process only
         _tell(folder, "failed", f"{type(error).__name__}: {error}")
 
 
@@ -35,7 +38,7 @@ def _start_thread(call: Any, arguments: tuple[Any, ...]) -> None:
     import _signal  # type: ignore[import-not-found]
 
     faults = {"SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP"}
-    # The service's signals are for its own threads.
+    # Signals of the service must be delivered to its own threads.
     mask = _signal.pthread_sigmask(
         _signal.SIG_BLOCK, _signal.valid_signals() - {getattr(_signal, name) for name in faults}
     )
@@ -46,7 +49,7 @@ def _start_thread(call: Any, arguments: tuple[Any, ...]) -> None:
 
 
 def _threads() -> Any:
-    """The module `_thread` as Python made it; a second instance where gevent has patched it: its threads would be greenlets."""
+    """The module `_thread`; where gevent has patched it a second instance: a thread of the patched one is a greenlet."""
     import _thread
 
     if type(_thread.start_new_thread).__name__ == "builtin_function_or_method":
@@ -62,8 +65,8 @@ def _threads() -> Any:
 class _Gently:
     """Rests before each of the agent's modules is loaded, so that the service runs in between.
 
-    A thread that computes lets another one in every 5 ms, and a loop that writes to twenty sockets asks twenty times in one
-    round: loaded in one go, the agent would hold it up for a tenth of a second.
+    A busy thread keeps the GIL for 5 ms each time, and a loop that writes to twenty sockets needs it again twenty times in
+    one round: loaded without a pause, the agent would delay that round by a tenth of a second.
     """
 
     def __init__(self) -> None:
@@ -84,7 +87,7 @@ def _bring_in(folder: str, page: int) -> None:
             _tell(folder, "refused", why)
             return
         _tell(folder, "listening", _load(folder))
-    except BaseException as error:  # noqa: BLE001  # Python would print it into the service's standard error
+    except BaseException as error:  # noqa: BLE001  # else Python would print it to the service's standard error
         _unload()
         _tell(folder, "failed", f"{type(error).__name__}: {error}")
 
@@ -96,7 +99,7 @@ def _give_back(page: int) -> None:
 
 
 def _another_agent() -> str:
-    """Where this process has an agent already; empty where it has none."""
+    """The socket's path of an agent that this process has already; empty where it has none."""
     import sys
 
     for name in (f"{PRIVATE_NAME}.agent.lifecycle", "diagnostics.agent.lifecycle"):
@@ -109,7 +112,7 @@ def _another_agent() -> str:
 
 
 def _load(folder: str) -> str:
-    """Load the agent from `folder` and start it; returns where it listens. Raises whatever goes wrong."""
+    """Load the agent from `folder` and start it; returns its socket's path. Raises any error of the import or the start."""
     import sys
     from importlib import import_module
     from importlib.util import module_from_spec, spec_from_file_location
@@ -125,7 +128,7 @@ def _load(folder: str) -> str:
     try:
         spec.loader.exec_module(module)
         lifecycle = import_module(PRIVATE_NAME + ".agent.lifecycle")
-        # The first question would load them all the same, while its asker waits.
+        # Else the first request would load them, while its client waits.
         import_module(PRIVATE_NAME + ".agent.operations")
         import_module(PRIVATE_NAME + ".agent.servers")
         lifecycle.start_attached(folder, leave)
@@ -134,12 +137,12 @@ def _load(folder: str) -> str:
     return str(lifecycle.listens_at())
 
 
-# Their functions may stand in a loop's queue or beside a fork that is under way: they stay until Python's collector comes by.
+# Functions of these modules may be queued in a loop or run in a fork under way: they are left to the garbage collector.
 _CALLED_LATER = (".agent.loops", ".agent.forked", ".agent.background")
 
 
 def leave() -> None:
-    """On the agent's thread, after its last word: forget the agent. The folder is removed by whoever asked."""
+    """On the agent's thread, after its last answer: unload the agent. `diagnostics attach --leave` removes the folder."""
     import sys
 
     modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == PRIVATE_NAME]
@@ -149,10 +152,10 @@ def leave() -> None:
 
 
 def _forget(modules: list[Any], sleep: Any, agents_thread: int) -> None:
-    """Once the agent's thread has gone: empty its modules. Each is a circle, and would stay until a full collection.
+    """Once the agent's thread has ended: clear its modules, each a reference cycle that would stay until a full collection.
 
-    Classes are circles in themselves. In a small service a collection of everything takes them, some 10 ms; in a large one only
-    of what is young, and the rest waits for the service's own.
+    Classes are cycles by themselves. A small service runs a full collection for them, some 10 ms; a large one collects the
+    young generation only, and leaves the rest to its own next collection.
     """
     import gc
     import os
@@ -168,20 +171,20 @@ def _forget(modules: list[Any], sleep: Any, agents_thread: int) -> None:
         module = modules.pop()
         if not module.__name__.removeprefix(PRIVATE_NAME).startswith(_CALLED_LATER):
             module.__dict__.clear()
-    if gc.isenabled():  # else the service chooses its own moments
+    if gc.isenabled():  # else the service collects when it chooses
         gc.collect(2 if sys.getallocatedblocks() < _FEW_BLOCKS else 1)
     _trim()
 
 
 def _trim() -> None:
-    """Give back what malloc keeps of the agent's memory: a millisecond in a small service; in a large one it would be more."""
+    """Return the agent's freed memory to the system (`malloc_trim`): a millisecond in a small service, more in a large one."""
     import sys
 
     with open("/proc/self/statm") as file:
         resident_pages = int(file.read().split()[1])
     ctypes = sys.modules.get("ctypes")
     if ctypes is not None and resident_pages < _SMALL_PAGES:
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
         if trim is not None:
             trim(0)
 
@@ -194,13 +197,13 @@ def _unload() -> None:
         at_fork.let_go(f"{PRIVATE_NAME}.agent")
     package = getattr(sys.modules.get(PRIVATE_NAME), "__path__", ["/nowhere"])[0]
     for path in [each for each in sys.path_importer_cache if each.startswith(package)]:
-        del sys.path_importer_cache[path]  # what it remembers of a folder that is about to go
+        del sys.path_importer_cache[path]  # the import system's cache of the folder that will be removed
     for name in [each for each in sys.modules if each.partition(".")[0] == PRIVATE_NAME]:
         del sys.modules[name]
 
 
 def _tell(folder: str, state: str, what: str) -> None:
-    """Write the file `told`. One that cannot be written is missed by whoever waits for it; there is nobody else to tell."""
+    """Write the file `told`. Where that fails, the attaching process times out; there is no other way to report it."""
     import os
 
     escaped = "".join(each if " " <= each <= "~" and each not in '"\\' else f"\\u{ord(each):04x}" for each in what)

@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 __all__ = ["launches", "start"]
 
-# Options of Python itself that take the next word.
+# Options of the interpreter that take the next word as their value.
 _WITH_A_WORD = {"-W", "-X", "--check-hash-based-pycs"}
 
 
 def start(hook_folder: str) -> None:
-    """Watch this process if it is a launcher."""
+    """Add the audit hook to this process if its command line names another program."""
     if launches(sys.orig_argv):
         sys.addaudithook(_Watch(hook_folder))
 
 
 class _Watch:
-    """The audit hook. What it raises keeps the audited call from being made, so it raises what that call would."""
+    """The audit hook. An exception in it prevents the audited call, so it raises only what that call itself would."""
 
     def __init__(self, hook_folder: str) -> None:
         self._folder = hook_folder
@@ -45,16 +45,17 @@ class _Watch:
                 return
             changed = dict(environment)
             if self._put_in_front(changed):
-                # Python has made its copy of the environment by now. This call does not return, or raises as that one would.
+                # Python has copied the environment already, so the audited `execve` would use the old one. This one replaces
+                # it: it does not return, or raises the same error.
                 posix.execve(program, words, changed)
         elif event == "subprocess.Popen":
             environment = arguments[3]
             self._put_in_front(os.environ if environment is None else environment)
 
     def _put_in_front(self, environment: Any) -> bool:
-        """Whether the folder was on PYTHONPATH and not in front, and now is.
+        """Move the folder to the front of `environment`'s PYTHONPATH; False where it is not on it, or is first already.
 
-        In a dictionary of bytes or a read-only one it stays where it is; the monitor says of that process what it lacks.
+        A mapping of bytes or a read-only one is left as it is; the monitor then reports that the process has no agent.
         """
         path = environment.get("PYTHONPATH")
         entries = path.split(os.pathsep) if isinstance(path, str) else []
@@ -82,7 +83,7 @@ def launches(words: list[str]) -> bool:
             break
     before = ""
     for word in left:
-        # `python -m debugpy -m uvicorn`: a module, which this process itself will run.
+        # `python -m debugpy -m uvicorn`: the word after -m is a module that this process itself will run.
         if not word.startswith("-") and before != "-m" and _is_program(word):
             return True
         before = word

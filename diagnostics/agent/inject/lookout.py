@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = ["start"]
 
-# A server listens within seconds of its start, or is a slow one: look often first, seldom later.
+# Most servers listen within seconds of their start: look every 0.1 s for 10 s, every 2 s later.
 _FAST_LOOKS, _FAST_SECONDS, _SLOW_SECONDS = 100, 0.1, 2.0
-# A parent that is about to start its workers holds their socket alone for a moment.
+# For a moment before it starts its workers, a parent is the only holder of their listening socket.
 _ALONE_SECONDS = 1.0
 
 
 class _Lookout:
-    """What this process is known to serve with, and what it has inherited from one that served."""
+    """The listening sockets and epoll instances of this process, and those that it has inherited from one that served."""
 
     def __init__(self) -> None:
         self.always = False
@@ -53,13 +53,13 @@ class _Lookout:
             self._watch_in_background()
 
     def after_fork(self) -> None:
-        """In the child: threads do not survive a fork, and what the parent serves with is the parent's."""
+        """In the child: start the thread again, and take the parent's sockets and epoll instances for the parent's."""
         self.inherited_polls |= self.polls
         self.inherited_listeners |= self.listeners
         self.polls, self.listeners, self._alone_since = set(), set(), None
         self._looks = 0
         lifecycle = sys.modules.get(f"{__package__.rpartition('.')[0]}.lifecycle")
-        if lifecycle is not None:  # now: its own hook comes later, and would let go of what begins here
+        if lifecycle is not None:  # now: lifecycle's own hook runs later, and would stop what is started here
             lifecycle.let_go_of_parents()
         self._watch_in_background()
 
@@ -71,7 +71,7 @@ class _Lookout:
             _not_watching(error)
 
     def _watch(self) -> None:
-        # Not at once: most children that are forked become another program.
+        # Not at once: most forked children execute another program.
         while not self._background.sleep(_FAST_SECONDS if self._looks < _FAST_LOOKS else _SLOW_SECONDS):
             self._looks += 1
             if self.always or self.serves():
@@ -79,7 +79,7 @@ class _Lookout:
                 return
 
     def serves(self) -> bool:
-        """Look once."""
+        """Whether this process serves now; see the top of this file. Reads its /proc entries once."""
         sockets, polls = _descriptors("self")
         listening = _listening(sockets)
         descriptors = {fd for fd, inode in sockets.items() if inode in listening}
@@ -100,11 +100,11 @@ class _Lookout:
 
 
 def start(always: bool) -> None:
-    """Begin to look; with `always`, start the agent at once (a script that never serves)."""
+    """Start the thread that waits until this process serves; with `always`, start the agent at once (for scripts)."""
     if os.environ.get("DIAGNOSTICS_HEAP", "off") != "off":
         from .. import heap
 
-        heap.begin()  # now: what a service allocates while it starts is most of what many a service has
+        heap.begin()  # now: many services allocate most of their memory while they start
     _this_process.always = always
     _this_process.begin()
 
@@ -124,7 +124,7 @@ def _not_watching(error: BaseException) -> None:
 
 
 def _say(why: str) -> None:
-    """Before the service has set up its logging, or without any: where an operator looks. One line."""
+    """One line on standard error: the service may not have set up its logging yet."""
     if sys.stderr is not None:
         print(f"diagnostics: process {os.getpid()} runs without its agent: {why}", file=sys.stderr)
 
@@ -159,12 +159,12 @@ def _descriptors(process: str) -> tuple[dict[int, str], set[int]]:
 def _listening(sockets: dict[int, str]) -> set[str]:
     """The inodes of those of this process's sockets (descriptor -> inode) that listen for TCP connections.
 
-    The sockets themselves are asked, at 2 µs each. The kernel's table of all connections of the machine takes 9 µs a line,
-    and a parent that never serves would read it for good.
+    By getsockopt, 2 µs a socket. /proc/net/tcp takes 9 µs for each connection in the network namespace, and a parent that
+    never serves would read it again and again.
     """
     if not sockets:
         return set()
-    import _socket  # the core of `socket`, without the enums that make that one dear
+    import _socket  # the C part of `socket`; importing that builds enums, which is slow
 
     found: set[str] = set()
     for fd, inode in sockets.items():
@@ -177,7 +177,7 @@ def _listening(sockets: dict[int, str]) -> set[str]:
         except OSError:  # closed since
             accepts = 0
         finally:
-            borrowed.detach()  # it is the service's: this object must not close it
+            borrowed.detach()  # the descriptor is the service's: this object must not close it
         if accepts and borrowed.family in (_socket.AF_INET, _socket.AF_INET6):
             found.add(inode)
     return found
@@ -196,11 +196,11 @@ def _sockets_of_children() -> Iterator[set[str]]:
 
 
 def _lines(path: str) -> Iterator[str]:
-    """One line at a time: an epoll instance may watch thousands of descriptors, and the service would keep the memory."""
+    """The lines of a file of /proc, one at a time: the fdinfo of an epoll instance may have thousands."""
     try:
         with open(path) as file:
             yield from file
-    except OSError:  # no IPv6, ended, closed
+    except OSError:  # the process has ended, or closed the descriptor
         return
 
 

@@ -1,1 +1,1 @@
-"""The agent in an app that asks for it: the ledger as ASGI middleware, and the monitor started beside the service."""
+"""The agent for an app that calls `instrument`: the ledger as ASGI middleware, and the monitor started beside the service."""

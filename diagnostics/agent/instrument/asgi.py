@@ -5,10 +5,10 @@
     app = FastAPI()
     ledger = instrument(app, monitor=True)        # FastAPI, Starlette: the middleware is added in place
 
-    app = instrument(raw_asgi_app)                # anything else: what is returned is the wrapped app, and the ledger
+    app = instrument(raw_asgi_app)                # any other ASGI app: the ledger is returned, which is also the wrapped app
 
 The middleware counts bytes and events that go out, times how long `send` waits for the client, and sees the client leave.
-What it cannot see (bytes held in a queue of yours) a handler tells: `with ledger.stream("/chat") as stream: stream.hold(n)`.
+Bytes that the app itself buffers (in a queue) a handler must report: `with ledger.stream("/chat") as stream: stream.hold(n)`.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# Responses of these types are streams; everything else is over as soon as it is made.
+# Content types of responses that are streams. Any other response is not counted.
 STREAM_TYPES = (b"text/event-stream", b"application/x-ndjson", b"application/jsonl", b"application/stream+json")
-# What ends a response, unless more of it is to come.
+# ASGI messages that end a response unless they have `more_body`.
 LAST_TYPES = ("http.response.body", "http.response.pathsend")
 COLON = ord(":")
 
@@ -65,9 +65,9 @@ def instrument(
     """Keep a ledger of `app`'s streams and run the agent for as long as `app` is served.
 
     app      a FastAPI or Starlette app, which gets the middleware, or any ASGI app, which is wrapped
-    monitor  True starts a monitor process beside the service, at `listen`; or one that `start_monitor` has started
-    routes   paths to tell apart for an app without a router of its own; other paths are counted as "(unrouted)", since a
-             path may hold anything and a metric label may not
+    monitor  True: start a monitor process beside the service, at `listen`; or a monitor that `start_monitor` returned
+    routes   paths to count separately for an app without a router; other paths are counted as "(unrouted)", since a path
+             may hold any text and a metric label may not
 
     Returns a ledger that can be called as the app.
     """
@@ -83,7 +83,7 @@ def instrument(
 
 
 class LedgerMiddleware:
-    """Pure ASGI middleware; holds nothing of a request."""
+    """Pure ASGI middleware; keeps no state of a request on itself."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class LedgerMiddleware:
                     ledger.enter(record)
                 meter.counts = True
             if message["type"] in LAST_TYPES and not message.get("more_body", False):
-                # Before it is sent: the server may begin the connection's next request meanwhile.
+                # Set before the send: during it the server may begin the connection's next request.
                 record.answered = True
             if not meter.counts or message["type"] != "http.response.body":
                 await send(message)
@@ -165,7 +165,7 @@ class LedgerMiddleware:
 
 
 class _Meter:
-    """Counts one response's body; an event is a block that an empty line ends."""
+    """Counts bytes and events of one response's body; an empty line ends an event."""
 
     __slots__ = ("counts", "ended_in_newline", "finished", "record")
 
@@ -178,7 +178,7 @@ class _Meter:
     def sent(self, message: Message) -> None:
         body = message.get("body", b"")
         if not message.get("more_body", False):
-            # An app that never asked whether its client is there has "sent" everything to nobody.
+            # The server discards what is sent after a disconnect: such a response has not finished.
             self.finished = self.record.disconnected_at is None
         if not body:
             return
@@ -187,7 +187,7 @@ class _Meter:
             events += 1
         self.ended_in_newline = body[-1] == 10 and body[-2:] != b"\n\n"
         if body[0] == COLON and len(body.splitlines()) == 2:
-            events = 0  # a heartbeat: a comment of one line is no event, and its gap says nothing of the service
+            events = 0  # a heartbeat (a comment line) is no event, and the gap before it is not the service's latency
         self.record.sent(len(body), events)
 
 
@@ -199,7 +199,7 @@ def _streams(start: Message) -> bool:
 
 
 class _AgentOfApp:
-    """The agent (and the monitor, where asked for) for one app: diagnostics never keeps a service from serving."""
+    """Starts and stops the agent (and the monitor, where configured) of one app; a failure never keeps the app from serving."""
 
     def __init__(self, ledger: StreamLedger, monitor: bool | MonitorProcess, listen: str) -> None:
         self._ledger = ledger
@@ -212,7 +212,7 @@ class _AgentOfApp:
     def start(self) -> None:
         if self._tried_in == os.getpid():
             return
-        # In a child forked off a process that served, nothing of this is started, and nothing is this one's to stop.
+        # In a child forked off a serving process: the agent and monitor that these fields name are the parent's.
         self._tried_in, self._started, self._own_monitor = os.getpid(), False, None
         try:
             handle = self._monitor if isinstance(self._monitor, MonitorProcess) else None

@@ -27,7 +27,7 @@ __all__ = ["DEFAULT_LISTEN", "MonitorProcess", "bind", "hold", "is_held", "parse
 DEFAULT_LISTEN = os.environ.get("DIAGNOSTICS_LISTEN", "127.0.0.1:6060")
 
 _STOP_SECONDS = 5.0
-# Another worker of this service may have bound the address and not yet have come to lock its folder.
+# Another worker of this service may have bound the address and not locked the monitor's folder yet.
 _HOLD_SECONDS = 2.0
 
 
@@ -36,7 +36,7 @@ class MonitorProcess:
     """A monitor that this process started, or found (`process` is None then, and `stop` does nothing).
 
     url        its address, `http://127.0.0.1:6060`
-    directory  the registry's parent: agents that listen below it are this monitor's
+    directory  the folder whose `agents/` holds the sockets of this monitor's agents
     """
 
     url: str
@@ -51,7 +51,7 @@ class MonitorProcess:
         return self.process is None or self.process.poll() is None
 
     def stop(self) -> None:
-        """End the monitor: ask by closing its input, then by SIGTERM, then kill it."""
+        """End the monitor: close its standard input, then SIGTERM, then SIGKILL."""
         if self.process is None:
             return
         if self.process.stdin is not None:
@@ -76,9 +76,9 @@ def parse_listen(listen: str) -> tuple[str, int]:
 def bind(listen: str, option: str = "--listen HOST:PORT") -> socket.socket:
     """A listening socket at `listen`. Raises UsageError (in use, no such address) and RefusedError (open to others).
 
-    option  where whoever asks may name another address, beside DIAGNOSTICS_LISTEN: the errors' remedy
+    option  the option by which the caller's user can choose another address, named in the errors' remedy
 
-    Whoever reaches the monitor can capture the service's memory, so an address that is not loopback needs a token.
+    A client of the monitor can capture the service's memory, so an address that is not loopback needs a token.
     """
     host, port = parse_listen(listen)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -106,16 +106,16 @@ def bind(listen: str, option: str = "--listen HOST:PORT") -> socket.socket:
 
 @contextlib.contextmanager
 def hold(root: Path) -> Iterator[int]:
-    """Lock a monitor's folder; yields the descriptor, and a child that inherits it goes on holding the lock.
+    """Lock a monitor's folder (flock); yields the descriptor. A child that inherits the descriptor keeps the lock.
 
-    The lock tells an address that our monitor has from one that another program has. It keeps nobody out: where two monitors
+    The lock tells whether the monitor or another program has an address in use. It excludes nothing: of two monitors that
     share a folder the first has the lock.
     """
     import fcntl
 
     descriptor = os.open(root / "monitor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        # Another monitor has it, or this file system knows no locks.
+        # Another monitor holds the lock, or this file system has no locks.
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield descriptor
@@ -157,11 +157,11 @@ def start_monitor(
 ) -> MonitorProcess:
     """Start `diagnostics monitor` at `listen` (port 0: any free one).
 
-    directory       where agents register and artifacts are kept; DIAGNOSTICS_DIR, or a folder of this address
-    unless_running  where a monitor of this folder is there, as another worker of this service may have started it, take that
-    option          where whoever asks may name another address, for the remedy of an address that cannot be had
+    directory       where agents register and artifacts are kept; default: DIAGNOSTICS_DIR, or a folder of this address
+    unless_running  return the monitor of this folder where one runs: another worker of this service may have started it
+    option          the option by which the caller's user can choose another address, for the remedy where it is in use
 
-    Under `diagnostics run` there is a monitor already, and it is that one. Raises UsageError, RefusedError.
+    Under `diagnostics run` the monitor of that command is returned. Raises UsageError, RefusedError.
     """
     running_url = os.environ.get("DIAGNOSTICS_MONITOR_URL")
     if running_url:
@@ -185,8 +185,8 @@ def start_monitor(
                 ],
                 stdin=subprocess.PIPE,
                 pass_fds=[listener.fileno(), held],
-                # Ctrl-C is for the service; the monitor sees it end. Of the same session: the kernel weighs sessions
-                # against each other where it groups them (sched(7), autogroup), and a priority counts within one only.
+                # A process group of its own, because Ctrl-C is for the service. The same session, because with autogroups
+                # (sched(7)) the kernel shares CPU time between sessions, and a nice value counts within one only.
                 process_group=0,
             )  # fmt: skip
     return MonitorProcess(f"http://{address}", root, process)

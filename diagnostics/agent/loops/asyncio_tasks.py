@@ -1,9 +1,9 @@
-"""Every asyncio task of this process, read from whatever thread asks; and where they cannot be seen, why not.
+"""Every asyncio task of this process, readable from any thread; or the reason why tasks cannot be seen.
 
-Where a release of Python keeps its tasks is its own affair, and changes: a set (3.11), another set and one of the tasks that
-are just being started (3.12, 3.13), lists of the threads that only `asyncio.all_tasks(loop)` reads (3.14). Which of the
-ways is right here is not concluded from the version but tried: a task is made for the purpose, and the way that shows it is
-taken. Where none does, tasks are unknown, with the reason: never none.
+Each release of Python keeps its tasks in a private place: a set (3.11), another set and one of the tasks in their eager first
+step (3.12, 3.13), lists of the threads that only `asyncio.all_tasks(loop)` reads (3.14). The place is not concluded from the
+version but tried: a trial task is made, and the place that shows it is used. Where none does, tasks are unknown, with the
+reason: never none.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _REGISTERS = ("_all_tasks", "_scheduled_tasks")
 
 
 class _NoLoop:
-    """A loop that never runs what it is given: the trial task must not start."""
+    """An event loop that never runs a callback: the trial task must not start."""
 
     def get_debug(self) -> bool:
         return False
@@ -65,13 +65,13 @@ class _Registers:
         return any(reference() is task for reference in self.references())
 
     def references(self) -> list[weakref.ref[asyncio.Task[Any]]]:
-        """Weak ones, copied: the set's own iterator is Python code, three times as slow."""
+        """Weak references to all tasks, copied from the WeakSet's `data`: its iterator is Python code, three times as slow."""
         found: list[weakref.ref[asyncio.Task[Any]]] = []
         for name in _REGISTERS:
             tasks = getattr(self._module, name, None)
             if tasks is not None:
                 found.extend(_copied(tasks.data))
-        # Tasks that run for the first time, eagerly, and have not yet waited.
+        # Tasks in their eager first step.
         found.extend(map(weakref.ref, _copied(getattr(self._module, "_eager_tasks", ()))))
         return found
 
@@ -85,17 +85,17 @@ class _Registers:
         return list({task.get_loop() for task in self.alive()})
 
     def hold(self) -> None:
-        """Nothing needs to be held: the sets are in the child, too."""
+        """Nothing to do: a forked child has the sets, too."""
 
     def let_go(self) -> None:
-        """Nothing was held."""
+        """Nothing to do."""
 
     def why_unseen(self) -> str | None:
         return None
 
 
 class _ByLoop:
-    """Tasks as `asyncio.all_tasks` tells them, loop by loop: Python 3.14, where it may be asked from any thread."""
+    """Tasks from `asyncio.all_tasks`, loop by loop: Python 3.14, where any thread may call it."""
 
     shows_ended = False
 
@@ -121,7 +121,7 @@ class _ByLoop:
         return sum(map(len, self._by_loop()))
 
     def _by_loop(self) -> list[set[asyncio.Task[Any]]]:
-        """The tasks of each loop; none at all where asyncio cannot tell them, and `why_unseen` then says so."""
+        """The tasks of each loop; an empty list where `all_tasks` fails, and `why_unseen` then says why."""
         if self._held is not None:
             return self._held
         found = []
@@ -154,12 +154,12 @@ _none_works = ""
 
 
 def _chosen() -> Way | None:
-    """The way that shows tasks in this process, tried once; None where asyncio is not (yet) imported, or no way works."""
+    """The place that shows this process's tasks, tried once; None where asyncio is not (yet) imported, or no place does."""
     global _way, _none_works
     if _way is not None or _none_works:
         return _way
     module = sys.modules.get("asyncio.tasks")
-    # Of a module that another thread is just importing the last names may be missing.
+    # While another thread imports a module its last names may be missing.
     if module is None or not hasattr(module, "all_tasks") or not hasattr(sys.modules.get("asyncio"), "all_tasks"):
         return None
     if free_threaded():
@@ -178,26 +178,26 @@ def _shows_a_task(way: Way, module: Any) -> bool:
         task = module.Task(coroutine, loop=loop)
         task._log_destroy_pending = False
         return way.sees(task, loop)
-    except Exception:  # noqa: BLE001  # whatever a future release raises at the trial, this way does not work there
+    except Exception:  # noqa: BLE001  # a future release may raise anything at the trial
         return False
     finally:
         coroutine.close()
 
 
 def free_threaded() -> bool:
-    """Whether threads of this process run at the same time: the GIL may be switched off in a build that can do without."""
+    """Whether this process runs without the GIL: a free-threaded build in which it is not switched on."""
     enabled = getattr(sys, "_is_gil_enabled", None)
     return enabled is not None and not enabled()
 
 
 def why_unseen() -> str | None:
-    """Why tasks are unknown; None where they are known, be it because the process has no asyncio."""
+    """Why tasks are unknown; None where they are known, also where the process has no asyncio."""
     way = _chosen()
     return (_none_works or None) if way is None else way.why_unseen()
 
 
 def shows_ended() -> bool:
-    """Whether tasks that are done and still held by someone are among those that are seen."""
+    """Whether `alive_tasks` includes done tasks that something still refers to."""
     way = _chosen()
     return way is None or way.shows_ended
 
@@ -212,12 +212,12 @@ def task_count() -> int | None:
 
 
 def task_states() -> dict[str, int] | None:
-    """How many unfinished tasks wait or run ("pending"), and how many were told to end and have not ("cancelling").
+    """The number of unfinished tasks: with a cancellation requested ("cancelling"), and all others ("pending").
 
     None where it cannot be known.
     """
     unfinished = cancelling = 0
-    # One pass: of ten thousand tasks each is in the processor's cache only while it is looked at.
+    # One pass: ten thousand tasks do not fit into the processor's cache.
     for task in alive_tasks():
         if not task.done():
             unfinished += 1
@@ -229,31 +229,33 @@ def task_states() -> dict[str, int] | None:
 
 
 def alive_tasks() -> list[asyncio.Task[Any]]:
-    """Every task of every loop, in no particular order; done ones too where `shows_ended` and someone holds them.
+    """Every unfinished task of every loop, in no particular order; done ones that are still referenced where `shows_ended`.
 
-    Empty where tasks cannot be seen: `why_unseen` says so.
+    Empty where tasks cannot be seen: `why_unseen` says why.
     """
     way = _chosen()
     return way.alive() if way is not None else []
 
 
 def hold_for_child() -> None:
-    """Keep the tasks of this moment for a child that is about to be forked: in it Python 3.14 forgets those of the thread that
-    forks. To be called on that thread, just before; `let_go` takes it back in the parent."""
+    """Keep references to all tasks for a child: in it Python 3.14 forgets those of the thread that forked.
+
+    To be called on the forking thread, just before the fork; `let_go` drops the references in the parent.
+    """
     way = _chosen()
     if way is not None:
         way.hold()
 
 
 def let_go() -> None:
-    """In the parent, after the fork: tasks are seen as they are again, and none is kept alive."""
+    """In the parent, after the fork: drop the references that `hold_for_child` made."""
     way = _chosen()
     if way is not None:
         way.let_go()
 
 
 def loops_of_tasks() -> list[asyncio.AbstractEventLoop]:
-    """The loops that have tasks, or were found to run; they may have stopped since."""
+    """The loops that have tasks or were found running; some may have stopped since."""
     way = _chosen()
     return way.loops() if way is not None else []
 

@@ -1,8 +1,8 @@
-"""What a task runs, asked in a way that does not end the process.
+"""Reads a task's coroutine without a segmentation fault.
 
 CPython 3.11 and 3.12 follow a null pointer in `Task.get_coro()` where a task has no coroutine: one that was registered with
 asyncio and whose `__init__` never ran (granian's `--task-impl rust`), and on 3.12 one that ended in its first, eager step
-(aiohttp starts every connection's task so). 3.13 returns None. Nothing here may ask a task for it in another way.
+(aiohttp starts every connection's task so). 3.13 returns None. Only `coroutine_of` may read a task's coroutine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _done, _asked = methodcaller("done"), methodcaller("get_coro")
 
 
 def is_whole(task: Any) -> bool:
-    """Whether a task was initialised: else it has no loop, which can be asked safely."""
+    """Whether a task's `__init__` has run: else `get_loop`, which is safe to call, raises RuntimeError."""
     try:
         task.get_loop()
     except RuntimeError:
@@ -37,8 +37,8 @@ def coroutine_of(task: Any) -> Any:
         return None
     if not _EAGER_ONES_HAVE_NONE:
         return task.get_coro()
-    # An eager task may end between two lines of Python, by its own thread. Between these functions of C no other one runs.
+    # An eager task may end, on its own thread, between two bytecodes. Between these C functions the GIL is not given away.
     for coroutine in map(_asked, filterfalse(_done, (task,))):
         return coroutine
-    # The traversal for the garbage collector passes over what is not there; the coroutine comes before the result.
+    # `tp_traverse` skips null pointers, and visits the coroutine before the result.
     return next((each for each in gc.get_referents(task) if hasattr(each, "cr_code") or hasattr(each, "gi_code")), None)

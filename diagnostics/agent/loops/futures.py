@@ -1,8 +1,8 @@
-"""What asyncio's tasks and futures hold of each other: who waits for what, who is told, where a task was made.
+"""What asyncio's tasks and futures refer to: the awaited future, done callbacks, a task's creation site.
 
-The law of this file: here are all names that asyncio and anyio keep to themselves, but for the registers of tasks
-(asyncio_tasks.py). Each is tried before use: a Python that has none of that name answers None or nothing, as for an object that
-has nothing. tests/diagnostics/agent/loops/test_futures.py says which name has moved.
+The law of this file: it has all private names of asyncio and anyio that the agent reads, but for the sets of all tasks
+(asyncio_tasks.py). On a Python without one of these names the answer is None or empty, as for an object without a value;
+tests/diagnostics/agent/loops/test_futures.py says which name has moved.
 """
 
 from __future__ import annotations
@@ -31,44 +31,44 @@ def is_future(thing: Any) -> bool:
 
 
 def is_task(thing: Any) -> bool:
-    """Whether this is a task of asyncio's, or one that behaves like it."""
+    """Whether this is an asyncio task, or an object with the same interface."""
     return hasattr(type(thing), "get_coro")
 
 
 def waited_for(task: Any) -> Any:
-    """The future that a task waits for; None where it waits for none, or runs."""
+    """The future that a task awaits; None where it awaits none, or runs."""
     return getattr(task, "_fut_waiter", None)
 
 
 def callbacks_of(future: Any) -> list[Any]:
-    """What is called when the future is done."""
+    """The done callbacks of a future."""
     return [entry[0] for entry in getattr(future, "_callbacks", None) or ()]
 
 
 def children_of(future: Any) -> list[Any] | None:
-    """The futures that `asyncio.gather` made this one of; None where it was made otherwise."""
+    """The futures that an `asyncio.gather` future waits for; None for any other future."""
     return getattr(future, "_children", None)
 
 
 def members_of(group: Any) -> Iterable[Any]:
-    """The tasks of a task group, or what a gathering future was made of; nothing for anything else."""
+    """The tasks of a task group, or the children of a gather future; empty for anything else."""
     return getattr(group, "_tasks", None) or getattr(group, "_children", None) or ()
 
 
 def host_of(group: Any) -> Any:
-    """The task that waits in a task group of asyncio's or anyio's; None for anything else."""
+    """The task that entered a task group of asyncio or anyio; None for anything else."""
     scope = getattr(group, "cancel_scope", None)
     return getattr(group, "_parent_task", None) or getattr(scope, "_host_task", None)
 
 
 def created_at(task: Any) -> Any:
-    """The stack that a task was made with, outermost frame first; None but in asyncio's debug mode."""
+    """The stack at which a task was created, outermost frame first; None except in asyncio's debug mode."""
     return getattr(task, "_source_traceback", None)
 
 
 def run_until_complete_waits(callback_name: str) -> bool:
-    """Whether a callback of this name is the one by which `run_until_complete` hears of a future's end."""
-    # uvloop's is a closure of Cython.
+    """Whether a done callback of this name is the one that `run_until_complete` adds."""
+    # uvloop's is a closure, compiled by Cython.
     return callback_name == "_run_until_complete_cb" or (
         "run_until_complete" in callback_name and callback_name.endswith("done_cb")
     )

@@ -1,9 +1,9 @@
-"""How late the service's loops are: what every stream of a loop waits, whatever else it waits for.
+"""The lag of the service's event loops: the seconds from scheduling a callback to its run.
 
-The agent's thread leaves a call with each running loop (`call_soon_threadsafe`) and notes when it was made. It never
-waits for it: a ping that is not yet answered counts with its age, so that a loop that is stuck shows at once, and not when
-it is free again. One ping follows each request that the agent has answered, so that what answering cost is not taken
-for lag, and ten a second are sent while a window is open. A ping is a few microseconds on the loop.
+The agent's thread schedules a callback on each running loop (`call_soon_threadsafe`), a ping, and notes when it ran. It never
+waits for it: an unanswered ping counts with its age, so that a stuck loop shows at once, and not when it is free again. One
+ping follows each request that the agent has answered, so that the time of answering is not taken for lag, and ten a second
+are sent while a window is open. A ping is a few microseconds on the loop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["LoopLag"]
 
 
 class _Ping:
-    """One call left with a loop. `lag` is of the one before it, until this one is answered. Seconds."""
+    """One callback scheduled on a loop. `lag`, in seconds, is that of the loop's previous ping until this one is answered."""
 
     __slots__ = ("answered", "counted", "lag", "sent")
 
@@ -35,9 +35,9 @@ class _Ping:
 
 
 class LoopLag:
-    """The lag of this process's loops; `ping` and the readings belong to the agent's thread.
+    """The lag of this process's loops; all methods but `_answer` are for the agent's thread.
 
-    histogram   seconds, of every ping that was answered since the agent started
+    histogram   lag in seconds of every ping answered since the agent started
     """
 
     def __init__(
@@ -53,17 +53,17 @@ class LoopLag:
         self.histogram = Histogram(LAG_SECONDS)
 
     def begin(self) -> None:
-        """Forget the last lag and the most: a window begins. The histogram stays."""
+        """A window begins: reset the last and the maximal lag. The histogram stays."""
         self._gather()
         self._pings.clear()
         self._last = self._max = 0.0
 
     def ping(self) -> None:
-        """Leave a call with each loop that has answered the one before; never waits."""
+        """Send a ping to each loop that has answered the one before; never waits."""
         self._gather()
         running = self._loops()
         for gone in self._pings.keys() - {id(loop) for loop in running}:
-            del self._pings[gone]  # a loop that ended with its ping unanswered is late for nobody
+            del self._pings[gone]  # a loop that no longer runs answers no ping
         for loop in running:
             ping = self._pings.get(id(loop))
             if ping is None or ping.answered:
@@ -75,18 +75,18 @@ class LoopLag:
 
     @property
     def seconds(self) -> float | None:
-        """The latest loop's lag: its last answer's, or the age of one that is due; None where no loop runs."""
+        """The largest lag of all loops: of the last answered ping, or the age of an unanswered one; None where no loop runs."""
         self._gather()
         return self._last if self._pings else None
 
     @property
     def pending_seconds(self) -> float:
-        """How long the oldest ping has been waiting for its answer; 0 where all have one."""
+        """The age of the oldest unanswered ping; 0 where all are answered."""
         now = self._clock()
         return max((now - ping.sent for ping in self._pings.values() if not ping.answered), default=0.0)
 
     def to_json(self) -> dict[str, Any]:
-        """Milliseconds: the lag now (the last answer's, or the age of one that is due), and the most since `begin`."""
+        """The lag now, as `seconds` has it, and the maximum since `begin`, in milliseconds."""
         self._gather()
         return {"lag_ms": round(1000 * self._last, 3), "max_lag_ms": round(1000 * self._max, 3)}
 
@@ -101,7 +101,7 @@ class LoopLag:
             if ping.answered and not ping.counted:
                 ping.counted = True
                 self.histogram.observe(ping.lag)
-        # A loop that is late answers rarely: the age of a ping that is due counts from when it exceeds the last answer.
+        # A late loop answers rarely: an unanswered ping counts once its age exceeds the last measured lag.
         self._last = max(
             (ping.lag if ping.answered else max(ping.lag, now - ping.sent) for ping in self._pings.values()),
             default=0.0,

@@ -23,7 +23,7 @@ def running_loops() -> list[asyncio.AbstractEventLoop]:
 
 
 class RunningLoops:
-    """`running_loops` for whoever asks often: thousands of tasks are searched for one more loop every few seconds."""
+    """`running_loops` for frequent callers: where there are thousands of tasks the result is cached for some seconds."""
 
     def __init__(self) -> None:
         self._found = Thrifty(lambda: [weakref.ref(loop) for loop in running_loops()], share=2000, longest=5.0)
@@ -36,9 +36,9 @@ class RunningLoops:
 
 
 def call_on_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], None], patience: float) -> bool:
-    """Run `call` on the loop's thread and wait for it; False if the loop did not come to it within `patience` seconds.
+    """Run `call` on the loop's thread and wait for it; False if the loop did not begin it within `patience` seconds.
 
-    A call that was given up is never made later.
+    After False it is never run.
     """
     done = allocate_lock()
     done.acquire()

@@ -1,11 +1,11 @@
-"""Finds the event loops that run in this process from what its threads execute.
+"""Finds this process's running event loops from its threads' stacks.
 
-Since Python 3.14 asyncio keeps its tasks in lists that belong to the threads, and `asyncio.all_tasks(loop)` is the way to
-them: whoever asks must have the loop. A loop written in Python is the `self` of the `run_forever` that its thread is in. A loop
-written in C, as uvloop's, has no frame of its own: its thread is in whatever called it, and there the loop is looked
-for among the variables (asyncio's Runner has the main task, which names its loop).
+Since Python 3.14 asyncio keeps its tasks in lists of each thread, and only `asyncio.all_tasks(loop)` reads them, which needs
+the loop. A loop written in Python is `self` in the frame of `run_forever` on its thread's stack. A loop written in C, as
+uvloop's, has no frame: it is searched among the variables of its thread's frames (asyncio's Runner has the main task, which
+refers to its loop).
 
-Only Python 3.13 and later are searched in this way: before, to read a running frame's variables kept them all alive.
+Only Python 3.13 and later are searched in this way: before, reading a running frame's variables kept them all alive.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LoopSearch"]
 
-# A thread that is deeper than this is in a recursion, and its loop far below.
+# A deeper stack is a recursion.
 _MAX_FRAMES = 500
 _RUNS = "run_forever"
 
@@ -35,7 +35,7 @@ class LoopSearch:
         self._known: dict[int, weakref.ref[asyncio.AbstractEventLoop]] = {}
 
     def known(self) -> list[asyncio.AbstractEventLoop]:
-        """Those that were found and are not closed; nothing is searched."""
+        """The loops found so far that are not closed; does not search."""
         loops: list[asyncio.AbstractEventLoop] = []
         for key, reference in list(self._known.items()):
             loop = reference()
@@ -46,16 +46,16 @@ class LoopSearch:
         return loops
 
     def search(self) -> list[asyncio.AbstractEventLoop]:
-        """Look through all threads once more; then as `known`.
+        """Search the stacks of all threads, then return as `known` does.
 
-        It takes part of a microsecond for each frame, and more where a loop in C may run: who asks often is thrifty.
+        Takes less than a microsecond for each frame, more where a loop in C may run: frequent callers cache the result.
         """
         base = _base()
         future = getattr(sys.modules.get("asyncio.futures"), "Future", None)
         if base is None or future is None:
             return []
         native = _native(base) is not None
-        # A frame that is held by a variable of its own stays until the collector comes: this thread's begins one up.
+        # A frame that is held by a local variable of its own is a reference cycle: this thread's stack begins at the caller.
         own = LoopSearch.search.__code__
         threads = [frame for frame in sys._current_frames().values() if frame.f_code is not own]
         for innermost in (*threads, sys._getframe(1)):
@@ -64,7 +64,7 @@ class LoopSearch:
         return self.known()
 
     def blind_to(self) -> str | None:
-        """The kind of loop that may run unseen: one written in C is imported, and no loop at all was found; else None."""
+        """The package of a loop class in C that is imported, where no loop was found: such a loop may run unseen. Else None."""
         if any(loop.is_running() for loop in self.known()):
             return None
         kind = _native(_base())
@@ -74,7 +74,7 @@ class LoopSearch:
 def _in_thread(
     innermost: FrameType | None, base: type, future: type, native: bool
 ) -> Iterator[asyncio.AbstractEventLoop]:
-    """The loop that runs this thread, several where one was started within another. `native`: it may be one in C."""
+    """The loops that run in this thread, several where one was started within another. `native`: one may be written in C."""
     frames: list[FrameType] = []
     found = False
     frame = innermost
@@ -92,7 +92,7 @@ def _in_thread(
 
 
 def _in_variables(frame: FrameType, base: type, future: type) -> Iterator[asyncio.AbstractEventLoop]:
-    """Running loops that a frame names: variables, attributes of its `self`, globals that its code uses, futures' loops."""
+    """Running loops among a frame's locals, attributes of its `self` and globals that its code uses, or of futures there."""
     variables = frame.f_locals
     candidates = list(variables.values()) if variables is not frame.f_globals else []
     held = variables.get("self")
@@ -105,7 +105,7 @@ def _in_variables(frame: FrameType, base: type, future: type) -> Iterator[asynci
             loop = candidate.get_loop() if issubclass(kind, future) else candidate
         except RuntimeError:  # a future that was never initialised has none
             continue
-        # Classes are asked, not objects: an object of the application may answer any question with code.
+        # `issubclass` of the type, not `isinstance`: that may run the application's code.
         if issubclass(type(loop), base) and loop.is_running():
             yield loop
 
@@ -113,7 +113,7 @@ def _in_variables(frame: FrameType, base: type, future: type) -> Iterator[asynci
 def _attributes(held: Any) -> list[Any]:
     try:
         return list(object.__getattribute__(held, "__dict__").values())
-    except (AttributeError, RuntimeError, TypeError):  # it has none, or another thread adds one
+    except (AttributeError, RuntimeError, TypeError):  # no `__dict__`, or another thread changes it
         return []
 
 
@@ -123,7 +123,7 @@ def _base() -> type | None:
 
 
 def _native(base: type | None) -> type | None:
-    """A kind of loop that is imported and not written in Python; None where there is none."""
+    """An imported loop class that is not written in Python; None where there is none."""
     return next((kind for kind in _below(base) if _is_native(kind)), None)
 
 
@@ -135,8 +135,8 @@ def _below(kind: type | None) -> Iterator[type]:
 
 
 def _is_native(kind: type) -> bool:
-    """Whether `run_forever` of this kind of loop is no Python function."""
+    """Whether `run_forever` of this loop class is no Python function."""
     for base in kind.__mro__:
         if _RUNS in base.__dict__:
-            return type(base.__dict__[_RUNS]) is not type(_is_native)  # not `__code__`: a function of Cython has one
+            return type(base.__dict__[_RUNS]) is not type(_is_native)  # not `__code__`: a Cython function has one
     return False

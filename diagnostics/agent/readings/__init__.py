@@ -1,1 +1,1 @@
-"""One file for each thing that can be read inside the service."""
+"""One file for each kind of reading inside the service."""

@@ -1,13 +1,13 @@
-"""What lies in the small blocks of Python's allocator, by type: also what no object refers to.
+"""The objects in pymalloc's small blocks, by type: also those that no object refers to.
 
-A census begins at what the garbage collector tracks. A string, a number, or an object of a type in C that the collector does
-not know, is found there only if a container holds it. Where C code has lost a reference to one, or keeps it in a table of its
-own, nothing leads to it; it still lies in a block of pymalloc's, with the address of its type in its second word. So the
+A census begins at the objects that the garbage collector tracks. It finds a string, a number, or an object of a C type
+without GC support only if a tracked container holds it. Where C code has lost a reference to such an object, or keeps it in a
+C table, nothing leads to it; but it lies in a block of pymalloc, with the address of its type in its second word. So the
 blocks themselves are read here: each pool (16 KiB, 4 KiB before Python 3.10) begins with a header that says how large its
 blocks are and which are free (CPython, Objects/obmalloc.c, `struct pool_header`, the same from 3.8 to 3.14).
 
 The law of this file: nothing is believed that does not add up. A pool counts only if all fields of its header agree, and the
-blocks of all pools must be as many as pymalloc itself says, to 5 %; else the answer is why they are not known.
+blocks of all pools must be as many as pymalloc itself says, to 5 %; else the answer is the reason why they are not known.
 To be called in a forked child, before it allocates much itself.
 """
 
@@ -36,21 +36,24 @@ _ALIGNMENT, _CLASSES = 16, 32
 _POOL = 1 << 14 if sys.version_info >= (3, 10) else 1 << 12
 _CHUNK = 1 << 20
 _TOLERATED = 0.05
-# Py_TPFLAGS_HAVE_GC (object.h): instances have a header of two words for the collector in front.
+# Py_TPFLAGS_HAVE_GC (object.h): instances have a GC header of two words in front.
 _HAVE_GC = 1 << 14
-# Of the types that have one, those whose instances the collector may cease to track, or that C code often keeps.
+# Types with a GC header whose instances the collector may untrack, or that C code often keeps.
 _WITH_HEADER = (tuple, dict, list)
 _TYPE_WORD, _TYPE_WORD_BEHIND_HEADER = 1, 3
 _MAX_TYPES = 500
 
 
 def has_no_header(kind: type) -> bool:
-    """Whether the collector never tracks instances of this class: strings, numbers, and much that is written in C."""
+    """Whether instances of this class have no GC header and are never tracked: strings, numbers, many C types."""
     return not kind.__flags__ & _HAVE_GC
 
 
 def read(until: float) -> dict[str, Any]:
-    """`{"types": {name: [count, bytes]}, "blocks", "unknown"}`; `unknown` is why there are no types, None where there are."""
+    """`{"types": {name: [count, bytes]}, "blocks", "unknown"}`; `unknown`: why there are no types, else None.
+
+    until   deadline, monotonic seconds
+    """
     wanted = allocators.read().python_blocks
     if wanted is None:
         return {
@@ -69,7 +72,7 @@ def read(until: float) -> dict[str, Any]:
     try:
         for used, size, words, behind in _pools(memory, until):
             blocks += used
-            # Nothing but addresses of types is kept: whatever this reading allocates lies in the blocks that it counts.
+            # Only counts by type are kept: all that this reading allocates lies in the blocks that it counts.
             for known, found in ((kinds, words), (headed, behind)):
                 for address, count in Counter(filter(known.__contains__, found)).items():
                     row = types.setdefault(_full_name(known[address]), [0, 0])
@@ -91,7 +94,11 @@ def read(until: float) -> dict[str, Any]:
 
 
 def _pools(memory: int, until: float) -> Iterator[tuple[int, int, list[int], list[int]]]:
-    """Of each pool: blocks in use, the size of one, and their second and fourth words, 0 for those that are free."""
+    """Of each pool: blocks in use, bytes of a block, and the blocks' second and fourth words, 0 for free blocks.
+
+    memory   descriptor of /proc/self/mem
+    Raises TimeoutError at `until` (monotonic seconds).
+    """
     for start, end in _regions():
         at = -(-start // _POOL) * _POOL
         while at + _POOL <= end:
@@ -99,7 +106,7 @@ def _pools(memory: int, until: float) -> Iterator[tuple[int, int, list[int], lis
                 raise TimeoutError
             try:
                 chunk = os.pread(memory, min(_CHUNK, (end - at) // _POOL * _POOL), at)
-            except OSError:  # it has gone since
+            except OSError:  # unmapped since
                 break
             words = memoryview(chunk[: len(chunk) // 8 * 8]).cast("Q")
             for offset in range(0, len(chunk) - _POOL + 1, _POOL):
@@ -112,7 +119,7 @@ def _pools(memory: int, until: float) -> Iterator[tuple[int, int, list[int], lis
 
 
 def _blocks(chunk: bytes, words: Any, offset: int, address: int) -> tuple[int, int, list[int], list[int]] | None:
-    """The pool that begins at `offset` of the chunk, `address` in memory; None where there is none."""
+    """As `_pools`, of the pool at `offset` of the chunk, `address` in memory; None where the bytes there are no pool."""
     used, free, _next, _before, _arena, number, carved, last = _HEADER.unpack_from(chunk, offset)
     if number >= _CLASSES or not used:
         return None
@@ -142,7 +149,7 @@ def _blocks(chunk: bytes, words: Any, offset: int, address: int) -> tuple[int, i
 
 
 def _regions() -> Iterator[tuple[int, int]]:
-    """Memory without a file that is read and written: pymalloc's arenas are somewhere in it."""
+    """(start, end) of each anonymous rw-p mapping: pymalloc's arenas lie in some of them."""
     with open("/proc/self/maps") as maps:
         lines = maps.read().splitlines()
     for line in lines:

@@ -1,8 +1,7 @@
-"""What runs at a fork, as a root: the interpreter keeps three lists of functions for `os.register_at_fork`, and no object of
-Python's refers to them.
+"""The functions of `os.register_at_fork`, as roots: the interpreter keeps them in three lists to which no Python object refers.
 
-Which of all lists they are is found by registering a function of our own, and looking which list has it. That stays for
-ever, so it is done in a forked child only, which forks no more and ends without running anything.
+Each list is found by registering a function of our own and searching for the list that holds it. A hook cannot be removed
+again, so this is done in a forked child only, which never forks and leaves by `os._exit`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _WHEN = ("before", "after_in_parent", "after_in_child")
 
 
 class ForkHooks:
-    """One of the lists, by the word that register_at_fork has for it."""
+    """One of the three lists of fork hooks; `name` has its keyword in `os.register_at_fork`."""
 
     __slots__ = ("held", "name")
 
@@ -27,7 +26,7 @@ class ForkHooks:
 
 
 def fork_hooks() -> list[ForkHooks]:
-    """The lists that have anything in them. To be called in a forked child."""
+    """The lists that are not empty. To be called in a forked child."""
     found = []
     for when in _WHEN:
 

@@ -1,12 +1,13 @@
-"""The graph of live objects: what refers to what, where it begins, and what an object weighs.
+"""The graph of live objects: an object's referents, the roots, and an object's size.
 
-Everything here is `gc.get_referents`, read in a forked child where nothing moves. Modules are the exception, because a module
-written in C may show the collector more than what it holds: CPython 3.12's `_asyncio` shows freed iterators that it keeps
-for the next `await`. Taking a reference to one and dropping it again puts it on that list a second time, and from then on the
-list has no end. So a module is its `__dict__` here, whatever it is written in. Objects that the garbage collector does not
-track (bytes, strings, numbers, dictionaries of such) have no place in its lists and are reached through their holders.
-Nothing here calls the application's code: no `__eq__`, no property, no `__sizeof__` of its making, and no `isinstance`, which
-asks an object of a foreign class for its `__class__` (a proxy answers that with code).
+Referents are those of `gc.get_referents`, read in a forked child where nothing changes. Modules are the exception, because a
+C module's traverse function may visit more than the module owns: that of CPython 3.12's `_asyncio` visits freed iterators on
+its free list. Taking a reference to one and dropping it puts it on that list a second time, and the list becomes a cycle. So
+the only referent of a module is its `__dict__`, whatever it is written in. Objects that the garbage collector does not track
+(bytes, strings, numbers, dictionaries of such) are in none of its lists and are reached through their holders.
+
+Nothing here calls the application's code: no `__eq__`, no property, no `__sizeof__` of its own, and no `isinstance`, which
+reads an object's `__class__` (a proxy computes that with code).
 """
 
 from __future__ import annotations
@@ -50,21 +51,21 @@ __all__ = [
     "type_name",
 ]
 
-# Memory without references of its own, which the collector does not track.
+# Types whose instances have no referents; the collector does not track them.
 ATOMS = frozenset({bytes, bytearray, str})
-# Never worth a look: they refer to nothing and every one of them is shared by all.
+# Singletons without referents: never visited.
 _IGNORED = frozenset({type(None), bool, type(Ellipsis), type(NotImplemented)})
 
-# What one call of the collector is asked about: enough for its own cost to vanish, and a walk looks at the clock in between.
+# Objects in one call of `gc.get_referents`: enough to make the call's own cost small; a walk reads the clock after each.
 _BATCH = 2_000
 
 _PROGRAM = (ModuleType, FunctionType, BuiltinFunctionType, CodeType, type)
 
-# The agent is loaded under a name of its own into services that have a package of ours as well.
+# The name under which this copy of the package was loaded: a service may import `diagnostics` itself as well.
 _PACKAGE = __name__.rpartition(".readings")[0]
 _AGENT = str(Path(__file__).parent.parent)
 
-# Read past whatever a subclass of ModuleType says of its `__dict__`.
+# ModuleType's own `__dict__`, also where a subclass overrides it.
 namespace_of = vars(ModuleType)["__dict__"].__get__
 
 _sizeof_is_builtin: dict[type, bool] = {}
@@ -72,7 +73,7 @@ _loops_own: dict[type, bool] = {}
 
 
 def referents(thing: Any) -> list[Any]:
-    """What `thing` refers to directly: of a module its namespace, of code, which the collector does not know, its constants."""
+    """The direct referents of `thing`: of a module its namespace, of a code object, which has no traverse, its constants."""
     kind = type(thing)
     if kind is CodeType:
         return [thing.co_consts]
@@ -82,8 +83,8 @@ def referents(thing: Any) -> list[Any]:
 
 
 def all_referents(things: list[Any]) -> list[Any]:
-    """What all of `things` refer to directly, by one call where none of them is a module or code."""
-    # Of these the collector does not tell what is asked here.
+    """The direct referents of all `things`, by one call where none of them is a module or a code object."""
+    # Types whose `gc.get_referents` is not what `referents` returns.
     odd = (kinds_below(ModuleType) | {CodeType}).intersection(map(type, things))
     if not odd:
         return gc.get_referents(*things)
@@ -92,29 +93,29 @@ def all_referents(things: list[Any]) -> list[Any]:
 
 
 def roots() -> list[Any]:
-    """Where life begins: modules, classes, unfinished tasks, and the locals of this thread's frames; the other threads' are to
-    be added where they were taken before the fork (`threads.held`).
+    """Modules, classes, unfinished tasks, and the locals of this thread's frames. The locals of other threads' frames, read
+    before the fork by `threads.held`, are for the caller to add.
 
-    Modules, classes and frames of the agent are left out: what they hold is ours. A task that is done lives only as long as
-    somebody holds it.
+    The agent's own modules, classes and frames are left out. A task that is done is no root: it lives only while something
+    refers to it.
     """
     return [*program_roots(), *(task for task in alive_tasks() if not task.done()), *running_locals()]
 
 
 def program_roots() -> list[Any]:
-    """Modules and classes. Those of the agent are left out: what they hold is ours."""
+    """All modules and classes but the agent's own."""
     modules = [module for name, module in list(sys.modules.items()) if not is_ours(name)]
     classes = [kind for kind in of_kinds(gc.get_objects(), kinds_below(type)) if not is_ours(module_of(kind))]
     return [*modules, builtins, *classes]
 
 
 def is_ours(module: str) -> bool:
-    """Whether a module is one of the agent's, under whatever name that was loaded."""
+    """Whether a module of this name is the agent's, in the copy that is running here."""
     return module == _PACKAGE or module.startswith(_PACKAGE + ".")
 
 
 def running_locals() -> list[Any]:
-    """The locals of this thread's frames, without those of the agent."""
+    """The values of all locals of this thread's frames, the agent's frames left out."""
     found: list[Any] = []
     frame: FrameType | None = sys._getframe()
     while frame is not None:
@@ -125,14 +126,14 @@ def running_locals() -> list[Any]:
 
 
 def is_program(thing: Any) -> bool:
-    """Modules, classes, functions and code: they are the program, and never charged to anyone's data."""
+    """Whether this is a module, class, function or code object: these are never charged to a stream."""
     return issubclass(type(thing), _PROGRAM)
 
 
 def is_loops_own(kind: type) -> bool:
-    """A class of what the event loop keeps for whoever waits: handles, transports, protocols, and the loop itself.
+    """Whether this is a class of event loops, handles, transports or protocols.
 
-    That a selector knows a connection does not make the connection everybody's: it belongs to whoever holds it elsewhere.
+    The loop refers to every connection through its selector; that must not make the connection shared by all streams.
     """
     known = _loops_own.get(kind)
     if known is None:
@@ -143,7 +144,7 @@ def is_loops_own(kind: type) -> bool:
 
 
 def size_of(thing: Any) -> int:
-    """Bytes of the object itself, the collector's header included, without what it refers to."""
+    """Bytes of the object itself, its GC header included, its referents not."""
     kind = type(thing)
     builtin = _sizeof_is_builtin.get(kind)
     if builtin is None:
@@ -161,7 +162,7 @@ def sizes_of(things: list[Any]) -> Iterator[int]:
 
 
 def _has_builtin_sizeof(kind: type) -> bool:
-    # One that is written in Python is a plain function.
+    # A `__sizeof__` that is written in Python is a plain function.
     return type(_class_attribute(kind, "__sizeof__")) is not FunctionType
 
 
@@ -170,7 +171,7 @@ def _class_attribute(kind: type, name: str) -> Any:
 
 
 def module_of(kind: type) -> str:
-    """The module of a class; "" where the class keeps something else under that name, as some of Cython do."""
+    """The name of a class's module; "" where its `__module__` is no string, as in some Cython classes."""
     module = kind.__module__
     return module if type(module) is str else ""
 
@@ -183,7 +184,7 @@ def type_name(kind: type) -> str:
 
 
 def is_shared_constant(thing: Any) -> bool:
-    """Small numbers and strings that CPython keeps once for everybody."""
+    """Whether CPython has only one such object: a small int, a str or bytes of at most one character, a singleton."""
     kind = type(thing)
     if kind is int:
         return bool(-6 < thing < 257)
@@ -193,7 +194,7 @@ def is_shared_constant(thing: Any) -> bool:
 
 
 class LateError(Exception):
-    """A walk over the graph did not come to its end in its time. `visited` is how many objects it had come to by then."""
+    """A walk over the graph reached its deadline before its end, after `visited` objects."""
 
     def __init__(self, visited: int) -> None:
         super().__init__(f"{visited:,} objects were visited")
@@ -201,14 +202,14 @@ class LateError(Exception):
 
 
 def kinds_below(kind: type) -> frozenset[type]:
-    """A class and all that derive from it, without asking any of them.
+    """A class and all its subclasses, without calling any of their code.
 
-    A class whose metaclass has an `__eq__` or `__hash__` of its own is left out: to put it into a set would run them. (One of
-    typing's warns there since Python 3.14.)
+    A class whose metaclass has an `__eq__` or `__hash__` of its own is left out: putting the class into a set would run them.
+    (One in typing warns there since Python 3.14.)
     """
     found, left = {id(kind): kind}, [kind]
     while left:
-        # A class may have a metaclass with a method of this name.
+        # Called on `type`, since a metaclass may override the method.
         fresh: list[type] = type.__subclasses__(left.pop())
         for below in fresh:
             if id(below) not in found:
@@ -222,14 +223,16 @@ def _is_hashed_by_identity(metaclass: type) -> bool:
 
 
 def of_kinds(things: list[Any], kinds: frozenset[type]) -> Iterator[Any]:
-    """Those of `things` whose class is one of `kinds` itself."""
+    """Those of `things` whose class is in `kinds`."""
     return compress(things, map(kinds.__contains__, map(type, things)))
 
 
 def in_time(things: list[Any], until: float, visited: Callable[[], int]) -> Iterator[list[Any]]:
-    """`things` in lists of some thousands, as long as it is not yet `until` (monotonic seconds).
+    """`things` in lists of some thousands.
 
-    Raises LateError after that, with what `visited` says.
+    until     deadline, monotonic seconds
+    visited   returns the number of objects visited so far, for the error
+    Raises LateError past the deadline.
     """
     for start in range(0, len(things), _BATCH):
         if time.monotonic() > until:
@@ -240,10 +243,11 @@ def in_time(things: list[Any], until: float, visited: Callable[[], int]) -> Iter
 def reached(
     start: Iterable[Any], stop: AbstractSet[int], *, until: float = math.inf, found: set[int] | None = None
 ) -> set[int]:
-    """Ids of all that can be reached from `start` without passing through what `stop` names; `stop` is not in it.
+    """Ids of all objects reachable from `start` without passing through those whose ids are in `stop`; without these.
 
-    found   what an earlier walk reached: it is added to, and not walked through again
-    Raises LateError where it is not done `until` then (monotonic seconds).
+    found   the set of an earlier walk: its objects are not walked again, and the new ones are added to it
+    until   deadline, monotonic seconds
+    Raises LateError past the deadline.
     """
     seen = set() if found is None else found
     seen |= stop
@@ -275,13 +279,13 @@ def search(
     closed: AbstractSet[int] = frozenset(),
     found: dict[int, Any] | None = None,
 ) -> dict[int, Any]:
-    """Breadth first from `start` until all of `wanted` are found: id of an object -> the object that it was found through.
+    """Breadth first from `start` until all of `wanted` are found: id of an object -> the object that refers to it.
 
-    A root maps to None. Loops are not passed through: that a loop knows a task explains nothing.
-
-    closed   ids of what is not passed through either
-    found    what an earlier search found, to which this one adds
-    Raises LateError where it is not done `until` then (monotonic seconds).
+    A root maps to None. Event loops are not passed through: that a loop refers to a task explains nothing.
+    closed   ids of further objects that are not passed through
+    found    the result of an earlier search, to which this one adds
+    until    deadline, monotonic seconds
+    Raises LateError past the deadline.
     """
     missing = {id(thing) for thing in wanted}
     parents: dict[int, Any] = {} if found is None else found

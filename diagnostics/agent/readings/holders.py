@@ -1,11 +1,11 @@
-"""Who keeps an object alive: the way to it from a root, and what is to be said where there is none.
+"""What keeps an object alive: the path of references from a root to it, or why there is none.
 
-Of several ways the one that tells a programmer most is taken, by searching twice:
+Of several paths the one that tells a programmer most is taken, by searching twice:
 
     1. from unfinished tasks, the modules of the application, and the frames of all threads, without passing through the
        namespaces and classes of libraries
-    2. what was not found then, from everything else: libraries' modules and classes, and the hooks that run at a fork. What
-       they hold is a constant mostly
+    2. objects not found then, from everything else: libraries' modules and classes, and the hooks that run at a fork. What
+       these hold is mostly constant
 
 An object that no root reaches is garbage in a cycle, or C code holds it or has lost it; see references.py.
 """
@@ -34,7 +34,7 @@ LOST_TEXT = "(held by a reference that no object has: C code holds it, or has lo
 _IN_C = "(a reference that no object has: C code's)"
 _UNREACHED_TEXT = "(reached from no module, task or frame, and its holders are too many to be followed)"
 
-# Classes of ours that stand for what is the service's.
+# Classes of the agent whose instances stand for roots of the service.
 _OF_OTHERS = (ThreadFrame, ForkHooks)
 
 _LIBRARY = str(Path(os.__file__).parent)
@@ -42,11 +42,11 @@ _FOREIGN = ("site-packages", "dist-packages")
 
 
 class Ways:
-    """The ways to all of `things`, as far as they were found. Raises LateError where it is not done `until` then."""
+    """The paths from roots to all of `things`, as far as there are any. Raises LateError past `until` (monotonic seconds)."""
 
     def __init__(self, things: Iterable[Any], threads: Sequence[ThreadFrame], until: float) -> None:
         self.until = until
-        self.working: set[int] = set()  # ids of lists of this reading that hold what is asked about
+        self.working: set[int] = set()  # ids of this reading's own lists, which hold the objects too
         wanted = list(things)
         tasks = [task for task in alive_tasks() if not task.done()]
         applications, others = _modules()
@@ -59,8 +59,10 @@ class Ways:
 
 
 def holder_of(thing: list[Any], ways: Ways) -> tuple[str, str, str]:
-    """(kind of root, the way without lengths of containers, the way with them) of the one object in the list: no variable may
-    hold it when its references are counted."""
+    """(kind of root, path without lengths of containers, path with lengths) of the one object in the list `thing`.
+
+    A list, because no variable may refer to the object while its references are counted.
+    """
     way = way_to(thing[0], ways.parents)
     if way:
         if any(is_ours(module_of(type(each))) and type(each) not in _OF_OTHERS for each in way):
@@ -68,7 +70,7 @@ def holder_of(thing: list[Any], ways: Ways) -> tuple[str, str, str]:
         return _root_of(way[0]), describe(way, lengths=False), describe(way)
     del way
     why, way = traced(thing, ways.until, ours=ways.working)
-    if len(way) > 1:  # the object's own holders are known: C code holds the first of them
+    if len(way) > 1:  # the path begins at the holder that C code refers to
         return why, f"{_IN_C} -> {describe(way, lengths=False)}", f"{_IN_C} -> {describe(way)}"
     text = {CYCLE: CYCLE_TEXT, LOST: LOST_TEXT}.get(why, _UNREACHED_TEXT)
     return why, text, text
@@ -88,7 +90,7 @@ def _root_of(root: Any) -> str:
 
 
 def _modules() -> tuple[list[Any], list[Any]]:
-    """The application's own modules, and all others."""
+    """(the application's own modules, all others)."""
     applications: list[Any] = []
     others: list[Any] = []
     kinds = kinds_below(ModuleType)
@@ -100,7 +102,7 @@ def _modules() -> tuple[list[Any], list[Any]]:
 
 
 def _is_library(module: Any) -> bool:
-    """Whether a module came with Python or was installed, and is not of the application's own folders."""
+    """Whether a module is of the standard library or an installed package, not in the application's own folders."""
     namespace: dict[str, Any] = namespace_of(module)
     file = namespace.get("__file__")
     if type(file) is not str:

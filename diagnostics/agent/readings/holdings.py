@@ -16,19 +16,19 @@ from .running.awaits import FrameKey, frame_key
 
 __all__ = ["Holding", "Holdings", "Node", "holdings_of"]
 
-# A child with more than this share of its parent's bytes is where to look instead.
+# A child with more than this share of its parent's bytes is taken instead of the parent.
 _MOST = 0.5
-# What is smaller than this, of the stream and in bytes, is not worth a name.
+# Containers below this share of the stream's bytes, or this many bytes, are not reported.
 _LEAST_SHARE, _LEAST_BYTES = 0.02, 1024
 _LARGEST = 5
-# A way of this many objects is a linked list: its beginning tells enough.
+# A path of this many objects is a linked list: its end suffices.
 _MAX_WAY = 200
-# What hangs from no frame.
+# The stack of objects that no frame holds.
 _NO_FRAME: tuple[FrameKey, ...] = (("(tasks, contexts, connection)", "", 0),)
 
 
 class Node(NamedTuple):
-    """An object of the stream, the position of the one that it was found through (-1: a root), and its own size in bytes."""
+    """An object of the stream, the position of the node that refers to it (-1: a root), and its own size in bytes."""
 
     thing: Any
     parent: int
@@ -37,7 +37,7 @@ class Node(NamedTuple):
 
 @dataclass(frozen=True)
 class Holding:
-    """A container in which bytes pile up. `length` is None for what has none."""
+    """A container in which bytes pile up; `length` is None for an object without one."""
 
     path: str
     type: str
@@ -47,7 +47,7 @@ class Holding:
 
 @dataclass
 class Holdings:
-    """What a stream holds; `by_stack` has the same bytes, by the lines that hold them (leaf first) -> [bytes, objects]."""
+    """The bytes that a stream holds; `by_stack` has the same by the stack that holds them, leaf first: [bytes, objects]."""
 
     total_bytes: int = 0
     total_count: int = 0
@@ -56,7 +56,7 @@ class Holdings:
 
 
 def holdings_of(nodes: Sequence[Node], between: Iterable[int]) -> Holdings:
-    """Sum up one stream. Objects whose id is in `between` are not the stream's alone and count nothing."""
+    """Sum up one stream. Objects whose ids are in `between` belong to several streams and are not counted."""
     others = between if isinstance(between, set) else set(between)
     sizes = [0 if id(node.thing) in others else node.size for node in nodes]
     counts = [int(size > 0) for size in sizes]
@@ -70,7 +70,7 @@ def holdings_of(nodes: Sequence[Node], between: Iterable[int]) -> Holdings:
     holdings = Holdings(sum(sizes), sum(counts))
     least = max(_LEAST_BYTES, int(holdings.total_bytes * _LEAST_SHARE))
     piles, inside = _piles(nodes, below, largest_child, least)
-    # What lies in no pile is charged to the frame that it was found through.
+    # An object in no pile is charged to the innermost frame on the path to it.
     lines: dict[int, tuple[FrameKey, ...]] = {}
     for position, node in enumerate(nodes):
         if position in piles:
@@ -92,7 +92,7 @@ def holdings_of(nodes: Sequence[Node], between: Iterable[int]) -> Holdings:
 def _piles(
     nodes: Sequence[Node], below: list[int], largest_child: list[int], least: int
 ) -> tuple[set[int], list[bool]]:
-    """Positions of the outermost places where bytes pile up, and which nodes lie within one."""
+    """Positions of the outermost containers where bytes pile up, and for each node whether it lies in one of them."""
     piles: set[int] = set()
     inside = [False] * len(nodes)
     for position, node in enumerate(nodes):  # parents come before their children
@@ -108,7 +108,7 @@ def _piles(
 
 
 def _is_machinery(thing: Any) -> bool:
-    """Tasks, frames and contexts hold a stream's objects by their nature: a pile is always something within them."""
+    """Whether this is a coroutine, task or context: these hold all of a stream's objects, so they are never a pile."""
     return frame_key(thing) is not None or hasattr(type(thing), "get_coro") or type(thing).__name__ == "Context"
 
 
@@ -121,7 +121,7 @@ def _way(nodes: Sequence[Node], position: int) -> list[Any]:
 
 
 def _stack(nodes: Sequence[Node], position: int, known: dict[int, tuple[FrameKey, ...]]) -> tuple[FrameKey, ...]:
-    """The coroutines on the way to a node, innermost first."""
+    """The coroutines on the path to a node, innermost first."""
     climbed: list[int] = []
     while position >= 0 and position not in known:
         climbed.append(position)
@@ -136,7 +136,7 @@ def _stack(nodes: Sequence[Node], position: int, known: dict[int, tuple[FrameKey
 
 
 def _within_frame(way: list[Any]) -> str:
-    """The way from the innermost frame on, without lengths: it is the same for all streams that hold in the same place."""
+    """The path from the innermost frame on, without lengths: equal for all streams that hold objects in the same place."""
     start = max((place for place, thing in enumerate(way) if frame_key(thing) is not None), default=0)
     words = describe(way[start:], lengths=False).split(" -> ")
     return " -> ".join(words[1:] if len(words) > 1 and frame_key(way[start]) is not None else words)
@@ -149,7 +149,7 @@ def _add(holdings: Holdings, stack: tuple[FrameKey, ...], held: int, count: int)
 
 
 def _length(thing: Any) -> int | None:
-    """Only of builtin containers: the length of anything else is its own code."""
+    """The length of a builtin container; None for any other object, whose `__len__` may run the application's code."""
     return (
         len(thing)
         if module_of(type(thing)) in ("builtins", "collections") and hasattr(type(thing), "__len__")

@@ -1,9 +1,9 @@
 """A census of live objects by type, and why objects of a type are alive.
 
-A census counts everything that the garbage collector tracks, and what that holds directly and the collector does not track:
-strings, numbers, whatever else of a type that has no header for the collector, and the dictionaries and tuples made of such.
-Each object counts once, with its own size. Subtracting two censuses shows which types grow; samples of those are then traced
-back to a root. What no object holds is in no census; `blocks` shows it where it is small.
+A census counts all objects that the garbage collector tracks, and their direct referents that it does not track: strings,
+numbers, instances of other types without a GC header, and untracked dictionaries and tuples. Each object counts once, with
+its own size. Subtracting two censuses shows which types grow; samples of those are then traced back to a root. An object to
+which no other object refers is in no census; `blocks` counts it where it is small.
 
 The collector is not run first: in a forked child, finalizers would act on the outside world for a process that is not theirs.
 Garbage in cycles that the service has not collected yet is therefore counted, and shown as reached from nowhere.
@@ -44,27 +44,28 @@ NOT_COVERED = (
     "contents that an object does not report as its size: an instance's attributes are counted as its dictionary or not at all",
     "garbage in cycles that is not collected yet counts as alive",
 )
-# So many samples of a type that no root leads to are looked into.
+# Of the samples of a type that no root reaches so many are examined for cycles and C holders.
 _MOST_UNREACHED = 4
-# Types beyond this many are summed up as one: a program that makes classes as it runs has no end of them.
+# Types beyond this many are summed up as one: a program may create classes without end.
 _MAX_TYPES = 2_000
 _OTHER = "(other types)"
 
 _PLAIN = frozenset({dict, tuple})
-# Without a header for the collector, and of the program: code and its kin are no data.
+# Types without a GC header that are not counted: code and singletons are no data.
 _PROGRAM: frozenset[type] = frozenset({CodeType, type(None), type(Ellipsis), type(NotImplemented), bool})
-# Numbers hold more than their lists: a table of a thousand floats is 8 KiB of list and 24 of numbers.
+# Numbers are worth counting: of a list with a thousand floats the list takes 8 KiB and the floats 24 KiB.
 _NUMBERS = frozenset({int, float})
-# Each is remembered until all are counted: of a service that holds more numbers than this they are left out.
+# The id of each untracked object is kept to the end of the census: beyond this many, numbers are left out.
 _MAX_NUMBERS = 2_000_000
 
 
 def census(until: float = math.inf, first: FirstLook | None = None) -> dict[str, Any]:
-    """`{"types": {name: [count, bytes]}, "objects", "seconds", "time"}`. To be called in a forked child.
+    """`{"types": {name: [count, bytes]}, "objects", "seconds", "time", ...}`. To be called in a forked child.
 
-    Instances of the agent's own classes are left out. `first`: where everything that is there is marked, for `explain`.
-    What is not counted `until` then (monotonic seconds) is left out: "partial" says how much that is, in words, and is
-    None where everything was counted. "blocks" is what `blocks.read` finds, before this reading has made any of its own.
+    Instances of the agent's own classes are left out.
+    until   deadline, monotonic seconds: "partial" says in words how much was not counted by then, None where nothing was
+    first   here every object is marked, for a later `explain`
+    "blocks" is the result of `blocks.read`, taken first, before this reading allocates any block.
     """
     began = time.monotonic()
     small = blocks.read(until)
@@ -94,7 +95,7 @@ def census(until: float = math.inf, first: FirstLook | None = None) -> dict[str,
         "time": time.time(),
         "partial": everything.left_out,
         "blocks": small,
-        # Whether numbers are in it: a difference of one with and one without them would be none of the service's.
+        # Whether numbers were counted: a census with and one without numbers cannot be subtracted.
         "numbers": not everything.too_many_numbers,
         "not_covered": [*filter(None, [everything.left_out, everything.too_many_numbers]), *NOT_COVERED],
     }
@@ -110,13 +111,14 @@ def explain(
 ) -> dict[str, Any]:
     """Why objects of these types are alive: `samples` of each, traced from a root.
 
-    first    the look whose `mark`s say what is not new: samples are drawn among new objects, each standing for the same number
-             of bytes. Without one they are drawn among the younger half
-    threads  what `threads.held` found before the fork
+    first    marks of a first census: samples are drawn among the objects that are new since then, each standing for the same
+             number of bytes. None: they are drawn among the younger half
+    threads  frames of other threads that `threads.held` returned before the fork
+    until    deadline, monotonic seconds
 
-    To be called in a forked child. Returns `{"paths": {type: [{"path", "samples", "root"}, ...]}}`, the commonest way first.
-    `root` is the kind of thing that the way begins at (module, class, task, thread, frame), "cycle" for garbage that waits for
-    the collector, "lost" for what C code holds, and "unknown".
+    To be called in a forked child. Returns `{"paths": {type: [{"path", "samples", "root"}, ...]}}`, the commonest path first.
+    `root` is the kind of the path's root (module, class, task, thread, frame), "cycle" for garbage that waits for the
+    collector, "lost" for an object that C code holds, or "unknown".
     """
     found: dict[str, list[Any]] = {name: [] for name in types}
     names: dict[type, str] = {}
@@ -126,7 +128,7 @@ def explain(
             names[kind] = _full_name(kind)
         kinds = frozenset(kind for kind in set(map(type, things)) if names[kind] in found)
         _sort(first.new(list(of_kinds(things, kinds))) if first is not None else of_kinds(things, kinds), names, found)
-    # These lists were there when all objects were listed, and have grown since: they are ours.
+    # This function's own lists and dictionaries are among all tracked objects, and must not become samples.
     ours = {id(found), id(names), *map(id, found.values())}
     sampled = {
         name: _spread([thing for thing in things if id(thing) not in ours], samples, everything=first is not None)
@@ -155,12 +157,12 @@ def _sort(things: Iterable[Any], names: dict[type, str], found: dict[str, list[A
 
 
 def _commonest_ways(things: list[Any], ways: Ways) -> list[dict[str, Any]]:
-    """Ways that differ only in the lengths of containers are one; its example is the first that was met."""
+    """Paths that differ only in the lengths of containers are one; its example is the first of them."""
     counts: Counter[tuple[str, str]] = Counter()
     examples: dict[tuple[str, str], str] = {}
-    # A large object is several of the samples, and is looked at once.
+    # A large object may be several of the samples, and is traced once.
     seen: dict[int, tuple[tuple[str, str], str]] = {}
-    # To find that no root leads to an object takes a look through all objects for each step: some stand for the rest.
+    # Each step of examining an unreached object searches all objects: only some are examined, and stand for the rest.
     unreached: list[int] = []
     for place in range(len(things)):
         key = id(things[place])
@@ -182,9 +184,9 @@ def _commonest_ways(things: list[Any], ways: Ways) -> list[dict[str, Any]]:
 class _Everything:
     """Every object of the census, once, in lists of some thousands.
 
-    until      `time.monotonic()` at which it ends, whether it is through or not
-    too_many_numbers  in words, that numbers were not counted to the end
-    left_out   in words, how much of all objects was not come to by then; None where nothing was
+    until             deadline, monotonic seconds, at which the iteration ends early
+    too_many_numbers  a sentence where numbers are too many to be counted, else None
+    left_out          a sentence saying how many of all objects were not reached by the deadline; None where all were
     """
 
     def __init__(self, until: float) -> None:
@@ -195,7 +197,7 @@ class _Everything:
     def __iter__(self) -> Iterator[list[Any]]:
         tracked = gc.get_objects()
         looked_at = 0
-        # Of what the collector does not track, objects that were met.
+        # Ids of untracked objects that were counted.
         seen: set[int] = set()
         kinds = _Untracked()
         try:
@@ -217,7 +219,7 @@ class _Everything:
 
 
 class _Untracked:
-    """The classes whose instances the collector does not track, or not always, as they are met."""
+    """The classes whose instances the collector does not track, or not always; added to as instances are met."""
 
     def __init__(self) -> None:
         self.met: set[type] = set(_PROGRAM)
@@ -236,7 +238,7 @@ class _Untracked:
 
 
 def _untracked(holders: list[Any], seen: set[int], kinds: _Untracked) -> list[Any]:
-    """What `holders` hold directly and the collector does not track, so far as it is not in `seen`, where it is put."""
+    """Direct referents of `holders` that the collector does not track and whose ids are not in `seen`; adds their ids to it."""
     found = []
     referents = all_referents(holders)
     for thing in of_kinds(referents, kinds.among(referents)):
@@ -250,8 +252,8 @@ def _untracked(holders: list[Any], seen: set[int], kinds: _Untracked) -> list[An
 def _spread(things: list[Any], samples: int, *, everything: bool) -> list[Any]:
     """`samples` of the things, each standing for the same number of bytes: a large object may be taken repeatedly.
 
-    everything   all of them, which are new; else only the later half: the collector's lists have older objects first, except
-                 for the very youngest, and what grows is young
+    everything   draw from all (they are new objects); else from the later half: the collector's lists have older objects
+                 first, except for the very youngest, and growing types have young objects
     """
     later = things if everything else things[len(things) // 2 :]
     ends = list(accumulate(size_of(thing) for thing in later))

@@ -1,8 +1,8 @@
-"""Names a way through the object graph.
+"""Names a path through the object graph.
 
     Task 'relay' -> stream (app.py:41) -> local 'queue' -> asyncio.Queue._queue -> deque[17] -> bytes
 
-Which names are shown, and of which only the shape, `redaction` says; no value ever is.
+`redaction` decides which names are shown, and of which only the shape; a value never is.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _MAX_ENTRIES = 100_000
 
 _DICTIONARIES = frozenset({dict, OrderedDict, defaultdict})
 _CONTAINERS = _DICTIONARIES | {list, tuple, set, frozenset, deque}
-# Between a frame and what it holds, a context and its variables' values; of interest to nobody.
+# Internal objects between a frame and its locals, or a context and its values: left out of the path.
 _MACHINERY = frozenset({"cell", "async_generator_asend", "async_generator_athrow", "coroutine_wrapper", "FutureIter"})
 
 
 def way_to(thing: Any, parents: dict[int, Any]) -> list[Any]:
-    """The objects from a root to `thing`, as `graph.search` found them; empty where it was not reached."""
+    """The objects from a root to `thing`, from the result of `graph.search`; empty where it was not reached."""
     if id(thing) not in parents:
         return []
     way = [thing]
@@ -45,7 +45,7 @@ def way_to(thing: Any, parents: dict[int, Any]) -> list[Any]:
 
 
 def describe(way: Sequence[Any], *, lengths: bool = True) -> str:
-    """The way in words. `lengths` tells how long containers are; without them, like ways of different streams are equal."""
+    """The path in words. `lengths`: with the lengths of containers; without them like paths of different streams are equal."""
     parts = list(_parts(way, lengths))
     if len(parts) > _MAX_PARTS:
         half = _MAX_PARTS // 2
@@ -57,7 +57,7 @@ def _parts(way: Sequence[Any], lengths: bool) -> Iterator[str]:
     way = [thing for thing in way if not _is_machinery(thing)]
     skip = False
     for position, thing in enumerate(way):
-        if skip:  # a namespace that its owner has spoken for
+        if skip:  # a namespace: its owner's part names the attribute already
             skip = False
             continue
         child = way[position + 1] if position + 1 < len(way) else None
@@ -68,7 +68,7 @@ def _parts(way: Sequence[Any], lengths: bool) -> Iterator[str]:
 
 
 def _part(thing: Any, child: Any, in_namespace: bool, lengths: bool) -> Iterator[str]:
-    """What to say of `thing` on the way to `child`; nothing for what is only machinery."""
+    """The words for `thing` on the path to `child`; none for an internal object (`_MACHINERY`)."""
     kind = type(thing)
     if kind is ForkHooks:
         yield thing.name
@@ -102,7 +102,7 @@ def _of_thread(thing: ThreadFrame, child: Any, in_namespace: bool) -> Iterator[s
     function, file, line = thing.key
     thread = f"thread {name_pattern(thing.thread)!r}" if names_shown() else "thread"
     yield f"{thread} -> {function} ({PurePath(file).name}:{line})"
-    # Names of locals are the programmer's.
+    # Names of locals stand in the source code and may be shown.
     name = next((name for name, value in thing.locals.items() if value is child), None) if in_namespace else None
     if name is not None and names_shown():
         yield f"local {name!r}"
@@ -134,13 +134,13 @@ def _key_of(namespace: Any, child: Any) -> Any:
 
 
 def _name_of(namespace: Any, child: Any) -> str | None:
-    """The name of a module's global or a class's attribute: the programmer's."""
+    """The name of a module's global or a class's attribute that is `child`; None where it may not be shown."""
     name = _key_of(namespace, child)
     return name if names_shown() and name_allowed(name) else None
 
 
 def _attribute(thing: Any, child: Any, in_namespace: bool) -> str | None:
-    """The name under which an object holds `child`, without running any of its code."""
+    """The attribute by which an object refers to `child`, found without running any of its code."""
     if not names_shown():
         return None
     namespace = _namespace(thing)
@@ -156,7 +156,7 @@ def _attribute(thing: Any, child: Any, in_namespace: bool) -> str | None:
 
 
 def _declared(kind: type, name: str) -> bool:
-    """Whether a class or one of its bases has this name: as a default, an annotation, or a field of a dataclass or a model."""
+    """Whether a class or a base declares this name: as an attribute, an annotation, or a field of a dataclass or model."""
     for base in kind.__mro__:
         inside = vars(base)
         if name in inside:
@@ -176,11 +176,11 @@ def _slot(slot: MemberDescriptorType, thing: Any) -> Any:
 
 
 def _namespace(thing: Any) -> dict[str, Any] | None:
-    """An instance's, module's or class's own dictionary; of a thread's frame its locals."""
+    """The `__dict__` of an instance, module or class; of a thread's frame its locals."""
     if type(thing) is ThreadFrame:
         return thing.locals
     if issubclass(type(thing), type):
-        # A class shows a read-only view; the collector sees the dictionary behind it.
+        # `vars` of a class is a read-only proxy; its referent is the dictionary.
         return next((inside for inside in gc.get_referents(vars(thing)) if type(inside) is dict), None)
     try:
         found = object.__getattribute__(thing, "__dict__")

@@ -1,9 +1,9 @@
 """Whether the references to an object are all known: counted, and compared with the objects that refer to it.
 
-Python counts the references to each object, and the collector can be asked which objects refer to it. Where more are counted
-than there are found, C code holds the object, or has lost a reference to it: it is kept, and by no container of Python's.
-Where all are found, and nothing that is alive is among the holders and theirs, the object is garbage in a cycle, which the
-collector frees when it next runs.
+CPython counts the references to each object, and `gc.get_referrers` finds the objects that refer to it (its holders). Where
+the count is higher than the references found, C code holds the object, or has leaked a reference to it. Where all are found,
+and no root is among the holders and their holders, the object is garbage in a cycle, which the collector frees when it next
+runs.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ __all__ = ["CYCLE", "LOST", "UNKNOWN", "traced", "why_alive"]
 
 CYCLE, LOST, UNKNOWN = "cycle", "lost", "unknown"
 
-# Holders of holders are followed so far: a cycle is mostly small, and each step looks through all objects.
+# Limits of following holders of holders: most cycles are small, and each step searches all objects.
 _MOST_HOLDERS = 64
 _MOST_STEPS = 12
 
 
 class _Probe:
-    """An object that nothing but the lists of this file holds: what is counted for it is what they count for."""
+    """An object that only the lists of this file refer to: its excess count is what these add to any object's."""
 
 
 def why_alive(
     things: list[Any], until: float, *, steps: int = _MOST_STEPS, ours: AbstractSet[int] = frozenset()
 ) -> str:
-    """Of the one object in `things`, which is reached from no root: CYCLE, LOST, or UNKNOWN where its holders are too many, or
-    it is `until` (monotonic seconds). To be called in a forked child, where nothing moves; no variable may hold the object.
+    """Why the one object in `things`, which no root reaches, is alive: CYCLE, LOST, or UNKNOWN where it has too many holders or
+    the deadline has passed. To be called in a forked child, where nothing changes; no variable may refer to the object.
 
-    steps   1: only whether C code holds the object itself
-    ours    ids of the caller's own containers, which are no holders
+    until   deadline, monotonic seconds
+    steps   how many levels of holders are followed; 1: only whether C code holds the object itself
+    ours    ids of the caller's own containers, which do not count as holders
     """
     return traced(things, until, steps=steps, ours=ours)[0]
 
@@ -42,9 +43,9 @@ def why_alive(
 def traced(
     things: list[Any], until: float, *, steps: int = _MOST_STEPS, ours: AbstractSet[int] = frozenset()
 ) -> tuple[str, list[Any]]:
-    """The same, and of LOST the way from what C code holds down to the object, both included; else an empty list."""
+    """As `why_alive`; for LOST also the path from the object that C code holds down to this one, both included."""
     known: list[Any] = []
-    below: dict[int, int] = {}  # id of a holder -> id of what it holds on the way to the object
+    below: dict[int, int] = {}  # id of a holder -> id of its referent on the path to the object
     ids: set[int] = set()
     fresh = [*things, _Probe()]
     for _step in range(steps):
@@ -52,19 +53,19 @@ def traced(
             return UNKNOWN, []
         ids.update(map(id, fresh))
         known += fresh[:-1]
-        asked = tuple(fresh)  # from 3.13 on the call's own tuple is among the holders
+        asked = tuple(fresh)  # named, because from 3.13 on the call's argument tuple is among the holders
         holders = gc.get_referrers(*asked)
         own = ours | {id(things), id(known), id(fresh), id(asked), id(holders)}
         spare = _not_found(fresh, len(fresh) - 1, holders)
         for place in range(len(fresh) - 1):
-            # The first object is in `things` as well, and that is found.
+            # The first object is in `things` as well, and that list is among the holders.
             if _not_found(fresh, place, holders) > spare:
-                # Only containers that the collector tracks are found: of what lies in another one nothing is known.
+                # get_referrers finds tracked containers only: the holders of an untracked object may be untracked, too.
                 if not gc.is_tracked(fresh[place]):
                     return UNKNOWN, []
                 return LOST, _way(id(fresh[place]), below, known)
         fresh = [holder for holder in holders if id(holder) not in ids and id(holder) not in own]
-        del holders  # they hold what is asked about next
+        del holders  # this list refers to the next level's objects
         if not fresh:
             return CYCLE, []
         if len(known) + len(fresh) > _MOST_HOLDERS:
@@ -86,9 +87,9 @@ def _way(first: int, below: dict[int, int], known: list[Any]) -> list[Any]:
 
 
 def _not_found(fresh: list[Any], place: int, holders: list[Any]) -> int:
-    """How many references are counted for an object and not found in its holders, those of this file's own calls included."""
+    """The reference count of `fresh[place]` minus the references found in its holders; includes those of this file's calls."""
     counted = sys.getrefcount(fresh[place])
     wanted = id(fresh[place])
     found = sum(sum(1 for inside in gc.get_referents(holder) if id(inside) == wanted) for holder in holders)
-    # Holders that are asked about are in `holders`, which is not among them.
+    # A fresh object that is itself a holder has one more reference, from the list `holders`.
     return counted - found - sum(1 for holder in holders if id(holder) == wanted)

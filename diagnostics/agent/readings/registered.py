@@ -1,4 +1,4 @@
-"""What the service itself registered with prometheus_client: read where the service has imported it, never imported here.
+"""The service's own metrics in prometheus_client's registry: read where the service has imported it, never imported here.
 
 Collectors are the service's own code and run on the agent's thread, as they run on a thread of prometheus_client's own
 server. They hold the GIL: a registry with a label that grows without end is read up to a bound, and the answer says so.
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_SAMPLES", "read"]
 
-# About 4 microseconds each. A service has hundreds; more than this is a label that holds an id.
+# About 4 microseconds a sample. A service has hundreds; more than this comes from a label that holds an id.
 MAX_SAMPLES = 5000
 
 
 def read() -> dict[str, Any]:
     """{"families": [{"name", "help", "type", "unit", "samples": [[name, labels, value, exemplar]]}], "left_out": samples}.
 
-    An exemplar is [labels, value, time] or None. `families` is None where the service does not use prometheus_client.
+    An exemplar is [labels, value, wall-clock time] or None. `families` is None where prometheus_client is not imported.
     """
     client = sys.modules.get("prometheus_client")
     registry = getattr(client, "REGISTRY", None)

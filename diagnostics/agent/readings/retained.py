@@ -1,17 +1,17 @@
-"""What each open stream alone keeps alive: the bytes that would be free if the stream ended.
+"""The objects that each open stream alone keeps alive: the bytes that would be freed if the stream ended.
 
 The law of this file: an object is charged to a stream if it can be reached from the stream's roots (its tasks, their
 contexts, its connection), from no other stream, and not from the rest of the program without passing through those roots.
-What two streams reach is charged to neither and reported apart.
+Objects that two streams reach are charged to neither and reported apart.
 
-    1. mark all that the rest of the program reaches: modules, classes, other tasks, running frames   -> everybody's
+    1. mark all that the rest of the program reaches: modules, classes, other tasks, running frames   -> the program's
        A task outside of all streams that shares something with one stream alone, which no module or class reaches, works for
        that stream (it fills the queue that the response's body is read from) and is one of its roots
     2. from each stream's roots, breadth first over what is not marked                                -> this stream's
-    3. where a stream meets what another one has reached: that, and all below it                      -> between streams
+    3. each object that a second stream reaches, and all objects below it                             -> between streams
 
-Every object is visited once in each step, so the time is linear. What the event loop keeps (handles, transports, protocols)
-marks nothing in step 1: it knows every connection and owns none.
+Every object is visited once in each step, so the time is linear. Step 1 does not pass through the event loop's handles,
+transports and protocols: the loop refers to every connection and owns none.
 """
 
 from __future__ import annotations
@@ -54,8 +54,12 @@ _SHARED_STEPS = 2_000_000
 
 
 def read(ledgers: Iterable[StreamLedger], until: float = math.inf) -> dict[str, Any]:
-    """Profile JSON (inuse_space, inuse_objects) with `streams` and sums beside it, and `unknown`, the reason why no stream
-    can be found here where that is so. To be called in a forked child."""
+    """Profile JSON (inuse_space, inuse_objects), `streams` with each one's sums, and `unknown`: why no stream can be found
+    ("" where streams can). To be called in a forked child.
+
+    until   deadline, monotonic seconds
+    Raises TargetError past the deadline.
+    """
     began = time.monotonic()
     kept = list(ledgers)
     streams = open_streams(kept)
@@ -81,12 +85,12 @@ def read(ledgers: Iterable[StreamLedger], until: float = math.inf) -> dict[str, 
 
 
 def _cut(streams: list[OpenStream]) -> dict[int, int]:
-    """The streams' roots and frames: id -> the number of the stream."""
+    """Ids of the streams' roots and frames -> the number of the stream."""
     return {id(root): number for number, stream in enumerate(streams) for root in (*stream.roots, *stream.frames)}
 
 
 def _everybodys(streams: list[OpenStream], loops: set[int], until: float) -> set[int]:
-    """Step 1; tasks that work for one stream become roots of it. `loops`: ids of what the event loop keeps."""
+    """Step 1; tasks that work for one stream become its roots. `loops`: ids of handles, transports, protocols and loops."""
     cut = _cut(streams)
     others = {id(task): task for task in alive_tasks() if id(task) not in cut and not task.done()}
     barrier = cut.keys() | loops | others.keys()
@@ -103,13 +107,13 @@ def _everybodys(streams: list[OpenStream], loops: set[int], until: float) -> set
 
 
 def _owners(task: Any, streams: list[OpenStream], everybodys: set[int], barrier: AbstractSet[int]) -> list[OpenStream]:
-    """The streams that share something with this task that the rest of the program does not reach."""
+    """The streams that share an object with this task which the rest of the program does not reach."""
     near = {key for key in _near(chain(task.get_coro())) if key not in everybodys and key not in barrier}
     return [stream for stream in streams if near and not near.isdisjoint(_near(stream.frames))]
 
 
 def _near(frames: Iterable[Any]) -> set[int]:
-    """Ids of what these coroutines and generators hold in variables of theirs or of the functions around them."""
+    """Ids of the objects in the local and closure variables of these coroutines and generators."""
     found: set[int] = set()
     for link in frames:
         frame = own_frame(link)
@@ -120,13 +124,13 @@ def _near(frames: Iterable[Any]) -> set[int]:
 
 
 class _Walk:
-    """Steps 2 and 3: who owns what."""
+    """Steps 2 and 3: which stream owns which objects."""
 
     def __init__(self, everybodys: set[int], cut: dict[int, int]) -> None:
         self._everybodys = everybodys
         self._cut = cut
         self._owner: dict[int, int] = {}
-        # By stream: what it met that another one had reached.
+        # By stream: the objects it reached that an earlier stream had reached before.
         self._met: list[list[Any]] = []
         self.nodes: list[list[Node]] = []
         self.between: set[int] = set()
@@ -134,7 +138,7 @@ class _Walk:
         self._between_sizes: dict[int, int] = {}
 
     def charge(self, number: int, stream_roots: list[Any]) -> None:
-        """Step 2 for one stream."""
+        """Step 2 for the stream of this number."""
         nodes: list[Node] = []
         met: list[Any] = []
         owner, everybodys, cut = self._owner, self._everybodys, self._cut
@@ -159,7 +163,7 @@ class _Walk:
         self._met.append(met)
 
     def settle(self) -> None:
-        """Step 3."""
+        """Step 3: move objects that several streams reach, and all below them, to `between`."""
         pending = [thing for met in self._met for thing in met]
         while pending:
             thing = pending.pop()
@@ -172,7 +176,7 @@ class _Walk:
         self.between_bytes = sum(self._between_sizes.values())
 
     def shared_bytes(self, number: int) -> int | None:
-        """What this stream reaches of all that lies between streams; None where there is too much of it to follow."""
+        """Bytes between streams that this one reaches; None where there are too many objects to follow."""
         entries = list(self._met[number])
         entries.extend(node.thing for node in self.nodes[number] if id(node.thing) in self.between)
         seen: set[int] = set()

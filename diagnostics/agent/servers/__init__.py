@@ -1,15 +1,17 @@
-"""Finds the open connections of unmodified servers, without a patch: what a server itself knows is followed, not copied.
+"""Finds the open connections of unmodified servers, without a patch, from the servers' own objects.
 
-One file a server, which alone knows that server's private names: `uvicorn` walks the server's own set of connections;
-`aiohttp`, `granian`, `hypercorn`, `sanic` and `tornado` are found through the asyncio tasks that serve, by `tasks`.
-For any other server the answer is `"source": "sockets"`, and the monitor counts sockets from outside.
+One file a server, and only that file uses the server's private names: `uvicorn` reads the server's own set of connections;
+connections of `aiohttp`, `granian`, `hypercorn`, `sanic` and `tornado` are found by `tasks`, from the asyncio tasks that
+serve them. For any other server the answer is `"source": "sockets"`, and the monitor counts sockets from outside.
 
-The law of this folder: it runs on the agent's thread beside a busy loop. So it copies sets before it walks them, takes every
-attribute as one that may just have gone, counts what it could not read instead of raising, holds no connection alive,
-and makes no system call for a connection: each would give the GIL away and wait up to 5 ms to get it back. It does give
-the GIL away after each slice of connections, so that thousands of them never hold the loop for longer than a slice takes.
-It tells file descriptors; whose socket that is, the monitor reads from /proc. It imports no server, and where none of a
-kind is loaded that kind costs one look into `sys.modules`.
+A look is one pass over all servers; its result is a `Look`.
+
+The law of this folder: it runs on the agent's thread beside a busy loop. So it copies sets before it walks them, expects
+every attribute to be missing, counts the objects that it could not read instead of raising, keeps no connection alive,
+and makes no system call for a connection: each would release the GIL and wait up to 5 ms to get it back. It does release
+the GIL after each slice of connections, so that thousands of them never stall the loop for longer than one slice.
+It reports file descriptors; the monitor finds their sockets in /proc. It imports no server, and a server that is not
+loaded costs one lookup in `sys.modules`.
 
 Private names move from release to release. Where a server of a known kind runs and its objects are not where they are
 looked for, the answer is that its streams are unknown, with the reason, and never that there are none.
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Servers"]
 
-# Route templates are few; see ledger.MAX_ROUTES.
+# As ledger.MAX_ROUTES.
 _MAX_ROUTES = 100
 _OTHER_ROUTE = "(other)"
 
@@ -45,13 +47,13 @@ class Servers:
         self._clock = clock
         self._uvicorn = Uvicorn(clock)
         self._tasks = TaskServers(clock)
-        # route -> whether the bytes that its responses hold are known: a route that had streams keeps its row, so that its
-        # gauges return to zero instead of vanishing.
+        # route -> whether the bytes in its transports are known: a route that had streams keeps its row, so that its gauges
+        # return to zero instead of vanishing.
         self._routes: dict[str, bool] = {}
         self._unknown: list[str] = []
 
     def look(self, ledgers: Iterable[StreamLedger] = ()) -> Look | None:
-        """All connections now, by the ledgers' routes; None where no server of a known kind is found. Never raises."""
+        """All connections now, under the ledgers' routes; None where no server of a known kind is found. Never raises."""
         look = Look(self._clock())
         self._uvicorn.read(look)
         self._tasks.read(look, alone=not look.servers)
@@ -66,20 +68,20 @@ class Servers:
 
     @property
     def unseen(self) -> str | None:
-        """Why a server that runs here is not found or read; None where all is as it should be."""
+        """Why a server that runs in this process could not be found or read; None where there is no such server."""
         return "; ".join(self._unknown) or None
 
     def to_json(self, look: Look | None, top: int = 20) -> dict[str, Any]:
-        """`look` for the monitor: sums and descriptors by route, and the `top` responses with the fullest transports.
+        """`look` for the monitor: sums and descriptors by route, and the `top` responses with the most bytes in transports.
 
         source   "server", or "sockets" where the monitor must count from outside
         server   the kinds of server that were found, None where there is none
         unknown  a sentence for each server that runs and whose streams could not be found
-        open     connections, idle ones included, None where the server does not tell; requests: those with one unanswered;
-                 streams: answers begun and not ended
-        routes   by route: streams open, and bytes in the write buffers of all open requests (None: the server does not tell)
-        fds      by route, the descriptor of each open request, for the join with the kernel's queues; None likewise
-        unread   what could not be read of how many connections (they were just closing, or are of another release)
+        open     connections: all, idle ones included (None: unknown); requests: not yet answered in full; streams: responses
+                 begun and not ended
+        routes   by route: open streams, and bytes in the write buffers of all open requests (None: unknown)
+        fds      by route: the descriptors of the open requests, for the join with the kernel's queues (None: unknown)
+        unread   kind of failure -> number of connections not read (they were just closing, or are of another release)
         """
         if look is None:
             return {"source": "sockets", "server": None, "unknown": self._unknown}
@@ -111,7 +113,7 @@ class Servers:
         }
 
     def _known_route(self, route: str, told: bool = True) -> str:
-        """`route`, or the word for all others once there are too many; `told`: whether its bytes are known."""
+        """`route`, or "(other)" once there are too many; `told`: whether its bytes in transports are known."""
         if route not in self._routes and len(self._routes) >= _MAX_ROUTES:
             route = _OTHER_ROUTE
         self._routes[route] = told and self._routes.get(route, True)

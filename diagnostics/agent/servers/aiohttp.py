@@ -25,7 +25,7 @@ _ROLES: Roles = {
 
 
 class Aiohttp(Kind):
-    """The thing is aiohttp's request. Its task also writes a response that the handler returned."""
+    """The `thing` is aiohttp's request. Its task also writes a response that the handler returned."""
 
     name = "aiohttp"
     modules = ("aiohttp.web", "aiohttp.worker")
@@ -43,9 +43,9 @@ class Aiohttp(Kind):
         protocol = thing._protocol
         transport = protocol.transport
         if transport is None:
-            self.gone += 1  # the handler goes on, unless it is told to be cancelled
+            self.gone += 1  # the handler goes on, unless aiohttp is configured to cancel it
             return False
-        # A payload parser is what a connection has once it speaks WebSocket.
+        # A connection has a payload parser once it speaks WebSocket.
         if protocol._payload_parser is not None:
             return False
         if not request.started:
@@ -56,5 +56,5 @@ class Aiohttp(Kind):
         request.transport_bytes = transport.get_write_buffer_size()
         return True
 
-    def asked(self, thing: Any) -> tuple[Any, Any]:
+    def method_and_path(self, thing: Any) -> tuple[Any, Any]:
         return thing.method, thing.raw_path.partition("?")[0]

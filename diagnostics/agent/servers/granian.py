@@ -1,6 +1,6 @@
-"""granian, ASGI and RSGI: a server in Rust. Its connections are no Python objects; its requests are tasks that it starts.
+"""granian, ASGI and RSGI: a server in Rust. Its connections are no Python objects; each request is a task that it starts.
 
-Whether a response has begun, and what waits to be written, is known to the part in Rust only, and is said to be unknown here.
+Whether a response has begun, and how many bytes wait to be written, is known only to the Rust part: reported as unknown.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ROLES: Roles = {
     **{(place, function): SERVER for place in _PLACES for function in _RUNS},
     **{(place, "_main"): SERVER for place in _PLACES},
     ("granian._futures", "future_watcher"): REQUEST,
-    # On the stacks of threads; the parent of several workers has the first one, too.
+    # On stacks of threads: these show that granian serves. The parent of several workers has the first one, too.
     **{(place, function): OTHER for place in _PLACES for function in ("serve", "wrapped", "wrap_target")},
 }
 _BLIND: Roles = {
@@ -38,7 +38,7 @@ _BLIND: Roles = {
 
 
 class Granian(Kind):
-    """The thing is the task: scope and protocol are objects in Rust that nothing can refer to weakly."""
+    """The `thing` is the task: scope and protocol are objects in Rust without weak references."""
 
     name = "granian"
     modules = ("granian.server.mp", "granian.server.mt", "granian._futures")
@@ -59,7 +59,7 @@ class Granian(Kind):
                 request.route = route_of(scope) or UNROUTED
         return True
 
-    def asked(self, thing: Any) -> tuple[Any, Any]:
+    def method_and_path(self, thing: Any) -> tuple[Any, Any]:
         scope = _scope(thing)
         if isinstance(scope, dict):
             return scope.get("method"), scope.get("path")

@@ -28,7 +28,7 @@ _ROLES: Roles = {
     ("hypercorn.asyncio.tcp_server", "_idle_timeout"): OTHER,
     ("hypercorn.asyncio.tcp_server", "_initiate_server_close"): OTHER,
     ("hypercorn.asyncio.udp_server", "run"): OTHER,
-    # On the stacks of threads.
+    # On stacks of threads: these show that hypercorn serves.
     ("hypercorn.asyncio.run", "_run"): OTHER,
     ("hypercorn.asyncio.run", "asyncio_worker"): OTHER,
     ("hypercorn.asyncio.run", "uvloop_worker"): OTHER,
@@ -37,7 +37,7 @@ _BLIND: Roles = {("hypercorn.trio.run", "trio_worker"): _TRIO}
 
 
 class Hypercorn(Kind):
-    """The thing is hypercorn's stream: `send` of the app is its method, its own `send` is one of the protocol, and so on."""
+    """The `thing` is hypercorn's stream: the app's `send` is bound to it, its own `send` to the protocol, and so on."""
 
     name = "hypercorn"
     modules = ("hypercorn.asyncio",)
@@ -64,7 +64,7 @@ class Hypercorn(Kind):
         protocol = thing.send.__self__
         buffers = getattr(protocol, "stream_buffers", None)
         if buffers is not None:
-            # HTTP/2: a stream has a buffer of its own, and the transport's belongs to all streams of the connection.
+            # HTTP/2: each stream has its own buffer; the transport's is shared by all streams of the connection.
             own = buffers.get(thing.stream_id)
             request.transport_bytes = len(own.buffer) if own is not None else 0
             return True
@@ -72,7 +72,7 @@ class Hypercorn(Kind):
         request.transport_bytes = writer.transport.get_write_buffer_size() if writer is not None else None
         return True
 
-    def asked(self, thing: Any) -> tuple[Any, Any]:
+    def method_and_path(self, thing: Any) -> tuple[Any, Any]:
         return thing.scope["method"], thing.scope["path"]
 
 

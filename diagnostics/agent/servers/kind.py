@@ -1,4 +1,4 @@
-"""What one server that serves with asyncio tasks is known by: its coroutines, and what the frame of one tells."""
+"""The base class of a server that serves with asyncio tasks: its coroutines, and how to read a request from a frame."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CONNECTION", "LASTING", "OTHER", "REQUEST", "SERVER", "Kind"]
 
-# What a coroutine of a server is for.
+# Roles of a server's coroutines.
 SERVER = "runs as long as the server"
 CONNECTION = "one for each connection, idle ones included"
 REQUEST = "one for each request, until its response has ended"
@@ -29,15 +29,15 @@ class Kind:
     """One server; its private names stand in the subclass and nowhere else.
 
     name      as in `releases.CHECKED`
-    modules   beginnings of the names of its server's modules: a task or thread inside of them shows that it runs
-    roles     (module, function) -> what its coroutine is for; what threads are inside of is looked up here, too
-    blind     (module, function or class of a task) -> why streams cannot be seen where that is met
+    modules   prefixes of the names of the server's modules: a task or thread in their code shows that the server runs
+    roles     (module, function) -> the role of its coroutine; functions on threads' stacks are looked up here, too
+    blind     (module, function or class of a task) -> why streams cannot be seen where this one is found
     lasting   whether one task serves several requests one after another
     tells_connections   whether each connection has a task
 
-    What looks have found is kept here, too: `seen`, that it serves; and of the present look the tasks of `connections`, how
-    many of these are `gone` although their task is not, the open `requests`, and how many could not be read (`failed`,
-    `missing` being the last name that was not where it was looked for).
+    `seen`: whether any look has found it serving. Of the present look: `connections`, the number of connection tasks; `gone`,
+    how many of these connections are closed although their task runs; the open `requests`; `failed`, how many could not be
+    read; `missing`, the last attribute or variable that was not found.
     """
 
     name = ""
@@ -60,45 +60,45 @@ class Kind:
         self.requests: list[OpenRequest] = []
 
     def listens(self) -> bool:
-        """Whether such a server waits for connections, where no task or thread of it shows that."""
+        """Whether this server accepts connections, for a server without a task or thread that shows it."""
         return False
 
     def open_connections(self) -> int:
-        """How many connections are open, where some of those with a task are not."""
+        """How many connections are open."""
         return self.connections - self.gone
 
     def thing(self, task: Any, names: Mapping[str, Any]) -> Any:
-        """The object that stands for the request which a task serves, by its frame's locals; None: none that counts.
+        """The server's object for the request that `task` serves, from the locals `names` of its frame; None: no request.
 
         A WebSocket counts as a connection only.
         """
         raise NotImplementedError
 
     def begin(self, thing: Any, request: OpenRequest, look: Look) -> None:
-        """Set what stays the same for a request: its descriptor and, where the server keeps it, its beginning."""
+        """Set the fields of a request that never change: `fd` and, where the server keeps its start, `since`."""
 
     def refresh(self, thing: Any, request: OpenRequest) -> bool:
         """Set `started`, `route` and `transport_bytes`; False where the response has ended or the client has gone."""
         raise NotImplementedError
 
-    def asked(self, thing: Any) -> tuple[Any, Any]:
+    def method_and_path(self, thing: Any) -> tuple[Any, Any]:
         """Method and raw path, without its query."""
         raise NotImplementedError
 
     def could_not(self, error: Exception) -> None:
-        """Remember what could not be read: one that is just closing, or all of them, since a name has moved."""
+        """Note a failed read: of one request that is just closing, or of all, because a private name has moved."""
         self.failed += 1
         if isinstance(error, AttributeError) and error.obj is not None:
             self.missing = f"{type(error.obj).__name__}.{error.name}"
         elif isinstance(error, KeyError):
-            # From Python 3.13 on the key is told in a sentence.
+            # From Python 3.13 on the key is within a sentence.
             key = str(error.args[0]).removeprefix("local variable ").removesuffix(" is not defined").strip("'")
             self.missing = f"the local variable {key!r} of the task that serves"
         elif isinstance(error, TypeError):
             self.missing = str(error)
 
     def why_unknown(self) -> str:
-        """Why this server's streams are unknown, in a sentence; empty where they are known, or where it does not run."""
+        """A sentence why this server's streams are unknown; empty where they are known, or the server does not run."""
         self.has_connected = self.has_connected or self.connections > 0 or bool(self.requests)
         if self.reason:
             return self.reason

@@ -1,7 +1,7 @@
-"""What one look at the servers' connections found, and its sums, which are made once for all who share the look.
+"""The result of one pass over the servers' connections (a look), and its sums, made once for all its readers.
 
-Of thousands of requests each lies somewhere else in memory: to visit them costs more than to add their numbers. So
-whatever is asked of a look is answered from what was collected while the look was made.
+Thousands of requests are scattered in memory: visiting them costs more than adding their numbers. So every sum is made
+from lists that were collected during the pass.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ _TRANSPORT_BYTES = attrgetter("transport_bytes")
 
 
 class OpenRequest:
-    """A request whose response has not ended, as first seen by this agent; remembered for as long as it is open.
+    """A request whose response has not ended; kept from the first look that found it for as long as it is open.
 
-    thing            weak reference to the server's own object
-    asked            tells method and raw path of that object
-    since            monotonic seconds: when the request began, where the server keeps it; else the first look that saw it
-    since_begun      whether it is the former
-    started          whether the response's head was sent: an open response is what is called a stream here. None where the
-                     server does not tell: then every open request counts as a stream
+    thing            weak reference to the server's own object for it
+    method_and_path  function: that object -> method and raw path
+    since            monotonic seconds: when the request began, where the server keeps that; else when a look first found it
+    since_begun      whether `since` is when the request began
+    started          whether the response's head was sent: a begun, open response is a stream. None: unknown, then every open
+                     request counts as a stream
     task             id() of the asyncio task that serves it, 0 until it is known
-    serving          weak reference to that task, for the servers whose requests are found by it
-    kind             which of those servers, None for the others
-    sought           whether its route has been looked for in the task's frames
-    record           the ledger's record of the stream, once both are known to have the same task
-    fd               its connection's file descriptor, None where the transport does not tell
-    transport_bytes  in the transport's write buffer at the last look, None where the server does not tell
+    serving          weak reference to that task, for servers whose requests are found by task
+    kind             that server, None for uvicorn
+    sought           whether its route has been searched for in the task's frames
+    record           the ledger's record with the same task, once it is found
+    fd               its connection's file descriptor, None: unknown
+    transport_bytes  bytes in the transport's write buffer at the last look, None: unknown
     """
 
     __slots__ = (
-        "asked", "fd", "kind", "record", "route", "serving", "since", "since_begun", "sought", "started", "task", "thing",
-        "transport_bytes",
+        "fd", "kind", "method_and_path", "record", "route", "serving", "since", "since_begun", "sought", "started", "task",
+        "thing", "transport_bytes",
     )  # fmt: skip
 
-    def __init__(self, thing: Any, since: float, asked: Callable[[Any], tuple[Any, Any]]) -> None:
+    def __init__(self, thing: Any, since: float, method_and_path: Callable[[Any], tuple[Any, Any]]) -> None:
         self.thing = weakref.ref(thing)
-        self.asked = asked
+        self.method_and_path = method_and_path
         self.since = since
         self.since_begun = False
         self.started: bool | None = False
@@ -66,9 +66,9 @@ class OpenRequest:
         self.transport_bytes: int | None = 0
 
     def to_json(self, now: float) -> dict[str, Any]:
-        """The row of a streams list. The path is the raw one, without its query and what looks like data."""
+        """The row of a list of streams. The path is without its query; segments that look like data are `*`."""
         thing = self.thing()
-        method, path = self.asked(thing) if thing is not None else (None, None)
+        method, path = self.method_and_path(thing) if thing is not None else (None, None)
         return {
             "route": self.route,
             "path": shown_path(path),
@@ -83,7 +83,7 @@ class OpenRequest:
 
 
 class RouteSum:
-    """One route's requests: streams open, bytes in the write buffers of all (None: unknown of some), their descriptors."""
+    """One route's requests: open streams, bytes in all their write buffers (None: unknown of some), their descriptors."""
 
     __slots__ = ("fds", "open", "transport_bytes")
 
@@ -92,7 +92,7 @@ class RouteSum:
         self.transport_bytes: int | None
         try:
             self.open = sum(map(_STARTED, requests))
-        except TypeError:  # of some it is not known whether the response has begun
+        except TypeError:  # `started` of some is None
             self.open = sum(request.started is not False for request in requests)
         try:
             self.transport_bytes = sum(map(_TRANSPORT_BYTES, requests))
@@ -102,12 +102,12 @@ class RouteSum:
 
 
 class Look:
-    """What one look found. After `close` nothing is added.
+    """The result of one pass over all servers. After `close` nothing is added.
 
     servers      the kinds of server that were found
     unknown      a sentence for each server that runs and could not be read
-    missing      the last name that was not where it was looked for
-    connections  open ones, None where a server does not tell
+    missing      the last private attribute that was not found
+    connections  number of open ones, None where a server does not report it
     """
 
     def __init__(self, now: float) -> None:
@@ -126,16 +126,16 @@ class Look:
         self.unread[what] = self.unread.get(what, 0) + 1
 
     def give_up(self, server: str, reason: str, before: int = 0) -> None:
-        """Say that this server's streams are unknown; what was added since there were `before` requests is left out."""
+        """Report this server's streams as unknown; all requests but the first `before` are removed again."""
         del self.requests[before:]
         if server in self.servers:
             self.servers.remove(server)
         self.unknown.append(reason)
 
     def close(self, ledgers: Iterable[StreamLedger] = ()) -> None:
-        """Charge the requests to the routes that the ledgers know them by, and add them up.
+        """Give each request the route of its ledger record, and add up the sums.
 
-        The join is the serving task; address and port will not do, since behind a proxy the scope has the forwarded ones.
+        Requests and records are joined by the serving task, not by address and port: a proxy's headers may change those.
         """
         by_route: dict[str, list[OpenRequest]] = {}
         for request in self._joined(list(ledgers)):
@@ -149,19 +149,19 @@ class Look:
 
     @property
     def open(self) -> int:
-        """Streams of all routes."""
+        """The number of open streams of all routes."""
         return sum(found.open for found in self.routes.values())
 
     @property
     def transport_bytes(self) -> int | None:
-        """What the write buffers of all open requests hold, None where a server does not tell."""
+        """Bytes in the write buffers of all open requests, None where a server does not report them."""
         held = [found.transport_bytes for found in self.routes.values()]
         return None if None in held else sum(size or 0 for size in held)
 
     def fullest(self, top: int) -> list[dict[str, Any]]:
         """The rows of the `top` requests with the most bytes in their transports."""
         held = self._held
-        # Where nothing is held, as mostly, the first are as full as any.
+        # Mostly all buffers are empty: then the first ones will do.
         places = (
             heapq.nlargest(top, range(len(held)), key=lambda place: held[place] or 0)
             if any(held)

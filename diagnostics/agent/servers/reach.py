@@ -1,4 +1,4 @@
-"""How the objects of a running service are taken hold of from another thread: each may be gone the next moment."""
+"""Reads objects of a running service from the agent's thread: any of them may change or be gone at any moment."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = [
     "modules_in_threads",
 ]
 
-# A connection takes about half a microsecond, one that is seen for the first time ten; a slice stays well below a millisecond.
-# What is found by its task takes one to three (tests/bench/bench_servers.py).
+# Connections read before the GIL is released; a slice takes well below a millisecond. A connection takes half a microsecond,
+# a request found by its task one to three, a new connection ten (tests/bench/bench_servers.py).
 SLICE, SLICE_OF_TASKS, SLICE_OF_NEW = 1000, 250, 50
 
 
 def copied(live: Iterable[Any]) -> list[Any]:
-    """A copy of a collection that another thread changes; empty where it never holds still (as asyncio.all_tasks tries)."""
+    """A copy of a collection that other threads change; empty where each try failed (asyncio.all_tasks tries likewise)."""
     for _ in range(100):
         try:
             return list(live)
@@ -38,12 +38,12 @@ def copied(live: Iterable[Any]) -> list[Any]:
 
 
 def get(thing: Any, name: str) -> Any:
-    """An attribute of something that may be gone; None then."""
+    """An attribute; None where the object has none of this name."""
     return getattr(thing, name, None)
 
 
 def descriptor(transport: Any, look: Look) -> int | None:
-    """The file descriptor of an asyncio transport's socket."""
+    """The file descriptor of an asyncio transport's socket; None where it cannot be read, which `look` counts."""
     try:
         fd: int = transport.get_extra_info("socket").fileno()
     except Exception as error:  # noqa: BLE001  # any transport class, dying at any moment: counted and passed over
@@ -53,7 +53,7 @@ def descriptor(transport: Any, look: Look) -> int | None:
 
 
 def has_base(kind: type, module: str, name: str) -> bool:
-    """Whether a class is, or derives from, the one of that name in that module; the module is not imported for it."""
+    """Whether a class is, or derives from, the class `name` of `module`; does not import the module."""
     return any(base.__name__ == name and base.__module__ == module for base in kind.__mro__)
 
 
@@ -61,7 +61,7 @@ def modules_in_threads() -> Iterator[tuple[str, str]]:
     """Module and function of every frame on the stacks of this process's threads."""
     innermost = list(sys._current_frames().values())
     while innermost:
-        # Taken out: this generator's own frame is among them, and kept in a local of its own it would be a cycle.
+        # Popped, because this generator's own frame is among them: as a local of itself it would be a reference cycle.
         frame: Any = innermost.pop()
         while frame is not None:
             yield frame.f_globals.get("__name__") or "", frame.f_code.co_name

@@ -1,4 +1,4 @@
-"""The releases of each server that its file in this folder was checked with, and what is said where one is not understood."""
+"""The release of each server that its file in this folder was checked with, and the sentence where one cannot be read."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 
 __all__ = ["CHECKED", "installed", "moved"]
 
-# The newest release whose private names were checked, by tests/e2e/test_servers.py. A newer one is read likewise for as long
-# as its names are where they were.
+# The newest release whose private names were checked, by tests/e2e/test_servers.py. A newer one is read likewise as long as
+# it still has these names.
 CHECKED = {
     "aiohttp": "3.14",
     "granian": "2.8",
@@ -20,14 +20,14 @@ CHECKED = {
 
 
 def moved(server: str, what: str) -> str:
-    """The sentence for streams that are unknown, because `what` is not where it was in the release that was checked."""
+    """The sentence for unknown streams of `server`, whose attribute `what` is not where the checked release has it."""
     return f"{server} {installed(server) or '(unknown release)'}: {what} not found where {CHECKED[server]} keeps it"
 
 
 def installed(server: str) -> str | None:
-    """The release that this process runs, by the folder that its installer left beside it; None where there is none.
+    """The server's installed release, from the name of its .dist-info folder; None where there is none.
 
-    importlib.metadata would tell the same, and costs a megabyte of imports inside the service.
+    importlib.metadata would cost a megabyte of imports inside the service.
     """
     file: str | None = getattr(sys.modules.get(server), "__file__", None)
     if not file:

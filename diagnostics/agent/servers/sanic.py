@@ -27,7 +27,7 @@ _ROLES: Roles = {
 
 
 class Sanic(Kind):
-    """The thing is Sanic's request; its `stream` is the `Http` of the connection, which knows the protocol."""
+    """The `thing` is Sanic's request; its `stream` is the connection's `Http`, which refers to the protocol."""
 
     name = "sanic"
     modules = ("sanic.server.",)
@@ -35,7 +35,7 @@ class Sanic(Kind):
     lasting = True
 
     def thing(self, task: Any, names: Mapping[str, Any]) -> Any:
-        # Its frame has nothing but the protocol, which has as long a life.
+        # The frame's only local is the protocol, which lives as long as the frame: reading it keeps nothing alive.
         http = getattr(names["self"], "_http", None)  # not set before the task's first step
         if http is None or http.stage._name_ not in _SERVES or http.upgrade_websocket:
             return None
@@ -60,5 +60,5 @@ class Sanic(Kind):
         request.transport_bytes = transport.get_write_buffer_size()
         return True
 
-    def asked(self, thing: Any) -> tuple[Any, Any]:
+    def method_and_path(self, thing: Any) -> tuple[Any, Any]:
         return thing.method, thing.raw_url.partition(b"?")[0].decode("latin-1")

@@ -1,10 +1,10 @@
 """Servers that serve with asyncio tasks: one pass over all tasks finds their connections and their open requests.
 
-A server's file in this folder is a table of its coroutines, by module and function (a `Kind`), and what is read from the
-frame of one that serves a request. What a coroutine is for is remembered by its code, so that for most tasks of a service a
-look is one dictionary lookup. A request is remembered by its task, whose frame is not read a second time. Only frames that
-end with their request are read, or such as have nothing of a request in them: up to Python 3.12 a frame keeps what was
-read of its locals alive as long as it runs.
+A server's file in this folder (a `Kind`) has a table of its coroutines, by module and function, and reads the frame of one
+that serves a request. The role of a coroutine is cached by its code object, so that most tasks of a service cost one
+dictionary lookup. A request is cached by its task, whose frame is not read a second time. Only frames that end with their
+request are read, or such as have nothing of a request in them: up to Python 3.12 a frame keeps the locals that were read
+alive as long as it runs.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
 
 __all__ = ["TaskServers"]
 
-# Where another server was found, one that is loaded and was never seen to serve is looked for as rarely as a second one.
+# Where one server was found, further ones that are loaded are searched for this often only.
 _RESCAN_SECONDS = 30.0
-# The coroutines of a service are some dozens; one that makes functions all the time must not fill this up.
+# A service has some dozens of coroutine functions; one that creates functions without end must not fill the cache.
 _MAX_CODES = 5000
 _NOBODY: tuple[Any, Kind | None, str] = (None, None, OTHER)
 
 
 class TaskServers:
-    """Adds to a look what the servers of this process that serve with tasks know."""
+    """Adds the connections and requests of all servers that serve with tasks to a look."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._kinds: dict[str, Kind] = {}
-        # By id() of a code object, which is held here so that no other one gets its id.
+        # By id() of a code object, which is kept in the value so that no other object gets its id.
         self._roles: dict[int, tuple[Any, Kind | None, str]] = {}
         self._open: dict[int, OpenRequest] = {}
         self._scanned = float("-inf")
@@ -91,11 +91,11 @@ class TaskServers:
             for name, loaded, make in _KINDS:
                 if name not in self._kinds and any(module in sys.modules for module in loaded):
                     self._kinds[name] = make()
-                    self._roles.clear()  # what was taken for nobody's may be this one's
+                    self._roles.clear()  # coroutines of no known server may be this one's
         return list(self._kinds.values())
 
     def _walk(self, tasks: list[Any], known: dict[int, OpenRequest], look: Look) -> None:
-        """Look at these tasks. Written out in one piece: it runs for every task of the service."""
+        """Add the requests of these tasks. In one piece, because it runs for every task of the service."""
         roles, still_open, by_frames = self._roles, self._open, frameworks_with_frames()
         request: Any
         for task in tasks:
@@ -106,13 +106,13 @@ class TaskServers:
             else:
                 coroutine = coroutine_of(task)
                 _, kind, role = roles.get(id(getattr(coroutine, "cr_code", None))) or self._classify(task, coroutine)
-                if kind is None or task.done():  # someone may hold a task that has ended
+                if kind is None or task.done():  # a done task may still be referenced
                     continue
                 if role is CONNECTION or role is LASTING:
                     kind.connections += 1
                 if role is not REQUEST and role is not LASTING:
                     continue
-                request = self._meet(kind, task, coroutine, known, look)
+                request = self._request_of(kind, task, coroutine, known, look)
                 if request is None:
                     continue
             kind = request.kind
@@ -123,17 +123,17 @@ class TaskServers:
                 if by_frames and request.started is not False and request.route == UNROUTED and not request.sought:
                     request.sought = request.started is True
                     request.route = route_in_frames(task) or UNROUTED
-            except Exception as error:  # noqa: BLE001  # any object of the service, dying at any moment: counted, passed over
+            except Exception as error:  # noqa: BLE001  # any object of the service may raise anything: counted, skipped
                 look.could_not(f"connection: {type(error).__name__}: {error}")
                 kind.could_not(error)
                 continue
             still_open[id(thing) if kind.lasting else id(task)] = request
             kind.requests.append(request)
 
-    def _meet(
+    def _request_of(
         self, kind: Kind, task: Any, coroutine: Any, known: dict[int, OpenRequest], look: Look
     ) -> OpenRequest | None:
-        """The request that a task serves, which no look has seen, or which is not the only one of this task."""
+        """The request that a task serves: a new one, or one of a task that serves several requests."""
         frame = getattr(coroutine, "cr_frame", None)
         if frame is None:
             return None
@@ -144,14 +144,14 @@ class TaskServers:
             seen = known.get(id(thing)) if kind.lasting else None
             if seen is not None and seen.thing() is thing:
                 return seen
-            request = OpenRequest(thing, look.now, kind.asked)
+            request = OpenRequest(thing, look.now, kind.method_and_path)
             request.kind = kind
             request.task = id(task)
             request.serving = weakref.ref(task)
             kind.begin(thing, request, look)
             self._met += 1
         except Exception as error:  # noqa: BLE001  # as above
-            # A frame that ended meanwhile has no locals: nothing has moved then.
+            # No failure where the coroutine has ended meanwhile: then it has no frame.
             if getattr(coroutine, "cr_frame", None) is not None:
                 look.could_not(f"request: {type(error).__name__}: {error}")
                 kind.could_not(error)
@@ -161,7 +161,7 @@ class TaskServers:
         return request
 
     def _classify(self, task: Any, coroutine: Any) -> tuple[Any, Kind | None, str]:
-        """What a coroutine is for, when its code is seen for the first time."""
+        """(code, server, role) of a coroutine whose code object is not cached yet."""
         code = getattr(coroutine, "cr_code", None)
         frame = getattr(coroutine, "cr_frame", None)
         if code is None or frame is None:
@@ -185,7 +185,7 @@ class TaskServers:
         return found
 
     def _look_at_threads(self, kinds: list[Kind]) -> None:
-        """Servers that no task has shown: the thread that runs one is inside of its code."""
+        """Find servers that no task has shown by the threads that are in their code."""
         for kind in kinds:
             if kind.seen and not kind.blind:
                 continue
@@ -230,8 +230,8 @@ def _tornado() -> Kind:
     return Tornado()
 
 
-# Each by a public module that only a process imports that may serve with it. The file of a server that is not loaded is not
-# imported either.
+# (name, modules, constructor): only a process that may serve with this server imports one of the modules. The file of a
+# server that is not loaded is not imported.
 _KINDS: tuple[tuple[str, tuple[str, ...], Callable[[], Kind]], ...] = (
     ("aiohttp", ("aiohttp.web",), _aiohttp),
     ("granian", ("granian.server",), _granian),

@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Tornado"]
 
-# Routers may hold routers.
+# Of routers within routers.
 _MAX_DEPTH = 4
 
 _ROLES: Roles = {
     ("tornado.http1connection", "_server_request_loop"): CONNECTION,
     ("tornado.web", "_execute"): REQUEST,
-    # Tornado's client has these.
+    # Tornado's HTTP client runs these.
     ("tornado.http1connection", "_read_message"): OTHER,
     ("tornado.http1connection", "_read_message_inner"): OTHER,
 }
 
 
 class Tornado(Kind):
-    """The thing is the handler, which Tornado makes for each request."""
+    """The `thing` is the handler, which Tornado makes for each request."""
 
     name = "tornado"
     modules = ("tornado.http1connection", "tornado.httpserver")
@@ -46,7 +46,7 @@ class Tornado(Kind):
         return any(True for _ in _servers())
 
     def open_connections(self) -> int:
-        """A connection's task outlives it where a handler fails after the client has gone: its stream tells."""
+        """Counts open streams, because a connection's task outlives it where a handler fails after the client has gone."""
         servers = list(_servers())
         if not servers:
             return self.connections
@@ -58,7 +58,7 @@ class Tornado(Kind):
         if not has_base(type(handler), "tornado.websocket", "WebSocketHandler"):
             return handler
         connection = handler.request.connection
-        # Once it speaks WebSocket, the HTTP server has given the connection away.
+        # With the upgrade to WebSocket the HTTP server detaches the connection.
         self.given_away += connection is not None and connection.stream is None
         return None
 
@@ -78,12 +78,12 @@ class Tornado(Kind):
         request.transport_bytes = len(connection.stream._write_buffer)
         return True
 
-    def asked(self, thing: Any) -> tuple[Any, Any]:
+    def method_and_path(self, thing: Any) -> tuple[Any, Any]:
         return thing.request.method, thing.request.path
 
 
 def _servers() -> Iterator[Any]:
-    """The HTTP servers that an event loop of Tornado's accepts connections for: each is behind the loop's accept handler."""
+    """The HTTP servers of Tornado's event loops, found through each loop's accept handlers."""
     loops = getattr(getattr(sys.modules.get("tornado.ioloop"), "IOLoop", None), "_ioloop_for_asyncio", None) or {}
     for loop in copied(loops.values()):
         for _file, handler in copied((getattr(loop, "handlers", None) or {}).values()):
@@ -96,7 +96,7 @@ def _servers() -> Iterator[Any]:
 
 
 def _pattern(handler: Any) -> str:
-    """The pattern of the rule that leads to this handler; of several for one class the first that fits the path."""
+    """The URL pattern of the rule for this handler; of several rules with its class the first that matches the path."""
     path = handler.request.path
     found = UNROUTED
     for rule in _rules(handler.application.default_router, 0):

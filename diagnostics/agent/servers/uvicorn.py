@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Uvicorn", "belongings_of", "cycle_of"]
 
-# A server that was found stays the server. A second one (an admin port) may come later.
+# Once a server was found, a second one (an admin port) is searched for this often only.
 _RESCAN_SECONDS = 30.0
-# A server's `serve` is awaited by a few wrappers at most, and is not one of hundreds of tasks with the same coroutine.
+# Limits of the search: `serve` is awaited by a few wrappers at most, and few tasks run the same coroutine as its task.
 _MAX_AWAITS = 16
 _MAX_ALIKE = 20
-# Connections that speak HTTP/1 have their request in `cycle`; those of HTTP/2 have several, WebSockets have none.
+# Protocol classes of HTTP/1, whose request is in `cycle`; HTTP/2 has several requests, WebSocket none.
 _HTTP1 = ("H11Protocol", "HttpToolsProtocol")
 _ABSENT = object()
 
 
 class Uvicorn:
-    """Adds to a look what the uvicorn servers of this process know."""
+    """Adds the connections and requests of this process's uvicorn servers to a look."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -86,7 +86,7 @@ class Uvicorn:
         return alive
 
     def _read(self, protocols: list[Any], known: dict[int, OpenRequest], look: Look) -> None:
-        """Add the open requests on these connections to the look. Written out in one piece: it runs for every connection."""
+        """Add the open requests on these connections to the look. In one piece, because it runs for every connection."""
         still_open, requests, met = self._open, look.requests, 0
         for protocol in protocols:
             try:
@@ -97,13 +97,13 @@ class Uvicorn:
                     key = id(cycle)
                     request = known.get(key)
                     if request is None or request.thing() is not cycle:
-                        request = OpenRequest(cycle, look.now, asked)
+                        request = OpenRequest(cycle, look.now, method_and_path)
                         request.fd = descriptor(protocol.transport, look)
                         met += 1
                         if met % SLICE_OF_NEW == 0:
                             rest()
                     if not request.started:
-                        # The router matches before the response starts; until then the request is without a route.
+                        # The router matches before the response starts; until then the request has no route.
                         request.started = cycle.response_started
                         request.route = route_of(cycle.scope) or UNROUTED
                     if not request.task:
@@ -113,22 +113,22 @@ class Uvicorn:
                     still_open[key] = request
                     requests.append(request)
                     request.transport_bytes = protocol.transport.get_write_buffer_size()
-            except Exception as error:  # noqa: BLE001  # any transport class, dying at any moment: counted and passed over
-                # A transport whose buffer is a deque cannot sum it while the loop appends: it raises RuntimeError.
+            except Exception as error:  # noqa: BLE001  # any transport may raise anything: counted and skipped
+                # A transport that sums its deque of buffers raises RuntimeError while the loop appends to it.
                 look.could_not(f"connection: {type(error).__name__}: {error}")
                 if isinstance(error, AttributeError) and error.obj is not None:
                     look.missing = f"{type(error.obj).__name__}.{error.name}"
 
     def _match_tasks(self, tasks: Iterable[Any], look: Look) -> None:
-        """Tell each request its task: the frame of its coroutine has the cycle as its `self`."""
+        """Set the task of each request: the frame of the task's coroutine has the request's cycle as `self`."""
         known = {request.task for request in look.requests}
         by_frame = frameworks_with_frames()
-        asked = 0
+        new = 0
         for task in copied(tasks):
             if id(task) in known:
                 continue
-            asked += 1
-            if asked % SLICE_OF_NEW == 0:
+            new += 1
+            if new % SLICE_OF_NEW == 0:
                 rest()
             frame = get(coroutine_of(task), "cr_frame")
             cycle = (get(frame, "f_locals") or {}).get("self")
@@ -141,26 +141,26 @@ class Uvicorn:
                         _ask_frames(request)
 
 
-def asked(cycle: Any) -> tuple[Any, Any]:
-    """Method and raw path of the request that a cycle answers."""
+def method_and_path(cycle: Any) -> tuple[Any, Any]:
+    """Method and raw path of a cycle's request."""
     scope = getattr(cycle, "scope", None) or {}
     return scope.get("method"), scope.get("path")
 
 
 def cycle_of(task: Any) -> Any:
-    """The cycle of the request that a task serves, be its client there or not; None for any other task."""
+    """The cycle of the request that a task serves, also after its client has left; None for any other task."""
     coroutine = coroutine_of(task)
     frame = getattr(coroutine, "cr_frame", None)
     if frame is None or frame.f_code.co_name != "run_asgi":
         return None
     cycle = frame.f_locals.get("self")
-    # Its class is private, so it is known by what it has.
+    # Its class is private, so it is recognised by its attributes.
     wanted = ("scope", "transport", "response_started", "response_complete", "disconnected")
     return cycle if all(hasattr(cycle, name) for name in wanted) else None
 
 
 def belongings_of(task: Any) -> Iterator[Any]:
-    """What uvicorn keeps for the request that a task serves, and for nothing else."""
+    """uvicorn's objects for the request that a task serves, and for no other request."""
     cycle = cycle_of(task)
     if cycle is not None:
         yield cycle
@@ -171,16 +171,16 @@ def belongings_of(task: Any) -> Iterator[Any]:
 
 
 def _ask_frames(request: OpenRequest) -> None:
-    """The route of a framework that leaves it in no scope; asked once, when the response has begun."""
+    """Set the route from the task's frames, for a framework that leaves it in no scope; once, when the response has begun."""
     if request.serving is not None:
         request.route = route_in_frames(request.serving()) or request.route
         request.serving = None
 
 
 def _several(protocol: Any) -> Iterable[Any]:
-    """The requests on a connection that has no `cycle`: HTTP/2 has several by their stream's number.
+    """The requests on a connection without a `cycle`: of HTTP/2 all its streams'.
 
-    WebSockets, and connections that have not said yet which HTTP they speak, have none.
+    WebSockets, and connections that have not negotiated their HTTP version yet, have none.
     """
     cycles = getattr(protocol, "cycles", None)
     if cycles:
@@ -208,7 +208,7 @@ def _running_servers() -> Iterator[Any]:
 
 
 def _servers_of(coroutine: Any) -> Iterator[Any]:
-    """Servers among the locals of a coroutine and of those it awaits: `serve` may have been called by a wrapper."""
+    """Servers among the locals of a coroutine and of those it awaits: a wrapper may have called `serve`."""
     for _ in range(_MAX_AWAITS):
         if coroutine is None:
             return
@@ -222,5 +222,5 @@ def _servers_of(coroutine: Any) -> Iterator[Any]:
 
 
 def _serves() -> bool:
-    """Whether a thread is inside of uvicorn's server, although no server was found."""
+    """Whether a thread runs code of `uvicorn.server`."""
     return any(module == "uvicorn.server" for module, _ in modules_in_threads())

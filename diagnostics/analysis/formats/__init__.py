@@ -1,4 +1,4 @@
-"""How a Profile is written and read. A format is recognised by its content, never by its name.
+"""Writes and reads Profiles. A format is recognised by its content, never by a file's name.
 
 | format | written | read | module |
 |---|---|---|---|
@@ -8,7 +8,7 @@
 | flame graph, one HTML file | yes | no | `flamegraph` |
 | text tables | yes | no | `text` |
 | live heap's table | no | yes | `..heap` |
-| memray capture | no | by `monitor.memray_file`: it takes memray to read one | |
+| memray capture | no | by `monitor.captures.memray_file`, which needs memray | |
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ __all__ = ["Format", "decode", "recognise"]
 
 Format = Literal["json", "pprof", "folded", "heap", "memray"]
 
-# What memray writes, and the LZ4 frame that it packs it into when it closes the file.
+# The magic of memray's format, and of the LZ4 frame into which memray compresses a file when it closes it.
 _MEMRAY = (b"memray\0", b"\x04\x22\x4d\x18")
 
 
 def recognise(data: bytes) -> Format | None:
-    """The format of these bytes (the first few hundred do), None for none that is known."""
+    """The format of these bytes (the first few hundred suffice); None for an unknown one."""
     if data.startswith(_MEMRAY):
         return "memray"
     if data.startswith(heap.MAGIC):
@@ -38,18 +38,18 @@ def recognise(data: bytes) -> Format | None:
         return "pprof"
     if data.lstrip()[:1] == b"{":
         return "json"
-    # Field 1 (sample_type) with its length: a line break and a control character, which no text begins with.
+    # pprof begins with field 1 (sample_type) and its length: a line break and a control character, as no text does.
     if data[:1] == b"\n" and data[1:2] < b"\x20" and data[1:2] not in (b"", b"\n", b"\r", b"\t"):
         return "pprof"
     return "folded" if collapsed.looks_folded(data) else None
 
 
 def decode(data: bytes) -> Profile:
-    """Read a Profile in whichever format it is. Raises UsageError where it is in none, or is damaged."""
+    """Read a Profile in any of the formats. Raises UsageError for an unknown format or damaged data."""
     found = recognise(data)
     if found == "pprof":
         data = pprof.inflate(data)
-        # Any format may have been packed; what does not look like another is taken for pprof, whose error says why not.
+        # Any format may be gzipped; unrecognised bytes are taken for pprof, whose error then says what is wrong.
         found = recognise(data) or "pprof"
     if found == "json":
         return native.decode(data)

@@ -1,8 +1,8 @@
 """Folded stacks: one line a stack, `root;caller;leaf 4096`, as flamegraph.pl, inferno and Speedscope read them.
 
-A frame is written `function (file:line)`. The format has no escapes, so what would break a line (semicolon, line breaks
-and other control characters, and the percent sign itself) is written as %3B, %0A, %25: what is written here is read
-back as it was. It holds one sample type, no labels and no times.
+A frame is written `function (file:line)`. The format has no escapes, so characters that would break a line (semicolon, line
+breaks and other control characters, and the percent sign itself) are written as %3B, %0A, %25, and decoded again on reading.
+It has one sample type, no labels and no times.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["NO_STACK", "decode", "encode", "looks_folded"]
 
 # A line must have at least one frame; a sample without a stack is written as this one.
 NO_STACK = "(no stack)"
-# One sample each; a capture of 100,000 stacks is a large one.
+# Each line is a sample; a capture of 100,000 stacks is a large one.
 MAX_LINES = 2_000_000
 
 _MAX_DIGITS = 18
@@ -26,7 +26,7 @@ _ESCAPED = re.compile(r"%(25|28|3B|[01][0-9A-F]|7F|[89][0-9A-F]|u[0-9A-F]{4})")
 
 
 def encode(profile: Profile, value: int = 0) -> bytes:
-    """The stacks with the value of this index, added up; stacks with a sum of 0 are left out."""
+    """The stacks with the sums of the value of this index; stacks with a sum of 0 are left out."""
     sums: dict[tuple[Frame, ...], int] = {}
     for sample in profile.samples:
         sums[sample.stack] = sums.get(sample.stack, 0) + sample.values[value]
@@ -39,9 +39,9 @@ def encode(profile: Profile, value: int = 0) -> bytes:
 
 
 def decode(data: bytes, value_type: ValueType | None = None) -> Profile:
-    """Read folded stacks; the format does not say what it counts, so `value_type` does (default: samples, count).
+    """Read folded stacks. `value_type`: the unit of their values, which the format does not have (default: samples, count).
 
-    Raises UsageError that names the first line that is not one.
+    Raises UsageError that names the first malformed line.
     """
     samples = []
     text = data.decode("utf-8", "replace")
@@ -68,7 +68,7 @@ def decode(data: bytes, value_type: ValueType | None = None) -> Profile:
 
 
 def looks_folded(data: bytes) -> bool:
-    """Whether the first line of `data` that is not empty is a folded stack."""
+    """Whether the first non-empty line of `data` is a folded stack."""
     head = data[:65536].lstrip(b"\r\n").split(b"\n", 1)[0]
     try:
         return _LINE.fullmatch(head.decode().rstrip()) is not None
@@ -78,9 +78,9 @@ def looks_folded(data: bytes) -> bool:
 
 def _write(frame: Frame) -> str:
     text = _UNSAFE.sub(_escape, frame.function)
-    # A function that ends like a frame, or has no visible text, would not be read back without the brackets.
+    # Without the brackets, a function whose name ends like a place, or is blank, would be read back differently.
     if frame.file or frame.line or _placed(text) or text != text.strip() or not text or text == NO_STACK:
-        # The last " (" of a frame is where its place begins.
+        # The last " (" of a frame begins its place.
         file = _UNSAFE.sub(_escape, frame.file).replace(" (", " %28")
         text = f"{text} ({file}:{frame.line})"
     return text
@@ -95,7 +95,7 @@ def _read(text: str) -> Frame:
 
 
 def _placed(text: str) -> tuple[str, str, int] | None:
-    """Function, file and line of `function (file:line)`; None for any other text. A regular expression for it is quadratic."""
+    """Function, file and line of `function (file:line)`; None for any other text. Linear; a regular expression is quadratic."""
     head, colon, line = text[:-1].rpartition(":")
     if not (text.endswith(")") and colon and line.isdecimal() and len(line) <= _MAX_DIGITS):
         return None

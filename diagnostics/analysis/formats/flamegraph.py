@@ -1,12 +1,12 @@
-"""A flame graph as one HTML file that needs nothing else: no network, no fonts, no libraries.
+"""A flame graph as one self-contained HTML file: no network, no fonts, no libraries.
 
-The root is at the top, a caller above what it calls, widths are bytes (or whatever the sample type counts). With a
-second profile, or one that is a difference, colour says what grew (red) and shrank (blue), and a frame is as wide as
-the larger of its two sides, so that what vanished can still be seen.
+The root is at the top, a caller above its callees, widths are values of the sample type. With a second profile, or one that
+is a difference, colour shows growth (red) and shrinking (blue), and a frame is as wide as the larger of its two values, so
+that a frame that is gone can still be seen.
 
-What is drawn is decided here and not in the browser: the tree, cut where a frame is too small to see, written as flat
-lists in depth-first order. Names in a profile come from outside: they reach the page only as JSON in a data block, or
-through `html.escape`, and the page's own policy lets nothing run but its one script, named by its hash.
+The tree is made here and not in the browser: cut where a frame is too small to see, and written as flat lists in depth-first
+order. Names in a profile are untrusted: they reach the page only as JSON in a data block, or through `html.escape`, and the
+page's Content-Security-Policy allows its one script only, by its hash.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from .text import heading, location
 
 __all__ = ["MIN_SHARE", "render", "sources", "tree"]
 
-# A frame narrower than this share of the whole is left out: a quarter of a pixel on a screen 1,250 pixels wide, and at
+# A frame narrower than this share of the root is left out: a quarter of a pixel on a screen 1,250 pixels wide, and at
 # most 5,000 frames side by side, however many samples there are.
 MIN_SHARE = 0.0002
-# Deeper than this a graph is taller than anyone scrolls; only runaway recursion gets there.
+# Only runaway recursion is deeper than this.
 MAX_DEPTH = 512
 TABLE_ROWS = 30
 
 
 class _Leaf(NamedTuple):
-    """A whole stack with its two sides, and the width that it gives to each of its frames."""
+    """A stack with its values before and after, and the width that it adds to each of its frames."""
 
     stack: tuple[Frame, ...]
     before: int
@@ -49,7 +49,9 @@ class _Leaf(NamedTuple):
 def render(profile: Profile, *, before: Profile | None = None, value: int = 0, title: str = "") -> bytes:
     """The page, in UTF-8. The same profiles always give the same bytes.
 
-    With `before`, `profile` is what came after it. Raises UsageError where their sample types differ.
+    before   an earlier profile: the page then shows the difference
+    value    index of the sample type
+    Raises UsageError where their sample types differ.
     """
     if before is not None and before.sample_types != profile.sample_types:
         raise UsageError("the two profiles have different sample types", remedy="choose captures of one kind")
@@ -72,17 +74,17 @@ def render(profile: Profile, *, before: Profile | None = None, value: int = 0, t
 
 
 def sources() -> tuple[str, str]:
-    """Its script and its style as Content-Security-Policy sources, for a page that has this one in a frame."""
+    """The script and the style as Content-Security-Policy sources, for a page that embeds this one in a frame."""
     return _hash(_asset("flamegraph.js")), _hash(_asset("flamegraph.css"))
 
 
 def tree(profile: Profile, before: Profile | None = None, value: int = 0) -> dict[str, Any]:
-    """What the page draws, as lists of one length in depth-first order, parents first:
+    """The drawn tree, as lists of equal length in depth-first order, parents first:
 
     parent   index of the caller, -1 for the root
     frame    index into `frames`, rows of [function, file, line]; the root's is -1
-    width    before and after: the larger of the two for each leaf, added up
-    after    what the frame and all below it hold; `before` likewise, only where `differential`
+    width    the sum over its leaves of the larger of the values before and after
+    after    the value of the frame and all below it; `before` likewise, only where `differential`
     """
     leaves = _leaves(profile, before, value)
     differential = before is not None or is_difference(profile, value)
@@ -102,7 +104,7 @@ def _leaves(profile: Profile, before: Profile | None, value: int) -> list[_Leaf]
         row = sides.setdefault(sample.stack, [0, 0])
         if amount >= 0:
             row[1] += amount
-        else:  # of a difference only the change is known: what went away was there before
+        else:  # a difference has only the change: a negative value was there before
             row[0] -= amount
     for sample in before.samples if before is not None else ():
         sides.setdefault(sample.stack, [0, 0])[0] += sample.values[value]
@@ -110,7 +112,7 @@ def _leaves(profile: Profile, before: Profile | None, value: int) -> list[_Leaf]
 
 
 def _flatten(leaves: list[_Leaf], differential: bool) -> dict[str, Any]:
-    """Split the leaves frame by frame from the root down; what is too narrow to draw is never split."""
+    """Split the leaves frame by frame from the root down; a frame too narrow to draw is never split."""
     frames: dict[Frame, int] = {}
     columns: dict[str, list[int]] = {name: [] for name in ("parent", "frame", "width", "after", "before")}
     hidden = 0
@@ -149,7 +151,7 @@ def _split(leaves: list[_Leaf], depth: int) -> dict[Frame, list[_Leaf]]:
 
 
 def _table(profile: Profile, value: int) -> Iterator[str]:
-    """The same in words, for a screen reader or where scripts do not run."""
+    """The largest functions as an HTML table, for screen readers and browsers without scripts."""
     found = top(profile, value)
     unit = found.value_type.unit
     for row in found.rows[:TABLE_ROWS]:
@@ -174,12 +176,12 @@ def _hash(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """Without lone surrogates, which UTF-8 cannot say."""
+    """`text` with lone surrogates, which UTF-8 cannot encode, as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _json(data: dict[str, Any]) -> str:
-    """JSON that cannot end the script element it stands in, whatever the names are."""
+    """JSON without `<`, `>` and `&`, so that no name can end the script element around it."""
     return (
         json.dumps(data, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     )

@@ -1,4 +1,4 @@
-"""Profile JSON as bytes: the format in which nothing is lost. The same Profile always gives the same bytes."""
+"""Profile JSON as bytes, the lossless format. The same Profile always gives the same bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def encode(profile: Profile) -> bytes:
 
 
 def decode(data: bytes) -> Profile:
-    """Read what `encode` wrote. Raises UsageError where it is not a Profile."""
+    """The inverse of `encode`. Raises UsageError where the bytes are no Profile."""
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:

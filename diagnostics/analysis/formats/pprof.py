@@ -3,10 +3,10 @@
 Source: https://github.com/google/pprof/blob/main/proto/profile.proto. Every text is an index into one string table,
 every stack a list of location ids, leaf first. The same Profile always gives the same bytes.
 
-What profile.proto has no field for goes into its comments, one each: `kind: ...`, `not covered: ...`, `meta: {JSON}`;
-`go tool pprof -comments` shows them. Comments of other tools are kept in `meta["comments"]`.
+Fields of a Profile that profile.proto lacks go into its comments, one each: `kind: ...`, `not covered: ...`,
+`meta: {JSON}`; `go tool pprof -comments` shows them. Comments of other tools are kept in `meta["comments"]`.
 
-What is read may come from anywhere: the limits below bound what it may cost, and everything wrong is a UsageError.
+Files to read are untrusted: the limits below bound their cost in time and memory, and every defect is a UsageError.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 # A capture of 100,000 stacks, 25 deep, is about 15 MiB before compression.
 MAX_BYTES = 128 * 1024 * 1024
-# gzip packs a thousand to one at best, and profiles twenty to fifty to one: what claims much more is made to cost its reader.
+# Profiles compress twenty to fifty to one, gzip at best a thousand to one: a higher ratio is an attack on the reader.
 MAX_RATIO = 200
 SMALL_BYTES = 4 * 1024 * 1024
-# gzip files may be strung together, and what is left is copied for each: of a million empty ones in one file that is days.
+# A gzip file may have several members, and the rest is copied for each: a million empty ones would take days.
 MAX_MEMBERS = 64
 # Top-level fields: samples, locations, functions, strings, ... one Python object each.
 MAX_FIELDS = 2_000_000
-# Frames in all stacks together: a location named a million times with a thousand inlined lines would fill any memory.
+# Frames in all stacks together: a million references to a location with a thousand inlined lines would fill any memory.
 MAX_FRAMES = 20_000_000
 MAX_DEPTH = 16_384
 MAX_INLINED = 1_024
@@ -54,7 +54,7 @@ def encode(profile: Profile, *, compress: bool = True) -> bytes:
 
 
 class _Encoder:
-    """The string table, the functions and the locations fill up while the samples are written."""
+    """Encodes one profile; strings, functions and locations are collected while the samples are written."""
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
@@ -70,7 +70,7 @@ class _Encoder:
         for sample in profile.samples:
             out.data(2, self._sample(sample))
         if self._locations:
-            # One mapping that says that names are known: pprof then looks for no binary to find them in.
+            # One mapping that says that symbols are resolved: pprof then searches for no binary.
             mapping = Message()
             for field in (1, 7, 8, 9):  # id, has_functions, has_filenames, has_line_numbers
                 mapping.number(field, 1)
@@ -145,7 +145,7 @@ def _comments(profile: Profile) -> list[str]:
 
 
 def inflate(data: bytes) -> bytes:
-    """`data` unpacked if it is gzip, else as it is. Raises UsageError where that is cut off, too large, or gzip once more."""
+    """`data` decompressed if it is gzip, else unchanged. Raises UsageError where it is truncated, too large, or gzip again."""
     if not data.startswith(GZIP_MAGIC):
         return data
     out, packed = bytearray(), data
@@ -176,7 +176,7 @@ def inflate(data: bytes) -> bytes:
 
 
 def decode(data: bytes) -> Profile:
-    """Read a profile.proto, in gzip or not. Raises UsageError that says what is wrong with it."""
+    """Read a profile.proto, gzipped or not. Raises UsageError that names the defect."""
     body = inflate(data)
     if not body:
         raise UsageError("an empty file is not a pprof profile")
@@ -191,7 +191,7 @@ def decode(data: bytes) -> Profile:
 
 
 class _Decoder:
-    """First all fields, then from strings up to samples: the string table comes last in a file, and all need it."""
+    """Decodes one message: splits all fields first, since the string table is last in a file and all others need it."""
 
     def __init__(self, body: bytes) -> None:
         self._parts: dict[int, list[int | bytes]] = defaultdict(list)
@@ -268,7 +268,7 @@ class _Decoder:
                 frames.append(Frame(*functions[function], max(0, _number(line, 2, sign=True))))
                 if len(frames) > MAX_INLINED:
                     raise WireError(f"a location has more than {MAX_INLINED} lines")
-            if not frames:  # never symbolized: the address is all there is
+            if not frames:  # not symbolized: it has an address only
                 frames.append(Frame(f"{_number(row, 3):#x}", mappings.get(_number(row, 2), ""), 0))
             found[_number(row, 1)] = tuple(frames)
         return found
@@ -289,7 +289,7 @@ class _Decoder:
                 values.extend(map(signed, numbers(value, MAX_TYPES)))
             elif number == 3:
                 key, text = self._label(value if isinstance(value, bytes) else _not_bytes(3))
-                # pprof lets a key have several values.
+                # pprof allows several values for a key.
                 labels[key] = f"{labels[key]},{text}" if key in labels else text
             if len(values) > width or len(labels) > MAX_LABELS:
                 raise WireError(f"a sample with more than {width} values or {MAX_LABELS} labels")

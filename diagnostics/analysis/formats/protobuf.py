@@ -22,7 +22,7 @@ class WireError(ValueError):
 
 
 class Message:
-    """Collects fields; `bytes(message)` is the encoded message. Numbers of 0 and empty bytes are proto3's defaults."""
+    """Collects fields; `bytes(message)` is the encoded message."""
 
     __slots__ = ("_out",)
 
@@ -30,13 +30,13 @@ class Message:
         self._out = bytearray()
 
     def number(self, field: int, value: int) -> None:
-        """A varint field; a negative number takes its 64-bit two's complement. Not written where it is 0."""
+        """Add a varint field, a negative number as 64-bit two's complement. 0, proto3's default, is not written."""
         if value:
             _varint(self._out, field << 3)
             _varint(self._out, value & _MASK)
 
     def packed(self, field: int, values: Iterable[int]) -> None:
-        """A repeated number field; not written where there are no values."""
+        """Add a packed repeated number field; not written where there are no values."""
         body = bytearray()
         for value in values:
             _varint(body, value & _MASK)
@@ -44,7 +44,7 @@ class Message:
             self.data(field, body)
 
     def data(self, field: int, value: bytes | bytearray | Message) -> None:
-        """A field of bytes, text in UTF-8 or a message; written even where it is empty, as repeated fields need."""
+        """Add a field of bytes, UTF-8 text or a message; written even where it is empty, as repeated fields need."""
         body = bytes(value) if isinstance(value, Message) else value
         _varint(self._out, field << 3 | 2)
         _varint(self._out, len(body))
@@ -91,7 +91,7 @@ def numbers(value: int | bytes, limit: int) -> list[int]:
     """A repeated number field, packed or not. Raises WireError where there are more than `limit`."""
     if isinstance(value, int):
         return [value]
-    if value.isascii():  # no byte has its top bit set: each is a whole varint
+    if value.isascii():  # no byte has its top bit set: each is a complete varint
         if len(value) > limit:
             raise WireError(f"{len(value)} numbers in one field, the limit is {limit}")
         return list(value)

@@ -1,4 +1,4 @@
-"""Profiles as plain text, for a terminal, a log or a code review. Every table says what the profile cannot see."""
+"""Profiles as plain text, for a terminal, a log or a code review. Every table lists what the profile does not cover."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["heading", "location", "render_lines", "render_listing", "render_stac
 
 
 def heading(profile: Profile, value: int = 0) -> str:
-    """One line: what took the profile, when, over which window, and its total of this sample type."""
+    """One line: the profile's kind, time, window, and its total of the sample type of index `value`."""
     kind = profile.sample_types[value]
     window = f", {profile.duration:g} s window" if profile.duration else ""
     ended = f", ended {format_moment(profile.time)}" if profile.time else ""
@@ -24,7 +24,7 @@ def heading(profile: Profile, value: int = 0) -> str:
 
 
 def location(frame: Frame) -> str:
-    """`function file:line`, as much of it as is known, without anything that a terminal would act on."""
+    """`function file:line`, known parts only, with control characters escaped."""
     place = f"{frame.file}:{frame.line}" if frame.line else frame.file
     return printable(f"{frame.function} {place}".rstrip())
 
@@ -82,7 +82,7 @@ def render_listing(profile: Profile, functions: Sequence[Function], value: int =
 
 
 def render_lines(name: str, profile: Profile) -> str:
-    """One line for each stack, most first, leaf first within: `2 @ wait app.py:3 < serve app.py:9`."""
+    """One line for each stack, largest value first, leaf first: `2 @ wait app.py:3 < serve app.py:9`."""
     rows = [
         (*_amounts(profile, sample), "@ " + (" < ".join(map(location, sample.stack)) or "(no stack)") + _labels(sample))
         for sample in _by_first_value(profile)
@@ -91,7 +91,7 @@ def render_lines(name: str, profile: Profile) -> str:
 
 
 def render_stacks(name: str, profile: Profile) -> str:
-    """Each stack as a block of lines, leaf first; what a goroutine dump is in Go."""
+    """Each stack as a block of lines, leaf first, like Go's goroutine dump."""
     lines = [f"{name} profile: {heading(profile)}"]
     for number, sample in enumerate(_by_first_value(profile), 1):
         lines += ["", f"{name} {number} [{', '.join(_amounts(profile, sample))}]:{_labels(sample)}"]
@@ -114,7 +114,7 @@ def _labels(sample: Sample) -> str:
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    """Columns as wide as they need, numbers to the right, the last column free."""
+    """Rows with aligned columns: all right-aligned but the last, which is unpadded."""
     if not rows:
         return
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]

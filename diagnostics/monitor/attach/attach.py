@@ -1,4 +1,4 @@
-"""Attach to a process, and detach from it: the steps, each bounded in time, with an answer at every one."""
+"""Attach to a process, and detach from it: the steps, each with a time limit and an error of its own."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from .remote_debugging import remote_debugging
 
 __all__ = ["PATIENCE_SECONDS", "Attachment", "attach", "detach", "still_there"]
 
-# A loaded service's main thread comes by within milliseconds, an idle uvicorn's within 0.1 s.
+# A busy service's main thread runs a pending call within milliseconds, an idle uvicorn's within 0.1 s.
 PATIENCE_SECONDS: Final = 10.0
-# An idle loop is woken up: by a stop of its thread where that is enough, and later through what it listens on.
+# An idle event loop is woken: first by stopping its thread for a moment, later by connecting to a port that it listens on.
 _INTERRUPT_SECONDS: Final = 0.2
 _NUDGE_SECONDS: Final = 2.0
 _LOAD_SECONDS: Final = 30.0
 _ASK_SECONDS: Final = 5.0
 _LEAVE_SECONDS: Final = 10.0
 _TRIES: Final = 3
-# While another's thread stands still, this one is to be served first.
+# While the service's thread is stopped, this process should be scheduled first.
 _NICENESS: Final = -10
 
-# What a pending call runs, in the service's __main__: one expression without names.
+# The source that a pending call runs in the service's __main__: one expression that defines no names there.
 _EXPRESSION: Final = """exec({text!r}, {{}})\0"""
 _READ_AND_RUN: Final = """try:
  with open({file!r}) as f: s = f.read()
@@ -56,7 +56,7 @@ except BaseException: pass
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """One process that was attached to. `folder`: its agent's, as the process names it; `uid`: of whoever attached."""
+    """One attached process. `folder`: its agent's, a path as the process sees it; `uid`: the user who ran the command."""
 
     who: Identity
     folder: str
@@ -70,16 +70,16 @@ class Attachment:
 
     @classmethod
     def from_json(cls, told: dict[str, Any]) -> Attachment:
-        """Raises KeyError, TypeError, ValueError for what is none."""
+        """The inverse of `to_json`. Raises KeyError, TypeError, ValueError for other JSON."""
         who = told["who"]
         known = Identity(int(who["pid"]), str(who["boot_id"]), int(who["start_ticks"]))
         return cls(known, str(told["folder"]), str(told["since"]), str(told["how"]), int(told["uid"]))
 
 
 def attach(pid: int, patience: float = PATIENCE_SECONDS) -> Attachment:
-    """Put the agent into process `pid`. Raises DiagnosticsError, and leaves the process as it was.
+    """Load the agent into process `pid`. Raises DiagnosticsError, and leaves the process as it was.
 
-    patience   seconds for its main thread to come by
+    patience   seconds to wait for the process's main thread to run the call
     """
     found = check(pid)
     if found.problems:
@@ -105,9 +105,10 @@ def attach(pid: int, patience: float = PATIENCE_SECONDS) -> Attachment:
 
 
 def detach(pid: int, *, force: bool = False) -> None:
-    """Take the agent out of process `pid` again, and remove its folder.
+    """Unload the agent from process `pid`, and remove its folder.
 
-    force   in the middle of a capture, too. Raises NotFoundError where none was put in, BusyError while a capture runs
+    force   even while a capture runs
+    Raises NotFoundError where no agent was put in, BusyError while a capture runs.
     """
     folder = AgentFolder.of(pid)
     if folder is None:
@@ -143,7 +144,7 @@ def _as_error(found: Check) -> DiagnosticsError:
 
 @contextlib.contextmanager
 def _sent(found: Check, entry: str) -> Iterator[Callable[[], None]]:
-    """Have the main thread run the file `entry`; yields what makes it forget that, should it not have come by."""
+    """Make the main thread run the file `entry`; yields a function that cancels this, if the thread has not run it yet."""
     interpreter = found.interpreter
     assert interpreter is not None
     if "remote" in (found.how or ""):
@@ -151,14 +152,14 @@ def _sent(found: Check, entry: str) -> Iterator[Callable[[], None]]:
             remote.run(entry)
             yield remote.give_up
         return
-    # In a thread of its own, which ends: the kernel then lets go of what it traces, whatever has gone wrong.
+    # In a thread that ends afterwards: then the kernel detaches its tracee, whatever has failed.
     with ThreadPoolExecutor(1) as tracer:
         tracer.submit(_call, found.pid, interpreter.addresses, entry).result()
-    yield lambda: None  # it finds no file then
+    yield lambda: None  # the call finds no file once the folder is removed
 
 
 def _call(pid: int, addresses: dict[str, int], entry: str) -> None:
-    """Queue the entry as a "pending call", which Python makes between two instructions of its main thread."""
+    """Queue the entry as a pending call, which Python runs between two bytecodes of its main thread."""
     instruction = Stopped(pid).system_call_instruction()
     with _first_served():
         for left in reversed(range(_TRIES)):
@@ -178,7 +179,7 @@ def _call(pid: int, addresses: dict[str, int], entry: str) -> None:
 
 @contextlib.contextmanager
 def _first_served() -> Iterator[None]:
-    """Be served first, where this user may ask for it; as before at the end."""
+    """Raise this process's priority where its user may; restored at the end."""
     before = os.getpriority(os.PRIO_PROCESS, 0)
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, min(before, _NICENESS))
@@ -190,7 +191,7 @@ def _first_served() -> Iterator[None]:
 
 
 def _await(found: Check, folder: AgentFolder, patience: float) -> None:
-    """Until the agent listens. Raises TargetSilentError where the main thread does not come by, TargetError where it fails."""
+    """Wait until the agent listens. Raises TargetSilentError where the main thread ran no call, TargetError on failure."""
     pid, began = found.pid, time.monotonic()
     wakes = [(_INTERRUPT_SECONDS, interrupt)] if "remote" in (found.how or "") else []
     wakes.append((_NUDGE_SECONDS, _nudge))
@@ -200,7 +201,7 @@ def _await(found: Check, folder: AgentFolder, patience: float) -> None:
             break
         waited = time.monotonic() - began
         if told is None and wakes and waited > wakes[0][0]:
-            with contextlib.suppress(DiagnosticsError), ThreadPoolExecutor(1) as waker:  # it is waited for all the same
+            with contextlib.suppress(DiagnosticsError), ThreadPoolExecutor(1) as waker:  # may fail
                 waker.submit(wakes.pop(0)[1], pid).result()
         if waited > patience and told is None:
             raise TargetSilentError(
@@ -218,7 +219,7 @@ def _await(found: Check, folder: AgentFolder, patience: float) -> None:
 
 
 def _waits_in(pid: int) -> str:
-    """Where the main thread waits in the kernel, as far as it is told."""
+    """The kernel function in which the main thread waits (/proc/<pid>/wchan), for a message; empty where unknown."""
     with contextlib.suppress(OSError):
         place = Path(f"/proc/{pid}/wchan").read_text().strip()
         if place and place != "0":
@@ -248,7 +249,7 @@ def _tell_to_leave(pid: int, path: Path, force: bool) -> None:
             connection.sendall(frame(request("leave", force=force)))
             reply = read_frame(connection, MAX_REQUEST_BYTES)
         except ConnectionRefusedError:
-            path.unlink(missing_ok=True)  # its agent has ended by itself
+            path.unlink(missing_ok=True)  # the agent has ended by itself
             return
         except OSError as error:
             raise TargetSilentError(
@@ -262,5 +263,5 @@ def _tell_to_leave(pid: int, path: Path, force: bool) -> None:
 
 
 def still_there(made: Attachment) -> bool:
-    """Whether the process lives and its agent's folder is there."""
+    """Whether the process lives and has its agent's folder."""
     return lives(made.who) and Path(f"/proc/{made.who.pid}/root{made.folder}").is_dir()

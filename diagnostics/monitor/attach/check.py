@@ -1,6 +1,6 @@
-"""Whether a process can be attached to, told before anything is tried: what stands in the way, each with its remedy.
+"""Whether a process can be attached to, before it is tried: a list of obstacles, each with its remedy.
 
-Only looks. Nothing is stopped, and nothing written.
+Only reads /proc and files. Nothing is stopped, and nothing written.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _STATES: Final = {"Z": "zombie", "X": "zombie", "D": "disk_wait", "T": "stopped"
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that stands in the way. `code`: the word in REMEDIES; `says`: what was found."""
+    """One obstacle. `code`: its key in REMEDIES; `says`: the finding, a sentence."""
 
     code: str
     says: str
 
     @property
     def remedy(self) -> dict[str, str]:
-        """What to do, by where the service runs: "linux", "docker", "kubernetes"."""
+        """The remedy by the place where the service runs: "linux", "docker", "kubernetes"."""
         return REMEDIES[self.code]
 
     def to_json(self) -> dict[str, Any]:
@@ -46,10 +46,10 @@ class Problem:
 
 @dataclass(slots=True)
 class Check:
-    """What was found of process `pid`; attaching is possible where there is no problem.
+    """The findings about process `pid`; attaching is possible where there is no problem.
 
-    uid, gid      the effective ones that the process runs as, as seen from here
-    interpreter   None where none was found, or nothing could be read
+    uid, gid      the process's effective ones, as seen in this user namespace
+    interpreter   None where no Python was found, or the process could not be read
     """
 
     pid: int
@@ -60,7 +60,7 @@ class Check:
 
     @property
     def how(self) -> str | None:
-        """By what the agent would come in; None where that is not known."""
+        """The mechanism by which the agent would be loaded, in words; None where the interpreter is not known."""
         if self.interpreter is None:
             return None
         by_call = self.interpreter.version[:2] in _BY_CALL
@@ -71,7 +71,7 @@ class Check:
 
 
 def check(pid: int) -> Check:
-    """Look at process `pid`. Never raises for what is wrong with it."""
+    """Check process `pid`. Never raises: every finding is a Problem."""
     found = Check(pid)
     if not _is_there(found):
         return found
@@ -119,7 +119,7 @@ def _status(pid: int) -> dict[str, str]:
 def _by_state(found: Check, status: dict[str, str]) -> bool:
     state = status.get("State", "?")[0]
     until = time.monotonic() + _DISK_SECONDS
-    while state == "D" and time.monotonic() < until:  # for a moment, as whoever reads a file: no reason to refuse
+    while state == "D" and time.monotonic() < until:  # a short file read is in D, too
         time.sleep(0.01)
         state = _status(found.pid).get("State", "?")[0]
     code = _STATES.get(state)

@@ -1,6 +1,6 @@
-"""The addresses of exported symbols in an ELF file, and where the file's addresses begin in a process that has mapped it.
+"""The addresses of exported symbols in an ELF file, and the file's first load address.
 
-Only what the dynamic linker needs as well is read, so a stripped file will do; one that is linked statically exports nothing.
+Only the dynamic linker's tables are read, so a stripped file will do; a statically linked one exports nothing.
 Source: elf(5).
 """
 
@@ -26,8 +26,8 @@ _64_BIT_LITTLE = b"\x7fELF\x02\x01"
 
 @dataclass(frozen=True, slots=True)
 class Exports:
-    """What a file exports: `symbols` by name, as the file counts addresses; `base`, the first address that it loads at;
-    `machine` as elf(5) numbers them (62: x86-64, 183: aarch64); `value`, the 64-bit number that the file has at a symbol."""
+    """A file's exports: `symbols`, name -> address within the file; `base`, the file's first load address; `machine`, elf(5)'s
+    number of it (62: x86-64, 183: aarch64); `value`, the 64-bit number that the file has at one symbol."""
 
     symbols: dict[str, int]
     base: int
@@ -36,9 +36,9 @@ class Exports:
 
 
 def read_exports(path: Path, names: Iterable[str], read: str = "") -> Exports | None:
-    """The addresses of those of `names` that are exported; None for what is no 64-bit ELF file. Raises OSError.
+    """The addresses of those of `names` that are exported; None for any other file than 64-bit ELF. Raises OSError.
 
-    read   one of them, whose value in the file is to be read
+    read   one of the names, whose 64-bit value in the file is returned as `value`
     """
     with open(path, "rb") as file:
         if file.read(6) != _64_BIT_LITTLE:
@@ -47,7 +47,7 @@ def read_exports(path: Path, names: Iterable[str], read: str = "") -> Exports | 
             try:
                 return _read(data, {name.encode(): name for name in names}, read)
             except (struct.error, IndexError, StopIteration):
-                return None  # cut short, or damaged
+                return None  # truncated or damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def _read(data: mmap.mmap, wanted: dict[bytes, str], read: str) -> Exports:
     segments = []
     for number in range(count):
         kind, _flags, offset, address, _, size, _, align = _PROGRAM.unpack_from(data, program_offset + number * each)
-        # What is loaded begins at a whole page.
+        # A PT_LOAD segment is mapped from the beginning of its page.
         before = address % max(1, align) if kind == _PT_LOAD else 0
         segments.append(_Segment(kind, offset - before, address - before, size + before))
     loads = [segment for segment in segments if segment.kind == _PT_LOAD]
@@ -94,7 +94,7 @@ def _tags(data: mmap.mmap, dynamic: _Segment) -> Iterator[tuple[int, int]]:
 
 
 def _symbol_count(data: mmap.mmap, tags: dict[int, int], loads: list[_Segment]) -> int:
-    """How many symbols there are: no header says so, the hash tables do."""
+    """The number of dynamic symbols, which only the hash tables tell."""
     old = _place(tags.get(_DT_HASH), loads)
     if old is not None:
         return int(struct.unpack_from("<II", data, old)[1])
@@ -113,7 +113,7 @@ def _symbol_count(data: mmap.mmap, tags: dict[int, int], loads: list[_Segment]) 
 
 
 def _place(address: int | None, loads: list[_Segment]) -> int | None:
-    """Where in the file an address lies."""
+    """The file offset of an address; None where no segment has it."""
     if address is None:
         return None
     for segment in loads:

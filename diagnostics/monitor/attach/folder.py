@@ -1,8 +1,8 @@
-"""The folder that an attached process's agent is loaded from and listens in: below the process's own temporary folder.
+"""The folder from which an attached process loads its agent, and in which the agent listens: below its temporary folder.
 
-The process may have another root, other libraries and no right to read ours, so the agent's files are copied to where it can:
-`/proc/PID/root` leads there. The name tells whose folder it is (the process's number as it knows itself, and its start), so
-that an attached process is known without a list.
+The process may have another root and no right to read our files, so the agent's files are copied to a place that it can read,
+through `/proc/PID/root`. The folder's name has the process's pid in its own PID namespace and its start, so that an attached
+process can be found without a list.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ __all__ = ["AgentFolder", "candidates"]
 _PACKAGE = Path(__file__).resolve().parents[2]
 _COPIED = ("__init__.py", "errors.py", "protocol.py", "agent")
 _MOST_BYTES = 65536
-_MOST_SOCKET_BYTES = 100  # of 107 (unix(7)): the process's own number may be longer
-# It leaves no name behind where it is run, prints nothing, and does nothing once the folder is gone.
+_MOST_SOCKET_BYTES = 100  # of 107 (unix(7)): the process's pid in its own namespace may be longer
+# Leaves no name in the namespace where it runs, prints nothing, and does nothing once the folder is gone.
 _ENTER = """def enter(folder, page):
     file = folder + "/diagnostics/agent/inject/attached.py"
     with open(file) as source:
@@ -40,29 +40,29 @@ except BaseException:
     pass
 """
 _PREFIX = "highwater-attached-"
-# Where the service's own TMPDIR says nothing; the last is there also where the root is read-only.
-_USUAL = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  # the service's, and looked at before anything is made there
+# Tried after the service's TMPDIR; the last one is writable also where the root is read-only.
+_USUAL = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  # the service's own, and checked before use
 
 
 class AgentFolder:
-    """Of process `pid`. `inside`: the path as the process sees it; `outside`: the same from here."""
+    """The agent's folder of process `pid`. `inside`: its path as the process sees it; `outside`: its path for this process."""
 
     def __init__(self, pid: int, temporary: str) -> None:
         found = identity(pid)
         start = found[0].start_ticks if found else 0
         self.inside = f"{temporary.rstrip('/')}/{_PREFIX}{namespaced_pid(pid) or pid}-{start}"
         self.outside = Path(f"/proc/{pid}/root{self.inside}")
-        # Of its own for each attach: one that was given up is not what a main thread finds that comes by much later.
+        # A new name for each attach: a pending call of an attach that was given up finds no file when it runs later.
         self._entry = f"enter-{secrets.token_hex(6)}.py"
 
     @property
     def entry(self) -> str:
-        """The file that the process's main thread is to run, as the process names it; `page` may be among its globals."""
+        """The path, as the process sees it, of the file that its main thread must run; `page` may be among its globals."""
         return f"{self.inside}/{self._entry}"
 
     @classmethod
     def of(cls, pid: int) -> AgentFolder | None:
-        """The one that is there; None where the process has not been attached to."""
+        """The existing folder of process `pid`; None where the process has not been attached to."""
         for temporary in candidates(pid):
             folder = cls(pid, temporary)
             if folder.outside.is_dir() and not folder.outside.is_symlink():
@@ -71,9 +71,9 @@ class AgentFolder:
 
     @classmethod
     def make(cls, pid: int, uid: int, gid: int, version: tuple[int, ...]) -> AgentFolder:
-        """Make it, with the agent in it, for user `uid` and this version of Python.
+        """Create the folder with the agent's files, owned by user `uid`, for a Python of `version`.
 
-        Raises RefusedError where there is no place for it, BusyError where another command has just made one.
+        Raises RefusedError where no temporary folder will do, BusyError where another command has just created one.
         """
         why: list[str] = []
         for temporary in candidates(pid):
@@ -104,11 +104,11 @@ class AgentFolder:
         )
 
     def told(self) -> dict[str, Any] | None:
-        """What the process has said of its agent's coming; None: nothing yet."""
+        """The process's report on loading the agent (`attached.py`): {"state", "what"}; None: nothing yet."""
         return self._read("told")
 
     def note(self, facts: dict[str, Any]) -> None:
-        """Write down how it was attached, for whoever finds it later."""
+        """Write how the process was attached into the folder, for a later command or monitor."""
         with self._open("attached.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file:
             file.write(json.dumps(facts).encode())
 
@@ -124,7 +124,7 @@ class AgentFolder:
         return told if isinstance(told, dict) else None
 
     def _open(self, name: str, how: int) -> BinaryIO:
-        """The folder is the service's by now: no link in it is followed, and no pipe waited for. Raises OSError."""
+        """Open a regular file in the folder. The service owns it and could replace it by a link or a pipe. Raises OSError."""
         folder = os.open(self.outside, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             descriptor = os.open(name, how | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=folder)
@@ -136,7 +136,7 @@ class AgentFolder:
         return open(descriptor, "wb" if how & os.O_WRONLY else "rb")
 
     def sockets(self) -> list[Path]:
-        """The agent's socket, where it listens."""
+        """The agent's socket, where it exists."""
         return sorted((self.outside / "agents").glob("*.sock"))
 
     def remove(self) -> None:
@@ -156,11 +156,11 @@ class AgentFolder:
         for folder, folders, files in os.walk(self.outside):
             for name in (*folders, *files):
                 os.chown(Path(folder) / name, uid, gid, follow_symlinks=False)
-        os.chown(self.outside, uid, gid, follow_symlinks=False)  # last: until then nobody else enters
+        os.chown(self.outside, uid, gid, follow_symlinks=False)  # last: until then no other user can enter
 
 
 def _of_other_versions(version: tuple[int, ...]) -> Callable[[str, list[str]], set[str]]:
-    """What is not to be copied: compiled files but those for this version, which the service need not compile then."""
+    """An `ignore` for copytree: leaves out .pyc files of other versions; those of `version` save the service compiling."""
     ours = f".cpython-{version[0]}{version[1]}.pyc"
 
     def others(folder: str, names: list[str]) -> set[str]:
@@ -170,7 +170,7 @@ def _of_other_versions(version: tuple[int, ...]) -> Callable[[str, list[str]], s
 
 
 def candidates(pid: int) -> Iterator[str]:
-    """Temporary folders of a process, as it names them."""
+    """Temporary folders of a process, as paths that the process sees."""
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:

@@ -1,7 +1,6 @@
-"""Which Python runs in a process, and where in its memory the few things are that attaching needs.
+"""Which Python runs in a process, and the addresses of the symbols that attaching needs.
 
-Read from the program and the libraries that the process has mapped, through `/proc/PID/root`: whatever mount namespace it is
-in, and whatever it has installed.
+Read from the program and the libraries that the process has mapped, through `/proc/PID/root`, so in any mount namespace.
 """
 
 from __future__ import annotations
@@ -28,11 +27,12 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """
-    version     (3, 11, 7, "final"), or what the name of a mapped file tells: (3, 8)
-    file        where its symbols are, as the process names it
-    addresses   of exported symbols, in the process
-    free_threaded   a build without the GIL
+    """A CPython in a process.
+
+    version     (3, 11, 7, "final"), or (3, 8) from the name of a mapped file
+    file        the program or library that exports its symbols, a path as the process sees it
+    addresses   exported symbol -> address in the process's memory
+    free_threaded   whether it is a build without the GIL
     """
 
     version: tuple[int, ...]
@@ -45,7 +45,7 @@ class Interpreter:
 
 
 def find_interpreter(pid: int, proc: Path = _PROC) -> Interpreter | str:
-    """The Python in process `pid`, or one sentence that says why none is found. Raises PermissionError."""
+    """The Python in process `pid`, or a sentence why none was found. Raises PermissionError."""
     files = _mapped_files(pid, proc)
     mapped = [file.path for file in files]
     named: tuple[int, ...] | None = None
@@ -84,7 +84,7 @@ def _why_none(mapped: list[str], exported: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Mapped:
-    """A file that a process has mapped: its path, its lowest address there, its inode, and the name of that mapping."""
+    """A file that a process has mapped: path, lowest mapped address, inode, and the mapping's range (its map_files name)."""
 
     path: str
     start: int
@@ -93,7 +93,7 @@ class _Mapped:
 
 
 def _mapped_files(pid: int, proc: Path) -> list[_Mapped]:
-    """The program and the libraries that are mapped, first those that are named like Python's."""
+    """The mapped program and libraries, those with Python's names first."""
     found: dict[str, _Mapped] = {}
     executable: set[str] = set()
     for line in (proc / str(pid) / "maps").read_text(errors="surrogateescape").splitlines():
@@ -105,15 +105,15 @@ def _mapped_files(pid: int, proc: Path) -> list[_Mapped]:
         if "x" in rights:
             executable.add(path[0])
     code = [file for path, file in found.items() if path in executable]
-    # Of hundreds of libraries one is Python's: it is named so, or it is the program, which comes first.
+    # One of hundreds of libraries has Python's symbols: libpython by its name, or the program, which is mapped first.
     return sorted(code, key=lambda file: not _NAMED.search(file.path.rpartition("/")[2]))
 
 
 def _exports_of(file: _Mapped, process: Path) -> Exports | None:
-    """What a mapped file exports; None where it is none with symbols, or is not to be found. Raises PermissionError.
+    """The exports of a mapped file; None where it has no symbols, or cannot be found. Raises PermissionError.
 
-    The kernel writes the path as seen from the root of whoever reads it, where the file lies below that, and else as seen from
-    the mount's; a file that was deleted since (an upgrade) is there through the kernel's own link alone.
+    The kernel writes the path relative to the reader's root where the file lies below that, else relative to the mount's; a
+    file that was deleted since (by an upgrade) can be read through /proc/PID/exe or map_files only.
     """
     refused: PermissionError | None = None
     places = (
@@ -127,8 +127,8 @@ def _exports_of(file: _Mapped, process: Path) -> Exports | None:
             if place.stat().st_ino == file.inode:
                 return read_exports(place, _WANTED, "Py_Version")
         except PermissionError as error:
-            refused = error if place.name == "exe" else refused  # the first needs more rights than attaching does
-        except (OSError, ValueError):  # not there, an empty file, a device
+            refused = error if place.name == "exe" else refused  # map_files needs more rights than attaching
+        except (OSError, ValueError):  # no such file, an empty file, a device
             continue
     if refused is not None:
         raise refused
@@ -136,7 +136,7 @@ def _exports_of(file: _Mapped, process: Path) -> Exports | None:
 
 
 def _version(number: int) -> tuple[int, ...]:
-    """PY_VERSION_HEX: https://docs.python.org/3/c-api/apiabiversion.html."""
+    """(major, minor, micro) of PY_VERSION_HEX: https://docs.python.org/3/c-api/apiabiversion.html."""
     return (number >> 24 & 0xFF, number >> 16 & 0xFF, number >> 8 & 0xFF)
 
 

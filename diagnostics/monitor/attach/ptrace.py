@@ -1,13 +1,12 @@
-"""Calls one C function in another process, on its main thread, by ptrace(2): what a debugger does, and no more of it.
+"""Calls one C function in another process, on its main thread, by ptrace(2), as a debugger does.
 
-The thread is stopped for about a millisecond; all other threads run on. It is stopped wherever it is, so the function must be
-one that may be called at any point: it allocates nothing, and takes no lock that the thread may hold for longer than a few
-instructions. Should it meet that lock all the same, the call is given up after `_CALL_SECONDS`, and the thread goes on where
-it was.
+The thread is stopped for about a millisecond; all other threads run on. It may be stopped at any instruction, so the function
+must allocate nothing, and take no lock that the thread may hold for longer than a few instructions. If the thread does hold
+that lock, the call is given up after `_CALL_SECONDS`, and the thread goes on where it was.
 
-While it is stopped, the thread's signals wait (its mask is set, and put back), a system call in which it was is begun anew
-by the kernel, and the 128 bytes below its stack pointer, which the compiler may use, are left alone. All of its registers are
-put back, those of floating point and vectors as well.
+While the thread is stopped its signals are blocked (its mask is set, and restored), an interrupted system call is restarted
+by the kernel, and the red zone, 128 bytes below the stack pointer, is left alone. All registers are restored, those of
+floating point and vectors as well.
 
 Only for x86-64. Sources: ptrace(2), the System V ABI for AMD64.
 """
@@ -68,15 +67,15 @@ _REGISTERS: Final = [
 ]
 _GENERAL_SIZE: Final = 8 * len(_REGISTERS)
 _EXTENDED_SIZE: Final = 16384  # AVX-512 and AMX need 11 KiB
-_NO_SYSTEM_CALL: Final = 2**64 - 1  # orig_rax: the kernel has nothing to begin anew
+_NO_SYSTEM_CALL: Final = 2**64 - 1  # orig_rax: the kernel has no system call to restart
 _DIRECTION_AND_TRAP: Final = 0x400 | 0x100
 _RED_ZONE: Final = 128
-# Nothing is mapped there: the function's return stops the thread.
+# The return address, where nothing is mapped: the function's return stops the thread (SIGSEGV).
 _RETURN_TO: Final = 0
 _SYSCALL: Final = b"\x0f\x05"
 _MMAP, _PAGE = 9, 4096
 
-# To stop takes microseconds; a thread that waits for a disk is to be waited for.
+# Stopping takes microseconds; a thread that waits for a disk takes longer.
 _STOP_SECONDS: Final = 2.0
 _CALL_SECONDS: Final = 1.0
 _SPIN_SECONDS: Final = 0.005
@@ -99,9 +98,9 @@ def _ptrace(request: int, pid: int, address: int = 0, data: int = 0) -> int:
 
 
 def refused_by_kernel() -> str | None:
-    """Why this process may trace nobody at all (a seccomp filter, a kernel without it); None where it may."""
+    """Why this process may not trace any other (a seccomp filter, a kernel without ptrace); None where it may."""
     try:
-        _ptrace(_PEEKUSER, 0)  # of nobody: ESRCH where the call is let through
+        _ptrace(_PEEKUSER, 0)  # pid 0 does not exist: ESRCH where ptrace is allowed
     except ProcessLookupError:
         return None
     except OSError as error:
@@ -111,7 +110,7 @@ def refused_by_kernel() -> str | None:
 
 @contextlib.contextmanager
 def stopped(pid: int) -> Iterator[Stopped]:
-    """The main thread of process `pid`, stopped. It is always let go.
+    """The main thread of process `pid`, stopped within the context; always detached at its end.
 
     Raises RefusedError where it may not be traced, TargetSilentError where it does not stop, TargetError where it ends.
     """
@@ -140,8 +139,8 @@ def stopped(pid: int) -> Iterator[Stopped]:
 
 
 def interrupt(pid: int) -> None:
-    """Stop the main thread of process `pid` and let it go on at once: `epoll_wait` and its like then return early (signal(7)),
-    and Python looks whether something is to be done before it waits again. Raises as `stopped` does."""
+    """Stop the main thread of process `pid` and resume it at once: `epoll_wait` and its like then return early (signal(7)),
+    and Python runs its pending calls before it waits again. Raises as `stopped` does."""
     try:
         _ptrace(_SEIZE, pid)
     except OSError as error:
@@ -152,14 +151,14 @@ def interrupt(pid: int) -> None:
 
 
 class Stopped:
-    """A thread that stands still, with its registers."""
+    """A thread that is stopped under ptrace."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._running = True
 
     def await_stop(self, patience: float = _STOP_SECONDS) -> int:
-        """Wait until it stands; returns the signal that stopped it, 0 where it was told to."""
+        """Wait until the thread is stopped; returns the signal that stopped it, 0 for PTRACE_INTERRUPT."""
         began = time.monotonic()
         while True:
             pid, status = os.waitpid(self._pid, os.WNOHANG | _WALL)
@@ -173,7 +172,7 @@ class Stopped:
                 if number in (signal.SIGSEGV, signal.SIGTRAP):
                     self._running = False
                     return number
-                _ptrace(_CONT, self._pid, 0, number)  # the service's own signal, on its way before its mask was set
+                _ptrace(_CONT, self._pid, 0, number)  # the service's own, from before its mask was set
                 continue
             waited = time.monotonic() - began
             if waited > patience:
@@ -184,13 +183,13 @@ class Stopped:
             time.sleep(0 if waited < _SPIN_SECONDS else 0.0005)
 
     def stop_again(self) -> None:
-        """Where it runs (a call that does not return), stop it wherever it is."""
+        """Stop the thread if it runs, as in a call that has not returned."""
         if self._running:
             _ptrace(_INTERRUPT, self._pid)
             self.await_stop()
 
     def call(self, function: int, first: int, second: int) -> int:
-        """What `int function(first, second)` returns. Raises TargetSilentError where it does not return."""
+        """Call `int function(first, second)` in the thread. Raises TargetSilentError where it does not return in time."""
         registers = self._general()
         stack = ((registers["rsp"] - _RED_ZONE) & ~0xF) - 8
         self.write(stack, struct.pack("<Q", _RETURN_TO))
@@ -204,7 +203,7 @@ class Stopped:
         return int(struct.unpack("<i", struct.pack("<Q", after["rax"])[:4])[0])
 
     def map_page(self, system_call: int) -> int:
-        """The address of a new page of memory; `system_call`: where in the process there is such an instruction."""
+        """Map a page in the process and return its address. `system_call`: address of a `syscall` instruction there."""
         wanted = {"rax": _MMAP, "rdi": 0, "rsi": _PAGE, "rdx": 3, "r10": 0x22, "r8": 2**64 - 1, "r9": 0}
         after = self._run(
             self._general() | wanted | {"rip": system_call, "orig_rax": _NO_SYSTEM_CALL}, _SINGLESTEP, _CALL_SECONDS
@@ -214,7 +213,7 @@ class Stopped:
         return after["rax"]
 
     def system_call_instruction(self) -> int:
-        """Where one is: in the code that the kernel itself maps into each process (vdso(7))."""
+        """The address of a `syscall` instruction in the process's vDSO (vdso(7))."""
         for line in Path(f"/proc/{self._pid}/maps").read_text().splitlines():
             if line.endswith("[vdso]"):
                 start, end = (int(word, 16) for word in line.split()[0].split("-"))

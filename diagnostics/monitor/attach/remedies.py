@@ -1,4 +1,4 @@
-"""What to do about each thing that keeps an agent out: by where the service runs."""
+"""The remedy for each obstacle to attaching, by the place where the service runs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Has a Python 3.14 run a script on its main thread, as `sys.remote_exec` does: by three writes into its memory, without
-stopping it.
+"""Makes a Python 3.14 process run a script on its main thread, as `sys.remote_exec` does: by three writes into its memory,
+without stopping it.
 
-Done here, and not by `sys.remote_exec`, because that works between equal versions only, and the monitor may run on another.
-Where to write stands in a table at the beginning of `_PyRuntime`, whose layout is fixed within a minor version.
+Not by `sys.remote_exec` itself, because that needs equal versions, and the monitor may run on another Python. The offsets of
+the fields are in a table at the beginning of `_PyRuntime`, whose layout is fixed within a minor version.
 Sources: https://docs.python.org/3.14/howto/remote_debugging.html, PEP 768; Include/internal/pycore_debug_offsets.h.
 """
 
@@ -19,7 +19,7 @@ from ...errors import RefusedError, TargetError, UsageError
 __all__ = ["RemoteDebugging", "remote_debugging"]
 
 _COOKIE = b"xdebugpy"
-# Places in the table, counted in numbers of 64 bits from its beginning, by minor version.
+# Indexes of 64-bit entries in that table, by minor version.
 _PLACES = {(3, 14): (5, 10, 89)}  # runtime.interpreters.head, interpreter.threads.main, debugger_support
 _SUPPORT = struct.Struct("<6Q")
 _POINTER = struct.Struct("<Q")
@@ -30,7 +30,7 @@ _PATH_BYTES = 512
 
 @dataclass(frozen=True, slots=True)
 class RemoteDebugging:
-    """Addresses in one process's memory; `enabled`: whether its operator lets anybody in."""
+    """Addresses in one process's memory; `enabled`: whether remote debugging is switched on there."""
 
     memory: int
     enabled: bool
@@ -40,7 +40,7 @@ class RemoteDebugging:
     path_bytes: int
 
     def run(self, script: str) -> None:
-        """Have the main thread run a file at its next safe point. Raises UsageError for a path that is too long."""
+        """Make the main thread run a file at its next safe point. Raises UsageError for a path that is too long."""
         told = os.fsencode(script) + b"\0"
         if len(told) > self.path_bytes:
             raise UsageError(f"the path {script} is longer than {self.path_bytes - 1} bytes")
@@ -50,14 +50,14 @@ class RemoteDebugging:
         os.pwrite(self.memory, _POINTER.pack(breaker | _STOP_BIT), self.breaker)
 
     def give_up(self) -> None:
-        """Have it forget a script that it has not come to."""
+        """Cancel a script that the main thread has not run yet."""
         os.pwrite(self.memory, _INT.pack(0), self.pending)
 
 
 @contextmanager
 def remote_debugging(pid: int, version: tuple[int, ...], runtime: int) -> Iterator[RemoteDebugging]:
-    """Of process `pid`, whose `_PyRuntime` is at `runtime`. Raises RefusedError where its memory may not be written,
-    TargetError where the table is not as it should be."""
+    """The interface of process `pid`, whose `_PyRuntime` is at address `runtime`. Raises RefusedError where its memory may not
+    be written, TargetError where the table is not as expected."""
     try:
         memory = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:

@@ -1,1 +1,1 @@
-"""Captures: what they cost, how they are taken, watched, kept and compared. One file a kind in kinds/."""
+"""Captures: their cost, their taking, their storage and their comparison. One file a kind in kinds/."""

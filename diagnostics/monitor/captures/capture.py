@@ -1,4 +1,4 @@
-"""One capture while it is taken: its state, its window under watch, and what it did cost.
+"""One capture while it is taken: its state, the watch over its window, and its measured cost.
 
 A capture is pending, running, rendering, and then done, failed or cancelled.
 """
@@ -22,7 +22,7 @@ from .kinds.kind import Kind, Session
 __all__ = ["Capture"]
 
 _PROGRESS_SECONDS = 0.1
-# An agent that is late by more than this says so by its silence.
+# Seconds to wait for an agent's answer during a window; none in this time means that the service is stalled.
 _LOOK_PATIENCE_SECONDS = 1.0
 _AFTER_SECONDS = 1.0
 _DEFAULT_MAX_LAG_MS = 1000.0
@@ -30,15 +30,15 @@ _DEFAULT_MAX_LAG_MS = 1000.0
 
 @dataclass
 class Capture:
-    """Times are wall clock, seconds since the epoch, but `began`, which is monotonic.
+    """One capture of one worker. Times are wall-clock seconds since the epoch, except `began`, which is monotonic.
 
-    quote        what it was expected to cost
-    forced       the reason that "force" has overridden, None where there was none
-    workers      the names of all workers that there were: this capture is of one
+    quote        its estimated cost
+    forced       the reason to refuse that "force" has overridden, None where there was none
+    workers      the names of all workers at its beginning
     facts        versions, command line and revision of the service
-    opened       set when the window is open, or nothing more can be refused at once
-    cut_short    why its window was ended early
-    yields       nobody asked for it: it makes way for a capture that somebody asks for
+    opened       set once the window is open or the capture has ended: the request that began it is answered then
+    cut_short    why its window was ended early, None where it was not
+    yields       whether it was begun automatically: it is cancelled for a capture that a user requests
     """
 
     id: str
@@ -63,7 +63,7 @@ class Capture:
     yields: bool = False
 
     def __post_init__(self) -> None:
-        # Who forces a capture of a busy service knows that it is busy: its loop's lag still ends the window.
+        # A forced capture of a busy service is not ended because it is busy; the loop's lag still ends the window.
         self._watch = WindowWatch(
             self.options.get("max_lag_ms", _DEFAULT_MAX_LAG_MS),
             judge_load=self.forced is None and not self.quote.cost.no_rest,
@@ -97,22 +97,22 @@ class Capture:
         )
 
     async def measured(self) -> dict[str, Any]:
-        """What it did cost: milliseconds, bytes, CPU shares of one core, events a second; None for what is not known."""
-        told = await self._look() or {}
+        """The measured cost: milliseconds, bytes, CPU shares of one core, events a second; None for unknown figures."""
+        answer = await self._watch_answer() or {}
         method = self.quote.method
-        fork = told.get("last_fork") if method.forks else None
-        ending = told.get("last_ending_seconds") if method.tracer else None
+        fork = answer.get("last_fork") if method.forks else None
+        ending = answer.get("last_ending_seconds") if method.tracer else None
         fork_ms = 1000 * fork["fork_seconds"] if fork else 0.0
         ending_ms = 1000 * ending if ending is not None else 0.0
         if method.tracer:
-            self._watch.saw(told or None)
+            self._watch.note_lag(answer or None)
         after = await self._after if self._after else None
         before, during = self.quote.pace, self._during
         paces = {"before": before, "during": during, "after": after}
         return {
-            "stall_ms": round(fork_ms + ending_ms, 2) if told else None,
-            "fork_ms": round(fork_ms, 2) if told else None,
-            "ending_ms": round(ending_ms, 2) if told else None,
+            "stall_ms": round(fork_ms + ending_ms, 2) if answer else None,
+            "fork_ms": round(fork_ms, 2) if answer else None,
+            "ending_ms": round(ending_ms, 2) if answer else None,
             "max_lag_ms": self._watch.max_lag_ms if method.tracer else None,
             "cpu_share": {when: pace.cpu_share if pace else None for when, pace in paces.items()},
             "events_per_second": {when: pace.events_per_second if pace else None for when, pace in paces.items()},
@@ -120,7 +120,7 @@ class Capture:
         }
 
     async def close(self) -> None:
-        """End what measures beside the capture."""
+        """Cancel the measuring task that runs beside the capture."""
         if self._after is not None and not self._after.done():
             self._after.cancel()
             await asyncio.wait([self._after])
@@ -133,7 +133,7 @@ class Capture:
 
     async def _through_window(self, window: float) -> None:
         self.opened.set()
-        if window <= 0:  # a census of this moment
+        if window <= 0:  # a reading of this moment has no window
             return
         first: Mark = await mark(self.worker)
         last, began = first, time.monotonic()
@@ -143,15 +143,15 @@ class Capture:
             await asyncio.sleep(min(_PROGRESS_SECONDS, window - elapsed))
             if self.quote.method.tracer and time.monotonic() >= next_look:
                 next_look = time.monotonic() + LOOK_SECONDS
-                told, now = await self._look(), await mark(self.worker)
-                self.cut_short = self._watch.look(time.monotonic(), told, busy_share(last, now))
+                answer, now = await self._watch_answer(), await mark(self.worker)
+                self.cut_short = self._watch.look(time.monotonic(), answer, busy_share(last, now))
                 last = now
-                if self.cut_short is not None and told is None:
+                if self.cut_short is not None and answer is None:
                     self._must_not_be_stopped()
         self._during = between(first, await mark(self.worker))
 
     def _must_not_be_stopped(self) -> None:
-        """Raises TargetSilentError where the service is stopped: it would not answer however long it is waited for."""
+        """Raises TargetSilentError where the service's process is stopped (SIGSTOP), since it will never answer."""
         process = read_process(self.worker.pid)
         if process is not None and process.state in ("T", "t"):
             raise TargetSilentError(
@@ -160,8 +160,8 @@ class Capture:
                 remedy="its agent closes the window as soon as it goes on (SIGCONT); then take the capture again",
             )
 
-    async def _look(self) -> dict[str, Any] | None:
-        """What the agent says of the service now; None where it does not come to it. Raises TargetError if it is gone."""
+    async def _watch_answer(self) -> dict[str, Any] | None:
+        """The agent's answer to `watch`; None where there is none in time. Raises TargetError if the agent is gone."""
         if self.worker.socket is None:
             return None
         try:

@@ -1,8 +1,8 @@
-"""Takes captures: one at a time for each worker, with a price, progress, a way to cancel, and an end in every case.
+"""Takes captures: one at a time for each worker, each with an estimate, progress, cancellation and a certain end.
 
-Whatever happens, the tracer window in the service is closed: by the kind when it goes well, by `window.end` when it does
-not, and by the agent itself should this process die. A capture that cannot begin is refused with its reason, and is not
-kept; one that began is kept however it ended, unless it was cancelled.
+The tracer window in the service is closed in every case: by the kind on success, by `window.end` on failure, and by the agent
+itself if this process dies. A capture that cannot begin is refused with a reason, and is not kept; one that began is kept
+however it ended, unless it was cancelled.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from .kept.store import Store, as_no_room
 from .kinds import cheaper_than, kind_named
 from .kinds.kind import Kind
 from .reader import run_reader
-from .tally import Tally, Told
+from .tally import CaptureCounts, Tally
 
 __all__ = ["Captures"]
 
 log = logging.getLogger("diagnostics.monitor")
 
-# How long an answer waits for the window to open, so that a tracer that refuses is the answer.
+# How long the answer to the request waits for the window to open, so that it can be the error of a tracer that refuses.
 _OPENING_SECONDS = 2.0
-# Captures that ended where no room was left to write down how.
+# Captures whose manifests could not be written because the disk was full: kept in memory.
 _MAX_UNKEPT = 20
 # Groups (captures of all workers) that are remembered; their captures are kept by the store.
 _MAX_GROUPS = 20
@@ -43,7 +43,7 @@ _MAX_GROUPS = 20
 
 @dataclass(frozen=True, slots=True)
 class Latest:
-    """The last capture of one kind of one worker that went well; `ended` is monotonic."""
+    """The last successful capture of one kind of one worker; `ended`: monotonic seconds."""
 
     id: str
     pid: int
@@ -56,7 +56,7 @@ class Latest:
 
 
 class Captures:
-    """The controller: what runs now, and what the store keeps."""
+    """The controller of all captures, running ones and those in the store."""
 
     def __init__(self, targets: Targets, store: Store) -> None:
         self._targets = targets
@@ -69,13 +69,11 @@ class Captures:
         self._groups: deque[CaptureGroup] = deque(maxlen=_MAX_GROUPS)
 
     async def begin(self, request: dict[str, Any], *, yields: bool = False) -> dict[str, Any]:
-        """Start what the request asks for and return the capture as it is now, with its estimate.
+        """Begin the requested capture and return its state, with its estimate.
 
-        yields   nobody asked for it: it is cancelled where somebody then asks for one of the same worker
-
-        The worker "all" is a group: every worker's capture, one after the other, see `CaptureGroup.to_json`.
-
-        Raises UsageError (kind, option), NotFoundError (worker), BusyError (naming the one that runs, or another tracer),
+        yields   begun automatically: it is cancelled where a user then requests one of the same worker
+        The worker "all" begins a group: every worker's capture, one after the other, see `CaptureGroup.to_json`.
+        Raises UsageError (kind, option), NotFoundError (worker), BusyError (naming the running capture, or another tracer),
         TooCostlyError (with the estimate), NoRoomError, TargetError (the service cannot do this).
         """
         given = dict(request)
@@ -100,12 +98,12 @@ class Captures:
             raise
         try:
             await _opened(capture)
-        except asyncio.CancelledError:  # whoever asked has left before learning its id
+        except asyncio.CancelledError:  # the client left before it had the capture's id
             await self.remove(capture.id)
             raise
         if capture.failure is not None and not capture.opened.is_set():
             raise capture.failure
-        capture.opened.set()  # it was answered: from here on it is kept, however it ends
+        capture.opened.set()  # answered: from here on the capture is kept, however it ends
         return capture.to_json()
 
     def _begin_all(self, kind: Kind, request: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +138,7 @@ class Captures:
         return capture
 
     def find(self, capture_id: str) -> dict[str, Any]:
-        """A capture that runs or is kept, or a group of them. Raises NotFoundError."""
+        """A running or kept capture, or a group, as JSON. Raises NotFoundError."""
         group = self._group(capture_id)
         if group is not None:
             return group.to_json(self)
@@ -151,19 +149,19 @@ class Captures:
         return lost or self.store.manifest(capture_id)
 
     def all(self) -> list[dict[str, Any]]:
-        """Running ones first, then those kept, newest first."""
+        """All captures as JSON: running ones first, then those kept, newest first."""
         running = [capture.to_json() for capture in self._running.values()]
         return running + list(self._unkept) + self.store.manifests()
 
     async def ended(self, capture_id: str) -> dict[str, Any]:
-        """Wait until it has ended and return it. Raises NotFoundError; a cancelled one is not found."""
+        """Wait until the capture has ended and return it as JSON. Raises NotFoundError, also for a cancelled one."""
         capture = self._running_one(capture_id)
         if capture is not None and capture.task is not None:
             await asyncio.wait([capture.task])
         return self.find(capture_id)
 
     def latest(self, worker: str, pid: int, kind: str, max_age: float = math.inf) -> dict[str, Any] | None:
-        """The last result of this kind from this worker, unless another process has its number now.
+        """The result of the last capture of this kind of this worker; None where there is none of process `pid`.
 
         max_age   seconds since the capture's end
         """
@@ -171,7 +169,7 @@ class Captures:
         return found.result if found is not None and found.age_seconds <= max_age else None
 
     def latest_capture(self, worker: str, pid: int, kind: str) -> Latest | None:
-        """The same with its id and age."""
+        """As `latest`, with the capture's id and age."""
         found = self._latest.get((worker, kind))
         return found if found is not None and found.pid == pid else None
 
@@ -179,12 +177,12 @@ class Captures:
         """Whether a capture of this process runs now."""
         return pid in self._running
 
-    def told(self, worker: str) -> Told:
-        """How many captures were taken of a worker and how they ended, for the metrics."""
+    def counts_of(self, worker: str) -> CaptureCounts:
+        """Counts of a worker's captures by outcome, for the metrics."""
         return self._tally.of(worker, self.store.kept_bytes().get(worker, 0))
 
     async def remove(self, capture_id: str) -> None:
-        """Cancel a capture that runs, delete one that is kept; of a group cancel the rest. Raises NotFoundError."""
+        """Cancel a running capture, delete a kept one; of a group cancel the rest. Raises NotFoundError."""
         group = self._group(capture_id)
         if group is not None:
             assert group.task is not None
@@ -199,7 +197,7 @@ class Captures:
             await asyncio.wait([capture.task])
 
     async def close(self) -> None:
-        """Cancel what runs; the service's windows are closed before this returns."""
+        """Cancel all running captures; their windows in the service are closed before this returns."""
         for group in self._groups:
             await self.remove(group.id)
         for capture in list(self._running.values()):
@@ -261,7 +259,7 @@ class Captures:
             self._failed(capture, error)
             await self._close_window(capture)
         except Exception as error:
-            # A defect of ours: the capture must say so, or whoever waits for it waits for ever.
+            # A defect of ours: the capture must end as failed, or its clients wait for ever.
             log.exception("capture %s failed", capture.id)
             self._failed(capture, DiagnosticsError(f"{type(error).__name__}: {error}", code="internal"))
             await self._close_window(capture)
@@ -285,30 +283,30 @@ class Captures:
         except (DiagnosticsError, OSError, ValueError, TypeError) as error:
             log.error("capture %s could not be kept: %s", capture.id, error)
             self._unkept.append(
-                {**capture.to_json(), "state": "failed", "error": _told(error), "result": None, "artifacts": []}
+                {**capture.to_json(), "state": "failed", "error": _error_json(error), "result": None, "artifacts": []}
             )
             self.store.discard(capture.id)
         finally:
             del self._running[capture.worker.pid]
 
     async def _close_window(self, capture: Capture) -> None:
-        # The worker may be the reason why the capture failed. Its agent closes the window at the deadline then.
+        # Where the worker does not answer, its agent closes the window at the deadline.
         with contextlib.suppress(DiagnosticsError):
             await capture.worker.ask("window.end", patience=10.0)
 
 
 async def _cheaper(kind: Kind, options: dict[str, Any], worker: Worker, price: Quote) -> list[tuple[str, Quote]]:
-    """What can be taken of this worker instead, by its command, with its price at this moment."""
+    """Captures of this worker that may be cheaper: (command line, estimate from the same readings)."""
     found = []
     for command, other, method in cheaper_than(kind, options):
-        with contextlib.suppress(UsageError):  # a kind that this worker cannot be captured by: it has no memray
+        with contextlib.suppress(UsageError):  # this worker cannot be captured by that kind: it has no memray
             await other.ready(worker)
             found.append((command, price.with_method(method)))
     return found
 
 
 async def _opened(capture: Capture) -> None:
-    """Return when the window is open or the capture has ended, and not later than patience allows."""
+    """Wait until the window is open or the capture has ended, at most `_OPENING_SECONDS`."""
     assert capture.task is not None
     opened = asyncio.create_task(capture.opened.wait())
     try:
@@ -319,7 +317,7 @@ async def _opened(capture: Capture) -> None:
 
 
 async def _finish(store: Store, capture: Capture) -> None:
-    """What every capture with a profile gets: pprof, a flame graph, a difference; then what it did cost."""
+    """Make the artifacts of every capture with a profile: pprof, a flame graph, a difference; then measure its cost."""
     profile = capture.folder / "profile.json"
     if profile.exists():
         capture.session().enter("rendering")
@@ -336,7 +334,7 @@ async def _finish(store: Store, capture: Capture) -> None:
     capture.result["measured"] = await capture.measured()
 
 
-def _told(error: Exception) -> dict[str, Any]:
+def _error_json(error: Exception) -> dict[str, Any]:
     if isinstance(error, DiagnosticsError):
         return error.to_dict()
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

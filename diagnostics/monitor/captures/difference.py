@@ -1,9 +1,9 @@
-"""What one kept profile has more than another, in a process of its own.
+"""The difference of two kept profiles, made in a process of its own.
 
     python -m diagnostics.monitor.captures.difference AFTER BEFORE --format json|html|text|pprof > OUT
 
-Profiles of a hundred thousand stacks take seconds to subtract; the monitor has others to answer meanwhile. Exit code 2:
-the reason, in one line, on stderr.
+Profiles of a hundred thousand stacks take seconds to subtract; the monitor must answer other requests meanwhile. Exit code 2:
+the error, in one line, on stderr.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The same capture of every worker of a service, one worker after the other.
 
-Each is a capture of its own, with its own price, folder and artifacts; a group only starts them and tells which there are,
-and why a worker was left out. One after the other, since two at once would share the cores that one was priced for.
+Each is a capture of its own, with its own estimate, folder and artifacts; a group only begins them and lists them, with the
+reason why a worker was left out. One after the other, since two at once would share the cores that one was estimated for.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["CaptureGroup"]
 
 
 class Captures(Protocol):
-    """What a group asks of the controller, which describes each of them."""
+    """The methods of `controller.Captures` that a group calls."""
 
     async def begin(self, request: dict[str, Any]) -> dict[str, Any]: ...
 
@@ -31,9 +31,9 @@ class Captures(Protocol):
 
 @dataclass
 class CaptureGroup:
-    """Captures of `workers`, begun with `request`; `captures` are the ids of those that there are so far.
+    """Captures of `workers`, begun with `request`; `captures` are the ids of those begun so far.
 
-    not_taken   by worker's name: why it was left out, as an error's JSON
+    not_taken   worker's name -> why it was left out, as an error's JSON
     """
 
     id: str
@@ -47,7 +47,7 @@ class CaptureGroup:
     task: asyncio.Task[None] | None = None
 
     async def run(self, captures: Captures) -> None:
-        """Take them all; cancelled, it cancels the one that runs."""
+        """Take them all. Where this is cancelled, the running capture is cancelled, too."""
         try:
             for worker in self.workers:
                 await self._take(captures, worker)
@@ -70,7 +70,7 @@ class CaptureGroup:
         self.captures.append(begun["id"])
         try:
             await captures.ended(begun["id"])
-        except NotFoundError as error:  # cancelled by itself
+        except NotFoundError as error:  # that capture was cancelled
             self.captures.remove(begun["id"])
             self.not_taken[worker.name] = error.to_dict()
         except asyncio.CancelledError:
@@ -79,7 +79,7 @@ class CaptureGroup:
             raise
 
     def to_json(self, captures: Captures) -> dict[str, Any]:
-        """With each capture as it is now, and the progress of the whole."""
+        """The group with the state of each capture, and the progress of all together."""
         found = []
         for capture_id in self.captures:
             try:

@@ -3,15 +3,14 @@
     python -m diagnostics.monitor.captures.memray_file FILE --of leaked|high-water|temporary|allocated > profile.json
     python -m diagnostics.monitor.captures.memray_file --version
 
-The law of this file: memray's reader never runs inside a server. It holds the GIL for seconds on a large file and it is
-native code that a damaged file may crash; a process of its own costs its parent nothing but a wait. It may be the service's own
-interpreter, with a memray that reads what it wrote (see memray_reader), so nothing here needs another package. Exit code 0:
-Profile JSON on stdout. Exit code 2: the reason, in one line, on stderr.
+The law of this file: memray's reader never runs inside a server. It holds the GIL for seconds on a large file, and it is
+native code that a damaged file may crash; so it gets a process of its own. That may be the service's own interpreter, whose
+memray reads the format that it has written (see memray_reader), so nothing here needs another package. Exit code 0: Profile
+JSON on stdout. Exit code 2: the error, in one line, on stderr.
 
-`leaked` is what was allocated in the window and still alive at its end; `high-water` is what was alive at the moment of
-the window's peak. `temporary` (freed right after) and `allocated` (everything, freed or not) are told by the full format
-alone. Only memray's public names are used. The command line that memray records is left out, since people
-pass keys on command lines.
+`leaked` are blocks allocated in the window and live at its end; `high-water` are blocks live at the window's peak.
+`temporary` (freed right after) and `allocated` (all, freed or not) are in the full format only. Only memray's public names
+are used. The command line that memray records is left out, since people pass keys on command lines.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NO_STACK", "main", "read"]
 
-# Where memray knows no Python frame: allocated by a thread that runs no Python, or before memray saw the thread.
+# The stack of allocations without a Python frame: by a thread that runs no Python, or before memray saw the thread.
 NO_STACK = Frame("(no Python stack)", "", 0)
 
 _VIEWS = {
@@ -49,7 +48,7 @@ _LZ4_MAGIC = b"\x04\x22\x4d\x18"
 
 
 def read(path: Path, of: str) -> Profile:
-    """The Profile of the memray capture at `path`. Raises UsageError where it is not one, or is cut off."""
+    """The Profile of the memray capture at `path`. Raises UsageError where the file is no capture, or truncated."""
     try:
         import memray
     except ModuleNotFoundError as error:
@@ -108,13 +107,13 @@ def _records(reader: FileReader, path: Path, of: str) -> Iterable[AllocationReco
 
 
 def _file_format(facts: Metadata) -> str | None:
-    """None where this memray does not tell (it does since 1.12)."""
+    """The name of the file's format; None before memray 1.12, which does not report it."""
     known = getattr(facts, "file_format", None)
     return None if known is None else str(known.name).lower()
 
 
 class _Gathered:
-    """Records added up by stack and allocator, and how many of their bytes have a Python stack."""
+    """Records summed by stack and allocator, and the bytes that have a Python stack."""
 
     def __init__(self, native: bool) -> None:
         self._native = native
@@ -128,7 +127,7 @@ class _Gathered:
 
         releases = {AllocatorType.FREE, AllocatorType.MUNMAP, AllocatorType.PYMALLOC_FREE}
         for record in records:
-            if record.allocator in releases:  # memray has no stacks for them
+            if record.allocator in releases:  # a free: it has no stack
                 continue
             stack = self._stack(record)
             sums = self._sums.setdefault((stack, AllocatorType(record.allocator).name.lower()), [0, 0])
@@ -155,7 +154,7 @@ class _Gathered:
 
     @property
     def coverage_percent(self) -> float:
-        """The share of bytes with a Python stack; 100 where there are no bytes at all."""
+        """Per cent of the bytes that have a Python stack; 100 where there are no bytes."""
         return round(100 * self.covered_bytes / self.total_bytes, 2) if self.total_bytes else 100.0
 
 
@@ -177,15 +176,15 @@ def _not_covered(facts: Metadata, gathered: _Gathered, closed: bool) -> Iterator
 
 
 def _check_complete(path: Path) -> bool:
-    """Refuse a file that is not memray's, or that was cut off; True where memray has closed it for certain.
+    """Whether memray has certainly closed the file. Raises UsageError where it is not memray's, or truncated.
 
-    memray compresses a capture when it closes it, as one LZ4 frame. Its reader takes a frame that was cut off for a
-    shorter capture, and would report a part of the bytes as if they were all.
+    memray compresses a capture into one LZ4 frame when it closes it. Its reader takes a truncated frame for a shorter
+    capture, and would report a part of the bytes as all of them.
     """
     try:
         with path.open("rb") as file:
             head = file.read(len(_MEMRAY_MAGIC))
-            if head == _MEMRAY_MAGIC:  # not compressed: still being written, killed, or compress_on_exit=False
+            if head == _MEMRAY_MAGIC:  # not compressed: still open, its process was killed, or compress_on_exit=False
                 return False
             if not head.startswith(_LZ4_MAGIC):
                 what = "is empty: its capture was killed before anything was written" if not head else "is not one"
@@ -199,7 +198,7 @@ def _check_complete(path: Path) -> bool:
 
 
 def _lz4_frame_ends(file: BinaryIO) -> bool:
-    """Whether the LZ4 frame, read from after its magic, has its end mark.
+    """Whether the LZ4 frame, read from behind its magic, has its end mark.
 
     https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md: a descriptor (flags, block size, [content size],
     [dictionary id], checksum), then blocks of a 4-byte size each, a size of 0 marks the end.

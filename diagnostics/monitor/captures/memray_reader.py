@@ -1,9 +1,9 @@
-"""Who reads a service's memray capture: this monitor's memray where it is of the same version, else the service's own.
+"""Chooses the memray that reads a service's capture: this monitor's where it has the same version, else the service's own.
 
-memray writes another file format with nearly every release and reads no other one. So the versions are compared before a window
-is opened. Where they differ, `memray_file` runs in the service's own interpreter, a process of its own with the service's
-memray: the module needs nothing else but the standard library. Where that cannot be (the service runs in another container,
-or as another user, or its interpreter does not start), the capture is refused, and the service has not paid for a window.
+memray's file format changes with nearly every release, and a release reads its own only. So the versions are compared before
+a window is opened. Where they differ, `memray_file` runs in a new process of the service's interpreter, with the service's
+memray: the module needs nothing else but the standard library. Where that is not possible (the service runs in another
+container, or as another user, or its interpreter does not start), the capture is refused before any window is opened.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .reader import run_reader
 __all__ = ["Reader", "reader_for"]
 
 _MODULE = "diagnostics.monitor.captures.memray_file"
-# Runs `memray_file` with our package visible for its own import alone: the service's memray, and what it needs, come from
-# where the service has them. Arguments: our package's folder, memray's folder, then the module's.
+# Runs `memray_file` with our package's folder on sys.path for that import only: memray and its dependencies are the
+# service's. Arguments: our package's folder, memray's folder, then the module's.
 _BOOT = f"""
 import sys
 ours, theirs = sys.argv[1:3]
@@ -35,13 +35,13 @@ sys.exit(main(sys.argv[3:]))
 """
 _OURS = str(Path(__file__).parents[3])
 _CHECK_SECONDS = 30.0
-# Where memray does not tell its version in the file that it is in since 1.0.
+# In messages, where memray's version file cannot be read.
 _UNKNOWN = "of an unknown version"
 
 
 @dataclass(frozen=True)
 class Reader:
-    """`python` is the service's interpreter and `folder` where its memray is; both None where this monitor's memray reads."""
+    """`python`: the service's interpreter, `folder`: that of its memray; both None where this monitor's memray reads."""
 
     version: str
     python: str | None = None
@@ -49,7 +49,7 @@ class Reader:
 
     @property
     def note(self) -> str | None:
-        """What is missing from a capture that the service's own memray has read; None where nothing is."""
+        """A sentence on what a capture lacks that the service's memray has read; None where it lacks nothing."""
         if self.python is None:
             return None
         return (
@@ -58,7 +58,7 @@ class Reader:
         )
 
     async def profile(self, capture: Path, view: str, output: Path) -> None:
-        """Write the Profile JSON of a capture file. Raises what `run_reader` raises."""
+        """Write the Profile JSON of the file `capture` to `output`. Raises as `run_reader` does."""
         await self._run(str(capture), "--of", view, output=output)
 
     async def _run(self, *arguments: str, output: Path | None = None, patience: float = 120.0) -> None:
@@ -70,7 +70,7 @@ class Reader:
             )
 
     async def check(self) -> None:
-        """Raises TargetError unless the service's interpreter starts and has the memray that it should have."""
+        """Raises TargetError unless the service's interpreter starts and imports the memray version that the agent reported."""
         with tempfile.TemporaryDirectory(prefix="highwater-memray-") as folder:
             output = Path(folder) / "version"
             await self._run("--version", output=output, patience=_CHECK_SECONDS)
@@ -80,10 +80,10 @@ class Reader:
 
 
 async def reader_for(worker: Worker, *, check: bool) -> Reader:
-    """Who can read a capture of this worker.
+    """The reader for captures of this worker.
 
-    check   whether to start the service's interpreter to see, where it is the one that would
-    Raises UsageError: the service has no memray ("memray_missing"), or nobody here can read what it writes
+    check   whether to try the service's interpreter, where that one would read
+    Raises UsageError where the service has no memray (code "memray_missing"), or no memray here can read its files
     ("memray_unreadable").
     """
     about = await worker.ask("hello")
@@ -124,9 +124,10 @@ def _our_version() -> str | None:
 
 
 def _why_not(pid: int, python: str) -> str | None:
-    """Why the service's interpreter is not to be started from here; None where it may be.
+    """Why the service's interpreter must not be started from here, a sentence; None where it may be.
 
-    What the agent says is its interpreter must be what its process runs, under the same user and in the same file system.
+    The interpreter that the agent reports must be the one that the process runs, as the same user and in the same file
+    system.
     """
     process = Path("/proc") / str(pid)
     try:

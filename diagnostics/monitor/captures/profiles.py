@@ -1,8 +1,8 @@
-"""Profiles for a scraper: windows that several askers share, and that are opened no more often than the service bears.
+"""Profiles for scrapers: windows that several clients share, opened at most once in a minimum interval.
 
-Continuous profilers ask for `heap` and `allocs` every few seconds, as Go answers them from counters that are always
-kept. Here each is a tracer's window. So an answer younger than the minimum interval is given again, with its true
-time; askers that come while a window is open wait for it together; and it is closed when the last of them has left.
+Continuous profilers request `heap` and `allocs` every few seconds, since Go keeps counters for them. Here each is a tracer's
+window. So a profile younger than the minimum interval is returned again, with its true time; clients that come while a window
+is open wait for it together; and it is closed when the last of them has left.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ...errors import DiagnosticsError, NotFoundError, TargetError
 from ..workers.targets import Targets, Worker
 from .controller import Captures
 
-# memray where it can be: whole stacks and function names for less than tracemalloc's five frames cost. `allocs` is what was
-# allocated, freed or not, which only memray's full format knows; tracemalloc, with one frame, sees what is still held.
+# memray where possible: whole stacks and function names for less CPU time than tracemalloc's five frames. `allocs` are all
+# allocations, freed or not, which only memray's full format has; tracemalloc, with one frame, has the live ones only.
 _BY_MEMRAY: dict[str, dict[str, Any]] = {
     "heap": {"kind": "memray"},
     "allocs": {"kind": "memray", "view": "allocated", "aggregated": False},
 }
-# Why memray cannot look into this service, or its file not be read, for which tracemalloc is taken instead.
+# Error codes of memray's absence or failure, for which tracemalloc is taken instead.
 _WITHOUT_MEMRAY = frozenset(
     {"memray_missing", "memray_unreadable", "rendering_failed", "tracker_active", "no_thread", "memray_failed"}
 )
@@ -35,7 +35,7 @@ __all__ = ["Taken", "WindowProfiles"]
 
 @dataclass(frozen=True)
 class Taken:
-    """A window's profile: as profile.proto in gzip, and as Profile JSON. `ended` is wall clock."""
+    """A window's profile, as gzipped profile.proto and as Profile JSON. `ended`: wall-clock seconds."""
 
     packed: bytes
     profile: bytes
@@ -49,7 +49,7 @@ class _Shared:
 
 
 class WindowProfiles:
-    """The windows of all workers; `interval` in seconds, 0 for a new window at each asking."""
+    """The windows of all workers. `interval`: the minimum, in seconds; 0 opens a new window for each request."""
 
     def __init__(self, targets: Targets, captures: Captures, interval: float) -> None:
         self._targets = targets
@@ -60,7 +60,7 @@ class WindowProfiles:
         self._turns: dict[int, asyncio.Lock] = {}
 
     def kept(self, name: str, worker: Worker) -> Taken | None:
-        """The last one of this worker, however old it is."""
+        """This worker's last profile `name`, of any age; None where there is none."""
         self._forget_the_dead()
         return self._last.get((worker.pid, name))
 
@@ -69,7 +69,8 @@ class WindowProfiles:
 
         seconds   length of the window, where one is opened
         collect   run a garbage collection before it
-        Raises what `Captures.begin` raises, TargetError where the window fails.
+        force     even where it would be too costly
+        Raises as `Captures.begin` does, TargetError where the window fails.
         """
         self._forget_the_dead()
         key = (worker.pid, name)
@@ -93,7 +94,7 @@ class WindowProfiles:
                 await asyncio.wait([shared.task])
 
     async def _take(self, name: str, worker: Worker, seconds: float, collect: bool, force: bool) -> Taken:
-        # A scraper asks for heap and allocs at once: the second waits for its turn instead of being refused.
+        # A scraper requests heap and allocs at once: the second one waits instead of being refused as busy.
         async with self._turns.setdefault(worker.pid, asyncio.Lock()):
             if collect:
                 await worker.ask("gc.collect", patience=30.0)
@@ -107,7 +108,7 @@ class WindowProfiles:
                 return _noted(taken, f"what memray would have told: {error.message}; this is tracemalloc's")
 
     async def _window(self, request: dict[str, Any]) -> Taken:
-        """One capture, of which nothing is kept. Raises what `Captures.begin` raises, TargetError where the window fails."""
+        """Take one capture and delete it. Raises as `Captures.begin` does, TargetError where the window fails."""
         begun = await self._captures.begin(request)
         try:
             capture = await self._captures.ended(begun["id"])
@@ -128,10 +129,10 @@ class WindowProfiles:
         return await asyncio.to_thread(self._captures.store.artifact(capture_id, name).read_bytes)
 
     async def _removed(self, capture_id: str) -> None:
-        """Cancel it if it runs, and keep none of it: a scraper's windows would push an engineer's captures out."""
+        """Cancel or delete the capture: kept ones of a scraper would push an engineer's out of the store."""
         try:
             await self._captures.remove(capture_id)
-        except NotFoundError:  # cancelled through its own route meanwhile
+        except NotFoundError:  # removed meanwhile by another request
             return
 
     def _forget_the_dead(self) -> None:
@@ -141,7 +142,7 @@ class WindowProfiles:
 
 
 def _noted(taken: Taken, note: str) -> Taken:
-    """The same profile, which says in both its forms what it does not cover."""
+    """The same profile with `note` among what it does not cover, in both formats."""
     profile = Profile.from_json(json.loads(taken.profile))
     noted = replace(profile, not_covered=(note, *profile.not_covered))
     return Taken(pprof.encode(noted), json.dumps(noted.to_json()).encode(), taken.ended)

@@ -1,4 +1,4 @@
-"""A rendering or reading that is heavy, in a process of its own."""
+"""Runs a CPU-heavy rendering or reading in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from ...errors import TargetError
 
 __all__ = ["run_reader"]
 
-# Rendering is in no hurry; the service is.
+# The service's CPU time comes first.
 _NICENESS = 10
 
 
 async def run_reader(
     *arguments: str, output: Path | None = None, patience: float = 120.0, python: str = sys.executable
 ) -> None:
-    """Run `python ARGUMENTS` in a process of its own, standard output into `output`.
+    """Run `python ARGUMENTS` in a process of its own, its standard output written to `output`.
 
-    Heavy reading holds the GIL for seconds: here it holds another process's, and gives way to the service where there are
-    not enough cores. `output` is there whole or not at all. Raises TargetError with what the process said, OSError.
+    The process has its own GIL and a high nice value. `output` is written whole or not at all.
+    patience   seconds before the process is killed
+    Raises TargetError with the process's standard error, OSError.
     """
     partial = output.with_name(output.name + ".partial") if output else None
-    stdout = open(partial, "wb") if partial else None  # noqa: SIM115, ASYNC230  # closed below, and opening is not slow
+    stdout = open(partial, "wb") if partial else None  # noqa: SIM115, ASYNC230  # closed below; open is fast
     try:
         process = await asyncio.create_subprocess_exec(
             python, "-P", *arguments,
@@ -54,7 +55,7 @@ async def run_reader(
         text = said.decode("utf-8", "replace").strip()[-500:]
         if partial:
             partial.unlink()
-        if os.strerror(errno.ENOSPC) in text:  # the reader met the full disk, not we
+        if os.strerror(errno.ENOSPC) in text:  # the reader, not this process, met a full disk
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         raise TargetError(f"rendering failed with exit code {process.returncode}: {text}", code="rendering_failed")
     if partial and output:
@@ -62,9 +63,9 @@ async def run_reader(
 
 
 def _clean_environment(*, own: bool) -> dict[str, str]:
-    """The monitor's environment; a reader is nobody's service and gets no agent.
+    """The monitor's environment without the variables that would give the reader an agent.
 
-    own   whether the reader runs by this interpreter: another one has no use for what this one is to import from
+    own   whether the reader runs on this interpreter; for another one PYTHONPATH and PYTHONHOME are left out
     """
     others = () if own else ("PYTHONPATH", "PYTHONHOME")
     left_out = ("DIAGNOSTICS_DIR", "DIAGNOSTICS_AGENT", *others)

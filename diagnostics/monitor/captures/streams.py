@@ -1,4 +1,4 @@
-"""Open streams as the monitor shows them: what the ledger says now, and what the last `retained` capture found, and when."""
+"""Open streams as the monitor shows them: the ledger's rows, with the results and time of the last `retained` capture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def rows_of(snapshot: Snapshot, captures: Captures) -> list[dict[str, Any]]:
 
 
 def with_retained(rows: Iterable[dict[str, Any]], captured: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """`rows` with `retained_bytes` and `retained_time` (wall clock); None for a stream that no capture has seen."""
+    """`rows` with `retained_bytes` and `retained_time` (wall-clock seconds); None for a stream that no capture has."""
     found = {
         (stream["route"], stream["id"]): stream["retained_bytes"] for stream in (captured or {}).get("streams", ())
     }

@@ -1,4 +1,4 @@
-"""How many captures were taken of each worker, how they ended and how long they took, since this monitor began."""
+"""Counts each worker's captures by outcome, and their durations, since this monitor began."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 from ...agent.histogram import STREAM_SECONDS, Histogram
 
-__all__ = ["Tally", "Told"]
+__all__ = ["CaptureCounts", "Tally"]
 
 
 @dataclass(frozen=True)
-class Told:
-    """Of one worker.
+class CaptureCounts:
+    """The counts of one worker.
 
-    outcomes        by (kind, outcome): done, failed, cancelled, or refused (busy, too costly, no room)
-    seconds         by kind: a histogram, from the request until everything was rendered
-    artifact_bytes  of its captures that are kept
+    outcomes        (kind, outcome) -> count; outcome: done, failed, cancelled, or refused (busy, too costly, no room)
+    seconds         kind -> histogram of the seconds from the request until everything was rendered
+    artifact_bytes  of its kept captures
     """
 
     outcomes: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -39,8 +39,8 @@ class Tally:
     def refused(self, worker: str, kind: str) -> None:
         self._outcomes[worker, kind, "refused"] += 1
 
-    def of(self, worker: str, artifact_bytes: int) -> Told:
-        return Told(
+    def of(self, worker: str, artifact_bytes: int) -> CaptureCounts:
+        return CaptureCounts(
             {(kind, outcome): count for (name, kind, outcome), count in self._outcomes.items() if name == worker},
             {kind: took.to_json() for (name, kind), took in self._seconds.items() if name == worker},
             artifact_bytes,

@@ -1,1 +1,1 @@
-"""What the kernel tells of processes, from /proc, cgroups and sockets; it knows no agent."""
+"""Reads processes from /proc, cgroups and the kernel's socket tables, without an agent."""

@@ -1,4 +1,4 @@
-"""Why a process has no agent, told from what the kernel shows of it: its program, flags, user and first environment."""
+"""Why a process has no agent, concluded from /proc: its program, flags, user and initial environment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PYTHON: Final = re.compile(r"python|pypy")
 
 
 def why_no_agent(pid: int, proc: Path = Path("/proc")) -> str:
-    """Why the start-up hook gave process `pid` no agent; for people to read."""
+    """A sentence why the start-up hook gave process `pid` no agent."""
     folder = proc / str(pid)
     words = [word.decode(errors="replace") for word in _bytes(folder / "cmdline").split(b"\0")]
     program = _program(folder, words)
@@ -33,7 +33,7 @@ def why_no_agent(pid: int, proc: Path = Path("/proc")) -> str:
 
 
 def _program(folder: Path, words: list[str]) -> str:
-    """The name of what runs. Not the first word of the command line where more is known: services write another one there."""
+    """The name of the program: of /proc/PID/exe where readable, since services overwrite their command line."""
     try:
         return str((folder / "exe").readlink()).removesuffix(" (deleted)").rpartition("/")[2]
     except OSError:
@@ -51,7 +51,7 @@ def _by_flag(words: list[str]) -> str | None:
 
 
 def _by_version(folder: Path, program: str) -> str | None:
-    """By the interpreter's name, or the folder of the libraries that it has mapped: `.../lib/python3.9/...`."""
+    """By the version in the interpreter's name or in the path of a mapped library: `.../lib/python3.9/...`."""
     found = re.search(r"(\d)\.(\d+)", program) or re.search(
         r"python(\d)\.(\d+)", _bytes(folder / "maps").decode(errors="replace")
     )
@@ -61,7 +61,7 @@ def _by_version(folder: Path, program: str) -> str | None:
 
 
 def _by_environment(folder: Path) -> str | None:
-    """What its starter gave it; a process changes its own later, which does not show here."""
+    """By the environment at the process's start (/proc/PID/environ); later changes do not show there."""
     try:
         environment = (folder / "environ").read_bytes()
     except OSError:
@@ -102,23 +102,23 @@ def _by_user(folder: Path) -> str | None:
 
 
 def _code_of(folder: Path) -> list[Path]:
-    """Where the agent's code is, and the standard library of the interpreter, as far as it shows."""
+    """The folders of the agent's code and, where a mapped file shows it, of the interpreter's standard library."""
     library = re.search(r"(/\S*/python\d\.\d+)/", _bytes(folder / "maps").decode(errors="replace"))
     return [Path(HOOK_FOLDER), *([Path(library[1])] if library else [])]
 
 
 def _may_enter(folder: Path, uid: int, gid: int) -> bool:
-    """By its mode; other groups of the process and access lists are not looked at."""
+    """Whether a folder's mode lets this user or group enter; supplementary groups and ACLs are not considered."""
     try:
         facts = folder.stat()
     except OSError:
-        return True  # not known
+        return True  # unknown
     bit = 0o100 if facts.st_uid == uid else 0o010 if facts.st_gid == gid else 0o001
     return bool(facts.st_mode & bit)
 
 
 def _bytes(path: Path) -> bytes:
-    """Empty where the kernel does not show it: the process has ended, or is another user's."""
+    """The file's bytes; empty where it cannot be read: the process has ended, or is another user's."""
     try:
         return path.read_bytes()
     except OSError:

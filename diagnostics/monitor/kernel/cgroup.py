@@ -1,8 +1,8 @@
-"""What a process's memory cgroup tells: usage, limit, what it is charged for beside processes' own memory, pressure, and how
-many processes the kernel has killed. Versions 1 and 2.
+"""Reads a process's memory cgroup: usage, limit, charges beside processes' own memory, pressure, and OOM kills. Versions 1
+and 2.
 
-The file names and their meaning are those of the kernel's Documentation/admin-guide/cgroup-v2.rst and
-cgroup-v1/memory.rst. A limit may stand at any level above the process; the one that counts is the one with the least room left.
+The file names and their meaning are those of the kernel's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
+Any level above the process may have a limit; the effective one is that with the fewest bytes left.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from .hierarchy import USAGE_FILE, find_cgroup, upwards
 
 __all__ = ["CgroupReading", "Level", "levels_of", "oom_kills", "read_cgroup", "why_no_cgroup"]
 
-# Version 1 says "no limit" as the largest multiple of the page size below 2^63.
+# Version 1 writes "no limit" as the largest multiple of the page size below 2^63.
 _NO_LIMIT = 1 << 62
 _SOME_AVG10 = re.compile(r"^some avg10=([\d.]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class CgroupReading:
-    """One look. Bytes; None where this kernel or container does not tell.
+    """One reading. Bytes; None where this kernel or container does not report a figure.
 
     folder          the folder of the process's own cgroup
     version         1 or 2
-    usage_bytes     charged to the level that has the tightest limit (to the process's own where nothing is limited)
+    usage_bytes     charged to the level that has the tightest limit (to the process's own where there is no limit)
     limit_bytes     that limit, None where there is none
-    inactive_bytes  of the usage, page cache that the kernel drops before it kills anyone
+    inactive_bytes  of the usage, page cache that the kernel reclaims before it kills a process
     cache_bytes     own level: pages of files that no process has mapped; files in a tmpfs are among them
-    tmpfs_bytes     own level: pages of tmpfs files and shared memory, mapped or not; they cannot be dropped
+    tmpfs_bytes     own level: pages of tmpfs files and shared memory, mapped or not; they cannot be reclaimed
     kernel_bytes    own level: kernel stacks, page tables, directory entries, socket structures
     socket_bytes    own level: network buffers; version 1 counts them only where they are limited
     psi_some_avg10  per cent of the last ten seconds in which some task waited for memory
-    psi_scope       whose waiting that is: "cgroup", or "system" where only the whole machine tells
-    oom_kills       processes of this cgroup and those below it that the kernel has killed for memory, ever
+    psi_scope       the tasks counted there: "cgroup", or "system" where only the whole machine's are
+    oom_kills       processes of this cgroup and those below it that the OOM killer has killed since its creation
     """
 
     folder: Path
@@ -55,7 +55,7 @@ class CgroupReading:
 
     @property
     def working_bytes(self) -> int | None:
-        """What counts against the limit in earnest: usage without the page cache that can go (as Kubernetes counts it)."""
+        """The working set as Kubernetes defines it: usage without reclaimable page cache. None where usage is unknown."""
         if self.usage_bytes is None:
             return None
         return max(0, self.usage_bytes - (self.inactive_bytes or 0))
@@ -75,12 +75,12 @@ class Level:
 
     @property
     def room(self) -> int:
-        """Bytes left before the kernel kills; only where there is a limit. Page cache that can go is room."""
+        """Bytes left before the OOM killer, reclaimable page cache included; only for a level with a limit."""
         return (self.limit or 0) - (self.usage or 0) + min(self.usage or 0, self.inactive or 0)
 
 
 def read_cgroup(pid: int, root: Path = Path("/")) -> CgroupReading | None:
-    """Look at the memory cgroup of process `pid`; None where `why_no_cgroup` says why. `root` holds `proc`."""
+    """Read the memory cgroup of process `pid`; None where `why_no_cgroup` says why. `root`: the folder that has `proc`."""
     place = find_cgroup(pid, root)
     if isinstance(place, str):
         return None
@@ -103,7 +103,7 @@ def read_cgroup(pid: int, root: Path = Path("/")) -> CgroupReading | None:
         cache_bytes=None if cached is None or mapped is None else max(0, cached - mapped),
         tmpfs_bytes=own.stat.get(names.tmpfs),
         kernel_bytes=own.stat.get("kernel") if version == 2 else _number(folder / "memory.kmem.usage_in_bytes"),
-        # Version 1 says 0 while it does not count.
+        # Version 1 has 0 while it does not count.
         socket_bytes=own.stat.get("sock")
         if version == 2
         else _number(folder / "memory.kmem.tcp.usage_in_bytes") or None,
@@ -114,13 +114,13 @@ def read_cgroup(pid: int, root: Path = Path("/")) -> CgroupReading | None:
 
 
 def why_no_cgroup(pid: int, root: Path = Path("/")) -> str | None:
-    """Why the memory cgroup of process `pid` is unknown, in one sentence; None where it is known."""
+    """A sentence why the memory cgroup of process `pid` is unknown; None where it is known."""
     place = find_cgroup(pid, root)
     return place if isinstance(place, str) else None
 
 
 def levels_of(pid: int, root: Path = Path("/")) -> tuple[int, list[Level]] | None:
-    """The version, and the levels from the process's own upwards; None where they cannot be seen."""
+    """The version, and the levels from the process's own upwards; None where they cannot be read."""
     place = find_cgroup(pid, root)
     if isinstance(place, str):
         return None
@@ -128,7 +128,7 @@ def levels_of(pid: int, root: Path = Path("/")) -> tuple[int, list[Level]] | Non
 
 
 def oom_kills(folder: Path) -> int | None:
-    """How many processes below `folder` the kernel has killed for memory; None where it does not tell."""
+    """How many processes of the cgroup at `folder` the OOM killer has killed; None where the kernel does not count them."""
     for name in ("memory.events", "memory.oom_control"):
         count = _table(folder / name).get("oom_kill")
         if count is not None:
@@ -138,7 +138,7 @@ def oom_kills(folder: Path) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """What the two versions call the same things: two files, then entries of memory.stat that count levels below, too."""
+    """The names in one version: two files, then entries of memory.stat that include the levels below."""
 
     usage: str
     limit: str
@@ -160,7 +160,7 @@ _NAMES = {
 def _level(folder: Path, version: int) -> Level:
     names = _NAMES[version]
     stat = _table(folder / "memory.stat")
-    limit = _number(folder / names.limit)  # version 2 says "max" where there is none
+    limit = _number(folder / names.limit)  # version 2 has "max" where there is no limit
     return Level(
         usage=_number(folder / names.usage),
         limit=None if limit is None or limit >= _NO_LIMIT else limit,
@@ -177,7 +177,7 @@ def _number(path: Path) -> int | None:
 
 
 def _table(path: Path) -> dict[str, int]:
-    """A file of `key number` lines; empty where there is none."""
+    """A file of `key number` lines; empty where it does not exist."""
     try:
         rows = [line.split() for line in path.read_text().splitlines()]
     except OSError:

@@ -1,4 +1,4 @@
-"""What a process runs, as it may be shown: its program, and of Python which module or script, without arguments."""
+"""A process's command as it may be shown: the program and, of Python, the module or script, without arguments."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from .family import program_of
 
 __all__ = ["shown_command"]
 
-# Options of the interpreter that take a word of their own (python --help).
+# Options of the interpreter that take the next word as their value (python --help).
 _WITH_WORD = frozenset({"-W", "-X", "--check-hash-based-pycs"})
-# What the standard library's pools run is Python's own text and no secret: "from multiprocessing.spawn import spawn_main; ...".
+# The code that the standard library's pools pass with -c is no secret: "from multiprocessing.spawn import spawn_main; ...".
 _OF_POOLS = re.compile(r"from (multiprocessing(?:\.\w+)*) import (\w+)")
 
 
 def shown_command(pid: int, proc: Path = Path("/proc")) -> str:
-    """The program that `pid` runs and, of Python, which module or script, without arguments: they may hold secrets.
+    """The program of `pid` and, of Python, the module or script, without arguments, which may be secrets.
 
-    `python3.11 -m celery`, `python3.11 job.py`, `python3.11 (multiprocessing.spawn.spawn_main)`, `nginx`. Empty where it has
-    ended.
+    `python3.11 -m celery`, `python3.11 job.py`, `python3.11 (multiprocessing.spawn.spawn_main)`, `nginx`. Empty where the
+    process has ended.
     """
     program = program_of(pid, proc)
     if not program.startswith("python"):

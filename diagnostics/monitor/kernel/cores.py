@@ -1,7 +1,7 @@
-"""How much of one core a service can have: what it uses, what the machine has idle, and what its cgroup's quota leaves.
+"""The share of one core that a service can get: its own use, the machine's idle cores, and the rest of its cgroup's quota.
 
-CPython runs on one core whatever the machine has. Where others keep all cores busy the scheduler gives a process that asks
-for more its fair share of them; where a cgroup has a quota of CPU time, the service and its neighbours in it share that.
+CPython runs on one core, however many the machine has. Where other processes keep all cores busy, the scheduler gives a
+process its fair share of them; where a cgroup has a CPU quota, the service shares that with the cgroup's other processes.
 Sources: proc(5) for /proc/stat; https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max, cpu.stat) and
 https://docs.kernel.org/scheduler/sched-bwc.html (cpu.cfs_quota_us).
 """
@@ -19,26 +19,27 @@ __all__ = ["WHOLE_CORE", "CoreLeft", "CoresMark", "mark_cores", "share_left"]
 
 
 class CoreLeft(NamedTuple):
-    """Of one core, what a service could have used: by its cgroup's quota, and by what others left of the machine.
+    """The shares of one core that a service could have used: by its cgroup's quota, and by the machine's idle cores.
 
-    A quota holds whatever the service does. What others use may be less in a second.
+    A quota is a fixed limit; the use by other processes may change within a second.
     """
 
     quota: float = 1.0
     machine: float = 1.0
 
 
-# Where nothing is told that would leave less.
+# Where neither limit is known.
 WHOLE_CORE = CoreLeft()
 
 
 @dataclass(frozen=True, slots=True)
 class CoresMark:
-    """One look. Seconds since the boot, and since the cgroup's beginning; None for what is not told.
+    """One reading; None for unknown figures.
 
-    idle_seconds   of all cores together
+    idle_seconds   of all cores together, since boot
     running        threads that run or wait for a core
-    quota_cores    of the cgroup with the least; used_seconds is that cgroup's
+    cores          of the machine
+    quota_cores    the smallest quota of the process's cgroups; used_seconds: CPU time of that cgroup since its creation
     """
 
     idle_seconds: float | None
@@ -55,7 +56,7 @@ def mark_cores(pid: int, root: Path = Path("/")) -> CoresMark:
 
 
 def share_left(first: CoresMark, second: CoresMark, seconds: float, own_share: float) -> CoreLeft:
-    """What is left to a service that used `own_share` of a core between two looks, `seconds` apart."""
+    """The share of a core for a service that used `own_share` of one between two readings, `seconds` apart."""
     quota = machine = 1.0
     if first.idle_seconds is not None and second.idle_seconds is not None:
         idle = max(0.0, second.idle_seconds - first.idle_seconds) / seconds
@@ -72,7 +73,7 @@ def _machine(proc: Path) -> tuple[float | None, int | None]:
     try:
         for line in (proc / "stat").read_text().splitlines():
             name, *words = line.split()
-            if name == "cpu":  # user nice system idle iowait ...: a core that waits for a disk is free, too
+            if name == "cpu":  # user nice system idle iowait ...: a core in iowait is free, too
                 idle = (int(words[3]) + int(words[4])) / os.sysconf("SC_CLK_TCK")
             elif name == "procs_running":
                 running = int(words[0])
@@ -82,8 +83,8 @@ def _machine(proc: Path) -> tuple[float | None, int | None]:
 
 
 def _quotas(pid: int, root: Path) -> list[tuple[float, float]]:
-    """(quota in cores, seconds used) of the process's cgroup and of all above it that have a quota; none where it cannot be
-    seen: this monitor's own quota is not the service's."""
+    """(quota in cores, CPU seconds used) of the process's cgroup and of all above it that have a quota; empty where they cannot
+    be read: this monitor's own quota is not the service's."""
     place = find_cgroup(pid, root, "cpu")
     if isinstance(place, str):
         return []

@@ -1,4 +1,4 @@
-"""Parents, children and what each of them serves, read from /proc, from outside.
+"""Parents and children of processes, and the listening sockets that each serves, from /proc.
 
 A process that only supervises is no worker: it may hold the listening socket (uvicorn's and gunicorn's parents do), but
 its children accept on it. So a worker is a process that holds a listening socket which none of its children holds.
@@ -18,7 +18,7 @@ __all__ = ["Family", "program_of", "watched_listeners", "why_no_agent"]
 
 
 class Family:
-    """Parents and children as they are now. An object is for one look: what it has read it does not read again."""
+    """Parents and children at one moment: an object caches what it has read, and must not be kept."""
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = proc
@@ -29,20 +29,20 @@ class Family:
         found, left = [], [root]
         while left:
             pid = left.pop(0)
-            if pid not in found:  # a child may move to another parent while it is read
+            if pid not in found:  # a child may get another parent while this reads
                 found.append(pid)
                 left += self.children(pid)
         return found
 
     def children(self, pid: int) -> list[int]:
-        """The processes that `pid` has started and that still run, in the order of their numbers."""
+        """The child processes of `pid`, by pid."""
         if pid not in self._listed:
             listed = self._listed_by_kernel(pid)
             self._listed[pid] = sorted(set(self._all.get(pid, ()) if listed is None else listed))
         return self._listed[pid]
 
     def above(self, pid: int) -> Iterator[int]:
-        """The parent of `pid`, its parent, and so on, without the first process of all."""
+        """The parent of `pid`, its parent, and so on, without process 1."""
         seen = {pid}
         while (parent := _parent(self._proc / str(pid))) and parent > 1 and parent not in seen:
             seen.add(parent)
@@ -50,7 +50,7 @@ class Family:
             pid = parent
 
     def servers(self, root: int, sockets: Sockets) -> list[int]:
-        """Those of the family that serve, `root` alone where none does (it may be about to)."""
+        """The processes of the family that serve; `root` alone where none does (it may still be starting)."""
         holding = {pid: sockets.listeners(pid) for pid in self.of(root)}
         serving = [
             pid
@@ -60,14 +60,14 @@ class Family:
         return serving or [root]
 
     def _listed_by_kernel(self, pid: int) -> list[int] | None:
-        """From the kernel's own list for each thread; None where it keeps none (CONFIG_PROC_CHILDREN)."""
+        """From /proc/PID/task/TID/children; None where the kernel has no such files (CONFIG_PROC_CHILDREN)."""
         found: list[int] = []
         lists = 0
         for thread in (self._proc / str(pid) / "task").glob("*"):
             try:
                 found += map(int, (thread / "children").read_text().split())
                 lists += 1
-            except (OSError, ValueError):  # the thread has ended, or there is no such list
+            except (OSError, ValueError):  # the thread has ended, or there is no such file
                 continue
         return found if lists else None
 
@@ -89,9 +89,10 @@ def _parent(folder: Path) -> int | None:
 
 
 def watched_listeners(pid: int, sockets: Sockets, proc: Path = Path("/proc")) -> set[int]:
-    """Inodes of the listening sockets that an epoll instance of process `pid` watches: it accepts there itself.
+    """Inodes of the listening sockets that an epoll instance of process `pid` watches, on which it accepts itself.
 
-    Lines `tfd:  7 events: 19 ...` of the instance's fdinfo (proc(5)). A server that waits in accept, select or poll has none.
+    From the lines `tfd:  7 events: 19 ...` of the instance's fdinfo (proc(5)). A server that blocks in accept, select or poll
+    has none.
     """
     found: set[int] = set()
     listeners = sockets.listeners(pid)
@@ -112,7 +113,7 @@ def watched_listeners(pid: int, sockets: Sockets, proc: Path = Path("/proc")) ->
 
 
 def program_of(pid: int, proc: Path = Path("/proc")) -> str:
-    """The name of the program that `pid` runs, without its arguments: they may hold secrets. Empty where it has ended."""
+    """The name of the program that `pid` runs, without arguments, which may be secrets. Empty where it has ended."""
     for name, end in (("cmdline", "\0"), ("comm", "\n")):
         try:
             words = (proc / str(pid) / name).read_bytes().decode(errors="replace").split(end)

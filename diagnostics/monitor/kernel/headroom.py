@@ -1,8 +1,8 @@
-"""How much memory a process may still take before something is killed: the cgroup's limit, or the machine's memory.
+"""How many bytes a process may still allocate before the OOM killer acts: by its cgroup's limit, or the machine's memory.
 
-Both versions of cgroups are read, and every group above the process's own, since any of them may hold the limit. Pages
-that only cache files are not counted as used: the kernel gives them up before it kills (as Kubernetes' working set does).
-A cgroup that cannot be seen from here says nothing: this monitor's own limit is not the service's.
+Both versions of cgroups are read, and every level above the process's own, since any of them may have the limit.
+Reclaimable page cache is not counted as used, as in Kubernetes' working set. A cgroup that cannot be read is left out: this
+monitor's own limit is not the service's.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ __all__ = ["Headroom", "read_headroom"]
 
 @dataclass(frozen=True, slots=True)
 class Headroom:
-    """Bytes that are left, and what limits them: "cgroup v2", "cgroup v1" or "MemAvailable"."""
+    """Bytes left, and the source of the limit: "cgroup v2", "cgroup v1" or "MemAvailable"."""
 
     free_bytes: int
     source: str
 
 
 def read_headroom(pid: int, root: Path = Path("/")) -> Headroom | None:
-    """The least of all limits on process `pid`; None where nothing can be read. `root` holds `proc`."""
+    """The least headroom of process `pid`; None where nothing can be read. `root`: the folder that has `proc`."""
     version, levels = levels_of(pid, root) or (0, [])
     limited = [level for level in levels if level.usage is not None and level.limit is not None]
     found = [Headroom(max(0, level.room), f"cgroup v{version}") for level in limited]

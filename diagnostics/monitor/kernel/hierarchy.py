@@ -1,12 +1,12 @@
-"""Where the folder of a process's cgroup is to be found from here; or why it is not.
+"""Finds the folder of a process's cgroup, or says why it cannot be read.
 
-The kernel shows a cgroup's path (`/proc/PID/cgroup`) and the root of each mount of the hierarchy (the fourth field of
-`/proc/PID/mountinfo`) alike: as seen from the cgroup namespace of whoever reads them, cgroup_namespaces(7). So both are
-comparable, whatever namespace the process itself is in, and a cgroup lies in a mount where its path begins with the mount's
-root: a container with the host's paths and a mount of its own part is no other case than a whole machine.
+The kernel writes a cgroup's path (`/proc/PID/cgroup`) and the root of each mount of the hierarchy (the fourth field of
+`/proc/PID/mountinfo`) relative to the reader's cgroup namespace, cgroup_namespaces(7). So both are comparable, whatever
+namespace the process itself is in, and a cgroup lies in a mount if its path begins with the mount's root. A container that
+sees the host's paths, but mounts only its own part, needs no special case.
 
-Two mounts may show it: our own, which has the levels above as well, and the process's, which is reached through
-`/proc/PID/root`. In Kubernetes a sidecar sees the service's cgroup as `/../<container>`, which only the second one shows.
+Two mounts may have it: our own, which has the levels above as well, and the process's, through `/proc/PID/root`. In
+Kubernetes a sidecar sees the service's cgroup as `/../<container>`, which only the second one has.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pathlib import Path, PurePosixPath
 __all__ = ["USAGE_FILE", "Place", "find_cgroup", "upwards"]
 
 USAGE_FILE = {1: "memory.usage_in_bytes", 2: "memory.current"}
-# A file that is in every folder of the hierarchy where the controller is on, by controller and version.
+# A file that exists in every folder of the hierarchy where the controller is enabled, by controller and version.
 _MARKS = {"memory": USAGE_FILE, "cpu": {1: "cgroup.procs", 2: "cgroup.procs"}}
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`folder` of the process's own cgroup; `mount`, the highest level that can be seen; `version` 1 or 2."""
+    """A cgroup: `folder`, the process's own level; `mount`, the highest readable level; `version`, 1 or 2."""
 
     folder: Path
     mount: Path
@@ -35,7 +35,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class _Mount:
-    """One mount of a hierarchy that may have the controller: where it is, and which cgroup is its root."""
+    """A mount of a hierarchy that may have the controller: mount point, the cgroup at its root, version."""
 
     point: Path
     root: PurePosixPath
@@ -43,9 +43,9 @@ class _Mount:
 
 
 def find_cgroup(pid: int, root: Path = Path("/"), controller: str = "memory") -> Place | str:
-    """The cgroup of process `pid` for a controller, "memory" or "cpu"; else one sentence that says why it cannot be seen.
+    """The cgroup of process `pid` for a controller, "memory" or "cpu"; else a sentence why it cannot be read.
 
-    root   holds `proc`
+    root   the folder that has `proc`
     """
     process = root / "proc" / str(pid)
     paths = _paths(process, controller)
@@ -67,7 +67,7 @@ def find_cgroup(pid: int, root: Path = Path("/"), controller: str = "memory") ->
                     f"its files cannot be entered through {process}/root; run the monitor as the service's user with the "
                     "same capabilities, or as root with CAP_SYS_PTRACE"
                 )
-            except OSError:  # the controller is off there, or the process has just ended
+            except OSError:  # the controller is disabled there, or the process has just ended
                 continue
             else:
                 return Place(folder, mount.point, mount.version)
@@ -75,7 +75,7 @@ def find_cgroup(pid: int, root: Path = Path("/"), controller: str = "memory") ->
 
 
 def upwards(place: Place) -> Iterator[Path]:
-    """The process's own level and all above it, up to the highest that can be seen."""
+    """The folders of the process's own level and all above it, up to `mount`."""
     folder = place.folder
     yield folder
     while folder != place.mount and place.mount in folder.parents:
@@ -84,7 +84,7 @@ def upwards(place: Place) -> Iterator[Path]:
 
 
 def _paths(process: Path, controller: str) -> dict[int, PurePosixPath] | None:
-    """The process's path by the hierarchy's version; None where there is no such process."""
+    """version -> the path of the process's cgroup in that hierarchy; None where there is no such process."""
     try:
         lines = (process / "cgroup").read_text().splitlines()
     except OSError:
@@ -101,7 +101,7 @@ def _paths(process: Path, controller: str) -> dict[int, PurePosixPath] | None:
 
 
 def _mounts(process: Path, inside: Path, controller: str) -> Iterator[_Mount]:
-    """The mounts of a process's namespace, version 1 first: beside it ("hybrid") version 2 has fewer controllers."""
+    """The cgroup mounts of a process's namespace, version 1 first: in hybrid mode version 2 lacks controllers."""
     try:
         lines = (process / "mountinfo").read_text(errors="surrogateescape").splitlines()
     except OSError:
@@ -119,7 +119,7 @@ def _mounts(process: Path, inside: Path, controller: str) -> Iterator[_Mount]:
 
 
 def _below(path: PurePosixPath | None, root: PurePosixPath) -> PurePosixPath | None:
-    """`path` as seen from `root`; None where it is not below it, or where that cannot be told: `..` hides names."""
+    """`path` relative to `root`; None where it is not below it, or contains `..`, which hides names."""
     if path is None or not path.is_relative_to(root):
         return None
     below = path.relative_to(root)
@@ -127,5 +127,5 @@ def _below(path: PurePosixPath | None, root: PurePosixPath) -> PurePosixPath | N
 
 
 def _plain(told: str) -> str:
-    """Spaces and the like are written as octal numbers (proc(5))."""
+    """A field of mountinfo without its octal escapes of spaces and the like (proc(5))."""
     return _OCTAL.sub(lambda found: chr(int(found[1], 8)), told)

@@ -1,7 +1,7 @@
-"""Counts the processes of a cgroup that the kernel kills for memory, also past the end of the process that led to it.
+"""Counts the OOM kills in a cgroup, also after the end of the process through which it was found.
 
-A container's cgroup is often to be reached through `/proc/PID/root` only, which goes with the process: just when the count is
-asked for. So the folder is kept open. Where the cgroup itself is removed with its last process, the count is unknown.
+A container's cgroup can often be reached through `/proc/PID/root` only, which is gone once that process was killed. So the
+folder is kept open. Where the cgroup itself is removed with its last process, the count is unknown.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _COUNT = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
 
 
 class KillCount:
-    """The kills below `folder` from now on. Use `close` at the end. Raises OSError where the folder is not there."""
+    """The OOM kills of the cgroup at `folder` since construction. Needs `close`. Raises OSError where there is no folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -26,7 +26,7 @@ class KillCount:
         self._before = self._read()
 
     def since(self) -> int | None:
-        """How many there were since; None where the kernel does not tell, or the cgroup is gone."""
+        """The number of kills since construction; None where the kernel does not count them, or the cgroup is gone."""
         now = self._read()
         return None if now is None or self._before is None else now - self._before
 

@@ -1,4 +1,4 @@
-"""What the kernel tells of a process from outside: it answers while the process's loop is stuck or its GIL is held."""
+"""Reads a process from /proc: works while the process's loop is stuck or its GIL is held."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class ProcessReading:
-    """One look at /proc/<pid>. Bytes, seconds of CPU since the start, counts; None where /proc does not tell.
+    """One reading of /proc/<pid>: bytes, CPU seconds since the start, counts; None where /proc does not show them.
 
-    state   one letter as in ps: R running, S sleeping, D waiting for a disk, T stopped, Z ended
+    state   one letter as in ps: R running, S sleeping, D waiting for a disk, T stopped, Z zombie
     """
 
     pid: int
@@ -51,12 +51,12 @@ class ProcessReading:
 
 def _stat(pid: int, proc: Path) -> list[str]:
     """The fields of /proc/<pid>/stat from the third on, the state. Raises OSError."""
-    # The name in parentheses may hold spaces, parentheses and any bytes: what counts comes after the last one.
+    # The name in parentheses may contain spaces, parentheses and any bytes: the fields come after the last parenthesis.
     return (proc / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
 
 
 def alive(pid: int) -> bool:
-    """Whether a process with this pid runs; one that has ended and was not yet waited for does not."""
+    """Whether a process with this pid exists and is no zombie."""
     try:
         return _stat(pid, _PROC)[0] != "Z"
     except (OSError, IndexError):
@@ -86,10 +86,10 @@ def read_process(pid: int, proc: Path = _PROC) -> ProcessReading | None:
 
 
 def cpu_seconds(pid: int) -> float | None:
-    """CPU time of process `pid` to the nanosecond, where /proc/<pid>/stat counts hundredths of a second; None if it has ended.
+    """CPU seconds of process `pid` to the nanosecond (/proc/<pid>/stat has hundredths of a second); None if it has ended.
 
-    The number of another process's clock is that of clock_getcpuclockid(3): Linux keeps the pid's complement above three
-    bits that name the kind of clock, 2 for the time that the scheduler has given.
+    The clock's id is that of clock_getcpuclockid(3): the pid's complement above three bits for the kind of clock, 2 for
+    CPUCLOCK_SCHED.
     """
     try:
         return time.clock_gettime(~pid << 3 | 2)
@@ -99,7 +99,7 @@ def cpu_seconds(pid: int) -> float | None:
 
 
 def loop_run_and_wait(pid: int, proc: Path = _PROC) -> tuple[int, int] | None:
-    """Nanoseconds that the main thread has run, and waited for a core though it could run; None where it is not counted.
+    """Nanoseconds that the main thread has run, and has waited on a run queue; None where the kernel does not count them.
 
     Source: https://docs.kernel.org/scheduler/sched-stats.html, /proc/<pid>/schedstat.
     """
@@ -111,7 +111,7 @@ def loop_run_and_wait(pid: int, proc: Path = _PROC) -> tuple[int, int] | None:
 
 
 def threads_busy(pid: int, proc: Path = _PROC) -> dict[int, int]:
-    """By thread: nanoseconds that it has run, or waited for a core though it could run; empty where that is not counted."""
+    """tid -> nanoseconds that the thread has run or waited on a run queue; empty where the kernel does not count them."""
     busy: dict[int, int] = {}
     try:
         threads = list((proc / str(pid) / "task").iterdir())
@@ -128,9 +128,10 @@ def threads_busy(pid: int, proc: Path = _PROC) -> dict[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which process this is, in words that no other process ever has: its pid may be given again.
+    """Identifies a process uniquely, since its pid may be reused.
 
-    start_ticks   clock ticks from the machine's boot to the process's start; boot_id: which boot that was
+    boot_id       the kernel's id of the boot
+    start_ticks   clock ticks from the boot to the process's start
     """
 
     pid: int
@@ -139,7 +140,7 @@ class Identity:
 
 
 def identity(pid: int, proc: Path = _PROC) -> tuple[Identity, float] | None:
-    """Who `pid` is, and its start in seconds since the epoch; None if there is no such process."""
+    """The identity of process `pid`, and its start in seconds since the epoch; None if there is no such process."""
     try:
         fields = _stat(pid, proc)
         boot_id = (proc / "sys/kernel/random/boot_id").read_text().strip()
@@ -151,7 +152,7 @@ def identity(pid: int, proc: Path = _PROC) -> tuple[Identity, float] | None:
 
 
 def parent_of(pid: int, proc: Path = _PROC) -> Identity | None:
-    """Who started `pid`; None where it has ended, or its parent is the first process of all: nobody in particular."""
+    """The parent of `pid`; None where `pid` has ended, or its parent is process 1, which adopts orphans."""
     try:
         parent = int(_stat(pid, proc)[1])
     except (OSError, IndexError, ValueError):
@@ -161,7 +162,7 @@ def parent_of(pid: int, proc: Path = _PROC) -> Identity | None:
 
 
 def lives(who: Identity) -> bool:
-    """Whether it still runs: it is neither gone, nor ended and not yet waited for, nor is its pid another's now."""
+    """Whether this process still runs: it has not ended, is no zombie, and its pid was not reused."""
     try:
         fields = _stat(who.pid, _PROC)
         return fields[0] != "Z" and int(fields[19]) == who.start_ticks
@@ -170,7 +171,7 @@ def lives(who: Identity) -> bool:
 
 
 def runs(pid: int) -> bool:
-    """Whether there is such a process, also where /proc does not show it (mounted with hidepid, proc(5))."""
+    """Whether there is a process `pid`, also where /proc hides it (mount option hidepid, proc(5))."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -181,7 +182,7 @@ def runs(pid: int) -> bool:
 
 
 def proc_is_ours() -> bool:
-    """Whether /proc shows the PID namespace that this process is in: numbers that the kernel tells are to be found there."""
+    """Whether /proc is of this process's own PID namespace, so that pids from system calls can be looked up there."""
     try:
         return os.readlink("/proc/self") == str(os.getpid())  # noqa: PTH115  # a number, and no path
     except OSError:
@@ -189,7 +190,7 @@ def proc_is_ours() -> bool:
 
 
 def namespaced_pid(pid: int, proc: Path = _PROC) -> int | None:
-    """The number by which process `pid` knows itself, in its own PID namespace (NSpid, proc(5)); None where unknown."""
+    """The pid of process `pid` in its own PID namespace (NSpid, proc(5)); None where unknown."""
     try:
         lines = (proc / str(pid) / "status").read_text(errors="replace").splitlines()
         return next(int(line.split()[-1]) for line in lines if line.startswith("NSpid:"))
@@ -198,7 +199,7 @@ def namespaced_pid(pid: int, proc: Path = _PROC) -> int | None:
 
 
 def exit_status(pid: int, proc: Path = _PROC) -> int | None:
-    """The wait status of a process that has ended and whose parent has not yet asked (proc(5): stat, field 52)."""
+    """The wait status of a zombie (proc(5): stat, field 52); None for any other process."""
     try:
         fields = _stat(pid, proc)
         return int(fields[49]) if fields[0] == "Z" else None

@@ -1,8 +1,8 @@
-"""What of a process's memory is its own: PSS and private bytes, from /proc/<pid>/smaps_rollup.
+"""A process's PSS and private bytes, from /proc/<pid>/smaps_rollup.
 
-RSS counts a page that a preloaded parent and four workers share five times, and does not move when one of them writes to
-it and gets a copy: what was shared is then private, and the machine has a page less. PSS counts a shared page by its share
-of each process, so the PSS of all processes of a service add up to what the service takes.
+RSS counts a page that a preloaded parent and four workers share five times, and does not change when one of them writes to
+it and gets a copy, although the machine then has one page less. PSS divides a shared page among the processes that map it,
+so the PSS of all processes of a service add up to the memory that the service takes.
 
 The kernel walks the process's page tables for it: 3 ms at 256 MiB, 12 at 1 GiB, 42 at 4 GiB, and for that time the
 process cannot map or unmap memory. So all processes together are read no more often than their cost allows.
@@ -23,13 +23,13 @@ __all__ = ["LEAST_SECONDS", "Rollup", "Rollups", "read_rollup", "why_unreadable"
 
 # A trend over two minutes has twelve blocks, and each needs three readings.
 LEAST_SECONDS = 2.5
-# At most 1 % of the time is spent reading, over all processes.
+# A reading is reused for this many times the CPU time that it took: at most 1 % is spent reading.
 _SHARED_COSTS = 100.0
 
 
 @dataclass(frozen=True, slots=True)
 class Rollup:
-    """Bytes. `private`: pages that no other process has; `pss`: those and the process's share of the others."""
+    """Bytes. `private`: pages that no other process maps; `pss`: those and the process's share of the others."""
 
     rss: int
     pss: int
@@ -37,7 +37,7 @@ class Rollup:
 
     @property
     def shared(self) -> int:
-        """Resident pages that other processes have as well."""
+        """Bytes of resident pages that other processes map, too."""
         return max(0, self.rss - self.private)
 
 
@@ -53,9 +53,9 @@ def read_rollup(pid: int, proc: Path = Path("/proc")) -> Rollup | None:
 
 
 def why_unreadable(pid: int, proc: Path = Path("/proc")) -> str:
-    """Why the kernel does not tell us where the memory of process `pid` is; for people to read."""
+    """A sentence why smaps of process `pid` cannot be read."""
     try:
-        # The kernel decides when it is opened; reading might wait for a memory map that is held.
+        # Permission is checked on open; a read might wait for the process's memory map lock.
         os.close(os.open(proc / str(pid) / "smaps", os.O_RDONLY | os.O_NONBLOCK))
     except FileNotFoundError:
         return "this kernel has no smaps" if (proc / str(pid) / "stat").exists() else "it has ended"
@@ -72,10 +72,10 @@ def why_unreadable(pid: int, proc: Path = Path("/proc")) -> str:
 
 
 class Rollups:
-    """Reads all processes of a service together, each in a thread, and not more often than that may cost.
+    """Reads all processes of a service together, each in a thread, and reuses the result according to its cost.
 
-    least      seconds between two readings at least
-    patience   seconds to wait for the kernel: a page fault on a stuck file system holds the memory map, and its readers
+    least      minimum of seconds between two readings
+    patience   seconds to wait for the kernel: a page fault on a stuck file system locks the memory map and blocks readers
     """
 
     def __init__(self, least: float = LEAST_SECONDS, proc: Path = Path("/proc"), patience: float = 0.5) -> None:
@@ -86,9 +86,9 @@ class Rollups:
         self._due = 0.0
 
     async def read(self, pids: Collection[int]) -> tuple[dict[int, Rollup | None], bool]:
-        """(what is known of each process, whether all of it was read just now). One that is new is read at once.
+        """(pid -> last reading, whether all were read just now). A new process is read at once.
 
-        None where the kernel does not tell, or did not in time.
+        None for a process that cannot be read, or was not in time.
         """
         due = time.monotonic() >= self._due
         self._known = {pid: self._known.get(pid) or _Known() for pid in pids}

@@ -1,4 +1,4 @@
-"""A unix socket's address is 107 bytes at most (unix(7)); one that is reached through /proc/PID/root may be longer."""
+"""Shortens a unix socket's path: an address has 107 bytes at most (unix(7)), a path through /proc/PID/root may be longer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_BYTES = 107
 
 @contextmanager
 def short_path(path: Path) -> Iterator[str]:
-    """The path, or another that leads to the same socket while the context lasts. Raises OSError where its folder is gone."""
+    """The path, or a short one to the same socket, valid within the context. Raises OSError where its folder is gone."""
     if len(os.fsencode(path)) <= _MOST_BYTES:
         yield str(path)
         return

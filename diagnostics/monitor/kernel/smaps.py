@@ -1,8 +1,8 @@
-"""/proc/<pid>/smaps, sorted by what each mapping is for: files, thread stacks, malloc's heaps, other anonymous memory.
+"""/proc/<pid>/smaps, each mapping classified by its use: files, thread stacks, malloc's heaps, other anonymous memory.
 
-The law of this file: a mapping is recognised by what the C library and the kernel make of it, never by guessing from its
-size. Reading costs a few milliseconds and about ten more per GiB resident (the kernel walks the page tables). It needs no help
-of the process: it works while the process is stuck.
+The law of this file: a mapping is recognised by the traits that the C library and the kernel give it, never by its size.
+Reading costs a few milliseconds and about ten more per GiB resident (the kernel walks the page tables). It works while the
+process is stuck.
 
 How the kinds are recognised, on Linux with glibc (malloc/arena.c, nptl/allocatestack.c) and musl:
 
@@ -30,7 +30,7 @@ from ...analysis.balance import Regions
 
 __all__ = ["Mapping", "parse", "read_regions", "sort", "total"]
 
-# How many bytes between two addresses are resident; None where the kernel does not let us count.
+# (start, end) -> resident bytes between these addresses; None where pagemap cannot be read.
 Count = Callable[[int, int], int | None]
 
 _PAGE_BYTES = resource.getpagesize()
@@ -38,7 +38,7 @@ _HEAP_BYTES = 64 * 1024**2  # glibc's HEAP_MAX_SIZE on 64 bits
 _GUARD_BYTES = 64 * 1024
 _DEFAULT_STACK_BYTES = 8 * 1024**2
 
-# One mapping: its line in the style of /proc/<pid>/maps, then its figures in kB, then its flags.
+# One mapping: a line as in /proc/<pid>/maps, then its figures in kB, then its flags.
 _MAPPING = re.compile(
     rb"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ (\d+) *(.*)\n"
     rb"(?:(?!Rss:)[A-Z].*\n)*Rss: +(\d+) kB\n"
@@ -65,7 +65,7 @@ class Mapping:
 
     @property
     def is_reserved(self) -> bool:
-        """Address space that nobody may touch: a guard, or an arena's future."""
+        """Whether the mapping is address space without access: a guard, or the unused part of an arena."""
         return self.is_anonymous and self.access.startswith("---")
 
     @property
@@ -74,21 +74,21 @@ class Mapping:
 
 
 def read_regions(pid: int, proc: Path = Path("/proc")) -> Regions | None:
-    """Sort the memory of process `pid`; None where it has ended, is another user's, or the kernel has no smaps."""
+    """Classify the memory of process `pid`; None where it has ended, is another user's, or the kernel has no smaps."""
     folder = proc / str(pid)
     try:
         text = (folder / "smaps").read_bytes()
     except OSError:
         return None
     mappings = list(parse(text))
-    if not mappings:  # a process that is ending has no memory left, a kernel thread never had any
+    if not mappings:  # an ending process, or a kernel thread
         return None
     sorted_ = sort(mappings, lambda start, end: _count(folder / "pagemap", start, end), _stack_bytes(folder / "limits"))
     return replace(sorted_, pss=total(text, b"Pss"), private=total(text, b"Private_Clean", b"Private_Dirty"))
 
 
 def total(text: bytes, *names: bytes) -> int | None:
-    """Bytes in all lines of these names in a text in the style of smaps or smaps_rollup; None where there is none."""
+    """The sum in bytes of all lines with these names in smaps or smaps_rollup; None where there is no such line."""
     found = re.findall(rb"^(?:" + rb"|".join(names) + rb"): +(\d+) kB$", text, re.MULTILINE)
     return 1024 * sum(map(int, found)) if found else None
 
@@ -108,7 +108,7 @@ def parse(text: bytes) -> Iterator[Mapping]:
 
 
 def sort(mappings: list[Mapping], count: Count, stack_bytes: int = _DEFAULT_STACK_BYTES) -> Regions:
-    """Add the mappings up by their kind. `stack_bytes`: how large a thread's stack is where its end cannot be seen."""
+    """Add the mappings up by their kind. `stack_bytes`: assumed of a thread's stack that was merged with other memory."""
     files = shared = stacks = heaps = heaps_size = anonymous = special = 0
     for index, mapping in enumerate(mappings):
         below = mappings[index - 1] if index else None
@@ -121,7 +121,7 @@ def sort(mappings: list[Mapping], count: Count, stack_bytes: int = _DEFAULT_STAC
             heaps_size += mapping.end - mapping.start
         elif mapping.name == "[stack]":
             stacks += mapping.rss
-        elif mapping.name and not mapping.name.startswith("[anon"):  # [vdso] and its like
+        elif mapping.name and not mapping.name.startswith("[anon"):  # [vdso], [vvar]
             special += mapping.rss
         elif (stack_end := _stack_end(mapping, below, stack_bytes)) is not None:
             part = _part(mapping, mapping.start, stack_end, count)
@@ -146,7 +146,7 @@ def sort(mappings: list[Mapping], count: Count, stack_bytes: int = _DEFAULT_STAC
 
 
 def _stack_end(mapping: Mapping, below: Mapping | None, stack_bytes: int) -> int | None:
-    """Where the stack ends that `mapping` begins with; None if it is no stack."""
+    """The end address of the stack at the beginning of `mapping`; None if there is none."""
     if mapping.is_reserved:
         return None
     if "nh" in mapping.flags:
@@ -156,14 +156,14 @@ def _stack_end(mapping: Mapping, below: Mapping | None, stack_bytes: int) -> int
         and below.is_reserved
         and below.end == mapping.start
         and below.end - below.start <= _GUARD_BYTES
-        # What an arena has left to reserve may be as small as a guard; it ends where the next arena may begin.
+        # The reserved rest of an arena may be as small as a guard, but ends at a multiple of `_HEAP_BYTES`.
         and below.end % _HEAP_BYTES != 0
     )
     return min(mapping.end, mapping.start + stack_bytes) if guarded else None
 
 
 def _heap_start(mapping: Mapping, above: Mapping | None) -> int | None:
-    """Where the arena begins that `mapping` ends with; None if it ends with none."""
+    """The start address of the arena at the end of `mapping`; None if there is none."""
     start = (mapping.end - 1) // _HEAP_BYTES * _HEAP_BYTES
     reserves = (
         above is not None and above.is_reserved and above.start == mapping.end and above.end >= start + _HEAP_BYTES
@@ -172,14 +172,14 @@ def _heap_start(mapping: Mapping, above: Mapping | None) -> int | None:
 
 
 def _part(mapping: Mapping, start: int, end: int, count: Count) -> int:
-    """Resident bytes of `mapping` between two addresses; at most what there is room for, where pages cannot be counted."""
+    """Resident bytes of `mapping` between two addresses; an upper bound where pages cannot be counted."""
     if (start, end) == (mapping.start, mapping.end):
         return mapping.rss
     counted = count(start, end)
     return min(mapping.rss, end - start if counted is None else counted)
 
 
-# The highest bit of a page's eight bytes: it is in memory. (Documentation/admin-guide/mm/pagemap.rst)
+# The highest bit of a page's eight bytes: the page is resident (Documentation/admin-guide/mm/pagemap.rst).
 _PRESENT = bytes(byte >> 7 for byte in range(256))
 
 
@@ -195,7 +195,7 @@ def _count(pagemap: Path, start: int, end: int) -> int | None:
 
 
 def _stack_bytes(limits: Path) -> int:
-    """A thread's stack is as large as the process's own may become, unless the program asks for another size."""
+    """The default size of a thread's stack: the process's RLIMIT_STACK."""
     try:
         found = re.search(r"^Max stack size +(\d+)", limits.read_text(), re.MULTILINE)
     except OSError:

@@ -1,7 +1,7 @@
 """The kernel's TCP sockets by netlink: only those that are connected or listen, where /proc/net/tcp prints every one.
 
-A service behind a proxy, or a test before it, leaves thousands of connections in TIME_WAIT, which nobody holds any more. To
-print ten thousand of them takes the kernel 20 ms, to pass over them 2 ms.
+A service behind a proxy leaves thousands of connections in TIME_WAIT, which belong to no process. Printing ten thousand of
+them takes the kernel 20 ms, skipping them 2 ms.
 
 The messages: sock_diag(7), include/uapi/linux/inet_diag.h and sock_diag.h of the Linux kernel.
 """
@@ -45,7 +45,7 @@ class TcpSocket(NamedTuple):
 
 
 def dump() -> dict[int, TcpSocket]:
-    """Connected and listening TCP sockets of this process's network namespace, by inode. Raises OSError where none is told."""
+    """Connected and listening TCP sockets of this process's network namespace, by inode. Raises OSError if refused."""
     found: dict[int, TcpSocket] = {}
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _FAMILY) as kernel:
         for family in (socket.AF_INET, socket.AF_INET6):
@@ -53,16 +53,16 @@ def dump() -> dict[int, TcpSocket]:
             head = _HEADER.pack(_HEADER.size + len(question), _SOCK_DIAG_BY_FAMILY, _REQUEST_AND_DUMP, family, 0)
             kernel.send(head + question)
             for state, port, unread, unsent, _uid, inode in _answers(kernel):
-                if not inode:  # nobody holds it: not yet accepted, or closed
+                if not inode:  # not yet accepted, or closed by its process
                     continue
-                # A listening socket tells the length of its backlog in place of bytes.
+                # Of a listening socket this field is the backlog's limit.
                 queued = 0 if state == LISTEN else unsent
                 found[inode] = TcpSocket(int.from_bytes(port, "big"), state, queued, unread)
     return found
 
 
 def owner_of(end: tuple[str, int], other: tuple[str, int]) -> int | None:
-    """The user who holds the TCP connection from `end` to `other`, (address, port) each; None where no such one is here."""
+    """The uid that owns the TCP socket from `end` to `other`, (address, port) each; None where it is not on this machine."""
     family = socket.AF_INET6 if ":" in end[0] else socket.AF_INET
     try:
         ports = [port.to_bytes(2, "big") for _, port in (end, other)]
@@ -75,7 +75,7 @@ def owner_of(end: tuple[str, int], other: tuple[str, int]) -> int | None:
             kernel.send(head + question)
             *_, uid, _inode = next(_answers(kernel))
             return uid
-    except (OSError, ValueError):  # not of this machine, or a kernel that does not tell
+    except (OSError, ValueError):  # no such socket on this machine, or the kernel refuses
         return None
 
 

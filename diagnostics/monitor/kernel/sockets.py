@@ -1,7 +1,7 @@
-"""What the kernel holds for a service's connections: its table of TCP sockets, read once for everybody and joined by inode.
+"""The kernel's queues of a service's connections: the table of TCP sockets, read once for all callers and joined by inode.
 
-A system call for each socket, inside the service, would give the GIL away a thousand times; this costs the service
-nothing. The join is by inode, never by address: behind a proxy an app knows its client by the forwarded address, and on
+A system call for each socket, inside the service, would release the GIL a thousand times; reading the table here costs the
+service nothing. The join is by inode, never by address: behind a proxy an app has its client's forwarded address, and on
 loopback the peer's socket has a row of its own.
 
 By netlink where the service is in the monitor's own network namespace, else from /proc/<pid>/net/tcp and tcp6, whose
@@ -21,18 +21,18 @@ from .sockdiag import ESTABLISHED, LISTEN, TcpSocket, dump
 
 __all__ = ["Served", "Sockets", "TcpSocket", "parse"]
 
-# Several workers are read within one scrape; they share one table of this age.
+# Seconds for which a table is reused: one scrape reads several workers.
 _SHARED_SECONDS = 0.1
-# Ten thousand sockets take 25 ms to read: then the recorder and whoever asks share what was read a second ago.
+# A reading of more CPU seconds than the first is reused for so many times its cost: ten thousand sockets, 25 ms, for a second.
 _DEAR_SECONDS, _SHARED_COSTS = 0.005, 40.0
-# A link takes three microseconds to read, and there is one for each connection.
+# Seconds for which a descriptor's link is not read again: one takes three microseconds, and each connection has one.
 _KNOWN_SECONDS = 30.0
 _TABLES = ("tcp", "tcp6")
 _EMPTY = "00000000:00000000"
 
 
 class Served(NamedTuple):
-    """Connections that a process holds on the ports that it listens on; `outgoing` are its others."""
+    """A process's connections to its listening ports; `kernel_bytes` in their queues; `outgoing`: its other connections."""
 
     ports: tuple[int, ...]
     connections: int
@@ -41,7 +41,7 @@ class Served(NamedTuple):
 
 
 def parse(text: str) -> dict[int, TcpSocket]:
-    """The rows of one table by inode. Rows without an inode (closed by their process) and malformed ones are left out."""
+    """inode -> row of one /proc/net/tcp table. Malformed rows and rows without an inode (closed sockets) are left out."""
     rows: dict[int, TcpSocket] = {}
     for line in text.splitlines()[1:]:
         columns = line.split(None, 10)
@@ -51,13 +51,13 @@ def parse(text: str) -> dict[int, TcpSocket]:
                 queues = columns[4]
                 unsent, unread = (0, 0) if queues == _EMPTY else (int(part, 16) for part in queues.split(":"))
                 rows[inode] = TcpSocket(int(columns[1][-4:], 16), int(columns[3], 16), unsent, unread)
-        except (IndexError, ValueError):  # the kernel cuts the table where a page ends while sockets come and go
+        except (IndexError, ValueError):  # a row may be cut at a page's end while sockets come and go
             continue
     return rows
 
 
 class Sockets:
-    """Reads tables and descriptors; `proc` is another folder in tests."""
+    """Reads socket tables and descriptors. `proc`: another folder in tests."""
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = str(proc)
@@ -65,9 +65,9 @@ class Sockets:
         self._known: dict[int, _Known] = {}
 
     def table(self, pid: int, *, again: bool = False) -> dict[int, TcpSocket]:
-        """All TCP sockets of the network namespace that `pid` lives in, by inode; empty where it cannot be read.
+        """All TCP sockets of the network namespace of `pid`, by inode; empty where it cannot be read.
 
-        again   read now, whatever was read a moment ago
+        again   read now, without the cache
         """
         key = f"table {self._link(f'{pid}/ns/net')}"
         if again:
@@ -77,9 +77,9 @@ class Sockets:
     def unsent(self, pid: int, descriptors: Iterable[int]) -> dict[int, int]:
         """Bytes in the kernel's send queue for each descriptor of `pid` that is an established TCP connection.
 
-        Which connection a descriptor is, is asked anew every time: a service gives the number of a connection that it
-        closed to the next one, and what the kernel holds for the one must not be told of the other. A shared table may
-        be older than a connection; then a new one is read.
+        The descriptors' links are read anew every time: a service reuses the number of a closed connection, and the bytes
+        of one connection must not be reported for another. Where the cached table is older than a connection, it is read
+        again.
         """
         inodes = self._inodes_now(pid, descriptors)
         table = self.table(pid)
@@ -89,7 +89,7 @@ class Sockets:
         return {descriptor: row.unsent for descriptor, row in rows.items() if row.state == ESTABLISHED}
 
     def served(self, pid: int) -> Served:
-        """What `pid` listens on and how many clients are connected there."""
+        """The ports that `pid` listens on, and its connections."""
         table = self.table(pid)
         own = [table[inode] for inode in self.inodes(pid) if inode in table]
         ports = {row.local_port for row in own if row.state == LISTEN}
@@ -98,12 +98,12 @@ class Sockets:
         return Served(tuple(sorted(ports)), len(clients), sum(row.unsent for row in clients), outgoing)
 
     def listeners(self, pid: int) -> set[int]:
-        """Inodes of the listening TCP sockets that `pid` holds."""
+        """Inodes of the listening TCP sockets of `pid`."""
         table = self.table(pid)
         return {inode for inode in self.inodes(pid) if inode in table and table[inode].state == LISTEN}
 
     def why_hidden(self, pid: int) -> str | None:
-        """Why the sockets of process `pid` cannot be read from here; None where they can."""
+        """A sentence why the sockets of process `pid` cannot be read; None where they can."""
         try:
             os.close(os.open(f"{self._proc}/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY))
         except PermissionError:
@@ -116,28 +116,28 @@ class Sockets:
         return None
 
     def inode(self, pid: int, descriptor: int) -> int:
-        """The inode of the socket that is descriptor `descriptor` of `pid`; 0 where it is none."""
+        """The inode of the socket at descriptor `descriptor` of `pid`; 0 where it is no socket."""
         return int(self._descriptors(pid).get(descriptor, 0))
 
     def inodes(self, pid: int) -> set[int]:
-        """Inodes of all sockets that `pid` holds; empty for another user's process."""
+        """Inodes of all sockets of `pid`; empty for another user's process."""
         return set(self._descriptors(pid).values())
 
     def _descriptors(self, pid: int) -> dict[int, int]:
-        """The inode of each descriptor of `pid` that is a socket."""
+        """descriptor -> inode of each socket of `pid`."""
         return self._share(f"descriptors {pid}", lambda: self._read_descriptors(pid), 0.0)
 
     def _inodes_now(self, pid: int, descriptors: Iterable[int]) -> dict[int, int]:
-        """The inode of each of these descriptors that is a socket."""
+        """descriptor -> inode of those descriptors that are sockets, read now."""
         links = {descriptor: _inode(self._link(f"{pid}/fd/{descriptor}")) for descriptor in descriptors}
         return {descriptor: inode for descriptor, inode in links.items() if inode}
 
     def _share(self, key: str, read: Callable[[], dict[int, Any]], least: float) -> dict[int, Any]:
-        """What `read` returned, for `least` seconds or, where reading is dear, forty times as long as it took."""
+        """The cached result of `read`, valid for `least` seconds, or for `_SHARED_COSTS` times its CPU time if it is costly."""
         shared = self._shared.get(key)
         if shared is not None and time.monotonic() < shared.good_until:
             return shared.rows
-        began = time.thread_time()  # on a busy machine the time until it is read is not what it cost
+        began = time.thread_time()  # CPU time: on a busy machine wall-clock time is not the cost
         rows = read()
         took, now = time.thread_time() - began, time.monotonic()
         good = max(least, _SHARED_COSTS * took if took > _DEAR_SECONDS else 0.0)
@@ -150,7 +150,7 @@ class Sockets:
         if own and own == self._link(f"{pid}/ns/net"):
             with suppress(
                 OSError
-            ):  # no such module in this kernel, or a sandbox that forbids it: the text tells the same
+            ):  # no such kernel module, or forbidden by a sandbox: the /proc tables have the same rows
                 return dump()
         rows: dict[int, TcpSocket] = {}
         for name in _TABLES:
@@ -161,11 +161,11 @@ class Sockets:
         return rows
 
     def _read_descriptors(self, pid: int) -> dict[int, int]:
-        """The kernel is asked for those that are new, and for all of them now and then.
+        """Reads the links of new descriptors, and of all every `_KNOWN_SECONDS`.
 
-        A descriptor that was a connection still is the same one while the table has its inode, unless another process
-        holds the connection, too (a child that was forked meanwhile), and this one closed it and opened something else
-        under the number. For totals that is near enough; what is told of one connection asks `_inodes_now`.
+        A known descriptor is taken for the same connection while the table has its inode. That is wrong where another
+        process (a forked child) holds the connection, and this one closed it and reused the number. For totals that is
+        near enough; `unsent` uses `_inodes_now`.
         """
         known, table, now = self._known.get(pid), self.table(pid), time.monotonic()
         if known is None or now > known.good_until:
@@ -212,5 +212,5 @@ class _Known(NamedTuple):
 
 
 def _inode(link: str) -> int:
-    """Of `socket:[12345]`; 0 for anything else."""
+    """12345 of `socket:[12345]`; 0 for any other link."""
     return int(link[8:-1]) if link.startswith("socket:[") else 0

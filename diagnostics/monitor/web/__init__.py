@@ -1,1 +1,1 @@
-"""The HTTP side: routes, pages, metrics, and who may ask."""
+"""The HTTP side: routes, pages, metrics, and access control."""

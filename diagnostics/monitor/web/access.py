@@ -1,7 +1,7 @@
-"""Who may ask the monitor what. Pure ASGI, in front of every route.
+"""Access control of the monitor: pure ASGI middleware in front of every route.
 
-Loopback is open to every program on the machine and, through DNS rebinding, to every page in its browser: so the Host
-must be one that we know, what another page's origin asks for is refused, and a token is asked for where one is set.
+Loopback is open to every program on the machine and, through DNS rebinding, to every page in its browser: so the Host must
+be a known one, requests by pages of other origins are refused, and a token is required where one is set.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .session import may_prove, proves, value_of
 __all__ = ["MAX_HEADERS", "Access", "Policy", "asker_of", "may_start"]
 
 _READS = ("GET", "HEAD", "OPTIONS")
-# What a browser needs to log in; neither says anything of the service.
+# Open without a token, because a browser needs them to log in; neither has data of the service.
 _OPEN = ("/debug/memory/login", "/debug/memory/assets/page.css")
 _FORM = Path(__file__).parent / "pages" / "login.html"
 _FORM_HEADERS = {
@@ -35,17 +35,17 @@ _FORM_HEADERS = {
     "Cache-Control": "no-store",
     "Vary": "Accept, Cookie",
 }
-# Browsers send some twenty. Ten thousand empty ones fit into the bytes that a head may have, and take 3 MB as objects.
+# Browsers send some twenty headers. Ten thousand empty ones fit into the limit of a head's bytes, and take 3 MB as objects.
 MAX_HEADERS: Final = 100
 _ASKER, _STARTS = "highwater.asker", "highwater.may_start"
-# RFC 3986, 3.2.2, without what no browser sends: user names, percent signs, zones.
+# RFC 3986, 3.2.2, without parts that no browser sends: user names, percent-encoding, zones.
 _AUTHORITY = re.compile(r"(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _ORIGIN = re.compile(r"https?://(?P<authority>[^/?#]{1,300})")
 
 
 @dataclass(frozen=True)
 class Policy:
-    """token may do everything; read_token may only read; without a token everybody who gets here may do everything."""
+    """`token` allows everything, `read_token` only reading; where no token is set every client may do everything."""
 
     hosts: frozenset[str]
     token: str = ""
@@ -57,7 +57,7 @@ class Policy:
 
     @property
     def named(self) -> dict[str, str]:
-        """The tokens that are set, by the names that the audit log tells."""
+        """The tokens that are set, by their names in the audit log."""
         both = {"DIAGNOSTICS_TOKEN": self.token, "DIAGNOSTICS_READ_TOKEN": self.read_token}
         return {name: token for name, token in both.items() if token}
 
@@ -68,7 +68,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class _Refusal:
-    """guess   whether a wrong token was shown"""
+    """A refused request. `why`: the reason, for the audit log; `guess`: whether it had a wrong token."""
 
     response: Response
     why: str
@@ -77,9 +77,9 @@ class _Refusal:
 
 
 class Access:
-    """Answers 421 to an unknown Host, 403 to a foreign page, 401 and 403 as the tokens say.
+    """Answers 421 to an unknown Host, 403 to a page of another origin, 401 without a valid token, 403 without the right.
 
-    A program sends the token with each request; a browser shows it once, in the form that it gets with its 401, and has a
+    A program sends the token with each request; a browser posts it once, in the form that comes with the 401, and has a
     cookie from then on (session.py). Each refusal is written to the audit log.
     """
 
@@ -96,7 +96,7 @@ class Access:
         headers = Headers(scope=scope)
         refusal, who = self._judged(headers, scope)
         if refusal is None:
-            # A proxy's word is taken for this alone: a wrong one harms whoever gives it.
+            # The only forwarded header that is believed: a wrong one harms its sender only.
             scheme = "https" if headers.get("x-forwarded-proto") == "https" else scope["scheme"]
             told = {"scheme": scheme, _ASKER: _asker(who, scope), _STARTS: _may_start(headers, who)}
             await self._app({**scope, **told}, receive, send)
@@ -135,28 +135,28 @@ class Access:
         return refusal, who
 
     def _shown(self, headers: Headers) -> tuple[str, bool]:
-        """(whose token was shown, or NOBODY; whether a wrong one was)."""
+        """(the name of the valid token in the request, or NOBODY; whether it had a wrong one)."""
         policy = self._policy
         given = headers.get("authorization", "")
         if given:
             shown = _tokens_in(given)
             found = [name for name, token in policy.named.items() if any(_same(each, token) for each in shown)]
             return (found[0], False) if found else (NOBODY, True)
-        # Other ports of this host send the cookie, too: with it, only the monitor's very own page may ask.
+        # Browsers send the cookie to all ports of this host: it is valid only for requests by the monitor's own pages.
         if not _own(headers.get("origin"), headers, otherwise=True):
             return NOBODY, False
         cookie, now = value_of(headers.get("cookie", "")), time.time()
         found = [name for name, token in policy.named.items() if proves(cookie, token, now)]
-        # One that has ended is worth nothing, whoever signed it: to show it is no guess.
+        # An expired cookie is invalid, but no guess.
         return (found[0], False) if found else (NOBODY, may_prove(cookie, now))
 
 
 def _may_start(headers: Mapping[str, str], who: str) -> bool:
-    """Whether whoever asks has the right to capture, and is no page's victim.
+    """Whether the client has the right to capture, and its GET was not caused by a page of another origin (CSRF).
 
-    A page of any origin can have a browser send a GET, and on loopback no token keeps it from that. So a browser must say that
-    it asks for a page of our own; and a program is told from a browser by what no page can take away or add: the headers that
-    a browser adds, or a bearer token. (A password a browser adds by itself, once it was typed into an address.)
+    A page of any origin can make a browser send a GET, and on loopback no token may be set. So a browser's request must be
+    marked as same-origin; and programs are distinguished from browsers by headers that no page can remove or add: those that
+    browsers always send, or a bearer token. (Basic does not count: a browser sends a password that was typed into an address.)
     """
     if who not in ("DIAGNOSTICS_TOKEN", ANYBODY):
         return False
@@ -165,7 +165,7 @@ def _may_start(headers: Mapping[str, str], who: str) -> bool:
     site = headers.get("sec-fetch-site")
     if site is not None:
         return site == "same-origin"
-    # Browsers leave Sec-Fetch-Site out where the connection is not secure and its host is not loopback.
+    # Browsers omit Sec-Fetch-Site where the connection is not secure and its host is not loopback.
     told = _origin(headers.get("referer", ""))
     if headers.get("cookie") or headers.get("user-agent", "").startswith("Mozilla/") or told:
         return told is not None and told == headers.get("host")
@@ -173,21 +173,21 @@ def _may_start(headers: Mapping[str, str], who: str) -> bool:
 
 
 def asker_of(scope: Scope) -> Asker:
-    """Who was let in with this request."""
+    """The client of a request that `Access` let through."""
     asker: Asker = scope[_ASKER]
     return asker
 
 
 def may_start(scope: Scope) -> bool:
-    """Whether this request, a GET, may begin what costs the service something."""
+    """Whether this GET request may begin a window or a heavy reading; see `_may_start`."""
     return bool(scope[_STARTS])
 
 
 def _tokens_in(authorization: str) -> list[bytes]:
-    """What may be a token: of Bearer, or of Basic as the name or the password.
+    """The possible tokens in an Authorization header: that of Bearer; of Basic the user name and the password.
 
-    Basic is what a program sends for http://user:TOKEN@HOST:PORT or http://TOKEN@HOST:PORT, and `go tool pprof` can send
-    nothing else.
+    A program sends Basic for http://user:TOKEN@HOST:PORT or http://TOKEN@HOST:PORT, and `go tool pprof` can send nothing
+    else.
     """
     scheme, _, given = authorization.partition(" ")
     if scheme.lower() != "basic":
@@ -203,9 +203,9 @@ def _same(shown: bytes, token: str) -> bool:
 
 
 def _foreign(headers: Headers, method: str, policy: Policy) -> str:
-    """What a page of another origin asks for, in words; empty where none does.
+    """A sentence that refuses a request by a page of another origin; empty for any other request.
 
-    To follow a link from elsewhere is no harm: the page that it leads to shows itself, to whom it may.
+    Following a link from another site is harmless: it only shows our page to a user who may see it.
     """
     origin = headers.get("origin")
     if origin is not None and _host_of(_origin(origin) or "") not in policy.hosts:
@@ -221,13 +221,13 @@ def _own(origin: str | None, headers: Mapping[str, str], *, otherwise: bool) -> 
 
 
 def _origin(text: str) -> str | None:
-    """Host and port of an Origin or Referer; None where it is none."""
+    """Host and port of an Origin or Referer header; None for any other text."""
     found = _ORIGIN.match(text)
     return found["authority"] if found else None
 
 
 def _host_of(authority: str) -> str:
-    """The host, in lower case and without brackets; empty where the text is no host with or without a port."""
+    """The host of `host` or `host:port`, in lower case and without brackets; empty for any other text."""
     found = _AUTHORITY.fullmatch(authority)
     return found["host"].strip("[]").lower() if found else ""
 

@@ -48,9 +48,9 @@ def build(
     guesses: Guesses,
     pprof_interval: float,
 ) -> tuple[Starlette, Events]:
-    """The ASGI app of the monitor, and its event streams, which whoever serves it must close.
+    """The ASGI app of the monitor, and its event streams, which the caller must close.
 
-    pprof_interval   the least time between two windows for /debug/pprof
+    pprof_interval   minimum of seconds between two windows for /debug/pprof
     """
     routes = _Routes(targets, captures, recorder, guard, judge)
     overview = Overview(targets, captures, judge, guard, recorder)
@@ -100,7 +100,7 @@ class _Routes:
                 oom_kills=killed,
                 outlook=self._recorder.outlook(snapshot.process.pid),
                 firings=self._guard.counted(snapshot.worker),
-                captures=self._captures.told(snapshot.worker),
+                captures=self._captures.counts_of(snapshot.worker),
                 children=look.children_of(snapshot.worker),
             )
             for snapshot, verdict, (restarts, killed) in zip(found, verdicts, counted, strict=True)
@@ -119,7 +119,7 @@ async def _diagnostics_error(request: Request, error: Exception) -> Response:
 
 
 async def _nobody_left(request: Request, error: Exception) -> Response:
-    """The client has left in the middle of its request's body."""
+    """The client has disconnected within its request's body."""
     return Response(status_code=499)
 
 

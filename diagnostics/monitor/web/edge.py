@@ -1,11 +1,11 @@
-"""The monitor's outer edge: what a connection may hold, and how long it may wait, before anybody is asked for a token.
+"""Limits on the monitor's connections, in memory and time, that hold before a token is checked.
 
-The law of this file: until a request is whole nobody knows who asks. So every connection is bounded by itself: its head, the
-time for head and body, the time without one byte taken of an answer; and all of them together by their number. What comes
-over a bound is closed and counted.
+The law of this file: a request can be authenticated only once it is complete. So every connection has limits: on its head's
+bytes, on the seconds for head and body, on the seconds in which the client takes no byte of an answer; and their number has
+one. A connection over a limit is closed and counted.
 
-uvicorn's protocol on h11 is extended, which is always there: h11 bounds a head by itself, and the parser in C does not.
-uvicorn takes the class of its HTTP protocol as a setting, so this needs no patch.
+uvicorn's h11 protocol is extended, which is always installed: h11 bounds a head by itself, httptools does not. uvicorn takes
+the class of its HTTP protocol as a setting, so this needs no patch.
 """
 
 from __future__ import annotations
@@ -27,19 +27,18 @@ __all__ = ["MAX_CONNECTIONS", "MAX_HEAD_BYTES", "Edge", "EdgeServer"]
 
 log = logging.getLogger("diagnostics.monitor")
 
-# As nginx takes with its four buffers of 8 KiB, and twice what Node.js does: browsers send all cookies of `localhost`, whatever
-# their port.
+# As nginx's four buffers of 8 KiB, and twice Node.js's limit: browsers send the cookies of all ports of `localhost`.
 MAX_HEAD_BYTES: Final = 32 * 1024
-# A few dozen pages (routes/page.py), scrapers, and people. Each may hold its head, and 64 KiB of body with what one read of a
-# socket brings beyond (256 KiB): 40 MiB at the very most.
+# A few dozen pages (routes/page.py), scrapers, and people. Each may buffer its head, 64 KiB of body and one further read of
+# its socket (256 KiB): 40 MiB at most.
 MAX_CONNECTIONS: Final = 128
 # A head or a body is a few packets, sent at once.
 HEAD_SECONDS: Final = 10.0
 BODY_SECONDS: Final = 10.0
-# Who takes not one byte of an answer for so long has gone, or means harm.
+# A client that takes no byte of an answer for this long is gone, or hostile.
 STUCK_SECONDS: Final = 30.0
 KEEP_ALIVE_SECONDS: Final = 5
-# When the monitor ends: what is being answered then may be finished.
+# At the monitor's end, for answers that are under way.
 _GRACE_SECONDS: Final = 5
 _TELL_SECONDS: Final = 60.0
 _TICKS: Final = 10  # of uvicorn's 0.1 s
@@ -49,7 +48,7 @@ _WAITS: Final = {h11.IDLE: ("head", HEAD_SECONDS), h11.SEND_BODY: ("body", BODY_
 
 
 class Connection(H11Protocol):
-    """One connection; `edge` is set by `Edge.protocol`."""
+    """One client's connection; `edge` is set by `Edge.protocol`."""
 
     edge: Edge
 
@@ -59,7 +58,7 @@ class Connection(H11Protocol):
         self._since = 0.0
         self._unsent = 0
         self._stuck_since = 0.0
-        self._resumed = False  # since the last look: what is unsent now is not what was unsent then
+        self._resumed = False  # since the last `look`: the client has taken bytes
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -86,11 +85,11 @@ class Connection(H11Protocol):
 
     @property
     def is_waited_for(self) -> bool:
-        """Whether its request, or the next one, has not come whole."""
+        """Whether its present or next request is not complete."""
         return self.conn.their_state in _WAITS
 
     def look(self, now: float) -> None:
-        """Close the connection if it has been waited for longer than it may be; to be called about every second."""
+        """Close the connection if it is past a time limit. `now`: monotonic seconds; to be called about every second."""
         if self._phase != (self.cycle, self.conn.their_state):
             self._new_phase(now)
         unsent = self.transport.get_write_buffer_size()
@@ -116,7 +115,7 @@ class Connection(H11Protocol):
             self.transport.abort()
 
     def _answer(self, status: int, words: bytes) -> None:
-        """Say why, where nothing has been said yet, and close."""
+        """Send an error response, where no response has begun, and close."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             body = words + b"\n"
             self.transport.write(_CLOSING % (status, len(body)) + body)
@@ -126,9 +125,9 @@ class Connection(H11Protocol):
 
 
 class Edge:
-    """All connections of one monitor, in the order in which they came.
+    """All connections of one monitor, oldest first.
 
-    guessing   the peers, (address, port), who have shown a wrong token and wait for the answer
+    guessing   the peers, (address, port), that have sent a wrong token and wait for the answer
     clock      monotonic seconds
     """
 
@@ -136,7 +135,7 @@ class Edge:
         self.clock = clock
         self._guessing = guessing
         self._open: dict[Connection, None] = {}
-        self._closed_for: Counter[str] = Counter()  # since the log was told
+        self._closed_for: Counter[str] = Counter()  # reason -> count since the last log line
         self._tell_at = 0.0
         self._failures = Failures("a look at a connection of the monitor")
 
@@ -147,7 +146,7 @@ class Edge:
         return type("BoundedConnection", (Connection,), {"edge": self})
 
     def opened(self, connection: Connection) -> bool:
-        """Whether there is room for it. One whose request has not come whole, or was a guess, makes room: the oldest first."""
+        """Whether the new connection may stay. At the limit the oldest one with an incomplete or guessing request is closed."""
         if len(self._open) >= MAX_CONNECTIONS:
             idle = next((each for each in self._open if each.is_waited_for or each.client in self._guessing), None)
             self.counted("too_many_connections")
@@ -162,7 +161,7 @@ class Edge:
         self._open.pop(connection, None)
 
     def counted(self, why: str) -> None:
-        """Note a connection that was closed for its fault; told in the log once a minute, whatever their number."""
+        """Count a connection that was closed over a limit; the counts are logged once a minute."""
         self._closed_for[why] += 1
 
     def look(self) -> None:
@@ -170,7 +169,7 @@ class Edge:
         for connection in list(self._open):
             try:
                 connection.look(now)
-            except Exception as error:  # noqa: BLE001  # whatever it is: it is in the server's own loop, and there are others
+            except Exception as error:  # noqa: BLE001  # one connection's failure must not end the server's loop
                 self._failures.failed(error)
         if self._closed_for and now >= self._tell_at:
             faults = ", ".join(f"{count} {why}" for why, count in sorted(self._closed_for.items()))
@@ -180,7 +179,7 @@ class Edge:
 
 
 class EdgeServer(uvicorn.Server):
-    """uvicorn with an edge, and without its signal handlers: whoever runs the monitor decides what a signal means."""
+    """uvicorn with these limits, and without its signal handlers: the command that runs the monitor has its own."""
 
     def __init__(self, app: Any, guessing: Container[Hashable] = ()) -> None:
         self.edge = Edge(guessing)
@@ -190,10 +189,10 @@ class EdgeServer(uvicorn.Server):
                 http=self.edge.protocol(),
                 ws="none",
                 lifespan="off",
-                log_level="error",  # a warning for each malformed request would be the client's to write
+                log_level="error",  # no warning for each malformed request: a client could fill the log
                 access_log=False,
                 server_header=False,
-                # Every program on the machine could name another caller, and whom the audit log names must be true.
+                # Any local program could forge the peer's address, which the audit log records.
                 proxy_headers=False,
                 h11_max_incomplete_event_size=MAX_HEAD_BYTES,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,

@@ -1,4 +1,4 @@
-"""Slows whoever guesses tokens, in constant memory, and nobody who knows one."""
+"""Slows the guessing of tokens, in constant memory, without slowing clients with a valid one."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ __all__ = ["Guesses"]
 
 FIRST_SECONDS: Final = 0.5
 MOST_SECONDS: Final = 5.0
-# So many wrong ones double the wait; one is forgotten in this time.
+# So many wrong tokens double the wait; one less is counted after each of these intervals.
 _DOUBLED_BY: Final = 10.0
 _FORGOTTEN_SECONDS: Final = 6.0
 
 
 class Guesses:
-    """Counts wrong tokens of all callers together: a guesser has as many addresses as he likes, and no table of them is kept.
+    """Counts wrong tokens of all clients together: an attacker may have any number of addresses, so there is no table of them.
 
-    A wrong one is answered late: after half a second, and after up to five where many were wrong of late. A right one is never
-    kept waiting. With MAX_CONNECTIONS open (edge.py) that leaves 26 guesses a second: hopeless against 32 random characters.
-
+    The answer to a wrong token is delayed: by half a second, and up to five where many were wrong recently. A valid one is
+    never delayed. With MAX_CONNECTIONS open (edge.py) that leaves 26 guesses a second: hopeless against 32 random characters.
     clock    monotonic seconds
-    waiting  the peers whose answers are being kept back: their connections make room for new ones (edge.py)
+    waiting  the peers whose answers are delayed now: their connections are closed first for new ones (edge.py)
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,14 +32,14 @@ class Guesses:
         self.waiting: set[Hashable] = set()
 
     def seconds(self) -> float:
-        """How long the answer to one more wrong token, which is counted with this, is to wait."""
+        """Count one more wrong token; returns the seconds by which its answer must be delayed."""
         now = self._clock()
         self._wrong = max(0.0, self._wrong - (now - self._at) / _FORGOTTEN_SECONDS) + 1.0
         self._at = now
         return float(min(MOST_SECONDS, FIRST_SECONDS * 2 ** (min(self._wrong, 100.0) / _DOUBLED_BY)))
 
     async def wait(self, peer: Hashable) -> None:
-        """Keep the answer to `peer`, an end of a connection, back."""
+        """Count a wrong token of `peer`, (address, port), and sleep for the delay."""
         self.waiting.add(peer)
         try:
             await asyncio.sleep(self.seconds())

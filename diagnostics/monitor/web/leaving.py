@@ -1,4 +1,4 @@
-"""Waits for a client to leave: whoever works for one request alone need not go on then."""
+"""Waits for a client to disconnect, so that work for its request can be cancelled."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ __all__ = ["until_left"]
 
 
 async def until_left(receive: Receive) -> None:
-    """Returns when the client of a request is gone, or the response is over. The request's body must have been read."""
+    """Returns when a request's client has disconnected, or the response is complete. The body must have been read before."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,8 +1,8 @@
-"""The metric registry: the only place that spells metric names. Families are made from the workers' readings at each scrape,
-and what the services registered themselves is passed on behind them.
+"""The metric registry: the only file with metric names. Families are made from the workers' readings at each scrape, followed
+by the families that the services registered themselves.
 
-No label holds anything but a worker's number, a route, an outcome or another word of a fixed list: the number of series
-follows the service's shape, never its traffic.
+A label's value is a worker's number, a route, an outcome or another word of a fixed list: the number of series depends on the
+service's code, never on its traffic.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 from ...analysis.verdict.causes import CAUSES
-from ..captures.tally import Told
+from ..captures.tally import CaptureCounts
 from ..recording.outlook import Outlook
 from ..workers.processes import Children
 from ..workers.registered import families_of
@@ -29,19 +29,19 @@ __all__ = ["METRICS", "Scraped", "Spec", "exposition"]
 
 @dataclass(frozen=True, kw_only=True)
 class Scraped(Snapshot):
-    """One worker as it is scraped: with what others than its agent and the kernel know of it.
+    """A worker's snapshot with the monitor's own knowledge of it, for one scrape.
 
-    outlook   what its recording says of its memory
-    firings   of rules: (rule, outcome) -> how many
-    captures  how its captures ended
-    children  its processes that are no workers, together
-    verdict   the verdict on it
-    restarts, oom_kills   how often its process was replaced, and killed for memory, since the monitor began
+    outlook   trends computed from its recording
+    firings   (rule, outcome) -> count
+    captures  counts of its captures by outcome
+    children  sums over its child processes that are no workers
+    verdict   the verdict's word
+    restarts, oom_kills   how often its process was replaced, and killed by the OOM killer, since the monitor began
     """
 
     outlook: Outlook | None
     firings: dict[tuple[str, str], int]
-    captures: Told
+    captures: CaptureCounts
     children: Children | None
     verdict: str
     restarts: int
@@ -49,7 +49,7 @@ class Scraped(Snapshot):
 
     @classmethod
     def of(cls, snapshot: Snapshot, **more: Any) -> Scraped:
-        """`snapshot` with these fields more."""
+        """`snapshot` with the further fields in `more`."""
         return cls(**{each.name: getattr(snapshot, each.name) for each in fields(snapshot)}, **more)
 
 
@@ -61,7 +61,7 @@ Rows = Callable[[Scraped], Iterable[Row]]
 
 @dataclass(frozen=True)
 class Spec:
-    """One metric: `rows` yields (label values, value) of one worker; a histogram's value is its JSON."""
+    """One metric: `rows` yields (label values, value) for one worker; a histogram's value is its JSON."""
 
     name: str
     kind: Literal["gauge", "counter", "histogram"]
@@ -72,7 +72,7 @@ class Spec:
 
 def _ledger(key: str) -> Rows:
     def rows(snapshot: Scraped) -> Iterator[Row]:
-        ledger = _of(snapshot)
+        ledger = _ledger_of(snapshot)
         if ledger:
             yield (), ledger[key]
 
@@ -88,8 +88,8 @@ def _by_route(key: str, *fixed: str) -> Rows:
 
 
 def _open_streams(snapshot: Scraped) -> Iterator[Row]:
-    """As the ledger counts them; without one, the responses that the server has open."""
-    if _of(snapshot):
+    """Open streams from the ledger; without one, the server's open responses."""
+    if _ledger_of(snapshot):
         yield from _by_route("open")(snapshot)
         return
     for route, row in snapshot.connections.get("routes", {}).items():
@@ -106,7 +106,7 @@ def _buffered(snapshot: Scraped) -> Iterator[Row]:
 
 
 def _requests(snapshot: Scraped) -> Iterator[Row]:
-    for part, held in (_of(snapshot).get("requests") or {}).items():
+    for part, held in (_ledger_of(snapshot).get("requests") or {}).items():
         yield (part,), held
 
 
@@ -129,12 +129,12 @@ def _by_word(key: str) -> Rows:
 
 
 def _rejected(snapshot: Scraped) -> Iterator[Row]:
-    for reason, count in _of(snapshot).get("rejected", {}).items():
+    for reason, count in _ledger_of(snapshot).get("rejected", {}).items():
         yield (reason,), count
 
 
 def _pool_segments(snapshot: Scraped) -> Iterator[Row]:
-    pool = _of(snapshot).get("pool") or {}
+    pool = _ledger_of(snapshot).get("pool") or {}
     for state in ("used", "free"):
         if state in pool:
             yield (state,), pool[state]
@@ -142,7 +142,7 @@ def _pool_segments(snapshot: Scraped) -> Iterator[Row]:
 
 def _pool_count(key: str) -> Rows:
     def rows(snapshot: Scraped) -> Iterator[Row]:
-        pool = _of(snapshot).get("pool")
+        pool = _ledger_of(snapshot).get("pool")
         if pool:
             yield (), pool[key]
 
@@ -150,7 +150,7 @@ def _pool_count(key: str) -> Rows:
 
 
 def _breakers(snapshot: Scraped) -> Iterator[Row]:
-    for number, state in enumerate(_of(snapshot).get("breakers", ())):
+    for number, state in enumerate(_ledger_of(snapshot).get("breakers", ())):
         yield (str(number),), int(state != "closed")
 
 
@@ -158,7 +158,7 @@ def _rss(snapshot: Scraped) -> Iterator[Row]:
     yield (), snapshot.process.rss_bytes
 
 
-def _own(key: str) -> Rows:
+def _of_balance(key: str) -> Rows:
     def rows(snapshot: Scraped) -> Iterator[Row]:
         held = (snapshot.balance or {}).get(key)
         if held is not None:
@@ -216,18 +216,18 @@ def _artifact_bytes(snapshot: Scraped) -> Iterator[Row]:
 
 def _balance(snapshot: Scraped) -> Iterator[Row]:
     for part, held in (snapshot.balance or {}).get("parts", {}).items():
-        if held is not None:  # what is not known is not 0
+        if held is not None:  # unknown is not 0
             yield (part,), held
 
 
 def _verdict(snapshot: Scraped) -> Iterator[Row]:
-    # All of them, so that an alert on one of them ends when it is over.
+    # A row for every cause, so that an alert on one resolves.
     for cause in CAUSES:
         yield (cause,), int(cause == snapshot.verdict)
 
 
 def _growth(snapshot: Scraped) -> Iterator[Row]:
-    """Of in-use memory; of RSS where that is not known."""
+    """Bytes an hour of in-use memory, or of RSS where in-use memory is unknown."""
     drift = snapshot.outlook.memory if snapshot.outlook else None
     if drift is not None:
         for bound, slope in zip(_BOUNDS, (drift.low, drift.slope, drift.high), strict=True):
@@ -255,12 +255,12 @@ def _answers(snapshot: Scraped) -> Iterator[Row]:
     yield (), int(snapshot.state == "answering")
 
 
-def _of(snapshot: Scraped) -> Mapping[str, Any]:
+def _ledger_of(snapshot: Scraped) -> Mapping[str, Any]:
     return (snapshot.reading or {}).get("ledger") or {}
 
 
 def _routes(snapshot: Scraped) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    routes: Mapping[str, Mapping[str, Any]] = _of(snapshot).get("routes", {})
+    routes: Mapping[str, Mapping[str, Any]] = _ledger_of(snapshot).get("routes", {})
     return routes.items()
 
 
@@ -289,8 +289,8 @@ METRICS: tuple[Spec, ...] = (
     Spec("buffer_pool_misses_total", "counter", "Segments that had to be allocated, since the pool had none.", (), _pool_count("misses")),
     Spec("stream_upstream_breaker_open", "gauge", "1 while an upstream is left alone by its circuit breaker, or tried again; 0 is the first, others are fallbacks.", ("upstream",), _breakers),
     Spec("memory_rss_bytes", "gauge", "Resident memory of the worker, as the kernel counts it.", (), _rss),
-    Spec("memory_pss_bytes", "gauge", "Resident memory of the worker, a page that several processes share by its share; absent where the kernel does not tell.", (), _own("pss_bytes")),
-    Spec("memory_private_bytes", "gauge", "Resident memory that no other process has; absent where the kernel does not tell.", (), _own("private_bytes")),
+    Spec("memory_pss_bytes", "gauge", "Resident memory of the worker, a page that several processes share by its share; absent where the kernel does not tell.", (), _of_balance("pss_bytes")),
+    Spec("memory_private_bytes", "gauge", "Resident memory that no other process has; absent where the kernel does not tell.", (), _of_balance("private_bytes")),
     Spec("memory_children_bytes", "gauge", "PSS of the worker's child processes that are no workers; absent where one of them is not to be read.", (), _children),
     Spec("memory_balance_bytes", "gauge", "Resident memory by what it is for; the parts are disjoint, unknown parts are absent.", ("part",), _balance),
     Spec("memory_limit_bytes", "gauge", "Memory limit of the worker's cgroup, the tightest above it; absent where there is none.", (), _limit),
@@ -328,9 +328,9 @@ class _OneScrape(Collector):
 def exposition(
     snapshots: list[Scraped], accept: str, registered: Mapping[str, list[dict[str, Any]]] | None = None
 ) -> tuple[bytes, str]:
-    """The scrape's body and content type: OpenMetrics where `accept` asks for it, Prometheus text otherwise.
+    """The scrape's body and content type: OpenMetrics where the header `accept` has it, else Prometheus text.
 
-    registered   by worker, the families that the service itself registered
+    registered   worker -> the families that the service itself registered
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_OneScrape(snapshots, registered or {}))
@@ -357,7 +357,7 @@ def _family(spec: Spec, snapshots: list[Scraped]) -> Metric:
 
 
 def _cumulative(histogram: Mapping[str, Any]) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
-    """(upper bound, observations up to it) of each bucket and, where it has one, the trace of one of them for OpenMetrics."""
+    """(upper bound, observations up to it) of each bucket, with its exemplar where it has one."""
     traces = {bucket: exemplar for bucket, *exemplar in histogram.get("exemplars", ())}
     buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
     total = 0.0

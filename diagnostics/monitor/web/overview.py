@@ -1,4 +1,4 @@
-"""Everything that the page shows, in one object: made at most twice a second, however many pages are open."""
+"""The overview, one JSON object with all data of the page: made at most twice a second, however many pages are open."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TASK_GROUPS = 10
 
 
 def summary(capture: dict[str, Any]) -> dict[str, Any]:
-    """A capture without its result, which has its own route."""
+    """A capture's JSON for the overview, without its result, which has a route of its own."""
     shown = {key: capture[key] for key in ("id", "kind", "worker", "created", "state", "progress", "error")}
     return {**shown, "artifacts": [artifact["name"] for artifact in capture.get("artifacts") or ()]}
 
@@ -35,10 +35,9 @@ _CHARGED = ("usage_bytes", "working_bytes", "limit_bytes", "tmpfs_bytes", "kerne
 
 
 def charged(look: Look) -> dict[str, Any] | None:
-    """What the cgroup of the service's first process is charged for; None where it cannot be seen.
+    """The charges of the cgroup of the service's first process; None where it cannot be read.
 
-    Parts that are no process's own (tmpfs, kernel, sockets) are of its own level, the limit and the usage of the tightest
-    one above.
+    tmpfs, kernel and sockets are of the process's own level, limit and usage of the level with the tightest limit.
     """
     found = read_cgroup(look.members[0].pid) if look.members else None
     if found is None:
@@ -71,7 +70,7 @@ class Overview:
         self._shared: tuple[float, dict[str, Any]] | None = None
 
     async def read(self, url: str) -> dict[str, Any]:
-        """All workers, shared by the pages that are open; `url` is the monitor's, for commands."""
+        """The overview of all workers, cached for all open pages; `url`: the monitor's, for commands in it."""
         async with self._lock:
             if self._shared is None or time.monotonic() - self._shared[0] >= _SHARED_SECONDS:
                 told = await self.of(await self._targets.snapshots(), url)
@@ -112,11 +111,11 @@ class Overview:
         ]
 
     async def service(self, snapshots: list[Snapshot], verdicts: list[dict[str, Any]], url: str) -> dict[str, Any]:
-        """All processes together, and the verdict on them."""
+        """The sums over all processes, and the verdict on the service as a whole."""
         look = await self._whole.look()
         alarms = [snapshot.worker for snapshot, verdict in zip(snapshots, verdicts, strict=True) if verdict["alarm"]]
         judged = await self._judge.of_whole(look, alarms)
-        # What grows beside the processes is no worker's: it is an alarm of its own, whatever the workers' are.
+        # Growth of the cgroup beside its processes is an alarm of its own, beside any worker's.
         alarm = judged.alarm and (not alarms or judged.word == "cgroup_growth")
         told = {**look.to_json(), "charged": charged(look), "verdict": {**judged.to_json(url), "alarm": alarm}}
         hidden = why_no_cgroup(look.members[0].pid) if told["charged"] is None and look.members else None
@@ -125,7 +124,7 @@ class Overview:
         return told
 
     def _limit(self, snapshot: Snapshot) -> dict[str, Any] | None:
-        """What the worker's limit is, what is charged for it, and when they meet; None where nothing is recorded of it."""
+        """The worker's memory limit, its charge, and the time until they meet; None where nothing is recorded."""
         outlook = self._recorder.outlook(snapshot.process.pid)
         if outlook is None:
             return None
@@ -136,7 +135,7 @@ class Overview:
         }
 
     def _growth(self, snapshot: Snapshot) -> dict[str, float] | None:
-        """Bytes an hour, estimate and the ends of its 95 % interval; None where it is too early to tell."""
+        """Growth in bytes an hour, an estimate with its 95 % interval; None where there are too few readings."""
         outlook = self._recorder.outlook(snapshot.process.pid)
         drift = outlook.memory if outlook is not None else None
         if drift is None:

@@ -1,7 +1,7 @@
-"""A browser's session: what its cookie holds, and whether it is good.
+"""A browser's session: issues and verifies its cookie.
 
-The cookie is `<end>.<HMAC-SHA-256 of that under the token>`: it proves that its bearer once knew the token, does not hold it,
-ends by itself, and is worth nothing once the token is changed. Nothing is kept here, so it outlives a restart.
+The cookie is `<end>.<HMAC-SHA-256 of that under the token>`: it proves that its bearer once had the token, does not contain
+it, expires, and is invalid once the token is changed. No session is stored, so it outlives the monitor's restart.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _PURPOSE = b"highwater session until "
 
 
 def issue(token: str, now: float) -> str:
-    """A cookie's value for whoever has just shown `token`; `now` is wall clock."""
+    """A cookie's value for a client that has just sent `token`; `now`: wall-clock seconds."""
     end = str(int(now) + SECONDS)
     return f"{end}.{_sign(token, end)}"
 
 
 def proves(value: str, token: str, now: float) -> bool:
-    """Whether `value` was issued for this token and has not ended."""
+    """Whether `value` was issued for this token and has not expired."""
     if not token or not may_prove(value, now):
         return False
     end, _, signature = value.partition(".")
@@ -32,7 +32,7 @@ def proves(value: str, token: str, now: float) -> bool:
 
 
 def may_prove(value: str, now: float) -> bool:
-    """Whether `value` is a session that would not have ended, whoever signed it."""
+    """Whether `value` has an end that is not reached, without checking the signature."""
     end = value.partition(".")[0]
     return end.isascii() and end.isdecimal() and len(end) <= 12 and int(end) > now
 

@@ -1,1 +1,1 @@
-"""The workers of the service: who they are, the conversation with their agents, and what each holds."""
+"""The workers of the service: their discovery, the requests to their agents, and each one's memory and connections."""

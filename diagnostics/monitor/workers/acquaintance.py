@@ -14,10 +14,10 @@ _PROC = Path("/proc")
 
 
 def not_the_one(told: Mapping[str, Any], pid: int, proc: Path = _PROC) -> str | None:
-    """Why what an agent says of itself ("hello") is not of process `pid`; None where nothing speaks against it.
+    """Why an agent's answer to "hello" is not of process `pid`, a sentence; None where nothing contradicts it.
 
-    The agent gives the number that it has in its own PID namespace, and its process's start. Who forwards a socket
-    (socat, a service mesh) is the listener for the kernel, and another process than the one that answers.
+    The answer has the pid in the agent's own PID namespace, and its process's start. A forwarder of the socket (socat, a
+    service mesh) is the listener for the kernel, and another process than the one that answers.
     """
     known_as = namespaced_pid(pid, proc)
     if known_as is not None and told.get("pid") not in (None, known_as):
@@ -30,7 +30,7 @@ def not_the_one(told: Mapping[str, Any], pid: int, proc: Path = _PROC) -> str | 
 
 
 def _same_clock(pid: int, proc: Path) -> bool:
-    """Whether the process counts time from the same start as we do (time_namespaces(7))."""
+    """Whether the process is in the same time namespace as this one (time_namespaces(7))."""
     try:
         return (proc / str(pid) / "ns" / "time").readlink() == (proc / "self" / "ns" / "time").readlink()
     except OSError:

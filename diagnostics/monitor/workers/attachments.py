@@ -1,7 +1,7 @@
-"""Which processes have been attached to, as `<root>/attached.json` has it: written by whoever attaches, read by the monitor.
+"""The list of attached processes, `<root>/attached.json`: written by the commands that attach, read by the monitor.
 
-A monitor that comes back on the same address so finds its agents again. The agent of such a process listens in a folder of
-that process's own, see `attach.folder`.
+With it a restarted monitor finds these agents again. The agent of such a process listens in a folder in that process's own
+file system, see `attach.folder`.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ __all__ = ["Attachments"]
 
 
 class Attachments:
-    """The list below one registry. Several commands may write it at once."""
+    """The list of one registry. Several commands may write it at once."""
 
     def __init__(self, root: Path) -> None:
         self._path = root / "attached.json"
         self._read: tuple[int, list[Attachment]] = (0, [])
 
     def all(self) -> list[Attachment]:
-        """Those whose processes live, in the order in which they were attached to."""
+        """The attachments whose processes live, oldest first."""
         try:
             changed = self._path.stat().st_mtime_ns
-        except OSError:  # nobody has attached yet
+        except OSError:  # nothing was attached yet
             return []
         if changed != self._read[0]:
             self._read = (changed, _read(self._path))
         return [made for made in self._read[1] if lives(made.who)]
 
     def folders(self) -> Iterator[tuple[Path, int]]:
-        """Where the agents listen, each with its process."""
+        """(folder of the agent's socket, pid) of each."""
         for made in self.all():
             yield Path(agents_folder(f"/proc/{made.who.pid}/root{made.folder}")), made.who.pid
 
     def to_json(self) -> list[dict[str, Any]]:
-        """For people. `agent`: whether it is there still; it may have been taken out by somebody else."""
+        """For people. `agent`: whether it is still loaded; another command may have unloaded it."""
         return [
             {"pid": made.who.pid, "since": made.since, "how": made.how, "uid": made.uid, "agent": still_there(made)}
             for made in self.all()
@@ -58,14 +58,14 @@ class Attachments:
         self._change(lambda found: [each for each in found if each.who.pid != pid])
 
     def _change(self, change: Callable[[list[Attachment]], list[Attachment]]) -> None:
-        """Write the list anew, without those whose processes have ended; what those have left is removed."""
+        """Write the changed list, without attachments whose processes have ended; their folders are removed."""
         private_folder(self._path.parent)
         with open(self._path.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             found = _read(self._path)
             for made in found:
                 if not lives(made.who):
-                    # Where the process had our own file system; elsewhere it went with its container.
+                    # Removes it where the process had our file system; in a container it went with that.
                     shutil.rmtree(made.folder, ignore_errors=True)
             left = change([made for made in found if lives(made.who)])
             new = self._path.with_suffix(".new")
@@ -78,7 +78,7 @@ class Attachments:
 def _read(path: Path) -> list[Attachment]:
     try:
         told = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):  # none yet, or damaged: what is attached can be detached by its pid
+    except (OSError, ValueError, RecursionError):  # no file, or damaged: processes can still be detached by pid
         return []
     found: list[Attachment] = []
     for each in told if isinstance(told, list) else ():

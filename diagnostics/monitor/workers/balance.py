@@ -1,8 +1,8 @@
 """One worker's balance: the kernel's view and the agent's, read at the same moment and joined by `analysis.balance`.
 
 Reading smaps costs more the larger the process is (about 10 ms for each GiB), and for that time the process cannot map
-or unmap memory. So a balance is shared by everyone who asks until fifty times its cost has passed: at most 2 % of the time
-is spent reading, whoever asks however often.
+or unmap memory. So a balance is cached for fifty times its cost: at most 2 % of the time is spent reading, however many
+clients request it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _SHARED_COSTS = 50
 
 
 class BalanceReader:
-    """The balance of process `pid`, read in a thread and shared for a while.
+    """The balance of process `pid`, read in a thread and cached.
 
-    patience   seconds to wait for the kernel before what was read last is answered
+    patience   seconds to wait for the kernel; after that the last balance is returned
     """
 
     def __init__(self, pid: int, proc: Path = Path("/proc"), patience: float = 2.0) -> None:
@@ -42,11 +42,11 @@ class BalanceReader:
     async def read(
         self, rss: int, reading: Mapping[str, Any] | None, connections: Mapping[str, Any] | None = None
     ) -> dict[str, Any] | None:
-        """The balance as JSON, with its time; None if it has never been read, since the kernel does not answer.
+        """The balance as JSON, with its time; None if it was never read because the kernel blocks.
 
-        rss           bytes, for a kernel that tells no more
-        reading       what the agent has just said, None where it does not answer
-        connections   the worker's, as `connections_of` joins them
+        rss           bytes, for a process whose smaps cannot be read
+        reading       the agent's current reading, None where it does not answer
+        connections   the worker's, from `connections_of`
         """
         known = reading is not None
         if self._last and time.monotonic() < self._valid_until and self._last["agent"] == known:
@@ -55,7 +55,7 @@ class BalanceReader:
             self._reading = asyncio.create_task(
                 asyncio.to_thread(read_balance, self._pid, rss, reading, connections, self._proc)
             )
-        # A page fault on a stuck file system holds the process's memory map, and with it whoever reads smaps.
+        # A page fault on a stuck file system locks the process's memory map, and blocks readers of smaps.
         await asyncio.wait({self._reading}, timeout=self._patience)
         if self._reading.done():
             self._last = self._reading.result()
@@ -70,16 +70,16 @@ def read_balance(
     connections: Mapping[str, Any] | None = None,
     proc: Path = Path("/proc"),
 ) -> dict[str, Any]:
-    """Read the kernel's view of process `pid` and join it with what its agent said.
+    """Read the kernel's view of process `pid` and join it with its agent's reading.
 
-    Returns what `Balance.to_json` has and beside it
-        time, cost_seconds   wall clock at the end; how long reading took
+    Returns the keys of `Balance.to_json` and beside them
+        time, cost_seconds   wall-clock time at the end; seconds that reading took
         agent                whether the allocators' figures are in it
-        unknown              why a part, PSS and private bytes, or the cgroup, are not known
-        of_which             bytes of open streams, within the parts above, by layer; `requests`: those of requests that are
-                             not answered, None where the service does not count them
-        beside               bytes that are charged to the cgroup and in nobody's RSS, or in other processes'
-        cgroup               the cgroup's reading, None where it cannot be seen
+        unknown              why a part, PSS and private bytes, or the cgroup, are unknown
+        of_which             bytes of open streams, within the parts above, by layer; `requests`: of requests that are not
+                             answered, None where the service does not count them
+        beside               bytes that are charged to the cgroup and in no process's RSS, or in other processes'
+        cgroup               the cgroup's reading, None where it cannot be read
     """
     began = time.monotonic()
     regions = read_regions(pid, proc)
@@ -112,7 +112,7 @@ def _of_requests(reading: Mapping[str, Any] | None) -> int | None:
 
 
 def _layer(connections: Mapping[str, Any] | None, key: str) -> int | None:
-    """What all connections of the worker hold in one layer; None where none is known."""
+    """Bytes of all connections of the worker in one layer; None where they are unknown."""
     rows = (connections or {}).get("routes", {}).values()
     known = [row[key] for row in rows if row.get(key) is not None]
     return sum(known) if known else None
@@ -127,7 +127,7 @@ def _charged(cgroup: CgroupReading | None) -> dict[str, int | None]:
 
 
 def _reasons(split: Balance, reading: Mapping[str, Any] | None, unreadable: str | None) -> dict[str, str]:
-    """Why each part that is None is not known: by the kernel's word, the agent's, or because there was none."""
+    """Why each part that is None is unknown: the reason that reading /proc or the agent gave, or that no agent answered."""
     told = ((reading or {}).get("allocators") or {}).get("unknown") or {}
     python = told.get("python_live_bytes", "Python's allocator tells nothing here")
     malloc = told.get("malloc_live_bytes", "malloc tells nothing here")
@@ -146,6 +146,6 @@ def _reasons(split: Balance, reading: Mapping[str, Any] | None, unreadable: str 
 
 
 def _children(pid: int, proc: Path) -> dict[str, int | None]:
-    """Resident memory of all processes below `pid`; pages that a child shares with its parent are counted in both."""
+    """The sum of RSS of all descendants of `pid`; pages that a child shares with its parent are counted in both."""
     readings = [read_process(child, proc) for child in Family(proc).of(pid)[1:]]
     return {"children": sum(child.rss_bytes for child in readings if child is not None)}

@@ -1,11 +1,11 @@
-"""Joins what a worker's agent tells of its connections with what the kernel holds for them.
+"""Joins the connections that a worker's agent reports with the kernel's queues of their sockets.
 
 source      what is known
 ledger      streams as the app's middleware counts them, with all three layers
-server      responses that the server has open: route, path, transport and kernel bytes; the app's own bytes are unknown
-sockets     how many clients are connected to the ports that the worker listens on, and what the kernel holds for them
+server      the server's open responses: route, path, transport and kernel bytes; the app's own bytes are unknown
+sockets     the number of connections to the worker's listening ports, and the bytes in their kernel queues
 
-`unknown` has a sentence for whatever serves in the worker and whose streams are not known.
+`unknown` has a sentence for each server in the worker whose streams are unknown.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _NO_AGENT = "no agent looks into what serves here: its streams are unknown, its 
 
 
 def connections_of(pid: int, reading: dict[str, Any] | None, sockets: Sockets) -> dict[str, Any]:
-    """The worker's connections, kernel bytes added. `reading` is the agent's; None where there is no agent.
+    """The worker's connections, with bytes in the kernel's queues. `reading`: the agent's; None where there is no agent.
 
-    Takes the agent's lists of descriptors out of `reading`: they are true for this moment only.
+    Removes the agent's lists of descriptors from `reading`: they are valid at this moment only.
     """
     told = (reading or {}).get("connections") or _NOTHING
     if told["source"] != "server":
@@ -50,10 +50,10 @@ def connections_of(pid: int, reading: dict[str, Any] | None, sockets: Sockets) -
     ledger_rows = ((reading or {}).get("ledger") or {}).get("top", ())
     unsent = sockets.unsent(pid, {fd for fds in by_route.values() for fd in fds or ()})
     for route, row in told["routes"].items():
-        # HTTP/2 has several requests on one connection: its queue is counted once.
+        # Several HTTP/2 requests share one connection: its queue is counted once.
         fds = by_route.get(route, ())
         held = [unsent[fd] for fd in set(fds or ()) if fd in unsent]
-        # A connection that has closed since holds nothing; of one to a Unix socket it is not known.
+        # A connection closed meanwhile has no queue; that of a unix socket is unknown.
         row["kernel_bytes"] = sum(held) if held or not (fds is None or fds or row["open"]) else None
     if told["open"] is None:
         _count_from_outside(told, sockets.served(pid))
@@ -65,7 +65,7 @@ def connections_of(pid: int, reading: dict[str, Any] | None, sockets: Sockets) -
 
 
 def _count_from_outside(told: dict[str, Any], served: Served) -> None:
-    """Where a server does not tell its connections, add what the kernel tells of all of them together, under no route."""
+    """For a server that does not report its connections: add the kernel's count and bytes of all, as "(unrouted)"."""
     told["open"], told["ports"] = served.connections, list(served.ports)
     if served.ports:
         row = told["routes"].setdefault(UNROUTED, {"open": 0, "transport_bytes": None})
@@ -73,11 +73,11 @@ def _count_from_outside(told: dict[str, Any], served: Served) -> None:
 
 
 def streams_of(reading: dict[str, Any] | None, connections: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row for each stream that is known by itself, the one that holds the most bytes first.
+    """A row for each stream that is known individually, the one with the most bytes first.
 
-    Where a server does not tell whether a response has begun (`response_started` is None), an open request is a stream.
-    Every row has source, route, age_seconds, buffered_bytes (the app's, None where it keeps no ledger), transport_bytes,
-    kernel_bytes (None where unknown) and held_bytes, the sum of the layers that are known (None where none is).
+    Where a server does not report whether a response has begun (`response_started` is None), an open request is a stream.
+    Every row has source, route, age_seconds, buffered_bytes (the app's, None without a ledger), transport_bytes,
+    kernel_bytes (None where unknown) and held_bytes, the sum of the known layers (None where none is known).
     """
     ledger = (reading or {}).get("ledger")
     source = "ledger" if ledger else connections["source"]

@@ -1,4 +1,4 @@
-"""Asks an agent one thing over its unix socket, without ever waiting longer than it was told to."""
+"""Sends one request to an agent over its unix socket, within a time limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..kernel.short_path import short_path
 
 __all__ = ["ask"]
 
-# What is asked every second is small whatever the service does: a few kilobytes, with a hundred routes a few hundred.
+# Limit of answers to requests that are sent every second: a few kilobytes, with a hundred routes a few hundred.
 _SMALL_BYTES = 4 * 1024 * 1024
 _LIMITS = {
     **dict.fromkeys(("hello", "sample", "window.watch", "window.end", "gc.collect"), _SMALL_BYTES),
@@ -24,10 +24,10 @@ _LIMITS = {
 
 
 async def ask(path: Path, op: str, /, *, patience: float, **params: Any) -> dict[str, Any]:
-    """Send `op` to the agent at `path` and return its result.
+    """Send the operation `op` to the agent at `path` and return its result.
 
-    Raises TargetSilentError after `patience` seconds without a whole answer, TargetError where no agent listens or the
-    agent says that it failed, and the agent's own error (UsageError, BusyError) where it refused.
+    Raises TargetSilentError after `patience` seconds without a complete answer, TargetError where no agent listens or the
+    operation failed, and the agent's own error (UsageError, BusyError) where it refused.
     """
     try:
         async with asyncio.timeout(patience):
@@ -67,7 +67,7 @@ async def _exchange(path: Path, op: str, message: bytes) -> dict[str, Any]:
         if length > limit:
             raise ProtocolError(f"the agent announced {length} bytes, the limit is {limit}")
         body = await reader.readexactly(length)
-        # What the service registered may hold any number; what the page shows must be JSON once more.
+        # Only the service's own metrics may be NaN or infinite; other answers are sent on as JSON, which has neither.
         reply = json.loads(body) if op == "registered" else json.loads(body, parse_constant=_no_number)
     except asyncio.IncompleteReadError as error:
         raise TargetError(
@@ -86,7 +86,7 @@ def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no number in JSON")
 
 
-# The agent names its errors by their code; here they become themselves again.
+# An error's code in the agent's answer -> its class.
 _CLASSES: dict[str, type[DiagnosticsError]] = {
     "usage": errors.UsageError,
     "busy": errors.BusyError,

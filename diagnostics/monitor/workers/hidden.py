@@ -1,4 +1,4 @@
-"""What the kernel does not let us see of a worker's connections: it is unknown, where what was read looks like none."""
+"""Marks connections as unknown where the kernel hides a worker's descriptors: the counts from outside would be 0."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["without_hidden"]
 
 
 def without_hidden(connections: dict[str, Any], pid: int, sockets: Sockets) -> dict[str, Any]:
-    """`connections_of` process `pid`, with None for what was counted from outside where its descriptors cannot be read.
+    """`connections_of` process `pid`, with None for counts from outside where its descriptors cannot be read.
 
     `unknown` then has a sentence that says why.
     """

@@ -1,7 +1,8 @@
-"""Lines of workers: each number with the processes that have had it, so that a worker that is replaced is judged with its past.
+"""Lines of workers: the processes that have had each worker's number, so that a replaced worker is judged with its
+predecessors.
 
-A process follows another one in its line where it takes the number soon after the other's end and has the same parent: that is
-a supervisor which replaces its workers. A service that is started anew begins new lines.
+A process continues a line where it takes the number soon after the other's end and has the same parent, a supervisor that
+replaces its workers. A service that is started anew begins new lines.
 """
 
 from __future__ import annotations
@@ -18,29 +19,29 @@ from ..kernel.process import Identity
 
 __all__ = ["LIVES", "Lineage", "life_of"]
 
-# The lives that are judged with the present one.
+# How many lives are judged together with the present one.
 LIVES = 12
-# A supervisor replaces a worker within seconds; who comes later is a scaling-up, or a restart by hand.
+# A supervisor replaces a worker within seconds; a later process is a scaling-up, or a restart by hand.
 _FOLLOWS_SECONDS = 60.0
-# Shared by all processes of the cgroup: it goes on over a replacement, and nothing of it is a worker's warm-up.
+# A series of the whole cgroup: it continues over a worker's replacement, and has no warm-up of its own.
 _SHARED = "cgroup_working_bytes"
 
 
 @dataclass
 class _Line:
     parent: Identity | None
-    ended: float  # monotonic; infinite while one of the line lives
+    ended: float  # monotonic seconds; infinite while its process lives
     lives: deque[Life] = field(default_factory=lambda: deque(maxlen=LIVES))
 
 
 class Lineage:
-    """The lines of one service."""
+    """The lines of one service's workers."""
 
     def __init__(self) -> None:
         self._lines: dict[str, _Line] = {}
 
     def begun(self, worker: str, parent: Identity | None, earlier: Iterable[Life] = ()) -> None:
-        """A process has taken this number. `earlier`: lives that an earlier monitor recorded in this line."""
+        """A process has become the worker `worker`. `earlier`: lives of this line that an earlier monitor recorded."""
         line = self._lines.get(worker)
         follows = (
             line is not None
@@ -54,22 +55,23 @@ class Lineage:
         line.ended = math.inf
 
     def ended(self, worker: str, life: Life) -> None:
-        """The process that had this number has ended."""
+        """The process of the worker `worker` has ended."""
         line = self._lines.setdefault(worker, _Line(None, 0.0))
         line.lives.append(life)
         line.ended = time.monotonic()
 
     def lives(self, worker: str) -> tuple[Life, ...]:
-        """The predecessors of the process that has this number, the oldest first."""
+        """The predecessors of the worker's present process, oldest first."""
         line = self._lines.get(worker)
         return tuple(line.lives) if line else ()
 
 
 def life_of(columns: Mapping[str, list[float]], started: object, names: Iterable[str]) -> Life | None:
-    """The life that a recording shows: `columns` by the fields' names, NaN where one is not known; None without readings.
+    """The life of a process from its recording; None where that has no readings.
 
-    started   the process's, seconds since the epoch; anything else: the first reading is its start
-    names     the series that are to be judged
+    columns   field's name -> readings, NaN for unknown ones
+    started   the process's start, seconds since the epoch; any other type: the first reading is taken as the start
+    names     the series that are judged
     """
     times = columns.get("time")
     if not times:

@@ -1,7 +1,7 @@
-"""Who listens on a unix socket whose queue is full, so that the kernel cannot be asked by connecting.
+"""Finds the process that listens on a unix socket whose queue is full, where SO_PEERCRED needs a connection.
 
 That is a stopped process, or one whose GIL is held for long. The kernel's table of unix sockets (`/proc/PID/net/unix`) has the
-inode of each that listens, and a process's descriptors name the inodes that it holds.
+inode of each listening one, and the links of a process's descriptors name their inodes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ACCEPTS_FLAG = 0x10000  # __SO_ACCEPTCON, include/linux/net.h
 
 
 def full_queue_holder(path: Path) -> int:
-    """The process that holds the listening socket at `path`, by its number here; 0 where none can be seen that does."""
+    """The pid, in our PID namespace, of the process that holds the listening socket at `path`; 0 where none is found."""
     if not proc_is_ours():
         return 0
     tables: dict[str, set[str]] = {}
@@ -37,7 +37,7 @@ def full_queue_holder(path: Path) -> int:
 
 
 def _listening(process: Path, path: Path) -> set[str]:
-    """Inodes of the listening unix sockets whose name, in the namespace of `process`, is this very file."""
+    """Inodes of the listening unix sockets whose name, in the mount namespace of `process`, is this file."""
     wanted = path.lstat()
     found: set[str] = set()
     # Num RefCount Protocol Flags Type St Inode Path

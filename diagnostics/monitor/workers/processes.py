@@ -1,7 +1,7 @@
-"""All processes of the service: its workers, those that supervise them, and the children of both.
+"""All processes of the service: its workers, their supervisors, and the children of both.
 
-A child that neither listens nor has an agent (a process pool, Celery's prefork pool, a job runner) takes memory all the same:
-of the container, of the machine. It is shown with the worker below which it is, from outside.
+A child that neither listens nor has an agent (a process pool, Celery's prefork pool, a job runner) takes memory of the
+container or machine, too. It is read from outside and shown with the worker that is its ancestor.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ __all__ = ["Children", "Member", "members"]
 class Member:
     """One process at one moment.
 
-    program   the name of its program, without arguments: they may hold secrets
-    role      worker; supervisor (of workers, serving nothing itself); child (of a worker, or of nobody who serves)
-    worker    the worker that it is, or below which it is; None where there is none above it
-    rollup    None where the kernel does not tell
+    program   the name of its program, without arguments, which may be secrets
+    role      worker; supervisor (an ancestor of workers that serves nothing itself); child (any other process)
+    worker    its own number as a worker, or that of its nearest ancestor that is one; None where there is none
+    rollup    None where smaps_rollup cannot be read
     """
 
     pid: int
@@ -55,7 +55,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Children:
-    """Processes together. Bytes; None where one of them is not to be read, and at least the rest is then missing."""
+    """Sums over several processes, in bytes; None where one of them cannot be read."""
 
     count: int
     rss: int
@@ -85,10 +85,10 @@ def members(
     family: Family,
     proc: Path = Path("/proc"),
 ) -> list[Member]:
-    """Everything below `roots`, parents first, each process once. This monitor itself and what it started are left out.
+    """`roots` and all their descendants, parents first, each process once. This monitor and its children are left out.
 
-    workers       the names of the workers by their pid
-    supervisors   processes that are known to supervise; what stands above a worker does so as well
+    workers       pid -> the worker's name
+    supervisors   pids of known supervisors; any ancestor of a worker is one, too
     """
     found: dict[int, Member] = {}
     above = set(supervisors) | {each for pid in workers for each in family.above(pid)}
@@ -110,13 +110,13 @@ def members(
 
 
 def _highest(roots: Iterable[int], family: Family) -> list[int]:
-    """Those of the roots that stand below no other one."""
+    """Those of the roots that are no descendants of another one."""
     given = set(roots)
     return sorted(root for root in given if given.isdisjoint(family.above(root)))
 
 
 def _why_no_agent(pid: int) -> str:
-    """Why a child has none, and what gives it one."""
+    """A sentence why a child process has no agent, with the remedy."""
     why = why_no_agent(pid)
     if "has not served" not in why:
         return why

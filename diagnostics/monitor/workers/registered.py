@@ -1,7 +1,7 @@
-"""Passes on what the services themselves registered with prometheus_client, with the label `worker` added.
+"""Exports the services' own prometheus_client metrics, with the label `worker` added.
 
-A family that the monitor exports itself is not taken over. A label `worker` of the service's own becomes
-`exported_worker`, as Prometheus does with labels that a target brings and the scrape sets.
+A family that the monitor exports itself is left out. A label `worker` of the service's own becomes `exported_worker`, as
+Prometheus renames a target's labels that conflict with the scrape's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LEFT_OUT_TOLD: set[int] = set()
 
 
 async def registered_by(worker: Worker) -> list[dict[str, Any]]:
-    """The families of one worker as its agent tells them; none where it does not answer, or has no registry."""
+    """The families of one worker from its agent; empty where it does not answer, or the service has no registry."""
     if worker.socket is None:
         return []
     try:
@@ -39,9 +39,9 @@ async def registered_by(worker: Worker) -> list[dict[str, Any]]:
 
 
 def families_of(told: Mapping[str, Iterable[Mapping[str, Any]]], taken: set[str]) -> Iterator[Metric]:
-    """One family for each name, of all workers' samples.
+    """One family for each name, with all workers' samples.
 
-    told    by worker, as `registered_by` returns them
+    told    worker -> result of `registered_by`
     taken   names that are exported already, without `_total`
     """
     metrics: dict[str, Metric] = {}
@@ -53,7 +53,7 @@ def families_of(told: Mapping[str, Iterable[Mapping[str, Any]]], taken: set[str]
             metric = metrics.get(name)
             if metric is None:
                 metric = metrics[name] = Metric(name, family["help"], family["type"], family["unit"])
-            if metric.type == family["type"]:  # two releases of a service side by side may disagree: the first is right
+            if metric.type == family["type"]:  # workers of two releases may have different types: the first one wins
                 for sample_name, labels, value, exemplar in family["samples"]:
                     metric.add_sample(sample_name, _labelled(worker, labels), value, exemplar=_exemplar(exemplar))
     yield from metrics.values()

@@ -1,15 +1,14 @@
-"""The registry folder: which agents listen there, and which sockets a killed process has left.
+"""The registry folder: the agents that listen there, and the removal of sockets that killed processes have left.
 
-A socket's name is its process's number as that process sees it, in its own PID namespace, and nothing is ever concluded from
-it. The kernel knows better: whoever connects is told who listens (SO_PEERCRED, unix(7)), as a number of our own PID
-namespace, 0 where the process is not to be seen from it. An agent in a container is so found by the number that it has
-here; one that cannot be seen is told as such, and joined with nobody.
+A socket's name is its process's pid in that process's own PID namespace, and nothing is concluded from it. On connecting the
+kernel reports the listener's pid (SO_PEERCRED, unix(7)) in our own PID namespace, 0 where the process is not visible there.
+So an agent in a container is found by its pid here; one that is not visible is reported as such, and joined with no process.
 
-A socket is removed only where nobody listens on it any more (the kernel refuses the connection), or where its process has
-ended; a living agent's is not, wherever its process is.
+A socket is removed only where no process listens on it any more (the kernel refuses the connection), or where its process
+has ended; a living agent's never is, in whichever namespace.
 
-Root's monitor looks in the folders of users that a service became, too; and every monitor in those of processes that were
-attached to, each for that process alone.
+Root's monitor also reads the folders of users to which a service has dropped its privileges; and every monitor reads those of
+attached processes, each for that process alone.
 """
 
 from __future__ import annotations
@@ -33,15 +32,15 @@ from .listener import full_queue_holder
 
 __all__ = ["Registry", "listening_pid"]
 
-# Between an agent's bind and its listen lie microseconds; a socket that nobody listens on after this was left behind.
+# Seconds after which a socket without a listener counts as left behind: an agent listens microseconds after its bind.
 _YOUNG_SECONDS = 10.0
 _UCRED = struct.Struct("3i")  # pid, uid, gid
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A socket that was looked at: its inode and birth, so that a new one under the same name is looked at again; and who
-    listens there, None where the process cannot be seen from here."""
+    """A known socket: its inode and birth, so that a new one under the same name is examined again; and its listener, None
+    where the process is not visible here."""
 
     inode: int
     born_ns: int
@@ -50,14 +49,14 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Peer:
-    """Who listens: pid of our namespace (0: of one that we do not see) and effective user, None where only the pid is known."""
+    """A listener: pid in our namespace (0: not visible there) and effective uid, None where only the pid is known."""
 
     pid: int
     uid: int | None
 
 
 class Registry:
-    """The sockets below `root`. `unseen`: the names of agents that listen and whose processes cannot be seen from here."""
+    """The sockets below `root`. `unseen`: names of sockets whose listening processes are not visible here."""
 
     def __init__(self, root: Path, attached: Attachments | None = None) -> None:
         self._root = root
@@ -67,7 +66,7 @@ class Registry:
         self.unseen: set[str] = set()
 
     def agents(self) -> dict[int, Path]:
-        """The socket of each agent by its process. Removes what killed processes have left."""
+        """pid -> socket of each agent. Removes sockets that killed processes have left."""
         found: dict[int, Path] = {}
         known: dict[Path, _Entry] = {}
         self.unseen = set()
@@ -95,7 +94,7 @@ class Registry:
         return found
 
     def _entry(self, path: Path, uid: int | None) -> _Entry | None:
-        """Who listens on a socket; None where nobody does, and it may have been removed. `uid`: who alone may listen there."""
+        """The listener of a socket; None where there is none, and removes the socket. `uid`: the user that may listen there."""
         try:
             facts = path.lstat()
         except OSError:  # it has just ended
@@ -112,45 +111,45 @@ class Registry:
                 _remove(path, facts)
             return None
         if uid is not None and peer.uid not in (uid, None):
-            return None  # the folder's user has put another one's socket there
+            return None  # the folder's user has put another user's socket there
         if peer.pid == 0 or not proc_is_ours():
             return _Entry(facts.st_ino, facts.st_mtime_ns, None)
         found = identity(peer.pid)
         if found is not None and lives(found[0]):
             return _Entry(facts.st_ino, facts.st_mtime_ns, found[0])
-        if runs(peer.pid):  # and /proc does not show it (hidepid): it cannot be read
+        if runs(peer.pid):  # /proc hides it (hidepid): it cannot be read
             return _Entry(facts.st_ino, facts.st_mtime_ns, None)
         _remove(path, facts)
         return None
 
 
 def listening_pid(path: Path) -> int | None:
-    """The process that listens on a unix socket, 0 where it is in a PID namespace that we do not see; None: nobody does."""
+    """The pid of the listener of a unix socket, 0 where it is not visible in our PID namespace; None where there is none."""
     peer = _peer(path)
     return None if peer is None else peer.pid
 
 
 def _peer(path: Path) -> _Peer | None:
-    """Who listens on a unix socket; None where the kernel says that nobody does."""
+    """The listener of a unix socket; None where the kernel refuses the connection."""
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
         probe.setblocking(False)
         try:
             with short_path(path) as address:
                 probe.connect(address)
-        except BlockingIOError:  # its queue is full: somebody listens, and does not come to it
+        except BlockingIOError:  # its queue is full: the listener does not accept
             return _Peer(full_queue_holder(path), None)
         except OSError as error:
-            # Not ours to ask (a folder's rights, a security module): somebody may listen all the same.
+            # Connecting is forbidden (a folder's mode, a security module): there may be a listener.
             return None if error.errno in (errno.ECONNREFUSED, errno.ENOENT) else _Peer(0, None)
         pid, uid, _gid = _UCRED.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         return _Peer(pid, uid)
 
 
 def _of_other_users(root: Path) -> Iterator[tuple[Path, int]]:
-    """The registries of users that a service of root's became, with their users.
+    """(folder, uid) of the registries of users to which services of root have dropped their privileges.
 
-    Such a folder is its user's to change at any moment, also into a link: nothing is made in it, only a process of that user
-    counts that listens there, and what is removed is removed by a descriptor of the folder that was looked at.
+    The user may change such a folder at any moment, also into a link: nothing is created in it, only that user's processes
+    count as listeners, and a socket is removed through a descriptor of the folder that was checked.
     """
     pattern = Path(dropped_root(root, 0))  # <temporary folder>/highwater-<uid>/of-<this registry>
     for home in pattern.parent.parent.glob("highwater-*"):
@@ -164,7 +163,7 @@ def _of_other_users(root: Path) -> Iterator[tuple[Path, int]]:
 
 
 def _private(folder: Path, uid: int) -> bool:
-    """Whether it is a folder, no link, that this user alone can enter."""
+    """Whether `folder` is a folder (no link) that only this user can enter."""
     try:
         facts = folder.lstat()
     except OSError:
@@ -173,8 +172,8 @@ def _private(folder: Path, uid: int) -> bool:
 
 
 def _remove(path: Path, looked_at: os.stat_result) -> None:
-    """Remove a socket, if the name still is that of the one that was looked at."""
-    with contextlib.suppress(OSError):  # changed since: it is looked at again with the next look
+    """Remove a socket, if `path` is still the file that was examined."""
+    with contextlib.suppress(OSError):  # changed meanwhile: it is examined again next time
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             if os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_ino == looked_at.st_ino:

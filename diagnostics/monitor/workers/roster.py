@@ -1,7 +1,7 @@
-"""Which number each worker has and who only supervises, written down so that a monitor which comes back knows it again.
+"""The workers' numbers and the supervisors, in a file, so that a restarted monitor keeps them.
 
-`<root>/workers.json`: a few identities (pid, boot, start), so that a pid that was given again is not taken for the old process.
-The file is a memory, not a truth: one that is damaged or cannot be written costs the numbers, and nothing else.
+`<root>/workers.json` has identities (pid, boot, start), so that a process with a reused pid is not taken for the old one. A
+damaged or unwritable file costs the numbers, and nothing else.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log = logging.getLogger("diagnostics.monitor")
 
 
 class Roster:
-    """What is remembered below one registry: `names` of workers, `supervisors`."""
+    """The file of one registry: `names` of workers, `supervisors`."""
 
     def __init__(self, root: Path) -> None:
         self._path = root / "workers.json"
@@ -32,11 +32,11 @@ class Roster:
         self.supervisors: set[Identity] = {who for _, who in _named(told.get("supervisors"))}
 
     def name_of(self, who: Identity) -> str | None:
-        """The number that this very process had."""
+        """The number of this process; None where it has none."""
         return self.names.get(who)
 
     def keep(self, names: Mapping[str, Identity], supervisors: Iterable[Identity]) -> None:
-        """Write down who is there now, if it changed."""
+        """Write the file, if the workers or supervisors have changed."""
         self.names = {who: name for name, who in names.items()}
         self.supervisors = set(supervisors)
         told = {
@@ -61,7 +61,7 @@ class Roster:
 def _read(path: Path) -> dict[str, Any]:
     try:
         told = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):  # none yet, or damaged
+    except (OSError, ValueError, RecursionError):  # no file yet, or damaged
         return {}
     return told if isinstance(told, dict) else {}
 

@@ -1,16 +1,17 @@
-"""The workers of the service: who registered, who answers, what they said last.
+"""The workers of the service: their registration, their state, their last readings.
 
-A worker is a process. It is known by its agent's socket in the registry, or by its pid alone where no agent could be put
-in; then it is read from outside only. Workers are numbered, and a number that a dead worker leaves is given to the next
-one, so that the label `worker` has as few values as there are workers.
+A worker is a process. It is known by its agent's socket in the registry, or by its pid alone where it has no agent; then it
+is read from outside only. Workers are numbered, and a dead worker's number is given to the next one, so that the label
+`worker` has as few values as there are workers.
 
 A process that only supervises workers (uvicorn's and gunicorn's parent, a shell) is none: it serves nothing, and a command
-that `watch` names is shown itself only while no agent has registered in its family. Who has once supervised is no worker
-later either, agent or not: under uvicorn's --reload the parent holds the listening socket alone while an edit is broken.
+passed to `watch` is shown itself only while no agent has registered in its family. A process that has supervised once is
+never a worker later, with or without an agent: under uvicorn's --reload the parent holds the listening socket alone while the
+edited code is broken.
 
 A worker whose agent has gone while its process lives (its socket was removed, its thread has ended) stays a worker for
-`LOST_SECONDS`, without an agent: it is to be seen, and its agent may come back. One that ends or is being replaced lives for a
-while after its agent, too: it is not shown in its last seconds, nor as soon as there is a new one.
+`LOST_SECONDS`, without an agent: it must be visible, and its agent may come back. A process that ends or is being replaced
+outlives its agent for a moment, too: it is not shown in its last seconds, nor once its successor is there.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ from .roster import Roster
 
 __all__ = ["Snapshot", "Targets", "Worker"]
 
-# A reading takes milliseconds; an agent that needs longer than this is kept from running.
+# A reading takes milliseconds; an agent that needs longer than this does not get to run.
 READING_PATIENCE_SECONDS = 2.0
-# Several people and Prometheus may look at once: they share one reading of this age.
+# A reading is reused for this long: several clients and Prometheus may request it at once.
 SHARED_SECONDS = 0.1
-# Long enough for an alert that waits some minutes. A process that has given its agent up on purpose is forgotten after that.
+# Long enough for an alert that waits some minutes. A process that has stopped its agent on purpose is dropped after it.
 LOST_SECONDS = 900.0
-# A process that ends lives for a moment longer than its agent, and is not lost.
+# An ending process outlives its agent for a moment; only after this long its agent counts as lost.
 LEAVING_SECONDS = 5.0
 
 
@@ -53,10 +54,10 @@ class Snapshot:
     """One worker at one moment.
 
     state     answering; silent (alive, but its agent does not answer); outside (it has no agent)
-    reading   what the agent said, None unless it is answering
-    connections  as `connections_of` joins them
-    last      what it said last, for a silent one, with its wall-clock time
-    balance   where its memory is, see monitor.balance; None where the kernel does not answer
+    reading   the agent's answer, None unless it is answering
+    connections  from `connections_of`
+    last      for a silent worker its agent's last answer, with its wall-clock time
+    balance   its memory by part, see workers/balance.py; None where the kernel does not answer
     """
 
     worker: str
@@ -72,7 +73,7 @@ class Snapshot:
     balance: dict[str, Any] | None = None
 
     def streams(self) -> list[dict[str, Any]]:
-        """The open streams that are known by themselves, as rows; see `streams_of`."""
+        """The individually known open streams, as rows; see `streams_of`."""
         return streams_of(self.reading, self.connections)
 
     def to_json(self) -> dict[str, Any]:
@@ -106,7 +107,7 @@ class Snapshot:
         }
 
     def _unknown(self) -> dict[str, str]:
-        """Why a figure of `memory` is null, by its name."""
+        """Name of a figure in `memory` -> why it is null."""
         if self.reading is None:
             why = self.reason or "its agent does not answer"
             return dict.fromkeys(("in_use_bytes", "python_live_bytes", "malloc_live_bytes"), why)
@@ -114,15 +115,15 @@ class Snapshot:
 
 
 class Worker:
-    """One process of the service and the conversation with its agent."""
+    """One process of the service, and the requests to its agent."""
 
     def __init__(self, name: str, pid: int, socket: Path | None, sockets: Sockets, who: Identity | None = None) -> None:
         self.name = name
         self._sockets = sockets
         self.pid = pid
         self.who = who
-        self.placed = False  # whether it is known who supervises it
-        self.lost_since: float | None = None  # its agent is; monotonic
+        self.placed = False  # whether its supervisors are known
+        self.lost_since: float | None = None  # since when its agent is gone, monotonic seconds
         self.socket = socket
         self._balance = BalanceReader(pid)
         self._lock = asyncio.Lock()
@@ -133,7 +134,7 @@ class Worker:
         self._shared: tuple[float, Snapshot] | None = None
 
     async def ask(self, op: str, /, *, patience: float = READING_PATIENCE_SECONDS, **params: Any) -> dict[str, Any]:
-        """Ask this worker's agent. Raises TargetError where it has none, and what `conversation.ask` raises."""
+        """Send a request to this worker's agent. Raises TargetError where it has none, and as `conversation.ask` does."""
         if self.lost_since is not None:
             raise TargetError(
                 f"the agent of worker {self.name} (pid {self.pid}) has gone",
@@ -147,13 +148,13 @@ class Worker:
                 code="no_agent",
             )
         if op not in ("reading", "sample", "registered"):
-            self._shared = None  # what was read before may no longer be so
+            self._shared = None  # the operation may have changed what was read before
         if not self._about:
-            self._about = await self._meet(patience)
+            self._about = await self._identify(patience)
         return await ask(self.socket, op, patience=patience, **params)
 
-    async def _meet(self, patience: float) -> dict[str, Any]:
-        """Ask the agent who it is. Raises TargetError where it is not the one of this process."""
+    async def _identify(self, patience: float) -> dict[str, Any]:
+        """Send "hello" and check the answer. Raises TargetError where the agent is not that of this process."""
         assert self.socket is not None
         told = await ask(self.socket, "hello", patience=patience)
         why = await asyncio.to_thread(not_the_one, told, self.pid)
@@ -166,18 +167,18 @@ class Worker:
         return told
 
     def served(self) -> Served:
-        """Its clients' connections as the kernel has them; a few system calls for each, so not on a loop's thread."""
+        """The process's connections from the kernel; a few system calls for each, so not for an event loop's thread."""
         return self._sockets.served(self.pid)
 
     async def snapshot(self) -> Snapshot | None:
-        """Look at this worker now; None if it has ended. Never raises for a worker in trouble: that is what it shows."""
+        """Read this worker now; None if it has ended. A worker that does not answer is a snapshot, never an exception."""
         async with self._lock:
             if self._shared and time.monotonic() - self._shared[0] < SHARED_SECONDS:
                 return self._shared[1]
             process = read_process(self.pid)
             if process is None or process.state == "Z":
                 return None
-            snapshot = await self._look(process)
+            snapshot = await self._read(process)
             connections = await asyncio.to_thread(self._connections, snapshot.reading)
             balance = await self._balance.read(process.rss_bytes, snapshot.reading, connections)
             snapshot = replace(snapshot, connections=connections, balance=balance)
@@ -187,7 +188,7 @@ class Worker:
     def _connections(self, reading: dict[str, Any] | None) -> dict[str, Any]:
         return without_hidden(connections_of(self.pid, reading, self._sockets), self.pid, self._sockets)
 
-    async def _look(self, process: ProcessReading) -> Snapshot:
+    async def _read(self, process: ProcessReading) -> Snapshot:
         if self.lost_since is not None:
             ago = time.monotonic() - self.lost_since
             return Snapshot(
@@ -208,13 +209,13 @@ class Worker:
 
 
 class Targets:
-    """All workers below one registry, and those that `watch` names."""
+    """All workers of one registry, and those below the processes passed to `watch`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._workers: dict[int, Worker] = {}
         self._watched: set[int] = set()
-        self._gone: dict[int, Worker] = {}  # had an agent, have none now, and may live on
+        self._gone: dict[int, Worker] = {}  # their agents are gone, their processes may live
         self._sockets = Sockets()
         self.attachments = Attachments(root)
         self._registry = Registry(root, self.attachments)
@@ -223,16 +224,16 @@ class Targets:
         self._supervisors: set[Identity] = set(self._roster.supervisors)
 
     def watch(self, pid: int) -> None:
-        """Show what process `pid` and its children serve even if no agent ever registers there."""
+        """Show the serving processes among `pid` and its descendants even if no agent ever registers there."""
         self._watched.add(pid)
 
     def workers(self) -> list[Worker]:
-        """The workers that are there now, in the order of their names."""
-        self._look_around()
+        """The present workers, by number."""
+        self._refresh()
         return sorted(self._workers.values(), key=lambda worker: int(worker.name))
 
     def worker(self, name: str | None) -> Worker:
-        """The worker of this name; with None, the first that has an agent. Raises NotFoundError."""
+        """The worker of this name; for None the first that has an agent. Raises NotFoundError."""
         workers = self.workers()
         for worker in workers:
             if worker.name == name or (name is None and worker.socket is not None):
@@ -246,28 +247,28 @@ class Targets:
         raise NotFoundError(f"no worker {name!r}", remedy=f"known workers: {known}")
 
     async def snapshots(self) -> list[Snapshot]:
-        """Look at all workers at once."""
+        """Read all workers concurrently."""
         found = await asyncio.gather(*(worker.snapshot() for worker in self.workers()))
         return [snapshot for snapshot in found if snapshot is not None]
 
     def processes(self) -> list[Member]:
-        """All processes of the service that run now; see `processes.members`."""
+        """All running processes of the service; see `processes.members`."""
         workers = {worker.pid: worker.name for worker in self.workers()}
         supervisors = {who.pid for who in self._supervisors}
         return members({*self._watched, *workers, *supervisors}, workers, supervisors, Family())
 
     @property
     def unseen(self) -> set[str]:
-        """Agents that listen in the registry and whose processes cannot be seen from here: another PID namespace's."""
+        """Sockets of agents whose processes are not visible here, because they are in another PID namespace."""
         return self._registry.unseen
 
-    def _look_around(self) -> None:
+    def _refresh(self) -> None:
         registered = self._registry.agents()
         self._supervisors = {who for who in self._supervisors if lives(who)}
         supervisors = {who.pid for who in self._supervisors}
         now = (registered.keys() | self._outside(set(registered) - supervisors)) - supervisors
         now |= self._lost(now) - supervisors
-        for pid in set(self._workers) - now:  # first those that left, so that their numbers are free
+        for pid in set(self._workers) - now:  # first those that are gone, to free their numbers
             self._leaves(self._workers.pop(pid))
         for pid in sorted(now):
             worker = self._workers.get(pid)
@@ -280,23 +281,23 @@ class Targets:
                 if worker.socket is not None:
                     worker.lost_since = None
         if self._see_supervisors():
-            self._look_around()
+            self._refresh()
             return
         names = {worker.name: worker.who for worker in self._workers.values() if worker.who is not None}
         self._roster.keep(names, self._supervisors)
 
     def _leaves(self, worker: Worker) -> None:
-        """Remember one that had an agent and may yet live."""
+        """Keep a worker whose agent is gone and whose process may live."""
         if worker.socket is not None:
             worker.lost_since, worker.socket = time.monotonic(), None
             self._gone[worker.pid] = worker
 
     def _lost(self, now: set[int]) -> set[int]:
-        """Workers that have lost their agents and live on, and are therefore to be shown although nothing tells of them."""
-        if not now <= self._workers.keys():  # those that are new may be their successors, and have their numbers
+        """The workers that live without the agents that they had, and are still shown."""
+        if not now <= self._workers.keys():  # new workers may be their successors, and take their numbers
             self._gone.clear()
         attached = {made.who.pid for made in self.attachments.all()}
-        for pid in self._ever_attached - attached:  # taken out on purpose
+        for pid in self._ever_attached - attached:  # detached on purpose
             self._gone.pop(pid, None)
         self._ever_attached = attached
         ages = {pid: time.monotonic() - (worker.lost_since or 0.0) for pid, worker in self._gone.items()}
@@ -310,10 +311,10 @@ class Targets:
         return shown
 
     def _see_supervisors(self) -> bool:
-        """Whether a process above a worker turns out to supervise it, and was itself taken for a worker until now.
+        """Find ancestors of workers that are their supervisors; True if one of them was taken for a worker until now.
 
-        It holds the socket that the worker serves on, and does not accept there: the worker's event loop watches the
-        socket and its own does not, or it has had no agent until now, which a process that serves has first.
+        A supervisor holds the socket that the worker serves on, but does not accept there: the worker's epoll watches the
+        socket and its own does not, or it has never had an agent, which a process that serves gets first.
         """
         found: set[Identity] = set()
         for worker in self._workers.values():
@@ -335,7 +336,7 @@ class Targets:
         return any(who.pid in self._workers for who in found)
 
     def _outside(self, registered: set[int]) -> set[int]:
-        """Processes without an agent that are to be shown: what serves below a watched command with no agent at all."""
+        """The serving processes without agents below those watched commands that have no agent in their family."""
         self._watched = {pid for pid in self._watched if alive(pid)}
         left = self._watched - registered
         if not left:
@@ -349,7 +350,7 @@ class Targets:
         }
 
     def _name_for(self, who: Identity | None, now: set[int]) -> str:
-        """The number that this process had under an earlier monitor, else the lowest that is free."""
+        """The number that this process had under an earlier monitor, else the lowest free one."""
         taken = {worker.name for worker in self._workers.values()}
         had = self._roster.name_of(who) if who else None
         if had is not None and had not in taken:

@@ -1,4 +1,4 @@
-"""The service as a whole: all its processes with what each has of its own, read together and shared by everyone who asks."""
+"""The service as a whole: all its processes with their PSS and private bytes, read together and cached for all clients."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .targets import Targets
 __all__ = ["Look", "Whole"]
 
 _SHARED_SECONDS = 0.5
-# A pool of a thousand processes is told by its sums and by those that take most.
+# Of a pool of a thousand processes the sums and the largest processes are shown.
 _SHOWN = 30
 
 
 @dataclass(frozen=True)
 class Look:
-    """All processes of the service at one moment; `time` is wall clock.
+    """All processes of the service at one moment; `time`: wall-clock seconds.
 
-    fresh    whether PSS and private bytes are of this moment, and not of an earlier look: reading them costs too much for each
-    unseen   agents whose processes cannot be seen from here, by their sockets' names
+    fresh    whether PSS and private bytes are of this moment; False: of an earlier one, because reading them is costly
+    unseen   names of the sockets of agents whose processes are not visible here
     """
 
     time: float
@@ -38,16 +38,16 @@ class Look:
         return next((each.rollup for each in self.members if each.pid == pid), None)
 
     def children_of(self, worker: str) -> Children:
-        """The children of a worker that are no workers themselves, and theirs."""
+        """Sums over the descendants of a worker that are no workers themselves."""
         return Children.of(each for each in self.members if each.role == "child" and each.worker == worker)
 
     @cached_property
     def total(self) -> Children:
-        """Everything."""
+        """Sums over all processes."""
         return Children.of(self.members)
 
     def unknown(self) -> dict[str, str]:
-        """Why a sum is not known, by its name."""
+        """Name of a sum -> why it is unknown."""
         found: dict[str, str] = {}
         left = next((each for each in self.members if each.rollup is None), None)
         if left is not None:
@@ -61,7 +61,7 @@ class Look:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """Sums over all processes, and those that are no workers, the largest first."""
+        """Sums over all processes, and the processes that are no workers, largest first."""
         beside = sorted((each for each in self.members if each.role != "worker"), key=lambda each: -each.rss)
         return {
             "time": self.time,
@@ -74,7 +74,7 @@ class Look:
 
 
 class Whole:
-    """Looks at all processes of `targets`. `interval`: seconds between two looks of the recorder."""
+    """Reads all processes of `targets`. `interval`: seconds between two readings of the recorder."""
 
     def __init__(self, targets: Targets, interval: float = 1.0) -> None:
         self._targets = targets

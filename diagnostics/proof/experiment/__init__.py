@@ -1,1 +1,1 @@
-"""Rounds, the work of each, and the decision that they lead to."""
+"""Experiments: the rounds, their workload, and the decision from their figures."""

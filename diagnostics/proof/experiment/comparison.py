@@ -1,7 +1,7 @@
-"""The same experiment for anyone's service: two commands, one request, one decision for each.
+"""The same experiment for the user's own service: two commands, one request, a decision for each.
 
-The rounds, the rule and the captures are those of `verify`. What differs: nothing is known of the upstream, so growth is told
-in bytes per second of an open stream and not per chunk; the service's sockets are left as they are, and its agent collects
+The rounds, the rule and the captures are those of `verify`. Two things differ: the upstream is unknown, so growth is in bytes
+per second of an open stream and not per chunk; and the service's sockets keep their buffer sizes, while its agent collects
 garbage before memory is read at rest.
 """
 
@@ -32,22 +32,22 @@ __all__ = ["AFTER", "BEFORE", "UNITS", "Comparison", "comparison", "on_commands"
 BEFORE = "before"
 AFTER = "after"
 UNITS = {Measure.GROWTH: "B/s of a stream", Measure.REMAINS: "B/stream", Measure.RESIDENT: "B/stream"}
-# In a capture of what ended streams leave each lives so long: several in a window, and each long enough to be served.
+# Lifetime of streams during a capture of memory left by ended streams: several in a window, each long enough to be served.
 _STREAM_SECONDS = 0.7
-# What a Python service at rest gains and loses in a round by itself: so many streams have to end in one that this is less, for
-# each of them, than what matters; and never fewer than these, for the sake of resident memory, which comes and goes by more.
+# Bytes that a Python service at rest gains and loses in a round by itself: so many streams have to end in a round that this,
+# divided by them, is below the least growth; and at least `_LEAST_ENDED`, because resident memory varies by more.
 _NOISE_BYTES = 64 * 1024
 _LEAST_ENDED = 32
 
 
 @dataclass(frozen=True)
 class Comparison(Scenario):
-    """A scenario whose `apps` are commands with `{port}` in them, and whose clients all send `message`."""
+    """A scenario whose `apps` are commands that contain `{port}`, and whose clients all send `message`."""
 
     message: Message = field(default_factory=Message)
 
     def request(self, seed: int, side: str = "") -> Request:
-        """What each client sends; the same for every seed and side."""
+        """The request of each client; the same for every seed and side."""
         return Request(self.path, self.message)
 
 
@@ -65,9 +65,10 @@ def comparison(
     least_growth: float,
     plan: Plan,
 ) -> Comparison:
-    """What is to be run. `least_bytes` counts for each ended stream, `least_growth` for each second of an open one.
+    """The comparison to run. `least_bytes`: per ended stream; `least_growth`: bytes per second of an open one.
 
-    `slow` is the share of clients that read `slow_bytes_per_second`; the others read what comes, and ask again when it ends.
+    `slow`: the share of clients that read `slow_bytes_per_second`; the others read at full speed. All repeat their request
+    when a stream ends.
     """
     if transient_seconds >= seconds:
         raise UsageError(
@@ -104,7 +105,7 @@ def comparison(
 def on_commands(start_seconds: float = START_SECONDS, *, collects: bool = False) -> Bench:
     """The bench of a comparison: each command under `diagnostics run`, in the folder and environment of this process.
 
-    `collects`: the commands are those of `proof.serve`, which collect garbage before they are read.
+    `collects`: the commands are those of `proof.subjects.serve`, which collect garbage on a signal.
     """
 
     @asynccontextmanager
@@ -131,10 +132,10 @@ def on_commands(start_seconds: float = START_SECONDS, *, collects: bool = False)
 
 class _Rounds(MemoryRounds):
     async def capture(self, side: str, decision: Decision) -> Capture | None:
-        """Of what ended streams leave, take a capture in which streams begin and end: it would not be seen of older ones.
+        """Where memory of ended streams was accused, capture while streams begin and end: the window does not show older ones.
 
-        Streams that end by themselves do so. Of what open streams gain, take one with streams that stay open: their buffers are
-        full at its end.
+        Streams that end by themselves do so. Where growth of open streams was accused, capture with streams that stay open:
+        their buffers are full at its end.
         """
         one = self._subjects[side]
         if decision is not Decision.LEAK or self._ends[side] or one.monitor.outside:

@@ -1,8 +1,8 @@
 """Rounds that end with the process: how long does a service live after SIGTERM while streams are open?
 
-Each round starts the app anew, opens the streams, sends SIGTERM once the clients have got something, and waits until the
-process has gone, but no longer than the patience: an app that is still there then has the patience as its figure, which
-is less than the truth. The app runs without a monitor beside it, whose own end would be counted.
+Each round starts the app anew, opens the streams, sends SIGTERM once the clients have received something, and waits until the
+process has ended, at most for the patience: the figure of an app that still runs then is the patience, a lower bound of the
+truth. The app runs without a monitor beside it, whose own end would be counted.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ __all__ = ["ExitRounds"]
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 _MOST_SECONDS = 120.0
-# So much longer than what would be too long is waited: that it never ends need not be seen, only that it is too late.
+# The patience is this multiple of the least exit time that matters: the process need not be waited for any longer.
 _PATIENCE = 1.25
 
 
 class ExitRounds:
-    """Starts each side's service once a round."""
+    """Rounds that start each side's service anew."""
 
     def __init__(
         self,
@@ -47,16 +47,16 @@ class ExitRounds:
         self._seed = seed
 
     async def warm_up(self, side: str) -> None:
-        """Nothing: every round is a cold start."""
+        """Does nothing: every round is a cold start."""
 
     def widen(self, side: str) -> None:
-        """Nothing: more streams make an exit no clearer."""
+        """Does nothing: more streams do not make the exit time more precise."""
 
     async def capture(self, side: str, decision: Decision) -> None:
-        """Nothing: what is measured is no memory."""
+        """Returns None: exits have no memory to capture."""
 
     async def balance(self, side: str) -> Mapping[str, int]:
-        """Nothing, either."""
+        """Returns nothing, for the same reason."""
         return {}
 
     async def measure(self, side: str) -> Measured:
@@ -76,7 +76,7 @@ class ExitRounds:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(patience):
                         await process.ended()
-                # Waking up late from the wait is our own doing.
+                # At most the patience: this process may wake up late from the wait.
                 seconds = min(time.monotonic() - told, patience)
             finally:
                 until.set()
@@ -85,7 +85,7 @@ class ExitRounds:
         return Measured({Measure.EXIT: seconds}, report)
 
     async def _served(self, process: Process, report: LoadReport) -> None:
-        """Wait until every client has got something, or could have."""
+        """Wait until every client has received something, or has had the time for it."""
         work = self._scenario.workload
         deadline = time.monotonic() + _START_SECONDS
         began = time.monotonic()

@@ -4,11 +4,11 @@
     warm up: one round each, thrown away (imports, caches, connection pools, pages that are touched for the first time)
     rounds: broken and fixed have theirs at the same time, so that whatever the machine does meets both alike
     look where the plan says so, decide
-    captures: after the last reading, because a tracer would change what is read. They explain what has been decided; one that
-    fails is told and takes no decision away
+    captures: after the last reading, because a tracer would change the figures. They explain the decision; a failed capture is
+    reported and does not change it
 
-Nothing here judges: figures come from `analysis.growth`, decisions from `analysis.decision`, what a round is from `rounds`
-and `exits`. A subject that dies, never listens or answers errors is a TargetError with its last output, never a verdict.
+Nothing here judges: figures come from `analysis.growth`, decisions from `analysis.decision`, rounds from `rounds` and `exits`.
+A subject that dies, never listens or answers errors is a TargetError with its last output, never a verdict.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ from .rounds import MemoryRounds, Rounds, together
 
 __all__ = ["RESIDENT_ROOM_BYTES", "Bench", "Outcome", "SideOutcome", "Watch", "least_of", "run", "with_upstream"]
 
-# What resident memory may gain in a round without being growth of the service: services of which nothing stayed in use gained
-# and lost 1 MiB from round to round (glibc, eight streams with megabytes in their buffers), and an allocator that gives pages
-# back by a timer more.
+# Resident bytes that a round may gain without growth of the service: services whose in-use memory did not grow gained and
+# lost 1 MiB from round to round (glibc, eight streams with megabytes in their buffers), and more with an allocator that
+# returns pages by a timer.
 RESIDENT_ROOM_BYTES = 4 * 2**20
 
 
 class Watch(Protocol):
-    """Who is told how the experiment goes."""
+    """Receives the progress of an experiment."""
 
     def doing(self, what: str, step: int, steps: int) -> None: ...
 
     def measured(self, side: str, number: int, figures: Mapping[Measure, float], peak: float | None) -> None: ...
 
 
-# Starts what a scenario studies, gives its rounds, and ends everything with the block.
+# A context manager that starts the subjects of a scenario, yields its rounds, and ends everything.
 Bench = Callable[[Scenario, Sequence[str], int], AbstractAsyncContextManager[Rounds]]
 
 
 @dataclass
 class SideOutcome:
-    """What came out for one subject: `figures` hold one value a round, in the unit of their measure.
+    """The result for one subject: `figures` have one value a round, in the unit of their measure.
 
-    `read` is what its memory figures are: in_use, or rss, and `why` then says why bytes in use are not known. `balances` is
-    resident memory by its parts, after the warm-up and after the last round, where something was captured. `unexplained` and
-    `unweighed` say why there is no capture, and not both balances, where they were wanted.
+    read          "in_use", or "rss" where in-use bytes are unknown; `why` then says why
+    balances      resident memory by its parts, after the warm-up and after the last round, where a capture was taken
+    unexplained   why there is no capture although one was wanted; unweighed: why the balances are incomplete
     """
 
     side: str
@@ -83,13 +83,13 @@ class SideOutcome:
 
     @property
     def verified(self) -> bool:
-        """Whether the decision is the one that the claim foretells."""
+        """Whether the decision is the one that the scenario's claim predicts."""
         return self.decision is self.expected
 
 
 @dataclass
 class Outcome:
-    """The experiment's result. `began` is wall clock, `seconds` how long it took."""
+    """The experiment's result. `began`: wall-clock time; `seconds`: its duration."""
 
     scenario: Scenario
     seed: int
@@ -112,11 +112,10 @@ async def run(
     bench: Bench | None = None,
     explain: Callable[[SideOutcome], bool] = lambda side: True,
 ) -> Outcome:
-    """Run `scenario` for `sides` ("broken", "fixed") and return what came out. `bench` starts what is under study.
+    """Run `scenario` for `sides` ("broken", "fixed") and return the result. `bench` starts the subjects.
 
-    With `capture` the memory of those sides is captured after the last round that `explain` says yes to.
-
-    Raises TargetError where a subject, the upstream or a monitor fails. Every process is gone when this returns or raises.
+    With `capture` the memory of those sides for which `explain` is True is captured after the last round.
+    Raises TargetError where a subject, the upstream or a monitor fails. Every process has ended when this returns or raises.
     """
     outcome = Outcome(
         scenario, seed, [SideOutcome(side, scenario.apps[side], scenario.expected[side]) for side in sides], time.time()
@@ -131,7 +130,7 @@ async def run(
 
 @asynccontextmanager
 async def with_upstream(scenario: Scenario, sides: Sequence[str], seed: int) -> AsyncGenerator[Rounds, None]:
-    """The upstream, and the subjects where they live through all rounds."""
+    """The bench of a scenario: the upstream, and those subjects that live through all rounds."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="proof-")))
         base_url = await stack.enter_async_context(upstream(folder))
@@ -189,7 +188,7 @@ class _Experiment:
     async def run(self, *, capture: bool) -> None:
         sides = self._outcome.sides
         plan = self._scenario.plan
-        # To the first look; where that decides nothing the bar jumps back once, which is what happened.
+        # Steps to the first look: where that is inconclusive the progress bar jumps back once.
         steps = plan.looks[0] + 1 + capture
         step = 1
         self._watch.doing(f"warming up {_names(sides)}", 0, steps)
@@ -203,7 +202,7 @@ class _Experiment:
             await together([self._measure(side, number) for side in open_sides])
             step += 1
             if number in plan.looks:
-                self._look(open_sides, number)
+                self._decide(open_sides, number)
             if all(side.finding is not None for side in sides):
                 break
         if capture:
@@ -225,8 +224,8 @@ class _Experiment:
             side.figures[measure].append(value)
         self._watch.measured(side.side, number, measured.figures, measured.peak)
 
-    def _look(self, sides: Sequence[SideOutcome], number: int) -> None:
-        """Decide what can be decided; what cannot gets more streams to its further rounds."""
+    def _decide(self, sides: Sequence[SideOutcome], number: int) -> None:
+        """Decide on each side at this look; an undecided side gets more streams in its further rounds."""
         for side in sides:
             finding = decide(side.figures, least_of(self._scenario, side), self._scenario.plan)
             if finding.decision is not Decision.INCONCLUSIVE or number == self._scenario.plan.most_rounds:
@@ -251,8 +250,8 @@ class _Experiment:
 def least_of(scenario: Scenario, side: SideOutcome) -> dict[Measure, float]:
     """The least growth that matters, for each measure of a side that is judged.
 
-    Resident memory always is, with a wider bound: whole pages, and what an allocator keeps, are no growth of the service, but
-    what no allocator counts is seen in it alone. Where bytes in use are not known it stands in their place.
+    Resident memory is always judged, with a wider bound: whole pages and an allocator's free memory are no growth of the
+    service, but memory that no allocator counts is in RSS only. Where in-use bytes are unknown it replaces them.
     """
     least = dict(scenario.least)
     if scenario.judges_exit:

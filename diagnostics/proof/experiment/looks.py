@@ -1,4 +1,4 @@
-"""Looks at a service under study: now, once it has come to rest, and without what only waits for the collector."""
+"""Reads a service's memory: now, once it has settled, or after a garbage collection."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["READ_EVERY_SECONDS", "collected", "look", "settled"]
 
 READ_EVERY_SECONDS = 0.1
 _LEAST_SETTLE_SECONDS = 0.3
-# On a quiet machine all is over within one second; on a busy one a service needed four to see that its clients had gone.
+# On an idle machine a service settles within one second; on a busy one it needed four to notice that its clients had left.
 _MOST_SETTLE_SECONDS = 20.0
-# A service that tells nothing for so long is silent.
+# A service without an answer for this long is silent.
 _SILENT_SECONDS = 30.0
 # Settled: two readings in a row differ by less than this.
 _SETTLED_BYTES = 16 * 1024
@@ -25,7 +25,7 @@ _MOST_TRIES = 50
 
 
 async def look(one: Subject, ended: int = 0) -> Reading | None:
-    """One reading; None where the service or its monitor is too busy to answer. `ended` streams of the round are over.
+    """One reading; None where the service or its monitor is too busy to answer. `ended`: streams of the round that ended.
 
     Raises TargetError where the service has ended.
     """
@@ -35,15 +35,15 @@ async def look(one: Subject, ended: int = 0) -> Reading | None:
     except TargetSilentError:
         return None
     except TargetError as error:
-        # The monitor leaves with its subject: say which of them ended first, and what it printed.
+        # The monitor ends with its subject: the error names the process that ended first, with its output.
         raise await one.process.blamed(error) from error
     return None if reading is None else replace(reading, ended=ended, kernel_bytes=send_queues(one.port))
 
 
 async def settled(one: Subject) -> Reading:
-    """Wait until the clients' sockets are gone, garbage is collected and memory stands still; return the last reading.
+    """Wait until the clients' sockets are closed, garbage is collected and memory is stable; return the last reading.
 
-    Not for ever: what does not settle in time is counted as it is.
+    At most `_MOST_SETTLE_SECONDS`: then the last reading is returned as it is.
     """
     began = time.monotonic()
     last: Reading | None = None
@@ -65,10 +65,10 @@ async def settled(one: Subject) -> Reading:
 
 
 async def collected(one: Subject) -> Reading:
-    """A reading without what only waits for the collector, the clients being there. Raises TargetSilentError."""
+    """A reading after a garbage collection, with the clients connected. Raises TargetSilentError."""
     for _ in range(_MOST_TRIES):
         await one.collect()
-        # The service collects when its loop comes by.
+        # The service collects when its event loop handles the signal.
         await asyncio.sleep(2 * READ_EVERY_SECONDS)
         if (reading := await look(one)) is not None:
             return reading

@@ -1,7 +1,7 @@
-"""One round of a service under study: settle, read; put the load on it and read meanwhile; take it off, settle, read.
+"""One round of a service under study: settle, read; apply the load and read meanwhile; remove it, settle, read.
 
-Two kinds of rounds answer to one name. `MemoryRounds` reads the memory of a process that lives through all of them.
-`exits.ExitRounds` needs a new process for each, because its rounds end with the process.
+`Rounds` has two implementations. `MemoryRounds` reads the memory of a process that lives through all rounds.
+`exits.ExitRounds` starts a new process for each, because its rounds end with the process.
 """
 
 from __future__ import annotations
@@ -39,32 +39,32 @@ __all__ = ["CAPTURE_SECONDS", "LEAST_QUEUE_BYTES", "Measured", "MemoryRounds", "
 
 T = TypeVar("T")
 
-# A slope through fewer points than this says little about its own error.
+# A slope through fewer readings is too uncertain.
 _LEAST_READINGS = 6
-# On a machine that is busy with something else a round is prolonged, up to this factor and at least up to so many seconds.
+# On a busy machine a round is prolonged, up to this factor, and at least up to this many seconds.
 _MOST_PROLONGED = 10
 _LEAST_PATIENCE_SECONDS = 60.0
-# Streams that would end by themselves may do so at a round's end; so many times what the longest of them took.
+# At a round's end, streams that end by themselves get this multiple of the longest one's duration to do so.
 _FINISH_FACTOR = 1.5
 _MOST_FINISH_SECONDS = 10.0
-# Those that are opened for the sake of their number leave after so many events, and there is so much time for all of them.
+# Further streams, opened to have enough ended ones, leave after this many events; all of them get this many seconds.
 _BRIEF_EVENTS = 3
 _MOST_BRIEF_SECONDS = 20.0
 _RESIDENT_FACTOR = 4
-# Less than this in the kernel's queue of one stream is what every socket has.
+# Fewer bytes in the kernel's queue of one stream are normal for any socket.
 LEAST_QUEUE_BYTES = 128 * 1024
-# Rounds are made so many times as long, at most, until those queues are full.
+# Rounds are prolonged by at most this factor until those queues are full.
 _MOST_QUEUE_FACTOR = 4
 CAPTURE_SECONDS = 3.0
-# The clients stay as long as the round lasts, and a little longer.
+# The clients stay this much longer than the round lasts.
 _LOAD_OUTLIVES_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one round gave: a figure for each measure, `peak` in bytes per stream (None: not read), and what it comes from.
+    """One round's result: a figure for each measure, `peak` in bytes per stream (None: not read), and the round itself.
 
-    `read` is what was read as memory: in_use, or rss where bytes in use are unknown, and `why` then says why they are.
+    read   "in_use", or "rss" where in-use bytes are unknown; `why` then says why
     """
 
     figures: Mapping[Measure, float]
@@ -76,7 +76,7 @@ class Measured:
 
 
 class Rounds(Protocol):
-    """How a scenario's rounds are run; sides are named as in the scenario."""
+    """Runs a scenario's rounds; sides are named as in the scenario."""
 
     async def warm_up(self, side: str) -> None: ...
 
@@ -90,26 +90,26 @@ class Rounds(Protocol):
 
 
 class MemoryRounds:
-    """Rounds of services that go on living: their memory is read while streams are open and after."""
+    """Rounds of services that live on: their memory is read while streams are open and afterwards."""
 
     def __init__(self, scenario: Scenario, subjects: Mapping[str, Subject], seed: int) -> None:
         self._scenario = scenario
         self._subjects = subjects
         self._seed = seed
-        # The end of a side's last round, which is the beginning of its next one: nothing happens in between.
+        # The reading at the end of a side's last round, which is also that at the beginning of its next one.
         self._at_rest: dict[str, Reading] = {}
         # Whether a side's streams end by themselves.
         self._ends = dict.fromkeys(subjects, False)
-        # Seconds by which a side's rounds are longer than the workload says, and begin to be judged later.
+        # Seconds by which a side's rounds, and their transient, are longer than in the workload.
         self._later = dict.fromkeys(subjects, 0.0)
-        # Resident memory comes and goes by pages: where it stands alone, more streams have to tell what one of them leaves.
+        # Resident memory varies by pages: where only it is known, more streams must end for a precise figure.
         self._factors = {side: _RESIDENT_FACTOR if one.monitor.unknown else 1 for side, one in subjects.items()}
 
     async def warm_up(self, side: str) -> None:
-        """A whole round that is thrown away: imports, caches, connection pools, pages that are touched for the first time.
+        """Run a round and discard it: imports, caches, connection pools, pages that are touched for the first time.
 
-        Where the kernel's queues towards slow clients were not yet full at its end, what the service itself buffers has not
-        begun: then rounds begin to be judged later, and another one is thrown away.
+        Where the kernel's queues towards slow clients were not full at its end, the service's own buffers have not begun to
+        fill: then rounds get a longer transient, and another one is discarded.
         """
         work = self._scenario.workload
         while True:
@@ -141,13 +141,13 @@ class MemoryRounds:
         )
 
     def widen(self, side: str) -> None:
-        """Let twice as many streams end in each further round: what they left was not to be told from noise."""
+        """Let twice as many streams end in each further round, because the figures were not distinct from noise."""
         self._factors[side] *= 2
 
     async def capture(self, side: str, decision: Decision) -> Capture | None:
-        """Look what holds the memory under the round's load; a tracer changes what is read, so nothing is read afterwards.
+        """Capture the holders of memory under the round's load; to be called last, because a tracer changes the figures.
 
-        The streams stay open until the capture is over: buffers are full then. None for a service that has no agent.
+        The streams stay open until the capture has ended: buffers are full then. None for a service without an agent.
         """
         one = self._subjects[side]
         if one.monitor.outside:
@@ -163,7 +163,7 @@ class MemoryRounds:
             await _finished(load)
 
     async def balance(self, side: str) -> Mapping[str, int]:
-        """Resident memory by its parts, streams being over."""
+        """Resident memory by its parts, in bytes, after all streams have ended."""
         one = self._subjects[side]
         self._at_rest[side] = await settled(one)
         return {} if one.monitor.outside else await one.monitor.balance()
@@ -211,7 +211,7 @@ class MemoryRounds:
         return Round(start, mix.streams, report.streams, before, tuple(readings), after), report
 
     async def _enough(self, one: Subject, mix: Mix, report: LoadReport) -> None:
-        """Let further streams begin and end, where those of the round are too few to tell what one of them leaves."""
+        """Let further streams begin and end, where too few have ended in the round for a precise figure per stream."""
         missing = self._scenario.workload.least_ended * self._factors[one.side] - report.ended
         if missing <= 0:
             return
@@ -269,7 +269,7 @@ async def _finished(load: asyncio.Task[LoadReport]) -> LoadReport:
 
 
 async def together(steps: Sequence[Awaitable[T]]) -> list[T]:
-    """Wait for all and give their results; where one fails, end the others first, then raise its error as it is."""
+    """Run all concurrently and return their results; where one fails, cancel the others, then raise its error unchanged."""
     tasks = [asyncio.ensure_future(step) for step in steps]
     try:
         return await asyncio.gather(*tasks)

@@ -1,4 +1,4 @@
-"""Did the service do its work? Where it did not, its memory proves nothing."""
+"""Checks that the service did its work: if not, its memory proves nothing."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from ..scenario import Scenario
 
 __all__ = ["check_load"]
 
-# More clients than this share turned away: the service fails, and its memory is beside the point.
+# With a larger share of failed clients the service has failed.
 _MOST_FAILED = 0.1
 
 
 def check_load(report: LoadReport, side: str, scenario: Scenario, output: str, *, open_streams: int = 0) -> None:
     """Raise TargetError where the service did not do its work, so that its memory proves nothing.
 
-    An upstream that never ends makes a stream that ends a failure too: a service that drops its clients has a flat memory.
-    So has one that sends them nothing: `open_streams` times the least events must have come (0: not asked for).
+    With an endless upstream a stream that ends is a failure, too: a service that drops its clients has flat memory. So has
+    one that sends them nothing: `open_streams` times the workload's `least_events` must have arrived (0: not checked).
     """
     work = scenario.workload
     failed = report.outcomes["failed"] + (0 if work.may_reject else report.outcomes["rejected"])

@@ -1,4 +1,4 @@
-"""Experiments in a terminal: a bar for each that names what is being done, and an end in good order on Ctrl-C and SIGTERM."""
+"""Experiments in a terminal: a progress bar for each, and an orderly end on Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Terminal:
-    """Shows a terminal how experiments go; with `show_rounds` also what each round measured."""
+    """Shows the progress of experiments; with `show_rounds` also each round's figures."""
 
     def __init__(self, console: Console, *, show_rounds: bool = False) -> None:
         self._console = console
@@ -44,7 +44,7 @@ class Terminal:
         self._bars.stop()
 
     def experiment(self, name: str) -> _Shown:
-        """Who watches the experiment of that name."""
+        """A `Watch` that shows the experiment of this name."""
         return _Shown(name, self._console, self._bars, show_rounds=self._show_rounds)
 
 
@@ -61,7 +61,7 @@ class _Shown:
     def doing(self, what: str, step: int, steps: int) -> None:
         self._bars.update(self._task, description=f"{self._name}: {what}", completed=step, total=steps)
         if not self._console.is_terminal:
-            # In a log the bar is nothing; the steps are.
+            # A log has no bar: print the steps.
             self._console.print(f"{self._name}: {what}", highlight=False)
 
     def measured(self, side: str, number: int, figures: Mapping[Measure, float], peak: float | None) -> None:
@@ -89,7 +89,7 @@ def run_scenario(
     show_rounds: bool = False,
     bench: Bench | None = None,
 ) -> Outcome:
-    """Run one experiment to its end. Raises what `experiment.run` does, KeyboardInterrupt when it is told to stop."""
+    """Run one experiment to its end. Raises as `experiment.run` does; KeyboardInterrupt on Ctrl-C or SIGTERM."""
     with Terminal(Console(stderr=True), show_rounds=show_rounds) as terminal:
         watch = terminal.experiment(scenario.name)
         return until_done(run(scenario, sides, seed=seed, capture=capture, watch=watch, bench=bench))
@@ -98,9 +98,9 @@ def run_scenario(
 def run_scenarios(
     wanted: Sequence[tuple[Scenario, Sequence[str]]], *, seed: int, capture: bool, jobs: int
 ) -> list[Outcome | TargetError]:
-    """Run the experiments, `jobs` of them at a time; in their order, what came out of each or why it could not be run.
+    """Run the experiments, `jobs` of them at a time; returns each one's outcome or error, in their order.
 
-    They share nothing but the machine: each has its own upstream, apps and monitors.
+    Each has its own upstream, apps and monitors.
     """
     with Terminal(Console(stderr=True)) as terminal:
         return until_done(_all(wanted, terminal, seed=seed, capture=capture, jobs=jobs))

@@ -1,1 +1,1 @@
-"""What was found, as tables, JSON, pages: pure, from the outcome."""
+"""Formats an outcome as tables, JSON and pages. Pure."""

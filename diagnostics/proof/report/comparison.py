@@ -1,4 +1,4 @@
-"""The result of `compare` for a machine: that of `verify`, without what is the user's secret."""
+"""The result of `compare` as JSON: as that of `verify`, without the user's secrets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GROWTH_UNIT: Final = "bytes per second of an open stream"
 
 
 def to_json(outcome: Outcome, command: str) -> dict[str, Any]:
-    """The whole result, in the schema of `verify`; `command` runs it again. No headers and no body: keys may be in them."""
+    """The whole result, in the schema of `verify`, without headers and body, which may have keys. `command` repeats it."""
     assert isinstance(outcome.scenario, Comparison)
     told = proof_to_json([outcome], command)
     (scenario,) = told["scenarios"]

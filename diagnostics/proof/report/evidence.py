@@ -1,4 +1,4 @@
-"""Which line of the app holds the memory: the answer that a profile gives to a person."""
+"""Finds the app's line that holds most memory in a profile."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class HeldLine:
 
 
 def top_line(profile: Profile, source: str) -> HeldLine | None:
-    """The line of the app's own under which most bytes are held; None where no stack has one.
+    """The app's own line under which most bytes are held; None where no stack has one.
 
-    The app's own are the files whose path contains `source`, but for libraries that are installed below it. Where nothing is
-    held under those, as of a service that is installed itself, it is any library but those that carry every request. A stack is
-    charged to the innermost such frame: the one that made the library allocate.
+    The app's own files are those whose path contains `source`, except libraries that are installed below it. Where these hold
+    nothing, as of a service that is itself installed, any library counts, except those that every request passes through. A
+    stack is charged to the innermost such frame: the one whose call made the library allocate.
     """
     value = next(index for index, kind in enumerate(profile.sample_types) if kind.unit == "bytes")
     for is_own in (lambda frame: _is_own(frame, source), is_used_library):
@@ -47,16 +47,16 @@ def top_line(profile: Profile, source: str) -> HeldLine | None:
 
 
 def own_first(paths: Sequence[str], profile: Profile, source: str) -> list[str]:
-    """Ways by which objects are held, those through the app's own modules and functions before those through libraries only.
+    """Reference paths, those through the app's own modules and functions before those through libraries only.
 
-    An owner that the user wrote is what a fix can change; a library's is as often one that has always been there.
+    A fix can change an owner in the app; one in a library has often been there from the start.
     """
     own = own_names(profile, source)
     return sorted(paths, key=lambda path: not leads_to_own(path, own))
 
 
 def leads_to_own(path: str, own: frozenset[str]) -> bool:
-    """Whether a way goes through one of the modules or files named `own`; a module's name may have its packages before it."""
+    """Whether a path has one of the module or file names in `own`; a module's name may be qualified by its packages."""
     words = re.findall(r"[\w.]+", path)
     return any(word in own or word.rpartition(".")[2] in own for word in words)
 

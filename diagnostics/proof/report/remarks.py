@@ -1,6 +1,6 @@
-"""Sentences beside a decision: which measure it stands on, what it has not seen, why it is not explained, and what to do next.
+"""Sentences beside a decision: the deciding measure, what was not seen, why there is no explanation, and the next step.
 
-Pure: from what an experiment found to text.
+Pure: an outcome in, text out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..scenario import BROKEN, Scenario
 
 __all__ = ["basis", "remarks"]
 
-# So much longer, or so many more streams, is advice that somebody follows.
+# Advice to take more than this many times the rounds or streams is not given.
 _MOST_TIMES = 16
 
 _NAMES = {
@@ -31,7 +31,7 @@ _NAMES = {
 
 
 def basis(side: SideOutcome) -> str:
-    """The measure or measures on which the decision stands, in a few words; empty where nothing was decided."""
+    """The measures that led to the decision, in a few words; empty where it is INCONCLUSIVE."""
     finding = side.finding
     if finding is None or finding.decision is Decision.INCONCLUSIVE:
         return ""
@@ -48,7 +48,7 @@ def basis(side: SideOutcome) -> str:
 
 
 def remarks(outcome: Outcome) -> list[str]:
-    """What has to be said beside the decisions, side by side."""
+    """The remarks on all sides, as sentences."""
     told: list[str] = []
     for side in outcome.sides:
         told += _queues(side, outcome.scenario)
@@ -66,7 +66,7 @@ def remarks(outcome: Outcome) -> list[str]:
 
 
 def _queues(side: SideOutcome, scenario: Scenario) -> list[str]:
-    """What the kernel kept for clients that read slowly: it is in no figure of the process."""
+    """A remark on bytes in the kernel's queues for slow clients, which are in no figure of the process."""
     if not side.rounds:
         return []
     judged = scenario.workload.seconds - scenario.workload.transient_seconds
@@ -90,7 +90,7 @@ def _queues(side: SideOutcome, scenario: Scenario) -> list[str]:
 
 
 def _next_step(finding: Judgement, scenario: Scenario) -> str:
-    """What would decide: of the measure that is least clear, by how much its interval is too wide."""
+    """Advice for an inconclusive result: by what factor the widest measure's interval is too wide."""
     open_measures = {
         measure: interval
         for measure, interval in finding.intervals.items()

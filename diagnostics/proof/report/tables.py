@@ -1,7 +1,7 @@
-"""What an experiment found, for a person, for a machine and for a build server.
+"""The outcome of an experiment as a table, as JSON, and as JUnit XML for a build server.
 
-`to_json` is pure and complete: every reading, the plan that was declared before, the versions it ran on and the command
-to run it again. The table shows no number that is not in it.
+`to_json` is pure and complete: every reading, the plan declared before, the versions, and the command to repeat it. The
+table has no number that is not in it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _UNITS = {
 
 
 def console() -> Console:
-    """Standard output; as wide as the table where it is no terminal, so that a log shows whole lines."""
+    """Standard output; as wide as the table where it is no terminal, so that a log has unwrapped lines."""
     wide = Console()
     return wide if wide.is_terminal else Console(width=max(wide.width, _TABLE_WIDTH))
 
@@ -55,7 +55,7 @@ def console() -> Console:
 def print_table(
     outcomes: Sequence[Outcome], console: Console, *, claims: bool = True, units: Mapping[Measure, str] = _UNITS
 ) -> None:
-    """A table for each scenario, one row for each measure of each app; without `claims`, no word of what was expected."""
+    """Print a table for each scenario, a row for each measure of each app; without `claims`, no expected decisions."""
     for outcome in outcomes:
         table = Table(
             title=f"{outcome.scenario.name} ({outcome.seconds:.0f} s)",
@@ -82,7 +82,7 @@ def print_table(
 
 
 def _rows(side: SideOutcome, units: Mapping[Measure, str] = _UNITS) -> list[tuple[str, str, str]]:
-    """What was measured with its unit, its mean with the interval, the least growth that matters."""
+    """(measure with its unit, mean with the interval, least growth that matters) of each measure."""
     finding = side.finding
     if finding is None:
         return []
@@ -108,7 +108,7 @@ def _figure(measure: Measure, value: float) -> str:
 
 
 def print_held(outcome: Outcome, console: Console) -> None:
-    """For each captured app, the line under which most bytes are held."""
+    """Print, for each captured app, the line under which most bytes are held."""
     for side in outcome.sides:
         if side.capture is None:
             continue
@@ -128,7 +128,7 @@ def print_held(outcome: Outcome, console: Console) -> None:
 
 
 def _alive(side: SideOutcome, source: str) -> str:
-    """Why what grew in an accused app is alive, or why that is not known; empty where nothing was seen to grow."""
+    """The reference path to the type that grew most in an accused app, or why it is unknown; empty where no type grew."""
     capture = side.capture
     grown = None if capture is None else next((grown for grown in capture.grown if grown.paths), None)
     if capture is None or grown is None:
@@ -136,13 +136,13 @@ def _alive(side: SideOutcome, source: str) -> str:
     path = own_first(grown.paths, capture.profile, source)[0]
     own = own_names(capture.profile, source)
     if own and not leads_to_own(path, own):
-        # The line that holds most is the app's own: the two readings do not agree.
+        # The profile's top line is the app's own, the path is not: the two readings disagree.
         return f"not known, the samples of {grown.type} that were traced back are held by libraries alone"
     return f"{path} (grew by {_size(grown.bytes_delta)} while it was looked at)"
 
 
 def to_json(outcomes: Sequence[Outcome], command: str) -> dict[str, Any]:
-    """The whole result; `command` runs it again. Bytes, seconds; `began` is seconds since the epoch."""
+    """The whole result. Bytes, seconds; `began`: seconds since the epoch; `command`: to repeat it."""
     return {
         "schema": SCHEMA,
         "command": command,
@@ -218,7 +218,7 @@ def _finding(finding: Judgement) -> dict[str, Any]:
 def write_folder(outcomes: Sequence[Outcome], told: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write numbers.json (`told`) and each app's flame graph and profile; return the flame graphs' paths.
 
-    With several scenarios each one's files are in a folder of its name.
+    With several scenarios each has a folder of its name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "numbers.json").write_text(json.dumps(told, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""What a finding was made with: without it nobody can tell later why theirs is different."""
+"""The versions of the software that a result was made with, so that different results can be explained later."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from .zombie_subscribers import SCENARIO as ZOMBIE_SUBSCRIBERS
 
 __all__ = ["SCENARIOS", "scenario"]
 
-# What an open stream keeps; what many streams cost together; what stays of streams that have ended; what waits for ever.
+# In the order of their measures: growth of open streams, load, memory left by ended streams, streams held for ever, exit.
 SCENARIOS: dict[str, Scenario] = {
     known.name: known
     for known in (
@@ -51,7 +51,7 @@ SCENARIOS: dict[str, Scenario] = {
 
 
 def scenario(name: str) -> Scenario:
-    """The scenario of that name. Raises NotFoundError, which names the known ones."""
+    """The scenario of this name. Raises NotFoundError, which lists the known ones."""
     try:
         return SCENARIOS[name]
     except KeyError:

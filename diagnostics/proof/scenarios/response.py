@@ -1,7 +1,7 @@
 """A StreamingResponse that closes its body, so that no scenario shows a second defect beside its own.
 
-Starlette leaves the body iterator open when the client goes away while a chunk is being sent: the generator's `finally` then
-runs when the garbage collector comes by. The scenarios are about one defect each, so both apps close here and now.
+Starlette leaves the body iterator open when the client disconnects while a chunk is being sent: the generator's `finally` then
+runs at the next garbage collection. Each scenario is about one defect, so both apps close the iterator at once.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A relay's outside, the same in every scenario, so that broken.py and fixed.py have little in them but what differs.
+"""A relay's HTTP app, the same in every scenario, so that broken.py and fixed.py have little beside their difference.
 
-    POST /v1/chat/completions   the request's body goes to the upstream as it came, what `relay` yields goes to the client
+    POST /v1/chat/completions   the body is sent to the upstream unchanged; the bytes that `relay` yields go to the client
 
 The upstream's base URL is read from UPSTREAM_BASE_URL, which ends in /v1.
 """
@@ -28,7 +28,7 @@ Relay = Callable[[aiohttp.ClientSession, bytes], AsyncGenerator[bytes | memoryvi
 
 # aiohttp's own type for this is private.
 class Answer(Protocol):
-    """What can be awaited, or entered with `async with`."""
+    """A request to the upstream: can be awaited, or entered with `async with`."""
 
     def __await__(self) -> Generator[object, None, aiohttp.ClientResponse]: ...
 
@@ -43,7 +43,7 @@ Beside = Callable[[aiohttp.ClientSession], AbstractAsyncContextManager[None]]
 
 
 def service(relay: Relay, beside: Beside = lambda _: nullcontext()) -> FastAPI:
-    """The app. `relay` makes the bytes of one stream; what `beside` opens is open as long as the app is."""
+    """The app. `relay` yields the bytes of one stream; `beside`: a context manager that is open as long as the app."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -62,7 +62,7 @@ def service(relay: Relay, beside: Beside = lambda _: nullcontext()) -> FastAPI:
 @asynccontextmanager
 async def with_session(app: FastAPI) -> AsyncIterator[None]:
     """A lifespan: one HTTP client for all requests, closed with the app."""
-    # No limit: a pool that is used up would hide a leak of connections behind a service that does not answer.
+    # No limit: with an exhausted pool a leak of connections would only show as a service that does not answer.
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None), raise_for_status=True
     ) as session:
@@ -76,5 +76,5 @@ def session_of(request: Request) -> aiohttp.ClientSession:
 
 
 def ask(session: aiohttp.ClientSession, body: bytes) -> Answer:
-    """The upstream's answer to `body`: closed with an `async with` block, or awaited and then the caller's to close."""
+    """POST `body` to the upstream. The response is closed by an `async with` block; an awaited one by the caller."""
     return session.post(UPSTREAM, data=body, headers=JSON)

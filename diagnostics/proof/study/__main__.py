@@ -1,7 +1,7 @@
-"""`python -m diagnostics.proof.study FOLDER`: hours of experiments, and a table of what came out.
+"""`python -m diagnostics.proof.study FOLDER`: hours of experiments, and a table of their results.
 
 Every scenario is run ten times and every well-behaved service thirty times, each run with a seed of its own; all of them once
-before any of them a second time. Results are appended to FOLDER/results.jsonl as they come: interrupted, it goes on from there
+before any of them a second time. Results are appended to FOLDER/results.jsonl as they come, so an interrupted study continues
 when it is started again. FOLDER/table.md and FOLDER/study.json are written at the end, and when it is interrupted.
 
 Exit code 0 where every scenario was decided the same way in each run and no well-behaved service was accused, 1 where not,
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _wanted(arguments: argparse.Namespace, journal: Journal) -> list[tuple[str, int]]:
-    """Name and number of each run that has no result yet: first runs first."""
+    """(name, number) of each run that has no result yet, low numbers first."""
     names = arguments.only or list(SUBJECTS)
     for name in names:
         if name not in SUBJECTS:
@@ -76,7 +76,7 @@ def _wanted(arguments: argparse.Namespace, journal: Journal) -> list[tuple[str, 
     if arguments.table:
         return []
     done = journal.done()
-    # Services have more runs than scenarios: theirs are spread over the same time.
+    # Services have more runs than scenarios: both are spread evenly over the whole time.
     order = [
         (run / most, name, run)
         for name in names
@@ -89,7 +89,7 @@ def _wanted(arguments: argparse.Namespace, journal: Journal) -> list[tuple[str, 
 
 
 def _run(wanted: Sequence[tuple[str, int]], journal: Journal, arguments: argparse.Namespace) -> bool:
-    """Run them; False where it was interrupted."""
+    """Run the experiments `wanted`; False where it was interrupted."""
     until = None if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
     try:
         with Terminal(Console(stderr=True, quiet=not sys.stderr.isatty())) as terminal:
@@ -123,7 +123,7 @@ async def _all(
 
 
 def _write(journal: Journal, folder: Path) -> bool:
-    """Write table.md and study.json, print the table; whether every run so far gave the answer that it had to give."""
+    """Write table.md and study.json, print the table; returns whether every run so far was right."""
     results = list(journal.results())
     found = summaries(results)
     machine = (

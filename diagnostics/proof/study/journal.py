@@ -1,7 +1,7 @@
-"""One line of JSON for each experiment of a study, appended when it is over.
+"""One line of JSON for each experiment of a study, appended when it has ended.
 
-What was interrupted has no line and is run again. What failed has one: an experiment that could not be run to its end is a
-result of the study, too. Only what a busy machine made impossible is told and run again: it says nothing of anybody.
+An interrupted experiment has no line and is run again. A failed one has a line: a failure is a result of the study, too. Only
+an experiment that failed because the machine was too busy has a line and is run again: it says nothing about its subject.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Journal:
         self.path = folder / _FILE
 
     def results(self) -> Iterator[dict[str, Any]]:
-        """What is known so far, in the order in which it ended. Raises UsageError for a file of something else."""
+        """The results so far, in the order of the experiments' ends. Raises UsageError for a malformed file."""
         if not self.path.exists():
             return
         for number, line in enumerate(self.path.read_text().splitlines(), 1):
@@ -47,11 +47,11 @@ class Journal:
             yield result
 
     def done(self) -> set[tuple[str, int]]:
-        """Name and number of each run that has a result, and not only a machine that was too busy for one."""
+        """(name, number) of each run with a result, those that failed on a busy machine left out."""
         return {(result["name"], result["run"]) for result in self.results() if not too_busy(result)}
 
     def add(self, name: str, run: int, result: Outcome | TargetError) -> None:
-        """Append what came out of a run."""
+        """Append the result of a run."""
         line = {
             "schema": SCHEMA,
             "name": name,
@@ -66,7 +66,7 @@ class Journal:
 
 
 def too_busy(result: Mapping[str, Any]) -> bool:
-    """Whether there is no result because the service could not be read often enough."""
+    """Whether a run failed because the busy machine allowed too few readings."""
     return "failure" in result and result["failure"]["code"] == "machine_too_busy"
 
 

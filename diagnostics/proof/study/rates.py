@@ -60,7 +60,7 @@ def rates(truth: float, noise: float, kind: str, *, trials: int, seed: int = 1) 
     for _ in range(trials):
         errors = NOISES[kind](source)
         figures = [truth + noise * next(errors) for _ in range(plan.most_rounds)]
-        # The other measure stays quiet: its share of the level is paid, its alarms are not counted twice.
+        # The second measure is constant: it takes its share of the level, but gives no alarms of its own.
         quiet = [0.0] * plan.most_rounds
         both = {Measure.GROWTH: figures, Measure.REMAINS: quiet}
         counts[_VERDICTS[decide(both, dict.fromkeys(both, 1.0), plan).decision]] += 1

@@ -1,4 +1,4 @@
-"""What a study runs, by name: every scenario with both its apps, and every well-behaved service alone."""
+"""The subjects of a study, by name: every scenario with both its apps, and every well-behaved service alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["SUBJECTS", "Subject"]
 
 @dataclass(frozen=True)
 class Subject:
-    """`accusable`: it is run to see that an accusation comes; of the others none may come."""
+    """One subject. `accusable`: its broken app must be accused; a subject that is not must never be."""
 
     scenario: Scenario
     sides: tuple[str, ...]

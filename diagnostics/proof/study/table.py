@@ -1,4 +1,4 @@
-"""What a study found so far, as a table for people and as JSON. Pure: results in, text out."""
+"""A study's results so far, as a table for people and as JSON. Pure: results in, text out."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _ACCUSED = (Decision.LEAK, Decision.UNBOUNDED)
 class Summary:
     """All runs of one subject.
 
-    decisions   side -> how often each decision came
-    nearest     side -> how near to the least growth a mean came, as a multiple of it: for the broken app the smallest
-                of its accusing measure, for others the largest of any measure
-    seconds     of each experiment
-    too_busy    runs that the machine was too busy for; they say nothing, and are run again
+    decisions   side -> count of each decision
+    nearest     side -> the mean nearest to the least growth, as a multiple of it: for the broken app the smallest of its
+                accusing measure, for others the largest of any measure
+    seconds     duration of each experiment
+    too_busy    number of runs that failed because the machine was too busy; they are run again
     """
 
     name: str
@@ -44,7 +44,7 @@ class Summary:
 
     @property
     def right(self) -> bool:
-        """Whether every run gave the answer that it had to give: the same verdict, or no accusation."""
+        """Whether every run was right: the expected decisions, or for a well-behaved service no accusation."""
         if self.failures:
             return False
         if self.accusable:
@@ -71,7 +71,7 @@ def summaries(results: Iterable[Mapping[str, Any]]) -> list[Summary]:
         for side, told in result["sides"].items():
             summary.decisions.setdefault(side, Counter())[told["decision"]] += 1
             shares = [interval["mean"] / told["least"][measure] for measure, interval in told["intervals"].items()]
-            # The broken app is accused by its largest measure, and another one is acquitted by all.
+            # An accusation needs one measure, the largest; an acquittal needs all of them.
             summary.nearest.setdefault(side, []).append(max(shares))
     return [found[name] for name in SUBJECTS if name in found]
 
@@ -131,7 +131,7 @@ def markdown(found: Iterable[Summary]) -> str:
 
 
 def period(results: Iterable[Mapping[str, Any]]) -> str:
-    """From when to when, and how busy the machine was."""
+    """A sentence with the first and last time of the results, and the machine's load."""
     known = list(results)
     if not known:
         return "no result yet"

@@ -1,1 +1,1 @@
-"""The services under test: started, watched through their monitors, and ended."""
+"""The services under study: started, read through their monitors, and ended."""

@@ -1,4 +1,4 @@
-"""A command as a template: how a service of anyone's is told where to listen."""
+"""A command template with `{port}`, which tells the user's own service where to listen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["command_of"]
 
 
 def command_of(text: str, option: str) -> list[str]:
-    """The words of a command template. Raises UsageError where they cannot be told apart, or no word has `{port}`."""
+    """The words of a command template. Raises UsageError for unbalanced quotes, or where no word contains `{port}`."""
     try:
         words = shlex.split(text)
     except ValueError as error:

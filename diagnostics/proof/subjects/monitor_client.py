@@ -1,4 +1,4 @@
-"""The monitor beside a subject, as its user sees it: HTTP and JSON, nothing imported from the other side."""
+"""A client of the monitor beside a subject: HTTP and JSON only, without imports from the monitor."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ __all__ = ["Capture", "Grown", "Monitor"]
 
 _SCHEMA = "highwater.memory/1"
 _TIMEOUT_SECONDS = 10.0
-# Rendering takes its time on a busy machine; a capture that takes longer than this is stuck.
+# Rendering is slow on a busy machine; a capture that takes longer than this is stuck.
 _CAPTURE_SECONDS = 90.0
-# A capture that was given up takes so long to go away.
+# Limit for an abandoned capture to end.
 _TURN_SECONDS = 30.0
 _POLL_SECONDS = 0.2
-# Between the two looks at which objects grow.
+# Between the two censuses that show which types grow.
 _GROWN_SECONDS = 1.0
-# Less than this is chance, or what the reading itself has loaded.
+# Smaller growth of a type is chance, or caused by the reading itself.
 _LEAST_GROWN_BYTES = 4096
 _LEAST_GROWN_SHARE = 0.02
 _OURS = "highwater_diagnostics"
-# Where objects gain less than this share of what memory in use gains a second, none of them is named: the memory is not theirs.
-# Of a smaller gain no share is asked for.
+# Where all types together gain less than this share of the in-use bytes gained per second, none is named: the memory is not in
+# Python objects. Below that gain of in-use bytes the share is not checked.
 _LEAST_EXPLAINED_SHARE = 0.3
 _LEAST_GAIN_BYTES_PER_SECOND = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Grown:
-    """A type of objects that grew while streams were open: by how much, and the ways in which samples of it are held."""
+    """A type of objects that grew while streams were open, and the reference paths to samples of it."""
 
     type: str
     bytes_delta: int
@@ -51,11 +51,11 @@ class Grown:
 
 @dataclass(frozen=True)
 class Capture:
-    """Who holds the memory of a service under load.
+    """The holders of a service's memory under load.
 
-    profile, flamegraph   memray's: what was still held at the end of the capture, and its picture as HTML
-    grown                 which objects grew meanwhile, and why they are alive; those that grew most first
-    grown_unknown         why that is not known; empty where it is
+    profile, flamegraph   memray's profile of blocks live at the end of the capture, and its flame graph as HTML
+    grown                 types of objects that grew meanwhile, most growth first
+    grown_unknown         why `grown` is unknown; empty where it is known
     """
 
     profile: Profile
@@ -66,11 +66,11 @@ class Capture:
 
 
 class Monitor:
-    """A client of one monitor. Whoever makes it closes it.
+    """A client of one monitor; its creator must close it.
 
     pids      the subject's workers at the last reading
-    outside   it has no agent (it is no Python process): its memory is read from outside
-    unknown   why bytes in use are not known, and RSS is read in their place; empty where they are
+    outside   the subject has no agent (it is no Python process): its memory is read from outside
+    unknown   why in-use bytes are unknown and RSS is read in their place; empty where they are known
     """
 
     def __init__(self, url: str) -> None:
@@ -87,7 +87,7 @@ class Monitor:
         await self._http.aclose()
 
     async def reading(self) -> Reading | None:
-        """One look at the subject; None while a worker does not answer. Raises TargetError, ProtocolError."""
+        """One reading of the subject; None while a worker does not answer. Raises TargetError, ProtocolError."""
         before = time.monotonic()
         answer = await self._json("GET", self.url)
         self.pids = tuple(worker["process"]["pid"] for worker in answer["workers"])
@@ -98,7 +98,7 @@ class Monitor:
         )
 
     async def first_reading(self, timeout_seconds: float) -> Reading:
-        """Wait until the monitor has found the subject's agent and can tell its memory."""
+        """Wait until the monitor has found the subject's agent and has its memory figures."""
         deadline = time.monotonic() + timeout_seconds
         while (reading := await self.reading()) is None:
             if self.pids and not any(is_python(pid) for pid in family(self.pids)):
@@ -117,7 +117,7 @@ class Monitor:
         return reading
 
     async def balance(self) -> dict[str, int]:
-        """Resident memory by its parts, summed over the workers; parts that nobody can tell are left out."""
+        """Resident memory by its parts, in bytes, summed over the workers; unknown parts are left out."""
         answer = await self._json("GET", self.url + "/balance")
         parts: Counter[str] = Counter()
         for worker in answer["workers"]:
@@ -127,7 +127,7 @@ class Monitor:
         return dict(parts)
 
     async def capture(self, seconds: float, window_over: Callable[[], None]) -> Capture:
-        """Look which objects grow, then take a memray capture of `seconds`; call `window_over` once no load is needed."""
+        """Find the types that grow, then take a memray capture of `seconds`; calls `window_over` once no load is needed."""
         try:
             grown, unknown = await self._grown()
             # The scenarios' own source is no secret: the flame graph may show it.
@@ -154,7 +154,7 @@ class Monitor:
             state, _ = await self._taken(order, lambda: None)
             after = await self.reading()
         except DiagnosticsError as error:
-            # A service whose objects cannot be read has its profile all the same.
+            # The profile is taken even where the objects cannot be read.
             return (), error.message
         rows, paths = state["result"]["top"], state["result"]["paths"]
         gain = 0.0
@@ -179,19 +179,19 @@ class Monitor:
         ), ""
 
     async def _taken(self, order: dict[str, Any], window_over: Callable[[], None]) -> tuple[dict[str, Any], str]:
-        """Take a capture and give its state and place. A slow service hurts nobody here: a busy one is traced all the same."""
+        """Take a capture and return its JSON and path. Forced: slowing a busy service does not matter here."""
         place = urljoin(self.url, await self._begun({**order, "force": True}))
         try:
             deadline = time.monotonic() + order["seconds"] + _CAPTURE_SECONDS
             return await self._finished(place, deadline, window_over), place
         except TargetSilentError:
-            # It would stand in the way of the next one.
+            # It would block the next capture.
             with suppress(DiagnosticsError):
                 await self._send("DELETE", place)
             raise
 
     async def _begun(self, order: dict[str, Any]) -> str:
-        """Order a capture, once the one before it is quite over, and give its path."""
+        """Begin a capture, once the previous one has ended, and return its path."""
         deadline = time.monotonic() + _TURN_SECONDS
         while True:
             try:
@@ -245,7 +245,7 @@ class Monitor:
 def _reading(answer: dict[str, Any], moment: float, *, rss: bool) -> Reading | None:
     """The sum over the workers; None where there is none or one is silent. Raises ProtocolError for an unknown schema.
 
-    With `rss` resident bytes stand in the place of those in use, which nobody tells.
+    rss   use resident bytes as in-use bytes, which are unknown
     """
     if answer.get("schema") != _SCHEMA:
         raise ProtocolError(f"the monitor speaks {answer.get('schema')!r}, this proof understands {_SCHEMA!r}")
@@ -264,12 +264,12 @@ def _reading(answer: dict[str, Any], moment: float, *, rss: bool) -> Reading | N
 
 
 def _of_agents(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    # A shell that waits for its service is shown, too; where a service has an agent, that is who tells.
+    # A shell that waits for its service is a worker in the overview, too: only workers with agents are read.
     return [worker for worker in answer["workers"] if worker["state"] != "outside"]
 
 
 def _why_unknown(workers: list[dict[str, Any]]) -> str:
-    """Why an agent that answers does not know its bytes in use: an allocator that does not tell them never will."""
+    """Why in-use bytes of an answering agent are unknown, as with an allocator that does not report them."""
     return next(
         (
             why

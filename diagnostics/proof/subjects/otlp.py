@@ -1,7 +1,7 @@
-"""Takes what a relay exports over OTLP (HTTP) and throws it away, counting: somebody has to take it while a relay is studied.
+"""An OTLP (HTTP) receiver that counts and discards a relay's exports while the relay is studied.
 
-With nobody there an exporter keeps what it cannot send, retries and logs, and that would be measured. What is in an export is
-not looked at; that it came is, for a relay that exports nothing proves nothing about its traces.
+Without a receiver an exporter keeps, retries and logs what it cannot send, and that would be measured. The content of exports
+is ignored; their number is checked, since a relay that exports nothing proves nothing about its traces.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import httptools
 __all__ = ["Receiver", "receiver"]
 
 _READ_BYTES = 64 * 1024
-# An empty message of protobuf is a whole success (OTLP specification, OTLP/HTTP response).
+# An empty protobuf message means full success (OTLP specification, OTLP/HTTP response).
 _TAKEN = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n"
 
 
 class Receiver:
-    """What came: exports and their bytes. `url` is for OTEL_EXPORTER_OTLP_ENDPOINT."""
+    """Counts of exports and of their bytes. `url`: for OTEL_EXPORTER_OTLP_ENDPOINT."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -35,13 +35,13 @@ class Receiver:
                 parser.feed_data(data)
                 await writer.drain()
         except (ConnectionError, httptools.HttpParserError):
-            pass  # who speaks no HTTP exports nothing, and is counted so
+            pass  # a peer that sends no HTTP has exported nothing
         finally:
             writer.close()
 
 
 class _Connection:
-    """What the parser finds on one connection."""
+    """Callbacks of the HTTP parser of one connection."""
 
     def __init__(self, receiver: Receiver, writer: asyncio.StreamWriter) -> None:
         self._receiver = receiver

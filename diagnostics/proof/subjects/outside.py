@@ -1,7 +1,7 @@
-"""A service that has no agent, because it is no Python process: what the kernel tells of it and of its children.
+"""Readings of a service without an agent, because it is no Python process: of it and its children from /proc.
 
-Then the only figure is RSS, which an allocator keeps after the service has given memory back: growth shows later, and what
-remains may be the allocator's. `Reading.in_use_bytes` is RSS for such a service, and whoever shows it says so.
+Then the only figure is RSS, which includes freed memory that the allocator keeps: growth shows later, and `remains` may be
+the allocator's. `Reading.in_use_bytes` is RSS for such a service, and every report says so.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["family", "is_python", "read_from_outside"]
 
 
 def family(pids: Iterable[int]) -> set[int]:
-    """These processes and all below them."""
+    """These processes and all their descendants."""
     found: set[int] = set()
     for pid in pids:
         found |= {pid, *descendants(pid)}
@@ -25,7 +25,7 @@ def family(pids: Iterable[int]) -> set[int]:
 
 
 def is_python(pid: int, proc: Path = Path("/proc")) -> bool:
-    """Whether the process runs a Python interpreter, so that an agent may yet come up in it."""
+    """Whether the process runs a Python interpreter, so that an agent may still start in it."""
     try:
         program = (proc / str(pid) / "exe").readlink().name
         maps = (proc / str(pid) / "maps").read_text(errors="replace")
@@ -35,7 +35,7 @@ def is_python(pid: int, proc: Path = Path("/proc")) -> bool:
 
 
 def read_from_outside(pids: Iterable[int], moment: float) -> Reading | None:
-    """The sum over these processes and their children at `moment` (monotonic); None where none of them is there."""
+    """The sum over these processes and their descendants at `moment` (monotonic seconds); None where all have ended."""
     found = [reading for pid in family(pids) if (reading := read_process(pid)) is not None]
     if not found:
         return None

@@ -1,7 +1,7 @@
 """Processes that an experiment starts, and that never outlive it.
 
-Each is the leader of a session of its own, so that a Ctrl-C in the terminal reaches the experiment alone and the
-experiment ends the others in order. What a process prints goes to a file: its end is shown where it failed.
+Each is the leader of a session of its own, so that a Ctrl-C in the terminal reaches the experiment alone, which ends the
+others in order. A process's output goes to a file, whose last lines are shown where it failed.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ __all__ = ["Process", "descendants", "free_port", "start", "wait_for_listener"]
 # A service that drains its streams gets this long before it is killed.
 _GRACE_SECONDS = 3.0
 _POLL_SECONDS = 0.02
-# How much earlier than a process its parts may fail: a monitor stops answering, then `diagnostics run` ends.
+# A failure of a part may precede the process's end by this much: a monitor stops answering, then `diagnostics run` ends.
 _DYING_SECONDS = 5.0
 _TAIL_LINES = 15
-# proc(5): from -1000, never, to 1000, before all others. What it starts inherits it.
+# oom_score_adj (proc(5)): from -1000, never killed, to 1000, killed first. Children inherit it.
 _FIRST_TO_GO = "500"
 # Ports to choose from, and how many are tried.
 _PORTS = 16_000
@@ -47,7 +47,7 @@ class Process:
         return self._process.pid
 
     def tail(self) -> str:
-        """The last lines that it printed."""
+        """The last lines of its output."""
         lines = self.output.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
         return "\n".join(f"    | {line}" for line in lines) or "    | (it printed nothing)"
 
@@ -69,7 +69,7 @@ class Process:
         await self._process.wait()
 
     async def blamed(self, error: TargetError) -> TargetError:
-        """The error to raise for `error`: where the process is about to end, its end and its last output are the cause."""
+        """The error to raise for `error`: where the process ends within moments, one with its exit and last output."""
         deadline = time.monotonic() + _DYING_SECONDS
         while time.monotonic() < deadline:
             try:
@@ -80,7 +80,7 @@ class Process:
         return error
 
     async def line(self, pattern: str, timeout_seconds: float) -> re.Match[str]:
-        """The first line of its output that matches. Raises TargetError where it ends before, TargetSilentError later."""
+        """The first matching line of its output. Raises TargetError if it ends first, TargetSilentError after the time-out."""
         expression = re.compile(pattern, re.MULTILINE)
         deadline = time.monotonic() + timeout_seconds
         while not (found := expression.search(self.output.read_text(errors="replace"))):
@@ -94,7 +94,7 @@ class Process:
         return found
 
     async def end(self) -> None:
-        """End the process and whatever it started: politely, then not."""
+        """End the process and its descendants: SIGTERM, then SIGKILL."""
         family = descendants(self.pid)
         if self._process.returncode is None:
             _signal_group(self.pid, signal.SIGTERM)
@@ -104,7 +104,7 @@ class Process:
         family |= descendants(self.pid)
         _signal_group(self.pid, signal.SIGKILL)
         for pid, born in family.items():
-            # A child may have made a session of its own; the time of birth tells it from a later process of the same number.
+            # A child may have a session of its own; its start time excludes a later process with the same pid.
             if _birth(pid) == born:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -112,7 +112,7 @@ class Process:
 
 
 def _how(code: int) -> str:
-    """How a process ended. What is started by another one ends that one with 128 and the signal's number, as in a shell."""
+    """How a process ended, in words. 128 + a signal's number is taken for a child's death by that signal, as in a shell."""
     number = -code if code < 0 else code - 128
     if number not in {known.value for known in signal.Signals}:
         return f"exit code {code}"
@@ -139,18 +139,18 @@ async def start(
     try:
         yield started
     finally:
-        # Shielded: a second Ctrl-C must not leave half of them behind.
+        # Shielded: a second Ctrl-C must not leave processes behind.
         await asyncio.shield(asyncio.ensure_future(started.end()))
         if process.stdin is not None:
             process.stdin.close()
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that is free now, and that the kernel gives to no client meanwhile.
+    """A port of 127.0.0.1 that is free now, and that the kernel will not assign to a client connection.
 
     From below the range of ephemeral ports (ip(7), ip_local_port_range): a service binds it seconds later, and other
-    experiments open a hundred connections a second. Chosen by the system's chance: processes that were all given one
-    seed would all choose the same.
+    experiments open a hundred connections a second. Chosen by SystemRandom: processes with equal seeds would otherwise
+    choose the same one.
     """
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     below = range(max(1024, first - _PORTS), first)
@@ -186,8 +186,8 @@ async def wait_for_listener(process: Process, port: int, timeout_seconds: float)
 
 
 def _be_the_first_to_go(pid: int) -> None:
-    """Where memory runs out the kernel is to end the service under test, not the experiment, which says what happened."""
-    with suppress(OSError):  # it has ended already, and `check` will say how
+    """Make the OOM killer prefer the service under study to the experiment, which must report what happened."""
+    with suppress(OSError):  # it has ended already; `check` reports how
         Path(f"/proc/{pid}/oom_score_adj").write_text(_FIRST_TO_GO)
 
 
@@ -197,7 +197,7 @@ def _signal_group(pgid: int, number: signal.Signals) -> None:
 
 
 def _birth(pid: int) -> str | None:
-    """Start time of a process in clock ticks since boot (proc(5), stat field 22); None where it is gone."""
+    """Start time of a process in clock ticks since boot (proc(5), stat field 22); None where it has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
     except (FileNotFoundError, ProcessLookupError):
@@ -205,7 +205,7 @@ def _birth(pid: int) -> str | None:
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """All processes below `pid` with their time of birth."""
+    """The descendants of `pid`: pid -> start time."""
     found: dict[int, str] = {}
     waiting = [pid]
     while waiting:
@@ -218,7 +218,7 @@ def descendants(pid: int) -> dict[int, str]:
 
 
 def _children(pid: int) -> list[int]:
-    """The children that the threads of a process started. A thread that ends meanwhile hides its own only."""
+    """The children of all threads of a process; those of a thread that ends meanwhile are missing."""
     try:
         threads = list(Path(f"/proc/{pid}/task").iterdir())
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Publishes events to a relay's topic while it is studied: what the scenario's own hub gets from its feed."""
+"""Publishes events to a relay's topic while it is studied, as the scenario's own hub gets them from its feed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TIMEOUT_SECONDS = 10.0
 async def publishing(url: str, feed: Upstream) -> AsyncGenerator[None, None]:
     """POST events of the feed's size, at its pace, over one connection to `url` until the block ends.
 
-    Raises TargetError at the end of the block where not all of them were taken: subscribers that get nothing hold nothing.
+    Raises TargetError at the end of the block where not all were accepted: subscribers without events prove nothing.
     """
     task = asyncio.create_task(_publish(url, feed))
     try:
@@ -49,6 +49,6 @@ async def _publish(url: str, feed: Upstream) -> None:
                     f"the relay app answered POST {url} with {response.status_code}: {response.text[:200]}",
                     code="target_answers_errors",
                 )
-            # Late is late: events are not sent in a burst afterwards.
+            # Delayed events are not followed by a burst.
             due = max(due + 1 / feed.chunks_per_second, loop.time())
             await asyncio.sleep(due - loop.time())

@@ -1,4 +1,4 @@
-"""How to run a relay of one's own under the scenarios: a TOML file, so that any relay in any language can be the third subject.
+"""Reads a TOML file that describes how to run the user's own relay, in any language, as the third subject of the scenarios.
 
     command = "{python} -m relay serve --port {port}"      {port}: where to listen; {python}: the interpreter that runs this
     source = "relay/"                                      a part of the path of its own files, for profiles (optional)
@@ -6,21 +6,21 @@
     [environment]                                          {upstream}: the upstream's base URL, which ends in /v1
     RELAY_UPSTREAM_BASE_URL = "{upstream}"
 
-    [scenarios.no_admission.environment]                   what it needs in one scenario beyond that: its limit
+    [scenarios.no_admission.environment]                   further variables in one scenario: here its limit
     RELAY_MAX_STREAMS = "4"
 
-    [scenarios.span_per_chunk.environment]                 {otlp}: somebody who takes traces over OTLP, and looks that some come
+    [scenarios.span_per_chunk.environment]                 {otlp}: the URL of an OTLP receiver, which must get exports
     OTEL_EXPORTER_OTLP_ENDPOINT = "{otlp}"
 
     [scenarios.zombie_subscribers]
-    path = "/v1/topics/feed"                               what its clients GET instead of the scenario's request
-    publish = "/v1/topics/feed"                            where events are POSTed for them, at the scenario's pace
+    path = "/v1/topics/feed"                               its clients GET this instead of the scenario's request
+    publish = "/v1/topics/feed"                            events are POSTed here, at the scenario's pace
 
     [scenarios.NAME]
-    skip = "it has no such route"                          not run, and said so
+    skip = "it has no such route"                          not run; the reason is reported
 
-The work is the scenario's. What a relay has to be told is how large its limits are: a scenario offers streams for seconds, and
-a limit that is sized for hours would not be met.
+The workload is the scenario's. A relay's limits must be set low: a scenario offers streams for seconds, and would not reach a
+limit that is sized for hours.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ _SCENARIO_KEYS = {"environment", "path", "publish", "skip"}
 
 @dataclass(frozen=True)
 class RelayFile:
-    """What the file says: the relay in each scenario that it names, in all others, and where it is not run, and why."""
+    """The file's content: the relay in each scenario that it names, in all others, and scenario -> why it is not run."""
 
     relay: OwnRelay
     relays: Mapping[str, OwnRelay]
     skipped: Mapping[str, str]
 
     def relay_for(self, scenario: str) -> OwnRelay | None:
-        """The relay as it is run in `scenario`; None where it is not."""
+        """The relay for `scenario`; None where it is skipped."""
         return None if scenario in self.skipped else self.relays.get(scenario, self.relay)
 
 
 def read_relay_file(path: Path, known: Iterable[str]) -> RelayFile:
-    """Read it; `known` are the scenarios' names. Raises UsageError with what is wrong and where."""
+    """Read the file; `known`: the scenarios' names. Raises UsageError that names the place of the fault."""
     try:
         told = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -91,7 +91,7 @@ def _in_scenario(relay: OwnRelay, table: Mapping[str, Any], reader: _Reader, whe
 
 
 class _Reader:
-    """Takes values from the file, and says where a wrong one stands."""
+    """Reads values of the file's tables; its errors name their place (`where`)."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,9 +1,9 @@
 """Serve one ASGI app as a subject: `python -m diagnostics.proof.subjects.serve MODULE:APP --port P`.
 
-uvicorn as it comes, with one difference: the size of the sockets' send buffers is given, and the same for every
-subject. Left to the kernel it grows with the reader's pace, and would hide the first megabyte that a service buffers
-for a slow client. SIGUSR1 makes it collect garbage: what waits for the collector is no memory that somebody holds. SIGUSR2
-gives back to the collector what it was told to leave alone, so that a census of objects sees what hangs on it.
+uvicorn unchanged, except that the size of the sockets' send buffers is fixed, and the same for every subject. The kernel would
+enlarge them with the reader's pace, which would hide the first megabyte that a service buffers for a slow client. SIGUSR1
+makes it collect garbage, which is no held memory. SIGUSR2 unfreezes the objects that were frozen (`gc.freeze`), so that a
+census sees them.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--http", default="auto", metavar="MODULE:CLASS", help="the HTTP protocol, as of uvicorn")
     arguments = parser.parse_args(argv)
-    # As `uvicorn MODULE:APP` does: an app of one's own is found in the folder where the command runs.
+    # As `uvicorn MODULE:APP` does: the user's own app is found in the current folder.
     sys.path.insert(0, str(Path.cwd()))
     config = uvicorn.Config(arguments.app, http=arguments.http, lifespan="on", log_level="warning", access_log=False)
-    # Loaded before the port is open: who can connect finds an app, and one that cannot be imported never listens.
+    # Loaded before the port is open: a client that can connect gets the app, and an app that cannot be imported never listens.
     config.load()
     server = uvicorn.Server(config)
     signal.signal(signal.SIGUSR1, lambda *_: _collect(server.started))
@@ -47,12 +47,12 @@ def main(argv: list[str] | None = None) -> int:
 def _collect(started: bool) -> None:
     gc.collect()
     if started and not gc.get_freeze_count():
-        # What the imports made stays anyway. Looked through ten times a second it would leave no time for the service.
+        # Objects of imports stay anyway. Collecting them ten times a second would leave no CPU time for the service.
         gc.freeze()
 
 
 def _thaw() -> None:
-    # Frozen first, what is younger goes behind what has been frozen for long: a census takes what comes late for young.
+    # Frozen first, so that younger objects are listed behind the older, frozen ones: a census takes later ones for younger.
     gc.freeze()
     gc.unfreeze()
 

@@ -1,4 +1,4 @@
-"""The connections of a port and what the kernel keeps for their peers, from /proc/net/tcp: nothing is asked of the service.
+"""The connections of a port and their send queues, from /proc/net/tcp, without a request to the service.
 
 Its columns are in proc(5), the numbers of the states in include/net/tcp_states.h.
 """
@@ -15,16 +15,16 @@ _LISTEN = "0A"
 
 
 def connections(port: int, table: Path = Path("/proc/net/tcp")) -> int:
-    """How many IPv4 connections have `port` as their local port and are not yet over.
+    """The number of open IPv4 connections with the local port `port`.
 
-    TIME_WAIT holds no memory of the service and does not count; nor does a socket without an inode, which no process owns
-    any more. The kernel prints the table piece by piece while it changes, and may print a socket twice.
+    Not counted: TIME_WAIT, which has no memory of the service, and sockets without an inode, which no process owns any more.
+    The kernel prints the table piece by piece while it changes, and may print a socket twice.
     """
     return len({inode for _, inode in _owned(port, table)})
 
 
 def send_queues(port: int, table: Path = Path("/proc/net/tcp")) -> int:
-    """Bytes that the kernel has taken from the processes that own `port` and that their peers have not acknowledged."""
+    """Bytes in the send queues of all connections of `port`: written, and not acknowledged by the peers."""
     return sum({inode: size for size, inode in _owned(port, table)}.values())
 
 

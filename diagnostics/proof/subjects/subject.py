@@ -19,7 +19,7 @@ from .processes import Process, free_port, start, wait_for_listener
 
 __all__ = ["START_SECONDS", "Collects", "Launch", "Subject", "serve_command", "subject", "upstream"]
 
-# Imports on a busy machine; a service that needs longer is broken.
+# Enough for imports on a busy machine.
 START_SECONDS = 30.0
 _FIRST_READING_SECONDS = 15.0
 # A collection stalls a service for a tenth of a second for each million objects.
@@ -27,10 +27,10 @@ _COLLECT_SECONDS = 10.0
 
 
 class Collects(StrEnum):
-    """How a service is told to collect its garbage before its memory is read at rest.
+    """How a service is made to collect garbage before its memory is read at rest.
 
-    SIGNAL   it is a service of `proof.serve`: SIGUSR1, which would end another one
-    AGENT    its agent does it, where it has one
+    SIGNAL   by SIGUSR1: for services of `proof.subjects.serve` only, since it would end any other
+    AGENT    by its agent, where it has one
     """
 
     SIGNAL = "signal"
@@ -39,7 +39,7 @@ class Collects(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How a service under study is started: its command, in which `{port}` becomes a free port, and its environment."""
+    """A service's start: its command, in which `{port}` is replaced by a free port, and its environment variables."""
 
     command: Sequence[str]
     environment: Mapping[str, str]
@@ -50,9 +50,10 @@ class Launch:
 
 
 class Subject:
-    """A started service. `port` is where it listens, `process` is `diagnostics run` with the service as its child.
+    """A started service. `process`: `diagnostics run`, with the service as its child; `port`: the service's.
 
-    `registry` is the folder in which its agents are found, `beside` how many connections it has at rest: a publisher's.
+    registry   the folder in which its agents register
+    beside     number of connections that it has at rest: a publisher's
     """
 
     def __init__(
@@ -83,12 +84,12 @@ class Subject:
             raise await self.process.blamed(error) from error
 
     async def collect(self) -> None:
-        """Tell the service to collect garbage; by a signal it does so as soon as its loop comes by.
+        """Make the service collect garbage; after a signal it does so in the next round of its event loop.
 
-        Frames of streams that ended with an error hang in cycles with their tracebacks. That is not what a leak is.
+        Frames of streams that ended with an error are in reference cycles with their tracebacks: those are no leak.
         """
         for pid in self.monitor.pids:
-            # A worker that has just ended has nothing left to collect; the next reading says that it did.
+            # The worker may have just ended: the next reading reports that.
             if self._collects is Collects.SIGNAL:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGUSR1)
@@ -97,7 +98,7 @@ class Subject:
                     await ask(Path(agent_socket(self._registry, pid)), "gc.collect", patience=_COLLECT_SECONDS)
 
     def thaw(self) -> None:
-        """Let a census see all objects: what is frozen for the sake of fast collections is in no list of the collector."""
+        """Unfreeze the service's objects before a census: frozen ones (`gc.freeze`) are in no list of the collector."""
         for pid in self.monitor.pids if self._collects is Collects.SIGNAL else ():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGUSR2)
@@ -111,10 +112,10 @@ class Subject:
 async def subject(
     side: str, launch: Launch, *, folder: Path, start_seconds: float = START_SECONDS
 ) -> AsyncGenerator[Subject, None]:
-    """Start a service under `diagnostics run`. Ended, with its children, with the block."""
+    """Start a service under `diagnostics run`; it is ended, with its children, at the end of the context."""
     port = free_port()
     run = [sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--", *launch.words(port)]
-    # Each has a registry of its own: a monitor must not find the other one's agent.
+    # Each subject has a registry of its own: a monitor must not find another subject's agent.
     registry = folder / side
     private = {"DIAGNOSTICS_DIR": str(registry), **launch.environment}
     async with start(f"{side} app", run, output=folder / f"{side}.log", environment=private) as process:
@@ -126,7 +127,7 @@ async def subject(
 
 
 def serve_command(app: str, send_buffer_bytes: int, *options: str) -> list[str]:
-    """The command that serves an ASGI app (`module:attribute`) on `{port}`; `options` as of serve.py."""
+    """The command that serves an ASGI app (`module:attribute`) on `{port}`; `options`: further ones of serve.py."""
     return [
         sys.executable,
         "-m",
@@ -142,9 +143,9 @@ def serve_command(app: str, send_buffer_bytes: int, *options: str) -> list[str]:
 
 @asynccontextmanager
 async def upstream(folder: Path) -> AsyncGenerator[str, None]:
-    """Start the simulator and give its base URL, which ends in /v1.
+    """Start the simulated upstream and yield its base URL, which ends in /v1.
 
-    By command line: diagnostics knows of the relay only that it can be run.
+    By its command line: diagnostics must not import relay.
     """
     command = [sys.executable, "-m", "relay", "simulate", "--port", "0", "--until-stdin-closes"]
     async with start("simulator", command, output=folder / "simulator.log") as process:

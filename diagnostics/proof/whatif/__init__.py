@@ -1,1 +1,1 @@
-"""The same work under several allocators and settings: which of them saves memory, and what it costs in CPU."""
+"""Runs a service with several allocators and settings: which of them saves memory, and at what cost in CPU time."""

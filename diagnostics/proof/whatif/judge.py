@@ -1,8 +1,9 @@
-"""Does a setting pay? Each round has a run of every setting, and each run is compared with that of the same round as it is.
+"""Does a setting pay? Each round has a run of every setting, which is compared with the unchanged service's run in that round.
 
-Pure. The figures are shares of what the service takes as it is: 0.2 saved means a fifth less. Their intervals are Student's t
+Pure. The figures are shares of the unchanged service's memory: 0.2 saved means a fifth less. Their intervals are Student's t
 over rounds (`analysis.decision`), at 5 % for all settings together (Bonferroni). A setting pays where the whole interval of
-what it saves at rest, or at the peak, is above the least share that matters, and the other has not grown by as much on average.
+the saving at rest, or at the peak, is above the least share that matters, and the other one has not grown by as much in the
+mean.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from .trial import Trial
 
 __all__ = ["LEAST_SAVED", "LEVEL", "Row", "best", "judge"]
 
-# Less than this share of a service's memory is nobody's reason to change its allocator.
+# The least share of a service's memory that is worth a change of its allocator.
 LEAST_SAVED = 0.05
 LEVEL = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One setting: means in bytes and CPU seconds for a thousand events; as shares, what it saves and costs against as it is.
+    """One setting: means in bytes and CPU seconds per thousand events; savings and cost as shares of the unchanged service.
 
-    For the service as it is the shares are None. `pays`: whether it certainly saves what matters.
+    For the unchanged service the shares are None. `pays`: whether the saving is certainly above the least share.
     """
 
     name: str
@@ -45,12 +46,12 @@ class Row:
 
     @property
     def saved(self) -> float:
-        """The larger of what it certainly saves at rest and at the peak."""
+        """The larger of the certain savings (lower bounds) at rest and at the peak."""
         return max((each.low for each in (self.settled_saved, self.peak_saved) if each is not None), default=0.0)
 
 
 def judge(trials: Mapping[str, Sequence[Trial]]) -> list[Row]:
-    """A row for each setting, as it is first. Needs two rounds of each; raises ValueError."""
+    """A row for each setting, the unchanged service first. Raises ValueError for fewer than two rounds of one."""
     plain = trials[AS_IT_IS]
     level = LEVEL / max(1, len(trials) - 1)
     rows = []
@@ -82,5 +83,5 @@ def best(rows: Sequence[Row]) -> Row | None:
 
 
 def _cpu(run: Trial) -> float:
-    """CPU seconds for a thousand events."""
+    """CPU seconds per thousand events."""
     return run.cpu_seconds / max(1, run.events) * 1000

@@ -1,4 +1,4 @@
-"""All settings in interleaved rounds: what the machine does meanwhile meets each of them alike."""
+"""Runs all settings in interleaved rounds, so that changes of the machine's load affect all of them alike."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["interleaved"]
 async def interleaved(
     work: Work, tried: Sequence[Setting], rounds: int, doing: Callable[[str, int], None]
 ) -> tuple[dict[str, list[Trial]], dict[str, str]]:
-    """So many rounds, in each one run of each setting, whose order turns by one from round to round.
+    """`rounds` rounds with a run of each setting, in an order that is rotated by one each round.
 
-    A setting under which the service fails is left out of further rounds and of the result; the second value says why. As it is
-    the service has to run: otherwise TargetError is raised. `doing` is told what is run, and how many runs are behind it.
+    Returns (setting -> trials, setting -> error). A setting under which the service fails is left out of further rounds and
+    of the trials. Raises TargetError where the unchanged service fails. `doing(text, done)`: called before each run.
     """
     trials: dict[str, list[Trial]] = {setting.name: [] for setting in tried}
     failed: dict[str, str] = {}

@@ -1,11 +1,12 @@
-"""The settings that are tried: environment variables that change how a process gets and gives back memory, nothing else.
+"""The settings that are tried: environment variables that change how a process allocates and returns memory, nothing else.
 
-glibc          mallopt(3) and "Tunables" in its manual: the number of arenas, from which size on a block has a mapping of its
-               own, how much free memory at the top of the heap is kept. Setting a threshold also ends its growing by itself
-jemalloc       MALLOC_CONF, jemalloc(3): by default free pages are given back over ten seconds
-PYTHONMALLOC   malloc in the place of Python's own allocator for small objects
+glibc          mallopt(3) and "Tunables" in its manual: the number of arenas, the size from which a block has a mapping of its
+               own, the free memory kept at the top of the heap. Setting a threshold also ends its automatic growth
+jemalloc       MALLOC_CONF, jemalloc(3): by default free pages are returned over ten seconds
+PYTHONMALLOC   malloc in place of pymalloc
 
-Another allocator is preloaded (ld.so(8)). It is found where distributions put libraries; what is not installed is not tried.
+Another allocator is preloaded (ld.so(8)), from the folders in which distributions install libraries; one that is not installed
+is not tried.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = ["AS_IT_IS", "Setting", "chosen", "libraries", "settings"]
 AS_IT_IS = "as it is"
 
 _FOLDERS = ("/usr/lib/*", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib/*")
-# By the name of the allocator, the names of its library, the best first.
+# Allocator -> file names of its library, the preferred first.
 _LIBRARIES = {
     "jemalloc": ("libjemalloc.so.2",),
     "tcmalloc": ("libtcmalloc_minimal.so.4", "libtcmalloc.so.4"),
@@ -32,7 +33,7 @@ _PACKAGES = {"jemalloc": "libjemalloc2", "tcmalloc": "libtcmalloc-minimal4", "mi
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is set in the service's environment; `library` is the file that has to be mapped then, empty where there is none."""
+    """Variables for the service's environment; `library`: the file that must be mapped then, empty where there is none."""
 
     name: str
     environment: Mapping[str, str]
@@ -40,12 +41,12 @@ class Setting:
 
     @property
     def words(self) -> str:
-        """The environment as it is written before a command."""
+        """The environment in shell syntax, `NAME=value ...`."""
         return " ".join(f"{name}={value}" for name, value in self.environment.items())
 
 
 def libraries(root: Path = Path("/")) -> dict[str, str]:
-    """The allocators that are installed: name -> path of the library."""
+    """The installed allocators: name -> path of the library."""
     found = {}
     for name, files in _LIBRARIES.items():
         places = (place for file in files for folder in _FOLDERS for place in sorted(root.glob(f"{folder[1:]}/{file}")))
@@ -55,7 +56,7 @@ def libraries(root: Path = Path("/")) -> dict[str, str]:
 
 
 def settings(found: Mapping[str, str], *, glibc: bool = True) -> tuple[list[Setting], list[str]]:
-    """All that can be tried with the libraries that were `found`, and a sentence for what cannot. The first is as it is."""
+    """The settings for the libraries `found`, the unchanged service first; and a sentence for each one that cannot be tried."""
     tried = [Setting(AS_IT_IS, {})]
     if glibc:
         tried += [
@@ -76,7 +77,7 @@ def settings(found: Mapping[str, str], *, glibc: bool = True) -> tuple[list[Sett
 
 
 def chosen(known: Sequence[Setting], names: Sequence[str]) -> list[Setting]:
-    """Those of `names`, in their usual order, and always the service as it is. Raises UsageError for one that is not known."""
+    """The settings in `names`, in their usual order, and always the unchanged service. Raises UsageError for unknown names."""
     by_name = {setting.name: setting for setting in known}
     for name in names:
         if name not in by_name:

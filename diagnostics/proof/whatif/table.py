@@ -1,4 +1,4 @@
-"""What came out of all settings: a table with intervals, a sentence that says which one pays, and JSON."""
+"""The result for all settings: a table with intervals, a sentence on the one that pays, and JSON."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def conclusion(rows: Sequence[Row], tried: Sequence[Setting]) -> str:
-    """The setting that pays and how it is set, or that none does."""
+    """A sentence with the setting that pays and its variables, or that none does."""
     first = best(rows)
     if (
         first is not None
@@ -65,7 +65,7 @@ def to_json(
     missing: Sequence[str],
     command: str,
 ) -> dict[str, Any]:
-    """All numbers: bytes, seconds, shares between 0 and 1. `command` runs it again."""
+    """All numbers: bytes, seconds, shares between 0 and 1. `command`: to repeat it."""
     first = best(rows)
     return {
         "schema": SCHEMA,

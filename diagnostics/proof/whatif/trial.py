@@ -1,8 +1,8 @@
-"""One run of a service under one setting: start it, put the work on it, let it settle, end it.
+"""One run of a service under one setting: start it, apply the load, let it settle, end it.
 
-Each run is a process of its own, so that runs are independent of each other. It has no monitor and no agent beside it: they
-would be measured, too. Memory is read from outside ten times a second, over the process and its children: PSS, so that what
-processes share counts once.
+Each run is a process of its own, so that runs are independent of each other. It has no monitor and no agent: they would be
+measured, too. Memory is read from outside ten times a second, over the process and its descendants: PSS, so that shared pages
+count once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MOST_FAILED = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What each run does: `order` but for its port, at most `start_seconds` before it, and `settle_seconds` after it."""
+    """The work of each run: `order` without its port, after a start of at most `start_seconds`; `settle_seconds` follow."""
 
     command: Sequence[str]
     order: Order
@@ -39,7 +39,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What came of one run. Bytes; `cpu_seconds` from the first stream until it had settled; `events` that its clients got."""
+    """One run's result. Bytes; `cpu_seconds`: from the first stream to the end of settling; `events`: received by clients."""
 
     peak_bytes: int
     settled_bytes: int
@@ -71,7 +71,7 @@ async def run_trial(work: Work, setting: Setting, folder: Path) -> Trial:
 
 
 def _reached(process: Process, setting: Setting) -> None:
-    """Raise TargetError unless the service has what was set: a wrapper may start it with an environment of its own."""
+    """Raise TargetError unless the setting is in effect in the service: a wrapper may start it with another environment."""
     process.check()
     for pid in family([process.pid]):
         environment = _text(pid, "environ").split("\0")
@@ -106,7 +106,7 @@ async def _peak(pid: int, over: asyncio.Event) -> int:
 
 
 async def _settled(process: Process, seconds: float) -> int:
-    """The least that was read in the second half of the time: what a timer frees late counts as freed."""
+    """The lowest PSS in the second half of `seconds`: so memory that a timer returns late counts as freed."""
     began = time.monotonic()
     readings: list[int] = []
     while (elapsed := time.monotonic() - began) < seconds or not readings:
@@ -118,7 +118,7 @@ async def _settled(process: Process, seconds: float) -> int:
 
 
 def _pss(pid: int) -> int:
-    """Proportional set size of a process and all below it, in bytes; resident size where the kernel does not tell."""
+    """PSS of a process and all its descendants, in bytes; RSS where PSS cannot be read."""
     return sum(_pss_of(each) for each in family([pid]))
 
 

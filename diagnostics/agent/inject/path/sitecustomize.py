@@ -13,7 +13,7 @@ import sys
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _PRIVATE_NAME = "_highwater_diagnostics"
 _OLDEST = (3, 11)
-# Set where the line was written, so that the processes which this one starts do not write it again.
+# Set once the line was written, so that child processes do not write it again.
 _TOLD = "DIAGNOSTICS_TOLD"
 
 
@@ -23,16 +23,16 @@ def _run_the_other_sitecustomize():  # type: () -> None
     try:
         import sitecustomize  # noqa: F401
     except ImportError as error:
-        # Python 2 does not say the name by itself.
+        # Python 2 has the module's name in the message only.
         if getattr(error, "name", None) != "sitecustomize" and str(error) != "No module named sitecustomize":
             raise
     finally:
-        # Python's import of this very file is still under way and looks for it under its name.
+        # Python still imports this very file, and looks for it in sys.modules afterwards.
         sys.modules.setdefault("sitecustomize", this)
 
 
 def _is_tool():  # type: () -> bool
-    # multiprocessing's bookkeeper is started with the same environment and never serves.
+    # multiprocessing's resource tracker inherits the environment and never serves.
     return any("multiprocessing.resource_tracker" in word for word in sys.orig_argv)
 
 
@@ -77,5 +77,5 @@ if os.environ.get("DIAGNOSTICS_DIR"):
         try:
             _load_agent()
         except Exception as error:
-            # The service must start whatever is wrong with its diagnostics; that it has none must be seen.
+            # The service must start all the same, and say that it has no agent.
             _say("the agent could not be loaded: %s: %s" % (type(error).__name__, error))

@@ -1,1 +1,1 @@
-"""What was allocated: the allocators' own figures, and the tracers of tracemalloc and memray."""
+"""Readings of allocations: the allocators' own figures, and the tracers tracemalloc and memray."""

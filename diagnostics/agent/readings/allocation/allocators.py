@@ -1,9 +1,9 @@
-"""What the allocators have in use: pymalloc's blocks and malloc's. No fork, no tracer, about a millisecond.
+"""In-use bytes of pymalloc and malloc. No fork, no tracer, about a millisecond.
 
-pymalloc tells its numbers only as text to a C FILE (`sys._debugmallocstats` prints it to stderr), so it gets a memory
-stream to print to. Where our own hooks stand before it (heap/) they step aside meanwhile. It walks its pools under the
-GIL: 1.2 ms at five million blocks. glibc's mallinfo2 sums its arenas and takes their locks: up to 8 ms when fragmented,
-without the GIL. Other libraries that serve malloc: see malloc.py.
+pymalloc prints its statistics to a C FILE only (`sys._debugmallocstats` gives it stderr), so it gets a memory stream. Where
+our own hooks are installed before it (heap/), they step aside meanwhile. pymalloc walks its pools under the GIL: 1.2 ms at
+five million blocks. glibc's mallinfo2 sums its arenas and takes their locks: up to 8 ms when fragmented, without the GIL.
+Other libraries that serve malloc: see malloc.py.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ __all__ = ["Allocators", "parse_pymalloc", "parse_pymalloc_blocks", "read"]
 
 
 class Allocators:
-    """Bytes, and blocks as a count; None where this interpreter or C library does not tell, and `unknown` says why.
+    """Bytes, or numbers of blocks; None where this interpreter or C library does not report them, and `unknown` says why.
 
-    python_live     in blocks that pymalloc has handed out (objects up to 512 bytes)
-    python_arenas   mapped by pymalloc from the system, live or not
-    malloc_live     handed out by malloc, its large mappings included (objects over 512 bytes, C libraries)
-    malloc_free     kept by malloc for later; not all of it is resident
+    python_live     in allocated blocks of pymalloc (objects up to 512 bytes)
+    python_arenas   in pymalloc's arenas, allocated or free
+    malloc_live     allocated by malloc, its large mappings included (objects over 512 bytes, C libraries)
+    malloc_free     free in malloc's arenas; not all of it is resident
     malloc_mapped   of malloc_live, in mappings of their own (128 KiB and more)
-    hidden          Python's small objects are with an allocator that does not tell: pymalloc behind a tracer (tracemalloc,
-                    memray), or the mimalloc of a build without the GIL
-    python_blocks   how many blocks pymalloc has handed out
-    python_large_blocks   how many blocks above 512 bytes Python's allocators have asked malloc for: with none of them, growth
-                          of malloc_live is not Python's. CPython counts them since 3.8 (obmalloc.c, raw_allocated_blocks)
+    hidden          Python's small objects come from an allocator that reports nothing: pymalloc behind a tracer (tracemalloc,
+                    memray), or the mimalloc of a free-threaded build
+    python_blocks   how many blocks of pymalloc are allocated
+    python_large_blocks   how many blocks above 512 bytes Python's allocators have taken from malloc: if this does not grow,
+                          growth of malloc_live is not Python's. CPython counts them since 3.8 (raw_allocated_blocks)
     unknown         why a figure is None, by the figure's name in `to_json`
     """
 
@@ -73,7 +73,7 @@ class Allocators:
 
     @property
     def in_use(self) -> int | None:
-        """What both allocators have handed out; None while one of them does not tell, rather than the other one alone."""
+        """Bytes allocated by both allocators; None while one of them reports nothing, never the other one's alone."""
         if self.hidden or self.malloc_live is None:
             return None
         return self.malloc_live + (self.python_live or 0)  # without pymalloc everything is malloc's
@@ -93,7 +93,7 @@ class Allocators:
 
 
 def read() -> Allocators:
-    """Ask both allocators of this process."""
+    """The figures of both allocators of this process, now."""
     everything = getattr(sys, "getallocatedblocks", int)()
     text = _pymalloc()
     small = parse_pymalloc_blocks(text)
@@ -109,18 +109,18 @@ def read() -> Allocators:
         hidden=hidden,
         unknown=_reasons(live, told, hidden),
         python_blocks=small,
-        # Both counts are of nearly the same moment: what was allocated between them is a handful of small blocks.
+        # The counts are of nearly the same moment: between them only a few small blocks are allocated.
         python_large_blocks=max(0, everything - small) if small is not None and everything else None,
     )
 
 
 def _is_hidden(live: int | None) -> bool:
-    # Counts what went through pymalloc; where PYTHONMALLOC put malloc in its place there are none.
+    # getallocatedblocks counts allocations through pymalloc: 0 where PYTHONMALLOC has put malloc in its place.
     return live is None and ("t" in sys.abiflags or getattr(sys, "getallocatedblocks", int)() > 0)
 
 
 def _reasons(live: int | None, told: malloc.Malloc, hidden: bool) -> dict[str, str]:
-    """Why figures are unknown, by their names in `Allocators.to_json`."""
+    """Why each unknown figure is, by its name in `Allocators.to_json`."""
     reasons: dict[str, str] = {}
     if live is None:
         why = "Python's small objects are malloc's here (PYTHONMALLOC=malloc)"
@@ -139,13 +139,13 @@ _SIZE_CLASS = re.compile(r"^\s*\d+\s+\d+\s+\d+\s+(\d+)\s+\d+\s*$", re.MULTILINE)
 
 
 def parse_pymalloc_blocks(text: str) -> int | None:
-    """How many blocks are in use, added up over the size classes of pymalloc's own statistics."""
+    """Blocks in use, summed over the size classes of pymalloc's statistics; None where the text has none."""
     rows = _SIZE_CLASS.findall(text)
     return sum(map(int, rows)) if rows else None
 
 
 def parse_pymalloc(text: str) -> tuple[int | None, int | None]:
-    """Bytes in allocated blocks, and bytes of all arenas, from pymalloc's own statistics."""
+    """Bytes in allocated blocks, and bytes of all arenas, from pymalloc's statistics; None where the text has none."""
 
     def number(pattern: str) -> int | None:
         found = re.search(pattern, text, re.MULTILINE)
@@ -158,8 +158,8 @@ def parse_pymalloc(text: str) -> tuple[int | None, int | None]:
 
 
 def _pymalloc() -> str:
-    """pymalloc's own statistics as it prints them; empty where it is not in charge."""
-    import ctypes  # at the first reading, not with the agent: a service that nobody asks goes without it
+    """pymalloc's statistics as it prints them; empty where it does not serve Python's small objects."""
+    import ctypes  # at the first reading: an idle agent does without it
 
     libc = malloc.libc()
     try:
@@ -176,10 +176,10 @@ def _pymalloc() -> str:
     if not stream:
         return ""
     try:
-        # 0 where a tracer stands before pymalloc, or another allocator in its place.
+        # 0 where a tracer is installed before pymalloc, or another allocator in its place.
         live = sys.modules.get(f"{__package__.rsplit('.', 2)[0]}.heap._live")
         in_charge = -1 if live is None else live.pymalloc_stats(stream)
-        if in_charge < 0:  # loaded, and its hooks were never put in
+        if in_charge < 0:  # loaded, but its hooks were never installed
             in_charge = print_stats(stream)
     finally:
         libc.fclose(stream)

@@ -1,8 +1,8 @@
 """Makes the C heap's pages the process's own again after a fork, without the GIL.
 
-After a fork every page is read-only until its first write, which is a fault of about 3 us, whether the child still lives or
-not. Forgetting a million traces writes to 25,000 pages, with the GIL held. The kernel takes the same faults in a batch on the
-agent's thread (MADV_POPULATE_WRITE, Linux 5.14), while the service runs.
+After a fork the first write to each page is a page fault of about 3 µs, even where the child has ended. Freeing a million
+traces writes to 25,000 pages, with the GIL held. MADV_POPULATE_WRITE (Linux 5.14) makes the kernel take these faults in a
+batch on the agent's thread, while the service runs.
 Source: https://man7.org/linux/man-pages/man2/madvise.2.html.
 """
 
@@ -11,12 +11,12 @@ from __future__ import annotations
 __all__ = ["make_own"]
 
 _MADV_POPULATE_WRITE = 23
-# The memory map is locked against mmap and brk for as long as one call takes.
+# One madvise call blocks mmap and brk of all threads (mmap_lock), so the heap is done in slices.
 _SLICE_BYTES = 4 * 1024**2
 
 
 def make_own() -> bool:
-    """Fault in the heap for writing; False where the kernel cannot, or there is no heap of this kind."""
+    """Fault in the [heap] mapping for writing; False where the kernel is too old, or there is no such mapping."""
     import ctypes
 
     madvise = ctypes.CDLL(None).madvise
@@ -33,7 +33,7 @@ def make_own() -> bool:
 
 def _heap() -> tuple[int, int] | None:
     try:
-        with open("/proc/self/maps", errors="replace") as file:  # files have names of any bytes
+        with open("/proc/self/maps", errors="replace") as file:  # file names may be any bytes
             for line in file:
                 if line.endswith("[heap]\n"):
                     begin, _, end = line.partition(" ")[0].partition("-")

@@ -1,8 +1,8 @@
-"""What malloc has handed out, told by the library that answers for it: glibc, or the one that was preloaded in its place.
+"""malloc's in-use bytes, from the library that serves `malloc`: glibc, or an allocator that was preloaded in its place.
 
 The law of this file: glibc's figures are believed only where glibc serves `malloc`. Under LD_PRELOAD of another allocator
-mallinfo2 is still there, has nothing to count and says 0; that is no figure of this process. So the library that the name
-`malloc` leads to is looked up (dladdr(3)) once, and only it is asked:
+mallinfo2 still exists and returns 0, which is no figure of this process. So the library to which the symbol `malloc`
+resolves is looked up (dladdr(3)) once, and only its interface is called:
 
     glibc      mallinfo2, over all arenas, whatever MALLOC_ARENA_MAX says (glibc 2.33 and later)
     jemalloc   mallctl "stats.allocated" and "stats.resident", after "epoch" has brought them up to date (jemalloc(3))
@@ -26,7 +26,7 @@ _MALLINFO2 = (
     "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
 )  # fmt: skip
 
-# What gperftools keeps for later: of its page heap, and of the caches in front of that.
+# gperftools' free bytes: of its page heap, and of the caches in front of it.
 _TCMALLOC_FREE = (
     b"tcmalloc.pageheap_free_bytes",
     b"tcmalloc.current_total_thread_cache_bytes",
@@ -36,11 +36,11 @@ _TCMALLOC_FREE = (
 
 
 class Malloc:
-    """Bytes; None where the library does not tell, and `reason` then says why.
+    """Bytes; None where the library does not report them, and `reason` then says why.
 
-    live     handed out, large mappings included
-    free     kept for later; not all of it is resident
-    mapped   of live, in mappings of their own; 0 where the library makes no such difference
+    live     allocated, large mappings included
+    free     free in the allocator's arenas; not all of it is resident
+    mapped   of live, in mappings of their own; 0 where the library does not distinguish them
     """
 
     __slots__ = ("free", "live", "mapped", "reason")
@@ -55,7 +55,7 @@ class Malloc:
 
 
 def read() -> Malloc:
-    """Ask the library that serves malloc in this process."""
+    """The figures of the library that serves malloc in this process."""
     library = _library_of("malloc")
     name = library.rpartition("/")[2] or "the program itself"
     if _library_of("mallctl") == library:
@@ -69,7 +69,7 @@ def read() -> Malloc:
 
 @cache
 def libc() -> Any:
-    """The names of the whole process, once: each CDLL makes a class of its own, which only the collector finds again."""
+    """`CDLL(None)`, the global symbols of the process; made once, because each CDLL makes a class, a reference cycle."""
     import ctypes
 
     return ctypes.CDLL(None)
@@ -77,24 +77,24 @@ def libc() -> Any:
 
 @cache
 def _library_of(name: str) -> str:
-    """The file of the library that a C name leads to; empty where there is none of this name, or nobody knows."""
+    """The path of the library that defines the C symbol `name`; empty where there is none, or it is not known."""
     import ctypes
 
     try:
         address = ctypes.cast(getattr(libc(), name), ctypes.c_void_p)
-        libc().dladdr  # noqa: B018  # whether there is such a name
+        libc().dladdr  # noqa: B018  # AttributeError where this libc has no dladdr
     except AttributeError:
         return ""
     found = _file_at(address)
     if found == os.path.realpath("/proc/self/exe") and not _defined_at(address):
-        # A program that is not position-independent (Debian's Python) has a jump of its own to each function that it calls,
-        # and that is what the name leads to, for everybody. Where the jump goes, the loaded libraries say in their order.
+        # In a program that is not position-independent (Debian's Python) the symbol resolves to the program's PLT entry.
+        # The function is that of the first library in load order which defines the symbol.
         return next((library for library in _libraries() if _file_at(_own(library, name)) == library), "")
     return found
 
 
 def _file_at(address: Any) -> str:
-    """The file that an address belongs to; empty where there is none."""
+    """The path of the mapped file that an address lies in; empty where there is none."""
     import ctypes
 
     dladdr, found = libc().dladdr, _dl_info_type()()
@@ -105,7 +105,7 @@ def _file_at(address: Any) -> str:
 
 
 def _defined_at(address: Any) -> bool:
-    """Whether the function is there, and not only a jump to it: the st_shndx of its symbol is not SHN_UNDEF (elf(5))."""
+    """Whether the address is the function and no PLT entry: its symbol's st_shndx is not SHN_UNDEF (elf(5))."""
     import ctypes
 
     try:
@@ -117,13 +117,13 @@ def _defined_at(address: Any) -> bool:
     rtld_dl_syment = 1
     if not dladdr1(address, ctypes.byref(found), ctypes.byref(symbol), rtld_dl_syment) or not symbol.value:
         return True
-    st_shndx = 6  # its offset in Elf64_Sym, behind 4 bytes of name, 1 of info and 1 of visibility; 14 in Elf32_Sym
+    st_shndx = 6  # its offset in Elf64_Sym, after 4 bytes of name, 1 of info and 1 of visibility; 14 in Elf32_Sym
     offset = st_shndx if ctypes.sizeof(ctypes.c_void_p) == 8 else 14
     return ctypes.c_uint16.from_address(symbol.value + offset).value != 0
 
 
 def _own(library: str, name: str) -> Any:
-    """Where a library that is loaded, or one that it needs, has this name; None where none of them has."""
+    """The address of symbol `name` in a loaded library or its dependencies; None where none of them defines it."""
     import ctypes
 
     try:
@@ -134,7 +134,7 @@ def _own(library: str, name: str) -> Any:
 
 
 def _libraries() -> list[str]:
-    """The files of the libraries that are mapped, in the order of the linker: preloaded ones, then those of the program."""
+    """The paths of the loaded libraries in the linker's search order: preloaded ones, then those of the program."""
     import ctypes
 
     class LinkMap(ctypes.Structure):

@@ -1,11 +1,11 @@
 """A memray window: a Tracker between two calls, both on the agent's thread.
 
 Entered on the loop's thread from an async handler almost no record has a Python stack; entered on another thread nearly
-all have one. After the window the profile function that memray leaves on an uvloop thread is taken off, or the service
+all have one. After the window the profile function that memray leaves on an uvloop thread is removed, or the service
 stays two to three times slower.
 
-memray writes `sys.argv` into the file, and people pass keys on command lines: it is shown another one for the moment in
-which it looks.
+memray writes `sys.argv` into the file, and people pass keys on command lines: `sys.argv` is replaced while the Tracker is
+made.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _INSTEAD = "take a tracemalloc capture, which needs no thread, or see why the se
 
 
 def _must_start_threads() -> None:
-    """memray needs a thread of its own, and without one it is left half on. Raises TargetError where none can be started."""
+    """Raises TargetError where no thread can be started: memray needs one, and without it stays half installed."""
     try:
         start_new_thread(_nothing, ())
     except RuntimeError as error:
@@ -41,11 +41,11 @@ def _must_start_threads() -> None:
 
 
 def _nothing() -> None:
-    """A thread that has been started has done all that it is for."""
+    """The trial thread: only its start is tested."""
 
 
 def available() -> bool:
-    """Whether this process can import memray; finds out without importing it."""
+    """Whether this process can import memray; does not import it."""
     if sys.modules.get("memray") is not None:
         return True
     from importlib.util import find_spec
@@ -54,7 +54,7 @@ def available() -> bool:
 
 
 def about() -> dict[str, Any]:
-    """Which memray this process has and where, for whoever is to read its files; found out without importing it."""
+    """Version and folder of this process's memray, for the process that reads its files; does not import it."""
     if not available():
         return {"memray": False, "memray_version": None, "memray_folder": None}
     loaded = sys.modules.get("memray")
@@ -79,15 +79,15 @@ def _version(folder: str) -> str | None:
 
 
 class Window:
-    """One Tracker, open from its making until `close`.
+    """One Tracker, active from construction until `close`.
 
     path               file to write; it must not exist
     aggregated         the small format (high-water, leaked); otherwise every allocation is written
-    python_allocators  see single objects instead of pymalloc's 1 MiB arenas
+    python_allocators  record single objects instead of pymalloc's 1 MiB arenas
     native             native stacks too; twice the cost
 
-    Raises BusyError where another Tracker is active, TargetError where memray cannot begin. In either case nothing of this one
-    is left on.
+    Raises BusyError where another Tracker is active, TargetError where memray cannot begin. In either case no hook of this
+    Tracker stays.
     """
 
     def __init__(self, path: str, *, aggregated: bool, python_allocators: bool, native: bool) -> None:
@@ -110,7 +110,7 @@ class Window:
     def _enter(self) -> None:
         import threading
 
-        # A Tracker marks the class of threads. Where it is marked already, another's is active: to leave ours would end that.
+        # An active Tracker sets `threading.Thread._name`. Where it is set already, `__exit__` of ours would end the other one.
         marked = "_name" in vars(threading.Thread)
         try:
             self._tracker.__enter__()
@@ -121,7 +121,7 @@ class Window:
                     remedy="read the capture that `memray run` makes, or start the service without it",
                     code="tracker_active",
                 ) from error
-            # It has put its hooks in place before it failed, and does not take them back.
+            # A Tracker installs its hooks before it fails, and leaves them.
             self._tracker.__exit__(None, None, None)
             if isinstance(error, Exception):
                 raise TargetError(

@@ -1,12 +1,12 @@
-"""A tracemalloc window: begin, wait outside, snapshot in a forked child, end.
+"""A tracemalloc window: `begin`, `snapshot` in a forked child, `end`. The caller waits between them.
 
-`take_snapshot` holds the GIL for 0.4 s per million blocks, so it runs in a child, where it stalls nobody. In the child
+`take_snapshot` holds the GIL for 0.4 s per million blocks, so it runs in a child and does not stall the service. In the child
 tracing is stopped before the statistics are made: that makes them ten times faster.
 """
 
 from __future__ import annotations
 
-import _tracemalloc  # the part in C, which is in every Python; the rest brings pickle and is loaded with a window
+import _tracemalloc  # the C part, always built in; `tracemalloc` imports pickle, and is imported with a window
 import os
 import time
 
@@ -22,7 +22,7 @@ NOT_COVERED = (
     "memory allocated and freed within the window: only what is still held at its end is seen",
 )
 
-# What the agent's own thread allocates while it opens and closes the window is not the service's.
+# The agent's own allocations while it opens and closes the window are left out.
 _AGENT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 _OWN_FILES = frozenset(
     os.path.join(_AGENT, name)
@@ -56,13 +56,13 @@ _OWN_FILES = frozenset(
 
 
 def counted_bytes() -> int:
-    """What tracemalloc counts of its own tables, 0 while it does not trace; see analysis.balance for what they really take."""
+    """Bytes of its own tables as tracemalloc counts them, 0 while it does not trace; analysis.balance has their real size."""
     return _tracemalloc.get_tracemalloc_memory() if _tracemalloc.is_tracing() else 0
 
 
 def begin(frames: int) -> bool:
-    """Trace from now on; False where the service does so already (PYTHONTRACEMALLOC): its own traces are left alone."""
-    import tracemalloc  # now, not in the child, where another thread's import may have left a lock
+    """Start tracing; False where the service traces already (PYTHONTRACEMALLOC): its own traces are left alone."""
+    import tracemalloc  # not in the child: another thread may hold the import lock at the fork
 
     if tracemalloc.is_tracing():
         return False
@@ -71,14 +71,15 @@ def begin(frames: int) -> bool:
 
 
 def end() -> None:
-    """Forget all traces; 24 ms per million blocks with one frame."""
+    """Stop tracing and free all traces; 24 ms per million blocks with one frame."""
     _tracemalloc.stop()
 
 
 def snapshot(seconds: float, let_go: Callable[[], None]) -> dict[str, Any]:
-    """What is still held of all that was allocated in the window, as Profile JSON. To be called in a forked child.
+    """Blocks allocated in the window and not freed, as Profile JSON. To be called in a forked child.
 
-    `let_go` is called as soon as the tracer's own memory is no longer shared with the parent.
+    seconds   length of the window
+    let_go    called as soon as the child no longer shares the tracer's memory with the parent
     """
     import tracemalloc
 
@@ -102,7 +103,7 @@ def snapshot(seconds: float, let_go: Callable[[], None]) -> dict[str, Any]:
         "schema": "highwater.profile/1",
         "kind": "tracemalloc",
         "sample_types": [["inuse_space", "bytes"], ["inuse_objects", "count"]],
-        # tracemalloc records files and lines; it never knows the function.
+        # tracemalloc records files and lines, no functions.
         "frames": [["", file, line] for file, line in index],
         "samples": samples,
         "time": time.time(),

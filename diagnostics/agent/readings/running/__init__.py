@@ -1,1 +1,1 @@
-"""What runs now, and what it waits for: tasks, threads, and the streams that they serve."""
+"""Tasks and threads, the stacks where they wait, and the streams that they serve."""

@@ -1,8 +1,8 @@
 """Where a coroutine waits: its whole await chain, through async generators, down to the future at its end.
 
 `Task.get_stack()` gives the outermost frame only, and following `cr_await` ends at the first async generator, which is just
-where streaming code waits: what is awaited there (`async_generator_asend`) has no attribute that names its generator. The
-garbage collector knows it: `gc.get_referents`.
+where streaming code waits: the awaitable there (`async_generator_asend`) has no attribute for its generator. But
+`gc.get_referents` shows it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ __all__ = ["FrameKey", "chain", "frame_key", "frames_of_task", "own_frame"]
 # (function, file, line); line 0 where it is not known
 FrameKey = tuple[str, str, int]
 
-# (the frame, what is awaited) of coroutines, async generators and generators
+# attributes (frame, awaited object) of coroutines, async generators and generators
 _ATTRIBUTES = (("cr_frame", "cr_await"), ("ag_frame", "ag_await"), ("gi_frame", "gi_yieldfrom"))
 
-# Awaitables that only hand on to another one, and whose C structs show it to nobody but the garbage collector.
+# Awaitables of C that wrap another one, which only `gc.get_referents` shows.
 _HANDING_ON = frozenset(
     {
         "anext_awaitable",
@@ -32,14 +32,14 @@ _HANDING_ON = frozenset(
         "FutureIter",
     }
 )
-# A chain this long is a cycle or a recursion; its outer part tells enough.
+# A longer chain is a cycle or a recursion; its outer part suffices.
 _MAX_LINKS = 200
 _MAX_TASKS = 20
 
 
 def own_frame(link: Any) -> Any:
-    """The frame of a coroutine, generator or async generator; None for anything else, and for one that has ended."""
-    # Asked of the class: an object of the application may answer any question about itself with code.
+    """The frame of a coroutine, generator or async generator; None for any other object, and for one that has ended."""
+    # `hasattr` of the class: that of an object may run the application's code.
     for frame, _awaited in _ATTRIBUTES:
         if hasattr(type(link), frame):
             return getattr(link, frame)
@@ -47,9 +47,9 @@ def own_frame(link: Any) -> Any:
 
 
 def frame_key(link: Any) -> FrameKey | None:
-    """Function, file and the line where it stands now; None for what is no coroutine.
+    """Function, file and current line of a coroutine or generator; None for any other object.
 
-    A coroutine made by Cython has no Python frame: it is known by its name alone.
+    A coroutine of Cython has no Python frame: its key is its name, no file, and line 0.
     """
     frame = own_frame(link)
     if frame is not None:
@@ -61,7 +61,7 @@ def frame_key(link: Any) -> FrameKey | None:
 
 
 def chain(coroutine: Any) -> Iterator[Any]:
-    """The coroutine, what it awaits, what that awaits, and so on; the last one is a future, if the end is known."""
+    """The coroutine, the object that it awaits, the object that this one awaits, and so on, to a future if the end is known."""
     link, links = coroutine, 0
     while link is not None and links < _MAX_LINKS:
         yield link
@@ -80,7 +80,7 @@ def frames_of_task(task: Any) -> list[FrameKey]:
             key = frame_key(last)
             if key is not None:
                 frames.append(key)
-        # A task that waits for another one has that one as the future at its end.
+        # The future at the end may be another task: go on there.
         task = last if is_task(last) else None
     return frames
 

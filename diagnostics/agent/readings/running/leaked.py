@@ -1,16 +1,16 @@
 """Tasks that nothing can wake: what a goroutine leak profile is for Go.
 
-A task waits for a future. Whoever is to set it must reach it: a handle or timer of the loop, a transport on its selector, a
-thread, another task that runs on, or the program by a name (a queue in a global, which some later request may fill). Where
-the future can be reached from none of these, nobody will ever set it, and the task stays with all that its frames hold.
+A task waits for a future. Code that sets the future must reach it: from a handle or timer of the loop, a transport on its
+selector, a thread, another task that runs on, or the program's globals (a queue that a later request may fill). Where the
+future can be reached from none of these, it will never be set, and the task stays with all that its frames hold.
 
-    1. everything that is reached from the program (modules, classes), from what the loops keep, and from the frames of all
-       threads, without passing through an unfinished task: that somebody holds a task does not mean that it will be woken
-    2. a task that waits for nothing, or for something reached, runs on: it is passed through as well
-    3. again, until no further task is found to run on; the others are leaked
+    1. mark everything that is reachable from modules, classes, the loops' handles and transports, and the frames of all
+       threads, without passing through an unfinished task: a reference to a task does not mean that the task will be woken
+    2. a task that waits for nothing, or for something marked, runs on: walk through it as well
+    3. repeat until no further task is found to run on; the others are leaked
 
-A future to which more references are counted than objects refer is held by C code, which may set it: its task is not called
-leaked. That is so for whatever cannot be seen: the answer errs towards "not leaked".
+A future with a higher reference count than objects refer to it is held by C code, which may set it: its task is not called
+leaked. In every case that cannot be seen the answer is "not leaked".
 """
 
 from __future__ import annotations
@@ -37,17 +37,18 @@ from .awaits import frame_key
 
 __all__ = ["MOST_OBJECTS", "leaked_tasks"]
 
-# The walk keeps an entry for each object: beyond this many it is not begun.
+# The walk keeps an entry for each object: with more tracked objects than this it is not begun.
 MOST_OBJECTS = 3_000_000
-# So many of the leaked are asked whether C code holds what they wait for; each asking looks through all objects.
+# For so many of the leaked tasks it is tested whether C code holds their future; each test searches all objects.
 _ASKED = 20
 
 
 def leaked_tasks(threads: Iterable[Any], until: float = math.inf) -> set[int]:
     """The ids of unfinished tasks that nothing can wake. To be called in a forked child.
 
-    threads   what `threads.held` found before the fork
-    Raises LateError where it is not done `until` then (monotonic seconds).
+    threads   frames of other threads that `threads.held` returned before the fork
+    until     deadline, monotonic seconds
+    Raises LateError past the deadline.
     """
     waiting = {id(task): task for task in alive_tasks() if not task.done()}
     tracked = gc.get_objects()
@@ -67,18 +68,18 @@ def leaked_tasks(threads: Iterable[Any], until: float = math.inf) -> set[int]:
         walk.reach(woken)
     asked: list[Any] = list(waiting.values())[:_ASKED]
     by_c = {id(task) for task in asked if why_alive([waited_for(task)], until, steps=1) == LOST}
-    # Of many that wait alike only some are asked: where C code holds what these wait for, it holds the others' as well.
+    # Only some were tested: where C code holds the futures of all these, it is taken to hold the others' as well.
     return set() if by_c and len(by_c) == len(asked) else waiting.keys() - by_c
 
 
 def _may_wake(task: Any, seen: set[int]) -> bool:
-    """Whether the task runs on: it waits for nothing, for what is done, or for what something alive has reached."""
+    """Whether the task runs on: it waits for nothing, for a done future, or for one that was reached (`seen`)."""
     waiter = waited_for(task)
     return waiter is None or bool(waiter.done()) or id(waiter) in seen
 
 
 class _Walk:
-    """What was reached so far. `closed`: tasks that are not passed through."""
+    """`seen`: ids of the objects reached so far. `closed`: ids of tasks that are not passed through."""
 
     def __init__(self, closed: set[int], until: float) -> None:
         self.seen: set[int] = set()
@@ -102,8 +103,8 @@ class _Walk:
             level = following
 
     def _add_target(self, reference: Any, following: list[Any]) -> None:
-        """A protocol knows its StreamReader by a weak reference, and wakes who waits there. A loop knows its asynchronous
-        generators so, to close them at its end: that wakes nobody."""
+        """Follow a weak reference: a protocol has one to its StreamReader and wakes its waiter. Those to async generators are
+        not followed: a loop has them only to close the generators at its end."""
         target = weakref.ref.__call__(reference)
         if target is None or id(target) in self.seen or id(target) in self.closed or frame_key(target) is not None:
             return

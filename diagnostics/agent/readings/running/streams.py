@@ -1,7 +1,7 @@
-"""Which streams are open, and by which objects each of them hangs: the tasks that serve it, their contexts, its connection.
+"""The open streams and the roots of each: the tasks that serve it, their contexts, its connection.
 
 Streams come from the ledger. A task belongs to a stream if its context carries the stream's record (the middleware sets it,
-and every task that is created while serving inherits it), if it opened the record, or if it is held by a task that belongs.
+and every task that is created while serving inherits it), if it opened the record, or if a task of the stream refers to it.
 Where there is no ledger, the requests that the servers of this process serve are the streams: those whose response has begun
 and not ended.
 """
@@ -30,7 +30,7 @@ from .awaits import chain, own_frame
 
 __all__ = ["OpenStream", "context_of", "open_streams", "openers", "record_of", "why_unknown"]
 
-# A child is a local itself, or in a list, group or gathering of them, or in a list of those.
+# A child task is a local, or in a list, task group or gather future, or in a list of those.
 _CHILD_DEPTH = 3
 _MAX_LOOKED_AT = 500
 UNROUTED = "(unrouted)"
@@ -38,11 +38,11 @@ UNROUTED = "(unrouted)"
 
 @dataclass(eq=False)
 class OpenStream:
-    """One stream and its roots: what is only reached from these is the stream's.
+    """One stream and its roots: objects reached only from these belong to the stream.
 
     id      the ledger's number, or the serving task's name where there is no ledger
-    things  what stands for the request in the server, where there is no ledger
-    frames  the coroutines and generators that its tasks are in: the stream's, whoever else holds them
+    things  the server's objects for the request, where there is no ledger
+    frames  the coroutines and generators on its tasks' await chains: the stream's, even if something else refers to them
     """
 
     id: int | str
@@ -55,12 +55,12 @@ class OpenStream:
 
 
 def context_of(task: Any) -> contextvars.Context | None:
-    """The context that a task runs in; before Python 3.12 only the garbage collector shows it."""
+    """The context that a task runs in; before Python 3.12 only `gc.get_referents` shows it."""
     get_context = getattr(task, "get_context", None)
     if get_context is not None:
         found = get_context()
         return found if isinstance(found, contextvars.Context) else None
-    # A future's callbacks have contexts, too. A task's own is the one that its struct names first.
+    # Done callbacks have contexts, too. The task's own comes first.
     return next((thing for thing in gc.get_referents(task) if isinstance(thing, contextvars.Context)), None)
 
 
@@ -69,7 +69,7 @@ def record_of(task: Any, ledgers: Iterable[StreamLedger]) -> StreamRecord | None
     context = context_of(task)
     if context is None:
         return None
-    # There may be two copies of this package in the process, each with a variable of its own: found by name, not identity.
+    # Two copies of this package may be loaded, each with a ContextVar of its own: compared by name, not identity.
     for variable, value in context.items():
         if variable.name != "diagnostics_stream" or value is None:
             continue
@@ -90,7 +90,7 @@ def openers(ledgers: Iterable[StreamLedger]) -> dict[int, list[StreamRecord]]:
 
 
 def why_unknown(ledgers: Iterable[StreamLedger]) -> str:
-    """Why `open_streams` would find none, whatever is open; empty where it knows all that there are."""
+    """Why `open_streams` cannot find the open streams; empty where it finds all."""
     if list(ledgers):
         return ""
     servers = Servers()
@@ -104,7 +104,7 @@ def why_unknown(ledgers: Iterable[StreamLedger]) -> str:
 
 
 def open_streams(ledgers: list[StreamLedger]) -> list[OpenStream]:
-    """All open streams with their roots, each root in one stream only: a task that serves two belongs to neither."""
+    """All open streams with their roots. An object that would be a root of two streams is a root of neither."""
     tasks = [task for task in alive_tasks() if not task.done()]
     streams = _of_ledgers(ledgers, tasks) if ledgers else [*_of_uvicorn(tasks), *_of_task_servers(tasks)]
     for stream in streams:
@@ -175,7 +175,7 @@ def _belongings(task: Any) -> Iterator[Any]:
 
 
 def _children(task: Any) -> list[Any]:
-    """The tasks that the frames of this one hold: awaited, gathered, or in a task group."""
+    """The tasks that locals of this task's frames refer to: awaited, gathered, or in a task group."""
     found: list[Any] = []
     for link in chain(coroutine_of(task)):
         frame = own_frame(link)
@@ -203,7 +203,7 @@ def _tasks_near(values: list[Any]) -> Iterator[Any]:
 
 
 def _held_children(value: Any) -> Iterable[Any]:
-    """What a container or task group may hold tasks in. Dictionaries are left out: they are what shared state is made of."""
+    """The members of a list, task group or gather future. Not of dictionaries: those mostly hold shared state."""
     kind = type(value)
     if kind in (list, tuple, set, frozenset):
         return value if len(value) <= _MAX_LOOKED_AT else ()

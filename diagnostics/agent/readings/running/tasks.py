@@ -1,8 +1,8 @@
 """Every asyncio task, grouped by where it waits: what a goroutine profile is for Go.
 
-Tasks with the same await stack, state, loop, name pattern, creation site and waiters are one group. A task for which no
-other task waits, and the program neither, is shown as not awaited: it may be a leak, or meant so (a server's connections
-are kept in a set and awaited by nobody); its done callbacks, which say who else cares, are named.
+Tasks with the same await stack, state, loop, name pattern, creation site and waiters are one group. A task that no other task
+awaits, nor `run_until_complete`, is shown as not awaited: it may be a leak, or intended (a server's connections are kept in a
+set and never awaited); its done callbacks are named, as a hint to what else depends on it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NOT_COVERED = (
     "the age of a task outside of a stream, and where it was created unless asyncio's debug mode is on",
 )
 
-# A name may hold anything, an id or a user's word: digits and hexadecimal runs become *, long ones are cut, and beyond this
+# A task's name may contain an id or a user's data: digits and hexadecimal runs become *, long names are cut, and beyond this
 # many patterns all others are one.
 _MAX_PATTERNS = 50
 _MAX_NAME = 60
@@ -52,7 +52,7 @@ Threads = list[tuple[str, list[FrameKey]]]
 
 @dataclass(frozen=True)
 class _Key:
-    """What makes two tasks one group. `stack` is leaf first."""
+    """The properties that all tasks of a group share. `stack` is leaf first."""
 
     stack: tuple[FrameKey, ...]
     state: str
@@ -90,7 +90,7 @@ class _Group:
 
 
 def name_pattern(name: str) -> str:
-    """A task's name without what differs from task to task, and what looks like data: `Task-17` -> `Task-*`."""
+    """A task's name with numbers and parts that look like data replaced: `Task-17` -> `Task-*`."""
     if not names_shown():
         return "*"
     return _VARYING.sub("*", hidden_shapes(_UUID.sub("*", name[:_MAX_LOOKED_AT])))[:_MAX_NAME]
@@ -104,9 +104,9 @@ def read(
 ) -> dict[str, Any]:
     """Profile JSON (tasks/count) with `groups` and `threads` beside it. To be called in a forked child.
 
-    threads   what `threads.read()` saw before the fork
-    held      what `threads.held()` found then: tasks that nothing can wake are looked for; None: they are not
-    until     when that ends, done or not (monotonic seconds)
+    threads   result of `threads.read()` before the fork
+    held      result of `threads.held()` before the fork, with which leaked tasks are searched for; None: no search
+    until     deadline of that search, monotonic seconds
     """
     leaked, why_not = _leaked(held, until)
     groups, states = _grouped(list(ledgers), leaked)
@@ -148,7 +148,7 @@ def read(
 
 
 def _leaked(held: Sequence[ThreadFrame] | None, until: float) -> tuple[set[int] | None, str]:
-    """The ids of tasks that nothing can wake, or None and why that is not known."""
+    """The ids of tasks that nothing can wake and "", or None and why they are not known."""
     if held is None:
         return None, "it was not asked for, or read without a fork"
     count = sum(map(len, (gc.get_objects(generation) for generation in range(3))))
@@ -193,7 +193,7 @@ def _grouped(ledgers: list[StreamLedger], leaked: set[int] | None) -> tuple[dict
 
 
 def _ended(task: Any) -> tuple[FrameKey, ...]:
-    """A task whose coroutine has ended has no frame; where it was defined is still known."""
+    """The stack for a task whose coroutine has ended and has no frame: the line where the coroutine is defined."""
     code = getattr(coroutine_of(task), "cr_code", None)
     return ((code.co_qualname, code.co_filename, code.co_firstlineno),) if code else ()
 
@@ -206,7 +206,7 @@ def _waiter_name(waiter: Any) -> str:
 
 
 def _waits_for(task: Any) -> str:
-    """The kind of thing that ends the chain: a plain future, another task, a gathering of several."""
+    """The type of the object at the end of the await chain: a plain future, another task, a gather future."""
     waiter = waited_for(task)
     if waiter is None:
         return ""
@@ -219,12 +219,12 @@ def _waits_for(task: Any) -> str:
 
 
 def _created(task: Any) -> tuple[FrameKey, ...] | None:
-    """Where the task was created, innermost frame first, which asyncio records in debug mode only."""
+    """The stack where the task was created, innermost frame first; asyncio records it in debug mode only."""
     traceback = created_at(task)
     if not traceback:
         return None
     frames = [(entry.name, entry.filename, entry.lineno or 0) for entry in reversed(traceback)]
-    # asyncio's own frames on top (ensure_future, gather) say how, not where.
+    # The innermost frames are asyncio's own (ensure_future, gather).
     while len(frames) > 1 and PurePath(frames[0][1]).parent.name == "asyncio":
         del frames[0]
     return tuple(frames[:_MAX_CREATED])

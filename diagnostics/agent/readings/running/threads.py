@@ -1,5 +1,4 @@
-"""What every thread does now: its name and stack, and what its frames hold. Cheap, and only true in the process itself: a
-forked child has one thread."""
+"""Every thread's name, stack and locals. Cheap, and read in the service itself: a forked child has one thread only."""
 
 from __future__ import annotations
 
@@ -18,14 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["ThreadFrame", "held", "read"]
 
 _MAX_FRAMES = 64
-# A function's code (inspect.CO_OPTIMIZED).
+# Flag of a function's code (inspect.CO_OPTIMIZED).
 _CO_OPTIMIZED = 1
-# Locals of more threads than this are not looked into: each costs a copy of all its frames' names.
+# Locals of more threads than this are not read: each thread costs a copy of all its frames' locals.
 _MAX_THREADS = 2_000
 
 
 class ThreadFrame:
-    """A frame of another thread, as it was before the fork: a root of what it holds. `locals` is a copy."""
+    """A frame of another thread, as it was before the fork: a root of the object graph. `locals` is a copy."""
 
     __slots__ = ("key", "locals", "thread")
 
@@ -41,7 +40,7 @@ def read() -> list[tuple[str, list[FrameKey]]]:
 
 
 def held() -> list[ThreadFrame]:
-    """What the frames of all threads but the caller's hold, module and class bodies left out: their names are namespaces.
+    """The frames of all threads but the caller's, with their locals; module and class bodies left out.
 
     To be called in the service itself, right before a fork.
     """
@@ -57,8 +56,8 @@ def held() -> list[ThreadFrame]:
 def _locals(frame: FrameType) -> dict[str, Any]:
     names = frame.f_locals
     found = dict(names)
-    # Before Python 3.13 this is a dictionary that the frame keeps from then on, and all that was in it: unless the program
-    # has asked for it as well (locals()), it is emptied again. The frame, `names` and this call hold it.
+    # Before Python 3.13 `f_locals` is a dictionary that the frame keeps, and with it all values: it is emptied again, unless
+    # the program has called `locals()` itself. Three references: the frame, `names` and the argument of getrefcount.
     if sys.version_info < (3, 13) and sys.getrefcount(names) <= 3:
         names.clear()
     return found
@@ -67,7 +66,7 @@ def _locals(frame: FrameType) -> dict[str, Any]:
 def _stacks() -> Iterator[tuple[str, list[FrameType]]]:
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     current = sys._current_frames()
-    # A frame that had itself for a local would be a cycle, and all that its callers hold would stay until the collector runs.
+    # A frame with itself among its locals is a reference cycle, which would keep all its callers' locals alive.
     current.pop(get_ident(), None)
     for ident, frame in current.items():
         frames: list[FrameType] = []

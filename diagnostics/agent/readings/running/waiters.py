@@ -1,6 +1,6 @@
-"""Who waits for a task: other tasks, the program, or nobody.
+"""What waits for a task: other tasks, the program (`run_until_complete`), or nothing.
 
-A future does not know who awaits it, but it calls its done callbacks, and each way of awaiting leaves its own kind:
+A future has no reference to the task that awaits it, but to its done callbacks, and each way of awaiting adds its own kind:
 
     await task                    the awaiting task's wake-up, a method bound to it
     gather, wait, shield          a closure over the future on which the awaiting task waits in turn
@@ -8,7 +8,7 @@ A future does not know who awaits it, but it calls its done callbacks, and each 
     asyncio.TaskGroup, anyio      a method of, or closure over, the group, which knows its task
     run, run_until_complete       the loop's own callback: the program itself waits
 
-Whatever else is called (`set.discard`, a logger) keeps or watches the task, and waits for nothing.
+Any other callback (`set.discard`, a logger) keeps or watches the task, and waits for nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..graph import module_of
 __all__ = ["PROGRAM", "callback_name", "waiters"]
 
 PROGRAM = "the program"
-# gather within wait within shield: deeper nesting than this is not written by hand.
+# Of nesting (gather within wait within shield); nobody writes deeper by hand.
 _MAX_DEPTH = 6
 _FUNCTIONS = frozenset(
     {"function", "method", "builtin_function_or_method", "method-wrapper", "cython_function_or_method"}
@@ -51,30 +51,30 @@ def callback_name(callback: Any) -> str:
     """A done callback's name, bounded; a bound method is named by its class."""
     while isinstance(callback, functools.partial):
         callback = callback.func
-    # Only functions are asked for their name: a callable of the application's own may answer with code.
+    # `__qualname__` only of functions: that of the application's own callables may run code.
     named = type(callback).__name__ in _FUNCTIONS
     return str(callback.__qualname__ if named else type(callback).__qualname__)[:80]
 
 
 def _held_by(callback: Any) -> Iterator[Any]:
-    """What a callback holds on to: the object that it is bound to, its closure, its arguments."""
+    """The objects that a callback refers to: the one it is bound to, its closure's, its arguments."""
     while isinstance(callback, functools.partial):
         yield from callback.args
         callback = callback.func
     if type(callback).__name__ not in _FUNCTIONS:
         return
     bound_to = getattr(callback, "__self__", None)
-    # `done.add_done_callback(other.cancel)` is bound to a task, too, and that one waits for nothing.
+    # `future.add_done_callback(other.cancel)` is bound to a task, too, which does not wait for the future.
     if bound_to is not None and (not is_task(bound_to) or "wakeup" in callback_name(callback)):
         yield bound_to
-    # A closure of the application's own holds futures for reasons of its own.
+    # The application's own closures may refer to futures that have nothing to do with waiting.
     if _is_of_asyncio(getattr(callback, "__module__", None)):
         for cell in getattr(callback, "__closure__", None) or ():
             try:
                 held = cell.cell_contents
             except ValueError:  # an empty cell
                 continue
-            # A task in there is the one that is waited for: who waits does so on a future, or in a group.
+            # A task in the closure is the awaited one: the awaiting task is behind a future or a group.
             if not is_task(held):
                 yield held
 

@@ -1,1 +1,1 @@
-"""What a capture costs the service: estimated before, watched while it goes on, measured after."""
+"""A capture's cost for the service: estimated before, watched during the window, measured after."""

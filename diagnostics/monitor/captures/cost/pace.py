@@ -1,4 +1,4 @@
-"""How fast a worker goes: CPU share and events a second, between two marks."""
+"""A worker's CPU share and events a second, between two readings of its counters (marks)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ...workers.targets import Worker
 __all__ = ["Mark", "Pace", "between", "busy_share", "mark", "measure", "measure_since"]
 
 _PATIENCE_SECONDS = 1.0
-# Less than a millisecond of work in the time says nothing of how long a hundred would take.
+# With less CPU time than this between the marks (nanoseconds) contention is not computed; and its upper bound.
 _LEAST_RUN, _MOST_CONTENTION = 1_000_000, 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A worker at one moment (monotonic clock); None for what could not be read."""
+    """A worker's counters at one moment (monotonic seconds); None for those that could not be read."""
 
     time: float
     cpu_seconds: float | None
@@ -33,12 +33,11 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """cpu_share is of one core; events are those sent to clients, None without a ledger.
+    """A worker's rates between two marks. cpu_share is of one core; events are those sent to clients, None without a ledger.
 
-    contention   how many times as long as its CPU time the main thread took, since others had the cores; 1.0 where it is
-                 alone, or too idle to tell
-    core_left    what it could have used
-    busy_share   of the time, how much a thread of it ran or waited for a core; None where it is not counted
+    contention   (CPU time + waiting for a core) / CPU time of the main thread; 1.0 where it never waits, or is too idle
+    core_left    the share of a core that it could have used
+    busy_share   the share of the time in which a thread of it ran or waited for a core; None where it is not counted
     """
 
     cpu_share: float | None
@@ -49,7 +48,7 @@ class Pace:
 
 
 async def mark(worker: Worker) -> Mark:
-    """Never raises for a worker in trouble: what it does not tell is None."""
+    """Read the worker's counters. Never raises: counters that cannot be read are None."""
     events = None
     if worker.socket is not None:
         with contextlib.suppress(DiagnosticsError):
@@ -70,9 +69,10 @@ def between(first: Mark, second: Mark) -> Pace:
 
 
 def busy_share(first: Mark, second: Mark) -> float | None:
-    """Of the time between two marks, how much some thread ran or waited for a core; at most 1.
+    """The share of the time between two marks in which some thread ran or waited for a core; at most 1.
 
-    All threads together, because only one at a time has the GIL: who waits for that sleeps. A new thread counts from its start.
+    The sum over all threads, because only one at a time has the GIL, and one that waits for the GIL sleeps. A new thread
+    counts from its start.
     """
     spent = [ends - first.busy.get(thread, 0) for thread, ends in second.busy.items()]
     if not spent:
@@ -88,11 +88,11 @@ def _contention(first: tuple[int, int] | None, second: tuple[int, int] | None) -
 
 
 async def measure(worker: Worker, seconds: float) -> Pace:
-    """Watch the worker for so long."""
+    """The worker's pace over the next `seconds`."""
     return await measure_since(await mark(worker), worker, seconds)
 
 
 async def measure_since(first: Mark, worker: Worker, seconds: float) -> Pace:
-    """Watch the worker for so long and return its pace since an earlier mark."""
+    """Wait `seconds` and return the worker's pace since an earlier mark."""
     await asyncio.sleep(seconds)
     return between(first, await mark(worker))

@@ -1,4 +1,4 @@
-"""Reads what a capture's cost depends on, and refuses a capture that would be an outage."""
+"""Estimates a capture's cost from the worker's load, and refuses a capture that would be an outage."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .pace import Pace, mark, measure_since
 
 __all__ = ["Quote", "quote", "quotes"]
 
-# A third of a second finds a service that is idle, and most are. It may also hold one burst of work (a request, a
-# collection, the end of a start-up), which says nothing of the seconds to come: before it says no, it looks for longer.
+# A third of a second suffices for an idle service, and most are. It may also contain one burst of work (a request, a
+# collection, the end of a start-up), which says nothing of the seconds to come: before a refusal the load is read for longer.
 _SAMPLE_SECONDS, _SECOND_LOOK_SECONDS = 0.3, 1.7
 
 
 @dataclass(frozen=True)
 class Quote:
-    """The estimate for one capture of one worker, and what it was made from.
+    """The estimate for one capture of one worker, and the readings that it was made from.
 
-    method  how the capture will look
-    pace    of the worker before it
+    method  the capture's technique and parameters
+    pace    the worker's before the capture
     """
 
     method: Method
@@ -35,23 +35,23 @@ class Quote:
 
     @property
     def refusal(self) -> str | None:
-        """Why the capture would be an outage; None where it would not."""
+        """Why the capture would be an outage, a sentence; None where it would not."""
         return too_costly(self.cost, self.headroom.free_bytes if self.headroom else None)
 
     @property
     def warning(self) -> str | None:
-        """What a capture that is taken may cost at worst; None where even that is borne."""
+        """A warning of the worst case of a capture that is not refused; None where that is harmless, too."""
         return None if self.refusal else warning(self.cost)
 
     def with_method(self, method: Method) -> Quote:
-        """The same moment, priced for another capture."""
+        """The estimate for another capture from the same readings."""
         return Quote(method, estimate(method, self.load), self.load, self.headroom, self.pace)
 
     def refuse(self, what: str, cheaper: Sequence[tuple[str, Quote]]) -> None:
-        """Raises TooCostlyError, with the estimate, where there is a reason to.
+        """Raises TooCostlyError, with the estimate, where `refusal` has a reason.
 
-        cheaper   what else could be taken, as options of `diagnostics capture`, with its price; those that would be
-                  refused as well are not offered
+        what      the capture, in the message
+        cheaper   other captures as (command line, quote); those that would be refused as well are left out
         """
         if not self.refusal:
             return
@@ -83,12 +83,12 @@ def _price(cost: Estimate) -> str:
 
 
 async def quote(worker: Worker, method: Method) -> Quote:
-    """Look at the worker and say what a capture would cost: for a third of a second, or two where that would be too much."""
+    """Estimate a capture of this worker from its load over a third of a second, or two seconds before a refusal."""
     return (await quotes(worker, [method]))[0]
 
 
 async def quotes(worker: Worker, methods: Sequence[Method]) -> list[Quote]:
-    """One look for several captures."""
+    """As `quote`, of several captures from one reading of the load."""
     first = await mark(worker)
     found = await _priced(worker, methods, await measure_since(first, worker, _SAMPLE_SECONDS))
     if any(one.cost.would_saturate for one in found):

@@ -1,8 +1,8 @@
-"""Watches a service while a window is open on it, and says when the window must be cut short.
+"""Watches a service while a window is open, and decides when the window must be cut short.
 
-A tracer that is too much for a service shows as a loop that comes late: every stream waits that long. One late moment
-is not a reason (a garbage collection is one); lateness that stays is. Before the loop is late it is busy all the time,
-and that shows, too: a service with a thread that never rests has more to do than it can, and its queues grow.
+A tracer that costs too much shows as event loop lag: every stream waits that long. A single late callback is no reason (a
+garbage collection makes one); lasting lag is. Before the loop lags, it is busy all the time, and that is a reason, too: a
+service with a thread that never sleeps has more work than it can do, and its queues grow.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from ....analysis.cost import NO_REST
 __all__ = ["LATE_SECONDS", "LOOK_SECONDS", "WindowWatch"]
 
 LOOK_SECONDS = 1.0
-# Lateness, and work without rest, must last for so long before a window is cut short.
+# Lag, or a thread that never sleeps, must last this long before a window is cut short.
 LATE_SECONDS = 2.0
 
 
 class WindowWatch:
-    """Judges one window, look by look; times are monotonic seconds.
+    """Judges one window, reading by reading; times are monotonic seconds.
 
-    max_lag_ms   how late the loop may be
-    judge_load   whether work without rest ends the window; not where the service was so busy before it
+    max_lag_ms   the largest lag of the loop that is allowed
+    judge_load   whether a thread that never sleeps ends the window; False where the service was that busy before it
     """
 
     def __init__(self, max_lag_ms: float, *, judge_load: bool = True) -> None:
@@ -32,17 +32,17 @@ class WindowWatch:
         self._busy_since: float | None = None
         self.max_lag_ms = 0.0
 
-    def look(self, now: float, told: dict[str, Any] | None, busy_share: float | None = None) -> str | None:
-        """Why the window must end now, None to go on.
+    def look(self, now: float, answer: dict[str, Any] | None, busy_share: float | None = None) -> str | None:
+        """Why the window must end now, a sentence; None to go on.
 
-        told         the agent's answer, None where it gave none in time
-        busy_share   of the time since the last look, how much a thread of it was busy; None where it is not known
+        answer       the agent's answer to `watch`, None where there was none in time
+        busy_share   the share of the time since the last reading in which a thread was busy; None: unknown
         """
-        self.saw(told)
-        return self._too_late(now, told) or self._too_busy(now, busy_share)
+        self.note_lag(answer)
+        return self._too_late(now, answer) or self._too_busy(now, busy_share)
 
-    def _too_late(self, now: float, told: dict[str, Any] | None) -> str | None:
-        lag_ms = None if told is None else float(told["lag_ms"])
+    def _too_late(self, now: float, answer: dict[str, Any] | None) -> str | None:
+        lag_ms = None if answer is None else float(answer["lag_ms"])
         if lag_ms is not None and lag_ms <= self._max_lag_ms:
             self._late_since = None
             return None
@@ -64,7 +64,7 @@ class WindowWatch:
         share = f"{100 * busy_share:.0f} % of the time"
         return f"the service had no rest for {busy:.1f} s: a thread of it worked, or waited for a core, {share}"
 
-    def saw(self, told: dict[str, Any] | None) -> None:
-        """Keep the largest lag that was told of."""
-        if told is not None:
-            self.max_lag_ms = max(self.max_lag_ms, float(told["max_lag_ms"]))
+    def note_lag(self, answer: dict[str, Any] | None) -> None:
+        """Keep the largest lag that the agent has reported."""
+        if answer is not None:
+            self.max_lag_ms = max(self.max_lag_ms, float(answer["max_lag_ms"]))

@@ -1,1 +1,1 @@
-"""Captures on disk: their folders, their manifests, and what a manifest says of the service."""
+"""Captures on disk: their folders, their manifests, and the facts of the service in a manifest."""

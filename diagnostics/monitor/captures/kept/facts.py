@@ -1,6 +1,6 @@
-"""What a manifest says of the service that was captured: versions, command line, git revision. Never a secret.
+"""Facts of the captured service for its manifest: versions, command line, git revision. Never a secret.
 
-People pass keys on command lines. What looks like one is replaced: the value of an option or variable whose name says
+People pass keys on command lines. Words that look like one are replaced: the value of an option or variable whose name says
 so, credentials in URLs, and words with the shape of a key.
 """
 
@@ -17,7 +17,7 @@ __all__ = ["HIDDEN", "command_line", "facts_of", "git_revision", "redacted"]
 
 HIDDEN = "(hidden)"
 
-# Anywhere in the name: --ssl-keyfile loses its path, and --api-key-for-tests keeps nothing.
+# Matched anywhere in an option's name: also --ssl-keyfile and --api-key-for-tests lose their values.
 _SECRET_NAME = re.compile(r"(?i)key|token|passw|passphrase|pwd|secret|credential|auth|dsn|cookie")
 # OpenAI's, GitHub's, Slack's, Google's and AWS's keys, and JSON web tokens.
 _KEY_SHAPES = re.compile(
@@ -31,7 +31,7 @@ _REF = re.compile(r"refs/[\w./-]+")
 
 
 def facts_of(pid: int, about: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"versions", "command", "revision"}` of process `pid`, whose agent said `about` on being greeted."""
+    """`{"versions", "command", "revision"}` of process `pid`; `about`: its agent's answer to "hello"."""
     return {
         "versions": {
             "python": about.get("python"),
@@ -45,7 +45,7 @@ def facts_of(pid: int, about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def command_line(pid: int, proc: Path = Path("/proc")) -> list[str] | None:
-    """The words of its command without secrets; None where they cannot be read."""
+    """The words of a process's command line without secrets; None where they cannot be read."""
     try:
         data = (proc / str(pid) / "cmdline").read_bytes()
     except OSError:
@@ -54,7 +54,7 @@ def command_line(pid: int, proc: Path = Path("/proc")) -> list[str] | None:
 
 
 def redacted(words: Iterable[str]) -> list[str]:
-    """The same words with `(hidden)` where a secret is, or may be: one word too many rather than one too few."""
+    """The same words with `(hidden)` for each one that is, or may be, a secret: rather one too many than one too few."""
     shown: list[str] = []
     hide_next = False
     for word in words:
@@ -76,7 +76,7 @@ def _without_shapes(word: str) -> str:
 
 
 def git_revision(pid: int, proc: Path = Path("/proc")) -> str | None:
-    """The commit that its working folder has checked out, read from `.git` without running git; None where unknown."""
+    """The commit checked out in a process's working folder, read from `.git` without running git; None where unknown."""
     try:
         folder = (proc / str(pid) / "cwd").resolve()
         for place in (folder, *folder.parents):
@@ -97,7 +97,7 @@ def _head(git: Path) -> str | None:
     if not _REF.fullmatch(ref) or ".." in ref:
         return None
     common = git
-    if (git / "commondir").is_file():  # a worktree's branches are its repository's
+    if (git / "commondir").is_file():  # a worktree's branches are in its repository
         common = (git / (git / "commondir").read_text(errors="surrogateescape").strip()).resolve()
     for place in (git, common):
         if (place / ref).is_file():

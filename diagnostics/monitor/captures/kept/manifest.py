@@ -1,7 +1,7 @@
-"""A kept capture's manifest, as it is read: whole, or the reason why it is not.
+"""Reads a kept capture's manifest, or says why it is broken.
 
-What lies in the store may be cut off, emptied by whoever tidies, or written by another version. One such folder takes nothing
-else away: its capture is listed in the state `broken`, with the reason, and can be deleted.
+A folder in the store may be truncated, emptied by a cleaner, or written by another version. Such a folder affects no other
+capture: its own is listed in the state `broken`, with the reason, and can be deleted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["NAME", "read"]
 NAME = "manifest.json"
 # The result of a capture of thousands of types is some hundred kilobytes.
 _MAX_BYTES = 64 * 1024 * 1024
-# What every reader of a manifest relies on.
+# The keys and types that every reader of a manifest relies on.
 _SHAPE: dict[str, tuple[type, ...]] = {
     "id": (str,),
     "kind": (str,),
@@ -34,7 +34,7 @@ _ARTIFACT: dict[str, type] = {"name": str, "bytes": int, "sha256": str}
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The manifest in a capture's folder; where it is broken, one that says so. Raises FileNotFoundError without a folder."""
+    """The manifest in a capture's folder, or one of state `broken`. Raises FileNotFoundError where there is no folder."""
     try:
         told = _loaded(folder / NAME)
         problem = _problem(told, folder)
@@ -79,7 +79,7 @@ def _broken(folder: Path, problem: str) -> dict[str, Any]:
     stamp, _, kind = folder.name.rpartition("-")
     try:
         created = datetime.strptime(stamp, "%Y%m%dT%H%M%S-%f").replace(tzinfo=UTC).timestamp()
-    except ValueError:  # a month of 99: the shape is right, the time is none
+    except ValueError:  # the id has the right shape, but no valid time (a month of 99)
         created = 0.0
     return {
         "id": folder.name,

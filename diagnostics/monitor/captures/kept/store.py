@@ -1,10 +1,10 @@
-"""Keeps captures on disk: one folder each, made whole or not at all, never overwritten, and never filling the disk.
+"""Keeps captures on disk: one folder each, published whole or not at all, never overwritten, and never filling the disk.
 
-A capture is written in `.partial-<id>`; when it has ended its manifest is added and the folder is renamed to its id. What
-a monitor that was killed left half done is removed when the next one starts.
+A capture is written in `.partial-<id>`; when it has ended its manifest is added and the folder is renamed to its id. Partial
+folders of a killed monitor are removed when the next one starts.
 
-The folder may be tidied by others at any moment: it is made again where it is gone, and what is broken in it is told as
-broken (manifest.py).
+Other programs may delete files of the store at any moment: a missing folder is created again, and a damaged capture is
+reported as broken (manifest.py).
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _DAY = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the store may use; the oldest captures make room for new ones.
+    """Limits of the store; the oldest captures are deleted for new ones.
 
-    free_bytes   what must stay free on the disk: captures are refused before the service's own writes fail
+    free_bytes   bytes that must stay free on the disk: captures are refused before the service's own writes fail
     """
 
     captures: int = 100
@@ -57,12 +57,12 @@ class Store:
         self.folder = root / "captures"
         private_folder(self.folder)
         self.limits = limits or Limits()
-        self._kept: dict[str, tuple[str, int]] = {}  # of each capture, read once: its worker, and its artifacts' bytes
+        self._kept: dict[str, tuple[str, int]] = {}  # id -> (worker, bytes of artifacts), read once
         for left in self.folder.glob(f"{_PARTIAL}*"):
             _remove(left)
 
     def new(self, kind: str, needed_bytes: int = 0) -> tuple[str, Path]:
-        """A new id and the folder to write its artifacts into, where `needed_bytes` fit. Raises NoRoomError, RefusedError."""
+        """A new id and the folder for its artifacts. Raises NoRoomError where `needed_bytes` do not fit, RefusedError."""
         private_folder(self.folder)
         self.tidy()
         free = shutil.disk_usage(self.folder).free
@@ -80,11 +80,11 @@ class Store:
 
     @staticmethod
     def name(kind: str) -> str:
-        """A new id: UTC with microseconds, so that ids sort by time and none is given twice."""
+        """A new id: UTC with microseconds, so that ids are unique and sort by time."""
         return f"{datetime.now(UTC):%Y%m%dT%H%M%S-%f}-{kind}"
 
     def publish(self, capture_id: str, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Add the manifest with all artifacts' sizes and sha256, and show the capture under its id.
+        """Add the manifest with all artifacts' sizes and sha256, and rename the folder to the id.
 
         Returns the manifest as written.
         """
@@ -100,16 +100,16 @@ class Store:
         return whole
 
     def discard(self, capture_id: str) -> None:
-        """Remove what a capture that did not end well has written."""
+        """Remove the partial folder of a capture."""
         shutil.rmtree(self.folder / (_PARTIAL + capture_id), ignore_errors=True)
 
     def empty(self, capture_id: str) -> None:
-        """Remove the artifacts of a capture that ran out of room, so that there is some to say so."""
+        """Remove the artifacts of a capture that filled the disk, so that its manifest can be written."""
         for path in _below(self.folder / (_PARTIAL + capture_id)):
             path.unlink(missing_ok=True)
 
     def manifests(self) -> list[dict[str, Any]]:
-        """Manifests of all captures, newest first; of a broken one what can be said of it."""
+        """Manifests of all captures, newest first, broken ones included."""
         found = []
         for path in sorted(self._captures(), reverse=True):
             with contextlib.suppress(NotFoundError):  # deleted since
@@ -117,14 +117,14 @@ class Store:
         return found
 
     def manifest(self, capture_id: str) -> dict[str, Any]:
-        """Raises NotFoundError."""
+        """The manifest of a capture. Raises NotFoundError."""
         try:
             return manifests.read(self._path(capture_id))
         except FileNotFoundError as error:
             raise _unknown(capture_id) from error
 
     def artifact(self, capture_id: str, name: str) -> Path:
-        """Where a listed artifact lies. Raises NotFoundError for anything else, however it is spelled."""
+        """The path of an artifact that the manifest lists. Raises NotFoundError for any other name."""
         manifest = self.manifest(capture_id)
         if manifest["state"] == "broken":
             raise NotFoundError(manifest["error"]["message"], remedy=manifest["error"]["remedy"])
@@ -134,7 +134,7 @@ class Store:
         return self._path(capture_id) / name
 
     def delete(self, capture_id: str) -> None:
-        """Raises NotFoundError."""
+        """Delete a capture. Raises NotFoundError."""
         path = self._path(capture_id)
         if not path.exists():
             raise _unknown(capture_id)
@@ -144,7 +144,7 @@ class Store:
         return sum(_size(path) for path in self._captures())
 
     def kept_bytes(self) -> dict[str, int]:
-        """Bytes of all artifacts that are kept, by the worker that they are of."""
+        """Bytes of all kept artifacts, by worker."""
         names = {path.name for path in self._captures()}
         for gone in self._kept.keys() - names:
             del self._kept[gone]
@@ -216,7 +216,7 @@ def _size(folder: Path) -> int:
 
 
 def _below(folder: Path) -> list[Path]:
-    """What is in it now; nothing where it is gone, or is no folder."""
+    """The entries of a folder; empty where it does not exist, or is no folder."""
     try:
         return list(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -231,13 +231,13 @@ def _mtime(path: Path, otherwise: float) -> float:
 
 
 def _remove(path: Path) -> None:
-    """A capture's folder, or what lies in its place. What cannot be removed stays, and is told: it fails nothing else."""
+    """Remove a capture's folder, or a file in its place. A failure is logged, not raised."""
     try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    except FileNotFoundError:  # others tidy, too
+    except FileNotFoundError:  # another program has deleted it
         return
     except OSError as error:
         log.warning("%s cannot be removed: %s", path, error)

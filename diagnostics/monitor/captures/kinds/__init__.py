@@ -1,4 +1,4 @@
-"""The kinds of captures: one file each, one table. A kind checks its options and knows how to take itself."""
+"""The kinds of captures: one file each, and their table. A kind has checks of its options and the function that takes it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ KINDS: dict[str, Kind] = {
 
 
 def kind_named(name: object) -> Kind:
-    """Raises UsageError for a kind that is not in the table."""
+    """The kind of this name. Raises UsageError for a name that is not in the table."""
     kind = KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
         raise UsageError(f"unknown kind {name!r}", remedy=f"one of {', '.join(KINDS)}", known=list(KINDS))
     return kind
 
 
-# What else tells where memory is, each dearer than the one after it; as a request, and as options of `diagnostics capture`.
+# Captures that show where memory is, each more expensive than the one after it: (kind, options).
 _CHEAPER: tuple[tuple[str, dict[str, Any]], ...] = (
     ("memray", {}),
     ("tracemalloc", {"frames": 1}),
@@ -35,7 +35,7 @@ _CHEAPER: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 def cheaper_than(refused: Kind, options: Mapping[str, Any]) -> Iterator[tuple[str, Kind, Method]]:
-    """(command line, kind, how it looks) of what a service may bear which cannot bear this one, the most telling first."""
+    """Captures that may be cheaper than the refused one, the most informative first: (command line, kind, method)."""
     seconds = options.get("seconds") or 0.0
     window = {"seconds": seconds} if seconds else {}
     for name, other in _CHEAPER:

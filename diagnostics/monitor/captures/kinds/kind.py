@@ -1,4 +1,4 @@
-"""What every kind of capture is made of."""
+"""The parts of every kind of capture, and the session in which one is taken."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = ["Kind", "Session"]
 class Session:
     """One capture while it is taken.
 
-    folder    where artifacts go
-    options   checked
-    enter     names the phase ("running", "rendering"), shown to whoever waits
-    wait      sleeps through the window, showing progress; cancelling it cancels the capture
+    folder    for its artifacts
+    options   checked and complete
+    enter     call with each new phase ("running", "rendering"), which clients see
+    wait      sleeps through a window of so many seconds, updating the progress; cancelling it cancels the capture
     """
 
     worker: Worker
@@ -35,7 +35,7 @@ class Session:
     wait: Callable[[float], Awaitable[None]]
 
     async def ask_reading(self, op: str, *, patience: float, **params: Any) -> dict[str, Any]:
-        """Ask for a forked reading, telling how much memory is free: its child may take half of that."""
+        """Request a forked reading, with the bytes of free memory, half of which its child may take."""
         room = read_headroom(self.worker.pid)
         return await self.worker.ask(op, patience=patience, room_bytes=room and room.free_bytes, **params)
 
@@ -58,12 +58,12 @@ class Kind:
 
     options   name -> (default, check); a check returns the value or raises UsageError
     take      makes the artifacts and returns the result's summary
-    ready     raises UsageError where this worker cannot be captured so, before anything is opened
-    method    how it looks, for the estimate of its cost; a forked census of all objects unless it says otherwise
-    agree     raises UsageError for options that do not go together
-    headline  what the result is, in words, with the total: from the result
-    columns   how the rows of the result's `top` are shown
-    notes     more lines to show below the table, from the result
+    ready     raises UsageError where this worker cannot be captured by this kind, before a window is opened
+    method    options -> technique and parameters, for the estimate of the cost; default: a forked census of all objects
+    agree     raises UsageError for options that exclude each other
+    headline  result -> one line with its total
+    columns   of the table of the result's `top`
+    notes     result -> lines below that table
     """
 
     name: str
@@ -77,7 +77,7 @@ class Kind:
     notes: Callable[[dict[str, Any]], list[str]] = _no_notes
 
     def checked(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Defaults and what was given. Raises UsageError naming the option, its value and what is allowed."""
+        """The given options, completed by defaults. Raises UsageError naming the option, its value and the allowed ones."""
         unknown = sorted(set(given) - set(self.options))
         if unknown:
             raise UsageError(

@@ -1,9 +1,9 @@
-"""memray: every allocation of the window, Python's and C's, with its stack.
+"""memray: every allocation in the window, Python's and C's, with its stack.
 
-Aggregated with Python's allocators by default: it sees single chunks instead of 1 MiB arenas, and leaves a file of a
-few kilobytes. That format knows what was left at the end and what was there at the peak; what came and went within the
-window (`temporary`, `allocated`, the statistics) takes the full format, which writes megabytes a second. Rendering and
-reading are done by processes of their own, with memray's supported commands.
+By default aggregated, with Python's allocators: single objects are recorded instead of 1 MiB arenas, in a file of a few
+kilobytes. That format has the blocks that are live at the end and those at the peak; blocks freed within the window
+(`temporary`, `allocated`, the statistics) need the full format, which writes megabytes a second. Rendering and reading are
+done by processes of their own, with memray's supported commands.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .tables import HELD_COLUMNS, Column, text_of
 __all__ = ["KIND", "LOW_COVERAGE_PERCENT"]
 
 _BEGIN_SECONDS = 10.0
-# Leaving a tracker stalls all threads for 0.1 s per million live blocks, and writes the file.
+# Closing a tracker stalls all threads for 0.1 s per million live blocks, and writes the file.
 _FINISH_SECONDS = 60.0
 
-# With less of its bytes on a Python stack a profile may point at the wrong line.
+# Where less of its bytes have a Python stack, a profile may point at the wrong line.
 LOW_COVERAGE_PERCENT = 90.0
 
 CAPTURE, PROFILE = "capture.bin", "profile.json"
-# What the full format alone can tell.
+# Views that only the full format has.
 _FULL_ONLY = ("temporary", "allocated")
 
 
@@ -86,7 +86,7 @@ def _summary(profile_path: Any, options: Mapping[str, Any], note: str | None) ->
 
 
 def _pages(options: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """(artifact, memray's command) for each page that this capture's format can fill."""
+    """(artifact, arguments of memray) for each page that can be made from this capture's format."""
     flamegraph = ["flamegraph", "--no-web", "--confidential-files", "none" if options["source_lines"] else "all"]
     yield "flamegraph.html", [*flamegraph, "--leaks"]
     yield "flamegraph-high-water.html", flamegraph

@@ -1,9 +1,9 @@
-"""objects: which types of objects are alive, which of them grow, and why they are alive.
+"""objects: live objects by type, the types that grow, and the paths that keep them alive.
 
 Two censuses, `seconds` apart, each in a forked child, are subtracted here; then samples of the types that grew most are
 traced back to a root. `seconds` 0 is one census, and its largest types are explained.
 
-Artifacts: `profile.json` (the later census), `objects.json` (all types with their growth, all ways), `objects.txt`.
+Artifacts: `profile.json` (the later census), `objects.json` (all types with their growth, all paths), `objects.txt`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from .tables import Column, bytes_of, table_of, text_of
 
 __all__ = ["KIND", "grown", "unheld", "worth_explaining"]
 
-# The agent ends such a reading after three minutes.
+# The agent kills a forked walk after three minutes.
 _PATIENCE_SECONDS = 200.0
 _TOP = 20
-# An entry of one container is often as many types.
+# So many types, because one leaked entry often consists of objects of several types.
 _EXPLAINED = 8
 _LEAST_SHARE = 0.02
 _WORTH_A_NOTE = 64 * 1024
-# The program itself: classes, functions and what they are made of are alive because the program is.
+# Types of the program itself (classes, functions and their parts): always alive, never explained.
 _PROGRAM = frozenset(
     {
         "type", "abc.ABCMeta", "function", "code", "cell", "property", "module", "method", "staticmethod", "classmethod",
@@ -65,7 +65,7 @@ async def take(session: Session) -> dict[str, Any]:
         "total_bytes": sum(row["bytes"] for row in rows),
         "total_count": after["objects"],
         "bytes_delta": sum(row["bytes_delta"] for row in rows) if before else None,
-        # What the allocators say that memory gained meanwhile: a census in whose time nothing grew shows no growth.
+        # In-use bytes gained by the allocators between the censuses: the scale for the growth of types.
         "in_use_delta": used_after - used_before
         if before and used_before is not None and used_after is not None
         else None,
@@ -85,7 +85,7 @@ async def take(session: Session) -> dict[str, Any]:
 
 
 def _top(rows: list[dict[str, Any]], hidden: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What a reader sees first: the types that grew, and among them, by their size, what no container holds."""
+    """The first rows of the result: the types that grew and the types that no container holds, most bytes first."""
     unseen = [{"function": row["type"], "file": "", "line": 0, "bytes": None, "count": None, **row} for row in hidden]
     grew = [row for row in rows if row["bytes_delta"]]
     return sorted([*grew, *unseen], key=lambda row: -row["bytes_delta"])[:_TOP] or rows[:_TOP]
@@ -101,15 +101,15 @@ async def _census(session: Session, *, first: bool = False) -> dict[str, Any]:
 
 
 def comparable(before: dict[str, Any], after: dict[str, Any]) -> bool:
-    """Whether two censuses have a difference: not where one of them stopped somewhere on its way."""
+    """Whether two censuses can be subtracted: both are complete."""
     return before["partial"] is None and after["partial"] is None
 
 
 def unheld(before: dict[str, Any], after: dict[str, Any]) -> tuple[list[dict[str, Any]] | None, str | None]:
-    """The types of which more small objects came than a container of Python's holds, most bytes first; or None and why.
+    """The types whose small objects grew by more than Python containers hold, most bytes first; or None and why.
 
-    Both are answers of the census. Its objects were counted from their holders, its blocks from the allocator's side: what is
-    in blocks alone is kept by C code, which told the collector of no holder, or has lost it.
+    `before` and `after` are answers of the census. Its objects are counted through their holders, its blocks in the
+    allocator: objects that are in blocks only are held by C code without GC support, or leaked by it.
     """
     for census in (before, after):
         if census["blocks"]["unknown"] is not None:
@@ -119,7 +119,7 @@ def unheld(before: dict[str, Any], after: dict[str, Any]) -> tuple[list[dict[str
         was_count, was_held = before["blocks"]["types"].get(name, (0, 0))
         seen = after["types"].get(name, (0, 0))[0] - before["types"].get(name, (0, 0))[0]
         more = count - was_count
-        # Numbers are in a census only where there are not too many, and a table that is gone takes its entries with it.
+        # A census may lack numbers. Where containers hold fewer objects than before, `seen` counts as 0.
         if (not after["numbers"] and name in ("int", "float")) or more <= max(0, seen) or held <= was_held:
             continue
         unseen = more - max(0, seen)
@@ -129,9 +129,9 @@ def unheld(before: dict[str, Any], after: dict[str, Any]) -> tuple[list[dict[str
 
 
 def grown(before: Types | None, after: Types) -> list[dict[str, Any]]:
-    """One row a type, those that grew most bytes first; without a `before`, the largest first.
+    """One row a type, the one that grew by most bytes first; without `before` the largest first.
 
-    Both are type -> [count, bytes]. A type that has gone is a row, too, with 0 now.
+    Both are type -> [count, bytes]. A type that is in `before` only is a row with 0 now.
     """
     rows = []
     for name in sorted({*(before or {}), *after}):
@@ -153,7 +153,7 @@ def grown(before: Types | None, after: Types) -> list[dict[str, Any]]:
 
 
 def worth_explaining(rows: list[dict[str, Any]]) -> list[str]:
-    """The few types to trace: those that grew, each by a share of what the first one grew; or simply the largest."""
+    """The few types to explain: those that grew by at least `_LEAST_SHARE` of the first row's growth; or the largest."""
     data = [row for row in rows if row["type"] not in _PROGRAM]
     if data and data[0]["bytes_delta"] is not None:
         least = max(1, data[0]["bytes_delta"] * _LEAST_SHARE)
@@ -162,7 +162,7 @@ def worth_explaining(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _profile(census: dict[str, Any], window: float) -> dict[str, Any]:
-    """The census as Profile JSON: a type is a stack of one frame, which has no file."""
+    """The census as Profile JSON: each type is a stack of one frame without a file. `window`: seconds."""
     return {
         "schema": "highwater.profile/1",
         "kind": "objects",

@@ -1,4 +1,4 @@
-"""The options of a capture and how they are checked: a check gives the value, or raises UsageError that names the option."""
+"""The options of a capture and their checks: a check returns the value, or raises UsageError that names the option."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = [
     "words",
 ]
 
-# (the option's name, what was given) -> the value
+# (the option's name, the given value) -> the checked value
 Option = Callable[[str, object], Any]
 
-# A window slows the service down: an hour of it is a mistake.
+# A window slows the service down, so a longer one is taken for a mistake.
 MAX_SECONDS = 300.0
 DEFAULT_SECONDS = 5.0
 
@@ -32,13 +32,13 @@ DEFAULT_SECONDS = 5.0
 def seconds(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UsageError(f"{name} is {value!r}, not a number", remedy=f"choose more than 0 and at most {MAX_SECONDS:g}")
-    if not 0 < value <= MAX_SECONDS:  # neither is NaN
+    if not 0 < value <= MAX_SECONDS:  # also True for NaN
         raise UsageError(f"{name} is {value!r:.60}", remedy=f"choose more than 0 and at most {MAX_SECONDS:g}")
     return float(value)
 
 
 def seconds_or_now(name: str, value: object) -> float:
-    """Like `seconds`; 0 asks for this moment instead of a window."""
+    """Like `seconds`; 0 means this moment instead of a window."""
     return 0.0 if value == 0 and not isinstance(value, bool) else seconds(name, value)
 
 
@@ -73,7 +73,7 @@ def milliseconds(name: str, value: object) -> float:
 
 
 def capture_id(name: str, value: object) -> str:
-    """Whether there is such a capture is for the controller to say."""
+    """A non-empty string. The controller checks that the capture exists."""
     if not isinstance(value, str) or not value:
         raise UsageError(f"{name} is {value!r}", remedy="write the id of an earlier capture of this kind")
     return value

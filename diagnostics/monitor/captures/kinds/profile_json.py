@@ -14,7 +14,7 @@ _PROFILE_KEYS = ("schema", "kind", "sample_types", "frames", "samples", "time", 
 
 
 def top_of(profile: Mapping[str, Any], count: int = 10) -> list[dict[str, Any]]:
-    """The `count` lines that hold the most, by the stack's leaf, from Profile JSON."""
+    """The `count` leaf lines with the largest values, from Profile JSON."""
     sums: dict[int, list[int]] = {}
     for stack, values, _labels in profile["samples"]:
         if stack:
@@ -31,11 +31,10 @@ def top_of(profile: Mapping[str, Any], count: int = 10) -> list[dict[str, Any]]:
 
 
 def callers_of(profile: Mapping[str, Any], count: int = 10) -> list[dict[str, Any]]:
-    """The `count` lines of Python that hold the most, from Profile JSON with native frames below them.
+    """The `count` Python lines with the most bytes, from Profile JSON whose stacks have native frames below.
 
-    Each row is the innermost frame of Python's, with `native`: the function in C, Rust or the like that most of its bytes were
-    allocated in, None where the library has no symbols. Bytes without a frame of Python's are a row without a file, by that
-    function.
+    Each row is the innermost Python frame, with `native`: the native function (C, Rust, ...) that allocated most of its bytes,
+    None where the library has no symbols. Bytes without a Python frame are in rows without a file, by native function.
     """
     frames = profile["frames"]
     sums: dict[tuple[Any, ...], list[int]] = {}
@@ -58,7 +57,7 @@ def callers_of(profile: Mapping[str, Any], count: int = 10) -> list[dict[str, An
     ]  # fmt: skip
 
 
-# Allocators, the interpreter and frames without a name: they are on the way to every allocation.
+# Allocators, the interpreter and frames without a name: they are on the stack of every allocation.
 _NO_ANSWER = ("<unknown>", "malloc", "calloc", "realloc", "_Py", "Py", "__", "operator new", "alloc::", "std::")
 _OF_THE_INTERPRETER = (
     "Objects/",
@@ -73,14 +72,14 @@ _OF_THE_INTERPRETER = (
 
 
 def _answers(frame: Any) -> bool:
-    """Whether a native frame tells whose code it is."""
+    """Whether a native frame is of a library, and neither of an allocator nor of the interpreter."""
     return bool(frame[0]) and not (
         str(frame[0]).startswith(_NO_ANSWER) or str(frame[1]).startswith(_OF_THE_INTERPRETER)
     )
 
 
 def _is_python(frame: Any) -> bool:
-    """memray tells a native frame's source file where the library has debug symbols, else `<unknown>`."""
+    """Whether a frame is Python's. The file of a native one is a C source (with debug symbols) or `<unknown>`."""
     file = str(frame[1])
     return file.endswith((".py", ".pyc")) or (file.startswith("<") and file != "<unknown>")
 
@@ -95,5 +94,5 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def profile_of(reply: Mapping[str, Any]) -> dict[str, Any]:
-    """The Profile JSON in an agent's answer, without what the reading put beside it."""
+    """The Profile JSON in an agent's answer, without the answer's further keys."""
     return {key: reply[key] for key in _PROFILE_KEYS}

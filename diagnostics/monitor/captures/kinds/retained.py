@@ -1,8 +1,8 @@
-"""retained: the bytes that each open stream alone keeps alive, and in which containers; one moment, no window;
-`seconds` waits before it.
+"""retained: the bytes that each open stream alone keeps alive, and their containers. No window; the option `seconds` is a
+delay before the reading.
 
 Artifacts: `profile.json` (by the lines that hold the bytes, with route and state), `retained.json` (every stream),
-`retained.txt` (the largest ones, to be read).
+`retained.txt` (the largest ones, for people).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .tables import bytes_of
 
 __all__ = ["KIND", "as_text"]
 
-# The agent ends such a reading after three minutes.
+# The agent kills a forked walk after three minutes.
 _PATIENCE_SECONDS = 200.0
 # The manifest has the bytes of this many streams, largest first; retained.json has all of them with their containers.
 _STREAMS = 1_000
@@ -32,7 +32,7 @@ async def take(session: Session) -> dict[str, Any]:
     write_json(session.folder / "retained.json", {key: reply[key] for key in ("time", "meta", "streams")})
     result = {
         "time": reply["time"],
-        # Where no stream can be known there is no sum of them either: it is not 0.
+        # Where streams are unknown their sum is unknown, too, not 0.
         "unknown": unknown,
         "total_bytes": None if unknown else sum(stream["retained_bytes"] for stream in streams),
         "total_count": None if unknown else sum(stream["retained_objects"] for stream in streams),

@@ -1,4 +1,4 @@
-"""How a result is shown in a terminal and in text files: columns, and what a row shows in each."""
+"""Formats a result as a table for terminals and text files: columns, and a row's text in each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["HELD_COLUMNS", "Column", "bytes_of", "table_of", "text_of", "where"]
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a result's table: its title, and what a row shows in it."""
+    """One column of a result's table: its title, and row -> text; `right`: aligned to the right."""
 
     title: str
     show: Callable[[dict[str, Any]], str]
@@ -21,7 +21,7 @@ class Column:
 
 
 def bytes_of(key: str) -> Callable[[dict[str, Any]], str]:
-    """Shows the row's `key` as bytes; nothing where it is not known."""
+    """row -> its value `key` formatted as bytes; empty where it is None."""
     return lambda row: "" if row.get(key) is None else format_value(row[key], "bytes")
 
 

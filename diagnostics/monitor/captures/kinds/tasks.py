@@ -1,8 +1,8 @@
-"""tasks: every asyncio task by where it waits, and every thread; one moment, no window;
-`seconds` waits before it.
+"""tasks: every asyncio task by the stack where it waits, and every thread. No window; the option `seconds` is a delay before
+the reading.
 
-Artifacts: `profile.json` (tasks/count, for flame graphs and pprof), `tasks.json` (the groups with all that is known of
-them) and `tasks.txt` (to be read, in the manner of a goroutine dump).
+Artifacts: `profile.json` (tasks/count, for flame graphs and pprof), `tasks.json` (the groups with all their fields) and
+`tasks.txt` (for people, like a goroutine dump).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["KIND", "as_text"]
 
 _PATIENCE_SECONDS = 45.0
 _TOP = 20
-# The frames of these files are the same in all threads.
+# Files whose frames are at the bottom of most threads' stacks.
 _OF_THREADS = frozenset({"threading.py", "thread.py", "_base.py"})
 
 
@@ -36,7 +36,7 @@ async def take(session: Session) -> dict[str, Any]:
     write_json(session.folder / "tasks.json", {key: reply[key] for key in ("time", "meta", "groups", "threads")})
     (session.folder / "tasks.txt").write_text(as_text(groups, threads, reply["meta"]["unknown"]), encoding="utf-8")
     return {
-        "total_bytes": None,  # tasks are counted; what they hold is the business of `retained`
+        "total_bytes": None,  # tasks are counted; `retained` has the bytes
         "total_count": reply["meta"]["tasks"],
         "unknown": reply["meta"]["unknown"],
         "states": reply["meta"]["states"],
@@ -51,7 +51,7 @@ async def take(session: Session) -> dict[str, Any]:
 
 
 def as_text(groups: Iterable[dict[str, Any]], threads: Iterable[dict[str, Any]], unknown: str | None = None) -> str:
-    """One paragraph a group, the largest first, innermost frame on top; then the threads. `unknown`: why there are no tasks."""
+    """One paragraph a group, the largest first, innermost frame on top; then the threads. `unknown`: why tasks are unknown."""
     paragraphs = [f"asyncio tasks are unknown: {unknown}"] if unknown else []
     for group in groups:
         facts = [group["state"], f"loop {group['loop']}", _awaited(group)]
@@ -84,9 +84,9 @@ def _awaited(group: dict[str, Any]) -> str:
 
 def _row(group: dict[str, Any]) -> dict[str, Any]:
     function, file, line = group["stack"][0] if group["stack"] else ("", "", 0)
-    # asyncio's own frames on top are the same for everybody: the caller below them tells where the task is.
+    # The innermost frames are often asyncio's: the first other frame shows where the task waits.
     caller = next((frame for frame in group["stack"] if not _is_machinery(frame)), None)
-    # Of a task in a group of anyio's the first frame is anyio's: the first of somebody else's tells what it runs.
+    # The outermost frame of a task in anyio's task group is anyio's: the first other frame shows what the task runs.
     runs = next((frame for frame in reversed(group["stack"]) if not _is_machinery(frame)), None)
     return {
         "function": function,

@@ -1,6 +1,6 @@
-"""tracemalloc: what Python code allocated during the window and still holds at its end.
+"""tracemalloc: blocks that Python code allocated in the window and had not freed at its end.
 
-Works in every CPython without any package. Costs five times the CPU of a queue-heavy loop with one frame, 38 times with 25:
+Works in every CPython without any package. A queue-heavy loop takes five times its CPU time with one frame, 38 times with 25:
 short windows, few frames.
 """
 
@@ -17,7 +17,7 @@ from .profile_json import top_of
 
 __all__ = ["KIND"]
 
-# Starting a tracer needs the GIL for a moment; a snapshot of millions of blocks is made by a child and takes its time.
+# Starting the tracer needs the GIL for a moment; a snapshot of millions of blocks in the child takes a minute or more.
 _BEGIN_SECONDS = 10.0
 _SNAPSHOT_SECONDS = 150.0
 

@@ -1,1 +1,1 @@
-"""The files of the page that the monitor serves."""
+"""The HTML, script and style of the monitor's page."""

@@ -1,1 +1,1 @@
-"""The monitor's routes, one file for each group; `monitor.http` puts them together."""
+"""The monitor's routes, one file for each group; `monitor.web.app` puts them together."""

@@ -1,4 +1,4 @@
-"""/debug/memory/captures: begin, list, look at, cancel and delete captures; their artifacts and differences."""
+"""/debug/memory/captures: begin, list, show, cancel and delete captures; their artifacts and differences."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = ["routes"]
 
 # A capture request is a kind and a few options.
 _MAX_BODY_BYTES = 64 * 1024
-# A difference is made by a process of its own, one at a time; so many may wait for it.
+# Differences are made by a process of its own, one at a time; so many requests may wait.
 _MAX_WANTED = 4
 
-# Rendered flamegraphs are pages of their own with inline scripts; nothing else may run or be loaded.
+# Rendered flame graphs are pages with inline scripts; nothing else may run or be loaded.
 _PAGE_POLICY = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 )
@@ -80,13 +80,13 @@ class _Handlers:
     async def artifact(self, request: Request) -> Response:
         path = self._captures.store.artifact(request.path_params["id"], request.path_params["name"])
         self._audit.note("artifact", "sent", asker_of(request.scope), capture=path.parent.name, name=path.name)
-        # A packed profile is one file to its readers, and not a coding that a browser would undo.
+        # A .gz artifact is sent as it is: with Content-Encoding a browser would unpack it.
         packed = path.name.endswith(".gz")
         media_type = (None if packed else mimetypes.guess_type(path.name)[0]) or "application/octet-stream"
         return FileResponse(path, media_type=media_type, headers=_PAGE_HEADERS)
 
     async def difference(self, request: Request) -> Response:
-        """What capture `id` has more than `other`, as ?format= json, html, text or pprof."""
+        """The profile of capture `id` minus that of `other`, as ?format= json, html, text or pprof."""
         after, before = request.path_params["id"], request.path_params["other"]
         chosen = request.query_params.get("format", "json")
         if chosen not in FORMATS:
@@ -112,7 +112,7 @@ async def _difference(paths: list[str], chosen: str) -> bytes:
 
 
 async def _json_body(request: Request) -> dict[str, Any]:
-    """Raises UsageError unless the body is a JSON object sent as JSON (which no form of a foreign page can do)."""
+    """Raises UsageError unless the body is a JSON object sent as application/json, which no HTML form can send."""
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if media_type != "application/json":
         raise UsageError(f"the body is {media_type or 'of no type'}", remedy="send Content-Type: application/json")

@@ -1,6 +1,6 @@
-"""POST /debug/memory/login: a browser shows its token once, and gets a cookie, since EventSource sends no headers.
+"""POST /debug/memory/login: a browser posts the token once, and gets a cookie, since EventSource cannot send headers.
 
-The form comes with the 401 of any page that a browser asks for without a session (access.py).
+The form comes with the 401 of any page that a browser requests without a session (access.py).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def routes(policy: Policy, audit: Audit, guesses: Guesses) -> list[Route]:
 
 
 async def _token_in(request: Request) -> str:
-    """The form's field `token`; empty where there is none, or the body is no such form."""
+    """The form's field `token`; empty where there is none, or the body is no form."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

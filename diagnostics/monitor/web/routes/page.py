@@ -2,7 +2,7 @@
 
 | route | |
 |---|---|
-| GET /debug/memory | the page where the browser asks for HTML, else the overview as JSON |
+| GET /debug/memory | the page where Accept has HTML, else the overview as JSON |
 | GET /debug/memory/events | the overview as Server-Sent Events, one a second |
 | GET /debug/memory/assets/{name} | page.js, page.css |
 | GET /debug/memory/estimates | what a capture of each kind would cost now, with its defaults |
@@ -36,18 +36,18 @@ POLICY = (
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
-    # Not no-referrer: with it a browser sends the login form from the origin "null", which is refused.
+    # Not no-referrer: with it a browser posts the login form with the Origin "null", which is refused.
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
 _ASSETS = {"page.js": "text/javascript", "page.css": "text/css"}
 _SECONDS = 1.0
-# Each page keeps one open; more of them than people who look is a mistake, or an attack.
+# Each open page has one event stream; more pages than this are a mistake, or an attack.
 _MAX_WATCHERS = 32
 
 
 def wants_html(accept: str) -> bool:
-    """Whether an Accept header is a browser's: it names HTML, which no script does by default."""
+    """Whether an Accept header is a browser's: it has text/html, which no script sends by default."""
     return "text/html" in accept
 
 
@@ -57,12 +57,12 @@ def _asset(name: str) -> str:
 
 
 def page(name: str = "page.html", status: int = 200) -> Response:
-    """One of the HTML files in pages/, with the policy that lets it run its own script and nothing else."""
+    """An HTML file of pages/, with a Content-Security-Policy that allows its own script only."""
     return Response(_asset(name), status, HEADERS, "text/html")
 
 
 class Events:
-    """The event streams that are open; `close` ends them all, so that the monitor can."""
+    """The open event streams; `close` ends them all, so that the monitor can end."""
 
     def __init__(self, overview: Overview) -> None:
         self.overview = overview
@@ -79,7 +79,7 @@ class Events:
 
 
 class _EventStream(Response):
-    """One watcher. It watches for the disconnect itself: a generator's clean-up would wait for the garbage collector."""
+    """One event stream. It waits for the disconnect itself: a generator's clean-up would wait for the garbage collector."""
 
     media_type = "text/event-stream"
 

@@ -1,7 +1,7 @@
 """GET /debug/memory/{balance,streams,tasks,objects}: one part of the page each, as JSON, of all workers or of ?worker=.
 
-Tasks and objects are counted at once; where they wait and of which types they are is what the last capture of the kind found.
-A GET never starts one: whoever has the token to read may not capture.
+Counts of tasks and objects are current; their stacks and types are those of the last capture of the kind. A GET never begins
+one: a read-only token must not capture.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ __all__ = ["routes"]
 
 
 def routes(targets: Targets, captures: Captures) -> list[Route]:
-    def each(of: Callable[[Snapshot], dict[str, Any]]) -> Callable[[Request], Any]:
+    def part(read: Callable[[Snapshot], dict[str, Any]]) -> Callable[[Request], Any]:
         async def handler(request: Request) -> Response:
-            return _answer(workers=[{**_who(snapshot), **of(snapshot)} for snapshot in await _looked_at(request)])
+            return _answer(workers=[{**_who(snapshot), **read(snapshot)} for snapshot in await _snapshots(request)])
 
         return handler
 
     async def streams(request: Request) -> Response:
-        snapshots = await _looked_at(request)
+        snapshots = await _snapshots(request)
         rows = [{"worker": snapshot.worker, **row} for snapshot in snapshots for row in rows_of(snapshot, captures)]
         unknown = [
             {"worker": snapshot.worker, "reason": reason}
@@ -39,7 +39,7 @@ def routes(targets: Targets, captures: Captures) -> list[Route]:
         ]
         return _answer(streams=sorted(rows, key=lambda row: -(row["held_bytes"] or 0)), unknown=unknown)
 
-    async def _looked_at(request: Request) -> list[Snapshot]:
+    async def _snapshots(request: Request) -> list[Snapshot]:
         """All workers, or the one that ?worker= names. Raises NotFoundError."""
         name = request.query_params.get("worker")
         if name is None:
@@ -64,17 +64,17 @@ def routes(targets: Targets, captures: Captures) -> list[Route]:
         return {"python_blocks": blocks, "gc": reading.get("gc"), "captured": _last(snapshot, "objects", keys)}
 
     def _last(snapshot: Snapshot, kind: str, keys: Iterable[str]) -> dict[str, Any] | None:
-        """The last capture of the kind, with its id and its age in seconds; None where none was taken of this process."""
+        """The last capture of the kind with its id and its age in seconds; None where there is none of this process."""
         found = captures.latest_capture(snapshot.worker, snapshot.process.pid, kind)
         if found is None:
             return None
         return {"id": found.id, "age_seconds": found.age_seconds, **{key: found.result.get(key) for key in keys}}
 
     return [
-        Route("/debug/memory/balance", each(balance)),
+        Route("/debug/memory/balance", part(balance)),
         Route("/debug/memory/streams", streams),
-        Route("/debug/memory/tasks", each(tasks)),
-        Route("/debug/memory/objects", each(objects)),
+        Route("/debug/memory/tasks", part(tasks)),
+        Route("/debug/memory/objects", part(objects)),
     ]
 
 

@@ -5,25 +5,25 @@
 
 | parameter | |
 |---|---|
-| seconds | heap, allocs: of the live heap what changed in that time; else the length of the window, 5 by default |
+| seconds | heap, allocs: of the live heap the change in that time; else the length of the window, 5 by default |
 | gc=1 | a garbage collection before it; it stalls the service for 50 to 100 ms per million objects |
 | debug=1, debug=2 | text instead of profile.proto: 1 one line for each stack, 2 whole stacks |
-| worker | which one, where there are several |
+| worker | its number, where there are several |
 | force=1 | even if it would be too costly now |
 
-A window is begun only for who may capture, and never for a page of another origin: a program with DIAGNOSTICS_TOKEN (or,
-where no token is set, any program), or a browser that is on a page of the monitor's own. Who may only read gets the last
-window, whatever its age, or is told how to get one. `go tool pprof` shows its token in the address:
-http://TOKEN@127.0.0.1:6060/debug/pprof/heap. Reading all tasks costs the service something, too: it is begun for the same ones.
+A window is begun only for clients that may capture, and never for a page of another origin: a program with DIAGNOSTICS_TOKEN
+(or, where no token is set, any program), or a page of the monitor's own. A client that may only read gets the last window's
+profile, of any age, or an error that says how to get one. `go tool pprof` takes the token in the address:
+http://TOKEN@127.0.0.1:6060/debug/pprof/heap. Reading all tasks has a cost for the service, too, and needs the same right.
 
-heap and allocs are the worker's live heap where it keeps one (DIAGNOSTICS_HEAP): what is alive now, allocated since
-sampling began, read from its table without asking the service. It costs the service nothing, so whoever may read gets
-it. The profile says which it is: its kind is `heap`, its comments have the rate and what it does not cover.
+heap and allocs are the worker's live heap where it keeps one (DIAGNOSTICS_HEAP): live blocks allocated since sampling began,
+read from its shared table. That costs the service nothing, so every client that may read gets it. The profile's kind is
+`heap` then, and its comments have the rate and what it does not cover.
 
-Where there is none, heap and allocs differ from Go's: they are a window and not a count since the start, because
-nothing is traced while nobody asks; and a profile younger than the minimum interval is given again. Its `time` and the
-header `Age` tell. An error is text with the header X-Go-Pprof, which makes `go tool pprof` show it. Source:
-https://pkg.go.dev/net/http/pprof and its handlers.
+Otherwise heap and allocs differ from Go's: they are a window and not a count since the start, because nothing is traced
+between windows; and a profile younger than the minimum interval is returned again, as its `time` and the header `Age` show.
+An error is text with the header X-Go-Pprof, which makes `go tool pprof` show it. Source: https://pkg.go.dev/net/http/pprof
+and its handlers.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ _TEXT = "text/plain; charset=utf-8"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request's parameters, checked. `delta`: a number of seconds was asked for by name."""
+class Query:
+    """A request's parameters, checked. `delta`: whether it has `seconds`."""
 
     worker: Worker
     seconds: float
@@ -77,7 +77,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """A profile; `packed` is it as profile.proto in gzip, `age` in seconds."""
+    """A profile; `packed`: the same as gzipped profile.proto; `age` in seconds."""
 
     packed: bytes
     profile: Callable[[], Profile]
@@ -85,31 +85,29 @@ class Answer:
 
 
 class _Source:
-    """Where the profiles come from."""
+    """Makes the profiles: from windows, live heaps and readings of tasks."""
 
     def __init__(self, targets: Targets, windows: WindowProfiles, audit: Audit) -> None:
         self.targets = targets
         self.windows = windows
         self._audit = audit
-        self._tasks: dict[
-            tuple[int, str], tuple[float, Profile]
-        ] = {}  # the last ones by pid and name, and when they were read (wall clock)
+        self._tasks: dict[tuple[int, str], tuple[float, Profile]] = {}  # (pid, name) -> (wall-clock time, last profile)
 
-    async def heap(self, name: str, asked: Asked) -> Answer:
+    async def heap(self, name: str, query: Query) -> Answer:
         """The live heap where the worker keeps one, else a window."""
-        table = await asyncio.to_thread(live_heap.of_worker, asked.worker)
+        table = await asyncio.to_thread(live_heap.of_worker, query.worker)
         if table is None:
-            return await self.window(name, asked)
-        if asked.collect and asked.may_start:
-            await asked.worker.ask("gc.collect", patience=30.0)
-            table = await asyncio.to_thread(live_heap.of_worker, asked.worker) or table
+            return await self.window(name, query)
+        if query.collect and query.may_start:
+            await query.worker.ask("gc.collect", patience=30.0)
+            table = await asyncio.to_thread(live_heap.of_worker, query.worker) or table
         allocs, began = name == "allocs", time.time()
-        if asked.delta:
-            await asyncio.sleep(asked.seconds)
-            after = await asyncio.to_thread(live_heap.of_worker, asked.worker)
+        if query.delta:
+            await asyncio.sleep(query.seconds)
+            after = await asyncio.to_thread(live_heap.of_worker, query.worker)
             if after is None:
                 raise TargetError(
-                    f"the table of worker {asked.worker.name} has gone meanwhile",
+                    f"the table of worker {query.worker.name} has gone meanwhile",
                     remedy="the process has ended, or another tool has taken the hooks out of Python's allocators",
                 )
             now = time.time()
@@ -118,31 +116,31 @@ class _Source:
             profile = heap.profile(table, now=began, allocs=allocs)
         return Answer(await asyncio.to_thread(pprof.encode, profile), lambda: profile)
 
-    async def window(self, name: str, asked: Asked) -> Answer:
-        if not asked.may_start:
-            kept = self.windows.kept(name, asked.worker)
+    async def window(self, name: str, query: Query) -> Answer:
+        if not query.may_start:
+            kept = self.windows.kept(name, query.worker)
             if kept is None:
-                raise _none_yet(name, asked)
+                raise _none_yet(name, query)
             return _of_window(kept)
-        before = self.windows.kept(name, asked.worker)
+        before = self.windows.kept(name, query.worker)
         taken = await self.windows.get(
-            name, asked.worker, seconds=asked.seconds, collect=asked.collect, force=asked.force
+            name, query.worker, seconds=query.seconds, collect=query.collect, force=query.force
         )
         if taken is not before:
-            facts = {"profile": name, "worker": asked.worker.name, "seconds": asked.seconds, "force": asked.force}
-            self._audit.note("window", "done", asked.asker, **facts)
+            facts = {"profile": name, "worker": query.worker.name, "seconds": query.seconds, "force": query.force}
+            self._audit.note("window", "done", query.asker, **facts)
         return _of_window(taken)
 
-    async def tasks(self, name: str, asked: Asked) -> Answer:
+    async def tasks(self, name: str, query: Query) -> Answer:
         async def read() -> Profile:
-            told = await asked.worker.ask("tasks", patience=_TASKS_PATIENCE_SECONDS)
+            told = await query.worker.ask("tasks", patience=_TASKS_PATIENCE_SECONDS)
             return _with_threads(Profile.from_json(told), told.get("threads", ()))
 
-        return await self._last_or(name, asked, read)
+        return await self._last_or(name, query, read)
 
-    async def leaked_tasks(self, name: str, asked: Asked) -> Answer:
+    async def leaked_tasks(self, name: str, query: Query) -> Answer:
         async def read() -> Profile:
-            told = await asked.worker.ask("tasks", patience=_TASKS_PATIENCE_SECONDS, leaks=True)
+            told = await query.worker.ask("tasks", patience=_TASKS_PATIENCE_SECONDS, leaks=True)
             if told["meta"]["leaked"] is None:
                 raise TargetError(
                     f"which tasks nothing can wake is unknown: {told['meta']['unknown'] or told['meta']['leaked_unknown']}",
@@ -152,18 +150,18 @@ class _Source:
             leaked = tuple(sample for sample in profile.samples if ("leaked", "yes") in sample.labels)
             return replace(profile, samples=leaked)
 
-        return await self._last_or(name, asked, read)
+        return await self._last_or(name, query, read)
 
-    async def _last_or(self, name: str, asked: Asked, read: Callable[[], Awaitable[Profile]]) -> Answer:
-        """What `read` gives now; the last one where the asker may not start a reading."""
-        key = (asked.worker.pid, name)
-        if asked.may_start:
+    async def _last_or(self, name: str, query: Query, read: Callable[[], Awaitable[Profile]]) -> Answer:
+        """The profile that `read` returns now; where the client may not begin a reading, the last one."""
+        key = (query.worker.pid, name)
+        if query.may_start:
             profile = await read()
             alive = {worker.pid for worker in self.targets.workers()}
             self._tasks = {known: kept for known, kept in self._tasks.items() if known[0] in alive}
             self._tasks[key] = (time.time(), profile)
         elif key not in self._tasks:
-            raise _none_yet(name, asked)
+            raise _none_yet(name, query)
         taken, kept = self._tasks[key]
         return Answer(pprof.encode(kept), lambda: kept, max(0.0, time.time() - taken))
 
@@ -174,9 +172,9 @@ def _of_window(taken: Taken) -> Answer:
     )
 
 
-def _none_yet(name: str, asked: Asked) -> RefusedError:
+def _none_yet(name: str, query: Query) -> RefusedError:
     return RefusedError(
-        f"no {name} profile of worker {asked.worker.name} has been taken yet, and this request may not begin one: it comes "
+        f"no {name} profile of worker {query.worker.name} has been taken yet, and this request may not begin one: it comes "
         "from a browser that is on no page of this monitor, or without the right to capture",
         remedy="ask from a program, with DIAGNOSTICS_TOKEN where one is set (`curl -H 'Authorization: Bearer ...'`, or "
         "`go tool pprof http://TOKEN@HOST:PORT/debug/pprof/...`); from then on the last one is shown here",
@@ -184,7 +182,7 @@ def _none_yet(name: str, asked: Asked) -> RefusedError:
 
 
 def _with_threads(profile: Profile, threads: Iterable[Mapping[str, Any]]) -> Profile:
-    """Threads count beside tasks: each one sample, its stack turned to leaf first."""
+    """`profile` with a sample for each thread, its stack reversed to leaf first."""
     samples = (
         Sample(
             stack=tuple(Frame(str(function), str(file), int(line)) for function, file, line in thread["stack"][::-1]),
@@ -198,11 +196,11 @@ def _with_threads(profile: Profile, threads: Iterable[Mapping[str, Any]]) -> Pro
 
 @dataclass(frozen=True)
 class Entry:
-    """One profile of the table that the index is built from."""
+    """One row of the table of profiles, from which the index page is built."""
 
     name: str
     about: str
-    take: Callable[[_Source, str, Asked], Awaitable[Answer]]
+    take: Callable[[_Source, str, Query], Awaitable[Answer]]
 
 
 PROFILES: dict[str, Entry] = {
@@ -272,23 +270,23 @@ async def _answered(request: Request, source: _Source) -> Response:
             raise NotFoundError(
                 f"unknown profile {request.path_params['name']!r}", remedy=f"there are {', '.join(PROFILES)}"
             )
-        asked = _asked(request, source.targets)
-        answer = await _unless_they_leave(request, entry.take(source, entry.name, asked))
+        query = _query(request, source.targets)
+        answer = await _unless_they_leave(request, entry.take(source, entry.name, query))
     except DiagnosticsError as error:
         headers["X-Go-Pprof"] = "1"
         return Response(f"{error}\n", status_code=error.http_status, media_type=_TEXT, headers=headers)
     if answer is None:
-        return Response(status_code=499)  # nobody reads it
+        return Response(status_code=499)  # the client is gone
     headers["Age"] = str(round(answer.age))
-    if asked.debug:
-        render = render_lines if asked.debug == 1 else render_stacks
+    if query.debug:
+        render = render_lines if query.debug == 1 else render_stacks
         return Response(render(entry.name, answer.profile()), media_type=_TEXT, headers=headers)
     headers["Content-Disposition"] = f'attachment; filename="{entry.name}"'
     return Response(answer.packed, media_type="application/octet-stream", headers=headers)
 
 
-def _asked(request: Request, targets: Targets) -> Asked:
-    """Raises UsageError, NotFoundError (worker)."""
+def _query(request: Request, targets: Targets) -> Query:
+    """The request's parameters. Raises UsageError, NotFoundError (worker)."""
     given = request.query_params
     try:
         seconds = float(given.get("seconds") or DEFAULT_SECONDS)
@@ -304,11 +302,11 @@ def _asked(request: Request, targets: Targets) -> Asked:
     collect, force = _flag(given, "gc"), _flag(given, "force")
     worker = targets.worker(given.get("worker"))
     delta = bool(given.get("seconds"))
-    return Asked(worker, seconds, delta, collect, force, int(debug), may_start(request.scope), asker_of(request.scope))
+    return Query(worker, seconds, delta, collect, force, int(debug), may_start(request.scope), asker_of(request.scope))
 
 
 def _flag(given: Any, name: str) -> bool:
-    """As in Go any number above zero is yes."""
+    """The flag `name`: as in Go any number above zero is true."""
     text = given.get(name) or "0"
     if not text.isdecimal() or len(text) > _MAX_DIGITS:
         raise UsageError(f"{name} is {text!r}", remedy="choose 0 or 1")
@@ -316,7 +314,7 @@ def _flag(given: Any, name: str) -> bool:
 
 
 async def _unless_they_leave(request: Request, work: Awaitable[T]) -> T | None:
-    """The result of `work`; None, with `work` cancelled and its window closed, once the client is gone."""
+    """The result of `work`; None, with `work` cancelled and its window closed, if the client disconnects first."""
     working = asyncio.ensure_future(work)
     leaving = asyncio.create_task(until_left(request.receive))
     try:

@@ -1,9 +1,9 @@
-"""GET /debug/memory/timeline: what the flight recorder kept of a worker.
+"""GET /debug/memory/timeline: a worker's recording of the flight recorder.
 
 | parameter | |
 |---|---|
-| worker | which one; the first where it is not given |
-| seconds | how far back, from now; an hour by default, everything with 0 |
+| worker | its number; default: the first |
+| seconds | how far back from now; default: an hour; 0: everything |
 | format | json (default) or csv |
 """
 
@@ -46,7 +46,7 @@ def route(targets: Targets, recorder: Recorder) -> Route:
 
 
 def _worker(targets: Targets, name: str | None) -> Worker:
-    """The worker of this name; without one the first that is there, with an agent or not. Raises NotFoundError."""
+    """The worker of this name; for None the first one, with an agent or not. Raises NotFoundError."""
     if name is not None:
         return targets.worker(name)
     workers = targets.workers()

@@ -1,7 +1,7 @@
 """GET /debug/memory/verdict and GET /debug/memory/rules.
 
-`rules?dry_run=1` says when the rules at work would have fired over all that is recorded of a worker (?worker=, else the
-first); nothing is captured. A POST to the same address tries the rules in its body (TOML) instead.
+`rules?dry_run=1` lists when the active rules would have fired over the whole recording of a worker (?worker=, else the
+first); nothing is captured. A POST to the same address evaluates the rules in its body (TOML) instead.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MAX_BODY_BYTES = 64 * 1024
 
 
 def routes(targets: Targets, overview: Overview, guard: Guard) -> list[Route]:
-    trying = asyncio.Lock()  # hours of readings take a second of a core: of one, whoever asks
+    trying = asyncio.Lock()  # one evaluation at a time: hours of readings take a second of CPU time
 
     async def verdict(request: Request) -> Response:
         name = request.query_params.get("worker")

@@ -1,4 +1,4 @@
-"""A report from the captures of a live service: what it said, how its memory moved meanwhile, who holds it."""
+"""A report from the captures of a live service: its verdicts, its memory over time, the holders of its memory."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Bundle", "from_bundle"]
 
 @dataclass
 class Bundle:
-    """What was collected from one monitor.
+    """The data collected from one monitor.
 
     url        of the service's monitor
-    states     (wall clock, what /debug/memory said), oldest first; at least one
-    captures   kind -> the capture as the monitor told it, with its result; for one that failed, with its error
-    profiles   kind -> its profile, of those that have one
+    states     (wall-clock time, overview of /debug/memory), oldest first; at least one
+    captures   kind -> the monitor's JSON of the capture, with its result, or with its error where it failed
+    profiles   kind -> its profile, for those that have one
     """
 
     url: str
@@ -32,7 +32,7 @@ class Bundle:
 
 
 def from_bundle(bundle: Bundle, command: str) -> Incident:
-    """The report of `bundle`; `command` made it."""
+    """The report of `bundle`; `command`: the one that collected it."""
     (began, first), (ended, last) = bundle.states[0], bundle.states[-1]
     failed = [
         f"{kind}: {(capture.get('error') or {}).get('message') or capture['state']}"
@@ -68,7 +68,7 @@ def _headline(kind: str, bundle: Bundle) -> str:
 
 
 def _ends(state: Mapping[str, Any]) -> list[Statement]:
-    """How a worker's last life ended, where that is news: what is there now is its successor."""
+    """How the previous process of a worker ended, where that was not normal."""
     told = []
     for end in state.get("ends") or ():
         verdict = f" Its last verdict: {end['verdict']}" if end.get("verdict") else ""
@@ -79,7 +79,7 @@ def _ends(state: Mapping[str, Any]) -> list[Statement]:
 
 
 def _verdicts(state: Mapping[str, Any]) -> list[Statement]:
-    """What a reader wants first: the verdict with its culprit and path, and what to do next; the service comes last."""
+    """The verdict on each worker, with culprit, path and next step; then that on the service."""
     told = [(f"worker {worker['worker']}", worker["verdict"]) for worker in state["workers"] if worker.get("verdict")]
     whole = (state.get("service") or {}).get("verdict")
     if whole and whole["alarm"]:
@@ -99,7 +99,7 @@ def _verdicts(state: Mapping[str, Any]) -> list[Statement]:
 
 
 def _versions(captures: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Those of the service, as its captures tell; then of the command that wrote the report."""
+    """The versions of the service, from its captures; then those of the command that wrote the report."""
     facts = next((capture for capture in captures.values() if capture.get("versions")), {})
     of_service = {f"service: {name}": str(text) for name, text in (facts.get("versions") or {}).items() if text}
     if facts.get("revision"):

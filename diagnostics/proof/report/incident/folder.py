@@ -11,7 +11,7 @@ __all__ = ["write"]
 
 
 def write(incident: Incident, folder: Path) -> Path:
-    """Write both forms into `folder`, which is made; return the HTML's path."""
+    """Write both files into `folder`, which is created; return the HTML's path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"
     path.write_bytes(page.render(incident))

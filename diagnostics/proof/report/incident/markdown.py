@@ -1,4 +1,4 @@
-"""The report in Markdown, for an issue or a chat: everything but the pictures."""
+"""The report in Markdown, for an issue or a chat: all but the plots and flame graphs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from .model import Incident, Table
 
 __all__ = ["render"]
 
-# What would begin or end something in Markdown, or in the HTML that it lets through (CommonMark, 2.4).
+# Characters with a meaning in Markdown, or in HTML within it (CommonMark, 2.4).
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&!])")
 
 
 def render(incident: Incident) -> str:
-    """The same incident always gives the same text."""
+    """The report as Markdown. The same incident always gives the same text."""
     parts = [f"# {_text(incident.title)}", f"{format_moment(incident.when)}, {incident.seconds:.0f} s"]
     if incident.lead:
         parts.append(_text(incident.lead))

@@ -1,4 +1,4 @@
-"""What a report holds, before it has a form."""
+"""The content of a report, independent of its format."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ....analysis.views import top
 __all__ = ["Curve", "Flame", "Incident", "Plot", "Statement", "Table", "Tone", "sites"]
 
 _SITES = 10
-# A line that holds less than this share of everything explains nothing.
+# Lines with less than this share of the total are left out.
 _LEAST_SHARE = 0.005
 
 
 class Tone(StrEnum):
-    """What a statement or a curve means to the reader: it decides the colour, and never alone says anything."""
+    """The meaning of a statement or curve: decides its colour, and is never conveyed by the colour alone."""
 
     BAD = "bad"
     GOOD = "good"
@@ -29,7 +29,7 @@ class Tone(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A word in large letters (LEAK, 12 MiB) and what it is about."""
+    """A word in large letters (LEAK, 12 MiB) and its explanation."""
 
     tone: Tone
     word: str
@@ -38,7 +38,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Readings over time in `pieces`, between which nothing was read: (seconds, bytes) each."""
+    """Readings over time, (seconds, bytes), in `pieces`, between which there are no readings."""
 
     name: str
     tone: Tone
@@ -47,7 +47,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """Curves over the same seconds; `note` says what is read and when."""
+    """Curves with one time axis; `note` explains the readings."""
 
     title: str
     curves: tuple[Curve, ...]
@@ -66,7 +66,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Flame:
-    """A flame graph; with `before` a differential one. `value` is the index of the sample type that is drawn."""
+    """A flame graph; with `before` a differential one. `value`: the index of the drawn sample type."""
 
     title: str
     profile: Profile
@@ -76,9 +76,9 @@ class Flame:
 
 @dataclass(frozen=True)
 class Incident:
-    """A whole report. `when` is seconds since the epoch; `commands` run it again, or go on from here.
+    """A whole report. `when`: seconds since the epoch; `commands`: to repeat it, or as a next step.
 
-    `tables` are the evidence and stand before the flame graphs, `context` is how it came about and stands after them.
+    `tables` are the evidence, shown before the flame graphs; `context` are the circumstances, shown after them.
     """
 
     title: str
@@ -101,7 +101,7 @@ def _place(frame: Frame) -> str:
 
 
 def sites(title: str, profile: Profile, value: int = 0, source: Callable[[Frame], str] | None = None) -> Table:
-    """The lines under which most is held, innermost frame first; with their text, where there is a `source` of it."""
+    """The lines under which most is held, innermost frame first; with their text, where `source` returns it."""
     found = top(profile, value, by="line")
     least = found.whole * _LEAST_SHARE
     unit = found.value_type.unit

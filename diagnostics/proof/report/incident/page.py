@@ -1,7 +1,7 @@
 """The report as one HTML file: no network, no scripts but the flame graphs' own, light and dark.
 
-Each flame graph is the page of `analysis.formats.flamegraph`, in a frame of its own that may run its script and nothing
-else. A frame made of `srcdoc` is under this page's policy too, so that script and both styles are named here by their hashes.
+Each flame graph is the page of `analysis.formats.flamegraph`, in a sandboxed frame of its own that may run its script only.
+A `srcdoc` frame is subject to this page's policy, too, so that has the hashes of that script and of both styles.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _flames(flames: tuple[Flame, ...]) -> str:
     parts = []
     for number, flame in enumerate(flames):
         page = flamegraph.render(flame.profile, before=flame.before, value=flame.value, title=flame.title).decode()
-        # Open is the first one: a closed frame is loaded only when it is opened.
+        # Only the first one is open: a closed frame is loaded when the reader opens it.
         parts.append(
             f"<details{' open' if number == 0 else ''}><summary>{_text(flame.title)}</summary>"
             f'<iframe sandbox="allow-scripts" loading="lazy" title="{_text(flame.title)}" srcdoc="{html.escape(page)}">'

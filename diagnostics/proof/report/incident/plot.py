@@ -1,4 +1,4 @@
-"""A timeline as SVG: bytes over seconds. Colours and fonts come from the page; without it the lines are still told apart.
+"""A timeline as SVG: bytes over seconds. Colours and fonts come from the page; without it the lines differ by their dashes.
 
 Attributes are presentation attributes and classes, never `style`: the page's policy allows no inline styles.
 """
@@ -22,7 +22,7 @@ _DASHES = ("", "7 4", "2 4", "10 3 2 3")
 
 
 def ticks(low: float, high: float, about: int, *, binary: bool = False) -> list[float]:
-    """Round numbers from `low` to `high`, about so many; `binary`: round in KiB and MiB.
+    """Round numbers from `low` to `high`, about `about` of them; `binary`: multiples of powers of 1024.
 
     >>> ticks(0, 10, 5), ticks(0, 4 * 2**20, 4, binary=True)
     ([0.0, 2.0, 4.0, 6.0, 8.0, 10.0], [0.0, 1048576.0, 2097152.0, 3145728.0, 4194304.0])
@@ -68,20 +68,20 @@ def _lines(curve: Curve, dashes: str, place: _Place) -> Iterator[str]:
     many = sum(len(piece) for piece in curve.pieces) // _MOST_POINTS + 1
     dash = f' stroke-dasharray="{dashes}"' if dashes else ""
     for piece in curve.pieces:
-        # What is left out is between others; the last point stays, it is where the piece leads to.
+        # Thinned out, but the last point stays.
         shown = [*piece[:-1:many], *piece[-1:]]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in shown))
         yield f'<polyline class="{curve.tone}" fill="none"{dash} points="{path}"/>'
 
 
 class _Place(Protocol):
-    """Where a point of the data is on the picture."""
+    """Maps a point of the data to coordinates in the SVG."""
 
     def __call__(self, x: float, y: float) -> tuple[float, float]: ...
 
 
 def _range(values: list[float]) -> tuple[float, float]:
-    """From zero, unless that would press all curves against the top."""
+    """The range of the vertical axis: from zero, unless all curves would then lie at the top."""
     least, most = min(values), max(values)
     low = 0.0 if least < most * 0.6 else max(0.0, least - (most - least) * 0.15 - 1024)
     return low, most + (most - low) * 0.04 + 1

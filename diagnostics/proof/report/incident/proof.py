@@ -1,4 +1,4 @@
-"""A report from an experiment: what was decided, the readings that decided it, and who held the memory."""
+"""A report from an experiment: the decisions, their readings, and the holders of the memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .model import Curve, Flame, Incident, Plot, Statement, Table, Tone, sites
 
 __all__ = ["from_outcome", "write_reports"]
 
-# Ways by which objects of one type are held.
+# Reference paths shown for each type.
 _MOST_PATHS = 3
 
 _TONES = {
@@ -33,7 +33,7 @@ _TONES = {
 
 
 def from_outcome(outcome: Outcome, told: Mapping[str, Any], command: str) -> Incident:
-    """The report of one experiment. `told` is its JSON (a scenario of `report.to_json`), `command` runs it again."""
+    """The report of one experiment. `told`: its JSON (a scenario of `tables.to_json`); `command`: to repeat it."""
     captured = [side for side in outcome.sides if side.capture is not None]
     notes = dict.fromkeys(
         note for side in captured if side.capture is not None for note in side.capture.profile.not_covered
@@ -60,7 +60,7 @@ def from_outcome(outcome: Outcome, told: Mapping[str, Any], command: str) -> Inc
 
 
 def write_reports(outcomes: Sequence[Outcome], told: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write a report of each outcome where `report.write_folder` puts its files; return the pages' paths."""
+    """Write a report of each outcome where `tables.write_folder` puts its files; return the pages' paths."""
     return [
         write(
             from_outcome(outcome, scenario, told["command"]),
@@ -144,12 +144,12 @@ def _sites(outcome: Outcome) -> list[Table]:
 
 
 def _source(frame: Frame) -> str:
-    """The line's text, where its file is at hand."""
+    """The line's text, empty where its file cannot be read."""
     return linecache.getline(frame.file, frame.line).strip() if frame.file else ""
 
 
 def _grown(outcome: Outcome) -> list[Table]:
-    """Which objects grew while streams were open, and why they are alive: of what is accused only, of others it is chance."""
+    """The types of objects that grew while streams were open, with reference paths; of accused sides only."""
     tables = []
     for side in outcome.sides:
         if side.capture is None or side.decision not in (Decision.LEAK, Decision.UNBOUNDED):
@@ -175,7 +175,7 @@ def _grown(outcome: Outcome) -> list[Table]:
 
 
 def _arrows(path: str) -> str:
-    """A way, so that a narrow page breaks it between its steps and not within an arrow."""
+    """A path with arrows that a browser does not break across lines."""
     return path.replace(" -> ", " → ")
 
 
@@ -230,7 +230,7 @@ def _flames(outcome: Outcome) -> list[Flame]:
     profiles = [(side.side, side.capture.profile) for side in outcome.sides if side.capture is not None]
     flames = [Flame(f"Held by {name}", profile) for name, profile in profiles]
     if len(profiles) > 1 and profiles[0][1].sample_types == profiles[1][1].sample_types:
-        # The first two are the pair that differs in one defect; a relay of one's own comes third.
+        # The first two are the pair that differs in one defect; the user's own relay comes third.
         (first, before), (second, after) = profiles[:2]
         flames.append(Flame(f"From {first} to {second}: what shrank and what grew", after, before))
     return flames

@@ -14,7 +14,7 @@ failures: deque[Exception] = deque(maxlen=10_000)
 
 
 async def relay(session: aiohttp.ClientSession, body: bytes) -> AsyncGenerator[bytes, None]:
-    # The last 32 KiB of the answer: enough to see, in an error, what came before it.
+    # The last 32 KiB of the answer, shown with an error.
     window = bytearray(32 * 1024)
     try:
         async with ask(session, body) as response:

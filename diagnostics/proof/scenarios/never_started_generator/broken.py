@@ -18,7 +18,7 @@ GUARD = json.dumps({"model": os.environ["GUARD_MODEL"], "messages": []}).encode(
 
 @dataclass(eq=False)
 class Stream:
-    """What is known of an open stream, and room for what its client has not taken yet."""
+    """An open stream, with a buffer for bytes that its client has not read yet."""
 
     buffer: bytearray = field(default_factory=lambda: bytearray(64 * 1024))
 
@@ -36,7 +36,7 @@ async def chat(request: Request) -> Response:
     async with ask(session, GUARD) as verdict:
         await verdict.read()
     if await request.is_disconnected():
-        # Nobody is there any more: no tokens are to be paid for.
+        # The client has left: save the tokens.
         await answer.aclose()
         return Response(status_code=499)
     return EventStream(answer)

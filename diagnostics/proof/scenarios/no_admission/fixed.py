@@ -14,7 +14,7 @@ MOST_OPEN = 4
 
 
 class Admission:
-    """Lets at most `most` requests in, and tells the others to come again."""
+    """Admits at most `most` requests at a time, and answers others with 503 and Retry-After."""
 
     def __init__(self, inner: ASGIApp, most: int) -> None:
         self._inner = inner

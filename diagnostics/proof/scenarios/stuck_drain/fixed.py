@@ -18,14 +18,14 @@ T = TypeVar("T")
 
 
 class Shutdown:
-    """Breaks off what is waited for when the process is told to end."""
+    """Ends waits (by a time-out) when the process gets SIGTERM."""
 
     def __init__(self) -> None:
         self._told = False
         self._waits: set[asyncio.Timeout] = set()
 
     async def before(self, what: Awaitable[T]) -> T:
-        """The result of `what`. Raises TimeoutError when the shutdown comes first."""
+        """Await `what` and return its result. Raises TimeoutError if the shutdown begins first."""
         async with asyncio.timeout(0 if self._told else None) as wait:
             self._waits.add(wait)
             try:

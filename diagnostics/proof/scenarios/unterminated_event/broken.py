@@ -16,7 +16,7 @@ class Decoder:
         self._pending = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        # The blank line may have begun in what was there before.
+        # The blank line may begin in the pending bytes.
         searched = max(0, len(self._pending) - 1)
         self._pending += data
         while (end := self._pending.find(b"\n\n", searched)) >= 0:

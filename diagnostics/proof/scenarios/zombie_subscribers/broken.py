@@ -1,4 +1,4 @@
-"""A hub: one upstream stream, broadcast to whoever subscribes."""
+"""A hub: one upstream stream, broadcast to all subscribers."""
 
 from __future__ import annotations
 

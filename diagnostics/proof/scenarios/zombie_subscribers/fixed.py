@@ -1,4 +1,4 @@
-"""The same hub: who leaves is unsubscribed."""
+"""The same hub: a client that leaves is unsubscribed."""
 
 from __future__ import annotations
 

@@ -3,12 +3,12 @@
     filling_cache    a cache that keeps 16 KiB of each stream, until it is full after a hundred streams
     warming_cache    a cache of answers by prompt: it grows in every round, ever slower, for there are 256 prompts
     lazy_imports     modules and tables that are made at the eightieth stream, after the warm-up
-    fragmentation    the last 512 answers in blocks of every size, so that what is freed lies between what is not
+    fragmentation    the last 512 answers in blocks of every size, so that freed blocks lie between live ones
     sawtooth         a job that takes 1 MiB for a fifth of a second, every 0.7 s, whatever the streams do
     ramping_load     streams that come one by one all through the round, to a relay that does nothing wrong
 
-An answer of BOUNDED or INCONCLUSIVE is right, LEAK and UNBOUNDED are false alarms. What cannot be among them is a cache that
-grows steadily for longer than the experiment looks: in that time nothing tells it from a leak.
+BOUNDED and INCONCLUSIVE are right, LEAK and UNBOUNDED are false alarms. A cache that grows steadily for longer than the
+experiment lasts cannot be among them: in that time it cannot be distinguished from a leak.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A relay that keeps the last few hundred answers in blocks of every size: what it frees lies between what it keeps."""
+"""A relay that keeps the last few hundred answers in blocks of every size: freed blocks lie between live ones."""
 
 from __future__ import annotations
 

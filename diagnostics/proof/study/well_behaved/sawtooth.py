@@ -1,4 +1,4 @@
-"""A relay beside whose streams a job makes its sums: memory comes and goes, whatever the streams do."""
+"""A relay with a periodic job beside its streams: memory rises and falls, independently of the streams."""
 
 from __future__ import annotations
 
