@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..analysis import heap
 from ..analysis.formats.text import render_top
-from ..analysis.line_growth import LineGrowth
+from ..analysis.lines.growth import LineGrowth
 from ..analysis.units import format_moment, format_value, printable
 from ..analysis.verdict.culprit.growing import grower_since
 from ..analysis.views import top

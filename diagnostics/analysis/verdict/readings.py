@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from ..drift import Drift, drift
-from ..line_growth import History
+from ..lines.growth import History
 from ..lives import Life, Points, gained_within, recycled
 from ..trend import WINDOWS, Trend, pooled, telling
 from ..units import format_value

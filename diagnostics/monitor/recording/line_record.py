@@ -5,7 +5,7 @@ A look is taken at every fifth reading of the recorder's, or so much more seldom
 cent of a core. Those of the last quarter of an hour are kept, and of the day before one a minute; each has the hundred lines
 that hold most.
 
-Twice a minute what matters of it is written beside the worker's recording (`analysis/line_file.py`), for when the service and
+Twice a minute what matters of it is written beside the worker's recording (`analysis/lines/file.py`), for when the service and
 this monitor are killed together.
 """
 
@@ -21,10 +21,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from ...analysis import line_file
 from ...analysis.heap import Table
-from ...analysis.line_growth import History, LineGrowth
-from ...analysis.line_looks import Blocks, Look, Names
+from ...analysis.lines import file as line_file
+from ...analysis.lines.growth import History, LineGrowth
+from ...analysis.lines.looks import Blocks, Look, Names
 from ...analysis.profile import Frame
 from ...errors import UsageError
 from ..failures import Failures

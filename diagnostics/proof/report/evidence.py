@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ...analysis.frames import LIBRARY, is_used_library, within_loop
+from ...analysis.lines.frames import LIBRARY, is_used_library, within_loop
 from ...analysis.profile import Frame, Profile
 
 __all__ = ["HeldLine", "leads_to_own", "own_first", "own_names", "top_line"]

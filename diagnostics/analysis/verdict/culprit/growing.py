@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...line_growth import History, LineGrowth, total
+from ...lines.growth import History, LineGrowth, total
 from ...units import format_value
 from ..readings import MOST, Evidence, Readings
 

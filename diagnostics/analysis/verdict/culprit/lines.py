@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...frames import place_of
+from ...lines.frames import place_of
 from ...profile import Frame
 from ...units import format_value
 from ..readings import LITTLE, MOST, Readings

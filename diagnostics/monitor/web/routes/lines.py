@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ....analysis.line_growth import LineGrowth
+from ....analysis.lines.growth import LineGrowth
 from ....errors import NotFoundError, UsageError
 from ...recording.recorder import Recorder
 from ...workers.targets import Targets

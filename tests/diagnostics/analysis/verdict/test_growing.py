@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from diagnostics.analysis.line_growth import History
+from diagnostics.analysis.lines.growth import History
 from diagnostics.analysis.verdict.readings import MIB, Readings
 from diagnostics.analysis.verdict.verdict import Verdict, verdict
 
-from ..planted_heap import STARTED, Heap
+from ..lines.planted_heap import STARTED, Heap
 
 SECONDS, PACE = 150, 400_000
 Fill = Callable[[Heap], None]

@@ -18,7 +18,7 @@ import pytest
 import diagnostics
 from diagnostics.agent.heap import extension, layout
 from diagnostics.analysis.heap import Table
-from diagnostics.analysis.line_growth import History
+from diagnostics.analysis.lines.growth import History
 from diagnostics.analysis.profile import Frame
 from diagnostics.errors import UsageError
 from diagnostics.monitor.recording import line_record, live_heap

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from diagnostics.analysis.frames import named_by, place_of
+from diagnostics.analysis.lines.frames import named_by, place_of
 from diagnostics.analysis.profile import Frame
 
 LIB = "/usr/lib/python3.11"

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diagnostics.analysis import line_file
-from diagnostics.analysis.line_growth import History
-from diagnostics.analysis.line_looks import Names
+from diagnostics.analysis.lines import file as line_file
+from diagnostics.analysis.lines.growth import History
+from diagnostics.analysis.lines.looks import Names
 from diagnostics.errors import UsageError
 
 from .planted_heap import RATE, STARTED, Heap

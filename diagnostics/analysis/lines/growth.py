@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from ..profile import Frame
 from .frames import place_of
-from .line_looks import LASTING_SECONDS, Blocks, Look, Names, Sum
-from .profile import Frame
+from .looks import LASTING_SECONDS, Blocks, Look, Names, Sum
 
 __all__ = ["History", "LineGrowth", "total"]
 

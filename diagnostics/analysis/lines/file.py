@@ -7,7 +7,7 @@
 `started` is when sampling began and names the table that the looks are of; `lasting` is how long a block must have lived to
 count. A line has its function, file and number, and those of where it allocates. A look has its wall-clock time, seconds since
 sampling began, samples that the table had had no room for, what a line that it leaves out held at most, the lines it has by
-their place in `lines`, and three numbers of each (`line_looks.Sum`).
+their place in `lines`, and three numbers of each (`looks.Sum`).
 
 The law of this file: whatever the text is, looks come of it or a UsageError.
 """
@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
-from ..errors import UsageError
-from .line_looks import MOST_LINES, Look, Names
-from .profile import Frame
+from ...errors import UsageError
+from ..profile import Frame
+from .looks import MOST_LINES, Look, Names
 
 __all__ = ["MAX_BYTES", "SCHEMA", "Written", "parse", "written"]
 

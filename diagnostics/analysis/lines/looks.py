@@ -1,6 +1,6 @@
 """Looks at a live heap by line of code: what was alive then of each line, in a form that is small enough to be kept.
 
-All times are seconds since sampling began, where not said otherwise; see `line_growth.py` for what is made of them.
+All times are seconds since sampling began, where not said otherwise; see `growth.py` for what is made of them.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..heap import Site, Table
+from ..profile import Frame
+from ..sampling import interval_of
 from .frames import named_by
-from .heap import Site, Table
-from .profile import Frame
-from .sampling import interval_of
 
 __all__ = ["LASTING_SECONDS", "MOST_LINES", "Blocks", "Look", "Names", "Sum"]
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from .profile import Frame
+from ..profile import Frame
 
 __all__ = ["LIBRARY", "is_used_library", "named_by", "place_of", "within_loop"]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from diagnostics.analysis.heap import Site, Table
-from diagnostics.analysis.line_growth import History
-from diagnostics.analysis.line_looks import Blocks, Look, Names
+from diagnostics.analysis.lines.growth import History
+from diagnostics.analysis.lines.looks import Blocks, Look, Names
 from diagnostics.analysis.profile import Frame
 
 RATE = 512 * 1024

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from diagnostics.analysis.line_growth import LineGrowth
+from diagnostics.analysis.lines.growth import LineGrowth
 
 from .planted_heap import RATE, STARTED, Heap
 
