@@ -22,7 +22,7 @@ from typing import Any
 
 from .profile import Profile
 
-__all__ = ["Uncertainty", "rate_of", "sizes_index"]
+__all__ = ["Uncertainty", "interval_of", "rate_of", "sizes_index"]
 
 _Z = 1.959964
 
@@ -55,13 +55,22 @@ class Uncertainty:
         if self._negative:
             reach = _Z * math.sqrt(self._variance)
             return round(self._value - reach), round(self._value + reach)
-        low = high = self._value
-        if self._value > 0 and self._variance > 0:
-            low = self._variance / (2 * self._value) * _chi_squared(-_Z, 2 * self._value**2 / self._variance)
-        if self._largest > 0:
-            spread, reached = self._variance + self._largest**2, self._value + self._largest
-            high = spread / (2 * reached) * _chi_squared(_Z, 2 * reached**2 / spread)
-        return round(max(self._seen, low)), round(max(self._value, high))
+        low, high = interval_of(self._value, self._variance, self._largest)
+        return round(max(self._seen, low)), round(high)
+
+
+def interval_of(value: float, variance: float, largest: float) -> tuple[float, float]:
+    """The 95 % interval of a weighted sum of Poisson counts by Fay and Feuer.
+
+    largest   what one more sample would have stood for, beside itself: a sum of none may be one that was missed
+    """
+    low = high = value
+    if value > 0 and variance > 0:
+        low = variance / (2 * value) * _chi_squared(-_Z, 2 * value**2 / variance)
+    if largest > 0:
+        spread, reached = variance + largest**2, value + largest
+        high = max(value, spread / (2 * reached) * _chi_squared(_Z, 2 * reached**2 / spread))
+    return low, high
 
 
 def _chi_squared(z: float, degrees: float) -> float:

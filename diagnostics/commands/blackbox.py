@@ -12,10 +12,12 @@ from pathlib import Path
 
 from ..analysis import heap
 from ..analysis.formats.text import render_top
+from ..analysis.lines.growth import LineGrowth
 from ..analysis.units import format_moment, format_value, printable
+from ..analysis.verdict.culprit.growing import grower_since
 from ..analysis.views import top
 from ..errors import UsageError
-from ..monitor.recording import live_heap, timeline
+from ..monitor.recording import line_record, live_heap, timeline
 from ..monitor.recording.outlook import Growth, outlook
 from ..monitor.recording.ring import MAX_FILE_BYTES, Recording, decode
 from ._profiles import write
@@ -34,8 +36,9 @@ _SHOWN = (
     ("loop_lag_seconds", "lag ms", "ms"),
     ("psi_some_avg10", "PSI %", "percent"),
 )
-# Lines shown of the live heap.
+# Lines shown of what was alive, and of what grew; the latter within this time where memory did not grow.
 _LINES = 10
+_LINES_SECONDS = 3600.0
 _NAMES = {"in_use_bytes": "in use", "rss_bytes": "RSS", "cgroup_working_bytes": "cgroup working set"}
 
 
@@ -87,7 +90,34 @@ def _alive(file: Path, recording: Recording) -> str:
     path, table = found
     profile = heap.profile(table)
     shown = render_top(profile, top(profile, by="line"), _LINES)
-    return f"\nWhat was alive at {format_moment(table.updated)}:\n{shown}more: diagnostics top --lines {printable(str(path))}\n"
+    grown = _grown(file, recording, table)
+    more = f"more: diagnostics top --lines {printable(str(path))}"
+    return f"{grown}\nWhat was alive at {format_moment(table.updated)}:\n{shown}{more}\n"
+
+
+def _grown(file: Path, recording: Recording, table: heap.Table) -> str:
+    """The lines that grew until it ended, and the one that accounts for the growth of its memory."""
+    try:
+        history = line_record.history_of(file, table)
+    except (UsageError, OSError) as error:
+        return f"\nWhich lines grew is unknown: {printable(str(error))}\n"
+    if history is None:
+        return ""
+    rising = next((each for each in outlook(recording).growths if each.trend.growing and each.trend.since), None)
+    since = rising.trend.since if rising is not None else None
+    found = history.since(history.time - _LINES_SECONDS if since is None else since)
+    if found is None:
+        full = history.now.dropped > history.looks[0].dropped
+        return "\nWhich lines grew is unknown: its table was full.\n" if full else ""
+    rows = [row for row in found[1] if row.grows][:_LINES]
+    named = None if since is None or rising is None else grower_since(history, since, rising.trend.slope or 0.0)
+    text = f"\nLines that grew, from {format_moment(found[0].time)} on:\n" + "".join(map(_line, rows)) if rows else ""
+    return text + (f"{printable(named.says)}\n" if named is not None else "")
+
+
+def _line(row: LineGrowth) -> str:
+    low, middle, high = (format_value(round(each), "bytes", signed=True) for each in row.per_hour)
+    return printable(f"  {middle} an hour ({low} to {high})  {row.name}") + "\n"
 
 
 def _heading(recording: Recording) -> list[str]:
@@ -103,6 +133,8 @@ def _heading(recording: Recording) -> list[str]:
         noticed = recording.end.get("noticed")
         when = f" Noticed {format_moment(noticed)}." if isinstance(noticed, int | float) else ""
         lines.append(printable(f"{recording.end.get('said')}{when}"))
+        if recording.end.get("verdict"):
+            lines.append(printable(f"Last verdict: {recording.end['verdict']}"))
     elif recording.end_damaged:
         lines.append("How it ended is damaged in this file.")
     else:

@@ -23,6 +23,7 @@ from ._asking import asked, client_of
 __all__ = ["configure", "run"]
 
 _STREAMS = 10
+_LINES = 5
 _BAR = 30
 # A loop with less lag is busy, not blocked.
 _BLOCKED_SECONDS = 1.0
@@ -158,7 +159,36 @@ def _worker(worker: dict[str, Any]) -> list[RenderableType]:
     pending = worker["loop_pending_seconds"] or 0.0
     if pending >= _BLOCKED_SECONDS:
         head.append(f": the event loop is blocked, it has not come to its work for {pending:.0f} s", style="red")
-    return [head, _verdict(worker["verdict"]), _balance(worker), *_unknown(worker), _streams(worker)]
+    return [
+        head, _verdict(worker["verdict"]), *_lines(worker), _balance(worker), *_unknown(worker), _streams(worker)
+    ]  # fmt: skip
+
+
+def _lines(worker: dict[str, Any]) -> list[RenderableType]:
+    """The lines of its code that grow, by the live heap; nothing where it keeps none: that it was asked for and cannot be had,
+    `_unknown` says."""
+    lines, heap = worker.get("lines"), worker.get("heap")
+    if not lines or not heap or heap["reason"]:
+        return []
+    if lines["unknown"]:
+        return [Text(f"lines that grow: unknown: {printable(lines['unknown'])}\n", style="yellow")]
+    rows = [row for row in lines["rows"] if row["grows"]][:_LINES]
+    if not rows:
+        says = "live heap: no line of code grows beyond doubt" if worker["verdict"]["alarm"] else ""
+        return [Text(f"{says}\n", style="dim")] if says else []
+    table = Table(title=f"lines that grow, within {lines['seconds']:.0f} s", title_justify="left", box=None)
+    for column in ("an hour", "95 % sure", "holds", "95 % sure", "line"):
+        table.add_column(column, justify="left" if column == "line" else "right")
+    for row in rows:
+        inside = f", in {row['in']}" if row["in"] else ""
+        figures = [cell for key in ("per_hour", "held_bytes") for cell in _with_interval(row[key])]
+        table.add_row(*map(Text, (*figures, printable(f"{row['name']}{inside}"))))
+    return [table, Text()]
+
+
+def _with_interval(figure: dict[str, float]) -> tuple[str, str]:
+    low, middle, high = (format_value(round(figure[each]), "bytes") for each in ("low", "mid", "high"))
+    return middle, f"{low} to {high}"
 
 
 def _unknown(worker: dict[str, Any]) -> list[RenderableType]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from .readings import Evidence
 
@@ -19,6 +20,7 @@ class Finding:
     culprit   what accounts for most of the growth: a type, a task's function, a child process; None where nothing does
     path      what keeps the culprit alive, from a root of the program on; None where that is not known
     next      the command that decides what is open here, where it is another one than the cause's own
+    line      the line that allocates most of what grows, by the live heap, with its figures; see `culprit/growing.py`
     unheld    whether no container of Python's holds what grows: then it is no cache that fills
     """
 
@@ -32,3 +34,4 @@ class Finding:
     path: str | None = None
     next: str | None = None
     unheld: bool = False
+    line: Mapping[str, Any] | None = None

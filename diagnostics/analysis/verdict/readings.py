@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from ..drift import Drift, drift
+from ..lines.growth import History
 from ..lives import Life, Points, gained_within, recycled
 from ..trend import WINDOWS, Trend, pooled, telling
 from ..units import format_value
@@ -100,6 +101,7 @@ class Readings:
     python        the version of its interpreter; None where it is not known
     unread        what could not be read of this worker and why, by the words of `_NEEDED` in findings and the balance's parts
     offspring     its child processes that are no workers
+    lines         looks at its live heap, by line; None where it keeps none, or nobody has looked yet
     memray        whether the service can import memray, which shows what C allocates; None where nobody asked
     """
 
@@ -120,6 +122,7 @@ class Readings:
     python: str | None = None
     unread: Mapping[str, str] = field(default_factory=dict)
     offspring: Sequence[Child] = ()
+    lines: History | None = None
     memray: bool | None = None
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .allocated import with_line
 from .calm import an_hour, open_questions, slope_evidence
 from .causes import CAUSES
 from .finding import Finding
@@ -55,6 +56,7 @@ class Verdict:
             "layer": self.found.layer,
             "culprit": self.found.culprit,
             "path": self.found.path,
+            "line": self.found.line,
             "streams": list(self.found.streams),
             "evidence": [evidence.to_json() for evidence in self.found.evidence],
             "next": _command(self.found, url, worker),
@@ -81,7 +83,9 @@ def _command(finding: Finding, url: str, worker: str | None) -> str:
 def verdict(readings: Readings) -> Verdict:
     """Judge one worker."""
     checks = (check for cause in CAUSES.values() for check in cause.checks)
-    findings = [with_reserve(readings, found) for check in checks if (found := check(readings)) is not None]
+    findings = [
+        with_line(readings, with_reserve(readings, found)) for check in checks if (found := check(readings)) is not None
+    ]
     # Of one cause the first check that finds it tells enough.
     findings = [found for at, found in enumerate(findings) if found.word not in {each.word for each in findings[:at]}]
     alarms = [finding for finding in findings if CAUSES[finding.word].alarm]
@@ -90,7 +94,7 @@ def verdict(readings: Readings) -> Verdict:
     if findings:
         calm = _with_defect(readings, findings[0])
         return Verdict(_no_surer_than(readings, calm), tuple(findings[1:]))
-    return Verdict(_with_defect(readings, _inconclusive(readings)))
+    return Verdict(_with_defect(readings, with_line(readings, _inconclusive(readings))))
 
 
 def _with_defect(readings: Readings, found: Finding) -> Finding:

@@ -72,6 +72,7 @@ class Judge:
             series={**readings.series, "whole_pss_bytes": series.get("pss_bytes", ())},
             lives=self._recorder.lives(snapshot.worker),
             offspring=self._recorder.offspring.of(snapshot.worker),
+            lines=self._recorder.lines.history(pid),
         )
         # A worker that is recycled is judged over its line, and so is what was found of it.
         of = snapshot.worker if recycled(readings.lives, readings.age) else pid

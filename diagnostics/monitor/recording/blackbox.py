@@ -20,6 +20,7 @@ from typing import Any
 from ...errors import RefusedError, UsageError
 from ...protocol import private_folder
 from ..kernel.process import Identity
+from .line_record import lines_file
 from .ring import Header, Recording, RingFile, RingSize, decode, peek
 from .vitals import FIELDS
 
@@ -217,7 +218,7 @@ class BlackBox:
             if number is not None and quietly:
                 quiet[number] = quiet.get(number, 0) + 1
                 if quiet[number] > _QUIET_OF_A_NUMBER:
-                    path.unlink(missing_ok=True)
+                    _remove(path)
                     continue
             (rest if number is None or number in last else lasts).append(path)
             if number is not None:
@@ -227,8 +228,14 @@ class BlackBox:
             if spare <= 0:
                 break
             if not _is_written(path):
-                path.unlink(missing_ok=True)
+                _remove(path)
                 spare -= 1
+
+
+def _remove(path: Path) -> None:
+    """A recording, and what is kept beside it of the lines of its worker's live heap."""
+    path.unlink(missing_ok=True)
+    lines_file(path).unlink(missing_ok=True)
 
 
 def _number_and_end(path: Path) -> tuple[str | None, bool]:

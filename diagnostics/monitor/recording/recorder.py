@@ -28,6 +28,7 @@ from ..workers.targets import Targets, Worker
 from ..workers.whole import Look, Whole
 from .blackbox import BlackBox, Ending
 from .endings import Endings, Told
+from .line_record import LineRecord
 from .offspring import Offspring
 from .outlook import COLUMNS, Outlook, judge
 from .ring import Recording, RingFile, RingSize
@@ -124,6 +125,7 @@ class Recorder:
         self._targets = targets
         self._settings = settings
         self._blackbox = blackbox
+        self._workers: list[Worker] = []  # as the last look found them
         self._tracks: dict[int, _Track] = {}
         self._exits: dict[int, int] = {}
         self._ended: dict[int, tuple[Path | None, Ending]] = {}
@@ -134,6 +136,7 @@ class Recorder:
         self.said: Callable[[int], str] = lambda pid: ""
         self.whole = Whole(targets, settings.interval)
         self.offspring = Offspring()
+        self.lines = LineRecord(lambda: self._workers, settings.interval, self._file_of)
         self._whole_record = WholeRecord(blackbox.root if blackbox else None, settings.rings[0])
 
     @classmethod
@@ -145,6 +148,14 @@ class Recorder:
         """Look once an interval, for ever. A look that fails is counted and told; the next one is due."""
         if self._blackbox is None:
             return
+        looking = asyncio.create_task(self.lines.run(), name="lines")
+        try:
+            await self._run()
+        finally:
+            looking.cancel()
+            await asyncio.wait([looking])
+
+    async def _run(self) -> None:
         failures = Failures("a look of the recorder")
         due = time.monotonic()
         while True:
@@ -158,7 +169,7 @@ class Recorder:
 
     async def look(self) -> None:
         """Look at every worker now, and write down the end of those that are gone."""
-        workers = self._targets.workers()
+        workers = self._workers = self._targets.workers()
         # One that is no worker any more may still live: it gave its agent up, or only supervises now. Its end is awaited.
         for pid, track in list(self._tracks.items()):
             if not lives(track.who):
@@ -194,6 +205,7 @@ class Recorder:
             track.close()
         self._tracks.clear()
         self._whole_record.close()
+        self.lines.close()
 
     def endings(self) -> list[Told]:
         """How workers ended that did not end well, the last first: of this monitor's life, and what the last one left."""
@@ -214,6 +226,10 @@ class Recorder:
             remedy = "set DIAGNOSTICS_RECORD_SECONDS above 0" if self._blackbox is None else "ask again in a second"
             raise NotFoundError(f"nothing is recorded of worker {worker.name} (pid {worker.pid})", remedy=remedy)
         return track.file.read(), track.file.path
+
+    def _file_of(self, pid: int) -> Path | None:
+        track = self._tracks.get(pid)
+        return track.file.path if track else None
 
     def latest(self, pid: int) -> dict[str, float | None] | None:
         """The last reading of a worker by its fields' names, None for what is not known; None where it is not recorded."""
@@ -299,6 +315,7 @@ class Recorder:
 
     def _finish(self, pid: int) -> None:
         track = self._tracks.pop(pid)
+        self.lines.ended(pid)
         returncode = self._exits.pop(pid, None)
         status = exit_status(pid)
         if returncode is None and status is not None:

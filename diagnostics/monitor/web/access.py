@@ -186,7 +186,8 @@ def may_start(scope: Scope) -> bool:
 def _tokens_in(authorization: str) -> list[bytes]:
     """The possible tokens in an Authorization header: that of Bearer; of Basic the user name and the password.
 
-    A program sends Basic for http://TOKEN@HOST:PORT, and `go tool pprof` can send nothing else.
+    A program sends Basic for http://user:TOKEN@HOST:PORT or http://TOKEN@HOST:PORT, and `go tool pprof` can send nothing
+    else.
     """
     scheme, _, given = authorization.partition(" ")
     if scheme.lower() != "basic":

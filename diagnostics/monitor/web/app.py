@@ -25,6 +25,7 @@ from .access import Access, Policy
 from .guesses import Guesses
 from .overview import Overview
 from .routes import captures as capture_routes
+from .routes import lines as line_routes
 from .routes import login as login_routes
 from .routes import page as page_routes
 from .routes import parts as part_routes
@@ -62,6 +63,7 @@ def build(
             *verdict_routes.routes(targets, overview, guard),
             *part_routes.routes(targets, captures),
             timeline_routes.route(targets, recorder),
+            line_routes.route(targets, recorder),
             *capture_routes.routes(captures, audit),
             *pprof_routes.routes(targets, WindowProfiles(targets, captures, pprof_interval), audit),
             Route("/metrics", routes.metrics),

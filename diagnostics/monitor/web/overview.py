@@ -16,10 +16,12 @@ from ..recording.recorder import Recorder
 from ..workers.targets import Snapshot, Targets
 from ..workers.whole import Look
 
-__all__ = ["SCHEMA", "Overview", "summary"]
+__all__ = ["SCHEMA", "Overview", "no_lines", "summary"]
 
 SCHEMA = "highwater.memory/1"
 _SHARED_SECONDS = 0.5
+# Of the live heap: how many lines are shown, and what they gained within which time where nothing grows.
+_LINES, _LINES_SECONDS = 10, 3600.0
 _TASK_GROUPS = 10
 
 
@@ -42,6 +44,18 @@ def charged(look: Look) -> dict[str, Any] | None:
         return None
     told = found.to_json()
     return {name: told[name] for name in _CHARGED}
+
+
+def no_lines(snapshot: Snapshot) -> str:
+    """Why nothing is known of what a worker's lines hold."""
+    if snapshot.reading is None:
+        return snapshot.reason or "its agent does not answer"
+    told = snapshot.reading.get("heap")
+    if told is None:
+        return "it keeps no live heap: start it with DIAGNOSTICS_HEAP=on"
+    if told["reason"] is None and told.get("dropped"):
+        return f"its table is full, {told['dropped']:,} samples had no room: raise DIAGNOSTICS_HEAP_RATE"
+    return told["reason"] or "there are too few looks at its live heap yet: that takes half a minute"
 
 
 class Overview:
@@ -73,6 +87,7 @@ class Overview:
                 "verdict": verdict,
                 "limit": self._limit(snapshot),
                 "growth": self._growth(snapshot),
+                "lines": await self._lines(snapshot),
             }
             for snapshot, verdict in zip(snapshots, verdicts, strict=True)
         ]
@@ -126,6 +141,27 @@ class Overview:
         if drift is None:
             return None
         return {"low": drift.low * 3600, "mid": drift.slope * 3600, "high": drift.high * 3600}
+
+    async def _lines(self, snapshot: Snapshot) -> dict[str, Any]:
+        """What the lines of its code hold and have gained by the live heap, while memory grows since that began, else within
+        an hour; without rows, why that is unknown."""
+        pid, now = snapshot.process.pid, time.time()
+        outlook = self._recorder.outlook(pid)
+        grows = [growth.trend.since for growth in (outlook.growths if outlook else ()) if growth.trend.growing]
+        since = min((each for each in grows if each is not None), default=now - _LINES_SECONDS)
+        found = await self._recorder.lines.gained(pid, since)
+        if found is None:
+            return {"since": None, "seconds": None, "rows": [], "unknown": no_lines(snapshot)}
+        began, rows = found
+        largest = sorted(rows, key=lambda row: -row.held)[:_LINES]
+        shown = [row for row in rows if row.grows][:_LINES]
+        shown += [row for row in largest if row not in shown]
+        return {
+            "since": began,
+            "seconds": rows[0].seconds if rows else now - began,
+            "rows": [row.to_json() for row in shown],
+            "unknown": None,
+        }
 
     def _with_streams(self, snapshot: Snapshot) -> dict[str, Any]:
         captured = self._captures.latest(snapshot.worker, snapshot.process.pid, "tasks")

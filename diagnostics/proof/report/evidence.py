@@ -8,22 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from ...analysis.lines.frames import LIBRARY, is_used_library, within_loop
 from ...analysis.profile import Frame, Profile
 
 __all__ = ["HeldLine", "leads_to_own", "own_first", "own_names", "top_line"]
-
-# A file of an installed library (group: its package), or of the standard library (no group).
-_LIBRARY = re.compile(r"(?:^|/)(?:(?:site|dist)-packages/(?P<package>[^/.]+)|lib/python3\.\d+/(?!site-packages))|^<")
-# asyncio's files that run the event loop and its callbacks.
-_LOOP = re.compile(r"/asyncio/(?:runners|base_events|events)\.py$")
-# Packages that every request passes through: their lines explain nothing.
-_CARRIERS = frozenset(
-    {
-        "anyio", "asgiref", "asyncio", "exceptiongroup", "fastapi", "granian", "gunicorn", "h11", "h2", "httptools",
-        "highwater_diagnostics", "hypercorn", "memray", "sniffio", "starlette", "uvicorn", "uvicorn_worker", "uvloop",
-        "websockets", "wsproto",
-    }
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +34,10 @@ def top_line(profile: Profile, source: str) -> HeldLine | None:
     stack is charged to the innermost such frame: the one whose call made the library allocate.
     """
     value = next(index for index, kind in enumerate(profile.sample_types) if kind.unit == "bytes")
-    for is_own in (lambda frame: _is_own(frame, source), _is_used):
+    for is_own in (lambda frame: _is_own(frame, source), is_used_library):
         held: Counter[Frame] = Counter()
         for sample in profile.samples:
-            own = next((frame for frame in _within_loop(sample.stack) if is_own(frame)), None)
+            own = next((frame for frame in within_loop(sample.stack) if is_own(frame)), None)
             if own is not None:
                 held[own] += sample.values[value]
         if held:
@@ -82,15 +70,4 @@ def own_names(profile: Profile, source: str) -> frozenset[str]:
 
 
 def _is_own(frame: Frame, source: str) -> bool:
-    return source in frame.file and not _LIBRARY.search(frame.file)
-
-
-def _within_loop(stack: Sequence[Frame]) -> Sequence[Frame]:
-    """The frames within the event loop, innermost first, without those that started it, which are on every stack."""
-    loop = next((place for place, frame in enumerate(stack) if _LOOP.search(frame.file)), len(stack))
-    return stack[:loop]
-
-
-def _is_used(frame: Frame) -> bool:
-    installed = _LIBRARY.search(frame.file)
-    return installed is not None and (installed["package"] or "asyncio") not in _CARRIERS
+    return source in frame.file and not LIBRARY.search(frame.file)

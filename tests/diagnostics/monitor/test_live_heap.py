@@ -40,18 +40,22 @@ def grow():
 """
 
 
-@pytest.fixture
-def service(observed: Any, http: Any, eventually: Any) -> Any:
+def started(observed: Any, http: Any, eventually: Any, headers: dict[str, str] | None = None, **env: str) -> Any:
     if layout.why_not() is not None or extension() is None:
         pytest.skip(layout.why_not() or "the extension of the live heap is not built")
-    found = observed(APP, env={"DIAGNOSTICS_HEAP": "on", "DIAGNOSTICS_HEAP_RATE": "16384"})
+    found = observed(APP, env={"DIAGNOSTICS_HEAP": "on", "DIAGNOSTICS_HEAP_RATE": "16384", **env})
 
     def answering() -> bool:
-        workers = http(f"{found.monitor}/debug/memory").json()["workers"]
+        workers = http(f"{found.monitor}/debug/memory", headers=headers or {}).json()["workers"]
         return bool(workers) and workers[0]["state"] == "answering" and workers[0]["heap"] is not None
 
     eventually(answering)
     return found
+
+
+@pytest.fixture
+def service(observed: Any, http: Any, eventually: Any) -> Any:
+    return started(observed, http, eventually)
 
 
 def held(profile: Profile, function: str, value: int = 0) -> int:
@@ -97,15 +101,27 @@ def test_seconds_is_what_changed_in_that_time(service: Any, http: Any) -> None:
 
 
 @pytest.mark.needs("go", "golang-go")
-def test_go_tool_pprof_shows_live_memory_by_qualified_names(service: Any, tmp_path: Path) -> None:
-    done = subprocess.run(
-        ["go", "tool", "pprof", "-top", f"{service.monitor}/debug/pprof/heap"],
-        check=False, capture_output=True, text=True, timeout=250,
-        env={**os.environ, "PPROF_TMPDIR": str(tmp_path), "HOME": str(tmp_path), "no_proxy": "*", "CGO_ENABLED": "0"},
-    )  # fmt: skip
+def test_go_tool_pprof_shows_live_memory_by_qualified_names_and_gives_the_token_as_a_password(
+    observed: Any, http: Any, eventually: Any, tmp_path: Path
+) -> None:
+    token = {"authorization": "Bearer token-of-this-test"}
+    service = started(observed, http, eventually, token, DIAGNOSTICS_TOKEN="token-of-this-test")
+    host = service.monitor.removeprefix("http://")
+
+    def pprof_of(login: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["go", "tool", "pprof", "-top", f"http://{login}@{host}/debug/pprof/heap"],
+            check=False, capture_output=True, text=True, timeout=250,
+            env={**os.environ, "PPROF_TMPDIR": str(tmp_path), "HOME": str(tmp_path), "no_proxy": "*", "CGO_ENABLED": "0"},
+        )  # fmt: skip
+
+    done = pprof_of("user:token-of-this-test")
     assert done.returncode == 0, done.stderr
     assert "Type: inuse_space" in done.stdout
     assert "Early.__call__" in done.stdout
+    refused = pprof_of("user:token-of-another")
+    assert refused.returncode != 0
+    assert "401" in refused.stderr
 
 
 def test_it_is_read_while_the_service_is_stopped_and_after_it_was_killed(

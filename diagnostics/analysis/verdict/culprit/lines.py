@@ -7,18 +7,16 @@ less than else: half of all that the window shows is as good, if it is a quarter
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...lines.frames import place_of
+from ...profile import Frame
 from ...units import format_value
 from ..readings import LITTLE, MOST, Readings
 
 __all__ = ["Line", "line_of"]
-
-# Where a file's package begins: what is before it names the machine, and not the code.
-_INSTALLED = re.compile(r"^.*/(?:site-packages|dist-packages|lib/python3\.\d+)/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ class Line:
     @property
     def name(self) -> str:
         """`parse (app.py:10)`, of an installed package `decode (json/decoder.py:337)`."""
-        return _name(self.function, self.file, self.line)
+        return place_of(Frame(self.function, self.file, self.line))
 
     @property
     def says(self) -> str:
@@ -51,15 +49,6 @@ class Line:
         called = f", called from {self.caller}" if self.caller else ""
         within = f", in {self.native}" if self.native and self.file else ""
         return f"{format_value(self.bytes, 'bytes')}{blocks} were allocated by {self.name}{called}{within}"
-
-
-def _name(function: str, file: str, line: int) -> str:
-    if not file:
-        return function
-    place = _INSTALLED.sub("", file)
-    if place == file:
-        place = file.rpartition("/")[2]
-    return f"{function} ({place}:{line})" if function else f"{place}:{line}"
 
 
 def line_of(readings: Readings, slope: float, kinds: Sequence[str] = ("memray", "tracemalloc")) -> Line | None:
@@ -76,7 +65,7 @@ def line_of(readings: Readings, slope: float, kinds: Sequence[str] = ("memray", 
         if first is not None and _enough(first["bytes"], slope * seconds, captured.get("total_bytes")):
             return Line(
                 *_placed(first), int(first["bytes"]), int(first.get("count") or 0), str(first.get("native") or ""),
-                _name(*_placed(first["caller"])) if first.get("caller") else "", kind,
+                place_of(Frame(*_placed(first["caller"]))) if first.get("caller") else "", kind,
             )  # fmt: skip
     return None
 

@@ -13,8 +13,11 @@ const ENDED = ["done", "failed", "cancelled", "broken"];
 const BLOCKED_SECONDS = 1;
 // Who looks at a page must be told when it is not right any more.
 const LATE_SECONDS = 5;
+// The recorder looks at a live heap about so often.
+const HEAP_SECONDS = 5;
+const CHART_LEFT = 62;
 
-const state = { worker: null, told: null, points: [], heard: null, captures: "", estimates: false, workers: "" };
+const state = { worker: null, told: null, points: [], heard: null, captures: "", estimates: false, workers: "", since: null, heapAsked: 0 };
 const $ = (id) => document.getElementById(id);
 
 // ---- small things
@@ -94,6 +97,7 @@ function render(told) {
   renderBalance(worker);
   addPoint(told.time, worker);
   renderChart(worker, told.captures);
+  renderHeap(worker);
   renderStreams(worker);
   renderTasks(worker, told);
   renderProcesses(told.service);
@@ -206,6 +210,52 @@ function renderTasks(worker, told) {
     element("td", row.waits_in), element("td", row.orphan ? "not awaited" : "", { class: "quiet word" }),
   ])));
   show("groups-time", last ? "As the last capture of kind tasks saw them." : "A capture of kind tasks shows where they wait.");
+}
+
+// What each line of the code holds by the live heap. What is judged comes with every event; another span is asked for.
+const NO_HEAP = "it keeps no live heap";
+
+function renderHeap(worker) {
+  const judged = worker.lines;
+  $("heap").hidden = !judged || (judged.unknown ?? "").startsWith(NO_HEAP);
+  if ($("heap").hidden) return;
+  if (!state.since) showHeap(judged);
+  else if (Date.now() - state.heapAsked > HEAP_SECONDS * 1000) loadHeap(worker.worker);
+}
+
+async function loadHeap(worker) {
+  state.heapAsked = Date.now();
+  const since = state.since;
+  try {
+    const seconds = Math.max(1, since < 0 ? -since : Date.now() / 1000 - since);
+    const told = await ask(`/debug/memory/lines?seconds=${seconds}&limit=12&worker=${encodeURIComponent(worker)}`);
+    if (state.since === since && state.worker === worker) showHeap(told);
+  } catch (error) {
+    show("heap-unknown", error.message);
+  }
+}
+
+function showHeap(told) {
+  show("heap-since", told.since ? `since ${clock(told.since)}, ${span(told.seconds)}` : "");
+  show("heap-unknown", told.unknown ? `Unknown: ${told.unknown}` : "");
+  const signed = (bytes) => `${bytes > 0 ? "+" : ""}${size(Math.round(bytes))}`;
+  const between = (one, words) => `${words(one.low)} to ${words(one.high)}`;
+  const plain = (bytes) => size(Math.round(bytes));
+  $("heap-lines").replaceChildren(...told.rows.map((row) => element("tr", [
+    element("td", [element("code", row.in ? `${row.name}, in ${row.in}` : row.name, { title: `${row.file}:${row.line}` })]),
+    element("td", plain(row.held_bytes.mid), { class: "n" }),
+    element("td", between(row.held_bytes, plain), { class: "n" }),
+    element("td", signed(row.grown_bytes.mid), { class: row.grows ? "n blocked" : "n" }),
+    element("td", between(row.grown_bytes, signed), { class: "n" }),
+    element("td", row.grows ? signed(row.per_hour.mid) : "–", { class: "n" }),
+  ])));
+}
+
+// Below zero: so many seconds ago, whenever that is; above: a moment.
+function heapSince(since) {
+  state.since = since;
+  state.heapAsked = 0;
+  if (state.told) render(state.told);
 }
 
 // All processes of the service: what it takes as a whole, who supervises, and children that serve nothing.
@@ -362,7 +412,7 @@ function roundStep(most) {
 function renderChart(worker, captures) {
   const points = state.points, chart = $("chart");
   if (points.length < 2) return;
-  const width = chart.clientWidth || 640, height = 190, left = 62, top = 12, bottom = 20;
+  const width = chart.clientWidth || 640, height = 190, left = CHART_LEFT, top = 12, bottom = 20;
   chart.setAttribute("viewBox", `0 0 ${width} ${height}`);
   const from = points[0].time, to = points.at(-1).time;
   const limit = worker.balance?.cgroup?.limit_bytes ?? null;
@@ -405,6 +455,14 @@ function renderChart(worker, captures) {
 }
 
 // ---- life
+
+$("heap-span").addEventListener("change", () => heapSince($("heap-span").value ? -Number($("heap-span").value) : null));
+$("chart").addEventListener("click", (event) => {
+  if (state.points.length < 2 || $("heap").hidden) return;
+  const { left, width } = $("chart").getBoundingClientRect(), from = state.points[0].time, to = state.points.at(-1).time;
+  const share = Math.min(1, Math.max(0, (event.clientX - left - CHART_LEFT) / (width - CHART_LEFT - 8)));
+  heapSince(from + share * (to - from));
+});
 
 $("copy").addEventListener("click", async () => {
   if (!navigator.clipboard) { // a browser gives it to pages of this machine and of HTTPS only

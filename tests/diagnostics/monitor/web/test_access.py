@@ -188,8 +188,11 @@ def test_guesses_are_slowed_and_logged_and_the_right_token_is_not(guarded: Alone
     assert took("guessed-in-vain") >= guesses.FIRST_SECONDS
     wrong = http(f"{guarded.url}/debug/memory/login", "POST", b"token=guessed-in-the-form")
     assert wrong.status == 401
+    began, password = time.monotonic(), base64.b64encode(b"user:guessed-as-a-password").decode()
+    basic = http(f"{guarded.url}/debug/pprof/heap", headers={"Authorization": f"Basic {password}"})
+    assert (basic.status, time.monotonic() - began >= guesses.FIRST_SECONDS) == (401, True)
     lines = guarded.audited()[before:]
-    assert [(line["event"], line["outcome"], line["who"]) for line in lines] == [("refusal", "401", "nobody")] * 2
+    assert [(line["event"], line["outcome"], line["who"]) for line in lines] == [("refusal", "401", "nobody")] * 3
     assert all(line["peer"].startswith("127.0.0.1:") and line["uid"] == os.geteuid() for line in lines)
     text = (guarded.folder / "audit.log").read_text()
     assert not any(word in text for word in ("guessed", *TOKENS.values()))

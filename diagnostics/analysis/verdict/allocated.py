@@ -1,0 +1,48 @@
+"""Adds to a finding about growth the line of code that allocates what grows, where the live heap tells.
+
+It changes neither the cause nor the confidence: the live heap sees whose memory it is, and not why it is kept. The line is the
+finding's culprit where no capture has named one, and where the process is no longer young: while it is, a cache that fills
+would be accused. Of a verdict that is open it is told, and accuses nobody.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from .culprit.beyond import growth
+from .culprit.growing import grower
+from .finding import Finding
+from .readings import Readings
+from .youth import is_young
+
+__all__ = ["with_line"]
+
+_OF_GROWTH: Final = frozenset({"retained_objects", "native_growth", "memory_growth"})
+
+
+def with_line(readings: Readings, found: Finding) -> Finding:
+    """The finding with its line, and what the live heap knows of it as evidence."""
+    judged = _growth(readings, found)
+    if readings.lines is None or judged is None:
+        return found
+    named, evidence = grower(readings, *judged)
+    if evidence is not None:
+        found = replace(found, evidence=(*found.evidence, evidence))
+    if named is None:
+        return found
+    accused = found.word in _OF_GROWTH and not is_young(readings)
+    culprit = found.culprit or (named.row.name if accused else None)
+    return replace(found, says=f"{found.says} {named.says}", culprit=culprit, line=named.to_json())
+
+
+def _growth(readings: Readings, found: Finding) -> tuple[float | None, float] | None:
+    """(since when, bytes a second) of the growth that the finding is about; None where there is none that a heap could hold.
+
+    Where the verdict is open because the agent does not answer, or not often enough, RSS tells that memory grows.
+    """
+    if found.word in _OF_GROWTH:
+        grown = growth(readings)  # None where it is in mappings of neither allocator
+        return None if grown is None else (grown.rise.trend.since, grown.per_second)
+    rise = readings.heavy_rise("rss_bytes") if found.word == "inconclusive" and not readings.window else None
+    return None if rise is None else (rise.trend.since, rise.trend.slope or 0.0)

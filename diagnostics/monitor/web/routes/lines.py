@@ -1,0 +1,71 @@
+"""GET /debug/memory/lines: what each line of a worker's code holds by its live heap, and what it has gained.
+
+| parameter | |
+|---|---|
+| worker | which one; the first where it is not given |
+| seconds | since when, from now: that look of the recorder's, or the first one after it; 3600 by default |
+| limit | how many lines, 20 by default: those that gained most, and those that hold most |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ....analysis.lines.growth import LineGrowth
+from ....errors import NotFoundError, UsageError
+from ...recording.recorder import Recorder
+from ...workers.targets import Targets
+from ..overview import SCHEMA, no_lines
+
+__all__ = ["route"]
+
+_DEFAULT_SECONDS, _DEFAULT_LIMIT, _MOST = 3600.0, 20, 1000
+
+
+def route(targets: Targets, recorder: Recorder) -> Route:
+    async def show(request: Request) -> Response:
+        worker = targets.worker(request.query_params.get("worker"))
+        seconds = _number(request, "seconds", _DEFAULT_SECONDS, 7 * 86_400.0)
+        limit = round(_number(request, "limit", _DEFAULT_LIMIT, _MOST))
+        history = recorder.lines.history(worker.pid)
+        now = time.time()
+        found = None if history is None else await asyncio.to_thread(history.since, now - seconds)
+        told = {"schema": SCHEMA, "time": now, "worker": worker.name}
+        if found is None:
+            snapshot = await worker.snapshot()
+            if snapshot is None:
+                raise NotFoundError(f"worker {worker.name} has ended", remedy="diagnostics blackbox FILE")
+            return JSONResponse({**told, "since": None, "seconds": None, "rows": [], "unknown": no_lines(snapshot)})
+        first, rows = found
+        shown = _chosen(rows, limit)
+        length = rows[0].seconds if rows else now - first.time
+        told |= {"since": first.time, "seconds": length, "rows": [row.to_json() for row in shown], "unknown": None}
+        return JSONResponse(told)
+
+    return Route("/debug/memory/lines", show)
+
+
+def _chosen(rows: list[LineGrowth], limit: int) -> list[LineGrowth]:
+    """Half of those that gained most, and the rest of those that hold most; in the order of what they gained."""
+    kept = {row.frame for row in rows[: -(-limit // 2)]}
+    for row in sorted(rows, key=lambda row: -row.held):
+        if len(kept) >= limit:
+            break
+        kept.add(row.frame)
+    return [row for row in rows if row.frame in kept]
+
+
+def _number(request: Request, name: str, otherwise: float, most: float) -> float:
+    text = request.query_params.get(name)
+    try:
+        found = otherwise if text is None else float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found <= most:
+        raise UsageError(f"{name} is {text!r}", remedy=f"give a number above 0, {most:g} at most")
+    return found
