@@ -111,6 +111,9 @@ class Launched:
 # Captures that nobody asked for would come between those that a test asks for; tests of theirs ask for them.
 NO_LOOKS = {"DIAGNOSTICS_LOOKS_PER_HOUR": "0"}
 os.environ.update(NO_LOOKS)  # of processes that a test starts by itself
+# What commands print is compared as plain text, whoever runs the tests in whatever terminal.
+for _name in ("FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES"):
+    os.environ.pop(_name, None)
 
 
 @pytest.fixture

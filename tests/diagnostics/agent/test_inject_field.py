@@ -438,10 +438,11 @@ print(json.dumps({
     "path_hooks": len(sys.path_hooks),
 }))
 """
-# Of the standard library, which the hook is made of; and Python's own import keeps the hook's file under its name.
+# Of the standard library, which the hook is made of; and Python's own import keeps the hook's file under its name. Up to
+# Python 3.11 importlib.util brings contextlib, where nothing in site-packages has before.
 BROUGHT = {
-    "__future__", "importlib", "importlib._abc", "importlib._bootstrap", "importlib._bootstrap_external", "importlib.machinery",
-    "importlib.util", "select", "sitecustomize",
+    "__future__", "contextlib", "importlib", "importlib._abc", "importlib._bootstrap", "importlib._bootstrap_external",
+    "importlib.machinery", "importlib.util", "select", "sitecustomize",
 }  # fmt: skip
 
 
