@@ -43,7 +43,7 @@ def recorder(launch: Any, tmp_path: Path) -> Any:
 
 
 def got(launched: Any) -> list[int]:
-    return [int(line.split()[1]) for line in launched.output.splitlines() if line.startswith("got ")]
+    return [int(number) for number in re.findall(r"^got (\d+)\n", launched.output, re.MULTILINE)]  # whole lines only
 
 
 def pending(pid: int) -> int:

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from diagnostics import instrument
 from diagnostics.agent.ledger import MAX_ROUTES, OTHER_ROUTE
 from diagnostics.agent.record import OUTCOMES
-from diagnostics.monitor.captures.tally import Told
+from diagnostics.monitor.captures.tally import CaptureCounts
 from diagnostics.monitor.kernel.process import read_process
 from diagnostics.monitor.web.metrics import METRICS, Scraped, exposition
 from diagnostics.monitor.workers.targets import Snapshot
@@ -46,7 +46,14 @@ def text_of(ledger: Any) -> str:
         worker="0", process=process, state="answering", reading={"ledger": ledger.to_json(), "loop_lag": lag()}
     )
     scraped = Scraped.of(
-        snapshot, outlook=None, firings={}, captures=Told(), children=None, verdict="load_only", restarts=0, oom_kills=0
+        snapshot,
+        outlook=None,
+        firings={},
+        captures=CaptureCounts(),
+        children=None,
+        verdict="load_only",
+        restarts=0,
+        oom_kills=0,
     )
     return exposition([scraped], OPENMETRICS)[0].decode()
 
