@@ -47,10 +47,11 @@ class Attributes:
     def bytes_each(self) -> dict[type, float]:
         """Of each class that has such arrays: bytes of them for an instance, on average over its samples, which are let go."""
         found = {}
+        counted = _tracked_dictionaries()
         for kind, things in self._last.items():
             dictionary = _dictionary_of(kind)
             if dictionary is not None:
-                found[kind] = sum(_array(thing, kind, dictionary) for thing in things) / len(things)
+                found[kind] = sum(_array(thing, kind, dictionary, counted) for thing in things) / len(things)
         self._last.clear()  # this very object may be one of them
         return found
 
@@ -64,13 +65,21 @@ def _dictionary_of(kind: type) -> Any:
     return None
 
 
-def _array(thing: Any, kind: type, dictionary: Any) -> int:
+def _tracked_dictionaries() -> set[int]:
+    """The ids of all dictionaries that the collector tracks: they are counted as objects.
+
+    From CPython 3.13 on an instance's dictionary shares the array, and the instance refers to the values and not to it.
+    """
+    return {id(thing) for thing in gc.get_objects() if type(thing) is dict} if sys.version_info >= (3, 13) else set()
+
+
+def _array(thing: Any, kind: type, dictionary: Any, counted: set[int]) -> int:
     """Bytes of this instance's array; 0 where they are counted already: in its dictionary, or by the instance itself."""
     if object.__sizeof__(thing) > kind.__basicsize__ and not kind.__itemsize__:
         return 0
     before = set(map(id, gc.get_referents(thing)))
     made = dictionary.__get__(thing)
-    if id(made) in before:
+    if id(made) in before or id(made) in counted:
         return 0
     values = dict.__sizeof__(made) - _EMPTY
     # In front of the values is a byte for each, and two more (new_values in CPython's Objects/dictobject.c).

@@ -107,8 +107,9 @@ class Connection:
     """As instances are: a handful of attributes, and nobody asks for their dictionary."""
 
     def __init__(self) -> None:
-        for name in ("reader", "writer", "host", "port", "encoder", "parser", "retries", "closing"):
+        for name in ("reader", "writer", "host", "port", "encoder", "parser", "retries"):
             setattr(self, name, None)
+        self.waiting: list[object] = []
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="attributes are in a dictionary, which is counted")
@@ -123,10 +124,8 @@ def test_attributes_of_an_instance_without_a_dictionary_are_counted_with_it() ->
     for connection in kept:
         vars(connection)
     again, alone = objects.census()["types"][name_of(Connection)]
-    assert (again, alone) == (
-        5_000,
-        5_000 * sys.getsizeof(empty),
-    )  # now they are in dictionaries, which are rows of their own
+    # Now they are in dictionaries, which are rows of their own.
+    assert (again, alone) == (5_000, 5_000 * sys.getsizeof(empty))
 
 
 def test_ways_lead_through_globals_classes_slots_and_dictionaries() -> None:

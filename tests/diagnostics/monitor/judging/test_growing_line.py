@@ -120,7 +120,7 @@ def test_the_page_shows_what_each_line_gained_since_a_chosen_moment(
     assert http(f"{lines}?worker=9").status == 404
     with Browser(tmp_path) as browser:
         browser.open(f"{service.monitor}/debug/memory")
-        named = f"document.getElementById('heap-lines').innerText.includes({NAME!r})"
+        named = f"document.getElementById('heap-lines')?.innerText.includes({NAME!r})"
         browser.until(named)
         browser.evaluate("document.getElementById('heap-lines').replaceChildren()")
         browser.evaluate(
