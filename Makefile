@@ -112,7 +112,7 @@ MATRIX ?=
 matrix:
 	$(PYTHON) tests/matrix/run.py $(if $(VERSIONS),--versions "$(VERSIONS)") $(if $(TESTS),--tests "$(TESTS)") $(if $(TESTS),,--write docs/versions.md) $(MATRIX)
 
-# Public services from PyPI, by `diagnostics run` and by themselves: at most four minutes each once they are installed (4 GB, kept
+# Public services from PyPI, by `diagnostics run` and by themselves: at most five minutes each once they are installed (4 GB, kept
 # outside of the checkout). Goes on where it was when it is started again; writes docs/field.md. ONLY="litellm sanic": some; on a
 # machine with much other work SECONDS=400 for each.
 field: $(STAMP)

@@ -230,7 +230,7 @@ def _rss_bytes(pid: int) -> int | None:
 
 def _cpu_text(pid: int) -> str:
     try:
-        with open(f"/proc/{pid}/stat") as file:
+        with open(f"/proc/{pid}/stat", errors="replace") as file:  # the process's name is any bytes
             fields = file.read().rpartition(")")[2].split()
         return f"{(int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK'):.1f} s of CPU time"
     except (OSError, IndexError, ValueError):  # it has ended meanwhile

@@ -212,7 +212,7 @@ class _Witness:
 
 def _pending(pid: int) -> set[int]:
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()  # names are any bytes
     except OSError:
         return set()
     found = 0

@@ -72,7 +72,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="SERVICE", help="names in services.toml; default: all")
     parser.add_argument("--again", action="store_true", help="also those whose result is of this very code")
     parser.add_argument(
-        "--seconds", type=float, default=240.0, help="for each service, once it is installed (%(default)g)"
+        "--seconds", type=float, default=300.0, help="for each service, once it is installed (%(default)g)"
     )
     parser.add_argument("--python", default=sys.executable, help="the services' interpreter (default: this one)")
     return parser.parse_args()

@@ -123,7 +123,7 @@ def descendants(pid: int) -> dict[int, str]:
 def _stat(pid: int) -> list[str] | None:
     """The words of a process's stat from its state on (proc(5)); None where it has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
 

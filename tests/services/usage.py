@@ -35,7 +35,7 @@ def measure(pids: Iterable[int], seconds: float) -> Usage:
 
 def _cpu_seconds(pid: int) -> float | None:
     try:
-        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        words = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
     return (int(words[11]) + int(words[12])) / _TICKS

@@ -86,7 +86,8 @@ def upwards(place: Place) -> Iterator[Path]:
 def _paths(process: Path, controller: str) -> dict[int, PurePosixPath] | None:
     """version -> the path of the process's cgroup in that hierarchy; None where there is no such process."""
     try:
-        lines = (process / "cgroup").read_text().splitlines()
+        # A folder's name is any bytes, and is to be found again under them.
+        lines = (process / "cgroup").read_text(errors="surrogateescape").splitlines()
     except OSError:
         return None
     found: dict[int, PurePosixPath] = {}

@@ -23,6 +23,7 @@ RUN = (sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "-
 # Says each signal that it gets, in a line.
 RECORDER = """
 import os, signal
+open("/proc/self/comm", "wb").write(b"\\xff) d\\xe4mon")  # as a title that a library sets may be: no UTF-8
 told = {number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)}
 signal.pthread_sigmask(signal.SIG_BLOCK, told)
 print("ready", os.getpid(), flush=True)
@@ -48,7 +49,7 @@ def got(launched: Any) -> list[int]:
 
 def pending(pid: int) -> int:
     """The signals that this process has been sent and has not taken yet, as a mask."""
-    masks = re.findall(r"^S\w+Pnd:\t(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    masks = re.findall(r"^S\w+Pnd:\t(\w+)", Path(f"/proc/{pid}/status").read_text(errors="replace"), re.MULTILINE)
     return int(masks[0], 16) | int(masks[1], 16)
 
 
@@ -202,7 +203,7 @@ def children(pid: int) -> list[int]:
 
 
 def state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
 
 
 class Terminal:
