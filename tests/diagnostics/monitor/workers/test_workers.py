@@ -120,6 +120,7 @@ def test_a_leak_is_found_over_the_lives_of_a_worker_that_is_recycled(
     deadline = time.monotonic() + 200
     pids: list[int] = []
     looks: list[dict[str, Any]] = []  # from the third life on
+    of_fourth: list[dict[str, Any]] = []
     while len(pids) < 5 and time.monotonic() < deadline:
         for _ in range(10):
             with contextlib.suppress(OSError):  # between two lives nobody listens
@@ -129,12 +130,14 @@ def test_a_leak_is_found_over_the_lives_of_a_worker_that_is_recycled(
             assert worker["worker"] == "0"
             pids += [worker["pid"]] if worker["pid"] not in pids else []
             looks += [worker["verdict"]] if len(pids) > 2 else []
+            of_fourth += [worker["verdict"]] if pids[3:] == [worker["pid"]] else []
     assert len(pids) == 5
     alarms = [look for look in looks if look["alarm"]]
     # Between an end and the next look of the recorder, a life is not yet counted: once for each of the three that came.
     pauses = sum(1 for alarm, _ in itertools.groupby(look["alarm"] for look in looks) if not alarm)
     assert pauses <= 3, [look["verdict"] for look in looks]
-    assert len(alarms) > len(looks) / 3, [look["verdict"] for look in looks]
+    # However few looks there were of a life: it is told in the fourth, which by itself shows nothing.
+    assert any(look["alarm"] for look in of_fourth), [look["verdict"] for look in looks]
     told = alarms[-1]
     assert told["verdict"] == "retained_objects"
     (says,) = (also["says"] for also in told["also"] if also["verdict"] == "recycled_growth")
