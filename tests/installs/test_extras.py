@@ -145,7 +145,8 @@ def monitor(environment: Environment, start: Start) -> None:
         done = environment.run("diagnostics", "capture", url, "--kind", "memray", "--seconds", "1")
         assert done.returncode == 2, done.stderr
         assert "pip install memray" in done.stderr
-        refused_for_want_of(environment, "proof", "diagnostics", "scenarios")
+        succeeds(environment, "diagnostics", "scenarios")
+        refused_for_want_of(environment, "proof", "diagnostics", "verify", "unbounded_buffer")
     assert service.end(patience=60) == -signal.SIGTERM  # by the signal, as the command itself
 
     instrumented(environment, start)
