@@ -144,7 +144,7 @@ async def _obey(monitor: Monitor, control: int) -> None:
         async for line in reader:
             order, *numbers = line.split()
             if order == b"watch":
-                monitor.targets.watch(int(numbers[0]))
+                monitor.recorder.watch(int(numbers[0]))
             else:
                 monitor.recorder.exited(int(numbers[0]), int(numbers[1]))
 

@@ -181,6 +181,15 @@ class Recorder:
             self._whole_record.add(look, read_cgroup(look.members[0].pid))
         self._last_look = look.time
 
+    def watch(self, pid: int) -> None:
+        """Watch `pid` and its descendants. Its recording begins now, so that its end is told even before the first look."""
+        self._targets.watch(pid)
+        worker = next((each for each in self._targets.workers() if each.pid == pid), None)
+        if worker is not None and pid not in self._tracks:
+            track = self._begin(worker)
+            if track is not None:
+                track.saw(read_cgroup(pid))
+
     def exited(self, pid: int, returncode: int) -> None:
         """What the parent of `pid` was told of its end (as in subprocess: below zero, the signal)."""
         if pid in self._ended:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,15 @@ def test_a_death_is_told_after_a_restart_with_the_same_folder(observed: Any, htt
     assert Path(ends[0]["file"]).exists()
     page = http(f"{second.monitor}/metrics").body.decode()
     assert 'service_restarts_total{worker="0"} 0.0' in page  # since this monitor began
+
+
+def test_a_service_that_is_killed_as_it_starts_is_told_of(observed: Any, eventually: Any) -> None:
+    service = observed(APP)
+    pid = eventually(lambda: re.search(r"server process \[(\d+)\]", service.supervisor.log.read_text()))[1]
+    os.kill(int(pid), signal.SIGKILL)
+    service.supervisor.process.wait(60)
+    said = f"worker 0 (pid {pid}) has ended. It was ended by SIGKILL"
+    eventually(lambda: said in service.supervisor.log.read_text())
 
 
 @pytest.mark.parametrize(

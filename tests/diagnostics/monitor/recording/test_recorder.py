@@ -282,6 +282,21 @@ def test_an_end_that_only_a_parent_was_told_of_is_written_down_later(
         inside.targets.worker("0")
 
 
+def test_an_end_before_the_first_look_is_written_down(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    inside = Inside(tmp_path, sleeper.pid)
+
+    async def scene() -> None:
+        inside.recorder.watch(sleeper.pid)
+        sleeper.kill()
+        sleeper.wait()
+        inside.recorder.exited(sleeper.pid, -9)
+        await inside.recorder.close()
+
+    asyncio.run(scene())
+    assert (inside.read().end or {})["said"].startswith("It was ended by SIGKILL")
+    assert [told.pid for told in inside.recorder.endings()] == [sleeper.pid]
+
+
 def test_a_recorder_that_closes_beside_a_living_worker_writes_no_end(
     tmp_path: Path, sleeper: subprocess.Popen[bytes]
 ) -> None:
