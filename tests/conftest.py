@@ -114,6 +114,8 @@ os.environ.update(NO_LOOKS)  # of processes that a test starts by itself
 # What commands print is compared as plain text, whoever runs the tests in whatever terminal.
 for _name in ("FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES"):
     os.environ.pop(_name, None)
+# About a thousand processes import this checkout: without its bytecode each compiles it again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture
