@@ -20,7 +20,7 @@ from diagnostics.monitor.web.metrics import METRICS
 from relay.settings import Settings
 from relay.stream.ending import FAILED
 from relay.telemetry import NAMES
-from relay.telemetry.logs import FIELDS
+from relay.telemetry.log_export import FIELDS
 
 ROOT = Path(__file__).parent.parent
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "otel-collector.yaml").read_text(encoding="utf-8"))

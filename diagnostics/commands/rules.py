@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ..analysis.units import format_moment, printable
 from ..errors import UsageError
-from ..monitor.judging.rules import parse
+from ..monitor.judging.capture_rules import parse
 from ._asking import asked, client_of
 
 __all__ = ["configure", "run"]

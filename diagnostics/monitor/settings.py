@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import UsageError
 from .captures.kept.store import Limits
 from .captures.kinds import kind_named
-from .judging.rules import DEFAULTS, Rule, parse
+from .judging.capture_rules import DEFAULTS, Rule, parse
 from .recording.recorder import RecordSettings
 from .recording.ring import MAX_CAPACITY
 

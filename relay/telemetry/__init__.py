@@ -10,13 +10,13 @@ Without OTEL_EXPORTER_OTLP_ENDPOINT (or one of a signal's own) the SDK is not lo
     server.py       the SERVER span: one for each request
     instrumentation.py  the SERVER span's attributes, by the ASGI instrumentation, with work-arounds for its defects
     deferred.py     a tracer whose spans are made by the SDK when they end, and are small until then
-    turns.py        the work at a stream's end in steps, so that events of other streams come between
-    room.py         bounds the export queues: a span or record without room in them is not made
+    loop_turns.py   the work at a stream's end in steps, so that events of other streams come between
+    export_queue.py counts what waits for export: a span or record that would be dropped is not made
     metrics.py      the GenAI client metrics, and the Views
     http_metrics.py HTTP's own server metrics
-    logs.py         the log's lines over OTLP
+    log_export.py   the log's lines over OTLP
     names.py        the one table of names of attributes, events and metrics
-    seldom.py       OpenTelemetry's own warnings, each once a minute
+    sdk_warnings.py OpenTelemetry's own warnings, each once a minute
 
 No prompt, completion, header, key or query string reaches any of them.
 """
@@ -29,7 +29,7 @@ from collections.abc import Collection
 from .environment import OPT_IN, PROPAGATORS, known_propagators, stable_http, wanted
 from .names import NAMES
 from .off import Telemetry
-from .seldom import quieten
+from .sdk_warnings import quieten
 
 __all__ = ["NAMES", "Telemetry", "prepare", "setup"]
 

@@ -21,10 +21,10 @@ from diagnostics import StreamRecord
 from ..errors import ApiError
 from ..protocol.facts import Facts
 from ..stream.ending import Ending, TraceIds, log_ending
+from .loop_turns import LoopTurns
 from .metrics import Operation, Recorder
 from .names import EVENT_PREFIX, NAMES, about, printable
 from .server import ServerSpan
-from .turns import Turns
 
 __all__ = ["MAX_EVENTS", "CallSpan", "ids_of"]
 
@@ -52,7 +52,7 @@ class CallSpan:
         operation: Operation,
         server: ServerSpan | None,
         recorder: Recorder | None,
-        turns: Turns,
+        turns: LoopTurns,
     ) -> None:
         self._span = span
         self._turns = turns

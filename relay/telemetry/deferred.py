@@ -36,7 +36,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import AttributeValue
 
-from .room import Room
+from .export_queue import ExportQueue
 
 __all__ = ["DeferredTracer"]
 
@@ -52,15 +52,15 @@ class _Event(NamedTuple):
 class DeferredTracer(Tracer):
     """A tracer of `provider` with this name. Wraps the provider's sampler and id generator.
 
-    room   of the export queue: a span that finds it full when it ends is not made
+    queue  the export queue: a span that finds it full when it ends is not made
     """
 
-    def __init__(self, provider: TracerProvider, room: Room, name: str) -> None:
+    def __init__(self, provider: TracerProvider, queue: ExportQueue, name: str) -> None:
         # `before` wraps only once: there may be several tracers of one provider.
         self._sampler = _Sampler.before(provider)
         self._ids = _Ids.before(provider)
         self.sdk = provider.get_tracer(name)
-        self.room = room
+        self.queue = queue
 
     def start_span(
         self,
@@ -180,8 +180,8 @@ class _DeferredSpan(Span):
         tracer, self._tracer = self._tracer, None
         if tracer is None:
             return
-        if tracer.room.full and self._context.trace_flags.sampled:
-            tracer.room.lost()
+        if tracer.queue.full and self._context.trace_flags.sampled:
+            tracer.queue.lost()
             return
         parent = set_span_in_context(NonRecordingSpan(self._parent), Context()) if self._parent else Context()
         token = _decided.set(self._context)

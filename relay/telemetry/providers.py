@@ -20,9 +20,9 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 
+from .export_queue import ExportQueue, Logs, Spans
 from .metrics import views
 from .names import MAX_ATTRIBUTE_CHARACTERS
-from .room import Logs, Room, Spans
 
 __all__ = ["FLUSH_SECONDS", "Providers"]
 
@@ -36,11 +36,11 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Providers:
-    """The provider of each signal, None where it is off; for spans and log records with the room of their export queue."""
+    """The provider of each signal, None where it is off; for spans and log records with the count of their export queue."""
 
-    traces: tuple[TracerProvider, Room] | None
+    traces: tuple[TracerProvider, ExportQueue] | None
     metrics: MeterProvider | None
-    logs: tuple[LoggerProvider, Room] | None
+    logs: tuple[LoggerProvider, ExportQueue] | None
 
     @classmethod
     def made(cls, signals: Collection[str]) -> Providers | None:
@@ -89,7 +89,7 @@ def _tried(signal: str, make: Callable[[], Made]) -> Made | None:
         return None
 
 
-def _traces(resource: Resource) -> tuple[TracerProvider, Room]:
+def _traces(resource: Resource) -> tuple[TracerProvider, ExportQueue]:
     # The SDK reads OTEL_TRACES_SAMPLER itself.
     provider = TracerProvider(
         resource=resource,
@@ -98,7 +98,7 @@ def _traces(resource: Resource) -> tuple[TracerProvider, Room]:
     )
     spans = Spans()
     provider.add_span_processor(spans)
-    return provider, spans.room
+    return provider, spans.queue
 
 
 def _metrics(resource: Resource) -> MeterProvider:
@@ -106,8 +106,8 @@ def _metrics(resource: Resource) -> MeterProvider:
     return MeterProvider([reader], resource=resource, views=views(), shutdown_on_exit=False)
 
 
-def _logs(resource: Resource) -> tuple[LoggerProvider, Room]:
+def _logs(resource: Resource) -> tuple[LoggerProvider, ExportQueue]:
     provider = LoggerProvider(resource=resource, shutdown_on_exit=False)
     logs = Logs()
     provider.add_log_record_processor(logs)
-    return provider, logs.room
+    return provider, logs.queue

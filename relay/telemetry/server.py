@@ -22,8 +22,8 @@ from opentelemetry.util.types import AttributeValue
 from ..stream.ending import Ending
 from .http_metrics import HttpMetrics, known_method
 from .instrumentation import Instrumentation
+from .loop_turns import LoopTurns, Step
 from .names import NAMES
-from .turns import Step, Turns
 
 if TYPE_CHECKING:
     from ..client.reply import Receive, Scope, Send
@@ -141,7 +141,7 @@ class Requests:
     routes   the path templates that may name a span, with parameters in braces
     """
 
-    def __init__(self, routes: Collection[str], tracer: Tracer, metrics: HttpMetrics | None, turns: Turns) -> None:
+    def __init__(self, routes: Collection[str], tracer: Tracer, metrics: HttpMetrics | None, turns: LoopTurns) -> None:
         self.tracer = tracer
         self.metrics = metrics
         self.turns = turns

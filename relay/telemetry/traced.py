@@ -12,13 +12,13 @@ from ..stream.ending import Ending, log_ending
 from .call import CallSpan, ids_of
 from .deferred import DeferredTracer
 from .http_metrics import HttpMetrics
-from .logs import OtlpHandler
+from .log_export import OtlpHandler
+from .loop_turns import LoopTurns
 from .metrics import Operation, Recorder
 from .names import NAMES, PROVIDER, printable
 from .off import Telemetry
 from .providers import Providers
 from .server import Request, Requests, current_server_span, traced_app
-from .turns import Turns
 
 if TYPE_CHECKING:
     from ..client.reply import Scope
@@ -34,7 +34,7 @@ class Traced(Telemetry):
 
     def __init__(self, providers: Providers, routes: Collection[str]) -> None:
         self._providers = providers
-        self._turns = Turns()
+        self._turns = LoopTurns()
         # Without traces, NoOpTracer's spans carry the caller's context: for exemplars, log lines, and the upstream's spans.
         self._tracer = DeferredTracer(*providers.traces, "highwater.relay") if providers.traces else NoOpTracer()
         http = HttpMetrics(providers.metrics) if providers.metrics else None

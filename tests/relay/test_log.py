@@ -10,7 +10,7 @@ import pytest
 
 from relay.admission.rejection_log import REJECTION_SECONDS, Rejections
 from relay.log import MAX_KINDS, JsonFormatter, TextFormatter
-from relay.telemetry.seldom import LOG_INTERVAL_SECONDS, Seldom
+from relay.telemetry.sdk_warnings import LOG_INTERVAL_SECONDS, ThrottledWarnings
 
 
 def line(message: str, **fields: object) -> logging.LogRecord:
@@ -57,14 +57,16 @@ def test_rejections_are_counted_not_listed(caplog: pytest.LogCaptureFixture) -> 
 
 def test_a_complaint_about_headers_does_not_quote_them(caplog: pytest.LogCaptureFixture) -> None:
     with_key = ("a-secret-key",)
-    Seldom().emit(logging.LogRecord("opentelemetry.util.re", logging.WARNING, "", 1, "invalid: %s", with_key, None))
+    ThrottledWarnings().emit(
+        logging.LogRecord("opentelemetry.util.re", logging.WARNING, "", 1, "invalid: %s", with_key, None)
+    )
     assert "invalid: (not shown)" in caplog.text
     assert "a-secret-key" not in caplog.text
 
 
 def test_complaints_of_one_kind_are_passed_on_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     now = 100.0
-    seldom = Seldom(clock=lambda: now)
+    seldom = ThrottledWarnings(clock=lambda: now)
     for number in range(50):
         seldom.emit(
             logging.LogRecord("opentelemetry.x", logging.WARNING, "", 1, "it is %d times dead", (number,), None)

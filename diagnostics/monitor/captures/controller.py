@@ -21,13 +21,13 @@ from ...errors import BusyError, DiagnosticsError, NoRoomError, TooCostlyError, 
 from ..workers.targets import Targets, Worker
 from .capture import Capture
 from .cost.quote import Quote, quote
+from .counts import CaptureCounts, Counting
 from .group import CaptureGroup
 from .kept.facts import facts_of
 from .kept.store import Store, as_no_room
 from .kinds import cheaper_than, kind_named
 from .kinds.kind import Kind
 from .reader import run_reader
-from .tally import CaptureCounts, Tally
 
 __all__ = ["Captures"]
 
@@ -65,7 +65,7 @@ class Captures:
         self._unkept: deque[dict[str, Any]] = deque(maxlen=_MAX_UNKEPT)
         self._beginning = asyncio.Lock()
         self._latest: dict[tuple[str, str], Latest] = {}  # by worker and kind
-        self._tally = Tally()
+        self._counts = Counting()
         self._groups: deque[CaptureGroup] = deque(maxlen=_MAX_GROUPS)
 
     async def begin(self, request: dict[str, Any], *, yields: bool = False) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class Captures:
                 self._must_be_free(worker, yields)
                 capture = await self._start(kind, worker, options, force, yields)
         except (BusyError, TooCostlyError, NoRoomError):
-            self._tally.refused(worker.name, kind.name)
+            self._counts.refused(worker.name, kind.name)
             raise
         try:
             await _opened(capture)
@@ -179,7 +179,7 @@ class Captures:
 
     def counts_of(self, worker: str) -> CaptureCounts:
         """Counts of a worker's captures by outcome, for the metrics."""
-        return self._tally.of(worker, self.store.kept_bytes().get(worker, 0))
+        return self._counts.of(worker, self.store.kept_bytes().get(worker, 0))
 
     async def remove(self, capture_id: str) -> None:
         """Cancel a running capture, delete a kept one; of a group cancel the rest. Raises NotFoundError."""
@@ -274,7 +274,7 @@ class Captures:
 
     def _end(self, capture: Capture) -> None:
         took = time.monotonic() - capture.began
-        self._tally.ended(capture.worker.name, capture.kind.name, capture.state, took)
+        self._counts.ended(capture.worker.name, capture.kind.name, capture.state, took)
         try:
             if capture.state == "cancelled" or not (capture.opened.is_set() or capture.state == "done"):
                 self.store.discard(capture.id)

@@ -27,7 +27,7 @@ from ..recording import timeline
 from ..recording.recorder import Recorder
 from ..recording.ring import Recording
 from ..workers.targets import Targets, Worker
-from .rules import DEFAULTS, Engine, Firing, Rule
+from .capture_rules import DEFAULTS, Engine, Firing, Rule
 
 __all__ = ["Guard", "dry_run"]
 

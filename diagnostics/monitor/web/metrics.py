@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 from ...analysis.verdict.causes import CAUSES
-from ..captures.tally import CaptureCounts
+from ..captures.counts import CaptureCounts
 from ..recording.outlook import Outlook
 from ..workers.processes import Children
 from ..workers.registered import families_of

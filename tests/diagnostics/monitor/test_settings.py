@@ -8,7 +8,7 @@ import pytest
 
 from diagnostics.errors import UsageError
 from diagnostics.monitor.captures.kept.store import Limits
-from diagnostics.monitor.judging.rules import DEFAULTS
+from diagnostics.monitor.judging.capture_rules import DEFAULTS
 from diagnostics.monitor.recording.recorder import RecordSettings
 from diagnostics.monitor.settings import MonitorSettings
 

@@ -27,9 +27,9 @@ from opentelemetry.trace import (
 )
 
 from relay.telemetry.deferred import DeferredTracer
-from relay.telemetry.room import Room
+from relay.telemetry.export_queue import ExportQueue
 
-ROOM = Room("spans", "OTEL_BSP_MAX_QUEUE_SIZE")
+ROOM = ExportQueue("spans", "OTEL_BSP_MAX_QUEUE_SIZE")
 
 
 class Counted(RandomIdGenerator):

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from diagnostics import instrument
 from diagnostics.agent.ledger import MAX_ROUTES, OTHER_ROUTE
 from diagnostics.agent.record import OUTCOMES
-from diagnostics.monitor.captures.tally import CaptureCounts
+from diagnostics.monitor.captures.counts import CaptureCounts
 from diagnostics.monitor.kernel.process import read_process
 from diagnostics.monitor.web.metrics import METRICS, Scraped, exposition
 from diagnostics.monitor.workers.targets import Snapshot

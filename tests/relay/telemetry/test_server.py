@@ -16,9 +16,9 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision, Sampler, Sampl
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
 from relay.telemetry.deferred import DeferredTracer
-from relay.telemetry.room import Room
+from relay.telemetry.export_queue import ExportQueue
+from relay.telemetry.loop_turns import LoopTurns
 from relay.telemetry.server import Requests, traced_app
-from relay.telemetry.turns import Turns
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -63,8 +63,8 @@ def served(
     spans = InMemorySpanExporter()
     provider = TracerProvider(sampler, shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(spans))
-    turns = Turns()
-    tracer = DeferredTracer(provider, Room("spans", "OTEL_BSP_MAX_QUEUE_SIZE"), "test")
+    turns = LoopTurns()
+    tracer = DeferredTracer(provider, ExportQueue("spans", "OTEL_BSP_MAX_QUEUE_SIZE"), "test")
     requests = Requests(["/v1/models", "/v1/topics/{topic}"], tracer, None, turns)
     scope = {
         "type": "http", "method": "GET", "path": path, "query_string": b"prompt=a-secret", "headers": [*headers],

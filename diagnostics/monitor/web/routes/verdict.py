@@ -14,8 +14,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ....errors import UsageError
+from ...judging.capture_rules import Rule, parse
 from ...judging.guard import Guard
-from ...judging.rules import Rule, parse
 from ...workers.targets import Targets
 from ..overview import SCHEMA, Overview
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from diagnostics.analysis.trend import Trend
+from diagnostics.monitor.judging.capture_rules import Firing, Rule
 from diagnostics.monitor.judging.guard import Guard
-from diagnostics.monitor.judging.rules import Firing, Rule
 from diagnostics.monitor.recording.outlook import Growth, Outlook
 
 MIB = 1024**2

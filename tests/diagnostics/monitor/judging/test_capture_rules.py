@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diagnostics.errors import UsageError
+from diagnostics.monitor.judging.capture_rules import DAY, DEFAULTS, Engine, Rule, parse
 from diagnostics.monitor.judging.guard import dry_run
-from diagnostics.monitor.judging.rules import DAY, DEFAULTS, Engine, Rule, parse
 from diagnostics.monitor.recording.ring import Header, Recording, Ring, RingSize
 from diagnostics.monitor.recording.vitals import FIELDS
 

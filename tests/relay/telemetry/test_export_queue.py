@@ -11,18 +11,18 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from relay.telemetry.deferred import DeferredTracer
-from relay.telemetry.room import Room
+from relay.telemetry.export_queue import ExportQueue
 
 SIZE = "OTEL_BSP_MAX_QUEUE_SIZE"
 
 
-def room(monkeypatch: pytest.MonkeyPatch, size: int) -> Room:
+def export_queue(monkeypatch: pytest.MonkeyPatch, size: int) -> ExportQueue:
     monkeypatch.setenv(SIZE, str(size))
-    return Room("spans", SIZE)
+    return ExportQueue("spans", SIZE)
 
 
-def test_a_room_takes_as_many_as_it_has_places_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = room(monkeypatch, 2)
+def test_as_many_enter_as_the_queue_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = export_queue(monkeypatch, 2)
     assert [found.enter(), found.enter(), found.enter()] == [True, True, False]
     assert found.full
     found.leave(1)
@@ -31,7 +31,7 @@ def test_a_room_takes_as_many_as_it_has_places_for(monkeypatch: pytest.MonkeyPat
 
 
 def test_every_thread_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = room(monkeypatch, 4_004)  # each of four threads may be one ahead
+    found = export_queue(monkeypatch, 4_004)  # each of four threads may be one ahead
 
     def use() -> None:
         for _ in range(1_000):
@@ -52,7 +52,7 @@ def test_losses_are_said_once_a_minute_with_their_number(
 ) -> None:
     monkeypatch.setenv(SIZE, "7")
     now = [100.0]
-    found = Room("spans", SIZE, lambda: now[0])
+    found = ExportQueue("spans", SIZE, lambda: now[0])
     with caplog.at_level(logging.WARNING, "relay.telemetry"):
         for at in (100.0, 130.0, 159.9, 160.0):
             now[0] = at
@@ -62,11 +62,11 @@ def test_losses_are_said_once_a_minute_with_their_number(
     assert SIZE in caplog.messages[0]
 
 
-def test_a_span_without_room_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_span_that_the_queue_has_no_place_for_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = InMemorySpanExporter()
     made = TracerProvider(shutdown_on_exit=False)
     made.add_span_processor(SimpleSpanProcessor(kept))
-    found = room(monkeypatch, 1)
+    found = export_queue(monkeypatch, 1)
     tracer = DeferredTracer(made, found, "test")
     tracer.start_span("first").end()
     assert found.enter()
@@ -79,4 +79,4 @@ def test_a_span_without_room_is_not_made(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(("given", "size"), [("", 2048), (" 16 ", 16), ("many", 2048)])
 def test_its_size_is_the_queues(monkeypatch: pytest.MonkeyPatch, given: str, size: int) -> None:
     monkeypatch.setenv(SIZE, given)
-    assert Room("spans", SIZE).size == size
+    assert ExportQueue("spans", SIZE).size == size

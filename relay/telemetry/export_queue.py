@@ -2,11 +2,11 @@
 
 The SDK's queues are bounded: a full queue drops its oldest entry for each new one. By then the new entry has been created for
 nothing, and each drop writes a log record of its own. While the Collector is unreachable every stream would pay for that. Here
-the code that is about to create a span or a record asks `room.full` first, and counts it with `room.lost` instead of creating
+the code that is about to create a span or a record asks `queue.full` first, and counts it with `queue.lost` instead of creating
 it. The queue therefore keeps the entries from the beginning of an outage; it advances with each batch that the exporter gives
 up.
 
-    room.full      whether the queue is full; asked before something is created
+    queue.full     whether the queue is full; asked before something is created
     Spans, Logs    the SDK's batch processors, which count what is put in; their exporters count what is taken out
 """
 
@@ -27,16 +27,16 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 
 from ..log import Throttle
-from .seldom import LOG_INTERVAL_SECONDS
+from .sdk_warnings import LOG_INTERVAL_SECONDS
 
-__all__ = ["Logs", "Room", "Spans"]
+__all__ = ["ExportQueue", "Logs", "Spans"]
 
 log = logging.getLogger("relay.telemetry")
 
 DEFAULT_SIZE: Final = 2_048  # the specification's
 
 
-class Room:
+class ExportQueue:
     """Counts the entries in one signal's export queue. Used by all threads that put entries in, and by the exporter's."""
 
     def __init__(self, what: str, variable: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -83,47 +83,47 @@ class Room:
 
 
 class Spans(BatchSpanProcessor):
-    """The SDK's batch processor, with `room`."""
+    """The SDK's batch processor, with `queue`."""
 
     def __init__(self) -> None:
-        self.room = Room("spans", "OTEL_BSP_MAX_QUEUE_SIZE")
-        super().__init__(_SpanExporter(self.room), max_queue_size=self.room.size)
+        self.queue = ExportQueue("spans", "OTEL_BSP_MAX_QUEUE_SIZE")
+        super().__init__(_SpanExporter(self.queue), max_queue_size=self.queue.size)
 
     def on_end(self, span: ReadableSpan) -> None:
         # The SDK's own test: a span that is not sampled is not queued.
-        if span.context and span.context.trace_flags.sampled and self.room.enter():
+        if span.context and span.context.trace_flags.sampled and self.queue.enter():
             super().on_end(span)
 
 
 class Logs(BatchLogRecordProcessor):
-    """The SDK's batch processor, with `room`."""
+    """The SDK's batch processor, with `queue`."""
 
     def __init__(self) -> None:
-        self.room = Room("log records", "OTEL_BLRP_MAX_QUEUE_SIZE")
-        super().__init__(_LogExporter(self.room), max_queue_size=self.room.size)
+        self.queue = ExportQueue("log records", "OTEL_BLRP_MAX_QUEUE_SIZE")
+        super().__init__(_LogExporter(self.queue), max_queue_size=self.queue.size)
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
-        if self.room.enter():
+        if self.queue.enter():
             super().on_emit(log_record)
 
 
 class _SpanExporter(OTLPSpanExporter):
-    def __init__(self, room: Room) -> None:
+    def __init__(self, queue: ExportQueue) -> None:
         super().__init__()
-        self._room = room
+        self._queue = queue
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        self._room.leave(len(spans))
+        self._queue.leave(len(spans))
         return super().export(spans)
 
 
 class _LogExporter(OTLPLogExporter):
-    def __init__(self, room: Room) -> None:
+    def __init__(self, queue: ExportQueue) -> None:
         super().__init__()
-        self._room = room
+        self._queue = queue
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
-        self._room.leave(len(batch))
+        self._queue.leave(len(batch))
         return super().export(batch)
 
 

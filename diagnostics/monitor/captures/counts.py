@@ -8,7 +8,7 @@ from typing import Any
 
 from ...agent.histogram import STREAM_SECONDS, Histogram
 
-__all__ = ["CaptureCounts", "Tally"]
+__all__ = ["CaptureCounts", "Counting"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class CaptureCounts:
     artifact_bytes: int = 0
 
 
-class Tally:
+class Counting:
     """Counts the ends of captures."""
 
     def __init__(self) -> None:

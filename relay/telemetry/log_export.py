@@ -16,8 +16,8 @@ from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from ..stream.ending import TraceIds
+from .export_queue import ExportQueue
 from .names import NAMES
-from .room import Room
 
 __all__ = ["OtlpHandler"]
 
@@ -54,16 +54,16 @@ FIELDS: Final = {
 class OtlpHandler(logging.Handler):
     """Emits log lines as OTLP log records, into the provider's bounded queue, which a thread of the SDK exports."""
 
-    def __init__(self, provider: LoggerProvider, room: Room) -> None:
+    def __init__(self, provider: LoggerProvider, queue: ExportQueue) -> None:
         super().__init__(logging.INFO)
-        self._room = room
+        self._queue = queue
         self._logger = provider.get_logger("highwater.relay")
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name == OWN:
             return
-        if self._room.full:
-            self._room.lost()
+        if self._queue.full:
+            self._queue.lost()
             return
         message = record.getMessage()
         number, text = SEVERITIES.get(record.levelno, (SeverityNumber.UNSPECIFIED, record.levelname))

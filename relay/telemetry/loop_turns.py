@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-__all__ = ["Step", "Turns"]
+__all__ = ["LoopTurns", "Step"]
 
 Step = Callable[[], None]
 
 
-class Turns:
+class LoopTurns:
     """Runs steps, and counts the requests whose steps are not all done."""
 
     def __init__(self) -> None:

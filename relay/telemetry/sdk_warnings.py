@@ -9,7 +9,7 @@ from typing import Final
 
 from ..log import Throttle
 
-__all__ = ["LOG_INTERVAL_SECONDS", "Seldom", "quieten"]
+__all__ = ["LOG_INTERVAL_SECONDS", "ThrottledWarnings", "quieten"]
 
 log = logging.getLogger("relay.telemetry")
 
@@ -18,7 +18,7 @@ LOG_INTERVAL_SECONDS: Final = 60.0
 QUOTING: Final = ("opentelemetry.util.", "opentelemetry.trace.", "opentelemetry.baggage.")
 
 
-class Seldom(logging.Handler):
+class ThrottledWarnings(logging.Handler):
     """A handler that logs one warning of a kind in LOG_INTERVAL_SECONDS, with an exception's type but not its message."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -36,8 +36,8 @@ class Seldom(logging.Handler):
 
 
 def quieten() -> None:
-    """Make a `Seldom` the handler of OpenTelemetry's own loggers."""
+    """Make a `ThrottledWarnings` the handler of OpenTelemetry's own loggers."""
     logger = logging.getLogger("opentelemetry")
     logger.propagate = False
-    if not any(isinstance(handler, Seldom) for handler in logger.handlers):
-        logger.addHandler(Seldom())
+    if not any(isinstance(handler, ThrottledWarnings) for handler in logger.handlers):
+        logger.addHandler(ThrottledWarnings())

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from relay.telemetry.turns import Turns
+from relay.telemetry.loop_turns import LoopTurns
 
 
 def test_each_step_has_a_turn_of_its_own() -> None:
     async def run() -> list[str]:
-        turns, seen = Turns(), []
+        turns, seen = LoopTurns(), []
 
         def step(name: str) -> Callable[[], None]:
             return lambda: seen.append(name)
@@ -28,7 +28,7 @@ def test_each_step_has_a_turn_of_its_own() -> None:
 
 def test_over_waits_for_all_that_were_taken() -> None:
     async def run() -> int:
-        turns = Turns()
+        turns = LoopTurns()
         done = 0
 
         def step() -> None:
@@ -48,7 +48,7 @@ def test_a_step_that_fails_is_reported_and_those_after_it_are_taken() -> None:
     async def run() -> tuple[list[str], list[BaseException]]:
         failures: list[BaseException] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["exception"]))
-        turns, seen = Turns(), []
+        turns, seen = LoopTurns(), []
 
         def fails() -> None:
             raise ZeroDivisionError
