@@ -200,6 +200,7 @@ def _live(work: Callable[[], dict[str, Any]], connection: _socket.socket, prctl:
         prctl(_PR_SET_PDEATHSIG, _signal.SIGKILL)
         os.nice(_NICENESS)
         gc.disable()
+        _thaw()
         _signal.set_wakeup_fd(-1)
         for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGCHLD):
             _signal.signal(number, _signal.SIG_DFL)
@@ -218,6 +219,14 @@ def _live(work: Callable[[], dict[str, Any]], connection: _socket.socket, prctl:
         code = 0
     finally:
         os._exit(code)
+
+
+def _thaw() -> None:
+    """Put objects that the service has frozen (`gc.freeze`) back in the collector's lists, where the child's readings look."""
+    if gc.get_freeze_count():
+        # Frozen first, so that younger objects are listed behind the older, frozen ones: a census takes later ones for younger.
+        gc.freeze()
+        gc.unfreeze()
 
 
 def _rss_bytes(pid: int) -> int | None:

@@ -209,6 +209,20 @@ def test_a_census_shows_what_grows_and_why_it_is_alive(observed: Any, http: Any,
     assert sum(values[0] for _stack, values, _labels in profile["samples"]) == result["total_bytes"]
 
 
+def test_what_a_service_has_frozen_is_counted_and_its_leak_is_named(
+    observed: Any, http: Any, eventually: Any, take: Any
+) -> None:
+    # As docs/verdict.md advises to do before a fork: frozen objects are in no list of the collector.
+    frozen = "import gc\nclass Loaded:\n    pass\nmodel = [Loaded() for _ in range(30000)]\nhistory.append(model)\ngc.freeze()\n"
+    service = observed(APP + frozen)
+    eventually(lambda: answering(http, service))
+    http(f"{service.url}/grow")
+    census = take(service, kind="objects", seconds=0)
+    types = {row["type"]: row for row in json.loads(census["files"]["objects.json"])["types"]}
+    assert types["service.Loaded"]["count"] >= 30_000
+    assert types["service.Notice"]["count"] >= 2_000
+
+
 @pytest.mark.parametrize("kind", ["tasks", "objects", "retained"])
 def test_the_capture_command_shows_each_kind_with_its_own_columns(
     observed: Any, http: Any, eventually: Any, launch: Any, tmp_path: Path, kind: str
