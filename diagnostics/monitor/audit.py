@@ -90,7 +90,7 @@ class Audit:
         if event == "refusal" and not self._may_write():
             self._not_written += 1
             return
-        told = {
+        line = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "event": event,
             "outcome": outcome,
@@ -98,9 +98,9 @@ class Audit:
             **{name: _plain(value) for name, value in facts.items()},
         }
         if self._not_written:
-            told["not_written"] = self._not_written
+            line["not_written"] = self._not_written
         try:
-            self._append(json.dumps(told).encode() + b"\n")
+            self._append(json.dumps(line).encode() + b"\n")
             self._not_written = 0
         except (OSError, DiagnosticsError, ValueError) as error:
             self._not_written += 1

@@ -109,21 +109,21 @@ def _keep(read: _Reader, usual: Limits) -> Limits:
     )
 
 
-def _rules(told: str) -> tuple[Rule, ...]:
+def _rules(path: str) -> tuple[Rule, ...]:
     """The rules of the TOML file at this path; none for "off"; the default rules where it is empty."""
-    if not told:
+    if not path:
         return DEFAULTS
-    if told == "off":
+    if path == "off":
         return ()
     try:
-        text = Path(told).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"DIAGNOSTICS_RULES is {told!r}: {error}", remedy='name a TOML file, or "off"') from error
-    rules = parse(text, told)
+        raise UsageError(f"DIAGNOSTICS_RULES is {path!r}: {error}", remedy='name a TOML file, or "off"') from error
+    rules = parse(text, path)
     for rule in rules:
         if rule.capture is not None:
             try:
                 kind_named(rule.capture).checked(rule.options)
             except UsageError as error:
-                raise UsageError(f"{told}: rule {rule.name!r}: {error.message}", remedy=error.remedy) from error
+                raise UsageError(f"{path}: rule {rule.name!r}: {error.message}", remedy=error.remedy) from error
     return rules

@@ -69,11 +69,11 @@ class Attachment:
                 "who": asdict(self.who)}  # fmt: skip
 
     @classmethod
-    def from_json(cls, told: dict[str, Any]) -> Attachment:
+    def from_json(cls, fields: dict[str, Any]) -> Attachment:
         """The inverse of `to_json`. Raises KeyError, TypeError, ValueError for other JSON."""
-        who = told["who"]
+        who = fields["who"]
         known = Identity(int(who["pid"]), str(who["boot_id"]), int(who["start_ticks"]))
-        return cls(known, str(told["folder"]), str(told["since"]), str(told["how"]), int(told["uid"]))
+        return cls(known, str(fields["folder"]), str(fields["since"]), str(fields["how"]), int(fields["uid"]))
 
 
 def attach(pid: int, patience: float = PATIENCE_SECONDS) -> Attachment:
@@ -81,17 +81,17 @@ def attach(pid: int, patience: float = PATIENCE_SECONDS) -> Attachment:
 
     patience   seconds to wait for the process's main thread to run the call
     """
-    found = check(pid)
-    if found.problems:
-        raise _as_error(found)
+    checked = check(pid)
+    if checked.problems:
+        raise _as_error(checked)
     who = identity(pid)
     if who is None:
         raise NotFoundError(f"process {pid} has just ended")
-    folder = AgentFolder.make(pid, found.uid, found.gid, found.interpreter.version if found.interpreter else ())
+    folder = AgentFolder.make(pid, checked.uid, checked.gid, checked.interpreter.version if checked.interpreter else ())
     try:
-        with _sent(found, folder.entry) as give_up:
+        with _sent(checked, folder.entry) as give_up:
             try:
-                _await(found, folder, patience)
+                _await(checked, folder, patience)
             except DiagnosticsError:
                 give_up()
                 raise
@@ -99,7 +99,7 @@ def attach(pid: int, patience: float = PATIENCE_SECONDS) -> Attachment:
         folder.remove()
         raise
     since = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    made = Attachment(who[0], folder.inside, since, found.how or "", os.getuid())
+    made = Attachment(who[0], folder.inside, since, checked.how or "", os.getuid())
     folder.note(made.to_json())
     return made
 
@@ -128,8 +128,8 @@ def detach(pid: int, *, force: bool = False) -> None:
     folder.remove()
 
 
-def _as_error(found: Check) -> DiagnosticsError:
-    first = found.problems[0]
+def _as_error(checked: Check) -> DiagnosticsError:
+    first = checked.problems[0]
     kind: type[DiagnosticsError] = {
         "no_process": NotFoundError,
         "attached": BusyError,
@@ -137,24 +137,26 @@ def _as_error(found: Check) -> DiagnosticsError:
         **dict.fromkeys(("zombie", "disk_wait", "stopped"), TargetError),
     }.get(first.code, RefusedError)
     more = (
-        f" (and {len(found.problems) - 1} more: `diagnostics attach --check {found.pid}`)" if found.problems[1:] else ""
+        f" (and {len(checked.problems) - 1} more: `diagnostics attach --check {checked.pid}`)"
+        if checked.problems[1:]
+        else ""
     )
     return kind(first.says + more, remedy=first.remedy["linux"], code=first.code)
 
 
 @contextlib.contextmanager
-def _sent(found: Check, entry: str) -> Iterator[Callable[[], None]]:
+def _sent(checked: Check, entry: str) -> Iterator[Callable[[], None]]:
     """Make the main thread run the file `entry`; yields a function that cancels this, if the thread has not run it yet."""
-    interpreter = found.interpreter
+    interpreter = checked.interpreter
     assert interpreter is not None
-    if "remote" in (found.how or ""):
-        with remote_debugging(found.pid, interpreter.version, interpreter.addresses["_PyRuntime"]) as remote:
+    if "remote" in (checked.how or ""):
+        with remote_debugging(checked.pid, interpreter.version, interpreter.addresses["_PyRuntime"]) as remote:
             remote.run(entry)
             yield remote.give_up
         return
     # In a thread that ends afterwards: then the kernel detaches its tracee, whatever has failed.
     with ThreadPoolExecutor(1) as tracer:
-        tracer.submit(_call, found.pid, interpreter.addresses, entry).result()
+        tracer.submit(_call, checked.pid, interpreter.addresses, entry).result()
     yield lambda: None  # the call finds no file once the folder is removed
 
 
@@ -190,20 +192,20 @@ def _first_served() -> Iterator[None]:
             os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
-def _await(found: Check, folder: AgentFolder, patience: float) -> None:
+def _await(checked: Check, folder: AgentFolder, patience: float) -> None:
     """Wait until the agent listens. Raises TargetSilentError where the main thread ran no call, TargetError on failure."""
-    pid, began = found.pid, time.monotonic()
-    wakes = [(_INTERRUPT_SECONDS, interrupt)] if "remote" in (found.how or "") else []
+    pid, began = checked.pid, time.monotonic()
+    wakes = [(_INTERRUPT_SECONDS, interrupt)] if "remote" in (checked.how or "") else []
     wakes.append((_NUDGE_SECONDS, _nudge))
     while True:
-        told = folder.told()
-        if told is not None and told.get("state") != "coming":
+        report = folder.report()
+        if report is not None and report.get("state") != "coming":
             break
         waited = time.monotonic() - began
-        if told is None and wakes and waited > wakes[0][0]:
+        if report is None and wakes and waited > wakes[0][0]:
             with contextlib.suppress(DiagnosticsError), ThreadPoolExecutor(1) as waker:  # may fail
                 waker.submit(wakes.pop(0)[1], pid).result()
-        if waited > patience and told is None:
+        if waited > patience and report is None:
             raise TargetSilentError(
                 f"the main thread of process {pid} did not come by within {patience:g} s{_waits_in(pid)}",
                 remedy="nothing was put in; try again while it serves, or read it by `diagnostics watch`",
@@ -213,9 +215,9 @@ def _await(found: Check, folder: AgentFolder, patience: float) -> None:
         if identity(pid) is None:
             raise TargetError(f"process {pid} has ended")
         time.sleep(0.005)
-    if told.get("state") != "listening":
-        kind = BusyError if told.get("state") == "refused" else TargetError
-        raise kind(f"process {pid} did not take the agent: {told.get('what')}")
+    if report.get("state") != "listening":
+        kind = BusyError if report.get("state") == "refused" else TargetError
+        raise kind(f"process {pid} did not take the agent: {report.get('what')}")
 
 
 def _waits_in(pid: int) -> str:
@@ -256,10 +258,10 @@ def _tell_to_leave(pid: int, path: Path, force: bool) -> None:
                 f"the agent of process {pid} does not answer: {error}",
                 remedy="its process is stopped, or holds the GIL; try again once it runs",
             ) from error
-    told = reply.get("error")
-    if told is not None:
-        kind = BusyError if told.get("code") == "busy" else TargetError
-        raise kind(str(told.get("message")), remedy=str(told.get("remedy", "")))
+    refusal = reply.get("error")
+    if refusal is not None:
+        kind = BusyError if refusal.get("code") == "busy" else TargetError
+        raise kind(str(refusal.get("message")), remedy=str(refusal.get("remedy", "")))
 
 
 def still_there(made: Attachment) -> bool:

@@ -72,40 +72,40 @@ class Check:
 
 def check(pid: int) -> Check:
     """Check process `pid`. Never raises: every finding is a Problem."""
-    found = Check(pid)
-    if not _is_there(found):
-        return found
+    checked = Check(pid)
+    if not _is_there(checked):
+        return checked
     status = _status(pid)
-    found.uid, found.gid = (int(status.get(name, "-1 -1").split()[1]) for name in ("Uid", "Gid"))
+    checked.uid, checked.gid = (int(status.get(name, "-1 -1").split()[1]) for name in ("Uid", "Gid"))
     if pid == os.getpid():
-        found.add("itself", f"process {pid} is this command itself")
-        return found
+        checked.add("itself", f"process {pid} is this command itself")
+        return checked
     if "VmSize" not in status and status.get("State", "?")[0] not in "ZX":
-        found.add("not_python", f"process {pid} ({status.get('Name', '?')}) is a thread of the kernel")
-        return found
-    if _by_state(found, status):
-        return found
-    _by_rights(found, status)
+        checked.add("not_python", f"process {pid} ({status.get('Name', '?')}) is a thread of the kernel")
+        return checked
+    if _by_state(checked, status):
+        return checked
+    _by_rights(checked, status)
     try:
-        _by_interpreter(found)
+        _by_interpreter(checked)
     except PermissionError:
-        if not found.problems:
-            found.add("not_permitted", f"/proc/{pid} of process {pid} may not be read")
-        return found
-    if not found.problems:
-        _by_memory(found)
-    return found
+        if not checked.problems:
+            checked.add("not_permitted", f"/proc/{pid} of process {pid} may not be read")
+        return checked
+    if not checked.problems:
+        _by_memory(checked)
+    return checked
 
 
-def _is_there(found: Check) -> bool:
-    pid = found.pid
+def _is_there(checked: Check) -> bool:
+    pid = checked.pid
     if not proc_is_ours():
-        found.add("foreign_proc", "/proc shows another PID namespace than the one that this command is in")
+        checked.add("foreign_proc", "/proc shows another PID namespace than the one that this command is in")
     elif pid <= 0 or not (runs(pid) and Path(f"/proc/{pid}").exists()):
-        found.add("no_process", f"there is no process {pid} here")
+        checked.add("no_process", f"there is no process {pid} here")
     elif not Path(f"/proc/{pid}/task/{pid}").exists():
-        found.add("no_process", f"{pid} is a thread, and no process")
-    return not found.problems
+        checked.add("no_process", f"{pid} is a thread, and no process")
+    return not checked.problems
 
 
 def _status(pid: int) -> dict[str, str]:
@@ -116,12 +116,12 @@ def _status(pid: int) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def _by_state(found: Check, status: dict[str, str]) -> bool:
+def _by_state(checked: Check, status: dict[str, str]) -> bool:
     state = status.get("State", "?")[0]
     until = time.monotonic() + _DISK_SECONDS
     while state == "D" and time.monotonic() < until:  # a short file read is in D, too
         time.sleep(0.01)
-        state = _status(found.pid).get("State", "?")[0]
+        state = _status(checked.pid).get("State", "?")[0]
     code = _STATES.get(state)
     says = {
         "zombie": "has ended, and its parent has not yet asked for its exit status",
@@ -129,74 +129,74 @@ def _by_state(found: Check, status: dict[str, str]) -> bool:
         "stopped": "is stopped (state T): its main thread runs nothing",
     }
     if code is not None:
-        found.add(code, f"process {found.pid} {says[code]}")
+        checked.add(code, f"process {checked.pid} {says[code]}")
     return code is not None
 
 
-def _by_rights(found: Check, status: dict[str, str]) -> None:
-    pid, own = found.pid, _status(os.getpid())
+def _by_rights(checked: Check, status: dict[str, str]) -> None:
+    pid, own = checked.pid, _status(os.getpid())
     tracer = int(status.get("TracerPid", "0") or 0)
     if tracer:
         name = _status(tracer).get("Name", "a process that is not seen from here")
-        found.add("traced", f"process {pid} is being traced by process {tracer} ({name}): a debugger, or strace")
+        checked.add("traced", f"process {pid} is being traced by process {tracer} ({name}): a debugger, or strace")
     privileged = bool(int(own.get("CapEff", "0"), 16) & _CAP_SYS_PTRACE)
     refused = refused_by_kernel()
     if refused is not None:
         why = "a seccomp filter is on" if own.get("Seccomp", "0") != "0" else "this kernel or its security module"
-        found.add("seccomp", f"this command may trace nobody at all: {refused} ({why})")
+        checked.add("seccomp", f"this command may trace nobody at all: {refused} ({why})")
     uids = {int(each) for each in status.get("Uid", "").split()[:3]}
     if not privileged and uids != {os.getuid()}:
-        found.add(
+        checked.add(
             "another_user",
-            f"process {pid} runs as uid {found.uid}, this command as uid {os.geteuid()} without CAP_SYS_PTRACE",
+            f"process {pid} runs as uid {checked.uid}, this command as uid {os.geteuid()} without CAP_SYS_PTRACE",
         )
     scope = _number(Path("/proc/sys/kernel/yama/ptrace_scope"))
     if scope == 3:
-        found.add("ptrace_off", "kernel.yama.ptrace_scope is 3: nobody may trace anybody until the next boot")
+        checked.add("ptrace_off", "kernel.yama.ptrace_scope is 3: nobody may trace anybody until the next boot")
     elif scope in (1, 2) and not privileged:
-        found.add("ptrace_scope", f"kernel.yama.ptrace_scope is {scope}, and this command has no CAP_SYS_PTRACE")
-    if not found.problems:
+        checked.add("ptrace_scope", f"kernel.yama.ptrace_scope is {scope}, and this command has no CAP_SYS_PTRACE")
+    if not checked.problems:
         try:
             os.close(os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC))
         except OSError as error:
-            found.add(
+            checked.add(
                 "not_permitted",
                 f"the kernel does not let this command into process {pid} ({error.strerror}): it has capabilities that "
                 "this command lacks, may not be dumped, or is in another user namespace",
             )
 
 
-def _by_interpreter(found: Check) -> None:
-    interpreter = find_interpreter(found.pid)
+def _by_interpreter(checked: Check) -> None:
+    interpreter = find_interpreter(checked.pid)
     if isinstance(interpreter, str):
         static = "statically" in interpreter and "Python's files" in interpreter
-        found.add("static" if static else "not_python", f"process {found.pid}: {interpreter}")
+        checked.add("static" if static else "not_python", f"process {checked.pid}: {interpreter}")
         return
-    found.interpreter = interpreter
+    checked.interpreter = interpreter
     version = interpreter.version[:2]
     if version < _OLDEST:
-        found.add("too_old", f"process {found.pid} runs {interpreter}; the agent needs Python 3.11 or newer")
+        checked.add("too_old", f"process {checked.pid} runs {interpreter}; the agent needs Python 3.11 or newer")
     elif version not in _BY_CALL | _BY_REMOTE_DEBUGGING:
-        found.add("too_new", f"process {found.pid} runs {interpreter}, which this version does not know")
+        checked.add("too_new", f"process {checked.pid} runs {interpreter}, which this version does not know")
     elif version in _BY_CALL and not CAN_CALL:
-        found.add("machine", f"process {found.pid} runs {interpreter} on {os.uname().machine}")
-    if "_PyRuntime" not in interpreter.addresses and not found.problems:
-        found.add("static", f"process {found.pid}: its {interpreter} does not export what is needed")
+        checked.add("machine", f"process {checked.pid} runs {interpreter} on {os.uname().machine}")
+    if "_PyRuntime" not in interpreter.addresses and not checked.problems:
+        checked.add("static", f"process {checked.pid}: its {interpreter} does not export what is needed")
 
 
-def _by_memory(found: Check) -> None:
-    pid, interpreter = found.pid, found.interpreter
+def _by_memory(checked: Check) -> None:
+    pid, interpreter = checked.pid, checked.interpreter
     assert interpreter is not None
     if interpreter.version[:2] in _BY_REMOTE_DEBUGGING:
         with remote_debugging(pid, interpreter.version, interpreter.addresses["_PyRuntime"]) as remote:
             if not remote.enabled:
-                found.add("remote_debugging_off", f"remote debugging is disabled in process {pid}")
+                checked.add("remote_debugging_off", f"remote debugging is disabled in process {pid}")
     folder = AgentFolder.of(pid)
     if folder is not None:
         since = folder.noted().get("since")
-        found.add("attached", f"process {pid} has been attached to{f' ({since})' if since else ''}: {folder.inside}")
+        checked.add("attached", f"process {pid} has been attached to{f' ({since})' if since else ''}: {folder.inside}")
     elif not list(candidates(pid)):
-        found.add("no_folder", f"process {pid} has no temporary folder")
+        checked.add("no_folder", f"process {pid} has no temporary folder")
 
 
 def _number(path: Path) -> int | None:

@@ -69,7 +69,7 @@ def _read(data: mmap.mmap, wanted: dict[bytes, str], read: str) -> Exports:
     loads = [segment for segment in segments if segment.kind == _PT_LOAD]
     base = min(segment.address for segment in loads)
     dynamic = next((segment for segment in segments if segment.kind == _PT_DYNAMIC), None)
-    found: dict[str, int] = {}
+    symbols: dict[str, int] = {}
     if dynamic is not None:
         tags = dict(_tags(data, dynamic))
         strings, table = _place(tags.get(_DT_STRTAB), loads), _place(tags.get(_DT_SYMTAB), loads)
@@ -80,9 +80,9 @@ def _read(data: mmap.mmap, wanted: dict[bytes, str], read: str) -> Exports:
                     continue
                 name = wanted.get(_text(data, strings + name_at))
                 if name is not None:
-                    found[name] = value
-    at = _place(found.get(read), loads)
-    return Exports(found, base, machine, None if at is None else struct.unpack_from("<Q", data, at)[0])
+                    symbols[name] = value
+    at = _place(symbols.get(read), loads)
+    return Exports(symbols, base, machine, None if at is None else struct.unpack_from("<Q", data, at)[0])
 
 
 def _tags(data: mmap.mmap, dynamic: _Segment) -> Iterator[tuple[int, int]]:

@@ -48,8 +48,8 @@ class AgentFolder:
     """The agent's folder of process `pid`. `inside`: its path as the process sees it; `outside`: its path for this process."""
 
     def __init__(self, pid: int, temporary: str) -> None:
-        found = identity(pid)
-        start = found[0].start_ticks if found else 0
+        known = identity(pid)
+        start = known[0].start_ticks if known else 0
         self.inside = f"{temporary.rstrip('/')}/{_PREFIX}{namespaced_pid(pid) or pid}-{start}"
         self.outside = Path(f"/proc/{pid}/root{self.inside}")
         # A new name for each attach: a pending call of an attach that was given up finds no file when it runs later.
@@ -103,7 +103,7 @@ class AgentFolder:
             remedy="give it one (TMPDIR, a tmpfs; in Kubernetes an emptyDir mounted at /tmp)",
         )
 
-    def told(self) -> dict[str, Any] | None:
+    def report(self) -> dict[str, Any] | None:
         """The process's report on loading the agent (`attached.py`): {"state", "what"}; None: nothing yet."""
         return self._read("told")
 
@@ -118,10 +118,10 @@ class AgentFolder:
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
             with self._open(name, os.O_RDONLY) as file:
-                told = json.loads(file.read(_MOST_BYTES))
+                content = json.loads(file.read(_MOST_BYTES))
         except (OSError, ValueError, RecursionError):
             return None
-        return told if isinstance(told, dict) else None
+        return content if isinstance(content, dict) else None
 
     def _open(self, name: str, how: int) -> BinaryIO:
         """Open a regular file in the folder. The service owns it and could replace it by a link or a pipe. Raises OSError."""

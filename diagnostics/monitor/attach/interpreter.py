@@ -94,17 +94,17 @@ class _Mapped:
 
 def _mapped_files(pid: int, proc: Path) -> list[_Mapped]:
     """The mapped program and libraries, those with Python's names first."""
-    found: dict[str, _Mapped] = {}
+    files: dict[str, _Mapped] = {}
     executable: set[str] = set()
     for line in (proc / str(pid) / "maps").read_text(errors="surrogateescape").splitlines():
         addresses, rights, offset, _device, inode, *path = line.split(None, 5)
         if not path or inode == "0":
             continue
         if int(offset, 16) == 0:
-            found.setdefault(path[0], _Mapped(path[0], int(addresses.split("-")[0], 16), int(inode), addresses))
+            files.setdefault(path[0], _Mapped(path[0], int(addresses.split("-")[0], 16), int(inode), addresses))
         if "x" in rights:
             executable.add(path[0])
-    code = [file for path, file in found.items() if path in executable]
+    code = [file for path, file in files.items() if path in executable]
     # One of hundreds of libraries has Python's symbols: libpython by its name, or the program, which is mapped first.
     return sorted(code, key=lambda file: not _NAMED.search(file.path.rpartition("/")[2]))
 
@@ -141,5 +141,5 @@ def _version(number: int) -> tuple[int, ...]:
 
 
 def _version_of(path: str) -> tuple[int, ...] | None:
-    found = _NAMED.search(path)
-    return (int(found[1]), int(found[2])) if found else None
+    match = _NAMED.search(path)
+    return (int(match[1]), int(match[2])) if match else None

@@ -217,9 +217,9 @@ class Stopped:
         for line in Path(f"/proc/{self._pid}/maps").read_text(errors="replace").splitlines():
             if line.endswith("[vdso]"):
                 start, end = (int(word, 16) for word in line.split()[0].split("-"))
-                found = self.read(start, end - start).find(_SYSCALL)
-                if found >= 0:
-                    return start + found
+                offset = self.read(start, end - start).find(_SYSCALL)
+                if offset >= 0:
+                    return start + offset
         raise TargetError(f"process {self._pid} has no vdso to borrow a system call from", remedy="`diagnostics watch`")
 
     def read(self, address: int, length: int) -> bytes:

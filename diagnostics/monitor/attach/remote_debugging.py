@@ -41,10 +41,10 @@ class RemoteDebugging:
 
     def run(self, script: str) -> None:
         """Make the main thread run a file at its next safe point. Raises UsageError for a path that is too long."""
-        told = os.fsencode(script) + b"\0"
-        if len(told) > self.path_bytes:
+        encoded = os.fsencode(script) + b"\0"
+        if len(encoded) > self.path_bytes:
             raise UsageError(f"the path {script} is longer than {self.path_bytes - 1} bytes")
-        os.pwrite(self.memory, told, self.path)
+        os.pwrite(self.memory, encoded, self.path)
         os.pwrite(self.memory, _INT.pack(1), self.pending)
         (breaker,) = _POINTER.unpack(os.pread(self.memory, _POINTER.size, self.breaker))
         os.pwrite(self.memory, _POINTER.pack(breaker | _STOP_BIT), self.breaker)

@@ -165,13 +165,13 @@ class Captures:
 
         max_age   seconds since the capture's end
         """
-        found = self.latest_capture(worker, pid, kind)
-        return found.result if found is not None and found.age_seconds <= max_age else None
+        last = self.latest_capture(worker, pid, kind)
+        return last.result if last is not None and last.age_seconds <= max_age else None
 
     def latest_capture(self, worker: str, pid: int, kind: str) -> Latest | None:
         """As `latest`, with the capture's id and age."""
-        found = self._latest.get((worker, kind))
-        return found if found is not None and found.pid == pid else None
+        last = self._latest.get((worker, kind))
+        return last if last is not None and last.pid == pid else None
 
     def disturbs(self, pid: int) -> bool:
         """Whether a capture of this process runs now."""
@@ -220,10 +220,10 @@ class Captures:
         if other is None:
             return
         self.store.artifact(other, "profile.json")  # raises for a broken one
-        found = self.store.manifest(other)
-        if (found["kind"], found["options"].get("view")) != (kind, options.get("view")):
+        earlier = self.store.manifest(other)
+        if (earlier["kind"], earlier["options"].get("view")) != (kind, options.get("view")):
             raise UsageError(
-                f"diff names {other}, a {found['kind']} capture of other options",
+                f"diff names {other}, a {earlier['kind']} capture of other options",
                 remedy=f"name an earlier {kind} capture of the same view",
             )
 
@@ -250,8 +250,8 @@ class Captures:
                 capture.result = await capture.kind.take(capture.session())
                 await _finish(self.store, capture)
             capture.state, capture.progress = "done", 1.0
-            found = Latest(capture.id, capture.worker.pid, time.monotonic(), capture.result)
-            self._latest[capture.worker.name, capture.kind.name] = found
+            latest = Latest(capture.id, capture.worker.pid, time.monotonic(), capture.result)
+            self._latest[capture.worker.name, capture.kind.name] = latest
         except asyncio.CancelledError:
             capture.state = "cancelled"
             await self._close_window(capture)
@@ -297,12 +297,12 @@ class Captures:
 
 async def _cheaper(kind: Kind, options: dict[str, Any], worker: Worker, price: Quote) -> list[tuple[str, Quote]]:
     """Captures of this worker that may be cheaper: (command line, estimate from the same readings)."""
-    found = []
+    cheaper = []
     for command, other, method in cheaper_than(kind, options):
         with contextlib.suppress(UsageError):  # this worker cannot be captured by that kind: it has no memray
             await other.ready(worker)
-            found.append((command, price.with_method(method)))
-    return found
+            cheaper.append((command, price.with_method(method)))
+    return cheaper
 
 
 async def _opened(capture: Capture) -> None:

@@ -80,14 +80,14 @@ class CaptureGroup:
 
     def to_json(self, captures: Captures) -> dict[str, Any]:
         """The group with the state of each capture, and the progress of all together."""
-        found = []
+        members = []
         for capture_id in self.captures:
             try:
-                found.append(captures.find(capture_id))
+                members.append(captures.find(capture_id))
             except NotFoundError:  # deleted since
                 continue
-        ended = len(self.not_taken) + sum(capture["state"] in ("done", "failed") for capture in found)
-        under_way = sum(capture["progress"] for capture in found if capture["state"] == "running")
+        ended = len(self.not_taken) + sum(capture["state"] in ("done", "failed") for capture in members)
+        under_way = sum(capture["progress"] for capture in members if capture["state"] == "running")
         return {
             "id": self.id,
             "kind": self.kind,
@@ -96,6 +96,6 @@ class CaptureGroup:
             "created": self.created,
             "state": self.state,
             "progress": round((ended + under_way) / max(1, len(self.workers)), 3),
-            "captures": found,
+            "captures": members,
             "not_taken": self.not_taken,
         }

@@ -74,9 +74,9 @@ class Reader:
         with tempfile.TemporaryDirectory(prefix="highwater-memray-") as folder:
             output = Path(folder) / "version"
             await self._run("--version", output=output, patience=_CHECK_SECONDS)
-            told = output.read_text().strip()
-        if self.version not in (told, _UNKNOWN):
-            raise TargetError(f"the service has memray {self.version}, its interpreter {self.python} has {told!r}")
+            version = output.read_text().strip()
+        if self.version not in (version, _UNKNOWN):
+            raise TargetError(f"the service has memray {self.version}, its interpreter {self.python} has {version!r}")
 
 
 async def reader_for(worker: Worker, *, check: bool) -> Reader:

@@ -113,11 +113,11 @@ class WindowProfiles:
         try:
             capture = await self._captures.ended(begun["id"])
             if capture["state"] != "done":
-                told = capture["error"] or {}
+                error = capture["error"] or {}
                 raise TargetError(
-                    f"the window {capture['state']}: {told.get('message', '')}",
-                    remedy=told.get("remedy", ""),
-                    code=told.get("code"),
+                    f"the window {capture['state']}: {error.get('message', '')}",
+                    remedy=error.get("remedy", ""),
+                    code=error.get("code"),
                 )
             packed = await self._artifact(begun["id"], "profile.pb.gz")
             profile = await self._artifact(begun["id"], "profile.json")

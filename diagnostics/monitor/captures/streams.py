@@ -18,12 +18,12 @@ def rows_of(snapshot: Snapshot, captures: Captures) -> list[dict[str, Any]]:
 
 def with_retained(rows: Iterable[dict[str, Any]], captured: dict[str, Any] | None) -> list[dict[str, Any]]:
     """`rows` with `retained_bytes` and `retained_time` (wall-clock seconds); None for a stream that no capture has."""
-    found = {
+    retained = {
         (stream["route"], stream["id"]): stream["retained_bytes"] for stream in (captured or {}).get("streams", ())
     }
     time = captured["time"] if captured else None
     return [
         {**row, "retained_bytes": held, "retained_time": time if held is not None else None}
         for row in rows
-        for held in (found.get((row.get("route"), row.get("id"))),)
+        for held in (retained.get((row.get("route"), row.get("id"))),)
     ]

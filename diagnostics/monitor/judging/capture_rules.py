@@ -126,12 +126,14 @@ class Engine:
 def parse(text: str, source: str = "the rules") -> tuple[Rule, ...]:
     """Rules from TOML, one `[[rule]]` each. Raises UsageError that names the rule, the key and the value."""
     try:
-        told = tomllib.loads(text)
+        document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also of a number of 5,000 digits, and of tables a thousand deep
         raise UsageError(f"{source} is not TOML: {error}", remedy="see docs/rules.md for an example") from error
-    entries = told.pop("rule", [])
-    if told or not isinstance(entries, list):
-        raise UsageError(f"{source} has {sorted(told) or entries!r}", remedy="write one [[rule]] table for each rule")
+    entries = document.pop("rule", [])
+    if document or not isinstance(entries, list):
+        raise UsageError(
+            f"{source} has {sorted(document) or entries!r}", remedy="write one [[rule]] table for each rule"
+        )
     if len(entries) > _MAX_RULES:
         raise UsageError(f"{source} has {len(entries)} rules", remedy=f"write at most {_MAX_RULES}")
     rules = tuple(_rule(entry, number) for number, entry in enumerate(entries, 1))

@@ -210,15 +210,15 @@ def dry_run(recording: Recording, rules: tuple[Rule, ...], machine_bytes: int | 
     wants_forecast = any(rule.trigger == "seconds_to_limit" for rule in rules)
     times = [row["time"] or 0.0 for row in rows]
     forecast, due = None, -math.inf
-    found: list[dict[str, Any]] = []
+    firings: list[dict[str, Any]] = []
     for at, (now, row) in enumerate(zip(times, rows, strict=True)):
         if wants_forecast and now >= due:
             forecast, due = _forecast(rows, times, at), now + _FORECAST_SECONDS
-        found += (
+        firings += (
             {"rule": firing.rule.name, "time": now, "says": firing.says, "capture": firing.rule.capture}
             for firing in engine.look(now, values_of(row, forecast, machine_bytes))
         )
-    return found
+    return firings
 
 
 def _forecast(rows: list[dict[str, float | None]], times: list[float], at: int) -> float | None:
@@ -233,9 +233,9 @@ def _forecast(rows: list[dict[str, float | None]], times: list[float], at: int) 
             for place in range(first, at + 1)
             if (held := rows[place].get("cgroup_working_bytes")) is not None
         ]
-        found = seconds_to_limit(trend(points), used, limit)
-        if found is not None:
-            return found
+        seconds = seconds_to_limit(trend(points), used, limit)
+        if seconds is not None:
+            return seconds
     return None
 
 

@@ -108,7 +108,7 @@ class Judge:
         if judged.word != "inconclusive" or not disturbed:
             alive = {name for worker in self._targets.workers() for name in (worker.pid, worker.name)}
             self._disturbed = {each: at for each, at in self._disturbed.items() if each in alive}
-            self._steady = {each: found for each, found in self._steady.items() if each in alive} | {of: judged}
+            self._steady = {each: steady for each, steady in self._steady.items() if each in alive} | {of: judged}
         return judged
 
     async def of_whole(self, look: Look, alarms: Collection[str]) -> Verdict:
@@ -184,11 +184,11 @@ def readings_of(
 def _unread(snapshot: Snapshot) -> dict[str, str]:
     """Why something that a verdict asks for is not known, by the series' names."""
     allocators = (snapshot.reading or {}).get("allocators") or {}
-    found = dict(allocators.get("unknown") or {})
+    reasons = dict(allocators.get("unknown") or {})
     balance = (snapshot.balance or {}).get("unknown") or {}
     if "private" in balance:
-        found["private_bytes"] = balance["private"]
-    return found
+        reasons["private_bytes"] = balance["private"]
+    return reasons
 
 
 def _silence(snapshot: Snapshot) -> str:

@@ -110,12 +110,12 @@ class OwnLooks:
             log.info("worker %s: no %s capture to name what grows: %s", snapshot.worker, asked["kind"], error)
 
 
-def wanted(found: Verdict) -> dict[str, Any] | None:
+def wanted(verdict: Verdict) -> dict[str, Any] | None:
     """The capture that would name the culprit of this verdict, as a request; None where none would, or it is named."""
-    if found.found.culprit is not None or not (found.alarm or found.found.next):
+    if verdict.found.culprit is not None or not (verdict.alarm or verdict.found.next):
         return None
-    asked = _NAMED_BY.get(found.word)
+    asked = _NAMED_BY.get(verdict.word)
     # An inconclusive verdict asks for objects where something grows, and for other things as well.
-    if asked is None or (not found.alarm and f"--kind {asked['kind']}" not in (found.found.next or "")):
+    if asked is None or (not verdict.alarm and f"--kind {asked['kind']}" not in (verdict.found.next or "")):
         return None
     return asked

@@ -52,11 +52,11 @@ def _by_flag(words: list[str]) -> str | None:
 
 def _by_version(folder: Path, program: str) -> str | None:
     """By the version in the interpreter's name or in the path of a mapped library: `.../lib/python3.9/...`."""
-    found = re.search(r"(\d)\.(\d+)", program) or re.search(
+    match = re.search(r"(\d)\.(\d+)", program) or re.search(
         r"python(\d)\.(\d+)", _bytes(folder / "maps").decode(errors="replace")
     )
-    if found and (int(found[1]), int(found[2])) < _OLDEST:
-        return f"it runs Python {found[1]}.{found[2]}, and the agent needs {_OLDEST[0]}.{_OLDEST[1]} or newer"
+    if match and (int(match[1]), int(match[2])) < _OLDEST:
+        return f"it runs Python {match[1]}.{match[2]}, and the agent needs {_OLDEST[0]}.{_OLDEST[1]} or newer"
     return None
 
 

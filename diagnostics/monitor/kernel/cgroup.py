@@ -187,7 +187,7 @@ def _table(path: Path) -> dict[str, int]:
 
 def _pressure(path: Path) -> float | None:
     try:
-        found = _SOME_AVG10.search(path.read_text())
+        match = _SOME_AVG10.search(path.read_text())
     except OSError:
         return None
-    return float(found[1]) if found else None
+    return float(match[1]) if match else None

@@ -26,13 +26,13 @@ class Family:
 
     def of(self, root: int) -> list[int]:
         """`root` and all its descendants, parents first."""
-        found, left = [], [root]
+        pids, left = [], [root]
         while left:
             pid = left.pop(0)
-            if pid not in found:  # a child may get another parent while this reads
-                found.append(pid)
+            if pid not in pids:  # a child may get another parent while this reads
+                pids.append(pid)
                 left += self.children(pid)
-        return found
+        return pids
 
     def children(self, pid: int) -> list[int]:
         """The child processes of `pid`, by pid."""
@@ -61,15 +61,15 @@ class Family:
 
     def _listed_by_kernel(self, pid: int) -> list[int] | None:
         """From /proc/PID/task/TID/children; None where the kernel has no such files (CONFIG_PROC_CHILDREN)."""
-        found: list[int] = []
+        children: list[int] = []
         lists = 0
         for thread in (self._proc / str(pid) / "task").glob("*"):
             try:
-                found += map(int, (thread / "children").read_text().split())
+                children += map(int, (thread / "children").read_text().split())
                 lists += 1
             except (OSError, ValueError):  # the thread has ended, or there is no such file
                 continue
-        return found if lists else None
+        return children if lists else None
 
     @cached_property
     def _all(self) -> dict[int, list[int]]:
@@ -94,12 +94,12 @@ def watched_listeners(pid: int, sockets: Sockets, proc: Path = Path("/proc")) ->
     From the lines `tfd:  7 events: 19 ...` of the instance's fdinfo (proc(5)). A server that blocks in accept, select or poll
     has none.
     """
-    found: set[int] = set()
+    inodes: set[int] = set()
     listeners = sockets.listeners(pid)
     try:
         descriptors = list((proc / str(pid) / "fd").iterdir()) if listeners else []
     except OSError:  # it has ended, or is another user's
-        return found
+        return inodes
     for descriptor in descriptors:
         try:
             if str(descriptor.readlink()) != "anon_inode:[eventpoll]":
@@ -108,8 +108,8 @@ def watched_listeners(pid: int, sockets: Sockets, proc: Path = Path("/proc")) ->
         except OSError:  # closed since
             continue
         watched = (line.split()[1] for line in lines if line.startswith("tfd:"))
-        found |= {inode for each in watched if (inode := sockets.inode(pid, int(each))) in listeners}
-    return found
+        inodes |= {inode for each in watched if (inode := sockets.inode(pid, int(each))) in listeners}
+    return inodes
 
 
 def program_of(pid: int, proc: Path = Path("/proc")) -> str:

@@ -27,11 +27,11 @@ def read_headroom(pid: int, root: Path = Path("/")) -> Headroom | None:
     """The least headroom of process `pid`; None where nothing can be read. `root`: the folder that has `proc`."""
     version, levels = levels_of(pid, root) or (0, [])
     limited = [level for level in levels if level.usage is not None and level.limit is not None]
-    found = [Headroom(max(0, level.room), f"cgroup v{version}") for level in limited]
+    headrooms = [Headroom(max(0, level.room), f"cgroup v{version}") for level in limited]
     available = _mem_available(root)
     if available is not None:
-        found.append(Headroom(available, "MemAvailable"))
-    return min(found, key=lambda headroom: headroom.free_bytes, default=None)
+        headrooms.append(Headroom(available, "MemAvailable"))
+    return min(headrooms, key=lambda headroom: headroom.free_bytes, default=None)
 
 
 def _mem_available(root: Path) -> int | None:

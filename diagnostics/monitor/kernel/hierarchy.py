@@ -90,15 +90,15 @@ def _paths(process: Path, controller: str) -> dict[int, PurePosixPath] | None:
         lines = (process / "cgroup").read_text(errors="surrogateescape").splitlines()
     except OSError:
         return None
-    found: dict[int, PurePosixPath] = {}
+    paths: dict[int, PurePosixPath] = {}
     for line in lines:
         number, _, rest = line.partition(":")
         controllers, colon, path = rest.partition(":")
         if colon and controller in controllers.split(","):
-            found[1] = PurePosixPath(path)
+            paths[1] = PurePosixPath(path)
         elif colon and not controllers and number == "0":
-            found[2] = PurePosixPath(path)
-    return found
+            paths[2] = PurePosixPath(path)
+    return paths
 
 
 def _mounts(process: Path, inside: Path, controller: str) -> Iterator[_Mount]:
@@ -107,7 +107,7 @@ def _mounts(process: Path, inside: Path, controller: str) -> Iterator[_Mount]:
         lines = (process / "mountinfo").read_text(errors="surrogateescape").splitlines()
     except OSError:
         return
-    found: list[_Mount] = []
+    mounts: list[_Mount] = []
     for line in lines:
         fields, _, source = line.partition(" - ")
         kind, _, rest = source.partition(" ")
@@ -115,8 +115,8 @@ def _mounts(process: Path, inside: Path, controller: str) -> Iterator[_Mount]:
         version = 2 if kind == "cgroup2" else 1 if kind == "cgroup" and controller in options.split(",") else None
         if version is not None:
             _, _, _, shown, point, *_ = fields.split(" ")
-            found.append(_Mount(inside / _plain(point).lstrip("/"), PurePosixPath(_plain(shown)), version))
-    yield from sorted(found, key=lambda mount: mount.version)
+            mounts.append(_Mount(inside / _plain(point).lstrip("/"), PurePosixPath(_plain(shown)), version))
+    yield from sorted(mounts, key=lambda mount: mount.version)
 
 
 def _below(path: PurePosixPath | None, root: PurePosixPath) -> PurePosixPath | None:
@@ -127,6 +127,6 @@ def _below(path: PurePosixPath | None, root: PurePosixPath) -> PurePosixPath | N
     return None if ".." in below.parts else below
 
 
-def _plain(told: str) -> str:
+def _plain(field: str) -> str:
     """A field of mountinfo without its octal escapes of spaces and the like (proc(5))."""
-    return _OCTAL.sub(lambda found: chr(int(found[1], 8)), told)
+    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), field)

@@ -40,11 +40,11 @@ class KillCount:
             except OSError:  # the other version's, or gone
                 continue
             try:
-                found = _COUNT.search(os.read(descriptor, 4096))
+                match = _COUNT.search(os.read(descriptor, 4096))
             except OSError:  # gone since
                 continue
             finally:
                 os.close(descriptor)
-            if found:
-                return int(found[1])
+            if match:
+                return int(match[1])
         return None

@@ -89,13 +89,13 @@ def read_regions(pid: int, proc: Path = Path("/proc")) -> Regions | None:
 
 def total(text: bytes, *names: bytes) -> int | None:
     """The sum in bytes of all lines with these names in smaps or smaps_rollup; None where there is no such line."""
-    found = re.findall(rb"^(?:" + rb"|".join(names) + rb"): +(\d+) kB$", text, re.MULTILINE)
-    return 1024 * sum(map(int, found)) if found else None
+    sizes = re.findall(rb"^(?:" + rb"|".join(names) + rb"): +(\d+) kB$", text, re.MULTILINE)
+    return 1024 * sum(map(int, sizes)) if sizes else None
 
 
 def parse(text: bytes) -> Iterator[Mapping]:
-    for found in _MAPPING.finditer(text):
-        start, end, access, inode, name, rss, flags = found.groups(b"")
+    for match in _MAPPING.finditer(text):
+        start, end, access, inode, name, rss, flags = match.groups(b"")
         yield Mapping(
             int(start, 16),
             int(end, 16),
@@ -197,7 +197,7 @@ def _count(pagemap: Path, start: int, end: int) -> int | None:
 def _stack_bytes(limits: Path) -> int:
     """The default size of a thread's stack: the process's RLIMIT_STACK."""
     try:
-        found = re.search(r"^Max stack size +(\d+)", limits.read_text(), re.MULTILINE)
+        match = re.search(r"^Max stack size +(\d+)", limits.read_text(), re.MULTILINE)
     except OSError:
-        found = None
-    return int(found[1]) if found else _DEFAULT_STACK_BYTES
+        match = None
+    return int(match[1]) if match else _DEFAULT_STACK_BYTES

@@ -46,7 +46,7 @@ class TcpSocket(NamedTuple):
 
 def dump() -> dict[int, TcpSocket]:
     """Connected and listening TCP sockets of this process's network namespace, by inode. Raises OSError if refused."""
-    found: dict[int, TcpSocket] = {}
+    sockets: dict[int, TcpSocket] = {}
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _FAMILY) as kernel:
         for family in (socket.AF_INET, socket.AF_INET6):
             question = _QUESTION.pack(family, socket.IPPROTO_TCP, 0, 1 << ESTABLISHED | 1 << LISTEN)
@@ -57,8 +57,8 @@ def dump() -> dict[int, TcpSocket]:
                     continue
                 # Of a listening socket this field is the backlog's limit.
                 queued = 0 if state == LISTEN else unsent
-                found[inode] = TcpSocket(int.from_bytes(port, "big"), state, queued, unread)
-    return found
+                sockets[inode] = TcpSocket(int.from_bytes(port, "big"), state, queued, unread)
+    return sockets
 
 
 def owner_of(end: tuple[str, int], other: tuple[str, int]) -> int | None:

@@ -170,11 +170,11 @@ class Sockets:
         known, table, now = self._known.get(pid), self.table(pid), time.monotonic()
         if known is None or now > known.good_until:
             known = _Known(now + _KNOWN_SECONDS, {})
-        found: dict[int, int] = {}
+        inodes: dict[int, int] = {}
         try:
             folder = os.open(f"{self._proc}/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY)
         except OSError:
-            return found
+            return inodes
         try:
             for name in os.listdir(folder):  # noqa: PTH208  # thousands of names, no Path for each
                 descriptor = int(name)
@@ -185,12 +185,12 @@ class Sockets:
                     except OSError:  # closed since
                         continue
                 if inode:
-                    found[descriptor] = inode
+                    inodes[descriptor] = inode
         finally:
             os.close(folder)
         self._known = {each: entry for each, entry in self._known.items() if now <= entry.good_until}
-        self._known[pid] = known._replace(inodes=found)
-        return found
+        self._known[pid] = known._replace(inodes=inodes)
+        return inodes
 
     def _link(self, path: str) -> str:
         try:

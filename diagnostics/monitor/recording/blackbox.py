@@ -56,11 +56,11 @@ class Ending:
         return {**asdict(self), "said": self.said}
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> Ending:
+    def from_json(cls, fields: Mapping[str, Any]) -> Ending:
         """As written by `to_json`; what is missing is not known."""
         return cls(
-            float(told["noticed"]),
-            *(told.get(each) for each in ("returncode", "oom_kills", "cgroup", "limit_bytes", "used_bytes")),
+            float(fields["noticed"]),
+            *(fields.get(each) for each in ("returncode", "oom_kills", "cgroup", "limit_bytes", "used_bytes")),
         )
 
     @property
@@ -155,14 +155,14 @@ class BlackBox:
     def _earlier(self, header: Header) -> RingFile | None:
         for path in self.folder.glob(f"*-{header.process['pid']}*.ring"):
             try:
-                found = RingFile.reopen(path)
+                file = RingFile.reopen(path)
             except (UsageError, OSError):
                 continue  # damaged, or another monitor's: it stays as it is, for whoever reads it
-            theirs, ours = found.header, header
+            theirs, ours = file.header, header
             same = all(theirs.process.get(key) == ours.process[key] for key in ("pid", "boot_id", "start_ticks"))
             if same and (theirs.fields, theirs.rings) == (ours.fields, ours.rings):
-                return found
-            found.close()
+                return file
+            file.close()
         return None
 
     def _new(self, header: Header) -> RingFile:
@@ -178,27 +178,27 @@ class BlackBox:
 
     def of_line(self, worker: str, parent: Identity, count: int) -> list[Recording]:
         """The last `count` recordings of this number that have ended and had this parent, the oldest first."""
-        found: list[Recording] = []
+        recordings: list[Recording] = []
         for path in self._newest_first():
-            if len(found) == count:
+            if len(recordings) == count:
                 break
             with contextlib.suppress(UsageError, OSError):
                 header, end = peek(path)
                 if end is not None and (header.process.get("worker"), header.process.get("parent")) == (
                     worker, asdict(parent)
                 ):  # fmt: skip
-                    found.insert(0, decode(path.read_bytes()))
-        return found
+                    recordings.insert(0, decode(path.read_bytes()))
+        return recordings
 
     def ends(self, count: int) -> list[tuple[dict[str, Any], Ending, str, Path]]:
         """(process, end, last verdict, file) of the last `count` recordings that have an end, the oldest first."""
-        found: list[tuple[dict[str, Any], Ending, str, Path]] = []
+        ends: list[tuple[dict[str, Any], Ending, str, Path]] = []
         for path in self._newest_first()[: 4 * count]:
             with contextlib.suppress(UsageError, OSError):  # damaged, or removed meanwhile
                 header, end = peek(path)
-                if end is not None and len(found) < count and isinstance(end.get("noticed"), int | float):
-                    found.insert(0, (dict(header.process), Ending.from_json(end), str(end.get("verdict") or ""), path))
-        return found
+                if end is not None and len(ends) < count and isinstance(end.get("noticed"), int | float):
+                    ends.insert(0, (dict(header.process), Ending.from_json(end), str(end.get("verdict") or ""), path))
+        return ends
 
     def _newest_first(self) -> list[Path]:
         dated: list[tuple[float, Path]] = []

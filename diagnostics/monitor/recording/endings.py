@@ -15,7 +15,7 @@ from typing import Any
 
 from .blackbox import BlackBox, Ending
 
-__all__ = ["Endings", "Told"]
+__all__ = ["Endings", "WorkerEnd"]
 
 log = logging.getLogger("diagnostics.monitor")
 
@@ -25,7 +25,7 @@ _NEWS_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class WorkerEnd:
     """One end. `verdict` is what was last said of the worker, "" where nothing was; `path` its recording, None if in memory."""
 
     worker: str
@@ -51,14 +51,14 @@ class Endings:
     """All ends that are news; `blackbox` is asked once for those of before."""
 
     def __init__(self, blackbox: BlackBox | None) -> None:
-        self._told: deque[Told] = deque(maxlen=_KEPT)
-        self._unexplained: dict[Path, Told] = {}  # of which the parent has not told yet, by their recordings
+        self._news: deque[WorkerEnd] = deque(maxlen=_KEPT)
+        self._unexplained: dict[Path, WorkerEnd] = {}  # of which the parent has not told yet, by their recordings
         self._ended: set[str] = set()
         self._restarts: Counter[str] = Counter()
         self._killed: Counter[str] = Counter()
         if blackbox is not None:
-            self._told.extend(
-                Told(str(process.get("worker")), int(process["pid"]), ending, said, path)
+            self._news.extend(
+                WorkerEnd(str(process.get("worker")), int(process["pid"]), ending, said, path)
                 for process, ending, said, path in blackbox.ends(_KEPT)
             )
 
@@ -66,28 +66,28 @@ class Endings:
         """A worker has ended. An end that is no news, as that of one that is recycled, is counted only."""
         self._ended.add(worker)
         self._killed[worker] += ending.out_of_memory
-        told = Told(worker, pid, ending, said, path)
+        end = WorkerEnd(worker, pid, ending, said, path)
         if ending.returncode is None and path is not None:
-            self._unexplained[path] = told
+            self._unexplained[path] = end
             for forgotten in list(self._unexplained)[:-_KEPT]:
                 del self._unexplained[forgotten]
-        self._tell(told)
+        self._publish(end)
 
-    def _tell(self, told: Told) -> None:
-        if not told.ending.quiet:
-            self._told.append(told)
-            self._log(told)
+    def _publish(self, end: WorkerEnd) -> None:
+        if not end.ending.quiet:
+            self._news.append(end)
+            self._log(end)
 
     def explain(self, path: Path, ending: Ending) -> str:
         """What the parent of a worker was told of its end, later than we saw it; returns what was said of the worker."""
-        told = self._unexplained.pop(path, None)
-        if told is None:
+        end = self._unexplained.pop(path, None)
+        if end is None:
             return ""
-        self._killed[told.worker] += ending.out_of_memory - told.ending.out_of_memory
-        if told in self._told:
-            self._told.remove(told)
-        self._tell(replace(told, ending=ending))
-        return told.verdict
+        self._killed[end.worker] += ending.out_of_memory - end.ending.out_of_memory
+        if end in self._news:
+            self._news.remove(end)
+        self._publish(replace(end, ending=ending))
+        return end.verdict
 
     def begun(self, worker: str) -> None:
         """A process has this worker's number now."""
@@ -99,17 +99,17 @@ class Endings:
         """How often it was restarted, and killed for memory."""
         return self._restarts[worker], self._killed[worker]
 
-    def last(self) -> list[Told]:
+    def last(self) -> list[WorkerEnd]:
         """Those that are news, the last first."""
         now = time.time()
         return [
-            told for told in reversed(self._told) if not told.ending.quiet and now - told.ending.noticed < _NEWS_SECONDS
+            end for end in reversed(self._news) if not end.ending.quiet and now - end.ending.noticed < _NEWS_SECONDS
         ]
 
-    def _log(self, told: Told) -> None:
+    def _log(self, end: WorkerEnd) -> None:
         # A process that ends by itself, with whatever exit code, has said why. One that was killed could not.
-        if not (told.ending.out_of_memory or told.ending.by_signal):
+        if not (end.ending.out_of_memory or end.ending.by_signal):
             return
-        said = f" Last verdict: {told.verdict}" if told.verdict else ""
-        where = f" Recorded in {told.path}: diagnostics blackbox {told.path}" if told.path else ""
-        log.warning("worker %s (pid %d) has ended. %s%s%s", told.worker, told.pid, told.ending.said, said, where)
+        said = f" Last verdict: {end.verdict}" if end.verdict else ""
+        where = f" Recorded in {end.path}: diagnostics blackbox {end.path}" if end.path else ""
+        log.warning("worker %s (pid %d) has ended. %s%s%s", end.worker, end.pid, end.ending.said, said, where)

@@ -55,8 +55,8 @@ def lines_file(recording: Path) -> Path:
 def _own_files() -> frozenset[str]:
     """The files of ours that a service may have in its stacks, by their paths in this package."""
     package = Path(live_heap.__file__).parents[2]
-    found = [package / "protocol.py", package / "errors.py", *(package / "agent").rglob("*.py")]
-    return frozenset(path.relative_to(package).as_posix() for path in found)
+    files = [package / "protocol.py", package / "errors.py", *(package / "agent").rglob("*.py")]
+    return frozenset(path.relative_to(package).as_posix() for path in files)
 
 
 def is_ours(frame: Frame) -> bool:
@@ -75,7 +75,7 @@ class _Track:
         self.fine: deque[Look] = deque(maxlen=_FINE)
         self.minutes: deque[Look] = deque(maxlen=_MINUTES)
         self.now: Blocks | None = None
-        self.told: tuple[Blocks, tuple[float, list[LineGrowth]] | None] | None = None
+        self.gains: tuple[Blocks, tuple[float, list[LineGrowth]] | None] | None = None
         self.wrote = time.monotonic()
         # The process counts on the monotonic clock; the wall clock tells once how long ago that began.
         self.zero = time.monotonic() - max(0.0, time.time() - table.started)
@@ -157,13 +157,13 @@ class LineRecord:
     async def gained(self, pid: int, since: float) -> tuple[float, list[LineGrowth]] | None:
         """When the first look since that wall-clock time was, and what each line has gained from then on, most first; None
         where that is not known. Worked out once for each look, whatever `since` is the second time."""
-        track, found = self._tracks.get(pid), self.history(pid)
-        if track is None or found is None:
+        track, history = self._tracks.get(pid), self.history(pid)
+        if track is None or history is None:
             return None
-        if track.told is None or track.told[0] is not found.now:
-            gained = await asyncio.to_thread(found.since, since)
-            track.told = found.now, None if gained is None else (gained[0].time, gained[1])
-        return track.told[1]
+        if track.gains is None or track.gains[0] is not history.now:
+            gained = await asyncio.to_thread(history.since, since)
+            track.gains = history.now, None if gained is None else (gained[0].time, gained[1])
+        return track.gains[1]
 
     def ended(self, pid: int) -> None:
         """A worker has ended: its looks stay in its file alone."""

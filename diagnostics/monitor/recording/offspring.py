@@ -57,8 +57,8 @@ class Offspring:
     def _of(self, look: Look, worker: str) -> dict[int, _Track]:
         known = self._tracks.get(worker, {})
         members = [each for each in look.members if each.role == "child" and each.worker == worker]
-        found: dict[int, _Track] = {}
+        tracks: dict[int, _Track] = {}
         for member in sorted(members, key=lambda each: -each.rss)[:_FOLLOWED]:
-            track = found[member.pid] = known.get(member.pid) or _Track(shown_command(member.pid) or member.program)
+            track = tracks[member.pid] = known.get(member.pid) or _Track(shown_command(member.pid) or member.program)
             track.add(look, member)
-        return found
+        return tracks

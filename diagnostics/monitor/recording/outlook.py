@@ -135,14 +135,14 @@ def _in_line(
         joined = [point for life in series for point in life] + own
         at, values = [point[0] for point in joined], [point[1] for point in joined]
         return _growth(name, at, values, None, at[0] if at else warm, at[-1] if at else warm)
-    found = pooled([*series, [point for point in own if point[0] >= warm]], level=LEVEL)
+    slope = pooled([*series, [point for point in own if point[0] >= warm]], level=LEVEL)
     counted = [life.finished for life in lives if life.finished is not None]
     # Streams of the time judged: the lives' own, less those of the warm-ups, which are as dense as the others.
-    share = found.seconds / max(1e-9, sum(life.seconds for life in lives))
+    share = slope.seconds / max(1e-9, sum(life.seconds for life in lives))
     return Growth(
         name,
-        found.seconds,
-        found,
+        slope.seconds,
+        slope,
         sum(counted) * min(1.0, share) if len(counted) == len(lives) else None,
         len(lives) + 1,
         median(life.seconds for life in lives),

@@ -27,7 +27,7 @@ from ..workers.lineage import LIVES, Lineage, life_of
 from ..workers.targets import Targets, Worker
 from ..workers.whole import Look, Whole
 from .blackbox import BlackBox, Ending
-from .endings import Endings, Told
+from .endings import Endings, WorkerEnd
 from .line_record import LineRecord
 from .offspring import Offspring
 from .outlook import COLUMNS, Outlook, judge
@@ -216,7 +216,7 @@ class Recorder:
         self._whole_record.close()
         self.lines.close()
 
-    def endings(self) -> list[Told]:
+    def endings(self) -> list[WorkerEnd]:
         """How workers ended that did not end well, the last first: of this monitor's life, and what the last one left."""
         return self._endings.last()
 
@@ -289,10 +289,10 @@ class Recorder:
             track.add(vitals(time.time(), process, cgroup, kernel_bytes, sample, outgoing, own, children))
 
     def _begin(self, worker: Worker) -> _Track | None:
-        found = identity(worker.pid)
-        if found is None or self._blackbox is None:
+        known = identity(worker.pid)
+        if known is None or self._blackbox is None:
             return None
-        who, started = found
+        who, started = known
         parent = parent_of(worker.pid)
         file = self._blackbox.open(who, started, worker.name, self._settings.rings, parent)
         self._lineage.begun(worker.name, parent, self._earlier_lives(worker.name, parent))
@@ -305,8 +305,8 @@ class Recorder:
         """What an earlier monitor recorded of this worker's predecessors."""
         if parent is None or self._blackbox is None or self._lineage.lives(worker):
             return []
-        found = (_life(recording) for recording in self._blackbox.of_line(worker, parent, LIVES))
-        return [life for life in found if life is not None]
+        earlier = (_life(recording) for recording in self._blackbox.of_line(worker, parent, LIVES))
+        return [life for life in earlier if life is not None]
 
     async def _ask(self, worker: Worker, process: ProcessReading, track: _Track) -> dict[str, Any] | None:
         if worker.socket is None or process.state == "T":
@@ -349,11 +349,11 @@ class Recorder:
                 del self._ended[forgotten]
 
     def _explain(self, path: Path, ending: Ending, returncode: int) -> None:
-        told = replace(ending, returncode=returncode)
-        said = self._endings.explain(path, told)
+        explained = replace(ending, returncode=returncode)
+        said = self._endings.explain(path, explained)
         try:
             with contextlib.closing(RingFile.reopen(path)) as file:
-                file.write_end({**told.to_json(), "verdict": said})
+                file.write_end({**explained.to_json(), "verdict": said})
         except (OSError, DiagnosticsError) as error:  # tidied away, or damaged since
             log.warning("how %s ended is not written down: %s", path, error)
 

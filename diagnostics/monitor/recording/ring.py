@@ -257,10 +257,10 @@ def _read_header(data: bytes) -> tuple[Header, int]:
 def _checked_header(text: bytes) -> Header:
     """The header in a text whose checksum is right: still someone else's word."""
     try:
-        told = json.loads(text)
-        fields = tuple((str(name), str(unit)) for name, unit in told["fields"])
-        rings = tuple(RingSize(float(interval), int(capacity)) for interval, capacity in told["rings"])
-        process = dict(told["process"])
+        loaded = json.loads(text)
+        fields = tuple((str(name), str(unit)) for name, unit in loaded["fields"])
+        rings = tuple(RingSize(float(interval), int(capacity)) for interval, capacity in loaded["rings"])
+        process = dict(loaded["process"])
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise UsageError(f"the recording's header is not as this version writes it: {error!r}") from error
     sizes_fit = all(1 <= ring.capacity <= MAX_CAPACITY and 0 < ring.interval <= MAX_INTERVAL for ring in rings)
@@ -287,17 +287,17 @@ def _read_end(data: bytes, seed: int) -> tuple[dict[str, Any] | None, bool]:
 
 
 def _read_ring(data: bytes, header: Header, seed: int, ring: int) -> Ring:
-    found: list[tuple[int, tuple[float, ...]]] = []
+    records: list[tuple[int, tuple[float, ...]]] = []
     bad = 0
     for number, values in _slots(data, header, seed, ring):
         if number is None:
             bad += 1
         elif number:
-            found.append((number, values))
-    found.sort()
+            records.append((number, values))
+    records.sort()
     size = header.rings[ring]
-    lost = found[-1][0] - max(1, found[-1][0] - size.capacity + 1) + 1 - len(found) if found else 0
-    return Ring(size, tuple(values for _, values in found), bad, max(0, lost - bad))
+    lost = records[-1][0] - max(1, records[-1][0] - size.capacity + 1) + 1 - len(records) if records else 0
+    return Ring(size, tuple(values for _, values in records), bad, max(0, lost - bad))
 
 
 def _slots(

@@ -54,12 +54,12 @@ class WholeRecord:
         if not look.members:
             return
         if self._file is None:
-            found = _oldest(each.pid for each in look.members)
-            if found is None:
+            oldest = _oldest(each.pid for each in look.members)
+            if oldest is None:
                 return
-            self._file = self._open(*found)
+            self._file = self._open(*oldest)
         total = look.total
-        told: dict[str, Any] = {
+        record: dict[str, Any] = {
             "time": look.time,
             "processes": total.count,
             "workers": sum(each.role == "worker" for each in look.members),
@@ -68,7 +68,7 @@ class WholeRecord:
             "private_bytes": total.private if look.fresh else None,
         }
         if cgroup is not None:
-            told |= {
+            record |= {
                 "cgroup_usage_bytes": cgroup.usage_bytes,
                 "cgroup_working_bytes": cgroup.working_bytes,
                 "cgroup_limit_bytes": cgroup.limit_bytes,
@@ -76,7 +76,7 @@ class WholeRecord:
                 "cgroup_kernel_bytes": cgroup.kernel_bytes,
                 "cgroup_socket_bytes": cgroup.socket_bytes,
             }
-        values = (told.get(name) for name, _ in WHOLE_FIELDS)
+        values = (record.get(name) for name, _ in WHOLE_FIELDS)
         self._file.append(0, [math.nan if value is None else float(value) for value in values])
 
     def read(self) -> Recording | None:
@@ -93,10 +93,10 @@ class WholeRecord:
         if self._path is None:
             return RingFile.in_memory(header)
         try:
-            found = RingFile.reopen(self._path)
-            if found.header == header:
-                return found
-            found.close()
+            file = RingFile.reopen(self._path)
+            if file.header == header:
+                return file
+            file.close()
         except (UsageError, OSError):  # none yet, damaged, or another monitor's of the same folder
             pass
         try:
@@ -125,5 +125,5 @@ def series_of_whole(recording: Recording | None) -> tuple[dict[str, list[tuple[f
 
 
 def _oldest(pids: Iterable[int]) -> tuple[Identity, float] | None:
-    found = [each for pid in pids if (each := identity(pid)) is not None]
-    return min(found, key=lambda each: each[0].start_ticks, default=None)
+    known = [each for pid in pids if (each := identity(pid)) is not None]
+    return min(known, key=lambda each: each[0].start_ticks, default=None)

@@ -98,8 +98,8 @@ class Access:
         if refusal is None:
             # The only forwarded header that is believed: a wrong one harms its sender only.
             scheme = "https" if headers.get("x-forwarded-proto") == "https" else scope["scheme"]
-            told = {"scheme": scheme, _ASKER: _asker(who, scope), _STARTS: _may_start(headers, who)}
-            await self._app({**scope, **told}, receive, send)
+            extended = {"scheme": scheme, _ASKER: _asker(who, scope), _STARTS: _may_start(headers, who)}
+            await self._app({**scope, **extended}, receive, send)
             return
         facts = {"method": scope["method"], "path": scope["path"], "why": refusal.why}
         self._audit.note("refusal", str(refusal.response.status_code), _asker(refusal.who, scope), **facts)
@@ -140,15 +140,15 @@ class Access:
         given = headers.get("authorization", "")
         if given:
             shown = _tokens_in(given)
-            found = [name for name, token in policy.named.items() if any(_same(each, token) for each in shown)]
-            return (found[0], False) if found else (NOBODY, True)
+            names = [name for name, token in policy.named.items() if any(_same(each, token) for each in shown)]
+            return (names[0], False) if names else (NOBODY, True)
         # Browsers send the cookie to all ports of this host: it is valid only for requests by the monitor's own pages.
         if not _own(headers.get("origin"), headers, otherwise=True):
             return NOBODY, False
         cookie, now = value_of(headers.get("cookie", "")), time.time()
-        found = [name for name, token in policy.named.items() if proves(cookie, token, now)]
+        names = [name for name, token in policy.named.items() if proves(cookie, token, now)]
         # An expired cookie is invalid, but no guess.
-        return (found[0], False) if found else (NOBODY, may_prove(cookie, now))
+        return (names[0], False) if names else (NOBODY, may_prove(cookie, now))
 
 
 def _may_start(headers: Mapping[str, str], who: str) -> bool:
@@ -166,9 +166,9 @@ def _may_start(headers: Mapping[str, str], who: str) -> bool:
     if site is not None:
         return site == "same-origin"
     # Browsers omit Sec-Fetch-Site where the connection is not secure and its host is not loopback.
-    told = _origin(headers.get("referer", ""))
-    if headers.get("cookie") or headers.get("user-agent", "").startswith("Mozilla/") or told:
-        return told is not None and told == headers.get("host")
+    referrer = _origin(headers.get("referer", ""))
+    if headers.get("cookie") or headers.get("user-agent", "").startswith("Mozilla/") or referrer:
+        return referrer is not None and referrer == headers.get("host")
     return True
 
 
@@ -222,14 +222,14 @@ def _own(origin: str | None, headers: Mapping[str, str], *, otherwise: bool) -> 
 
 def _origin(text: str) -> str | None:
     """Host and port of an Origin or Referer header; None for any other text."""
-    found = _ORIGIN.match(text)
-    return found["authority"] if found else None
+    match = _ORIGIN.match(text)
+    return match["authority"] if match else None
 
 
 def _host_of(authority: str) -> str:
     """The host of `host` or `host:port`, in lower case and without brackets; empty for any other text."""
-    found = _AUTHORITY.fullmatch(authority)
-    return found["host"].strip("[]").lower() if found else ""
+    match = _AUTHORITY.fullmatch(authority)
+    return match["host"].strip("[]").lower() if match else ""
 
 
 def _asker(who: str, scope: Scope) -> Asker:

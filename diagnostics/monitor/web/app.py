@@ -89,10 +89,10 @@ class _Routes:
 
     async def metrics(self, request: Request) -> Response:
         look = await self._recorder.whole.look()
-        found = await self._targets.snapshots()
-        verdicts = [await self._judge.verdict(snapshot) for snapshot in found]
-        counted = [self._recorder.counted(snapshot.worker) for snapshot in found]
-        snapshots = [
+        snapshots = await self._targets.snapshots()
+        verdicts = [await self._judge.verdict(snapshot) for snapshot in snapshots]
+        counted = [self._recorder.counted(snapshot.worker) for snapshot in snapshots]
+        scraped = [
             metrics.Scraped.of(
                 snapshot,
                 verdict=verdict.word,
@@ -103,13 +103,13 @@ class _Routes:
                 captures=self._captures.counts_of(snapshot.worker),
                 children=look.children_of(snapshot.worker),
             )
-            for snapshot, verdict, (restarts, killed) in zip(found, verdicts, counted, strict=True)
+            for snapshot, verdict, (restarts, killed) in zip(snapshots, verdicts, counted, strict=True)
         ]
-        answering = {snapshot.worker for snapshot in snapshots if snapshot.state == "answering"}
+        answering = {snapshot.worker for snapshot in scraped if snapshot.state == "answering"}
         workers = [worker for worker in self._targets.workers() if worker.name in answering]
-        told = await asyncio.gather(*map(registered_by, workers))
-        registered = {worker.name: families for worker, families in zip(workers, told, strict=True)}
-        body, content_type = metrics.exposition(snapshots, request.headers.get("accept", ""), registered)
+        answers = await asyncio.gather(*map(registered_by, workers))
+        registered = {worker.name: families for worker, families in zip(workers, answers, strict=True)}
+        body, content_type = metrics.exposition(scraped, request.headers.get("accept", ""), registered)
         return Response(body, headers={"content-type": content_type})
 
 
@@ -125,5 +125,5 @@ async def _nobody_left(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    told = {"code": "http", "message": f"{request.method} {request.url.path}: {error.detail}", "remedy": ""}
-    return JSONResponse({"error": told}, status_code=error.status_code, headers=error.headers)
+    answer = {"code": "http", "message": f"{request.method} {request.url.path}: {error.detail}", "remedy": ""}
+    return JSONResponse({"error": answer}, status_code=error.status_code, headers=error.headers)

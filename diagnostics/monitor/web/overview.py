@@ -39,23 +39,23 @@ def charged(look: Look) -> dict[str, Any] | None:
 
     tmpfs, kernel and sockets are of the process's own level, limit and usage of the level with the tightest limit.
     """
-    found = read_cgroup(look.members[0].pid) if look.members else None
-    if found is None:
+    cgroup = read_cgroup(look.members[0].pid) if look.members else None
+    if cgroup is None:
         return None
-    told = found.to_json()
-    return {name: told[name] for name in _CHARGED}
+    charges = cgroup.to_json()
+    return {name: charges[name] for name in _CHARGED}
 
 
 def no_lines(snapshot: Snapshot) -> str:
     """Why nothing is known of what a worker's lines hold."""
     if snapshot.reading is None:
         return snapshot.reason or "its agent does not answer"
-    told = snapshot.reading.get("heap")
-    if told is None:
+    heap = snapshot.reading.get("heap")
+    if heap is None:
         return "it keeps no live heap: start it with DIAGNOSTICS_HEAP=on"
-    if told["reason"] is None and told.get("dropped"):
-        return f"its table is full, {told['dropped']:,} samples had no room: raise DIAGNOSTICS_HEAP_RATE"
-    return told["reason"] or "there are too few looks at its live heap yet: that takes half a minute"
+    if heap["reason"] is None and heap.get("dropped"):
+        return f"its table is full, {heap['dropped']:,} samples had no room: raise DIAGNOSTICS_HEAP_RATE"
+    return heap["reason"] or "there are too few looks at its live heap yet: that takes half a minute"
 
 
 class Overview:
@@ -73,8 +73,8 @@ class Overview:
         """The overview of all workers, cached for all open pages; `url`: the monitor's, for commands in it."""
         async with self._lock:
             if self._shared is None or time.monotonic() - self._shared[0] >= _SHARED_SECONDS:
-                told = await self.of(await self._targets.snapshots(), url)
-                self._shared = time.monotonic(), told
+                overview = await self.of(await self._targets.snapshots(), url)
+                self._shared = time.monotonic(), overview
             return self._shared[1]
 
     async def of(self, snapshots: list[Snapshot], url: str) -> dict[str, Any]:
@@ -117,11 +117,11 @@ class Overview:
         judged = await self._judge.of_whole(look, alarms)
         # Growth of the cgroup beside its processes is an alarm of its own, beside any worker's.
         alarm = judged.alarm and (not alarms or judged.word == "cgroup_growth")
-        told = {**look.to_json(), "charged": charged(look), "verdict": {**judged.to_json(url), "alarm": alarm}}
-        hidden = why_no_cgroup(look.members[0].pid) if told["charged"] is None and look.members else None
+        service = {**look.to_json(), "charged": charged(look), "verdict": {**judged.to_json(url), "alarm": alarm}}
+        hidden = why_no_cgroup(look.members[0].pid) if service["charged"] is None and look.members else None
         if hidden is not None:
-            told["unknown"]["cgroup"] = f"no limit, no forecast, no rule on either: {hidden}"
-        return told
+            service["unknown"]["cgroup"] = f"no limit, no forecast, no rule on either: {hidden}"
+        return service
 
     def _limit(self, snapshot: Snapshot) -> dict[str, Any] | None:
         """The worker's memory limit, its charge, and the time until they meet; None where nothing is recorded."""
@@ -149,10 +149,10 @@ class Overview:
         outlook = self._recorder.outlook(pid)
         grows = [growth.trend.since for growth in (outlook.growths if outlook else ()) if growth.trend.growing]
         since = min((each for each in grows if each is not None), default=now - _LINES_SECONDS)
-        found = await self._recorder.lines.gained(pid, since)
-        if found is None:
+        gained = await self._recorder.lines.gained(pid, since)
+        if gained is None:
             return {"since": None, "seconds": None, "rows": [], "unknown": no_lines(snapshot)}
-        began, rows = found
+        began, rows = gained
         largest = sorted(rows, key=lambda row: -row.held)[:_LINES]
         shown = [row for row in rows if row.grows][:_LINES]
         shown += [row for row in largest if row not in shown]
@@ -165,12 +165,12 @@ class Overview:
 
     def _with_streams(self, snapshot: Snapshot) -> dict[str, Any]:
         captured = self._captures.latest(snapshot.worker, snapshot.process.pid, "tasks")
-        told = {
+        shown = {
             **snapshot.to_json(),
             "streams": rows_of(snapshot, self._captures),
             "task_states": (snapshot.reading or {}).get("task_states"),
             "task_groups": {"top": captured["top"][:_TASK_GROUPS]} if captured else None,
         }
-        if told["ledger"]:
-            told["ledger"] = {**told["ledger"], "top": told["streams"]}
-        return told
+        if shown["ledger"]:
+            shown["ledger"] = {**shown["ledger"], "top": shown["streams"]}
+        return shown

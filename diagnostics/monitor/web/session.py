@@ -40,10 +40,10 @@ def may_prove(value: str, now: float) -> bool:
 def value_of(cookies: str) -> str:
     """The session's value in a Cookie header; empty where there is none."""
     try:
-        found = SimpleCookie(cookies).get(COOKIE)
+        morsel = SimpleCookie(cookies).get(COOKIE)
     except CookieError:
         return ""
-    return found.value if found else ""
+    return morsel.value if morsel else ""
 
 
 def _sign(token: str, end: str) -> str:

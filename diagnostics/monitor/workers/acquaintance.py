@@ -13,19 +13,19 @@ __all__ = ["not_the_one"]
 _PROC = Path("/proc")
 
 
-def not_the_one(told: Mapping[str, Any], pid: int, proc: Path = _PROC) -> str | None:
+def not_the_one(hello: Mapping[str, Any], pid: int, proc: Path = _PROC) -> str | None:
     """Why an agent's answer to "hello" is not of process `pid`, a sentence; None where nothing contradicts it.
 
     The answer has the pid in the agent's own PID namespace, and its process's start. A forwarder of the socket (socat, a
     service mesh) is the listener for the kernel, and another process than the one that answers.
     """
     known_as = namespaced_pid(pid, proc)
-    if known_as is not None and told.get("pid") not in (None, known_as):
-        return f"it calls itself process {told['pid']}, and process {pid} calls itself {known_as}"
-    found = identity(pid, proc)
-    started = told.get("start_ticks")
-    if found is not None and started not in (None, found[0].start_ticks) and _same_clock(pid, proc):
-        return f"its process started at tick {started} of this boot, process {pid} at tick {found[0].start_ticks}"
+    if known_as is not None and hello.get("pid") not in (None, known_as):
+        return f"it calls itself process {hello['pid']}, and process {pid} calls itself {known_as}"
+    known = identity(pid, proc)
+    started = hello.get("start_ticks")
+    if known is not None and started not in (None, known[0].start_ticks) and _same_clock(pid, proc):
+        return f"its process started at tick {started} of this boot, process {pid} at tick {known[0].start_ticks}"
     return None
 
 

@@ -52,22 +52,22 @@ class Attachments:
         ]
 
     def add(self, made: Attachment) -> None:
-        self._change(lambda found: [each for each in found if each.who.pid != made.who.pid] + [made])
+        self._change(lambda attached: [each for each in attached if each.who.pid != made.who.pid] + [made])
 
     def remove(self, pid: int) -> None:
-        self._change(lambda found: [each for each in found if each.who.pid != pid])
+        self._change(lambda attached: [each for each in attached if each.who.pid != pid])
 
     def _change(self, change: Callable[[list[Attachment]], list[Attachment]]) -> None:
         """Write the changed list, without attachments whose processes have ended; their folders are removed."""
         private_folder(self._path.parent)
         with open(self._path.with_suffix(".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            found = _read(self._path)
-            for made in found:
+            attached = _read(self._path)
+            for made in attached:
                 if not lives(made.who):
                     # Removes it where the process had our file system; in a container it went with that.
                     shutil.rmtree(made.folder, ignore_errors=True)
-            left = change([made for made in found if lives(made.who)])
+            left = change([made for made in attached if lives(made.who)])
             new = self._path.with_suffix(".new")
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
             with open(descriptor, "w") as file:
@@ -77,11 +77,11 @@ class Attachments:
 
 def _read(path: Path) -> list[Attachment]:
     try:
-        told = json.loads(path.read_text())
+        entries = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):  # no file, or damaged: processes can still be detached by pid
         return []
-    found: list[Attachment] = []
-    for each in told if isinstance(told, list) else ():
+    attachments: list[Attachment] = []
+    for each in entries if isinstance(entries, list) else ():
         with contextlib.suppress(KeyError, TypeError, ValueError):
-            found.append(Attachment.from_json(each))
-    return found
+            attachments.append(Attachment.from_json(each))
+    return attachments

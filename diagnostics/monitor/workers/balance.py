@@ -128,14 +128,14 @@ def _charged(cgroup: CgroupReading | None) -> dict[str, int | None]:
 
 def _reasons(split: Balance, reading: Mapping[str, Any] | None, unreadable: str | None) -> dict[str, str]:
     """Why each part that is None is unknown: the reason that reading /proc or the agent gave, or that no agent answered."""
-    told = ((reading or {}).get("allocators") or {}).get("unknown") or {}
-    python = told.get("python_live_bytes", "Python's allocator tells nothing here")
-    malloc = told.get("malloc_live_bytes", "malloc tells nothing here")
+    reasons = ((reading or {}).get("allocators") or {}).get("unknown") or {}
+    python = reasons.get("python_live_bytes", "Python's allocator tells nothing here")
+    malloc = reasons.get("malloc_live_bytes", "malloc tells nothing here")
     why = {
         "python_live": python,
         "python_free": python,
         "malloc_live": malloc,
-        "malloc_free": told.get("malloc_live_bytes") or unreadable or malloc,
+        "malloc_free": reasons.get("malloc_live_bytes") or unreadable or malloc,
         "tracers": "a tracer runs that does not tell what its own tables take",
     }
     if reading is None:

@@ -31,44 +31,44 @@ def connections_of(pid: int, reading: dict[str, Any] | None, sockets: Sockets) -
 
     Removes the agent's lists of descriptors from `reading`: they are valid at this moment only.
     """
-    told = (reading or {}).get("connections") or _NOTHING
-    if told["source"] != "server":
+    connections = (reading or {}).get("connections") or _NOTHING
+    if connections["source"] != "server":
         served = sockets.served(pid)
-        unknown = told["unknown"]
+        unknown = connections["unknown"]
         if served.ports and not unknown and not (reading or {}).get("ledger"):
             unknown = [_OTHER_SERVER if reading else _NO_AGENT]
         row = {"open": None, "transport_bytes": None, "kernel_bytes": served.kernel_bytes}
         return {
-            **told,
+            **connections,
             "unknown": unknown,
             "ports": list(served.ports),
             "open": served.connections,
             "routes": {UNROUTED: row} if served.ports else {},
             "top": [],
         }
-    by_route: dict[str, list[int] | None] = told.pop("fds", {})
+    by_route: dict[str, list[int] | None] = connections.pop("fds", {})
     ledger_rows = ((reading or {}).get("ledger") or {}).get("top", ())
     unsent = sockets.unsent(pid, {fd for fds in by_route.values() for fd in fds or ()})
-    for route, row in told["routes"].items():
+    for route, row in connections["routes"].items():
         # Several HTTP/2 requests share one connection: its queue is counted once.
         fds = by_route.get(route, ())
         held = [unsent[fd] for fd in set(fds or ()) if fd in unsent]
         # A connection closed meanwhile has no queue; that of a unix socket is unknown.
         row["kernel_bytes"] = sum(held) if held or not (fds is None or fds or row["open"]) else None
-    if told["open"] is None:
-        _count_from_outside(told, sockets.served(pid))
-    for row in (*told["top"], *ledger_rows):
+    if connections["open"] is None:
+        _count_from_outside(connections, sockets.served(pid))
+    for row in (*connections["top"], *ledger_rows):
         row["kernel_bytes"] = unsent.get(row.pop("fd", None))
     if ledger_rows or (reading or {}).get("ledger"):
-        told["source"] = "ledger"
-    return told
+        connections["source"] = "ledger"
+    return connections
 
 
-def _count_from_outside(told: dict[str, Any], served: Served) -> None:
+def _count_from_outside(connections: dict[str, Any], served: Served) -> None:
     """For a server that does not report its connections: add the kernel's count and bytes of all, as "(unrouted)"."""
-    told["open"], told["ports"] = served.connections, list(served.ports)
+    connections["open"], connections["ports"] = served.connections, list(served.ports)
     if served.ports:
-        row = told["routes"].setdefault(UNROUTED, {"open": 0, "transport_bytes": None})
+        row = connections["routes"].setdefault(UNROUTED, {"open": 0, "transport_bytes": None})
         row["kernel_bytes"] = served.kernel_bytes
 
 
@@ -81,9 +81,9 @@ def streams_of(reading: dict[str, Any] | None, connections: dict[str, Any]) -> l
     """
     ledger = (reading or {}).get("ledger")
     source = "ledger" if ledger else connections["source"]
-    told = ledger["top"] if ledger else [row for row in connections["top"] if row["response_started"] is not False]
+    listed = ledger["top"] if ledger else [row for row in connections["top"] if row["response_started"] is not False]
     empty = {"buffered_bytes": None, "transport_bytes": None, "kernel_bytes": None}
-    rows = [{**empty, **row, "source": source} for row in told]
+    rows = [{**empty, **row, "source": source} for row in listed]
     for row in rows:
         known = [row[layer] for layer in empty if row[layer] is not None]
         row["held_bytes"] = sum(known) if known else None

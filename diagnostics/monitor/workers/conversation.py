@@ -97,7 +97,7 @@ _CLASSES: dict[str, type[DiagnosticsError]] = {
 }
 
 
-def _as_error(told: dict[str, Any]) -> DiagnosticsError:
-    facts = dict(told)
+def _as_error(fields: dict[str, Any]) -> DiagnosticsError:
+    facts = dict(fields)
     code, message, remedy = (str(facts.pop(key, "")) for key in ("code", "message", "remedy"))
     return _CLASSES.get(code, TargetError)(message, remedy=remedy, code=code, **facts)

@@ -39,7 +39,7 @@ def full_queue_holder(path: Path) -> int:
 def _listening(process: Path, path: Path) -> set[str]:
     """Inodes of the listening unix sockets whose name, in the mount namespace of `process`, is this file."""
     wanted = path.lstat()
-    found: set[str] = set()
+    inodes: set[str] = set()
     # Num RefCount Protocol Flags Type St Inode Path
     for line in (process / "net" / "unix").read_text(errors="surrogateescape").splitlines()[1:]:
         fields = line.split(None, 7)
@@ -51,15 +51,15 @@ def _listening(process: Path, path: Path) -> set[str]:
             except OSError:
                 continue
             if (facts.st_dev, facts.st_ino) == (wanted.st_dev, wanted.st_ino):
-                found.add(fields[6])
-    return found
+                inodes.add(fields[6])
+    return inodes
 
 
 def _sockets(process: Path) -> set[str]:
-    found: set[str] = set()
+    inodes: set[str] = set()
     for descriptor in (process / "fd").iterdir():
         with contextlib.suppress(OSError):  # closed since
             link = str(descriptor.readlink())
             if link.startswith("socket:["):
-                found.add(link[8:-1])
-    return found
+                inodes.add(link[8:-1])
+    return inodes

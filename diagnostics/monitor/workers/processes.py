@@ -63,8 +63,8 @@ class Children:
     private: int | None
 
     @classmethod
-    def of(cls, found: Iterable[Member]) -> Children:
-        those = list(found)
+    def of(cls, children: Iterable[Member]) -> Children:
+        those = list(children)
         rollups = [each.rollup for each in those if each.rollup is not None]
         whole = len(rollups) == len(those)
         return cls(
@@ -90,12 +90,12 @@ def members(
     workers       pid -> the worker's name
     supervisors   pids of known supervisors; any ancestor of a worker is one, too
     """
-    found: dict[int, Member] = {}
+    listed: dict[int, Member] = {}
     above = set(supervisors) | {each for pid in workers for each in family.above(pid)}
     left: list[tuple[int, int | None, str | None]] = [(root, None, None) for root in _highest(roots, family)]
     while left:
         pid, parent, worker = left.pop(0)
-        if pid in found or pid == os.getpid():
+        if pid in listed or pid == os.getpid():
             continue
         reading = read_process(pid, proc)
         if reading is None or reading.state == "Z":
@@ -104,9 +104,9 @@ def members(
         role: Literal["worker", "supervisor", "child"] = (
             "worker" if pid in workers else "supervisor" if pid in above else "child"
         )
-        found[pid] = Member(pid, parent, program_of(pid, proc), role, worker, reading.rss_bytes)
+        listed[pid] = Member(pid, parent, program_of(pid, proc), role, worker, reading.rss_bytes)
         left += [(child, pid, worker) for child in family.children(pid)]
-    return list(found.values())
+    return list(listed.values())
 
 
 def _highest(roots: Iterable[int], family: Family) -> list[int]:

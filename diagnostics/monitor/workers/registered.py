@@ -28,24 +28,24 @@ async def registered_by(worker: Worker) -> list[dict[str, Any]]:
     if worker.socket is None:
         return []
     try:
-        told = await worker.ask("registered")
+        registered = await worker.ask("registered")
     except DiagnosticsError as error:
         log.debug("worker %s does not tell its own metrics: %s", worker.name, error)
         return []
-    if told["left_out"] and worker.pid not in _LEFT_OUT_TOLD:
+    if registered["left_out"] and worker.pid not in _LEFT_OUT_TOLD:
         _LEFT_OUT_TOLD.add(worker.pid)
-        log.warning("worker %s has %d samples more than are passed on", worker.name, told["left_out"])
-    return told["families"] or []
+        log.warning("worker %s has %d samples more than are passed on", worker.name, registered["left_out"])
+    return registered["families"] or []
 
 
-def families_of(told: Mapping[str, Iterable[Mapping[str, Any]]], taken: set[str]) -> Iterator[Metric]:
+def families_of(registered: Mapping[str, Iterable[Mapping[str, Any]]], taken: set[str]) -> Iterator[Metric]:
     """One family for each name, with all workers' samples.
 
-    told    worker -> result of `registered_by`
-    taken   names that are exported already, without `_total`
+    registered   worker -> result of `registered_by`
+    taken        names that are exported already, without `_total`
     """
     metrics: dict[str, Metric] = {}
-    for worker, families in told.items():
+    for worker, families in registered.items():
         for family in families:
             name = family["name"]
             if name in taken:
@@ -66,5 +66,5 @@ def _labelled(worker: str, labels: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _exemplar(told: list[Any] | None) -> Exemplar | None:
-    return None if told is None else Exemplar(*told)
+def _exemplar(fields: list[Any] | None) -> Exemplar | None:
+    return None if fields is None else Exemplar(*fields)

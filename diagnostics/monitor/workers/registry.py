@@ -67,7 +67,7 @@ class Registry:
 
     def agents(self) -> dict[int, Path]:
         """pid -> socket of each agent. Removes sockets that killed processes have left."""
-        found: dict[int, Path] = {}
+        agents: dict[int, Path] = {}
         known: dict[Path, _Entry] = {}
         self.unseen = set()
         own_uid = os.geteuid()
@@ -83,15 +83,15 @@ class Registry:
                 if entry.who is None:
                     self.unseen.add(path.stem)
                 else:
-                    found.setdefault(entry.who.pid, path)
+                    agents.setdefault(entry.who.pid, path)
         for folder, pid in self._attached.folders():
             for path in folder.glob("*.sock"):
                 entry = self._entry(path, None)
                 if entry is not None and entry.who is not None and entry.who.pid == pid:
                     known[path] = entry
-                    found.setdefault(pid, path)
+                    agents.setdefault(pid, path)
         self._known = known
-        return found
+        return agents
 
     def _entry(self, path: Path, uid: int | None) -> _Entry | None:
         """The listener of a socket; None where there is none, and removes the socket. `uid`: the user that may listen there."""
@@ -114,9 +114,9 @@ class Registry:
             return None  # the folder's user has put another user's socket there
         if peer.pid == 0 or not proc_is_ours():
             return _Entry(facts.st_ino, facts.st_mtime_ns, None)
-        found = identity(peer.pid)
-        if found is not None and lives(found[0]):
-            return _Entry(facts.st_ino, facts.st_mtime_ns, found[0])
+        known = identity(peer.pid)
+        if known is not None and lives(known[0]):
+            return _Entry(facts.st_ino, facts.st_mtime_ns, known[0])
         if runs(peer.pid):  # /proc hides it (hidepid): it cannot be read
             return _Entry(facts.st_ino, facts.st_mtime_ns, None)
         _remove(path, facts)

@@ -27,9 +27,9 @@ class Roster:
         self._path = root / "workers.json"
         self._written = ""
         self._failed = False
-        told = _read(self._path)
-        self.names: dict[Identity, str] = {who: name for name, who in _named(told.get("workers"))}
-        self.supervisors: set[Identity] = {who for _, who in _named(told.get("supervisors"))}
+        roster = _read(self._path)
+        self.names: dict[Identity, str] = {who: name for name, who in _named(roster.get("workers"))}
+        self.supervisors: set[Identity] = {who for _, who in _named(roster.get("supervisors"))}
 
     def name_of(self, who: Identity) -> str | None:
         """The number of this process; None where it has none."""
@@ -39,11 +39,11 @@ class Roster:
         """Write the file, if the workers or supervisors have changed."""
         self.names = {who: name for name, who in names.items()}
         self.supervisors = set(supervisors)
-        told = {
+        roster = {
             "workers": {name: asdict(who) for name, who in names.items()},
             "supervisors": {str(who.pid): asdict(who) for who in self.supervisors},
         }
-        text = json.dumps(told, sort_keys=True)
+        text = json.dumps(roster, sort_keys=True)
         if text == self._written:
             return
         new = self._path.with_suffix(".new")
@@ -60,17 +60,17 @@ class Roster:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        told = json.loads(path.read_text())
+        roster = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):  # no file yet, or damaged
         return {}
-    return told if isinstance(told, dict) else {}
+    return roster if isinstance(roster, dict) else {}
 
 
-def _named(told: Any) -> Iterable[tuple[str, Identity]]:
-    for name, who in told.items() if isinstance(told, dict) else ():
+def _named(entries: Any) -> Iterable[tuple[str, Identity]]:
+    for name, who in entries.items() if isinstance(entries, dict) else ():
         try:
-            found = Identity(int(who["pid"]), str(who["boot_id"]), int(who["start_ticks"]))
+            identity = Identity(int(who["pid"]), str(who["boot_id"]), int(who["start_ticks"]))
         except (TypeError, KeyError, ValueError):
             continue
         if str(name).isdecimal():
-            yield str(name), found
+            yield str(name), identity

@@ -156,15 +156,15 @@ class Worker:
     async def _identify(self, patience: float) -> dict[str, Any]:
         """Send "hello" and check the answer. Raises TargetError where the agent is not that of this process."""
         assert self.socket is not None
-        told = await ask(self.socket, "hello", patience=patience)
-        why = await asyncio.to_thread(not_the_one, told, self.pid)
+        hello = await ask(self.socket, "hello", patience=patience)
+        why = await asyncio.to_thread(not_the_one, hello, self.pid)
         if why is not None:
             raise TargetError(
                 f"the agent at {self.socket.name} is not joined with process {self.pid}: {why}",
                 remedy="let monitor and service share a PID namespace (Kubernetes: shareProcessNamespace: true)",
                 code="another_process",
             )
-        return told
+        return hello
 
     def served(self) -> Served:
         """The process's connections from the kernel; a few system calls for each, so not for an event loop's thread."""
@@ -248,8 +248,8 @@ class Targets:
 
     async def snapshots(self) -> list[Snapshot]:
         """Read all workers concurrently."""
-        found = await asyncio.gather(*(worker.snapshot() for worker in self.workers()))
-        return [snapshot for snapshot in found if snapshot is not None]
+        snapshots = await asyncio.gather(*(worker.snapshot() for worker in self.workers()))
+        return [snapshot for snapshot in snapshots if snapshot is not None]
 
     def processes(self) -> list[Member]:
         """All running processes of the service; see `processes.members`."""
@@ -273,8 +273,8 @@ class Targets:
         for pid in sorted(now):
             worker = self._workers.get(pid)
             if worker is None:
-                found = identity(pid)
-                who = found[0] if found else None
+                known = identity(pid)
+                who = known[0] if known else None
                 self._workers[pid] = Worker(self._name_for(who, now), pid, registered.get(pid), self._sockets, who)
             elif worker.socket is None:
                 worker.socket = registered.get(pid)
@@ -316,7 +316,7 @@ class Targets:
         A supervisor holds the socket that the worker serves on, but does not accept there: the worker's epoll watches the
         socket and its own does not, or it has never had an agent, which a process that serves gets first.
         """
-        found: set[Identity] = set()
+        supervisors: set[Identity] = set()
         for worker in self._workers.values():
             listeners = self._sockets.listeners(worker.pid) if worker.socket and not worker.placed else set()
             if not listeners:
@@ -331,9 +331,9 @@ class Targets:
                 elder = self._workers.get(above)
                 who = identity(above)
                 if who is not None and (accepts or elder is None or elder.socket is None):
-                    found.add(who[0])
-        self._supervisors |= found
-        return any(who.pid in self._workers for who in found)
+                    supervisors.add(who[0])
+        self._supervisors |= supervisors
+        return any(who.pid in self._workers for who in supervisors)
 
     def _outside(self, registered: set[int]) -> set[int]:
         """The serving processes without agents below those watched commands that have no agent in their family."""

@@ -48,17 +48,17 @@ class Look:
 
     def unknown(self) -> dict[str, str]:
         """Name of a sum -> why it is unknown."""
-        found: dict[str, str] = {}
+        reasons: dict[str, str] = {}
         left = next((each for each in self.members if each.rollup is None), None)
         if left is not None:
             why = f"of process {left.pid} ({left.program}): {why_unreadable(left.pid)}"
-            found |= {"pss_bytes": why, "private_bytes": why}
+            reasons |= {"pss_bytes": why, "private_bytes": why}
         if self.unseen:
-            found["processes"] = (
+            reasons["processes"] = (
                 f"agents listen as {', '.join(sorted(self.unseen))} whose processes cannot be seen from here: they are "
                 "in another PID namespace, or /proc hides them; in Kubernetes set shareProcessNamespace: true"
             )
-        return found
+        return reasons
 
     def to_json(self) -> dict[str, Any]:
         """Sums over all processes, and the processes that are no workers, largest first."""
@@ -86,8 +86,8 @@ class Whole:
     async def look(self) -> Look:
         async with self._lock:
             if self._shared is None or time.monotonic() - self._shared[0] >= self._shared_seconds:
-                found = self._targets.processes()
-                read, fresh = await self._rollups.read([each.pid for each in found])
-                members = [replace(each, rollup=read[each.pid]) for each in found]
+                processes = self._targets.processes()
+                read, fresh = await self._rollups.read([each.pid for each in processes])
+                members = [replace(each, rollup=read[each.pid]) for each in processes]
                 self._shared = time.monotonic(), Look(time.time(), members, fresh, frozenset(self._targets.unseen))
             return self._shared[1]

@@ -90,10 +90,10 @@ async def quote(worker: Worker, method: Method) -> Quote:
 async def quotes(worker: Worker, methods: Sequence[Method]) -> list[Quote]:
     """As `quote`, of several captures from one reading of the load."""
     first = await mark(worker)
-    found = await _priced(worker, methods, await measure_since(first, worker, _SAMPLE_SECONDS))
-    if any(one.cost.would_saturate for one in found):
-        found = await _priced(worker, methods, await measure_since(first, worker, _SECOND_LOOK_SECONDS))
-    return found
+    priced = await _priced(worker, methods, await measure_since(first, worker, _SAMPLE_SECONDS))
+    if any(one.cost.would_saturate for one in priced):
+        priced = await _priced(worker, methods, await measure_since(first, worker, _SECOND_LOOK_SECONDS))
+    return priced
 
 
 async def _priced(worker: Worker, methods: Sequence[Method], pace: Pace) -> list[Quote]:

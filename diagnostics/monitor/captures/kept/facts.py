@@ -71,7 +71,7 @@ def redacted(words: Iterable[str]) -> list[str]:
 
 def _without_shapes(word: str) -> str:
     word = _KEY_SHAPES.sub(HIDDEN, word)
-    word = _BEARER.sub(lambda found: f"{found[1]} {HIDDEN}", word)
+    word = _BEARER.sub(lambda match: f"{match[1]} {HIDDEN}", word)
     return _URL_CREDENTIALS.sub(f"{HIDDEN}@", word)
 
 

@@ -36,15 +36,15 @@ _ARTIFACT: dict[str, type] = {"name": str, "bytes": int, "sha256": str}
 def read(folder: Path) -> dict[str, Any]:
     """The manifest in a capture's folder, or one of state `broken`. Raises FileNotFoundError where there is no folder."""
     try:
-        told = _loaded(folder / NAME)
-        problem = _problem(told, folder)
+        manifest = _loaded(folder / NAME)
+        problem = _problem(manifest, folder)
     except FileNotFoundError:
         if not folder.is_dir():
             raise
         problem = f"it has no {NAME}"
     except (OSError, ValueError, RecursionError) as error:
         problem = f"its {NAME} cannot be read: {error}"
-    return told if problem is None else _broken(folder, problem)
+    return manifest if problem is None else _broken(folder, problem)
 
 
 def _loaded(path: Path) -> Any:
@@ -57,15 +57,15 @@ def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no number in JSON")
 
 
-def _problem(told: Any, folder: Path) -> str | None:
-    if not isinstance(told, dict):
-        return f"its {NAME} is a JSON {type(told).__name__}"
+def _problem(manifest: Any, folder: Path) -> str | None:
+    if not isinstance(manifest, dict):
+        return f"its {NAME} is a JSON {type(manifest).__name__}"
     for key, allowed in _SHAPE.items():
-        if key not in told or not isinstance(told[key], allowed):
+        if key not in manifest or not isinstance(manifest[key], allowed):
             return f"its {NAME} has no {key!r} as this version writes it"
-    if told["id"] != folder.name:
-        return f"its {NAME} is that of {told['id']!r:.60}"
-    for artifact in told["artifacts"]:
+    if manifest["id"] != folder.name:
+        return f"its {NAME} is that of {manifest['id']!r:.60}"
+    for artifact in manifest["artifacts"]:
         if not isinstance(artifact, dict) or not all(
             isinstance(artifact.get(key), of) for key, of in _ARTIFACT.items()
         ):

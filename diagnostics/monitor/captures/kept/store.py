@@ -110,11 +110,11 @@ class Store:
 
     def manifests(self) -> list[dict[str, Any]]:
         """Manifests of all captures, newest first, broken ones included."""
-        found = []
+        manifests = []
         for path in sorted(self._captures(), reverse=True):
             with contextlib.suppress(NotFoundError):  # deleted since
-                found.append(self.manifest(path.name))
-        return found
+                manifests.append(self.manifest(path.name))
+        return manifests
 
     def manifest(self, capture_id: str) -> dict[str, Any]:
         """The manifest of a capture. Raises NotFoundError."""

@@ -92,8 +92,8 @@ def _top(rows: list[dict[str, Any]], hidden: list[dict[str, Any]]) -> list[dict[
 
 
 async def _in_use(session: Session) -> int | None:
-    found: int | None = (await session.worker.ask("sample")).get("in_use_bytes")
-    return found
+    in_use_bytes: int | None = (await session.worker.ask("sample")).get("in_use_bytes")
+    return in_use_bytes
 
 
 async def _census(session: Session, *, first: bool = False) -> dict[str, Any]:
@@ -185,12 +185,12 @@ def _headline(result: dict[str, Any]) -> str:
 
 def _notes(result: dict[str, Any]) -> list[str]:
     unseen = [row for row in result.get("hidden") or () if row["bytes_delta"] >= _WORTH_A_NOTE]
-    told = [
+    notes = [
         f"{row['count_delta']} more {row['type']} ({bytes_of('bytes_delta')(row)}) that no container of Python's holds: "
         "C code keeps them, or has lost them"
         for row in unseen[:3]
     ]
-    return told + [
+    return notes + [
         f"why {name}: {way['path']} ({way['samples']} of {sum(other['samples'] for other in ways)} samples)"
         for name, ways in result["paths"].items()
         for way in ways[:3]

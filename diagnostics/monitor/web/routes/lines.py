@@ -34,18 +34,18 @@ def route(targets: Targets, recorder: Recorder) -> Route:
         limit = round(_number(request, "limit", _DEFAULT_LIMIT, _MOST))
         history = recorder.lines.history(worker.pid)
         now = time.time()
-        found = None if history is None else await asyncio.to_thread(history.since, now - seconds)
-        told = {"schema": SCHEMA, "time": now, "worker": worker.name}
-        if found is None:
+        gained = None if history is None else await asyncio.to_thread(history.since, now - seconds)
+        answer = {"schema": SCHEMA, "time": now, "worker": worker.name}
+        if gained is None:
             snapshot = await worker.snapshot()
             if snapshot is None:
                 raise NotFoundError(f"worker {worker.name} has ended", remedy="diagnostics blackbox FILE")
-            return JSONResponse({**told, "since": None, "seconds": None, "rows": [], "unknown": no_lines(snapshot)})
-        first, rows = found
+            return JSONResponse({**answer, "since": None, "seconds": None, "rows": [], "unknown": no_lines(snapshot)})
+        first, rows = gained
         shown = _chosen(rows, limit)
         length = rows[0].seconds if rows else now - first.time
-        told |= {"since": first.time, "seconds": length, "rows": [row.to_json() for row in shown], "unknown": None}
-        return JSONResponse(told)
+        answer |= {"since": first.time, "seconds": length, "rows": [row.to_json() for row in shown], "unknown": None}
+        return JSONResponse(answer)
 
     return Route("/debug/memory/lines", show)
 
@@ -63,9 +63,9 @@ def _chosen(rows: list[LineGrowth], limit: int) -> list[LineGrowth]:
 def _number(request: Request, name: str, otherwise: float, most: float) -> float:
     text = request.query_params.get(name)
     try:
-        found = otherwise if text is None else float(text)
+        number = otherwise if text is None else float(text)
     except ValueError:
-        found = 0.0
-    if not 0 < found <= most:
+        number = 0.0
+    if not 0 < number <= most:
         raise UsageError(f"{name} is {text!r}", remedy=f"give a number above 0, {most:g} at most")
-    return found
+    return number

@@ -96,8 +96,8 @@ class _EventStream(Response):
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             while not any(end.done() for end in ends):
-                told = json.dumps(await events.overview.read(self._url), separators=(",", ":"))
-                await send({"type": "http.response.body", "body": f"data: {told}\n\n".encode(), "more_body": True})
+                overview = json.dumps(await events.overview.read(self._url), separators=(",", ":"))
+                await send({"type": "http.response.body", "body": f"data: {overview}\n\n".encode(), "more_body": True})
                 await asyncio.wait(ends, timeout=_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
@@ -118,8 +118,8 @@ def routes(targets: Targets, overview: Overview, events: Events) -> list[Route]:
         if name is None:
             snapshots = await targets.snapshots()
         else:
-            found = await targets.worker(name).snapshot()
-            snapshots = [found] if found else []
+            snapshot = await targets.worker(name).snapshot()
+            snapshots = [snapshot] if snapshot else []
         return JSONResponse(await overview.of(snapshots, _address(request)), headers=vary)
 
     async def asset(request: Request) -> Response:
@@ -131,11 +131,11 @@ def routes(targets: Targets, overview: Overview, events: Events) -> list[Route]:
     async def estimates(request: Request) -> Response:
         worker = targets.worker(request.query_params.get("worker"))
         methods = [kind.method(kind.checked({})) for kind in KINDS.values()]
-        told = {
+        quoted = {
             name: {**quote.to_json(), "refusal": quote.refusal}
             for name, quote in zip(KINDS, await quotes(worker, methods), strict=True)
         }
-        return JSONResponse({"worker": worker.name, "estimates": told})
+        return JSONResponse({"worker": worker.name, "estimates": quoted})
 
     return [
         Route("/debug/memory", memory),

@@ -52,10 +52,10 @@ def routes(targets: Targets, captures: Captures) -> list[Route]:
 
     def tasks(snapshot: Snapshot) -> dict[str, Any]:
         reading = snapshot.reading or {}
-        found = _last(snapshot, "tasks", ("total_count", "not_awaited", "states", "threads", "top", "not_covered"))
+        captured = _last(snapshot, "tasks", ("total_count", "not_awaited", "states", "threads", "top", "not_covered"))
         unknown = (reading.get("unknown") or {}).get("tasks")
         states = reading.get("task_states")
-        return {"tasks": reading.get("tasks"), "task_states": states, "unknown": unknown, "captured": found}
+        return {"tasks": reading.get("tasks"), "task_states": states, "unknown": unknown, "captured": captured}
 
     def objects(snapshot: Snapshot) -> dict[str, Any]:
         reading = snapshot.reading or {}
@@ -65,10 +65,10 @@ def routes(targets: Targets, captures: Captures) -> list[Route]:
 
     def _last(snapshot: Snapshot, kind: str, keys: Iterable[str]) -> dict[str, Any] | None:
         """The last capture of the kind with its id and its age in seconds; None where there is none of this process."""
-        found = captures.latest_capture(snapshot.worker, snapshot.process.pid, kind)
-        if found is None:
+        latest = captures.latest_capture(snapshot.worker, snapshot.process.pid, kind)
+        if latest is None:
             return None
-        return {"id": found.id, "age_seconds": found.age_seconds, **{key: found.result.get(key) for key in keys}}
+        return {"id": latest.id, "age_seconds": latest.age_seconds, **{key: latest.result.get(key) for key in keys}}
 
     return [
         Route("/debug/memory/balance", part(balance)),
@@ -82,5 +82,5 @@ def _who(snapshot: Snapshot) -> dict[str, Any]:
     return {"worker": snapshot.worker, "pid": snapshot.process.pid, "state": snapshot.state}
 
 
-def _answer(**told: Any) -> Response:
-    return JSONResponse({"schema": SCHEMA, "time": time.time(), **told})
+def _answer(**parts: Any) -> Response:
+    return JSONResponse({"schema": SCHEMA, "time": time.time(), **parts})

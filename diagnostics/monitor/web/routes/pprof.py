@@ -133,20 +133,21 @@ class _Source:
 
     async def tasks(self, name: str, query: Query) -> Answer:
         async def read() -> Profile:
-            told = await query.worker.ask("tasks", patience=_TASKS_PATIENCE_SECONDS)
-            return _with_threads(Profile.from_json(told), told.get("threads", ()))
+            listing = await query.worker.ask("tasks", patience=_TASKS_PATIENCE_SECONDS)
+            return _with_threads(Profile.from_json(listing), listing.get("threads", ()))
 
         return await self._last_or(name, query, read)
 
     async def leaked_tasks(self, name: str, query: Query) -> Answer:
         async def read() -> Profile:
-            told = await query.worker.ask("tasks", patience=_TASKS_PATIENCE_SECONDS, leaks=True)
-            if told["meta"]["leaked"] is None:
+            listing = await query.worker.ask("tasks", patience=_TASKS_PATIENCE_SECONDS, leaks=True)
+            meta = listing["meta"]
+            if meta["leaked"] is None:
                 raise TargetError(
-                    f"which tasks nothing can wake is unknown: {told['meta']['unknown'] or told['meta']['leaked_unknown']}",
+                    f"which tasks nothing can wake is unknown: {meta['unknown'] or meta['leaked_unknown']}",
                     remedy="/debug/pprof/goroutine shows all tasks, with what awaits them",
                 )
-            profile = Profile.from_json(told)
+            profile = Profile.from_json(listing)
             leaked = tuple(sample for sample in profile.samples if ("leaked", "yes") in sample.labels)
             return replace(profile, samples=leaked)
 

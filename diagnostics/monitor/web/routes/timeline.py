@@ -38,9 +38,9 @@ def route(targets: Targets, recorder: Recorder) -> Route:
         since = now - seconds if seconds else -math.inf
         if shape == "csv":
             return Response(timeline.to_csv(recording, since), media_type="text/csv")
-        told = timeline.to_json(recording, since, recorder.lives(worker.name))
-        told["recorder"]["file"] = str(path) if path else None
-        return JSONResponse({"schema": "highwater.timeline/1", "time": now, "worker": worker.name, **told})
+        answer = timeline.to_json(recording, since, recorder.lives(worker.name))
+        answer["recorder"]["file"] = str(path) if path else None
+        return JSONResponse({"schema": "highwater.timeline/1", "time": now, "worker": worker.name, **answer})
 
     return Route("/debug/memory/timeline", show)
 

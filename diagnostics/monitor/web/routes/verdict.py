@@ -32,18 +32,18 @@ def routes(targets: Targets, overview: Overview, guard: Guard) -> list[Route]:
         if name is None:
             snapshots = await targets.snapshots()
         else:
-            found = await targets.worker(name).snapshot()
-            snapshots = [found] if found else []
+            snapshot = await targets.worker(name).snapshot()
+            snapshots = [snapshot] if snapshot else []
         url = str(request.base_url).rstrip("/")
         verdicts = await overview.verdicts(snapshots, url)
         workers = [
-            {"worker": snapshot.worker, "pid": snapshot.process.pid, **told}
-            for snapshot, told in zip(snapshots, verdicts, strict=True)
+            {"worker": snapshot.worker, "pid": snapshot.process.pid, **verdict}
+            for snapshot, verdict in zip(snapshots, verdicts, strict=True)
         ]
-        told = {"schema": SCHEMA, "time": time.time(), "workers": workers}
+        answer = {"schema": SCHEMA, "time": time.time(), "workers": workers}
         if name is None:
-            told["service"] = (await overview.service(snapshots, verdicts, url))["verdict"]
-        return JSONResponse(told)
+            answer["service"] = (await overview.service(snapshots, verdicts, url))["verdict"]
+        return JSONResponse(answer)
 
     async def rules(request: Request) -> Response:
         if request.query_params.get("dry_run", "") in ("", "0"):
