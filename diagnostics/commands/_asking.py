@@ -82,12 +82,14 @@ def asked(client: httpx2.Client, method: str, path: str, **options: Any) -> dict
     """The JSON of a `checked` response, without control characters, which a terminal would obey. Raises TargetError."""
     response = checked(client, method, path, **options)
     try:
-        told = _plain(json.loads(response.content))
+        answer = _plain(json.loads(response.content))
     except (ValueError, RecursionError) as error:
         raise TargetError(f"the answer is not JSON: {error}", remedy="is it a monitor, and of this version?") from error
-    if not isinstance(told, dict):
-        raise TargetError(f"the answer is a JSON {type(told).__name__}", remedy="is it a monitor, and of this version?")
-    return told
+    if not isinstance(answer, dict):
+        raise TargetError(
+            f"the answer is a JSON {type(answer).__name__}", remedy="is it a monitor, and of this version?"
+        )
+    return answer
 
 
 def _plain(value: Any) -> Any:
@@ -121,6 +123,6 @@ def _refusal(client: httpx2.Client, status: int, body: bytes) -> DiagnosticsErro
 class _RefusalError(DiagnosticsError):
     """A refusal by the monitor: its message, and the exit code for its HTTP status."""
 
-    def __init__(self, status: int, told: dict[str, Any]) -> None:
-        super().__init__(told.get("message", ""), remedy=told.get("remedy", ""), code=told.get("code"))
+    def __init__(self, status: int, error: dict[str, Any]) -> None:
+        super().__init__(error.get("message", ""), remedy=error.get("remedy", ""), code=error.get("code"))
         self.exit_code = {404: 2, 422: 2, 401: 2, 403: 2, 409: 1, 503: 1, 507: 1}.get(status, 3)  # type: ignore[misc]

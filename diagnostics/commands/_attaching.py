@@ -80,26 +80,26 @@ class Attaching:
 def matching(text: str) -> list[int]:
     """The processes whose command line contains `text`, without this process and its ancestors."""
     beside = {os.getpid(), *Family().above(os.getpid())}
-    found = []
+    pids = []
     for process in Path("/proc").iterdir():
         if process.name.isdecimal() and int(process.name) not in beside:
             with contextlib.suppress(OSError):  # it has just ended
                 words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 if text in words:
-                    found.append(int(process.name))
-    if not found:
+                    pids.append(int(process.name))
+    if not pids:
         raise NotFoundError(f"no process has {text!r} in its command line", remedy="ps -e -o pid,args shows them")
-    return sorted(found)
+    return sorted(pids)
 
 
 def workers_of(parent: int) -> list[int]:
     """The descendants of `parent` that serve; all its children where none does. Raises NotFoundError."""
     family = Family()
     serving = [pid for pid in family.servers(parent, Sockets()) if pid != parent]
-    found = serving or family.children(parent)
-    if not found:
+    workers = serving or family.children(parent)
+    if not workers:
         raise NotFoundError(
             f"process {parent} has no workers",
             remedy="give the supervisor's pid (gunicorn: master), or attach to it alone",
         )
-    return found
+    return workers

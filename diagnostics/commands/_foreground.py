@@ -60,7 +60,7 @@ class Foreground:
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start the command. Raises UsageError where there is no such program."""
-        told, tell = os.pipe()
+        heard, tell = os.pipe()
         own = os.getpid()
         prctl = ctypes.CDLL(None).prctl
         pid = os.fork()
@@ -75,7 +75,7 @@ class Foreground:
             finally:
                 os._exit(127)
         os.close(tell)
-        with open(told, "rb") as reader:
+        with open(heard, "rb") as reader:
             problem = reader.read().decode()
         if problem:
             os.waitpid(pid, 0)
@@ -215,11 +215,11 @@ def _pending(pid: int) -> set[int]:
         lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()  # names are any bytes
     except OSError:
         return set()
-    found = 0
+    pending = 0
     for line in lines:
         if line.startswith(("SigPnd:", "ShdPnd:")):
-            found |= int(line.split()[1], 16)
-    return {number for number in range(1, 65) if found >> (number - 1) & 1}
+            pending |= int(line.split()[1], 16)
+    return {number for number in range(1, 65) if pending >> (number - 1) & 1}
 
 
 def end_like(status: int) -> int:

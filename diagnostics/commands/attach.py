@@ -65,28 +65,28 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _chosen(arguments: argparse.Namespace) -> list[int]:
-    found = list(arguments.pids)
+    pids = list(arguments.pids)
     if arguments.match:
-        found += matching(arguments.match)
+        pids += matching(arguments.match)
     if arguments.all_workers is not None:
-        found += workers_of(arguments.all_workers)
-    return list(dict.fromkeys(found))
+        pids += workers_of(arguments.all_workers)
+    return list(dict.fromkeys(pids))
 
 
 def _check(pids: Sequence[int]) -> int:
     """Print the findings; returns the exit code: 0 where all processes can be attached to, 1 where one cannot."""
-    found = [check(pid) for pid in pids]
-    for each in found:
+    checks = [check(pid) for pid in pids]
+    for each in checks:
         print("\n".join(_lines_of(each)))
-    return int(any(each.problems for each in found))
+    return int(any(each.problems for each in checks))
 
 
-def _lines_of(found: Check) -> list[str]:
-    runs = f"{found.interpreter}, uid {found.uid}" if found.interpreter else "not looked into"
-    if not found.problems:
-        return [f"process {found.pid} ({runs}) can be attached to, by {found.how}"]
-    lines = [f"process {found.pid} ({runs}) cannot be attached to:"]
-    for problem in found.problems:
+def _lines_of(checked: Check) -> list[str]:
+    runs = f"{checked.interpreter}, uid {checked.uid}" if checked.interpreter else "not looked into"
+    if not checked.problems:
+        return [f"process {checked.pid} ({runs}) can be attached to, by {checked.how}"]
+    lines = [f"process {checked.pid} ({runs}) cannot be attached to:"]
+    for problem in checked.problems:
         lines.append(f"  {problem.says}")
         lines += [f"    {place + ':':<12}{what}" for place, what in problem.remedy.items()]
     return lines

@@ -84,10 +84,10 @@ def _text(recording: Recording, count: int) -> str:
 def _alive(file: Path, recording: Recording) -> str:
     """The worker's live heap at its end, by line; empty where it sampled no heap."""
     ticks = recording.header.process.get("start_ticks")
-    found = live_heap.of_process(file.absolute().parent.parent, ticks) if isinstance(ticks, int) else None
-    if found is None:
+    heap_file = live_heap.of_process(file.absolute().parent.parent, ticks) if isinstance(ticks, int) else None
+    if heap_file is None:
         return ""
-    path, table = found
+    path, table = heap_file
     profile = heap.profile(table)
     shown = render_top(profile, top(profile, by="line"), _LINES)
     grown = _grown(file, recording, table)
@@ -105,13 +105,13 @@ def _grown(file: Path, recording: Recording, table: heap.Table) -> str:
         return ""
     rising = next((each for each in outlook(recording).growths if each.trend.growing and each.trend.since), None)
     since = rising.trend.since if rising is not None else None
-    found = history.since(history.time - _LINES_SECONDS if since is None else since)
-    if found is None:
+    gained = history.since(history.time - _LINES_SECONDS if since is None else since)
+    if gained is None:
         full = history.now.dropped > history.looks[0].dropped
         return "\nWhich lines grew is unknown: its table was full.\n" if full else ""
-    rows = [row for row in found[1] if row.grows][:_LINES]
+    rows = [row for row in gained[1] if row.grows][:_LINES]
     named = None if since is None or rising is None else grower_since(history, since, rising.trend.slope or 0.0)
-    text = f"\nLines that grew, from {format_moment(found[0].time)} on:\n" + "".join(map(_line, rows)) if rows else ""
+    text = f"\nLines that grew, from {format_moment(gained[0].time)} on:\n" + "".join(map(_line, rows)) if rows else ""
     return text + (f"{printable(named.says)}\n" if named is not None else "")
 
 
@@ -177,14 +177,14 @@ def _trends(recording: Recording) -> list[str]:
 
 
 def _trend(growth: Growth) -> str:
-    found, name = growth.trend, _NAMES.get(growth.series, growth.series)
-    if found.slope is None or found.low is None or found.high is None:
-        return f"{name}: unknown, {found.readings} readings in {found.seconds:.0f} s are too few or have a gap"
+    trend, name = growth.trend, _NAMES.get(growth.series, growth.series)
+    if trend.slope is None or trend.low is None or trend.high is None:
+        return f"{name}: unknown, {trend.readings} readings in {trend.seconds:.0f} s are too few or have a gap"
     slope, low, high = (
-        format_value(round(value), "bytes", signed=True) for value in (found.slope, found.low, found.high)
+        format_value(round(value), "bytes", signed=True) for value in (trend.slope, trend.low, trend.high)
     )
-    text = f"{name}: {found.state.replace('_', ' ')}, {slope} a second ({low} to {high}) over {found.seconds:.0f} s"
-    per = found.per(growth.finished / 1000) if growth.finished else None
-    if per is not None and found.growing:
+    text = f"{name}: {trend.state.replace('_', ' ')}, {slope} a second ({low} to {high}) over {trend.seconds:.0f} s"
+    per = trend.per(growth.finished / 1000) if growth.finished else None
+    if per is not None and trend.growing:
         text += f"; {format_value(round(per[0]), 'bytes', signed=True)} for 1,000 finished streams"
     return text

@@ -74,9 +74,9 @@ def _take_all(client: httpx2.Client, options: dict[str, Any], output: Path, cons
         except TargetError as error:
             failed += 1
             console.print(escape(f"worker {capture['worker']} (pid {capture['pid']}): {error}"), soft_wrap=True)
-    for worker, told in group["not_taken"].items():
+    for worker, refusal in group["not_taken"].items():
         failed += 1
-        said = "; ".join(filter(None, [told["message"], told.get("remedy")]))
+        said = "; ".join(filter(None, [refusal["message"], refusal.get("remedy")]))
         console.print(escape(f"worker {worker} was not captured: {said}"), soft_wrap=True)
     return 3 if failed or not group["captures"] else 0
 

@@ -93,13 +93,13 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(f"{side.side}: {side.decision}{by}  {side.app}", markup=False, highlight=False, soft_wrap=True)
     for remark in remarks(outcome):
         console.print(remark, markup=False, highlight=False, soft_wrap=True)
-    told = to_json(outcome, command)
+    numbers = to_json(outcome, command)
     if arguments.report:
-        report.write_folder([outcome], told, arguments.report)
-        for page in write_reports([outcome], told, arguments.report):
+        report.write_folder([outcome], numbers, arguments.report)
+        for page in write_reports([outcome], numbers, arguments.report):
             console.print(f"report: {page}", highlight=False, soft_wrap=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps(told, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(numbers, indent=1) + "\n")
     return 0 if decision_of(outcome, AFTER) is Decision.BOUNDED else 1
 
 

@@ -27,6 +27,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     changed = difference(load_type(arguments.after, arguments), load_type(arguments.before, arguments))
     profile, value = selected(changed, arguments)
-    found = top(profile, value, by="line" if arguments.lines else "function", cumulative=arguments.cum)
-    write(render_top(profile, found, max(0, arguments.n), value), arguments.output)
+    largest = top(profile, value, by="line" if arguments.lines else "function", cumulative=arguments.cum)
+    write(render_top(profile, largest, max(0, arguments.n), value), arguments.output)
     return 0

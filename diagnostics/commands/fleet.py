@@ -219,9 +219,9 @@ def _odd_one(targets: list[Target], timeout: float) -> Target:
     """The only replica that differs from the others. Raises TargetError where there is none, or more than one."""
     reasons = odd(_queried(targets, timeout))
     if len(reasons) != 1:
-        told = "; ".join(f"{name}: {why}" for name, why in reasons.items())
+        listed = "; ".join(f"{name}: {why}" for name, why in reasons.items())
         raise TargetError(
-            f"{len(reasons)} replicas are not as the others{f' ({told})' if told else ''}",
+            f"{len(reasons)} replicas are not as the others{f' ({listed})' if listed else ''}",
             remedy="diagnostics fleet ... status shows them; name the one to look at",
         )
     name = next(iter(reasons))
@@ -279,5 +279,5 @@ def _profiles_taken(
 def _show(profile: Profile, count: int) -> None:
     # tracemalloc's frames have no functions.
     named = any(frame.function for sample in profile.samples for frame in sample.stack)
-    found = top(profile, 0, by="function" if named else "line", cumulative=False)
-    write(render_top(profile, found, max(0, count), 0), None)
+    largest = top(profile, 0, by="function" if named else "line", cumulative=False)
+    write(render_top(profile, largest, max(0, count), 0), None)

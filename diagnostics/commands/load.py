@@ -17,7 +17,7 @@ from rich.progress import Progress as Bar
 
 from ..errors import DiagnosticsError, TargetError, UsageError
 from ..proof.clients.address import Address, Message, read_body, read_headers
-from ..proof.clients.fleet.launch import Found, Progress, launch
+from ..proof.clients.fleet.launch import FleetResult, Progress, launch
 from ..proof.clients.fleet.order import Order
 from ..proof.clients.fleet.report import table, to_json, warnings
 from ..proof.clients.mix import Behavior, Leaves, NeverReads, Resets, Slow
@@ -78,16 +78,16 @@ def message_of(arguments: argparse.Namespace) -> Message:
 def run(arguments: argparse.Namespace) -> int:
     order = _order(arguments)
     console = Console(stderr=True)
-    found = _watched(order, arguments.processes, console)
-    Console(width=None if Console().is_terminal else 100).print(table(found))
-    for warning in warnings(found):
+    result = _watched(order, arguments.processes, console)
+    Console(width=None if Console().is_terminal else 100).print(table(result))
+    for warning in warnings(result):
         console.print(warning, style="yellow", highlight=False, markup=False, soft_wrap=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps(to_json(found), indent=1) + "\n")
-    failed = found.tally.outcomes["failed"]
-    if failed and not found.tally.bytes:
-        reasons = ", ".join(f"{count} x {reason}" for reason, count in found.tally.errors.most_common())
-        raise TargetError(f"{order.address} answered none of {found.tally.streams} streams ({reasons})")
+        arguments.json.write_text(json.dumps(to_json(result), indent=1) + "\n")
+    failed = result.tally.outcomes["failed"]
+    if failed and not result.tally.bytes:
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in result.tally.errors.most_common())
+        raise TargetError(f"{order.address} answered none of {result.tally.streams} streams ({reasons})")
     return 1 if failed else 0
 
 
@@ -121,7 +121,7 @@ def _order(arguments: argparse.Namespace) -> Order:
     )
 
 
-def _watched(order: Order, processes: int, console: Console) -> Found:
+def _watched(order: Order, processes: int, console: Console) -> FleetResult:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=order.streams)

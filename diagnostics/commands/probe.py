@@ -37,40 +37,40 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    found = probe(
+    probed = probe(
         Address.of(arguments.url),
         message_of(arguments),
         seconds=arguments.seconds,
         events=arguments.events,
         verify_tls=not arguments.insecure,
     )
-    verdicts = judge(found)
+    verdicts = judge(probed)
     console = Console(width=None if Console().is_terminal else 100)
-    console.print(_times(found))
+    console.print(_times(probed))
     console.print(_verdicts(verdicts))
     if arguments.json:
-        told = {"schema": SCHEMA, **found.to_json(), "verdicts": [asdict(verdict) for verdict in verdicts]}
-        arguments.json.write_text(json.dumps(told, indent=1) + "\n")
+        document = {"schema": SCHEMA, **probed.to_json(), "verdicts": [asdict(verdict) for verdict in verdicts]}
+        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
     return 1 if worst(verdicts) is Level.BAD else 0
 
 
-def _times(found: Probe) -> Table:
-    table = Table(box=box.SIMPLE, show_header=False, title=escape(printable(str(found.address))), title_justify="left")
+def _times(probed: Probe) -> Table:
+    table = Table(box=box.SIMPLE, show_header=False, title=escape(printable(str(probed.address))), title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column()
-    table.add_row("name", milliseconds(found.name_seconds), found.address.host)
-    table.add_row("connect", milliseconds(found.connect_seconds), found.peer or "")
-    if found.tls_seconds is not None:
-        table.add_row("tls", milliseconds(found.tls_seconds), found.tls_version or "")
-    table.add_row("first byte", milliseconds(found.first_byte_seconds), "since the request")
-    table.add_row("first event", milliseconds(found.first_event_seconds), "since the request")
-    gaps = found.gaps()
+    table.add_row("name", milliseconds(probed.name_seconds), probed.address.host)
+    table.add_row("connect", milliseconds(probed.connect_seconds), probed.peer or "")
+    if probed.tls_seconds is not None:
+        table.add_row("tls", milliseconds(probed.tls_seconds), probed.tls_version or "")
+    table.add_row("first byte", milliseconds(probed.first_byte_seconds), "since the request")
+    table.add_row("first event", milliseconds(probed.first_event_seconds), "since the request")
+    gaps = probed.gaps()
     for label, share in (("gap p50", 0.5), ("gap p90", 0.9), ("gap p99", 0.99), ("gap max", 1.0)):
         table.add_row(label, milliseconds(gaps.quantile(share)), "between events" if share == 0.5 else "")
-    size = format_value(sum(arrival.bytes for arrival in found.arrivals), "bytes")
-    ended = {"enough": "that is enough", "time_up": "the time was up"}.get(found.ended, found.ended.replace("_", " "))
-    table.add_row("events", f"{found.events:,}", f"{size} in {found.seconds:.2f} s; {ended}")
+    size = format_value(sum(arrival.bytes for arrival in probed.arrivals), "bytes")
+    ended = {"enough": "that is enough", "time_up": "the time was up"}.get(probed.ended, probed.ended.replace("_", " "))
+    table.add_row("events", f"{probed.events:,}", f"{size} in {probed.seconds:.2f} s; {ended}")
     return table
 
 

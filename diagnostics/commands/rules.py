@@ -36,12 +36,12 @@ def run(arguments: argparse.Namespace) -> int:
         query["worker"] = arguments.worker
     with client_of(arguments.url) as client:
         if arguments.file is None:
-            told = asked(client, "GET", "/debug/memory/rules", params=query)
+            answer = asked(client, "GET", "/debug/memory/rules", params=query)
         else:
             text = _text(arguments.file)
             parse(text, str(arguments.file))  # here, so that an error has the file's name
-            told = asked(client, "POST", "/debug/memory/rules", params=query, content=text)
-    _show(told, Console(), dry=arguments.dry_run)
+            answer = asked(client, "POST", "/debug/memory/rules", params=query, content=text)
+    _show(answer, Console(), dry=arguments.dry_run)
     return 0
 
 
@@ -52,11 +52,11 @@ def _text(path: Path) -> str:
         raise UsageError(f"{path} cannot be read: {error}", remedy="name a TOML file") from error
 
 
-def _show(told: dict[str, Any], console: Console, dry: bool) -> None:
+def _show(answer: dict[str, Any], console: Console, dry: bool) -> None:
     table = Table(box=None)
     for column in ("rule", "fires when", "captures", "cooldown", "limit"):
         table.add_column(column)
-    for rule in told["rules"]:
+    for rule in answer["rules"]:
         row = (
             rule["name"],
             rule["says"],
@@ -66,7 +66,7 @@ def _show(told: dict[str, Any], console: Console, dry: bool) -> None:
         )
         table.add_row(*(Text(printable(word)) for word in row))
     console.print(table)
-    firings = told["firings"]
+    firings = answer["firings"]
     what = "would have fired" if dry else "fired"
     console.print(f"{what} {len(firings)} times" if firings else f"nothing {what}")
     for fired in firings:

@@ -37,50 +37,52 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     console = Console()
     with client_of(arguments.url) as client:
-        told = _told(client)
+        overview = _overview(client)
         if not arguments.watch:
-            console.print(shown(told))
-            return int(_alarm(told))
-        with Live(shown(told), console=console, auto_refresh=False) as live:
+            console.print(shown(overview))
+            return int(_alarm(overview))
+        with Live(shown(overview), console=console, auto_refresh=False) as live:
             while True:
                 time.sleep(1.0)
                 live.update(_looked(client), refresh=True)
 
 
-def _told(client: httpx2.Client) -> dict[str, Any]:
-    told: dict[str, Any] = asked(client, "GET", "/debug/memory")
-    if not told["workers"]:
-        there = [_process(each) for each in told["service"]["supervisors"] + told["service"]["children"]]
+def _overview(client: httpx2.Client) -> dict[str, Any]:
+    overview: dict[str, Any] = asked(client, "GET", "/debug/memory")
+    if not overview["workers"]:
+        there = [_process(each) for each in overview["service"]["supervisors"] + overview["service"]["children"]]
         raise TargetError(
             f"no worker is there at {client.base_url}" + (f"; there is {', '.join(there)}" if there else ""),
             remedy="the supervisor's workers do not start: read its output"
             if there
             else "wait for the service to start",
         )
-    return told
+    return overview
 
 
-def _alarm(told: dict[str, Any]) -> bool:
-    return bool(told["service"]["verdict"]["alarm"]) or any(worker["verdict"]["alarm"] for worker in told["workers"])
+def _alarm(overview: dict[str, Any]) -> bool:
+    return bool(overview["service"]["verdict"]["alarm"]) or any(
+        worker["verdict"]["alarm"] for worker in overview["workers"]
+    )
 
 
 def _looked(client: httpx2.Client) -> RenderableType:
     """One refresh of --watch; an error is shown instead of raised, since a monitor may come back."""
     try:
-        return shown(_told(client))
+        return shown(_overview(client))
     except DiagnosticsError as error:
         return Text(f"{format_moment(time.time())}  {error}", style="red")
 
 
-def shown(told: dict[str, Any]) -> Group:
+def shown(overview: dict[str, Any]) -> Group:
     """The overview of /debug/memory, for people."""
-    workers = [part for worker in told["workers"] for part in _worker(worker)]
-    service = _service(told["service"])
+    workers = [part for worker in overview["workers"] for part in _worker(worker)]
+    service = _service(overview["service"])
     # Problems first: how the last process of a worker ended, then growth beside the workers.
-    beside = told["service"]["verdict"]["alarm"]
+    beside = overview["service"]["verdict"]["alarm"]
     return Group(
-        *map(_ended, told.get("ends") or ()),
-        *map(_attached, told.get("attached") or ()),
+        *map(_ended, overview.get("ends") or ()),
+        *map(_attached, overview.get("attached") or ()),
         *(service + workers if beside else workers + service),
     )
 
@@ -139,8 +141,8 @@ def _others(service: dict[str, Any]) -> list[RenderableType]:
         table.add_column(column, justify="right" if column in ("pid", "RSS", "PSS", "private") else "left")
     for row in rows:
         sizes = (_size(row[key]) for key in ("rss_bytes", "pss_bytes", "private_bytes"))
-        told = (str(row["pid"]), row["program"], row["role"], row["worker"] or "", *sizes, row["reason"] or "")
-        table.add_row(*(Text(printable(word)) for word in told))
+        cells = (str(row["pid"]), row["program"], row["role"], row["worker"] or "", *sizes, row["reason"] or "")
+        table.add_row(*(Text(printable(word)) for word in cells))
     return [table]
 
 
@@ -194,13 +196,13 @@ def _with_interval(figure: dict[str, float]) -> tuple[str, str]:
 def _unknown(worker: dict[str, Any]) -> list[RenderableType]:
     """The worker's unknown readings, each with its reason."""
     rows = worker["unknown"].items()
-    told: list[RenderableType] = [
+    lines: list[RenderableType] = [
         Text(f"{name.replace('_', ' ')}: unknown: {printable(why)}", style="yellow") for name, why in rows
     ]
     heap = worker.get("heap")
     if heap and heap["reason"]:
-        told.append(Text(f"live heap: {printable(heap['reason'])}", style="yellow"))
-    return told
+        lines.append(Text(f"live heap: {printable(heap['reason'])}", style="yellow"))
+    return lines
 
 
 def _verdict(verdict: dict[str, Any]) -> Text:
@@ -266,8 +268,8 @@ def _streams(worker: dict[str, Any]) -> Table:
     for row in rows[:_STREAMS]:
         layers = ("held_bytes", "buffered_bytes", "transport_bytes", "kernel_bytes", "retained_bytes")
         sizes = ("" if row[layer] is None else format_value(row[layer], "bytes") for layer in layers)
-        told = (str(row.get("id", "")), row["route"], row.get("state") or "", f"{row['age_seconds']:.1f} s")
-        table.add_row(*(Text(printable(word)) for word in (*told, *sizes, row.get("trace_id") or "")))
+        cells = (str(row.get("id", "")), row["route"], row.get("state") or "", f"{row['age_seconds']:.1f} s")
+        table.add_row(*(Text(printable(word)) for word in (*cells, *sizes, row.get("trace_id") or "")))
     return table
 
 

@@ -24,6 +24,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     profile, value = selected(load_all(arguments.files, arguments), arguments)
-    found = top(profile, value, by="line" if arguments.lines else "function", cumulative=arguments.cum)
-    write(render_top(profile, found, max(0, arguments.n), value), arguments.output)
+    largest = top(profile, value, by="line" if arguments.lines else "function", cumulative=arguments.cum)
+    write(render_top(profile, largest, max(0, arguments.n), value), arguments.output)
     return 0

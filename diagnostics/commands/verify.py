@@ -79,12 +79,14 @@ def run(arguments: argparse.Namespace) -> int:
     check_file(arguments.junit, "--junit")
     make_folder(arguments.report, "--report")
     console = report.console()
-    found = run_scenarios(wanted, seed=arguments.seed, capture=capture, jobs=arguments.jobs)
-    outcomes = [result for result in found if isinstance(result, Outcome)]
+    results = run_scenarios(wanted, seed=arguments.seed, capture=capture, jobs=arguments.jobs)
+    outcomes = [result for result in results if isinstance(result, Outcome)]
     failures = {
-        known.name: result for (known, _), result in zip(wanted, found, strict=True) if isinstance(result, TargetError)
+        known.name: result
+        for (known, _), result in zip(wanted, results, strict=True)
+        if isinstance(result, TargetError)
     }
-    told = report.to_json(outcomes, _command(arguments))
+    numbers = report.to_json(outcomes, _command(arguments))
     report.print_table(outcomes, console)
     for outcome in outcomes:
         report.print_held(outcome, console)
@@ -92,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
             console.print(f"{outcome.scenario.name}, {remark}", markup=False, highlight=False, soft_wrap=True)
     for name, reason in skipped.items():
         console.print(f"{name}: the relay is not run, {reason}", markup=False, highlight=False, soft_wrap=True)
-    _write(arguments, outcomes, told, console)
+    _write(arguments, outcomes, numbers, console)
     open_claims = [outcome.scenario.name for outcome in outcomes if not outcome.verified]
     if open_claims:
         console.print(f"not verified: {', '.join(open_claims)}", highlight=False, soft_wrap=True)
@@ -106,15 +108,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if open_claims else 0
 
 
-def _write(arguments: argparse.Namespace, outcomes: list[Outcome], told: dict[str, Any], console: Console) -> None:
+def _write(arguments: argparse.Namespace, outcomes: list[Outcome], numbers: dict[str, Any], console: Console) -> None:
     if arguments.json:
-        arguments.json.write_text(json.dumps(told, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(numbers, indent=1) + "\n")
     if arguments.junit:
         report.write_junit(outcomes, arguments.junit)
     if arguments.report:
-        for graph in report.write_folder(outcomes, told, arguments.report):
+        for graph in report.write_folder(outcomes, numbers, arguments.report):
             console.print(f"flame graph: {graph}", highlight=False, soft_wrap=True)
-        for page in write_reports(outcomes, told, arguments.report):
+        for page in write_reports(outcomes, numbers, arguments.report):
             console.print(f"report: {page}", highlight=False, soft_wrap=True)
 
 

@@ -78,8 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(f"not tried: {reason}", markup=False, highlight=False, soft_wrap=True)
     console.print(conclusion(rows, tried), markup=False, highlight=False, soft_wrap=True)
     if arguments.json:
-        told = to_json(rows, tried, trials, failed, missing, _command(arguments, words))
-        arguments.json.write_text(json.dumps(told, indent=1) + "\n")
+        document = to_json(rows, tried, trials, failed, missing, _command(arguments, words))
+        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
     return 0 if best(rows) is not None else 1
 
 
@@ -113,10 +113,10 @@ def _shown(work: Work, tried: list[Setting], rounds: int) -> tuple[dict[str, lis
 
 def _command(arguments: argparse.Namespace, words: list[str]) -> str:
     """The command that repeats the trial, without headers, which may have a key."""
-    told = ["diagnostics", "whatif"]
+    repeated = ["diagnostics", "whatif"]
     for name in ("path", "method", "body", "streams", "total", "seconds", "slow", "slow_rate", "settle", "rounds"):
         if getattr(arguments, name) is not None:
-            told += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
+            repeated += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
     for name in arguments.only:
-        told += ["--only", name]
-    return shlex.join([*told, "--", *words])
+        repeated += ["--only", name]
+    return shlex.join([*repeated, "--", *words])

@@ -63,9 +63,9 @@ class Replica:
         return not self.error
 
 
-def replica_of(name: str, url: str, told: dict[str, Any]) -> Replica:
+def replica_of(name: str, url: str, overview: dict[str, Any]) -> Replica:
     """The row for an overview of /debug/memory. Raises KeyError, TypeError, ValueError for other JSON."""
-    workers, service = told["workers"], told["service"]
+    workers, service = overview["workers"], overview["service"]
     verdicts = [worker["verdict"] for worker in workers] + [service["verdict"]]
     worst = max(verdicts, key=lambda verdict: bool(verdict["alarm"]))
     growths = [growth for worker in workers if (growth := _growth(worker.get("growth"))) is not None]
@@ -75,7 +75,7 @@ def replica_of(name: str, url: str, told: dict[str, Any]) -> Replica:
     return Replica(
         name,
         url,
-        version=str(told.get("version") or ""),
+        version=str(overview.get("version") or ""),
         workers=len(workers),
         silent=sum(worker["state"] != "answering" for worker in workers),
         verdict=str(worst["title"]),
@@ -86,12 +86,12 @@ def replica_of(name: str, url: str, told: dict[str, Any]) -> Replica:
         growth=max(growths, key=lambda growth: growth.mid, default=None),
         streams=None if None in streams else sum(count or 0 for count in streams),
         limit_share=max(shares, default=None),
-        ends=tuple(str(end["said"]) for end in told.get("ends") or ()),
+        ends=tuple(str(end["said"]) for end in overview.get("ends") or ()),
     )
 
 
-def _growth(told: dict[str, Any] | None) -> Growth | None:
-    return None if told is None else Growth(float(told["low"]), float(told["mid"]), float(told["high"]))
+def _growth(fields: dict[str, Any] | None) -> Growth | None:
+    return None if fields is None else Growth(float(fields["low"]), float(fields["mid"]), float(fields["high"]))
 
 
 def _share(limit: dict[str, Any] | None) -> float | None:
@@ -116,10 +116,10 @@ def odd(replicas: Sequence[Replica]) -> dict[str, str]:
     {'d': 'RSS is 1.8 times the median of the others'}
     """
     there = [replica for replica in replicas if replica.answers]
-    found: dict[str, list[str]] = {}
+    reasons: dict[str, list[str]] = {}
     alarms = [replica for replica in there if replica.alarm]
     if len(alarms) == 1 and len(there) > 1:
-        found.setdefault(alarms[0].name, []).append("it alone has an alarm")
+        reasons.setdefault(alarms[0].name, []).append("it alone has an alarm")
     for replica in there:
         others = [other.rss_bytes for other in there if other is not replica and other.rss_bytes is not None]
         if replica.rss_bytes is None or len(others) < _LEAST_REPLICAS - 1:
@@ -127,7 +127,7 @@ def odd(replicas: Sequence[Replica]) -> dict[str, str]:
         middle = median(others)
         distance = median(abs(other - middle) for other in others)
         if abs(replica.rss_bytes - middle) > max(_MADS * distance, _LEAST_SHARE * middle):
-            found.setdefault(replica.name, []).append(
+            reasons.setdefault(replica.name, []).append(
                 f"RSS is {replica.rss_bytes / middle:.1f} times the median of the others"
             )
     versions = [replica.version for replica in there if replica.version]
@@ -138,5 +138,5 @@ def odd(replicas: Sequence[Replica]) -> dict[str, str]:
             and versions.count(replica.version) == 1
             and len(set(versions)) == 2
         ):
-            found.setdefault(replica.name, []).append(f"it alone has version {replica.version}")
-    return {name: ", ".join(reasons) for name, reasons in found.items()}
+            reasons.setdefault(replica.name, []).append(f"it alone has version {replica.version}")
+    return {name: ", ".join(words) for name, words in reasons.items()}

@@ -49,7 +49,7 @@ def resolve(words: Sequence[str], account: Path = _ACCOUNT) -> list[Target]:
     account   the folder with a pod's token, namespace and the certificate of the Kubernetes API
     Raises UsageError for a malformed word, TargetError where DNS, Prometheus or Kubernetes fails or has none.
     """
-    found: set[Target] = set()
+    monitors: set[Target] = set()
     for word in words:
         kind, colon, rest = word.partition(":")
         ways: dict[str, Callable[[str], list[Target]]] = {
@@ -60,9 +60,9 @@ def resolve(words: Sequence[str], account: Path = _ACCOUNT) -> list[Target]:
         targets = ways[kind](rest) if colon and kind in ways else _written(word)
         if not targets:
             raise TargetError(f"{word!r} is no monitor at all now", remedy="is the name right, and does anything run?")
-        found.update(targets)
+        monitors.update(targets)
     # Several words may give the same monitor; a name that is not only the address is preferred.
-    by_url = {target.url: target for target in sorted(found, key=lambda target: target.name != _address(target.url))}
+    by_url = {target.url: target for target in sorted(monitors, key=lambda target: target.name != _address(target.url))}
     if len(by_url) > MOST_TARGETS:
         raise UsageError(f"{len(by_url)} monitors are more than {MOST_TARGETS}", remedy="ask for some of them")
     return sorted(by_url.values())
@@ -98,13 +98,13 @@ def _dns(text: str) -> list[Target]:
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise UsageError(f"dns:{text} has no port", remedy="write dns:relay-headless:6060")
     try:
-        told = socket.getaddrinfo(place.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(place.strip("[]"), int(port), type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise TargetError(
             f"no address of {place!r} is known: {error}", remedy="is this the name of a headless Service?"
         ) from error
     return [_of_address(f"[{address[0]}]:{port}" if family == socket.AF_INET6 else f"{address[0]}:{port}")
-            for family, _, _, _, address in told]  # fmt: skip
+            for family, _, _, _, address in addresses]  # fmt: skip
 
 
 def _prometheus(text: str) -> list[Target]:
@@ -113,9 +113,9 @@ def _prometheus(text: str) -> list[Target]:
         raise UsageError(
             f"prometheus:{text} has no query", remedy='write prometheus:http://prometheus:9090?up{job="diagnostics"}'
         )
-    told = _get_json(url.rstrip("/") + "/api/v1/query", {"query": query}, {}, None)
+    answer = _get_json(url.rstrip("/") + "/api/v1/query", {"query": query}, {}, None)
     try:
-        series = [each["metric"] for each in told["data"]["result"]]
+        series = [each["metric"] for each in answer["data"]["result"]]
     except (KeyError, TypeError) as error:
         raise TargetError(f"{url} did not answer as Prometheus does", remedy="is it Prometheus?") from error
     return [
@@ -140,9 +140,9 @@ def _kubernetes(text: str, account: Path) -> list[Target]:
     certificate = account / "ca.crt"
     trusted = ssl.create_default_context(cafile=str(certificate)) if certificate.exists() else None
     url = f"https://{f'[{host}]' if ':' in host else host}:{api_port}/api/v1/namespaces/{namespace}/pods"
-    told = _get_json(url, {"labelSelector": selector}, {"Authorization": f"Bearer {token}"}, trusted)
+    answer = _get_json(url, {"labelSelector": selector}, {"Authorization": f"Bearer {token}"}, trusted)
     try:
-        pods = [(pod["metadata"]["name"], pod["status"]) for pod in told["items"]]
+        pods = [(pod["metadata"]["name"], pod["status"]) for pod in answer["items"]]
         running = [
             (name, status["podIP"]) for name, status in pods if status.get("phase") == "Running" and status.get("podIP")
         ]

@@ -41,10 +41,10 @@ def parse_bytes(limit: int | str) -> int:
     >>> parse_bytes("4 KiB"), parse_bytes(512)
     (4096, 512)
     """
-    found = _SIZE.fullmatch(str(limit))
-    if found is None or float(found[1]) <= 0:
+    match = _SIZE.fullmatch(str(limit))
+    if match is None or float(match[1]) <= 0:
         raise ValueError(f"{limit!r} is no size above 0: write 4096, '4 KiB' or '1.5 MiB'")
-    return round(float(found[1]) * _UNITS[found[2]])
+    return round(float(match[1]) * _UNITS[match[2]])
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,10 @@ class StreamGrowth:
         def refused(side: SideOutcome) -> bool:
             return side.decision is not Decision.BOUNDED or (most is not None and max(side.peaks) > most)
 
-        found = until_done(_measured(plan, work, refused, collects=app is not None))
-        if refused(found):
-            pytest.fail(_message(found, app or command or "", path, most), pytrace=False)
-        return found
+        outcome = until_done(_measured(plan, work, refused, collects=app is not None))
+        if refused(outcome):
+            pytest.fail(_message(outcome, app or command or "", path, most), pytrace=False)
+        return outcome
 
 
 @pytest.fixture
@@ -188,28 +188,28 @@ class _Silent:
         pass
 
 
-def _message(found: SideOutcome, service: str, path: str, most: int | None) -> str:
+def _message(outcome: SideOutcome, service: str, path: str, most: int | None) -> str:
     from ..analysis.decision import Decision
     from .experiment.comparison import UNITS
     from .report.incident.model import sites
 
-    lines = [f"{path} of {service}: {found.decision}"]
-    if found.finding is not None:
-        for measure, interval in found.finding.intervals.items():
-            least = found.finding.least[measure]
+    lines = [f"{path} of {service}: {outcome.decision}"]
+    if outcome.finding is not None:
+        for measure, interval in outcome.finding.intervals.items():
+            least = outcome.finding.least[measure]
             over = "above" if interval.low > least else "within" if interval.high < least else "not certainly within"
             lines.append(
                 f"    {measure}  {interval.mean:,.0f} [{interval.low:,.0f} .. {interval.high:,.0f}] {UNITS[measure]},"
                 f" {over} the limit of {least:,.0f}"
             )
-    over = "" if most is None else f", {'above' if max(found.peaks) > most else 'within'} the limit of {most:,}"
-    lines.append(f"    peak  {max(found.peaks):,.0f} B per open stream at most{over}")
-    if found.decision is Decision.INCONCLUSIVE:
+    over = "" if most is None else f", {'above' if max(outcome.peaks) > most else 'within'} the limit of {most:,}"
+    lines.append(f"    peak  {max(outcome.peaks):,.0f} B per open stream at most{over}")
+    if outcome.decision is Decision.INCONCLUSIVE:
         lines.append("    undecided: give it more streams, longer rounds (seconds) or more of them (looks)")
-    if found.capture is None:
-        lines.append(f"who holds it is not known: {found.unexplained or 'the service is no Python process'}")
+    if outcome.capture is None:
+        lines.append(f"who holds it is not known: {outcome.unexplained or 'the service is no Python process'}")
         return "\n".join(lines)
-    table = sites("held at the end of a capture", found.capture.profile)
+    table = sites("held at the end of a capture", outcome.capture.profile)
     lines.append(f"{table.title}:")
     lines += [f"    {held:>12}  {share:>6}  {line}" for line, held, share in table.rows[:_SHOWN_SITES]]
     return "\n".join(lines)

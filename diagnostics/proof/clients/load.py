@@ -72,8 +72,8 @@ async def run_load(
         for behavior in mix.each()
     ]
     everyone = asyncio.create_task(asyncio.wait(clients))
-    told = asyncio.create_task(until.wait())
-    either: tuple[asyncio.Task[Any], ...] = (everyone, told)
+    stopped = asyncio.create_task(until.wait())
+    either: tuple[asyncio.Task[Any], ...] = (everyone, stopped)
     try:
         await asyncio.wait(either, timeout=most_seconds, return_when=asyncio.FIRST_COMPLETED)
         over.set()

@@ -106,25 +106,25 @@ def probe(address: Address, message: Message, *, seconds: float, events: int, ve
 
     Raises TargetError where no connection comes about, TargetSilentError where it is not answered in time.
     """
-    found = Probe(address)
+    probed = Probe(address)
     began = time.monotonic()
     deadline = began + seconds
-    with _connected(found, seconds, verify_tls) as connection:
+    with _connected(probed, seconds, verify_tls) as connection:
         # As browsers ask: a proxy that compresses event streams shows itself only to who lets it.
         request = message.encode(address, accept_encoding="gzip, deflate", connection="keep-alive")
         sent = time.monotonic()
         connection.sendall(request)
-        _watch(found, connection, sent, deadline, events)
-    found.seconds = time.monotonic() - began
-    return found
+        _watch(probed, connection, sent, deadline, events)
+    probed.seconds = time.monotonic() - began
+    return probed
 
 
-def _connected(found: Probe, seconds: float, verify_tls: bool) -> socket.socket:
-    address = found.address
+def _connected(probed: Probe, seconds: float, verify_tls: bool) -> socket.socket:
+    address = probed.address
     start = time.monotonic()
     places = address.resolve()
-    found.name_seconds = time.monotonic() - start
-    connection = _first_that_answers(found, places, seconds)
+    probed.name_seconds = time.monotonic() - start
+    connection = _first_that_answers(probed, places, seconds)
     context = address.tls_context(verify=verify_tls)
     if context is None:
         return connection
@@ -136,11 +136,11 @@ def _connected(found: Probe, seconds: float, verify_tls: bool) -> socket.socket:
         raise TargetError(
             f"no TLS with {address.authority}: {error}", remedy="check the certificate, or use --insecure", code="tls"
         ) from error
-    found.tls_seconds, found.tls_version = time.monotonic() - start, wrapped.version()
+    probed.tls_seconds, probed.tls_version = time.monotonic() - start, wrapped.version()
     return wrapped
 
 
-def _first_that_answers(found: Probe, places: list[Any], seconds: float) -> socket.socket:
+def _first_that_answers(probed: Probe, places: list[Any], seconds: float) -> socket.socket:
     failure: OSError | None = None
     for family, kind, protocol, _, place in places:
         connection = socket.socket(family, kind, protocol)
@@ -152,15 +152,15 @@ def _first_that_answers(found: Probe, places: list[Any], seconds: float) -> sock
             connection.close()
             failure = error
             continue
-        found.connect_seconds, found.peer = time.monotonic() - start, str(place[0])
+        probed.connect_seconds, probed.peer = time.monotonic() - start, str(place[0])
         return connection
     raise TargetError(
-        f"nothing accepts connections at {found.address.authority}: {failure}", remedy="is the service running?"
+        f"nothing accepts connections at {probed.address.authority}: {failure}", remedy="is the service running?"
     ) from failure
 
 
-def _watch(found: Probe, connection: socket.socket, sent: float, deadline: float, events: int) -> None:
-    answer = _Answer(found)
+def _watch(probed: Probe, connection: socket.socket, sent: float, deadline: float, events: int) -> None:
+    answer = _Answer(probed)
     parser = httptools.HttpResponseParser(answer)
     while (left := deadline - time.monotonic()) > 0:
         connection.settimeout(left)
@@ -169,31 +169,31 @@ def _watch(found: Probe, connection: socket.socket, sent: float, deadline: float
         except TimeoutError:
             break
         except OSError:
-            found.ended = "reset"
+            probed.ended = "reset"
             return
         now = time.monotonic() - sent
         if not data:
-            found.ended = "completed" if answer.begun and not answer.framed else "cut_off"
+            probed.ended = "completed" if answer.begun and not answer.framed else "cut_off"
             return
-        if found.first_byte_seconds is None:
-            found.first_byte_seconds = now
+        if probed.first_byte_seconds is None:
+            probed.first_byte_seconds = now
         try:
             parser.feed_data(data)
         except (httptools.HttpParserError, zlib.error) as error:
             raise TargetError(
-                f"{found.address} does not answer with valid HTTP: {error!r}", code="malformed"
+                f"{probed.address} does not answer with valid HTTP: {error!r}", code="malformed"
             ) from error
-        found.status, found.http_version = parser.get_status_code(), parser.get_http_version()
+        probed.status, probed.http_version = parser.get_status_code(), parser.get_http_version()
         answer.arrived(now)
         if answer.complete:
-            found.ended = "completed"
+            probed.ended = "completed"
             return
-        if found.events >= events:
-            found.ended = "enough"
+        if probed.events >= events:
+            probed.ended = "enough"
             return
-    if found.first_byte_seconds is None:
+    if probed.first_byte_seconds is None:
         raise TargetSilentError(
-            f"{found.address} accepted the request and sent nothing in {time.monotonic() - sent:.1f} s",
+            f"{probed.address} accepted the request and sent nothing in {time.monotonic() - sent:.1f} s",
             remedy="ask for longer with --seconds, or look at the service with `diagnostics status`",
         )
 
@@ -201,8 +201,8 @@ def _watch(found: Probe, connection: socket.socket, sent: float, deadline: float
 class _Answer:
     """What httptools calls."""
 
-    def __init__(self, found: Probe) -> None:
-        self._found = found
+    def __init__(self, probed: Probe) -> None:
+        self._probed = probed
         self._scan = EventScan()
         self._bytes = 0
         self._inflate: Any = None
@@ -210,14 +210,14 @@ class _Answer:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        headers = self._found.headers
+        headers = self._probed.headers
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
         if key in ("content-length", "transfer-encoding"):
             self.framed = True
 
     def on_headers_complete(self) -> None:
         self.begun = True
-        window = _ZLIB_CODINGS.get(self._found.headers.get("content-encoding", "").strip().lower())
+        window = _ZLIB_CODINGS.get(self._probed.headers.get("content-encoding", "").strip().lower())
         self._inflate = zlib.decompressobj(window) if window else None
 
     def on_body(self, body: bytes) -> None:
@@ -229,12 +229,12 @@ class _Answer:
 
     def arrived(self, now: float) -> None:
         """Put what the last read brought into the probe."""
-        found, scan = self._found, self._scan
-        new = scan.events - found.events
+        probed, scan = self._probed, self._scan
+        new = scan.events - probed.events
         if self._bytes:
-            found.arrivals.append(Arrival(now, self._bytes, new))
-        if new and found.first_event_seconds is None:
-            found.first_event_seconds = now
+            probed.arrivals.append(Arrival(now, self._bytes, new))
+        if new and probed.first_event_seconds is None:
+            probed.first_event_seconds = now
         self._bytes = 0
-        found.events, found.comments, found.fields = scan.events, scan.comments, tuple(sorted(scan.fields))
-        found.done_seen, found.not_json = scan.done, scan.not_json
+        probed.events, probed.comments, probed.fields = scan.events, scan.comments, tuple(sorted(scan.fields))
+        probed.done_seen, probed.not_json = scan.done, scan.not_json

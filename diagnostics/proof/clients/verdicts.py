@@ -42,23 +42,23 @@ def worst(verdicts: list[Verdict]) -> Level:
     return max((verdict.level for verdict in verdicts), key=order.index, default=Level.GOOD)
 
 
-def judge(found: Probe) -> list[Verdict]:
+def judge(probe: Probe) -> list[Verdict]:
     """All verdicts, in the order in which a stream goes wrong: answer, headers, arrival, content, end."""
-    if found.status is None or not 200 <= found.status < 300:
-        return [_status(found)]
+    if probe.status is None or not 200 <= probe.status < 300:
+        return [_status(probe)]
     checks = (_status, _content_type, _length, _compression, _caching, _buffering, _heartbeat, _events, _end)
-    return [verdict for check in checks if (verdict := check(found)) is not None]
+    return [verdict for check in checks if (verdict := check(probe)) is not None]
 
 
-def _status(found: Probe) -> Verdict:
-    if found.status is not None and 200 <= found.status < 300:
-        return Verdict(Level.GOOD, "status", f"{found.status}, HTTP/{found.http_version}")
+def _status(probe: Probe) -> Verdict:
+    if probe.status is not None and 200 <= probe.status < 300:
+        return Verdict(Level.GOOD, "status", f"{probe.status}, HTTP/{probe.http_version}")
     remedy = "check path, method (--method), body (--body) and keys (--header)"
-    return Verdict(Level.BAD, "status", f"{found.status}: no stream", remedy)
+    return Verdict(Level.BAD, "status", f"{probe.status}: no stream", remedy)
 
 
-def _content_type(found: Probe) -> Verdict:
-    given = found.headers.get("content-type", "")
+def _content_type(probe: Probe) -> Verdict:
+    given = probe.headers.get("content-type", "")
     if given.partition(";")[0].strip().lower() == "text/event-stream":
         return Verdict(Level.GOOD, "content-type", given)
     return Verdict(
@@ -69,22 +69,22 @@ def _content_type(found: Probe) -> Verdict:
     )
 
 
-def _length(found: Probe) -> Verdict | None:
-    if "content-length" not in found.headers:
-        framing = found.headers.get("transfer-encoding")
+def _length(probe: Probe) -> Verdict | None:
+    if "content-length" not in probe.headers:
+        framing = probe.headers.get("transfer-encoding")
         return Verdict(
             Level.GOOD, "framing", f"transfer-encoding: {framing}" if framing else "until the connection ends"
         )
     return Verdict(
         Level.BAD,
         "framing",
-        f"content-length: {found.headers['content-length']}: the whole answer was known before it was sent",
+        f"content-length: {probe.headers['content-length']}: the whole answer was known before it was sent",
         "stream the answer; something (a middleware, a cache, a proxy) has collected it first",
     )
 
 
-def _compression(found: Probe) -> Verdict:
-    coding = found.headers.get("content-encoding")
+def _compression(probe: Probe) -> Verdict:
+    coding = probe.headers.get("content-encoding")
     if not coding or coding.lower() == "identity":
         return Verdict(Level.GOOD, "compression", "none")
     return Verdict(
@@ -95,8 +95,8 @@ def _compression(found: Probe) -> Verdict:
     )
 
 
-def _caching(found: Probe) -> Verdict:
-    given = found.headers.get("cache-control", "")
+def _caching(probe: Probe) -> Verdict:
+    given = probe.headers.get("cache-control", "")
     directives = {part.strip().lower() for part in given.split(",")}
     if directives & {"no-cache", "no-store"}:
         return Verdict(Level.GOOD, "cache-control", given)
@@ -105,11 +105,11 @@ def _caching(found: Probe) -> Verdict:
     )
 
 
-def _buffering(found: Probe) -> Verdict:
+def _buffering(probe: Probe) -> Verdict:
     """Buffered: after a silence, events come together, and most of them came so."""
     bursts: list[tuple[float, float, int]] = []  # silence before it, its end, its events
     last = 0.0
-    for arrival in found.arrivals:
+    for arrival in probe.arrivals:
         if not arrival.events:
             continue
         if bursts and arrival.time - last <= _TOGETHER_SECONDS:
@@ -119,10 +119,10 @@ def _buffering(found: Probe) -> Verdict:
             bursts.append((arrival.time - last, arrival.time, arrival.events))
         last = arrival.time
     held = sum(events for silence, _, events in bursts if silence >= _SILENCE_SECONDS and events >= _FEW_EVENTS)
-    via = _proxy(found)
-    if found.events < _FEW_EVENTS:
-        return Verdict(Level.HINT, "buffering", f"{found.events} events are too few to tell", "probe a longer stream")
-    if held * 2 > found.events:
+    via = _proxy(probe)
+    if probe.events < _FEW_EVENTS:
+        return Verdict(Level.HINT, "buffering", f"{probe.events} events are too few to tell", "probe a longer stream")
+    if held * 2 > probe.events:
         silence, _, events = max(bursts, key=lambda burst: (burst[2], burst[0]))
         return Verdict(
             Level.BAD,
@@ -130,50 +130,50 @@ def _buffering(found: Probe) -> Verdict:
             f"looks buffered{via}: {events} events came together after {silence:.2f} s of silence",
             "nginx: proxy_buffering off, or let the service send X-Accel-Buffering: no; elsewhere: flush after each event",
         )
-    if found.headers.get("x-accel-buffering", "").strip().lower() == "no":
+    if probe.headers.get("x-accel-buffering", "").strip().lower() == "no":
         return Verdict(Level.GOOD, "buffering", "events come as they are sent; x-accel-buffering: no")
     remedy = "send X-Accel-Buffering: no, so that an nginx on the way does not hold events back"
-    level = Level.GOOD if "nginx" in found.headers.get("server", "").lower() else Level.HINT
+    level = Level.GOOD if "nginx" in probe.headers.get("server", "").lower() else Level.HINT
     return Verdict(level, "buffering", f"events come as they are sent{via}", "" if level is Level.GOOD else remedy)
 
 
-def _proxy(found: Probe) -> str:
-    server, via = found.headers.get("server", ""), found.headers.get("via", "")
+def _proxy(probe: Probe) -> str:
+    server, via = probe.headers.get("server", ""), probe.headers.get("via", "")
     named = via or server
     return f" (on the way: {named})" if named else ""
 
 
-def _heartbeat(found: Probe) -> Verdict | None:
-    gaps = found.gaps()
+def _heartbeat(probe: Probe) -> Verdict | None:
+    gaps = probe.gaps()
     longest = gaps.quantile(1.0) or 0.0
-    if found.comments:
-        return Verdict(Level.GOOD, "heartbeat", f"{found.comments} comments")
-    if longest < _IDLE_SECONDS and (found.first_event_seconds or 0.0) < _IDLE_SECONDS:
+    if probe.comments:
+        return Verdict(Level.GOOD, "heartbeat", f"{probe.comments} comments")
+    if longest < _IDLE_SECONDS and (probe.first_event_seconds or 0.0) < _IDLE_SECONDS:
         return None
     return Verdict(
         Level.HINT,
         "heartbeat",
-        f"{max(longest, found.first_event_seconds or 0.0):.0f} s without a byte and no comments",
+        f"{max(longest, probe.first_event_seconds or 0.0):.0f} s without a byte and no comments",
         "send a comment line (`:`) every 15 s, or proxies cut the connection",
     )
 
 
-def _events(found: Probe) -> Verdict:
-    if not found.events:
+def _events(probe: Probe) -> Verdict:
+    if not probe.events:
         return Verdict(Level.BAD, "events", "none", "events end with a blank line; look at the body with curl -N")
-    resume = "with ids" if "id" in found.fields else "without ids (no resume after a lost connection)"
-    content = "all data is JSON" if not found.not_json else f"the data of {found.not_json} is no JSON"
-    return Verdict(Level.GOOD, "events", f"{found.events}, {resume}; {content}{'; [DONE]' if found.done_seen else ''}")
+    resume = "with ids" if "id" in probe.fields else "without ids (no resume after a lost connection)"
+    content = "all data is JSON" if not probe.not_json else f"the data of {probe.not_json} is no JSON"
+    return Verdict(Level.GOOD, "events", f"{probe.events}, {resume}; {content}{'; [DONE]' if probe.done_seen else ''}")
 
 
-def _end(found: Probe) -> Verdict | None:
-    if found.ended in ("cut_off", "reset"):
-        how = "without its last chunk" if found.ended == "cut_off" else "by a reset"
+def _end(probe: Probe) -> Verdict | None:
+    if probe.ended in ("cut_off", "reset"):
+        how = "without its last chunk" if probe.ended == "cut_off" else "by a reset"
         return Verdict(Level.BAD, "end", f"the connection ended {how}", "look for the service's or a proxy's time-outs")
-    if found.ended != "completed":
+    if probe.ended != "completed":
         return None
-    keeps = found.headers.get("connection", "").strip().lower() != "close" and found.http_version == "1.1"
-    framed = "content-length" in found.headers or "transfer-encoding" in found.headers
+    keeps = probe.headers.get("connection", "").strip().lower() != "close" and probe.http_version == "1.1"
+    framed = "content-length" in probe.headers or "transfer-encoding" in probe.headers
     if keeps and framed:
         return Verdict(Level.GOOD, "end", "complete; the connection can be used again (keep-alive)")
     return Verdict(Level.GOOD, "end", "complete; the connection is closed after it")

@@ -248,14 +248,14 @@ class MemoryRounds:
 def figures(scenario: Scenario, heavy: Round, light: Round | None, transient_seconds: float) -> dict[Measure, float]:
     """The figures of one round: `remains` and `resident` always, the others where the scenario judges them."""
     work = scenario.workload
-    found = {Measure.REMAINS: remains_per_stream(heavy), Measure.RESIDENT: resident_per_stream(heavy)}
+    measured = {Measure.REMAINS: remains_per_stream(heavy), Measure.RESIDENT: resident_per_stream(heavy)}
     if Measure.GROWTH in scenario.least:
-        found[Measure.GROWTH] = growth_per_chunk(heavy, work.upstream.chunks_per_second, transient_seconds)
+        measured[Measure.GROWTH] = growth_per_chunk(heavy, work.upstream.chunks_per_second, transient_seconds)
     if Measure.HELD in scenario.least:
-        found[Measure.HELD] = held_per_stream(heavy)
+        measured[Measure.HELD] = held_per_stream(heavy)
     if Measure.LOAD in scenario.least and light is not None:
-        found[Measure.LOAD] = load_per_stream(light, heavy)
-    return found
+        measured[Measure.LOAD] = load_per_stream(light, heavy)
+    return measured
 
 
 async def _finished(load: asyncio.Task[LoadReport]) -> LoadReport:

@@ -132,11 +132,11 @@ def until_done(work: Coroutine[object, object, T]) -> T:
 
     async def guarded() -> T:
         task = asyncio.ensure_future(work)
-        told = False
+        terminated = False
 
         def stop() -> None:
-            nonlocal told
-            told = True
+            nonlocal terminated
+            terminated = True
             task.cancel()
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
@@ -144,7 +144,7 @@ def until_done(work: Coroutine[object, object, T]) -> T:
             return await task
         except asyncio.CancelledError:
             task.cancel()
-            if told:
+            if terminated:
                 raise KeyboardInterrupt from None
             raise
 

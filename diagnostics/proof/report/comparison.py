@@ -17,11 +17,11 @@ _GROWTH_UNIT: Final = "bytes per second of an open stream"
 def to_json(outcome: Outcome, command: str) -> dict[str, Any]:
     """The whole result, in the schema of `verify`, without headers and body, which may have keys. `command` repeats it."""
     assert isinstance(outcome.scenario, Comparison)
-    told = proof_to_json([outcome], command)
-    (scenario,) = told["scenarios"]
+    numbers = proof_to_json([outcome], command)
+    (scenario,) = numbers["scenarios"]
     message = outcome.scenario.message
     scenario["workload"]["model"] = f"{message.method} {outcome.scenario.path}"
     for side in scenario["sides"]:
         if side["finding"] is not None and Measure.GROWTH in side["finding"]["intervals"]:
             side["finding"]["intervals"][Measure.GROWTH]["unit"] = _GROWTH_UNIT
-    return told
+    return numbers

@@ -49,20 +49,22 @@ def basis(side: SideOutcome) -> str:
 
 def remarks(outcome: Outcome) -> list[str]:
     """The remarks on all sides, as sentences."""
-    told: list[str] = []
+    sentences: list[str] = []
     for side in outcome.sides:
-        told += _queues(side, outcome.scenario)
+        sentences += _queues(side, outcome.scenario)
         if side.unexplained:
-            told.append(f"{side.side}: what holds the memory is not known, which changes nothing: {side.unexplained}")
+            sentences.append(
+                f"{side.side}: what holds the memory is not known, which changes nothing: {side.unexplained}"
+            )
         if side.unweighed:
-            told.append(
+            sentences.append(
                 f"{side.side}: there is no balance of before and after, which changes nothing: {side.unweighed}"
             )
         if side.decision is Decision.INCONCLUSIVE and side.finding is not None:
-            told.append(f"{side.side}: undecided: {_next_step(side.finding, outcome.scenario)}")
+            sentences.append(f"{side.side}: undecided: {_next_step(side.finding, outcome.scenario)}")
         if side.side in (BEFORE, BROKEN) and side.decision is Decision.BOUNDED:
-            told.append(_nothing_shown(side.side, outcome.scenario))
-    return told
+            sentences.append(_nothing_shown(side.side, outcome.scenario))
+    return sentences
 
 
 def _queues(side: SideOutcome, scenario: Scenario) -> list[str]:
@@ -70,8 +72,8 @@ def _queues(side: SideOutcome, scenario: Scenario) -> list[str]:
     if not side.rounds:
         return []
     judged = scenario.workload.seconds - scenario.workload.transient_seconds
-    found = [kernel_queues(each, each.seconds - judged) for each in side.rounds]
-    most = max(size for size, _ in found)
+    queues = [kernel_queues(each, each.seconds - judged) for each in side.rounds]
+    most = max(size for size, _ in queues)
     slow = scenario.workload.mix.slow
     if not slow or most < LEAST_QUEUE_BYTES * slow:
         return []
@@ -79,7 +81,7 @@ def _queues(side: SideOutcome, scenario: Scenario) -> list[str]:
         f"{side.side}: the kernel's send queues held up to {format_value(most, 'bytes')} for {slow} clients that"
         " read more slowly than they are sent to. That counts against a container's limit and is in none of the figures above"
     )
-    if side.decision is Decision.UNBOUNDED or sum(filling for _, filling in found) * 2 < len(found):
+    if side.decision is Decision.UNBOUNDED or sum(filling for _, filling in queues) * 2 < len(queues):
         return [f"{held}."]
     longer = f"--seconds {scenario.workload.seconds * 4:g}" if isinstance(scenario, Comparison) else "longer rounds"
     unseen = (

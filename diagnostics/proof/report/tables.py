@@ -123,8 +123,8 @@ def print_held(outcome: Outcome, console: Console) -> None:
         console.print(f"held by the {side.side} app{seen}: {where}", markup=False, highlight=False, soft_wrap=True)
         if side.decision not in (Decision.LEAK, Decision.UNBOUNDED):
             continue
-        if told := _alive(side, outcome.scenario.source_of(side.side)):
-            console.print(f"alive in it: {told}", markup=False, highlight=False, soft_wrap=True)
+        if alive := _alive(side, outcome.scenario.source_of(side.side)):
+            console.print(f"alive in it: {alive}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _alive(side: SideOutcome, source: str) -> str:
@@ -215,13 +215,13 @@ def _finding(finding: Judgement) -> dict[str, Any]:
     }
 
 
-def write_folder(outcomes: Sequence[Outcome], told: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write numbers.json (`told`) and each app's flame graph and profile; return the flame graphs' paths.
+def write_folder(outcomes: Sequence[Outcome], numbers: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write numbers.json (`numbers`) and each app's flame graph and profile; return the flame graphs' paths.
 
     With several scenarios each has a folder of its name.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "numbers.json").write_text(json.dumps(told, indent=1) + "\n")
+    (folder / "numbers.json").write_text(json.dumps(numbers, indent=1) + "\n")
     graphs = []
     for outcome in outcomes:
         place = folder if len(outcomes) == 1 else folder / outcome.scenario.name

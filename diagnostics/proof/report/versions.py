@@ -15,7 +15,7 @@ def versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
-        **{name: found for name in _PACKAGES if (found := _version(name))},
+        **{name: installed for name in _PACKAGES if (installed := _version(name))},
     }
 
 

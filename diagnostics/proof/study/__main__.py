@@ -125,17 +125,17 @@ async def _all(
 def _write(journal: Journal, folder: Path) -> bool:
     """Write table.md and study.json, print the table; returns whether every run so far was right."""
     results = list(journal.results())
-    found = summaries(results)
+    subjects = summaries(results)
     machine = (
         f"{len(os.sched_getaffinity(0))} cores, {platform.system()} {platform.release()} {platform.machine()},"
         f" Python {platform.python_version()}; {period(results)}"
     )
-    table = markdown(found)
+    table = markdown(subjects)
     (folder / "table.md").write_text(f"{machine}\n\n{table}")
-    told = {"schema": SCHEMA, "machine": machine, "subjects": to_json(found)}
-    (folder / "study.json").write_text(json.dumps(told, indent=1) + "\n")
+    document = {"schema": SCHEMA, "machine": machine, "subjects": to_json(subjects)}
+    (folder / "study.json").write_text(json.dumps(document, indent=1) + "\n")
     print(f"{machine}\n\n{table}", end="")
-    return all(summary.right for summary in found)
+    return all(summary.right for summary in subjects)
 
 
 def _again(arguments: argparse.Namespace) -> str:

@@ -89,7 +89,9 @@ def _side(side: SideOutcome) -> dict[str, Any]:
         "decision": str(side.decision),
         "expected": str(side.expected),
         "rounds": 0 if finding is None else finding.rounds,
-        "intervals": {} if finding is None else {str(name): asdict(found) for name, found in finding.intervals.items()},
+        "intervals": {}
+        if finding is None
+        else {str(name): asdict(interval) for name, interval in finding.intervals.items()},
         "least": {} if finding is None else {str(name): least for name, least in finding.least.items()},
         "figures": {str(measure): values for measure, values in side.figures.items() if values},
     }

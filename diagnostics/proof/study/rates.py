@@ -84,9 +84,9 @@ def main(argv: list[str] | None = None) -> int:
     for kind in NOISES:
         for noise in (0.1, 0.5):
             for truth in (0.0, 0.5, 1.0, 2.0, 4.0):
-                found = rates(truth, noise, kind, trials=arguments.trials)
-                shares = f"{found['accused']:>10.1%}{found['acquitted']:>11.1%}{found['open']:>8.1%}"
-                print(f"{kind:<22}{noise:>6}{truth:>7}{shares}")
+                shares = rates(truth, noise, kind, trials=arguments.trials)
+                cells = f"{shares['accused']:>10.1%}{shares['acquitted']:>11.1%}{shares['open']:>8.1%}"
+                print(f"{kind:<22}{noise:>6}{truth:>7}{cells}")
     return 0
 
 

@@ -49,18 +49,18 @@ class Summary:
             return False
         if self.accusable:
             expected = SUBJECTS[self.name].scenario.expected
-            return all(set(found) <= {str(expected[side])} for side, found in self.decisions.items())
-        return not any(found[decision] for found in self.decisions.values() for decision in _ACCUSED)
+            return all(set(counts) <= {str(expected[side])} for side, counts in self.decisions.items())
+        return not any(counts[decision] for counts in self.decisions.values() for decision in _ACCUSED)
 
 
 def summaries(results: Iterable[Mapping[str, Any]]) -> list[Summary]:
     """One for each subject that has a result, in the order of `SUBJECTS`; results of unknown subjects are left out."""
-    found: dict[str, Summary] = {}
+    by_name: dict[str, Summary] = {}
     for result in results:
         name = result["name"]
         if name not in SUBJECTS:
             continue
-        summary = found.setdefault(name, Summary(name, SUBJECTS[name].accusable))
+        summary = by_name.setdefault(name, Summary(name, SUBJECTS[name].accusable))
         if too_busy(result):
             summary.too_busy += 1
             continue
@@ -68,15 +68,15 @@ def summaries(results: Iterable[Mapping[str, Any]]) -> list[Summary]:
             summary.failures.append(result["failure"]["message"])
             continue
         summary.seconds.append(result["seconds"])
-        for side, told in result["sides"].items():
-            summary.decisions.setdefault(side, Counter())[told["decision"]] += 1
-            shares = [interval["mean"] / told["least"][measure] for measure, interval in told["intervals"].items()]
+        for side, judged in result["sides"].items():
+            summary.decisions.setdefault(side, Counter())[judged["decision"]] += 1
+            shares = [interval["mean"] / judged["least"][measure] for measure, interval in judged["intervals"].items()]
             # An accusation needs one measure, the largest; an acquittal needs all of them.
             summary.nearest.setdefault(side, []).append(max(shares))
-    return [found[name] for name in SUBJECTS if name in found]
+    return [by_name[name] for name in SUBJECTS if name in by_name]
 
 
-def to_json(found: Iterable[Summary]) -> list[dict[str, Any]]:
+def to_json(subjects: Iterable[Summary]) -> list[dict[str, Any]]:
     return [
         {
             "name": summary.name,
@@ -89,13 +89,13 @@ def to_json(found: Iterable[Summary]) -> list[dict[str, Any]]:
             "failures": summary.failures,
             "too_busy": summary.too_busy,
         }
-        for summary in found
+        for summary in subjects
     ]
 
 
-def markdown(found: Iterable[Summary]) -> str:
+def markdown(subjects: Iterable[Summary]) -> str:
     """Two tables: scenarios, which must be decided the same way each time, and services that must not be accused."""
-    known = list(found)
+    known = list(subjects)
     lines = [
         "| scenario | runs | broken | at least, times the least growth | fixed | at most | seconds | same each time |",
         "|---|---|---|---|---|---|---|---|",

@@ -18,10 +18,10 @@ __all__ = ["family", "is_python", "read_from_outside"]
 
 def family(pids: Iterable[int]) -> set[int]:
     """These processes and all their descendants."""
-    found: set[int] = set()
+    processes: set[int] = set()
     for pid in pids:
-        found |= {pid, *descendants(pid)}
-    return found
+        processes |= {pid, *descendants(pid)}
+    return processes
 
 
 def is_python(pid: int, proc: Path = Path("/proc")) -> bool:
@@ -36,8 +36,8 @@ def is_python(pid: int, proc: Path = Path("/proc")) -> bool:
 
 def read_from_outside(pids: Iterable[int], moment: float) -> Reading | None:
     """The sum over these processes and their descendants at `moment` (monotonic seconds); None where all have ended."""
-    found = [reading for pid in family(pids) if (reading := read_process(pid)) is not None]
-    if not found:
+    readings = [reading for pid in family(pids) if (reading := read_process(pid)) is not None]
+    if not readings:
         return None
-    rss = sum(reading.rss_bytes for reading in found)
-    return Reading(moment, rss, rss, None, sum(reading.fds or 0 for reading in found))
+    rss = sum(reading.rss_bytes for reading in readings)
+    return Reading(moment, rss, rss, None, sum(reading.fds or 0 for reading in readings))

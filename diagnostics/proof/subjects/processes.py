@@ -83,7 +83,7 @@ class Process:
         """The first matching line of its output. Raises TargetError if it ends first, TargetSilentError after the time-out."""
         expression = re.compile(pattern, re.MULTILINE)
         deadline = time.monotonic() + timeout_seconds
-        while not (found := expression.search(self.output.read_text(errors="replace"))):
+        while not (match := expression.search(self.output.read_text(errors="replace"))):
             self.check()
             if time.monotonic() > deadline:
                 raise TargetSilentError(
@@ -91,7 +91,7 @@ class Process:
                     f" its last output:\n{self.tail()}"
                 )
             await asyncio.sleep(_POLL_SECONDS)
-        return found
+        return match
 
     async def end(self) -> None:
         """End the process and its descendants: SIGTERM, then SIGKILL."""
@@ -206,15 +206,15 @@ def _birth(pid: int) -> str | None:
 
 def descendants(pid: int) -> dict[int, str]:
     """The descendants of `pid`: pid -> start time."""
-    found: dict[int, str] = {}
+    births: dict[int, str] = {}
     waiting = [pid]
     while waiting:
         for child in _children(waiting.pop()):
             born = _birth(child)
-            if born is not None and child not in found:
-                found[child] = born
+            if born is not None and child not in births:
+                births[child] = born
                 waiting.append(child)
-    return found
+    return births
 
 
 def _children(pid: int) -> list[int]:
@@ -223,8 +223,8 @@ def _children(pid: int) -> list[int]:
         threads = list(Path(f"/proc/{pid}/task").iterdir())
     except (FileNotFoundError, ProcessLookupError):
         return []
-    found: list[int] = []
+    children: list[int] = []
     for thread in threads:
         with suppress(FileNotFoundError, ProcessLookupError):
-            found += map(int, (thread / "children").read_text().split())
-    return found
+            children += map(int, (thread / "children").read_text().split())
+    return children

@@ -59,17 +59,17 @@ class RelayFile:
 def read_relay_file(path: Path, known: Iterable[str]) -> RelayFile:
     """Read the file; `known`: the scenarios' names. Raises UsageError that names the place of the fault."""
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", remedy="check the path given to --relay") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is no TOML: {error}", remedy="docs/verification.md shows one") from error
     reader = _Reader(path)
-    reader.only(told, _KEYS, "")
-    command = command_of(reader.text(told, "command", ""), f"command in {path}")
+    reader.only(document, _KEYS, "")
+    command = command_of(reader.text(document, "command", ""), f"command in {path}")
     words = tuple(word.replace("{python}", sys.executable) for word in command)
-    relay = OwnRelay(words, reader.texts(told, ""), reader.optional(told, "source", ""))
-    scenarios = reader.table(told, "scenarios", "")
+    relay = OwnRelay(words, reader.texts(document, ""), reader.optional(document, "source", ""))
+    scenarios = reader.table(document, "scenarios", "")
     reader.only(scenarios, set(known), "scenarios.")
     tables = {name: reader.table(scenarios, name, "scenarios.") for name in scenarios}
     relays = {name: _in_scenario(relay, table, reader, f"scenarios.{name}.") for name, table in tables.items()}
@@ -112,8 +112,8 @@ class _Reader:
     def text(self, table: Mapping[str, Any], key: str, where: str) -> str:
         value = table.get(key)
         if not isinstance(value, str):
-            found = "is missing" if value is None else f"is {value!r}, not a text"
-            raise UsageError(f"{self._path}: {where}{key} {found}", remedy="docs/verification.md shows a relay file")
+            problem = "is missing" if value is None else f"is {value!r}, not a text"
+            raise UsageError(f"{self._path}: {where}{key} {problem}", remedy="docs/verification.md shows a relay file")
         return value
 
     def optional(self, table: Mapping[str, Any], key: str, where: str) -> str:

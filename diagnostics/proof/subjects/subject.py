@@ -75,9 +75,9 @@ class Subject:
 
     async def ready(self) -> None:
         """Return when the service listens and its memory can be read. Raises TargetError with its last output."""
-        found = await self.process.line(r"^diagnostics (http://\S+)$", START_SECONDS)
+        match = await self.process.line(r"^diagnostics (http://\S+)$", START_SECONDS)
         await wait_for_listener(self.process, self.port, self._start_seconds)
-        self._monitor = Monitor(found[1])
+        self._monitor = Monitor(match[1])
         try:
             await self._monitor.first_reading(_FIRST_READING_SECONDS)
         except TargetError as error:
@@ -149,5 +149,5 @@ async def upstream(folder: Path) -> AsyncGenerator[str, None]:
     """
     command = [sys.executable, "-m", "relay", "simulate", "--port", "0", "--until-stdin-closes"]
     async with start("simulator", command, output=folder / "simulator.log") as process:
-        found = await process.line(r"^simulator (http://\S+)$", START_SECONDS)
-        yield found[1]
+        match = await process.line(r"^simulator (http://\S+)$", START_SECONDS)
+        yield match[1]

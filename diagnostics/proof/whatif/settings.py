@@ -47,16 +47,16 @@ class Setting:
 
 def libraries(root: Path = Path("/")) -> dict[str, str]:
     """The installed allocators: name -> path of the library."""
-    found = {}
+    installed = {}
     for name, files in _LIBRARIES.items():
         places = (place for file in files for folder in _FOLDERS for place in sorted(root.glob(f"{folder[1:]}/{file}")))
         if (first := next(places, None)) is not None:
-            found[name] = str(first)
-    return found
+            installed[name] = str(first)
+    return installed
 
 
-def settings(found: Mapping[str, str], *, glibc: bool = True) -> tuple[list[Setting], list[str]]:
-    """The settings for the libraries `found`, the unchanged service first; and a sentence for each one that cannot be tried."""
+def settings(installed: Mapping[str, str], *, glibc: bool = True) -> tuple[list[Setting], list[str]]:
+    """The settings for the `installed` libraries, the unchanged service first; and why each other one cannot be tried."""
     tried = [Setting(AS_IT_IS, {})]
     if glibc:
         tried += [
@@ -64,13 +64,13 @@ def settings(found: Mapping[str, str], *, glibc: bool = True) -> tuple[list[Sett
             Setting("trim threshold", {"MALLOC_TRIM_THRESHOLD_": "131072"}),
             Setting("mmap threshold", {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072"}),
         ]
-    for name, library in found.items():
+    for name, library in installed.items():
         tried.append(Setting(name, {"LD_PRELOAD": library}, library))
         if name == "jemalloc":
             conf = {"MALLOC_CONF": "background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0"}
             tried.append(Setting("jemalloc, quick", {"LD_PRELOAD": library, **conf}, library))
     tried.append(Setting("python malloc", {"PYTHONMALLOC": "malloc"}))
-    missing = [f"{name} is not installed (Debian: {_PACKAGES[name]})" for name in _LIBRARIES if name not in found]
+    missing = [f"{name} is not installed (Debian: {_PACKAGES[name]})" for name in _LIBRARIES if name not in installed]
     if not glibc:
         missing.append("the C library is not glibc: its settings mean nothing here")
     return tried, missing

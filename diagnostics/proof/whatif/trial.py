@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ...errors import TargetError
 from ...monitor.kernel.process import cpu_seconds, read_process
-from ..clients.fleet.launch import Found, launch
+from ..clients.fleet.launch import FleetResult, launch
 from ..clients.fleet.order import Order
 from ..subjects.outside import family
 from ..subjects.processes import Process, free_port, start, wait_for_listener
@@ -60,14 +60,14 @@ async def run_trial(work: Work, setting: Setting, folder: Path) -> Trial:
         over = asyncio.Event()
         watching = asyncio.create_task(_peak(process.pid, over))
         try:
-            found = await launch(work.order.at_port(port), 1, lambda progress: None)
-            _served(found, process)
+            result = await launch(work.order.at_port(port), 1, lambda progress: None)
+            _served(result, process)
             settled = await _settled(process, work.settle_seconds)
             used = _cpu_seconds(process.pid) - cpu
         finally:
             over.set()
             peak = await watching
-    return Trial(max(peak, settled), settled, used, found.tally.events, found.tally.streams)
+    return Trial(max(peak, settled), settled, used, result.tally.events, result.tally.streams)
 
 
 def _reached(process: Process, setting: Setting) -> None:
@@ -86,13 +86,13 @@ def _reached(process: Process, setting: Setting) -> None:
     )
 
 
-def _served(found: Found, process: Process) -> None:
+def _served(result: FleetResult, process: Process) -> None:
     process.check()
-    failed = found.tally.outcomes["failed"]
-    if failed > _MOST_FAILED * found.tally.streams or not found.tally.events:
-        why = ", ".join(f"{count} x {reason}" for reason, count in found.tally.errors.most_common()) or "no events"
+    failed = result.tally.outcomes["failed"]
+    if failed > _MOST_FAILED * result.tally.streams or not result.tally.events:
+        why = ", ".join(f"{count} x {reason}" for reason, count in result.tally.errors.most_common()) or "no events"
         raise TargetError(
-            f"the {process.name} failed {failed} of {found.tally.streams} streams ({why}); its last output:\n{process.tail()}",
+            f"the {process.name} failed {failed} of {result.tally.streams} streams ({why}); its last output:\n{process.tail()}",
             code="target_answers_errors",
         )
 

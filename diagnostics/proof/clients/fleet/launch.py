@@ -14,7 +14,7 @@ from ....errors import DiagnosticsError
 from ..tally import Tally
 from .order import Order
 
-__all__ = ["Found", "Progress", "Share", "launch"]
+__all__ = ["FleetResult", "Progress", "Share", "launch"]
 
 # The result is one line, with a distribution of gaps in it.
 _LINE_BYTES = 16 * 1024 * 1024
@@ -46,8 +46,8 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the fleet found in `seconds`."""
+class FleetResult:
+    """What the fleet measured in `seconds`."""
 
     order: Order
     tally: Tally
@@ -71,7 +71,7 @@ class Found:
         return self.tally.bytes / self.seconds if self.seconds else 0.0
 
 
-async def launch(order: Order, processes: int, progress: Callable[[Progress], None]) -> Found:
+async def launch(order: Order, processes: int, progress: Callable[[Progress], None]) -> FleetResult:
     """Run `order` with so many processes. All of them are gone when this returns or raises.
 
     Raises TargetError where the host's name is not known.
@@ -79,14 +79,14 @@ async def launch(order: Order, processes: int, progress: Callable[[Progress], No
     order.address.resolve()  # an unknown host is told once, and not by each process
     latest = [Progress(0, 0, 0, 0, 0)] * processes
 
-    def told(part: int, counts: Progress) -> None:
+    def pass_on(part: int, counts: Progress) -> None:
         latest[part] = counts
         progress(Progress(*(sum(column) for column in zip(*latest, strict=True))))
 
     async with asyncio.TaskGroup() as group:
-        parts = [group.create_task(_part(order, part, processes, told)) for part in range(processes)]
+        parts = [group.create_task(_part(order, part, processes, pass_on)) for part in range(processes)]
     answers = [part.result() for part in parts]
-    return Found(
+    return FleetResult(
         order,
         Tally.merged(Tally.from_json(answer["tally"]) for answer in answers),
         max(answer["seconds"] for answer in answers),
@@ -97,7 +97,7 @@ async def launch(order: Order, processes: int, progress: Callable[[Progress], No
     )
 
 
-async def _part(order: Order, part: int, parts: int, told: Callable[[int, Progress], None]) -> dict[str, Any]:
+async def _part(order: Order, part: int, parts: int, pass_on: Callable[[int, Progress], None]) -> dict[str, Any]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -116,7 +116,7 @@ async def _part(order: Order, part: int, parts: int, told: Callable[[int, Progre
         async for line in process.stdout:
             message = json.loads(line)
             if "progress" in message:
-                told(part, Progress(*message["progress"]))
+                pass_on(part, Progress(*message["progress"]))
             else:
                 answer = message
         await process.wait()

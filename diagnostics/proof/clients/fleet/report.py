@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from ....analysis.distribution import Distribution
-from .launch import Found
+from .launch import FleetResult
 
 __all__ = ["SCHEMA", "milliseconds", "table", "to_json", "warnings"]
 
@@ -17,20 +17,20 @@ SCHEMA = "highwater.load/1"
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
-def table(found: Found) -> Table:
+def table(result: FleetResult) -> Table:
     """One row for each figure."""
-    tally = found.tally
-    rows = Table(box=box.SIMPLE, show_header=False, title=f"{found.order.address}", title_justify="left")
+    tally = result.tally
+    rows = Table(box=box.SIMPLE, show_header=False, title=f"{result.order.address}", title_justify="left")
     rows.add_column(style="bold", no_wrap=True)
     rows.add_column()
-    rows.add_row("streams", f"{tally.streams:,} in {found.seconds:.2f} s: {_listed(tally.outcomes)}")
+    rows.add_row("streams", f"{tally.streams:,} in {result.seconds:.2f} s: {_listed(tally.outcomes)}")
     rows.add_row("errors", _listed(tally.errors) or "none")
     rows.add_row(
         "throughput",
-        f"{found.events_per_second:,.0f} events/s, {found.bytes_per_second / 2**20:,.1f} MiB/s"
+        f"{result.events_per_second:,.0f} events/s, {result.bytes_per_second / 2**20:,.1f} MiB/s"
         f" ({tally.events:,} events, {tally.bytes / 2**20:,.1f} MiB)",
     )
-    since = "since it was due" if found.order.rate is not None else "since it began"
+    since = "since it was due" if result.order.rate is not None else "since it began"
     rows.add_row("connected", f"{_spread(tally.connect)}  {since}")
     rows.add_row("first event", f"{_spread(tally.first_event)}  {since}")
     rows.add_row("gaps", f"{_spread(tally.gaps)}  between events")
@@ -40,32 +40,32 @@ def table(found: Found) -> Table:
         f" {tally.outcomes['completed']:,} completed streams; {tally.sampled - tally.not_json:,} of {tally.sampled:,}"
         " sampled events are JSON",
     )
-    rows.add_row("this client", ", ".join(f"{share.cpu:.0%} of a core" for share in found.shares))
+    rows.add_row("this client", ", ".join(f"{share.cpu:.0%} of a core" for share in result.shares))
     return rows
 
 
-def warnings(found: Found) -> list[str]:
+def warnings(result: FleetResult) -> list[str]:
     """What a reader of the table must know."""
-    told = []
-    if found.client_limited:
-        worst = max(found.shares, key=lambda share: share.cpu + share.waited)
-        told.append(
+    remarks = []
+    if result.client_limited:
+        worst = max(result.shares, key=lambda share: share.cpu + share.waited)
+        remarks.append(
             f"the client itself was the limit: one of its processes used {worst.cpu:.0%} of a core and waited for one during"
             f" {worst.waited:.0%} of the time; the service may be faster than this (raise -p, or use another machine)"
         )
-    if found.tally.asked_late:
-        told.append(
-            f"{found.tally.asked_late:,} streams began late because all {found.order.connections} connections were busy;"
+    if result.tally.asked_late:
+        remarks.append(
+            f"{result.tally.asked_late:,} streams began late because all {result.order.connections} connections were busy;"
             " their waiting is in the latencies"
         )
-    if found.tally.content_types and "text/event-stream" not in found.tally.content_types:
-        told.append(f"nothing was sent as text/event-stream, but as {_listed(found.tally.content_types)}")
-    return told
+    if result.tally.content_types and "text/event-stream" not in result.tally.content_types:
+        remarks.append(f"nothing was sent as text/event-stream, but as {_listed(result.tally.content_types)}")
+    return remarks
 
 
-def to_json(found: Found) -> dict[str, Any]:
+def to_json(result: FleetResult) -> dict[str, Any]:
     """All numbers; seconds, bytes. Headers and body of the request are left out: there may be a key in them."""
-    order = found.order
+    order = result.order
     return {
         "schema": SCHEMA,
         "url": str(order.address),
@@ -77,12 +77,12 @@ def to_json(found: Found) -> dict[str, Any]:
             "rate": order.rate,
             "shares": {behavior.option: share for behavior, share in order.shares.items()},
         },
-        "seconds": found.seconds,
-        "events_per_second": found.events_per_second,
-        "bytes_per_second": found.bytes_per_second,
+        "seconds": result.seconds,
+        "events_per_second": result.events_per_second,
+        "bytes_per_second": result.bytes_per_second,
         "client": {
-            "limited": found.client_limited,
-            "processes": [{"cpu": share.cpu, "waited": share.waited} for share in found.shares],
+            "limited": result.client_limited,
+            "processes": [{"cpu": share.cpu, "waited": share.waited} for share in result.shares],
         },
         "latency": {
             name: {
@@ -90,12 +90,12 @@ def to_json(found: Found) -> dict[str, Any]:
                 "max": spread.quantile(1.0),
             }
             for name, spread in (
-                ("connect", found.tally.connect),
-                ("first_event", found.tally.first_event),
-                ("gaps", found.tally.gaps),
+                ("connect", result.tally.connect),
+                ("first_event", result.tally.first_event),
+                ("gaps", result.tally.gaps),
             )
         },
-        "tally": found.tally.to_json(),
+        "tally": result.tally.to_json(),
     }
 
 

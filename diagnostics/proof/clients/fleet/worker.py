@@ -123,11 +123,11 @@ def _write(message: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    told = json.loads(sys.stdin.buffer.readline())
-    order = Order.from_json(told["order"])
+    job = json.loads(sys.stdin.buffer.readline())
+    order = Order.from_json(job["order"])
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
-            _write(runner.run(_unless_stdin_ends(order, told["part"], told["parts"])))
+            _write(runner.run(_unless_stdin_ends(order, job["part"], job["parts"])))
         except asyncio.CancelledError:
             return 130
     return 0

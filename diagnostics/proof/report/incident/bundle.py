@@ -69,23 +69,23 @@ def _headline(kind: str, bundle: Bundle) -> str:
 
 def _ends(state: Mapping[str, Any]) -> list[Statement]:
     """How the previous process of a worker ended, where that was not normal."""
-    told = []
+    statements = []
     for end in state.get("ends") or ():
         verdict = f" Its last verdict: {end['verdict']}" if end.get("verdict") else ""
         file = f" Recorded in {end['file']}." if end.get("file") else ""
         text = f"worker {end['worker']} (pid {end['pid']}): {end['said']}{verdict}{file}"
-        told.append(Statement(Tone.BAD, "Killed for memory" if end["oom"] else "Ended", text))
-    return told
+        statements.append(Statement(Tone.BAD, "Killed for memory" if end["oom"] else "Ended", text))
+    return statements
 
 
 def _verdicts(state: Mapping[str, Any]) -> list[Statement]:
     """The verdict on each worker, with culprit, path and next step; then that on the service."""
-    told = [(f"worker {worker['worker']}", worker["verdict"]) for worker in state["workers"] if worker.get("verdict")]
+    judged = [(f"worker {worker['worker']}", worker["verdict"]) for worker in state["workers"] if worker.get("verdict")]
     whole = (state.get("service") or {}).get("verdict")
     if whole and whole["alarm"]:
-        told.append(("the service as a whole", whole))
-    found = []
-    for of, verdict in told:
+        judged.append(("the service as a whole", whole))
+    statements = []
+    for of, verdict in judged:
         tone = Tone.BAD if verdict["alarm"] else Tone.OPEN if verdict["verdict"] == "inconclusive" else Tone.GOOD
         words = [f"{of}, {verdict['confidence']} confidence: {verdict['says']}"]
         if verdict.get("culprit"):
@@ -94,8 +94,8 @@ def _verdicts(state: Mapping[str, Any]) -> list[Statement]:
             words.append(f"Kept alive by: {verdict['path']}.")
         words += [f"Next: {verdict['next']}", f"Fix: {verdict['fix']}"]
         words += [f"Also: {other['title']}: {other['says']}" for other in verdict.get("also") or ()]
-        found.append(Statement(tone, verdict["title"], " ".join(words)))
-    return found
+        statements.append(Statement(tone, verdict["title"], " ".join(words)))
+    return statements
 
 
 def _versions(captures: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -110,7 +110,7 @@ def _versions(captures: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _statements(state: Mapping[str, Any]) -> list[Statement]:
-    told = []
+    statements = []
     for worker in state["workers"]:
         tone = Tone.PLAIN if worker["state"] == "answering" else Tone.OPEN
         memory = worker["memory"]
@@ -118,8 +118,8 @@ def _statements(state: Mapping[str, Any]) -> list[Statement]:
             "in-use bytes unknown" if memory["in_use_bytes"] is None else f"{_bytes(memory['in_use_bytes'])} in use"
         )
         text = f"worker {worker['worker']} (pid {worker['pid']}, {worker['state']}): {in_use}, {worker['tasks'] or 0} tasks"
-        told.append(Statement(tone, f"{_bytes(memory['rss_bytes'])} resident", text))
-    return told
+        statements.append(Statement(tone, f"{_bytes(memory['rss_bytes'])} resident", text))
+    return statements
 
 
 def _memory(states: Sequence[tuple[float, Mapping[str, Any]]]) -> tuple[Plot, ...]:

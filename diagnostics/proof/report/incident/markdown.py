@@ -26,8 +26,8 @@ def render(incident: Incident) -> str:
     if incident.notes:
         parts.append("## What this does not show\n\n" + "\n".join(f"- {_text(note)}" for note in incident.notes))
     if incident.versions:
-        told = ", ".join(f"{name} {version}" for name, version in incident.versions.items())
-        parts.append(f"## Versions\n\n{_text(told)}")
+        listed = ", ".join(f"{name} {version}" for name, version in incident.versions.items())
+        parts.append(f"## Versions\n\n{_text(listed)}")
     return "\n\n".join(parts) + "\n"
 
 

@@ -102,17 +102,17 @@ def _place(frame: Frame) -> str:
 
 def sites(title: str, profile: Profile, value: int = 0, source: Callable[[Frame], str] | None = None) -> Table:
     """The lines under which most is held, innermost frame first; with their text, where `source` returns it."""
-    found = top(profile, value, by="line")
-    least = found.whole * _LEAST_SHARE
-    unit = found.value_type.unit
+    largest = top(profile, value, by="line")
+    least = largest.whole * _LEAST_SHARE
+    unit = largest.value_type.unit
     rows = tuple(
         (
             _place(row.frame),
             format_value(row.flat, unit),
-            format_percent(row.flat, found.whole),
+            format_percent(row.flat, largest.whole),
             *(() if source is None else (source(row.frame),)),
         )
-        for row in found.rows[:_SITES]
+        for row in largest.rows[:_SITES]
         if abs(row.flat) > least
     )
     if source is None:

@@ -101,8 +101,8 @@ def _notes(notes: tuple[str, ...]) -> str:
 
 
 def _versions(versions: Iterable[tuple[str, str]]) -> str:
-    told = ", ".join(f"{name} {version}" for name, version in versions)
-    return f"<h2>Versions</h2><p>{_text(told)}</p>" if told else ""
+    listed = ", ".join(f"{name} {version}" for name, version in versions)
+    return f"<h2>Versions</h2><p>{_text(listed)}</p>" if listed else ""
 
 
 def _text(text: str) -> str:

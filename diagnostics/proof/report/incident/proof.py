@@ -32,8 +32,8 @@ _TONES = {
 }
 
 
-def from_outcome(outcome: Outcome, told: Mapping[str, Any], command: str) -> Incident:
-    """The report of one experiment. `told`: its JSON (a scenario of `tables.to_json`); `command`: to repeat it."""
+def from_outcome(outcome: Outcome, numbers: Mapping[str, Any], command: str) -> Incident:
+    """The report of one experiment. `numbers`: its JSON (a scenario of `tables.to_json`); `command`: to repeat it."""
     captured = [side for side in outcome.sides if side.capture is not None]
     notes = dict.fromkeys(
         note for side in captured if side.capture is not None for note in side.capture.profile.not_covered
@@ -51,7 +51,7 @@ def from_outcome(outcome: Outcome, told: Mapping[str, Any], command: str) -> Inc
         statements=tuple(_statement(side, outcome) for side in outcome.sides),
         plots=tuple(_timelines(outcome)),
         tables=(_figures(outcome), *_grown(outcome), *_sites(outcome), *_balances(outcome)),
-        context=(_workload(told), _clients(outcome)),
+        context=(_workload(numbers), _clients(outcome)),
         flames=tuple(_flames(outcome)),
         commands=(command,),
         versions=versions(),
@@ -59,14 +59,14 @@ def from_outcome(outcome: Outcome, told: Mapping[str, Any], command: str) -> Inc
     )
 
 
-def write_reports(outcomes: Sequence[Outcome], told: Mapping[str, Any], folder: Path) -> list[Path]:
+def write_reports(outcomes: Sequence[Outcome], numbers: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write a report of each outcome where `tables.write_folder` puts its files; return the pages' paths."""
     return [
         write(
-            from_outcome(outcome, scenario, told["command"]),
+            from_outcome(outcome, scenario, numbers["command"]),
             folder if len(outcomes) == 1 else folder / outcome.scenario.name,
         )
-        for outcome, scenario in zip(outcomes, told["scenarios"], strict=True)
+        for outcome, scenario in zip(outcomes, numbers["scenarios"], strict=True)
     ]
 
 
@@ -198,8 +198,8 @@ def _balances(outcome: Outcome) -> list[Table]:
     )
 
 
-def _workload(told: Mapping[str, Any]) -> Table:
-    work = told["workload"]
+def _workload(numbers: Mapping[str, Any]) -> Table:
+    work = numbers["workload"]
     clients = ", ".join(
         f"{client['count']} x {client['kind']}"
         + "".join(f" {key}={value}" for key, value in client.items() if key not in ("count", "kind"))
@@ -209,8 +209,8 @@ def _workload(told: Mapping[str, Any]) -> Table:
         ("request", work["model"]),
         ("clients", clients),
         ("a round", f"{work['round_seconds']:g} s, of which {work['transient_seconds']:g} s are not judged"),
-        ("looks after rounds", ", ".join(map(str, told["plan"]["looks"]))),
-        ("seed", str(told["seed"])),
+        ("looks after rounds", ", ".join(map(str, numbers["plan"]["looks"]))),
+        ("seed", str(numbers["seed"])),
     ]
     return Table("Work", ("what", "how"), tuple(rows), frozenset({0, 1}))
 

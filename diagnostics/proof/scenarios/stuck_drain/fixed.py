@@ -21,12 +21,12 @@ class Shutdown:
     """Ends waits (by a time-out) when the process gets SIGTERM."""
 
     def __init__(self) -> None:
-        self._told = False
+        self._begun = False
         self._waits: set[asyncio.Timeout] = set()
 
     async def before(self, what: Awaitable[T]) -> T:
         """Await `what` and return its result. Raises TimeoutError if the shutdown begins first."""
-        async with asyncio.timeout(0 if self._told else None) as wait:
+        async with asyncio.timeout(0 if self._begun else None) as wait:
             self._waits.add(wait)
             try:
                 return await what
@@ -34,7 +34,7 @@ class Shutdown:
                 self._waits.discard(wait)
 
     def begin(self) -> None:
-        self._told = True
+        self._begun = True
         now = asyncio.get_running_loop().time()
         for wait in self._waits:
             wait.reschedule(now)
@@ -49,12 +49,12 @@ async def listen_to_sigterm(_: aiohttp.ClientSession) -> AsyncGenerator[None, No
     loop = asyncio.get_running_loop()
     servers = signal.getsignal(signal.SIGTERM)
 
-    def told(number: int, frame: FrameType | None) -> None:
+    def on_sigterm(number: int, frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(shutdown.begin)
         if callable(servers):
             servers(number, frame)
 
-    signal.signal(signal.SIGTERM, told)
+    signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield
     finally:
