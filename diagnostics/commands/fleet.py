@@ -26,7 +26,7 @@ from ..analysis.profile import Profile
 from ..analysis.units import format_value, printable
 from ..analysis.views import top
 from ..errors import DiagnosticsError, TargetError, UsageError
-from ..fleet.replicas import Growth, Replica, odd, replica_of
+from ..fleet.replicas import HourlyGrowth, Replica, odd, replica_of
 from ..fleet.targets import Target, resolve
 from ..monitor.captures.kinds import KINDS
 from ._asking import asked, client_of
@@ -163,7 +163,7 @@ def _size(held: int | None) -> str:
     return "unknown" if held is None else format_value(held, "bytes")
 
 
-def _growth(growth: Growth | None) -> str:
+def _growth(growth: HourlyGrowth | None) -> str:
     """The estimate, +- half the width of its interval."""
     if growth is None:
         return "too early"

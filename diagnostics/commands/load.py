@@ -16,7 +16,7 @@ from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColum
 from rich.progress import Progress as Bar
 
 from ..errors import DiagnosticsError, TargetError, UsageError
-from ..proof.clients.address import Address, Message, read_body, read_headers
+from ..proof.clients.address import Address, RequestMessage, read_body, read_headers
 from ..proof.clients.fleet.launch import FleetResult, Progress, launch
 from ..proof.clients.fleet.order import Order
 from ..proof.clients.fleet.report import table, to_json, warnings
@@ -67,12 +67,12 @@ def add_request(parser: argparse.ArgumentParser, *, tls: bool = True) -> None:
         parser.add_argument("--insecure", action="store_true", help="do not check the server's certificate")
 
 
-def message_of(arguments: argparse.Namespace) -> Message:
+def message_of(arguments: argparse.Namespace) -> RequestMessage:
     """The request that the options of `add_request` describe. Raises UsageError."""
     method = (arguments.method or ("POST" if arguments.body else "GET")).upper()
     if not method.isalpha() or not method.isascii():
         raise UsageError(f"--method {arguments.method!r} is no HTTP method", remedy="for example --method POST")
-    return Message(method, read_body(arguments.body), read_headers(arguments.header))
+    return RequestMessage(method, read_body(arguments.body), read_headers(arguments.header))
 
 
 def run(arguments: argparse.Namespace) -> int:

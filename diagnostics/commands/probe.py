@@ -19,13 +19,13 @@ from ..analysis.units import format_value, printable
 from ..proof.clients.address import Address
 from ..proof.clients.fleet.report import milliseconds
 from ..proof.clients.probe import Probe, probe
-from ..proof.clients.verdicts import Level, Verdict, judge, worst
+from ..proof.clients.verdicts import ProbeLevel, ProbeVerdict, judge, worst
 from .load import add_request, message_of, positive, whole
 
 __all__ = ["configure", "run"]
 
 SCHEMA = "highwater.probe/1"
-_COLORS = {Level.GOOD: "green", Level.HINT: "yellow", Level.BAD: "red"}
+_COLORS = {ProbeLevel.GOOD: "green", ProbeLevel.HINT: "yellow", ProbeLevel.BAD: "red"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         document = {"schema": SCHEMA, **probed.to_json(), "verdicts": [asdict(verdict) for verdict in verdicts]}
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")
-    return 1 if worst(verdicts) is Level.BAD else 0
+    return 1 if worst(verdicts) is ProbeLevel.BAD else 0
 
 
 def _times(probed: Probe) -> Table:
@@ -74,7 +74,7 @@ def _times(probed: Probe) -> Table:
     return table
 
 
-def _verdicts(verdicts: list[Verdict]) -> Table:
+def _verdicts(verdicts: list[ProbeVerdict]) -> Table:
     table = Table(box=box.SIMPLE, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(style="bold", no_wrap=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Final
 
-__all__ = ["Growth", "Replica", "odd", "replica_of"]
+__all__ = ["HourlyGrowth", "Replica", "odd", "replica_of"]
 
 _MADS: Final = 5.0
 _LEAST_SHARE: Final = 0.25
@@ -20,7 +20,7 @@ _LEAST_REPLICAS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
+class HourlyGrowth:
     """Bytes an hour: an estimate `mid` with its 95 % interval."""
 
     low: float
@@ -52,7 +52,7 @@ class Replica:
     alarm: bool = False
     says: str = ""
     rss_bytes: int | None = None
-    growth: Growth | None = None
+    growth: HourlyGrowth | None = None
     streams: int | None = None
     limit_share: float | None = None
     error: str = ""
@@ -90,8 +90,8 @@ def replica_of(name: str, url: str, overview: dict[str, Any]) -> Replica:
     )
 
 
-def _growth(fields: dict[str, Any] | None) -> Growth | None:
-    return None if fields is None else Growth(float(fields["low"]), float(fields["mid"]), float(fields["high"]))
+def _growth(fields: dict[str, Any] | None) -> HourlyGrowth | None:
+    return None if fields is None else HourlyGrowth(float(fields["low"]), float(fields["mid"]), float(fields["high"]))
 
 
 def _share(limit: dict[str, Any] | None) -> float | None:

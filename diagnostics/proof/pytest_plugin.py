@@ -97,13 +97,15 @@ class StreamGrowth:
         Raises UsageError, and TargetError where the service does not serve.
         """
         from ..analysis.decision import Decision
-        from .clients.address import Message
+        from .clients.address import RequestMessage
         from .experiment.session import until_done
 
         work = replace(_Work(), **{**self._options, **options})
         text = body.encode() if isinstance(body, str) else body
         limits = {"remains": parse_bytes(remains)} | ({"growth": parse_bytes(growth)} if growth is not None else {})
-        plan = _comparison(app, command, path, Message(method, text, headers or {}), work, limits, environment or {})
+        plan = _comparison(
+            app, command, path, RequestMessage(method, text, headers or {}), work, limits, environment or {}
+        )
         most = parse_bytes(peak) if peak is not None else None
 
         def refused(side: SideOutcome) -> bool:

@@ -17,7 +17,7 @@ from ..workers.targets import Worker
 __all__ = ["CaptureGroup"]
 
 
-class Captures(Protocol):
+class CaptureTaker(Protocol):
     """The methods of `controller.Captures` that a group calls."""
 
     async def begin(self, request: dict[str, Any]) -> dict[str, Any]: ...
@@ -46,7 +46,7 @@ class CaptureGroup:
     state: str = "running"
     task: asyncio.Task[None] | None = None
 
-    async def run(self, captures: Captures) -> None:
+    async def run(self, captures: CaptureTaker) -> None:
         """Take them all. Where this is cancelled, the running capture is cancelled, too."""
         try:
             for worker in self.workers:
@@ -56,7 +56,7 @@ class CaptureGroup:
             self.state = "cancelled"
             raise
 
-    async def _take(self, captures: Captures, worker: Worker) -> None:
+    async def _take(self, captures: CaptureTaker, worker: Worker) -> None:
         try:
             if worker.socket is None:
                 raise TargetError(
@@ -78,7 +78,7 @@ class CaptureGroup:
             self.captures.remove(begun["id"])
             raise
 
-    def to_json(self, captures: Captures) -> dict[str, Any]:
+    def to_json(self, captures: CaptureTaker) -> dict[str, Any]:
         """The group with the state of each capture, and the progress of all together."""
         members = []
         for capture_id in self.captures:

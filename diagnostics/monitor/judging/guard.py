@@ -1,7 +1,7 @@
 """The rules at work: looks at every worker's recording, fires, and takes the captures. `dry_run` does the same over the past.
 
 A firing is always logged and counted, whatever becomes of its capture: one that is refused (another runs, too costly,
-no room) is told with the reason, and the rule's cooldown holds all the same.
+no room) is logged with the reason, and the rule's cooldown holds all the same.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Guard:
         self._machine = _machine_bytes()
 
     async def run(self) -> None:
-        """Look once a second, for ever. A look that fails is counted and told, and the next one is due."""
+        """Look once a second, for ever. A look that fails is counted and logged, and the next one is due."""
         if not self.rules:
             return
         failures = Failures("a look of the rules")

@@ -27,7 +27,7 @@ from ..recording.ring import Recording
 from ..recording.vitals import JUDGED
 from ..recording.whole_record import series_of_whole
 from ..workers.targets import Snapshot, Targets
-from ..workers.whole import Look
+from ..workers.whole import ServiceLook
 
 __all__ = ["CAPTURE_SECONDS", "Judge", "readings_of", "series_of"]
 
@@ -49,7 +49,7 @@ class Judge:
         self._captures = captures
         self._shared: dict[int, tuple[float, Verdict]] = {}
         self._whole: tuple[float, tuple[dict[str, list[tuple[float, float]]], float]] | None = None
-        self._steady: dict[int | str, Verdict] = {}  # what was found last while no capture ran
+        self._steady: dict[int | str, Verdict] = {}  # the last verdict while no capture ran
         self._disturbed: dict[int | str, float] = {}  # when a capture was last seen to run
         self._before: dict[int, str] = {}  # what was said of each worker when its agent last answered
 
@@ -74,7 +74,7 @@ class Judge:
             offspring=self._recorder.offspring.of(snapshot.worker),
             lines=self._recorder.lines.history(pid),
         )
-        # A worker that is recycled is judged over its line, and so is what was found of it.
+        # A worker that is recycled is judged over its line: its last verdict is kept by its number, not by its pid.
         of = snapshot.worker if recycled(readings.lives, readings.age) else pid
         judged = self._held_over(snapshot, of, await asyncio.to_thread(verdict, readings))
         if snapshot.state == "answering":
@@ -89,8 +89,8 @@ class Judge:
         return self._before.get(pid, "")
 
     def _held_over(self, snapshot: Snapshot, of: int | str, judged: Verdict) -> Verdict:
-        """A capture stops the readings, or spoils them, for as long as it takes: where that leaves nothing to judge, what was
-        found before it is still the verdict. `of`: whose, a process id, or the number of a worker that is recycled."""
+        """A capture stops the readings, or spoils them, for as long as it takes: where that leaves nothing to judge, the
+        verdict before it stays. `of`: whose, a process id, or the number of a worker that is recycled."""
         now = time.monotonic()
         if self._captures.disturbs(snapshot.process.pid):
             self._disturbed[of] = now
@@ -111,7 +111,7 @@ class Judge:
             self._steady = {each: steady for each, steady in self._steady.items() if each in alive} | {of: judged}
         return judged
 
-    async def of_whole(self, look: Look, alarms: Collection[str]) -> Verdict:
+    async def of_whole(self, look: ServiceLook, alarms: Collection[str]) -> Verdict:
         """The verdict on the service as a whole. `alarms`: workers whose own verdict is one."""
         series, since = self._series_of_whole()
         total = look.total
@@ -149,7 +149,7 @@ def readings_of(
     streams: Sequence[Mapping[str, Any]],
     before: str = "",
 ) -> Readings:
-    """What is known of one worker; `streams` are its rows, with what captures have found. `before`: see Readings."""
+    """What is known of one worker; `streams` are its rows, with what captures have added. `before`: see Readings."""
     reading = snapshot.reading or {}
     ledger = reading.get("ledger") or {}
     rows = (snapshot.connections.get("routes") or {}).values()

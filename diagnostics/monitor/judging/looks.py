@@ -61,14 +61,14 @@ class OwnLooks:
     async def run(self) -> None:
         """Look every few seconds, for ever. A look that fails is logged, and the next one is due.
 
-        Where no captures are to be taken verdicts are made all the same: the last one is told at a worker's end.
+        Where no captures are to be taken verdicts are made all the same: the last one is logged at a worker's end.
         """
         failures = Failures("a look for what grows")
         while True:
             await asyncio.sleep(_EVERY_SECONDS)
             try:
                 await self.look()
-            except Exception as error:  # noqa: BLE001  # whatever it is, it is told, and the next look is due
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is logged, and the next look is due
                 failures.failed(error)
 
     async def look(self) -> None:

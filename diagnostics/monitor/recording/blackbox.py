@@ -38,7 +38,7 @@ _NEAR = 0.8
 class Ending:
     """How a worker ended, as far as anyone could see.
 
-    returncode       as a parent is told it: 0 and above an exit code, below zero the signal; None where nobody told us
+    returncode       as a parent gets it: 0 and above an exit code, below zero the signal; None where no parent reported it
     oom_kills        processes of its cgroup that the kernel killed for memory while the worker was recorded; None: unknown
     cgroup           the cgroup that was counted, None where none could be seen
     limit_bytes      its limit when it was last seen; used_bytes: what was charged for it then, without page cache that can go
@@ -76,7 +76,7 @@ class Ending:
 
     @property
     def quiet(self) -> bool:
-        """An end as that of a worker that is recycled or told to stop: nobody needs to be told."""
+        """An end as that of a worker that is recycled or asked to stop: it is no news."""
         if self.oom_kills is None and self.returncode is None and self._near_limit:
             return False  # a container that is killed takes its cgroup, and with it the count, away
         return not self.oom_kills and self.returncode in (

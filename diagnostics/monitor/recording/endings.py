@@ -52,7 +52,9 @@ class Endings:
 
     def __init__(self, blackbox: BlackBox | None) -> None:
         self._news: deque[WorkerEnd] = deque(maxlen=_KEPT)
-        self._unexplained: dict[Path, WorkerEnd] = {}  # of which the parent has not told yet, by their recordings
+        self._unexplained: dict[
+            Path, WorkerEnd
+        ] = {}  # whose exit status the parent has not reported yet, by their recordings
         self._ended: set[str] = set()
         self._restarts: Counter[str] = Counter()
         self._killed: Counter[str] = Counter()

@@ -64,7 +64,7 @@ def is_ours(frame: Frame) -> bool:
     return frame.file.rpartition("/diagnostics/")[2] in _own_files()
 
 
-class _Track:
+class _LineTrack:
     """One worker's looks, of one table. `pid` as the process sees itself; `begun`: when sampling began, wall clock."""
 
     def __init__(self, table: Table, lasting: float) -> None:
@@ -120,17 +120,17 @@ class LineRecord:
         self._workers = workers
         self._interval = interval
         self._file_of = file_of
-        self._tracks: dict[int, _Track] = {}
+        self._tracks: dict[int, _LineTrack] = {}
         self._due: dict[int, float] = {}
         self._unwritable: set[Path] = set()
 
     async def run(self) -> None:
-        """Look at each worker when it is due, for ever. A look that fails is counted and told; the next one is due."""
+        """Look at each worker when it is due, for ever. A look that fails is counted and logged; the next one is due."""
         failures = Failures("a look at a live heap")
         while True:
             try:
                 await self.look()
-            except Exception as error:  # noqa: BLE001  # whatever it is, it is told, and the next look is due
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is logged, and the next look is due
                 failures.failed(error)
             await asyncio.sleep(self._interval)
 
@@ -184,7 +184,7 @@ class LineRecord:
                 track.now = None  # what is alive now is not known; what was stays
             return took
         if track is None or not track.of(table):
-            track = self._tracks[worker.pid] = _Track(table, _LASTING * self._interval)
+            track = self._tracks[worker.pid] = _LineTrack(table, _LASTING * self._interval)
         recording = self._file_of(worker.pid)
         if track.file is None and recording is not None:
             track.goes_on(lines_file(recording))
@@ -195,7 +195,7 @@ class LineRecord:
             await asyncio.to_thread(self._write, track, track.looks())
         return took + more
 
-    def _write(self, track: _Track, looks: tuple[Look, ...]) -> None:
+    def _write(self, track: _LineTrack, looks: tuple[Look, ...]) -> None:
         """In one piece, or not at all: what was written before stays where there is no room for more."""
         track.wrote = time.monotonic()
         if track.file is None or not looks:

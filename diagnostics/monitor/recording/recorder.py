@@ -25,7 +25,7 @@ from ..kernel.kills import KillCount
 from ..kernel.process import Identity, ProcessReading, exit_status, identity, lives, parent_of, read_process
 from ..workers.lineage import LIVES, Lineage, life_of
 from ..workers.targets import Targets, Worker
-from ..workers.whole import Look, Whole
+from ..workers.whole import ServiceLook, Whole
 from .blackbox import BlackBox, Ending
 from .endings import Endings, WorkerEnd
 from .line_record import LineRecord
@@ -69,7 +69,7 @@ class RecordSettings:
 
 
 @dataclass
-class _Track:
+class _WorkerTrack:
     """One worker that is being recorded."""
 
     who: Identity
@@ -126,7 +126,7 @@ class Recorder:
         self._settings = settings
         self._blackbox = blackbox
         self._workers: list[Worker] = []  # as the last look found them
-        self._tracks: dict[int, _Track] = {}
+        self._tracks: dict[int, _WorkerTrack] = {}
         self._exits: dict[int, int] = {}
         self._ended: dict[int, tuple[Path | None, Ending]] = {}
         self._lineage = Lineage()
@@ -145,7 +145,7 @@ class Recorder:
         return cls(targets, settings, BlackBox(root, settings.files) if settings.seconds else None)
 
     async def run(self) -> None:
-        """Look once an interval, for ever. A look that fails is counted and told; the next one is due."""
+        """Look once an interval, for ever. A look that fails is counted and logged; the next one is due."""
         if self._blackbox is None:
             return
         looking = asyncio.create_task(self.lines.run(), name="lines")
@@ -182,7 +182,7 @@ class Recorder:
         self._last_look = look.time
 
     def watch(self, pid: int) -> None:
-        """Watch `pid` and its descendants. Its recording begins now, so that its end is told even before the first look."""
+        """Watch `pid` and its descendants. Its recording begins now, so that its end is reported even before the first look."""
         self._targets.watch(pid)
         worker = next((each for each in self._targets.workers() if each.pid == pid), None)
         if worker is not None and pid not in self._tracks:
@@ -267,7 +267,7 @@ class Recorder:
         """The processes that had this worker's number before it and were replaced, the oldest first."""
         return self._lineage.lives(worker)
 
-    async def _look_at(self, worker: Worker, look: Look) -> None:
+    async def _look_at(self, worker: Worker, look: ServiceLook) -> None:
         # In this order: a process on its way out has no memory any more, and the kernel shows it in the root cgroup.
         cgroup = read_cgroup(worker.pid)
         process = read_process(worker.pid)
@@ -288,7 +288,7 @@ class Recorder:
                 own, children = None, replace(children, pss=None)
             track.add(vitals(time.time(), process, cgroup, kernel_bytes, sample, outgoing, own, children))
 
-    def _begin(self, worker: Worker) -> _Track | None:
+    def _begin(self, worker: Worker) -> _WorkerTrack | None:
         known = identity(worker.pid)
         if known is None or self._blackbox is None:
             return None
@@ -297,7 +297,7 @@ class Recorder:
         file = self._blackbox.open(who, started, worker.name, self._settings.rings, parent)
         self._lineage.begun(worker.name, parent, self._earlier_lives(worker.name, parent))
         self._endings.begun(worker.name)
-        track = _Track(who, worker.name, file, time.monotonic() + _MINUTE)
+        track = _WorkerTrack(who, worker.name, file, time.monotonic() + _MINUTE)
         self._tracks[worker.pid] = track
         return track
 
@@ -308,7 +308,7 @@ class Recorder:
         earlier = (_life(recording) for recording in self._blackbox.of_line(worker, parent, LIVES))
         return [life for life in earlier if life is not None]
 
-    async def _ask(self, worker: Worker, process: ProcessReading, track: _Track) -> dict[str, Any] | None:
+    async def _ask(self, worker: Worker, process: ProcessReading, track: _WorkerTrack) -> dict[str, Any] | None:
         if worker.socket is None or process.state == "T":
             return None
         if track.looks_unanswered % _SILENT_LOOKS:

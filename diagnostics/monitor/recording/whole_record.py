@@ -17,7 +17,7 @@ from ...analysis.trend import warm_up_ends
 from ...errors import UsageError
 from ..kernel.cgroup import CgroupReading
 from ..kernel.process import Identity, identity
-from ..workers.whole import Look
+from ..workers.whole import ServiceLook
 from .ring import Header, Recording, RingFile, RingSize
 
 __all__ = ["WHOLE_FIELDS", "WholeRecord", "series_of_whole"]
@@ -49,7 +49,7 @@ class WholeRecord:
         self._size = size
         self._file: RingFile | None = None
 
-    def add(self, look: Look, cgroup: CgroupReading | None) -> None:
+    def add(self, look: ServiceLook, cgroup: CgroupReading | None) -> None:
         """Write one record; the first one finds the file or makes it. A service without a process is not recorded."""
         if not look.members:
             return

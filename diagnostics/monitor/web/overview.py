@@ -14,7 +14,7 @@ from ..judging.judge import Judge
 from ..kernel.cgroup import read_cgroup, why_no_cgroup
 from ..recording.recorder import Recorder
 from ..workers.targets import Snapshot, Targets
-from ..workers.whole import Look
+from ..workers.whole import ServiceLook
 
 __all__ = ["SCHEMA", "Overview", "no_lines", "summary"]
 
@@ -34,7 +34,7 @@ def summary(capture: dict[str, Any]) -> dict[str, Any]:
 _CHARGED = ("usage_bytes", "working_bytes", "limit_bytes", "tmpfs_bytes", "kernel_bytes", "socket_bytes", "oom_kills")
 
 
-def charged(look: Look) -> dict[str, Any] | None:
+def charged(look: ServiceLook) -> dict[str, Any] | None:
     """The charges of the cgroup of the service's first process; None where it cannot be read.
 
     tmpfs, kernel and sockets are of the process's own level, limit and usage of the level with the tightest limit.

@@ -13,7 +13,7 @@ from ..kernel.rollup import LEAST_SECONDS, Rollup, Rollups, why_unreadable
 from .processes import Children, Member
 from .targets import Targets
 
-__all__ = ["Look", "Whole"]
+__all__ = ["ServiceLook", "Whole"]
 
 _SHARED_SECONDS = 0.5
 # Of a pool of a thousand processes the sums and the largest processes are shown.
@@ -21,7 +21,7 @@ _SHOWN = 30
 
 
 @dataclass(frozen=True)
-class Look:
+class ServiceLook:
     """All processes of the service at one moment; `time`: wall-clock seconds.
 
     fresh    whether PSS and private bytes are of this moment; False: of an earlier one, because reading them is costly
@@ -81,13 +81,16 @@ class Whole:
         self._shared_seconds = min(_SHARED_SECONDS, interval / 2)
         self._rollups = Rollups(LEAST_SECONDS * min(1.0, interval))
         self._lock = asyncio.Lock()
-        self._shared: tuple[float, Look] | None = None
+        self._shared: tuple[float, ServiceLook] | None = None
 
-    async def look(self) -> Look:
+    async def look(self) -> ServiceLook:
         async with self._lock:
             if self._shared is None or time.monotonic() - self._shared[0] >= self._shared_seconds:
                 processes = self._targets.processes()
                 read, fresh = await self._rollups.read([each.pid for each in processes])
                 members = [replace(each, rollup=read[each.pid]) for each in processes]
-                self._shared = time.monotonic(), Look(time.time(), members, fresh, frozenset(self._targets.unseen))
+                self._shared = (
+                    time.monotonic(),
+                    ServiceLook(time.time(), members, fresh, frozenset(self._targets.unseen)),
+                )
             return self._shared[1]

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from ...errors import TargetError, UsageError
 
-__all__ = ["Address", "Message", "Request", "read_body", "read_headers"]
+__all__ = ["Address", "Request", "RequestMessage", "read_body", "read_headers"]
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -77,7 +77,7 @@ class Address:
 
 
 @dataclass(frozen=True)
-class Message:
+class RequestMessage:
     """What is asked: method, body, and headers beyond those that every client sends."""
 
     method: str = "GET"
@@ -106,13 +106,13 @@ class Request:
     """What is asked of a service whose host and port are known later."""
 
     path: str
-    message: Message = field(default_factory=Message)
+    message: RequestMessage = field(default_factory=RequestMessage)
 
     @classmethod
     def chat(cls, path: str, model: str) -> Request:
         """A streamed chat completion as OpenAI's clients ask for it."""
         question = {"model": model, "stream": True, "messages": [{"role": "user", "content": "Count."}]}
-        return cls(path, Message("POST", json.dumps(question).encode()))
+        return cls(path, RequestMessage("POST", json.dumps(question).encode()))
 
 
 def read_headers(words: Sequence[str]) -> dict[str, str]:

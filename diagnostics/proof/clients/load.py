@@ -12,8 +12,8 @@ from typing import Any, Self
 
 from .address import Address, Request
 from .mix import Behavior, Mix
-from .stream import Target, run_stream
-from .tally import Outcome, Tally
+from .stream import StreamTarget, run_stream
+from .tally import StreamOutcome, Tally
 
 __all__ = ["LoadReport", "run_load"]
 
@@ -61,7 +61,7 @@ async def run_load(
     it is the caller's business. `seed` fixes when each client comes. A given `report` is filled meanwhile, and returned.
     """
     report = LoadReport() if report is None else report
-    target = Target(Address("http", host, port, request.path), request.message)
+    target = StreamTarget(Address("http", host, port, request.path), request.message)
     start = time.monotonic()
     over = asyncio.Event()
     arrivals = random.Random(seed)  # noqa: S311 -- arrival times, no secrets
@@ -91,14 +91,14 @@ async def run_load(
 
 
 async def _client(
-    target: Target, behavior: Behavior, delay: float, over: asyncio.Event | None, report: LoadReport
+    target: StreamTarget, behavior: Behavior, delay: float, over: asyncio.Event | None, report: LoadReport
 ) -> None:
     """One stream, or one after the other until `over` is set."""
     await asyncio.sleep(delay)
     while True:
         began = time.monotonic()
         outcome = await run_stream(target, behavior, report)
-        if outcome in (Outcome.COMPLETED, Outcome.LEFT):
+        if outcome in (StreamOutcome.COMPLETED, StreamOutcome.LEFT):
             report.longest = max(report.longest, time.monotonic() - began)
         # A service that fails at once must not turn its clients into a busy loop.
         if over is None or await _set_within(over, 0.01):

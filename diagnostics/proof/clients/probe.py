@@ -23,7 +23,7 @@ import httptools
 
 from ...analysis.distribution import Distribution
 from ...errors import TargetError, TargetSilentError
-from .address import Address, Message
+from .address import Address, RequestMessage
 from .eventscan import EventScan
 
 __all__ = ["Arrival", "Probe", "probe"]
@@ -101,7 +101,7 @@ class Probe:
         }
 
 
-def probe(address: Address, message: Message, *, seconds: float, events: int, verify_tls: bool = True) -> Probe:
+def probe(address: Address, message: RequestMessage, *, seconds: float, events: int, verify_tls: bool = True) -> Probe:
     """Open one stream and watch it until it ends, `events` have come, or `seconds` are over.
 
     Raises TargetError where no connection comes about, TargetSilentError where it is not answered in time.

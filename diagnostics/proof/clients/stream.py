@@ -19,12 +19,12 @@ from typing import Any
 
 import httptools
 
-from .address import Address, Message
+from .address import Address, RequestMessage
 from .eventscan import EventCount
 from .mix import Behavior
-from .tally import Outcome, Tally
+from .tally import StreamOutcome, Tally
 
-__all__ = ["Target", "run_stream"]
+__all__ = ["StreamTarget", "run_stream"]
 
 _CONNECT_SECONDS = 10.0
 # How often a slow client reads whose behavior does not say how much at once, and the most by which it may fall behind its pace.
@@ -38,14 +38,19 @@ _BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\][\r\n]+\Z")
 
 
-class Target:
+class StreamTarget:
     """Where streams go and what they ask, looked up and encoded once for all. Raises TargetError where the host is not known.
 
     A stream that sends nothing for `patience_seconds` has failed; None: it may be silent for as long as it likes.
     """
 
     def __init__(
-        self, address: Address, message: Message, *, verify_tls: bool = True, patience_seconds: float | None = None
+        self,
+        address: Address,
+        message: RequestMessage,
+        *,
+        verify_tls: bool = True,
+        patience_seconds: float | None = None,
     ) -> None:
         family, kind, protocol, _, self.sockaddr = address.resolve()[0]
         self.socket_arguments = (family, kind, protocol)
@@ -55,7 +60,9 @@ class Target:
         self.patience_seconds = patience_seconds
 
 
-async def run_stream(target: Target, behavior: Behavior, tally: Tally, intended: float | None = None) -> Outcome:
+async def run_stream(
+    target: StreamTarget, behavior: Behavior, tally: Tally, intended: float | None = None
+) -> StreamOutcome:
     """One stream from connect to close, counted in `tally`; how it ended.
 
     `intended` is when it was meant to begin, in the loop's time; None: now.
@@ -80,14 +87,14 @@ async def run_stream(target: Target, behavior: Behavior, tally: Tally, intended:
             transport.write(target.payload)
             await stream.ended
         except asyncio.CancelledError:
-            stream.end(Outcome.TIME_UP)
+            stream.end(StreamOutcome.TIME_UP)
             raise
         except ssl.SSLError:
-            stream.end(Outcome.FAILED, "tls")
+            stream.end(StreamOutcome.FAILED, "tls")
         except OSError:  # the time-out is one, too
-            stream.end(Outcome.FAILED, "connect")
+            stream.end(StreamOutcome.FAILED, "connect")
         finally:
-            if behavior.resets and stream.outcome is Outcome.LEFT:
+            if behavior.resets and stream.outcome is StreamOutcome.LEFT:
                 # Closing with a linger time of nothing throws away what is unsent and resets: socket(7), SO_LINGER.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             await stream.closed()
@@ -97,7 +104,7 @@ async def run_stream(target: Target, behavior: Behavior, tally: Tally, intended:
 class _Stream(asyncio.BaseProtocol):
     """What one stream's bytes mean, and how it ends. How they are read is left to the two classes below."""
 
-    def __init__(self, target: Target, behavior: Behavior, intended: float, tally: Tally) -> None:
+    def __init__(self, target: StreamTarget, behavior: Behavior, intended: float, tally: Tally) -> None:
         self._behavior = behavior
         self._patience_seconds = target.patience_seconds
         self._after_events = sys.maxsize if behavior.after_events is None else behavior.after_events
@@ -117,15 +124,15 @@ class _Stream(asyncio.BaseProtocol):
         self._tail = b""
         self._framed = False  # the body's end is told by a length or a last chunk, not by the end of the connection
         self._status = 0
-        self.outcome: Outcome | None = None
-        self.ended: asyncio.Future[Outcome] = self._loop.create_future()
+        self.outcome: StreamOutcome | None = None
+        self.ended: asyncio.Future[StreamOutcome] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
         self._lost = self._loop.create_future()
         self._heard = self._loop.time()
         if self._behavior.after_seconds is not None:
-            self._leave = self._loop.call_later(self._behavior.after_seconds, self.end, Outcome.LEFT)
+            self._leave = self._loop.call_later(self._behavior.after_seconds, self.end, StreamOutcome.LEFT)
         if not self._behavior.reads:
             self._transport.pause_reading()
         elif self._patience_seconds is not None:
@@ -139,19 +146,19 @@ class _Stream(asyncio.BaseProtocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self.end(Outcome.FAILED, "malformed")
+            self.end(StreamOutcome.FAILED, "malformed")
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(None)
         if error is not None:
-            self.end(Outcome.FAILED, "reset")
+            self.end(StreamOutcome.FAILED, "reset")
         elif self._status and not self._framed:
             self._completed()
         else:
-            self.end(Outcome.FAILED, "cut_off")
+            self.end(StreamOutcome.FAILED, "cut_off")
 
-    def end(self, outcome: Outcome, error: str | None = None) -> None:
+    def end(self, outcome: StreamOutcome, error: str | None = None) -> None:
         """The stream's outcome; only the first one counts."""
         if self.outcome is not None:
             return
@@ -174,7 +181,7 @@ class _Stream(asyncio.BaseProtocol):
     def _still_there(self, patience_seconds: float) -> None:
         left = self._heard + patience_seconds - self._loop.time()
         if left <= 0:
-            self.end(Outcome.FAILED, "silent")
+            self.end(StreamOutcome.FAILED, "silent")
         else:
             self._silence = self._loop.call_later(left, self._still_there, patience_seconds)
 
@@ -190,7 +197,7 @@ class _Stream(asyncio.BaseProtocol):
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
         if not 200 <= self._status < 300:
-            self.end(Outcome.refused(self._status), f"status_{self._status}")
+            self.end(StreamOutcome.refused(self._status), f"status_{self._status}")
 
     def on_body(self, body: bytes) -> None:
         if self.outcome is not None:
@@ -205,7 +212,7 @@ class _Stream(asyncio.BaseProtocol):
             self._tally.events += new
             self._time(new)
             if self._count.events >= self._after_events:
-                self.end(Outcome.LEFT)
+                self.end(StreamOutcome.LEFT)
 
     def on_message_complete(self) -> None:
         self._completed()
@@ -213,7 +220,7 @@ class _Stream(asyncio.BaseProtocol):
     def _completed(self) -> None:
         if self.outcome is None and _DONE.search(self._tail):
             self._tally.done_seen += 1
-        self.end(Outcome.COMPLETED)
+        self.end(StreamOutcome.COMPLETED)
 
     def _time(self, new: int) -> None:
         if self._behavior.bytes_per_second is not None:  # what it waits for is itself

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from ...analysis.distribution import Distribution
 
-__all__ = ["Outcome", "Tally"]
+__all__ = ["StreamOutcome", "Tally"]
 
 # RFC 6585, 4 and RFC 9110, 15.6.4: come back later.
 _REJECTED = (429, 503)
@@ -19,7 +19,7 @@ _COUNTERS = ("outcomes", "errors", "content_types")
 _SPREADS = ("connect", "first_event", "gaps")
 
 
-class Outcome(StrEnum):
+class StreamOutcome(StrEnum):
     """How a stream ended.
 
     COMPLETED   the service ended it
@@ -36,7 +36,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
     @classmethod
-    def refused(cls, status: int) -> Outcome:
+    def refused(cls, status: int) -> StreamOutcome:
         """Of a stream that was answered with a status that is not 2xx."""
         return cls.REJECTED if status in _REJECTED else cls.FAILED
 
@@ -46,7 +46,7 @@ class Tally:
     """Counts since the clients began; times are seconds.
 
     streams        streams that were begun
-    outcomes       how they ended, by Outcome
+    outcomes       how they ended, by StreamOutcome
     errors         why they failed or were rejected: connect, tls, status_503, reset, cut_off (the connection ended before the
                    answer did), malformed (no HTTP), silent
     done_seen      completed streams whose last event was [DONE]

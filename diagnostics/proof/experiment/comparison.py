@@ -17,11 +17,11 @@ from pathlib import Path
 
 from ...analysis.decision import Decision, Measure, Plan
 from ...errors import UsageError
-from ..clients.address import Message, Request
+from ..clients.address import Request, RequestMessage
 from ..clients.mix import Behavior, Fast, Mix, Slow
 from ..scenario import Scenario, Upstream, Workload
 from ..subjects.command import command_of
-from ..subjects.monitor_client import Capture
+from ..subjects.monitor_client import LoadCapture
 from ..subjects.subject import START_SECONDS, Collects, Launch, Subject, subject
 from .experiment import Bench
 from .rounds import CAPTURE_SECONDS, MemoryRounds, Rounds, together
@@ -43,7 +43,7 @@ _LEAST_ENDED = 32
 class Comparison(Scenario):
     """A scenario whose `apps` are commands that contain `{port}`, and whose clients all send `message`."""
 
-    message: Message = field(default_factory=Message)
+    message: RequestMessage = field(default_factory=RequestMessage)
 
     def request(self, seed: int, side: str = "") -> Request:
         """The request of each client; the same for every seed and side."""
@@ -53,7 +53,7 @@ class Comparison(Scenario):
 def comparison(
     commands: Mapping[str, str],
     path: str,
-    message: Message,
+    message: RequestMessage,
     *,
     streams: int,
     slow: float,
@@ -130,7 +130,7 @@ def on_commands(start_seconds: float = START_SECONDS, *, collects: bool = False)
 
 
 class _Rounds(MemoryRounds):
-    async def capture(self, side: str, decision: Decision) -> Capture | None:
+    async def capture(self, side: str, decision: Decision) -> LoadCapture | None:
         """Where memory of ended streams was accused, capture while streams begin and end: the window does not show older ones.
 
         Streams that end by themselves do so. Where growth of open streams was accused, capture with streams that stay open:

@@ -26,7 +26,7 @@ from ...analysis.growth import Round
 from ...errors import DiagnosticsError, TargetError
 from ..clients.load import LoadReport
 from ..scenario import RELAY, Scenario
-from ..subjects.monitor_client import Capture
+from ..subjects.monitor_client import LoadCapture
 from ..subjects.otlp import receiver
 from ..subjects.publisher import publishing
 from ..subjects.subject import Collects, Launch, serve_command, subject, upstream
@@ -72,7 +72,7 @@ class SideOutcome:
     read: str = "in_use"
     why: str = ""
     finding: Judgement | None = None
-    capture: Capture | None = None
+    capture: LoadCapture | None = None
     unexplained: str = ""
     unweighed: str = ""
     balances: list[Mapping[str, int]] = field(default_factory=list)

@@ -30,7 +30,7 @@ from ...errors import TargetSilentError
 from ..clients.load import LoadReport, run_load
 from ..clients.mix import Leaves, Mix
 from ..scenario import Scenario
-from ..subjects.monitor_client import Capture
+from ..subjects.monitor_client import LoadCapture
 from ..subjects.subject import Subject
 from .looks import READ_EVERY_SECONDS, collected, look, settled
 from .served import check_load
@@ -84,7 +84,7 @@ class Rounds(Protocol):
 
     def widen(self, side: str) -> None: ...
 
-    async def capture(self, side: str, decision: Decision) -> Capture | None: ...
+    async def capture(self, side: str, decision: Decision) -> LoadCapture | None: ...
 
     async def balance(self, side: str) -> Mapping[str, int]: ...
 
@@ -144,7 +144,7 @@ class MemoryRounds:
         """Let twice as many streams end in each further round, because the figures were not distinct from noise."""
         self._factors[side] *= 2
 
-    async def capture(self, side: str, decision: Decision) -> Capture | None:
+    async def capture(self, side: str, decision: Decision) -> LoadCapture | None:
         """Capture the holders of memory under the round's load; to be called last, because a tracer changes the figures.
 
         The streams stay open until the capture has ended: buffers are full then. None for a service without an agent.

@@ -8,11 +8,11 @@ from ..scenario import BROKEN, FIXED, Scenario
 from ..scenarios import SCENARIOS
 from .well_behaved import WELL_BEHAVED
 
-__all__ = ["SUBJECTS", "Subject"]
+__all__ = ["SUBJECTS", "StudySubject"]
 
 
 @dataclass(frozen=True)
-class Subject:
+class StudySubject:
     """One subject. `accusable`: its broken app must be accused; a subject that is not must never be."""
 
     scenario: Scenario
@@ -20,7 +20,7 @@ class Subject:
     accusable: bool
 
 
-SUBJECTS: dict[str, Subject] = {
-    **{name: Subject(known, (BROKEN, FIXED), accusable=True) for name, known in SCENARIOS.items()},
-    **{name: Subject(known, (FIXED,), accusable=False) for name, known in WELL_BEHAVED.items()},
+SUBJECTS: dict[str, StudySubject] = {
+    **{name: StudySubject(known, (BROKEN, FIXED), accusable=True) for name, known in SCENARIOS.items()},
+    **{name: StudySubject(known, (FIXED,), accusable=False) for name, known in WELL_BEHAVED.items()},
 }

@@ -18,7 +18,7 @@ from ...analysis.profile import Profile
 from ...errors import BusyError, DiagnosticsError, ProtocolError, TargetError, TargetSilentError, UsageError
 from .outside import family, is_python, read_from_outside
 
-__all__ = ["Capture", "Grown", "Monitor"]
+__all__ = ["Grown", "LoadCapture", "MonitorClient"]
 
 _SCHEMA = "highwater.memory/1"
 _TIMEOUT_SECONDS = 10.0
@@ -50,7 +50,7 @@ class Grown:
 
 
 @dataclass(frozen=True)
-class Capture:
+class LoadCapture:
     """The holders of a service's memory under load.
 
     profile, flamegraph   memray's profile of blocks live at the end of the capture, and its flame graph as HTML
@@ -65,7 +65,7 @@ class Capture:
     grown_unknown: str = ""
 
 
-class Monitor:
+class MonitorClient:
     """A client of one monitor; its creator must close it.
 
     pids      the subject's workers at the last reading
@@ -126,7 +126,7 @@ class Monitor:
                     parts[part] += size
         return dict(parts)
 
-    async def capture(self, seconds: float, window_over: Callable[[], None]) -> Capture:
+    async def capture(self, seconds: float, window_over: Callable[[], None]) -> LoadCapture:
         """Find the types that grow, then take a memray capture of `seconds`; calls `window_over` once no load is needed."""
         try:
             grown, unknown = await self._grown()
@@ -145,7 +145,7 @@ class Monitor:
         except UsageError as error:
             raise ProtocolError(f"the capture {place}: {error.message}") from error
         coverage = (state.get("result") or {}).get("coverage_percent")
-        return Capture(profile, flamegraph.content, coverage, grown, unknown)
+        return LoadCapture(profile, flamegraph.content, coverage, grown, unknown)
 
     async def _grown(self) -> tuple[tuple[Grown, ...], str]:
         try:

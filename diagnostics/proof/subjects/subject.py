@@ -14,7 +14,7 @@ from pathlib import Path
 from ...errors import TargetError
 from ...monitor.workers.conversation import ask
 from ...protocol import agent_socket
-from .monitor_client import Monitor
+from .monitor_client import MonitorClient
 from .processes import Process, free_port, start, wait_for_listener
 
 __all__ = ["START_SECONDS", "Collects", "Launch", "Subject", "serve_command", "subject", "upstream"]
@@ -66,10 +66,10 @@ class Subject:
         self.process = process
         self.port = port
         self.beside = 0
-        self._monitor: Monitor | None = None
+        self._monitor: MonitorClient | None = None
 
     @property
-    def monitor(self) -> Monitor:
+    def monitor(self) -> MonitorClient:
         assert self._monitor is not None, "ready() comes first"
         return self._monitor
 
@@ -77,7 +77,7 @@ class Subject:
         """Return when the service listens and its memory can be read. Raises TargetError with its last output."""
         match = await self.process.line(r"^diagnostics (http://\S+)$", START_SECONDS)
         await wait_for_listener(self.process, self.port, self._start_seconds)
-        self._monitor = Monitor(match[1])
+        self._monitor = MonitorClient(match[1])
         try:
             await self._monitor.first_reading(_FIRST_READING_SECONDS)
         except TargetError as error:

@@ -15,7 +15,7 @@ from ...analysis.decision import Interval, confidence_interval
 from .settings import AS_IT_IS
 from .trial import Trial
 
-__all__ = ["LEAST_SAVED", "LEVEL", "Row", "best", "judge"]
+__all__ = ["LEAST_SAVED", "LEVEL", "SettingResult", "best", "judge"]
 
 # The least share of a service's memory that is worth a change of its allocator.
 LEAST_SAVED = 0.05
@@ -23,7 +23,7 @@ LEVEL = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SettingResult:
     """One setting: means in bytes and CPU seconds per thousand events; savings and cost as shares of the unchanged service.
 
     For the unchanged service the shares are None. `pays`: whether the saving is certainly above the least share.
@@ -50,8 +50,8 @@ class Row:
         return max((each.low for each in (self.settled_saved, self.peak_saved) if each is not None), default=0.0)
 
 
-def judge(trials: Mapping[str, Sequence[Trial]]) -> list[Row]:
-    """A row for each setting, the unchanged service first. Raises ValueError for fewer than two rounds of one."""
+def judge(trials: Mapping[str, Sequence[Trial]]) -> list[SettingResult]:
+    """A result for each setting, the unchanged service first. Raises ValueError for fewer than two rounds of one."""
     plain = trials[AS_IT_IS]
     level = LEVEL / max(1, len(trials) - 1)
     rows = []
@@ -61,10 +61,10 @@ def judge(trials: Mapping[str, Sequence[Trial]]) -> list[Row]:
             [float(run.peak_bytes) for run in runs],
             [_cpu(run) for run in runs],
         )
-        row = Row(name, *(confidence_interval(values, level) for values in (settled, peak, cpu)))
+        row = SettingResult(name, *(confidence_interval(values, level) for values in (settled, peak, cpu)))
         if name != AS_IT_IS:
             pairs = list(zip(runs, plain, strict=True))
-            row = Row(
+            row = SettingResult(
                 name,
                 row.settled,
                 row.peak,
@@ -77,7 +77,7 @@ def judge(trials: Mapping[str, Sequence[Trial]]) -> list[Row]:
     return rows
 
 
-def best(rows: Sequence[Row]) -> Row | None:
+def best(rows: Sequence[SettingResult]) -> SettingResult | None:
     """The setting that pays most; None where none does."""
     return max((row for row in rows if row.pays), key=lambda row: row.saved, default=None)
 

@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from ...analysis.decision import Interval
-from .judge import LEAST_SAVED, LEVEL, Row, best
+from .judge import LEAST_SAVED, LEVEL, SettingResult, best
 from .settings import Setting
 from .trial import Trial
 
@@ -20,7 +20,7 @@ SCHEMA = "highwater.whatif/1"
 _MIB = 2**20
 
 
-def table(rows: Sequence[Row]) -> Table:
+def table(rows: Sequence[SettingResult]) -> Table:
     """One row for each setting."""
     made = Table(box=box.SIMPLE_HEAD, header_style="bold")
     made.add_column("setting", no_wrap=True)
@@ -33,7 +33,7 @@ def table(rows: Sequence[Row]) -> Table:
     return made
 
 
-def conclusion(rows: Sequence[Row], tried: Sequence[Setting]) -> str:
+def conclusion(rows: Sequence[SettingResult], tried: Sequence[Setting]) -> str:
     """A sentence with the setting that pays and its variables, or that none does."""
     first = best(rows)
     if (
@@ -58,7 +58,7 @@ def conclusion(rows: Sequence[Row], tried: Sequence[Setting]) -> str:
 
 
 def to_json(
-    rows: Sequence[Row],
+    rows: Sequence[SettingResult],
     tried: Sequence[Setting],
     trials: Mapping[str, Sequence[Trial]],
     failed: Mapping[str, str],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from diagnostics.fleet.replicas import Growth, Replica, odd, replica_of
+from diagnostics.fleet.replicas import HourlyGrowth, Replica, odd, replica_of
 
 MIB = 2**20
 
@@ -67,7 +67,8 @@ def test_a_row_has_the_worst_verdict_the_fastest_growth_and_all_streams() -> Non
         "service": {"verdict": worker("Load only")["verdict"], "rss_bytes": 7},
     }
     row = replica_of("a", "http://a", told)
-    assert (row.verdict, row.alarm, row.growth, row.streams) == ("Objects are retained", True, Growth(5.0, 6.0, 7.0), 7)
+    growth = HourlyGrowth(5.0, 6.0, 7.0)
+    assert (row.verdict, row.alarm, row.growth, row.streams) == ("Objects are retained", True, growth, 7)
     assert (row.workers, row.silent, row.rss_bytes, row.limit_share, row.version) == (2, 1, 7, 0.2, "1.0")
     told["workers"].append(worker("Load only", connections={"streams": None}))  # type: ignore[attr-defined]
     assert replica_of("a", "http://a", told).streams is None  # not known of one, so not known of all

@@ -1,4 +1,4 @@
-"""Starts the processes of a fleet, passes on how far they are, and adds up what they found."""
+"""Starts the processes of a fleet, passes on how far they are, and adds up what they measured."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def launch(order: Order, processes: int, progress: Callable[[Progress], No
 
     Raises TargetError where the host's name is not known.
     """
-    order.address.resolve()  # an unknown host is told once, and not by each process
+    order.address.resolve()  # an unknown host is reported once, and not by each process
     latest = [Progress(0, 0, 0, 0, 0)] * processes
 
     def pass_on(part: int, counts: Progress) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
-from ..address import Address, Message
+from ..address import Address, RequestMessage
 from ..mix import Behavior, Fast, behavior_of
 
 __all__ = ["Order"]
@@ -31,7 +31,7 @@ class Order:
     """
 
     address: Address
-    message: Message
+    message: RequestMessage
     connections: int = 100
     streams: int | None = 1000
     seconds: float | None = None
@@ -71,7 +71,7 @@ class Order:
             **{
                 **data,
                 "address": Address(**data["address"]),
-                "message": Message(message["method"], base64.b64decode(message["body"]), message["headers"]),
+                "message": RequestMessage(message["method"], base64.b64decode(message["body"]), message["headers"]),
                 "shares": {behavior_of(kind, parameters): share for kind, parameters, share in data["shares"]},
             }
         )

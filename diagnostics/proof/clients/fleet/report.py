@@ -1,4 +1,4 @@
-"""What a fleet found, as a table, as JSON, and in the warnings without which the table would mislead."""
+"""What a fleet measured, as a table, as JSON, and in the warnings without which the table would mislead."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..stream import Target, run_stream
-from ..tally import Outcome, Tally
+from ..stream import StreamTarget, run_stream
+from ..tally import StreamOutcome, Tally
 from .order import Order
 
 __all__ = ["main"]
@@ -48,7 +48,7 @@ class _Schedule:
         return number, self._start + number / self._order.rate
 
 
-async def _client(order: Order, target: Target, schedule: _Schedule, tally: Tally) -> None:
+async def _client(order: Order, target: StreamTarget, schedule: _Schedule, tally: Tally) -> None:
     loop = asyncio.get_running_loop()
     while (turn := schedule.next()) is not None:
         number, intended = turn
@@ -56,13 +56,18 @@ async def _client(order: Order, target: Target, schedule: _Schedule, tally: Tall
             await asyncio.sleep(early)
         elif -early > _LATE_SECONDS:
             tally.asked_late += 1
-        if await run_stream(target, order.behavior(number), tally, intended) in (Outcome.FAILED, Outcome.REJECTED):
+        if await run_stream(target, order.behavior(number), tally, intended) in (
+            StreamOutcome.FAILED,
+            StreamOutcome.REJECTED,
+        ):
             await asyncio.sleep(_AFTER_FAILURE_SECONDS)
 
 
 async def _drive(order: Order, part: int, parts: int) -> dict[str, Any]:
     tally = Tally()
-    target = Target(order.address, order.message, verify_tls=order.verify_tls, patience_seconds=order.patience_seconds)
+    target = StreamTarget(
+        order.address, order.message, verify_tls=order.verify_tls, patience_seconds=order.patience_seconds
+    )
     schedule = _Schedule(order, part, parts)
     began, cpu, waited = time.monotonic(), time.process_time(), _waited_seconds()
     share = order.connections // parts + (part < order.connections % parts)
@@ -79,7 +84,7 @@ async def _drive(order: Order, part: int, parts: int) -> dict[str, Any]:
         if isinstance(result, Exception):
             raise result
     # To `diagnostics load` being turned away is a failure like others, with its status as the error.
-    tally.outcomes += Counter({Outcome.FAILED: tally.outcomes.pop(Outcome.REJECTED, 0)})
+    tally.outcomes += Counter({StreamOutcome.FAILED: tally.outcomes.pop(StreamOutcome.REJECTED, 0)})
     return {
         "tally": tally.to_json(),
         "seconds": time.monotonic() - began,
@@ -90,7 +95,7 @@ async def _drive(order: Order, part: int, parts: int) -> dict[str, Any]:
 
 async def _tell(tally: Tally) -> None:
     while True:
-        failed = tally.outcomes[Outcome.FAILED] + tally.outcomes[Outcome.REJECTED]
+        failed = tally.outcomes[StreamOutcome.FAILED] + tally.outcomes[StreamOutcome.REJECTED]
         _write({"progress": [tally.streams, tally.ended, tally.events, tally.bytes, failed]})
         await asyncio.sleep(_PROGRESS_SECONDS)
 
@@ -111,7 +116,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def _waited_seconds() -> float:
-    """How long this process was ready to run and had no core: schedstat's second number, proc(5); 0 where it is not told."""
+    """How long this process was ready to run and had no core: the second number of schedstat, proc(5); 0 where there is none."""
     try:
         return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
     except (OSError, IndexError, ValueError):

@@ -10,7 +10,7 @@ from ....analysis.profile import Profile
 from ....analysis.units import format_value
 from ....monitor.captures.kinds import KINDS
 from ..versions import versions
-from .model import Curve, Flame, Incident, Plot, Statement, Table, Tone, sites
+from .model import Curve, Flame, Incident, Plot, ReportTable, Statement, Tone, sites
 
 __all__ = ["Bundle", "from_bundle"]
 
@@ -142,7 +142,7 @@ def _memory(states: Sequence[tuple[float, Mapping[str, Any]]]) -> tuple[Plot, ..
     )
 
 
-def _workers(first: Mapping[str, Any], last: Mapping[str, Any]) -> Table:
+def _workers(first: Mapping[str, Any], last: Mapping[str, Any]) -> ReportTable:
     before = {worker["pid"]: worker["memory"] for worker in first["workers"]}
     rows = []
     for worker in last["workers"]:
@@ -161,19 +161,19 @@ def _workers(first: Mapping[str, Any], last: Mapping[str, Any]) -> Table:
             )
         )
     headings = ("worker", "state", "resident", "meanwhile", "in use", "tasks", "files", "threads")
-    return Table("Workers", headings, tuple(rows), frozenset({0, 1}))
+    return ReportTable("Workers", headings, tuple(rows), frozenset({0, 1}))
 
 
-def _streams(state: Mapping[str, Any]) -> list[Table]:
+def _streams(state: Mapping[str, Any]) -> list[ReportTable]:
     rows = [
         (str(row.get("route", "")), _bytes(row.get("buffered_bytes")), _bytes(row.get("retained_bytes")))
         for worker in state["workers"]
         for row in ((worker.get("ledger") or {}).get("top") or ())
     ]
-    return [Table("Largest open streams", ("route", "buffered", "retained"), tuple(rows))] if rows else []
+    return [ReportTable("Largest open streams", ("route", "buffered", "retained"), tuple(rows))] if rows else []
 
 
-def _captures(captures: Mapping[str, Mapping[str, Any]]) -> Table:
+def _captures(captures: Mapping[str, Mapping[str, Any]]) -> ReportTable:
     rows = tuple(
         (
             kind,
@@ -183,7 +183,7 @@ def _captures(captures: Mapping[str, Mapping[str, Any]]) -> Table:
         )
         for kind, capture in captures.items()
     )
-    return Table("Captures", ("kind", "state", "folder", "files"), rows, frozenset({0, 1, 2, 3}))
+    return ReportTable("Captures", ("kind", "state", "folder", "files"), rows, frozenset({0, 1, 2, 3}))
 
 
 def _bytes(value: int | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ....analysis.units import format_moment, printable
-from .model import Incident, Table
+from .model import Incident, ReportTable
 
 __all__ = ["render"]
 
@@ -31,7 +31,7 @@ def render(incident: Incident) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _table(table: Table) -> str:
+def _table(table: ReportTable) -> str:
     def line(cells: tuple[str, ...]) -> str:
         return f"| {' | '.join(map(_text, cells))} |"
 

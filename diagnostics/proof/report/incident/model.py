@@ -11,7 +11,7 @@ from ....analysis.profile import Frame, Profile
 from ....analysis.units import format_percent, format_value
 from ....analysis.views import top
 
-__all__ = ["Curve", "Flame", "Incident", "Plot", "Statement", "Table", "Tone", "sites"]
+__all__ = ["Curve", "Flame", "Incident", "Plot", "ReportTable", "Statement", "Tone", "sites"]
 
 _SITES = 10
 # Lines with less than this share of the total are left out.
@@ -55,7 +55,7 @@ class Plot:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ReportTable:
     """Rows of text; the columns in `left` are words, the others numbers."""
 
     title: str
@@ -87,9 +87,9 @@ class Incident:
     lead: str
     statements: tuple[Statement, ...] = ()
     plots: tuple[Plot, ...] = ()
-    tables: tuple[Table, ...] = ()
+    tables: tuple[ReportTable, ...] = ()
     flames: tuple[Flame, ...] = ()
-    context: tuple[Table, ...] = ()
+    context: tuple[ReportTable, ...] = ()
     commands: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     notes: tuple[str, ...] = ()
@@ -100,7 +100,7 @@ def _place(frame: Frame) -> str:
     return f"{frame.function} ({place})" if frame.function and place else frame.function or place
 
 
-def sites(title: str, profile: Profile, value: int = 0, source: Callable[[Frame], str] | None = None) -> Table:
+def sites(title: str, profile: Profile, value: int = 0, source: Callable[[Frame], str] | None = None) -> ReportTable:
     """The lines under which most is held, innermost frame first; with their text, where `source` returns it."""
     largest = top(profile, value, by="line")
     least = largest.whole * _LEAST_SHARE
@@ -116,5 +116,5 @@ def sites(title: str, profile: Profile, value: int = 0, source: Callable[[Frame]
         if abs(row.flat) > least
     )
     if source is None:
-        return Table(title, ("line", "held", "share"), rows)
-    return Table(title, ("line", "held", "share", "source"), rows, frozenset({0, 3}))
+        return ReportTable(title, ("line", "held", "share"), rows)
+    return ReportTable(title, ("line", "held", "share", "source"), rows, frozenset({0, 3}))

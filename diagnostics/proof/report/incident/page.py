@@ -15,7 +15,7 @@ from importlib import resources
 
 from ....analysis.formats import flamegraph
 from ....analysis.units import format_moment
-from .model import Flame, Incident, Plot, Statement, Table
+from .model import Flame, Incident, Plot, ReportTable, Statement
 from .plot import svg
 
 __all__ = ["render"]
@@ -63,7 +63,7 @@ def _plot(plot: Plot) -> str:
     )
 
 
-def _table(table: Table) -> str:
+def _table(table: ReportTable) -> str:
     def cells(row: Iterable[str], tag: str) -> str:
         return "".join(
             f"<{tag}{' class=word' if index in table.left else ''}>{_text(cell)}</{tag}>"

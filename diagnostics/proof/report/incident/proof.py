@@ -17,7 +17,7 @@ from ..evidence import own_first, top_line
 from ..remarks import basis, remarks
 from ..versions import versions
 from .folder import write
-from .model import Curve, Flame, Incident, Plot, Statement, Table, Tone, sites
+from .model import Curve, Flame, Incident, Plot, ReportTable, Statement, Tone, sites
 
 __all__ = ["from_outcome", "write_reports"]
 
@@ -100,7 +100,7 @@ def _piece(each: Round, begin: float) -> tuple[tuple[float, float], ...]:
     return tuple((reading.time - begin, float(reading.in_use_bytes)) for reading in readings)
 
 
-def _figures(outcome: Outcome) -> Table:
+def _figures(outcome: Outcome) -> ReportTable:
     units = {measure: measure.unit for measure in Measure}
     if isinstance(outcome.scenario, Comparison):
         units |= UNITS
@@ -123,14 +123,14 @@ def _figures(outcome: Outcome) -> Table:
             mean = sum(side.peaks) / len(side.peaks)
             rows.append((side.side, "peak, bytes per stream", f"{mean:,.0f}", "not judged", "", str(len(side.peaks))))
     headings = ("side", "measure", "mean", "interval", "least that matters", "rounds")
-    return Table("Figures", headings, tuple(rows), frozenset({0, 1}))
+    return ReportTable("Figures", headings, tuple(rows), frozenset({0, 1}))
 
 
 def _number(measure: Measure, value: float) -> str:
     return f"{value:.2f}" if measure is Measure.EXIT else f"{value:,.0f}"
 
 
-def _sites(outcome: Outcome) -> list[Table]:
+def _sites(outcome: Outcome) -> list[ReportTable]:
     tables = []
     for side in outcome.sides:
         if side.capture is None:
@@ -148,7 +148,7 @@ def _source(frame: Frame) -> str:
     return linecache.getline(frame.file, frame.line).strip() if frame.file else ""
 
 
-def _grown(outcome: Outcome) -> list[Table]:
+def _grown(outcome: Outcome) -> list[ReportTable]:
     """The types of objects that grew while streams were open, with reference paths; of accused sides only."""
     tables = []
     for side in outcome.sides:
@@ -169,7 +169,7 @@ def _grown(outcome: Outcome) -> list[Table]:
         if rows:
             headings = ("objects", "grew by", "number", "alive because of")
             tables.append(
-                Table(f"Why it is alive in {side.side}: what grew under load", headings, rows, frozenset({0, 3}))
+                ReportTable(f"Why it is alive in {side.side}: what grew under load", headings, rows, frozenset({0, 3}))
             )
     return tables
 
@@ -179,7 +179,7 @@ def _arrows(path: str) -> str:
     return path.replace(" -> ", " → ")
 
 
-def _balances(outcome: Outcome) -> list[Table]:
+def _balances(outcome: Outcome) -> list[ReportTable]:
     """Resident memory by its parts, after the warm-up and after the last round: at rest both times."""
     rows = []
     for side in outcome.sides:
@@ -192,13 +192,13 @@ def _balances(outcome: Outcome) -> list[Table]:
             rows.append((side.side, part, format_value(was, "bytes"), format_value(now, "bytes"), change))
     headings = ("side", "part of resident memory", "before", "after", "change")
     return (
-        [Table("Balance, before the first round and after the last", headings, tuple(rows), frozenset({0, 1}))]
+        [ReportTable("Balance, before the first round and after the last", headings, tuple(rows), frozenset({0, 1}))]
         if rows
         else []
     )
 
 
-def _workload(numbers: Mapping[str, Any]) -> Table:
+def _workload(numbers: Mapping[str, Any]) -> ReportTable:
     work = numbers["workload"]
     clients = ", ".join(
         f"{client['count']} x {client['kind']}"
@@ -212,10 +212,10 @@ def _workload(numbers: Mapping[str, Any]) -> Table:
         ("looks after rounds", ", ".join(map(str, numbers["plan"]["looks"]))),
         ("seed", str(numbers["seed"])),
     ]
-    return Table("Work", ("what", "how"), tuple(rows), frozenset({0, 1}))
+    return ReportTable("Work", ("what", "how"), tuple(rows), frozenset({0, 1}))
 
 
-def _clients(outcome: Outcome) -> Table:
+def _clients(outcome: Outcome) -> ReportTable:
     rows = []
     for side in outcome.sides:
         streams = sum(load.streams for load in side.loads)
@@ -223,7 +223,7 @@ def _clients(outcome: Outcome) -> Table:
         size = format_value(sum(load.bytes for load in side.loads), "bytes")
         failed = sum(load.outcomes["failed"] for load in side.loads)
         rows.append((side.side, f"{streams:,}", f"{events:,}", size, f"{failed:,}"))
-    return Table("What the clients saw", ("side", "streams", "events", "received", "failed"), tuple(rows))
+    return ReportTable("What the clients saw", ("side", "streams", "events", "received", "failed"), tuple(rows))
 
 
 def _flames(outcome: Outcome) -> list[Flame]:

@@ -202,7 +202,7 @@ def test_a_disk_without_room_is_told_once_and_looks_go_on(
 
 
 def test_a_day_of_looks_takes_memory_that_does_not_grow(service: Service) -> None:
-    track = line_record._Track(service.table(), 10.0)
+    track = line_record._LineTrack(service.table(), 10.0)
     blocks, look = line_record._seen(service.table(), track.names, 0.0, 10.0)
     for number in range(20_000):
         track.add(blocks, replace(look, at=5.0 * number, time=5.0 * number))

@@ -13,7 +13,7 @@ from scripted import DONE, END, HEAD, Script, chunk, events, serving
 
 from diagnostics import cli
 from diagnostics.errors import UsageError
-from diagnostics.proof.clients.address import Address, Message, read_headers
+from diagnostics.proof.clients.address import Address, RequestMessage, read_headers
 from diagnostics.proof.clients.fleet.launch import Found, Share
 from diagnostics.proof.clients.fleet.order import Order
 from diagnostics.proof.clients.fleet.report import warnings
@@ -179,7 +179,7 @@ def test_bad_usage_says_what_is_wrong(words: list[str], said: str, capsys: pytes
 
 
 def test_a_client_that_had_no_core_says_so() -> None:
-    order = Order(Address.of("http://127.0.0.1/"), Message())
+    order = Order(Address.of("http://127.0.0.1/"), RequestMessage())
     for share, limited in ((Share(0.9, 0.0), True), (Share(0.4, 0.5), True), (Share(0.5, 0.1), False)):
         found = Found(order, Tally(events=9), 1.0, (Share(0.1, 0.0), share))
         assert found.client_limited is limited
@@ -191,7 +191,9 @@ def test_a_client_that_had_no_core_says_so() -> None:
 def test_shares_are_kept_exactly_and_each_process_knows_its_order() -> None:
     slow, resets = Slow(bytes_per_second=1024), Resets(after_events=5)
     shares: dict[Behavior, float] = {slow: 0.1, resets: 0.01, NeverReads(after_seconds=0.5): 0.2}
-    order = Order(Address.of("https://[::1]:8443/x?y=z"), Message("POST", b"\xff\x00", {"a": "b"}), shares=shares)
+    order = Order(
+        Address.of("https://[::1]:8443/x?y=z"), RequestMessage("POST", b"\xff\x00", {"a": "b"}), shares=shares
+    )
     read = Order.from_json(json.loads(json.dumps(order.to_json())))
     assert read == order
     behaviors = [read.behavior(number) for number in range(1000)]

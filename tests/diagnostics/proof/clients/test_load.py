@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diagnostics.proof.clients.address import Message, Request
+from diagnostics.proof.clients.address import Request, RequestMessage
 from diagnostics.proof.clients.eventscan import EventCount
 from diagnostics.proof.clients.load import LoadReport, run_load
 from diagnostics.proof.clients.mix import Fast, Leaves, Mix, NeverReads, Resets, Slow
@@ -79,7 +79,7 @@ def load(
             until = asyncio.Event()
             if tell_after is not None:
                 asyncio.get_running_loop().call_later(tell_after, until.set)
-            request, report = Request("/stream", Message("POST", b"{}")), LoadReport()
+            request, report = Request("/stream", RequestMessage("POST", b"{}")), LoadReport()
 
             async def watch() -> None:
                 while not tell_when(report):

@@ -19,7 +19,7 @@ from diagnostics import cli
 from diagnostics.proof.clients.address import Address
 from diagnostics.proof.clients.eventscan import EventScan
 from diagnostics.proof.clients.probe import Arrival, Probe
-from diagnostics.proof.clients.verdicts import Level, judge
+from diagnostics.proof.clients.verdicts import ProbeLevel, judge
 
 RIGHT = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n"
@@ -143,20 +143,20 @@ def test_nobody_there_is_the_targets_failure(free_port: Callable[[], int], capsy
     ("arrivals", "level"),
     [
         # One by one, each after the other: a model that writes.
-        ([(0.5 + 0.05 * n, 1) for n in range(20)], Level.GOOD),
+        ([(0.5 + 0.05 * n, 1) for n in range(20)], ProbeLevel.GOOD),
         # A burst at once, from a service that had it all: no silence, nothing was held.
-        ([(0.01, 20)], Level.GOOD),
+        ([(0.01, 20)], ProbeLevel.GOOD),
         # A model that thinks for a second, then writes: its first events do not come together.
-        ([(1.0 + 0.04 * n, 1) for n in range(20)], Level.GOOD),
+        ([(1.0 + 0.04 * n, 1) for n in range(20)], ProbeLevel.GOOD),
         # A buffer of 4 KiB fills, again and again.
-        ([(1.0 * n, 10) for n in range(1, 4)], Level.BAD),
+        ([(1.0 * n, 10) for n in range(1, 4)], ProbeLevel.BAD),
         # The same in several reads.
-        ([(1.0 * n + 0.001 * part, 5) for n in range(1, 4) for part in range(3)], Level.BAD),
+        ([(1.0 * n + 0.001 * part, 5) for n in range(1, 4) for part in range(3)], ProbeLevel.BAD),
         # One burst among many events that came alone.
-        ([(0.05 * n, 1) for n in range(1, 40)] + [(3.0, 6)], Level.GOOD),
+        ([(0.05 * n, 1) for n in range(1, 40)] + [(3.0, 6)], ProbeLevel.GOOD),
     ],
 )
-def test_buffering_is_told_from_the_pattern_of_arrivals(arrivals: list[tuple[float, int]], level: Level) -> None:
+def test_buffering_is_told_from_the_pattern_of_arrivals(arrivals: list[tuple[float, int]], level: ProbeLevel) -> None:
     found = Probe(
         Address.of("http://127.0.0.1/"),
         status=200,

@@ -12,9 +12,9 @@ import pytest
 import uvloop
 from scripted import END, HEAD, chunk, events
 
-from diagnostics.proof.clients.address import Address, Message
+from diagnostics.proof.clients.address import Address, RequestMessage
 from diagnostics.proof.clients.mix import Behavior, Fast, Slow
-from diagnostics.proof.clients.stream import Target, run_stream
+from diagnostics.proof.clients.stream import StreamTarget, run_stream
 from diagnostics.proof.clients.tally import Tally
 
 
@@ -54,7 +54,9 @@ def test_all_bytes_come_over_tls_in_their_order(
         tally = Tally()
         async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=certified) as listening:
             address = Address("https", "127.0.0.1", listening.sockets[0].getsockname()[1], "/")
-            await run_stream(Target(address, Message(), verify_tls=False, patience_seconds=30), behavior, tally)
+            await run_stream(
+                StreamTarget(address, RequestMessage(), verify_tls=False, patience_seconds=30), behavior, tally
+            )
         return tally
 
     with asyncio.Runner(loop_factory=loop) as runner:

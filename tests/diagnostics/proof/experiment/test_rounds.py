@@ -11,7 +11,7 @@ import pytest
 
 from diagnostics.analysis.decision import Plan
 from diagnostics.analysis.growth import Reading, Round
-from diagnostics.proof.clients.address import Message
+from diagnostics.proof.clients.address import RequestMessage
 from diagnostics.proof.clients.load import LoadReport
 from diagnostics.proof.clients.mix import Mix
 from diagnostics.proof.experiment.comparison import AFTER, comparison
@@ -21,7 +21,7 @@ from diagnostics.proof.scenario import Scenario
 
 def scenario(*, least: float = 4096) -> Scenario:
     return comparison(
-        {AFTER: "new {port}"}, "/", Message(), streams=8, slow=0.5, slow_bytes_per_second=1024, seconds=4.0,
+        {AFTER: "new {port}"}, "/", RequestMessage(), streams=8, slow=0.5, slow_bytes_per_second=1024, seconds=4.0,
         transient_seconds=2.0, least_bytes=least, least_growth=32_768, plan=Plan(),
     )  # fmt: skip
 

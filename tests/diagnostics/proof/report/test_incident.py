@@ -23,11 +23,11 @@ from diagnostics.proof.report import tables as report
 from diagnostics.proof.report.incident import markdown, page
 from diagnostics.proof.report.incident.bundle import Bundle, from_bundle
 from diagnostics.proof.report.incident.folder import write
-from diagnostics.proof.report.incident.model import Curve, Flame, Incident, Plot, Statement, Table, Tone, sites
+from diagnostics.proof.report.incident.model import Curve, Flame, Incident, Plot, ReportTable, Statement, Tone, sites
 from diagnostics.proof.report.incident.plot import svg, ticks
 from diagnostics.proof.report.incident.proof import from_outcome
 from diagnostics.proof.scenarios import scenario
-from diagnostics.proof.subjects.monitor_client import Capture
+from diagnostics.proof.subjects.monitor_client import LoadCapture
 
 HOSTILE = '</script></iframe><script>document.title="owned"</script><img src=x onerror=\'document.title="owned"\'>"&|`*'
 BYTES = (ValueType("inuse_space", "bytes"),)
@@ -63,7 +63,7 @@ def outcome() -> Outcome:
         side.finding = decide(figures, known.least, Plan())
         side.loads = [LoadReport(seconds=2.0, streams=8, events=100, bytes=4096, outcomes=Counter(time_up=8))]
         side.peaks = [2**17] * 4
-        side.capture = Capture(profile(("read unbounded_buffer/broken main", 2**20)), b"<html>", 99.0)
+        side.capture = LoadCapture(profile(("read unbounded_buffer/broken main", 2**20)), b"<html>", 99.0)
         sides.append(side)
     return Outcome(known, 7, sides, began=1_790_000_000.0, seconds=41.0)
 
@@ -115,7 +115,7 @@ def hostile() -> Incident:
         HOSTILE,
         statements=(Statement(Tone.BAD, HOSTILE, HOSTILE + "\udcff"),),
         plots=(Plot(HOSTILE, (Curve(HOSTILE, Tone.BAD, (((0.0, 1.0), (1.0, 2.0)),)),), HOSTILE),),
-        tables=(Table(HOSTILE, (HOSTILE,), ((HOSTILE,),)), sites(HOSTILE, held)),
+        tables=(ReportTable(HOSTILE, (HOSTILE,), ((HOSTILE,),)), sites(HOSTILE, held)),
         flames=(Flame(HOSTILE, held),),
         commands=(HOSTILE,),
         versions={HOSTILE: HOSTILE},

@@ -10,7 +10,7 @@ import pytest
 
 from diagnostics.analysis.decision import Measure, Plan, decide
 from diagnostics.analysis.growth import Reading, Round
-from diagnostics.proof.clients.address import Message
+from diagnostics.proof.clients.address import RequestMessage
 from diagnostics.proof.experiment.comparison import AFTER, BEFORE, comparison
 from diagnostics.proof.experiment.experiment import Outcome, SideOutcome, least_of
 from diagnostics.proof.report.remarks import basis, remarks
@@ -18,8 +18,8 @@ from diagnostics.proof.scenarios import scenario
 
 LEAKS, FLAT, NOISY = [50_000.0, 50_100.0, 49_900.0, 50_000.0], [1.0, -1.0, 2.0, -2.0], [90_000.0, -80_000.0, 7e4, -6e4]
 COMPARE = comparison(
-    {BEFORE: "old {port}", AFTER: "new {port}"}, "/", Message(), streams=8, slow=0.5, slow_bytes_per_second=16_384, seconds=4.0,
-    transient_seconds=2.0, least_bytes=4096, least_growth=32_768, plan=Plan(looks=(4,)),
+    {BEFORE: "old {port}", AFTER: "new {port}"}, "/", RequestMessage(), streams=8, slow=0.5, slow_bytes_per_second=16_384,
+    seconds=4.0, transient_seconds=2.0, least_bytes=4096, least_growth=32_768, plan=Plan(looks=(4,)),
 )  # fmt: skip
 
 

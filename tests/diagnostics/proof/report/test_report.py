@@ -21,7 +21,7 @@ from diagnostics.proof.experiment.experiment import Outcome, SideOutcome, least_
 from diagnostics.proof.report import tables as report
 from diagnostics.proof.report.evidence import own_first, top_line
 from diagnostics.proof.scenarios import SCENARIOS, scenario
-from diagnostics.proof.subjects.monitor_client import Capture, Grown
+from diagnostics.proof.subjects.monitor_client import Grown, LoadCapture
 
 LIBRARY = Frame("read", "/lib/aiohttp/streams.py", 400)
 READER = Frame("read_upstream", "/srv/unbounded_buffer/broken.py", 53)
@@ -55,7 +55,7 @@ def outcome(*, fixed_growth: float) -> Outcome:
         }
         side.peaks = [1000.0] * 4
         side.finding = decide(side.figures, least_of(known, side), known.plan)
-        side.capture = Capture(HELD, b"<html></html>", 99.0)
+        side.capture = LoadCapture(HELD, b"<html></html>", 99.0)
         sides.append(side)
     return Outcome(known, 7, sides, began=1_790_000_000.0, seconds=40.0)
 

@@ -9,7 +9,7 @@ import pytest
 
 from diagnostics.errors import TargetSilentError
 from diagnostics.proof.subjects import monitor_client
-from diagnostics.proof.subjects.monitor_client import Capture
+from diagnostics.proof.subjects.monitor_client import LoadCapture
 from diagnostics.proof.subjects.subject import Launch, serve_command, subject
 
 GROWING = Path(__file__).parents[3] / "e2e" / "growing"
@@ -22,7 +22,7 @@ def test_captures_of_one_service_do_not_fail_because_of_each_other(
     """With a service, its monitor and memray as they are: ten seconds, most of them the captures' own."""
     launch = Launch(serve_command("kinds:app", 0), {"PYTHONPATH": str(GROWING)})
 
-    async def main() -> Capture:
+    async def main() -> LoadCapture:
         async with subject("fixed", launch, folder=tmp_path) as one:
             await one.ready()
             monkeypatch.setattr(monitor_client, "_GROWN_SECONDS", 0.2)
