@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import http.client
 import itertools
 import json
@@ -56,6 +57,27 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.basetemp is None and len(os.fsencode(longest)) > 107:
         config.option.basetemp = tempfile.mkdtemp(prefix="highwater-", dir="/tmp")
         config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
+
+
+@pytest.hookimpl(trylast=True)  # after they are in random order
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # Each worker begins with a part of the list, and ends with what it takes from the ends of others' parts. A test of a minute
+    # is at the beginning of a part: begun last, all other workers would wait for it.
+    parts = getattr(config, "workerinput", {}).get("workercount", 1)
+    long = [item for item in items if item.get_closest_marker("long")]
+    others = [item for item in items if not item.get_closest_marker("long")]
+    items[:] = [
+        item
+        for part in range(parts)
+        for item in (*long[part::parts], *others[len(others) * part // parts : len(others) * (part + 1) // parts])
+    ]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    # Some thousand tests and all that they import stay: the collector need not walk through them again and again.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -204,6 +204,7 @@ def firing(
     return start
 
 
+@pytest.mark.long
 def test_each_trouble_fires_its_alerts_and_no_other(
     cgroup: Path | None, troubled: Callable[..., tuple[str, str]], dropping: tuple[str, str], collector: str,
     firing: Callable[[dict[str, str]], Callable[[], set[tuple[str, str]]]], clients: Clients,

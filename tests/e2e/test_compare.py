@@ -55,6 +55,7 @@ def handed_out_for(nbytes: int, jemalloc: str) -> int:
     return int(told.stdout)
 
 
+@pytest.mark.long
 def test_each_kind_of_growth_has_its_word_and_its_line(tmp_path: Path) -> None:
     """Streams that flood clients who do not read gain while they are open; streams that leave something stay when they end."""
     numbers = tmp_path / "numbers.json"

@@ -64,6 +64,7 @@ def spans(http: Callable[..., Any], url: str) -> Iterator[dict[str, Any]]:
         yield from answer.json()["data"]
 
 
+@pytest.mark.long
 def test_each_stream_is_one_trace_with_its_parents_and_its_outcome(
     phoenix: str, launch: Callable[..., Any], http: Callable[..., Any], eventually: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -167,6 +167,7 @@ def answerable(expr: str) -> bool:
 
 
 @pytest.mark.usefixtures("load")
+@pytest.mark.long
 def test_every_panel_is_answered_and_every_rule_is_evaluated(
     stack: Stack, eventually: Callable[..., Any], http: Callable[..., Any]
 ) -> None:

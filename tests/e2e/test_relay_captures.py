@@ -83,6 +83,7 @@ def taken(http: Any, eventually: Any, monitor: str, **options: Any) -> Any:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.long
 def test_every_kind_is_taken_while_streams_run_and_all_of_them_go_on(
     loaded: Loaded, http: Any, eventually: Any
 ) -> None:
@@ -123,6 +124,7 @@ def test_the_routes_answer_while_streams_run(loaded: Loaded, http: Any, eventual
 @pytest.mark.needs("curl", "curl")
 @pytest.mark.needs("go", "golang-go")
 @pytest.mark.timeout(900)
+@pytest.mark.long
 def test_the_documented_examples_run(loaded: Loaded, http: Any, eventually: Any, tmp_path: Path) -> None:
     text = PAGE.read_text().replace("\\\n", " ")
     examples = re.findall(r"^    ((?:diagnostics|curl|go) .*)$", text, re.MULTILINE)

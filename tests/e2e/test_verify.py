@@ -41,6 +41,7 @@ def processes_of(words: str) -> list[str]:
     return found
 
 
+@pytest.mark.long
 def test_the_fix_is_a_fix_and_the_evidence_is_kept(tmp_path: Path) -> None:
     report, junit = tmp_path / "report", tmp_path / "junit.xml"
     done = verify("unbounded_buffer", "--report", str(report), "--junit", str(junit))

@@ -20,6 +20,7 @@ MOST_TO_BARE = {"one by one": 0.9, "in bursts": 4.1, "a stream": 6.2}
 
 @pytest.mark.needs("valgrind", "valgrind")
 @pytest.mark.timeout(1300)
+@pytest.mark.long
 def test_events_and_streams_cost_no_more_instructions_than_they_did(tmp_path: Path) -> None:
     counted = tmp_path / "counted.json"
     done = subprocess.run(

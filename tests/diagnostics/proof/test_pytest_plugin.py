@@ -40,6 +40,7 @@ def run(suite: pytest.Pytester, *words: str) -> pytest.RunResult:
     )
 
 
+@pytest.mark.long
 def test_the_example_of_the_manual_passes_and_its_leak_is_named(suite: pytest.Pytester) -> None:
     # Each test waits for a service of its own most of the time: both at once.
     result = run(suite, "--numprocesses", "2")

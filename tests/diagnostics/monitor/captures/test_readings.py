@@ -213,8 +213,14 @@ def test_what_a_service_has_frozen_is_counted_and_its_leak_is_named(
     observed: Any, http: Any, eventually: Any, take: Any
 ) -> None:
     # As docs/verdict.md advises to do before a fork: frozen objects are in no list of the collector.
-    frozen = "import gc\nclass Loaded:\n    pass\nmodel = [Loaded() for _ in range(30000)]\nhistory.append(model)\ngc.freeze()\n"
-    service = observed(APP + frozen)
+    preloaded = """
+import gc
+class Loaded:
+    pass
+history.append([Loaded() for _ in range(30000)])
+gc.freeze()
+"""
+    service = observed(APP + preloaded)
     eventually(lambda: answering(http, service))
     http(f"{service.url}/grow")
     census = take(service, kind="objects", seconds=0)

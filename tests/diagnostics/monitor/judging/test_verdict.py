@@ -201,6 +201,7 @@ def test_leaked_objects_are_retained_and_a_census_names_them(service: Any, http:
     assert "Notice" in str(told["evidence"]) or "bytes" in str(told["evidence"])
 
 
+@pytest.mark.long
 def test_of_a_stopped_service_only_that_is_said_and_what_was_said_before(
     service: Any, http: Any, eventually: Any
 ) -> None:
