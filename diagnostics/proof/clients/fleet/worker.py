@@ -116,7 +116,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def _waited_seconds() -> float:
-    """How long this process was ready to run and had no core: the second number of schedstat, proc(5); 0 where there is none."""
+    """Seconds this process was ready to run and had no core: the second number of schedstat, proc(5); 0 where there is none."""
     try:
         return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
     except (OSError, IndexError, ValueError):
