@@ -60,7 +60,7 @@ class Foreground:
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start the command. Raises UsageError where there is no such program."""
-        heard, tell = os.pipe()
+        read_end, write_end = os.pipe()
         own = os.getpid()
         prctl = ctypes.CDLL(None).prctl
         pid = os.fork()
@@ -71,11 +71,11 @@ class Foreground:
                 if os.getppid() == own:
                     self._become(command, environment)
             except OSError as error:
-                os.write(tell, f"{error.strerror or error}".encode())
+                os.write(write_end, f"{error.strerror or error}".encode())
             finally:
                 os._exit(127)
-        os.close(tell)
-        with open(heard, "rb") as reader:
+        os.close(write_end)
+        with open(read_end, "rb") as reader:
             problem = reader.read().decode()
         if problem:
             os.waitpid(pid, 0)

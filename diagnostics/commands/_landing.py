@@ -45,7 +45,7 @@ def artifacts_of(capture: Any) -> list[dict[str, Any]]:
     listed = _field(capture, "artifacts")
     if not isinstance(listed, list) or len(listed) > MAX_ARTIFACTS:
         raise _not_one("list of artifacts", f"{len(listed)} of them" if isinstance(listed, list) else listed)
-    checked = []
+    artifacts = []
     for artifact in listed:
         size = _field(artifact, "bytes")
         if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= MAX_ARTIFACT_BYTES:
@@ -53,10 +53,10 @@ def artifacts_of(capture: Any) -> list[dict[str, Any]]:
         name = _shaped(_NAME, _field(artifact, "name"), "artifact's name")
         if name.endswith(_PARTIAL):
             raise _not_one("artifact's name", name)
-        checked.append(
+        artifacts.append(
             {"name": name, "bytes": size, "sha256": _shaped(_SHA256, _field(artifact, "sha256"), "artifact's SHA-256")}
         )
-    return checked
+    return artifacts
 
 
 class Landing:

@@ -48,8 +48,8 @@ class AgentFolder:
     """The agent's folder of process `pid`. `inside`: its path as the process sees it; `outside`: its path for this process."""
 
     def __init__(self, pid: int, temporary: str) -> None:
-        known = identity(pid)
-        start = known[0].start_ticks if known else 0
+        identified = identity(pid)
+        start = identified[0].start_ticks if identified else 0
         self.inside = f"{temporary.rstrip('/')}/{_PREFIX}{namespaced_pid(pid) or pid}-{start}"
         self.outside = Path(f"/proc/{pid}/root{self.inside}")
         # A new name for each attach: a pending call of an attach that was given up finds no file when it runs later.

@@ -157,8 +157,8 @@ def parent_of(pid: int, proc: Path = _PROC) -> Identity | None:
         parent = int(_stat(pid, proc)[1])
     except (OSError, IndexError, ValueError):
         return None
-    known = identity(parent, proc) if parent > 1 else None
-    return known[0] if known else None
+    identified = identity(parent, proc) if parent > 1 else None
+    return identified[0] if identified else None
 
 
 def lives(who: Identity) -> bool:

@@ -289,10 +289,10 @@ class Recorder:
             track.add(vitals(time.time(), process, cgroup, kernel_bytes, sample, outgoing, own, children))
 
     def _begin(self, worker: Worker) -> _WorkerTrack | None:
-        known = identity(worker.pid)
-        if known is None or self._blackbox is None:
+        identified = identity(worker.pid)
+        if identified is None or self._blackbox is None:
             return None
-        who, started = known
+        who, started = identified
         parent = parent_of(worker.pid)
         file = self._blackbox.open(who, started, worker.name, self._settings.rings, parent)
         self._lineage.begun(worker.name, parent, self._earlier_lives(worker.name, parent))

@@ -125,5 +125,5 @@ def series_of_whole(recording: Recording | None) -> tuple[dict[str, list[tuple[f
 
 
 def _oldest(pids: Iterable[int]) -> tuple[Identity, float] | None:
-    known = [each for pid in pids if (each := identity(pid)) is not None]
-    return min(known, key=lambda each: each[0].start_ticks, default=None)
+    identified = [each for pid in pids if (each := identity(pid)) is not None]
+    return min(identified, key=lambda each: each[0].start_ticks, default=None)

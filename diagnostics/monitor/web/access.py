@@ -98,8 +98,8 @@ class Access:
         if refusal is None:
             # The only forwarded header that is believed: a wrong one harms its sender only.
             scheme = "https" if headers.get("x-forwarded-proto") == "https" else scope["scheme"]
-            extended = {"scheme": scheme, _ASKER: _asker(who, scope), _STARTS: _may_start(headers, who)}
-            await self._app({**scope, **extended}, receive, send)
+            added = {"scheme": scheme, _ASKER: _asker(who, scope), _STARTS: _may_start(headers, who)}
+            await self._app({**scope, **added}, receive, send)
             return
         facts = {"method": scope["method"], "path": scope["path"], "why": refusal.why}
         self._audit.note("refusal", str(refusal.response.status_code), _asker(refusal.who, scope), **facts)

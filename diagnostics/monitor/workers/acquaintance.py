@@ -22,10 +22,10 @@ def not_the_one(hello: Mapping[str, Any], pid: int, proc: Path = _PROC) -> str |
     known_as = namespaced_pid(pid, proc)
     if known_as is not None and hello.get("pid") not in (None, known_as):
         return f"it calls itself process {hello['pid']}, and process {pid} calls itself {known_as}"
-    known = identity(pid, proc)
+    identified = identity(pid, proc)
     started = hello.get("start_ticks")
-    if known is not None and started not in (None, known[0].start_ticks) and _same_clock(pid, proc):
-        return f"its process started at tick {started} of this boot, process {pid} at tick {known[0].start_ticks}"
+    if identified is not None and started not in (None, identified[0].start_ticks) and _same_clock(pid, proc):
+        return f"its process started at tick {started} of this boot, process {pid} at tick {identified[0].start_ticks}"
     return None
 
 

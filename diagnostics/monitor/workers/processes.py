@@ -90,12 +90,12 @@ def members(
     workers       pid -> the worker's name
     supervisors   pids of known supervisors; any ancestor of a worker is one, too
     """
-    listed: dict[int, Member] = {}
+    by_pid: dict[int, Member] = {}
     above = set(supervisors) | {each for pid in workers for each in family.above(pid)}
     left: list[tuple[int, int | None, str | None]] = [(root, None, None) for root in _highest(roots, family)]
     while left:
         pid, parent, worker = left.pop(0)
-        if pid in listed or pid == os.getpid():
+        if pid in by_pid or pid == os.getpid():
             continue
         reading = read_process(pid, proc)
         if reading is None or reading.state == "Z":
@@ -104,9 +104,9 @@ def members(
         role: Literal["worker", "supervisor", "child"] = (
             "worker" if pid in workers else "supervisor" if pid in above else "child"
         )
-        listed[pid] = Member(pid, parent, program_of(pid, proc), role, worker, reading.rss_bytes)
+        by_pid[pid] = Member(pid, parent, program_of(pid, proc), role, worker, reading.rss_bytes)
         left += [(child, pid, worker) for child in family.children(pid)]
-    return list(listed.values())
+    return list(by_pid.values())
 
 
 def _highest(roots: Iterable[int], family: Family) -> list[int]:

@@ -114,9 +114,9 @@ class Registry:
             return None  # the folder's user has put another user's socket there
         if peer.pid == 0 or not proc_is_ours():
             return _Entry(facts.st_ino, facts.st_mtime_ns, None)
-        known = identity(peer.pid)
-        if known is not None and lives(known[0]):
-            return _Entry(facts.st_ino, facts.st_mtime_ns, known[0])
+        identified = identity(peer.pid)
+        if identified is not None and lives(identified[0]):
+            return _Entry(facts.st_ino, facts.st_mtime_ns, identified[0])
         if runs(peer.pid):  # /proc hides it (hidepid): it cannot be read
             return _Entry(facts.st_ino, facts.st_mtime_ns, None)
         _remove(path, facts)

@@ -273,8 +273,8 @@ class Targets:
         for pid in sorted(now):
             worker = self._workers.get(pid)
             if worker is None:
-                known = identity(pid)
-                who = known[0] if known else None
+                identified = identity(pid)
+                who = identified[0] if identified else None
                 self._workers[pid] = Worker(self._name_for(who, now), pid, registered.get(pid), self._sockets, who)
             elif worker.socket is None:
                 worker.socket = registered.get(pid)

@@ -71,13 +71,13 @@ class ExitRounds:
             try:
                 await self._served(process, report)
                 process.signal(signal.SIGTERM)
-                signaled = time.monotonic()
+                signaled_at = time.monotonic()
                 patience = self._scenario.least[Measure.EXIT] * _PATIENCE
                 with suppress(TimeoutError):
                     async with asyncio.timeout(patience):
                         await process.ended()
                 # At most the patience: this process may wake up late from the wait.
-                seconds = min(time.monotonic() - signaled, patience)
+                seconds = min(time.monotonic() - signaled_at, patience)
             finally:
                 until.set()
                 await load
