@@ -14,7 +14,7 @@ from scripted import DONE, END, HEAD, Script, chunk, events, serving
 from diagnostics import cli
 from diagnostics.errors import UsageError
 from diagnostics.proof.clients.address import Address, RequestMessage, read_headers
-from diagnostics.proof.clients.fleet.launch import Found, Share
+from diagnostics.proof.clients.fleet.launch import FleetResult, Share
 from diagnostics.proof.clients.fleet.order import Order
 from diagnostics.proof.clients.fleet.report import warnings
 from diagnostics.proof.clients.mix import Behavior, NeverReads, Resets, Slow
@@ -181,11 +181,11 @@ def test_bad_usage_says_what_is_wrong(words: list[str], said: str, capsys: pytes
 def test_a_client_that_had_no_core_says_so() -> None:
     order = Order(Address.of("http://127.0.0.1/"), RequestMessage())
     for share, limited in ((Share(0.9, 0.0), True), (Share(0.4, 0.5), True), (Share(0.5, 0.1), False)):
-        found = Found(order, Tally(events=9), 1.0, (Share(0.1, 0.0), share))
-        assert found.client_limited is limited
+        result = FleetResult(order, Tally(events=9), 1.0, (Share(0.1, 0.0), share))
+        assert result.client_limited is limited
         # Where nothing came, the client was not what it waited for.
-        assert not Found(order, Tally(), 1.0, (Share(0.1, 0.0), share)).client_limited
-        assert any("the client itself was the limit" in line for line in warnings(found)) is limited
+        assert not FleetResult(order, Tally(), 1.0, (Share(0.1, 0.0), share)).client_limited
+        assert any("the client itself was the limit" in line for line in warnings(result)) is limited
 
 
 def test_shares_are_kept_exactly_and_each_process_knows_its_order() -> None:
