@@ -136,15 +136,15 @@ class StreamLedger:
         record.totals = self.totals(route)
 
     def totals(self, route: str) -> RouteTotals:
-        found = self.routes.get(route)
-        if found is None:
+        totals = self.routes.get(route)
+        if totals is None:
             # A lone surrogate cannot be encoded as UTF-8: one such name would make the whole /metrics page fail.
             route = route.encode(errors="replace").decode()
             with self._lock:
                 if route not in self.routes and len(self.routes) >= MAX_ROUTES:
                     route = OTHER_ROUTE
-                found = self.routes.setdefault(route, RouteTotals(route))
-        return found
+                totals = self.routes.setdefault(route, RouteTotals(route))
+        return totals
 
     def fold(self, record: StreamRecord) -> None:
         """Add the numbers of a record that has ended to its route's totals, and forget the record."""

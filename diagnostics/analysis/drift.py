@@ -115,10 +115,10 @@ def _correlation(values: Sequence[float]) -> float | None:
     square = math.fsum(each * each for each in left[:-1])
     if square <= 1e-18 * math.fsum(value * value for value in values):
         return None
-    found = math.fsum(one * other for one, other in pairwise(left)) / square
+    correlation = math.fsum(one * other for one, other in pairwise(left)) / square
     # A line was fitted: the estimate is too low by (2 + 4 x correlation) / count (Kendall, Note on bias in the estimation of
     # autocorrelation, Biometrika 41, 1954).
-    return (count * found + 2) / (count - 4)
+    return (count * correlation + 2) / (count - 4)
 
 
 def _wandering(values: Sequence[float]) -> tuple[float, float]:

@@ -173,27 +173,27 @@ def _frames(data: bytes, names: bytes) -> list[Frame]:
     known: dict[int, str] = {}
 
     def name(at: int) -> str:
-        found = known.get(at)
-        if found is None:
+        text = known.get(at)
+        if text is None:
             size = int.from_bytes(names[at : at + 2], "little")
-            found = known[at] = names[at + 2 : at + 2 + size].decode("utf-8", "replace")
-        return found
+            text = known[at] = names[at + 2 : at + 2 + size].decode("utf-8", "replace")
+        return text
 
     return [Frame(name(function), name(file), line) for function, file, line in _FRAME.iter_unpack(data)]
 
 
 def _sites(data: bytes, nodes: list[tuple[int, ...]], frames: list[Frame]) -> tuple[tuple[Site | None, ...], int]:
     """(sites, number of torn ones); a site that cannot be read is None: its blocks are known, their stack is not."""
-    found: list[Site | None] = []
+    sites: list[Site | None] = []
     torn = 0
     for head, node, _samples, _seen, allocated, objects, _, _, _, tail in _SITE.iter_unpack(data):
         stack = _stack(node, nodes, frames)
         if head != tail or stack is None or not (0 <= allocated < 1e18 and 0 <= objects < 1e18):
             torn += 1
-            found.append(None)
+            sites.append(None)
             continue
-        found.append(Site(stack, allocated, objects))
-    return tuple(found), torn
+        sites.append(Site(stack, allocated, objects))
+    return tuple(sites), torn
 
 
 def _stack(node: int, nodes: list[tuple[int, ...]], frames: list[Frame]) -> tuple[Frame, ...] | None:
@@ -210,14 +210,14 @@ def _stack(node: int, nodes: list[tuple[int, ...]], frames: list[Frame]) -> tupl
 
 
 def _blocks(data: bytes, sites: int) -> tuple[tuple[tuple[int, int, float, int], ...], int]:
-    found: list[tuple[int, int, float, int]] = []
+    blocks: list[tuple[int, int, float, int]] = []
     torn = 0
     for place, (head, site, size, born, tail) in enumerate(_BLOCK.iter_unpack(data)):
         if head != tail or site > sites or size >= 1 << 56:
             torn += 1
         elif site:
-            found.append((site - 1, size, born / 10, place))
-    return tuple(found), torn
+            blocks.append((site - 1, size, born / 10, place))
+    return tuple(blocks), torn
 
 
 def profile(table: Table, *, now: float | None = None, allocs: bool = False) -> Profile:
@@ -330,8 +330,8 @@ def _ordered(made: Profile, allocs: bool) -> Profile:
 
 
 def _stack_of(table: Table, site: int) -> tuple[Frame, ...]:
-    found = table.sites[site]
-    return (Frame("(a stack that could not be read)", "", 0),) if found is None else found.stack
+    entry = table.sites[site]
+    return (Frame("(a stack that could not be read)", "", 0),) if entry is None else entry.stack
 
 
 def _age(seconds: float) -> str:

@@ -163,11 +163,11 @@ def pooled(lives: Sequence[Points], *, level: float = 0.05) -> Trend:
     return Trend(_state(low, high, goes_on), slope, low, high, level, seconds, readings, since, last)
 
 
-def seconds_to_limit(found: Trend, used: float, limit: float | None) -> float | None:
+def seconds_to_limit(trend: Trend, used: float, limit: float | None) -> float | None:
     """Seconds until `used`, rising at the trend's slope, reaches `limit`, at least 0. None: not growing, or no limit."""
-    if limit is None or not found.growing or not found.slope:
+    if limit is None or not trend.growing or not trend.slope:
         return None
-    return max(0.0, limit - used) / found.slope
+    return max(0.0, limit - used) / trend.slope
 
 
 def theil_sen(points: Points) -> float:

@@ -124,8 +124,8 @@ class _Doubts:
         )
 
     def interval(self, name: Frame) -> tuple[int, int] | None:
-        found = self._rows.get(name)
-        return None if found is None else found.interval()
+        uncertainty = self._rows.get(name)
+        return None if uncertainty is None else uncertainty.interval()
 
 
 def listing(profile: Profile, pattern: str, source: Source, value: int = 0) -> tuple[Function, ...]:
@@ -163,12 +163,12 @@ def _lines(rows: Sequence[Row], source: Sequence[str] | None) -> list[Line]:
             # Line 0 means unknown, and a source that has changed since may be shorter.
             if 1 <= line <= len(source):
                 numbers.update(range(max(1, line - CONTEXT_LINES), min(len(source), line + CONTEXT_LINES) + 1))
-    found = []
+    lines = []
     for number in sorted(numbers):
         row = amounts.get(number)
         text = source[number - 1] if source is not None and 1 <= number <= len(source) else None
-        found.append(Line(number, row.flat if row else 0, row.cumulative if row else 0, text))
-    return found
+        lines.append(Line(number, row.flat if row else 0, row.cumulative if row else 0, text))
+    return lines
 
 
 def _of_function(frame: Frame) -> Frame:

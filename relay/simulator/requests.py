@@ -86,9 +86,9 @@ def _field(fields: dict[str, Any], name: str, *kinds: type, required: bool = Fal
     if value is None and not required:
         return None
     if not isinstance(value, kinds):
-        found = "missing" if value is None else f"of type {type(value).__name__}"
+        given = "missing" if value is None else f"of type {type(value).__name__}"
         wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise ApiError(400, f"{name} is {found}, it must be of type {wanted}", param=name)
+        raise ApiError(400, f"{name} is {given}, it must be of type {wanted}", param=name)
     return value
 
 

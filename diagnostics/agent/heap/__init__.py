@@ -6,7 +6,7 @@ where the monitor reads it without asking the service, also after the service wa
 
 `DIAGNOSTICS_HEAP` chooses: `on` hooks the allocators of objects and of Python's memory; `raw` only the one below them, which
 serves blocks over 512 bytes, and costs nothing where objects are small; `off` and not set: nothing is hooked. Where it cannot
-be had everything else works, and `told` says why.
+be had everything else works, and `report` says why.
 
 The law of this file: nothing that goes wrong here is raised into the service.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-__all__ = ["FOLDER", "begin", "end", "extension", "keep", "settle", "told"]
+__all__ = ["FOLDER", "begin", "end", "extension", "keep", "report", "settle"]
 
 FOLDER = "heap"
 DEFAULT_RATE = 512 * 1024
@@ -118,9 +118,9 @@ def _verified(live: Any) -> str | None:
         return why
 
     class Body:
-        found = here()
+        why = here()
 
-    why = here() or next(here() for _ in (1,)) or Body.found
+    why = here() or next(here() for _ in (1,)) or Body.why
     return f"the frames of this Python are not laid out as expected ({why})" if why else None
 
 
@@ -194,7 +194,7 @@ def _tidy(folder: str) -> None:
             pass
 
 
-def told() -> dict[str, Any] | None:
+def report() -> dict[str, Any] | None:
     """What the agent says of it; None where nobody asked for it.
 
     mode            on, raw or off

@@ -26,12 +26,12 @@ class RunningLoops:
     """`running_loops` for frequent callers: where there are thousands of tasks the result is cached for some seconds."""
 
     def __init__(self) -> None:
-        self._found = Thrifty(lambda: [weakref.ref(loop) for loop in running_loops()], share=2000, longest=5.0)
+        self._references = Thrifty(lambda: [weakref.ref(loop) for loop in running_loops()], share=2000, longest=5.0)
 
     def __call__(self) -> list[asyncio.AbstractEventLoop]:
-        loops = [loop for reference in self._found() if (loop := reference()) is not None and loop.is_running()]
+        loops = [loop for reference in self._references() if (loop := reference()) is not None and loop.is_running()]
         if not loops:
-            self._found.forget()
+            self._references.forget()
         return loops
 
 

@@ -76,17 +76,17 @@ def _in_thread(
 ) -> Iterator[asyncio.AbstractEventLoop]:
     """The loops that run in this thread, several where one was started within another. `native`: one may be written in C."""
     frames: list[FrameType] = []
-    found = False
+    has_loop = False
     frame = innermost
     while frame is not None and len(frames) < _MAX_FRAMES:
         if frame.f_code.co_name == _RUNS:
             loop = frame.f_locals.get("self")
             if issubclass(type(loop), base):
-                found = True
+                has_loop = True
                 yield loop  # type: ignore[misc]  # its class says so
         frames.append(frame)
         frame = frame.f_back
-    if native and not found:
+    if native and not has_loop:
         for frame in frames:
             yield from _in_variables(frame, base, future)
 

@@ -46,22 +46,22 @@ class Attributes:
 
     def bytes_each(self) -> dict[type, float]:
         """Of each class that has such arrays: bytes of them for an instance, on average over its samples, which are let go."""
-        found = {}
+        averages = {}
         counted = _tracked_dictionaries()
         for kind, things in self._last.items():
             dictionary = _dictionary_of(kind)
             if dictionary is not None:
-                found[kind] = sum(_array(thing, kind, dictionary, counted) for thing in things) / len(things)
+                averages[kind] = sum(_array(thing, kind, dictionary, counted) for thing in things) / len(things)
         self._last.clear()  # this very object may be one of them
-        return found
+        return averages
 
 
 def _dictionary_of(kind: type) -> Any:
     """The descriptor that gives an instance its dictionary, unless the application has put code in its place."""
     for base in kind.__mro__:
-        found = vars(base).get("__dict__")
-        if found is not None:
-            return found if type(found) is GetSetDescriptorType else None
+        descriptor = vars(base).get("__dict__")
+        if descriptor is not None:
+            return descriptor if type(descriptor) is GetSetDescriptorType else None
     return None
 
 

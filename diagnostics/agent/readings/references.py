@@ -56,10 +56,10 @@ def traced(
         asked = tuple(fresh)  # named, because from 3.13 on the call's argument tuple is among the holders
         holders = gc.get_referrers(*asked)
         own = ours | {id(things), id(known), id(fresh), id(asked), id(holders)}
-        spare = _not_found(fresh, len(fresh) - 1, holders)
+        spare = _unaccounted(fresh, len(fresh) - 1, holders)
         for place in range(len(fresh) - 1):
             # The first object is in `things` as well, and that list is among the holders.
-            if _not_found(fresh, place, holders) > spare:
+            if _unaccounted(fresh, place, holders) > spare:
                 # get_referrers finds tracked containers only: the holders of an untracked object may be untracked, too.
                 if not gc.is_tracked(fresh[place]):
                     return UNKNOWN, []
@@ -86,10 +86,10 @@ def _way(first: int, below: dict[int, int], known: list[Any]) -> list[Any]:
     return [things[key] for key in way if key in things]
 
 
-def _not_found(fresh: list[Any], place: int, holders: list[Any]) -> int:
+def _unaccounted(fresh: list[Any], place: int, holders: list[Any]) -> int:
     """The reference count of `fresh[place]` minus the references found in its holders; includes those of this file's calls."""
     counted = sys.getrefcount(fresh[place])
     wanted = id(fresh[place])
-    found = sum(sum(1 for inside in gc.get_referents(holder) if id(inside) == wanted) for holder in holders)
+    accounted = sum(sum(1 for inside in gc.get_referents(holder) if id(inside) == wanted) for holder in holders)
     # A fresh object that is itself a holder has one more reference, from the list `holders`.
-    return counted - found - sum(1 for holder in holders if id(holder) == wanted)
+    return counted - accounted - sum(1 for holder in holders if id(holder) == wanted)

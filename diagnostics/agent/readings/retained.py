@@ -80,8 +80,8 @@ def read(ledgers: Iterable[StreamLedger], until: float = math.inf) -> dict[str, 
     for number, stream in enumerate(streams):
         walk.charge(number, stream.roots)
     walk.settle()
-    found = [(stream, holdings_of(walk.nodes[number], walk.between)) for number, stream in enumerate(streams)]
-    return {**_answer(found, walk, time.monotonic() - began), "unknown": "" if streams else why_unknown(kept)}
+    by_stream = [(stream, holdings_of(walk.nodes[number], walk.between)) for number, stream in enumerate(streams)]
+    return {**_answer(by_stream, walk, time.monotonic() - began), "unknown": "" if streams else why_unknown(kept)}
 
 
 def _cut(streams: list[OpenStream]) -> dict[int, int]:
@@ -95,15 +95,15 @@ def _everybodys(streams: list[OpenStream], loops: set[int], until: float) -> set
     others = {id(task): task for task in alive_tasks() if id(task) not in cut and not task.done()}
     barrier = cut.keys() | loops | others.keys()
     start = (root for root in (*program_roots(), *running_locals()) if id(root) not in barrier)
-    found = reached(start, barrier, until=until)
+    reachable = reached(start, barrier, until=until)
     for key, task in list(others.items()):
-        owners = _owners(task, streams, found, barrier)
+        owners = _owners(task, streams, reachable, barrier)
         if len(owners) == 1:
             (stream,) = owners
             stream.roots.append(others.pop(key))
             stream.frames.extend(link for link in chain(task.get_coro()) if own_frame(link) is not None)
     barrier = _cut(streams).keys() | loops
-    return reached(others.values(), barrier, until=until, found=found)
+    return reached(others.values(), barrier, until=until, walked=reachable)
 
 
 def _owners(task: Any, streams: list[OpenStream], everybodys: set[int], barrier: AbstractSet[int]) -> list[OpenStream]:
@@ -114,13 +114,13 @@ def _owners(task: Any, streams: list[OpenStream], everybodys: set[int], barrier:
 
 def _near(frames: Iterable[Any]) -> set[int]:
     """Ids of the objects in the local and closure variables of these coroutines and generators."""
-    found: set[int] = set()
+    ids: set[int] = set()
     for link in frames:
         frame = own_frame(link)
         if frame is not None:
             values = frame.f_locals.values()
-            found.update(id(each) for each in values if gc.is_tracked(each) and not is_program(each))
-    return found
+            ids.update(id(each) for each in values if gc.is_tracked(each) and not is_program(each))
+    return ids
 
 
 class _Walk:
@@ -202,10 +202,10 @@ def _weight(thing: Any) -> int:
     return 0 if is_program(thing) else size_of(thing)
 
 
-def _answer(found: list[tuple[OpenStream, Holdings]], walk: _Walk, seconds: float) -> dict[str, Any]:
+def _answer(by_stream: list[tuple[OpenStream, Holdings]], walk: _Walk, seconds: float) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     samples: dict[Any, list[int]] = {}
-    for number, (stream, holdings) in enumerate(found):
+    for number, (stream, holdings) in enumerate(by_stream):
         rows.append(
             {
                 "id": stream.id,

@@ -86,19 +86,19 @@ class Servers:
         if look is None:
             return {"source": "sockets", "server": None, "unknown": self._unknown}
         routes: dict[str, dict[str, int | None]]
-        routes = {route: {"open": 0, "transport_bytes": 0 if told else None} for route, told in self._routes.items()}
+        routes = {route: {"open": 0, "transport_bytes": 0 if known else None} for route, known in self._routes.items()}
         fds: dict[str, list[int] | None] = {}
         streams = 0
-        for route, found in look.routes.items():
-            route = self._known_route(route, found.transport_bytes is not None)
+        for route, sums in look.routes.items():
+            route = self._known_route(route, sums.transport_bytes is not None)
             row = routes.setdefault(route, {"open": 0, "transport_bytes": 0})
-            row["open"] = (row["open"] or 0) + found.open
-            streams += found.open
-            if found.transport_bytes is None or row["transport_bytes"] is None:
+            row["open"] = (row["open"] or 0) + sums.open
+            streams += sums.open
+            if sums.transport_bytes is None or row["transport_bytes"] is None:
                 row["transport_bytes"] = fds[route] = None
             else:
-                row["transport_bytes"] += found.transport_bytes
-                fds.setdefault(route, []).extend(found.fds)  # type: ignore[union-attr]  # None goes with None bytes
+                row["transport_bytes"] += sums.transport_bytes
+                fds.setdefault(route, []).extend(sums.fds)  # type: ignore[union-attr]  # None goes with None bytes
         return {
             "source": "server",
             "server": ", ".join(look.servers),
@@ -107,14 +107,14 @@ class Servers:
             "requests": len(look.requests),
             "streams": streams,
             "routes": routes,
-            "fds": {**{route: None for route, told in self._routes.items() if not told}, **fds},
+            "fds": {**{route: None for route, known in self._routes.items() if not known}, **fds},
             "top": look.fullest(top),
             "unread": look.unread,
         }
 
-    def _known_route(self, route: str, told: bool = True) -> str:
-        """`route`, or "(other)" once there are too many; `told`: whether its bytes in transports are known."""
+    def _known_route(self, route: str, known: bool = True) -> str:
+        """`route`, or "(other)" once there are too many; `known`: whether its bytes in transports are known."""
         if route not in self._routes and len(self._routes) >= _MAX_ROUTES:
             route = _OTHER_ROUTE
-        self._routes[route] = told and self._routes.get(route, True)
+        self._routes[route] = known and self._routes.get(route, True)
         return route

@@ -150,12 +150,12 @@ class Look:
     @property
     def open(self) -> int:
         """The number of open streams of all routes."""
-        return sum(found.open for found in self.routes.values())
+        return sum(sums.open for sums in self.routes.values())
 
     @property
     def transport_bytes(self) -> int | None:
         """Bytes in the write buffers of all open requests, None where a server does not report them."""
-        held = [found.transport_bytes for found in self.routes.values()]
+        held = [sums.transport_bytes for sums in self.routes.values()]
         return None if None in held else sum(size or 0 for size in held)
 
     def fullest(self, top: int) -> list[dict[str, Any]]:

@@ -75,8 +75,8 @@ class TaskServers:
                 look.unknown.append(reason)
             elif kind.seen:
                 look.servers.append(kind.name)
-                told = look.connections is not None and kind.tells_connections
-                look.connections = (look.connections or 0) + self._connections(kind, look) if told else None
+                reported = look.connections is not None and kind.tells_connections
+                look.connections = (look.connections or 0) + self._connections(kind, look) if reported else None
                 look.requests.extend(kind.requests)
 
     def _connections(self, kind: Kind, look: Look) -> int:
@@ -170,19 +170,19 @@ class TaskServers:
                 if odd in kind.blind:
                     kind.reason = kind.blind[odd]
             return _NOBODY
-        found = _NOBODY
+        entry = _NOBODY
         where = (str(frame.f_globals.get("__name__")), code.co_name)
         for kind in self._kinds.values():
             role = kind.roles.get(where)
             if role is not None:
-                found = (code, kind, role)
+                entry = (code, kind, role)
                 kind.seen = kind.seen or role is not OTHER
             elif where[0].startswith(kind.modules):
                 kind.strays.add(".".join(where))
         if len(self._roles) >= _MAX_CODES:
             self._roles.clear()
-        self._roles[id(code)] = found if found is not _NOBODY else (code, None, OTHER)
-        return found
+        self._roles[id(code)] = entry if entry is not _NOBODY else (code, None, OTHER)
+        return entry
 
     def _look_at_threads(self, kinds: list[Kind]) -> None:
         """Find servers that no task has shown by the threads that are in their code."""

@@ -98,7 +98,6 @@ def _servers() -> Iterator[Any]:
 def _pattern(handler: Any) -> str:
     """The URL pattern of the rule for this handler; of several rules with its class the first that matches the path."""
     path = handler.request.path
-    found = UNROUTED
     for rule in _rules(handler.application.default_router, 0):
         if rule.target is type(handler):
             regex = getattr(rule.matcher, "regex", None)
@@ -106,7 +105,7 @@ def _pattern(handler: Any) -> str:
                 continue
             if regex.match(path):
                 return str(regex.pattern).removesuffix("$")
-    return found
+    return UNROUTED
 
 
 def _rules(router: Any, depth: int) -> Iterator[Any]:

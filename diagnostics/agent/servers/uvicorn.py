@@ -191,7 +191,7 @@ def _several(protocol: Any) -> Iterable[Any]:
 
 
 def _running_servers() -> Iterator[Any]:
-    found: set[int] = set()
+    known: set[int] = set()
     alike: dict[Any, int] = {}
     for number, task in enumerate(alive_tasks(), 1):
         if number % SLICE == 0:
@@ -202,8 +202,8 @@ def _running_servers() -> Iterator[Any]:
         if seen > _MAX_ALIKE:
             continue
         for server in _servers_of(coroutine):
-            if id(server) not in found:
-                found.add(id(server))
+            if id(server) not in known:
+                known.add(id(server))
                 yield server
 
 

@@ -152,14 +152,14 @@ def _split(leaves: list[_Leaf], depth: int) -> dict[Frame, list[_Leaf]]:
 
 def _table(profile: Profile, value: int) -> Iterator[str]:
     """The largest functions as an HTML table, for screen readers and browsers without scripts."""
-    found = top(profile, value)
-    unit = found.value_type.unit
-    for row in found.rows[:TABLE_ROWS]:
+    largest = top(profile, value)
+    unit = largest.value_type.unit
+    for row in largest.rows[:TABLE_ROWS]:
         cells = (
             format_value(row.flat, unit),
-            format_percent(row.flat, found.whole),
+            format_percent(row.flat, largest.whole),
             format_value(row.cumulative, unit),
-            format_percent(row.cumulative, found.whole),
+            format_percent(row.cumulative, largest.whole),
         )
         numbers = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
         yield f'<tr>{numbers}<th scope="row">{html.escape(location(row.frame))}</th></tr>'

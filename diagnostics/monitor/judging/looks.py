@@ -112,10 +112,10 @@ class OwnLooks:
 
 def wanted(found: Verdict) -> dict[str, Any] | None:
     """The capture that would name the culprit of this verdict, as a request; None where none would, or it is named."""
-    if found.found.culprit is not None or not (found.alarm or found.found.next):
+    if found.finding.culprit is not None or not (found.alarm or found.finding.next):
         return None
     asked = _NAMED_BY.get(found.word)
     # An inconclusive verdict asks for objects where something grows, and for other things as well.
-    if asked is None or (not found.alarm and f"--kind {asked['kind']}" not in (found.found.next or "")):
+    if asked is None or (not found.alarm and f"--kind {asked['kind']}" not in (found.finding.next or "")):
         return None
     return asked

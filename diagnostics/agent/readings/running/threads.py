@@ -44,23 +44,23 @@ def held() -> list[ThreadFrame]:
 
     To be called in the service itself, right before a fork.
     """
-    found: list[ThreadFrame] = []
+    held_frames: list[ThreadFrame] = []
     for number, (name, frames) in enumerate(_stacks()):
         if number >= _MAX_THREADS:
             break
         functions = (frame for frame in frames if frame.f_code.co_flags & _CO_OPTIMIZED)
-        found.extend(ThreadFrame(name, _key(frame), _locals(frame)) for frame in functions)
-    return found
+        held_frames.extend(ThreadFrame(name, _key(frame), _locals(frame)) for frame in functions)
+    return held_frames
 
 
 def _locals(frame: FrameType) -> dict[str, Any]:
     names = frame.f_locals
-    found = dict(names)
+    values = dict(names)
     # Before Python 3.13 `f_locals` is a dictionary that the frame keeps, and with it all values: it is emptied again, unless
     # the program has called `locals()` itself. Three references: the frame, `names` and the argument of getrefcount.
     if sys.version_info < (3, 13) and sys.getrefcount(names) <= 3:
         names.clear()
-    return found
+    return values
 
 
 def _stacks() -> Iterator[tuple[str, list[FrameType]]]:

@@ -55,8 +55,8 @@ class Growth:
     @cached_property
     def census(self) -> Mapping[str, Any]:
         """The last objects capture that compared two moments; empty where there is none."""
-        found = self.readings.captures.get("objects") or {}
-        return found if found.get("bytes_delta") is not None and found.get("seconds") else {}
+        capture = self.readings.captures.get("objects") or {}
+        return capture if capture.get("bytes_delta") is not None and capture.get("seconds") else {}
 
     @property
     def per_second(self) -> float:
@@ -113,8 +113,8 @@ class Growth:
     @property
     def in_no_object(self) -> bool:
         """Whether the census tells that little of it is in objects, those in small blocks without a holder included."""
-        told = self.census.get("hidden") is not None and self.comparable
-        return told and self.seen is not None and self.seen <= LITTLE
+        tells = self.census.get("hidden") is not None and self.comparable
+        return tells and self.seen is not None and self.seen <= LITTLE
 
     @cached_property
     def waiting(self) -> float:
@@ -144,19 +144,19 @@ class Growth:
         return False if small <= LITTLE and self.blocks * _LARGEST_BLOCK < self.amount else None
 
     def evidence(self) -> list[Evidence]:
-        found = [*self.rise.evidence("in use" if self.in_use else "RSS")]
+        evidence = [*self.rise.evidence("in use" if self.in_use else "RSS")]
         if self.small is not None:
-            found.append(Evidence("of it in small Python objects", self.small, "bytes"))
+            evidence.append(Evidence("of it in small Python objects", self.small, "bytes"))
         finished = self.readings.gained("streams_finished_total", self.seconds)
         if finished:
-            found.append(Evidence("for each finished stream", self.amount / finished, "bytes"))
+            evidence.append(Evidence("for each finished stream", self.amount / finished, "bytes"))
         if self.blocks is not None:
-            found.append(Evidence("more large blocks of Python's", self.blocks, "count"))
+            evidence.append(Evidence("more large blocks of Python's", self.blocks, "count"))
         if self.census:
             words = f"more in Python objects within the {self.census['seconds']:g} s of the last objects capture"
-            found.append(Evidence(words, self.census["bytes_delta"], "bytes"))
-            found.append(Evidence("growth in such a time, at the slope above", self.expected, "bytes"))
-        return found
+            evidence.append(Evidence(words, self.census["bytes_delta"], "bytes"))
+            evidence.append(Evidence("growth in such a time, at the slope above", self.expected, "bytes"))
+        return evidence
 
 
 def growth(readings: Readings, *, garbage: bool = False) -> Growth | None:
@@ -179,5 +179,5 @@ def growth(readings: Readings, *, garbage: bool = False) -> Growth | None:
     amount = rise.amount - _OVERHEAD * max(0.0, buffered)
     if amount < readings.least_growth or readings.explained_by_load(amount, rise.trend.seconds):
         return None
-    found = Growth(readings, rise, amount, in_use)
-    return found if garbage or not found.is_garbage else None
+    grown = Growth(readings, rise, amount, in_use)
+    return grown if garbage or not grown.is_garbage else None
