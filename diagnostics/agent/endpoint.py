@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Any
 
-    from .forked import Child
+    from .forked import ForkedChild
     from .operations import Forked
     from .state import State
 
@@ -62,7 +62,7 @@ class Endpoint:
         self.state = state
         self.path = ""
         self._inode = 0
-        self._children: list[tuple[Child, Forked]] = []
+        self._children: list[tuple[ForkedChild, Forked]] = []
         self._stopping = False
         self._wake_reader, self._wake_writer = os.pipe()
         self._listener = self._listen()

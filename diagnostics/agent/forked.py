@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["Child", "fork_reading", "max_extra_bytes"]
+__all__ = ["ForkedChild", "fork_reading", "max_extra_bytes"]
 
 _PR_SET_PDEATHSIG = 1
 # Granted for a service of any size: walking the interpreter's own objects alone takes some tens of MiB.
@@ -45,7 +45,7 @@ _NICENESS = 3
 _LOOP_PATIENCE_SECONDS = 1.0
 
 
-class Child:
+class ForkedChild:
     """A forked reading that runs now.
 
     fork_seconds      wall-clock seconds that the fork stalled the thread that made it
@@ -127,7 +127,7 @@ def fork_reading(
     seconds: float,
     room_bytes: int | None = None,
     remedy: str = "",
-) -> Child:
+) -> ForkedChild:
     """Fork, run `work` in the child and send its result over `connection`; the caller must `poll` the returned child.
 
     seconds      how long the child may run
@@ -161,7 +161,7 @@ def fork_reading(
     if isinstance(made[0], OSError):
         raise made[0]
     pid, fork_seconds, fork_cpu_seconds = made[0]
-    return Child(
+    return ForkedChild(
         pid,
         connection,
         deadline=time.monotonic() + seconds,

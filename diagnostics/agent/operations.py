@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .ledger import StreamLedger
-    from .servers.looks import Look
+    from .servers.looks import ServerLook
     from .state import State
 
 __all__ = ["OPERATIONS", "Forked", "perform"]
@@ -390,7 +390,7 @@ def _merged(ledgers: list[StreamLedger], top: int) -> dict[str, Any] | None:
     return whole
 
 
-def _add_transports(rows: list[dict[str, Any]], look: Look) -> None:
+def _add_transports(rows: list[dict[str, Any]], look: ServerLook) -> None:
     """Add to each row of the ledger the bytes in its connection's transport, and the connection's file descriptor."""
     for row in rows:
         request = look.by_task.get(row["task"]) if row["task"] else None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .ledger import StreamLedger
     from .readings.newness import FirstLook
     from .servers import Servers
-    from .servers.looks import Look
+    from .servers.looks import ServerLook
 
 __all__ = ["State"]
 
@@ -109,5 +109,5 @@ class State:
 
         return heap.report()
 
-    def _look(self) -> Look | None:
+    def _look(self) -> ServerLook | None:
         return self.servers.look(self.ledgers)

@@ -28,8 +28,8 @@ __all__ = [
     "HEADER_BYTES",
     "MAGIC",
     "MAX_BYTES",
+    "HeapTable",
     "Site",
-    "Table",
     "decode",
     "process_of",
     "profile",
@@ -78,7 +78,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Table:
+class HeapTable:
     """The content of a file.
 
     pid, start_ticks     of the process: in its own PID namespace; its start in clock ticks since boot (0: unknown)
@@ -114,7 +114,7 @@ def process_of(header: bytes) -> tuple[int, int] | None:
     return (pid, start_ticks) if version == VERSION else None
 
 
-def decode(data: bytes) -> Table:
+def decode(data: bytes) -> HeapTable:
     """Read a table. Raises UsageError for other bytes, another version, or a truncated table."""
     if not data.startswith(MAGIC):
         raise UsageError("not a table of a live heap: it begins otherwise")
@@ -152,7 +152,7 @@ def decode(data: bytes) -> Table:
     nodes = list(_NODE.iter_unpack(data[nodes_at : nodes_at + nodes_used * _NODE.size]))
     sites, torn_sites = _sites(data[sites_at : sites_at + sites_used * _SITE.size], nodes, frames)
     blocks, torn_blocks = _blocks(data[blocks_at : blocks_at + blocks_used * _BLOCK.size], len(sites))
-    return Table(
+    return HeapTable(
         pid=pid,
         start_ticks=start_ticks,
         mode=_MODES[mode],
@@ -220,7 +220,7 @@ def _blocks(data: bytes, sites: int) -> tuple[tuple[tuple[int, int, float, int],
     return tuple(blocks), torn
 
 
-def profile(table: Table, *, now: float | None = None, allocs: bool = False) -> Profile:
+def profile(table: HeapTable, *, now: float | None = None, allocs: bool = False) -> Profile:
     """Live blocks by stack and age, and all allocations since the start by stack.
 
     now      wall-clock time for the ages; default: that of the last sample, for a process that has ended
@@ -245,7 +245,7 @@ def profile(table: Table, *, now: float | None = None, allocs: bool = False) -> 
     return _ordered(_profile(table, samples, now, max(0.0, now - table.started)), allocs)
 
 
-def since(table: Table, before: Table, *, now: float, seconds: float, allocs: bool = False) -> Profile:
+def since(table: HeapTable, before: HeapTable, *, now: float, seconds: float, allocs: bool = False) -> Profile:
     """The change from `before` to `table` of the same process: new blocks (label change=new) and freed ones (change=gone).
 
     now       wall-clock time, for the ages
@@ -282,7 +282,7 @@ def weight_of(size: int, rate: int) -> float:
     return 1 / -math.expm1(-max(size, 1) / rate)
 
 
-def _profile(table: Table, samples: list[Sample], now: float, duration: float) -> Profile:
+def _profile(table: HeapTable, samples: list[Sample], now: float, duration: float) -> Profile:
     return Profile(
         kind="heap",
         sample_types=_TYPES,
@@ -301,7 +301,7 @@ def _profile(table: Table, samples: list[Sample], now: float, duration: float) -
     )  # fmt: skip
 
 
-def _not_covered(table: Table) -> list[str]:
+def _not_covered(table: HeapTable) -> list[str]:
     notes = [
         f"what was allocated before {format_moment(table.started)}, when sampling began",
         "what C libraries take from malloc by themselves (a capture of kind memray with --native shows it)",
@@ -329,7 +329,7 @@ def _ordered(made: Profile, allocs: bool) -> Profile:
     )
 
 
-def _stack_of(table: Table, site: int) -> tuple[Frame, ...]:
+def _stack_of(table: HeapTable, site: int) -> tuple[Frame, ...]:
     entry = table.sites[site]
     return (Frame("(a stack that could not be read)", "", 0),) if entry is None else entry.stack
 

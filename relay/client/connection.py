@@ -33,7 +33,7 @@ from uvicorn.server import ServerState
 from .bounds import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED, ConnectionBounds
 from .client import EXTENSION, Client, Listener
 
-__all__ = ["Connection", "MovedError", "bounded_protocol"]
+__all__ = ["ClientConnection", "MovedError", "bounded_protocol"]
 
 _AT_ONCE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
 
@@ -88,7 +88,7 @@ class _Nobody:
 _NOBODY: Final[Any] = _Nobody()
 
 
-class Connection(HttpToolsProtocol):
+class ClientConnection(HttpToolsProtocol):
     """One client's connection: the `Client` of its requests, and `Watched` by their bounds. Made by `bounded_protocol`."""
 
     # Slots, since beyond 30 attributes an instance's dictionary no longer shares its keys with the class: half a kilobyte.
@@ -378,8 +378,8 @@ def _made(owner: type[Any]) -> Any:
     return owner(*(None for _ in inspect.signature(owner).parameters))
 
 
-def bounded_protocol(high_water_bytes: int, bounds: ConnectionBounds) -> type[Connection]:
-    """A subclass of Connection for uvicorn's setting `http`. Raises MovedError where the installed uvicorn lacks a name.
+def bounded_protocol(high_water_bytes: int, bounds: ConnectionBounds) -> type[ClientConnection]:
+    """A subclass of ClientConnection for uvicorn's setting `http`. Raises MovedError where the installed uvicorn lacks a name.
 
     high_water_bytes   the high-water mark of the transport's write buffer (asyncio's default: 64 KiB)
     bounds             the connections' other bounds and their deadlines
@@ -388,9 +388,11 @@ def bounded_protocol(high_water_bytes: int, bounds: ConnectionBounds) -> type[Co
     if missing:
         raise MovedError(f"uvicorn {uvicorn.__version__} has no {', '.join(missing)}")
     return type(
-        "BoundedConnection", (Connection,), {"__slots__": (), "high_water_bytes": high_water_bytes, "bounds": bounds}
+        "BoundedConnection",
+        (ClientConnection,),
+        {"__slots__": (), "high_water_bytes": high_water_bytes, "bounds": bounds},
     )
 
 
 if TYPE_CHECKING:
-    _is_one: type[Client] = Connection  # mypy checks that no method is missing
+    _is_one: type[Client] = ClientConnection  # mypy checks that no method is missing

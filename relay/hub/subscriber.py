@@ -24,7 +24,7 @@ from typing import Final, Protocol
 from ..memory.buffer import OverflowPolicy, SharedBuffer
 from ..protocol.sse import encode
 from .ids import EventId
-from .topic import Event, Topic
+from .topic import Topic, TopicEvent
 
 __all__ = ["DROPPED", "GAP", "Owner", "Subscriber"]
 
@@ -95,7 +95,7 @@ class Subscriber:
 
     # Called by the topic (topic.Follower)
 
-    def offer(self, event: Event, index: int) -> None:
+    def offer(self, event: TopicEvent, index: int) -> None:
         if not self._behind and not self._over:  # one that is behind reads it from the history later
             self._put(event.frame, index)
 

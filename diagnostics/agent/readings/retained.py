@@ -76,7 +76,7 @@ def read(ledgers: Iterable[StreamLedger], until: float = math.inf) -> dict[str, 
             remedy="take it again when the cores are free, or kind objects, which tells what it has counted until then",
             code="reading_late",
         ) from late
-    walk = _Walk(everybodys, _cut(streams))
+    walk = _StreamWalk(everybodys, _cut(streams))
     for number, stream in enumerate(streams):
         walk.charge(number, stream.roots)
     walk.settle()
@@ -123,7 +123,7 @@ def _near(frames: Iterable[Any]) -> set[int]:
     return ids
 
 
-class _Walk:
+class _StreamWalk:
     """Steps 2 and 3: which stream owns which objects."""
 
     def __init__(self, everybodys: set[int], cut: dict[int, int]) -> None:
@@ -202,7 +202,7 @@ def _weight(thing: Any) -> int:
     return 0 if is_program(thing) else size_of(thing)
 
 
-def _answer(by_stream: list[tuple[OpenStream, Holdings]], walk: _Walk, seconds: float) -> dict[str, Any]:
+def _answer(by_stream: list[tuple[OpenStream, Holdings]], walk: _StreamWalk, seconds: float) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     samples: dict[Any, list[int]] = {}
     for number, (stream, holdings) in enumerate(by_stream):

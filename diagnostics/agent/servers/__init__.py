@@ -4,7 +4,7 @@ One file a server, and only that file uses the server's private names: `uvicorn`
 connections of `aiohttp`, `granian`, `hypercorn`, `sanic` and `tornado` are found by `tasks`, from the asyncio tasks that
 serve them. For any other server the answer is `"source": "sockets"`, and the monitor counts sockets from outside.
 
-A look is one pass over all servers; its result is a `Look`.
+A look is one pass over all servers; its result is a `ServerLook`.
 
 The law of this folder: it runs on the agent's thread beside a busy loop. So it copies sets before it walks them, expects
 every attribute to be missing, counts the objects that it could not read instead of raising, keeps no connection alive,
@@ -22,7 +22,7 @@ from __future__ import annotations
 import time
 
 from ..loops.asyncio_tasks import why_unseen
-from .looks import Look
+from .looks import ServerLook
 from .tasks import TaskServers
 from .uvicorn import Uvicorn
 
@@ -52,9 +52,9 @@ class Servers:
         self._routes: dict[str, bool] = {}
         self._unknown: list[str] = []
 
-    def look(self, ledgers: Iterable[StreamLedger] = ()) -> Look | None:
+    def look(self, ledgers: Iterable[StreamLedger] = ()) -> ServerLook | None:
         """All connections now, under the ledgers' routes; None where no server of a known kind is found. Never raises."""
-        look = Look(self._clock())
+        look = ServerLook(self._clock())
         self._uvicorn.read(look)
         self._tasks.read(look, alone=not look.servers)
         unseen = None if look.servers else why_unseen()
@@ -71,7 +71,7 @@ class Servers:
         """Why a server that runs in this process could not be found or read; None where there is no such server."""
         return "; ".join(self._unknown) or None
 
-    def to_json(self, look: Look | None, top: int = 20) -> dict[str, Any]:
+    def to_json(self, look: ServerLook | None, top: int = 20) -> dict[str, Any]:
         """`look` for the monitor: sums and descriptors by route, and the `top` responses with the most bytes in transports.
 
         source   "server", or "sockets" where the monitor must count from outside

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..ledger import StreamLedger
     from ..record import StreamRecord
 
-__all__ = ["Look", "OpenRequest", "RouteSum"]
+__all__ = ["OpenRequest", "RouteSum", "ServerLook"]
 
 _STARTED, _TASK, _FD = attrgetter("started"), attrgetter("task"), attrgetter("fd")
 _TRANSPORT_BYTES = attrgetter("transport_bytes")
@@ -101,7 +101,7 @@ class RouteSum:
         self.fds: list[int] = [fd for fd in map(_FD, requests) if fd is not None]
 
 
-class Look:
+class ServerLook:
     """The result of one pass over all servers. After `close` nothing is added.
 
     servers      the kinds of server that were found

@@ -6,7 +6,7 @@ import sys
 import time
 
 from ..routes import UNROUTED
-from .kind import CONNECTION, OTHER, REQUEST, Kind
+from .kind import CONNECTION, OTHER, REQUEST, ServerKind
 from .reach import copied, has_base
 
 TYPE_CHECKING = False
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .kind import Roles
-    from .looks import Look, OpenRequest
+    from .looks import OpenRequest, ServerLook
 
 __all__ = ["Tornado"]
 
@@ -31,7 +31,7 @@ _ROLES: Roles = {
 }
 
 
-class Tornado(Kind):
+class Tornado(ServerKind):
     """The `thing` is the handler, which Tornado makes for each request."""
 
     name = "tornado"
@@ -62,7 +62,7 @@ class Tornado(Kind):
         self.given_away += connection is not None and connection.stream is None
         return None
 
-    def begin(self, thing: Any, request: OpenRequest, look: Look) -> None:
+    def begin(self, thing: Any, request: OpenRequest, look: ServerLook) -> None:
         request.since -= max(0.0, time.time() - thing.request._start_time)
         request.since_begun = True
         request.route = _pattern(thing)

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Final
 
 from ..units import format_value
-from .culprit.beyond import Growth, growth
+from .culprit.beyond import UnexplainedGrowth, growth
 from .culprit.holder import Holder, holder_of, lost_in_c, share, ways_of
 from .culprit.lines import line_of
 from .finding import Finding
@@ -69,7 +69,7 @@ def retained(readings: Readings) -> Finding | None:
     return _of_holder(grown, finding) if grown.census else finding
 
 
-def _of_type(grown: Growth, finding: Finding) -> Finding:
+def _of_type(grown: UnexplainedGrowth, finding: Finding) -> Finding:
     """One type accounts for most of it: with the way that keeps it alive, or the line that allocates it."""
     first = grown.grown[0]
     name = str(first.get("type") or first.get("function"))
@@ -93,7 +93,7 @@ def _of_type(grown: Growth, finding: Finding) -> Finding:
     return replace(finding, says=f"{says}, kept alive by {way['path']}.", path=str(way["path"]))
 
 
-def _of_holder(grown: Growth, finding: Finding) -> Finding:
+def _of_holder(grown: UnexplainedGrowth, finding: Finding) -> Finding:
     """Several types do together: the container that holds them, or the line that allocates them."""
     holder = holder_of(grown.census, grown.grown, MOST * grown.basis) or _holder_of_objects(grown)
     if holder is None:
@@ -119,7 +119,7 @@ def _of_holder(grown: Growth, finding: Finding) -> Finding:
     )
 
 
-def _holder_of_objects(grown: Growth) -> Holder | None:
+def _holder_of_objects(grown: UnexplainedGrowth) -> Holder | None:
     """The container of two thirds of what Python's objects gained, where these are at least half of the growth: objects of C
     extensions have memory of their own beside them, which no census adds to them."""
     if grown.seen is None or grown.seen < MOST:
@@ -128,7 +128,7 @@ def _holder_of_objects(grown: Growth) -> Holder | None:
     return holder_of(grown.census, grown.grown, _OF_OBJECTS * gained) if gained else None
 
 
-def _of_line(grown: Growth, finding: Finding) -> Finding:
+def _of_line(grown: UnexplainedGrowth, finding: Finding) -> Finding:
     """What no container explains: the line that allocates it, or the command that shows it."""
     line = line_of(grown.readings, grown.per_second)
     if line is None:

@@ -22,7 +22,7 @@ from ...loops.futures import is_task, members_of
 from ...record import StreamRecord
 from ...routes import route_of
 from ...servers import Servers
-from ...servers.looks import Look
+from ...servers.looks import ServerLook
 from ...servers.tasks import TaskServers
 from ...servers.uvicorn import belongings_of, cycle_of
 from ..graph import module_of
@@ -151,7 +151,7 @@ def _of_uvicorn(tasks: list[Any]) -> list[OpenStream]:
 
 
 def _of_task_servers(tasks: list[Any]) -> list[OpenStream]:
-    look = Look(time.monotonic())
+    look = ServerLook(time.monotonic())
     TaskServers(time.monotonic).read(look, alone=True)
     serving = {id(task): task for task in tasks}
     streams = []

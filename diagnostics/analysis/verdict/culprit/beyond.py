@@ -17,7 +17,7 @@ from ...units import format_value
 from ..readings import LITTLE, MOST, Evidence, Readings, Rise
 from .holder import share, ways_of
 
-__all__ = ["Growth", "growth"]
+__all__ = ["UnexplainedGrowth", "growth"]
 
 # What is buffered is counted without its objects' own headers, the allocators' rounding and its place in a queue.
 _OVERHEAD = 1.5
@@ -28,7 +28,7 @@ _LIKELY_BLOCK, _LARGEST_BLOCK = 32 * 1024, 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Growth:
+class UnexplainedGrowth:
     """Growth that streams do not explain. `amount` in bytes, `seconds` judged, `in_use`: of what is in use, or only of RSS."""
 
     readings: Readings
@@ -159,7 +159,7 @@ class Growth:
         return evidence
 
 
-def growth(readings: Readings, *, garbage: bool = False) -> Growth | None:
+def growth(readings: Readings, *, garbage: bool = False) -> UnexplainedGrowth | None:
     """In-use memory that grows beyond what streams hold; RSS where in-use memory varies too much to tell.
 
     garbage   also where it is garbage that waits for the collector, which is no leak of anything
@@ -179,5 +179,5 @@ def growth(readings: Readings, *, garbage: bool = False) -> Growth | None:
     amount = rise.amount - _OVERHEAD * max(0.0, buffered)
     if amount < readings.least_growth or readings.explained_by_load(amount, rise.trend.seconds):
         return None
-    grown = Growth(readings, rise, amount, in_use)
+    grown = UnexplainedGrowth(readings, rise, amount, in_use)
     return grown if garbage or not grown.is_garbage else None

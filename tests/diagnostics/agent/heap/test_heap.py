@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from diagnostics.analysis.heap import Table, profile
+from diagnostics.analysis.heap import HeapTable, profile
 from tests.diagnostics.agent.heap.conftest import HEAD, ROOT, Run, alive
 from tests.installs.environments import interpreters
 
-Tables = Callable[[], dict[int, Table]]
+Tables = Callable[[], dict[int, HeapTable]]
 MIB = 1 << 20
 
 PLANTED = """
