@@ -103,11 +103,11 @@ def select(
     Raises UsageError for a pattern that does not compile.
     """
     wanted, unwanted = _matcher("focus", focus), _matcher("ignore", ignore)
-    asked = (labels or {}).items()
+    required_labels = (labels or {}).items()
 
     def chosen(sample: Sample) -> bool:
         return (
-            asked <= dict(sample.labels).items()
+            required_labels <= dict(sample.labels).items()
             and (wanted is None or any(map(wanted, sample.stack)))
             and not (unwanted is not None and any(map(unwanted, sample.stack)))
         )

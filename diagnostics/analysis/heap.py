@@ -229,10 +229,10 @@ def profile(table: HeapTable, *, now: float | None = None, allocs: bool = False)
     now = table.updated if now is None else now
     alive: dict[tuple[int, str], list[float]] = {}
     for site, size, born, _ in table.blocks:
-        held = alive.setdefault((site, _age(now - table.started - born)), [0.0, 0.0])
+        row = alive.setdefault((site, _age(now - table.started - born)), [0.0, 0.0])
         weight = weight_of(size, table.rate)
-        held[0] += size * weight
-        held[1] += weight
+        row[0] += size * weight
+        row[1] += weight
     samples = [
         Sample(_stack_of(table, site), (round(held), round(count), 0, 0), (("age", age),))
         for (site, age), (held, count) in alive.items()
@@ -258,10 +258,10 @@ def since(table: HeapTable, before: HeapTable, *, now: float, seconds: float, al
     sums: dict[tuple[int, str], list[float]] = {}
     for blocks, sign, change in ((later - earlier, 1, "new"), (earlier - later, -1, "gone")):
         for site, size, _, _ in blocks:
-            held = sums.setdefault((site, change), [0.0, 0.0])
+            row = sums.setdefault((site, change), [0.0, 0.0])
             weight = sign * weight_of(size, table.rate)
-            held[0] += size * weight
-            held[1] += weight
+            row[0] += size * weight
+            row[1] += weight
     samples = [
         Sample(_stack_of(table, site), (round(held), round(count), 0, 0), (("change", change),))
         for (site, change), (held, count) in sums.items()
@@ -309,8 +309,8 @@ def _not_covered(table: HeapTable) -> list[str]:
     if table.mode == "raw":
         notes.append("blocks of up to 512 bytes: DIAGNOSTICS_HEAP is raw")
     if table.dropped:
-        lost = format_value(round(table.dropped_bytes), "bytes")
-        notes.append(f"{table.dropped:,} samples that the table had no room for, which stand for {lost}, freed or not")
+        size = format_value(round(table.dropped_bytes), "bytes")
+        notes.append(f"{table.dropped:,} samples that the table had no room for, which stand for {size}, freed or not")
     if table.torn:
         notes.append(f"{table.torn:,} entries of the table that were being written, or are damaged")
     if table.lost:
@@ -320,12 +320,18 @@ def _not_covered(table: HeapTable) -> list[str]:
     return notes
 
 
-def _ordered(made: Profile, allocs: bool) -> Profile:
+def _ordered(profile: Profile, allocs: bool) -> Profile:
     if not allocs:
-        return made
-    samples = tuple(Sample(each.stack, (*each.values[2:], *each.values[:2]), each.labels) for each in made.samples)
+        return profile
+    samples = tuple(Sample(each.stack, (*each.values[2:], *each.values[:2]), each.labels) for each in profile.samples)
     return Profile(
-        made.kind, (*_TYPES[2:], *_TYPES[:2]), samples, made.time, made.duration, made.not_covered, made.meta
+        profile.kind,
+        (*_TYPES[2:], *_TYPES[:2]),
+        samples,
+        profile.time,
+        profile.duration,
+        profile.not_covered,
+        profile.meta,
     )
 
 

@@ -255,8 +255,8 @@ class ClientConnection(HttpToolsProtocol):
         """Reset the connection if the client took no byte since the last call; False where some are left to take."""
         if self.lost:
             return True
-        left, self._unsent_bytes = self._unsent_bytes, self._unacknowledged()
-        if self._unsent_bytes and self._unsent_bytes == left:
+        unsent_before, self._unsent_bytes = self._unsent_bytes, self._unacknowledged()
+        if self._unsent_bytes and self._unsent_bytes == unsent_before:
             self.bounds.reject("answer_not_taken")
             self.abort()
             return True
@@ -359,18 +359,18 @@ def moved() -> Iterator[str]:
         yield from (f"{owner.__name__}.{name}" for name in names if name not in vars(owner))
     for owner, names in _STATE.items():
         try:
-            made = _made(owner)
+            instance = _instance(owner)
         except (TypeError, AttributeError) as error:
             yield f"{owner.__name__}() ({error})"
         else:
-            yield from (f"{owner.__name__}().{name}" for name in names if not hasattr(made, name))
+            yield from (f"{owner.__name__}().{name}" for name in names if not hasattr(instance, name))
 
 
 async def _no_app(scope: Any, receive: Any, send: Any) -> None:
     """An app that is never called."""
 
 
-def _made(owner: type[Any]) -> Any:
+def _instance(owner: type[Any]) -> Any:
     """An instance to look at its attributes, made of empty arguments."""
     if owner is HttpToolsProtocol:
         config = uvicorn.Config(_no_app, ws="none", lifespan="off", log_config=None)

@@ -118,25 +118,25 @@ class Topic:
         for listener in tuple(self.listeners):
             listener.abandoned()
 
-    def index_after(self, wanted: EventId) -> int | None:
-        """The index of the first event after `wanted`; None where events between may be lost, or the id is of another log."""
-        if wanted == self.floor:
+    def index_after(self, event_id: EventId) -> int | None:
+        """The index of the first event after `event_id`; None where events between may be lost, or the id is of another log."""
+        if event_id == self.floor:
             return self.first
         for index, event in enumerate(self._events, self.first):
-            if event.id == wanted:
+            if event.id == event_id:
                 return index + 1
         return None
 
     def read(self, index: int, max_bytes: int) -> list[TopicEvent]:
         """The events from `index` (>= `first`) on: `max_bytes` of frames at most, but at least one event if there is one."""
-        taken: list[TopicEvent] = []
+        events: list[TopicEvent] = []
         size = 0
         for event in islice(self._events, index - self.first, None):
             size += len(event.frame)
-            if taken and size > max_bytes:
+            if events and size > max_bytes:
                 break
-            taken.append(event)
-        return taken
+            events.append(event)
+        return events
 
     def expire(self, now_ms: int) -> None:
         """Drop events past the maximum age. `now_ms` must be of the clock that made the ids."""

@@ -90,9 +90,9 @@ def _field(fields: dict[str, Any], name: str, *kinds: type, required: bool = Fal
     if value is None and not required:
         return None
     if not isinstance(value, kinds):
-        given = "missing" if value is None else f"of type {type(value).__name__}"
-        wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise SimulatedError(400, f"{name} is {given}, it must be of type {wanted}", param=name)
+        actual = "missing" if value is None else f"of type {type(value).__name__}"
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise SimulatedError(400, f"{name} is {actual}, it must be of type {expected}", param=name)
     return value
 
 

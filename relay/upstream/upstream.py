@@ -169,7 +169,7 @@ class Upstream:
         """The answer in a successful response: whole, or its beginning and the body. Raises UpstreamError."""
         body, headers = response.body, response.headers
         forwarded = {**_forwarded(headers), "content-type": headers.get("content-type", "application/json")}
-        kept = False
+        handed_on = False
         try:
             encoding = headers.get("content-encoding", "identity")
             if encoding != "identity":
@@ -187,10 +187,10 @@ class Upstream:
                 return Answer(response.status, forwarded, content)
             if length.isdecimal():
                 forwarded["content-length"] = length
-            kept = True
+            handed_on = True
             return Answer(response.status, forwarded, content, body)
         finally:
-            if not kept:
+            if not handed_on:
                 body.close()
 
 

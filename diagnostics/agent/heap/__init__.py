@@ -71,23 +71,23 @@ def begin() -> str | None:
     if _here.mode != "off":
         return None
     try:
-        asked, rate = _asked()
-        _here.reason = None if asked == "off" else _begin(asked, rate)
+        mode, rate = _settings()
+        _here.reason = None if mode == "off" else _begin(mode, rate)
     except (DiagnosticsError, ValueError, OSError, TypeError) as error:
         _here.reason = str(error)
     return _here.reason
 
 
-def _asked() -> tuple[str, int]:
+def _settings() -> tuple[str, int]:
     """Raises ValueError for a setting that is none."""
-    asked = os.environ.get("DIAGNOSTICS_HEAP") or "off"
-    if asked not in ("on", "raw", "off"):
-        raise ValueError(f"DIAGNOSTICS_HEAP is {asked!r}; choose on, raw or off")
-    given = os.environ.get("DIAGNOSTICS_HEAP_RATE") or str(DEFAULT_RATE)
-    rate = int(given) if given.isdecimal() else 0
+    mode = os.environ.get("DIAGNOSTICS_HEAP") or "off"
+    if mode not in ("on", "raw", "off"):
+        raise ValueError(f"DIAGNOSTICS_HEAP is {mode!r}; choose on, raw or off")
+    rate_text = os.environ.get("DIAGNOSTICS_HEAP_RATE") or str(DEFAULT_RATE)
+    rate = int(rate_text) if rate_text.isdecimal() else 0
     if not _LEAST_RATE <= rate <= _MOST_RATE:
-        raise ValueError(f"DIAGNOSTICS_HEAP_RATE is {given!r}; choose {_LEAST_RATE} to {_MOST_RATE} (bytes)")
-    return asked, rate
+        raise ValueError(f"DIAGNOSTICS_HEAP_RATE is {rate_text!r}; choose {_LEAST_RATE} to {_MOST_RATE} (bytes)")
+    return mode, rate
 
 
 def _begin(mode: str, rate: int) -> str | None:

@@ -43,15 +43,15 @@ def call_on_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], None], pati
     done = allocate_lock()
     done.acquire()
     lock = allocate_lock()
-    made = False
+    begun = False
     given_up = False
 
     def on_loop() -> None:
-        nonlocal made
+        nonlocal begun
         with lock:
             if given_up:
                 return
-            made = True
+            begun = True
             try:
                 call()
             finally:
@@ -64,5 +64,5 @@ def call_on_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], None], pati
     if done.acquire(True, patience):
         return True
     with lock:
-        given_up = not made
-    return made
+        given_up = not begun
+    return begun

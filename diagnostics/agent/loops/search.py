@@ -95,9 +95,9 @@ def _in_variables(frame: FrameType, base: type, future: type) -> Iterator[asynci
     """Running loops among a frame's locals, attributes of its `self` and globals that its code uses, or of futures there."""
     variables = frame.f_locals
     candidates = list(variables.values()) if variables is not frame.f_globals else []
-    held = variables.get("self")
-    if held is not None:
-        candidates.extend(_attributes(held))
+    instance = variables.get("self")
+    if instance is not None:
+        candidates.extend(_attributes(instance))
     candidates.extend(frame.f_globals.get(name) for name in frame.f_code.co_names)
     for candidate in candidates:
         kind = type(candidate)
@@ -110,9 +110,9 @@ def _in_variables(frame: FrameType, base: type, future: type) -> Iterator[asynci
             yield loop
 
 
-def _attributes(held: Any) -> list[Any]:
+def _attributes(instance: Any) -> list[Any]:
     try:
-        return list(object.__getattribute__(held, "__dict__").values())
+        return list(object.__getattribute__(instance, "__dict__").values())
     except (AttributeError, RuntimeError, TypeError):  # no `__dict__`, or another thread changes it
         return []
 

@@ -78,10 +78,10 @@ def _array(thing: Any, kind: type, dictionary: Any, counted: set[int]) -> int:
     if object.__sizeof__(thing) > kind.__basicsize__ and not kind.__itemsize__:
         return 0
     before = set(map(id, gc.get_referents(thing)))
-    made = dictionary.__get__(thing)
-    if id(made) in before or id(made) in counted:
+    instance_dictionary = dictionary.__get__(thing)
+    if id(instance_dictionary) in before or id(instance_dictionary) in counted:
         return 0
-    values = dict.__sizeof__(made) - _EMPTY
+    values = dict.__sizeof__(instance_dictionary) - _EMPTY
     # In front of the values is a byte for each, and two more (new_values in CPython's Objects/dictobject.c).
     slots = values // _POINTER
     return int(values + -(-(slots + 2) // _POINTER) * _POINTER) if slots else 0

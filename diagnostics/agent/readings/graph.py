@@ -95,7 +95,7 @@ def all_referents(things: list[Any]) -> list[Any]:
 
 def roots() -> list[Any]:
     """Modules, classes, unfinished tasks, and the locals of this thread's frames. The locals of other threads' frames, read
-    before the fork by `threads.held`, are for the caller to add.
+    before the fork by `threads.frames_with_locals`, are for the caller to add.
 
     The agent's own modules, classes and frames are left out. A task that is done is no root: it lives only while something
     refers to it.
@@ -140,12 +140,12 @@ def is_loops_own(kind: type) -> bool:
 
     The loop refers to every connection through its selector; that must not make the connection shared by all streams.
     """
-    known = _loops_own.get(kind)
-    if known is None:
+    is_own = _loops_own.get(kind)
+    if is_own is None:
         bases = (asyncio.AbstractEventLoop, asyncio.Handle, asyncio.BaseTransport, asyncio.BaseProtocol)
         # uvloop's handles and transports are classes of their own.
-        known = _loops_own[kind] = issubclass(kind, bases) or module_of(kind).startswith("uvloop")
-    return known
+        is_own = _loops_own[kind] = issubclass(kind, bases) or module_of(kind).startswith("uvloop")
+    return is_own
 
 
 def size_of(thing: Any) -> int:

@@ -117,7 +117,7 @@ def explain(
 
     first    marks of a first census: samples are drawn among the objects that are new since then, each standing for the same
              number of bytes. None: they are drawn among the younger half
-    threads  frames of other threads that `threads.held` returned before the fork
+    threads  frames of other threads that `threads.frames_with_locals` returned before the fork
     until    deadline, monotonic seconds
 
     To be called in a forked child. Returns `{"paths": {type: [{"path", "samples", "root"}, ...]}}`, the commonest path first.

@@ -61,8 +61,8 @@ def read(ledgers: Iterable[StreamLedger], until: float = math.inf) -> dict[str, 
     Raises TargetError past the deadline.
     """
     began = time.monotonic()
-    kept = list(ledgers)
-    streams = open_streams(kept)
+    all_ledgers = list(ledgers)
+    streams = open_streams(all_ledgers)
     tracked = gc.get_objects()
     loops_own = frozenset(kind for kind in set(map(type, tracked)) if is_loops_own(kind))
     loops = set(map(id, of_kinds(tracked, loops_own)))
@@ -81,7 +81,10 @@ def read(ledgers: Iterable[StreamLedger], until: float = math.inf) -> dict[str, 
         walk.charge(number, stream.roots)
     walk.settle()
     by_stream = [(stream, holdings_of(walk.nodes[number], walk.between)) for number, stream in enumerate(streams)]
-    return {**_answer(by_stream, walk, time.monotonic() - began), "unknown": "" if streams else why_unknown(kept)}
+    return {
+        **_answer(by_stream, walk, time.monotonic() - began),
+        "unknown": "" if streams else why_unknown(all_ledgers),
+    }
 
 
 def _cut(streams: list[OpenStream]) -> dict[int, int]:

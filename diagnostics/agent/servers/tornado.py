@@ -50,8 +50,8 @@ class Tornado(ServerKind):
         servers = list(_servers())
         if not servers:
             return self.connections
-        kept = sum(not one.stream.closed() for server in servers for one in copied(server._connections))
-        return kept + self.given_away
+        open_streams = sum(not one.stream.closed() for server in servers for one in copied(server._connections))
+        return open_streams + self.given_away
 
     def thing(self, task: Any, names: Mapping[str, Any]) -> Any:
         handler = names["self"]

@@ -126,14 +126,14 @@ def _flatten(leaves: list[_Leaf], differential: bool) -> dict[str, Any]:
         columns["width"].append(sum(leaf.width for leaf in below))
         columns["after"].append(sum(leaf.after for leaf in below))
         columns["before"].append(sum(leaf.before for leaf in below))
-        shown = []
+        children = []
         for child, group in _split(below, depth).items():
             if sum(leaf.width for leaf in group) > least:
-                shown.append((child, group))
+                children.append((child, group))
             else:
                 hidden += 1
-        shown.sort(key=lambda item: item[0], reverse=True)  # by name: two graphs are then easier to compare
-        todo.extend((number, frames.setdefault(child, len(frames)), depth + 1, group) for child, group in shown)
+        children.sort(key=lambda item: item[0], reverse=True)  # by name: two graphs are then easier to compare
+        todo.extend((number, frames.setdefault(child, len(frames)), depth + 1, group) for child, group in children)
     if not differential:
         columns["before"] = []
     rows = [[_clean(frame.function), _clean(frame.file), frame.line] for frame in frames]

@@ -48,9 +48,9 @@ class Written:
 
 def written(pid: int, started: float, lasting: float, names: Names, looks: Sequence[Look]) -> str:
     """The last look, and of those before it the ones nearest to some ages."""
-    kept = _thinned(looks, lasting / 10)
+    thinned = _thinned(looks, lasting / 10)
     places: dict[int, int] = {}
-    for look in kept:
+    for look in thinned:
         for line in look.lines:
             places.setdefault(line, len(places))
     lines = [
@@ -66,7 +66,7 @@ def written(pid: int, started: float, lasting: float, names: Names, looks: Seque
             [places[line] for line in look.lines],
             [_short(figure) for figure in look.sums],
         ]
-        for look in kept
+        for look in thinned
     ]
     content = {
         "schema": SCHEMA, "pid": pid, "started": started, "lasting": lasting, "lines": lines, "looks": rows

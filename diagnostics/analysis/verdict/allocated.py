@@ -26,14 +26,14 @@ def with_line(readings: Readings, finding: Finding) -> Finding:
     judged = _growth(readings, finding)
     if readings.lines is None or judged is None:
         return finding
-    named, evidence = grower(readings, *judged)
+    line, evidence = grower(readings, *judged)
     if evidence is not None:
         finding = replace(finding, evidence=(*finding.evidence, evidence))
-    if named is None:
+    if line is None:
         return finding
     accused = finding.word in _OF_GROWTH and not is_young(readings)
-    culprit = finding.culprit or (named.row.name if accused else None)
-    return replace(finding, says=f"{finding.says} {named.says}", culprit=culprit, line=named.to_json())
+    culprit = finding.culprit or (line.row.name if accused else None)
+    return replace(finding, says=f"{finding.says} {line.says}", culprit=culprit, line=line.to_json())
 
 
 def _growth(readings: Readings, finding: Finding) -> tuple[float | None, float] | None:

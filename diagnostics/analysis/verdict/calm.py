@@ -54,9 +54,9 @@ def load(readings: Readings) -> Finding | None:
         follows = readings.explained_by_load(rise.amount, rise.trend.seconds)
         says = "the number of open streams" if follows else "what open streams buffer"
         return Finding("load_only", "medium", f"Memory grows with {says}.{unseen}", evidence)
-    asked = open_questions(readings)
-    if asked:
-        return _with_streams(readings, asked, unseen)
+    open_series = open_questions(readings)
+    if open_series:
+        return _with_streams(readings, open_series, unseen)
     bounds = {what: bound for name, what in _MUST_NOT_GROW if (bound := readings.bounded(name)) is not None}
     inside = bounds.get("in-use memory")
     if inside is None:
@@ -73,17 +73,17 @@ def load(readings: Readings) -> Finding | None:
     )
     beside = readings.heavy_rise("cgroup_working_bytes") if readings.room is not None else None
     if beside is not None:
-        grown = format_value(round(beside.amount), "bytes")
-        unseen += f" But what its cgroup is charged for grew by {grown}: see the verdict on the service."
+        amount = format_value(round(beside.amount), "bytes")
+        unseen += f" But what its cgroup is charged for grew by {amount}: see the verdict on the service."
     return Finding("load_only", "medium" if unseen else "high", says + unseen, evidence)
 
 
-def _with_streams(readings: Readings, asked: list[tuple[str, Drift]], unseen: str) -> Finding | None:
+def _with_streams(readings: Readings, open_series: list[tuple[str, Drift]], unseen: str) -> Finding | None:
     """Growth that is not excluded, but all of which would be what the streams take that were opened meanwhile."""
-    if not all(readings.explained_by_load(bound.high * bound.seconds, bound.seconds) for _, bound in asked):
+    if not all(readings.explained_by_load(bound.high * bound.seconds, bound.seconds) for _, bound in open_series):
         return None
-    evidence = [slope_evidence(what, bound) for what, bound in asked]
-    evidence += readings.streams_evidence(asked[0][1].seconds)
+    evidence = [slope_evidence(what, bound) for what, bound in open_series]
+    evidence += readings.streams_evidence(open_series[0][1].seconds)
     says = f"Whatever memory gains is no more than the streams take that were opened meanwhile.{unseen}"
     return Finding("load_only", "medium", says, tuple(evidence))
 

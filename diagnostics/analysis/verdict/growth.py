@@ -106,9 +106,9 @@ def _of_holder(grown: UnexplainedGrowth, finding: Finding) -> Finding:
         )
         more = Evidence("of what grew, held by no object", lost, "bytes")
         return _of_line(grown, replace(finding, says=says, evidence=(*finding.evidence, more), unheld=True))
-    held = f"{', '.join(holder.types[:3])}"
+    types = f"{', '.join(holder.types[:3])}"
     more = Evidence(f"more in objects held by {holder.path}, at the last capture", holder.bytes, "bytes")
-    says = f"{finding.says} At the last capture most was held by {holder.path} ({held})."
+    says = f"{finding.says} At the last capture most was held by {holder.path} ({types})."
     return replace(
         finding,
         says=says,

@@ -137,8 +137,8 @@ class Readings:
     def part(self, *names: str) -> int | None:
         """The sum of these parts of the balance; None unless all are known."""
         parts = (self.balance or {}).get("parts", {})
-        held = [parts.get(name) for name in names]
-        return None if None in held else sum(part for part in held if part is not None)
+        sizes = [parts.get(name) for name in names]
+        return None if None in sizes else sum(part for part in sizes if part is not None)
 
     @property
     def least_growth(self) -> float:
@@ -288,8 +288,8 @@ class Readings:
 
     def mapped_elsewhere(self, amount: float) -> bool:
         """Whether so many bytes of resident memory belong to neither allocator, as the balance knows."""
-        held = self.part("other")
-        return held is not None and held >= amount
+        other = self.part("other")
+        return other is not None and other >= amount
 
     def streams_evidence(self, seconds: float) -> tuple[Evidence, ...]:
         """How many streams are open, and how many more than at the beginning of this time."""

@@ -104,8 +104,8 @@ def verdict(readings: Readings) -> Verdict:
 def _with_defect(readings: Readings, finding: Finding) -> Finding:
     """Named where the interpreter's own defect may be what is seen: its garbage collector keeps memory."""
     version = (readings.python or "").split(".")
-    known = len(version) > 2 and version[:2] == ["3", "14"] and version[2] in _INCREMENTAL
-    if not known or finding.word not in _OF_THE_COLLECTOR:
+    affected = len(version) > 2 and version[:2] == ["3", "14"] and version[2] in _INCREMENTAL
+    if not affected or finding.word not in _OF_THE_COLLECTOR:
         return finding
     says = (
         f"{finding.says} This is Python {readings.python}: 3.14.0 to 3.14.4 collect garbage a little at a time and may keep "
@@ -156,10 +156,10 @@ def _inconclusive(readings: Readings) -> Finding:
 
 def _undecided(readings: Readings, evidence: tuple[Evidence, ...]) -> Finding:
     """Growth is not seen, and not excluded either: how much there may be, and how long it takes to know."""
-    asked = open_questions(readings)
-    evidence += tuple(slope_evidence(what, bound) for what, bound in asked)
-    what, worst = max(asked, key=lambda each: each[1].high)
-    waits = [bound.seconds_until(readings.matters) for _, bound in asked]
+    open_series = open_questions(readings)
+    evidence += tuple(slope_evidence(what, bound) for what, bound in open_series)
+    what, worst = max(open_series, key=lambda each: each[1].high)
+    waits = [bound.seconds_until(readings.matters) for _, bound in open_series]
     says = (
         f"Growth is neither seen nor excluded: {what} may grow by up to {an_hour(worst.high)} an hour, as far as "
         f"{worst.seconds:.0f} s of readings tell, and {an_hour(readings.matters)} would matter ({readings.why_it_matters})."

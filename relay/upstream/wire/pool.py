@@ -78,16 +78,16 @@ class Pool:
         """
         await self._take_place(timeouts.pool)
         try:
-            kept = self._kept(origin)
-            if kept is not None:
+            idle = self._kept(origin)
+            if idle is not None:
                 try:
-                    return await self._ask(kept, origin, method, target, headers, body, timeouts.silence)
+                    return await self._ask(idle, origin, method, target, headers, body, timeouts.silence)
                 except UpstreamUnreachableError:
-                    if kept.answered:
+                    if idle.answered:
                         raise
             # Sent again only once: a request that crashes its upstream would else be sent on every idle connection.
-            made = await self._connect(origin, timeouts.connect)
-            return await self._ask(made, origin, method, target, headers, body, timeouts.silence)
+            fresh = await self._connect(origin, timeouts.connect)
+            return await self._ask(fresh, origin, method, target, headers, body, timeouts.silence)
         except BaseException:
             self._places.release()
             raise
@@ -126,7 +126,7 @@ class Pool:
 
     async def close(self) -> None:
         """Close all connections, and let the loop see them closed."""
-        for connection in [*self._in_use, *(kept for idle in self._idle.values() for kept, _ in idle)]:
+        for connection in [*self._in_use, *(connection for idle in self._idle.values() for connection, _ in idle)]:
             connection.close()
         self._idle.clear()
         if self._tidying is not None:
@@ -192,16 +192,16 @@ class Pool:
                 self._context() if scheme == "https" else None
             )  # the first one reads files, for which descriptors may lack
             async with asyncio.timeout(patience):
-                made = await self._open_socket(host, port)
+                sock = await self._open_socket(host, port)
                 try:
                     _, protocol = await loop.create_connection(
                         lambda: UpstreamConnection(self._read_bytes, self._flow_bytes, self._limit_bytes),
-                        sock=made,
+                        sock=sock,
                         ssl=context,
                         server_hostname=host if context else None,
                     )
                 except BaseException:
-                    made.close()
+                    sock.close()
                     raise
         except TimeoutError as error:
             raise UpstreamTimeoutError(f"no connection to the upstream within {patience:g} s") from error
@@ -215,19 +215,19 @@ class Pool:
         loop = asyncio.get_running_loop()
         problem: OSError = OSError(f"{host} has no address")
         for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            made = socket.socket(family, kind, protocol)
+            sock = socket.socket(family, kind, protocol)
             with contextlib.ExitStack() as undo:
-                undo.callback(made.close)
-                made.setblocking(False)
-                made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer_bytes)
-                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                undo.callback(sock.close)
+                sock.setblocking(False)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer_bytes)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 try:
-                    await loop.sock_connect(made, address)
+                    await loop.sock_connect(sock, address)
                 except OSError as error:
                     problem = error
                     continue
                 undo.pop_all()
-                return made
+                return sock
         try:
             raise problem
         finally:

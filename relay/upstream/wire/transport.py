@@ -39,8 +39,8 @@ class WireTransport:
             content,
             timeouts,
         )
-        named = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in head.headers}
-        return Response(head.status, named, _WireBody(self._pool, connection, timeouts.silence))
+        by_name = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in head.headers}
+        return Response(head.status, by_name, _WireBody(self._pool, connection, timeouts.silence))
 
     async def close(self) -> None:
         await self._pool.close()

@@ -184,7 +184,7 @@ def _pymalloc() -> str:
     finally:
         libc.fclose(stream)
     try:
-        written = ctypes.string_at(text.value or 0, size.value).decode("ascii", "replace") if text.value else ""
+        statistics = ctypes.string_at(text.value or 0, size.value).decode("ascii", "replace") if text.value else ""
     finally:
         libc.free(text)
-    return written if in_charge else ""
+    return statistics if in_charge else ""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-__all__ = ["ThreadFrame", "held", "read"]
+__all__ = ["ThreadFrame", "frames_with_locals", "read"]
 
 _MAX_FRAMES = 64
 # Flag of a function's code (inspect.CO_OPTIMIZED).
@@ -39,18 +39,18 @@ def read() -> list[tuple[str, list[FrameKey]]]:
     return [(name, [_key(frame) for frame in frames][::-1]) for name, frames in _stacks()]
 
 
-def held() -> list[ThreadFrame]:
+def frames_with_locals() -> list[ThreadFrame]:
     """The frames of all threads but the caller's, with their locals; module and class bodies left out.
 
     To be called in the service itself, right before a fork.
     """
-    held_frames: list[ThreadFrame] = []
+    thread_frames: list[ThreadFrame] = []
     for number, (name, frames) in enumerate(_stacks()):
         if number >= _MAX_THREADS:
             break
         functions = (frame for frame in frames if frame.f_code.co_flags & _CO_OPTIMIZED)
-        held_frames.extend(ThreadFrame(name, _key(frame), _locals(frame)) for frame in functions)
-    return held_frames
+        thread_frames.extend(ThreadFrame(name, _key(frame), _locals(frame)) for frame in functions)
+    return thread_frames
 
 
 def _locals(frame: FrameType) -> dict[str, Any]:

@@ -88,14 +88,14 @@ class UnexplainedGrowth:
         """
         if not self.comparable:
             return max(1.0, self.expected)
-        grown = float(self.census["in_use_delta"])
-        return max(1.0, min(grown, max(self.expected, MOST * grown)))
+        gained = float(self.census["in_use_delta"])
+        return max(1.0, min(gained, max(self.expected, MOST * gained)))
 
     @property
     def paused(self) -> bool:
         """Whether memory hardly grew between the two looks of the last census: a service that has only just loaded looks so."""
-        grown = self.census.get("in_use_delta")
-        return grown is not None and grown < LITTLE * self.expected
+        gained = self.census.get("in_use_delta")
+        return gained is not None and gained < LITTLE * self.expected
 
     @cached_property
     def seen(self) -> float | None:
@@ -119,8 +119,8 @@ class UnexplainedGrowth:
     @cached_property
     def waiting(self) -> float:
         """Of what grew, bytes in cycles that nothing reaches, by the samples that the census took of its largest types."""
-        held = [row for row in self.grown if not row.get("unheld")]
-        return float(sum(row["bytes_delta"] * share(ways_of(self.census, row), "cycle") for row in held))
+        rows = [row for row in self.grown if not row.get("unheld")]
+        return float(sum(row["bytes_delta"] * share(ways_of(self.census, row), "cycle") for row in rows))
 
     @property
     def is_garbage(self) -> bool:

@@ -80,10 +80,10 @@ def grower(readings: Readings, since: float | None, per_second: float) -> tuple[
     """
     if readings.lines is None or readings.recycled or since is None:
         return None, None
-    named = grower_since(readings.lines, since, per_second)
-    if named is not None:
-        named = replace(named, finished=_finished(readings, named.row.seconds))
-        return named, named.evidence()
+    line = grower_since(readings.lines, since, per_second)
+    if line is not None:
+        line = replace(line, finished=_finished(readings, line.row.seconds))
+        return line, line.evidence()
     gains = readings.lines.since(since)
     if gains is None:
         return None, None
