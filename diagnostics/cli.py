@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
 
-def _parser(asked: str | None) -> argparse.ArgumentParser:
+def _parser(requested: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="diagnostics",
         description="Observability and memory diagnostics for streaming services.",
@@ -84,7 +84,7 @@ def _parser(asked: str | None) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (module_name, summary, extra) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        if name == asked:
+        if name == requested:
             module = cast("Command", _load(module_name, name, extra))
             module.configure(command)
             command.set_defaults(command_module=module)

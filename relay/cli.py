@@ -107,8 +107,8 @@ def _check_config(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
     for name in Settings.model_fields:
         value = getattr(settings, name)
-        shown = "" if value is None else "(set)" if name in SECRETS else value
-        print(f"{environment_name(name)}={shown}")
+        text = "" if value is None else "(set)" if name in SECRETS else value
+        print(f"{environment_name(name)}={text}")
     return 0
 
 

@@ -57,9 +57,9 @@ def let_go(owner: str) -> None:
 
 
 def _hooks() -> Any:
-    found = sys.modules.get(_NAME)
-    if found is None:
-        found = type(os)(_NAME)
-        exec(compile(_REMAINS, _NAME, "exec"), found.__dict__)  # noqa: S102  # six lines, from above
-        sys.modules[_NAME] = found
-    return found
+    hooks = sys.modules.get(_NAME)
+    if hooks is None:
+        hooks = type(os)(_NAME)
+        exec(compile(_REMAINS, _NAME, "exec"), hooks.__dict__)  # noqa: S102  # six lines, from above
+        sys.modules[_NAME] = hooks
+    return hooks

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Any
 
-    from .forked import Child
+    from .forked import ForkedChild
     from .operations import Forked
     from .state import State
 
@@ -62,7 +62,7 @@ class Endpoint:
         self.state = state
         self.path = ""
         self._inode = 0
-        self._children: list[tuple[Child, Forked]] = []
+        self._children: list[tuple[ForkedChild, Forked]] = []
         self._stopping = False
         self._wake_reader, self._wake_writer = os.pipe()
         self._listener = self._listen()
@@ -74,11 +74,11 @@ class Endpoint:
     def stop(self) -> None:
         """End the thread, close an open window, remove the socket. Forked readings that still run are killed."""
         self._stopping = True
-        gone = self._background.leave(_STOP_SECONDS)
+        has_ended = self._background.leave(_STOP_SECONDS)
         self._listener.close()
         if self._has_its_name():  # else another agent's socket has that name by now
             _remove(self.path)
-        if gone:  # else the thread still polls its pipe, and the process is about to end
+        if has_ended:  # else the thread still polls its pipe, and the process is about to end
             os.close(self._wake_reader)
             os.close(self._wake_writer)
 
@@ -173,9 +173,9 @@ class Endpoint:
         for child, _ in self._children:
             child.poll(float("inf"))
 
-    def _attend(self, asked: bool, busy: bool) -> bool:
+    def _attend(self, requested: bool, busy: bool) -> bool:
         """Accept a waiting request, watch children and windows; False where accepting failed and must be tried again later."""
-        going = not asked or self._accept()
+        going = not requested or self._accept()
         if busy:
             self.state.lag.ping()
         self._settle()
@@ -187,7 +187,7 @@ class Endpoint:
     def _settle(self) -> None:
         """Poll the children: run each one's `after` as soon as it is ready, drop those that have ended."""
         now = time.monotonic()
-        left = []
+        running = []
         for child, work in self._children:
             ended = child.poll(now)
             if not child.settled and (ended or work.ready()):
@@ -195,8 +195,8 @@ class Endpoint:
                 with working():
                     work.after()
             if not ended:
-                left.append((child, work))
-        self._children = left
+                running.append((child, work))
+        self._children = running
 
     def _accept(self) -> bool:
         """Accept one connection and answer it; False where the process has no descriptor left for it."""
@@ -240,21 +240,21 @@ class Endpoint:
         except DiagnosticsError as error:
             reply = frame(reply_error(**error.to_dict()))
         except Exception as error:  # noqa: BLE001  # reported to the client, with the line that raised it
-            said = f"the agent failed: {type(error).__name__}: {error} ({_place(error)})"
-            self.state.trouble(said)
-            reply = frame(reply_error("agent_failed", said))
+            problem = f"the agent failed: {type(error).__name__}: {error} ({_place(error)})"
+            self.state.trouble(problem)
+            reply = frame(reply_error("agent_failed", problem))
         connection.sendall(reply)
         self.state.lag.ping()  # now, so that the next lag is not of the time that this answer held the GIL
         return False
 
-    def _hand_over(self, connection: _socket.socket, wanted: Forked) -> None:
+    def _hand_over(self, connection: _socket.socket, reading: Forked) -> None:
         """Fork the child that answers over `connection`."""
         from .forked import fork_reading
 
         child = fork_reading(
-            wanted.work, connection, seconds=wanted.seconds, room_bytes=wanted.room_bytes, remedy=wanted.remedy
+            reading.work, connection, seconds=reading.seconds, room_bytes=reading.room_bytes, remedy=reading.remedy
         )
-        self._children.append((child, wanted))
+        self._children.append((child, reading))
         self.state.last_fork = {
             "fork_seconds": child.fork_seconds,
             "fork_cpu_seconds": child.fork_cpu_seconds,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["Child", "fork_reading", "max_extra_bytes"]
+__all__ = ["ForkedChild", "fork_reading", "max_extra_bytes"]
 
 _PR_SET_PDEATHSIG = 1
 # Granted for a service of any size: walking the interpreter's own objects alone takes some tens of MiB.
@@ -45,7 +45,7 @@ _NICENESS = 3
 _LOOP_PATIENCE_SECONDS = 1.0
 
 
-class Child:
+class ForkedChild:
     """A forked reading that runs now.
 
     fork_seconds      wall-clock seconds that the fork stalled the thread that made it
@@ -93,8 +93,8 @@ class Child:
             self.connection.close()
             return True
         if now > self.deadline:
-            taken = min(now, time.monotonic()) - self.began  # `now` is infinite where the service stops
-            self._kill(f"the forked reading was not done after {taken:.0f} s, in which it used {_cpu_text(self.pid)}")
+            seconds = min(now, time.monotonic()) - self.began  # `now` is infinite where the service stops
+            self._kill(f"the forked reading was not done after {seconds:.0f} s, in which it used {_cpu_text(self.pid)}")
             return True
         rss = _rss_bytes(self.pid)
         extra = (rss or 0) - self.own_rss_bytes
@@ -127,7 +127,7 @@ def fork_reading(
     seconds: float,
     room_bytes: int | None = None,
     remedy: str = "",
-) -> Child:
+) -> ForkedChild:
     """Fork, run `work` in the child and send its result over `connection`; the caller must `poll` the returned child.
 
     seconds      how long the child may run
@@ -139,7 +139,7 @@ def fork_reading(
 
     prctl = ctypes.CDLL(None).prctl
     own_rss = _rss_bytes(os.getpid()) or 0
-    made: list[tuple[int, float, float] | OSError] = []
+    outcome: list[tuple[int, float, float] | OSError] = []
 
     def fork() -> None:
         began, cpu = time.monotonic(), time.thread_time()
@@ -148,20 +148,20 @@ def fork_reading(
             pid = _fork()
         except OSError as error:
             let_go()
-            made.append(error)
+            outcome.append(error)
             return
         if pid == 0:
             _live(work, connection, prctl)
         let_go()
-        made.append((pid, time.monotonic() - began, time.thread_time() - cpu))
+        outcome.append((pid, time.monotonic() - began, time.thread_time() - cpu))
 
     on_loop = any(call_on_loop(loop, fork, _LOOP_PATIENCE_SECONDS) for loop in running_loops()[:1])
     if not on_loop:
         fork()
-    if isinstance(made[0], OSError):
-        raise made[0]
-    pid, fork_seconds, fork_cpu_seconds = made[0]
-    return Child(
+    if isinstance(outcome[0], OSError):
+        raise outcome[0]
+    pid, fork_seconds, fork_cpu_seconds = outcome[0]
+    return ForkedChild(
         pid,
         connection,
         deadline=time.monotonic() + seconds,
@@ -204,10 +204,10 @@ def _live(work: Callable[[], dict[str, Any]], connection: _socket.socket, prctl:
         _signal.set_wakeup_fd(-1)
         for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGCHLD):
             _signal.signal(number, _signal.SIG_DFL)
-        kept = connection.fileno()
+        fd = connection.fileno()
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        os.closerange(0, kept)
-        os.closerange(kept + 1, limit if limit != resource.RLIM_INFINITY else 1 << 20)
+        os.closerange(0, fd)
+        os.closerange(fd + 1, limit if limit != resource.RLIM_INFINITY else 1 << 20)
         connection.settimeout(30)
         try:
             reply = reply_result(work())

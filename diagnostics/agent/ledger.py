@@ -136,15 +136,15 @@ class StreamLedger:
         record.totals = self.totals(route)
 
     def totals(self, route: str) -> RouteTotals:
-        found = self.routes.get(route)
-        if found is None:
+        totals = self.routes.get(route)
+        if totals is None:
             # A lone surrogate cannot be encoded as UTF-8: one such name would make the whole /metrics page fail.
             route = route.encode(errors="replace").decode()
             with self._lock:
                 if route not in self.routes and len(self.routes) >= MAX_ROUTES:
                     route = OTHER_ROUTE
-                found = self.routes.setdefault(route, RouteTotals(route))
-        return found
+                totals = self.routes.setdefault(route, RouteTotals(route))
+        return totals
 
     def fold(self, record: StreamRecord) -> None:
         """Add the numbers of a record that has ended to its route's totals, and forget the record."""
@@ -201,18 +201,22 @@ class StreamLedger:
             records = list(self.records.values())
             routes = {name: totals.to_json() for name, totals in self.routes.items()}
         now = self._clock()
-        held: list[int] = []
+        buffered: list[int] = []
         for start in range(0, len(records), _SLICE):
             part = records[start : start + _SLICE]
-            held += map(_BUFFERED, part)
+            buffered += map(_BUFFERED, part)
             for totals, group in _by_totals(part):
                 row = routes.get(totals.name)
                 if row is None:  # the route was added after the rows were made
                     row = routes[totals.name] = totals.to_json()
                 _add_open(row, group, now)
-        most = max(held, default=0)
+        most = max(buffered, default=0)
         # Mostly no stream holds anything: then the first ones will do.
-        fullest = heapq.nlargest(top, range(len(held)), key=held.__getitem__) if most else range(min(top, len(held)))
+        fullest = (
+            heapq.nlargest(top, range(len(buffered)), key=buffered.__getitem__)
+            if most
+            else range(min(top, len(buffered)))
+        )
         return {
             "open": len(records),
             "buffered_bytes": sum(row["buffered_bytes"] for row in routes.values()),

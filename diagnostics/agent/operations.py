@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .ledger import StreamLedger
-    from .servers.looks import Look
+    from .servers.looks import ServerLook
     from .state import State
 
 __all__ = ["OPERATIONS", "Forked", "perform"]
@@ -258,9 +258,9 @@ def tasks(state: State, fork: bool = True, leaks: bool = False, room_bytes: int 
     if not fork:
         return {**tasks.read(state.ledgers, stacks), "in_process": True}
     remedy = 'take it without a fork ("fork": false), which holds the GIL for about 20 microseconds a task'
-    held = threads.held() if leaks else None
+    thread_frames = threads.frames_with_locals() if leaks else None
     return Forked(
-        lambda: tasks.read(state.ledgers, stacks, held, time.monotonic() + _LEAKS_SECONDS),
+        lambda: tasks.read(state.ledgers, stacks, thread_frames, time.monotonic() + _LEAKS_SECONDS),
         seconds=_TASKS_SECONDS, room_bytes=room_bytes, remedy=remedy,
     )  # fmt: skip
 
@@ -289,8 +289,8 @@ def explain(
     from .readings import objects
     from .readings.running import threads
 
-    held, first = threads.held(), state.first_look if new else None
-    work = _walk(lambda until: objects.explain(types, samples, until, first=first, threads=held), room_bytes)
+    thread_frames, first = threads.frames_with_locals(), state.first_look if new else None
+    work = _walk(lambda until: objects.explain(types, samples, until, first=first, threads=thread_frames), room_bytes)
     work.after = lambda: state.remember(None)
     return work
 
@@ -379,8 +379,8 @@ def _merged(ledgers: list[StreamLedger], top: int) -> dict[str, Any] | None:
         if part["pool"]:
             whole["pool"] = {key: count + (whole["pool"] or {}).get(key, 0) for key, count in part["pool"].items()}
         if part["requests"]:
-            held = whole["requests"] or {}
-            whole["requests"] = {key: count + held.get(key, 0) for key, count in part["requests"].items()}
+            requests = whole["requests"] or {}
+            whole["requests"] = {key: count + requests.get(key, 0) for key, count in part["requests"].items()}
         for reason, count in part["rejected"].items():
             whole["rejected"][reason] = whole["rejected"].get(reason, 0) + count
         for route, row in part["routes"].items():
@@ -390,7 +390,7 @@ def _merged(ledgers: list[StreamLedger], top: int) -> dict[str, Any] | None:
     return whole
 
 
-def _add_transports(rows: list[dict[str, Any]], look: Look) -> None:
+def _add_transports(rows: list[dict[str, Any]], look: ServerLook) -> None:
     """Add to each row of the ledger the bytes in its connection's transport, and the connection's file descriptor."""
     for row in rows:
         request = look.by_task.get(row["task"]) if row["task"] else None

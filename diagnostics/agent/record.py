@@ -179,10 +179,10 @@ class StreamRecord:
 
     def hold(self, nbytes: int) -> None:
         """The application buffers `nbytes` more for this stream."""
-        held = self.buffered_bytes + nbytes
-        self.buffered_bytes = held
-        if held > self.buffered_high_water:
-            self.buffered_high_water = held
+        buffered = self.buffered_bytes + nbytes
+        self.buffered_bytes = buffered
+        if buffered > self.buffered_high_water:
+            self.buffered_high_water = buffered
 
     def release(self, nbytes: int) -> None:
         """The application has sent or dropped `nbytes` that it buffered."""

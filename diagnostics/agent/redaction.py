@@ -108,16 +108,16 @@ def _is_key(word: str) -> bool:
 
 def _without_keys(word: str) -> str:
     """The word with `*` for each run of letters, digits, underscores and hyphens that looks like a secret key."""
-    shown: list[str] = []
+    pieces: list[str] = []
     run = ""
     for character in word + "\0":
         if character.isalnum() or character in "_-":
             run += character
             continue
-        shown.append("*" if _is_key(run) else "-".join("*" if _mixes(part) else part for part in run.split("-")))
+        pieces.append("*" if _is_key(run) else "-".join("*" if _mixes(part) else part for part in run.split("-")))
         run = ""
-        shown.append(character)
-    return "".join(shown[:-1])
+        pieces.append(character)
+    return "".join(pieces[:-1])
 
 
 def _mixes(run: str) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .ledger import StreamLedger
     from .readings.newness import FirstLook
     from .servers import Servers
-    from .servers.looks import Look
+    from .servers.looks import ServerLook
 
 __all__ = ["State"]
 
@@ -91,23 +91,23 @@ class State:
 
     def unknown(self) -> dict[str, str]:
         """Readings that this process cannot make: the reading's name -> why."""
-        found: dict[str, str] = {}
+        reasons: dict[str, str] = {}
         unseen = why_unseen()
         if unseen is not None:
-            found["tasks"] = found["loop_lag"] = unseen
+            reasons["tasks"] = reasons["loop_lag"] = unseen
         if "t" in getattr(sys, "abiflags", ""):
-            found["python_live"] = "a free-threaded build of Python allocates by mimalloc, whose figures are not read"
+            reasons["python_live"] = "a free-threaded build of Python allocates by mimalloc, whose figures are not read"
         if self._servers is not None and self._servers.unseen is not None:
-            found["connections"] = self._servers.unseen
-        return found
+            reasons["connections"] = self._servers.unseen
+        return reasons
 
     def heap(self) -> dict[str, Any] | None:
-        """The report on the sampled heap (see `heap.told`); None where DIAGNOSTICS_HEAP is off."""
+        """The report on the sampled heap (see `heap.report`); None where DIAGNOSTICS_HEAP is off."""
         if os.environ.get("DIAGNOSTICS_HEAP", "off") == "off":
             return None
         from . import heap
 
-        return heap.told()
+        return heap.report()
 
-    def _look(self) -> Look | None:
+    def _look(self) -> ServerLook | None:
         return self.servers.look(self.ledgers)

@@ -20,9 +20,9 @@ __all__ = ["allocate_lock", "get_ident", "get_native_id", "poll", "sleep", "star
 
 def _built_in(module_name: str, name: str) -> Callable[..., Any]:
     module = import_module(module_name)
-    found: Any = getattr(module, name, None)
-    if type(found) is type(len):
-        return found
+    function: Any = getattr(module, name, None)
+    if type(function) is type(len):
+        return function
     from importlib.util import module_from_spec
 
     spec = module.__spec__

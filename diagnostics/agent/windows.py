@@ -102,10 +102,10 @@ class Windows:
         self.end()
         return kind
 
-    def _must_be_free(self, asked: str) -> None:
+    def _must_be_free(self, kind: str) -> None:
         if self._open is not None:
             raise BusyError(
-                f"a {self._open.kind} window is open in this process, so no {asked} window can be",
+                f"a {self._open.kind} window is open in this process, so no {kind} window can be",
                 remedy="wait for it to end, or cancel its capture",
             )
 

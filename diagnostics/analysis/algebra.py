@@ -103,11 +103,11 @@ def select(
     Raises UsageError for a pattern that does not compile.
     """
     wanted, unwanted = _matcher("focus", focus), _matcher("ignore", ignore)
-    asked = (labels or {}).items()
+    required_labels = (labels or {}).items()
 
     def chosen(sample: Sample) -> bool:
         return (
-            asked <= dict(sample.labels).items()
+            required_labels <= dict(sample.labels).items()
             and (wanted is None or any(map(wanted, sample.stack)))
             and not (unwanted is not None and any(map(unwanted, sample.stack)))
         )
@@ -149,11 +149,11 @@ class _Matcher:
         self._known: dict[Frame, bool] = {}
 
     def __call__(self, frame: Frame) -> bool:
-        found = self._known.get(frame)
-        if found is None:
+        matches = self._known.get(frame)
+        if matches is None:
             search = self._pattern.search
-            found = self._known[frame] = search(frame.function) is not None or search(frame.file) is not None
-        return found
+            matches = self._known[frame] = search(frame.function) is not None or search(frame.file) is not None
+        return matches
 
 
 def _matcher(option: str, pattern: str | None) -> _Matcher | None:

@@ -291,9 +291,11 @@ def _memory_bytes(method: Method, load: Load, traced: float) -> int:
 
 
 def _disk_bytes(method: Method) -> int:
-    written = int(method.seconds * _FULL_DISK_PER_SECOND) if method.tracer == "memray" and not method.aggregated else 0
+    capture_bytes = (
+        int(method.seconds * _FULL_DISK_PER_SECOND) if method.tracer == "memray" and not method.aggregated else 0
+    )
     pages = (3 if method.aggregated else 4) if method.tracer == "memray" else 0
-    return written + _PROFILE_DISK + (_FLAME_DISK + pages * _PAGE_DISK if method.renders else 0)
+    return capture_bytes + _PROFILE_DISK + (_FLAME_DISK + pages * _PAGE_DISK if method.renders else 0)
 
 
 def _interpolated(points: tuple[tuple[int, float], ...], x: int) -> float:

@@ -111,14 +111,14 @@ def _correlation(values: Sequence[float]) -> float | None:
     mean = math.fsum(values) / count
     slope = math.fsum((place - middle) * (value - mean) for place, value in enumerate(values))
     slope /= count * (count * count - 1) / 12
-    left = [value - mean - slope * (place - middle) for place, value in enumerate(values)]
-    square = math.fsum(each * each for each in left[:-1])
+    residuals = [value - mean - slope * (place - middle) for place, value in enumerate(values)]
+    square = math.fsum(each * each for each in residuals[:-1])
     if square <= 1e-18 * math.fsum(value * value for value in values):
         return None
-    found = math.fsum(one * other for one, other in pairwise(left)) / square
+    correlation = math.fsum(one * other for one, other in pairwise(residuals)) / square
     # A line was fitted: the estimate is too low by (2 + 4 x correlation) / count (Kendall, Note on bias in the estimation of
     # autocorrelation, Biometrika 41, 1954).
-    return (count * found + 2) / (count - 4)
+    return (count * correlation + 2) / (count - 4)
 
 
 def _wandering(values: Sequence[float]) -> tuple[float, float]:
@@ -137,12 +137,12 @@ def _returning(values: Sequence[float], correlation: float) -> tuple[float, floa
     places = [0.0, *(place - correlation * (place - 1) for place in range(1, count))]
     # Relative to the first value: squares of large byte counts would lose small differences.
     around = [value - values[0] for value in values]
-    wanted = [first * around[0], *(around[at] - correlation * around[at - 1] for at in range(1, count))]
+    whitened = [first * around[0], *(around[at] - correlation * around[at - 1] for at in range(1, count))]
     oo, op, pp = _dot(ones, ones), _dot(ones, places), _dot(places, places)
-    ow, pw = _dot(ones, wanted), _dot(places, wanted)
+    ow, pw = _dot(ones, whitened), _dot(places, whitened)
     size = oo * pp - op * op
     level, slope = (pp * ow - op * pw) / size, (oo * pw - op * ow) / size
-    rest = math.fsum((w - level * o - slope * p) ** 2 for w, o, p in zip(wanted, ones, places, strict=True))
+    rest = math.fsum((w - level * o - slope * p) ** 2 for w, o, p in zip(whitened, ones, places, strict=True))
     return slope, math.sqrt(rest / (count - 2) * oo / size)
 
 

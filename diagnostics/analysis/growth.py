@@ -102,9 +102,9 @@ def in_window(readings: Sequence[Reading], start: float, transient_seconds: floa
 def growth_per_chunk(round_: Round, chunks_per_second: float, transient_seconds: float) -> float:
     """Bytes gained by one open stream per chunk offered to it. `chunks_per_second`: of one upstream stream."""
     window = in_window(round_.readings, round_.start, transient_seconds)
-    left = max(0.0, remains_per_stream(round_))
+    remains = max(0.0, remains_per_stream(round_))
     points = [
-        ((reading.time - round_.start) * chunks_per_second, reading.in_use_bytes - left * reading.ended)
+        ((reading.time - round_.start) * chunks_per_second, reading.in_use_bytes - remains * reading.ended)
         for reading in window
     ]
     return slope(points) / round_.open_streams

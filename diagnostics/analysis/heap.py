@@ -28,8 +28,8 @@ __all__ = [
     "HEADER_BYTES",
     "MAGIC",
     "MAX_BYTES",
+    "HeapTable",
     "Site",
-    "Table",
     "decode",
     "process_of",
     "profile",
@@ -78,7 +78,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Table:
+class HeapTable:
     """The content of a file.
 
     pid, start_ticks     of the process: in its own PID namespace; its start in clock ticks since boot (0: unknown)
@@ -114,7 +114,7 @@ def process_of(header: bytes) -> tuple[int, int] | None:
     return (pid, start_ticks) if version == VERSION else None
 
 
-def decode(data: bytes) -> Table:
+def decode(data: bytes) -> HeapTable:
     """Read a table. Raises UsageError for other bytes, another version, or a truncated table."""
     if not data.startswith(MAGIC):
         raise UsageError("not a table of a live heap: it begins otherwise")
@@ -152,7 +152,7 @@ def decode(data: bytes) -> Table:
     nodes = list(_NODE.iter_unpack(data[nodes_at : nodes_at + nodes_used * _NODE.size]))
     sites, torn_sites = _sites(data[sites_at : sites_at + sites_used * _SITE.size], nodes, frames)
     blocks, torn_blocks = _blocks(data[blocks_at : blocks_at + blocks_used * _BLOCK.size], len(sites))
-    return Table(
+    return HeapTable(
         pid=pid,
         start_ticks=start_ticks,
         mode=_MODES[mode],
@@ -173,27 +173,27 @@ def _frames(data: bytes, names: bytes) -> list[Frame]:
     known: dict[int, str] = {}
 
     def name(at: int) -> str:
-        found = known.get(at)
-        if found is None:
+        text = known.get(at)
+        if text is None:
             size = int.from_bytes(names[at : at + 2], "little")
-            found = known[at] = names[at + 2 : at + 2 + size].decode("utf-8", "replace")
-        return found
+            text = known[at] = names[at + 2 : at + 2 + size].decode("utf-8", "replace")
+        return text
 
     return [Frame(name(function), name(file), line) for function, file, line in _FRAME.iter_unpack(data)]
 
 
 def _sites(data: bytes, nodes: list[tuple[int, ...]], frames: list[Frame]) -> tuple[tuple[Site | None, ...], int]:
     """(sites, number of torn ones); a site that cannot be read is None: its blocks are known, their stack is not."""
-    found: list[Site | None] = []
+    sites: list[Site | None] = []
     torn = 0
     for head, node, _samples, _seen, allocated, objects, _, _, _, tail in _SITE.iter_unpack(data):
         stack = _stack(node, nodes, frames)
         if head != tail or stack is None or not (0 <= allocated < 1e18 and 0 <= objects < 1e18):
             torn += 1
-            found.append(None)
+            sites.append(None)
             continue
-        found.append(Site(stack, allocated, objects))
-    return tuple(found), torn
+        sites.append(Site(stack, allocated, objects))
+    return tuple(sites), torn
 
 
 def _stack(node: int, nodes: list[tuple[int, ...]], frames: list[Frame]) -> tuple[Frame, ...] | None:
@@ -210,17 +210,17 @@ def _stack(node: int, nodes: list[tuple[int, ...]], frames: list[Frame]) -> tupl
 
 
 def _blocks(data: bytes, sites: int) -> tuple[tuple[tuple[int, int, float, int], ...], int]:
-    found: list[tuple[int, int, float, int]] = []
+    blocks: list[tuple[int, int, float, int]] = []
     torn = 0
     for place, (head, site, size, born, tail) in enumerate(_BLOCK.iter_unpack(data)):
         if head != tail or site > sites or size >= 1 << 56:
             torn += 1
         elif site:
-            found.append((site - 1, size, born / 10, place))
-    return tuple(found), torn
+            blocks.append((site - 1, size, born / 10, place))
+    return tuple(blocks), torn
 
 
-def profile(table: Table, *, now: float | None = None, allocs: bool = False) -> Profile:
+def profile(table: HeapTable, *, now: float | None = None, allocs: bool = False) -> Profile:
     """Live blocks by stack and age, and all allocations since the start by stack.
 
     now      wall-clock time for the ages; default: that of the last sample, for a process that has ended
@@ -229,10 +229,10 @@ def profile(table: Table, *, now: float | None = None, allocs: bool = False) -> 
     now = table.updated if now is None else now
     alive: dict[tuple[int, str], list[float]] = {}
     for site, size, born, _ in table.blocks:
-        held = alive.setdefault((site, _age(now - table.started - born)), [0.0, 0.0])
+        row = alive.setdefault((site, _age(now - table.started - born)), [0.0, 0.0])
         weight = weight_of(size, table.rate)
-        held[0] += size * weight
-        held[1] += weight
+        row[0] += size * weight
+        row[1] += weight
     samples = [
         Sample(_stack_of(table, site), (round(held), round(count), 0, 0), (("age", age),))
         for (site, age), (held, count) in alive.items()
@@ -245,7 +245,7 @@ def profile(table: Table, *, now: float | None = None, allocs: bool = False) -> 
     return _ordered(_profile(table, samples, now, max(0.0, now - table.started)), allocs)
 
 
-def since(table: Table, before: Table, *, now: float, seconds: float, allocs: bool = False) -> Profile:
+def since(table: HeapTable, before: HeapTable, *, now: float, seconds: float, allocs: bool = False) -> Profile:
     """The change from `before` to `table` of the same process: new blocks (label change=new) and freed ones (change=gone).
 
     now       wall-clock time, for the ages
@@ -258,10 +258,10 @@ def since(table: Table, before: Table, *, now: float, seconds: float, allocs: bo
     sums: dict[tuple[int, str], list[float]] = {}
     for blocks, sign, change in ((later - earlier, 1, "new"), (earlier - later, -1, "gone")):
         for site, size, _, _ in blocks:
-            held = sums.setdefault((site, change), [0.0, 0.0])
+            row = sums.setdefault((site, change), [0.0, 0.0])
             weight = sign * weight_of(size, table.rate)
-            held[0] += size * weight
-            held[1] += weight
+            row[0] += size * weight
+            row[1] += weight
     samples = [
         Sample(_stack_of(table, site), (round(held), round(count), 0, 0), (("change", change),))
         for (site, change), (held, count) in sums.items()
@@ -282,7 +282,7 @@ def weight_of(size: int, rate: int) -> float:
     return 1 / -math.expm1(-max(size, 1) / rate)
 
 
-def _profile(table: Table, samples: list[Sample], now: float, duration: float) -> Profile:
+def _profile(table: HeapTable, samples: list[Sample], now: float, duration: float) -> Profile:
     return Profile(
         kind="heap",
         sample_types=_TYPES,
@@ -301,7 +301,7 @@ def _profile(table: Table, samples: list[Sample], now: float, duration: float) -
     )  # fmt: skip
 
 
-def _not_covered(table: Table) -> list[str]:
+def _not_covered(table: HeapTable) -> list[str]:
     notes = [
         f"what was allocated before {format_moment(table.started)}, when sampling began",
         "what C libraries take from malloc by themselves (a capture of kind memray with --native shows it)",
@@ -309,8 +309,8 @@ def _not_covered(table: Table) -> list[str]:
     if table.mode == "raw":
         notes.append("blocks of up to 512 bytes: DIAGNOSTICS_HEAP is raw")
     if table.dropped:
-        lost = format_value(round(table.dropped_bytes), "bytes")
-        notes.append(f"{table.dropped:,} samples that the table had no room for, which stand for {lost}, freed or not")
+        size = format_value(round(table.dropped_bytes), "bytes")
+        notes.append(f"{table.dropped:,} samples that the table had no room for, which stand for {size}, freed or not")
     if table.torn:
         notes.append(f"{table.torn:,} entries of the table that were being written, or are damaged")
     if table.lost:
@@ -320,18 +320,24 @@ def _not_covered(table: Table) -> list[str]:
     return notes
 
 
-def _ordered(made: Profile, allocs: bool) -> Profile:
+def _ordered(profile: Profile, allocs: bool) -> Profile:
     if not allocs:
-        return made
-    samples = tuple(Sample(each.stack, (*each.values[2:], *each.values[:2]), each.labels) for each in made.samples)
+        return profile
+    samples = tuple(Sample(each.stack, (*each.values[2:], *each.values[:2]), each.labels) for each in profile.samples)
     return Profile(
-        made.kind, (*_TYPES[2:], *_TYPES[:2]), samples, made.time, made.duration, made.not_covered, made.meta
+        profile.kind,
+        (*_TYPES[2:], *_TYPES[:2]),
+        samples,
+        profile.time,
+        profile.duration,
+        profile.not_covered,
+        profile.meta,
     )
 
 
-def _stack_of(table: Table, site: int) -> tuple[Frame, ...]:
-    found = table.sites[site]
-    return (Frame("(a stack that could not be read)", "", 0),) if found is None else found.stack
+def _stack_of(table: HeapTable, site: int) -> tuple[Frame, ...]:
+    entry = table.sites[site]
+    return (Frame("(a stack that could not be read)", "", 0),) if entry is None else entry.stack
 
 
 def _age(seconds: float) -> str:

@@ -123,10 +123,10 @@ def telling(points: Points, *, level: float, since: float, now: float) -> tuple[
     """
     most: tuple[float, Trend] | None = None
     for window in WINDOWS:
-        seen = trend(points, level=level, since=max(since, now - window))
-        if most is None or seen.state != "unknown":
-            most = window, seen
-        if seen.growing:
+        candidate = trend(points, level=level, since=max(since, now - window))
+        if most is None or candidate.state != "unknown":
+            most = window, candidate
+        if candidate.growing:
             break
     assert most is not None
     return most
@@ -140,10 +140,10 @@ def pooled(lives: Sequence[Points], *, level: float = 0.05) -> Trend:
     """
     _check(level)
     long = [life for life in lives if len(life) >= _LEAST_BLOCKS * _LEAST_IN_BLOCK]
-    wanted = max(_LEAST_BLOCKS, math.ceil((BLOCKS - 1) / len(long)) + 1) if long else 0
+    most_blocks = max(_LEAST_BLOCKS, math.ceil((BLOCKS - 1) / len(long)) + 1) if long else 0
     cut: list[tuple[Points, list[tuple[float, float]]]] = []
     for life in long:
-        count = min(wanted, len(life) // _LEAST_IN_BLOCK)
+        count = min(most_blocks, len(life) // _LEAST_IN_BLOCK)
         blocks = _blocks(life, life[0][0], life[-1][0] - life[0][0], count)
         while blocks is None and count > _LEAST_BLOCKS:  # readings are not aligned with the blocks
             count -= 1
@@ -163,11 +163,11 @@ def pooled(lives: Sequence[Points], *, level: float = 0.05) -> Trend:
     return Trend(_state(low, high, goes_on), slope, low, high, level, seconds, readings, since, last)
 
 
-def seconds_to_limit(found: Trend, used: float, limit: float | None) -> float | None:
+def seconds_to_limit(trend: Trend, used: float, limit: float | None) -> float | None:
     """Seconds until `used`, rising at the trend's slope, reaches `limit`, at least 0. None: not growing, or no limit."""
-    if limit is None or not found.growing or not found.slope:
+    if limit is None or not trend.growing or not trend.slope:
         return None
-    return max(0.0, limit - used) / found.slope
+    return max(0.0, limit - used) / trend.slope
 
 
 def theil_sen(points: Points) -> float:

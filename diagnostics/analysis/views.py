@@ -16,7 +16,7 @@ from ..errors import UsageError
 from .profile import Frame, Profile, Sample, ValueType
 from .sampling import Uncertainty, rate_of, sizes_index
 
-__all__ = ["Function", "Line", "Row", "Source", "Top", "listing", "top"]
+__all__ = ["Function", "Source", "SourceLine", "Top", "TopRow", "listing", "top"]
 
 # A file's name in a profile -> its lines, or None where it cannot be read. The caller's: analysis opens no files.
 Source = Callable[[str], Sequence[str] | None]
@@ -25,7 +25,7 @@ CONTEXT_LINES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TopRow:
     """A function (then `frame.line` is 0) or one line of it.
 
     interval   of a sampled profile: the 95 % interval of the flat value; None where everything was counted
@@ -42,13 +42,13 @@ class Top:
     """All rows, sorted; `whole`: the value that is 100 %."""
 
     value_type: ValueType
-    rows: tuple[Row, ...]
+    rows: tuple[TopRow, ...]
     total: int
     whole: int
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class SourceLine:
     """A source line; `text` is None where the source cannot be read."""
 
     number: int
@@ -65,7 +65,7 @@ class Function:
     file: str
     flat: int
     cumulative: int
-    lines: tuple[Line, ...]
+    lines: tuple[SourceLine, ...]
 
 
 def top(
@@ -93,7 +93,7 @@ def top(
             if name not in seen:
                 seen.add(name)
                 whole_stack[name] = whole_stack.get(name, 0) + amount
-    rows = [Row(frame, flat.get(frame, 0), amount, doubts.interval(frame)) for frame, amount in whole_stack.items()]
+    rows = [TopRow(frame, flat.get(frame, 0), amount, doubts.interval(frame)) for frame, amount in whole_stack.items()]
     if cumulative:
         rows.sort(key=lambda row: (-abs(row.cumulative), -abs(row.flat), row.frame))
     else:
@@ -124,8 +124,8 @@ class _Doubts:
         )
 
     def interval(self, name: Frame) -> tuple[int, int] | None:
-        found = self._rows.get(name)
-        return None if found is None else found.interval()
+        uncertainty = self._rows.get(name)
+        return None if uncertainty is None else uncertainty.interval()
 
 
 def listing(profile: Profile, pattern: str, source: Source, value: int = 0) -> tuple[Function, ...]:
@@ -140,7 +140,7 @@ def listing(profile: Profile, pattern: str, source: Source, value: int = 0) -> t
     functions = [row for row in top(profile, value, cumulative=True).rows if search(row.frame.function)]
     if not functions:
         raise UsageError(f"no function matches {pattern!r}", remedy="`diagnostics top` shows the names there are")
-    lines: dict[Frame, list[Row]] = {}
+    lines: dict[Frame, list[TopRow]] = {}
     for row in top(profile, value, by="line").rows:
         lines.setdefault(_of_function(row.frame), []).append(row)
     return tuple(
@@ -155,7 +155,7 @@ def listing(profile: Profile, pattern: str, source: Source, value: int = 0) -> t
     )
 
 
-def _lines(rows: Sequence[Row], source: Sequence[str] | None) -> list[Line]:
+def _lines(rows: Sequence[TopRow], source: Sequence[str] | None) -> list[SourceLine]:
     amounts = {row.frame.line: row for row in rows}
     numbers = set(amounts)
     if source is not None:
@@ -163,12 +163,12 @@ def _lines(rows: Sequence[Row], source: Sequence[str] | None) -> list[Line]:
             # Line 0 means unknown, and a source that has changed since may be shorter.
             if 1 <= line <= len(source):
                 numbers.update(range(max(1, line - CONTEXT_LINES), min(len(source), line + CONTEXT_LINES) + 1))
-    found = []
+    lines = []
     for number in sorted(numbers):
         row = amounts.get(number)
         text = source[number - 1] if source is not None and 1 <= number <= len(source) else None
-        found.append(Line(number, row.flat if row else 0, row.cumulative if row else 0, text))
-    return found
+        lines.append(SourceLine(number, row.flat if row else 0, row.cumulative if row else 0, text))
+    return lines
 
 
 def _of_function(frame: Frame) -> Frame:

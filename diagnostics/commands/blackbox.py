@@ -95,7 +95,7 @@ def _alive(file: Path, recording: Recording) -> str:
     return f"{grown}\nWhat was alive at {format_moment(table.updated)}:\n{shown}{more}\n"
 
 
-def _grown(file: Path, recording: Recording, table: heap.Table) -> str:
+def _grown(file: Path, recording: Recording, table: heap.HeapTable) -> str:
     """The lines that grew until it ended, and the one that accounts for the growth of its memory."""
     try:
         history = line_record.history_of(file, table)

@@ -81,12 +81,12 @@ def parse_keys(text: str) -> tuple[ClientKey, ...]:
             raise ValueError(f"entry {number} must be NAME:SCOPE+SCOPE:SHA256, a name of letters, digits, _ . -")
         if name in keys:
             raise ValueError(f"the name {name!r} stands twice")
-        given = frozenset(scopes.split("+"))
-        if not given <= SCOPES:
+        scope_names = frozenset(scopes.split("+"))
+        if not scope_names <= SCOPES:
             raise ValueError(f"the scopes of {name!r} must be some of {', '.join(sorted(SCOPES))}, joined by +")
         if not _HASH.fullmatch(sha256):
             raise ValueError(f"the hash of {name!r} must be 64 hexadecimal digits; `relay hash-key` prints it")
-        keys[name] = ClientKey(name, given, sha256)
+        keys[name] = ClientKey(name, scope_names, sha256)
     return tuple(keys.values())
 
 
@@ -114,8 +114,8 @@ class Keys:
 
     def _admit(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> str:
         """The caller's name. Raises UnauthorizedError and ForbiddenError."""
-        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-        key = self._find(given.strip()) if scheme.lower() == b"bearer" else None
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        key = self._find(token.strip()) if scheme.lower() == b"bearer" else None
         if key is None:
             self._reject("key")
             raise UnauthorizedError
@@ -125,9 +125,9 @@ class Keys:
             raise ForbiddenError(key.name, needed)
         return key.name
 
-    def _find(self, given: bytes) -> ClientKey | None:
+    def _find(self, token: bytes) -> ClientKey | None:
         """The configured key that the given one matches. Compares with every key in constant time, against timing attacks."""
-        sha256 = hash_of(given)
+        sha256 = hash_of(token)
         match = None
         for key in self._keys:
             if hmac.compare_digest(key.sha256, sha256):

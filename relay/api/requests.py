@@ -122,8 +122,8 @@ def _field(fields: dict[str, Any], name: str, kind: type) -> Any:
         raise BadRequestError(f"{name} is missing", param=name)
     value = fields[name]
     if not isinstance(value, kind):
-        wanted = "a string" if kind is str else "an array"
-        raise BadRequestError(f"{name} must be {wanted}, not {_json_type(value)}", param=name)
+        expected = "a string" if kind is str else "an array"
+        raise BadRequestError(f"{name} must be {expected}, not {_json_type(value)}", param=name)
     return value
 
 

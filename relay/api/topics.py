@@ -55,9 +55,9 @@ def add_topics(
         if policy is not None and policy not in settings.policies:
             raise BadRequestError(f"policy must be one of {', '.join(settings.policies)}", param="policy")
         # The header has precedence: EventSource sends it when it reconnects, to the same URL with the old query.
-        wanted = request.headers.get("last-event-id", last_event_id)
+        last_event_id = request.headers.get("last-event-id", last_event_id)
         chosen: Any = policy or settings.subscriber_policy
-        return stream(Subscription(topic, chosen, settings.subscriber_bytes, wanted), request)
+        return stream(Subscription(topic, chosen, settings.subscriber_bytes, last_event_id), request)
 
     @api.post(TOPIC)
     async def publish(request: Request, topic: Topic, event: str | None = None) -> Response:

@@ -31,7 +31,7 @@ from typing import Final, Protocol
 
 from ..memory.requests import RequestBudget
 
-__all__ = ["MAX_HEADERS", "MAX_HEAD_BYTES", "MAX_PIPELINED", "ConnectionBounds", "Patience", "Reject", "Waits"]
+__all__ = ["MAX_HEADERS", "MAX_HEAD_BYTES", "MAX_PIPELINED", "ClientTimeouts", "ConnectionBounds", "Reject", "Waits"]
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_HEADERS: Final = 256
@@ -92,7 +92,7 @@ class Waits:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class ClientTimeouts:
     """The time-outs in seconds: for a request's head, for its body, and for the client to take a byte of an answer."""
 
     head: float
@@ -110,7 +110,7 @@ class ConnectionBounds:
 
     def __init__(
         self,
-        patience: Patience,
+        timeouts: ClientTimeouts,
         *,
         most: int,
         budget: RequestBudget,
@@ -120,9 +120,9 @@ class ConnectionBounds:
         self.most = most
         self.budget = budget
         self.reject = reject
-        self.heads = Waits(patience.head, clock)
-        self.bodies = Waits(patience.body + GRACE_SECONDS, clock)
-        self.unsent = Waits(patience.write, clock)
+        self.heads = Waits(timeouts.head, clock)
+        self.bodies = Waits(timeouts.body + GRACE_SECONDS, clock)
+        self.unsent = Waits(timeouts.write, clock)
 
     def forget(self, connection: Watched) -> None:
         """Stop all time-outs of a connection that is lost."""

@@ -33,7 +33,7 @@ from uvicorn.server import ServerState
 from .bounds import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED, ConnectionBounds
 from .client import EXTENSION, Client, Listener
 
-__all__ = ["Connection", "MovedError", "bounded_protocol"]
+__all__ = ["ClientConnection", "MovedError", "bounded_protocol"]
 
 _AT_ONCE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
 
@@ -88,7 +88,7 @@ class _Nobody:
 _NOBODY: Final[Any] = _Nobody()
 
 
-class Connection(HttpToolsProtocol):
+class ClientConnection(HttpToolsProtocol):
     """One client's connection: the `Client` of its requests, and `Watched` by their bounds. Made by `bounded_protocol`."""
 
     # Slots, since beyond 30 attributes an instance's dictionary no longer shares its keys with the class: half a kilobyte.
@@ -255,8 +255,8 @@ class Connection(HttpToolsProtocol):
         """Reset the connection if the client took no byte since the last call; False where some are left to take."""
         if self.lost:
             return True
-        left, self._unsent_bytes = self._unsent_bytes, self._unacknowledged()
-        if self._unsent_bytes and self._unsent_bytes == left:
+        unsent_before, self._unsent_bytes = self._unsent_bytes, self._unacknowledged()
+        if self._unsent_bytes and self._unsent_bytes == unsent_before:
             self.bounds.reject("answer_not_taken")
             self.abort()
             return True
@@ -359,18 +359,18 @@ def moved() -> Iterator[str]:
         yield from (f"{owner.__name__}.{name}" for name in names if name not in vars(owner))
     for owner, names in _STATE.items():
         try:
-            made = _made(owner)
+            instance = _instance(owner)
         except (TypeError, AttributeError) as error:
             yield f"{owner.__name__}() ({error})"
         else:
-            yield from (f"{owner.__name__}().{name}" for name in names if not hasattr(made, name))
+            yield from (f"{owner.__name__}().{name}" for name in names if not hasattr(instance, name))
 
 
 async def _no_app(scope: Any, receive: Any, send: Any) -> None:
     """An app that is never called."""
 
 
-def _made(owner: type[Any]) -> Any:
+def _instance(owner: type[Any]) -> Any:
     """An instance to look at its attributes, made of empty arguments."""
     if owner is HttpToolsProtocol:
         config = uvicorn.Config(_no_app, ws="none", lifespan="off", log_config=None)
@@ -378,8 +378,8 @@ def _made(owner: type[Any]) -> Any:
     return owner(*(None for _ in inspect.signature(owner).parameters))
 
 
-def bounded_protocol(high_water_bytes: int, bounds: ConnectionBounds) -> type[Connection]:
-    """A subclass of Connection for uvicorn's setting `http`. Raises MovedError where the installed uvicorn lacks a name.
+def bounded_protocol(high_water_bytes: int, bounds: ConnectionBounds) -> type[ClientConnection]:
+    """A subclass of ClientConnection for uvicorn's setting `http`. Raises MovedError where the installed uvicorn lacks a name.
 
     high_water_bytes   the high-water mark of the transport's write buffer (asyncio's default: 64 KiB)
     bounds             the connections' other bounds and their deadlines
@@ -388,9 +388,11 @@ def bounded_protocol(high_water_bytes: int, bounds: ConnectionBounds) -> type[Co
     if missing:
         raise MovedError(f"uvicorn {uvicorn.__version__} has no {', '.join(missing)}")
     return type(
-        "BoundedConnection", (Connection,), {"__slots__": (), "high_water_bytes": high_water_bytes, "bounds": bounds}
+        "BoundedConnection",
+        (ClientConnection,),
+        {"__slots__": (), "high_water_bytes": high_water_bytes, "bounds": bounds},
     )
 
 
 if TYPE_CHECKING:
-    _is_one: type[Client] = Connection  # mypy checks that no method is missing
+    _is_one: type[Client] = ClientConnection  # mypy checks that no method is missing

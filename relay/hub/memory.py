@@ -67,9 +67,9 @@ class MemoryHub:
         return int(self._clock() * 1000)
 
     def _topic(self, name: str) -> Topic:
-        known = self.topics.get(name)
-        if known is not None:
-            return known
+        topic = self.topics.get(name)
+        if topic is not None:
+            return topic
         now_ms = self.now_ms()
         if len(self.topics) >= self.topics.bounds.max_topics:
             self.topics.tidy(now_ms)

@@ -28,7 +28,7 @@ from ..errors import HubUnavailableError, OverloadedError
 from .ids import NOTHING, EventId
 from .memory import TIDY_SECONDS
 from .redis_log import FAILURES, Entry, Followed, RedisLog, id_of
-from .topic import Event, Topic, event_of
+from .topic import Topic, TopicEvent, event_of
 from .topics import Topics
 
 __all__ = ["RedisHub"]
@@ -305,7 +305,7 @@ class RedisHub:
                 self._changed.set()
 
 
-def _event_of(entry: Entry) -> Event:
+def _event_of(entry: Entry) -> TopicEvent:
     return event_of(entry.id, entry.body)
 
 

@@ -42,17 +42,17 @@ EVENT_END: Final = b"\n\n"
 # The beginning of an event that the relay made for this subscriber alone: it was not published, and is not counted as one.
 NOTICE: Final = b"event: relay."
 # Of a subscriber's Last-Event-ID, the most that a gap event quotes.
-WANTED_CHARACTERS: Final = 64
+QUOTED_ID_CHARACTERS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A subscriber's request. `name` is the topic's; `capacity` of the buffer in bytes; `wanted` the Last-Event-ID or None."""
+    """A subscriber's request. `name` is the topic's; `capacity`: bytes of the buffer; `last_event_id`: the header, or None."""
 
     name: str
     policy: OverflowPolicy
     capacity: int
-    wanted: str | None
+    last_event_id: str | None
 
 
 class TopicStream(OutsideResponse):
@@ -123,7 +123,7 @@ class TopicStream(OutsideResponse):
 
     def _place_of(self, topic: Topic) -> bytes:
         """The SSE `id` line that a new subscription begins with, so that even a client that has seen no event can resume."""
-        return b"id: %d-%d\n" % topic.last if self._subscription.wanted is None else b""
+        return b"id: %d-%d\n" % topic.last if self._subscription.last_event_id is None else b""
 
 
 class SubscriptionLife:
@@ -138,8 +138,10 @@ class SubscriptionLife:
         self, subscription: Subscription, topic: Topic, client: Client, limits: Limits, write_bytes: int
     ) -> None:
         self.subscriber = Subscriber(topic, subscription.policy, subscription.capacity, self)
-        if subscription.wanted is not None:
-            self.subscriber.resume(parse_id(subscription.wanted), subscription.wanted[:WANTED_CHARACTERS])
+        if subscription.last_event_id is not None:
+            self.subscriber.resume(
+                parse_id(subscription.last_event_id), subscription.last_event_id[:QUOTED_ID_CHARACTERS]
+            )
         self._client = client
         self._limits = limits
         self._write_bytes = write_bytes

@@ -24,7 +24,7 @@ from typing import Final, Protocol
 from ..memory.buffer import OverflowPolicy, SharedBuffer
 from ..protocol.sse import encode
 from .ids import EventId
-from .topic import Event, Topic
+from .topic import Topic, TopicEvent
 
 __all__ = ["DROPPED", "GAP", "Owner", "Subscriber"]
 
@@ -81,21 +81,21 @@ class Subscriber:
         """Whether no event and no notice waits for `take`."""
         return not (self._buffer or self._behind or self._notice)
 
-    def resume(self, wanted: EventId | None, wanted_text: str) -> None:
-        """Begin after the event `wanted`, the client's Last-Event-ID; None: its text is no id.
+    def resume(self, event_id: EventId | None, text: str) -> None:
+        """Begin after the event `event_id`, the client's Last-Event-ID; None: its `text` is no id.
 
         Where events after it may be lost, begins with a `relay.gap` event and the oldest event that is kept.
         """
-        index = None if wanted is None else self._topic.index_after(wanted)
+        index = None if event_id is None else self._topic.index_after(event_id)
         if index is None:
-            self._notice = self._gap(wanted_text)
+            self._notice = self._gap(text)
             index = self._topic.first
         self._cursor = index
         self._behind = index < self._topic.next
 
     # Called by the topic (topic.Follower)
 
-    def offer(self, event: Event, index: int) -> None:
+    def offer(self, event: TopicEvent, index: int) -> None:
         if not self._behind and not self._over:  # one that is behind reads it from the history later
             self._put(event.frame, index)
 
@@ -177,8 +177,8 @@ class Subscriber:
         self._behind = self._cursor < topic.next
         return b"".join(event.frame for event in events)
 
-    def _gap(self, wanted: str | None) -> bytes:
+    def _gap(self, after: str | None) -> bytes:
         """The frame of a `relay.gap` event: events may be missing here. Its id is one that can be resumed from."""
         oldest = self._topic.oldest
-        data = {"after": wanted, "kept_from": None if oldest is None else str(oldest)}
+        data = {"after": after, "kept_from": None if oldest is None else str(oldest)}
         return encode(json.dumps(data), event=GAP, id=str(self._topic.floor))

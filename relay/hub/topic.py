@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, Protocol
 
 from .ids import EventId
 
-__all__ = ["EVENT_OVERHEAD_BYTES", "Event", "Follower", "History", "Topic", "event_of"]
+__all__ = ["EVENT_OVERHEAD_BYTES", "Follower", "History", "Topic", "TopicEvent", "event_of"]
 
 # The memory of an event without its frame: the bytes object's header, the tuple, the id with its two numbers, its place in the
 # deque. Charged to the history, so that many tiny events are bounded by their true size.
@@ -33,7 +33,7 @@ class History(NamedTuple):
     max_seconds: float
 
 
-class Event(NamedTuple):
+class TopicEvent(NamedTuple):
     """One event as every subscriber gets it: the bytes of its SSE frame, id and blank line included."""
 
     id: EventId
@@ -47,7 +47,7 @@ class Event(NamedTuple):
 class Follower(Protocol):
     """Callbacks of a topic to a subscriber. None of the three may raise."""
 
-    def offer(self, event: Event, index: int) -> None:
+    def offer(self, event: TopicEvent, index: int) -> None:
         """A new event, the next one after the last offered."""
 
     def broken(self) -> None:
@@ -57,13 +57,13 @@ class Follower(Protocol):
         """No more events will come: the topic's log cannot be reached."""
 
 
-def event_of(event_id: EventId, body: bytes) -> Event:
+def event_of(event_id: EventId, body: bytes) -> TopicEvent:
     r"""The event with this id and these SSE fields, encoded by `sse.encode` without an id.
 
     >>> event_of(EventId(7, 0), b"data: x\n\n").frame
     b'id: 7-0\ndata: x\n\n'
     """
-    return Event(event_id, b"id: %d-%d\n%b" % (*event_id, body))
+    return TopicEvent(event_id, b"id: %d-%d\n%b" % (*event_id, body))
 
 
 class Topic:
@@ -77,7 +77,7 @@ class Topic:
         self.first = 0  # index of the oldest event that is kept
         self.listeners: dict[Follower, None] = {}  # an ordered set
         self._history = history
-        self._events: deque[Event] = deque()
+        self._events: deque[TopicEvent] = deque()
 
     def __len__(self) -> int:
         return len(self._events)
@@ -91,7 +91,7 @@ class Topic:
     def oldest(self) -> EventId | None:
         return self._events[0].id if self._events else None
 
-    def append(self, event: Event) -> None:
+    def append(self, event: TopicEvent) -> None:
         """Append a new event and offer it to all subscribers. Its id must be greater than `last`."""
         assert event.id > self.last, (event.id, self.last)
         index = self.next
@@ -102,7 +102,7 @@ class Topic:
         for listener in tuple(self.listeners):  # one that is too slow leaves at once
             listener.offer(event, index)
 
-    def restart(self, floor: EventId, events: Iterable[Event] = ()) -> None:
+    def restart(self, floor: EventId, events: Iterable[TopicEvent] = ()) -> None:
         """Events were lost or missed: restart the history after `floor`, with `events`. All subscribers get a gap event."""
         self.first = self.next
         self._events.clear()
@@ -118,25 +118,25 @@ class Topic:
         for listener in tuple(self.listeners):
             listener.abandoned()
 
-    def index_after(self, wanted: EventId) -> int | None:
-        """The index of the first event after `wanted`; None where events between may be lost, or the id is of another log."""
-        if wanted == self.floor:
+    def index_after(self, event_id: EventId) -> int | None:
+        """The index of the first event after `event_id`; None where events between may be lost, or the id is of another log."""
+        if event_id == self.floor:
             return self.first
         for index, event in enumerate(self._events, self.first):
-            if event.id == wanted:
+            if event.id == event_id:
                 return index + 1
         return None
 
-    def read(self, index: int, max_bytes: int) -> list[Event]:
+    def read(self, index: int, max_bytes: int) -> list[TopicEvent]:
         """The events from `index` (>= `first`) on: `max_bytes` of frames at most, but at least one event if there is one."""
-        taken: list[Event] = []
+        events: list[TopicEvent] = []
         size = 0
         for event in islice(self._events, index - self.first, None):
             size += len(event.frame)
-            if taken and size > max_bytes:
+            if events and size > max_bytes:
                 break
-            taken.append(event)
-        return taken
+            events.append(event)
+        return events
 
     def expire(self, now_ms: int) -> None:
         """Drop events past the maximum age. `now_ms` must be of the clock that made the ids."""
@@ -150,7 +150,7 @@ class Topic:
         self.floor = event.id
         self.first += 1
 
-    def _keep(self, event: Event) -> None:
+    def _keep(self, event: TopicEvent) -> None:
         self._events.append(event)
         self.held += event.cost
         self.last = event.id

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ..errors import RETRY_SECONDS, OverloadedError
 from .ids import EventId
-from .topic import Event, Follower, History, Topic
+from .topic import Follower, History, Topic, TopicEvent
 
 __all__ = ["Bounds", "Topics"]
 
@@ -68,14 +68,14 @@ class Topics:
         topic = self._topics[name] = Topic(name, self.bounds.history, floor)
         return topic
 
-    def append(self, topic: Topic, event: Event) -> None:
+    def append(self, topic: Topic, event: TopicEvent) -> None:
         """Append a new event to the topic and fan it out; drop old events where all histories hold too many bytes."""
         with self._accounted(topic):
             topic.append(event)
         self._topics.move_to_end(topic.name)
         self._shrink()
 
-    def restart(self, topic: Topic, floor: EventId, events: list[Event]) -> None:
+    def restart(self, topic: Topic, floor: EventId, events: list[TopicEvent]) -> None:
         """As Topic.restart."""
         with self._accounted(topic):
             topic.restart(floor, events)

@@ -46,8 +46,8 @@ class RequestBudget:
 
     def has_room(self, nbytes: int, of: int) -> bool:
         """Whether `nbytes` more fit, for a body that then has `of` bytes in all."""
-        kept = 0 if of <= SMALL_BODY_BYTES else self.total_bytes // _KEPT_FOR_SMALL
-        return self.heads + self.bodies + nbytes <= self.total_bytes - kept
+        reserved = 0 if of <= SMALL_BODY_BYTES else self.total_bytes // _KEPT_FOR_SMALL
+        return self.heads + self.bodies + nbytes <= self.total_bytes - reserved
 
 
 class Holding:

@@ -20,7 +20,7 @@ from typing import Any
 import uvicorn
 
 from ..api.relay import Relay
-from ..client.bounds import MAX_HEAD_BYTES, ConnectionBounds, Patience
+from ..client.bounds import MAX_HEAD_BYTES, ClientTimeouts, ConnectionBounds
 
 __all__ = ["RelayServer"]
 
@@ -52,7 +52,7 @@ class RelayServer(uvicorn.Server):
     def __init__(self, relay: Relay, announce: Callable[[], None], look_around: Callable[[], None]) -> None:
         settings = relay.settings
         self._bounds = ConnectionBounds(
-            Patience(
+            ClientTimeouts(
                 head=settings.head_timeout_seconds,
                 body=settings.request_body_timeout_seconds,
                 write=settings.write_timeout_seconds,
@@ -117,7 +117,7 @@ class RelayServer(uvicorn.Server):
         if self._bounded:
             for connection in list(self.server_state.connections):
                 # Its client does not read: `close` would wait until the client has taken all bytes.
-                connection.abort()  # type: ignore[union-attr]  # the relay's Connection
+                connection.abort()  # type: ignore[union-attr]  # the relay's ClientConnection
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

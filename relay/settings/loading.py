@@ -22,11 +22,11 @@ def environment_name(field: str) -> str:
 
 def load(**flags: Any) -> Settings:
     """The settings, overridden by `flags` (by field name; None: not given). Raises SettingsError."""
-    given = {name: value for name, value in flags.items() if value is not None}
+    overrides = {name: value for name, value in flags.items() if value is not None}
     try:
-        return Settings(**given)
+        return Settings(**overrides)
     except ValidationError as error:
-        raise SettingsError("; ".join(_explain(problem, given) for problem in error.errors())) from None
+        raise SettingsError("; ".join(_explain(problem, overrides) for problem in error.errors())) from None
 
 
 def _explain(problem: Any, flags: dict[str, Any]) -> str:

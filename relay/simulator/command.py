@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from .http import Connection
+from .http import SimulatorConnection
 from .service import Service
 
 __all__ = ["configure", "main", "run"]
@@ -58,7 +58,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     service = Service(seed=arguments.seed)
     try:
         server = await loop.create_server(
-            lambda: Connection(service), arguments.host, arguments.port, backlog=_BACKLOG, reuse_address=True
+            lambda: SimulatorConnection(service), arguments.host, arguments.port, backlog=_BACKLOG, reuse_address=True
         )
     except OSError as error:
         print(

@@ -17,11 +17,11 @@ import httptools
 from .events import models
 from .forms import FORMS
 from .grammar import PREFIX
-from .requests import AnswerRequest, ApiError, read_request
+from .requests import AnswerRequest, SimulatedError, read_request
 from .service import Service
 from .stream import AnswerStream
 
-__all__ = ["MAX_REQUEST_BYTES", "Connection"]
+__all__ = ["MAX_REQUEST_BYTES", "SimulatorConnection"]
 
 # A prompt of a million tokens is about 4 MiB.
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
@@ -45,7 +45,7 @@ class _Request:
     keep_alive: bool
 
 
-class Connection(asyncio.Protocol):
+class SimulatorConnection(asyncio.Protocol):
     """One client's connection, from accept to close."""
 
     def __init__(self, service: Service) -> None:
@@ -106,10 +106,10 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             return  # refused in on_message_complete
         except httptools.HttpParserError as error:
-            self._refuse(ApiError(400, f"the request is not HTTP/1.1: {error}"))
+            self._refuse(SimulatedError(400, f"the request is not HTTP/1.1: {error}"))
             return
         if not self._in_body and self._head_bytes > _MAX_HEAD_BYTES:
-            self._refuse(ApiError(431, f"the head of the request has more than {_MAX_HEAD_BYTES} bytes"))
+            self._refuse(SimulatedError(431, f"the head of the request has more than {_MAX_HEAD_BYTES} bytes"))
 
     # Called by httptools
 
@@ -149,7 +149,7 @@ class Connection(asyncio.Protocol):
             return  # an earlier request closes the connection
         self._service.stats.requests += 1
         if self._parser.should_upgrade():
-            self._refuse(ApiError(400, "this server speaks HTTP/1.1 only and upgrades to nothing"))
+            self._refuse(SimulatedError(400, "this server speaks HTTP/1.1 only and upgrades to nothing"))
             return
         request = _Request(
             method=self._parser.get_method().decode("latin-1"),
@@ -174,17 +174,19 @@ class Connection(asyncio.Protocol):
         self._keep_alive = request.keep_alive
         try:
             self._route(request)
-        except ApiError as error:
+        except SimulatedError as error:
             self._respond(error.status, error.to_json(), _headers_of(error))
 
     def _route(self, request: _Request) -> None:
         route = (request.method, request.path)
         if request.path not in _METHODS:
-            raise ApiError(404, f"invalid URL ({request.method} {request.path})", code="unknown_url")
+            raise SimulatedError(404, f"invalid URL ({request.method} {request.path})", code="unknown_url")
         if request.method != _METHODS[request.path]:
-            raise ApiError(405, f"{request.path} takes {_METHODS[request.path]}, not {request.method}")
+            raise SimulatedError(405, f"{request.path} takes {_METHODS[request.path]}, not {request.method}")
         if request.too_large:
-            raise ApiError(413, f"the request body has more than {MAX_REQUEST_BYTES} bytes", code="request_too_large")
+            raise SimulatedError(
+                413, f"the request body has more than {MAX_REQUEST_BYTES} bytes", code="request_too_large"
+            )
         if route == ("GET", "/simulator/stats"):
             self._respond(200, self._service.stats.to_json())
         elif route == ("GET", "/v1/models"):
@@ -262,7 +264,7 @@ class Connection(asyncio.Protocol):
         elif self._waiting:
             self._answer(self._waiting.popleft())
 
-    def _refuse(self, error: ApiError) -> None:
+    def _refuse(self, error: SimulatedError) -> None:
         """Answer an unreadable request with an error, and close; while another answer is under way, abort."""
         if self._busy:
             self.abort()
@@ -274,18 +276,18 @@ class Connection(asyncio.Protocol):
 _METHODS = {**dict.fromkeys(FORMS, "POST"), "/v1/models": "GET", "/simulator/stats": "GET"}
 
 
-def _error_of(request: AnswerRequest) -> ApiError:
+def _error_of(request: AnswerRequest) -> SimulatedError:
     if request.script.fault is not None and request.script.fault.status == 429:
-        return ApiError(
+        return SimulatedError(
             429,
             f"rate limit reached for {request.model}, as its name asks for",
             kind="requests",
             code="rate_limit_exceeded",
         )
-    return ApiError(500, f"the server failed, as the name {request.model} asks for", kind="server_error")
+    return SimulatedError(500, f"the server failed, as the name {request.model} asks for", kind="server_error")
 
 
-def _headers_of(error: ApiError) -> bytes:
+def _headers_of(error: SimulatedError) -> bytes:
     return b"retry-after: 1\r\n" if error.status == 429 else b""
 
 

@@ -27,10 +27,10 @@ class ResponseEvents(Events):
         del include_usage
         self._model, self._script = model, script
         self._ordinal, self._prompt_tokens = ordinal, prompt_tokens
-        begun = _response(model, script, ordinal)
+        response = _response(model, script, ordinal)
         opening = [
-            _event("response.created", 0, {"response": begun}),
-            _event("response.in_progress", 1, {"response": begun}),
+            _event("response.created", 0, {"response": response}),
+            _event("response.in_progress", 1, {"response": response}),
             _event("response.output_item.added", 2, {"output_index": 0, "item": _item(script, ordinal, None)}),
             _event("response.content_part.added", 3, {**self._place(), "part": _part("")}),
         ]

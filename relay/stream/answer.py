@@ -177,10 +177,10 @@ class AnswerLife:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         chunk = answer.content
         del answer
-        left = self._max_bytes
+        bytes_left = self._max_bytes
         while chunk:
-            left -= len(chunk)
-            if left < 0:
+            bytes_left -= len(chunk)
+            if bytes_left < 0:
                 raise UpstreamProtocolError(
                     f"the upstream's answer is larger than {self._max_bytes} bytes (RELAY_MAX_RESPONSE_BYTES)"
                 )

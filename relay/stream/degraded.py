@@ -25,14 +25,14 @@ def degraded_stream(model: str, message: str) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
         return encode(_json({**head, "choices": [choice]}))
 
-    said = chunk({"role": "assistant", "content": ""}, None) + chunk({"content": message}, None)
-    return said + chunk({}, "stop") + encode("[DONE]")
+    beginning = chunk({"role": "assistant", "content": ""}, None) + chunk({"content": message}, None)
+    return beginning + chunk({}, "stop") + encode("[DONE]")
 
 
 def degraded_answer(model: str, message: str) -> bytes:
     """The JSON of an answer that says `message`."""
-    said = {"role": "assistant", "content": message, "refusal": None}
-    choice = {"index": 0, "message": said, "logprobs": None, "finish_reason": "stop"}
+    reply = {"role": "assistant", "content": message, "refusal": None}
+    choice = {"index": 0, "message": reply, "logprobs": None, "finish_reason": "stop"}
     return _json({**_head(model, "chat.completion"), "choices": [choice]})
 
 

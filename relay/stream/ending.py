@@ -79,16 +79,16 @@ class Ending:
         facts: Facts | None = None,
         error: ApiError | None = None,
     ) -> Ending:
-        known: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         if outcome not in UNTROUBLED:
-            known["error_type"] = error.code if error else outcome
+            fields["error_type"] = error.code if error else outcome
         if error is not None:
-            known |= {"message": error.message[:MAX_MESSAGE_CHARACTERS], "status": error.status}
+            fields |= {"message": error.message[:MAX_MESSAGE_CHARACTERS], "status": error.status}
         if record is not None:
-            known |= _numbers(record, time.monotonic())
+            fields |= _numbers(record, time.monotonic())
         if facts is not None:
-            known |= {"input_tokens": facts.input_tokens, "output_tokens": facts.output_tokens}
-        return cls(outcome, **known)
+            fields |= {"input_tokens": facts.input_tokens, "output_tokens": facts.output_tokens}
+        return cls(outcome, **fields)
 
     @property
     def failed(self) -> bool:
@@ -128,7 +128,7 @@ def log_ending(ending: Ending, ids: TraceIds | None) -> None:
 
 def _numbers(record: StreamRecord, now: float) -> dict[str, Any]:
     first, last, events = record.first_event_at, record.last_event_at, record.events_out
-    known: dict[str, Any] = {
+    numbers: dict[str, Any] = {
         "route": record.route,
         "duration": now - record.opened_at,
         "blocked": record.waited(now),
@@ -140,10 +140,10 @@ def _numbers(record: StreamRecord, now: float) -> dict[str, Any]:
         "dropped_events": record.dropped_events,
     }
     if first is not None:
-        known["first_event"] = first - record.opened_at
+        numbers["first_event"] = first - record.opened_at
         if last is not None and events > 1:
-            known["mean_gap"] = (last - first) / (events - 1)
-    return known
+            numbers["mean_gap"] = (last - first) / (events - 1)
+    return numbers
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -26,7 +26,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-from .environment import OPT_IN, PROPAGATORS, known_propagators, stable_http, wanted
+from .environment import OPT_IN, PROPAGATORS, exported_signals, known_propagators, stable_http
 from .names import NAMES
 from .off import Telemetry
 from .sdk_warnings import quieten
@@ -44,7 +44,7 @@ def prepare() -> None:
 def setup(routes: Collection[str]) -> Telemetry:
     """Telemetry as the standard OTEL_* variables configure it. `routes` are the path templates that may name a span, with
     parameters in braces."""
-    signals = wanted(os.environ)
+    signals = exported_signals(os.environ)
     if not signals:
         return Telemetry()
     os.environ[OPT_IN] = stable_http(os.environ.get(OPT_IN, ""))

@@ -161,10 +161,10 @@ class _DeferredSpan(Span):
         self._name = name
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
-        given = status if isinstance(status, Status) else Status(status, description)
+        new_status = status if isinstance(status, Status) else Status(status, description)
         was_ok = self._status is not None and self._status.status_code is StatusCode.OK
-        if given.status_code is not StatusCode.UNSET and not was_ok:  # the specification's rules
-            self._status = given
+        if new_status.status_code is not StatusCode.UNSET and not was_ok:  # the specification's rules
+            self._status = new_status
 
     def record_exception(
         self,

@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from typing import Final
 from urllib.parse import urlsplit
 
-__all__ = ["OPT_IN", "PROPAGATORS", "PROTOCOL", "SIGNALS", "known_propagators", "stable_http", "wanted"]
+__all__ = ["OPT_IN", "PROPAGATORS", "PROTOCOL", "SIGNALS", "exported_signals", "known_propagators", "stable_http"]
 
 log = logging.getLogger("relay.telemetry")
 
@@ -23,14 +23,16 @@ DEFAULT_PROPAGATORS: Final = "tracecontext,baggage"
 OPT_IN: Final = "OTEL_SEMCONV_STABILITY_OPT_IN"
 
 
-def wanted(environment: Mapping[str, str]) -> frozenset[str]:
+def exported_signals(environment: Mapping[str, str]) -> frozenset[str]:
     """The signals to export: those with a usable OTLP endpoint. Logs a warning for each wrong value."""
-    given = {name: value.strip() for name, value in environment.items() if name.startswith("OTEL_") and value.strip()}
-    if given.get("OTEL_SDK_DISABLED", "").lower() == "true":
+    settings = {
+        name: value.strip() for name, value in environment.items() if name.startswith("OTEL_") and value.strip()
+    }
+    if settings.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return frozenset()
-    signals = frozenset(signal for signal in SIGNALS if _is_exported(signal, given))
+    signals = frozenset(signal for signal in SIGNALS if _is_exported(signal, settings))
     if signals:
-        for complaint in _wrong_protocols(signals, given):
+        for complaint in _wrong_protocols(signals, settings):
             log.warning(complaint)
     return signals
 
@@ -55,19 +57,19 @@ def known_propagators(text: str) -> str:
     return DEFAULT_PROPAGATORS
 
 
-def _is_exported(signal: str, given: Mapping[str, str]) -> bool:
+def _is_exported(signal: str, settings: Mapping[str, str]) -> bool:
     own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"
-    name = own if own in given else "OTEL_EXPORTER_OTLP_ENDPOINT"
-    if name not in given:
+    name = own if own in settings else "OTEL_EXPORTER_OTLP_ENDPOINT"
+    if name not in settings:
         return False
     choice = f"OTEL_{signal.upper()}_EXPORTER"
-    exporters = {word.strip().lower() for word in given.get(choice, "otlp").split(",")}
+    exporters = {word.strip().lower() for word in settings.get(choice, "otlp").split(",")}
     if "otlp" not in exporters:
         if exporters != {"none"}:
-            log.warning("%s is %r: the relay knows otlp and none; its %s are off", choice, given[choice], signal)
+            log.warning("%s is %r: the relay knows otlp and none; its %s are off", choice, settings[choice], signal)
         return False
-    if not _is_url(given[name]):
-        log.warning("%s is %r: it must be an http or https URL; the relay's %s are off", name, given[name], signal)
+    if not _is_url(settings[name]):
+        log.warning("%s is %r: it must be an http or https URL; the relay's %s are off", name, settings[name], signal)
         return False
     return True
 
@@ -80,8 +82,8 @@ def _is_url(text: str) -> bool:
         return False
 
 
-def _wrong_protocols(signals: frozenset[str], given: Mapping[str, str]) -> Iterator[str]:
+def _wrong_protocols(signals: frozenset[str], settings: Mapping[str, str]) -> Iterator[str]:
     names = ("OTEL_EXPORTER_OTLP_PROTOCOL", *(f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL" for signal in signals))
     for name in names:
-        if given.get(name, PROTOCOL).lower() != PROTOCOL:
-            yield f"{name} is {given[name]!r}: the relay speaks {PROTOCOL} only, usually to port 4318, and goes on with it"
+        if settings.get(name, PROTOCOL).lower() != PROTOCOL:
+            yield f"{name} is {settings[name]!r}: the relay speaks {PROTOCOL} only, usually to port 4318, and goes on with it"

@@ -128,9 +128,9 @@ class _LogExporter(OTLPLogExporter):
 
 
 def _size(variable: str) -> int:
-    given = os.environ.get(variable, "").strip()
+    text = os.environ.get(variable, "").strip()
     try:
-        return int(given or DEFAULT_SIZE)
+        return int(text or DEFAULT_SIZE)
     except ValueError:
-        log.warning("%s is %r: it must be a whole number; it is %d", variable, given, DEFAULT_SIZE)
+        log.warning("%s is %r: it must be a whole number; it is %d", variable, text, DEFAULT_SIZE)
         return DEFAULT_SIZE

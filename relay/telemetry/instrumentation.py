@@ -62,8 +62,8 @@ class Instrumentation(Tracer):
         """
         self._span = span
         headers = [(name, value) for name, value in scope["headers"] if name == b"host"]
-        shown = {**scope, "path": path, "query_string": b"", "headers": headers, _STATUS: status}
-        showing = self._app(shown, _nothing, _nothing)
+        redacted = {**scope, "path": path, "query_string": b"", "headers": headers, _STATUS: status}
+        showing = self._app(redacted, _nothing, _nothing)
         with contextlib.suppress(StopIteration):  # the coroutine ends in this one step, as nothing in it waits
             showing.send(None)
 

@@ -93,8 +93,8 @@ _ATTRIBUTES: Final = (
 
 def about(ending: Ending) -> dict[str, Any]:
     """The attributes of an ending; unknown facts are left out."""
-    known = {NAMES[field]: getattr(ending, field) for field in _ATTRIBUTES}
-    return {name: value for name, value in known.items() if value is not None}
+    attributes = {NAMES[field]: getattr(ending, field) for field in _ATTRIBUTES}
+    return {name: value for name, value in attributes.items() if value is not None}
 
 
 def printable(text: str) -> str:

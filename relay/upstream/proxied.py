@@ -58,10 +58,10 @@ class ProxiedTransport:
     def __init__(self, *, max_connections: int, budget: StreamBudget) -> None:
         def make_socket(address: Any) -> socket.socket:
             family, kind, protocol, _, _ = address
-            made = socket.socket(family, kind, protocol)
+            sock = socket.socket(family, kind, protocol)
             # Before connect, which negotiates the TCP window that the upstream may fill.
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, budget.receive_buffer_bytes)
-            return made
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, budget.receive_buffer_bytes)
+            return sock
 
         self._read_bytes = budget.read_bytes
         self._session = aiohttp.ClientSession(
@@ -95,8 +95,8 @@ class ProxiedTransport:
             raise UpstreamUnreachableError("the upstream cannot be reached") from error
         except (aiohttp.ClientError, OSError) as error:
             raise UpstreamUnreachableError("the upstream closed the connection without an answer") from error
-        named = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.raw_headers}
-        return Response(response.status, named, _ProxiedBody(response, self._read_bytes))
+        by_name = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.raw_headers}
+        return Response(response.status, by_name, _ProxiedBody(response, self._read_bytes))
 
     async def close(self) -> None:
         await self._session.close()

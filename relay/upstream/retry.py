@@ -27,8 +27,8 @@ SERVER_FAILURE: Final = 500
 
 def worth_retrying(status: int, headers: Mapping[str, str], now: float) -> bool:
     """Whether to retry after an answer with this status. `headers` by lower-case names; `now` in seconds since the epoch."""
-    asked = server_pause_seconds(headers, now)
-    if asked is not None and asked > LONGEST_SERVER_PAUSE_SECONDS:
+    server_pause = server_pause_seconds(headers, now)
+    if server_pause is not None and server_pause > LONGEST_SERVER_PAUSE_SECONDS:
         return False
     should_retry = headers.get("x-should-retry")
     if should_retry in ("true", "false"):
@@ -44,9 +44,9 @@ def pause_seconds(tried: int, headers: Mapping[str, str], now: float, chance: fl
     now      seconds since the epoch
     chance   a random number from 0 to 1, for the jitter
     """
-    asked = server_pause_seconds(headers, now)
-    if asked is not None and 0 < asked <= LONGEST_SERVER_PAUSE_SECONDS:
-        return asked
+    server_pause = server_pause_seconds(headers, now)
+    if server_pause is not None and 0 < server_pause <= LONGEST_SERVER_PAUSE_SECONDS:
+        return server_pause
     return min(FIRST_PAUSE_SECONDS * 2.0 ** min(tried, 16), LONGEST_PAUSE_SECONDS) * (1 - JITTER * chance)
 
 

@@ -43,7 +43,7 @@ FORWARDED_PREFIX: Final = "x-ratelimit-"
 
 # The openai client's headers that describe the machine it runs on: not sent to an upstream.
 ACCOUNT_PREFIX: Final = "x-stainless-"
-UNTOLD: Final = dict.fromkeys(
+OMITTED_HEADERS: Final = dict.fromkeys(
     (
         "X-Stainless-Lang", "X-Stainless-Package-Version", "X-Stainless-OS", "X-Stainless-Arch", "X-Stainless-Runtime",
         "X-Stainless-Runtime-Version", "X-Stainless-Async",
@@ -169,7 +169,7 @@ class Upstream:
         """The answer in a successful response: whole, or its beginning and the body. Raises UpstreamError."""
         body, headers = response.body, response.headers
         forwarded = {**_forwarded(headers), "content-type": headers.get("content-type", "application/json")}
-        kept = False
+        handed_on = False
         try:
             encoding = headers.get("content-encoding", "identity")
             if encoding != "identity":
@@ -187,10 +187,10 @@ class Upstream:
                 return Answer(response.status, forwarded, content)
             if length.isdecimal():
                 forwarded["content-length"] = length
-            kept = True
+            handed_on = True
             return Answer(response.status, forwarded, content, body)
         finally:
-            if not kept:
+            if not handed_on:
                 body.close()
 
 
@@ -222,7 +222,7 @@ def _headers(base_url: str, key: str | None) -> Headers:
     client = AsyncOpenAI(
         api_key=key or "unused",
         base_url=base_url,
-        default_headers=UNTOLD,  # type: ignore[arg-type]  # Omit works here as in the headers of one request
+        default_headers=OMITTED_HEADERS,  # type: ignore[arg-type]  # Omit works here as in the headers of one request
         http_client=httpx2.AsyncClient(transport=httpx2.AsyncBaseTransport()),
     )
     headers: dict[str, object] = {

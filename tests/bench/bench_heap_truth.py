@@ -57,7 +57,7 @@ def plant(cases: int, seed: int) -> int:
         assert callable(made)
         kept, truth = made(draw, kind)
         truth += sys.getsizeof(kept)
-        table = heap.decode(Path(str((sampled.told() or {})["file"])).read_bytes())
+        table = heap.decode(Path(str((sampled.report() or {})["file"])).read_bytes())
         rows = {row.frame.function: row for row in top(heap.profile(table)).rows}
         low, high = rows[name].interval or (0, 0) if name in rows else (0, 0)
         print(kind.replace(" ", "-"), truth, rows[name].flat if name in rows else 0, low, high, flush=True)

@@ -130,7 +130,7 @@ def torment(seed: int) -> int:
                 heap.keep(root)
                 kept = [str(n) * 9 for n in range(3000)]
                 del kept[::2]
-                os._exit(0 if heap.told() else 1)
+                os._exit(0 if heap.report() else 1)
             assert os.waitpid(pid, 0)[1] == 0
         elif act == 1 and not tracemalloc.is_tracing():
             tracemalloc.start(2)
@@ -139,7 +139,7 @@ def torment(seed: int) -> int:
         elif act == 3:
             gc.collect()
         elif act == 4:
-            told = heap.told()
+            told = heap.report()
             assert told is not None
             if told["file"]:
                 with open(told["file"], "rb") as file:
@@ -164,7 +164,7 @@ def _compare() -> None:
     from diagnostics.agent import heap
     from diagnostics.analysis.heap import decode
 
-    told = heap.told()
+    told = heap.report()
     if told is None or told["mode"] == "off" or told["lost"] or told["file"] is None:
         return
     dropped = told["dropped"]
@@ -176,7 +176,7 @@ def _compare() -> None:
         return sum(site in sites and size > 100 * told["rate_bytes"] for site, size, _, _ in table.blocks)
 
     kept = _plant(200 * told["rate_bytes"] if told["rate_bytes"] < 100_000 else 60_000_000)
-    now = heap.told() or {}
+    now = heap.report() or {}
     assert planted() == len(kept) or now["dropped"] > dropped, (planted(), now)
     kept.clear()
     assert planted() == 0, planted()

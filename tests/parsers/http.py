@@ -13,7 +13,7 @@ import h11
 
 from relay.errors import UpstreamError
 from relay.upstream.wire.answer import MAX_HEAD_BYTES
-from relay.upstream.wire.connection import Connection
+from relay.upstream.wire.connection import UpstreamConnection
 
 __all__ = ["Read", "check", "ours", "theirs"]
 
@@ -60,7 +60,7 @@ def ours(data: bytes, size: int) -> Read | None:
 
 
 async def _ours(data: bytes, size: int) -> Read | None:
-    connection = Connection(RECV_BYTES, RECV_BYTES, 1 << 30)
+    connection = UpstreamConnection(RECV_BYTES, RECV_BYTES, 1 << 30)
     transport = _NoTransport()
     connection.connection_made(transport)
     asking = asyncio.ensure_future(connection.request("GET", b"/", [], b""))

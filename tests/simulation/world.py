@@ -23,7 +23,7 @@ from .truth import Truth
 
 from diagnostics.agent.instrument import asgi  # isort: skip
 from relay.app import create_app  # isort: skip
-from relay.client.connection import Connection  # isort: skip
+from relay.client.connection import ClientConnection  # isort: skip
 from relay.serving.server import RelayServer  # isort: skip
 from relay.settings import Settings, load  # isort: skip
 from tests.chaos import faults  # isort: skip
@@ -72,7 +72,7 @@ RELAY = ("relay", 8080)
 
 asgi._AgentOfApp.start = lambda self: None  # type: ignore[method-assign]  # a thread; nothing of it is simulated
 asgi._AgentOfApp.stop = lambda self: None  # type: ignore[method-assign]
-Connection._unacknowledged = lambda self: self.transport.get_write_buffer_size()  # type: ignore[method-assign]  # no kernel
+ClientConnection._unacknowledged = lambda self: self.transport.get_write_buffer_size()  # type: ignore[method-assign]  # no kernel
 faults.ENDLESS_BYTES = ENDLESS_BYTES
 
 _write = _SimStreamTransport.write

@@ -6,7 +6,7 @@ where the monitor reads it without asking the service, also after the service wa
 
 `DIAGNOSTICS_HEAP` chooses: `on` hooks the allocators of objects and of Python's memory; `raw` only the one below them, which
 serves blocks over 512 bytes, and costs nothing where objects are small; `off` and not set: nothing is hooked. Where it cannot
-be had everything else works, and `told` says why.
+be had everything else works, and `report` says why.
 
 The law of this file: nothing that goes wrong here is raised into the service.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-__all__ = ["FOLDER", "begin", "end", "extension", "keep", "settle", "told"]
+__all__ = ["FOLDER", "begin", "end", "extension", "keep", "report", "settle"]
 
 FOLDER = "heap"
 DEFAULT_RATE = 512 * 1024
@@ -71,23 +71,23 @@ def begin() -> str | None:
     if _here.mode != "off":
         return None
     try:
-        asked, rate = _asked()
-        _here.reason = None if asked == "off" else _begin(asked, rate)
+        mode, rate = _settings()
+        _here.reason = None if mode == "off" else _begin(mode, rate)
     except (DiagnosticsError, ValueError, OSError, TypeError) as error:
         _here.reason = str(error)
     return _here.reason
 
 
-def _asked() -> tuple[str, int]:
+def _settings() -> tuple[str, int]:
     """Raises ValueError for a setting that is none."""
-    asked = os.environ.get("DIAGNOSTICS_HEAP") or "off"
-    if asked not in ("on", "raw", "off"):
-        raise ValueError(f"DIAGNOSTICS_HEAP is {asked!r}; choose on, raw or off")
-    given = os.environ.get("DIAGNOSTICS_HEAP_RATE") or str(DEFAULT_RATE)
-    rate = int(given) if given.isdecimal() else 0
+    mode = os.environ.get("DIAGNOSTICS_HEAP") or "off"
+    if mode not in ("on", "raw", "off"):
+        raise ValueError(f"DIAGNOSTICS_HEAP is {mode!r}; choose on, raw or off")
+    rate_text = os.environ.get("DIAGNOSTICS_HEAP_RATE") or str(DEFAULT_RATE)
+    rate = int(rate_text) if rate_text.isdecimal() else 0
     if not _LEAST_RATE <= rate <= _MOST_RATE:
-        raise ValueError(f"DIAGNOSTICS_HEAP_RATE is {given!r}; choose {_LEAST_RATE} to {_MOST_RATE} (bytes)")
-    return asked, rate
+        raise ValueError(f"DIAGNOSTICS_HEAP_RATE is {rate_text!r}; choose {_LEAST_RATE} to {_MOST_RATE} (bytes)")
+    return mode, rate
 
 
 def _begin(mode: str, rate: int) -> str | None:
@@ -118,9 +118,9 @@ def _verified(live: Any) -> str | None:
         return why
 
     class Body:
-        found = here()
+        why = here()
 
-    why = here() or next(here() for _ in (1,)) or Body.found
+    why = here() or next(here() for _ in (1,)) or Body.why
     return f"the frames of this Python are not laid out as expected ({why})" if why else None
 
 
@@ -194,7 +194,7 @@ def _tidy(folder: str) -> None:
             pass
 
 
-def told() -> dict[str, Any] | None:
+def report() -> dict[str, Any] | None:
     """What the agent says of it; None where nobody asked for it.
 
     mode            on, raw or off

@@ -64,15 +64,15 @@ def offsets() -> tuple[int, ...]:
 
 def frames(innermost: FrameType) -> tuple[tuple[Any, ...], ...]:
     """What Python says of a stack: (frames, lines, codes, files' names, qualified names), innermost first."""
-    found: list[FrameType] = []
+    stack: list[FrameType] = []
     frame: FrameType | None = innermost
-    while frame is not None and len(found) < _MOST_FRAMES:
-        found.append(frame)
+    while frame is not None and len(stack) < _MOST_FRAMES:
+        stack.append(frame)
         frame = frame.f_back
-    codes: list[CodeType] = [each.f_code for each in found]
+    codes: list[CodeType] = [each.f_code for each in stack]
     return (
-        tuple(found),
-        tuple(each.f_lineno or 0 for each in found),
+        tuple(stack),
+        tuple(each.f_lineno or 0 for each in stack),
         tuple(codes),
         tuple(code.co_filename for code in codes),
         tuple(code.co_qualname for code in codes),

@@ -72,17 +72,17 @@ class _Watch:
 
 def launches(words: list[str]) -> bool:
     """Whether a Python with this command line (`sys.orig_argv`) is given a command: a later word names a program."""
-    left = iter(words[1:])
-    for word in left:
+    words_left = iter(words[1:])
+    for word in words_left:
         if word in _WITH_A_WORD:
-            next(left, None)
+            next(words_left, None)
         elif word == "-m":
-            next(left, None)
+            next(words_left, None)
             break
         elif not word.startswith("-") or word == "-c":
             break
     before = ""
-    for word in left:
+    for word in words_left:
         # `python -m debugpy -m uvicorn`: the word after -m is a module that this process itself will run.
         if not word.startswith("-") and before != "-m" and _is_program(word):
             return True

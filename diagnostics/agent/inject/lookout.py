@@ -167,7 +167,7 @@ def _listening(sockets: dict[int, str]) -> set[str]:
         return set()
     import _socket  # the C part of `socket`; importing that builds enums, which is slow
 
-    found: set[str] = set()
+    listening: set[str] = set()
     for fd, inode in sockets.items():
         try:
             borrowed = _socket.socket(fileno=fd)
@@ -180,8 +180,8 @@ def _listening(sockets: dict[int, str]) -> set[str]:
         finally:
             borrowed.detach()  # the descriptor is the service's: this object must not close it
         if accepts and borrowed.family in (_socket.AF_INET, _socket.AF_INET6):
-            found.add(inode)
-    return found
+            listening.add(inode)
+    return listening
 
 
 def _watched(poll: int) -> set[int]:

@@ -153,8 +153,8 @@ class LedgerMiddleware:
             raise
         finally:
             current_record.reset(token)
-            left = record.disconnected_at is not None and not meter.finished
-            record.request_ends("client_disconnected" if left else "completed")
+            client_left = record.disconnected_at is not None and not meter.finished
+            record.request_ends("client_disconnected" if client_left else "completed")
 
     def _route(self, scope: Scope) -> str:
         route = route_of(scope)

@@ -66,14 +66,14 @@ class _Registers:
 
     def references(self) -> list[weakref.ref[asyncio.Task[Any]]]:
         """Weak references to all tasks, copied from the WeakSet's `data`: its iterator is Python code, three times as slow."""
-        found: list[weakref.ref[asyncio.Task[Any]]] = []
+        references: list[weakref.ref[asyncio.Task[Any]]] = []
         for name in _REGISTERS:
             tasks = getattr(self._module, name, None)
             if tasks is not None:
-                found.extend(_copied(tasks.data))
+                references.extend(_copied(tasks.data))
         # Tasks in their eager first step.
-        found.extend(map(weakref.ref, _copied(getattr(self._module, "_eager_tasks", ()))))
-        return found
+        references.extend(map(weakref.ref, _copied(getattr(self._module, "_eager_tasks", ()))))
+        return references
 
     def alive(self) -> list[asyncio.Task[Any]]:
         return [task for reference in self.references() if (task := reference()) is not None and is_whole(task)]
@@ -124,17 +124,17 @@ class _ByLoop:
         """The tasks of each loop; an empty list where `all_tasks` fails, and `why_unseen` then says why."""
         if self._held is not None:
             return self._held
-        found = []
+        task_sets = []
         self._failure = None
         for loop in self._search.search():
             try:
-                found.append(self._module.all_tasks(loop))
+                task_sets.append(self._module.all_tasks(loop))
             except (
                 RuntimeError
             ) as error:  # a task is registered that was never initialised, as by granian's --task-impl rust
                 self._failure = f"asyncio.all_tasks failed: {error}"
                 return []
-        return found
+        return task_sets
 
     def loops(self) -> list[asyncio.AbstractEventLoop]:
         return self._search.search()

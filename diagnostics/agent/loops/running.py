@@ -26,12 +26,12 @@ class RunningLoops:
     """`running_loops` for frequent callers: where there are thousands of tasks the result is cached for some seconds."""
 
     def __init__(self) -> None:
-        self._found = Thrifty(lambda: [weakref.ref(loop) for loop in running_loops()], share=2000, longest=5.0)
+        self._references = Thrifty(lambda: [weakref.ref(loop) for loop in running_loops()], share=2000, longest=5.0)
 
     def __call__(self) -> list[asyncio.AbstractEventLoop]:
-        loops = [loop for reference in self._found() if (loop := reference()) is not None and loop.is_running()]
+        loops = [loop for reference in self._references() if (loop := reference()) is not None and loop.is_running()]
         if not loops:
-            self._found.forget()
+            self._references.forget()
         return loops
 
 
@@ -43,15 +43,15 @@ def call_on_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], None], pati
     done = allocate_lock()
     done.acquire()
     lock = allocate_lock()
-    made = False
+    begun = False
     given_up = False
 
     def on_loop() -> None:
-        nonlocal made
+        nonlocal begun
         with lock:
             if given_up:
                 return
-            made = True
+            begun = True
             try:
                 call()
             finally:
@@ -64,5 +64,5 @@ def call_on_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], None], pati
     if done.acquire(True, patience):
         return True
     with lock:
-        given_up = not made
-    return made
+        given_up = not begun
+    return begun

@@ -76,17 +76,17 @@ def _in_thread(
 ) -> Iterator[asyncio.AbstractEventLoop]:
     """The loops that run in this thread, several where one was started within another. `native`: one may be written in C."""
     frames: list[FrameType] = []
-    found = False
+    has_loop = False
     frame = innermost
     while frame is not None and len(frames) < _MAX_FRAMES:
         if frame.f_code.co_name == _RUNS:
             loop = frame.f_locals.get("self")
             if issubclass(type(loop), base):
-                found = True
+                has_loop = True
                 yield loop  # type: ignore[misc]  # its class says so
         frames.append(frame)
         frame = frame.f_back
-    if native and not found:
+    if native and not has_loop:
         for frame in frames:
             yield from _in_variables(frame, base, future)
 
@@ -95,9 +95,9 @@ def _in_variables(frame: FrameType, base: type, future: type) -> Iterator[asynci
     """Running loops among a frame's locals, attributes of its `self` and globals that its code uses, or of futures there."""
     variables = frame.f_locals
     candidates = list(variables.values()) if variables is not frame.f_globals else []
-    held = variables.get("self")
-    if held is not None:
-        candidates.extend(_attributes(held))
+    instance = variables.get("self")
+    if instance is not None:
+        candidates.extend(_attributes(instance))
     candidates.extend(frame.f_globals.get(name) for name in frame.f_code.co_names)
     for candidate in candidates:
         kind = type(candidate)
@@ -110,9 +110,9 @@ def _in_variables(frame: FrameType, base: type, future: type) -> Iterator[asynci
             yield loop
 
 
-def _attributes(held: Any) -> list[Any]:
+def _attributes(instance: Any) -> list[Any]:
     try:
-        return list(object.__getattribute__(held, "__dict__").values())
+        return list(object.__getattribute__(instance, "__dict__").values())
     except (AttributeError, RuntimeError, TypeError):  # no `__dict__`, or another thread changes it
         return []
 

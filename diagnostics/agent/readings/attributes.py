@@ -46,22 +46,22 @@ class Attributes:
 
     def bytes_each(self) -> dict[type, float]:
         """Of each class that has such arrays: bytes of them for an instance, on average over its samples, which are let go."""
-        found = {}
+        averages = {}
         counted = _tracked_dictionaries()
         for kind, things in self._last.items():
             dictionary = _dictionary_of(kind)
             if dictionary is not None:
-                found[kind] = sum(_array(thing, kind, dictionary, counted) for thing in things) / len(things)
+                averages[kind] = sum(_array(thing, kind, dictionary, counted) for thing in things) / len(things)
         self._last.clear()  # this very object may be one of them
-        return found
+        return averages
 
 
 def _dictionary_of(kind: type) -> Any:
     """The descriptor that gives an instance its dictionary, unless the application has put code in its place."""
     for base in kind.__mro__:
-        found = vars(base).get("__dict__")
-        if found is not None:
-            return found if type(found) is GetSetDescriptorType else None
+        descriptor = vars(base).get("__dict__")
+        if descriptor is not None:
+            return descriptor if type(descriptor) is GetSetDescriptorType else None
     return None
 
 
@@ -78,10 +78,10 @@ def _array(thing: Any, kind: type, dictionary: Any, counted: set[int]) -> int:
     if object.__sizeof__(thing) > kind.__basicsize__ and not kind.__itemsize__:
         return 0
     before = set(map(id, gc.get_referents(thing)))
-    made = dictionary.__get__(thing)
-    if id(made) in before or id(made) in counted:
+    instance_dictionary = dictionary.__get__(thing)
+    if id(instance_dictionary) in before or id(instance_dictionary) in counted:
         return 0
-    values = dict.__sizeof__(made) - _EMPTY
+    values = dict.__sizeof__(instance_dictionary) - _EMPTY
     # In front of the values is a byte for each, and two more (new_values in CPython's Objects/dictobject.c).
     slots = values // _POINTER
     return int(values + -(-(slots + 2) // _POINTER) * _POINTER) if slots else 0

@@ -73,8 +73,8 @@ def read(until: float) -> dict[str, Any]:
         for used, size, words, behind in _pools(memory, until):
             blocks += used
             # Only counts by type are kept: all that this reading allocates lies in the blocks that it counts.
-            for known, found in ((kinds, words), (headed, behind)):
-                for address, count in Counter(filter(known.__contains__, found)).items():
+            for known, addresses in ((kinds, words), (headed, behind)):
+                for address, count in Counter(filter(known.__contains__, addresses)).items():
                     row = types.setdefault(_full_name(known[address]), [0, 0])
                     row[0] += count
                     row[1] += count * size
@@ -110,9 +110,9 @@ def _pools(memory: int, until: float) -> Iterator[tuple[int, int, list[int], lis
                 break
             words = memoryview(chunk[: len(chunk) // 8 * 8]).cast("Q")
             for offset in range(0, len(chunk) - _POOL + 1, _POOL):
-                found = _blocks(chunk, words, offset, at + offset)
-                if found is not None:
-                    yield found
+                pool = _blocks(chunk, words, offset, at + offset)
+                if pool is not None:
+                    yield pool
             if len(chunk) < _POOL:
                 break
             at += len(chunk) // _POOL * _POOL

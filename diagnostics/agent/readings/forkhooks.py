@@ -27,12 +27,12 @@ class ForkHooks:
 
 def fork_hooks() -> list[ForkHooks]:
     """The lists that are not empty. To be called in a forked child."""
-    found = []
+    hooks = []
     for when in _WHEN:
 
         def ours() -> None: ...
 
         os.register_at_fork(**{when: ours})
         holders = [each for each in gc.get_referrers(ours) if type(each) is list and each and each[-1] is ours]
-        found += [ForkHooks(when, each) for each in holders[:1] if len(each) > 1]
-    return found
+        hooks += [ForkHooks(when, each) for each in holders[:1] if len(each) > 1]
+    return hooks

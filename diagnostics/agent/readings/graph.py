@@ -95,7 +95,7 @@ def all_referents(things: list[Any]) -> list[Any]:
 
 def roots() -> list[Any]:
     """Modules, classes, unfinished tasks, and the locals of this thread's frames. The locals of other threads' frames, read
-    before the fork by `threads.held`, are for the caller to add.
+    before the fork by `threads.frames_with_locals`, are for the caller to add.
 
     The agent's own modules, classes and frames are left out. A task that is done is no root: it lives only while something
     refers to it.
@@ -121,13 +121,13 @@ def is_ours(module: str) -> bool:
 
 def running_locals() -> list[Any]:
     """The values of all locals of this thread's frames, the agent's frames left out."""
-    found: list[Any] = []
+    values: list[Any] = []
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         if not frame.f_code.co_filename.startswith(_AGENT):
-            found.extend(frame.f_locals.values())
+            values.extend(frame.f_locals.values())
         frame = frame.f_back
-    return found
+    return values
 
 
 def is_program(thing: Any) -> bool:
@@ -140,12 +140,12 @@ def is_loops_own(kind: type) -> bool:
 
     The loop refers to every connection through its selector; that must not make the connection shared by all streams.
     """
-    known = _loops_own.get(kind)
-    if known is None:
+    is_own = _loops_own.get(kind)
+    if is_own is None:
         bases = (asyncio.AbstractEventLoop, asyncio.Handle, asyncio.BaseTransport, asyncio.BaseProtocol)
         # uvloop's handles and transports are classes of their own.
-        known = _loops_own[kind] = issubclass(kind, bases) or module_of(kind).startswith("uvloop")
-    return known
+        is_own = _loops_own[kind] = issubclass(kind, bases) or module_of(kind).startswith("uvloop")
+    return is_own
 
 
 def size_of(thing: Any) -> int:
@@ -212,15 +212,15 @@ def kinds_below(kind: type) -> frozenset[type]:
     A class whose metaclass has an `__eq__` or `__hash__` of its own is left out: putting the class into a set would run them.
     (One in typing warns there since Python 3.14.)
     """
-    found, left = {id(kind): kind}, [kind]
+    kinds, left = {id(kind): kind}, [kind]
     while left:
         # Called on `type`, since a metaclass may override the method.
         fresh: list[type] = type.__subclasses__(left.pop())
         for below in fresh:
-            if id(below) not in found:
-                found[id(below)] = below
+            if id(below) not in kinds:
+                kinds[id(below)] = below
                 left.append(below)
-    return frozenset(below for below in found.values() if _is_hashed_by_identity(type(below)))
+    return frozenset(below for below in kinds.values() if _is_hashed_by_identity(type(below)))
 
 
 def _is_hashed_by_identity(metaclass: type) -> bool:
@@ -246,15 +246,15 @@ def in_time(things: list[Any], until: float, visited: Callable[[], int]) -> Iter
 
 
 def reached(
-    start: Iterable[Any], stop: AbstractSet[int], *, until: float = math.inf, found: set[int] | None = None
+    start: Iterable[Any], stop: AbstractSet[int], *, until: float = math.inf, walked: set[int] | None = None
 ) -> set[int]:
     """Ids of all objects reachable from `start` without passing through those whose ids are in `stop`; without these.
 
-    found   the set of an earlier walk: its objects are not walked again, and the new ones are added to it
+    walked  the set of an earlier walk: its objects are not walked again, and the new ones are added to it
     until   deadline, monotonic seconds
     Raises LateError past the deadline.
     """
-    seen = set() if found is None else found
+    seen = set() if walked is None else walked
     seen |= stop
     level: list[Any] = [thing for thing in start if id(thing) not in seen]
     seen.update(id(thing) for thing in level)
@@ -282,18 +282,18 @@ def search(
     *,
     until: float = math.inf,
     closed: AbstractSet[int] = frozenset(),
-    found: dict[int, Any] | None = None,
+    earlier: dict[int, Any] | None = None,
 ) -> dict[int, Any]:
     """Breadth first from `start` until all of `wanted` are found: id of an object -> the object that refers to it.
 
     A root maps to None. Event loops are not passed through: that a loop refers to a task explains nothing.
     closed   ids of further objects that are not passed through
-    found    the result of an earlier search, to which this one adds
+    earlier  the result of an earlier search, to which this one adds
     until    deadline, monotonic seconds
     Raises LateError past the deadline.
     """
     missing = {id(thing) for thing in wanted}
-    parents: dict[int, Any] = {} if found is None else found
+    parents: dict[int, Any] = {} if earlier is None else earlier
     level: list[Any] = []
     for thing in start:
         if id(thing) not in parents and id(thing) not in closed:

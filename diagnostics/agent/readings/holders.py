@@ -68,7 +68,7 @@ class Ways:
             missing = [thing for thing in wanted if id(thing) not in self.parents]
             if missing:
                 start = roots() if from_classes else [*module_roots(), *running_locals(), *fork_hooks()]
-                self.parents = search(start, missing, until=until, found=self.parents)
+                self.parents = search(start, missing, until=until, earlier=self.parents)
 
 
 def holder_of(thing: list[Any], ways: Ways) -> tuple[str, str, str]:

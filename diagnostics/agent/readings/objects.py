@@ -117,28 +117,30 @@ def explain(
 
     first    marks of a first census: samples are drawn among the objects that are new since then, each standing for the same
              number of bytes. None: they are drawn among the younger half
-    threads  frames of other threads that `threads.held` returned before the fork
+    threads  frames of other threads that `threads.frames_with_locals` returned before the fork
     until    deadline, monotonic seconds
 
     To be called in a forked child. Returns `{"paths": {type: [{"path", "samples", "root"}, ...]}}`, the commonest path first.
     `root` is the kind of the path's root (module, class, task, thread, frame), "cycle" for garbage that waits for the
     collector, "lost" for an object that C code holds, or "unknown".
     """
-    found: dict[str, list[Any]] = {name: [] for name in types}
+    by_type: dict[str, list[Any]] = {name: [] for name in types}
     names: dict[type, str] = {}
     everything = _Everything(until)
     for things in everything:
         for kind in set(map(type, things)) - names.keys():
             names[kind] = _full_name(kind)
-        kinds = frozenset(kind for kind in set(map(type, things)) if names[kind] in found)
-        _sort(first.new(list(of_kinds(things, kinds))) if first is not None else of_kinds(things, kinds), names, found)
+        kinds = frozenset(kind for kind in set(map(type, things)) if names[kind] in by_type)
+        _sort(
+            first.new(list(of_kinds(things, kinds))) if first is not None else of_kinds(things, kinds), names, by_type
+        )
     # This function's own lists and dictionaries are among all tracked objects, and must not become samples.
-    ours = {id(found), id(names), *map(id, found.values())}
+    ours = {id(by_type), id(names), *map(id, by_type.values())}
     sampled = {
         name: _spread([thing for thing in things if id(thing) not in ours], samples, everything=first is not None)
-        for name, things in found.items()
+        for name, things in by_type.items()
     }
-    del found
+    del by_type
     try:
         if everything.left_out is not None:
             raise LateError(0)
@@ -155,9 +157,9 @@ def explain(
     return {"paths": {name: _commonest_ways(things, ways) for name, things in sampled.items()}}
 
 
-def _sort(things: Iterable[Any], names: dict[type, str], found: dict[str, list[Any]]) -> None:
+def _sort(things: Iterable[Any], names: dict[type, str], by_type: dict[str, list[Any]]) -> None:
     for thing in things:
-        found[names[type(thing)]].append(thing)
+        by_type[names[type(thing)]].append(thing)
 
 
 def _commonest_ways(things: list[Any], ways: Ways) -> list[dict[str, Any]]:
@@ -243,14 +245,14 @@ class _Untracked:
 
 def _untracked(holders: list[Any], seen: set[int], kinds: _Untracked) -> list[Any]:
     """Direct referents of `holders` that the collector does not track and whose ids are not in `seen`; adds their ids to it."""
-    found = []
+    untracked = []
     referents = all_referents(holders)
     for thing in of_kinds(referents, kinds.among(referents)):
         key = id(thing)
         if key not in seen and not gc.is_tracked(thing) and not is_shared_constant(thing):
             seen.add(key)
-            found.append(thing)
-    return found
+            untracked.append(thing)
+    return untracked
 
 
 def _spread(things: list[Any], samples: int, *, everything: bool) -> list[Any]:

@@ -183,10 +183,10 @@ def _namespace(thing: Any) -> dict[str, Any] | None:
         # `vars` of a class is a read-only proxy; its referent is the dictionary.
         return next((inside for inside in gc.get_referents(vars(thing)) if type(inside) is dict), None)
     try:
-        found = object.__getattribute__(thing, "__dict__")
+        namespace = object.__getattribute__(thing, "__dict__")
     except AttributeError:
         return None
-    return found if type(found) is dict else None
+    return namespace if type(namespace) is dict else None
 
 
 def _is_machinery(thing: Any) -> bool:

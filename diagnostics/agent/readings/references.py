@@ -44,7 +44,7 @@ def traced(
     things: list[Any], until: float, *, steps: int = _MOST_STEPS, ours: AbstractSet[int] = frozenset()
 ) -> tuple[str, list[Any]]:
     """As `why_alive`; for LOST also the path from the object that C code holds down to this one, both included."""
-    known: list[Any] = []
+    visited: list[Any] = []
     below: dict[int, int] = {}  # id of a holder -> id of its referent on the path to the object
     ids: set[int] = set()
     fresh = [*things, _Probe()]
@@ -52,23 +52,23 @@ def traced(
         if time.monotonic() > until:
             return UNKNOWN, []
         ids.update(map(id, fresh))
-        known += fresh[:-1]
+        visited += fresh[:-1]
         asked = tuple(fresh)  # named, because from 3.13 on the call's argument tuple is among the holders
         holders = gc.get_referrers(*asked)
-        own = ours | {id(things), id(known), id(fresh), id(asked), id(holders)}
-        spare = _not_found(fresh, len(fresh) - 1, holders)
+        own = ours | {id(things), id(visited), id(fresh), id(asked), id(holders)}
+        spare = _unaccounted(fresh, len(fresh) - 1, holders)
         for place in range(len(fresh) - 1):
             # The first object is in `things` as well, and that list is among the holders.
-            if _not_found(fresh, place, holders) > spare:
+            if _unaccounted(fresh, place, holders) > spare:
                 # get_referrers finds tracked containers only: the holders of an untracked object may be untracked, too.
                 if not gc.is_tracked(fresh[place]):
                     return UNKNOWN, []
-                return LOST, _way(id(fresh[place]), below, known)
+                return LOST, _way(id(fresh[place]), below, visited)
         fresh = [holder for holder in holders if id(holder) not in ids and id(holder) not in own]
         del holders  # this list refers to the next level's objects
         if not fresh:
             return CYCLE, []
-        if len(known) + len(fresh) > _MOST_HOLDERS:
+        if len(visited) + len(fresh) > _MOST_HOLDERS:
             return UNKNOWN, []
         for holder in fresh:
             below[id(holder)] = next(id(inside) for inside in gc.get_referents(holder) if id(inside) in ids)
@@ -77,19 +77,19 @@ def traced(
     return UNKNOWN, []
 
 
-def _way(first: int, below: dict[int, int], known: list[Any]) -> list[Any]:
+def _way(first: int, below: dict[int, int], visited: list[Any]) -> list[Any]:
     """The objects from the one with the id `first` downwards, by their ids."""
-    things = {id(thing): thing for thing in known}
+    things = {id(thing): thing for thing in visited}
     way = [first]
     while way[-1] in below and len(way) <= _MOST_STEPS:
         way.append(below[way[-1]])
     return [things[key] for key in way if key in things]
 
 
-def _not_found(fresh: list[Any], place: int, holders: list[Any]) -> int:
+def _unaccounted(fresh: list[Any], place: int, holders: list[Any]) -> int:
     """The reference count of `fresh[place]` minus the references found in its holders; includes those of this file's calls."""
     counted = sys.getrefcount(fresh[place])
     wanted = id(fresh[place])
-    found = sum(sum(1 for inside in gc.get_referents(holder) if id(inside) == wanted) for holder in holders)
+    accounted = sum(sum(1 for inside in gc.get_referents(holder) if id(inside) == wanted) for holder in holders)
     # A fresh object that is itself a holder has one more reference, from the list `holders`.
-    return counted - found - sum(1 for holder in holders if id(holder) == wanted)
+    return counted - accounted - sum(1 for holder in holders if id(holder) == wanted)

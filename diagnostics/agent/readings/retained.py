@@ -61,8 +61,8 @@ def read(ledgers: Iterable[StreamLedger], until: float = math.inf) -> dict[str, 
     Raises TargetError past the deadline.
     """
     began = time.monotonic()
-    kept = list(ledgers)
-    streams = open_streams(kept)
+    all_ledgers = list(ledgers)
+    streams = open_streams(all_ledgers)
     tracked = gc.get_objects()
     loops_own = frozenset(kind for kind in set(map(type, tracked)) if is_loops_own(kind))
     loops = set(map(id, of_kinds(tracked, loops_own)))
@@ -76,12 +76,15 @@ def read(ledgers: Iterable[StreamLedger], until: float = math.inf) -> dict[str, 
             remedy="take it again when the cores are free, or kind objects, which tells what it has counted until then",
             code="reading_late",
         ) from late
-    walk = _Walk(everybodys, _cut(streams))
+    walk = _StreamWalk(everybodys, _cut(streams))
     for number, stream in enumerate(streams):
         walk.charge(number, stream.roots)
     walk.settle()
-    found = [(stream, holdings_of(walk.nodes[number], walk.between)) for number, stream in enumerate(streams)]
-    return {**_answer(found, walk, time.monotonic() - began), "unknown": "" if streams else why_unknown(kept)}
+    by_stream = [(stream, holdings_of(walk.nodes[number], walk.between)) for number, stream in enumerate(streams)]
+    return {
+        **_answer(by_stream, walk, time.monotonic() - began),
+        "unknown": "" if streams else why_unknown(all_ledgers),
+    }
 
 
 def _cut(streams: list[OpenStream]) -> dict[int, int]:
@@ -95,15 +98,15 @@ def _everybodys(streams: list[OpenStream], loops: set[int], until: float) -> set
     others = {id(task): task for task in alive_tasks() if id(task) not in cut and not task.done()}
     barrier = cut.keys() | loops | others.keys()
     start = (root for root in (*program_roots(), *running_locals()) if id(root) not in barrier)
-    found = reached(start, barrier, until=until)
+    reachable = reached(start, barrier, until=until)
     for key, task in list(others.items()):
-        owners = _owners(task, streams, found, barrier)
+        owners = _owners(task, streams, reachable, barrier)
         if len(owners) == 1:
             (stream,) = owners
             stream.roots.append(others.pop(key))
             stream.frames.extend(link for link in chain(task.get_coro()) if own_frame(link) is not None)
     barrier = _cut(streams).keys() | loops
-    return reached(others.values(), barrier, until=until, found=found)
+    return reached(others.values(), barrier, until=until, walked=reachable)
 
 
 def _owners(task: Any, streams: list[OpenStream], everybodys: set[int], barrier: AbstractSet[int]) -> list[OpenStream]:
@@ -114,16 +117,16 @@ def _owners(task: Any, streams: list[OpenStream], everybodys: set[int], barrier:
 
 def _near(frames: Iterable[Any]) -> set[int]:
     """Ids of the objects in the local and closure variables of these coroutines and generators."""
-    found: set[int] = set()
+    ids: set[int] = set()
     for link in frames:
         frame = own_frame(link)
         if frame is not None:
             values = frame.f_locals.values()
-            found.update(id(each) for each in values if gc.is_tracked(each) and not is_program(each))
-    return found
+            ids.update(id(each) for each in values if gc.is_tracked(each) and not is_program(each))
+    return ids
 
 
-class _Walk:
+class _StreamWalk:
     """Steps 2 and 3: which stream owns which objects."""
 
     def __init__(self, everybodys: set[int], cut: dict[int, int]) -> None:
@@ -202,10 +205,10 @@ def _weight(thing: Any) -> int:
     return 0 if is_program(thing) else size_of(thing)
 
 
-def _answer(found: list[tuple[OpenStream, Holdings]], walk: _Walk, seconds: float) -> dict[str, Any]:
+def _answer(by_stream: list[tuple[OpenStream, Holdings]], walk: _StreamWalk, seconds: float) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     samples: dict[Any, list[int]] = {}
-    for number, (stream, holdings) in enumerate(found):
+    for number, (stream, holdings) in enumerate(by_stream):
         rows.append(
             {
                 "id": stream.id,

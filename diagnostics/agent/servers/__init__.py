@@ -4,7 +4,7 @@ One file a server, and only that file uses the server's private names: `uvicorn`
 connections of `aiohttp`, `granian`, `hypercorn`, `sanic` and `tornado` are found by `tasks`, from the asyncio tasks that
 serve them. For any other server the answer is `"source": "sockets"`, and the monitor counts sockets from outside.
 
-A look is one pass over all servers; its result is a `Look`.
+A look is one pass over all servers; its result is a `ServerLook`.
 
 The law of this folder: it runs on the agent's thread beside a busy loop. So it copies sets before it walks them, expects
 every attribute to be missing, counts the objects that it could not read instead of raising, keeps no connection alive,
@@ -22,7 +22,7 @@ from __future__ import annotations
 import time
 
 from ..loops.asyncio_tasks import why_unseen
-from .looks import Look
+from .looks import ServerLook
 from .tasks import TaskServers
 from .uvicorn import Uvicorn
 
@@ -52,9 +52,9 @@ class Servers:
         self._routes: dict[str, bool] = {}
         self._unknown: list[str] = []
 
-    def look(self, ledgers: Iterable[StreamLedger] = ()) -> Look | None:
+    def look(self, ledgers: Iterable[StreamLedger] = ()) -> ServerLook | None:
         """All connections now, under the ledgers' routes; None where no server of a known kind is found. Never raises."""
-        look = Look(self._clock())
+        look = ServerLook(self._clock())
         self._uvicorn.read(look)
         self._tasks.read(look, alone=not look.servers)
         unseen = None if look.servers else why_unseen()
@@ -71,7 +71,7 @@ class Servers:
         """Why a server that runs in this process could not be found or read; None where there is no such server."""
         return "; ".join(self._unknown) or None
 
-    def to_json(self, look: Look | None, top: int = 20) -> dict[str, Any]:
+    def to_json(self, look: ServerLook | None, top: int = 20) -> dict[str, Any]:
         """`look` for the monitor: sums and descriptors by route, and the `top` responses with the most bytes in transports.
 
         source   "server", or "sockets" where the monitor must count from outside
@@ -86,19 +86,19 @@ class Servers:
         if look is None:
             return {"source": "sockets", "server": None, "unknown": self._unknown}
         routes: dict[str, dict[str, int | None]]
-        routes = {route: {"open": 0, "transport_bytes": 0 if told else None} for route, told in self._routes.items()}
+        routes = {route: {"open": 0, "transport_bytes": 0 if known else None} for route, known in self._routes.items()}
         fds: dict[str, list[int] | None] = {}
         streams = 0
-        for route, found in look.routes.items():
-            route = self._known_route(route, found.transport_bytes is not None)
+        for route, sums in look.routes.items():
+            route = self._known_route(route, sums.transport_bytes is not None)
             row = routes.setdefault(route, {"open": 0, "transport_bytes": 0})
-            row["open"] = (row["open"] or 0) + found.open
-            streams += found.open
-            if found.transport_bytes is None or row["transport_bytes"] is None:
+            row["open"] = (row["open"] or 0) + sums.open
+            streams += sums.open
+            if sums.transport_bytes is None or row["transport_bytes"] is None:
                 row["transport_bytes"] = fds[route] = None
             else:
-                row["transport_bytes"] += found.transport_bytes
-                fds.setdefault(route, []).extend(found.fds)  # type: ignore[union-attr]  # None goes with None bytes
+                row["transport_bytes"] += sums.transport_bytes
+                fds.setdefault(route, []).extend(sums.fds)  # type: ignore[union-attr]  # None goes with None bytes
         return {
             "source": "server",
             "server": ", ".join(look.servers),
@@ -107,14 +107,14 @@ class Servers:
             "requests": len(look.requests),
             "streams": streams,
             "routes": routes,
-            "fds": {**{route: None for route, told in self._routes.items() if not told}, **fds},
+            "fds": {**{route: None for route, known in self._routes.items() if not known}, **fds},
             "top": look.fullest(top),
             "unread": look.unread,
         }
 
-    def _known_route(self, route: str, told: bool = True) -> str:
-        """`route`, or "(other)" once there are too many; `told`: whether its bytes in transports are known."""
+    def _known_route(self, route: str, known: bool = True) -> str:
+        """`route`, or "(other)" once there are too many; `known`: whether its bytes in transports are known."""
         if route not in self._routes and len(self._routes) >= _MAX_ROUTES:
             route = _OTHER_ROUTE
-        self._routes[route] = told and self._routes.get(route, True)
+        self._routes[route] = known and self._routes.get(route, True)
         return route

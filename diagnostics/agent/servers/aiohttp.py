@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..routes import UNROUTED
-from .kind import CONNECTION, REQUEST, SERVER, Kind
+from .kind import CONNECTION, REQUEST, SERVER, ServerKind
 from .reach import descriptor
 
 TYPE_CHECKING = False
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .kind import Roles
-    from .looks import Look, OpenRequest
+    from .looks import OpenRequest, ServerLook
 
 __all__ = ["Aiohttp"]
 
@@ -24,7 +24,7 @@ _ROLES: Roles = {
 }
 
 
-class Aiohttp(Kind):
+class Aiohttp(ServerKind):
     """The `thing` is aiohttp's request. Its task also writes a response that the handler returned."""
 
     name = "aiohttp"
@@ -34,7 +34,7 @@ class Aiohttp(Kind):
     def thing(self, task: Any, names: Mapping[str, Any]) -> Any:
         return names["request"]
 
-    def begin(self, thing: Any, request: OpenRequest, look: Look) -> None:
+    def begin(self, thing: Any, request: OpenRequest, look: ServerLook) -> None:
         transport = thing.transport
         if transport is not None:
             request.fd = descriptor(transport, look)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..loops.coroutines import coroutine_of
 from ..routes import UNROUTED, route_of
-from .kind import OTHER, REQUEST, SERVER, Kind
+from .kind import OTHER, REQUEST, SERVER, ServerKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .kind import Roles
-    from .looks import Look, OpenRequest
+    from .looks import OpenRequest, ServerLook
 
 __all__ = ["Granian"]
 
@@ -37,7 +37,7 @@ _BLIND: Roles = {
 }
 
 
-class Granian(Kind):
+class Granian(ServerKind):
     """The `thing` is the task: scope and protocol are objects in Rust without weak references."""
 
     name = "granian"
@@ -49,7 +49,7 @@ class Granian(Kind):
     def thing(self, task: Any, names: Mapping[str, Any]) -> Any:
         return task if _kind_of(names["watcher"].scope) == "http" else None
 
-    def begin(self, thing: Any, request: OpenRequest, look: Look) -> None:
+    def begin(self, thing: Any, request: OpenRequest, look: ServerLook) -> None:
         request.started = request.transport_bytes = None
 
     def refresh(self, thing: Any, request: OpenRequest) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from ..routes import UNROUTED, route_of
-from .kind import CONNECTION, OTHER, REQUEST, SERVER, Kind
+from .kind import CONNECTION, OTHER, REQUEST, SERVER, ServerKind
 from .reach import descriptor
 
 TYPE_CHECKING = False
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .kind import Roles
-    from .looks import Look, OpenRequest
+    from .looks import OpenRequest, ServerLook
 
 __all__ = ["Hypercorn"]
 
@@ -36,7 +36,7 @@ _ROLES: Roles = {
 _BLIND: Roles = {("hypercorn.trio.run", "trio_worker"): _TRIO}
 
 
-class Hypercorn(Kind):
+class Hypercorn(ServerKind):
     """The `thing` is hypercorn's stream: the app's `send` is bound to it, its own `send` to the protocol, and so on."""
 
     name = "hypercorn"
@@ -47,7 +47,7 @@ class Hypercorn(Kind):
     def thing(self, task: Any, names: Mapping[str, Any]) -> Any:
         return names["send"].__self__ if names["scope"]["type"] == "http" else None
 
-    def begin(self, thing: Any, request: OpenRequest, look: Look) -> None:
+    def begin(self, thing: Any, request: OpenRequest, look: ServerLook) -> None:
         request.since -= max(0.0, time.time() - thing.start_time)
         request.since_begun = True
         writer = _writer(thing.send.__self__)

@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from .looks import Look, OpenRequest
+    from .looks import OpenRequest, ServerLook
 
     Roles = Mapping[tuple[str, str], str]
 
-__all__ = ["CONNECTION", "LASTING", "OTHER", "REQUEST", "SERVER", "Kind"]
+__all__ = ["CONNECTION", "LASTING", "OTHER", "REQUEST", "SERVER", "ServerKind"]
 
 # Roles of a server's coroutines.
 SERVER = "runs as long as the server"
@@ -25,7 +25,7 @@ OTHER = "nothing that is counted"
 _EMPTY: Roles = {}
 
 
-class Kind:
+class ServerKind:
     """One server; its private names stand in the subclass and nowhere else.
 
     name      as in `releases.CHECKED`
@@ -74,7 +74,7 @@ class Kind:
         """
         raise NotImplementedError
 
-    def begin(self, thing: Any, request: OpenRequest, look: Look) -> None:
+    def begin(self, thing: Any, request: OpenRequest, look: ServerLook) -> None:
         """Set the fields of a request that never change: `fd` and, where the server keeps its start, `since`."""
 
     def refresh(self, thing: Any, request: OpenRequest) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..ledger import StreamLedger
     from ..record import StreamRecord
 
-__all__ = ["Look", "OpenRequest", "RouteSum"]
+__all__ = ["OpenRequest", "RouteSum", "ServerLook"]
 
 _STARTED, _TASK, _FD = attrgetter("started"), attrgetter("task"), attrgetter("fd")
 _TRANSPORT_BYTES = attrgetter("transport_bytes")
@@ -101,7 +101,7 @@ class RouteSum:
         self.fds: list[int] = [fd for fd in map(_FD, requests) if fd is not None]
 
 
-class Look:
+class ServerLook:
     """The result of one pass over all servers. After `close` nothing is added.
 
     servers      the kinds of server that were found
@@ -120,7 +120,7 @@ class Look:
         self.unread: dict[str, int] = {}
         self.routes: dict[str, RouteSum] = {}
         self.by_task: dict[int, OpenRequest] = {}
-        self._held: list[int | None] = []
+        self._sizes: list[int | None] = []
 
     def could_not(self, what: str) -> None:
         self.unread[what] = self.unread.get(what, 0) + 1
@@ -145,27 +145,27 @@ class Look:
                 by_route[request.route] = [request]
         self.routes = {route: RouteSum(requests) for route, requests in by_route.items()}
         self.by_task = dict(zip(map(_TASK, self.requests), self.requests, strict=True))
-        self._held = list(map(_TRANSPORT_BYTES, self.requests))
+        self._sizes = list(map(_TRANSPORT_BYTES, self.requests))
 
     @property
     def open(self) -> int:
         """The number of open streams of all routes."""
-        return sum(found.open for found in self.routes.values())
+        return sum(sums.open for sums in self.routes.values())
 
     @property
     def transport_bytes(self) -> int | None:
         """Bytes in the write buffers of all open requests, None where a server does not report them."""
-        held = [found.transport_bytes for found in self.routes.values()]
-        return None if None in held else sum(size or 0 for size in held)
+        sizes = [sums.transport_bytes for sums in self.routes.values()]
+        return None if None in sizes else sum(size or 0 for size in sizes)
 
     def fullest(self, top: int) -> list[dict[str, Any]]:
         """The rows of the `top` requests with the most bytes in their transports."""
-        held = self._held
+        sizes = self._sizes
         # Mostly all buffers are empty: then the first ones will do.
         places = (
-            heapq.nlargest(top, range(len(held)), key=lambda place: held[place] or 0)
-            if any(held)
-            else range(min(top, len(held)))
+            heapq.nlargest(top, range(len(sizes)), key=lambda place: sizes[place] or 0)
+            if any(sizes)
+            else range(min(top, len(sizes)))
         )
         return [self.requests[place].to_json(self.now) for place in places]
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
-    from .looks import Look
+    from .looks import ServerLook
 
 __all__ = [
     "SLICE",
@@ -42,7 +42,7 @@ def get(thing: Any, name: str) -> Any:
     return getattr(thing, name, None)
 
 
-def descriptor(transport: Any, look: Look) -> int | None:
+def descriptor(transport: Any, look: ServerLook) -> int | None:
     """The file descriptor of an asyncio transport's socket; None where it cannot be read, which `look` counts."""
     try:
         fd: int = transport.get_extra_info("socket").fileno()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from ..routes import UNROUTED
-from .kind import LASTING, SERVER, Kind
+from .kind import LASTING, SERVER, ServerKind
 from .reach import descriptor
 
 TYPE_CHECKING = False
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .kind import Roles
-    from .looks import Look, OpenRequest
+    from .looks import OpenRequest, ServerLook
 
 __all__ = ["Sanic"]
 
@@ -26,7 +26,7 @@ _ROLES: Roles = {
 }
 
 
-class Sanic(Kind):
+class Sanic(ServerKind):
     """The `thing` is Sanic's request; its `stream` is the connection's `Http`, which refers to the protocol."""
 
     name = "sanic"
@@ -41,7 +41,7 @@ class Sanic(Kind):
             return None
         return http.request
 
-    def begin(self, thing: Any, request: OpenRequest, look: Look) -> None:
+    def begin(self, thing: Any, request: OpenRequest, look: ServerLook) -> None:
         http = thing.stream
         if http.perft0 is not None:
             request.since -= max(0.0, time.perf_counter() - http.perft0)

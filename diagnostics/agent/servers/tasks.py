@@ -1,7 +1,7 @@
 """Servers that serve with asyncio tasks: one pass over all tasks finds their connections and their open requests.
 
-A server's file in this folder (a `Kind`) has a table of its coroutines, by module and function, and reads the frame of one
-that serves a request. The role of a coroutine is cached by its code object, so that most tasks of a service cost one
+A server's file in this folder (a `ServerKind`) has a table of its coroutines, by module and function, and reads the frame of
+one that serves a request. The role of a coroutine is cached by its code object, so that most tasks of a service cost one
 dictionary lookup. A request is cached by its task, whose frame is not read a second time. Only frames that end with their
 request are read, or such as have nothing of a request in them: up to Python 3.12 a frame keeps the locals that were read
 alive as long as it runs.
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .kind import Kind
-    from .looks import Look
+    from .kind import ServerKind
+    from .looks import ServerLook
 
 __all__ = ["TaskServers"]
 
@@ -34,7 +34,7 @@ __all__ = ["TaskServers"]
 _RESCAN_SECONDS = 30.0
 # A service has some dozens of coroutine functions; one that creates functions without end must not fill the cache.
 _MAX_CODES = 5000
-_NOBODY: tuple[Any, Kind | None, str] = (None, None, OTHER)
+_NOBODY: tuple[Any, ServerKind | None, str] = (None, None, OTHER)
 
 
 class TaskServers:
@@ -42,15 +42,15 @@ class TaskServers:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._kinds: dict[str, Kind] = {}
+        self._kinds: dict[str, ServerKind] = {}
         # By id() of a code object, which is kept in the value so that no other object gets its id.
-        self._roles: dict[int, tuple[Any, Kind | None, str]] = {}
+        self._roles: dict[int, tuple[Any, ServerKind | None, str]] = {}
         self._open: dict[int, OpenRequest] = {}
         self._scanned = float("-inf")
         self._met = 0
         self._threads = Thrifty(lambda: set(modules_in_threads()), share=1000, longest=5.0)
 
-    def read(self, look: Look, alone: bool) -> None:
+    def read(self, look: ServerLook, alone: bool) -> None:
         """Add all connections and open requests, or the reasons why they are unknown; `alone`: no other server was found."""
         kinds = self._loaded()
         if not kinds:
@@ -75,18 +75,18 @@ class TaskServers:
                 look.unknown.append(reason)
             elif kind.seen:
                 look.servers.append(kind.name)
-                told = look.connections is not None and kind.tells_connections
-                look.connections = (look.connections or 0) + self._connections(kind, look) if told else None
+                reported = look.connections is not None and kind.tells_connections
+                look.connections = (look.connections or 0) + self._connections(kind, look) if reported else None
                 look.requests.extend(kind.requests)
 
-    def _connections(self, kind: Kind, look: Look) -> int:
+    def _connections(self, kind: ServerKind, look: ServerLook) -> int:
         try:
             return kind.open_connections()
         except Exception as error:  # noqa: BLE001  # as in _walk
             look.could_not(f"connections: {type(error).__name__}: {error}")
             return kind.connections
 
-    def _loaded(self) -> list[Kind]:
+    def _loaded(self) -> list[ServerKind]:
         if len(self._kinds) < len(_KINDS):
             for name, loaded, make in _KINDS:
                 if name not in self._kinds and any(module in sys.modules for module in loaded):
@@ -94,7 +94,7 @@ class TaskServers:
                     self._roles.clear()  # coroutines of no known server may be this one's
         return list(self._kinds.values())
 
-    def _walk(self, tasks: list[Any], known: dict[int, OpenRequest], look: Look) -> None:
+    def _walk(self, tasks: list[Any], known: dict[int, OpenRequest], look: ServerLook) -> None:
         """Add the requests of these tasks. In one piece, because it runs for every task of the service."""
         roles, still_open, by_frames = self._roles, self._open, frameworks_with_frames()
         request: Any
@@ -131,7 +131,7 @@ class TaskServers:
             kind.requests.append(request)
 
     def _request_of(
-        self, kind: Kind, task: Any, coroutine: Any, known: dict[int, OpenRequest], look: Look
+        self, kind: ServerKind, task: Any, coroutine: Any, known: dict[int, OpenRequest], look: ServerLook
     ) -> OpenRequest | None:
         """The request that a task serves: a new one, or one of a task that serves several requests."""
         frame = getattr(coroutine, "cr_frame", None)
@@ -160,7 +160,7 @@ class TaskServers:
             rest()
         return request
 
-    def _classify(self, task: Any, coroutine: Any) -> tuple[Any, Kind | None, str]:
+    def _classify(self, task: Any, coroutine: Any) -> tuple[Any, ServerKind | None, str]:
         """(code, server, role) of a coroutine whose code object is not cached yet."""
         code = getattr(coroutine, "cr_code", None)
         frame = getattr(coroutine, "cr_frame", None)
@@ -170,21 +170,21 @@ class TaskServers:
                 if odd in kind.blind:
                     kind.reason = kind.blind[odd]
             return _NOBODY
-        found = _NOBODY
+        entry = _NOBODY
         where = (str(frame.f_globals.get("__name__")), code.co_name)
         for kind in self._kinds.values():
             role = kind.roles.get(where)
             if role is not None:
-                found = (code, kind, role)
+                entry = (code, kind, role)
                 kind.seen = kind.seen or role is not OTHER
             elif where[0].startswith(kind.modules):
                 kind.strays.add(".".join(where))
         if len(self._roles) >= _MAX_CODES:
             self._roles.clear()
-        self._roles[id(code)] = found if found is not _NOBODY else (code, None, OTHER)
-        return found
+        self._roles[id(code)] = entry if entry is not _NOBODY else (code, None, OTHER)
+        return entry
 
-    def _look_at_threads(self, kinds: list[Kind]) -> None:
+    def _look_at_threads(self, kinds: list[ServerKind]) -> None:
         """Find servers that no task has shown by the threads that are in their code."""
         for kind in kinds:
             if kind.seen and not kind.blind:
@@ -200,31 +200,31 @@ class TaskServers:
             kind.seen = kind.seen or kind.listens()
 
 
-def _aiohttp() -> Kind:
+def _aiohttp() -> ServerKind:
     from .aiohttp import Aiohttp
 
     return Aiohttp()
 
 
-def _granian() -> Kind:
+def _granian() -> ServerKind:
     from .granian import Granian
 
     return Granian()
 
 
-def _hypercorn() -> Kind:
+def _hypercorn() -> ServerKind:
     from .hypercorn import Hypercorn
 
     return Hypercorn()
 
 
-def _sanic() -> Kind:
+def _sanic() -> ServerKind:
     from .sanic import Sanic
 
     return Sanic()
 
 
-def _tornado() -> Kind:
+def _tornado() -> ServerKind:
     from .tornado import Tornado
 
     return Tornado()
@@ -232,7 +232,7 @@ def _tornado() -> Kind:
 
 # (name, modules, constructor): only a process that may serve with this server imports one of the modules. The file of a
 # server that is not loaded is not imported.
-_KINDS: tuple[tuple[str, tuple[str, ...], Callable[[], Kind]], ...] = (
+_KINDS: tuple[tuple[str, tuple[str, ...], Callable[[], ServerKind]], ...] = (
     ("aiohttp", ("aiohttp.web",), _aiohttp),
     ("granian", ("granian.server",), _granian),
     ("hypercorn", ("hypercorn.asyncio", "hypercorn.trio"), _hypercorn),

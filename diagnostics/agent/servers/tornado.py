@@ -6,7 +6,7 @@ import sys
 import time
 
 from ..routes import UNROUTED
-from .kind import CONNECTION, OTHER, REQUEST, Kind
+from .kind import CONNECTION, OTHER, REQUEST, ServerKind
 from .reach import copied, has_base
 
 TYPE_CHECKING = False
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .kind import Roles
-    from .looks import Look, OpenRequest
+    from .looks import OpenRequest, ServerLook
 
 __all__ = ["Tornado"]
 
@@ -31,7 +31,7 @@ _ROLES: Roles = {
 }
 
 
-class Tornado(Kind):
+class Tornado(ServerKind):
     """The `thing` is the handler, which Tornado makes for each request."""
 
     name = "tornado"
@@ -50,8 +50,8 @@ class Tornado(Kind):
         servers = list(_servers())
         if not servers:
             return self.connections
-        kept = sum(not one.stream.closed() for server in servers for one in copied(server._connections))
-        return kept + self.given_away
+        open_streams = sum(not one.stream.closed() for server in servers for one in copied(server._connections))
+        return open_streams + self.given_away
 
     def thing(self, task: Any, names: Mapping[str, Any]) -> Any:
         handler = names["self"]
@@ -62,7 +62,7 @@ class Tornado(Kind):
         self.given_away += connection is not None and connection.stream is None
         return None
 
-    def begin(self, thing: Any, request: OpenRequest, look: Look) -> None:
+    def begin(self, thing: Any, request: OpenRequest, look: ServerLook) -> None:
         request.since -= max(0.0, time.time() - thing.request._start_time)
         request.since_begun = True
         request.route = _pattern(thing)
@@ -98,7 +98,6 @@ def _servers() -> Iterator[Any]:
 def _pattern(handler: Any) -> str:
     """The URL pattern of the rule for this handler; of several rules with its class the first that matches the path."""
     path = handler.request.path
-    found = UNROUTED
     for rule in _rules(handler.application.default_router, 0):
         if rule.target is type(handler):
             regex = getattr(rule.matcher, "regex", None)
@@ -106,7 +105,7 @@ def _pattern(handler: Any) -> str:
                 continue
             if regex.match(path):
                 return str(regex.pattern).removesuffix("$")
-    return found
+    return UNROUTED
 
 
 def _rules(router: Any, depth: int) -> Iterator[Any]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
-    from .looks import Look
+    from .looks import ServerLook
 
 __all__ = ["Uvicorn", "belongings_of", "cycle_of"]
 
@@ -47,7 +47,7 @@ class Uvicorn:
         self._taskless: dict[int, OpenRequest] = {}
         self._serves = Thrifty(_serves, share=1000, longest=5.0)
 
-    def read(self, look: Look) -> None:
+    def read(self, look: ServerLook) -> None:
         """Add all connections and open requests, or the reason why they are unknown."""
         if "uvicorn.server" not in sys.modules:
             return
@@ -85,7 +85,7 @@ class Uvicorn:
             self._scanned = now
         return alive
 
-    def _read(self, protocols: list[Any], known: dict[int, OpenRequest], look: Look) -> None:
+    def _read(self, protocols: list[Any], known: dict[int, OpenRequest], look: ServerLook) -> None:
         """Add the open requests on these connections to the look. In one piece, because it runs for every connection."""
         still_open, requests, met = self._open, look.requests, 0
         for protocol in protocols:
@@ -119,7 +119,7 @@ class Uvicorn:
                 if isinstance(error, AttributeError) and error.obj is not None:
                     look.missing = f"{type(error.obj).__name__}.{error.name}"
 
-    def _match_tasks(self, tasks: Iterable[Any], look: Look) -> None:
+    def _match_tasks(self, tasks: Iterable[Any], look: ServerLook) -> None:
         """Set the task of each request: the frame of the task's coroutine has the request's cycle as `self`."""
         known = {request.task for request in look.requests}
         by_frame = frameworks_with_frames()
@@ -191,7 +191,7 @@ def _several(protocol: Any) -> Iterable[Any]:
 
 
 def _running_servers() -> Iterator[Any]:
-    found: set[int] = set()
+    known: set[int] = set()
     alike: dict[Any, int] = {}
     for number, task in enumerate(alive_tasks(), 1):
         if number % SLICE == 0:
@@ -202,8 +202,8 @@ def _running_servers() -> Iterator[Any]:
         if seen > _MAX_ALIKE:
             continue
         for server in _servers_of(coroutine):
-            if id(server) not in found:
-                found.add(id(server))
+            if id(server) not in known:
+                known.add(id(server))
                 yield server
 
 

@@ -46,20 +46,20 @@ def recognise(data: bytes) -> Format | None:
 
 def decode(data: bytes) -> Profile:
     """Read a Profile in any of the formats. Raises UsageError for an unknown format or damaged data."""
-    found = recognise(data)
-    if found == "pprof":
+    format_name = recognise(data)
+    if format_name == "pprof":
         data = pprof.inflate(data)
         # Any format may be gzipped; unrecognised bytes are taken for pprof, whose error then says what is wrong.
-        found = recognise(data) or "pprof"
-    if found == "json":
+        format_name = recognise(data) or "pprof"
+    if format_name == "json":
         return native.decode(data)
-    if found == "folded":
+    if format_name == "folded":
         return collapsed.decode(data)
-    if found == "pprof":
+    if format_name == "pprof":
         return pprof.decode(data)
-    if found == "heap":
+    if format_name == "heap":
         return heap.profile(heap.decode(data))
-    if found == "memray":
+    if format_name == "memray":
         raise UsageError(
             "a memray capture",
             remedy="convert it with `diagnostics convert`, which needs highwater-diagnostics[memray]",

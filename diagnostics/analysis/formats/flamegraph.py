@@ -126,14 +126,14 @@ def _flatten(leaves: list[_Leaf], differential: bool) -> dict[str, Any]:
         columns["width"].append(sum(leaf.width for leaf in below))
         columns["after"].append(sum(leaf.after for leaf in below))
         columns["before"].append(sum(leaf.before for leaf in below))
-        shown = []
+        children = []
         for child, group in _split(below, depth).items():
             if sum(leaf.width for leaf in group) > least:
-                shown.append((child, group))
+                children.append((child, group))
             else:
                 hidden += 1
-        shown.sort(key=lambda item: item[0], reverse=True)  # by name: two graphs are then easier to compare
-        todo.extend((number, frames.setdefault(child, len(frames)), depth + 1, group) for child, group in shown)
+        children.sort(key=lambda item: item[0], reverse=True)  # by name: two graphs are then easier to compare
+        todo.extend((number, frames.setdefault(child, len(frames)), depth + 1, group) for child, group in children)
     if not differential:
         columns["before"] = []
     rows = [[_clean(frame.function), _clean(frame.file), frame.line] for frame in frames]
@@ -152,14 +152,14 @@ def _split(leaves: list[_Leaf], depth: int) -> dict[Frame, list[_Leaf]]:
 
 def _table(profile: Profile, value: int) -> Iterator[str]:
     """The largest functions as an HTML table, for screen readers and browsers without scripts."""
-    found = top(profile, value)
-    unit = found.value_type.unit
-    for row in found.rows[:TABLE_ROWS]:
+    largest = top(profile, value)
+    unit = largest.value_type.unit
+    for row in largest.rows[:TABLE_ROWS]:
         cells = (
             format_value(row.flat, unit),
-            format_percent(row.flat, found.whole),
+            format_percent(row.flat, largest.whole),
             format_value(row.cumulative, unit),
-            format_percent(row.cumulative, found.whole),
+            format_percent(row.cumulative, largest.whole),
         )
         numbers = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
         yield f'<tr>{numbers}<th scope="row">{html.escape(location(row.frame))}</th></tr>'

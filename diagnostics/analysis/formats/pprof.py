@@ -243,17 +243,17 @@ class _Decoder:
         return {_number(row, 1): self._string(_number(row, 5)) for row in rows}
 
     def _functions(self) -> dict[int, tuple[str, str]]:
-        found = {}
+        functions = {}
         for part in self._messages(5):
             row = dict(fields(part))
             name = self._string(_number(row, 2)) or self._string(_number(row, 3))
-            found[_number(row, 1)] = (name, self._string(_number(row, 4)))
-        return found
+            functions[_number(row, 1)] = (name, self._string(_number(row, 4)))
+        return functions
 
     def _locations(
         self, functions: Mapping[int, tuple[str, str]], mappings: Mapping[int, str]
     ) -> dict[int, tuple[Frame, ...]]:
-        found = {}
+        locations = {}
         for part in self._messages(4):
             row: dict[int, int | bytes] = {}
             frames: list[Frame] = []
@@ -270,8 +270,8 @@ class _Decoder:
                     raise WireError(f"a location has more than {MAX_INLINED} lines")
             if not frames:  # not symbolized: it has an address only
                 frames.append(Frame(f"{_number(row, 3):#x}", mappings.get(_number(row, 2), ""), 0))
-            found[_number(row, 1)] = tuple(frames)
-        return found
+            locations[_number(row, 1)] = tuple(frames)
+        return locations
 
     def _sample(self, part: bytes, locations: Mapping[int, tuple[Frame, ...]], width: int) -> Sample:
         stack: list[Frame] = []

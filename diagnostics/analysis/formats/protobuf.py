@@ -95,13 +95,13 @@ def numbers(value: int | bytes, limit: int) -> list[int]:
         if len(value) > limit:
             raise WireError(f"{len(value)} numbers in one field, the limit is {limit}")
         return list(value)
-    found, at = [], 0
+    decoded, at = [], 0
     while at < len(value):
         number, at = _read_varint(value, at)
-        found.append(number)
-        if len(found) > limit:
+        decoded.append(number)
+        if len(decoded) > limit:
             raise WireError(f"more than {limit} numbers in one field")
-    return found
+    return decoded
 
 
 def signed(value: int) -> int:

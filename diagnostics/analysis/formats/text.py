@@ -33,7 +33,7 @@ def render_top(profile: Profile, top: Top, count: int, value: int = 0) -> str:
     """The first `count` rows of `top` as a table, under the profile's heading."""
     signed = is_difference(profile, value)
     unit = top.value_type.unit
-    shown = [row for row in top.rows if row.flat or row.cumulative][:count]
+    largest = [row for row in top.rows if row.flat or row.cumulative][:count]
     sampled = any(row.interval for row in top.rows)
     rows = [("flat", *(("95 of 100 times within",) if sampled else ()), "flat%", "cum", "cum%", "where")]
     rows += [
@@ -45,11 +45,11 @@ def render_top(profile: Profile, top: Top, count: int, value: int = 0) -> str:
             format_percent(row.cumulative, top.whole),
             location(row.frame),
         )
-        for row in shown
+        for row in largest
     ]
     lines = [heading(profile, value), *_table(rows)]
-    if len(top.rows) > len(shown):
-        lines.append(f"... and {len(top.rows) - len(shown):,} more")
+    if len(top.rows) > len(largest):
+        lines.append(f"... and {len(top.rows) - len(largest):,} more")
     return "\n".join([*lines, *_notes(profile)]) + "\n"
 
 

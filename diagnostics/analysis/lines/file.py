@@ -48,9 +48,9 @@ class Written:
 
 def written(pid: int, started: float, lasting: float, names: Names, looks: Sequence[Look]) -> str:
     """The last look, and of those before it the ones nearest to some ages."""
-    kept = _thinned(looks, lasting / 10)
+    thinned = _thinned(looks, lasting / 10)
     places: dict[int, int] = {}
-    for look in kept:
+    for look in thinned:
         for line in look.lines:
             places.setdefault(line, len(places))
     lines = [
@@ -66,12 +66,12 @@ def written(pid: int, started: float, lasting: float, names: Names, looks: Seque
             [places[line] for line in look.lines],
             [_short(figure) for figure in look.sums],
         ]
-        for look in kept
+        for look in thinned
     ]
-    told = {
+    content = {
         "schema": SCHEMA, "pid": pid, "started": started, "lasting": lasting, "lines": lines, "looks": rows
     }  # fmt: skip
-    return json.dumps(told, separators=(",", ":"))
+    return json.dumps(content, separators=(",", ":"))
 
 
 def _short(value: float) -> float:
@@ -89,17 +89,17 @@ def _thinned(looks: Sequence[Look], unit: float) -> list[Look]:
 def parse(text: str, names: Names) -> Written:
     """What a file's text says, its lines added to `names`. Raises UsageError."""
     try:
-        told = json.loads(text)
-        if told["schema"] != SCHEMA:
-            raise UsageError(f"lines of a live heap as {told['schema']!r}, this is a reader of {SCHEMA!r}")
+        content = json.loads(text)
+        if content["schema"] != SCHEMA:
+            raise UsageError(f"lines of a live heap as {content['schema']!r}, this is a reader of {SCHEMA!r}")
         numbers = [
             names.add(Frame(str(row[0]), str(row[1]), int(row[2])), Frame(str(row[3]), str(row[4]), int(row[5])))
-            for row in told["lines"]
+            for row in content["lines"]
         ]
-        looks = [_look(row, numbers) for row in told["looks"][:_MOST_LOOKS]]
+        looks = [_look(row, numbers) for row in content["looks"][:_MOST_LOOKS]]
         if any(later.at < earlier.at for earlier, later in pairwise(looks)):
             raise UsageError("damaged lines of a live heap: the looks are not in their order")
-        return Written(int(told["pid"]), _finite(told["started"]), _finite(told["lasting"]), tuple(looks))
+        return Written(int(content["pid"]), _finite(content["started"]), _finite(content["lasting"]), tuple(looks))
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError) as error:
         raise UsageError(f"damaged lines of a live heap: {error!r}") from error
 
@@ -122,7 +122,7 @@ def _look(row: Sequence[Any], numbers: Sequence[int]) -> Look:
 
 
 def _finite(value: Any) -> float:
-    found = float(value)
-    if not math.isfinite(found) or abs(found) > 1e30:
-        raise ValueError(f"{found!r} is no figure")
-    return found
+    number = float(value)
+    if not math.isfinite(number) or abs(number) > 1e30:
+        raise ValueError(f"{number!r} is no figure")
+    return number

@@ -85,8 +85,8 @@ def named_by(stack: Sequence[Frame], ours: Callable[[Frame], bool]) -> Frame | N
 
 
 def _is_pythons(frame: Frame) -> bool:
-    found = LIBRARY.search(frame.file)
-    return found is not None and found["package"] is None
+    match = LIBRARY.search(frame.file)
+    return match is not None and match["package"] is None
 
 
 def _within_beginning(stack: Sequence[Frame]) -> Sequence[Frame]:

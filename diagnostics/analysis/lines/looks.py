@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..heap import Site, Table
+from ..heap import HeapTable, Site
 from ..profile import Frame
 from ..sampling import interval_of
 from .frames import named_by
@@ -100,7 +100,7 @@ class Blocks:
     dropped: int = 0
 
     @classmethod
-    def of(cls, table: Table, names: Names, at: float) -> Blocks:
+    def of(cls, table: HeapTable, names: Names, at: float) -> Blocks:
         """What is alive in a table; blocks whose stack could not be read are nobody's."""
         line, size, born = array("L"), array("Q"), array("d")
         numbers = [names.of_site(place, site) for place, site in enumerate(table.sites)]

@@ -21,28 +21,28 @@ __all__ = ["with_line"]
 _OF_GROWTH: Final = frozenset({"retained_objects", "native_growth", "memory_growth"})
 
 
-def with_line(readings: Readings, found: Finding) -> Finding:
+def with_line(readings: Readings, finding: Finding) -> Finding:
     """The finding with its line, and what the live heap knows of it as evidence."""
-    judged = _growth(readings, found)
+    judged = _growth(readings, finding)
     if readings.lines is None or judged is None:
-        return found
-    named, evidence = grower(readings, *judged)
+        return finding
+    line, evidence = grower(readings, *judged)
     if evidence is not None:
-        found = replace(found, evidence=(*found.evidence, evidence))
-    if named is None:
-        return found
-    accused = found.word in _OF_GROWTH and not is_young(readings)
-    culprit = found.culprit or (named.row.name if accused else None)
-    return replace(found, says=f"{found.says} {named.says}", culprit=culprit, line=named.to_json())
+        finding = replace(finding, evidence=(*finding.evidence, evidence))
+    if line is None:
+        return finding
+    accused = finding.word in _OF_GROWTH and not is_young(readings)
+    culprit = finding.culprit or (line.row.name if accused else None)
+    return replace(finding, says=f"{finding.says} {line.says}", culprit=culprit, line=line.to_json())
 
 
-def _growth(readings: Readings, found: Finding) -> tuple[float | None, float] | None:
+def _growth(readings: Readings, finding: Finding) -> tuple[float | None, float] | None:
     """(since when, bytes a second) of the growth that the finding is about; None where there is none that a heap could hold.
 
     Where the verdict is open because the agent does not answer, or not often enough, RSS tells that memory grows.
     """
-    if found.word in _OF_GROWTH:
+    if finding.word in _OF_GROWTH:
         grown = growth(readings)  # None where it is in mappings of neither allocator
         return None if grown is None else (grown.rise.trend.since, grown.per_second)
-    rise = readings.heavy_rise("rss_bytes") if found.word == "inconclusive" and not readings.window else None
+    rise = readings.heavy_rise("rss_bytes") if finding.word == "inconclusive" and not readings.window else None
     return None if rise is None else (rise.trend.since, rise.trend.slope or 0.0)

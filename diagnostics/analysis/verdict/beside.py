@@ -53,8 +53,8 @@ def _copied(private: float | None, rss: float | None) -> float | None:
 def children(readings: Readings) -> Finding | None:
     """Memory that grows in processes which this one has started and which have no agent."""
     for name, what in (("children_pss_bytes", "PSS"), ("children_rss_bytes", "RSS")):
-        found = readings.trend(name)
-        if found is None or found.state == "unknown":
+        trend = readings.trend(name)
+        if trend is None or trend.state == "unknown":
             continue  # not to be read, or read too seldom as yet: RSS is read at each look
         rise = readings.heavy_rise(name)
         if rise is None:

@@ -54,44 +54,44 @@ def load(readings: Readings) -> Finding | None:
         follows = readings.explained_by_load(rise.amount, rise.trend.seconds)
         says = "the number of open streams" if follows else "what open streams buffer"
         return Finding("load_only", "medium", f"Memory grows with {says}.{unseen}", evidence)
-    asked = open_questions(readings)
-    if asked:
-        return _with_streams(readings, asked, unseen)
-    bounds = {what: found for name, what in _MUST_NOT_GROW if (found := readings.bounded(name)) is not None}
+    open_series = open_questions(readings)
+    if open_series:
+        return _with_streams(readings, open_series, unseen)
+    bounds = {what: bound for name, what in _MUST_NOT_GROW if (bound := readings.bounded(name)) is not None}
     inside = bounds.get("in-use memory")
     if inside is None:
         return None
-    most = max(found.high for found in bounds.values())
+    most = max(bound.high for bound in bounds.values())
     says = (
         f"Memory does not grow by as much as matters: by at most {an_hour(max(0.0, most))} an hour over "
         f"{inside.seconds:.0f} s (95 % sure), where {an_hour(readings.matters)} would be {readings.why_it_matters}."
     )
     evidence = (
-        *(slope_evidence(what, found) for what, found in bounds.items()),
+        *(slope_evidence(what, bound) for what, bound in bounds.items()),
         *readings.streams_evidence(inside.seconds),
         *readings.rss_evidence(),
     )
     beside = readings.heavy_rise("cgroup_working_bytes") if readings.room is not None else None
     if beside is not None:
-        grown = format_value(round(beside.amount), "bytes")
-        unseen += f" But what its cgroup is charged for grew by {grown}: see the verdict on the service."
+        amount = format_value(round(beside.amount), "bytes")
+        unseen += f" But what its cgroup is charged for grew by {amount}: see the verdict on the service."
     return Finding("load_only", "medium" if unseen else "high", says + unseen, evidence)
 
 
-def _with_streams(readings: Readings, asked: list[tuple[str, Drift]], unseen: str) -> Finding | None:
+def _with_streams(readings: Readings, open_series: list[tuple[str, Drift]], unseen: str) -> Finding | None:
     """Growth that is not excluded, but all of which would be what the streams take that were opened meanwhile."""
-    if not all(readings.explained_by_load(found.high * found.seconds, found.seconds) for _, found in asked):
+    if not all(readings.explained_by_load(bound.high * bound.seconds, bound.seconds) for _, bound in open_series):
         return None
-    evidence = [slope_evidence(what, found) for what, found in asked]
-    evidence += readings.streams_evidence(asked[0][1].seconds)
+    evidence = [slope_evidence(what, bound) for what, bound in open_series]
+    evidence += readings.streams_evidence(open_series[0][1].seconds)
     says = f"Whatever memory gains is no more than the streams take that were opened meanwhile.{unseen}"
     return Finding("load_only", "medium", says, tuple(evidence))
 
 
 def open_questions(readings: Readings) -> list[tuple[str, Drift]]:
     """The series that may grow by as much as matters, as far as their readings tell, each with what they tell."""
-    found = ((what, readings.bounded(name)) for name, what in _MUST_NOT_GROW)
-    return [(what, told) for what, told in found if told is not None and told.high > readings.matters]
+    bounds = ((what, readings.bounded(name)) for name, what in _MUST_NOT_GROW)
+    return [(what, bound) for what, bound in bounds if bound is not None and bound.high > readings.matters]
 
 
 def an_hour(slope: float) -> str:
@@ -99,12 +99,12 @@ def an_hour(slope: float) -> str:
     return format_value(round(slope * 3600), "bytes")
 
 
-def slope_evidence(what: str, found: Drift) -> Evidence:
+def slope_evidence(what: str, bound: Drift) -> Evidence:
     words = (
-        f"{what}, slope over {found.seconds:.0f} s (95 % sure: "
-        f"{format_value(round(found.low), 'bytes', signed=True)} to {format_value(round(found.high), 'bytes', signed=True)})"
+        f"{what}, slope over {bound.seconds:.0f} s (95 % sure: "
+        f"{format_value(round(bound.low), 'bytes', signed=True)} to {format_value(round(bound.high), 'bytes', signed=True)})"
     )
-    return Evidence(words, found.slope, "bytes a second")
+    return Evidence(words, bound.slope, "bytes a second")
 
 
 def _unseen(readings: Readings) -> str:
@@ -112,6 +112,6 @@ def _unseen(readings: Readings) -> str:
     missing = [
         f"{what} ({readings.unread[name]})" if name in readings.unread else what
         for name, what in _NEEDED
-        if name not in readings.unknown and ((found := readings.trend(name)) is None or found.state == "unknown")
+        if name not in readings.unknown and ((trend := readings.trend(name)) is None or trend.state == "unknown")
     ]
     return f" Not known: {', '.join(missing)}." if missing else ""

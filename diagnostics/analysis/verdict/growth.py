@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Final
 
 from ..units import format_value
-from .culprit.beyond import Growth, growth
+from .culprit.beyond import UnexplainedGrowth, growth
 from .culprit.holder import Holder, holder_of, lost_in_c, share, ways_of
 from .culprit.lines import line_of
 from .finding import Finding
@@ -44,8 +44,8 @@ def garbage(readings: Readings) -> Finding | None:
         f"Memory rises by {grown.text}, and most of what grew is garbage in cycles that waits for Python's collector: "
         "it is freed when that runs, and no leak unless it no longer runs."
     )
-    found = Evidence("of what grew, in cycles that nothing reaches", grown.waiting, "bytes")
-    return Finding("waiting_garbage", "medium", says, (*grown.evidence(), found))
+    waiting = Evidence("of what grew, in cycles that nothing reaches", grown.waiting, "bytes")
+    return Finding("waiting_garbage", "medium", says, (*grown.evidence(), waiting))
 
 
 def retained(readings: Readings) -> Finding | None:
@@ -62,59 +62,64 @@ def retained(readings: Readings) -> Finding | None:
             f" But it did not in the {grown.census['seconds']:g} s of the last objects capture: it may have stopped."
         )
         return Finding("retained_objects", "low", says, evidence, next="diagnostics status URL --watch")
-    found = Finding("retained_objects", "medium", says, evidence)
+    finding = Finding("retained_objects", "medium", says, evidence)
     first = grown.grown[0] if grown.grown else None
     if first is not None and first["bytes_delta"] >= MOST * grown.basis:
-        return _of_type(grown, found)
-    return _of_holder(grown, found) if grown.census else found
+        return _of_type(grown, finding)
+    return _of_holder(grown, finding) if grown.census else finding
 
 
-def _of_type(grown: Growth, found: Finding) -> Finding:
+def _of_type(grown: UnexplainedGrowth, finding: Finding) -> Finding:
     """One type accounts for most of it: with the way that keeps it alive, or the line that allocates it."""
     first = grown.grown[0]
     name = str(first.get("type") or first.get("function"))
     more = Evidence(f"more in objects of type {name}, at the last capture", first["bytes_delta"], "bytes")
-    found = replace(found, culprit=name, evidence=(*found.evidence, more))
-    says = f"{found.says} At the last capture most was {name}"
+    finding = replace(finding, culprit=name, evidence=(*finding.evidence, more))
+    says = f"{finding.says} At the last capture most was {name}"
     ways = ways_of(grown.census, first)
     if first.get("unheld"):
         says += ", and no container of Python's holds it: C code keeps it, or has lost it."
-        return _of_line(grown, replace(found, says=says, unheld=True))
+        return _of_line(grown, replace(finding, says=says, unheld=True))
     if share(ways, "lost") >= MOST:
-        return _of_line(grown, replace(found, says=f"{says}, {ways[0]['path']}.", unheld=True))
+        return _of_line(grown, replace(finding, says=f"{says}, {ways[0]['path']}.", unheld=True))
     way = ways[0] if ways else None
     if way is not None and way.get("root") != "unknown" and share([way], None, ways) >= MOST:
-        return replace(found, confidence="high", says=f"{says}, kept alive by {way['path']}.", path=str(way["path"]))
+        return replace(finding, confidence="high", says=f"{says}, kept alive by {way['path']}.", path=str(way["path"]))
     holder = holder_of(grown.census, [first], MOST * grown.basis)
     if holder is not None:
-        return replace(found, says=f"{says}, held by {holder.path}.", path=holder.path)
+        return replace(finding, says=f"{says}, held by {holder.path}.", path=holder.path)
     if way is None or way.get("root") == "unknown":
-        return _of_line(grown, replace(found, says=f"{says}."))
-    return replace(found, says=f"{says}, kept alive by {way['path']}.", path=str(way["path"]))
+        return _of_line(grown, replace(finding, says=f"{says}."))
+    return replace(finding, says=f"{says}, kept alive by {way['path']}.", path=str(way["path"]))
 
 
-def _of_holder(grown: Growth, found: Finding) -> Finding:
+def _of_holder(grown: UnexplainedGrowth, finding: Finding) -> Finding:
     """Several types do together: the container that holds them, or the line that allocates them."""
     holder = holder_of(grown.census, grown.grown, MOST * grown.basis) or _holder_of_objects(grown)
     if holder is None:
         lost = lost_in_c(grown.census, grown.grown)
         if lost < MOST * grown.basis:
-            return _of_line(grown, found)
+            return _of_line(grown, finding)
         says = (
-            f"{found.says} At the last capture most was held by references that no object has: C code keeps it, or has "
+            f"{finding.says} At the last capture most was held by references that no object has: C code keeps it, or has "
             "lost it."
         )
         more = Evidence("of what grew, held by no object", lost, "bytes")
-        return _of_line(grown, replace(found, says=says, evidence=(*found.evidence, more), unheld=True))
-    held = f"{', '.join(holder.types[:3])}"
+        return _of_line(grown, replace(finding, says=says, evidence=(*finding.evidence, more), unheld=True))
+    types = f"{', '.join(holder.types[:3])}"
     more = Evidence(f"more in objects held by {holder.path}, at the last capture", holder.bytes, "bytes")
-    says = f"{found.says} At the last capture most was held by {holder.path} ({held})."
+    says = f"{finding.says} At the last capture most was held by {holder.path} ({types})."
     return replace(
-        found, says=says, evidence=(*found.evidence, more), culprit=holder.name, path=holder.path, unheld=holder.in_c
+        finding,
+        says=says,
+        evidence=(*finding.evidence, more),
+        culprit=holder.name,
+        path=holder.path,
+        unheld=holder.in_c,
     )
 
 
-def _holder_of_objects(grown: Growth) -> Holder | None:
+def _holder_of_objects(grown: UnexplainedGrowth) -> Holder | None:
     """The container of two thirds of what Python's objects gained, where these are at least half of the growth: objects of C
     extensions have memory of their own beside them, which no census adds to them."""
     if grown.seen is None or grown.seen < MOST:
@@ -123,16 +128,16 @@ def _holder_of_objects(grown: Growth) -> Holder | None:
     return holder_of(grown.census, grown.grown, _OF_OBJECTS * gained) if gained else None
 
 
-def _of_line(grown: Growth, found: Finding) -> Finding:
+def _of_line(grown: UnexplainedGrowth, finding: Finding) -> Finding:
     """What no container explains: the line that allocates it, or the command that shows it."""
     line = line_of(grown.readings, grown.per_second)
     if line is None:
-        says = f"{found.says} Which line allocates it, the next command shows."
-        return replace(found, says=says, next=_BY_TRACEMALLOC)
+        says = f"{finding.says} Which line allocates it, the next command shows."
+        return replace(finding, says=says, next=_BY_TRACEMALLOC)
     more = Evidence(f"still held of what {line.name} allocated in the last {line.kind} window", line.bytes, "bytes")
-    says = f"{found.says} In the last {line.kind} window {line.says}."
+    says = f"{finding.says} In the last {line.kind} window {line.says}."
     return replace(
-        found, says=says, evidence=(*found.evidence, more), culprit=found.culprit or line.name, path=line.name
+        finding, says=says, evidence=(*finding.evidence, more), culprit=finding.culprit or line.name, path=line.name
     )
 
 
@@ -154,11 +159,11 @@ def native(readings: Readings) -> Finding | None:
     evidence = grown.evidence()
     if handed_out is not None:
         evidence.append(Evidence("more handed out by malloc", handed_out, "bytes"))
-    found = Finding("native_growth", "high" if agree else "medium", says, tuple(evidence), unheld=grown.in_no_object)
-    return _with_line(readings, found, grown.per_second, of_pythons=grown.by_pythons_allocators)
+    finding = Finding("native_growth", "high" if agree else "medium", says, tuple(evidence), unheld=grown.in_no_object)
+    return _with_line(readings, finding, grown.per_second, of_pythons=grown.by_pythons_allocators)
 
 
-def _with_line(readings: Readings, found: Finding, per_second: float, *, of_pythons: bool) -> Finding:
+def _with_line(readings: Readings, finding: Finding, per_second: float, *, of_pythons: bool) -> Finding:
     """With the line of Python that it is allocated below, by a window of memray's; else with what shows that.
 
     of_pythons   whether the growth is in blocks of Python's allocators, which tracemalloc sees as well
@@ -166,17 +171,19 @@ def _with_line(readings: Readings, found: Finding, per_second: float, *, of_pyth
     line = line_of(readings, per_second)
     if line is not None:
         more = Evidence(f"still held of what {line.name} allocated in the last {line.kind} window", line.bytes, "bytes")
-        says = f"{found.says} In the last {line.kind} window {line.says}."
-        return replace(found, says=says, evidence=(*found.evidence, more), culprit=line.name, path=line.native or None)
+        says = f"{finding.says} In the last {line.kind} window {line.says}."
+        return replace(
+            finding, says=says, evidence=(*finding.evidence, more), culprit=line.name, path=line.native or None
+        )
     if readings.memray is not False:
-        return found
+        return finding
     if of_pythons:
-        return replace(found, next=_BY_TRACEMALLOC)
+        return replace(finding, next=_BY_TRACEMALLOC)
     says = (
-        f"{found.says} Which library allocates it is not known: memray would show it, and is not installed in the "
+        f"{finding.says} Which library allocates it is not known: memray would show it, and is not installed in the "
         "service."
     )
-    return replace(found, says=says, next=_INSTALL)
+    return replace(finding, says=says, next=_INSTALL)
 
 
 def undecided(readings: Readings) -> Finding | None:
@@ -193,8 +200,8 @@ def undecided(readings: Readings) -> Finding | None:
     else:
         why = "what is read without a capture does not tell whether it is Python's"
     what = "In-use memory" if grown.in_use else "RSS"
-    found = Finding("memory_growth", "medium", f"{what} grows by {grown.text}; {why}.", tuple(grown.evidence()))
-    return _of_line(grown, found) if grown.seen is not None else found
+    finding = Finding("memory_growth", "medium", f"{what} grows by {grown.text}; {why}.", tuple(grown.evidence()))
+    return _of_line(grown, finding) if grown.seen is not None else finding
 
 
 def _mapped(readings: Readings) -> Finding | None:
@@ -205,5 +212,5 @@ def _mapped(readings: Readings) -> Finding | None:
         return None
     evidence = (*rise.evidence("RSS"), Evidence("part other", readings.part("other") or 0, "bytes"))
     says = f"RSS grows by {format_value(round(rise.amount), 'bytes')} in mappings of neither allocator."
-    found = Finding("native_growth", "medium", says, evidence)
-    return _with_line(readings, found, rise.trend.slope or 0.0, of_pythons=False)
+    finding = Finding("native_growth", "medium", says, evidence)
+    return _with_line(readings, finding, rise.trend.slope or 0.0, of_pythons=False)

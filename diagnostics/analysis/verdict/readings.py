@@ -137,8 +137,8 @@ class Readings:
     def part(self, *names: str) -> int | None:
         """The sum of these parts of the balance; None unless all are known."""
         parts = (self.balance or {}).get("parts", {})
-        held = [parts.get(name) for name in names]
-        return None if None in held else sum(part for part in held if part is not None)
+        sizes = [parts.get(name) for name in names]
+        return None if None in sizes else sum(part for part in sizes if part is not None)
 
     @property
     def least_growth(self) -> float:
@@ -215,32 +215,32 @@ class Readings:
 
     def _bound(self, name: str) -> Drift | None:
         if self.recycled:
-            found = self.trend(name)
-            if found is None or found.slope is None or found.low is None or found.high is None:
+            trend = self.trend(name)
+            if trend is None or trend.slope is None or trend.low is None or trend.high is None:
                 return None
-            return Drift(found.slope, found.low, found.high, found.seconds, wanders=True)
+            return Drift(trend.slope, trend.low, trend.high, trend.seconds, wanders=True)
         points = self._points(name)
         if not points:
             return None
         longest: Drift | None = None
         for window in reversed(WINDOWS):
-            told = drift(points, level=_BOUND_LEVEL, since=max(self.since, points[-1][0] - window))
-            if told is not None and told.high <= self.matters:
-                return told
-            longest = longest or told
+            bound = drift(points, level=_BOUND_LEVEL, since=max(self.since, points[-1][0] - window))
+            if bound is not None and bound.high <= self.matters:
+                return bound
+            longest = longest or bound
         return longest
 
     def rise(self, name: str) -> Rise | None:
         """The series, if it grows."""
-        found = self.trend(name)
-        if found is None or not found.growing:
+        trend = self.trend(name)
+        if trend is None or not trend.growing:
             return None
-        return Rise(found, self.gained(name, found.seconds) or 0.0)
+        return Rise(trend, self.gained(name, trend.seconds) or 0.0)
 
     def heavy_rise(self, name: str) -> Rise | None:
         """The series of bytes, if it grows by enough to matter."""
-        found = self.rise(name)
-        return found if found is not None and found.amount >= self.least_growth else None
+        rise = self.rise(name)
+        return rise if rise is not None and rise.amount >= self.least_growth else None
 
     def gained(self, name: str, seconds: float) -> float | None:
         """How much more there was in the last quarter of the last `seconds` than in the first, by medians of both.
@@ -288,8 +288,8 @@ class Readings:
 
     def mapped_elsewhere(self, amount: float) -> bool:
         """Whether so many bytes of resident memory belong to neither allocator, as the balance knows."""
-        held = self.part("other")
-        return held is not None and held >= amount
+        other = self.part("other")
+        return other is not None and other >= amount
 
     def streams_evidence(self, seconds: float) -> tuple[Evidence, ...]:
         """How many streams are open, and how many more than at the beginning of this time."""

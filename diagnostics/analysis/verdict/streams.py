@@ -45,24 +45,24 @@ def _buffered_layers(readings: Readings) -> Finding | None:
     evidence += tuple(Evidence(f"held for {_name(row)}", row["held_bytes"], "bytes") for row in rows)
     blocked = sum(row.get("state") == "blocked" for row in readings.streams)
     waiting = f"; {blocked} of the largest wait for their clients" if blocked else ""
-    held = format_value(known[layer], "bytes")
-    says = f"Open streams hold {held} in the {layer} layer{waiting}."
+    amount = format_value(known[layer], "bytes")
+    says = f"Open streams hold {amount} in the {layer} layer{waiting}."
     return Finding("buffering", "high", says, (*evidence, *readings.rss_evidence()), _ids(rows), layer)
 
 
 def _retained_by_streams(readings: Readings) -> Finding | None:
     """A service without a ledger: a capture of kind retained has seen what the streams keep alive."""
     captured = readings.captures.get("retained") or {}
-    held, streams = captured.get("total_bytes") or 0, captured.get("streams") or ()
-    if held < max(readings.least_held, len(streams) * _BUFFERED_A_STREAM):
+    retained, streams = captured.get("total_bytes") or 0, captured.get("streams") or ()
+    if retained < max(readings.least_held, len(streams) * _BUFFERED_A_STREAM):
         return None
     largest = sorted(streams, key=lambda row: -row["retained_bytes"])[:3]
     evidence = (
-        Evidence("kept alive by open streams in the last retained capture", held, "bytes"),
+        Evidence("kept alive by open streams in the last retained capture", retained, "bytes"),
         *(Evidence(f"kept alive by {_name(row)}", row["retained_bytes"], "bytes") for row in largest),
         *readings.rss_evidence(),
     )
-    says = f"Open streams kept {format_value(held, 'bytes')} of objects alive at the last capture."
+    says = f"Open streams kept {format_value(retained, 'bytes')} of objects alive at the last capture."
     return Finding("buffering", "high", says, evidence, _ids(largest), "app")
 
 
@@ -87,13 +87,13 @@ def _unread(readings: Readings) -> Finding | None:
 
 
 def upstreams(readings: Readings) -> Finding | None:
-    left = [row for row in readings.streams if (row.get("disconnected_seconds") or 0) >= _CLOSE_SECONDS]
-    if left:
-        longest = max(row["disconnected_seconds"] for row in left)
-        gone = Evidence("streams whose client has left", len(left), "count")
-        says = f"{len(left)} streams go on although their clients left, the first of them {longest:.0f} s ago."
-        evidence: tuple[Evidence, ...] = (gone, Evidence("the longest for", longest, "seconds"))
-        return Finding("unclosed_upstreams", "high", says, evidence, _ids(left[:3]))
+    abandoned = [row for row in readings.streams if (row.get("disconnected_seconds") or 0) >= _CLOSE_SECONDS]
+    if abandoned:
+        longest = max(row["disconnected_seconds"] for row in abandoned)
+        count = Evidence("streams whose client has left", len(abandoned), "count")
+        says = f"{len(abandoned)} streams go on although their clients left, the first of them {longest:.0f} s ago."
+        evidence: tuple[Evidence, ...] = (count, Evidence("the longest for", longest, "seconds"))
+        return Finding("unclosed_upstreams", "high", says, evidence, _ids(abandoned[:3]))
     rise = readings.rise("outgoing_connections")
     if rise is None or rise.amount < _LEAST_CONNECTIONS or readings.follows_streams(rise.amount, rise.trend.seconds):
         return None

@@ -18,13 +18,13 @@ _TELEMETRY = ("opentelemetry", "prometheus_client")
 
 
 def tracer(readings: Readings) -> Finding | None:
-    held = readings.part("tracers")
-    if held is not None and held >= readings.least_held:
+    size = readings.part("tracers")
+    if size is not None and size >= readings.least_held:
         return Finding(
             "tracer_growth",
             "high",
-            f"The tables of a tracer hold {format_value(held, 'bytes')}.",
-            (Evidence("part tracers", held, "bytes"), *readings.rss_evidence()),
+            f"The tables of a tracer hold {format_value(size, 'bytes')}.",
+            (Evidence("part tracers", size, "bytes"), *readings.rss_evidence()),
         )
     return None
 
@@ -37,12 +37,12 @@ def telemetry(readings: Readings) -> Finding | None:
         total = sum(size for _, size in sizes if size > 0)
         theirs = sum(size for row, size in sizes if size > 0 and _is_telemetry(row))
         if theirs >= readings.least_growth and 2 * theirs >= total:
-            seen = Evidence(f"held by lines of telemetry in the last {kind} capture", theirs, "bytes")
+            evidence = Evidence(f"held by lines of telemetry in the last {kind} capture", theirs, "bytes")
             return Finding(
                 "tracer_growth",
                 "high",
                 f"Telemetry holds {format_value(theirs, 'bytes')} of the {format_value(total, 'bytes')} captured.",
-                (seen, Evidence("all that this capture shows", total, "bytes")),
+                (evidence, Evidence("all that this capture shows", total, "bytes")),
             )
     return None
 

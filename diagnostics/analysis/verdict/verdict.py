@@ -30,18 +30,18 @@ _DECIDE = "diagnostics capture URL --kind objects --seconds 30"
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`found` is the verdict, `also` what other checks say, in their order."""
+    """`finding` is the verdict, `also` what other checks say, in their order."""
 
-    found: Finding
+    finding: Finding
     also: tuple[Finding, ...] = ()
 
     @property
     def word(self) -> str:
-        return self.found.word
+        return self.finding.word
 
     @property
     def alarm(self) -> bool:
-        return CAUSES[self.found.word].alarm
+        return CAUSES[self.finding.word].alarm
 
     def to_json(self, url: str = "URL", worker: str | None = None) -> dict[str, Any]:
         """url: the monitor's address, for the command; worker: named in the command where there are several."""
@@ -51,15 +51,15 @@ class Verdict:
             "verdict": self.word,
             "title": cause.title,
             "alarm": self.alarm,
-            "confidence": self.found.confidence,
-            "says": self.found.says,
-            "layer": self.found.layer,
-            "culprit": self.found.culprit,
-            "path": self.found.path,
-            "line": self.found.line,
-            "streams": list(self.found.streams),
-            "evidence": [evidence.to_json() for evidence in self.found.evidence],
-            "next": _command(self.found, url, worker),
+            "confidence": self.finding.confidence,
+            "says": self.finding.says,
+            "layer": self.finding.layer,
+            "culprit": self.finding.culprit,
+            "path": self.finding.path,
+            "line": self.finding.line,
+            "streams": list(self.finding.streams),
+            "evidence": [evidence.to_json() for evidence in self.finding.evidence],
+            "next": _command(self.finding, url, worker),
             "fix": cause.fix,
             "docs": cause.docs(self.word),
             "also": [
@@ -84,10 +84,14 @@ def verdict(readings: Readings) -> Verdict:
     """Judge one worker."""
     checks = (check for cause in CAUSES.values() for check in cause.checks)
     findings = [
-        with_line(readings, with_reserve(readings, found)) for check in checks if (found := check(readings)) is not None
+        with_line(readings, with_reserve(readings, finding))
+        for check in checks
+        if (finding := check(readings)) is not None
     ]
     # Of one cause the first check that finds it tells enough.
-    findings = [found for at, found in enumerate(findings) if found.word not in {each.word for each in findings[:at]}]
+    findings = [
+        finding for at, finding in enumerate(findings) if finding.word not in {each.word for each in findings[:at]}
+    ]
     alarms = [finding for finding in findings if CAUSES[finding.word].alarm]
     if alarms:
         return Verdict(_with_defect(readings, alarms[0]), tuple(alarms[1:]))
@@ -97,17 +101,17 @@ def verdict(readings: Readings) -> Verdict:
     return Verdict(_with_defect(readings, with_line(readings, _inconclusive(readings))))
 
 
-def _with_defect(readings: Readings, found: Finding) -> Finding:
+def _with_defect(readings: Readings, finding: Finding) -> Finding:
     """Named where the interpreter's own defect may be what is seen: its garbage collector keeps memory."""
     version = (readings.python or "").split(".")
-    known = len(version) > 2 and version[:2] == ["3", "14"] and version[2] in _INCREMENTAL
-    if not known or found.word not in _OF_THE_COLLECTOR:
-        return found
+    affected = len(version) > 2 and version[:2] == ["3", "14"] and version[2] in _INCREMENTAL
+    if not affected or finding.word not in _OF_THE_COLLECTOR:
+        return finding
     says = (
-        f"{found.says} This is Python {readings.python}: 3.14.0 to 3.14.4 collect garbage a little at a time and may keep "
+        f"{finding.says} This is Python {readings.python}: 3.14.0 to 3.14.4 collect garbage a little at a time and may keep "
         "several times the memory; 3.14.5 does not."
     )
-    return replace(found, says=says)
+    return replace(finding, says=says)
 
 
 def _no_surer_than(readings: Readings, calm: Finding) -> Finding:
@@ -152,10 +156,10 @@ def _inconclusive(readings: Readings) -> Finding:
 
 def _undecided(readings: Readings, evidence: tuple[Evidence, ...]) -> Finding:
     """Growth is not seen, and not excluded either: how much there may be, and how long it takes to know."""
-    asked = open_questions(readings)
-    evidence += tuple(slope_evidence(what, found) for what, found in asked)
-    what, worst = max(asked, key=lambda each: each[1].high)
-    waits = [found.seconds_until(readings.matters) for _, found in asked]
+    open_series = open_questions(readings)
+    evidence += tuple(slope_evidence(what, bound) for what, bound in open_series)
+    what, worst = max(open_series, key=lambda each: each[1].high)
+    waits = [bound.seconds_until(readings.matters) for _, bound in open_series]
     says = (
         f"Growth is neither seen nor excluded: {what} may grow by up to {an_hour(worst.high)} an hour, as far as "
         f"{worst.seconds:.0f} s of readings tell, and {an_hour(readings.matters)} would matter ({readings.why_it_matters})."

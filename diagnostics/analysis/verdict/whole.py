@@ -39,12 +39,12 @@ def verdict_on_whole(
     readings = Readings(state="answering", balance={"rss_bytes": rss, "parts": {}}, series=series, since=since)
     name, what = ("pss_bytes", "PSS") if readings.trend("pss_bytes") else ("rss_bytes", "RSS")
     reserve = f" PSS is not known {unknown['pss_bytes']}." if "pss_bytes" in unknown else ""
-    found = readings.trend(name)
+    trend = readings.trend(name)
     now = (
         Evidence("processes", processes, "count"),
         Evidence("RSS of all of them, shared pages counted again", rss, "bytes"),
     )
-    if found is None or found.state == "unknown":
+    if trend is None or trend.state == "unknown":
         says = f"There are too few readings since the warm-up to judge the service as a whole.{reserve}"
         return Verdict(Finding("inconclusive", "low", says, now))
     rise = readings.heavy_rise(name)
@@ -115,8 +115,8 @@ def _calm(readings: Readings, name: str, what: str, reserve: str, now: tuple[Evi
     names = [(name, what)]
     if readings.room is not None:
         names.append(("cgroup_working_bytes", "what the limit is charged for"))
-    bounds = [(words, found) for each, words in names if (found := readings.bounded(each)) is not None]
-    evidence = (*(slope_evidence(words, found) for words, found in bounds), *now)
+    bounds = [(words, bound) for each, words in names if (bound := readings.bounded(each)) is not None]
+    evidence = (*(slope_evidence(words, bound) for words, bound in bounds), *now)
     if not bounds:
         return Finding(
             "inconclusive", "low", f"There are too few readings to judge the service as a whole.{reserve}", now

@@ -33,15 +33,15 @@ def is_young(readings: Readings) -> bool:
     return readings.age is None or readings.age <= _OLDER * _seconds(points)
 
 
-def with_reserve(readings: Readings, found: Finding) -> Finding:
+def with_reserve(readings: Readings, finding: Finding) -> Finding:
     """The finding, told with low confidence where it may be the start-up of a young process."""
-    if found.word not in _OF_GROWTH or found.unheld or not is_young(readings):
-        return found
+    if finding.word not in _OF_GROWTH or finding.unheld or not is_young(readings):
+        return finding
     says = (
-        f"{found.says} But only {_seconds(_recorded(readings)):.0f} s are recorded since it started: a cache that fills, or "
+        f"{finding.says} But only {_seconds(_recorded(readings)):.0f} s are recorded since it started: a cache that fills, or "
         "tables that are loaded, look like this, too, and end."
     )
-    return replace(found, confidence="low", says=says)
+    return replace(finding, confidence="low", says=says)
 
 
 def _recorded(readings: Readings) -> Points:

@@ -79,7 +79,7 @@ class Judge:
         judged = self._held_over(snapshot, of, await asyncio.to_thread(verdict, readings))
         if snapshot.state == "answering":
             self._before = {worker.pid: self._before.get(worker.pid, "") for worker in self._targets.workers()}
-            self._before[pid] = judged.found.says
+            self._before[pid] = judged.finding.says
         self._shared = {other: kept for other, kept in self._shared.items() if now - kept[0] < _SHARED_SECONDS}
         self._shared[pid] = now, judged
         return judged
@@ -103,8 +103,8 @@ class Judge:
             and before.word != judged.word
             and snapshot.state == "answering"
         ):
-            says = f"{before.found.says} (Found before the last capture, since which there are too few readings.)"
-            return replace(before, found=replace(before.found, says=says))
+            says = f"{before.finding.says} (Found before the last capture, since which there are too few readings.)"
+            return replace(before, finding=replace(before.finding, says=says))
         if judged.word != "inconclusive" or not disturbed:
             alive = {name for worker in self._targets.workers() for name in (worker.pid, worker.name)}
             self._disturbed = {each: at for each, at in self._disturbed.items() if each in alive}

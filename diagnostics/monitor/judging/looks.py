@@ -112,10 +112,10 @@ class OwnLooks:
 
 def wanted(verdict: Verdict) -> dict[str, Any] | None:
     """The capture that would name the culprit of this verdict, as a request; None where none would, or it is named."""
-    if verdict.found.culprit is not None or not (verdict.alarm or verdict.found.next):
+    if verdict.finding.culprit is not None or not (verdict.alarm or verdict.finding.next):
         return None
     asked = _NAMED_BY.get(verdict.word)
     # An inconclusive verdict asks for objects where something grows, and for other things as well.
-    if asked is None or (not verdict.alarm and f"--kind {asked['kind']}" not in (verdict.found.next or "")):
+    if asked is None or (not verdict.alarm and f"--kind {asked['kind']}" not in (verdict.finding.next or "")):
         return None
     return asked

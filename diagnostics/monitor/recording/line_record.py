@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from ...analysis.heap import Table
+from ...analysis.heap import HeapTable
 from ...analysis.lines import file as line_file
 from ...analysis.lines.growth import History, LineGrowth
 from ...analysis.lines.looks import Blocks, Look, Names
@@ -67,7 +67,7 @@ def is_ours(frame: Frame) -> bool:
 class _LineTrack:
     """One worker's looks, of one table. `pid` as the process sees itself; `begun`: when sampling began, wall clock."""
 
-    def __init__(self, table: Table, lasting: float) -> None:
+    def __init__(self, table: HeapTable, lasting: float) -> None:
         self.lasting = lasting
         self.pid, self.begun = table.pid, table.started
         self.file: Path | None = None
@@ -80,7 +80,7 @@ class _LineTrack:
         # The process counts on the monotonic clock; the wall clock tells once how long ago that began.
         self.zero = time.monotonic() - max(0.0, time.time() - table.started)
 
-    def of(self, table: Table) -> bool:
+    def of(self, table: HeapTable) -> bool:
         return (self.pid, self.begun) == (table.pid, table.started)
 
     def goes_on(self, file: Path) -> None:
@@ -219,12 +219,12 @@ def _timed(work: Callable[..., T], *arguments: Any) -> tuple[float, T]:
     return time.thread_time() - began, result
 
 
-def _seen(table: Table, names: Names, at: float, lasting: float) -> tuple[Blocks, Look]:
+def _seen(table: HeapTable, names: Names, at: float, lasting: float) -> tuple[Blocks, Look]:
     blocks = Blocks.of(table, names, at)
     return blocks, Look.of(blocks, time.time(), lasting)
 
 
-def history_of(recording: Path, table: Table) -> History | None:
+def history_of(recording: Path, table: HeapTable) -> History | None:
     """What was recorded beside `recording` of a process, whose table is at hand; None where nothing was, or of another one.
 
     Raises UsageError where it is damaged, OSError where it cannot be read.

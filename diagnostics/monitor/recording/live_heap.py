@@ -22,7 +22,7 @@ __all__ = ["of_process", "of_worker", "read"]
 _TRIES = 3
 
 
-def of_worker(worker: Worker) -> heap.Table | None:
+def of_worker(worker: Worker) -> heap.HeapTable | None:
     """The table of a process that lives; None where it keeps none, or has lost its hooks and so tells no more what is alive."""
     if worker.socket is None:
         return None
@@ -32,7 +32,7 @@ def of_worker(worker: Worker) -> heap.Table | None:
     return None if table is None or table.lost else table
 
 
-def of_process(root: Path, start_ticks: int) -> tuple[Path, heap.Table] | None:
+def of_process(root: Path, start_ticks: int) -> tuple[Path, heap.HeapTable] | None:
     """The table that a process which was started then has left below `root`."""
     for path in _newest(root / FOLDER, ".heap"):
         with contextlib.suppress(UsageError, OSError):
@@ -43,7 +43,7 @@ def of_process(root: Path, start_ticks: int) -> tuple[Path, heap.Table] | None:
     return None
 
 
-def read(path: Path) -> heap.Table:
+def read(path: Path) -> heap.HeapTable:
     """Raises UsageError where it is no table, OSError where it cannot be read."""
     if path.stat().st_size > heap.MAX_BYTES:
         raise UsageError(f"{path} is larger than any table of a live heap")
@@ -55,7 +55,7 @@ def read(path: Path) -> heap.Table:
     return table
 
 
-def _find(root: Path, pid: str, start_ticks: int | None) -> heap.Table | None:
+def _find(root: Path, pid: str, start_ticks: int | None) -> heap.HeapTable | None:
     for path in _newest(root / FOLDER, f"-{pid}.heap"):
         with contextlib.suppress(UsageError, OSError):  # being made, removed meanwhile, another version's
             table = read(path)

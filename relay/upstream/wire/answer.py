@@ -14,7 +14,7 @@ import httptools
 from ...errors import UpstreamProtocolError
 from ..failure_log import cannot_be_read
 
-__all__ = ["MAX_HEAD_BYTES", "Answer", "Head"]
+__all__ = ["MAX_HEAD_BYTES", "AnswerReader", "Head"]
 
 # Usual bounds of other HTTP clients and servers for a head, and for its fields.
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -38,7 +38,7 @@ class _TooManyHeadersError(Exception):
     """Raised in a callback of the parser to stop it."""
 
 
-class Answer:
+class AnswerReader:
     """The response that a connection reads now; `begin` resets it for the next one.
 
     head            the head, once it is complete

@@ -19,9 +19,9 @@ from typing import Final
 
 from ...errors import UpstreamError, UpstreamTimeoutError, UpstreamUnreachableError
 from ..body import OnEnd, OnPiece
-from .answer import Answer, Head
+from .answer import AnswerReader, Head
 
-__all__ = ["Connection"]
+__all__ = ["UpstreamConnection"]
 
 # The most that one recv takes. All connections share one buffer: its bytes are parsed before the loop reads the next socket.
 MAX_READ_BYTES: Final = 256 * 1024
@@ -37,7 +37,7 @@ def _first(nbytes: int) -> memoryview:
     return _buffer[:nbytes]
 
 
-class Connection(asyncio.BufferedProtocol):
+class UpstreamConnection(asyncio.BufferedProtocol):
     """One connection. `request`, then `read` until it returns b"", then `request` again; `close` at any moment.
 
     read_bytes    the most that one recv takes while the body is read
@@ -260,7 +260,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport  # type: ignore[assignment]  # uvloop's has the methods, but not asyncio's class
         # Not before: the answer and its parser are a reference cycle that `connection_lost` breaks, and asyncio does not call
         # that where the TLS handshake fails.
-        self._answer = Answer()
+        self._answer = AnswerReader()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._small if self._on_piece is None else self._large

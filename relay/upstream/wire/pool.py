@@ -21,7 +21,7 @@ from ...errors import UpstreamTimeoutError, UpstreamUnreachableError
 from ..failure_log import cannot_be_reached
 from ..options import Timeouts
 from .answer import Head
-from .connection import Connection
+from .connection import UpstreamConnection
 
 __all__ = ["Pool"]
 
@@ -37,7 +37,7 @@ class Pool:
     """At most `max_connections` to all origins together.
 
     receive_buffer_bytes   SO_RCVBUF of each, set before the connect, which negotiates the TCP window
-    read_bytes, flow_bytes, limit_bytes   as in Connection
+    read_bytes, flow_bytes, limit_bytes   as in UpstreamConnection
     rest_seconds           see REST_SECONDS
     """
 
@@ -57,8 +57,8 @@ class Pool:
         self._flow_bytes = flow_bytes
         self._limit_bytes = limit_bytes
         self._rest_seconds = rest_seconds
-        self._idle: dict[Origin, deque[tuple[Connection, float]]] = {}
-        self._in_use: dict[Connection, Origin] = {}
+        self._idle: dict[Origin, deque[tuple[UpstreamConnection, float]]] = {}
+        self._in_use: dict[UpstreamConnection, Origin] = {}
         self._tidying: asyncio.TimerHandle | None = None
         self.tls: ssl.SSLContext | None = None
 
@@ -70,7 +70,7 @@ class Pool:
         headers: Sequence[tuple[bytes, bytes]],
         body: bytes,
         timeouts: Timeouts,
-    ) -> tuple[Connection, Head]:
+    ) -> tuple[UpstreamConnection, Head]:
         """Send a request; the caller reads the response from the connection and gives it back with `release`.
 
         Raises UpstreamTimeoutError, UpstreamUnreachableError, UpstreamProtocolError. Their messages name no address, since a
@@ -78,30 +78,30 @@ class Pool:
         """
         await self._take_place(timeouts.pool)
         try:
-            kept = self._kept(origin)
-            if kept is not None:
+            idle = self._kept(origin)
+            if idle is not None:
                 try:
-                    return await self._ask(kept, origin, method, target, headers, body, timeouts.silence)
+                    return await self._ask(idle, origin, method, target, headers, body, timeouts.silence)
                 except UpstreamUnreachableError:
-                    if kept.answered:
+                    if idle.answered:
                         raise
             # Sent again only once: a request that crashes its upstream would else be sent on every idle connection.
-            made = await self._connect(origin, timeouts.connect)
-            return await self._ask(made, origin, method, target, headers, body, timeouts.silence)
+            fresh = await self._connect(origin, timeouts.connect)
+            return await self._ask(fresh, origin, method, target, headers, body, timeouts.silence)
         except BaseException:
             self._places.release()
             raise
 
     async def _ask(
         self,
-        connection: Connection,
+        connection: UpstreamConnection,
         origin: Origin,
         method: str,
         target: bytes,
         headers: Sequence[tuple[bytes, bytes]],
         body: bytes,
         seconds: float | None,
-    ) -> tuple[Connection, Head]:
+    ) -> tuple[UpstreamConnection, Head]:
         self._in_use[connection] = origin
         try:
             return connection, await connection.request(method, target, headers, body, seconds)
@@ -111,7 +111,7 @@ class Pool:
                 raise UpstreamUnreachableError("the upstream closed the connection without an answer") from error
             raise
 
-    def release(self, connection: Connection) -> None:
+    def release(self, connection: UpstreamConnection) -> None:
         """Give a connection back: it is kept if its response was read to its end, and closed otherwise."""
         origin = self._in_use.pop(connection, None)
         if origin is None:
@@ -126,7 +126,7 @@ class Pool:
 
     async def close(self) -> None:
         """Close all connections, and let the loop see them closed."""
-        for connection in [*self._in_use, *(kept for idle in self._idle.values() for kept, _ in idle)]:
+        for connection in [*self._in_use, *(connection for idle in self._idle.values() for connection, _ in idle)]:
             connection.close()
         self._idle.clear()
         if self._tidying is not None:
@@ -143,7 +143,7 @@ class Pool:
         except TimeoutError as error:
             raise UpstreamTimeoutError("all connections to the upstream are in use") from error
 
-    def _kept(self, origin: Origin) -> Connection | None:
+    def _kept(self, origin: Origin) -> UpstreamConnection | None:
         """The usable connection that was released last, but at least `rest_seconds` ago; None where there is none.
 
         Taking the last one lets the others grow old and be closed.
@@ -180,11 +180,11 @@ class Pool:
         if self._idle:
             self._tidy_later()
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: UpstreamConnection) -> None:
         self._in_use.pop(connection, None)
         connection.close()
 
-    async def _connect(self, origin: Origin, patience: float | None) -> Connection:
+    async def _connect(self, origin: Origin, patience: float | None) -> UpstreamConnection:
         scheme, host, port = origin
         loop = asyncio.get_running_loop()
         try:
@@ -192,16 +192,16 @@ class Pool:
                 self._context() if scheme == "https" else None
             )  # the first one reads files, for which descriptors may lack
             async with asyncio.timeout(patience):
-                made = await self._open_socket(host, port)
+                sock = await self._open_socket(host, port)
                 try:
                     _, protocol = await loop.create_connection(
-                        lambda: Connection(self._read_bytes, self._flow_bytes, self._limit_bytes),
-                        sock=made,
+                        lambda: UpstreamConnection(self._read_bytes, self._flow_bytes, self._limit_bytes),
+                        sock=sock,
                         ssl=context,
                         server_hostname=host if context else None,
                     )
                 except BaseException:
-                    made.close()
+                    sock.close()
                     raise
         except TimeoutError as error:
             raise UpstreamTimeoutError(f"no connection to the upstream within {patience:g} s") from error
@@ -215,19 +215,19 @@ class Pool:
         loop = asyncio.get_running_loop()
         problem: OSError = OSError(f"{host} has no address")
         for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            made = socket.socket(family, kind, protocol)
+            sock = socket.socket(family, kind, protocol)
             with contextlib.ExitStack() as undo:
-                undo.callback(made.close)
-                made.setblocking(False)
-                made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer_bytes)
-                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                undo.callback(sock.close)
+                sock.setblocking(False)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer_bytes)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 try:
-                    await loop.sock_connect(made, address)
+                    await loop.sock_connect(sock, address)
                 except OSError as error:
                     problem = error
                     continue
                 undo.pop_all()
-                return made
+                return sock
         try:
             raise problem
         finally:
@@ -240,7 +240,7 @@ class Pool:
         return self.tls
 
 
-def _close_old(idle: deque[tuple[Connection, float]]) -> None:
+def _close_old(idle: deque[tuple[UpstreamConnection, float]]) -> None:
     """Close the connections that were idle for KEEP_SECONDS, or were closed by the upstream; the oldest come first."""
     oldest = time.monotonic() - KEEP_SECONDS
     while idle and (idle[0][1] <= oldest or not idle[0][0].usable):

@@ -9,7 +9,7 @@ from ...memory.budget import StreamBudget
 from ..body import Body, OnEnd, OnPiece, Response
 from ..options import Timeouts
 from ..transport import Headers, Target
-from .connection import Connection
+from .connection import UpstreamConnection
 from .pool import Pool
 
 __all__ = ["WireTransport"]
@@ -39,8 +39,8 @@ class WireTransport:
             content,
             timeouts,
         )
-        named = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in head.headers}
-        return Response(head.status, named, _WireBody(self._pool, connection, timeouts.silence))
+        by_name = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in head.headers}
+        return Response(head.status, by_name, _WireBody(self._pool, connection, timeouts.silence))
 
     async def close(self) -> None:
         await self._pool.close()
@@ -51,7 +51,7 @@ class _WireBody(Body):
 
     __slots__ = ("_closed", "_connection", "_patience", "_pool")
 
-    def __init__(self, pool: Pool, connection: Connection, patience: float | None) -> None:
+    def __init__(self, pool: Pool, connection: UpstreamConnection, patience: float | None) -> None:
         self._pool = pool
         self._connection = connection
         self._patience = patience

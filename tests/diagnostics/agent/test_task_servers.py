@@ -23,11 +23,11 @@ from diagnostics.agent.readings.running.streams import open_streams
 from diagnostics.agent.servers import Servers
 from diagnostics.agent.servers.aiohttp import Aiohttp
 from diagnostics.agent.servers.hypercorn import Hypercorn
-from diagnostics.agent.servers.kind import Kind
+from diagnostics.agent.servers.kind import ServerKind
 from diagnostics.agent.servers.releases import CHECKED, installed, moved
 from diagnostics.agent.servers.tornado import Tornado
 
-KINDS: dict[str, type[Kind]] = {"aiohttp": Aiohttp, "hypercorn": Hypercorn, "tornado": Tornado}
+KINDS: dict[str, type[ServerKind]] = {"aiohttp": Aiohttp, "hypercorn": Hypercorn, "tornado": Tornado}
 
 
 async def serve_aiohttp(listener: socket.socket, ended: asyncio.Event, kept: list[Any]) -> None:
@@ -232,7 +232,7 @@ def test_a_server_that_changes_all_the_time_is_read_without_an_error(
 def test_streams_are_unknown_where_what_is_read_of_a_request_has_moved(
     served: Served, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., Any]
 ) -> None:
-    def reads(self: Kind, thing: Any, request: Any) -> bool:
+    def reads(self: ServerKind, thing: Any, request: Any) -> bool:
         return bool(thing.a_name_of_another_release)
 
     monkeypatch.setattr(KINDS[served.name], "refresh", reads)

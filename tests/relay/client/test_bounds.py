@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.client.bounds import GRACE_SECONDS, ConnectionBounds, Patience
+from relay.client.bounds import GRACE_SECONDS, ClientTimeouts, ConnectionBounds
 from relay.memory.requests import SMALL_BODY_BYTES, HeldBytes, Holding, RequestBudget
 
 MIB = 1024 * 1024
@@ -30,7 +30,7 @@ class Connection:
 
 def bounds_at(now: list[float], rejected: list[str]) -> ConnectionBounds:
     return ConnectionBounds(
-        Patience(head=10, body=30, write=20),
+        ClientTimeouts(head=10, body=30, write=20),
         most=0,
         budget=RequestBudget(MIB),
         reject=lambda reason, cause="": rejected.append(reason),

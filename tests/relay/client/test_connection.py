@@ -8,7 +8,7 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
-from relay.client.bounds import ConnectionBounds, Patience
+from relay.client.bounds import ClientTimeouts, ConnectionBounds
 from relay.client.client import client_of
 from relay.client.connection import bounded_protocol
 from relay.memory.requests import RequestBudget
@@ -49,7 +49,7 @@ def test_who_listens_to_a_client_that_has_left_already_is_told_so() -> None:
 
     async def leave() -> BaseException | None:
         bounds = ConnectionBounds(
-            Patience(head=5, body=5, write=5), most=0, budget=RequestBudget(1 << 20), reject=lambda *_: None
+            ClientTimeouts(head=5, body=5, write=5), most=0, budget=RequestBudget(1 << 20), reject=lambda *_: None
         )
         config = uvicorn.Config(app, http=bounded_protocol(65536, bounds), ws="none", lifespan="off", log_config=None)
         config.load()

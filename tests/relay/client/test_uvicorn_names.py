@@ -9,7 +9,7 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from relay.client.bounds import ConnectionBounds, Patience
+from relay.client.bounds import ClientTimeouts, ConnectionBounds
 from relay.client.connection import MovedError, bounded_protocol, moved
 from relay.memory.requests import RequestBudget
 
@@ -31,7 +31,7 @@ def test_this_uvicorn_has_all_that_a_connection_uses() -> None:
 def test_a_method_that_is_not_there_is_named(owner: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(owner, name)
     assert list(moved()) == [f"{owner.__name__}.{name}"]
-    bounds = ConnectionBounds(Patience(1, 1, 1), most=0, budget=RequestBudget(1024), reject=lambda *_: None)
+    bounds = ConnectionBounds(ClientTimeouts(1, 1, 1), most=0, budget=RequestBudget(1024), reject=lambda *_: None)
     with pytest.raises(MovedError, match=rf"uvicorn {uvicorn.__version__} has no {owner.__name__}\.{name}"):
         bounded_protocol(1024, bounds)
 

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from relay.hub.ids import EventId, next_id, parse_id
 from relay.hub.subscriber import LOSSLESS, Subscriber
-from relay.hub.topic import EVENT_OVERHEAD_BYTES, Event, History, Topic, event_of
+from relay.hub.topic import EVENT_OVERHEAD_BYTES, History, Topic, TopicEvent, event_of
 from relay.memory.buffer import POLICIES, OverflowPolicy
 from relay.protocol.sse import Event as Decoded
 from relay.protocol.sse import EventDecoder
@@ -64,7 +64,7 @@ class Subscribed(RuleBasedStateMachine):
     def begin(self, policy: OverflowPolicy, events: int) -> None:
         self.policy = policy
         self.topic = Topic("t", History(events * (EVENT_OVERHEAD_BYTES + 150), 100, 1e9), EventId(1, 0))
-        self.all: list[Event] = []
+        self.all: list[TopicEvent] = []
         self.client = Client(self.topic, policy, 0)
 
     @rule(size=st.integers(1, 120), times=st.integers(1, 4))
@@ -127,7 +127,7 @@ Subscribed.TestCase.settings = settings(max_examples=150, stateful_step_count=30
 TestSubscribed = Subscribed.TestCase
 
 
-def published(topic: Topic, number: int) -> Event:
+def published(topic: Topic, number: int) -> TopicEvent:
     event = event_of(next_id(topic.last, 0), b"data: %d\n\n" % number)
     topic.append(event)
     return event

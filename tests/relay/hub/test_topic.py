@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from relay.hub.ids import EventId, next_id, parse_id
-from relay.hub.topic import EVENT_OVERHEAD_BYTES, Event, History, Topic, event_of
+from relay.hub.topic import EVENT_OVERHEAD_BYTES, History, Topic, TopicEvent, event_of
 from relay.hub.topics import Bounds, Topics
 
 ids = st.builds(EventId, st.integers(0, 10**19 - 1), st.integers(0, 10**19 - 1))
@@ -38,7 +38,7 @@ class Kept(RuleBasedStateMachine):
         self.now_ms = 1_000_000
         self.topic = Topic("t", self.history, EventId(self.now_ms, 0))
         self.start = self.topic.floor
-        self.all: list[Event] = []
+        self.all: list[TopicEvent] = []
         self.kept = 0  # of the newest of them
 
     @rule(size=st.integers(0, 60), later=st.integers(0, 4000))
@@ -60,7 +60,7 @@ class Kept(RuleBasedStateMachine):
         self.topic.expire(self.now_ms)
         self.kept = sum(event.id.ms >= self.now_ms - 10_000 for event in self.newest())
 
-    def newest(self) -> list[Event]:
+    def newest(self) -> list[TopicEvent]:
         return self.all[len(self.all) - self.kept :]
 
     @invariant()
@@ -73,7 +73,7 @@ class Kept(RuleBasedStateMachine):
         assert topic.held == sum(event.cost for event in kept)
         assert topic.held <= max(self.history.max_bytes, kept[-1].cost if kept else 0)
         # From what is kept, and from the last event before it, one can go on; from no other.
-        for index, event in enumerate([Event(self.start, b""), *self.all]):
+        for index, event in enumerate([TopicEvent(self.start, b""), *self.all]):
             known = index >= len(self.all) - self.kept
             assert topic.index_after(event.id) == (index if known else None)
         assert topic.index_after(next_id(topic.last, 0)) is None

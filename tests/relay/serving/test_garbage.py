@@ -24,7 +24,7 @@ from relay.serving.listener import bind
 from relay.serving.server import RelayServer
 from relay.serving.simulation import SimulatorProcess
 from relay.settings import load
-from relay.upstream.wire.connection import Connection
+from relay.upstream.wire.connection import UpstreamConnection
 
 STREAMS = 4
 # What a stream is made of, the errors of all others among it.
@@ -133,7 +133,7 @@ def _counted() -> Counter[str]:
     found: Counter[str] = Counter()
     everything = gc.get_objects()
     # The pool keeps these, with what reads their answers, for the next streams.
-    pooled = [each for each in everything if type(each) is Connection and each.usable]
+    pooled = [each for each in everything if type(each) is UpstreamConnection and each.usable]
     kept = {id(each) for connection in pooled for each in (connection, connection._answer)}
     for each in everything:
         kind = type(each)  # not isinstance, which asks an object what it is: some would answer by importing more

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from relay.telemetry.environment import wanted
+from relay.telemetry.environment import exported_signals
 
 ALL = {"traces", "metrics", "logs"}
 SOMEWHERE = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
@@ -29,7 +29,7 @@ SOMEWHERE = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
 def test_a_signal_that_has_an_endpoint_goes_there(
     given: dict[str, str], signals: set[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert wanted(given) == signals
+    assert exported_signals(given) == signals
     assert caplog.messages == []
 
 
@@ -48,6 +48,6 @@ def test_what_is_wrong_is_said_once_and_costs_its_signal(
     given: dict[str, str], signals: set[str], complaint: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        assert wanted({**SOMEWHERE, **given}) == signals
+        assert exported_signals({**SOMEWHERE, **given}) == signals
     (message,) = caplog.messages
     assert complaint in message

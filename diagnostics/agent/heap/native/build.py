@@ -32,10 +32,10 @@ class Extension(BuildHookInterface):  # type: ignore[misc]  # hatchling is in th
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """`version`: "editable" for a checkout that is used as it lies, where the library lies among the sources."""
-        wanted = os.environ.get("HIGHWATER_EXTENSION", "")
+        choice = os.environ.get("HIGHWATER_EXTENSION", "")
         self._made = Path(tempfile.mkdtemp(prefix="highwater-"))
         built = self._made / "_live.abi3.so"
-        why = "HIGHWATER_EXTENSION=off" if wanted == "off" else _why_not() or _compile(Path(self.root, _NATIVE), built)
+        why = "HIGHWATER_EXTENSION=off" if choice == "off" else _why_not() or _compile(Path(self.root, _NATIVE), built)
         if version == "editable":
             _put(built, Path(self.root, _LIBRARY))
         if why is None:
@@ -43,7 +43,7 @@ class Extension(BuildHookInterface):  # type: ignore[misc]  # hatchling is in th
             build_data["tag"] = f"{_TAG}-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
             if version != "editable":
                 build_data["force_include"][str(built)] = _LIBRARY
-        elif wanted == "require":
+        elif choice == "require":
             raise RuntimeError(f"the extension of the live heap was not built: {why}")
         else:
             self.app.display_warning(f"built without the extension of the live heap: {why}")

@@ -94,14 +94,14 @@ static bool is_within(uintptr_t frame, uintptr_t code)
 static const char *characters(uintptr_t text, uint32_t *bytes)
 {
     Py_ssize_t size = 0;
-    const char *found = text ? PyUnicode_AsUTF8AndSize((PyObject *)text, &size) : NULL;
-    if (found == NULL) { /* surrogates, or no memory */
+    const char *utf8 = text ? PyUnicode_AsUTF8AndSize((PyObject *)text, &size) : NULL;
+    if (utf8 == NULL) { /* surrogates, or no memory */
         PyErr_Clear();
-        found = "(a name that is not UTF-8)";
+        utf8 = "(a name that is not UTF-8)";
         size = 26;
     }
     *bytes = size > NAME_BYTES ? NAME_BYTES : (uint32_t)size;
-    return found;
+    return utf8;
 }
 
 int stack_walk(struct step *steps, enum domain domain, bool *cut, bool *lasting)

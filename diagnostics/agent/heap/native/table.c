@@ -86,7 +86,7 @@ struct index {
 uint64_t table_bits[BUCKETS / 64];
 
 static char *own, *file; /* the table, and its file's mapping */
-static struct index *found;
+static struct index *indexes;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int64_t began; /* monotonic, in tenths of a second */
 static bool fork_watched;
@@ -167,7 +167,7 @@ static uint32_t name_of(const char *text, uint32_t bytes)
     char *names = own + NAMES_AT;
     uint32_t slot = (uint32_t)hash_of(text, bytes) & (NAMES - 1);
     for (uint32_t tries = 0; tries < NAMES; tries++, slot = (slot + 1) & (NAMES - 1)) {
-        uint32_t at = found->names[slot];
+        uint32_t at = indexes->names[slot];
         if (at == 0) {
             at = HEADER->names_used;
             if (tries > 64 || at + 2 + bytes > NAME_SPACE)
@@ -176,7 +176,7 @@ static uint32_t name_of(const char *text, uint32_t bytes)
             memcpy(names + at + 2, text, bytes);
             copy_out(names + at, 2 + bytes);
             HEADER->names_used = at + 2 + bytes;
-            found->names[slot] = at + 1;
+            indexes->names[slot] = at + 1;
             return at;
         }
         if (memcmp(names + at - 1, &size, 2) == 0 && memcmp(names + at + 1, text, bytes) == 0)
@@ -189,7 +189,7 @@ static uint32_t frame_of(uint32_t function, uint32_t path, uint32_t line)
 {
     uint32_t slot = (uint32_t)mix(mix(function, path), line) & (2 * FRAMES - 1);
     for (;; slot = (slot + 1) & (2 * FRAMES - 1)) {
-        uint32_t at = found->frames[slot];
+        uint32_t at = indexes->frames[slot];
         if (at == 0)
             break;
         struct frame *known = FRAME(at - 1);
@@ -202,7 +202,7 @@ static uint32_t frame_of(uint32_t function, uint32_t path, uint32_t line)
     *FRAME(at) = (struct frame){function, path, line};
     copy_out(FRAME(at), sizeof(struct frame));
     HEADER->frames_used = at + 1;
-    found->frames[slot] = at + 1;
+    indexes->frames[slot] = at + 1;
     return at;
 }
 
@@ -210,7 +210,7 @@ static uint32_t node_of(uint32_t parent, uint32_t frame)
 {
     uint32_t slot = (uint32_t)mix(parent, frame) & (2 * NODES - 1);
     for (;; slot = (slot + 1) & (2 * NODES - 1)) {
-        uint32_t at = found->nodes[slot];
+        uint32_t at = indexes->nodes[slot];
         if (at == 0)
             break;
         if (NODE(at - 1)->parent == parent && NODE(at - 1)->frame == frame)
@@ -222,7 +222,7 @@ static uint32_t node_of(uint32_t parent, uint32_t frame)
     *NODE(at) = (struct node){parent, frame};
     copy_out(NODE(at), sizeof(struct node));
     HEADER->nodes_used = at + 1;
-    found->nodes[slot] = at + 1;
+    indexes->nodes[slot] = at + 1;
     return at;
 }
 
@@ -244,27 +244,27 @@ static void set_bit(uint32_t bucket, bool on)
 static bool watch(uintptr_t code)
 {
     uint32_t bucket = table_bucket((const void *)code), at;
-    for (uint32_t link = found->buckets[bucket]; link != 0; link = found->next[link - 1])
-        if (link > BLOCKS && found->address[link - 1] == code)
+    for (uint32_t link = indexes->buckets[bucket]; link != 0; link = indexes->next[link - 1])
+        if (link > BLOCKS && indexes->address[link - 1] == code)
             return true;
-    if (found->free_watch != 0) {
-        at = found->free_watch - 1;
-        found->free_watch = found->next[at];
-    } else if (found->watched < WATCHED) {
-        at = BLOCKS + found->watched++;
+    if (indexes->free_watch != 0) {
+        at = indexes->free_watch - 1;
+        indexes->free_watch = indexes->next[at];
+    } else if (indexes->watched < WATCHED) {
+        at = BLOCKS + indexes->watched++;
     } else {
         return false;
     }
-    found->address[at] = code;
-    found->next[at] = found->buckets[bucket];
-    found->buckets[bucket] = at + 1;
+    indexes->address[at] = code;
+    indexes->next[at] = indexes->buckets[bucket];
+    indexes->buckets[bucket] = at + 1;
     set_bit(bucket, true);
     return true;
 }
 
 static struct known *noted(uint32_t parent, const struct step *step)
 {
-    return &found->steps[mix(mix(step->code >> 4, (uint32_t)step->offset), parent) >> 20 & (STEPS - 1)];
+    return &indexes->steps[mix(mix(step->code >> 4, (uint32_t)step->offset), parent) >> 20 & (STEPS - 1)];
 }
 
 #define PLAIN(text) text, sizeof(text) - 1, "", 0, 0
@@ -276,7 +276,7 @@ static uint32_t site_of(const struct step *steps, const struct place *places, in
     if (depth == 0)
         node = node_below(NONE, PLAIN("(no Python frame)"));
     else if (cut)
-        node = found->cut_node;
+        node = indexes->cut_node;
     if ((depth == 0 || cut) && node == NONE)
         return 0;
     for (int at = depth - 1; at >= 0; at--) {
@@ -286,16 +286,16 @@ static uint32_t site_of(const struct step *steps, const struct place *places, in
         if (node == NONE)
             return 0;
         if (lasting && watch(steps[at].code))
-            *noted(parent, &steps[at]) = (struct known){steps[at].code, steps[at].offset, parent, node, found->era};
+            *noted(parent, &steps[at]) = (struct known){steps[at].code, steps[at].offset, parent, node, indexes->era};
     }
-    if (found->site_of_node[node] != 0)
-        return found->site_of_node[node];
+    if (indexes->site_of_node[node] != 0)
+        return indexes->site_of_node[node];
     uint32_t at = HEADER->sites_used;
     if (at == SITES)
         return 0;
     SITE(at)->node = node;
     HEADER->sites_used = at + 1;
-    found->site_of_node[node] = at;
+    indexes->site_of_node[node] = at;
     return at;
 }
 
@@ -312,36 +312,36 @@ static void write_block(uint32_t at, uint32_t site, uint64_t size, uint32_t born
 /* A code that was watched was freed: nothing that was noted holds any more. */
 static void forget_steps(uint32_t at)
 {
-    found->next[at] = found->free_watch;
-    found->free_watch = at + 1;
-    found->era++;
+    indexes->next[at] = indexes->free_watch;
+    indexes->free_watch = at + 1;
+    indexes->era++;
 }
 
 /* What is known of an address, which may be a sampled block and a watched code at once. */
 static bool remove_block(const void *address, struct taken *was)
 {
-    uint32_t bucket = table_bucket(address), *link = &found->buckets[bucket];
+    uint32_t bucket = table_bucket(address), *link = &indexes->buckets[bucket];
     bool had = false;
     while (*link != 0) {
         uint32_t at = *link - 1;
-        if (found->address[at] != (uintptr_t)address) {
-            link = &found->next[at];
+        if (indexes->address[at] != (uintptr_t)address) {
+            link = &indexes->next[at];
             continue;
         }
-        *link = found->next[at];
-        found->address[at] = 0;
+        *link = indexes->next[at];
+        indexes->address[at] = 0;
         if (at >= BLOCKS) {
             forget_steps(at);
             continue;
         }
         if (was != NULL)
             *was = (struct taken){BLOCK(at)->size, BLOCK(at)->site - 1, BLOCK(at)->born};
-        found->next[at] = found->free_block;
-        found->free_block = at + 1;
+        indexes->next[at] = indexes->free_block;
+        indexes->free_block = at + 1;
         write_block(at, 0, 0, 0);
         had = true;
     }
-    if (found->buckets[bucket] == 0)
+    if (indexes->buckets[bucket] == 0)
         set_bit(bucket, false);
     return had;
 }
@@ -351,18 +351,18 @@ static bool add_block(const void *address, uint64_t size, uint32_t site, uint32_
     if (remove_block(address, NULL)) /* it was freed where the hooks did not see it */
         HEADER->unseen_frees++;
     uint32_t at;
-    if (found->free_block != 0) {
-        at = found->free_block - 1;
-        found->free_block = found->next[at];
+    if (indexes->free_block != 0) {
+        at = indexes->free_block - 1;
+        indexes->free_block = indexes->next[at];
     } else if (HEADER->blocks_used < BLOCKS) {
         at = HEADER->blocks_used++;
     } else {
         return false;
     }
     uint32_t bucket = table_bucket(address);
-    found->address[at] = (uintptr_t)address;
-    found->next[at] = found->buckets[bucket];
-    found->buckets[bucket] = at + 1;
+    indexes->address[at] = (uintptr_t)address;
+    indexes->next[at] = indexes->buckets[bucket];
+    indexes->buckets[bucket] = at + 1;
     set_bit(bucket, true);
     write_block(at, site + 1, size, born);
     return true;
@@ -401,16 +401,16 @@ bool table_record_known(const void *block, size_t size, const struct step *steps
 {
     pthread_mutex_lock(&lock);
     uint32_t node = NONE, site = 0;
-    int at = own != NULL && depth > 0 && !(cut && found->cut_node == NONE) ? depth - 1 : -2;
-    for (node = cut && at >= 0 ? found->cut_node : NONE; at >= 0; at--) {
+    int at = own != NULL && depth > 0 && !(cut && indexes->cut_node == NONE) ? depth - 1 : -2;
+    for (node = cut && at >= 0 ? indexes->cut_node : NONE; at >= 0; at--) {
         const struct known *known = noted(node, &steps[at]);
-        if (known->era != found->era || known->code != steps[at].code || known->offset != steps[at].offset
+        if (known->era != indexes->era || known->code != steps[at].code || known->offset != steps[at].offset
             || known->parent != node)
             break;
         node = known->node;
     }
     if (at == -1)
-        site = found->site_of_node[node];
+        site = indexes->site_of_node[node];
     if (site != 0)
         keep(block, size, site);
     pthread_mutex_unlock(&lock);
@@ -483,15 +483,15 @@ const char *table_make(int mode, uint64_t rate, uint64_t start_ticks)
     pthread_mutex_lock(&lock);
     if (own == NULL) {
         own = map(TABLE_BYTES);
-        found = map(sizeof *found);
+        indexes = map(sizeof *indexes);
     }
-    if (own == NULL || found == NULL) {
+    if (own == NULL || indexes == NULL) {
         if (own != NULL)
             munmap(own, TABLE_BYTES);
-        if (found != NULL)
-            munmap(found, sizeof *found);
+        if (indexes != NULL)
+            munmap(indexes, sizeof *indexes);
         own = NULL;
-        found = NULL;
+        indexes = NULL;
         why = "there is no memory for its table";
     } else {
         *HEADER = (struct header){
@@ -504,8 +504,8 @@ const char *table_make(int mode, uint64_t rate, uint64_t start_ticks)
         };
         SITE(0)->node = node_below(NONE, PLAIN("(stacks that the table has no room for)"));
         HEADER->sites_used = 1;
-        found->cut_node = node_below(NONE, PLAIN("(frames further out are not kept)"));
-        found->era = 1;
+        indexes->cut_node = node_below(NONE, PLAIN("(frames further out are not kept)"));
+        indexes->era = 1;
         began = tenths();
         touch();
         if (!fork_watched)
@@ -524,11 +524,11 @@ void table_clear(void)
         memset(table_bits, 0, sizeof table_bits);
         /* Pages of private memory that are given back read as zero. */
         madvise(own, TABLE_BYTES, MADV_DONTNEED);
-        madvise(found, sizeof *found, MADV_DONTNEED);
+        madvise(indexes, sizeof *indexes, MADV_DONTNEED);
         munmap(own, TABLE_BYTES);
-        munmap(found, sizeof *found);
+        munmap(indexes, sizeof *indexes);
         own = NULL;
-        found = NULL;
+        indexes = NULL;
     }
     if (file != NULL)
         munmap(file, TABLE_BYTES);
@@ -631,9 +631,9 @@ void table_status(struct table_status *status)
         status->unseen_frees = HEADER->unseen_frees;
         status->sites = HEADER->sites_used;
         status->blocks = HEADER->blocks_used;
-        for (uint32_t at = found->free_block; at != 0; at = found->next[at - 1])
+        for (uint32_t at = indexes->free_block; at != 0; at = indexes->next[at - 1])
             status->blocks--;
-        status->private_bytes = resident(own, TABLE_BYTES) + resident(found, sizeof *found);
+        status->private_bytes = resident(own, TABLE_BYTES) + resident(indexes, sizeof *indexes);
         status->attached = file != NULL;
         status->file_bytes = file != NULL ? TABLE_BYTES : 0;
     }

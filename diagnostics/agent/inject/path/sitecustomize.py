@@ -14,7 +14,7 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 _PRIVATE_NAME = "_highwater_diagnostics"
 _OLDEST = (3, 11)
 # Set once the line was written, so that child processes do not write it again.
-_TOLD = "DIAGNOSTICS_TOLD"
+_SAID = "DIAGNOSTICS_TOLD"
 
 
 def _run_the_other_sitecustomize():  # type: () -> None
@@ -42,9 +42,9 @@ def _say(line):  # type: (str) -> None
 
 
 def _say_that_python_is_too_old():  # type: () -> None
-    if os.environ.get(_TOLD):
+    if os.environ.get(_SAID):
         return
-    os.environ[_TOLD] = "1"
+    os.environ[_SAID] = "1"
     _say(
         "process %d runs Python %d.%d.%d; the agent needs %d.%d or newer, so this service is read from outside only: "
         "memory and connections, no streams, no captures" % ((os.getpid(),) + sys.version_info[:3] + _OLDEST)

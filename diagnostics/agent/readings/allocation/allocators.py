@@ -98,16 +98,16 @@ def read() -> Allocators:
     text = _pymalloc()
     small = parse_pymalloc_blocks(text)
     live, arenas = parse_pymalloc(text)
-    told = malloc.read()
+    figures = malloc.read()
     hidden = _is_hidden(live)
     return Allocators(
         python_live=live,
         python_arenas=arenas,
-        malloc_live=told.live,
-        malloc_free=told.free,
-        malloc_mapped=told.mapped,
+        malloc_live=figures.live,
+        malloc_free=figures.free,
+        malloc_mapped=figures.mapped,
         hidden=hidden,
-        unknown=_reasons(live, told, hidden),
+        unknown=_reasons(live, figures, hidden),
         python_blocks=small,
         # The counts are of nearly the same moment: between them only a few small blocks are allocated.
         python_large_blocks=max(0, everything - small) if small is not None and everything else None,
@@ -119,7 +119,7 @@ def _is_hidden(live: int | None) -> bool:
     return live is None and ("t" in sys.abiflags or getattr(sys, "getallocatedblocks", int)() > 0)
 
 
-def _reasons(live: int | None, told: malloc.Malloc, hidden: bool) -> dict[str, str]:
+def _reasons(live: int | None, figures: malloc.Malloc, hidden: bool) -> dict[str, str]:
     """Why each unknown figure is, by its name in `Allocators.to_json`."""
     reasons: dict[str, str] = {}
     if live is None:
@@ -127,10 +127,10 @@ def _reasons(live: int | None, told: malloc.Malloc, hidden: bool) -> dict[str, s
         if hidden:
             why = "a tracer stands before Python's allocator, or it is one that does not tell (mimalloc)"
         reasons["python_live_bytes"] = why
-    if told.reason:
-        reasons["malloc_live_bytes"] = told.reason
-    if told.reason or hidden:
-        reasons["in_use_bytes"] = told.reason or reasons["python_live_bytes"]
+    if figures.reason:
+        reasons["malloc_live_bytes"] = figures.reason
+    if figures.reason or hidden:
+        reasons["in_use_bytes"] = figures.reason or reasons["python_live_bytes"]
     return reasons
 
 
@@ -148,8 +148,8 @@ def parse_pymalloc(text: str) -> tuple[int | None, int | None]:
     """Bytes in allocated blocks, and bytes of all arenas, from pymalloc's statistics; None where the text has none."""
 
     def number(pattern: str) -> int | None:
-        found = re.search(pattern, text, re.MULTILINE)
-        return int(found[1].replace(",", "")) if found else None
+        match = re.search(pattern, text, re.MULTILINE)
+        return int(match[1].replace(",", "")) if match else None
 
     return (
         number(r"^# bytes in allocated blocks\s*=\s*([\d,]+)"),
@@ -184,7 +184,7 @@ def _pymalloc() -> str:
     finally:
         libc.fclose(stream)
     try:
-        written = ctypes.string_at(text.value or 0, size.value).decode("ascii", "replace") if text.value else ""
+        statistics = ctypes.string_at(text.value or 0, size.value).decode("ascii", "replace") if text.value else ""
     finally:
         libc.free(text)
-    return written if in_charge else ""
+    return statistics if in_charge else ""

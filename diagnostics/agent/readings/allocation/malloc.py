@@ -85,23 +85,23 @@ def _library_of(name: str) -> str:
         libc().dladdr  # noqa: B018  # AttributeError where this libc has no dladdr
     except AttributeError:
         return ""
-    found = _file_at(address)
-    if found == os.path.realpath("/proc/self/exe") and not _defined_at(address):
+    path = _file_at(address)
+    if path == os.path.realpath("/proc/self/exe") and not _defined_at(address):
         # In a program that is not position-independent (Debian's Python) the symbol resolves to the program's PLT entry.
         # The function is that of the first library in load order which defines the symbol.
         return next((library for library in _libraries() if _file_at(_own(library, name)) == library), "")
-    return found
+    return path
 
 
 def _file_at(address: Any) -> str:
     """The path of the mapped file that an address lies in; empty where there is none."""
     import ctypes
 
-    dladdr, found = libc().dladdr, _dl_info_type()()
+    dladdr, info = libc().dladdr, _dl_info_type()()
     dladdr.argtypes, dladdr.restype = [ctypes.c_void_p, ctypes.c_void_p], ctypes.c_int
-    if not address or not dladdr(address, ctypes.byref(found)):
+    if not address or not dladdr(address, ctypes.byref(info)):
         return ""
-    return os.path.realpath((found.file or b"").decode(errors="replace"))
+    return os.path.realpath((info.file or b"").decode(errors="replace"))
 
 
 def _defined_at(address: Any) -> bool:
@@ -112,10 +112,10 @@ def _defined_at(address: Any) -> bool:
         dladdr1 = libc().dladdr1
     except AttributeError:  # not glibc
         return True
-    found, symbol = _dl_info_type()(), ctypes.c_void_p()
+    info, symbol = _dl_info_type()(), ctypes.c_void_p()
     dladdr1.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
     rtld_dl_syment = 1
-    if not dladdr1(address, ctypes.byref(found), ctypes.byref(symbol), rtld_dl_syment) or not symbol.value:
+    if not dladdr1(address, ctypes.byref(info), ctypes.byref(symbol), rtld_dl_syment) or not symbol.value:
         return True
     st_shndx = 6  # its offset in Elf64_Sym, after 4 bytes of name, 1 of info and 1 of visibility; 14 in Elf32_Sym
     offset = st_shndx if ctypes.sizeof(ctypes.c_void_p) == 8 else 14
@@ -152,13 +152,13 @@ def _libraries() -> list[str]:
     dlinfo.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
     if dlinfo(libc()._handle, rtld_di_linkmap, ctypes.byref(first)):
         return []
-    found, each = [], first
+    paths, each = [], first
     while each:
         file = (each.contents.file or b"").decode(errors="replace")
         if file.startswith("/"):
-            found.append(os.path.realpath(file))
+            paths.append(os.path.realpath(file))
         each = each.contents.next
-    return found
+    return paths
 
 
 @cache

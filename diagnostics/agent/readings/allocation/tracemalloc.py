@@ -90,9 +90,9 @@ def snapshot(seconds: float, let_go: Callable[[], None]) -> dict[str, Any]:
     # `traces._traces` holds plain tuples; the public view wraps each in an object and takes ten times as long.
     rows: Any = traces.traces
     for _domain, size, stack, *_ in rows._traces:
-        held = sums.setdefault(stack, [0, 0])
-        held[0] += size
-        held[1] += 1
+        sum_of_stack = sums.setdefault(stack, [0, 0])
+        sum_of_stack[0] += size
+        sum_of_stack[1] += 1
     index: dict[tuple[str, int], int] = {}
     samples = []
     for stack, values in sums.items():

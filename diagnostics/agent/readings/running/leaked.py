@@ -40,13 +40,13 @@ __all__ = ["MOST_OBJECTS", "leaked_tasks"]
 # The walk keeps an entry for each object: with more tracked objects than this it is not begun.
 MOST_OBJECTS = 3_000_000
 # For so many of the leaked tasks it is tested whether C code holds their future; each test searches all objects.
-_ASKED = 20
+_SAMPLE = 20
 
 
 def leaked_tasks(threads: Iterable[Any], until: float = math.inf) -> set[int]:
     """The ids of unfinished tasks that nothing can wake. To be called in a forked child.
 
-    threads   frames of other threads that `threads.held` returned before the fork
+    threads   frames of other threads that `threads.frames_with_locals` returned before the fork
     until     deadline, monotonic seconds
     Raises LateError past the deadline.
     """
@@ -66,10 +66,10 @@ def leaked_tasks(threads: Iterable[Any], until: float = math.inf) -> set[int]:
             del waiting[id(task)]
             walk.closed.discard(id(task))
         walk.reach(woken)
-    asked: list[Any] = list(waiting.values())[:_ASKED]
-    by_c = {id(task) for task in asked if why_alive([waited_for(task)], until, steps=1) == LOST}
+    sample: list[Any] = list(waiting.values())[:_SAMPLE]
+    by_c = {id(task) for task in sample if why_alive([waited_for(task)], until, steps=1) == LOST}
     # Only some were tested: where C code holds the futures of all these, it is taken to hold the others' as well.
-    return set() if by_c and len(by_c) == len(asked) else waiting.keys() - by_c
+    return set() if by_c and len(by_c) == len(sample) else waiting.keys() - by_c
 
 
 def _may_wake(task: Any, seen: set[int]) -> bool:

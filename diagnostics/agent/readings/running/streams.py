@@ -22,7 +22,7 @@ from ...loops.futures import is_task, members_of
 from ...record import StreamRecord
 from ...routes import route_of
 from ...servers import Servers
-from ...servers.looks import Look
+from ...servers.looks import ServerLook
 from ...servers.tasks import TaskServers
 from ...servers.uvicorn import belongings_of, cycle_of
 from ..graph import module_of
@@ -58,8 +58,8 @@ def context_of(task: Any) -> contextvars.Context | None:
     """The context that a task runs in; before Python 3.12 only `gc.get_referents` shows it."""
     get_context = getattr(task, "get_context", None)
     if get_context is not None:
-        found = get_context()
-        return found if isinstance(found, contextvars.Context) else None
+        context = get_context()
+        return context if isinstance(context, contextvars.Context) else None
     # Done callbacks have contexts, too. The task's own comes first.
     return next((thing for thing in gc.get_referents(task) if isinstance(thing, contextvars.Context)), None)
 
@@ -80,13 +80,13 @@ def record_of(task: Any, ledgers: Iterable[StreamLedger]) -> StreamRecord | None
 
 def openers(ledgers: Iterable[StreamLedger]) -> dict[int, list[StreamRecord]]:
     """The tasks that opened records: id of the task -> its records."""
-    found: dict[int, list[StreamRecord]] = {}
+    by_task: dict[int, list[StreamRecord]] = {}
     for ledger in ledgers:
         for record in list(ledger.records.values()):
             opener = record.task() if record.task is not None else None
             if opener is not None:
-                found.setdefault(id(opener), []).append(record)
-    return found
+                by_task.setdefault(id(opener), []).append(record)
+    return by_task
 
 
 def why_unknown(ledgers: Iterable[StreamLedger]) -> str:
@@ -151,7 +151,7 @@ def _of_uvicorn(tasks: list[Any]) -> list[OpenStream]:
 
 
 def _of_task_servers(tasks: list[Any]) -> list[OpenStream]:
-    look = Look(time.monotonic())
+    look = ServerLook(time.monotonic())
     TaskServers(time.monotonic).read(look, alone=True)
     serving = {id(task): task for task in tasks}
     streams = []
@@ -176,15 +176,15 @@ def _belongings(task: Any) -> Iterator[Any]:
 
 def _children(task: Any) -> list[Any]:
     """The tasks that locals of this task's frames refer to: awaited, gathered, or in a task group."""
-    found: list[Any] = []
+    tasks: list[Any] = []
     for link in chain(coroutine_of(task)):
         frame = own_frame(link)
         if frame is None:
             if is_task(link):
-                found.append(link)
+                tasks.append(link)
             continue
-        found.extend(_tasks_near(list(frame.f_locals.values())))
-    return [child for child in found if child is not task and not child.done() and cycle_of(child) is None]
+        tasks.extend(_tasks_near(list(frame.f_locals.values())))
+    return [child for child in tasks if child is not task and not child.done() and cycle_of(child) is None]
 
 
 def _tasks_near(values: list[Any]) -> Iterator[Any]:

@@ -99,16 +99,16 @@ def name_pattern(name: str) -> str:
 def read(
     ledgers: Iterable[StreamLedger],
     threads: Threads,
-    held: Sequence[ThreadFrame] | None = None,
+    thread_frames: Sequence[ThreadFrame] | None = None,
     until: float = math.inf,
 ) -> dict[str, Any]:
     """Profile JSON (tasks/count) with `groups` and `threads` beside it. To be called in a forked child.
 
-    threads   result of `threads.read()` before the fork
-    held      result of `threads.held()` before the fork, with which leaked tasks are searched for; None: no search
-    until     deadline of that search, monotonic seconds
+    threads        result of `threads.read()` before the fork
+    thread_frames  result of `threads.frames_with_locals()` then, with which leaked tasks are searched for; None: no search
+    until          deadline of that search, monotonic seconds
     """
-    leaked, why_not = _leaked(held, until)
+    leaked, why_not = _leaked(thread_frames, until)
     groups, states = _grouped(list(ledgers), leaked)
     unseen = why_unseen()
     not_covered = [] if unseen is None else [f"asyncio tasks: {unseen}"]
@@ -147,15 +147,15 @@ def read(
     }
 
 
-def _leaked(held: Sequence[ThreadFrame] | None, until: float) -> tuple[set[int] | None, str]:
+def _leaked(thread_frames: Sequence[ThreadFrame] | None, until: float) -> tuple[set[int] | None, str]:
     """The ids of tasks that nothing can wake and "", or None and why they are not known."""
-    if held is None:
+    if thread_frames is None:
         return None, "it was not asked for, or read without a fork"
     count = sum(map(len, (gc.get_objects(generation) for generation in range(3))))
     if count > MOST_OBJECTS:
         return None, f"there are {count:,} objects, and a walk over more than {MOST_OBJECTS:,} takes too much memory"
     try:
-        return leaked_tasks(held, until), ""
+        return leaked_tasks(thread_frames, until), ""
     except LateError as late:
         return None, f"the walk was ended at its deadline, when {late}"
 

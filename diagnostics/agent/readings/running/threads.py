@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-__all__ = ["ThreadFrame", "held", "read"]
+__all__ = ["ThreadFrame", "frames_with_locals", "read"]
 
 _MAX_FRAMES = 64
 # Flag of a function's code (inspect.CO_OPTIMIZED).
@@ -39,28 +39,28 @@ def read() -> list[tuple[str, list[FrameKey]]]:
     return [(name, [_key(frame) for frame in frames][::-1]) for name, frames in _stacks()]
 
 
-def held() -> list[ThreadFrame]:
+def frames_with_locals() -> list[ThreadFrame]:
     """The frames of all threads but the caller's, with their locals; module and class bodies left out.
 
     To be called in the service itself, right before a fork.
     """
-    found: list[ThreadFrame] = []
+    thread_frames: list[ThreadFrame] = []
     for number, (name, frames) in enumerate(_stacks()):
         if number >= _MAX_THREADS:
             break
         functions = (frame for frame in frames if frame.f_code.co_flags & _CO_OPTIMIZED)
-        found.extend(ThreadFrame(name, _key(frame), _locals(frame)) for frame in functions)
-    return found
+        thread_frames.extend(ThreadFrame(name, _key(frame), _locals(frame)) for frame in functions)
+    return thread_frames
 
 
 def _locals(frame: FrameType) -> dict[str, Any]:
     names = frame.f_locals
-    found = dict(names)
+    values = dict(names)
     # Before Python 3.13 `f_locals` is a dictionary that the frame keeps, and with it all values: it is emptied again, unless
     # the program has called `locals()` itself. Three references: the frame, `names` and the argument of getrefcount.
     if sys.version_info < (3, 13) and sys.getrefcount(names) <= 3:
         names.clear()
-    return found
+    return values
 
 
 def _stacks() -> Iterator[tuple[str, list[FrameType]]]:

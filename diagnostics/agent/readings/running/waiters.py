@@ -38,13 +38,13 @@ def waiters(future: Any, depth: int = 0) -> Iterator[Any]:
         if run_until_complete_waits(callback_name(callback)):
             yield PROGRAM
             continue
-        for held in _held_by(callback):
-            task = _task_of(held)
+        for referent in _referents_of(callback):
+            task = _task_of(referent)
             if task is not None:
                 if task is not future:
                     yield task
-            elif is_future(held):
-                yield from waiters(held, depth + 1)
+            elif is_future(referent):
+                yield from waiters(referent, depth + 1)
 
 
 def callback_name(callback: Any) -> str:
@@ -56,7 +56,7 @@ def callback_name(callback: Any) -> str:
     return str(callback.__qualname__ if named else type(callback).__qualname__)[:80]
 
 
-def _held_by(callback: Any) -> Iterator[Any]:
+def _referents_of(callback: Any) -> Iterator[Any]:
     """The objects that a callback refers to: the one it is bound to, its closure's, its arguments."""
     while isinstance(callback, functools.partial):
         yield from callback.args
@@ -71,22 +71,22 @@ def _held_by(callback: Any) -> Iterator[Any]:
     if _is_of_asyncio(getattr(callback, "__module__", None)):
         for cell in getattr(callback, "__closure__", None) or ():
             try:
-                held = cell.cell_contents
+                referent = cell.cell_contents
             except ValueError:  # an empty cell
                 continue
             # A task in the closure is the awaited one: the awaiting task is behind a future or a group.
-            if not is_task(held):
-                yield held
+            if not is_task(referent):
+                yield referent
 
 
 def _is_of_asyncio(module: object) -> bool:
     return str(module).partition(".")[0] in ("asyncio", "_asyncio", "anyio")
 
 
-def _task_of(held: Any) -> Any:
-    if is_task(held):
-        return held
-    if not _is_of_asyncio(module_of(type(held))):
+def _task_of(referent: Any) -> Any:
+    if is_task(referent):
+        return referent
+    if not _is_of_asyncio(module_of(type(referent))):
         return None
-    task = host_of(held)
+    task = host_of(referent)
     return task if is_task(task) else None

@@ -17,7 +17,7 @@ from ...units import format_value
 from ..readings import LITTLE, MOST, Evidence, Readings, Rise
 from .holder import share, ways_of
 
-__all__ = ["Growth", "growth"]
+__all__ = ["UnexplainedGrowth", "growth"]
 
 # What is buffered is counted without its objects' own headers, the allocators' rounding and its place in a queue.
 _OVERHEAD = 1.5
@@ -28,7 +28,7 @@ _LIKELY_BLOCK, _LARGEST_BLOCK = 32 * 1024, 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Growth:
+class UnexplainedGrowth:
     """Growth that streams do not explain. `amount` in bytes, `seconds` judged, `in_use`: of what is in use, or only of RSS."""
 
     readings: Readings
@@ -55,8 +55,8 @@ class Growth:
     @cached_property
     def census(self) -> Mapping[str, Any]:
         """The last objects capture that compared two moments; empty where there is none."""
-        found = self.readings.captures.get("objects") or {}
-        return found if found.get("bytes_delta") is not None and found.get("seconds") else {}
+        capture = self.readings.captures.get("objects") or {}
+        return capture if capture.get("bytes_delta") is not None and capture.get("seconds") else {}
 
     @property
     def per_second(self) -> float:
@@ -88,14 +88,14 @@ class Growth:
         """
         if not self.comparable:
             return max(1.0, self.expected)
-        grown = float(self.census["in_use_delta"])
-        return max(1.0, min(grown, max(self.expected, MOST * grown)))
+        gained = float(self.census["in_use_delta"])
+        return max(1.0, min(gained, max(self.expected, MOST * gained)))
 
     @property
     def paused(self) -> bool:
         """Whether memory hardly grew between the two looks of the last census: a service that has only just loaded looks so."""
-        grown = self.census.get("in_use_delta")
-        return grown is not None and grown < LITTLE * self.expected
+        gained = self.census.get("in_use_delta")
+        return gained is not None and gained < LITTLE * self.expected
 
     @cached_property
     def seen(self) -> float | None:
@@ -113,14 +113,14 @@ class Growth:
     @property
     def in_no_object(self) -> bool:
         """Whether the census tells that little of it is in objects, those in small blocks without a holder included."""
-        told = self.census.get("hidden") is not None and self.comparable
-        return told and self.seen is not None and self.seen <= LITTLE
+        tells = self.census.get("hidden") is not None and self.comparable
+        return tells and self.seen is not None and self.seen <= LITTLE
 
     @cached_property
     def waiting(self) -> float:
         """Of what grew, bytes in cycles that nothing reaches, by the samples that the census took of its largest types."""
-        held = [row for row in self.grown if not row.get("unheld")]
-        return float(sum(row["bytes_delta"] * share(ways_of(self.census, row), "cycle") for row in held))
+        rows = [row for row in self.grown if not row.get("unheld")]
+        return float(sum(row["bytes_delta"] * share(ways_of(self.census, row), "cycle") for row in rows))
 
     @property
     def is_garbage(self) -> bool:
@@ -144,22 +144,22 @@ class Growth:
         return False if small <= LITTLE and self.blocks * _LARGEST_BLOCK < self.amount else None
 
     def evidence(self) -> list[Evidence]:
-        found = [*self.rise.evidence("in use" if self.in_use else "RSS")]
+        evidence = [*self.rise.evidence("in use" if self.in_use else "RSS")]
         if self.small is not None:
-            found.append(Evidence("of it in small Python objects", self.small, "bytes"))
+            evidence.append(Evidence("of it in small Python objects", self.small, "bytes"))
         finished = self.readings.gained("streams_finished_total", self.seconds)
         if finished:
-            found.append(Evidence("for each finished stream", self.amount / finished, "bytes"))
+            evidence.append(Evidence("for each finished stream", self.amount / finished, "bytes"))
         if self.blocks is not None:
-            found.append(Evidence("more large blocks of Python's", self.blocks, "count"))
+            evidence.append(Evidence("more large blocks of Python's", self.blocks, "count"))
         if self.census:
             words = f"more in Python objects within the {self.census['seconds']:g} s of the last objects capture"
-            found.append(Evidence(words, self.census["bytes_delta"], "bytes"))
-            found.append(Evidence("growth in such a time, at the slope above", self.expected, "bytes"))
-        return found
+            evidence.append(Evidence(words, self.census["bytes_delta"], "bytes"))
+            evidence.append(Evidence("growth in such a time, at the slope above", self.expected, "bytes"))
+        return evidence
 
 
-def growth(readings: Readings, *, garbage: bool = False) -> Growth | None:
+def growth(readings: Readings, *, garbage: bool = False) -> UnexplainedGrowth | None:
     """In-use memory that grows beyond what streams hold; RSS where in-use memory varies too much to tell.
 
     garbage   also where it is garbage that waits for the collector, which is no leak of anything
@@ -179,5 +179,5 @@ def growth(readings: Readings, *, garbage: bool = False) -> Growth | None:
     amount = rise.amount - _OVERHEAD * max(0.0, buffered)
     if amount < readings.least_growth or readings.explained_by_load(amount, rise.trend.seconds):
         return None
-    found = Growth(readings, rise, amount, in_use)
-    return found if garbage or not found.is_garbage else None
+    grown = UnexplainedGrowth(readings, rise, amount, in_use)
+    return grown if garbage or not grown.is_garbage else None

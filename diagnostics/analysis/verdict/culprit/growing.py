@@ -62,10 +62,11 @@ class Grower:
 
 def grower_since(history: History, since: float, per_second: float) -> Grower | None:
     """The line behind a growth of so many bytes a second that was judged from `since` (wall clock) on; None where none is."""
-    found = history.since(since)
-    if found is None or per_second <= 0:
+    gains = history.since(since)
+    if gains is None or per_second <= 0:
         return None
-    for row in found[1]:
+    _, rows = gains
+    for row in rows:
         expected = per_second * row.seconds
         if row.grows and row.low >= MOST * expected:
             return Grower(row, row.grown / expected)
@@ -79,15 +80,16 @@ def grower(readings: Readings, since: float | None, per_second: float) -> tuple[
     """
     if readings.lines is None or readings.recycled or since is None:
         return None, None
-    named = grower_since(readings.lines, since, per_second)
-    if named is not None:
-        named = replace(named, finished=_finished(readings, named.row.seconds))
-        return named, named.evidence()
-    found = readings.lines.since(since)
-    if found is None:
+    line = grower_since(readings.lines, since, per_second)
+    if line is not None:
+        line = replace(line, finished=_finished(readings, line.row.seconds))
+        return line, line.evidence()
+    gains = readings.lines.since(since)
+    if gains is None:
         return None, None
-    low, middle, high = total(found[1])
-    seconds = readings.lines.now.at - found[0].at
+    first, rows = gains
+    low, middle, high = total(rows)
+    seconds = readings.lines.now.at - first.at
     words = f"gained in the live heap, all lines, within {seconds:.0f} s (95 % sure: {_bytes(low)} to {_bytes(high)})"
     return None, Evidence(words, middle, "bytes")
 

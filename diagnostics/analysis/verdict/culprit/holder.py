@@ -98,7 +98,7 @@ def holder_of(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], leas
     """The container below which at least `least` bytes of what grew are; None where none has as much."""
     alike = _as_the_traced(census, rows)
     below: dict[tuple[str, ...], float] = {}
-    shown: dict[tuple[str, ...], str] = {}
+    text_of: dict[tuple[str, ...], str] = {}
     types: dict[tuple[str, ...], dict[str, float]] = {}
     for row in rows:
         ways = ways_of(census, row)
@@ -108,7 +108,7 @@ def holder_of(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], leas
             weight = alike * row["bytes_delta"] * share([way], None, ways)
             for key, text in _beginnings(str(way["path"]).split(" -> ")):
                 below[key] = below.get(key, 0.0) + weight
-                shown.setdefault(key, text)
+                text_of.setdefault(key, text)
                 of_type = types.setdefault(key, {})
                 of_type[str(row.get("type"))] = of_type.get(str(row.get("type")), 0.0) + weight
     enough = [
@@ -118,4 +118,4 @@ def holder_of(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], leas
         return None
     longest = max(enough, key=lambda key: (len(key), not key[-1].endswith(_ANY), below[key]))
     names = sorted(types[longest], key=lambda name: -types[longest][name])
-    return Holder(shown[longest], below[longest], tuple(names))
+    return Holder(text_of[longest], below[longest], tuple(names))

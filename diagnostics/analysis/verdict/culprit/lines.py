@@ -74,6 +74,6 @@ def _placed(row: Mapping[str, Any]) -> tuple[str, str, int]:
     return str(row.get("function") or ""), str(row["file"]), int(row.get("line") or 0)
 
 
-def _enough(held: int, growth: float, shown: int | None) -> bool:
-    """Whether a line that holds so much accounts for the growth in such a time; `shown`: all that the window shows."""
-    return held >= MOST * growth or (shown is not None and held >= MOST * shown and held >= LITTLE * growth)
+def _enough(held: int, growth: float, in_window: int | None) -> bool:
+    """Whether a line that holds so much accounts for the growth in such a time; `in_window`: all that the window shows."""
+    return held >= MOST * growth or (in_window is not None and held >= MOST * in_window and held >= LITTLE * growth)

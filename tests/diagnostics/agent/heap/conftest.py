@@ -12,7 +12,7 @@ import pytest
 
 import diagnostics
 from diagnostics.agent.heap import extension, layout
-from diagnostics.analysis.heap import Table, decode
+from diagnostics.analysis.heap import HeapTable, decode
 
 ROOT = Path(diagnostics.__file__).parent.parent
 
@@ -74,17 +74,17 @@ def run(root: Path) -> Run:
 
 
 @pytest.fixture
-def tables(root: Path) -> Callable[[], dict[int, Table]]:
+def tables(root: Path) -> Callable[[], dict[int, HeapTable]]:
     """What lies in the folder, by the process that wrote it."""
 
-    def read() -> dict[int, Table]:
+    def read() -> dict[int, HeapTable]:
         found = [decode(path.read_bytes()) for path in (root / "heap").glob("*.heap")]
         return {table.pid: table for table in found}
 
     return read
 
 
-def alive(table: Table, function: str) -> float:
+def alive(table: HeapTable, function: str) -> float:
     """Estimated bytes that are alive and were allocated in a function of this name or below it."""
     from diagnostics.analysis.heap import profile
 

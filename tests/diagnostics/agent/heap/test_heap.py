@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from diagnostics.analysis.heap import Table, profile
+from diagnostics.analysis.heap import HeapTable, profile
 from tests.diagnostics.agent.heap.conftest import HEAD, ROOT, Run, alive
 from tests.installs.environments import interpreters
 
-Tables = Callable[[], dict[int, Table]]
+Tables = Callable[[], dict[int, HeapTable]]
 MIB = 1 << 20
 
 PLANTED = """
@@ -98,7 +98,7 @@ def test_a_forked_child_has_what_its_parent_had_in_a_file_of_its_own(run: Run, t
         + """
 pid = os.fork()
 if pid == 0:
-    assert heap.told()["file"] is None
+    assert heap.report()["file"] is None
     kept.clear()  # the child's blocks, not the parent's
     fill_buffers()
     assert heap.keep(os.environ["DIAGNOSTICS_DIR"]) is None
@@ -136,9 +136,9 @@ def test_beside_a_tracer_it_goes_on_or_says_that_it_was_thrown_out(
     }[tracer]
     work = "\nkept = [str(n) * 10 for n in range(20_000)]; del kept[::2]\n"
     if order == "above":
-        body = f"begin()\n{work}on()\n{work}off()\n{work}told = heap.told()\nassert not told['lost'], told\n"
+        body = f"begin()\n{work}on()\n{work}off()\n{work}told = heap.report()\nassert not told['lost'], told\n"
     else:
-        body = f"on()\nbegin()\n{work}off()\n{work}told = heap.told()\nprint(told['lost'])\n{work}"
+        body = f"on()\nbegin()\n{work}off()\n{work}told = heap.report()\nprint(told['lost'])\n{work}"
     done = run(use + body + "heap.end()\nkept = [str(n) for n in range(1000)]\n")
     if order == "below":
         # tracemalloc and memray put back what was there when they came, which is before us.
@@ -155,7 +155,7 @@ for turn in range(8):
     del kept[::2]
     heap.end()
     del kept
-assert heap.begin() == "its hooks have been put in 8 times in this process; start the process anew", heap.told()
+assert heap.begin() == "its hooks have been put in 8 times in this process; start the process anew", heap.report()
 import ctypes
 from diagnostics.agent.heap import _live
 assert allocators.read().python_live > 0
@@ -197,7 +197,7 @@ for thread in threads: thread.join()
 for n in range(200):
     one = threading.Thread(target=lambda: [str(n) for n in range(1000)])
     one.start(); one.join()
-told = heap.told()
+told = heap.report()
 assert told["samples"] > 100 and told["unseen_frees"] == 0 and not told["lost"], told
 gc.collect()
 """
@@ -222,7 +222,7 @@ def one():
 threads = [threading.Thread(target=one) for _ in range(2)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
-assert heap.told()["samples"] > 100
+assert heap.report()["samples"] > 100
 """
     run(program, python=python, flags=("-W", "ignore"))
 
@@ -366,7 +366,7 @@ assert _live.start(False, 65536, 0) == "its layout is not verified"
 def test_where_it_has_not_been_tried_it_says_why_and_does_nothing(
     run: Run, flags: tuple[str, ...], env: dict[str, str], says: str
 ) -> None:
-    done = run("print(heap.begin()); print(heap.told())", flags=flags, **env)
+    done = run("print(heap.begin()); print(heap.report())", flags=flags, **env)
     assert says in done.stdout
     assert "'mode': 'off'" in done.stdout
 

@@ -373,7 +373,7 @@ def test_a_thread_is_a_root_and_its_frames_are_named_without_keeping_what_they_h
     thread = threading.Thread(target=works, name="pump 7")
     thread.start()
     assert begun.wait(30)
-    held = threads.held()
+    held = threads.frames_with_locals()
     told = objects.explain([name_of(Planted)], 4, threads=held)["paths"][name_of(Planted)]
     assert told[0]["root"] == "thread"
     assert told[0]["path"].startswith("thread 'pump *' -> test_a_thread_is_a_root_and_its_frames_are_named")

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from diagnostics.analysis.heap import Site, Table
+from diagnostics.analysis.heap import HeapTable, Site
 from diagnostics.analysis.lines.growth import History
 from diagnostics.analysis.lines.looks import Blocks, Look, Names
 from diagnostics.analysis.profile import Frame
@@ -55,7 +55,7 @@ class Heap:
             size for each, size, born, died in self.blocks if each == number and born <= at - lasting and at < died
         )
 
-    def table(self, at: float) -> Table:
+    def table(self, at: float) -> HeapTable:
         blocks = tuple(
             (line, size, born, place)
             for place, (line, size, born, died) in enumerate(self.sampled)
@@ -64,7 +64,9 @@ class Heap:
         sites = tuple(
             Site((Frame(line, "/srv/app.py", 10 + place),), 0.0, 0.0) for place, line in enumerate(self.lines)
         )
-        return Table(7, 77, "on", self.rate, STARTED, STARTED + at, sites, blocks, False, len(self.sampled), 0, 0.0, 0)
+        return HeapTable(
+            7, 77, "on", self.rate, STARTED, STARTED + at, sites, blocks, False, len(self.sampled), 0, 0.0, 0
+        )
 
     def history(self, times: Sequence[float], most: int = 100) -> History:
         """As the recorder would have looked at these times, the last one being now."""

@@ -35,15 +35,15 @@ def told(*children: Child) -> Any:
 
 def test_the_one_that_grows_is_named_with_its_number() -> None:
     found = told(child(7, 0), child(8, 400_000, "python3.11 (multiprocessing.spawn.spawn_main)"), child(9, 1_000))
-    assert (found.word, found.found.confidence) == ("child_growth", "high")
-    assert found.found.culprit == "python3.11 (multiprocessing.spawn.spawn_main), pid 8"
-    assert found.found.culprit in found.found.says
+    assert (found.word, found.finding.confidence) == ("child_growth", "high")
+    assert found.finding.culprit == "python3.11 (multiprocessing.spawn.spawn_main), pid 8"
+    assert found.finding.culprit in found.finding.says
     assert found.to_json()["next"] == "DIAGNOSTICS_AGENT=always diagnostics run -- CMD"
 
 
 def test_several_that_run_the_same_are_named_together() -> None:
     found = told(*(child(pid, 100_000) for pid in range(11, 16)), child(30, 0, "redis-server"))
-    assert found.found.culprit == "5 processes of python3.11 job.py (pid 11, 12, 13, ...)"
+    assert found.finding.culprit == "5 processes of python3.11 job.py (pid 11, 12, 13, ...)"
 
 
 def test_a_child_that_was_started_meanwhile_counts_with_all_that_it_has() -> None:
@@ -56,4 +56,4 @@ def test_a_child_that_was_started_meanwhile_counts_with_all_that_it_has() -> Non
 @pytest.mark.parametrize("each", [100_000, 250_000])
 def test_where_none_has_half_of_it_none_is_named(each: int) -> None:
     found = told(*(child(pid, each, f"program{pid}") for pid in range(4)))
-    assert (found.word, found.found.culprit) == ("child_growth", None)
+    assert (found.word, found.finding.culprit) == ("child_growth", None)

@@ -67,7 +67,7 @@ def test_entries_of_several_types_are_told_by_the_container_that_holds_them(kind
         kind: [way(f"{CACHE} -> dict[{n}] -> {kind}", 10), way("module other -> global 'x'", 2)]
         for n, kind in enumerate(kinds)
     }
-    found = told(objects=census(*(row(kind, 1.2e6) for kind in kinds), **ways)).found
+    found = told(objects=census(*(row(kind, 1.2e6) for kind in kinds), **ways)).finding
     assert (found.word, found.path) == ("retained_objects", f"{CACHE} -> dict[0]")
     assert "_lru_cache_wrapper" in str(found.culprit)
     assert found.path in found.says
@@ -77,7 +77,7 @@ def test_a_holder_of_less_than_half_is_not_named_and_neither_is_a_whole_module()
     rows = [row("dict", 2e6), row("list", 1.9e6)]
     ways = {"dict": [way("module app -> global 'a' -> dict")], "list": [way("module app -> global 'b' -> list")]}
     assert holder_of({"paths": ways}, rows, 2.1e6) is None
-    found = told(objects=census(row("dict", 1.5e6), row("list", 1.5e6), **ways)).found
+    found = told(objects=census(row("dict", 1.5e6), row("list", 1.5e6), **ways)).finding
     assert (found.culprit, found.path) == (None, None)
 
 
@@ -85,7 +85,7 @@ def test_a_holder_of_less_than_half_is_not_named_and_neither_is_a_whole_module()
 def test_a_type_that_no_container_holds_is_named_though_the_collector_cannot_see_it(kind: str) -> None:
     """Header names that a library loses references to: the request's own objects were called the cause, or nothing was."""
     hidden = row(kind, 3.5e6, unheld=True)
-    found = told(objects=census(hidden, row("dict", 0.1e6))).found
+    found = told(objects=census(hidden, row("dict", 0.1e6))).finding
     assert (found.word, found.culprit, found.unheld) == ("retained_objects", kind, True)
     assert "no container of Python's holds it" in found.says
     assert found.next == TRACEMALLOC
@@ -93,7 +93,7 @@ def test_a_type_that_no_container_holds_is_named_though_the_collector_cannot_see
 
 def test_small_blocks_that_hold_no_object_are_a_librarys() -> None:
     """Tables of a C extension come from Python's own allocator: they were called retained objects."""
-    found = told(small=0.9, blocks=20, objects=census(row("dict", 50_000))).found
+    found = told(small=0.9, blocks=20, objects=census(row("dict", 50_000))).finding
     assert (found.word, found.culprit) == ("native_growth", None)
     # Where the blocks could not be read nobody knows: the old answer stands.
     unknown = {**census(row("dict", 50_000)), "hidden": None}
@@ -103,7 +103,7 @@ def test_small_blocks_that_hold_no_object_are_a_librarys() -> None:
 def test_what_c_code_holds_is_told_with_the_object_that_it_holds() -> None:
     held = "(a reference that no object has: C code's) -> method Parser.on_error -> redis.Parser"
     ways = {kind: [way(f"{held} -> {kind}", 12, "lost")] for kind in ("dict", "list", "app.Reader")}
-    found = told(objects=census(*(row(kind, 1.2e6) for kind in ways), **ways)).found
+    found = told(objects=census(*(row(kind, 1.2e6) for kind in ways), **ways)).finding
     assert (found.path, found.unheld) == (held, True)
     assert "redis.Parser" in str(found.culprit)
 
@@ -114,11 +114,11 @@ def test_what_is_a_dozen_small_types_is_told_by_its_holder_though_only_the_large
     traced = {kind: [way(f"{held}._stream -> {kind}", 10, "lost"), way("(garbage)", 2, "cycle")] for kind in "abcdefgh"}
     rows = [row(kind, 2.6e5) for kind in traced]
     small = [row(kind, 2e5) for kind in ("method", "redis.Parser", "asyncio.StreamReader")]
-    found = told(objects=census(*rows, *small, **traced)).found
+    found = told(objects=census(*rows, *small, **traced)).finding
     assert (found.path, found.unheld) == (f"{held}._stream", True)
     # Of what is mostly not traced nothing is taken to be known.
     few = census(*rows[:2], *(row(f"t{n}", 3e5) for n in range(9)), **traced)
-    assert told(objects=few).found.culprit is None
+    assert told(objects=few).finding.culprit is None
 
 
 def test_memory_in_c_beside_the_objects_of_a_library_does_not_hide_their_holder() -> None:
@@ -127,11 +127,11 @@ def test_memory_in_c_beside_the_objects_of_a_library_does_not_hide_their_holder(
     ways = {kind: [way(f"{held}.{kind} -> {kind}", 12, "lost")] for kind in "abcdef"}
     rows = [row(kind, 3.3e5) for kind in ways]
     others = {"dict": [way("module app -> global 'seen' -> dict")]}
-    found = told(small=0.6, objects=census(*rows, row("dict", 3e5), **ways, **others)).found
+    found = told(small=0.6, objects=census(*rows, row("dict", 3e5), **ways, **others)).finding
     assert found.path == held
     # Half of what the objects gained is not enough where they are half of the growth.
     apart = {kind: way_ for kind, way_ in ways.items() if kind in "abc"}
-    found = told(small=0.6, objects=census(*rows[:4], row("dict", 1.2e6), **apart, **others)).found
+    found = told(small=0.6, objects=census(*rows[:4], row("dict", 1.2e6), **apart, **others)).finding
     assert (found.culprit, found.path) == (None, None)
 
 
@@ -146,24 +146,24 @@ def window(held: float, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", ["tracemalloc", "memray"])
 def test_the_line_that_allocates_what_no_container_holds_is_named_where_it_has_half(kind: str) -> None:
     lost = census(row("int", 3.5e6), int=[way("(held by a reference that no object has)", 12, "lost")])
-    found = told(objects=lost, **{kind: window(3e6)}).found
+    found = told(objects=lost, **{kind: window(3e6)}).finding
     assert (found.culprit, found.path) == ("int", "parse (app.py:10)")
-    few = told(objects=lost, **{kind: window(1e6)}).found
+    few = told(objects=lost, **{kind: window(1e6)}).finding
     assert (few.path, few.next) == (None, TRACEMALLOC)
     # Under the tracer the service was slower: this is nearly all that the window shows.
-    slowed = told(objects=lost, **{kind: {**window(1.2e6), "total_bytes": 1.3e6}}).found
+    slowed = told(objects=lost, **{kind: {**window(1.2e6), "total_bytes": 1.3e6}}).finding
     assert slowed.path == "parse (app.py:10)"
-    other = told(objects=lost, **{kind: {**window(1.2e6), "total_bytes": 4e6}}).found
+    other = told(objects=lost, **{kind: {**window(1.2e6), "total_bytes": 4e6}}).finding
     assert other.path is None
 
 
 def test_native_growth_is_told_with_the_line_of_python_and_the_function_in_c() -> None:
     objects = census(row("dict", 1000))
-    found = native(memray=True, objects=objects).found
+    found = native(memray=True, objects=objects).finding
     assert (found.word, found.culprit, found.next) == ("native_growth", None, None)  # the cause's own: memray --native
     found = native(
         memray=True, objects=objects, memray_window={**window(3e6, native="upb_size"), "view": "leaked"}
-    ).found
+    ).finding
     assert (found.culprit, found.path) == ("parse (app.py:10)", "upb_size")
     assert "upb_size" in found.says
 
@@ -179,7 +179,7 @@ def native(memray: bool, objects: dict[str, Any], memray_window: dict[str, Any] 
 
 
 def test_where_memray_is_not_installed_the_next_step_says_so() -> None:
-    found = native(memray=False, objects=census(row("dict", 1000))).found
+    found = native(memray=False, objects=census(row("dict", 1000))).finding
     assert (found.word, found.next) == ("native_growth", "pip install memray")
     # What comes from Python's allocators tracemalloc sees as well.
-    assert told(small=0.9, installed=False, objects=census(row("dict", 50_000))).found.next == TRACEMALLOC
+    assert told(small=0.9, installed=False, objects=census(row("dict", 50_000))).finding.next == TRACEMALLOC

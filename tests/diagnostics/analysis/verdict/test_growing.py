@@ -57,7 +57,7 @@ def leak(share: float, seconds: int = SECONDS) -> Fill:
 
 
 def test_the_line_is_named_with_its_pace_and_what_each_stream_leaves() -> None:
-    found = told(leak(1.0)).found
+    found = told(leak(1.0)).finding
     assert (found.word, found.confidence, found.culprit) == ("retained_objects", "medium", "leaks (app.py:11)")
     assert found.line is not None
     assert found.line["grows"]
@@ -71,7 +71,7 @@ def test_the_line_is_named_with_its_pace_and_what_each_stream_leaves() -> None:
 
 @pytest.mark.parametrize("seed", range(25))
 def test_a_line_of_less_than_half_is_never_named(seed: int) -> None:
-    found = told(leak(0.45), seed=seed).found
+    found = told(leak(0.45), seed=seed).finding
     assert (found.line, found.culprit) == (None, None)
     assert any("gained in the live heap, all lines" in each.text for each in found.evidence)
 
@@ -83,13 +83,13 @@ def test_a_leak_outside_of_python_accuses_no_line(seed: int) -> None:
         heap.fill("serves", 300 * MIB, 20_000, 0, SECONDS, lives=20)
         heap.fill("full cache", 60 * MIB, 20_000, -60, SECONDS, lives=60)
 
-    found = told(fill, blocks=0.0, seed=seed).found
+    found = told(fill, blocks=0.0, seed=seed).finding
     assert found.word == "native_growth"
     assert (found.line, found.culprit) == (None, None)
 
 
 def test_a_process_that_is_young_has_its_line_told_and_nobody_accused() -> None:
-    found = told(leak(1.0, 60), seconds=60).found
+    found = told(leak(1.0, 60), seconds=60).finding
     assert (found.confidence, found.culprit) == ("low", None)
     assert found.line is not None
     assert "leaks (app.py:11) holds" in found.says
@@ -101,7 +101,7 @@ def test_a_culprit_that_a_capture_has_named_stays_and_the_line_is_added() -> Non
         "top": [{"type": "bytearray", "bytes_delta": 9 * PACE}],
         "paths": {"bytearray": [{"path": "module app -> global 'kept' -> bytearray", "samples": 12, "root": "module"}]},
     }  # fmt: skip
-    found = told(leak(1.0), captures={"objects": census}).found
+    found = told(leak(1.0), captures={"objects": census}).finding
     assert (found.culprit, found.confidence) == ("bytearray", "high")
     assert found.line is not None
     assert found.line["name"] == "leaks (app.py:11)"
@@ -109,7 +109,7 @@ def test_a_culprit_that_a_capture_has_named_stays_and_the_line_is_added() -> Non
 
 @pytest.mark.parametrize("fill", [None, lambda heap: None])
 def test_without_a_live_heap_the_verdict_is_as_before(fill: Fill | None) -> None:
-    found = told(fill).found
+    found = told(fill).finding
     assert (found.word, found.confidence, found.line, found.culprit) == ("retained_objects", "medium", None, None)
     assert told(None).to_json()["line"] is None
 
@@ -121,17 +121,17 @@ def test_what_grows_and_stops_is_not_named_although_memory_grows() -> None:
         heap.fill("step", 0.9 * PACE * SECONDS, 20_000, 60, 64)
 
     for seed in range(10):
-        assert told(fill, seed=seed).found.line is None
+        assert told(fill, seed=seed).finding.line is None
 
 
 @pytest.mark.parametrize("state", ["silent", "outside"])
 def test_the_line_is_told_while_the_agent_does_not_answer(state: str) -> None:
     """Its table is read without it. What grows is then known by RSS alone: nobody is accused."""
-    found = told(leak(1.0), state=state).found
+    found = told(leak(1.0), state=state).finding
     assert (found.word, found.culprit) == ("inconclusive", None)
     assert "leaks (app.py:11) holds" in found.says
-    assert told(leak(0.45), state=state).found.line is None
+    assert told(leak(0.45), state=state).finding.line is None
 
 
 def test_a_tracers_window_is_no_growth_of_any_line() -> None:
-    assert told(leak(1.0), state="silent", window="memray").found.line is None
+    assert told(leak(1.0), state="silent", window="memray").finding.line is None

@@ -71,15 +71,15 @@ def test_streams_that_are_buffered_are_named_with_their_layer() -> None:
             series=series(in_use_bytes=GROWING, buffered_app_bytes=line(lambda second: 400_000 * second)),
         )
     )
-    assert (told.word, told.found.confidence, told.found.layer) == ("buffering", "high", "app")
-    assert told.found.streams == ("7", "9")
-    assert "app layer of all open streams: 48.00 MiB" in [one.text for one in told.found.evidence]
+    assert (told.word, told.finding.confidence, told.finding.layer) == ("buffering", "high", "app")
+    assert told.finding.streams == ("7", "9")
+    assert "app layer of all open streams: 48.00 MiB" in [one.text for one in told.finding.evidence]
     assert told.also == ()  # the growth is that of the buffers, and no second cause
 
 
 def test_full_queues_of_the_kernel_are_buffering_in_another_layer() -> None:
     told = verdict(readings(open_streams=50, layers={"app": 0, "transport": 3 * MIB, "kernel": 80 * MIB}))
-    assert (told.word, told.found.layer) == ("buffering", "kernel")
+    assert (told.word, told.finding.layer) == ("buffering", "kernel")
 
 
 def test_many_streams_with_little_each_are_load() -> None:
@@ -91,13 +91,13 @@ def test_without_a_ledger_a_retained_capture_tells_buffering_for_certain() -> No
     streams = [{"id": "Task-9", "route": "/chat", "retained_bytes": 20 * MIB}]
     captures = {"retained": {"total_bytes": 20 * MIB, "streams": streams}}
     told = verdict(readings(layers={"app": None, "transport": 100}, captures=captures))
-    assert (told.word, told.found.confidence, told.found.streams) == ("buffering", "high", ("Task-9",))
+    assert (told.word, told.finding.confidence, told.finding.streams) == ("buffering", "high", ("Task-9",))
 
 
 def test_without_a_ledger_full_queues_while_memory_grows_are_a_weak_sign_of_buffering() -> None:
     rows = [row(1, 200_000, transport_bytes=70_000, kernel_bytes=130_000)]
     told = verdict(readings(layers={"app": None}, streams=rows, series=series(in_use_bytes=GROWING)))
-    assert (told.word, told.found.confidence) == ("buffering", "low")
+    assert (told.word, told.finding.confidence) == ("buffering", "low")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_without_a_ledger_full_queues_while_memory_grows_are_a_weak_sign_of_buff
 )
 def test_objects_of_pythons_that_grow_are_retained(grown: Any) -> None:
     told = verdict(readings(series=series(in_use_bytes=GROWING, **grown)))
-    assert (told.word, told.found.confidence) == ("retained_objects", "medium")
+    assert (told.word, told.finding.confidence) == ("retained_objects", "medium")
     assert told.to_json("http://127.0.0.1:6060", "1")["next"].endswith("--kind objects --seconds 10 --worker 1")
 
 
@@ -123,21 +123,21 @@ def test_a_census_names_the_type_and_the_path() -> None:
         "paths": {"app.Notice": [{"path": "app.history", "samples": 12}]},
     }
     told = verdict(readings(series=series(in_use_bytes=GROWING), captures={"objects": census}))
-    assert (told.word, told.found.confidence) == ("retained_objects", "high")
-    assert "app.Notice, kept alive by app.history" in told.found.says
+    assert (told.word, told.finding.confidence) == ("retained_objects", "high")
+    assert "app.Notice, kept alive by app.history" in told.finding.says
 
 
 def test_growth_without_pythons_blocks_is_native_and_a_census_makes_it_certain() -> None:
     grown = series(in_use_bytes=GROWING)
-    assert verdict(readings(series=grown)).found.confidence == "medium"
+    assert verdict(readings(series=grown)).finding.confidence == "medium"
     census = {
         "bytes_delta": 1000, "seconds": 10.0, "in_use_delta": 4_000_000, "top": [{"type": "dict", "bytes_delta": 1000}]
     }  # fmt: skip
     told = verdict(readings(series=grown, captures={"objects": census}))
-    assert (told.word, told.found.confidence) == ("native_growth", "medium")  # nobody says that malloc handed it out
+    assert (told.word, told.finding.confidence) == ("native_growth", "medium")  # nobody says that malloc handed it out
     malloc = {"malloc_live_bytes": line(lambda second: 30 * MIB + 400_000 * second)}
     told = verdict(readings(series={**grown, **malloc}, captures={"objects": census}))
-    assert (told.word, told.found.confidence) == ("native_growth", "high")
+    assert (told.word, told.finding.confidence) == ("native_growth", "high")
     del grown["python_large_blocks"]
     told = verdict(readings(series=grown))
     assert (told.word, told.alarm) == ("memory_growth", True)
@@ -156,11 +156,11 @@ def test_what_accounts_for_little_of_the_growth_is_not_named_as_its_cause(blocks
         "paths": {"asyncio.selector_events._SelectorSocketTransport": [{"path": "class app.Warning", "samples": 12}]},
     }
     told = verdict(readings(series=grown, captures={"objects": census}))
-    assert (told.word, told.found.culprit) == ("native_growth", None)
+    assert (told.word, told.finding.culprit) == ("native_growth", None)
     assert "_SelectorSocketTransport" not in str(told.to_json())
     # A census in whose time nothing grew says nothing of what does.
     told = verdict(readings(series=grown, captures={"objects": {**census, "in_use_delta": 0}}))
-    assert told.found.confidence != "high"
+    assert told.finding.confidence != "high"
     assert "_SelectorSocketTransport" not in str(told.to_json())
 
 
@@ -174,8 +174,8 @@ def test_growth_that_a_capture_did_not_see_go_on_is_told_with_low_confidence() -
         "top": [{"type": "dict", "bytes_delta": 9_000}],
     }
     told = verdict(readings(series=grown, captures={"objects": census}))
-    assert (told.word, told.found.confidence, told.found.culprit) == ("retained_objects", "low", None)
-    assert "it may have stopped" in told.found.says
+    assert (told.word, told.finding.confidence, told.finding.culprit) == ("retained_objects", "low", None)
+    assert "it may have stopped" in told.finding.says
 
 
 def test_a_type_that_grows_by_less_than_half_is_not_the_culprit_though_it_is_pythons() -> None:
@@ -188,7 +188,7 @@ def test_a_type_that_grows_by_less_than_half_is_not_the_culprit_though_it_is_pyt
         "paths": {"dict": [{"path": "module app -> global 'A'", "samples": 12}]},
     }
     told = verdict(readings(series=grown, captures={"objects": census}))
-    assert (told.word, told.found.confidence, told.found.culprit) == ("retained_objects", "medium", None)
+    assert (told.word, told.finding.confidence, told.finding.culprit) == ("retained_objects", "medium", None)
 
 
 def census_of(*ways: dict[str, Any]) -> dict[str, Any]:
@@ -215,21 +215,21 @@ def test_a_holder_that_is_not_known_is_not_told_with_high_confidence() -> None:
     grown = series(in_use_bytes=GROWING, python_live_bytes=GROWING)
     lost = {"path": "(held by a reference that no object has)", "samples": 12, "root": "lost"}
     told = verdict(readings(series=grown, captures={"objects": census_of(lost)}))
-    assert (told.found.confidence, told.found.culprit, told.found.path) == ("medium", "app.Node", None)
+    assert (told.finding.confidence, told.finding.culprit, told.finding.path) == ("medium", "app.Node", None)
     ways = [{"path": f"module app -> global 'K{n}'", "samples": 3, "root": "module"} for n in range(4)]
     told = verdict(readings(series=grown, captures={"objects": census_of(*ways)}))
-    assert told.found.confidence == "medium"  # none of the ways accounts for half of the samples
+    assert told.finding.confidence == "medium"  # none of the ways accounts for half of the samples
 
 
 def test_mappings_of_neither_allocator_are_native() -> None:
     grown = series(rss_bytes=line(lambda second: 100 * MIB + 400_000 * second))
     told = verdict(readings(series=grown, balance=balance(other=60 * MIB)))
-    assert (told.word, told.found.confidence) == ("native_growth", "medium")
+    assert (told.word, told.finding.confidence) == ("native_growth", "medium")
 
 
 def test_tasks_that_grow_without_streams_are_orphans_and_a_capture_names_them() -> None:
     grown = series(tasks=line(lambda second: 10 + second))
-    assert (verdict(readings(series=grown)).word, verdict(readings(series=grown)).found.confidence) == (
+    assert (verdict(readings(series=grown)).word, verdict(readings(series=grown)).finding.confidence) == (
         "orphan_tasks",
         "medium",
     )
@@ -238,12 +238,12 @@ def test_tasks_that_grow_without_streams_are_orphans_and_a_capture_names_them() 
         {"count": 20, "orphan": True, "task": "reload", "function": "sleep", "state": "pending"},
     ]
     told = verdict(readings(series=grown, captures={"tasks": {"top": top}}))
-    assert (told.found.confidence, told.found.culprit) == ("medium", None)  # a fifth of them is not their cause
+    assert (told.finding.confidence, told.finding.culprit) == ("medium", None)  # a fifth of them is not their cause
     top.append({"count": 120, "orphan": True, "task": "heartbeat", "function": "sleep", "state": "pending"})
     told = verdict(readings(series=grown, captures={"tasks": {"top": top}}))
-    assert told.found.confidence == "high"
-    assert "120 tasks ran heartbeat, and nothing awaits them" in told.found.says
-    assert told.found.culprit == "heartbeat"
+    assert told.finding.confidence == "high"
+    assert "120 tasks ran heartbeat, and nothing awaits them" in told.finding.says
+    assert told.finding.culprit == "heartbeat"
 
 
 def test_tasks_of_a_group_that_lives_as_long_as_the_app_are_named_where_nothing_can_wake_them() -> None:
@@ -257,8 +257,8 @@ def test_tasks_of_a_group_that_lives_as_long_as_the_app_are_named_where_nothing_
         "state": "pending",
     }
     told = verdict(readings(series=grown, captures={"tasks": {"top": [held]}}))
-    assert (told.word, told.found.confidence, told.found.culprit) == ("orphan_tasks", "high", "relay_events")
-    assert "118 of them wait for what nothing alive can bring about" in told.found.says
+    assert (told.word, told.finding.confidence, told.finding.culprit) == ("orphan_tasks", "high", "relay_events")
+    assert "118 of them wait for what nothing alive can bring about" in told.finding.says
 
 
 @pytest.mark.parametrize("kinds", [2, 3, 4])
@@ -272,11 +272,11 @@ def test_tasks_that_come_together_are_named_together(kinds: int) -> None:
     told = verdict(
         readings(series=grown, captures={"tasks": {"top": [*rows, {"count": 9, "task": "x", "state": "pending"}]}})
     )
-    assert (told.word, told.found.culprit) == ("orphan_tasks", ", ".join(names))
+    assert (told.word, told.finding.culprit) == ("orphan_tasks", ", ".join(names))
     # One of them is far from as many as the other, and both together from the rise: nobody is named.
     few = [{**rows[0], "count": 30}, {**rows[1], "count": 8}]
     told = verdict(readings(series=grown, captures={"tasks": {"top": few}}))
-    assert told.found.culprit is None
+    assert told.finding.culprit is None
 
 
 def test_tasks_of_open_websockets_are_load_though_no_stream_is_counted() -> None:
@@ -288,10 +288,10 @@ def test_threads_that_grow_without_streams_are_named_by_what_they_run() -> None:
     """A thread for each request, 1,457 of them, was called retained objects."""
     grown = series(threads=line(lambda second: 5 + second), in_use_bytes=GROWING, python_live_bytes=GROWING)
     told = verdict(readings(series=grown))
-    assert (told.word, told.found.confidence) == ("thread_growth", "medium")
+    assert (told.word, told.finding.confidence) == ("thread_growth", "medium")
     groups = [{"count": 110, "runs": "work (app.py:9)", "waits_in": "wait (threading.py:300)"}]
     told = verdict(readings(series=grown, captures={"tasks": {"top": [], "thread_groups": groups}}))
-    assert (told.found.confidence, told.found.culprit) == ("high", "work (app.py:9)")
+    assert (told.finding.confidence, told.finding.culprit) == ("high", "work (app.py:9)")
     served = series(threads=line(lambda second: 5 + second), open_streams=line(lambda second: 4 + second))
     assert verdict(readings(series=served)).word == "load_only"
 
@@ -304,22 +304,22 @@ def test_tasks_that_come_with_streams_are_load() -> None:
 def test_streams_that_outlive_their_clients_leave_upstreams_open() -> None:
     rows = [row(3, 10, "disconnected", disconnected_seconds=40.0), row(4, 0, "disconnected", disconnected_seconds=0.1)]
     told = verdict(readings(streams=rows))
-    assert (told.word, told.found.confidence, told.found.streams) == ("unclosed_upstreams", "high", ("3",))
+    assert (told.word, told.finding.confidence, told.finding.streams) == ("unclosed_upstreams", "high", ("3",))
 
 
 def test_connections_to_others_that_grow_without_streams_are_unclosed() -> None:
     told = verdict(readings(series=series(outgoing_connections=line(lambda second: 4 + second))))
-    assert (told.word, told.found.confidence) == ("unclosed_upstreams", "medium")
+    assert (told.word, told.finding.confidence) == ("unclosed_upstreams", "medium")
 
 
 def test_free_memory_that_the_allocators_keep() -> None:
     told = verdict(readings(balance=balance(malloc_free=200 * MIB)))
-    assert (told.word, told.found.confidence) == ("allocator_free", "high")
+    assert (told.word, told.finding.confidence) == ("allocator_free", "high")
 
 
 def test_a_tracers_tables() -> None:
     told = verdict(readings(balance=balance(tracers=50 * MIB), series=series(in_use_bytes=GROWING)))
-    assert (told.word, told.found.confidence) == ("tracer_growth", "high")
+    assert (told.word, told.finding.confidence) == ("tracer_growth", "high")
 
 
 def test_telemetry_that_a_capture_shows() -> None:
@@ -328,7 +328,7 @@ def test_telemetry_that_a_capture_shows() -> None:
         {"function": "chat", "file": "/x/app.py", "line": 1, "bytes": 2 * MIB},
     ]
     told = verdict(readings(captures={"memray": {"top": top}}, series=series(in_use_bytes=GROWING)))
-    assert (told.word, told.found.confidence) == ("tracer_growth", "high")
+    assert (told.word, told.finding.confidence) == ("tracer_growth", "high")
 
 
 @pytest.mark.parametrize("each", [1_000, 40_000, 200_000])
@@ -352,16 +352,16 @@ def test_plain_load_gives_no_alarm(each: int) -> None:
 def test_a_service_that_does_not_grow_is_told_so() -> None:
     told = verdict(readings())
     assert (told.word, told.alarm, told.also) == ("load_only", False, ())
-    assert "does not grow by as much as matters" in told.found.says
+    assert "does not grow by as much as matters" in told.finding.says
 
 
 def test_that_all_is_well_is_said_with_low_confidence_where_a_cause_could_not_be_looked_for() -> None:
     unseen = {"tasks": "asyncio keeps them elsewhere", "loop_lag": "asyncio keeps them elsewhere"}
     told = verdict(readings(unknown=unseen))
-    assert (told.word, told.found.confidence) == ("load_only", "low")
-    assert "tasks, loop lag: asyncio keeps them elsewhere" in told.found.says
+    assert (told.word, told.finding.confidence) == ("load_only", "low")
+    assert "tasks, loop lag: asyncio keeps them elsewhere" in told.finding.says
     held = verdict(readings(unknown=unseen, layers={"app": 48 * MIB}, streams=[row(7, 48 * MIB)]))
-    assert (held.word, held.found.confidence) == ("buffering", "high")
+    assert (held.word, held.finding.confidence) == ("buffering", "high")
 
 
 @pytest.mark.parametrize(
@@ -379,8 +379,8 @@ def test_that_all_is_well_is_said_with_low_confidence_where_a_cause_could_not_be
 )
 def test_without_readings_it_is_inconclusive_and_says_why(given: Any, says: str) -> None:
     told = verdict(Readings(**given))
-    assert (told.word, told.alarm, told.found.confidence) == ("inconclusive", False, "low")
-    assert says in told.found.says
+    assert (told.word, told.alarm, told.finding.confidence) == ("inconclusive", False, "low")
+    assert says in told.finding.says
 
 
 @pytest.mark.parametrize("state", ["silent", "outside"])
@@ -391,15 +391,15 @@ def test_what_was_read_before_an_agent_fell_silent_accuses_nobody_now(state: str
     told = verdict(readings(series=grown, state=state, open_streams=None, **since))
     assert (told.word, told.alarm, told.also) == ("inconclusive", False, ())
     if state == "silent":
-        assert "does not answer since 02:13:05 UTC (the process is stopped" in told.found.says
-        assert told.found.says.endswith("When it last answered: Tasks grow.")
+        assert "does not answer since 02:13:05 UTC (the process is stopped" in told.finding.says
+        assert told.finding.says.endswith("When it last answered: Tasks grow.")
 
 
 def test_connections_that_grow_where_nobody_counts_streams_are_told_with_that_reserve() -> None:
     grown = {"rss_bytes": flat(100 * MIB), "outgoing_connections": line(lambda second: 4 + second)}
     told = verdict(readings(series=grown, state="outside", open_streams=None))
-    assert (told.word, told.found.confidence) == ("unclosed_upstreams", "low")
-    assert told.found.says.endswith("how many streams are open is not known.")
+    assert (told.word, told.finding.confidence) == ("unclosed_upstreams", "low")
+    assert told.finding.says.endswith("how many streams are open is not known.")
 
 
 COUNTS = st.one_of(st.none(), st.integers(0, 2**40))
@@ -421,8 +421,8 @@ def test_whatever_is_read_it_gives_a_known_verdict_with_its_numbers(
     held = {"rss_bytes": sum(part or 0 for part in parts.values()), "parts": parts} if parts else None
     told = verdict(Readings(state=state, balance=held, layers=layers, open_streams=open_streams, series=points))
     assert told.word in CAUSES
-    assert told.found.evidence or told.word == "inconclusive"
-    assert all(one.text for one in told.found.evidence)
+    assert told.finding.evidence or told.word == "inconclusive"
+    assert all(one.text for one in told.finding.evidence)
     if not any(layers.values()) and not parts and not points:
         assert told.word == "inconclusive"
 
@@ -438,7 +438,7 @@ def test_growth_that_the_noise_may_hide_is_never_told_as_none(seed: int) -> None
     """220 KiB a second for two minutes amid temporaries of 10 MB: "does not grow ... nothing to fix", high confidence."""
     told = verdict(readings(series=own(in_use_bytes=noisy(220 * 1024, 10e6, seed))))
     assert told.word in ("inconclusive", "native_growth", "memory_growth")
-    assert told.word != "inconclusive" or "may grow by up to" in told.found.says
+    assert told.word != "inconclusive" or "may grow by up to" in told.finding.says
     # RSS keeps what was there once: a straight line. It grows, and what is in use may be why.
     rss = line(lambda second: 100 * MIB + 220 * 1024 * second)
     told = verdict(
@@ -446,16 +446,16 @@ def test_growth_that_the_noise_may_hide_is_never_told_as_none(seed: int) -> None
     )
     assert (told.alarm, told.word) in ((True, "memory_growth"), (True, "native_growth"), (False, "inconclusive"))
     if not told.alarm:
-        assert "RSS grows" in told.found.says
+        assert "RSS grows" in told.finding.says
     assert "objects" in told.to_json()["next"] or "memray" in told.to_json()["next"]
 
 
 def test_that_it_does_not_grow_is_told_with_its_bound_and_what_would_matter() -> None:
     told = verdict(readings(series=own()))
-    assert (told.word, told.found.confidence) == ("load_only", "high")
+    assert (told.word, told.finding.confidence) == ("load_only", "high")
     assert re.search(
         r"by at most [\d.]+ .?i?B an hour over \d+ s \(95 % sure\), where .* a tenth of what is resident",
-        told.found.says,
+        told.finding.says,
     )
     # A limit that is nearly met makes less growth matter, and the same readings exclude it no longer.
     near = {"cgroup_limit_bytes": flat(200 * MIB), "cgroup_working_bytes": line(lambda second: 199.5 * MIB)}
@@ -463,12 +463,12 @@ def test_that_it_does_not_grow_is_told_with_its_bound_and_what_would_matter() ->
     assert verdict(readings(series=own(**slowly))).word == "load_only"
     told = verdict(readings(series=own(**slowly, **near)))
     assert (told.word, told.alarm) == ("inconclusive", False)
-    assert "the least that is worth a look" in told.found.says
+    assert "the least that is worth a look" in told.finding.says
 
 
 def test_an_inconclusive_verdict_says_how_much_longer_it_takes_or_what_decides() -> None:
     soon = verdict(readings(series=own(in_use_bytes=noisy(0.0, 2e6, 3))))
-    assert (soon.word, re.search(r"About (\d+) min more of such readings decide", soon.found.says) is not None) == (
+    assert (soon.word, re.search(r"About (\d+) min more of such readings decide", soon.finding.says) is not None) == (
         "inconclusive",
         True,
     )
@@ -486,8 +486,8 @@ def test_an_inconclusive_verdict_says_how_much_longer_it_takes_or_what_decides()
 )
 def test_a_release_whose_collector_keeps_memory_is_named(python: str, named: bool) -> None:
     grown = series(in_use_bytes=GROWING, python_live_bytes=GROWING)
-    assert ("3.14.5 does not" in verdict(readings(series=grown, python=python)).found.says) == named
-    assert "3.14.5" not in verdict(readings(series=own(), python=python)).found.says
+    assert ("3.14.5 does not" in verdict(readings(series=grown, python=python)).finding.says) == named
+    assert "3.14.5" not in verdict(readings(series=own(), python=python)).finding.says
 
 
 def test_a_service_that_loads_in_one_jump_and_is_then_flat_does_not_grow() -> None:
@@ -515,12 +515,12 @@ def own(**lines: list[tuple[float, float]]) -> dict[str, list[tuple[float, float
 @pytest.mark.parametrize("missing", ["tasks", "private_bytes", "children_rss_bytes"])
 def test_what_was_not_read_is_named_and_takes_the_certainty(missing: str) -> None:
     everything = own()
-    assert verdict(readings(series=everything)).found.confidence == "high"
+    assert verdict(readings(series=everything)).finding.confidence == "high"
     del everything[missing]
     told = verdict(readings(series=everything, unread={missing: "for a reason"}))
-    assert (told.word, told.found.confidence) == ("load_only", "medium")
-    assert "Not known: " in told.found.says
-    assert "(for a reason)" in told.found.says
+    assert (told.word, told.finding.confidence) == ("load_only", "medium")
+    assert "Not known: " in told.finding.says
+    assert "(for a reason)" in told.finding.says
 
 
 @pytest.mark.parametrize("grows", ["rss_bytes", "private_bytes"])
@@ -531,7 +531,7 @@ def test_memory_that_grows_unexplained_is_not_load(grows: str) -> None:
         rising["rss_bytes"] = rising[grows]
     told = verdict(readings(series=own(**rising), balance=balance(other=0)))
     assert told.word == "inconclusive"
-    assert "grows, and the readings do not show why" in told.found.says
+    assert "grows, and the readings do not show why" in told.finding.says
 
 
 COPIED = line(lambda second: 20 * MIB + min(60 * MIB, 1_500_000 * second))
@@ -540,10 +540,10 @@ COPIED = line(lambda second: 20 * MIB + min(60 * MIB, 1_500_000 * second))
 def test_private_memory_that_rises_while_rss_stays_was_copied() -> None:
     whole = {"whole_pss_bytes": line(lambda second: 200 * MIB + 4 * (COPIED[second][1] - 20 * MIB))}
     told = verdict(readings(series=own(private_bytes=COPIED, **whole)))
-    assert (told.word, told.found.confidence, told.alarm) == ("copy_on_write", "high", True)
-    assert told.found.evidence[0].value == pytest.approx(60 * MIB, rel=0.1)
+    assert (told.word, told.finding.confidence, told.alarm) == ("copy_on_write", "high", True)
+    assert told.finding.evidence[0].value == pytest.approx(60 * MIB, rel=0.1)
     unseen = verdict(readings(series=own(private_bytes=COPIED)))
-    assert (unseen.word, unseen.found.confidence) == ("copy_on_write", "medium")
+    assert (unseen.word, unseen.finding.confidence) == ("copy_on_write", "medium")
 
 
 def test_pages_whose_other_owners_have_ended_were_not_copied() -> None:
@@ -557,9 +557,9 @@ def test_pages_whose_other_owners_have_ended_were_not_copied() -> None:
 def test_children_that_grow_are_told_by_what_can_be_read_of_them() -> None:
     grown = line(lambda second: 50 * MIB + 400_000 * second)
     told = verdict(readings(series=own(children_pss_bytes=grown, children_rss_bytes=grown)))
-    assert (told.word, told.found.confidence) == ("child_growth", "high")
+    assert (told.word, told.finding.confidence) == ("child_growth", "high")
     told = verdict(readings(series=own(children_rss_bytes=grown)))
-    assert (told.word, told.found.confidence) == ("child_growth", "medium")
+    assert (told.word, told.finding.confidence) == ("child_growth", "medium")
     # RSS that rises while PSS does not: a child that touches what it shares.
     shared = verdict(readings(series=own(children_pss_bytes=flat(50 * MIB), children_rss_bytes=grown)))
     assert shared.word == "load_only"
@@ -595,21 +595,21 @@ def test_the_whole_grows_where_no_worker_does() -> None:
     known: dict[str, Any] = {"since": 0.0, "processes": 5, "rss": 500 * MIB, "unknown": {}}
     grown = {"pss_bytes": line(lambda second: 200 * MIB + 400_000 * second), "processes": flat(5)}
     told = verdict_on_whole(grown, alarms=[], **known)
-    assert (told.word, told.found.confidence, told.alarm) == ("whole_growth", "medium", True)
-    assert "no single worker's verdict explains it" in told.found.says
-    assert "worker 1 tells more" in verdict_on_whole(grown, alarms=["1"], **known).found.says
+    assert (told.word, told.finding.confidence, told.alarm) == ("whole_growth", "medium", True)
+    assert "no single worker's verdict explains it" in told.finding.says
+    assert "worker 1 tells more" in verdict_on_whole(grown, alarms=["1"], **known).finding.says
     tmpfs = line(lambda second: 300 * MIB + 400_000 * second)
     beside = {"pss_bytes": flat(200 * MIB), "cgroup_working_bytes": tmpfs, "cgroup_tmpfs_bytes": tmpfs}
     assert verdict_on_whole(beside, alarms=[], **known).word == "load_only"  # no limit: others' memory is in it as well
     beside["cgroup_limit_bytes"] = flat(900 * MIB)
     told = verdict_on_whole(beside, alarms=[], **known)
-    assert (told.word, told.found.confidence, told.alarm) == ("cgroup_growth", "high", True)
-    assert told.found.culprit == "files in a tmpfs and shared memory"
+    assert (told.word, told.finding.confidence, told.alarm) == ("cgroup_growth", "high", True)
+    assert told.finding.culprit == "files in a tmpfs and shared memory"
     calm = verdict_on_whole({"pss_bytes": flat(200 * MIB)}, alarms=[], **known)
-    assert (calm.word, calm.found.confidence) == ("load_only", "high")
+    assert (calm.word, calm.finding.confidence) == ("load_only", "high")
     reserved = verdict_on_whole(
         {"rss_bytes": flat(500 * MIB)}, alarms=[], **{**known, "unknown": {"pss_bytes": "of process 7"}}
     )
-    assert (reserved.word, reserved.found.confidence) == ("load_only", "low")
-    assert "PSS is not known of process 7" in reserved.found.says
+    assert (reserved.word, reserved.finding.confidence) == ("load_only", "low")
+    assert "PSS is not known of process 7" in reserved.finding.says
     assert verdict_on_whole({}, alarms=[], **known).word == "inconclusive"

@@ -50,14 +50,14 @@ def at(seconds: int, held: Held, **more: Any) -> Readings:
 def test_nobody_is_accused_of_what_fills_and_then_stops(name: str) -> None:
     for seconds in range(30, 400, 3):
         told = verdict(at(seconds, FILLS[name]))
-        assert (told.alarm, told.found.confidence) in (
+        assert (told.alarm, told.finding.confidence) in (
             (False, "low"),
             (False, "medium"),
             (False, "high"),
             (True, "low"),
-        ), f"after {seconds} s: {told.found.says}"
+        ), f"after {seconds} s: {told.finding.says}"
         if told.alarm:
-            assert "a cache that fills" in told.found.says
+            assert "a cache that fills" in told.finding.says
 
 
 def test_a_leak_is_told_from_the_start_and_accused_after_two_minutes() -> None:
@@ -65,12 +65,12 @@ def test_a_leak_is_told_from_the_start_and_accused_after_two_minutes() -> None:
         return 300_000 * second
 
     early = verdict(at(60, leaks))
-    assert (early.word, early.found.confidence) == ("retained_objects", "low")
+    assert (early.word, early.finding.confidence) == ("retained_objects", "low")
     late = verdict(at(120, leaks))
-    assert (late.word, late.found.confidence) == ("retained_objects", "medium")
+    assert (late.word, late.finding.confidence) == ("retained_objects", "medium")
     # It had run for a day before anybody looked: what it fills at its start was full.
     old = verdict(at(60, leaks, age=86_400.0, since=0.0))
-    assert (old.word, old.found.confidence) == ("retained_objects", "medium")
+    assert (old.word, old.finding.confidence) == ("retained_objects", "medium")
 
 
 def test_what_no_container_holds_is_no_cache() -> None:

@@ -59,7 +59,7 @@ class Clock:
 
 
 def held(judge: Judge, found: Verdict, state: str = "answering") -> Finding:
-    return judge._held_over(Snapshot(state), 7, found).found  # type: ignore[arg-type]
+    return judge._held_over(Snapshot(state), 7, found).finding  # type: ignore[arg-type]
 
 
 def test_what_was_found_before_a_capture_outlives_the_gap_that_it_leaves(judge: Judge, captures: Captures) -> None:

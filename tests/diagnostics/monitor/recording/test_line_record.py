@@ -17,7 +17,7 @@ import pytest
 
 import diagnostics
 from diagnostics.agent.heap import extension, layout
-from diagnostics.analysis.heap import Table
+from diagnostics.analysis.heap import HeapTable
 from diagnostics.analysis.lines.growth import History
 from diagnostics.analysis.profile import Frame
 from diagnostics.errors import UsageError
@@ -82,7 +82,7 @@ class Service:
         self.process.stdin.close()
         self.process.stdout.close()
 
-    def table(self) -> Table:
+    def table(self) -> HeapTable:
         found = live_heap.of_worker(self.worker)
         assert found is not None
         return found

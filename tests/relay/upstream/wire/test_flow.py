@@ -9,7 +9,7 @@ import pytest
 
 from relay.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachableError
 from relay.upstream.options import Timeouts
-from relay.upstream.wire.connection import Connection
+from relay.upstream.wire.connection import UpstreamConnection
 from relay.upstream.wire.pool import Pool
 
 PATIENT = Timeouts(pool=5, connect=5, silence=5)
@@ -17,7 +17,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-Use = Callable[[Pool, Connection], Awaitable[None]]
+Use = Callable[[Pool, UpstreamConnection], Awaitable[None]]
 
 
 class Sink:
@@ -25,7 +25,7 @@ class Sink:
         self.pieces: list[bytes] = []
         self.over: asyncio.Future[UpstreamError | None] = asyncio.get_running_loop().create_future()
 
-    def flow(self, connection: Connection) -> None:
+    def flow(self, connection: UpstreamConnection) -> None:
         connection.flow(self.pieces.append, self.over.set_result)  # set_result raises where `on_end` is called twice
 
     @property
@@ -78,7 +78,7 @@ def test_every_byte_is_handed_over_and_the_end_once(cut: str) -> None:
     elif cut == "byte by byte":
         said = [bytes([byte]) for byte in b"".join(said)]
 
-    async def use(pool: Pool, connection: Connection) -> None:
+    async def use(pool: Pool, connection: UpstreamConnection) -> None:
         sink = Sink()
         sink.flow(connection)
         assert await sink.over is None
@@ -90,7 +90,7 @@ def test_every_byte_is_handed_over_and_the_end_once(cut: str) -> None:
 
 
 def test_what_was_read_before_is_not_handed_over_again() -> None:
-    async def use(pool: Pool, connection: Connection) -> None:
+    async def use(pool: Pool, connection: UpstreamConnection) -> None:
         first = await connection.read()
         sink = Sink()
         sink.flow(connection)
@@ -105,7 +105,7 @@ def test_a_body_that_came_beyond_the_limit_before_it_flowed_flows_to_its_end(ask
     """Its client was waited for: the connection had stopped reading by itself, and nobody else knows that it has."""
     long = b"x" * 3_000_000  # more than the limit and the sockets' buffers take
 
-    async def use(pool: Pool, connection: Connection) -> None:
+    async def use(pool: Pool, connection: UpstreamConnection) -> None:
         while not connection._paused:
             await asyncio.sleep(0.01)
         if asked:
@@ -129,7 +129,7 @@ def test_a_body_that_came_beyond_the_limit_before_it_flowed_flows_to_its_end(ask
     ids=["broken off", "not HTTP"],
 )
 def test_what_came_before_an_error_is_handed_over_and_then_the_error(broken: bytes, error: type[UpstreamError]) -> None:
-    async def use(pool: Pool, connection: Connection) -> None:
+    async def use(pool: Pool, connection: UpstreamConnection) -> None:
         sink = Sink()
         sink.flow(connection)
         assert isinstance(await sink.over, error)
@@ -141,7 +141,7 @@ def test_what_came_before_an_error_is_handed_over_and_then_the_error(broken: byt
 
 
 def test_nothing_is_handed_over_after_close_or_keep() -> None:
-    async def use(pool: Pool, connection: Connection) -> None:
+    async def use(pool: Pool, connection: UpstreamConnection) -> None:
         sink = Sink()
         sink.flow(connection)
         connection.keep()
@@ -169,7 +169,7 @@ def test_a_pause_stops_the_upstream_and_a_resume_lets_it_go_on() -> None:
         writer.write(END)
         await writer.drain()
 
-    async def use(pool: Pool, connection: Connection) -> None:
+    async def use(pool: Pool, connection: UpstreamConnection) -> None:
         sink = Sink()
         sink.flow(connection)
         connection.pause()
@@ -194,7 +194,7 @@ def test_a_connection_that_was_paused_at_its_end_is_read_again_by_the_next_reque
             await reader.readuntil(b"\r\n\r\n")
             writer.write(HEAD + piece(answer) + END)
 
-    async def use(pool: Pool, connection: Connection) -> None:
+    async def use(pool: Pool, connection: UpstreamConnection) -> None:
         sink = Sink()
         connection.flow(lambda _: connection.pause(), sink.over.set_result)
         await sink.over

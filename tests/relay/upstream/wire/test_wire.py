@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from relay.errors import UpstreamError, UpstreamProtocolError, UpstreamTimeoutError, UpstreamUnreachableError
 from relay.upstream.options import Timeouts
 from relay.upstream.wire.answer import MAX_HEAD_BYTES
-from relay.upstream.wire.connection import Connection
+from relay.upstream.wire.connection import UpstreamConnection
 from relay.upstream.wire.pool import Pool
 
 READ_BYTES = 16 * 1024
@@ -98,7 +98,7 @@ async def get(pool: Pool, port: int, timeouts: Timeouts = PATIENT) -> tuple[int,
         pool.release(connection)
 
 
-async def whole(connection: Connection) -> bytes:
+async def whole(connection: UpstreamConnection) -> bytes:
     body = b""
     while chunk := await connection.read():
         body += chunk
@@ -550,7 +550,7 @@ class NoTransport(asyncio.Transport):
 )
 def test_no_bytes_of_an_upstream_raise_anything_but_a_transport_error(pieces: list[bytes]) -> None:
     async def run() -> None:
-        connection = Connection(READ_BYTES, READ_BYTES, 1024)
+        connection = UpstreamConnection(READ_BYTES, READ_BYTES, 1024)
         connection.connection_made(NoTransport())
         asking = asyncio.create_task(connection.request("GET", b"/", [], b""))
         await asyncio.sleep(0)

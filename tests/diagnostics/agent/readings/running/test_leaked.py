@@ -125,7 +125,7 @@ def read() -> set[int]:
     """As in a forked child: what it sees is taken before the fork."""
     hold_for_child()
     try:
-        return leaked_tasks(threads.held())
+        return leaked_tasks(threads.frames_with_locals())
     finally:
         let_go()
 
@@ -170,7 +170,7 @@ def test_the_reading_of_tasks_says_which_are_leaked_and_why_where_that_is_not_kn
         await asyncio.sleep(0)
         ledgers: list[StreamLedger] = []
         hold_for_child()
-        told = tasks.read(ledgers, [], threads.held())
+        told = tasks.read(ledgers, [], threads.frames_with_locals())
         unread = tasks.read(ledgers, [])
         let_go()
         groups = {group["name"]: group for group in told["groups"]}
@@ -179,7 +179,7 @@ def test_the_reading_of_tasks_says_which_are_leaked_and_why_where_that_is_not_kn
         assert told["meta"]["leaked"] == 3
         assert unread["meta"]["leaked"] is None
         assert any("which tasks nothing can wake: it was not asked for" in why for why in unread["not_covered"])
-        late = tasks.read(ledgers, [], threads.held(), until=0.0)
+        late = tasks.read(ledgers, [], threads.frames_with_locals(), until=0.0)
         assert late["meta"]["leaked"] is None
         assert "ended at its deadline" in late["meta"]["leaked_unknown"]
         for task in kept:
