@@ -18,7 +18,7 @@ from diagnostics.commands._landing import artifacts_of, id_of, worker_of
 from diagnostics.errors import DiagnosticsError
 from diagnostics.monitor.captures.kept import manifest
 from diagnostics.monitor.captures.kinds import kind_named
-from diagnostics.monitor.judging import rules
+from diagnostics.monitor.judging import capture_rules
 from diagnostics.monitor.recording import ring, timeline
 from diagnostics.monitor.web import access, session
 from diagnostics.protocol import read_frame
@@ -32,7 +32,7 @@ def _profile(data: bytes) -> None:
 
 
 def _rules(data: bytes) -> None:
-    rules.parse(data.decode("utf-8", "replace"))
+    capture_rules.parse(data.decode("utf-8", "replace"))
 
 
 def _recording(data: bytes) -> None:
