@@ -23,8 +23,8 @@ imports: $(STAMP)
 	$(BIN)/lint-imports
 
 unit: $(STAMP)
-# Most tests wait for processes and sockets: with two at a time two cores are half idle. With four they are busy.
-	$(BIN)/python -m pytest tests --ignore=tests/bench --numprocesses 4 --dist worksteal
+# Most tests wait for processes and sockets: with two at a time two cores are half idle. With six they are busy.
+	$(BIN)/python -m pytest tests --ignore=tests/bench --numprocesses 6 --dist worksteal
 
 # The wheel with each of its extras in empty environments of every Python that is found, and all commands of the README in their
 # order: tens of minutes. INSTALLS chooses some of it: 'python3.12-', or 'python3.11-base] or python3.11-readme]'.

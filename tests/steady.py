@@ -300,7 +300,7 @@ def run_round(this: Round, user: User, checkout: Path, place: Path, seed: int, w
         os.chown(path, user.uid, user.gid)
     report, log = home / "tmp" / "report.xml", place / f"round-{this.number}.log"
     command = [
-        str(checkout / ".venv/bin/python"), "-m", "pytest", *(words or SUITE), "--numprocesses", "3",
+        str(checkout / ".venv/bin/python"), "-m", "pytest", *(words or SUITE), "--numprocesses", "4",
         "--dist", "worksteal", "-p", "no:cacheprovider", f"--randomly-seed={seed}",
         f"--junitxml={report}", "-o", "junit_family=xunit2",
     ]  # fmt: skip
