@@ -57,6 +57,7 @@ class Regions:
     anonymous   the rest: pymalloc's arenas, malloc's large blocks, mappings of other code
     pss         proportional set size: a shared page divided by the processes that map it; None: unknown
     private     of rss, pages that no other process maps
+    mapped      of files, the largest: what is mapped, bytes, and in how many mappings
     """
 
     rss: int
@@ -68,6 +69,7 @@ class Regions:
     anonymous: int
     pss: int | None = None
     private: int | None = None
+    mapped: tuple[tuple[str, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ class Balance:
     shared: int | None = None
     pss: int | None = None
     private: int | None = None
+    mapped: tuple[tuple[str, int, int], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As JSON; `read` has the source of each known part."""
@@ -124,6 +127,7 @@ class Balance:
             "pss_bytes": self.pss,
             "private_bytes": self.private,
             "parts": dict(self.parts),
+            "mapped": [{"what": what, "bytes": size, "mappings": count} for what, size, count in self.mapped],
             "read": {name: _READ[name] for name, held in self.parts.items() if held is not None},
         }
 
@@ -158,7 +162,7 @@ def balance(rss: int, regions: Regions | None, claims: Claims) -> Balance:
     parts["other"] = rss - _known(parts)
     if regions is None:
         return Balance(rss, parts)
-    return Balance(rss, parts, regions.shared, regions.pss, regions.private)
+    return Balance(rss, parts, regions.shared, regions.pss, regions.private, regions.mapped)
 
 
 def _malloc(left: int, regions: Regions | None, claims: Claims) -> tuple[int | None, int | None]:

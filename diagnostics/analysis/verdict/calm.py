@@ -52,6 +52,9 @@ def load(readings: Readings) -> Finding | None:
     if rise is not None:
         evidence = (*rise.evidence("in use"), *readings.streams_evidence(rise.trend.seconds))
         follows = readings.explained_by_load(rise.amount, rise.trend.seconds)
+        rest = readings.beyond_buffers(rise)
+        if not (follows or rest < readings.least_growth or readings.explained_by_load(rest, rise.trend.seconds)):
+            return None  # it grows by more than open streams explain
         says = "the number of open streams" if follows else "what open streams buffer"
         return Finding("load_only", "medium", f"Memory grows with {says}.{unseen}", evidence)
     open_series = open_questions(readings)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from . import beside, calm, growth, streams, tasks, tracers
+from . import beside, calm, growth, mapped, streams, tasks, tracers
 from .finding import Finding
 from .readings import Readings
 
@@ -113,6 +113,15 @@ CAUSES: Final[dict[str, Cause]] = {
         "an `objects` capture does not show it, and malloc handed it out",
         (growth.native,),
     ),
+    "shared_memory_growth": Cause(
+        "Shared memory grows",
+        True,
+        "curl -s URL/debug/memory",
+        "Close and unlink what is done with (SharedMemory.close and .unlink, mmap.close, files in a tmpfs), or use it again.",
+        "RSS that grows, at least half of it in mapped pages, and shared memory of half as much",
+        "always: the kernel counts it",
+        (mapped.shared,),
+    ),
     "memory_growth": Cause(
         "Memory grows, and it is not known yet in what",
         True,
@@ -173,6 +182,15 @@ CAUSES: Final[dict[str, Cause]] = {
         "free parts of the balance of 32 MiB and 25 % of RSS",
         "always: it is measured",
         (calm.allocator,),
+    ),
+    "mapped_files": Cause(
+        "Mapped files become resident",
+        False,
+        "curl -s URL/debug/memory",
+        "Nothing to fix where the file is as large as it should be: the kernel keeps its pages for as long as there is room.",
+        "RSS that grows, at least half of it in mapped pages, and shared memory of less than half as much",
+        "always: the kernel counts it",
+        (mapped.files,),
     ),
     "load_only": Cause(
         "Load only",

@@ -27,6 +27,8 @@ _LEVEL = 0.05 / 18
 _BOUND_LEVEL = 0.05 / 3
 # What accounts for less than this share of a growth is not its cause; what accounts for at most the other is none of it.
 MOST, LITTLE = 0.5, 0.25
+# What is buffered is counted without its objects' own headers, the allocators' rounding and its place in a queue.
+_BUFFER_OVERHEAD = 1.5
 # Growth that takes a tenth of the room below the limit in an hour gives a day's shift no quiet night; where there is no limit,
 # a tenth of what is resident. The second: nobody is woken for less, however small the service.
 _MATTERS_SHARE, _LEAST_MATTERS = 0.1, 4 * MIB
@@ -41,7 +43,7 @@ _LOAD_A_STREAM = 256 * 1024
 # Recorded from outside. All other series end where the agent stopped answering: what they showed is not what is now.
 _FROM_OUTSIDE = frozenset(
     {
-        "rss_bytes", "pss_bytes", "private_bytes", "outgoing_connections",
+        "rss_bytes", "mapped_bytes", "pss_bytes", "private_bytes", "outgoing_connections",
         "children", "children_rss_bytes", "children_pss_bytes", "whole_pss_bytes", "threads", "fds",
         "cgroup_working_bytes", "cgroup_limit_bytes",
     }
@@ -290,6 +292,16 @@ class Readings:
         """Whether so many bytes of resident memory belong to neither allocator, as the balance knows."""
         other = self.part("other")
         return other is not None and other >= amount
+
+    def beyond_buffers(self, rise: Rise) -> float:
+        """Bytes of a rise that what open streams buffer does not explain; below zero where it explains more."""
+        layers = (self.gained(f"buffered_{layer}_bytes", rise.trend.seconds) for layer in ("app", "transport"))
+        return rise.amount - _BUFFER_OVERHEAD * max(0.0, sum(more or 0.0 for more in layers))
+
+    def mapped_to_files(self, rise: Rise) -> bool:
+        """Whether most of what RSS gained is in mapped files or shared memory."""
+        more = self.gained("mapped_bytes", rise.trend.seconds)
+        return more is not None and more >= MOST * rise.amount
 
     def streams_evidence(self, seconds: float) -> tuple[Evidence, ...]:
         """How many streams are open, and how many more than at the beginning of this time."""

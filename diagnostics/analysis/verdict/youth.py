@@ -22,7 +22,9 @@ _READINGS: Final = 110
 # A process that is so many times older than its recording had its start-up behind it.
 _OLDER: Final = 2.0
 # Verdicts that a cache, a pool or tables that are loaded when they are first asked for look like while they fill.
-_OF_GROWTH: Final = frozenset({"retained_objects", "native_growth", "memory_growth", "child_growth", "whole_growth"})
+_OF_GROWTH: Final = frozenset(
+    {"retained_objects", "native_growth", "shared_memory_growth", "memory_growth", "child_growth", "whole_growth"}
+)
 
 
 def is_young(readings: Readings) -> bool:

@@ -35,7 +35,8 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 class ProcessReading:
     """One reading of /proc/<pid>: bytes, CPU seconds since the start, counts; None where /proc does not show them.
 
-    state   one letter as in ps: R running, S sleeping, D waiting for a disk, T stopped, Z zombie
+    mapped_bytes   of rss_bytes, pages of mapped files and of shared memory
+    state          one letter as in ps: R running, S sleeping, D waiting for a disk, T stopped, Z zombie
     """
 
     pid: int
@@ -44,6 +45,7 @@ class ProcessReading:
     threads: int
     fds: int | None
     cpu_seconds: float
+    mapped_bytes: int
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -68,7 +70,7 @@ def read_process(pid: int, proc: Path = _PROC) -> ProcessReading | None:
     folder = proc / str(pid)
     try:
         fields = _stat(pid, proc)
-        rss_pages = int((folder / "statm").read_text().split()[1])
+        rss_pages, mapped_pages = map(int, (folder / "statm").read_text().split()[1:3])
     except (OSError, IndexError, ValueError):
         return None
     try:
@@ -82,6 +84,7 @@ def read_process(pid: int, proc: Path = _PROC) -> ProcessReading | None:
         threads=int(fields[17]),
         fds=fds,
         cpu_seconds=(int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND,
+        mapped_bytes=mapped_pages * _PAGE_BYTES,
     )
 
 

@@ -6,7 +6,8 @@ process is stuck.
 
 How the kinds are recognised, on Linux with glibc (malloc/arena.c, nptl/allocatestack.c) and musl:
 
-    files      the mapping has an inode: libraries, their private data, mmap()ed files, shared memory
+    files      the mapping has an inode: libraries, their private data, mmap()ed files, shared memory, which may also be a file
+               in a tmpfs: how much of it there is, /proc/<pid>/status tells (RssShmem, since Linux 4.5)
     stacks     [stack]; an anonymous mapping right above a guard of at most 64 KiB without any access; or one that the kernel
                marks `nh`, as it does since Linux 6.7 where MAP_STACK was asked for (the only sign where guards are inside
                the mapping, as glibc 2.42 makes them)
@@ -22,13 +23,14 @@ from __future__ import annotations
 
 import re
 import resource
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...analysis.balance import Regions
 
-__all__ = ["Mapping", "parse", "read_regions", "sort", "total"]
+__all__ = ["Mapping", "largest", "parse", "read_regions", "sort", "total"]
 
 # (start, end) -> resident bytes between these addresses; None where pagemap cannot be read.
 Count = Callable[[int, int], int | None]
@@ -37,6 +39,9 @@ _PAGE_BYTES = resource.getpagesize()
 _HEAP_BYTES = 64 * 1024**2  # glibc's HEAP_MAX_SIZE on 64 bits
 _GUARD_BYTES = 64 * 1024
 _DEFAULT_STACK_BYTES = 8 * 1024**2
+# So many of the largest mapped files and folders are named.
+_NAMED = 5
+_DELETED = " (deleted)"
 
 # One mapping: a line as in /proc/<pid>/maps, then its figures in kB, then its flags.
 _MAPPING = re.compile(
@@ -72,6 +77,16 @@ class Mapping:
     def is_shared_memory(self) -> bool:
         return self.inode != 0 and self.name.startswith(("/dev/shm/", "/dev/zero", "/memfd:", "/SYSV"))  # noqa: S108
 
+    @property
+    def file(self) -> str:
+        """What is mapped, in words where it is no file that anybody could open."""
+        name = self.name.removesuffix(_DELETED)
+        if name == "/dev/zero" and name != self.name:
+            return "anonymous shared memory"
+        if name.startswith("/SYSV"):
+            return "System V shared memory"
+        return f"memfd {name.removeprefix('/memfd:')}" if name.startswith("/memfd:") else name
+
 
 def read_regions(pid: int, proc: Path = Path("/proc")) -> Regions | None:
     """Classify the memory of process `pid`; None where it has ended, is another user's, or the kernel has no smaps."""
@@ -84,7 +99,44 @@ def read_regions(pid: int, proc: Path = Path("/proc")) -> Regions | None:
     if not mappings:  # an ending process, or a kernel thread
         return None
     sorted_ = sort(mappings, lambda start, end: _count(folder / "pagemap", start, end), _stack_bytes(folder / "limits"))
-    return replace(sorted_, pss=total(text, b"Pss"), private=total(text, b"Private_Clean", b"Private_Dirty"))
+    return replace(
+        sorted_,
+        shared=sorted_.shared if (shared := _shared_bytes(folder / "status")) is None else min(shared, sorted_.files),
+        pss=total(text, b"Pss"),
+        private=total(text, b"Private_Clean", b"Private_Dirty"),
+        mapped=largest(mapping for mapping in mappings if mapping.inode),
+    )
+
+
+def largest(mappings: Iterable[Mapping]) -> tuple[tuple[str, int, int], ...]:
+    """Of mapped files, the largest: name, resident bytes, number of mappings.
+
+    A folder is named in place of its files where none of these has most of it: files of one kind often have names of their own.
+    """
+    folders: dict[str, list[Mapping]] = {}
+    for mapping in mappings:
+        folders.setdefault(mapping.file.rpartition("/")[0] or mapping.file, []).append(mapping)
+    named = []
+    for folder, inside in folders.items():
+        whole = sum(mapping.rss for mapping in inside)
+        files: Counter[str] = Counter()
+        for mapping in inside:
+            files[mapping.file] += mapping.rss
+        file, size = files.most_common(1)[0]
+        if 2 * size >= whole:
+            named.append((file, size, sum(mapping.file == file for mapping in inside)))
+        else:
+            named.append((folder, whole, len(inside)))
+    return tuple(sorted(named, key=lambda each: -each[1])[:_NAMED])
+
+
+def _shared_bytes(status: Path) -> int | None:
+    """Resident shared memory, files of a tmpfs included; None where the kernel does not tell."""
+    try:
+        line = re.search(rb"^RssShmem:\s+(\d+) kB$", status.read_bytes(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(line[1]) * 1024 if line else None
 
 
 def total(text: bytes, *names: bytes) -> int | None:

@@ -19,8 +19,6 @@ from .holder import share, ways_of
 
 __all__ = ["UnexplainedGrowth", "growth"]
 
-# What is buffered is counted without its objects' own headers, the allocators' rounding and its place in a queue.
-_OVERHEAD = 1.5
 # Python's blocks above 512 bytes are counted and not measured. So large they are in services that hold text and lists: where
 # as many blocks of this size would be most of the growth, it is likely theirs; where even blocks of the second size would
 # not be, it is not.
@@ -171,12 +169,9 @@ def growth(readings: Readings, *, garbage: bool = False) -> UnexplainedGrowth | 
         # RSS grows: by what is in use only if that may grow as fast.
         if rise is None or inside is None or inside.high < MOST * (rise.trend.slope or 0.0):
             return None
-        if readings.mapped_elsewhere(rise.amount):
+        if readings.mapped_elsewhere(rise.amount) or readings.mapped_to_files(rise):
             return None
-    buffered = sum(
-        readings.gained(f"buffered_{layer}_bytes", rise.trend.seconds) or 0.0 for layer in ("app", "transport")
-    )
-    amount = rise.amount - _OVERHEAD * max(0.0, buffered)
+    amount = readings.beyond_buffers(rise)
     if amount < readings.least_growth or readings.explained_by_load(amount, rise.trend.seconds):
         return None
     grown = UnexplainedGrowth(readings, rise, amount, in_use)

@@ -496,6 +496,48 @@ def test_a_service_that_loads_in_one_jump_and_is_then_flat_does_not_grow() -> No
         assert not verdict(readings(series=lines)).alarm
 
 
+MAPPED = line(lambda second: 100 * MIB + 400_000 * second)
+
+
+@pytest.mark.parametrize(
+    ("in_shared", "word", "alarm"),
+    [(40 * MIB, "shared_memory_growth", True), (2 * MIB, "mapped_files", False)],
+    ids=["shared memory", "files"],
+)
+def test_rss_that_grows_in_mapped_pages_is_told_with_what_is_mapped(in_shared: int, word: str, alarm: bool) -> None:
+    """It was "RSS grows, and the readings do not show why", beside a balance in which mapped files were nearly all of it."""
+    balance = {
+        "rss_bytes": 150 * MIB,
+        "parts": {"mapped_files": 70 * MIB, "other": 0},
+        "of_which": {"shared_memory": in_shared},
+        "mapped": [{"what": "/dev/shm", "bytes": 60 * MIB, "mappings": 60}],
+    }
+    grown = own(rss_bytes=MAPPED, private_bytes=MAPPED, mapped_bytes=MAPPED)
+    told = verdict(readings(series=grown, balance=balance))
+    assert (told.word, told.alarm, told.finding.culprit) == (word, alarm, "/dev/shm")
+    assert "Of what is mapped, /dev/shm has 60.00 MiB, in 60 mappings." in told.finding.says
+    # A small mapping is not named for a growth that it cannot have.
+    small = {**balance, "mapped": [{"what": "/dev/shm", "bytes": MIB, "mappings": 1}]}
+    assert verdict(readings(series=grown, balance=small)).finding.culprit is None
+    # What is mapped is as it was: then it is something else that grows.
+    other = {**grown, "mapped_bytes": flat(70 * MIB)}
+    assert verdict(readings(series=other, balance=balance)).word == "inconclusive"
+
+
+def test_garbage_without_a_stream_is_no_load() -> None:
+    """Beside the garbage it said that memory grew with what open streams buffer, and there were none."""
+    census = {
+        "bytes_delta": 4 * MIB,
+        "seconds": 10.0,
+        "in_use_delta": 4_000_000,
+        "top": [{"type": "list", "bytes_delta": 4 * MIB}],
+        "paths": {"list": [{"path": "in cycles", "samples": 12, "root": "cycle"}]},
+    }
+    told = verdict(readings(series=series(in_use_bytes=GROWING), captures={"objects": census}))
+    assert told.word == "waiting_garbage"
+    assert not told.also
+
+
 def test_every_verdict_has_its_section_in_the_documentation() -> None:
     page = (Path(__file__).parents[4] / "docs" / "verdict.md").read_text()
     sections = {text.partition("\n")[0].strip() for text in page.split("\n## ")[1:]}

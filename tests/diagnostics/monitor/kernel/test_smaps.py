@@ -13,7 +13,7 @@ import pytest
 
 from diagnostics.analysis.balance import Regions
 from diagnostics.monitor.kernel import smaps
-from diagnostics.monitor.kernel.smaps import Mapping, parse, read_regions, sort
+from diagnostics.monitor.kernel.smaps import Mapping, largest, parse, read_regions, sort
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="smaps is Linux's")
 
@@ -95,6 +95,22 @@ def test_each_mapping_is_counted_as_one_kind() -> None:
         rss=11 + 13 + 17 + 19 + 23 + 29 + 31 + 37,
         files=11 + 13 + 17, shared=17, stacks=31, heaps=19, heaps_size=8192, anonymous=23 + 29,
     )  # fmt: skip
+
+
+def test_the_largest_mapped_files_are_named_and_files_of_one_kind_by_their_folder() -> None:
+    mapped = [
+        memory(0x1000, 4096, 11, "r-xp", name="/lib/libc.so"),
+        memory(0x2000, 4096, 13, name="/lib/libc.so"),
+        *(memory(0x3000 + 4096 * at, 4096, 7, "rw-s", name=f"/dev/shm/psm_{at} (deleted)") for at in range(9)),
+        memory(0x20000, 4096, 12, "rw-s", name="/dev/zero (deleted)"),
+        memory(0x30000, 4096, 5, "rw-s", name="/memfd:ring (deleted)"),
+    ]
+    assert largest(mapped) == (
+        ("/dev/shm", 63, 9),
+        ("/lib/libc.so", 24, 2),
+        ("anonymous shared memory", 12, 1),
+        ("memfd ring", 5, 1),
+    )
 
 
 def test_a_stack_is_known_by_its_guard_or_by_the_kernels_mark() -> None:
