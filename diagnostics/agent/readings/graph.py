@@ -283,24 +283,26 @@ def search(
     until: float = math.inf,
     closed: AbstractSet[int] = frozenset(),
     earlier: dict[int, Any] | None = None,
+    through_loops: bool = False,
 ) -> dict[int, Any]:
     """Breadth first from `start` until all of `wanted` are found: id of an object -> the object that refers to it.
 
-    A root maps to None. Event loops are not passed through: that a loop refers to a task explains nothing.
-    closed   ids of further objects that are not passed through
-    earlier  the result of an earlier search, to which this one adds
-    until    deadline, monotonic seconds
+    A root maps to None.
+    closed         ids of objects that are not passed through
+    earlier        the result of an earlier search, to which this one adds
+    through_loops  whether event loops are passed through: that a loop refers to a task explains nothing
+    until          deadline, monotonic seconds
     Raises LateError past the deadline.
     """
     missing = {id(thing) for thing in wanted}
     parents: dict[int, Any] = {} if earlier is None else earlier
     level: list[Any] = []
     for thing in start:
-        if id(thing) not in parents and id(thing) not in closed:
-            parents[id(thing)] = None
+        if (id(thing) not in parents or through_loops) and id(thing) not in closed:
+            parents.setdefault(id(thing), None)
             level.append(thing)
     missing.difference_update(parents)
-    ignored, loops = _IGNORED, kinds_below(asyncio.AbstractEventLoop)
+    ignored, loops = _IGNORED, frozenset() if through_loops else kinds_below(asyncio.AbstractEventLoop)
     while level and missing:
         following: list[Any] = []
         for batch in in_time(level, until, parents.__len__):

@@ -1,12 +1,14 @@
 """What keeps an object alive: the path of references from a root to it, or why there is none.
 
-Of several paths the one that tells a programmer most is taken, by searching up to three times:
+Of several paths the one that tells a programmer most is taken, by searching up to four times:
 
     1. from unfinished tasks, the modules of the application, and the frames of all threads, without passing through the
        namespaces and classes of libraries
     2. objects not found then, from libraries' modules and the hooks that run at a fork. What these hold is mostly constant
     3. objects not found then, from all classes. A class that is made while the program runs has a holder too, which the first
        two searches have found, unless nothing but its own circle of references holds it
+    4. objects not found then, from the event loops: timers and callbacks. The other searches do not pass through a loop, which
+       refers to everything that runs
 
 An object that no root reaches is garbage in a cycle, or C code holds it or has lost it; see references.py.
 """
@@ -20,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..loops.asyncio_tasks import alive_tasks
+from ..loops.asyncio_tasks import alive_tasks, loops_of_tasks
 from .forkhooks import ForkHooks, fork_hooks
 from .graph import (
     is_ours,
@@ -33,7 +35,7 @@ from .graph import (
     running_locals,
     search,
 )
-from .paths import describe, way_to
+from .paths import describe, is_loop, way_to
 from .references import CYCLE, LOST, traced
 from .running.threads import ThreadFrame
 
@@ -69,6 +71,9 @@ class Ways:
             if missing:
                 start = roots() if from_classes else [*module_roots(), *running_locals(), *fork_hooks()]
                 self.parents = search(start, missing, until=until, earlier=self.parents)
+        missing = [thing for thing in wanted if id(thing) not in self.parents]
+        if missing:
+            self.parents = search(loops_of_tasks(), missing, until=until, earlier=self.parents, through_loops=True)
 
 
 def holder_of(thing: list[Any], ways: Ways) -> tuple[str, str, str]:
@@ -97,6 +102,8 @@ def _root_of(root: Any) -> str:
         return "hook"
     if hasattr(kind, "get_coro"):
         return "task"
+    if is_loop(kind):
+        return "loop"
     if issubclass(kind, ModuleType):
         return "module"
     return "class" if issubclass(kind, type) else "frame"

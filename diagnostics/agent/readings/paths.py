@@ -22,7 +22,7 @@ from .running.awaits import frame_key, own_frame
 from .running.tasks import name_pattern
 from .running.threads import ThreadFrame
 
-__all__ = ["describe", "way_to"]
+__all__ = ["describe", "is_loop", "way_to"]
 
 _MAX_PARTS = 14
 # Looking for a child by identity in a container costs its length.
@@ -76,6 +76,9 @@ def _part(thing: Any, child: Any, in_namespace: bool, lengths: bool) -> Iterator
         yield from _of_thread(thing, child, in_namespace)
     elif hasattr(kind, "get_coro"):
         yield f"Task {name_pattern(thing.get_name())!r}" if names_shown() else "Task"
+    elif is_loop(kind):
+        name = _attribute(thing, child, in_namespace) if child is not None else None
+        yield f"event loop {type_name(kind)}" + (f".{name}" if name else "")
     elif issubclass(kind, ModuleType):
         name = _name_of(vars(thing), child) if in_namespace else None
         yield f"module {thing.__name__[:80]}" + (f" -> global {name!r}" if name else "")
@@ -96,6 +99,11 @@ def _part(thing: Any, child: Any, in_namespace: bool, lengths: bool) -> Iterator
     else:
         name = _attribute(thing, child, in_namespace) if child is not None else None
         yield type_name(kind) + (f".{name}" if name else "")
+
+
+def is_loop(kind: type) -> bool:
+    """Whether this is the class of an event loop, asyncio's or another one's."""
+    return hasattr(kind, "call_soon_threadsafe")
 
 
 def _of_thread(thing: ThreadFrame, child: Any, in_namespace: bool) -> Iterator[str]:

@@ -26,8 +26,8 @@ _LENGTH = re.compile(r"\[\d+\]")
 # An attribute of an instance: the top package, the class, which may be within another one, and the attribute.
 _ATTRIBUTE = re.compile(r"(\w+(?:\.\w+)+)\.\w+")
 _ANY = ".*"
-# Beginnings that say nothing alone: of a module all globals hang, of a task all frames.
-_NOT_ALONE = ("module ", "Task", "thread", "(")
+# Beginnings that say nothing alone: of a module all globals hang, of a task all frames, of a loop all timers.
+_NOT_ALONE = ("module ", "Task", "thread", "event loop", "(")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import anyio
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -299,6 +300,21 @@ def test_garbage_that_waits_for_the_collector_is_said_to_be_reached_from_nowhere
     finally:
         gc.enable()
         gc.collect()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_what_a_timer_keeps_alive_is_its_event_loops(loop: str) -> None:
+    """A loop of C is in no namespace, and its own code alone refers to it: its timers were told as lost in C."""
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_later(3600, [Planted()].clear)
+        assert "TimerHandle" in why(Planted)
+        assert "that no object has" not in why(Planted)
+        if loop == "uvloop":
+            assert why(Planted).startswith("event loop uvloop.Loop")
+            assert root_of(Planted) == "loop"
+
+    (uvloop if loop == "uvloop" else asyncio).run(main())
 
 
 def test_an_object_whose_reference_was_lost_in_c_is_told_from_garbage() -> None:
