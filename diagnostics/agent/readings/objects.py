@@ -31,7 +31,6 @@ from .graph import (
     is_shared_constant,
     module_of,
     of_kinds,
-    size_of,
     sizes_of,
 )
 from .holders import LOST_TEXT, OURS, ROOT_UNKNOWN, Ways, holder_of
@@ -78,7 +77,10 @@ def census(until: float = math.inf, first: FirstLook | None = None) -> dict[str,
             first.mark(things)
         attributes.look(things)
         counts.update(map(type, things))
-        for kind, size in zip(map(type, things), sizes_of(things), strict=True):
+        of_each = list(sizes_of(things))
+        if first is not None:
+            first.note_sizes(things, of_each)
+        for kind, size in zip(map(type, things), of_each, strict=True):
             sizes[kind] += size
     for kind, each in attributes.bytes_each().items():
         sizes[kind] += round(counts[kind] * each)
@@ -115,8 +117,8 @@ def explain(
 ) -> dict[str, Any]:
     """Why objects of these types are alive: `samples` of each, traced from a root.
 
-    first    marks of a first census: samples are drawn among the objects that are new since then, each standing for the same
-             number of bytes. None: they are drawn among the younger half
+    first    marks of a first census: samples are drawn among the objects that are new since then, and the large ones that have
+             grown, each standing for the same number of bytes. None: they are drawn among the younger half
     threads  frames of other threads that `threads.frames_with_locals` returned before the fork
     until    deadline, monotonic seconds
 
@@ -124,21 +126,19 @@ def explain(
     `root` is the kind of the path's root (module, class, task, thread, frame), "cycle" for garbage that waits for the
     collector, "lost" for an object that C code holds, or "unknown".
     """
-    by_type: dict[str, list[Any]] = {name: [] for name in types}
+    by_type: dict[str, list[tuple[Any, int]]] = {name: [] for name in types}
     names: dict[type, str] = {}
     everything = _Everything(until)
     for things in everything:
         for kind in set(map(type, things)) - names.keys():
             names[kind] = _full_name(kind)
         kinds = frozenset(kind for kind in set(map(type, things)) if names[kind] in by_type)
-        _sort(
-            first.new(list(of_kinds(things, kinds))) if first is not None else of_kinds(things, kinds), names, by_type
-        )
+        _sort(_weighed(list(of_kinds(things, kinds)), first), names, by_type)
     # This function's own lists and dictionaries are among all tracked objects, and must not become samples.
     ours = {id(by_type), id(names), *map(id, by_type.values())}
     sampled = {
-        name: _spread([thing for thing in things if id(thing) not in ours], samples, everything=first is not None)
-        for name, things in by_type.items()
+        name: _spread([pair for pair in pairs if id(pair[0]) not in ours], samples, everything=first is not None)
+        for name, pairs in by_type.items()
     }
     del by_type
     try:
@@ -157,9 +157,24 @@ def explain(
     return {"paths": {name: _commonest_ways(things, ways) for name, things in sampled.items()}}
 
 
-def _sort(things: Iterable[Any], names: dict[type, str], by_type: dict[str, list[Any]]) -> None:
-    for thing in things:
-        by_type[names[type(thing)]].append(thing)
+def _sort(
+    weighed: Iterable[tuple[Any, int]], names: dict[type, str], by_type: dict[str, list[tuple[Any, int]]]
+) -> None:
+    for thing, weight in weighed:
+        by_type[names[type(thing)]].append((thing, weight))
+
+
+def _weighed(things: list[Any], first: FirstLook | None) -> Iterator[tuple[Any, int]]:
+    """Each of these objects with its size; after a first census, new ones with their sizes, and old ones with their growth."""
+    if first is None:
+        yield from zip(things, sizes_of(things), strict=True)
+        return
+    new = first.new(things)
+    yield from zip(new, sizes_of(new), strict=True)
+    if len(new) < len(things):
+        fresh = set(map(id, new))
+        old = [thing for thing in things if id(thing) not in fresh]
+        yield from first.grown(old, sizes_of(old))
 
 
 def _commonest_ways(things: list[Any], ways: Ways) -> list[dict[str, Any]]:
@@ -255,17 +270,18 @@ def _untracked(holders: list[Any], seen: set[int], kinds: _Untracked) -> list[An
     return untracked
 
 
-def _spread(things: list[Any], samples: int, *, everything: bool) -> list[Any]:
+def _spread(weighed: list[tuple[Any, int]], samples: int, *, everything: bool) -> list[Any]:
     """`samples` of the things, each standing for the same number of bytes: a large object may be taken repeatedly.
 
-    everything   draw from all (they are new objects); else from the later half: the collector's lists have older objects
+    weighed      each with its bytes
+    everything   draw from all (they are what grew); else from the later half: the collector's lists have older objects
                  first, except for the very youngest, and growing types have young objects
     """
-    later = things if everything else things[len(things) // 2 :]
-    ends = list(accumulate(size_of(thing) for thing in later))
+    later = weighed if everything else weighed[len(weighed) // 2 :]
+    ends = list(accumulate(weight for _, weight in later))
     if not ends:
         return []
-    return [later[bisect.bisect_right(ends, (place + 0.5) * ends[-1] / samples)] for place in range(samples)]
+    return [later[bisect.bisect_right(ends, (place + 0.5) * ends[-1] / samples)][0] for place in range(samples)]
 
 
 def _full_name(kind: type) -> str:
