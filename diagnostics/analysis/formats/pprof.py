@@ -15,6 +15,7 @@ import json
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 from ...errors import UsageError
@@ -42,6 +43,9 @@ MAX_TYPES = 64
 MAX_LABELS = 64
 
 _INT64 = 1 << 63
+_SECOND = (
+    1_000_000_000  # nanoseconds. An integer: dividing by it gives the nearest float, which dividing by 1e9 may not
+)
 
 
 def encode(profile: Profile, *, compress: bool = True) -> bytes:
@@ -84,8 +88,8 @@ class _Encoder:
         for text in self._strings:
             # Paths that are not UTF-8 reach Python as lone surrogates.
             out.data(6, text.encode("utf-8", "backslashreplace"))
-        out.number(9, _int64(round(profile.time * 1e9), "time"))
-        out.number(10, _int64(round(profile.duration * 1e9), "duration"))
+        out.number(9, _int64(_nanoseconds(profile.time), "time"))
+        out.number(10, _int64(_nanoseconds(profile.duration), "duration"))
         out.packed(13, comments)
         out.number(14, default_type)
         return out
@@ -129,6 +133,11 @@ class _Encoder:
         # No system_name: where both are the same, pprof takes the name for C++ and turns `<module>` into `<unknown>`.
         out.number(4, self._string(file))
         return out
+
+
+def _nanoseconds(seconds: float) -> int:
+    """Exact before it is rounded: a product of floats is off by up to 64 ns for the times of today."""
+    return round(Fraction(seconds) * _SECOND)
 
 
 def _int64(value: int, what: str) -> int:
@@ -216,8 +225,8 @@ class _Decoder:
             kind=kind,
             sample_types=types,
             samples=samples,
-            time=self._last(9) / 1e9,
-            duration=self._last(10) / 1e9,
+            time=self._last(9) / _SECOND,
+            duration=self._last(10) / _SECOND,
             not_covered=not_covered,
             meta=meta,
         )

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import profiles, stacks
 
@@ -22,6 +22,7 @@ from diagnostics.analysis.profile import Frame, Profile, Sample, ValueType
 from diagnostics.errors import UsageError
 
 
+@example(replace(stacks(), duration=758518483.773), False)
 @given(profiles(), st.booleans())
 def test_round_trip(profile: Profile, compress: bool) -> None:
     assert pprof.decode(pprof.encode(profile, compress=compress)) == profile
