@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from diagnostics.analysis.balance import Regions
 from diagnostics.monitor.kernel import smaps
+from diagnostics.monitor.kernel.process import read_process
 from diagnostics.monitor.kernel.smaps import Mapping, largest, parse, read_regions, sort
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="smaps is Linux's")
@@ -179,6 +181,35 @@ def test_this_process_is_sorted_and_its_threads_stacks_are_seen() -> None:
     assert after.stacks >= before.stacks + 20 * 4096
     assert min(after.files, after.heaps, after.anonymous) > MIB
     assert after.rss == pytest.approx(int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE, rel=0.1)
+
+
+def test_shared_memory_of_this_process_is_told_from_its_mapped_files(tmp_path: Path) -> None:
+    process = read_process(os.getpid())
+    before = read_regions(os.getpid())
+    assert process is not None
+    assert before is not None
+    (tmp_path / "index").write_bytes(bytes(16 * MIB))
+    with (
+        mmap.mmap(-1, 40 * MIB) as area,
+        open(tmp_path / "index", "rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as index,
+    ):
+        area.write(b"x" * len(area))
+        assert index.read().count(0) == len(index)
+        after, again = read_regions(os.getpid()), read_process(os.getpid())
+    assert after is not None
+    assert again is not None
+    # A file in a tmpfs, as /tmp often is, is shared memory.
+    kind = subprocess.run(
+        ["stat", "-f", "-c", "%T", tmp_path], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    shared = 56 * MIB if kind == "tmpfs" else 40 * MIB
+    assert after.shared - before.shared == pytest.approx(shared, abs=MIB)
+    assert after.files - before.files == pytest.approx(56 * MIB, abs=MIB)
+    assert again.mapped_bytes - process.mapped_bytes == pytest.approx(56 * MIB, abs=MIB)
+    named = {what: size for what, size, _ in after.mapped}
+    assert named["anonymous shared memory"] >= 40 * MIB
+    assert named[str(tmp_path / "index")] == 16 * MIB
 
 
 def test_a_process_that_cannot_be_read_has_no_regions(tmp_path: Path) -> None:
