@@ -55,6 +55,8 @@ _PLAIN = frozenset({dict, tuple})
 _PROGRAM: frozenset[type] = frozenset({CodeType, type(None), type(Ellipsis), type(NotImplemented), bool})
 # Numbers are worth counting: of a list with a thousand floats the list takes 8 KiB and the floats 24 KiB.
 _NUMBERS = frozenset({int, float})
+# Types whose objects keep their size.
+_FIXED: frozenset[type] = frozenset({str, bytes, int, float, tuple, frozenset})
 # The id of each untracked object is kept to the end of the census: beyond this many, numbers are left out.
 _MAX_NUMBERS = 2_000_000
 
@@ -171,9 +173,10 @@ def _weighed(things: list[Any], first: FirstLook | None) -> Iterator[tuple[Any, 
         return
     new = first.new(things)
     yield from zip(new, sizes_of(new), strict=True)
-    if len(new) < len(things):
+    growing = frozenset(map(type, things)) - _FIXED
+    if growing and len(new) < len(things):
         fresh = set(map(id, new))
-        old = [thing for thing in things if id(thing) not in fresh]
+        old = [thing for thing in of_kinds(things, growing) if id(thing) not in fresh]
         yield from first.grown(old, sizes_of(old))
 
 
