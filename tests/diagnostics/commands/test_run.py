@@ -218,6 +218,23 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.fd, text.encode())
 
+    def enter(self, line: str) -> None:
+        """Type a line at bash's prompt until its echo shows that bash has it.
+
+        On a busy machine what is typed right behind the prompt is lost now and then, whatever bash had run before.
+        """
+        deadline = time.monotonic() + 60
+        self.type(line)
+        while line[:2] not in self.output:
+            ready, _, _ = select.select([self.fd], [], [], 3)
+            if ready:
+                self.output += os.read(self.fd, 65536).decode(errors="replace")
+            elif time.monotonic() < deadline:
+                self.type("\x15" + line)  # Ctrl-U: not behind a part of it
+            else:
+                pytest.fail(f"bash does not echo {line!r}; output:\n{self.output!r}")
+        self.type("\n")
+
     def wait_for(self, pattern: str, patience: float = 60.0) -> re.Match[str]:
         """Reads until the pattern comes; what came before it is forgotten."""
         deadline = time.monotonic() + patience
@@ -261,7 +278,7 @@ def test_job_control_at_a_terminal(terminal: Terminal) -> None:
     import termios
 
     terminal.wait_for("prompt> ")
-    terminal.type("$RUN $PYTHON $PROGRAM\n")
+    terminal.enter("$RUN $PYTHON $PROGRAM")
     terminal.wait_for("in front: True")
     terminal.type("hello\n")
     terminal.wait_for("read hello")
@@ -275,7 +292,7 @@ def test_job_control_at_a_terminal(terminal: Terminal) -> None:
         terminal.type("\x1a")
         terminal.wait_for(r"Stopped")
         terminal.wait_for("prompt> ")
-        terminal.type("fg\n")
+        terminal.enter("fg")
         terminal.wait_for(r"got 18\b")
         terminal.type("again\n")
         terminal.wait_for("read again")
@@ -283,15 +300,15 @@ def test_job_control_at_a_terminal(terminal: Terminal) -> None:
     terminal.type("\x1a")
     terminal.wait_for(r"Stopped")
     terminal.wait_for("prompt> ")
-    terminal.type("bg; until jobs -l | grep tty; do sleep 0.1; done\n")
+    terminal.enter("bg; until jobs -l | grep tty; do sleep 0.1; done")
     terminal.wait_for(r"Stopped \(tty input\)")
     terminal.wait_for("prompt> ")
-    terminal.type("fg\n")
+    terminal.enter("fg")
     terminal.wait_for(r"got 18\b")
     terminal.type("end\n")
     terminal.wait_for("read end")
     terminal.wait_for("prompt> ")
-    terminal.type("echo status $?\n")
+    terminal.enter("echo status $?")
     terminal.wait_for("status 4")
     assert "got 2" not in terminal.output
 
