@@ -24,8 +24,8 @@ _SCHEMA = "highwater.memory/1"
 _TIMEOUT_SECONDS = 10.0
 # Rendering is slow on a busy machine; a capture that takes longer than this is stuck.
 _CAPTURE_SECONDS = 90.0
-# Limit for an abandoned capture to end.
-_TURN_SECONDS = 30.0
+# Whoever takes the capture before gives it up after that time, and then it has to end.
+_TURN_SECONDS = _CAPTURE_SECONDS + 30.0
 _POLL_SECONDS = 0.2
 # Between the two censuses that show which types grow.
 _GROWN_SECONDS = 1.0
