@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .agent.instrument.asgi import instrument
-    from .agent.instrument.beside import MonitorProcess, start_monitor
+    from .agent.instrument.monitor_process import MonitorProcess, start_monitor
     from .agent.ledger import StreamLedger
     from .agent.record import StreamRecord
     from .analysis.profile import Frame, Profile, Sample, ValueType
@@ -22,14 +22,14 @@ __version__ = "0.2.0"
 _HOMES = {
     "DiagnosticsError": "errors",
     "Frame": "analysis.profile",
-    "MonitorProcess": "agent.instrument.beside",
+    "MonitorProcess": "agent.instrument.monitor_process",
     "Profile": "analysis.profile",
     "Sample": "analysis.profile",
     "StreamLedger": "agent.ledger",
     "StreamRecord": "agent.record",
     "ValueType": "analysis.profile",
     "instrument": "agent.instrument.asgi",
-    "start_monitor": "agent.instrument.beside",
+    "start_monitor": "agent.instrument.monitor_process",
 }
 
 __all__ = [

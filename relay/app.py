@@ -22,7 +22,7 @@ from .api.relay import Relay
 from .api.routes import ROUTES, add_page, add_routes
 from .client.bounds import Reject
 from .client.outside import KeepSend, Outside
-from .hub.choice import hub_of
+from .hub.backends import hub_of
 from .hub.events_out import EventsOut
 from .memory.buffer import SegmentPool
 from .memory.limit import memory_share

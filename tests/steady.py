@@ -372,7 +372,7 @@ def table(rows: dict[int, dict[str, Any]]) -> str:
         lines.append(
             f"| {this.number} | {row['user']} | {load} | {this.says} | {row['seed']} "
             f"| {row['passed']:,} | {row['skipped']} | {failed} | {row['minutes']:.1f} | {row['cpu_minutes']:.1f} "
-            f"| {row['code']} |"
+            f"| {row.get('code', 'not known')} |"
         )
     lines += [
         "",

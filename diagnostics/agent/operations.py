@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .ledger import StreamLedger
-    from .servers.looks import ServerLook
+    from .servers.snapshot import ServerLook
     from .state import State
 
 __all__ = ["OPERATIONS", "Forked", "perform"]

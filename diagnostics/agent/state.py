@@ -9,7 +9,7 @@ import time
 from .loops.asyncio_tasks import task_count, task_states, why_unseen
 from .loops.lag import LoopLag
 from .loops.running import RunningLoops
-from .thrift import Thrifty
+from .reading_cache import ReadingCache
 from .windows import Windows
 
 TYPE_CHECKING = False
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .ledger import StreamLedger
     from .readings.newness import FirstLook
     from .servers import Servers
-    from .servers.looks import ServerLook
+    from .servers.snapshot import ServerLook
 
 __all__ = ["State"]
 
@@ -44,13 +44,13 @@ class State:
         self.loops = RunningLoops()
         self.lag = LoopLag(loops=self.loops)
         # Drawn in a graph: with thousands of tasks they may be a few seconds old.
-        self.task_count = Thrifty(task_count, share=1000, longest=5.0)
-        self.task_states = Thrifty(task_states, share=1000, longest=5.0)
+        self.task_count = ReadingCache(task_count, share=1000, longest=5.0)
+        self.task_states = ReadingCache(task_states, share=1000, longest=5.0)
         self.last_fork: dict[str, Any] | None = None
         self.last_ending: float | None = None
         self.last_ending_cpu: float | None = None
         self._servers: Servers | None = None
-        self.look = Thrifty(self._look)
+        self.look = ReadingCache(self._look)
         self.started = time.time()
         self.first_look: FirstLook | None = None
         self.leave: Callable[[], None] | None = None

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..agent.instrument.beside import DEFAULT_LISTEN, address_of, bind, hold, is_held
+from ..agent.instrument.monitor_process import DEFAULT_LISTEN, address_of, bind, hold, is_held
 from ..errors import DiagnosticsError, UsageError
 from ..monitor.attach.attach import PATIENCE_SECONDS
 from ..monitor.attach.check import Check, check

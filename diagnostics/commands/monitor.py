@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from ..agent.instrument.beside import DEFAULT_LISTEN, address_of, bind, hold
+from ..agent.instrument.monitor_process import DEFAULT_LISTEN, address_of, bind, hold
 from ..monitor.service import Monitor, stdin_closes
 from ..protocol import default_root
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..agent import inject
-from ..agent.instrument.beside import DEFAULT_LISTEN, address_of, bind, hold
+from ..agent.instrument.monitor_process import DEFAULT_LISTEN, address_of, bind, hold
 from ..errors import UsageError
 from ..protocol import default_root, private_folder
 from ._foreground import Foreground, end_like

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from ..agent.instrument.beside import DEFAULT_LISTEN, address_of, bind, hold
+from ..agent.instrument.monitor_process import DEFAULT_LISTEN, address_of, bind, hold
 from ..errors import NotFoundError
 from ..monitor.kernel.process import alive
 from ..monitor.service import Monitor

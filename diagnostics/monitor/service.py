@@ -17,13 +17,13 @@ from .captures.controller import Captures
 from .captures.kept.store import Store
 from .judging.guard import Guard
 from .judging.judge import Judge
-from .judging.looks import OwnLooks
+from .judging.own_captures import OwnCaptures
 from .recording.recorder import Recorder
 from .settings import MonitorSettings
 from .web.access import Policy
 from .web.app import build
 from .web.edge import EdgeServer
-from .web.guesses import Guesses
+from .web.token_guesses import Guesses
 from .workers.targets import Targets
 
 __all__ = ["Monitor", "stdin_closes"]
@@ -51,7 +51,7 @@ class Monitor:
         self.guard = Guard(self.targets, self.recorder, self.captures, self.audit, settings.rules)
         self.judge = Judge(self.targets, self.recorder, self.captures)
         self.recorder.said = self.judge.said
-        self.looks = OwnLooks(self.targets, self.judge, self.captures, self.audit, settings.looks_per_hour)
+        self.looks = OwnCaptures(self.targets, self.judge, self.captures, self.audit, settings.looks_per_hour)
         self._settings = settings
         self._listener = listener
 

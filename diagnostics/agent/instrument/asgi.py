@@ -23,7 +23,7 @@ from .. import lifecycle
 from ..ledger import StreamLedger, current_record
 from ..record import StreamRecord, outcome_of
 from ..routes import UNROUTED, route_of
-from .beside import DEFAULT_LISTEN, MonitorProcess, start_monitor
+from .monitor_process import DEFAULT_LISTEN, MonitorProcess, start_monitor
 
 __all__ = ["InstrumentedApp", "LedgerMiddleware", "instrument"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 
-from ..thrift import Thrifty
+from ..reading_cache import ReadingCache
 from ..unpatched import allocate_lock
 from .asyncio_tasks import alive_tasks, current_tasks, loops_of_tasks, task_count, task_states
 
@@ -26,7 +26,9 @@ class RunningLoops:
     """`running_loops` for frequent callers: where there are thousands of tasks the result is cached for some seconds."""
 
     def __init__(self) -> None:
-        self._references = Thrifty(lambda: [weakref.ref(loop) for loop in running_loops()], share=2000, longest=5.0)
+        self._references = ReadingCache(
+            lambda: [weakref.ref(loop) for loop in running_loops()], share=2000, longest=5.0
+        )
 
     def __call__(self) -> list[asyncio.AbstractEventLoop]:
         loops = [loop for reference in self._references() if (loop := reference()) is not None and loop.is_running()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from ..thrift import rest
+from ..reading_cache import rest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import time
 
 from ..loops.asyncio_tasks import why_unseen
-from .looks import ServerLook
+from .snapshot import ServerLook
 from .tasks import TaskServers
 from .uvicorn import Uvicorn
 

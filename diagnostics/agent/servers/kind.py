@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from .looks import OpenRequest, ServerLook
+    from .snapshot import OpenRequest, ServerLook
 
     Roles = Mapping[tuple[str, str], str]
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
-    from .looks import ServerLook
+    from .snapshot import ServerLook
 
 __all__ = [
     "SLICE",

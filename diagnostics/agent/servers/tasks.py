@@ -14,11 +14,11 @@ import weakref
 
 from ..loops.coroutines import coroutine_of
 from ..loops.running import alive_tasks
+from ..reading_cache import ReadingCache, rest
 from ..routes import UNROUTED, frameworks_with_frames, route_in_frames
-from ..thrift import Thrifty, rest
 from .kind import CONNECTION, LASTING, OTHER, REQUEST, SERVER
-from .looks import OpenRequest
 from .reach import SLICE_OF_NEW, SLICE_OF_TASKS, modules_in_threads
+from .snapshot import OpenRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .kind import ServerKind
-    from .looks import ServerLook
+    from .snapshot import ServerLook
 
 __all__ = ["TaskServers"]
 
@@ -48,7 +48,7 @@ class TaskServers:
         self._open: dict[int, OpenRequest] = {}
         self._scanned = float("-inf")
         self._met = 0
-        self._threads = Thrifty(lambda: set(modules_in_threads()), share=1000, longest=5.0)
+        self._threads = ReadingCache(lambda: set(modules_in_threads()), share=1000, longest=5.0)
 
     def read(self, look: ServerLook, alone: bool) -> None:
         """Add all connections and open requests, or the reasons why they are unknown; `alone`: no other server was found."""

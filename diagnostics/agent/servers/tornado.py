@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .kind import Roles
-    from .looks import OpenRequest, ServerLook
+    from .snapshot import OpenRequest, ServerLook
 
 __all__ = ["Tornado"]
 

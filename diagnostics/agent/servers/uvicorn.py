@@ -11,18 +11,18 @@ import weakref
 
 from ..loops.coroutines import coroutine_of
 from ..loops.running import alive_tasks
+from ..reading_cache import ReadingCache, rest
 from ..routes import UNROUTED, frameworks_with_frames, route_in_frames, route_of
-from ..thrift import Thrifty, rest
-from .looks import OpenRequest
 from .reach import SLICE, SLICE_OF_NEW, copied, descriptor, get, has_base, modules_in_threads
 from .releases import moved
+from .snapshot import OpenRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
-    from .looks import ServerLook
+    from .snapshot import ServerLook
 
 __all__ = ["Uvicorn", "belongings_of", "cycle_of"]
 
@@ -45,7 +45,7 @@ class Uvicorn:
         self._scanned = float("-inf")
         self._open: dict[int, OpenRequest] = {}
         self._taskless: dict[int, OpenRequest] = {}
-        self._serves = Thrifty(_serves, share=1000, longest=5.0)
+        self._serves = ReadingCache(_serves, share=1000, longest=5.0)
 
     def read(self, look: ServerLook) -> None:
         """Add all connections and open requests, or the reason why they are unknown."""

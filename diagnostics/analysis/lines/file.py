@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from ...errors import UsageError
 from ..profile import Frame
-from .looks import MOST_LINES, Look, Names
+from .snapshot import MOST_LINES, Look, Names
 
 __all__ = ["MAX_BYTES", "SCHEMA", "Written", "parse", "written"]
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from ..profile import Frame
 from .frames import place_of
-from .looks import LASTING_SECONDS, Blocks, Look, Names, Sum
+from .snapshot import LASTING_SECONDS, Blocks, Look, Names, Sum
 
 __all__ = ["History", "LineGrowth", "total"]
 

@@ -14,7 +14,7 @@ from .culprit.beyond import growth
 from .culprit.growing import grower
 from .finding import Finding
 from .readings import Readings
-from .youth import is_young
+from .startup import is_young
 
 __all__ = ["with_line"]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from . import beside, calm, growth, mapped, streams, tasks, tracers
+from . import growth, mapped, no_growth, other_processes, streams, tasks, tracers
 from .finding import Finding
 from .readings import Readings
 
@@ -138,7 +138,7 @@ CAUSES: Final[dict[str, Cause]] = {
         "Call gc.freeze() in the parent before it forks (gunicorn's when_ready), preload less, or mmap the data from a file.",
         "private memory that rises more than RSS does: 32 MiB and 25 % of RSS since recording began, or growing",
         "the PSS of all processes rises with it",
-        (beside.copied_pages,),
+        (other_processes.copied_pages,),
     ),
     "child_growth": Cause(
         "Memory grows in child processes",
@@ -147,7 +147,7 @@ CAUSES: Final[dict[str, Cause]] = {
         "Start the service with DIAGNOSTICS_AGENT=always and capture the child; or recycle children (max_tasks_per_child).",
         "memory of the worker's children that grows",
         "their PSS can be read",
-        (beside.children,),
+        (other_processes.children,),
     ),
     "recycled_growth": Cause(
         "Workers are recycled before their growth shows",
@@ -156,7 +156,7 @@ CAUSES: Final[dict[str, Cause]] = {
         "Recycling hides a leak: capture a worker late in its life, and mend what each life piles up.",
         "growth within the lives of a worker that is replaced again and again",
         "in-use memory is known",
-        (beside.recycling,),
+        (other_processes.recycling,),
     ),
     "cgroup_growth": Cause(
         "The cgroup grows, and its processes do not",
@@ -181,7 +181,7 @@ CAUSES: Final[dict[str, Cause]] = {
         "No leak: reuse buffers, limit arenas (MALLOC_ARENA_MAX=2), or trim after a peak.",
         "free parts of the balance of 32 MiB and 25 % of RSS",
         "always: it is measured",
-        (calm.allocator,),
+        (no_growth.allocator,),
     ),
     "mapped_files": Cause(
         "Mapped files become resident",
@@ -200,7 +200,7 @@ CAUSES: Final[dict[str, Cause]] = {
         "growth that is excluded up to what matters, or growth of at most 256 KiB for each stream that was opened",
         "no growth that matters can be hidden in the readings, and all causes could be looked for: tasks, private memory and "
         "children were read",
-        (calm.load,),
+        (no_growth.load,),
     ),
     "inconclusive": Cause(
         "Inconclusive",

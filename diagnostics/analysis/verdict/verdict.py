@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .allocated import with_line
-from .calm import an_hour, open_questions, slope_evidence
 from .causes import CAUSES
 from .finding import Finding
+from .no_growth import an_hour, open_questions, slope_evidence
 from .readings import Evidence, Readings
-from .youth import with_reserve
+from .startup import with_reserve
 
 __all__ = ["Evidence", "Finding", "Readings", "Verdict", "verdict"]
 

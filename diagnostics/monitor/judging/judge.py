@@ -17,17 +17,17 @@ from typing import Any
 from ...analysis.lives import recycled
 from ...analysis.trend import warm_up_ends
 from ...analysis.verdict.readings import Readings
+from ...analysis.verdict.service import verdict_on_whole
 from ...analysis.verdict.verdict import Verdict, verdict
-from ...analysis.verdict.whole import verdict_on_whole
 from ...errors import NotFoundError
 from ..captures.controller import Captures
 from ..captures.streams import rows_of
 from ..recording.recorder import Recorder
 from ..recording.ring import Recording
+from ..recording.service_record import series_of_whole
 from ..recording.vitals import JUDGED
-from ..recording.whole_record import series_of_whole
+from ..workers.service_sum import ServiceLook
 from ..workers.targets import Snapshot, Targets
-from ..workers.whole import ServiceLook
 
 __all__ = ["CAPTURE_SECONDS", "Judge", "readings_of", "series_of"]
 

@@ -24,7 +24,7 @@ from typing import Any, Final, TypeVar
 from ...analysis.heap import HeapTable
 from ...analysis.lines import file as line_file
 from ...analysis.lines.growth import History, LineGrowth
-from ...analysis.lines.looks import Blocks, Look, Names
+from ...analysis.lines.snapshot import Blocks, Look, Names
 from ...analysis.profile import Frame
 from ...errors import UsageError
 from ..failures import Failures

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ...analysis.verdict.child import Child
 from ..kernel.commands import shown_command
 from ..workers.processes import Member
-from ..workers.whole import ServiceLook
+from ..workers.service_sum import ServiceLook
 
 __all__ = ["Offspring"]
 

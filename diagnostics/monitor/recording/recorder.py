@@ -24,16 +24,16 @@ from ..kernel.cgroup import CgroupReading, read_cgroup
 from ..kernel.kills import KillCount
 from ..kernel.process import Identity, ProcessReading, exit_status, identity, lives, parent_of, read_process
 from ..workers.lineage import LIVES, Lineage, life_of
+from ..workers.service_sum import ServiceLook, Whole
 from ..workers.targets import Targets, Worker
-from ..workers.whole import ServiceLook, Whole
 from .blackbox import BlackBox, Ending
 from .endings import Endings, WorkerEnd
 from .line_record import LineRecord
 from .offspring import Offspring
 from .outlook import COLUMNS, Outlook, judge
 from .ring import Recording, RingFile, RingSize
+from .service_record import WholeRecord
 from .vitals import FIELDS, JUDGED, fold, vitals
-from .whole_record import WholeRecord
 
 __all__ = ["RecordSettings", "Recorder"]
 

@@ -20,8 +20,8 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..audit import ANYBODY, NOBODY, Asker, Audit
-from .guesses import Guesses
 from .session import may_prove, proves, value_of
+from .token_guesses import Guesses
 
 __all__ = ["MAX_HEADERS", "Access", "Policy", "asker_of", "may_start"]
 

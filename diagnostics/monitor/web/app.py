@@ -22,7 +22,6 @@ from ..workers.registered import registered_by
 from ..workers.targets import Targets
 from . import metrics
 from .access import Access, Policy
-from .guesses import Guesses
 from .overview import Overview
 from .routes import captures as capture_routes
 from .routes import lines as line_routes
@@ -33,6 +32,7 @@ from .routes import pprof as pprof_routes
 from .routes import timeline as timeline_routes
 from .routes import verdict as verdict_routes
 from .routes.page import Events
+from .token_guesses import Guesses
 
 __all__ = ["build"]
 

@@ -13,8 +13,8 @@ from ..judging.guard import Guard
 from ..judging.judge import Judge
 from ..kernel.cgroup import read_cgroup, why_no_cgroup
 from ..recording.recorder import Recorder
+from ..workers.service_sum import ServiceLook
 from ..workers.targets import Snapshot, Targets
-from ..workers.whole import ServiceLook
 
 __all__ = ["SCHEMA", "Overview", "no_lines", "summary"]
 

@@ -32,7 +32,7 @@ from ..clients.mix import Leaves, Mix
 from ..scenario import Scenario
 from ..subjects.monitor_client import LoadCapture
 from ..subjects.subject import Subject
-from .looks import READ_EVERY_SECONDS, collected, look, settled
+from .memory_readings import READ_EVERY_SECONDS, collected, look, settled
 from .served import check_load
 
 __all__ = ["CAPTURE_SECONDS", "LEAST_QUEUE_BYTES", "Measured", "MemoryRounds", "Rounds", "figures", "together"]

@@ -22,7 +22,7 @@ from ...loops.futures import is_task, members_of
 from ...record import StreamRecord
 from ...routes import route_of
 from ...servers import Servers
-from ...servers.looks import ServerLook
+from ...servers.snapshot import ServerLook
 from ...servers.tasks import TaskServers
 from ...servers.uvicorn import belongings_of, cycle_of
 from ..graph import module_of

@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from ...audit import NOBODY, Asker, Audit
 from ..access import Policy, asker_of
-from ..guesses import Guesses
 from ..session import COOKIE, SECONDS, issue
+from ..token_guesses import Guesses
 from .page import page
 
 __all__ = ["routes"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from diagnostics.analysis.heap import HeapTable, Site
 from diagnostics.analysis.lines.growth import History
-from diagnostics.analysis.lines.looks import Blocks, Look, Names
+from diagnostics.analysis.lines.snapshot import Blocks, Look, Names
 from diagnostics.analysis.profile import Frame
 
 RATE = 512 * 1024

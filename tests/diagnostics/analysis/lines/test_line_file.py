@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from diagnostics.analysis.lines import file as line_file
 from diagnostics.analysis.lines.growth import History
-from diagnostics.analysis.lines.looks import Names
+from diagnostics.analysis.lines.snapshot import Names
 from diagnostics.errors import UsageError
 
 from .planted_heap import RATE, STARTED, Heap

@@ -16,8 +16,8 @@ from diagnostics.analysis.balance import PARTS
 from diagnostics.analysis.lives import Life
 from diagnostics.analysis.verdict.causes import CAUSES
 from diagnostics.analysis.verdict.readings import MIB, Readings
+from diagnostics.analysis.verdict.service import verdict_on_whole
 from diagnostics.analysis.verdict.verdict import verdict
-from diagnostics.analysis.verdict.whole import verdict_on_whole
 
 SECONDS = 120
 Line = Callable[[int], float]

@@ -20,9 +20,9 @@ import pytest
 
 from diagnostics.monitor.audit import MAX_BYTES, MAX_REFUSALS, Asker, Audit
 from diagnostics.monitor.kernel.sockdiag import owner_of
-from diagnostics.monitor.web import guesses
+from diagnostics.monitor.web import token_guesses
 from diagnostics.monitor.web.access import _may_start
-from diagnostics.monitor.web.guesses import Guesses
+from diagnostics.monitor.web.token_guesses import Guesses
 
 ROOT = Path(__file__).parents[4]
 TOKENS = {"DIAGNOSTICS_TOKEN": "all-of-it", "DIAGNOSTICS_READ_TOKEN": "some-of-it"}
@@ -185,12 +185,12 @@ def test_guesses_are_slowed_and_logged_and_the_right_token_is_not(guarded: Alone
         return time.monotonic() - began
 
     before = len(guarded.audited())
-    assert took("guessed-in-vain") >= guesses.FIRST_SECONDS
+    assert took("guessed-in-vain") >= token_guesses.FIRST_SECONDS
     wrong = http(f"{guarded.url}/debug/memory/login", "POST", b"token=guessed-in-the-form")
     assert wrong.status == 401
     began, password = time.monotonic(), base64.b64encode(b"user:guessed-as-a-password").decode()
     basic = http(f"{guarded.url}/debug/pprof/heap", headers={"Authorization": f"Basic {password}"})
-    assert (basic.status, time.monotonic() - began >= guesses.FIRST_SECONDS) == (401, True)
+    assert (basic.status, time.monotonic() - began >= token_guesses.FIRST_SECONDS) == (401, True)
     lines = guarded.audited()[before:]
     assert [(line["event"], line["outcome"], line["who"]) for line in lines] == [("refusal", "401", "nobody")] * 3
     assert all(line["peer"].startswith("127.0.0.1:") and line["uid"] == os.geteuid() for line in lines)
@@ -204,8 +204,8 @@ def test_the_longer_somebody_guesses_the_longer_each_takes_and_it_is_forgotten()
     counted = Guesses(clock=lambda: now)
     first = counted.seconds()
     waits = [counted.seconds() for _ in range(1000)]
-    assert guesses.FIRST_SECONDS <= first < waits[0] < waits[5]
-    assert max(waits) == guesses.MOST_SECONDS
+    assert token_guesses.FIRST_SECONDS <= first < waits[0] < waits[5]
+    assert max(waits) == token_guesses.MOST_SECONDS
     now = 3600.0 * 24
     assert counted.seconds() == first
 

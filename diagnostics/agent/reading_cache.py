@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["Thrifty", "rest"]
+__all__ = ["ReadingCache", "rest"]
 
 _SHARE = 200
 # A reading that takes less CPU time is never cached.
@@ -25,7 +25,7 @@ _FREE_SECONDS = 0.001
 _LONGEST_SECONDS = 2.5
 
 
-class Thrifty:
+class ReadingCache:
     """Calls `make` at most as often as its CPU time allows, and returns its last result in between.
 
     share     a result is valid for this many times the CPU time that it took

@@ -17,7 +17,7 @@ from ...analysis.trend import warm_up_ends
 from ...errors import UsageError
 from ..kernel.cgroup import CgroupReading
 from ..kernel.process import Identity, identity
-from ..workers.whole import ServiceLook
+from ..workers.service_sum import ServiceLook
 from .ring import Header, Recording, RingFile, RingSize
 
 __all__ = ["WHOLE_FIELDS", "WholeRecord", "series_of_whole"]

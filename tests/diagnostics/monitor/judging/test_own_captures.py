@@ -10,7 +10,7 @@ import pytest
 from diagnostics.analysis.verdict.finding import Finding
 from diagnostics.analysis.verdict.verdict import Verdict
 from diagnostics.errors import TooCostlyError
-from diagnostics.monitor.judging.looks import OwnLooks, wanted
+from diagnostics.monitor.judging.own_captures import OwnCaptures, wanted
 
 APP = """
 import threading
@@ -161,7 +161,7 @@ class Notes:
 
 def looked(captures: Captures, an_hour: int, times: int) -> list[dict[str, Any]]:
     async def main() -> None:
-        looks = OwnLooks(Targets(), Judge(), captures, Notes(), an_hour)  # type: ignore[arg-type]
+        looks = OwnCaptures(Targets(), Judge(), captures, Notes(), an_hour)  # type: ignore[arg-type]
         for _ in range(times):
             await looks.look()
 

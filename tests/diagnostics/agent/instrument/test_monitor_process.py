@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from diagnostics import instrument
-from diagnostics.agent.instrument.beside import bind
+from diagnostics.agent.instrument.monitor_process import bind
 from diagnostics.errors import UsageError
 
 APP = """

@@ -23,7 +23,7 @@ from ..failures import Failures
 from ..workers.targets import Snapshot, Targets
 from .judge import CAPTURE_SECONDS, Judge
 
-__all__ = ["OwnLooks"]
+__all__ = ["OwnCaptures"]
 
 log = logging.getLogger("diagnostics.monitor")
 
@@ -46,7 +46,7 @@ _NAMED_BY: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-class OwnLooks:
+class OwnCaptures:
     """Takes them for all workers; `run` until cancelled."""
 
     def __init__(self, targets: Targets, judge: Judge, captures: Captures, audit: Audit, an_hour: int) -> None:

@@ -11,8 +11,8 @@ import pytest
 from diagnostics.analysis.trend import warm_up_ends
 from diagnostics.analysis.verdict.finding import Finding
 from diagnostics.analysis.verdict.readings import MIB, Readings
+from diagnostics.analysis.verdict.startup import with_reserve
 from diagnostics.analysis.verdict.verdict import verdict
-from diagnostics.analysis.verdict.youth import with_reserve
 
 Held = Callable[[float], float]
 

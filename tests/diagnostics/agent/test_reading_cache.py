@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from diagnostics.agent.thrift import Thrifty
+from diagnostics.agent.reading_cache import ReadingCache
 
 
 class Machine:
@@ -23,7 +23,7 @@ class Machine:
         return self.made
 
     def reading(self) -> Any:
-        return Thrifty(self.make, clock=lambda: self.now, cpu=lambda: self.used)
+        return ReadingCache(self.make, clock=lambda: self.now, cpu=lambda: self.used)
 
 
 def test_a_cheap_reading_is_made_each_time() -> None:
@@ -54,7 +54,7 @@ def test_what_could_not_be_read_is_not_remembered() -> None:
     def fails() -> None:
         raise RuntimeError("no")
 
-    read = Thrifty(fails)
+    read = ReadingCache(fails)
     for _ in range(2):
         with pytest.raises(RuntimeError):
             read()

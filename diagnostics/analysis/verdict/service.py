@@ -10,11 +10,11 @@ from collections.abc import Collection, Mapping
 
 from ..lives import Points
 from ..units import format_value
-from .calm import an_hour, slope_evidence
 from .finding import Confidence, Finding
+from .no_growth import an_hour, slope_evidence
 from .readings import MOST, Evidence, Readings, Rise
+from .startup import with_reserve
 from .verdict import Verdict
-from .youth import with_reserve
 
 __all__ = ["verdict_on_whole"]
 
