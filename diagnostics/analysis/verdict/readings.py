@@ -43,7 +43,7 @@ _LOAD_A_STREAM = 256 * 1024
 # Recorded from outside. All other series end where the agent stopped answering: what they showed is not what is now.
 _FROM_OUTSIDE = frozenset(
     {
-        "rss_bytes", "mapped_bytes", "pss_bytes", "private_bytes", "outgoing_connections",
+        "rss_bytes", "mapped_bytes", "shared_bytes", "pss_bytes", "private_bytes", "outgoing_connections",
         "children", "children_rss_bytes", "children_pss_bytes", "whole_pss_bytes", "threads", "fds",
         "cgroup_working_bytes", "cgroup_limit_bytes",
     }
@@ -258,6 +258,11 @@ class Readings:
             return None
         start = max(points[0][0], points[-1][0] - seconds)
         return gained_within([point for point in points if point[0] >= start])
+
+    def first(self, name: str) -> float | None:
+        """What there was when recording began, the least of a few readings; None without readings."""
+        points = self._points(name)
+        return min(value for _, value in points[:9]) if points else None
 
     def drift(self, name: str) -> float | None:
         """How much more there is than when recording began, warm-up included, by medians of a few readings at both ends."""

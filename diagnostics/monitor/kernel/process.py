@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import time
 from dataclasses import asdict, dataclass
@@ -23,11 +24,13 @@ __all__ = [
     "proc_is_ours",
     "read_process",
     "runs",
+    "shared_bytes",
     "threads_busy",
 ]
 
 _PROC = Path("/proc")
 _PAGE_BYTES = resource.getpagesize()
+_SHARED = re.compile(rb"^RssShmem:\s+(\d+) kB$", re.MULTILINE)
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -36,6 +39,7 @@ class ProcessReading:
     """One reading of /proc/<pid>: bytes, CPU seconds since the start, counts; None where /proc does not show them.
 
     mapped_bytes   of rss_bytes, pages of mapped files and of shared memory
+    shared_bytes   of mapped_bytes, shared memory, files in a tmpfs included; None before Linux 4.5
     state          one letter as in ps: R running, S sleeping, D waiting for a disk, T stopped, Z zombie
     """
 
@@ -46,6 +50,7 @@ class ProcessReading:
     fds: int | None
     cpu_seconds: float
     mapped_bytes: int
+    shared_bytes: int | None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -85,7 +90,17 @@ def read_process(pid: int, proc: Path = _PROC) -> ProcessReading | None:
         fds=fds,
         cpu_seconds=(int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND,
         mapped_bytes=mapped_pages * _PAGE_BYTES,
+        shared_bytes=shared_bytes(pid, proc),
     )
+
+
+def shared_bytes(pid: int, proc: Path = _PROC) -> int | None:
+    """Resident shared memory of process `pid`, files in a tmpfs included; None where the kernel does not tell."""
+    try:
+        line = _SHARED.search((proc / str(pid) / "status").read_bytes())
+    except OSError:
+        return None
+    return int(line[1]) * 1024 if line else None
 
 
 def cpu_seconds(pid: int) -> float | None:

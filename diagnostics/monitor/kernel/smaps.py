@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...analysis.balance import Regions
+from .process import shared_bytes
 
 __all__ = ["Mapping", "largest", "parse", "read_regions", "sort", "total"]
 
@@ -101,7 +102,7 @@ def read_regions(pid: int, proc: Path = Path("/proc")) -> Regions | None:
     sorted_ = sort(mappings, lambda start, end: _count(folder / "pagemap", start, end), _stack_bytes(folder / "limits"))
     return replace(
         sorted_,
-        shared=sorted_.shared if (shared := _shared_bytes(folder / "status")) is None else min(shared, sorted_.files),
+        shared=sorted_.shared if (shared := shared_bytes(pid, proc)) is None else min(shared, sorted_.files),
         pss=total(text, b"Pss"),
         private=total(text, b"Private_Clean", b"Private_Dirty"),
         mapped=largest(mapping for mapping in mappings if mapping.inode),
@@ -128,15 +129,6 @@ def largest(mappings: Iterable[Mapping]) -> tuple[tuple[str, int, int], ...]:
         else:
             named.append((folder, whole, len(inside)))
     return tuple(sorted(named, key=lambda each: -each[1])[:_NAMED])
-
-
-def _shared_bytes(status: Path) -> int | None:
-    """Resident shared memory, files of a tmpfs included; None where the kernel does not tell."""
-    try:
-        line = re.search(rb"^RssShmem:\s+(\d+) kB$", status.read_bytes(), re.MULTILINE)
-    except OSError:
-        return None
-    return int(line[1]) * 1024 if line else None
 
 
 def total(text: bytes, *names: bytes) -> int | None:

@@ -49,6 +49,7 @@ FIELDS: tuple[Field, ...] = (
     Field("outgoing_connections", "count"),
     Field("cpu_seconds", "seconds, total", "last"),
     Field("mapped_bytes", "bytes"),
+    Field("shared_bytes", "bytes"),
     # from the agent
     Field("agent_answers", "1 or 0", "min"),
     Field("in_use_bytes", "bytes"),
@@ -80,6 +81,7 @@ JUDGED: tuple[str, ...] = (
     "malloc_live_bytes",
     "rss_bytes",
     "mapped_bytes",
+    "shared_bytes",
     "pss_bytes",
     "private_bytes",
     "children",
@@ -134,6 +136,7 @@ def vitals(
         "outgoing_connections": outgoing,
         "cpu_seconds": process.cpu_seconds,
         "mapped_bytes": process.mapped_bytes,
+        "shared_bytes": process.shared_bytes,
         "agent_answers": int(sample is not None),
         **{name: said.get(name) for name in said if name in _INDEX},
         **{f"gc_collections_{generation}": count for generation, count in enumerate(collections)},

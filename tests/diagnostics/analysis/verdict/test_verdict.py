@@ -501,27 +501,23 @@ MAPPED = line(lambda second: 100 * MIB + 400_000 * second)
 
 @pytest.mark.parametrize(
     ("in_shared", "word", "alarm"),
-    [(40 * MIB, "shared_memory_growth", True), (2 * MIB, "mapped_files", False)],
-    ids=["shared memory", "files"],
+    [(line(lambda second: 400_000 * second), "shared_memory_growth", True), (flat(300 * MIB), "mapped_files", False)],
+    ids=["shared memory", "files beside shared memory that does not grow"],
 )
-def test_rss_that_grows_in_mapped_pages_is_told_with_what_is_mapped(in_shared: int, word: str, alarm: bool) -> None:
+def test_rss_that_grows_in_mapped_pages_is_told_with_what_is_mapped(in_shared: Any, word: str, alarm: bool) -> None:
     """It was "RSS grows, and the readings do not show why", beside a balance in which mapped files were nearly all of it."""
-    balance = {
-        "rss_bytes": 150 * MIB,
-        "parts": {"mapped_files": 70 * MIB, "other": 0},
-        "of_which": {"shared_memory": in_shared},
-        "mapped": [{"what": "/dev/shm", "bytes": 60 * MIB, "mappings": 60}],
-    }
-    grown = own(rss_bytes=MAPPED, private_bytes=MAPPED, mapped_bytes=MAPPED)
-    told = verdict(readings(series=grown, balance=balance))
+    mapped = {"what": "/dev/shm", "bytes": 140 * MIB, "mappings": 60}
+    ordinary = {"rss_bytes": 200 * MIB, "parts": {"mapped_files": 150 * MIB, "other": 0}}
+    grown = own(rss_bytes=MAPPED, private_bytes=MAPPED, mapped_bytes=MAPPED, shared_bytes=in_shared)
+    told = verdict(readings(series=grown, balance={**ordinary, "mapped": [mapped]}))
     assert (told.word, told.alarm, told.finding.culprit) == (word, alarm, "/dev/shm")
-    assert "Of what is mapped, /dev/shm has 60.00 MiB, in 60 mappings." in told.finding.says
-    # A small mapping is not named for a growth that it cannot have.
-    small = {**balance, "mapped": [{"what": "/dev/shm", "bytes": MIB, "mappings": 1}]}
-    assert verdict(readings(series=grown, balance=small)).finding.culprit is None
+    assert "Of what is mapped, /dev/shm has 140.00 MiB, in 60 mappings." in told.finding.says
+    # What may have been as large before is not named.
+    before = {**ordinary, "mapped": [{**mapped, "bytes": 101 * MIB}]}
+    assert verdict(readings(series=grown, balance=before)).finding.culprit is None
     # What is mapped is as it was: then it is something else that grows.
-    other = {**grown, "mapped_bytes": flat(70 * MIB)}
-    assert verdict(readings(series=other, balance=balance)).word == "inconclusive"
+    other = {**grown, "mapped_bytes": flat(70 * MIB), "shared_bytes": flat(60 * MIB)}
+    assert verdict(readings(series=other, balance=ordinary)).word == "inconclusive"
 
 
 def test_garbage_without_a_stream_is_no_load() -> None:

@@ -401,4 +401,13 @@ def test_a_record_of_a_process_without_agent_or_cgroup_holds_what_is_known() -> 
     assert process is not None
     record = vitals(5.0, process, None, None, None)
     known = {field.name for field, value in zip(FIELDS, record, strict=True) if not math.isnan(value)}
-    assert known == {"time", "rss_bytes", "mapped_bytes", "threads", "fds", "cpu_seconds", "agent_answers"}
+    assert known == {
+        "time",
+        "rss_bytes",
+        "mapped_bytes",
+        "shared_bytes",
+        "threads",
+        "fds",
+        "cpu_seconds",
+        "agent_answers",
+    }
