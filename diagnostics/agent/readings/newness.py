@@ -36,6 +36,7 @@ class FirstLook:
         # Pairs of an address and a size, both 8 bytes; an address of 0 ends them.
         self._large = mmap.mmap(-1, 16 * (_MOST_LARGE + 1))
         self._noted = 0
+        self._before: dict[int, int] | None = None  # the same, once they are asked for, in the second child
 
     def mark(self, things: list[Any]) -> None:
         """Record that these objects exist at the first census."""
@@ -54,7 +55,9 @@ class FirstLook:
 
     def grown(self, things: list[Any], sizes: Iterable[int]) -> list[tuple[Any, int]]:
         """Of these objects, which were there at the first census, large ones that have grown since, and by how many bytes."""
-        before = self._sizes_before()
+        if self._before is None:
+            self._before = self._sizes_before()
+        before = self._before
         grown = []
         for thing, size in zip(things, sizes, strict=True):
             # One that is in no full table was smaller than those in it.
