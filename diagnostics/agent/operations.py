@@ -265,10 +265,11 @@ def tasks(state: State, fork: bool = True, leaks: bool = False, room_bytes: int 
     )  # fmt: skip
 
 
-def census(state: State, first: bool = False, room_bytes: int | None = None) -> Result:
+def census(state: State, first: bool = False, again: bool = False, room_bytes: int | None = None) -> Result:
     """Live objects by type.
 
-    first        mark all objects, so that a later `explain` can tell which are new
+    first        mark all objects, so that a later census and `explain` can tell which are new
+    again        it is to be compared with the last one with `first`
     room_bytes   here and below: bytes of memory that are free, as far as the monitor knows
     """
     from .readings import objects
@@ -279,7 +280,8 @@ def census(state: State, first: bool = False, room_bytes: int | None = None) -> 
 
         marks = FirstLook()
         state.remember(marks)
-    return _walk(lambda until: objects.census(until, marks), room_bytes)
+    since = state.first_look if again else None
+    return _walk(lambda until: objects.census(until, marks, since), room_bytes)
 
 
 def explain(

@@ -57,6 +57,9 @@ ATOMS = frozenset({bytes, bytearray, str})
 # Singletons without referents: never visited.
 _IGNORED = frozenset({type(None), bool, type(Ellipsis), type(NotImplemented)})
 
+# Types of most objects in a program, whose instances refer to nothing.
+_LEAVES = ATOMS | _IGNORED | {int, float}
+
 # Objects in one call of `gc.get_referents`: enough to make the call's own cost small; a walk reads the clock after each.
 _BATCH = 2_000
 
@@ -85,12 +88,16 @@ def referents(thing: Any) -> list[Any]:
 
 def all_referents(things: list[Any]) -> list[Any]:
     """The direct referents of all `things`, by one call where none of them is a module or a code object."""
-    # Types whose `gc.get_referents` is not what `referents` returns.
-    odd = (kinds_below(ModuleType) | {CodeType}).intersection(map(type, things))
+    odd = _odd_kinds().intersection(map(type, things))
     if not odd:
         return gc.get_referents(*things)
     plain = [thing for thing in things if type(thing) not in odd]
     return gc.get_referents(*plain) + [inside for thing in of_kinds(things, odd) for inside in referents(thing)]
+
+
+def _odd_kinds() -> frozenset[type]:
+    """Types for whose instances `gc.get_referents` returns something else than `referents`."""
+    return kinds_below(ModuleType) | {CodeType}
 
 
 def roots() -> list[Any]:
@@ -287,7 +294,7 @@ def search(
 ) -> dict[int, Any]:
     """Breadth first from `start` until all of `wanted` are found: id of an object -> the object that refers to it.
 
-    A root maps to None.
+    A root maps to None. Of objects without referents, as strings and numbers, only those that are wanted are in it.
     closed         ids of objects that are not passed through
     earlier        the result of an earlier search, to which this one adds
     through_loops  whether event loops are passed through: that a loop refers to a task explains nothing
@@ -302,19 +309,23 @@ def search(
             parents.setdefault(id(thing), None)
             level.append(thing)
     missing.difference_update(parents)
-    ignored, loops = _IGNORED, frozenset() if through_loops else kinds_below(asyncio.AbstractEventLoop)
+    odd, loops = _odd_kinds(), frozenset() if through_loops else kinds_below(asyncio.AbstractEventLoop)
     while level and missing:
         following: list[Any] = []
         for batch in in_time(level, until, parents.__len__):
             for thing in batch:
-                if type(thing) in loops:
+                kind = type(thing)
+                if kind in loops:
                     continue
-                for referent in referents(thing):
+                for referent in referents(thing) if kind in odd else gc.get_referents(thing):
                     key = id(referent)
-                    if key in parents or key in closed or type(referent) in ignored:
-                        continue
-                    parents[key] = thing
-                    following.append(referent)
+                    if type(referent) in _LEAVES:  # most of all objects: they lead nowhere
+                        if key in missing:
+                            missing.remove(key)
+                            parents[key] = thing
+                    elif key not in parents and key not in closed:
+                        parents[key] = thing
+                        following.append(referent)
         missing.difference_update(map(id, following))
         level = following
     return parents

@@ -33,10 +33,20 @@ class FirstLook:
         slots = 1 << max(_LEAST - 1, 2 * sys.getallocatedblocks()).bit_length()
         self._mask = min(_MOST, slots) - 1
         self._marks = mmap.mmap(-1, self._mask + 1)
+        self._parts = mmap.mmap(-1, 2)
         # Pairs of an address and a size, both 8 bytes; an address of 0 ends them.
         self._large = mmap.mmap(-1, 16 * (_MOST_LARGE + 1))
         self._noted = 0
         self._before: dict[int, int] | None = None  # the same, once they are asked for, in the second child
+
+    @property
+    def parts(self) -> int:
+        """Of how many of 256 parts of the small objects the first census took note; see sampling.py."""
+        return int.from_bytes(self._parts[:2], "little")
+
+    @parts.setter
+    def parts(self, parts: int) -> None:
+        self._parts[:2] = parts.to_bytes(2, "little")
 
     def mark(self, things: list[Any]) -> None:
         """Record that these objects exist at the first census."""
@@ -79,4 +89,5 @@ class FirstLook:
 
     def close(self) -> None:
         self._marks.close()
+        self._parts.close()
         self._large.close()

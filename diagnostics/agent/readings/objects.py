@@ -3,7 +3,8 @@
 A census counts all objects that the garbage collector tracks, and their direct referents that it does not track: strings,
 numbers, instances of other types without a GC header, and untracked dictionaries and tuples. Each object counts once, with
 its own size. Subtracting two censuses shows which types grow; samples of those are then traced back to a root. An object to
-which no other object refers is in no census; `blocks` counts it where it is small.
+which no other object refers is in no census; `blocks` counts it where it is small. In a service with millions of objects a
+sample of the small ones stands for all.
 
 The collector is not run first: in a forked child, finalizers would act on the outside world for a process that is not theirs.
 Garbage in cycles that the service has not collected yet is therefore counted, and shown as reached from nowhere.
@@ -18,17 +19,14 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from types import CodeType
 from typing import Any
 
 from . import blocks
 from .attributes import Attributes
+from .everything import NUMBERS, Everything
 from .graph import (
     LateError,
-    all_referents,
-    in_time,
     is_ours,
-    is_shared_constant,
     module_of,
     of_kinds,
     sizes_of,
@@ -36,6 +34,7 @@ from .graph import (
 from .holders import LOST_TEXT, OURS, ROOT_UNKNOWN, Ways, holder_of
 from .newness import FirstLook
 from .running.threads import ThreadFrame
+from .sampling import parts_for
 
 __all__ = ["LOST_TEXT", "NOT_COVERED", "census", "explain"]
 
@@ -50,52 +49,58 @@ _MOST_UNREACHED = 4
 _MAX_TYPES = 2_000
 _OTHER = "(other types)"
 
-_PLAIN = frozenset({dict, tuple})
-# Types without a GC header that are not counted: code and singletons are no data.
-_PROGRAM: frozenset[type] = frozenset({CodeType, type(None), type(Ellipsis), type(NotImplemented), bool})
-# Numbers are worth counting: of a list with a thousand floats the list takes 8 KiB and the floats 24 KiB.
-_NUMBERS = frozenset({int, float})
 # Types whose objects keep their size.
 _FIXED: frozenset[type] = frozenset({str, bytes, int, float, tuple, frozenset})
-# The id of each untracked object is kept to the end of the census: beyond this many, numbers are left out.
-_MAX_NUMBERS = 2_000_000
 
 
-def census(until: float = math.inf, first: FirstLook | None = None) -> dict[str, Any]:
+def census(until: float = math.inf, mark: FirstLook | None = None, since: FirstLook | None = None) -> dict[str, Any]:
     """`{"types": {name: [count, bytes]}, "objects", "seconds", "time", ...}`. To be called in a forked child.
 
     Instances of the agent's own classes are left out.
     until   deadline, monotonic seconds: "partial" says in words how much was not counted by then, None where nothing was
-    first   here every object is marked, for a later `explain`
+    mark    here every object that is looked at is marked, for a later census and `explain`
+    since   marks of a first census: the same sample is taken, and new objects in it are told from old ones
     "blocks" is the result of `blocks.read`, taken first, before this reading allocates any block.
+    "sample" is None where all objects were counted. Else the figures of "types" are estimates, and it is `{"share", "types"}`:
+    of the small objects the share that was looked at, and of each type [how many these were, the sum of the squares of their
+    sizes in bytes, how many of them are new, the sum of their squares].
     """
     began = time.monotonic()
     small = blocks.read(until)
-    counts: Counter[type] = Counter()
-    sizes: Counter[type] = Counter()
-    everything, attributes = _Everything(until), Attributes()
-    for things in everything:
-        if first is not None:
-            first.mark(things)
-        attributes.look(things)
-        counts.update(map(type, things))
+    parts = since.parts if since is not None else parts_for(len(gc.get_objects()))
+    if mark is not None:
+        mark.parts = parts
+    whole, drawn, fresh = _Tally(), _Tally(), _Tally()
+    everything, attributes = Everything(until, parts), Attributes()
+    for things, weight in everything:
         of_each = list(sizes_of(things))
-        if first is not None:
-            first.note_sizes(things, of_each)
-        for kind, size in zip(map(type, things), of_each, strict=True):
-            sizes[kind] += size
-    for kind, each in attributes.bytes_each().items():
-        sizes[kind] += round(counts[kind] * each)
+        if mark is not None:
+            mark.mark(things)
+            mark.note_sizes(things, of_each)
+        attributes.look(things)
+        (whole if weight == 1.0 else drawn).add(things, of_each)
+        if weight > 1.0 and since is not None:
+            new = since.new(things)
+            fresh.add(new, list(sizes_of(new)))
+    each = attributes.bytes_each()
+    for tally in (whole, drawn, fresh):
+        tally.add_to_each(each)
     types: dict[str, list[int]] = {}
-    for kind, size in sizes.most_common():
-        if is_ours(module_of(kind)) or (everything.too_many_numbers and kind in _NUMBERS):
+    sampled: dict[str, list[float]] = {}
+    weight = everything.sample.weight if everything.sample else 1.0
+    sizes = {kind: whole.sizes[kind] + weight * drawn.sizes[kind] for kind in whole.counts | drawn.counts}
+    for kind, size in sorted(sizes.items(), key=lambda item: -item[1]):
+        if is_ours(module_of(kind)) or (everything.too_many_numbers and kind in NUMBERS):
             continue
         name = _full_name(kind)
         if name not in types and len(types) >= _MAX_TYPES:
             name = _OTHER
         row = types.setdefault(name, [0, 0])
-        row[0] += counts[kind]
-        row[1] += size
+        row[0] += round(whole.counts[kind] + weight * drawn.counts[kind])
+        row[1] += round(size)
+        if everything.sample:
+            of_it = (drawn.counts[kind], drawn.squares[kind], fresh.counts[kind], fresh.squares[kind])
+            sampled[name] = [before + more for before, more in zip(sampled.get(name, [0] * 4), of_it, strict=True)]
     return {
         "types": types,
         "objects": sum(count for count, _size in types.values()),
@@ -103,10 +108,33 @@ def census(until: float = math.inf, first: FirstLook | None = None) -> dict[str,
         "time": time.time(),
         "partial": everything.left_out,
         "blocks": small,
+        "sample": {"share": everything.sample.share, "types": sampled} if everything.sample else None,
         # Whether numbers were counted: a census with and one without numbers cannot be subtracted.
         "numbers": not everything.too_many_numbers,
         "not_covered": [*filter(None, [everything.left_out, everything.too_many_numbers]), *NOT_COVERED],
     }
+
+
+class _Tally:
+    """Of each class the number of its instances, their bytes, and the sum of the squares of these."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[type] = Counter()
+        self.sizes: Counter[type] = Counter()
+        self.squares: Counter[type] = Counter()
+
+    def add(self, things: list[Any], of_each: list[int]) -> None:
+        self.counts.update(map(type, things))
+        for kind, size in zip(map(type, things), of_each, strict=True):
+            self.sizes[kind] += size
+            self.squares[kind] += size * size
+
+    def add_to_each(self, more: dict[type, float]) -> None:
+        """Instances of a class take so many bytes more than they were added with."""
+        for kind, each in more.items():
+            count, size = self.counts[kind], self.sizes[kind]
+            self.squares[kind] += round(2 * each * size + count * each * each)
+            self.sizes[kind] += round(count * each)
 
 
 def explain(
@@ -128,14 +156,14 @@ def explain(
     `root` is the kind of the path's root (module, class, task, thread, frame), "cycle" for garbage that waits for the
     collector, "lost" for an object that C code holds, or "unknown".
     """
-    by_type: dict[str, list[tuple[Any, int]]] = {name: [] for name in types}
+    by_type: dict[str, list[tuple[Any, float]]] = {name: [] for name in types}
     names: dict[type, str] = {}
-    everything = _Everything(until)
-    for things in everything:
+    everything = Everything(until, first.parts if first is not None else parts_for(len(gc.get_objects())))
+    for things, weight in everything:
         for kind in set(map(type, things)) - names.keys():
             names[kind] = _full_name(kind)
         kinds = frozenset(kind for kind in set(map(type, things)) if names[kind] in by_type)
-        _sort(_weighed(list(of_kinds(things, kinds)), first), names, by_type)
+        _sort(_weighed(list(of_kinds(things, kinds)), first), weight, names, by_type)
     # This function's own lists and dictionaries are among all tracked objects, and must not become samples.
     ours = {id(by_type), id(names), *map(id, by_type.values())}
     sampled = {
@@ -160,10 +188,10 @@ def explain(
 
 
 def _sort(
-    weighed: Iterable[tuple[Any, int]], names: dict[type, str], by_type: dict[str, list[tuple[Any, int]]]
+    sized: Iterable[tuple[Any, int]], weight: float, names: dict[type, str], by_type: dict[str, list[tuple[Any, float]]]
 ) -> None:
-    for thing, weight in weighed:
-        by_type[names[type(thing)]].append((thing, weight))
+    for thing, size in sized:
+        by_type[names[type(thing)]].append((thing, weight * size))
 
 
 def _weighed(things: list[Any], first: FirstLook | None) -> Iterator[tuple[Any, int]]:
@@ -205,75 +233,7 @@ def _commonest_ways(things: list[Any], ways: Ways) -> list[dict[str, Any]]:
     return [{"path": examples[holder], "samples": count, "root": holder[0]} for holder, count in counts.most_common()]
 
 
-class _Everything:
-    """Every object of the census, once, in lists of some thousands.
-
-    until             deadline, monotonic seconds, at which the iteration ends early
-    too_many_numbers  a sentence where numbers are too many to be counted, else None
-    left_out          a sentence saying how many of all objects were not reached by the deadline; None where all were
-    """
-
-    def __init__(self, until: float) -> None:
-        self._until = until
-        self.left_out: str | None = None
-        self.too_many_numbers: str | None = None
-
-    def __iter__(self) -> Iterator[list[Any]]:
-        tracked = gc.get_objects()
-        looked_at = 0
-        # Ids of untracked objects that were counted.
-        seen: set[int] = set()
-        kinds = _Untracked()
-        try:
-            for batch in in_time(tracked, self._until, seen.__len__):
-                yield batch
-                fresh = _untracked(batch, seen, kinds)
-                while fresh:
-                    yield fresh
-                    fresh = _untracked(list(of_kinds(fresh, _PLAIN)), seen, kinds)
-                if len(seen) > _MAX_NUMBERS and self.too_many_numbers is None:
-                    kinds.leave_out(_NUMBERS)
-                    self.too_many_numbers = (
-                        f"numbers: this service holds more than {_MAX_NUMBERS:,} of them and of texts"
-                    )
-                looked_at += len(batch)
-        except LateError:
-            of = f"{looked_at:,} of the {len(tracked):,} objects that the collector tracks"
-            self.left_out = f"all but {of}, and what these hold directly: the reading was ended at its deadline"
-
-
-class _Untracked:
-    """The classes whose instances the collector does not track, or not always; added to as instances are met."""
-
-    def __init__(self) -> None:
-        self.met: set[type] = set(_PROGRAM)
-        self.kinds: frozenset[type] = _PLAIN
-
-    def among(self, things: list[Any]) -> frozenset[type]:
-        fresh = set(map(type, things)) - self.met
-        if fresh:
-            self.met |= fresh
-            self.kinds |= {kind for kind in fresh if blocks.has_no_header(kind)}
-        return self.kinds
-
-    def leave_out(self, kinds: frozenset[type]) -> None:
-        self.met |= kinds
-        self.kinds -= kinds
-
-
-def _untracked(holders: list[Any], seen: set[int], kinds: _Untracked) -> list[Any]:
-    """Direct referents of `holders` that the collector does not track and whose ids are not in `seen`; adds their ids to it."""
-    untracked = []
-    referents = all_referents(holders)
-    for thing in of_kinds(referents, kinds.among(referents)):
-        key = id(thing)
-        if key not in seen and not gc.is_tracked(thing) and not is_shared_constant(thing):
-            seen.add(key)
-            untracked.append(thing)
-    return untracked
-
-
-def _spread(weighed: list[tuple[Any, int]], samples: int, *, everything: bool) -> list[Any]:
+def _spread(weighed: list[tuple[Any, float]], samples: int, *, everything: bool) -> list[Any]:
     """`samples` of the things, each standing for the same number of bytes: a large object may be taken repeatedly.
 
     weighed      each with its bytes

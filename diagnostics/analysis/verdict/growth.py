@@ -22,7 +22,7 @@ from .culprit.beyond import UnexplainedGrowth, growth
 from .culprit.holder import Holder, holder_of, lost_in_c, share, ways_of
 from .culprit.lines import line_of
 from .finding import Finding
-from .readings import LITTLE, MOST, Evidence, Readings
+from .readings import MOST, Evidence, Readings
 
 __all__ = ["garbage", "native", "retained", "undecided"]
 
@@ -64,7 +64,7 @@ def retained(readings: Readings) -> Finding | None:
         return Finding("retained_objects", "low", says, evidence, next="diagnostics status URL --watch")
     finding = Finding("retained_objects", "medium", says, evidence)
     first = grown.grown[0] if grown.grown else None
-    if first is not None and first["bytes_delta"] >= MOST * grown.basis:
+    if first is not None and first["bytes_delta"] - (first.get("margin_bytes") or 0) >= MOST * grown.basis:
         return _of_type(grown, finding)
     return _of_holder(grown, finding) if grown.census else finding
 
@@ -122,7 +122,7 @@ def _of_holder(grown: UnexplainedGrowth, finding: Finding) -> Finding:
 def _holder_of_objects(grown: UnexplainedGrowth) -> Holder | None:
     """The container of two thirds of what Python's objects gained, where these are at least half of the growth: objects of C
     extensions have memory of their own beside them, which no census adds to them."""
-    if grown.seen is None or grown.seen < MOST:
+    if not grown.sees_most:
         return None
     gained = sum(row["bytes_delta"] for row in grown.grown if not row.get("unheld"))
     return holder_of(grown.census, grown.grown, _OF_OBJECTS * gained) if gained else None
@@ -191,7 +191,7 @@ def undecided(readings: Readings) -> Finding | None:
     grown = growth(readings)
     if grown is None or grown.in_python is not None:
         return None
-    if grown.seen is not None and grown.seen <= LITTLE:
+    if grown.sees_little:
         why = "the last objects capture shows little of it, but memory did not grow in its time as it does else"
     elif grown.seen is not None:
         why = f"Python's objects account for {grown.seen:.0%} of it, neither most nor little"

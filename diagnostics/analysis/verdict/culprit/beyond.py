@@ -103,6 +103,21 @@ class UnexplainedGrowth:
         unheld = sum(row["bytes_delta"] for row in self.census.get("hidden") or ())
         return float((self.census["bytes_delta"] + unheld) / self.basis)
 
+    @property
+    def _uncertain(self) -> float:
+        """By so much of the growth `seen` may be off: a census of a large service looks at a sample of its objects."""
+        return float(self.census.get("margin_bytes") or 0.0) / self.basis
+
+    @property
+    def sees_most(self) -> bool:
+        """Whether the census is sure to show most of the growth as Python's objects."""
+        return self.seen is not None and self.seen - self._uncertain >= MOST
+
+    @property
+    def sees_little(self) -> bool:
+        """Whether the census is sure to show little of the growth as Python's objects."""
+        return self.seen is not None and self.seen + self._uncertain <= LITTLE
+
     @cached_property
     def grown(self) -> list[Mapping[str, Any]]:
         """The census's rows that grew, the largest first; those that no container holds have `unheld`."""
@@ -112,7 +127,7 @@ class UnexplainedGrowth:
     def in_no_object(self) -> bool:
         """Whether the census tells that little of it is in objects, those in small blocks without a holder included."""
         tells = self.census.get("hidden") is not None and self.comparable
-        return tells and self.seen is not None and self.seen <= LITTLE
+        return tells and self.sees_little
 
     @cached_property
     def waiting(self) -> float:
@@ -130,10 +145,10 @@ class UnexplainedGrowth:
         small = None if self.small is None else self.small / self.amount
         if small is not None and small >= MOST and not self.in_no_object:
             return True
-        if self.seen is not None and self.seen >= MOST:
+        if self.sees_most:
             return True
         if self.seen is not None:
-            return False if self.seen <= LITTLE and self.comparable else None
+            return False if self.sees_little and self.comparable else None
         if self.blocks is None or small is None:
             return None
         rest = self.amount * (MOST - small)

@@ -11,11 +11,12 @@ from __future__ import annotations
 from typing import Any
 
 from .kind import Kind, Session
+from .margins import Margins, share_of
 from .options import DEFAULT_SECONDS, boolean, seconds_or_now
 from .profile_json import write_json
 from .tables import Column, bytes_of, table_of, text_of
 
-__all__ = ["KIND", "grown", "unheld", "worth_explaining"]
+__all__ = ["KIND", "grown", "unheld", "why_incomparable", "worth_explaining"]
 
 # The agent kills a forked walk after three minutes.
 _PATIENCE_SECONDS = 200.0
@@ -40,15 +41,19 @@ async def take(session: Session) -> dict[str, Any]:
     window = session.options["seconds"]
     before, used_before = (await _census(session, first=True), await _in_use(session)) if window else (None, None)
     await session.wait(window)
-    after, used_after = await _census(session), await _in_use(session)
+    after, used_after = await _census(session, again=before is not None), await _in_use(session)
     not_covered = list(after["not_covered"])
-    if before and not comparable(before, after):
-        not_covered.insert(0, "what grew: a census was ended at its deadline, so the two cannot be subtracted")
+    incomparable = why_incomparable(before, after) if before else None
+    if incomparable is not None:
+        not_covered.insert(0, f"what grew: {incomparable}")
         before = None
     if before and before["numbers"] != after["numbers"]:
         for census in (before, after):
             census["types"] = {name: row for name, row in census["types"].items() if name not in ("int", "float")}
-    rows = grown(before["types"] if before else None, after["types"])
+    margins = Margins(before, after)
+    if margins.sampled is not None:
+        not_covered.insert(0, margins.sampled)
+    rows = [row | margins.of(row["type"]) for row in grown(before["types"] if before else None, after["types"])]
     hidden, why_not_hidden = unheld(before, after) if before else (None, None)
     if why_not_hidden is not None:
         not_covered.append(f"small objects that nothing refers to: {why_not_hidden}")
@@ -65,6 +70,7 @@ async def take(session: Session) -> dict[str, Any]:
         "total_bytes": sum(row["bytes"] for row in rows),
         "total_count": after["objects"],
         "bytes_delta": sum(row["bytes_delta"] for row in rows) if before else None,
+        "margin_bytes": margins.total_bytes,
         # In-use bytes gained by the allocators between the censuses: the scale for the growth of types.
         "in_use_delta": used_after - used_before
         if before and used_before is not None and used_after is not None
@@ -87,7 +93,7 @@ async def take(session: Session) -> dict[str, Any]:
 def _top(rows: list[dict[str, Any]], hidden: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The first rows of the result: the types that grew and the types that no container holds, most bytes first."""
     unseen = [{"function": row["type"], "file": "", "line": 0, "bytes": None, "count": None, **row} for row in hidden]
-    grew = [row for row in rows if row["bytes_delta"]]
+    grew = [row for row in rows if row["bytes_delta"] and abs(row["bytes_delta"]) >= row["margin_bytes"]]
     return sorted([*grew, *unseen], key=lambda row: -row["bytes_delta"])[:_TOP] or rows[:_TOP]
 
 
@@ -96,13 +102,17 @@ async def _in_use(session: Session) -> int | None:
     return in_use_bytes
 
 
-async def _census(session: Session, *, first: bool = False) -> dict[str, Any]:
-    return await session.ask_reading("objects.census", patience=_PATIENCE_SECONDS, first=first)
+async def _census(session: Session, *, first: bool = False, again: bool = False) -> dict[str, Any]:
+    return await session.ask_reading("objects.census", patience=_PATIENCE_SECONDS, first=first, again=again)
 
 
-def comparable(before: dict[str, Any], after: dict[str, Any]) -> bool:
-    """Whether two censuses can be subtracted: both are complete."""
-    return before["partial"] is None and after["partial"] is None
+def why_incomparable(before: dict[str, Any], after: dict[str, Any]) -> str | None:
+    """Why two censuses cannot be subtracted; None where they can: both are complete, and of the same sample."""
+    if before["partial"] is not None or after["partial"] is not None:
+        return "a census was ended at its deadline, so the two cannot be subtracted"
+    if share_of(before) != share_of(after):
+        return "the two censuses looked at different shares of the objects: another capture came between them"
+    return None
 
 
 def unheld(before: dict[str, Any], after: dict[str, Any]) -> tuple[list[dict[str, Any]] | None, str | None]:
@@ -114,11 +124,12 @@ def unheld(before: dict[str, Any], after: dict[str, Any]) -> tuple[list[dict[str
     for census in (before, after):
         if census["blocks"]["unknown"] is not None:
             return None, census["blocks"]["unknown"]
-    rows = []
+    margins, rows = Margins(before, after), []
     for name, (count, held) in after["blocks"]["types"].items():
         was_count, was_held = before["blocks"]["types"].get(name, (0, 0))
         seen = after["types"].get(name, (0, 0))[0] - before["types"].get(name, (0, 0))[0]
         more = count - was_count
+        seen += margins.of(name)["margin_count"]
         # A census may lack numbers. Where containers hold fewer objects than before, `seen` counts as 0.
         if (not after["numbers"] and name in ("int", "float")) or more <= max(0, seen) or held <= was_held:
             continue
@@ -156,8 +167,9 @@ def worth_explaining(rows: list[dict[str, Any]]) -> list[str]:
     """The few types to explain: those that grew by at least `_LEAST_SHARE` of the first row's growth; or the largest."""
     data = [row for row in rows if row["type"] not in _PROGRAM]
     if data and data[0]["bytes_delta"] is not None:
-        least = max(1, data[0]["bytes_delta"] * _LEAST_SHARE)
-        data = [row for row in data if row["bytes_delta"] >= least]
+        known = [row for row in data if row["bytes_delta"] >= row.get("margin_bytes", 0)]
+        least = max([1, *(row["bytes_delta"] * _LEAST_SHARE for row in known[:1])])
+        data = [row for row in known if row["bytes_delta"] >= least]
     return [row["type"] for row in data[:_EXPLAINED]]
 
 
@@ -197,8 +209,13 @@ def _notes(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def _grown_by(row: dict[str, Any]) -> str:
+    margin = row.get("margin_bytes")
+    return bytes_of("bytes_delta")(row) + (f" ± {bytes_of('margin_bytes')(row)}" if margin else "")
+
+
 _COLUMNS = (
-    Column("grown by", bytes_of("bytes_delta")),
+    Column("grown by", _grown_by),
     Column("objects", text_of("count_delta")),
     Column("held", bytes_of("bytes")),
     Column("objects", text_of("count")),

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from diagnostics.agent import redaction
 from diagnostics.agent.ledger import StreamLedger
-from diagnostics.agent.readings import objects
+from diagnostics.agent.readings import everything, objects
 from diagnostics.agent.readings.graph import size_of, type_name
 from diagnostics.agent.readings.holders import CYCLE_TEXT, LOST_TEXT
 from diagnostics.agent.readings.newness import FirstLook
@@ -335,7 +335,7 @@ def test_samples_are_of_what_is_new_since_the_first_look_and_not_of_what_was_the
     kept.append([])
     Planted.registry.update({number: bytes(40 + number % 3) for number in range(20_000)})
     first = FirstLook()
-    objects.census(first=first)
+    objects.census(mark=first)
     kept[0].extend(bytes(3000) for _ in range(200))
     Planted.registry.update({number: bytes(45) for number in range(20_000, 20_400)})
     told = objects.explain(["bytes"], 12, first=first)["paths"]["bytes"]
@@ -350,7 +350,7 @@ def test_a_buffer_that_grows_in_place_is_named_and_not_the_small_new_ones_beside
     kept.append(bytearray(3_000_000))
     Planted.registry["log"] = bytearray(50_000)
     first = FirstLook()
-    objects.census(first=first)
+    objects.census(mark=first)
     kept[0].extend(bytes(400_000))
     Planted.registry["log"].extend(bytes(50_000))
     kept.append([bytearray(10) for _ in range(20)])
@@ -362,7 +362,7 @@ def test_a_buffer_that_grows_in_place_is_named_and_not_the_small_new_ones_beside
 
 def test_lists_of_the_reading_itself_are_no_samples_of_lists() -> None:
     first = FirstLook()
-    objects.census(first=first)
+    objects.census(mark=first)
     kept.extend([number] for number in range(20_000))
     told = objects.explain(["list"], 12, first=first)["paths"]["list"]
     assert {way["root"] for way in told} == {"module"}  # the list that they are in has grown, too
@@ -381,7 +381,7 @@ def test_numbers_are_counted_with_what_holds_them() -> None:
 
 def test_more_numbers_than_can_be_remembered_are_left_out_and_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert objects.census()["numbers"] is True
-    monkeypatch.setattr(objects, "_MAX_NUMBERS", 1000)
+    monkeypatch.setattr(everything, "_MAX_NUMBERS", 1000)
     kept.extend([number + 0.5 for number in range(3_000)] for _ in range(3))
     told = objects.census()
     assert told["numbers"] is False

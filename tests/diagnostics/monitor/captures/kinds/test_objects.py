@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diagnostics.monitor.captures.kinds.objects import comparable, grown, unheld, worth_explaining
+from diagnostics.monitor.captures.kinds.objects import grown, unheld, why_incomparable, worth_explaining
 
 
 def test_types_that_grew_most_bytes_come_first_and_one_that_has_gone_is_told() -> None:
@@ -49,7 +49,10 @@ def test_of_what_lies_in_blocks_only_what_no_container_holds_is_a_row() -> None:
 
 
 def test_a_census_that_stopped_on_its_way_is_subtracted_from_none() -> None:
-    whole, part = {"partial": None}, {"partial": "all but half"}
-    assert comparable(whole, whole)
-    assert not comparable(whole, part)
-    assert not comparable(part, whole)
+    whole, part = {"partial": None, "sample": None}, {"partial": "all but half", "sample": None}
+    assert why_incomparable(whole, whole) is None
+    assert why_incomparable(whole, part)
+    assert why_incomparable(part, whole)
+    half = {"partial": None, "sample": {"share": 0.5}}
+    assert why_incomparable(half, half) is None
+    assert "another capture" in str(why_incomparable(whole, half))
