@@ -42,15 +42,17 @@ class Everything:
         self.sample = Sample(parts) if parts < PARTS else None
         self.left_out: str | None = None
         self.too_many_numbers: str | None = None
-        # Ids of untracked objects that were looked at, and of those that every program has.
-        self._seen = set(map(id, _SHARED))
+        self._seen: set[int] = set()
         self._kinds = _Untracked()
 
     def __iter__(self) -> Iterator[tuple[list[Any], float]]:
         tracked = gc.get_objects()
+        # Ids of untracked objects that were looked at, and of those that every program has. Behind the line above: numbers in it
+        # are not the service's.
+        self._seen = set(map(id, _SHARED))
         looked_at = 0
         try:
-            for batch in in_time(tracked, self._until, self._seen.__len__):
+            for batch in in_time(tracked, self._until, lambda: looked_at):
                 yield from self._weighed(batch)
                 fresh = self._untracked(batch)
                 while fresh:
@@ -65,6 +67,7 @@ class Everything:
         except LateError:
             of = f"{looked_at:,} of the {len(tracked):,} objects that the collector tracks"
             self.left_out = f"all but {of}, and what these hold directly: the reading was ended at its deadline"
+        self._seen = set()
 
     def _weighed(self, things: list[Any]) -> Iterator[tuple[list[Any], float]]:
         if self.sample is None:

@@ -153,13 +153,13 @@ def test_the_command_has_the_signal_dispositions_and_the_mask_that_it_would_have
 
 def test_a_second_sigint_forces_the_end_as_it_does_without_us(launch: Any, tmp_path: Path, eventually: Any) -> None:
     program = (
-        "import os, signal, sys\n"
+        "import os, signal, sys, time\n"
         "def first(*_):\n"
         "    signal.signal(signal.SIGINT, lambda *_: os._exit(7))\n"
         "    print('draining', flush=True)\n"
         "signal.signal(signal.SIGINT, first)\n"
         "print('ready', flush=True)\n"
-        "while True: signal.pause()\n"
+        "while True: time.sleep(0.05)\n"
     )
     launched = launch(*RUN, sys.executable, "-c", program, env={"DIAGNOSTICS_DIR": str(tmp_path / "dir")})
     launched.wait_for("ready", patience=60)
@@ -257,17 +257,25 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 
 
 INTERACTIVE = """
-import os, signal, sys
+import os, signal, sys, threading
 def say(number, frame):
     size = os.get_terminal_size() if number == signal.SIGWINCH else ""
     os.write(1, f"got {int(number)} {size}\\n".encode())  # print may be what the signal has interrupted
+def read():
+    for line in sys.stdin:
+        print("read", line.strip(), flush=True)
+        if line.strip() == "end":
+            os._exit(4)
+# A signal that comes right before the main thread reads would be told only when there is a line: another thread reads.
+came, wake = os.pipe()
+os.set_blocking(wake, False)
+signal.set_wakeup_fd(wake)
 for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH, signal.SIGCONT):
     signal.signal(number, say)
 print("in front:", os.tcgetpgrp(0) == os.getpgrp(), flush=True)
-for line in sys.stdin:
-    print("read", line.strip(), flush=True)
-    if line.strip() == "end":
-        sys.exit(4)
+threading.Thread(target=read, daemon=True).start()
+while True:
+    os.read(came, 1)
 """
 
 

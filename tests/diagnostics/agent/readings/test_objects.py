@@ -369,6 +369,15 @@ def test_lists_of_the_reading_itself_are_no_samples_of_lists() -> None:
     first.close()
 
 
+def test_ids_that_the_reading_keeps_are_no_samples_of_numbers() -> None:
+    first = FirstLook()
+    objects.census(mark=first)
+    kept.extend(range(10**6, 10**6 + 500))
+    told = objects.explain(["int"], 12, first=first)["paths"]["int"]
+    assert [way["path"].endswith("global 'kept' -> list[500] -> int") for way in told] == [True]
+    first.close()
+
+
 def test_numbers_are_counted_with_what_holds_them() -> None:
     gc.collect()  # or numbers in garbage of other tests go in between
     before = objects.census()["types"]
