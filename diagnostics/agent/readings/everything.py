@@ -47,12 +47,12 @@ class Everything:
 
     def __iter__(self) -> Iterator[tuple[list[Any], float]]:
         tracked = gc.get_objects()
-        # Ids of untracked objects that were looked at, and of those that every program has. Behind the line above: numbers in it
-        # are not the service's.
+        # Ids of untracked objects that were looked at, and of those that every program has. Made behind the line above: these
+        # numbers are not the service's.
         self._seen = set(map(id, _SHARED))
         looked_at = 0
         try:
-            for batch in in_time(tracked, self._until, lambda: looked_at):
+            for batch in in_time(tracked, self._until, self._seen.__len__):
                 yield from self._weighed(batch)
                 fresh = self._untracked(batch)
                 while fresh:
