@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from ...analysis.lives import recycled
 from ...analysis.trend import warm_up_ends
 from ...analysis.verdict.readings import Readings
-from ...analysis.verdict.service import verdict_on_whole
+from ...analysis.verdict.service import Told, verdict_on_whole
 from ...analysis.verdict.verdict import Verdict, verdict
 from ...errors import NotFoundError
 from ..captures.controller import Captures
@@ -111,8 +111,8 @@ class Judge:
             self._steady = {each: steady for each, steady in self._steady.items() if each in alive} | {of: judged}
         return judged
 
-    async def of_whole(self, look: ServiceLook, alarms: Collection[str]) -> Verdict:
-        """The verdict on the service as a whole. `alarms`: workers whose own verdict is one."""
+    async def of_whole(self, look: ServiceLook, workers: Mapping[str, Told]) -> Verdict:
+        """The verdict on the service as a whole. `workers`: what was found of each alone."""
         series, since = self._series_of_whole()
         total = look.total
         return await asyncio.to_thread(
@@ -121,7 +121,7 @@ class Judge:
             since,
             processes=total.count,
             rss=total.rss,
-            alarms=alarms,
+            workers=workers,
             unknown=look.unknown(),
         )
 
@@ -178,6 +178,7 @@ def readings_of(
         python=snapshot.about.get("python"),
         unread=_unread(snapshot),
         memray=snapshot.about.get("memray"),
+        collects=(reading.get("gc") or {}).get("enabled"),
     )
 
 
