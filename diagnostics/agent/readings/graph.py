@@ -4,8 +4,8 @@ Referents are those of `gc.get_referents`, read in a forked child where nothing 
 C module's traverse function may visit more than the module owns: that of CPython 3.12's `_asyncio` visits freed iterators on
 its free list. Taking a reference to one and dropping it puts it on that list a second time, and the list becomes a cycle. So
 the only referent of a module is its `__dict__`, whatever it is written in. The keys of a dictionary are referents, too, which
-CPython leaves out where all of them are strings (`dict_traverse`): a string is in no cycle. Objects that the garbage collector does not track
-(bytes, strings, numbers, dictionaries of such) are in none of its lists and are reached through their holders.
+CPython leaves out where all of them are strings (`dict_traverse`): a string is in no cycle. Objects that the garbage collector
+does not track (bytes, strings, numbers, dictionaries of such) are in none of its lists and are reached through their holders.
 
 Nothing here calls the application's code: no `__eq__`, no property, no `__sizeof__` of its own, and no `isinstance`, which
 reads an object's `__class__` (a proxy computes that with code).
