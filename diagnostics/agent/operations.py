@@ -353,9 +353,13 @@ def perform(state: State, op: str, params: dict[str, Any]) -> Result:
 
 
 def _collector() -> dict[str, Any]:
-    """`gc.get_stats`, generation by generation, youngest first: collections, objects collected and uncollectable."""
+    """`gc.get_stats`, generation by generation, youngest first: collections, objects collected and uncollectable.
+
+    enabled   whether it runs by itself: it is switched on, and has a threshold
+    """
     stats = gc.get_stats()
     return {
+        "enabled": gc.isenabled() and gc.get_threshold()[0] > 0,
         "collections": [generation["collections"] for generation in stats],
         "collected": [generation["collected"] for generation in stats],
         "uncollectable": [generation["uncollectable"] for generation in stats],

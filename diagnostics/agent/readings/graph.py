@@ -3,8 +3,9 @@
 Referents are those of `gc.get_referents`, read in a forked child where nothing changes. Modules are the exception, because a
 C module's traverse function may visit more than the module owns: that of CPython 3.12's `_asyncio` visits freed iterators on
 its free list. Taking a reference to one and dropping it puts it on that list a second time, and the list becomes a cycle. So
-the only referent of a module is its `__dict__`, whatever it is written in. Objects that the garbage collector does not track
-(bytes, strings, numbers, dictionaries of such) are in none of its lists and are reached through their holders.
+the only referent of a module is its `__dict__`, whatever it is written in. The keys of a dictionary are referents, too, which
+CPython leaves out where all of them are strings (`dict_traverse`): a string is in no cycle. Objects that the garbage collector
+does not track (bytes, strings, numbers, dictionaries of such) are in none of its lists and are reached through their holders.
 
 Nothing here calls the application's code: no `__eq__`, no property, no `__sizeof__` of its own, and no `isinstance`, which
 reads an object's `__class__` (a proxy computes that with code).
@@ -20,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from itertools import compress, repeat
+from itertools import chain, compress, repeat
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
@@ -57,6 +58,7 @@ ATOMS = frozenset({bytes, bytearray, str})
 # Singletons without referents: never visited.
 _IGNORED = frozenset({type(None), bool, type(Ellipsis), type(NotImplemented)})
 
+_TEXT = frozenset({str})
 # Types of most objects in a program, whose instances refer to nothing.
 _LEAVES = ATOMS | _IGNORED | {int, float}
 
@@ -77,27 +79,40 @@ _loops_own: dict[type, bool] = {}
 
 
 def referents(thing: Any) -> list[Any]:
-    """The direct referents of `thing`: of a module its namespace, of a code object, which has no traverse, its constants."""
+    """The direct referents of `thing`: of a module its namespace, of a code object, which has no traverse, its constants; of a
+    dictionary its keys as well as its values, and some of these twice.
+    """
     kind = type(thing)
     if kind is CodeType:
         return [thing.co_consts]
     if issubclass(kind, ModuleType):
         return [namespace_of(thing)]
+    if issubclass(kind, dict):
+        return gc.get_referents(thing) + _text_keys([thing])
     return gc.get_referents(thing)
 
 
 def all_referents(things: list[Any]) -> list[Any]:
-    """The direct referents of all `things`, by one call where none of them is a module or a code object."""
-    odd = _odd_kinds().intersection(map(type, things))
+    """`referents` of all `things`, by one call where none of them is a module, a code object or a dictionary."""
+    kinds = set(map(type, things))
+    odd = frozenset(kind for kind in kinds if kind is CodeType or issubclass(kind, ModuleType))
+    mappings = frozenset(kind for kind in kinds if issubclass(kind, dict))
+    keys = _text_keys(of_kinds(things, mappings)) if mappings else []
     if not odd:
-        return gc.get_referents(*things)
+        return gc.get_referents(*things) + keys
     plain = [thing for thing in things if type(thing) not in odd]
-    return gc.get_referents(*plain) + [inside for thing in of_kinds(things, odd) for inside in referents(thing)]
+    return gc.get_referents(*plain) + keys + [inside for thing in of_kinds(things, odd) for inside in referents(thing)]
+
+
+def _text_keys(mappings: Iterable[Any]) -> list[Any]:
+    """The strings among the keys of dictionaries, without calling a subclass's methods."""
+    keys = list(chain.from_iterable(map(dict.keys, mappings)))
+    return list(of_kinds(keys, _TEXT))
 
 
 def _odd_kinds() -> frozenset[type]:
     """Types for whose instances `gc.get_referents` returns something else than `referents`."""
-    return kinds_below(ModuleType) | {CodeType}
+    return kinds_below(ModuleType) | kinds_below(dict) | {CodeType}
 
 
 def roots() -> list[Any]:

@@ -4,6 +4,7 @@
                        type or one container that does, and that is named as the culprit
     native_growth      what Python is seen to hold accounts for at most a quarter; certain where a census says so and malloc
                        handed the rest out
+    uncollected_garbage  most of what grew is in cycles, and the collector is off
     waiting_garbage    most of what grew is in cycles that the collector has not come to yet: no alarm
     memory_growth      it grows, and the readings do not decide: the capture that would is named
 
@@ -24,7 +25,7 @@ from .culprit.lines import line_of
 from .finding import Finding
 from .readings import MOST, Evidence, Readings
 
-__all__ = ["garbage", "native", "retained", "undecided"]
+__all__ = ["garbage", "native", "retained", "uncollected", "undecided"]
 
 # What tells which line allocates: memray sees C as well, and must be installed in the service; tracemalloc sees what
 # comes from Python's allocators, and is in every Python.
@@ -35,10 +36,29 @@ _INSTALL: Final = "pip install memray"
 _OF_OBJECTS: Final = 2 / 3
 
 
+def uncollected(readings: Readings) -> Finding | None:
+    """Objects in cycles that nothing reaches, and no collector that will come: it is off, and nobody calls it."""
+    grown = growth(readings, garbage=True)
+    if grown is None or not grown.is_garbage or not _is_never_collected(grown):
+        return None
+    says = (
+        f"Memory rises by {grown.text}, and most of what grew is garbage in cycles, which only Python's collector frees: it "
+        f"is switched off, and nobody has called it in {grown.seconds:.0f} s."
+    )
+    waiting = Evidence("of what grew, in cycles that nothing reaches", grown.waiting, "bytes")
+    return Finding("uncollected_garbage", "high", says, (*grown.evidence(), waiting))
+
+
+def _is_never_collected(grown: UnexplainedGrowth) -> bool:
+    """Whether the collector does not run by itself, and the service has not called it while memory grew."""
+    runs = [grown.readings.gained(f"gc_collections_{generation}", grown.seconds) for generation in (1, 2)]
+    return grown.readings.collects is False and runs == [0.0, 0.0]
+
+
 def garbage(readings: Readings) -> Finding | None:
     """Objects in cycles that nothing reaches, and that the collector has not come to yet."""
     grown = growth(readings, garbage=True)
-    if grown is None or not grown.is_garbage:
+    if grown is None or not grown.is_garbage or _is_never_collected(grown):
         return None
     says = (
         f"Memory rises by {grown.text}, and most of what grew is garbage in cycles that waits for Python's collector: "

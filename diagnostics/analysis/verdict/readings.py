@@ -105,6 +105,7 @@ class Readings:
     offspring     its child processes that are no workers
     lines         looks at its live heap, by line; None where it keeps none, or nobody has looked yet
     memray        whether the service can import memray, which shows what C allocates; None where nobody asked
+    collects      whether Python's collector runs by itself; None where it is not known
     """
 
     state: str = "outside"
@@ -126,6 +127,7 @@ class Readings:
     offspring: Sequence[Child] = ()
     lines: History | None = None
     memray: bool | None = None
+    collects: bool | None = None
 
     @property
     def recycled(self) -> bool:

@@ -6,17 +6,26 @@ not where a worker is forked. Where one process's PSS is not to be read the sum 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from ..lives import Points
 from ..units import format_value
+from .causes import CAUSES
 from .finding import Confidence, Finding
 from .no_growth import an_hour, slope_evidence
 from .readings import MOST, Evidence, Readings, Rise
 from .startup import with_reserve
 from .verdict import Verdict
 
-__all__ = ["verdict_on_whole"]
+__all__ = ["Told", "verdict_on_whole"]
+
+
+class Told(NamedTuple):
+    """What the verdict on one worker says: its word, and how sure it is."""
+
+    word: str
+    confidence: Confidence
 
 
 def verdict_on_whole(
@@ -25,7 +34,7 @@ def verdict_on_whole(
     *,
     processes: int,
     rss: int,
-    alarms: Collection[str],
+    workers: Mapping[str, Told],
     unknown: Mapping[str, str],
 ) -> Verdict:
     """Judge the sums over all processes.
@@ -33,7 +42,7 @@ def verdict_on_whole(
     series      pss_bytes, private_bytes, rss_bytes, processes: (time, value) in order of time
     since       readings before this are warm-up
     processes   how many there are now; rss: the sum of their RSS, in bytes
-    alarms      workers whose own verdict is an alarm: their growth is told there
+    workers     what was found of each worker alone, by its name
     unknown     why a sum is not known, by its name
     """
     readings = Readings(state="answering", balance={"rss_bytes": rss, "parts": {}}, series=series, since=since)
@@ -63,12 +72,21 @@ def verdict_on_whole(
     ]
     if private is not None:
         evidence.insert(2, Evidence("private memory of all processes, grown by", private, "bytes"))
+    grows = f"The service as a whole grows by {amount}"
+    alarms = sorted(worker for worker, told in workers.items() if CAUSES[told.word].alarm)
     if alarms:
-        says = (
-            f"The service as a whole grows by {amount}; the verdict on worker {', '.join(sorted(alarms))} tells more."
-        )
-    else:
-        says = f"The service as a whole grows by {amount}, and no single worker's verdict explains it."
+        first = workers[alarms[0]]
+        says = f"{grows}; the verdict on worker {', '.join(alarms)} tells more."
+        return Verdict(Finding(first.word, first.confidence, says + reserve, tuple(evidence)))
+    if processes == 1 and len(workers) == 1:
+        # What that process's memory does its own verdict tells, with readings that the sum has not; and PSS rises, too, where
+        # another process ends that used the same libraries.
+        ((worker, told),) = workers.items()
+        explained = told.word not in ("inconclusive", "load_only")
+        says = f"{grows}, which is one process; the verdict on worker {worker} {'tells' if explained else 'does not tell'} why."
+        word, sure = (told.word, told.confidence) if explained else ("inconclusive", "low")
+        return Verdict(Finding(word, sure, says + reserve, tuple(evidence)))
+    says = f"{grows}, and no single worker's verdict explains it."
     confidence: Confidence = "medium" if name == "pss_bytes" else "low"
     return Verdict(with_reserve(readings, Finding("whole_growth", confidence, says + reserve, tuple(evidence))))
 

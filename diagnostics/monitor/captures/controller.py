@@ -39,6 +39,8 @@ _OPENING_SECONDS = 2.0
 _MAX_UNKEPT = 20
 # Groups (captures of all workers) that are remembered; their captures are kept by the store.
 _MAX_GROUPS = 20
+# Windows of tracers are remembered for as long as there may be readings that they have spoiled: of hours, with one a minute.
+_MAX_TRACED = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Captures:
         self._unkept: deque[dict[str, Any]] = deque(maxlen=_MAX_UNKEPT)
         self._beginning = asyncio.Lock()
         self._latest: dict[tuple[str, str], Latest] = {}  # by worker and kind
+        self._traced: deque[tuple[int, float, float]] = deque(maxlen=_MAX_TRACED)  # process, beginning, end
         self._counts = Counting()
         self._groups: deque[CaptureGroup] = deque(maxlen=_MAX_GROUPS)
 
@@ -177,6 +180,25 @@ class Captures:
         """Whether a capture of this process runs now."""
         return pid in self._running
 
+    def traced(self, pid: int | None = None) -> list[tuple[float, float]]:
+        """(beginning, end) of each capture with a tracer in this process, in order of time; seconds since the epoch.
+
+        Of one that runs the end is infinity. None: in any process of the service, where those that overlap are one.
+        """
+        ended = [(begin, end) for of, begin, end in self._traced if pid in (None, of)]
+        runs = [
+            (capture.created, math.inf)
+            for of, capture in self._running.items()
+            if pid in (None, of) and _traces(capture)
+        ]
+        apart: list[tuple[float, float]] = []
+        for begin, end in sorted(ended + runs):
+            if apart and begin <= apart[-1][1]:
+                apart[-1] = apart[-1][0], max(apart[-1][1], end)
+            else:
+                apart.append((begin, end))
+        return apart
+
     def counts_of(self, worker: str) -> CaptureCounts:
         """Counts of a worker's captures by outcome, for the metrics."""
         return self._counts.of(worker, self.store.kept_bytes().get(worker, 0))
@@ -287,12 +309,18 @@ class Captures:
             )
             self.store.discard(capture.id)
         finally:
+            if _traces(capture):
+                self._traced.append((capture.worker.pid, capture.created, time.time()))
             del self._running[capture.worker.pid]
 
     async def _close_window(self, capture: Capture) -> None:
         # Where the worker does not answer, its agent closes the window at the deadline.
         with contextlib.suppress(DiagnosticsError):
             await capture.worker.ask("window.end", patience=10.0)
+
+
+def _traces(capture: Capture) -> bool:
+    return capture.kind.method(capture.options).tracer is not None
 
 
 async def _cheaper(kind: Kind, options: dict[str, Any], worker: Worker, price: Quote) -> list[tuple[str, Quote]]:

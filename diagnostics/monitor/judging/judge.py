@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from ...analysis.lives import recycled
-from ...analysis.trend import warm_up_ends
+from ...analysis.trend import Points, warm_up_ends
+from ...analysis.untraced import without_tracers
 from ...analysis.verdict.readings import Readings
-from ...analysis.verdict.service import verdict_on_whole
+from ...analysis.verdict.service import Told, verdict_on_whole
 from ...analysis.verdict.verdict import Verdict, verdict
 from ...errors import NotFoundError
 from ..captures.controller import Captures
@@ -48,7 +49,7 @@ class Judge:
         self._recorder = recorder
         self._captures = captures
         self._shared: dict[int, tuple[float, Verdict]] = {}
-        self._whole: tuple[float, tuple[dict[str, list[tuple[float, float]]], float]] | None = None
+        self._whole: tuple[float, tuple[dict[str, Points], float]] | None = None
         self._steady: dict[int | str, Verdict] = {}  # the last verdict while no capture ran
         self._disturbed: dict[int | str, float] = {}  # when a capture was last seen to run
         self._before: dict[int, str] = {}  # what was said of each worker when its agent last answered
@@ -66,10 +67,12 @@ class Judge:
         }
         rows, before = rows_of(snapshot, self._captures), self._before.get(pid, "")
         readings = readings_of(snapshot, self._recording(snapshot), latest, rows, before)
-        series, _since = self._series_of_whole()
+        recorded, _since = self._series_of_whole()
+        series, since = without_tracers(readings.series, readings.since, self._captures.traced(pid))
         readings = replace(
             readings,
-            series={**readings.series, "whole_pss_bytes": series.get("pss_bytes", ())},
+            series={**series, "whole_pss_bytes": recorded.get("pss_bytes", ())},
+            since=since,
             lives=self._recorder.lives(snapshot.worker),
             offspring=self._recorder.offspring.of(snapshot.worker),
             lines=self._recorder.lines.history(pid),
@@ -111,8 +114,8 @@ class Judge:
             self._steady = {each: steady for each, steady in self._steady.items() if each in alive} | {of: judged}
         return judged
 
-    async def of_whole(self, look: ServiceLook, alarms: Collection[str]) -> Verdict:
-        """The verdict on the service as a whole. `alarms`: workers whose own verdict is one."""
+    async def of_whole(self, look: ServiceLook, workers: Mapping[str, Told]) -> Verdict:
+        """The verdict on the service as a whole. `workers`: what was found of each alone."""
         series, since = self._series_of_whole()
         total = look.total
         return await asyncio.to_thread(
@@ -121,15 +124,16 @@ class Judge:
             since,
             processes=total.count,
             rss=total.rss,
-            alarms=alarms,
+            workers=workers,
             unknown=look.unknown(),
         )
 
-    def _series_of_whole(self) -> tuple[dict[str, list[tuple[float, float]]], float]:
+    def _series_of_whole(self) -> tuple[dict[str, Points], float]:
         """As `series_of_whole`, for all workers that are judged in the same two seconds."""
         now = time.monotonic()
         if self._whole is None or now - self._whole[0] >= _SHARED_SECONDS:
-            self._whole = now, series_of_whole(self._recorder.of_whole())
+            series, since = series_of_whole(self._recorder.of_whole())
+            self._whole = now, without_tracers(series, since, self._captures.traced())
         return self._whole[1]
 
     def _recording(self, snapshot: Snapshot) -> Recording | None:
@@ -178,6 +182,7 @@ def readings_of(
         python=snapshot.about.get("python"),
         unread=_unread(snapshot),
         memray=snapshot.about.get("memray"),
+        collects=(reading.get("gc") or {}).get("enabled"),
     )
 
 

@@ -90,6 +90,8 @@ JUDGED: tuple[str, ...] = (
     "in_use_bytes",
     "python_live_bytes",
     "python_large_blocks",
+    "gc_collections_1",
+    "gc_collections_2",
     "tasks",
     "outgoing_connections",
     "open_streams",

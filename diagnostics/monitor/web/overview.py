@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from ... import __version__
+from ...analysis.verdict.service import Told
 from ..captures.controller import Captures
 from ..captures.streams import rows_of
 from ..judging.guard import Guard
@@ -113,8 +114,12 @@ class Overview:
     async def service(self, snapshots: list[Snapshot], verdicts: list[dict[str, Any]], url: str) -> dict[str, Any]:
         """The sums over all processes, and the verdict on the service as a whole."""
         look = await self._whole.look()
-        alarms = [snapshot.worker for snapshot, verdict in zip(snapshots, verdicts, strict=True) if verdict["alarm"]]
-        judged = await self._judge.of_whole(look, alarms)
+        told = {
+            snapshot.worker: Told(verdict["verdict"], verdict["confidence"])
+            for snapshot, verdict in zip(snapshots, verdicts, strict=True)
+        }
+        alarms = any(verdict["alarm"] for verdict in verdicts)
+        judged = await self._judge.of_whole(look, told)
         # Growth of the cgroup beside its processes is an alarm of its own, beside any worker's.
         alarm = judged.alarm and (not alarms or judged.word == "cgroup_growth")
         service = {**look.to_json(), "charged": charged(look), "verdict": {**judged.to_json(url), "alarm": alarm}}

@@ -25,7 +25,8 @@ _TOP = 20
 _EXPLAINED = 8
 _LEAST_SHARE = 0.02
 _WORTH_A_NOTE = 64 * 1024
-# Types of the program itself (classes, functions and their parts): always alive, never explained.
+# Types of the program itself (classes, functions and their parts): always alive. They are explained only where they grow: as
+# handlers do, and classes that are made while it runs.
 _PROGRAM = frozenset(
     {
         "type", "abc.ABCMeta", "function", "code", "cell", "property", "module", "method", "staticmethod", "classmethod",
@@ -165,11 +166,12 @@ def grown(before: Types | None, after: Types) -> list[dict[str, Any]]:
 
 def worth_explaining(rows: list[dict[str, Any]]) -> list[str]:
     """The few types to explain: those that grew by at least `_LEAST_SHARE` of the first row's growth; or the largest."""
-    data = [row for row in rows if row["type"] not in _PROGRAM]
-    if data and data[0]["bytes_delta"] is not None:
-        known = [row for row in data if row["bytes_delta"] >= row.get("margin_bytes", 0)]
+    if rows and rows[0]["bytes_delta"] is not None:
+        known = [row for row in rows if row["bytes_delta"] >= row.get("margin_bytes", 0)]
         least = max([1, *(row["bytes_delta"] * _LEAST_SHARE for row in known[:1])])
         data = [row for row in known if row["bytes_delta"] >= least]
+    else:
+        data = [row for row in rows if row["type"] not in _PROGRAM]
     return [row["type"] for row in data[:_EXPLAINED]]
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextvars
 import ctypes
 import functools
 import gc
+import re
 import subprocess
 import sys
 import threading
@@ -29,6 +31,7 @@ from diagnostics.agent.readings.newness import FirstLook
 from diagnostics.agent.readings.running import threads
 from diagnostics.agent.readings.running.tasks import name_pattern
 from diagnostics.agent.redaction import is_programs, key_shown, shown_path
+from diagnostics.monitor.captures.kinds.objects import unheld
 
 kept: list[Any] = []
 variable: contextvars.ContextVar[Any] = contextvars.ContextVar("request_state", default=None)
@@ -533,3 +536,26 @@ def test_what_the_agent_itself_keeps_is_no_candidate() -> None:
     assert name_of(StreamLedger) not in objects.census()["types"]
     ledger.planted = Planted()  # type: ignore[attr-defined]
     assert objects.explain([name_of(Planted)], 4)["paths"][name_of(Planted)] == []
+
+
+def test_texts_that_are_keys_are_counted_and_their_holder_is_named() -> None:
+    """CPython's traversal of a dictionary leaves them out: they were "in no container of Python's", which C code had lost."""
+    ordered: collections.OrderedDict[str, int] = collections.OrderedDict()
+    counted: collections.Counter[str] = collections.Counter()
+    kept.extend([{}, ordered, counted, {1: 1}])
+    first = FirstLook()
+    before = objects.census(mark=first)
+    for number in range(3000):
+        for mapping in kept:
+            mapping[f"{number} of a caller's own id {id(mapping)}"] = number
+    after = objects.census()
+    assert (
+        abs(after["types"]["str"][0] - before["types"]["str"][0] - 12_000) <= 1000
+    )  # the answers of the census itself are among them
+    rows, unknown = unheld(before, after)
+    assert unknown is None
+    assert not [row for row in rows or () if row["type"] == "str" and row["count_delta"] > 200]
+    told = objects.explain(["str"], 12, first=first)["paths"]["str"]
+    first.close()
+    paths = [way["path"].removeprefix(f"module {__name__} -> global 'kept' -> list[4] -> ") for way in told]
+    assert {re.split(r"\W", path)[0] for path in paths} <= {"dict", "OrderedDict", "Counter"}

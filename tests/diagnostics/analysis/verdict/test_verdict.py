@@ -16,7 +16,7 @@ from diagnostics.analysis.balance import PARTS
 from diagnostics.analysis.lives import Life
 from diagnostics.analysis.verdict.causes import CAUSES
 from diagnostics.analysis.verdict.readings import MIB, Readings
-from diagnostics.analysis.verdict.service import verdict_on_whole
+from diagnostics.analysis.verdict.service import Told, verdict_on_whole
 from diagnostics.analysis.verdict.verdict import verdict
 
 SECONDS = 120
@@ -209,6 +209,23 @@ def test_garbage_that_waits_for_the_collector_is_no_leak() -> None:
     assert (told.word, told.alarm) == ("retained_objects", True)
     told = verdict(readings(series=grown, captures={"objects": census_of(cycle)}))
     assert (told.word, told.alarm) == ("waiting_garbage", False)
+
+
+def test_garbage_that_no_collector_will_come_for_is_an_alarm() -> None:
+    """With gc.disable() in the service it said "no leak", of memory that nothing would ever free."""
+    cycle = {"path": "(in a cycle that nothing reaches)", "samples": 12, "root": "cycle"}
+    stands = {"gc_collections_1": flat(7), "gc_collections_2": flat(3)}
+    grown = series(in_use_bytes=GROWING, python_live_bytes=GROWING, **stands)
+    census = {"objects": census_of(cycle)}
+    told = verdict(readings(series=grown, captures=census, collects=False))
+    assert (told.word, told.finding.confidence, told.alarm) == ("uncollected_garbage", "high", True)
+    assert not [finding.word for finding in told.also]
+    assert verdict(readings(series=grown, captures=census, collects=True)).word == "waiting_garbage"
+    assert verdict(readings(series=grown, captures=census)).word == "waiting_garbage"
+    called = {**grown, "gc_collections_2": line(lambda second: second // 30)}
+    assert verdict(readings(series=called, captures=census, collects=False)).word == "waiting_garbage"
+    unknown = {name: points for name, points in grown.items() if name not in stands}
+    assert verdict(readings(series=unknown, captures=census, collects=False)).word == "waiting_garbage"
 
 
 def test_a_holder_that_is_not_known_is_not_told_with_high_confidence() -> None:
@@ -629,25 +646,48 @@ def test_a_worker_that_is_recycled_is_judged_over_its_lives() -> None:
     assert grown_up.word == "load_only"
 
 
+CALM = Told("load_only", "high")
+
+
 def test_the_whole_grows_where_no_worker_does() -> None:
     known: dict[str, Any] = {"since": 0.0, "processes": 5, "rss": 500 * MIB, "unknown": {}}
     grown = {"pss_bytes": line(lambda second: 200 * MIB + 400_000 * second), "processes": flat(5)}
-    told = verdict_on_whole(grown, alarms=[], **known)
+    told = verdict_on_whole(grown, workers={"0": CALM, "1": CALM}, **known)
     assert (told.word, told.finding.confidence, told.alarm) == ("whole_growth", "medium", True)
     assert "no single worker's verdict explains it" in told.finding.says
-    assert "worker 1 tells more" in verdict_on_whole(grown, alarms=["1"], **known).finding.says
+    told = verdict_on_whole(grown, workers={"0": CALM, "1": Told("child_growth", "medium")}, **known)
+    assert (told.word, told.finding.says.endswith("the verdict on worker 1 tells more.")) == ("child_growth", True)
+    unknown = {"0": CALM, "1": Told("waiting_garbage", "medium")}
+    assert verdict_on_whole(grown, workers=unknown, **known).word == "whole_growth"  # another process may be what grows
     tmpfs = line(lambda second: 300 * MIB + 400_000 * second)
     beside = {"pss_bytes": flat(200 * MIB), "cgroup_working_bytes": tmpfs, "cgroup_tmpfs_bytes": tmpfs}
-    assert verdict_on_whole(beside, alarms=[], **known).word == "load_only"  # no limit: others' memory is in it as well
+    assert (
+        verdict_on_whole(beside, workers={"0": CALM, "1": CALM}, **known).word == "load_only"
+    )  # no limit: others' memory is in it as well
     beside["cgroup_limit_bytes"] = flat(900 * MIB)
-    told = verdict_on_whole(beside, alarms=[], **known)
+    told = verdict_on_whole(beside, workers={"0": CALM, "1": CALM}, **known)
     assert (told.word, told.finding.confidence, told.alarm) == ("cgroup_growth", "high", True)
     assert told.finding.culprit == "files in a tmpfs and shared memory"
-    calm = verdict_on_whole({"pss_bytes": flat(200 * MIB)}, alarms=[], **known)
+    calm = verdict_on_whole({"pss_bytes": flat(200 * MIB)}, workers={"0": CALM, "1": CALM}, **known)
     assert (calm.word, calm.finding.confidence) == ("load_only", "high")
     reserved = verdict_on_whole(
-        {"rss_bytes": flat(500 * MIB)}, alarms=[], **{**known, "unknown": {"pss_bytes": "of process 7"}}
+        {"rss_bytes": flat(500 * MIB)},
+        workers={"0": CALM, "1": CALM},
+        **{**known, "unknown": {"pss_bytes": "of process 7"}},
     )
     assert (reserved.word, reserved.finding.confidence) == ("load_only", "low")
     assert "PSS is not known of process 7" in reserved.finding.says
-    assert verdict_on_whole({}, alarms=[], **known).word == "inconclusive"
+    assert verdict_on_whole({}, workers={"0": CALM, "1": CALM}, **known).word == "inconclusive"
+
+
+def test_of_a_service_of_one_process_the_sum_accuses_nobody_whom_its_own_verdict_does_not() -> None:
+    """Beside "garbage waits for the collector", which is no alarm, stood an alarm: no single worker's verdict explains it."""
+    known: dict[str, Any] = {"since": 0.0, "processes": 1, "rss": 200 * MIB, "unknown": {}}
+    grown = {"pss_bytes": line(lambda second: 200 * MIB + 400_000 * second), "processes": flat(1)}
+    told = verdict_on_whole(grown, workers={"0": Told("waiting_garbage", "medium")}, **known)
+    assert (told.word, told.finding.confidence, told.alarm) == ("waiting_garbage", "medium", False)
+    assert told.finding.says.endswith("which is one process; the verdict on worker 0 tells why.")
+    told = verdict_on_whole(grown, workers={"0": CALM}, **known)
+    assert (told.word, told.finding.confidence, told.alarm) == ("inconclusive", "low", False)
+    told = verdict_on_whole(grown, workers={"0": Told("retained_objects", "high")}, **known)
+    assert (told.word, told.alarm) == ("retained_objects", True)

@@ -18,11 +18,13 @@ def test_one_census_has_no_growth_and_shows_the_largest_first() -> None:
     assert [(row["type"], row["bytes_delta"]) for row in rows] == [("bytes", None), ("str", None)]
 
 
-def test_what_is_traced_grew_by_a_share_of_the_most_and_is_no_part_of_the_program() -> None:
+def test_what_is_traced_grew_by_a_share_of_the_most() -> None:
     before = {"bytes": [1, 0], "dict": [1, 0], "function": [1, 0], "list": [1, 0], "str": [1, 70]}
-    after = {"bytes": [1, 10_000], "dict": [1, 5_000], "function": [1, 90_000], "list": [1, 100], "str": [1, 50]}
-    assert worth_explaining(grown(before, after)) == ["bytes", "dict"]
+    after = {"bytes": [1, 10_000], "dict": [1, 5_000], "function": [1, 9_000], "list": [1, 100], "str": [1, 50]}
+    # Handlers that are registered for each request are functions: they were never traced, and nobody learned who keeps them.
+    assert worth_explaining(grown(before, after)) == ["bytes", "function", "dict"]
     assert worth_explaining(grown(after, after)) == []
+    # Of the largest, those of the program itself are no news.
     assert worth_explaining(grown(None, after)) == ["bytes", "dict", "list", "str"]
     many = {f"app.Kind{number}": [1, 1000 - number] for number in range(20)}
     assert worth_explaining(grown(None, many)) == [f"app.Kind{number}" for number in range(8)]
