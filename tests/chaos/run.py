@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from .relay import Relay
@@ -37,24 +38,27 @@ async def run_seeds(seeds: Iterable[int], surroundings: Surroundings) -> list[Ou
 
 
 async def _run(seeds: Iterable[int], surroundings: Surroundings):  # type: ignore[no-untyped-def]  # an async generator
-    relay: Relay | None = None
-    try:
-        for seed in seeds:
-            variant = plan_of(seed).variant
-            if relay is not None and relay.variant != variant:
-                await asyncio.to_thread(relay.end)
-                relay = None
-            if relay is None:
-                relay = await asyncio.to_thread(Relay.start, surroundings, variant)
-                await relay.settle()
-            outcome = await run_seed(relay, seed)
-            yield outcome
-            if outcome.wrong or relay.process.poll() is not None:  # the next seed gets one that owes nothing
-                await asyncio.to_thread(relay.end)
-                relay = None
-    finally:
-        if relay is not None:
-            await asyncio.to_thread(relay.end)
+    # Who is told to end while a relay starts has to end that one as well: the thread that starts it cannot be cancelled.
+    started: Future[Relay] | None = None
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            for seed in seeds:
+                variant = plan_of(seed).variant
+                if started is not None and started.result().variant != variant:
+                    await asyncio.to_thread(started.result().end)
+                    started = None
+                if started is None:
+                    started = thread.submit(Relay.start, surroundings, variant)
+                    await (await asyncio.wrap_future(started)).settle()
+                relay = started.result()
+                outcome = await run_seed(relay, seed)
+                yield outcome
+                if outcome.wrong or relay.process.poll() is not None:  # the next seed gets one that owes nothing
+                    await asyncio.to_thread(relay.end)
+                    started = None
+        finally:
+            if started is not None and not started.cancelled():
+                started.result().end()
 
 
 def table(lines: Iterable[dict[str, object]]) -> str:

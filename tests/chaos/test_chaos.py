@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from tests.chaos.clients import CLIENTS
 from tests.chaos.events import EVENTS
@@ -12,6 +19,7 @@ from tests.chaos.relay import VARIANTS, Relay
 from tests.chaos.run import MARKS, VARIANT_WORDS, table, write
 from tests.chaos.seeds import ANSWER_FAULTS, Plan, plan_of, run_seed
 from tests.chaos.surroundings import Surroundings
+from tests.conftest import ROOT
 
 COUNT = 20
 
@@ -103,3 +111,27 @@ def test_the_table_tells_what_was_run_and_what_was_wrong(tmp_path) -> None:  # t
     assert "| two workers | 1 |" in text
     assert text.startswith("before")
     assert text.endswith("after")
+
+
+def test_nothing_is_left_of_it_where_it_is_told_to_end_while_a_relay_starts(
+    tmp_path: Path, eventually: Callable[..., Any]
+) -> None:
+    """A relay and a cgroup were: the thread that started them went on, and nobody knew of them."""
+    mark = f"CHAOS_IS_TOLD_TO_END={tmp_path}"
+    words = [sys.executable, "-m", "tests.chaos", "--seeds", "3", "--journal", str(tmp_path / "journal")]
+    name, _, value = mark.partition("=")
+    with subprocess.Popen(words, cwd=ROOT, env={**os.environ, name: value}, stdout=subprocess.DEVNULL) as run:
+        eventually(lambda: any(b"relay\0serve" in command for command in marked(mark)), patience=60)
+        run.terminate()
+        assert run.wait(60) == 143
+    assert not marked(mark)
+
+
+def marked(mark: str) -> list[bytes]:
+    """The command lines of all processes with this in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                found.append((folder / "cmdline").read_bytes())
+    return found
