@@ -16,7 +16,6 @@ from typing import Any
 
 from ...analysis.lives import recycled
 from ...analysis.trend import Points, warm_up_ends
-from ...analysis.untraced import without_tracers
 from ...analysis.verdict.readings import Readings
 from ...analysis.verdict.service import Told, verdict_on_whole
 from ...analysis.verdict.verdict import Verdict, verdict
@@ -29,6 +28,7 @@ from ..recording.service_record import series_of_whole
 from ..recording.vitals import JUDGED
 from ..workers.service_sum import ServiceLook
 from ..workers.targets import Snapshot, Targets
+from .untraced import without_tracers
 
 __all__ = ["CAPTURE_SECONDS", "Judge", "readings_of", "series_of"]
 

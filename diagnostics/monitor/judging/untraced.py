@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 from statistics import median
 
-from .trend import Points
+from ...analysis.trend import Points
 
 __all__ = ["without_tracers"]
 

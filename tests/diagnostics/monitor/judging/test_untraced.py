@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diagnostics.analysis.trend import Points, trend
-from diagnostics.analysis.untraced import without_tracers
+from diagnostics.monitor.judging.untraced import without_tracers
 
 MIB = 1 << 20
 
