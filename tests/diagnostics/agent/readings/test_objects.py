@@ -549,12 +549,11 @@ def test_texts_that_are_keys_are_counted_and_their_holder_is_named() -> None:
         for mapping in kept:
             mapping[f"{number} of a caller's own id {id(mapping)}"] = number
     after = objects.census()
-    assert (
-        abs(after["types"]["str"][0] - before["types"]["str"][0] - 12_000) <= 1000
-    )  # the answers of the census itself are among them
+    gained = after["types"]["str"][0] - before["types"]["str"][0]
+    assert 11_900 <= gained <= 16_000  # with the keys of `before`
     rows, unknown = unheld(before, after)
     assert unknown is None
-    assert not [row for row in rows or () if row["type"] == "str" and row["count_delta"] > 200]
+    assert not [row for row in rows or () if row["type"] == "str" and row["count_delta"] > 2_000]
     told = objects.explain(["str"], 12, first=first)["paths"]["str"]
     first.close()
     paths = [way["path"].removeprefix(f"module {__name__} -> global 'kept' -> list[4] -> ") for way in told]
