@@ -12,6 +12,7 @@ import yaml
 
 from dashboards.queries import PENDING
 from diagnostics.agent.record import OUTCOMES
+from diagnostics.analysis.verdict.causes import CAUSES
 from diagnostics.monitor.web.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +40,13 @@ def test_the_rules_are_valid() -> None:
 def test_the_rules_fire_and_stay_silent_as_they_should() -> None:
     done = promtool("test", "rules", "alerts_test.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_verdict_pages_somebody_where_it_is_an_alarm_and_only_there() -> None:
+    """The rule did not know that mapped files which become resident are none."""
+    left_out = re.search(r'cause!~"([^"]+)"', ALERTS["MemoryVerdict"]["expr"])
+    assert left_out is not None
+    assert set(left_out[1].split("|")) == {word for word, cause in CAUSES.items() if not cause.alarm}
 
 
 @pytest.mark.parametrize("name", ALERTS)
