@@ -131,7 +131,7 @@ fuzz: $(STAMP)
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt $(wildcard diagnostics/agent/heap/native/*)
+$(STAMP): pyproject.toml constraints.txt $(wildcard diagnostics/agent/native/*.py diagnostics/agent/native/*/*)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Highwater needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Set PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 # An environment from when the distribution was named highwater would show pytest the same plugin twice.

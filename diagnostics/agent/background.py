@@ -44,7 +44,11 @@ _WORK_SECONDS = 0.25
 # Signals of the service are blocked in our thread: one that the kernel delivered here would not interrupt the main thread's
 # read or sleep, and its Python handler would run only after that. Faults are not blocked: they go to the thread at fault.
 _FAULTS = {"SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP"}
-_NOT_OURS = _signal.valid_signals() - {getattr(_signal, name) for name in _FAULTS}
+
+
+def _not_ours() -> set[int]:
+    faults = {getattr(_signal, name) for name in _FAULTS}
+    return {number for number in _signal.valid_signals() if number not in faults}
 
 
 class Background:
@@ -74,7 +78,7 @@ class Background:
         self._ended = ended = allocate_lock()
         ended.acquire()
         _running.append(self)
-        mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _NOT_OURS)
+        mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _not_ours())
         try:
             start_new_thread(self._run, (ended,))
         except RuntimeError:

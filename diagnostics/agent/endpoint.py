@@ -150,7 +150,7 @@ class Endpoint:
                 if self.state.leave is not None:
                     self.state.leave()
                 return
-            busy = self._children or self.state.windows.kind
+            busy = self._children or self.state.window_kind
             ready = [fd for fd, _ in waiting.poll(1000 * (_WATCH_SECONDS if busy else _NAMED_SECONDS))]
             if self._wake_reader in ready:
                 posix.read(self._wake_reader, 64)
@@ -169,7 +169,8 @@ class Endpoint:
             self._end_readings()
 
     def _end_readings(self) -> None:
-        self.state.windows.end()
+        if self.state.window_kind:
+            self.state.windows.end()
         for child, _ in self._children:
             child.poll(float("inf"))
 
@@ -179,7 +180,7 @@ class Endpoint:
         if busy:
             self.state.lag.ping()
         self._settle()
-        overdue = self.state.windows.end_overdue()
+        overdue = self.state.window_kind and self.state.windows.end_overdue()
         if overdue:
             self.state.trouble(f"closed a {overdue} window that its monitor had left open")
         return going

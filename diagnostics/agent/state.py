@@ -10,7 +10,6 @@ from .loops.asyncio_tasks import task_count, task_states, why_unseen
 from .loops.lag import LoopLag
 from .loops.running import RunningLoops
 from .reading_cache import ReadingCache
-from .windows import Windows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from .readings.newness import FirstLook
     from .servers import Servers
     from .servers.snapshot import ServerLook
+    from .windows import Windows
 
 __all__ = ["State"]
 
@@ -40,7 +40,7 @@ class State:
 
     def __init__(self) -> None:
         self.ledgers: list[StreamLedger] = []
-        self.windows = Windows()
+        self._windows: Windows | None = None
         self.loops = RunningLoops()
         self.lag = LoopLag(loops=self.loops)
         # Drawn in a graph: with thousands of tasks they may be a few seconds old.
@@ -65,6 +65,20 @@ class State:
 
             self._servers = Servers()
         return self._servers
+
+    @property
+    def windows(self) -> Windows:
+        """The tracer windows of this process; loaded with the first one."""
+        if self._windows is None:
+            from .windows import Windows
+
+            self._windows = Windows()
+        return self._windows
+
+    @property
+    def window_kind(self) -> str | None:
+        """The kind of the tracer window that is open; None where none is."""
+        return None if self._windows is None else self._windows.kind
 
     def trouble(self, what: str) -> None:
         """Note a failure of the agent, a sentence: it is reported to the monitor with the next reading."""

@@ -63,9 +63,9 @@ class Windows:
         self, *, path: str, seconds: float, aggregated: bool, python_allocators: bool, native: bool
     ) -> dict[str, Any]:
         self._must_be_free("memray")
-        from .readings.allocation import memray
+        from .readings.allocation import installed, memray
 
-        if not memray.available():
+        if not installed.has_memray():
             raise TargetError(
                 "the service's environment has no memray",
                 remedy="pip install memray in the service's environment, or take a tracemalloc capture",

@@ -1,4 +1,4 @@
-"""Reads the table of a sampled live heap, `<root>/heap/*.heap`, as a Profile. Written by diagnostics/agent/heap/native/table.c.
+"""Reads the table of a sampled live heap, `<root>/heap/*.heap`, as a Profile. Written by diagnostics/agent/native/live/table.c.
 
 The law of this file: any bytes give a table or a UsageError that names the defect. The table may have been copied while its
 process was writing to it, or after that was killed in the middle: entries that were being written are left out and counted.

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from diagnostics.agent.operations import reading
+from diagnostics.agent.operations.readings import reading
 from diagnostics.agent.state import State
 from diagnostics.monitor.kernel.smaps import parse
 from diagnostics.monitor.workers.balance import read_balance

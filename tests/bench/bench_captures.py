@@ -310,7 +310,9 @@ def throughput(one: Subject, rounds: int, pause: float, folder: Path) -> Iterato
 
 def importing(rounds: int) -> Iterator[Row]:
     """What the agent adds: to a bare interpreter, and to a service that has uvicorn and FastAPI already; CPU time."""
-    asked = "import json, diagnostics.agent.operations as o, diagnostics.agent.state as s\no.reading(s.State())"
+    asked = (
+        "import json, diagnostics.agent.operations.readings as o, diagnostics.agent.state as s\no.reading(s.State())"
+    )
     bare, beside = "pass", "import fastapi, uvicorn.server"
     cases = {
         "importing the agent, bare interpreter": (bare, "", True),

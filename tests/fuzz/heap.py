@@ -52,7 +52,7 @@ def main() -> int:
 
 def _with_asan(folder: Path) -> Path:
     shutil.copytree(ROOT / "diagnostics", folder / "diagnostics", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    native = folder / PACKAGE / "native"
+    native = folder / "diagnostics/agent/native/live"
     command = [
         "gcc", "-O1", "-g", "-fsanitize=address", "-fno-omit-frame-pointer", "-std=gnu11", "-fPIC", "-shared",
         "-DPy_LIMITED_API=0x030B0000", f"-I{sysconfig.get_path('include')}", "-o", str(folder / PACKAGE / "_live.abi3.so"),

@@ -1,4 +1,4 @@
-# What native/module.c gives. A text is why something was not done; None: it was.
+# What ../native/live/module.c gives. A text is why something was not done; None: it was.
 
 from typing import Any
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["frames", "offsets", "why_not"]
 
-# The order is that of `lay_out` in native/module.c:
+# The order is that of `lay_out` in ../native/live/module.c:
 #   in the thread's state: its innermost frame, or what leads to it; -1, or where in that
 #   in a frame: code, the frame outside of it, the instruction, the owner; owners below this run Python code
 #   in a code: file's name, qualified name

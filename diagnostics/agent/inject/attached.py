@@ -129,7 +129,7 @@ def _load(folder: str) -> str:
         spec.loader.exec_module(module)
         lifecycle = import_module(PRIVATE_NAME + ".agent.lifecycle")
         # Else the first request would load them, while its client waits.
-        import_module(PRIVATE_NAME + ".agent.operations")
+        import_module(PRIVATE_NAME + ".agent.operations.captures")
         import_module(PRIVATE_NAME + ".agent.servers")
         lifecycle.start_attached(folder, leave)
     finally:

@@ -12,7 +12,6 @@ import sys
 import weakref
 
 from .coroutines import is_whole
-from .search import LoopSearch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,6 +99,8 @@ class _ByLoop:
     shows_ended = False
 
     def __init__(self, module: Any) -> None:
+        from .search import LoopSearch  # other versions do without it
+
         self._module = module
         self._search = LoopSearch()
         self._failure: str | None = None

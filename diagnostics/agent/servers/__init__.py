@@ -22,8 +22,8 @@ from __future__ import annotations
 import time
 
 from ..loops.asyncio_tasks import why_unseen
+from .loaded import loaded
 from .snapshot import ServerLook
-from .tasks import TaskServers
 from .uvicorn import Uvicorn
 
 TYPE_CHECKING = False
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..ledger import StreamLedger
+    from .tasks import TaskServers
 
 __all__ = ["Servers"]
 
@@ -46,7 +47,7 @@ class Servers:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._uvicorn = Uvicorn(clock)
-        self._tasks = TaskServers(clock)
+        self._tasks: TaskServers | None = None
         # route -> whether the bytes in its transports are known: a route that had streams keeps its row, so that its gauges
         # return to zero instead of vanishing.
         self._routes: dict[str, bool] = {}
@@ -56,7 +57,12 @@ class Servers:
         """All connections now, under the ledgers' routes; None where no server of a known kind is found. Never raises."""
         look = ServerLook(self._clock())
         self._uvicorn.read(look)
-        self._tasks.read(look, alone=not look.servers)
+        if self._tasks is None and loaded():
+            from .tasks import TaskServers  # under uvicorn alone the agent does without it
+
+            self._tasks = TaskServers(self._clock)
+        if self._tasks is not None:
+            self._tasks.read(look, alone=not look.servers)
         unseen = None if look.servers else why_unseen()
         if unseen is not None:
             look.unknown.append(f"whether a server runs that serves with tasks is not known: {unseen}")

@@ -10,7 +10,6 @@ import heapq
 import weakref
 from operator import attrgetter
 
-from ..redaction import shown_path
 from ..routes import UNROUTED
 
 TYPE_CHECKING = False
@@ -67,6 +66,8 @@ class OpenRequest:
 
     def to_json(self, now: float) -> dict[str, Any]:
         """The row of a list of streams. The path is without its query; segments that look like data are `*`."""
+        from ..redaction import shown_path  # with the first connection: an idle agent does without it
+
         thing = self.thing()
         method, path = self.method_and_path(thing) if thing is not None else (None, None)
         return {

@@ -9,7 +9,6 @@ alive as long as it runs.
 
 from __future__ import annotations
 
-import sys
 import weakref
 
 from ..loops.coroutines import coroutine_of
@@ -17,6 +16,7 @@ from ..loops.running import alive_tasks
 from ..reading_cache import ReadingCache, rest
 from ..routes import UNROUTED, frameworks_with_frames, route_in_frames
 from .kind import CONNECTION, LASTING, OTHER, REQUEST, SERVER
+from .loaded import loaded
 from .reach import SLICE_OF_NEW, SLICE_OF_TASKS, modules_in_threads
 from .snapshot import OpenRequest
 
@@ -88,9 +88,9 @@ class TaskServers:
 
     def _loaded(self) -> list[ServerKind]:
         if len(self._kinds) < len(_KINDS):
-            for name, loaded, make in _KINDS:
-                if name not in self._kinds and any(module in sys.modules for module in loaded):
-                    self._kinds[name] = make()
+            for name in loaded():
+                if name not in self._kinds:
+                    self._kinds[name] = _KINDS[name]()
                     self._roles.clear()  # coroutines of no known server may be this one's
         return list(self._kinds.values())
 
@@ -230,12 +230,11 @@ def _tornado() -> ServerKind:
     return Tornado()
 
 
-# (name, modules, constructor): only a process that may serve with this server imports one of the modules. The file of a
-# server that is not loaded is not imported.
-_KINDS: tuple[tuple[str, tuple[str, ...], Callable[[], ServerKind]], ...] = (
-    ("aiohttp", ("aiohttp.web",), _aiohttp),
-    ("granian", ("granian.server",), _granian),
-    ("hypercorn", ("hypercorn.asyncio", "hypercorn.trio"), _hypercorn),
-    ("sanic", ("sanic.server",), _sanic),
-    ("tornado", ("tornado.httpserver",), _tornado),
-)
+# The file of a server that is not loaded is not imported.
+_KINDS: dict[str, Callable[[], ServerKind]] = {
+    "aiohttp": _aiohttp,
+    "granian": _granian,
+    "hypercorn": _hypercorn,
+    "sanic": _sanic,
+    "tornado": _tornado,
+}

@@ -64,6 +64,8 @@ def _load_agent():  # type: () -> None
     sys.modules[_PRIVATE_NAME] = module
     spec.loader.exec_module(module)
     importlib.import_module(_PRIVATE_NAME + ".agent.inject.launcher").start(_HERE)
+    # It has done its work; where it has put in its audit hook, that keeps it.
+    del sys.modules[_PRIVATE_NAME + ".agent.inject.launcher"], sys.modules[_PRIVATE_NAME + ".agent.inject"].launcher
     importlib.import_module(_PRIVATE_NAME + ".agent.inject.lookout").start(
         always=os.environ.get("DIAGNOSTICS_AGENT") == "always"
     )

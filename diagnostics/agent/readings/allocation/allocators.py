@@ -8,7 +8,7 @@ Other libraries that serve malloc: see malloc.py.
 
 from __future__ import annotations
 
-import re
+import _tracemalloc  # the C part, always built in; `tracemalloc` imports pickle, and is imported with a window
 import sys
 
 from . import malloc
@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Allocators", "parse_pymalloc", "parse_pymalloc_blocks", "read"]
+__all__ = ["Allocators", "parse_pymalloc", "parse_pymalloc_blocks", "read", "tracemalloc_bytes"]
 
 
 class Allocators:
@@ -114,6 +114,11 @@ def read() -> Allocators:
     )
 
 
+def tracemalloc_bytes() -> int:
+    """Bytes of its own tables as tracemalloc counts them, 0 while it does not trace; analysis.balance has their real size."""
+    return _tracemalloc.get_tracemalloc_memory() if _tracemalloc.is_tracing() else 0
+
+
 def _is_hidden(live: int | None) -> bool:
     # getallocatedblocks counts allocations through pymalloc: 0 where PYTHONMALLOC has put malloc in its place.
     return live is None and ("t" in sys.abiflags or getattr(sys, "getallocatedblocks", int)() > 0)
@@ -134,57 +139,35 @@ def _reasons(live: int | None, figures: malloc.Malloc, hidden: bool) -> dict[str
     return reasons
 
 
-# class   size   num pools   blocks in use  avail blocks
-_SIZE_CLASS = re.compile(r"^\s*\d+\s+\d+\s+\d+\s+(\d+)\s+\d+\s*$", re.MULTILINE)
-
-
 def parse_pymalloc_blocks(text: str) -> int | None:
-    """Blocks in use, summed over the size classes of pymalloc's statistics; None where the text has none."""
-    rows = _SIZE_CLASS.findall(text)
-    return sum(map(int, rows)) if rows else None
+    """Blocks in use, summed over the size classes of pymalloc's statistics; None where the text has none.
+
+    The row of a class: its number, size of a block, number of pools, blocks in use, blocks available.
+    """
+    rows = [words for words in map(str.split, text.splitlines()) if len(words) == 5 and all(map(str.isdecimal, words))]
+    return sum(int(words[3]) for words in rows) if rows else None
 
 
 def parse_pymalloc(text: str) -> tuple[int | None, int | None]:
-    """Bytes in allocated blocks, and bytes of all arenas, from pymalloc's statistics; None where the text has none."""
+    """Bytes in allocated blocks, and bytes of all arenas, from pymalloc's statistics; None where the text has none.
 
-    def number(pattern: str) -> int | None:
-        match = re.search(pattern, text, re.MULTILINE)
-        return int(match[1].replace(",", "")) if match else None
-
-    return (
-        number(r"^# bytes in allocated blocks\s*=\s*([\d,]+)"),
-        number(r"^\d+ arenas \* \d+ bytes/arena\s*=\s*([\d,]+)"),
-    )
+    Their lines: `# bytes in allocated blocks = 1,234` and `2 arenas * 1048576 bytes/arena = 2,097,152`.
+    """
+    live = arenas = None
+    for line in text.splitlines():
+        label, equals, figure = line.partition("=")
+        figure = figure.strip().replace(",", "")
+        if equals and figure.isdecimal():
+            if label.startswith("# bytes in allocated blocks"):
+                live = int(figure)
+            elif label.rstrip().endswith("bytes/arena"):
+                arenas = int(figure)
+    return live, arenas
 
 
 def _pymalloc() -> str:
     """pymalloc's statistics as it prints them; empty where it does not serve Python's small objects."""
-    import ctypes  # at the first reading: an idle agent does without it
-
-    libc = malloc.libc()
-    try:
-        # ctypes.pythonapi keeps the GIL: the pools do not change while they are walked.
-        print_stats = ctypes.pythonapi._PyObject_DebugMallocStats
-        open_memstream = libc.open_memstream
-    except AttributeError:  # another interpreter, or a C library without memory streams
-        return ""
-    print_stats.argtypes, print_stats.restype = [ctypes.c_void_p], ctypes.c_int
-    open_memstream.argtypes, open_memstream.restype = [ctypes.c_void_p, ctypes.c_void_p], ctypes.c_void_p
-    libc.fclose.argtypes = libc.free.argtypes = [ctypes.c_void_p]
-    text, size = ctypes.c_void_p(), ctypes.c_size_t()
-    stream = open_memstream(ctypes.byref(text), ctypes.byref(size))
-    if not stream:
-        return ""
-    try:
-        # 0 where a tracer is installed before pymalloc, or another allocator in its place.
-        live = sys.modules.get(f"{__package__.rsplit('.', 2)[0]}.heap._live")
-        in_charge = -1 if live is None else live.pymalloc_stats(stream)
-        if in_charge < 0:  # loaded, but its hooks were never installed
-            in_charge = print_stats(stream)
-    finally:
-        libc.fclose(stream)
-    try:
-        statistics = ctypes.string_at(text.value or 0, size.value).decode("ascii", "replace") if text.value else ""
-    finally:
-        libc.free(text)
-    return statistics if in_charge else ""
+    # Its hooks stand before pymalloc, and step aside for this.
+    live = sys.modules.get(f"{__package__.rsplit('.', 2)[0]}.heap._live")
+    text: str = malloc.c_part().pymalloc(live and live.pymalloc_stats)
+    return text

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["NOT_COVERED", "begin", "counted_bytes", "end", "snapshot"]
+__all__ = ["NOT_COVERED", "begin", "end", "snapshot"]
 
 NOT_COVERED = (
     "memory allocated before the window began, or by C libraries that bypass Python's allocators",
@@ -33,12 +33,15 @@ _OWN_FILES = frozenset(
         "loops/lag.py",
         "loops/running.py",
         "loops/search.py",
-        "operations.py",
+        "operations/__init__.py",
+        "operations/captures.py",
+        "operations/readings.py",
         "reading_cache.py",
         "servers/__init__.py",
         "servers/aiohttp.py",
         "servers/granian.py",
         "servers/hypercorn.py",
+        "servers/loaded.py",
         "servers/reach.py",
         "servers/releases.py",
         "servers/sanic.py",
@@ -53,11 +56,6 @@ _OWN_FILES = frozenset(
         "readings/allocation/tracemalloc.py",
     )
 )
-
-
-def counted_bytes() -> int:
-    """Bytes of its own tables as tracemalloc counts them, 0 while it does not trace; analysis.balance has their real size."""
-    return _tracemalloc.get_tracemalloc_memory() if _tracemalloc.is_tracing() else 0
 
 
 def begin(frames: int) -> bool:

@@ -244,8 +244,8 @@ def test_a_library_of_any_versions_headers_keeps_the_count_of_references(run: Ru
     )
     command = [
         compiler, "-O2", "-std=gnu11", "-fPIC", "-shared", "-DPy_LIMITED_API=0x030B0000", f"-I{headers}",
-        "-o", str(tmp_path / package / "_live.abi3.so"), *map(str, sorted((ROOT / package / "native").glob("*.c"))),
-        "-lm", "-ldl", "-pthread",
+        "-o", str(tmp_path / package / "_live.abi3.so"),
+        *map(str, sorted((ROOT / "diagnostics/agent/native/live").glob("*.c"))), "-lm", "-ldl", "-pthread",
     ]  # fmt: skip
     subprocess.run(command, check=True)
     program = """

@@ -1,7 +1,8 @@
-"""Builds the extension of the sampled live heap while the package is built: `_live.abi3.so`, for CPython 3.11 and later.
+"""Builds the extensions while the package is built, for CPython 3.11 and later: the sampled live heap, and allocators' figures.
 
-It is optional. Without a C compiler or Python's headers the package is built without it, is then a wheel for every machine, and
-the agent says what is missing; HIGHWATER_EXTENSION=off builds it without in any case, =require fails instead.
+They are optional. Without a C compiler or Python's headers the package is built without them and is then a wheel for every
+machine: the agent says what is missing of the heap, and reads the figures by ctypes. HIGHWATER_EXTENSION=off builds it without
+in any case, =require fails instead.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-_NATIVE = "diagnostics/agent/heap/native"
-_LIBRARY = "diagnostics/agent/heap/_live.abi3.so"
+# Folders of sources, and what is made of each.
+_LIBRARIES = {
+    "diagnostics/agent/native/live": "diagnostics/agent/heap/_live.abi3.so",
+    "diagnostics/agent/native/figures": "diagnostics/agent/readings/allocation/_figures.abi3.so",
+}
 # The limited API of the oldest Python that is served.
 _ABI, _TAG = "0x030B0000", "cp311-abi3"
 _FLAGS = ("-O2", "-std=gnu11", "-Wall", "-Wextra", "-fPIC", "-fvisibility=hidden", "-shared")
@@ -34,27 +38,30 @@ class Extension(BuildHookInterface):  # type: ignore[misc]  # hatchling is in th
         """`version`: "editable" for a checkout that is used as it lies, where the library lies among the sources."""
         choice = os.environ.get("HIGHWATER_EXTENSION", "")
         self._made = Path(tempfile.mkdtemp(prefix="highwater-"))
-        built = self._made / "_live.abi3.so"
-        why = "HIGHWATER_EXTENSION=off" if choice == "off" else _why_not() or _compile(Path(self.root, _NATIVE), built)
+        built = {library: self._made / Path(library).name for library in _LIBRARIES.values()}
+        why = "HIGHWATER_EXTENSION=off" if choice == "off" else _why_not()
+        for sources, library in _LIBRARIES.items():
+            why = why or _compile(Path(self.root, sources), built[library])
         if version == "editable":
-            _put(built, Path(self.root, _LIBRARY))
+            for library, made in built.items():
+                _put(made if why is None else None, Path(self.root, library))
         if why is None:
             build_data["pure_python"] = False
             build_data["tag"] = f"{_TAG}-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
             if version != "editable":
-                build_data["force_include"][str(built)] = _LIBRARY
+                build_data["force_include"].update({str(made): library for library, made in built.items()})
         elif choice == "require":
-            raise RuntimeError(f"the extension of the live heap was not built: {why}")
+            raise RuntimeError(f"the extensions were not built: {why}")
         else:
-            self.app.display_warning(f"built without the extension of the live heap: {why}")
+            self.app.display_warning(f"built without the extensions: {why}")
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         shutil.rmtree(self._made, ignore_errors=True)
 
 
-def _put(built: Path, place: Path) -> None:
+def _put(built: Path | None, place: Path) -> None:
     """What was built, or nothing, instead of what an earlier build has left."""
-    if built.exists():
+    if built is not None:
         beside = place.with_suffix(f".{os.getpid()}")
         shutil.copy(built, beside)
         beside.replace(place)  # in one step: a service that has the old one mapped keeps it

@@ -1,0 +1,178 @@
+"""What a monitor asks for again and again: the cheap readings. No fork, no tracer."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+
+from ..loops.asyncio_tasks import why_unseen
+from ..readings.allocation import allocators, installed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ..ledger import StreamLedger
+    from ..servers.snapshot import ServerLook
+    from ..state import State
+    from .forked import Result
+
+__all__ = ["READINGS", "reading"]
+
+
+def hello(state: State) -> Result:
+    """Identifies the process: `pid` in its own PID namespace, `start_ticks` of /proc/self/stat, versions of its software."""
+    return {
+        "pid": os.getpid(),
+        "start_ticks": _start_ticks(),
+        "started": state.started,
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "implementation": sys.implementation.name,
+        "executable": sys.executable,
+        **installed.memray(),
+        "attached": state.leave is not None,
+        "window": state.window_kind,
+    }
+
+
+def _start_ticks() -> int | None:
+    """Clock ticks from the machine's boot to this process's start; None where there is no /proc (proc(5): stat, field 22)."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def reading(state: State, top: int = 20) -> Result:
+    """All cheap readings in one answer: ledger, connections, allocators, tasks, loops."""
+    look = state.look()
+    ledger = _merged(state.ledgers, top)
+    if ledger and look:
+        _add_transports(ledger["top"], look)
+    loops, unseen = state.loops(), state.unknown()
+    return {
+        "ledger": ledger,
+        "connections": state.servers.to_json(look, top),
+        "allocators": allocators.read().to_json(),
+        "tracemalloc_bytes": allocators.tracemalloc_bytes(),
+        "heap": state.heap(),
+        "tasks": state.task_count(),
+        "task_states": state.task_states(),
+        "loops": None if "loop_lag" in unseen else len(loops),
+        "loop_lag": None if "loop_lag" in unseen else state.lag.histogram.to_json(),
+        "loop_pending_seconds": None if "loop_lag" in unseen else state.lag.pending_seconds,
+        "unknown": unseen,
+        "gc": _collector(),
+        "window": state.window_kind,
+        "troubles": state.troubles,
+    }
+
+
+def sample(state: State) -> Result:
+    """The numbers that the flight recorder reads every second; no lists."""
+    memory, look = allocators.read(), state.look()
+    state.heap()  # checks first that the heap's hooks are still in place
+    ledgers = [ledger.summary() for ledger in state.ledgers]
+    return {
+        "in_use_bytes": memory.in_use,
+        "python_live_bytes": memory.python_live,
+        "malloc_live_bytes": memory.malloc_live,
+        "python_large_blocks": memory.python_large_blocks,
+        # Done tasks that something still refers to are not counted: they hold memory, but run no more.
+        "tasks": None if (states := state.task_states()) is None else sum(states.values()),
+        "loop_lag_seconds": state.lag.seconds,
+        "loop_pending_seconds": None if why_unseen() else state.lag.pending_seconds,
+        "gc_collections": [generation["collections"] for generation in gc.get_stats()],
+        "gc_young_objects": gc.get_count()[0],
+        "streams": {key: sum(each[key] for each in ledgers) for key in ledgers[0]} if ledgers else None,
+        "responses": look and {"open": look.open, "transport_bytes": look.transport_bytes},
+    }
+
+
+def connections(state: State, top: int = 1000) -> Result:
+    """The connections of this process's servers; see `Servers.to_json`."""
+    return state.servers.to_json(state.look(), top)
+
+
+def registered(state: State) -> Result:
+    """The metrics that the service registered with prometheus_client."""
+    from ..readings import registered
+
+    return registered.read()
+
+
+def watch(state: State) -> Result:
+    """The open window's effect on the service (lag, events, stalls), for a monitor that polls every second; microseconds."""
+    return {
+        "window": state.window_kind,
+        **state.lag.to_json(),
+        "events": sum(ledger.events_out() for ledger in state.ledgers) if state.ledgers else None,
+        "last_fork": state.last_fork,
+        "last_ending_seconds": state.last_ending,
+        "last_ending_cpu_seconds": state.last_ending_cpu,
+    }
+
+
+READINGS: dict[str, Callable[..., Result]] = {
+    "hello": hello,
+    "reading": reading,
+    "sample": sample,
+    "connections": connections,
+    "registered": registered,
+    "window.watch": watch,
+}
+
+
+def _collector() -> dict[str, Any]:
+    """`gc.get_stats`, generation by generation, youngest first: collections, objects collected and uncollectable.
+
+    enabled   whether it runs by itself: it is switched on, and has a threshold
+    """
+    stats = gc.get_stats()
+    return {
+        "enabled": gc.isenabled() and gc.get_threshold()[0] > 0,
+        "collections": [generation["collections"] for generation in stats],
+        "collected": [generation["collected"] for generation in stats],
+        "uncollectable": [generation["uncollectable"] for generation in stats],
+        "counts": list(gc.get_count()),
+        "frozen": gc.get_freeze_count(),
+    }
+
+
+def _merged(ledgers: list[StreamLedger], top: int) -> dict[str, Any] | None:
+    """One answer for all ledgers of the process: a process that mounts two apps may have two."""
+    if not ledgers:
+        return None
+    if len(ledgers) == 1:
+        return ledgers[0].to_json(top)
+    parts = [ledger.to_json(top) for ledger in ledgers]
+    whole = parts[0]
+    for number, part in enumerate(parts[1:], 2):
+        whole["open"] += part["open"]
+        whole["buffered_bytes"] += part["buffered_bytes"]
+        whole["budget_bytes"] += part["budget_bytes"]
+        whole["breakers"] += part["breakers"]
+        whole["buffered_bytes_max"] = max(whole["buffered_bytes_max"], part["buffered_bytes_max"])
+        if part["pool"]:
+            whole["pool"] = {key: count + (whole["pool"] or {}).get(key, 0) for key, count in part["pool"].items()}
+        if part["requests"]:
+            requests = whole["requests"] or {}
+            whole["requests"] = {key: count + requests.get(key, 0) for key, count in part["requests"].items()}
+        for reason, count in part["rejected"].items():
+            whole["rejected"][reason] = whole["rejected"].get(reason, 0) + count
+        for route, row in part["routes"].items():
+            whole["routes"][route if route not in whole["routes"] else f"{route} ({number})"] = row
+        whole["top"] += part["top"]
+    whole["top"] = sorted(whole["top"], key=lambda row: -row["buffered_bytes"])[:top]
+    return whole
+
+
+def _add_transports(rows: list[dict[str, Any]], look: ServerLook) -> None:
+    """Add to each row of the ledger the bytes in its connection's transport, and the connection's file descriptor."""
+    for row in rows:
+        request = look.by_task.get(row["task"]) if row["task"] else None
+        if request is not None:
+            row["transport_bytes"], row["fd"] = request.transport_bytes, request.fd
