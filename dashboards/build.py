@@ -43,11 +43,11 @@ def main(argv: list[str] | None = None) -> int:
     stale = []
     for name, text in rendered().items():
         path = FOLDER / name
-        if path.exists() and path.read_text() == text:
+        if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         stale.append(name)
         if not check:
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
             print(path)
     if check and stale:
         print(f"not up to date: {', '.join(stale)}; run python dashboards/build.py", file=sys.stderr)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
+    "MAX_ADDRESS_BYTES",
     "MAX_REPLY_BYTES",
     "MAX_REQUEST_BYTES",
     "VERSION",
@@ -44,6 +45,7 @@ __all__ = [
     "reply_error",
     "reply_result",
     "request",
+    "socket_address",
 ]
 
 VERSION = 1
@@ -55,7 +57,7 @@ MAX_REPLY_BYTES = 256 * 1024 * 1024
 
 _LENGTH_BYTES = 4
 # sizeof(sun_path) on Linux, less the closing NUL.
-_MAX_SOCKET_PATH = 107
+MAX_ADDRESS_BYTES = 107
 
 
 def frame(message: dict[str, Any]) -> bytes:
@@ -179,15 +181,26 @@ def agents_folder(root: str | PathLike[str]) -> str:
 
 
 def agent_socket(root: str | PathLike[str], pid: int, number: int = 1) -> str:
-    """The path of the socket of process `pid`'s agent. Raises UsageError where it is too long for a unix socket.
+    """The path of the socket of process `pid`'s agent.
 
     number   above 1 where the agent of a process with the same pid in another PID namespace has the name already:
              containers that share a volume each have a process 1
     """
-    path = os.path.join(agents_folder(root), f"{pid}.sock" if number == 1 else f"{pid}-{number}.sock")
-    if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
+    return os.path.join(agents_folder(root), f"{pid}.sock" if number == 1 else f"{pid}-{number}.sock")
+
+
+def socket_address(path: str | PathLike[str]) -> tuple[str, int | None]:
+    """The address of a unix socket's path, and a descriptor to be closed once it has been used.
+
+    An address has 107 bytes at most (unix(7)). A longer path is named through its folder's descriptor.
+    Raises UsageError where there are no such descriptors, OSError where the folder is gone.
+    """
+    if len(os.fsencode(path)) <= MAX_ADDRESS_BYTES:
+        return os.fspath(path), None
+    if not hasattr(os, "O_PATH") or not os.path.isdir("/proc/self/fd"):
         raise UsageError(
-            f"the socket path {path} is longer than {_MAX_SOCKET_PATH} bytes",
+            f"the socket path {path} is longer than {MAX_ADDRESS_BYTES} bytes",
             remedy="set DIAGNOSTICS_DIR to a shorter path",
         )
-    return path
+    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    return f"/proc/self/fd/{folder}/{os.path.basename(path)}", folder

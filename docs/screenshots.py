@@ -89,11 +89,11 @@ def running(*command: str, folder: Path) -> Iterator[tuple[str, str]]:
 def _printed(log: Path, pattern: str) -> str:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
-        found = re.search(pattern, log.read_text())
+        found = re.search(pattern, log.read_text(encoding="utf-8"))
         if found:
             return found[1]
         time.sleep(0.1)
-    raise SystemExit(f"{pattern} was not printed:\n{log.read_text()}")
+    raise SystemExit(f"{pattern} was not printed:\n{log.read_text(encoding='utf-8')}")
 
 
 def client(address: str, path: str, reads: bool, over: threading.Event) -> None:
@@ -125,7 +125,7 @@ def picture(address: str, name: str, dark: bool, folder: Path) -> None:
 def shoot(command: list[str], path: str, slow: int, fast: int, name: str, dark: bool) -> None:
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
-        (folder / "leaky.py").write_text(LEAKY)
+        (folder / "leaky.py").write_text(LEAKY, encoding="utf-8")
         with running(*command, folder=folder) as (service, monitor):
             over = threading.Event()
             clients = [

@@ -19,9 +19,25 @@ from typing import Any, Self
 
 OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--remote-debugging-pipe",
+    "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+PIPE = ("--hide-scrollbars", "--remote-debugging-pipe")
 PATIENCE_SECONDS = 60.0
+
+
+def run_once(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a browser to its end with these further words; its files lie in `folder`."""
+    done = subprocess.run(
+        ["chromium", *OPTIONS, f"--user-data-dir={folder}/user", *words],
+        check=False, capture_output=True, encoding="utf-8", timeout=250, env=_environment(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with a short temporary folder: it has a socket there, whose address may have 107 bytes."""
+    return {**os.environ, "TMPDIR": "/tmp"}
 
 
 class Browser:
@@ -43,18 +59,25 @@ class Browser:
         # The shell moves the pipes to where the browser wants them; `<&12` is more than every shell understands.
         script = f'exec "$0" "$@" 3</proc/self/fd/{commands} 4>/proc/self/fd/{answers}'
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", script, program, *OPTIONS, f"--user-data-dir={self._folder}/browser", "about:blank"],
-            stdout=self._log, stderr=self._log, pass_fds=(commands, answers),
+            ["/bin/sh", "-c", script, program, *OPTIONS, *PIPE, f"--user-data-dir={self._folder}/browser", "about:blank"],
+            stdout=self._log, stderr=self._log, pass_fds=(commands, answers), env=_environment(),
         )  # fmt: skip
         os.close(commands)
         os.close(answers)
+        try:
+            self._open_page()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def _open_page(self) -> None:
         target = next(each for each in self.call("Target.getTargets")["targetInfos"] if each["type"] == "page")
         attached = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = attached["sessionId"]
         self.call("Emulation.setFocusEmulationEnabled", enabled=True)  # keys go nowhere in a page without focus
         width, height = self._size
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

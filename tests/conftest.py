@@ -190,13 +190,13 @@ def memory_cgroup() -> Iterator[Callable[[int], Path | None]]:
         except OSError:
             return None
         made.append(folder)
-        (folder / "memory.limit_in_bytes").write_text(str(limit_bytes))
+        (folder / "memory.limit_in_bytes").write_text(str(limit_bytes), encoding="utf-8")
         return folder
 
     yield make
     for folder in made:
         deadline = time.monotonic() + 60
-        while (folder / "cgroup.procs").read_text().strip() and time.monotonic() < deadline:
+        while (folder / "cgroup.procs").read_text(encoding="utf-8").strip() and time.monotonic() < deadline:
             time.sleep(0.1)
         folder.rmdir()
 
@@ -352,7 +352,7 @@ def observed(launch: Callable[..., Launched], tmp_path: Path) -> Callable[..., S
     """Runs an app, given as source text, by uvicorn under `diagnostics run`, and waits until its agent answers."""
 
     def run(source: str, *options: str, env: Mapping[str, str] | None = None) -> Service:
-        (tmp_path / "service.py").write_text(source)
+        (tmp_path / "service.py").write_text(source, encoding="utf-8")
         port = free_port()
         supervisor = launch(
             sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--",

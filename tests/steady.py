@@ -115,7 +115,7 @@ def source_files() -> list[Path]:
     """What git knows of this checkout and what it would add, relative to it."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, check=True, capture_output=True, text=True,
+        cwd=ROOT, check=True, capture_output=True, encoding="utf-8",
     ).stdout  # fmt: skip
     return sorted(Path(name) for name in listed.split("\0") if name and (ROOT / name).is_file())
 
@@ -175,7 +175,7 @@ def prepare(user: User, place: Path, files: Sequence[Path], digest: str) -> Path
     """A copy of the checkout that belongs to `user`, with an environment of its own. Returns its folder."""
     home = place / user.name
     checkout, stamp = home / "checkout", home / "state"
-    if stamp.exists() and stamp.read_text() == digest:
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == digest:
         return checkout
     stamp.unlink(missing_ok=True)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -188,7 +188,7 @@ def prepare(user: User, place: Path, files: Sequence[Path], digest: str) -> Path
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, checkout / name, follow_symlinks=False)
     installed = checkout / ".venv" / "installed"
-    if not installed.exists() or installed.read_text() != needed:
+    if not installed.exists() or installed.read_text(encoding="utf-8") != needed:
         print(f"installing for {user.name} in {checkout}", flush=True)
         shutil.rmtree(checkout / ".venv", ignore_errors=True)
         subprocess.run([sys._base_executable, "-m", "venv", checkout / ".venv"], check=True)
@@ -199,10 +199,10 @@ def prepare(user: User, place: Path, files: Sequence[Path], digest: str) -> Path
             ],
             cwd=checkout, check=True,
         )  # fmt: skip
-        installed.write_text(needed)
+        installed.write_text(needed, encoding="utf-8")
     for path in (home, *home.rglob("*")):
         os.chown(path, user.uid, user.gid, follow_symlinks=False)
-    stamp.write_text(digest)
+    stamp.write_text(digest, encoding="utf-8")
     return checkout
 
 
@@ -273,7 +273,7 @@ class TimeWaits(threading.Thread):
 
 
 def in_time_wait() -> int:
-    told = re.search(r"^TCP: .*\btw (\d+)", Path("/proc/net/sockstat").read_text(), re.MULTILINE)
+    told = re.search(r"^TCP: .*\btw (\d+)", Path("/proc/net/sockstat").read_text(encoding="utf-8"), re.MULTILINE)
     return int(told[1]) if told else 0
 
 
@@ -422,7 +422,7 @@ def users(ordinary: str) -> dict[bool, User]:
 def code() -> str:
     """What git says of this checkout: a revision, or one with changes (`-dirty`)."""
     return subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, check=True, capture_output=True, text=True
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, check=True, capture_output=True, encoding="utf-8"
     ).stdout.strip()
 
 

@@ -58,7 +58,7 @@ def test_a_service_that_is_not_as_it_is_alone_breaks_a_promise(
     of: Any, tmp_path: Path, added: str, broken: list[str]
 ) -> None:
     (tmp_path / "bin").mkdir()
-    (tmp_path / "service.py").write_text(SERVICE.replace("ADDED", added))
+    (tmp_path / "service.py").write_text(SERVICE.replace("ADDED", added), encoding="utf-8")
     service = of("table").Service("it", "It", (), (sys.executable, str(tmp_path / "service.py"), "{port}"))
 
     def lived(observed: bool) -> Any:

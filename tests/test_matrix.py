@@ -29,7 +29,7 @@ def matrix(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_the_package_claims_what_the_matrix_runs(matrix: Any) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     said = "Programming Language :: Python :: 3."
     claimed = [f"3.{line.removeprefix(said)}" for line in project["classifiers"] if line.startswith(said)]
     assert tuple(claimed) == matrix["interpreters"].VERSIONS
@@ -44,7 +44,9 @@ def test_an_interpreter_of_pyenv_is_found_beside_those_that_do_not_start(
     for number, broken in ((1, False), (99, True)):
         command = tmp_path / "versions" / f"{OWN}.{number}" / "bin" / "python"
         command.parent.mkdir(parents=True)
-        command.write_text("#!/bin/sh\nexit 127\n" if broken else f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        command.write_text(
+            "#!/bin/sh\nexit 127\n" if broken else f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8"
+        )
         command.chmod(0o755)
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     found = matrix["interpreters"].find(OWN)
@@ -88,19 +90,19 @@ def test_the_last_run_of_each_version_is_kept(matrix: Any, tmp_path: Path) -> No
 
 def test_the_table_is_put_between_the_marks_of_its_page(matrix: Any, tmp_path: Path) -> None:
     table, page = matrix["table"], tmp_path / "page.md"
-    page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n", encoding="utf-8")
     ran = table.Row("3.12", "3.12.1", "this machine", 7, 1, 0, seconds=61.4, day="2026-11-29", code="v1-7")
     rows = [ran, table.Row.missing("3.14", "no Debian")]
     table.write(page, table.rendered(rows, ["tests"]))
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     assert "| 3.12.1 | this machine | 7 | 1 | 0 | not run | 61 | 2026-11-29 | v1-7 |" in text
     assert "| 3.14 | not run: no Debian |" in text
     assert "old" not in text
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
-    page.write_text("no marks")
+    page.write_text("no marks", encoding="utf-8")
     with pytest.raises(ValueError, match="no marks"):
         table.write(page, "table")
-    published = (ROOT / "docs" / "versions.md").read_text()
+    published = (ROOT / "docs" / "versions.md").read_text(encoding="utf-8")
     assert table.BEGIN in published
     assert table.END in published

@@ -161,5 +161,5 @@ def test_no_exhibit_is_known_to_the_product(of: Any) -> None:
         "curl_slist",
     }
     for path in (ROOT / "diagnostics").rglob("*.py"):
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         assert not [name for name in names if re.search(rf"\b{name}\b", text)], path

@@ -45,7 +45,7 @@ FILES = {module_of(path): path for package in ("diagnostics", "relay") for path 
 
 def remedies() -> Iterator[Said]:
     for module, path in sorted(FILES.items()):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.keyword) and node.arg in ("remedy", "option"):
                 parts = [n.value for n in ast.walk(node.value) if isinstance(n, ast.Constant)]
                 yield Said(module, node.value.lineno, "".join(part for part in parts if isinstance(part, str)))
@@ -60,7 +60,7 @@ def imported_by(module: str) -> frozenset[str]:
     path = FILES[module]
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             parts = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*parts, *([node.module] if node.module else [])])
@@ -84,7 +84,7 @@ def reached_from(module: str) -> frozenset[str]:
 @lru_cache
 def usage(*command: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", *command, "--help"], check=False, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", *command, "--help"], check=False, capture_output=True, encoding="utf-8", timeout=60
     )
     return done.stdout if done.returncode == 0 else ""
 
@@ -139,19 +139,19 @@ def test_a_command_that_a_remedy_quotes_exists_with_its_options(said: Said) -> N
     "said", [said for said in REMEDIES if re.search(r"\b(DIAGNOSTICS|RELAY)_[A-Z_]+", said.text)], ids=str
 )
 def test_a_setting_that_a_remedy_names_is_documented(said: Said) -> None:
-    documented = (ROOT / "docs" / "configuration.md").read_text()
+    documented = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     for name in re.findall(r"\b(?:DIAGNOSTICS|RELAY)_[A-Z_]+", said.text):
         assert f"`{name}`" in documented, f"{said}: {name}"
 
 
 def test_what_is_to_be_installed_is_our_distribution_and_one_of_its_extras() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = set(project["optional-dependencies"])
     assert {extra for _, _, extra in COMMANDS.values()} <= extras | {""}
     named = {
         (module, found[1], found[2])
         for module, path in FILES.items()
-        for found in re.finditer(r"(?:pip install ')?\b([a-z-]+)\[([a-z,]+)\]'", path.read_text())
+        for found in re.finditer(r"(?:pip install ')?\b([a-z-]+)\[([a-z,]+)\]'", path.read_text(encoding="utf-8"))
     }
     assert named, "no error names an extra"
     assert {name for _, name, _ in named} == {project["name"]}

@@ -57,7 +57,8 @@ def test_waiting_and_other_threads_are_no_part_of_a_profile(of, tmp_path: Path) 
         "thread (1): MainThread;run (asyncio/runners.py:118);epoll_pwait (libc.so.6) 900\n"
         "thread (2): exporter;wait (threading.py:3);futex (libc.so.6) 500\n"
         "thread (1): MainThread;run (asyncio/runners.py:118);send (a.py:5);write (libc.so.6) 30\n"
-        "thread (1): MainThread;run (asyncio/runners.py:118);send (a.py:7);parse (b.py:1) 10\n"
+        "thread (1): MainThread;run (asyncio/runners.py:118);send (a.py:7);parse (b.py:1) 10\n",
+        encoding="utf-8",
     )
     profile = of("profile").Profile.read(folded)
     assert profile.samples == 40
@@ -68,9 +69,9 @@ def test_waiting_and_other_threads_are_no_part_of_a_profile(of, tmp_path: Path) 
 def test_figures_replace_figures_and_nothing_else(of, tmp_path: Path) -> None:
     writing = of("writing")
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{writing.BEGIN}\nold\n{writing.END}\nafter\n")
+    page.write_text(f"before\n{writing.BEGIN}\nold\n{writing.END}\nafter\n", encoding="utf-8")
     writing.write_into(page, "new")
     assert page.read_text(encoding="utf-8") == f"before\n{writing.BEGIN}\n\nnew\n\n{writing.END}\nafter\n"
-    page.write_text("no markers")
+    page.write_text("no markers", encoding="utf-8")
     with pytest.raises(SystemExit, match="no markers"):
         writing.write_into(page, "new")

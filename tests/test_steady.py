@@ -32,7 +32,7 @@ def test_half_of_the_rounds_are_loaded_and_half_are_roots() -> None:
 
 
 def test_what_failed_is_counted_by_name(tmp_path: Path) -> None:
-    (tmp_path / "report.xml").write_text(REPORT)
+    (tmp_path / "report.xml").write_text(REPORT, encoding="utf-8")
     told = steady.outcomes(tmp_path / "report.xml")
     assert told == {"passed": 1, "skipped": 1, "failed": ["a.b.cannot be set up", "a.b.fails"]}
     assert steady.outcomes(tmp_path / "none")["failed"]
@@ -40,7 +40,7 @@ def test_what_failed_is_counted_by_name(tmp_path: Path) -> None:
 
 def test_the_table_stands_between_its_markers_and_tells_a_run_that_did_not_end(tmp_path: Path) -> None:
     document = tmp_path / "CONTRIBUTING.md"
-    document.write_text(f"before\n{steady.BEGIN}\nold\n{steady.END}\nafter\n")
+    document.write_text(f"before\n{steady.BEGIN}\nold\n{steady.END}\nafter\n", encoding="utf-8")
     steady.write(steady.table({1: row(1), 6: row(6, status=-9, failed=["a"], code="5d6e7f8")}), document)
     text = document.read_text(encoding="utf-8")
     assert "old" not in text
@@ -50,7 +50,7 @@ def test_the_table_stands_between_its_markers_and_tells_a_run_that_did_not_end(t
     assert "5d6e7f8" in text
     assert "5,012 or more in TIME_WAIT" in text
     assert "1, ended -9" in text
-    document.write_text("no markers")
+    document.write_text("no markers", encoding="utf-8")
     with pytest.raises(SystemExit, match="no place for the table"):
         steady.write("table", document)
 
@@ -59,7 +59,7 @@ def test_programs_are_hidden_and_all_others_are_found(tmp_path: Path, monkeypatc
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in ("hidden", "kept"):
-        (folder / name).write_text("#!/bin/sh\n")
+        (folder / name).write_text("#!/bin/sh\n", encoding="utf-8")
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", os.pathsep.join([str(folder), os.environ["PATH"]]))
     path = steady.path_without(["hidden"], tmp_path / "mirror")

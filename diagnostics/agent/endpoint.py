@@ -25,12 +25,14 @@ from ..protocol import (
     read_frame,
     reply_error,
     reply_result,
+    socket_address,
 )
 from .background import Background, working
 from .unpatched import poll
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from os import PathLike
     from typing import Any
 
@@ -108,7 +110,7 @@ class Endpoint:
         self.path = _free_path(self.root)
         listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         try:
-            listener.bind(self.path)
+            _at(self.path, listener.bind)
             listener.listen(16)
             self._inode = os.lstat(self.path).st_ino
         except OSError:
@@ -314,7 +316,7 @@ def _listened_on(path: str) -> bool:
     probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         probe.setblocking(False)
-        probe.connect(path)
+        _at(path, probe.connect)
     except BlockingIOError:  # its queue is full
         return True
     except OSError:
@@ -322,6 +324,16 @@ def _listened_on(path: str) -> bool:
     finally:
         probe.close()
     return True
+
+
+def _at(path: str, call: Callable[[str], object]) -> None:
+    """Call a unix socket's `bind` or `connect` with the address of `path`."""
+    address, folder = socket_address(path)
+    try:
+        call(address)
+    finally:
+        if folder is not None:
+            os.close(folder)
 
 
 def _remove(path: str) -> None:

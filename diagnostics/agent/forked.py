@@ -231,7 +231,7 @@ def _thaw() -> None:
 
 def _rss_bytes(pid: int) -> int | None:
     try:
-        with open(f"/proc/{pid}/statm") as file:
+        with open(f"/proc/{pid}/statm", encoding="utf-8") as file:
             return int(file.read().split()[1]) * resource.getpagesize()
     except (OSError, IndexError, ValueError):
         return None
@@ -239,7 +239,7 @@ def _rss_bytes(pid: int) -> int | None:
 
 def _cpu_text(pid: int) -> str:
     try:
-        with open(f"/proc/{pid}/stat", errors="replace") as file:  # the process's name is any bytes
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # the process's name is any bytes
             fields = file.read().rpartition(")")[2].split()
         return f"{(int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK'):.1f} s of CPU time"
     except (OSError, IndexError, ValueError):  # it has ended meanwhile

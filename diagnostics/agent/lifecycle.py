@@ -51,7 +51,7 @@ def start(root: str | PathLike[str] | None = None, ledger: StreamLedger | None =
 
     root    the folder that holds `agents/`; default: DIAGNOSTICS_DIR, or the default monitor's folder
     ledger  the caller's; without one the agent is started in forked children too
-    Raises DiagnosticsError where the folder is not private or its path too long, OSError where it cannot be written.
+    Raises DiagnosticsError where the folder is not private, OSError where it cannot be written.
     """
     elder = _elder()
     if elder is not None:

@@ -78,7 +78,8 @@ def collect(client: httpx2.Client, options: dict[str, Any], output: Path, consol
                 bundle.profiles[kind] = Profile.from_json(json.loads(profile.read_bytes()))
     look()
     (folder / "status.json").write_text(
-        json.dumps([{"time": moment, **state} for moment, state in bundle.states], indent=1) + "\n"
+        json.dumps([{"time": moment, **state} for moment, state in bundle.states], indent=1) + "\n",
+        encoding="utf-8",
     )
     write(from_bundle(bundle, shlex.join(["diagnostics", "capture", bundle.url, "--kind", "bundle"])), folder)
     packed = _packed(folder)
@@ -107,7 +108,7 @@ def _packed(folder: Path) -> Path:
     """Write SHA256SUMS (for `sha256sum -c`) and pack the folder; returns the path of the .tar.gz beside it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "SHA256SUMS")
     sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n" for path in files]
-    (folder / "SHA256SUMS").write_text("".join(sums))
+    (folder / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
     packed = folder.with_name(folder.name + ".tar.gz")
     with tarfile.open(packed, "x:gz") as archive:
         archive.add(folder, folder.name)

@@ -212,7 +212,9 @@ class _Witness:
 
 def _pending(pid: int) -> set[int]:
     try:
-        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()  # names are any bytes
+        lines = (
+            Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+        )  # names are any bytes
     except OSError:
         return set()
     pending = 0

@@ -134,7 +134,16 @@ def _label(text: str) -> tuple[str, str]:
 
 
 def _read_memray(path: Path, of: str) -> bytes:
-    command = [sys.executable, "-m", "diagnostics.monitor.captures.memray_file", str(path.absolute()), "--of", of]
+    command = [
+        sys.executable,
+        "-X",
+        "utf8",
+        "-m",
+        "diagnostics.monitor.captures.memray_file",
+        str(path.absolute()),
+        "--of",
+        of,
+    ]
     try:
         done = subprocess.run(command, check=False, capture_output=True, timeout=_MEMRAY_SECONDS)
     except subprocess.TimeoutExpired as error:

@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         for page in write_reports([outcome], numbers, arguments.report):
             console.print(f"report: {page}", highlight=False, soft_wrap=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps(numbers, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     return 0 if decision_of(outcome, AFTER) is Decision.BOUNDED else 1
 
 

@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     for warning in warnings(result):
         console.print(warning, style="yellow", highlight=False, markup=False, soft_wrap=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps(to_json(result), indent=1) + "\n")
+        arguments.json.write_text(json.dumps(to_json(result), indent=1) + "\n", encoding="utf-8")
     failed = result.tally.outcomes["failed"]
     if failed and not result.tally.bytes:
         reasons = ", ".join(f"{count} x {reason}" for reason, count in result.tally.errors.most_common())

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     console.print(_verdicts(verdicts))
     if arguments.json:
         document = {"schema": SCHEMA, **probed.to_json(), "verdicts": [asdict(verdict) for verdict in verdicts]}
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 1 if worst(verdicts) is ProbeLevel.BAD else 0
 
 

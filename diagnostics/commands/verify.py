@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _write(arguments: argparse.Namespace, outcomes: list[Outcome], numbers: dict[str, Any], console: Console) -> None:
     if arguments.json:
-        arguments.json.write_text(json.dumps(numbers, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     if arguments.junit:
         report.write_junit(outcomes, arguments.junit)
     if arguments.report:

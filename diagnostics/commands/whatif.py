@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     console.print(conclusion(rows, tried), markup=False, highlight=False, soft_wrap=True)
     if arguments.json:
         document = to_json(rows, tried, trials, failed, missing, _command(arguments, words))
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0 if best(rows) is not None else 1
 
 

@@ -129,7 +129,7 @@ def _kubernetes(text: str, account: Path) -> list[Target]:
         raise UsageError(f"k8s:{text} names no label", remedy="write k8s:app=relay or k8s:app=relay@6060")
     host, api_port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     try:
-        token, namespace = ((account / name).read_text().strip() for name in ("token", "namespace"))
+        token, namespace = ((account / name).read_text(encoding="utf-8").strip() for name in ("token", "namespace"))
     except OSError as error:
         raise TargetError(
             f"this is no pod with a service account: {error}",

@@ -88,8 +88,8 @@ class RedisLog:
         )
         self._client = Redis.from_pool(pool)
         folder = Path(__file__).parent
-        self._publish = self._client.register_script((folder / "publish.lua").read_text())
-        self._follow = self._client.register_script((folder / "follow.lua").read_text())
+        self._publish = self._client.register_script((folder / "publish.lua").read_text(encoding="utf-8"))
+        self._follow = self._client.register_script((folder / "follow.lua").read_text(encoding="utf-8"))
 
     async def close(self) -> None:
         await self._client.aclose()

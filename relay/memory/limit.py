@@ -39,7 +39,7 @@ def memory_share(limit_bytes: int, root: Path = CGROUPS, membership: Path = MEMB
 def _groups(root: Path, membership: Path) -> list[Path]:
     """This process's memory cgroups, from its own upwards."""
     try:
-        lines = membership.read_text().splitlines()
+        lines = membership.read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
     groups = []
@@ -77,10 +77,10 @@ def _share(group: Path) -> float | None:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
     except OSError:
         return None  # the file of another cgroup version, or not visible from here
 
 
 def _resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -155,7 +155,7 @@ class Services:
         name = f"highwater_bench_{port}"
         folder = (self._arguments.root or Path("/")) / "tmp"
         source = folder / f"{name}.py"
-        source.write_text(APP)
+        source.write_text(APP, encoding="utf-8")
         self._stack.callback(source.unlink)
         python, plain = self._arguments.python, self._arguments.plain or self._arguments.root
         if plain:

@@ -147,7 +147,7 @@ class Subject:
         return reply["result"]
 
     def rss(self) -> int:
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(Path(f"/proc/{self.pid}/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def blocks(self) -> int:
         return int(self.ask("reading")["allocators"]["python_blocks"])
@@ -167,7 +167,7 @@ class Subject:
 def subject() -> Iterator[Subject]:
     with tempfile.TemporaryDirectory(prefix="hw-bench-") as folder:
         process = subprocess.Popen(
-            [sys.executable, "-c", SUBJECT, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-c", SUBJECT, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         try:
@@ -341,7 +341,7 @@ def _compiled_runs(program: str, rounds: int) -> list[list[float]]:
         told = []
         for _ in range(rounds + 1):
             command = [sys.executable, "-c", program]
-            done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+            done = subprocess.run(command, check=True, capture_output=True, encoding="utf-8", env=environment)
             told.append([float(word) for word in done.stdout.split()])
     return told[1:]  # the first one compiles
 

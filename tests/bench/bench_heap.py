@@ -84,7 +84,7 @@ def measure(python: str, loop: str, env: dict[str, str], folder: str) -> float:
     done = subprocess.run(
         [python, "-c", CHILD.format(loop=LOOPS[loop])],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "DIAGNOSTICS_DIR": folder, **env},
-        check=True, capture_output=True, text=True, timeout=600,
+        check=True, capture_output=True, encoding="utf-8", timeout=600,
     )  # fmt: skip
     return float(done.stdout)
 

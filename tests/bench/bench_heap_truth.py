@@ -114,7 +114,9 @@ def main() -> int:
             "--cases",
             str(arguments.cases),
         ]
-        lines = subprocess.run(command, env=_environment(folder), check=True, capture_output=True, text=True).stdout
+        lines = subprocess.run(
+            command, env=_environment(folder), check=True, capture_output=True, encoding="utf-8"
+        ).stdout
         rows = [line.split() for line in lines.splitlines()]
         for kind in ("all", *(each.replace(" ", "-") for each in KINDS)):
             chosen = [tuple(map(int, row[1:])) for row in rows if kind in ("all", row[0])]

@@ -92,19 +92,19 @@ class Service:
     def agent_cpu(self) -> float:
         """CPU seconds of all threads but the loop's: the agent's, and of these services no other's."""
         used = {
-            int(thread.name): int((thread / "schedstat").read_text().split()[0]) / 1e9
+            int(thread.name): int((thread / "schedstat").read_text(encoding="utf-8").split()[0]) / 1e9
             for thread in Path(f"/proc/{self.pid}/task").iterdir()
         }
         return sum(used.values()) - used[self.pid]
 
     def monitor_cpu(self) -> float:
         threads = Path(f"/proc/{self.monitor_pid}/task").iterdir()
-        return sum(int((thread / "schedstat").read_text().split()[0]) / 1e9 for thread in threads)
+        return sum(int((thread / "schedstat").read_text(encoding="utf-8").split()[0]) / 1e9 for thread in threads)
 
 
 @contextlib.contextmanager
 def plain(folder: Path, ledger: bool = False) -> Iterator[Service]:
-    (folder / "service.py").write_text(APP)
+    (folder / "service.py").write_text(APP, encoding="utf-8")
     command = [sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--", sys.executable,
                "-m", "uvicorn", "service:app", "--port", "0", "--backlog", "8192", "--no-access-log"]  # fmt: skip
     with running(command, folder, {"BENCH_LEDGER": "1"} if ledger else {}) as (process, log):
@@ -216,15 +216,15 @@ def measure(service: Service, scrapes: int) -> Found:
 def wait_for(log: Path, text: str) -> str:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        for line in log.read_text().splitlines():
+        for line in log.read_text(encoding="utf-8").splitlines():
             if text in line:
                 return line
         time.sleep(0.05)
-    raise SystemExit(f"{text!r} did not appear:\n{log.read_text()}")
+    raise SystemExit(f"{text!r} did not appear:\n{log.read_text(encoding='utf-8')}")
 
 
 def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
 
 
 def command_of(pid: int) -> bytes:

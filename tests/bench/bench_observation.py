@@ -80,7 +80,7 @@ def cpu_seconds(pid: int) -> tuple[float, float]:
     From the scheduler's own nanoseconds: /proc/<pid>/stat counts in hundredths of a second.
     """
     used = {
-        int(thread.name): int((thread / "schedstat").read_text().split()[0]) / 1e9
+        int(thread.name): int((thread / "schedstat").read_text(encoding="utf-8").split()[0]) / 1e9
         for thread in Path(f"/proc/{pid}/task").iterdir()
     }
     return used[pid], sum(used.values()) - used[pid]
@@ -88,7 +88,7 @@ def cpu_seconds(pid: int) -> tuple[float, float]:
 
 def measure(pairs: int, seconds: float, clients: int, folder: Path) -> list[tuple[Round, Round]]:
     """Pairs of neighbouring rounds: (watched, not watched)."""
-    (folder / "service.py").write_text(APP)
+    (folder / "service.py").write_text(APP, encoding="utf-8")
     port = 18_000 + os.getpid() % 10_000
     log = folder / "log"
     serve = [sys.executable, "-m", "uvicorn", "service:app", "--port", str(port), "--no-access-log"]
@@ -121,7 +121,7 @@ def measure(pairs: int, seconds: float, clients: int, folder: Path) -> list[tupl
 
 def service_and_monitor(run: int, serve: list[str]) -> tuple[int, int]:
     """Two children of `diagnostics run`: the service, which is known by its command, and the monitor, its first child."""
-    children = [int(child) for child in Path(f"/proc/{run}/task/{run}/children").read_text().split()]
+    children = [int(child) for child in Path(f"/proc/{run}/task/{run}/children").read_text(encoding="utf-8").split()]
     words = "\0".join(serve).encode()
     (service,) = (child for child in children if Path(f"/proc/{child}/cmdline").read_bytes().startswith(words))
     return service, children[0]
@@ -136,7 +136,7 @@ app = FastAPI()
 def anonymous_bytes(folder: Path, watched: bool) -> int:
     """Memory of a service's own that idles, after five of the monitor's looks; mapped files are everybody's."""
     folder.mkdir()
-    (folder / "plain.py").write_text(PLAIN)
+    (folder / "plain.py").write_text(PLAIN, encoding="utf-8")
     serve = [sys.executable, "-m", "uvicorn", "plain:app", "--port", "0", "--no-access-log"]
     under = [sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--"] if watched else []
     environment = {
@@ -154,7 +154,7 @@ def anonymous_bytes(folder: Path, watched: bool) -> int:
         pid = process.pid
         if watched:
             pid, _ = service_and_monitor(pid, serve)
-        status = Path(f"/proc/{pid}/status").read_text().splitlines()
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
         return 1024 * next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
     finally:
         process.terminate()
@@ -173,11 +173,11 @@ def memory(rounds: int, folder: Path) -> list[float]:
 def wait_for(log: Path, text: str) -> str:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        for line in log.read_text().splitlines():
+        for line in log.read_text(encoding="utf-8").splitlines():
             if text in line:
                 return line
         time.sleep(0.05)
-    raise SystemExit(f"{text!r} did not appear:\n{log.read_text()}")
+    raise SystemExit(f"{text!r} did not appear:\n{log.read_text(encoding='utf-8')}")
 
 
 def main() -> int:

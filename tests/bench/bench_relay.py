@@ -58,9 +58,11 @@ def main() -> int:
     print(text)
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "report.md").write_text(text + "\n")
+        (arguments.out / "report.md").write_text(text + "\n", encoding="utf-8")
         found = [{"peer": peer, "case": case, "rounds": runs} for (peer, case), runs in results.items()]
-        (arguments.out / "report.json").write_text(json.dumps({"conditions": about, "results": found}, indent=1))
+        (arguments.out / "report.json").write_text(
+            json.dumps({"conditions": about, "results": found}, indent=1), encoding="utf-8"
+        )
         write_plots(results, peers, arguments.out)
     if arguments.write:
         plots = write_plots(results, peers, arguments.write.parent / "images", prefix="performance-")

@@ -125,8 +125,8 @@ def measure(server: str, connections: int, rounds: int) -> dict[str, float]:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "app.py").write_text(source)
-        (folder / "looker.py").write_text(LOOKER)
+        (folder / "app.py").write_text(source, encoding="utf-8")
+        (folder / "looker.py").write_text(LOOKER, encoding="utf-8")
         environment = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}", "ROUNDS": str(rounds)}
         service = subprocess.Popen(
             [word.replace("{port}", str(port)) for word in command],
@@ -150,7 +150,7 @@ def measure(server: str, connections: int, rounds: int) -> dict[str, float]:
                 if time.monotonic() > deadline:
                     raise SystemExit(f"{server}: no answer within 120 s")
                 time.sleep(0.1)
-            found: dict[str, float] = json.loads((folder / "answer").read_text())
+            found: dict[str, float] = json.loads((folder / "answer").read_text(encoding="utf-8"))
             return found
         finally:
             for client in clients:

@@ -176,7 +176,7 @@ def main() -> int:
         else:
             found = cost(running, arguments.rounds, arguments.loads.split(","), Path(folder))
     if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1))
+        arguments.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
     return report(found)
 
 

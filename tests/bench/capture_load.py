@@ -79,7 +79,7 @@ class Service:
 
     def cpu(self) -> float:
         """CPU seconds since its start."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -96,7 +96,7 @@ class Service:
 @contextmanager
 def service() -> Iterator[Service]:
     with tempfile.TemporaryDirectory(prefix="hw-load-") as folder:
-        (Path(folder) / "loaded.py").write_text(SERVICE)
+        (Path(folder) / "loaded.py").write_text(SERVICE, encoding="utf-8")
         command = [
             sys.executable,
             "-m",
@@ -131,10 +131,10 @@ def service() -> Iterator[Service]:
 def _awaited(log: Path, pattern: str) -> str:
     ends = time.monotonic() + 60
     while time.monotonic() < ends:
-        if found := re.search(pattern, log.read_text()):
+        if found := re.search(pattern, log.read_text(encoding="utf-8")):
             return found[1]
         time.sleep(0.05)
-    raise SystemExit(log.read_text())
+    raise SystemExit(log.read_text(encoding="utf-8"))
 
 
 class Load:

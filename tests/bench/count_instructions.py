@@ -37,7 +37,7 @@ def main() -> int:
         cells = [f"{counts[column]:,.0f} | {counts[column] / found['bare'][column]:.3f}" for column in columns]
         print(f"| {name} | {' | '.join(cells)} |")
     if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1))
+        arguments.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
     return 0
 
 

@@ -68,7 +68,7 @@ def record(pid: int, seconds: int, to: Path) -> None:
         str(Path(sys.executable).parent / "py-spy"), "record", "--pid", str(pid), "--duration", str(seconds), "--native",
         "--threads", "--rate", str(SAMPLES_PER_SECOND), "--format", "raw", "--output", str(to),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
         raise SystemExit(f"py-spy: {done.stderr.strip() or done.stdout.strip()}")
 

@@ -194,7 +194,7 @@ def _kernel_has(made: socket.socket) -> bool:
         ends = made.getpeername()[1], made.getsockname()[1]
     except OSError:  # it was reset, and closed here
         return False
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+    for line in Path("/proc/net/tcp").read_text(encoding="utf-8").splitlines()[1:]:
         fields = line.split()
         if tuple(int(fields[column].rpartition(":")[2], 16) for column in (1, 2)) == ends:
             return fields[3] != TIME_WAIT

@@ -74,10 +74,12 @@ class Processes:
         return None
 
     def no_more(self) -> None:
-        (self._folder / "pids.max").write_text((self._folder / "pids.current").read_text())
+        (self._folder / "pids.max").write_text(
+            (self._folder / "pids.current").read_text(encoding="utf-8"), encoding="utf-8"
+        )
 
     def as_many_as_wanted(self) -> None:
-        (self._folder / "pids.max").write_text("max")
+        (self._folder / "pids.max").write_text("max", encoding="utf-8")
 
     def remove(self) -> None:
         """Once all that was in it has ended; raises OSError where something does not within ten seconds."""

@@ -90,13 +90,13 @@ class Relay:
                 ],
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                text=True,
+                encoding="utf-8",
                 cwd=folder,
                 env=_environment(surroundings, variant, folder),
             )
         assert process.stdout is not None
         lines = [process.stdout.readline().split() for _ in range(3)]
-        assert lines[-1], (folder / "stderr").read_text()
+        assert lines[-1], (folder / "stderr").read_text(encoding="utf-8")
         url = urlsplit(lines[0][1])
         monitor = urlsplit(lines[1][1])
         assert url.hostname is not None
@@ -144,7 +144,7 @@ class Relay:
                 [sys.executable, "-m", "diagnostics", "monitor", "--listen", "127.0.0.1:0", "--dir", "d"],
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                text=True,
+                encoding="utf-8",
                 cwd=self.folder,
                 env=_environment(self.surroundings, self.variant, self.folder),
             )
@@ -201,7 +201,7 @@ class Relay:
         kept_ports = self.surroundings.ports
         kept = set()
         sockets = {}
-        for line in Path(f"/proc/{self.process.pid}/net/tcp").read_text().splitlines()[1:]:
+        for line in Path(f"/proc/{self.process.pid}/net/tcp").read_text(encoding="utf-8").splitlines()[1:]:
             fields = line.split()
             sockets[f"socket:[{fields[9]}]"] = f"TCP {fields[1]} {fields[2]} in state {fields[3]}"
             if int(fields[2].rpartition(":")[2], 16) in kept_ports:
@@ -219,7 +219,7 @@ class Relay:
 
     def read_rss(self) -> int:
         """Of those that serve, together."""
-        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.serving())
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) for pid in self.serving())
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     async def settle(self, seconds: float = 60) -> None:
@@ -328,7 +328,9 @@ def _children(pid: int) -> list[int]:
     found = []
     for thread in os.listdir(f"/proc/{pid}/task") if Path(f"/proc/{pid}").exists() else ():
         with contextlib.suppress(OSError):
-            found += [int(child) for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split()]
+            found += [
+                int(child) for child in Path(f"/proc/{pid}/task/{thread}/children").read_text(encoding="utf-8").split()
+            ]
     return found
 
 

@@ -113,11 +113,11 @@ def table(lines: Iterable[dict[str, object]]) -> str:
 def write(document: Path, text: str, marks: tuple[str, str] = MARKS) -> None:
     """Put the text between its two marks. Raises ValueError where the document has not both of them."""
     begin, end = marks
-    before, found, rest = document.read_text().partition(begin)
+    before, found, rest = document.read_text(encoding="utf-8").partition(begin)
     _, ended, after = rest.partition(end)
     if not (found and ended):
         raise ValueError(f"{document} has no {begin} and {end} behind it")
-    document.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
+    document.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 def main() -> int:
@@ -183,4 +183,4 @@ async def _many(options: argparse.Namespace, surroundings: list[Surroundings]) -
 def _read(journal: Path) -> list[dict[str, object]]:
     if not journal.exists():
         return []
-    return [json.loads(line) for line in journal.read_text().splitlines()]
+    return [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]

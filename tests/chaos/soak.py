@@ -125,7 +125,7 @@ class Soak:
             self.captures += answer.status == 202
 
     def _cpu_seconds(self) -> float:
-        fields = Path(f"/proc/{self.relay.process.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{self.relay.process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

@@ -115,7 +115,7 @@ class Surroundings:
 def _started(module: str, *arguments: str) -> tuple[subprocess.Popen[str], str]:
     """A process that ends with its stdin, and the line that it prints when it is ready."""
     process = subprocess.Popen(
-        [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
     )
     assert process.stdout is not None
     line = process.stdout.readline()

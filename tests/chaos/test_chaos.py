@@ -102,9 +102,9 @@ def test_the_table_tells_what_was_run_and_what_was_wrong(tmp_path) -> None:  # t
         },
     ]
     page = tmp_path / "page.md"
-    page.write_text("\n".join(("before", *MARKS, "after")))
+    page.write_text("\n".join(("before", *MARKS, "after")), encoding="utf-8")
     write(page, table(lines))
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     assert "2 seeds with 3 clients of 2 kinds" in text
     assert "| none | 2 | 1 | 1 |" in text
     assert "| disk_full | 1 | 1 |" in text

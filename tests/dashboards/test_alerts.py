@@ -26,7 +26,9 @@ OURS = re.compile(r"(?<![\w:])((?:stream|memory|event_loop|asyncio|gc|buffer_poo
 
 
 def promtool(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["promtool", *words], check=False, capture_output=True, text=True, cwd=FOLDER, timeout=250)
+    return subprocess.run(
+        ["promtool", *words], check=False, capture_output=True, encoding="utf-8", cwd=FOLDER, timeout=250
+    )
 
 
 @pytest.mark.needs("promtool", "prometheus")

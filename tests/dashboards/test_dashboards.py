@@ -88,7 +88,7 @@ def test_check_says_what_is_stale_and_changes_nothing(tmp_path: Path, capsys: An
 
 def test_it_runs_as_a_script() -> None:
     command = [sys.executable, str(FOLDER / "build.py"), "--check"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT, timeout=250)
+    done = subprocess.run(command, check=False, capture_output=True, encoding="utf-8", cwd=ROOT, timeout=250)
     assert (done.returncode, done.stderr) == (0, "")
 
 

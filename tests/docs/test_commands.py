@@ -39,7 +39,11 @@ def told() -> list[tuple[str, str, str, tuple[str, ...]]]:
 @lru_cache
 def usage(program: str, command: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", program, command, "--help"], check=False, capture_output=True, text=True, timeout=250
+        [sys.executable, "-m", program, command, "--help"],
+        check=False,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=250,
     )
     return done.stdout if done.returncode == 0 else ""
 

@@ -37,7 +37,7 @@ def manifests() -> list[dict[str, Any]]:
 
 def test_the_dockerfile_passes_its_linter() -> None:
     linter = str(Path(sys.executable).parent / "hadolint")
-    linted = subprocess.run([linter, str(FOLDER / "Dockerfile")], capture_output=True, text=True, check=False)
+    linted = subprocess.run([linter, str(FOLDER / "Dockerfile")], capture_output=True, encoding="utf-8", check=False)
     assert (linted.returncode, linted.stdout) == (0, "")
 
 
@@ -49,7 +49,9 @@ def test_an_image_has_extras_that_there_are_and_does_not_run_as_root() -> None:
         if stage.split()[2] in TARGETS:
             assert "USER 10001:10001" in stage
     copied = {word for line in re.findall(r"^COPY ([^-].*) \S+$", DOCKERFILE, re.MULTILINE) for word in line.split()}
-    let_in = set(re.findall(r"^!(\S+)$", (FOLDER / "Dockerfile.dockerignore").read_text(), re.MULTILINE))
+    let_in = set(
+        re.findall(r"^!(\S+)$", (FOLDER / "Dockerfile.dockerignore").read_text(encoding="utf-8"), re.MULTILINE)
+    )
     assert copied == let_in
     assert all((ROOT / name).exists() for name in copied)
 

@@ -179,14 +179,14 @@ def firing(
     """Starts a Prometheus that scrapes these addresses by job; gives what asks it for the (job, alert) that fire now."""
 
     def start(targets: dict[str, str]) -> Callable[[], set[tuple[str, str]]]:
-        (tmp_path / "alerts.yaml").write_text(quick(RULES.read_text()))
+        (tmp_path / "alerts.yaml").write_text(quick(RULES.read_text(encoding="utf-8")), encoding="utf-8")
         scrapes = [{"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in targets.items()]
         config = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(tmp_path / "alerts.yaml")],
             "scrape_configs": scrapes,
         }
-        (tmp_path / "prometheus.yml").write_text(json.dumps(config))  # YAML is a superset of it
+        (tmp_path / "prometheus.yml").write_text(json.dumps(config), encoding="utf-8")  # YAML is a superset of it
         address = f"127.0.0.1:{free_port()}"
         launch(
             "prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",

@@ -94,7 +94,7 @@ class Run:
 def run(launch: Any, http: Any, eventually: Any, free_port: Any, tmp_path: Path) -> Callable[..., Run]:
     def start(*command: str, env: dict[str, str] | None = None) -> Run:
         for name, source in (("asgi", ASGI), ("instrumented", INSTRUMENTED), ("wsgi", WSGI), ("script", SCRIPT)):
-            (tmp_path / f"{name}.py").write_text(source)
+            (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
         port = free_port()
         supervisor = launch(
             sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--",
@@ -239,7 +239,7 @@ def test_a_service_that_shuts_the_hook_out_is_read_from_outside_and_this_is_said
 
 
 def test_a_script_that_serves_nothing_has_an_agent_where_it_is_asked_for(run: Any, tmp_path: Path) -> None:
-    (tmp_path / "job.py").write_text("import time; time.sleep(60)")
+    (tmp_path / "job.py").write_text("import time; time.sleep(60)", encoding="utf-8")
     service = run(*PYTHON, "job.py", env={"DIAGNOSTICS_AGENT": "always"})
     (worker,) = service.answering(1)
     assert worker["connections"]["open"] == 0

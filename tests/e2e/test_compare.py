@@ -30,11 +30,11 @@ MIMALLOC = next((path.name for path in Path("/usr/lib").glob("*/libmimalloc.so.?
 
 def compare(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "diagnostics", "compare", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=800, check=False, cwd=GROWING)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=800, check=False, cwd=GROWING)
 
 
 def sides(numbers: Path) -> dict[str, dict[str, Any]]:
-    return {side["side"]: side for side in json.loads(numbers.read_text())["scenarios"][0]["sides"]}
+    return {side["side"]: side for side in json.loads(numbers.read_text(encoding="utf-8"))["scenarios"][0]["sides"]}
 
 
 def kind(command: str = KINDS, **environment: str) -> str:
@@ -50,7 +50,7 @@ def handed_out_for(nbytes: int, jemalloc: str) -> int:
     asked = f"import ctypes; print(ctypes.CDLL(None).nallocx({nbytes}, 0))"
     told = subprocess.run(
         [sys.executable, "-c", asked], env={**os.environ, "LD_PRELOAD": jemalloc},
-        check=True, capture_output=True, text=True, timeout=60,
+        check=True, capture_output=True, encoding="utf-8", timeout=60,
     )  # fmt: skip
     return int(told.stdout)
 

@@ -50,7 +50,7 @@ def behind(
     relay = launch(*command).wait_for("relay http", 40).split()[1]
     port = free_port()
     configuration = tmp_path / "nginx.conf"
-    configuration.write_text(CONFIGURATION.format(folder=tmp_path, port=port, relay=relay))
+    configuration.write_text(CONFIGURATION.format(folder=tmp_path, port=port, relay=relay), encoding="utf-8")
     nginx = launch("nginx", "-e", "stderr", "-p", tmp_path, "-c", configuration)
 
     def answers() -> bool:
@@ -66,13 +66,15 @@ def behind(
 
 def test_a_proxy_that_buffers_is_told_from_one_that_does_not(behind: str, tmp_path: Path) -> None:
     body = tmp_path / "body.json"
-    body.write_text(json.dumps({"model": "sim:events=40,pace=40,size=24", "stream": True, "messages": []}))
+    body.write_text(
+        json.dumps({"model": "sim:events=40,pace=40,size=24", "stream": True, "messages": []}), encoding="utf-8"
+    )
     verdicts = {}
     for place in ("buffered", "off", "told"):
         numbers = tmp_path / f"{place}.json"
         url = f"{behind}/{place}/v1/chat/completions"
         code = cli.main(["probe", url, "--body", str(body), "--json", str(numbers)])
-        found = json.loads(numbers.read_text())
+        found = json.loads(numbers.read_text(encoding="utf-8"))
         assert found["events"] >= 40
         assert found["headers"]["server"].startswith("nginx")
         verdicts[place] = (code, {v["subject"]: v["level"] for v in found["verdicts"]}["buffering"])

@@ -92,7 +92,7 @@ def stacked(
         )  # fmt: skip
         url = relay.wait_for("relay http").split()[1]
         monitor = relay.wait_for("diagnostics http").split()[1].removesuffix("/debug/memory")
-        (tmp_path / "prometheus.yml").write_text(config(monitor.removeprefix("http://")))
+        (tmp_path / "prometheus.yml").write_text(config(monitor.removeprefix("http://")), encoding="utf-8")
         address = f"127.0.0.1:{free_port()}"
         launch(
             "prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",
@@ -145,7 +145,7 @@ def load(stack: Stack) -> Iterator[None]:
 def panels() -> Iterator[tuple[str, str, bool]]:
     """(where, expression, whether traces are asked for) of every query of every dashboard, variables filled in."""
     for path in sorted(FOLDER.glob("*.json")):
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8"))
         for panel in document["panels"]:
             for target in panel.get("targets", ()):
                 yield f"{path.stem}: {panel['title']}", filled(target["expr"]), target["exemplar"]

@@ -126,7 +126,7 @@ def test_the_routes_answer_while_streams_run(loaded: Loaded, http: Any, eventual
 @pytest.mark.timeout(900)
 @pytest.mark.long
 def test_the_documented_examples_run(loaded: Loaded, http: Any, eventually: Any, tmp_path: Path) -> None:
-    text = PAGE.read_text().replace("\\\n", " ")
+    text = PAGE.read_text(encoding="utf-8").replace("\\\n", " ")
     examples = re.findall(r"^    ((?:diagnostics|curl|go) .*)$", text, re.MULTILINE)
     # One asks for a monitor with a token, and opens a prompt.
     examples = [example for example in examples if "$DIAGNOSTICS_TOKEN" not in example]
@@ -146,7 +146,7 @@ def test_the_documented_examples_run(loaded: Loaded, http: Any, eventually: Any,
             '"seconds": 5', '"seconds": 1, "force": true'
         )
         done = subprocess.run(
-            command, shell=True, check=False, capture_output=True, text=True, timeout=800, cwd=tmp_path, env=env
+            command, shell=True, check=False, capture_output=True, encoding="utf-8", timeout=800, cwd=tmp_path, env=env
         )
         assert done.returncode == 0, (command, done.stderr)
         assert done.stdout

@@ -55,7 +55,7 @@ def retained(
     """(source of a service, how many streams to open) -> what the command prints, and the capture's result."""
 
     def take(source: str, count: int) -> tuple[str, dict[str, Any]]:
-        (tmp_path / "service.py").write_text(source)
+        (tmp_path / "service.py").write_text(source, encoding="utf-8")
         port = free_port()
         command = ("run", "--listen", "127.0.0.1:0", "--", sys.executable, str(tmp_path / "service.py"), str(port))
         supervisor = launch(
@@ -73,7 +73,7 @@ def retained(
             taken = subprocess.run(
                 [sys.executable, "-m", "diagnostics", "capture", monitor, "--kind", "retained", "-o", str(tmp_path)],
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
                 timeout=100,
                 check=True,
             )

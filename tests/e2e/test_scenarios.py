@@ -20,9 +20,9 @@ TWO = ("--jobs", "2")
 def test_a_leak_and_a_shutdown_that_never_ends_are_found_and_their_fixes_are_fixes(tmp_path: Path) -> None:
     numbers = tmp_path / "numbers.json"
     command = [*VERIFY, "never_started_generator", "stuck_drain", "--no-capture", "--json", str(numbers)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=800, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    generator, drain = json.loads(numbers.read_text())["scenarios"]
+    generator, drain = json.loads(numbers.read_text(encoding="utf-8"))["scenarios"]
     broken, fixed = generator["sides"]
     assert (broken["decision"], fixed["decision"]) == ("LEAK", "BOUNDED")
     # What stays is the buffer of 64 KiB that was registered for each stream, not just something above the threshold. On a busy
@@ -40,10 +40,15 @@ def test_the_relay_is_bounded_under_the_work_that_breaks_others(tmp_path: Path) 
     numbers, file = tmp_path / "numbers.json", Path("relay/proof.toml").resolve()
     command = [*VERIFY, "orphaned_task", "stuck_drain", "--relay", str(file), "--relay-alone", "--no-capture", *TWO]
     done = subprocess.run(
-        [*command, "--json", str(numbers)], capture_output=True, text=True, timeout=800, check=False, cwd=tmp_path
+        [*command, "--json", str(numbers)],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=800,
+        check=False,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    orphans, drain = (scenario["sides"][0] for scenario in json.loads(numbers.read_text())["scenarios"])
+    orphans, drain = (scenario["sides"][0] for scenario in json.loads(numbers.read_text(encoding="utf-8"))["scenarios"])
     assert (orphans["side"], orphans["decision"]) == ("relay", "BOUNDED")
     # It was read as Python is, not by what the kernel tells, and its clients left in the midst of their streams.
     assert orphans["read"] == "in_use"
@@ -64,7 +69,7 @@ def test_broken_apps_in_the_place_of_fixed_ones_are_refused(tmp_path: Path) -> N
         "--junit",
         str(junit),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=800, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "not verified: label_cardinality, zombie_subscribers" in done.stdout
-    assert 'message="LEAK, expected BOUNDED"' in junit.read_text()
+    assert 'message="LEAK, expected BOUNDED"' in junit.read_text(encoding="utf-8")

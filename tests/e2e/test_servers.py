@@ -134,10 +134,10 @@ class Run:
 @pytest.fixture(scope="session")
 def sanic() -> str:
     """Python of the environment that Sanic has for itself: it asks for an older multidict than aiohttp."""
-    with open(ROOT / ".sanic.lock", "w") as lock:
+    with open(ROOT / ".sanic.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # tests may run in several processes
         made = subprocess.run(
-            ["make", "-s", "sanic", f"PYTHON={PYTHON}"], cwd=ROOT, capture_output=True, text=True, timeout=600
+            ["make", "-s", "sanic", f"PYTHON={PYTHON}"], cwd=ROOT, capture_output=True, encoding="utf-8", timeout=600
         )
     if made.returncode:
         if os.environ.get("CI"):
@@ -157,7 +157,8 @@ def run(
             words[0] = request.getfixturevalue("sanic")
         supervisor = launch(
             PYTHON, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--", *words,
-            env={"DIAGNOSTICS_DIR": str(tmp_path / "dir")}, cwd=APPS,
+            # Sanic's processes have a socket in the temporary folder, whose address may have 107 bytes.
+            env={"DIAGNOSTICS_DIR": str(tmp_path / "dir"), "TMPDIR": "/tmp"}, cwd=APPS,
         )  # fmt: skip
         monitor = supervisor.wait_for("diagnostics http", patience=60).split()[1].removesuffix("/debug/memory")
         service = Run(http, eventually, monitor, port)

@@ -25,7 +25,7 @@ BROKEN = "diagnostics.proof.scenarios.exception_retention.broken:app"
 
 
 def verify(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*VERIFY, *words], capture_output=True, text=True, timeout=800, check=False)
+    return subprocess.run([*VERIFY, *words], capture_output=True, encoding="utf-8", timeout=800, check=False)
 
 
 def processes_of(words: str) -> list[str]:
@@ -46,7 +46,7 @@ def test_the_fix_is_a_fix_and_the_evidence_is_kept(tmp_path: Path) -> None:
     report, junit = tmp_path / "report", tmp_path / "junit.xml"
     done = verify("unbounded_buffer", "--report", str(report), "--junit", str(junit))
     assert done.returncode == 0, done.stdout + done.stderr
-    numbers = json.loads((report / "numbers.json").read_text())
+    numbers = json.loads((report / "numbers.json").read_text(encoding="utf-8"))
     assert numbers["schema"] == "highwater.proof/1"
     assert numbers["command"] == "diagnostics verify unbounded_buffer --seed 7"
     broken, fixed = numbers["scenarios"][0]["sides"]
@@ -62,12 +62,12 @@ def test_the_fix_is_a_fix_and_the_evidence_is_kept(tmp_path: Path) -> None:
     assert re.search(r"alive in it: Task .*read_upstream \(broken\.py:\d+\) -> local 'queue'", done.stdout)
     assert any("local 'queue'" in path for grown in broken["grown"] for path in grown["paths"])
     assert all(sum(balance.values()) > 10_000_000 for side in (broken, fixed) for balance in side["balances"])
-    page = (report / "report.md").read_text()
+    page = (report / "report.md").read_text(encoding="utf-8")
     assert "Why it is alive in broken" in page
     assert "Balance, before the first round and after the last" in page
     for side in ("broken", "fixed"):
-        assert "<html" in (report / f"{side}-flamegraph.html").read_text()[:2000].lower()
-        assert json.loads((report / f"{side}-profile.json").read_text())["kind"] == "memray"
+        assert "<html" in (report / f"{side}-flamegraph.html").read_text(encoding="utf-8")[:2000].lower()
+        assert json.loads((report / f"{side}-profile.json").read_text(encoding="utf-8"))["kind"] == "memray"
     suite = ElementTree.parse(junit).getroot()[0]
     assert (suite.get("tests"), suite.get("failures")) == ("2", "0")
 
@@ -77,7 +77,7 @@ def test_a_fix_that_fixes_nothing_is_not_verified(tmp_path: Path) -> None:
     done = verify("exception_retention", "--fixed", BROKEN, "--no-capture", "--json", str(numbers))
     assert done.returncode == 1, done.stdout + done.stderr
     assert "not verified: exception_retention" in done.stdout
-    _, fixed = json.loads(numbers.read_text())["scenarios"][0]["sides"]
+    _, fixed = json.loads(numbers.read_text(encoding="utf-8"))["scenarios"][0]["sides"]
     assert (fixed["decision"], fixed["expected"], fixed["verified"]) == ("LEAK", "BOUNDED", False)
 
 
@@ -93,7 +93,7 @@ def test_too_little_memory_is_the_targets_failure_and_no_verdict(memory_cgroup: 
         pytest.skip("no memory cgroup can be made here")
     command = [sys.executable, "-m", "diagnostics", "verify", "unbounded_buffer", "--no-capture"]
     enter = f"echo $$ > {folder}/cgroup.procs && exec {shlex.join(command)}"
-    done = subprocess.run(["sh", "-c", enter], capture_output=True, text=True, timeout=800, check=False)
+    done = subprocess.run(["sh", "-c", enter], capture_output=True, encoding="utf-8", timeout=800, check=False)
     assert done.returncode == 3, done.stdout + done.stderr
     assert "SIGKILL (the kernel sends it where memory runs out); its last output:" in done.stderr
     assert "BOUNDED" not in done.stdout
@@ -110,11 +110,14 @@ def test_an_interrupted_proof_leaves_no_process(number: signal.Signals, tmp_path
     # The seed is in the command lines' environment only; the module's name is in those of the subjects.
     mark = tmp_path.name
     (tmp_path / f"{mark.replace('-', '_')}.py").write_text(
-        "from diagnostics.proof.scenarios.unbounded_buffer.broken import app\n"
+        "from diagnostics.proof.scenarios.unbounded_buffer.broken import app\n",
+        encoding="utf-8",
     )
     app = f"{mark.replace('-', '_')}:app"
     command = [*VERIFY, "unbounded_buffer", "--no-capture", "--broken", app, "--fixed", app]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as proof:
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+    ) as proof:
         assert proof.stderr is not None
         for line in proof.stderr:
             if "round 1" in line:

@@ -20,7 +20,7 @@ HOLES = f"{PYTHON} -m uvicorn holes:app --port {{port}} --log-level warning"
 def whatif(command: str, *words: str) -> subprocess.CompletedProcess[str]:
     work = ("--path", "/", "--streams", "4", "-n", "12", "--slow", "0", "--settle", "0.3", "--rounds", "3")
     asked = [sys.executable, "-m", "diagnostics", "whatif", *work, *words, "--", *shlex.split(command)]
-    return subprocess.run(asked, capture_output=True, text=True, timeout=500, check=False, cwd=GROWING)
+    return subprocess.run(asked, capture_output=True, encoding="utf-8", timeout=500, check=False, cwd=GROWING)
 
 
 @pytest.mark.skipif("glibc" not in __import__("platform").libc_ver()[0], reason="the setting is glibc's")
@@ -30,7 +30,7 @@ def test_a_setting_that_gives_back_what_malloc_keeps_pays(tmp_path: Path) -> Non
     done = whatif(HOLES, "--only", "mmap threshold", "--json", str(numbers))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "mmap threshold pays: MALLOC_MMAP_THRESHOLD_=65536" in done.stdout
-    told = json.loads(numbers.read_text())
+    told = json.loads(numbers.read_text(encoding="utf-8"))
     as_it_is, mapped = told["settings"]
     assert told["pays"] == mapped["name"] == "mmap threshold"
     assert mapped["settled_saved"]["low"] > 0.05

@@ -55,7 +55,7 @@ def main() -> int:
     if missing := [name for name in services if name not in known]:
         print(f"docs/field.md is as it was: there is no result of {', '.join(missing)} yet")
     else:
-        PAGE.write_text(marked(PAGE.read_text(), list(known.values())))
+        PAGE.write_text(marked(PAGE.read_text(encoding="utf-8"), list(known.values())), encoding="utf-8")
         print(f"written into {PAGE.relative_to(ROOT)}")
     return 0 if all(result.report.state == KEPT for result in results) else 1
 
@@ -107,7 +107,7 @@ def _examined(service: Service, arguments: argparse.Namespace) -> Result:
         service, report, {name: installed.get(name.lower(), "?") for name in service.shown}, python,
         datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"), (before, os.getloadavg()[0]), time.monotonic() - began,
     )  # fmt: skip
-    _file(service).write_text(json.dumps({"code": code, **result.to_json()}, indent=1) + "\n")
+    _file(service).write_text(json.dumps({"code": code, **result.to_json()}, indent=1) + "\n", encoding="utf-8")
     print(f"{service.name}: {report.state} after {result.seconds:.0f} s", flush=True)
     for name in report.named(BROKEN):
         print(f"    {name}: {report.checks[name][1]}", flush=True)
@@ -121,7 +121,7 @@ def _file(service: Service) -> Path:
 def _kept(service: Service) -> Result | None:
     """What was found of the service last, if anything was; `older` where it was with other code than this."""
     try:
-        told: dict[str, Any] = json.loads(_file(service).read_text())
+        told: dict[str, Any] = json.loads(_file(service).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     return Result.from_json(service, told, older=told["code"] != _code(service))

@@ -164,7 +164,7 @@ def _bundle(running: Running, kind: str, patience: float) -> tuple[bool, str]:
     done = subprocess.run(
         [sys.executable, "-m", "diagnostics", "capture", running.monitor, "--kind", kind, "--seconds", f"{_WINDOW_SECONDS:g}",
          "-o", str(folder)],
-        capture_output=True, text=True, timeout=patience, check=False,
+        capture_output=True, encoding="utf-8", timeout=patience, check=False,
     )  # fmt: skip
     last = (done.stderr.strip().splitlines() or [""])[-1]
     whole = len(list(folder.glob("*.tar.gz"))) == 1 and "Traceback" not in done.stderr

@@ -49,7 +49,7 @@ class Service(services.Service):
 
 
 def read(path: Path = HERE / "services.toml") -> dict[str, Service]:
-    entries = tomllib.loads(path.read_text())
+    entries = tomllib.loads(path.read_text(encoding="utf-8"))
     return {name: _service(name, entry) for name, entry in entries.items()}
 
 

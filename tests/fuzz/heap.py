@@ -69,11 +69,13 @@ def _one(python: str, root: Path, seed: int, folder: Path, *, asan: bool) -> Non
         "DIAGNOSTICS_HEAP_RATE": str(random.Random(seed).choice((1024, 8192, 524288))),
     }  # fmt: skip
     if asan:
-        found = subprocess.run(["gcc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True)
+        found = subprocess.run(
+            ["gcc", "-print-file-name=libasan.so"], check=True, capture_output=True, encoding="utf-8"
+        )
         # Leaks are the interpreter's own: it does not free everything at its end.
         env |= {"LD_PRELOAD": found.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1"}
     command = [python, "-W", "ignore", str(Path(__file__).absolute()), "--child", str(seed)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", timeout=600, check=False)
     if done.returncode:
         print(f"seed {seed}, mode {env['DIAGNOSTICS_HEAP']}: ended with {done.returncode}\n{done.stdout}{done.stderr}")
         raise SystemExit(1)

@@ -35,7 +35,7 @@ def wheel(checkout: Path) -> Path:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     command = ["make", "wheel", f"VENV={sys.prefix}"]
     done = subprocess.run(
-        command, cwd=checkout, env=environment, check=False, capture_output=True, text=True, timeout=300
+        command, cwd=checkout, env=environment, check=False, capture_output=True, encoding="utf-8", timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (found,) = (checkout / "dist").glob("*.whl")

@@ -45,7 +45,7 @@ def interpreters() -> dict[str, Path]:
 
 def _version_of(python: Path) -> str:
     """`3.11`; nothing where it does not run, has no ensurepip (Debian's without python3-venv), or is free-threaded."""
-    done = subprocess.run([python, "-c", _DESCRIBE], check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([python, "-c", _DESCRIBE], check=False, capture_output=True, encoding="utf-8", timeout=60)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
@@ -92,7 +92,7 @@ class Environment:
             [str(program) if program.exists() else words[0], *words[1:]],
             check=False,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=patience,
             cwd=cwd or self.folder,
             env=self.variables(),

@@ -115,7 +115,7 @@ def base(environment: Environment, start: Start) -> None:
     succeeds(environment, "diagnostics", "convert", "before.json", "after.pb.gz")
     succeeds(environment, "diagnostics", "diff", "before.json", "after.pb.gz")
     succeeds(environment, "diagnostics", "flamegraph", "after.pb.gz", "-o", "flame.html")
-    assert "<script>" in (environment.folder / "flame.html").read_text()
+    assert "<script>" in (environment.folder / "flame.html").read_text(encoding="utf-8")
     recording(environment.folder / "a.ring")
     assert "50.00 MiB" in succeeds(environment, "diagnostics", "blackbox", "a.ring")
     for name, (_, _, extra) in COMMANDS.items():
@@ -129,7 +129,7 @@ def base(environment: Environment, start: Start) -> None:
 
 
 def monitor(environment: Environment, start: Start) -> None:
-    (environment.folder / "app.py").write_text(APP)
+    (environment.folder / "app.py").write_text(APP, encoding="utf-8")
     command = ("python", "-m", "uvicorn", "app:app", "--port", "0")
     service = start(environment, "diagnostics", "run", "--listen", "127.0.0.1:0", "--", *command)
     url = service.wait_for("diagnostics http", patience=60).split()[1].removesuffix("/debug/memory")
@@ -154,8 +154,10 @@ def monitor(environment: Environment, start: Start) -> None:
 
 def instrumented(environment: Environment, start: Start) -> None:
     """The README's two lines, in a service that starts its monitor itself, and its lines for what a service buffers."""
-    two_lines, buffers = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (environment.folder / "service.py").write_text(f"{APP}\n{two_lines}\nchunk = b'x' * 4096\n{buffers}")
+    two_lines, buffers = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (environment.folder / "service.py").write_text(
+        f"{APP}\n{two_lines}\nchunk = b'x' * 4096\n{buffers}", encoding="utf-8"
+    )
     listen = f"127.0.0.1:{free_port()}"
     service = start(
         environment, "python", "-m", "uvicorn", "service:app", "--port", "0", env={"DIAGNOSTICS_LISTEN": listen}
@@ -174,7 +176,7 @@ def instrumented(environment: Environment, start: Start) -> None:
 
 
 def memray(environment: Environment, start: Start) -> None:
-    (environment.folder / "allocating.py").write_text("kept = bytearray(5_000_000)\n")
+    (environment.folder / "allocating.py").write_text("kept = bytearray(5_000_000)\n", encoding="utf-8")
     succeeds(environment, "python", "-m", "memray", "run", "--quiet", "-o", "taken.bin", "allocating.py")
     assert "4.7" in succeeds(environment, "diagnostics", "top", "--of", "high-water", "taken.bin")
 
@@ -210,7 +212,9 @@ def proof(environment: Environment, start: Start) -> None:
     upstream = start(environment, "relay", "simulate", "--port", "0")
     url = upstream.wait_for("http://", patience=60).split()[-1]
     body = environment.folder / "chat.json"
-    body.write_text('{"model": "sim", "stream": true, "messages": [{"role": "user", "content": "hello"}]}')
+    body.write_text(
+        '{"model": "sim", "stream": true, "messages": [{"role": "user", "content": "hello"}]}', encoding="utf-8"
+    )
     succeeds(
         environment,
         "diagnostics",

@@ -71,7 +71,7 @@ def commands_of(readme: str) -> dict[str, list[str]]:
     return found
 
 
-COMMANDS = commands_of((ROOT / "README.md").read_text())
+COMMANDS = commands_of((ROOT / "README.md").read_text(encoding="utf-8"))
 FIRST = ("Install", "Your own service, unchanged")
 
 
@@ -153,7 +153,7 @@ def follow(checkout: Path, start: Any, free_port: Callable[[], int], tmp_path: P
 
     def typed(version: str, sections: Iterable[str]) -> Terminal:
         environment = Environment.make(interpreters()[version], tmp_path)
-        (environment.folder / "app.py").write_text(APP)
+        (environment.folder / "app.py").write_text(APP, encoding="utf-8")
         own = shutil.copytree(checkout, tmp_path / "checkout", ignore=shutil.ignore_patterns("dist"))
         ports = {port: free_port() for port in ("6060", "8080", "8000")}
         terminal = Terminal(environment, own, start, ports)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.installs.environments import ROOT
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 def test_the_wheel_holds_every_file_of_both_packages_and_nothing_else(checkout: Path, wheel: Path) -> None:
@@ -58,7 +58,7 @@ def test_no_page_tells_to_install_what_another_project_has_published() -> None:
     told = [
         (page.name, line)
         for page in pages
-        for line in page.read_text().splitlines()
+        for line in page.read_text(encoding="utf-8").splitlines()
         if re.search(r"pip install .*(highwater|'\.|\.whl)", line)
     ]
     assert told

@@ -25,14 +25,14 @@ def install(interpreter: Interpreter) -> Path:
     system = interpreter.root.suite if interpreter.root else "here"
     folder = ENVIRONMENTS / f"{interpreter.version}-{system}-{place}"
     stamp, wanted = folder / "installed", _state()
-    if stamp.exists() and stamp.read_text() == wanted:
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return folder
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _run(interpreter, [interpreter.command, "-m", "venv", str(folder)])
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     _run(interpreter, [*pip, "--constraint", "constraints.txt", "--editable", ".[dev]"])
-    stamp.write_text(wanted)
+    stamp.write_text(wanted, encoding="utf-8")
     return folder
 
 
@@ -50,7 +50,12 @@ def _state() -> str:
 
 def _run(interpreter: Interpreter, words: list[str]) -> None:
     ran = subprocess.run(
-        within(interpreter, words), cwd=CHECKOUT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        within(interpreter, words),
+        cwd=CHECKOUT,
+        capture_output=True,
+        encoding="utf-8",
+        stdin=subprocess.DEVNULL,
+        check=False,
     )
     if ran.returncode != 0:
         raise InstallError((ran.stderr or ran.stdout).strip()[-1500:])

@@ -107,7 +107,7 @@ def _asked(command: str, release: str, root: Root | None = None) -> str | None:
     """The full version, if this is a CPython of that release that starts (pyenv's shims of other versions do not)."""
     words = [command, "-c", _ASK]
     try:
-        ran = subprocess.run(root.enter(words) if root else words, capture_output=True, text=True, timeout=60)
+        ran = subprocess.run(root.enter(words) if root else words, capture_output=True, encoding="utf-8", timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return None
     told = ran.stdout.split()

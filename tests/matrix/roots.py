@@ -62,11 +62,11 @@ class Root:
         print(f"making a Debian {self.suite} in {self.folder} (some minutes, once)", file=sys.stderr, flush=True)
         keyring = [f"--keyring={_KEYRING}"] if Path(_KEYRING).exists() else []
         command = ["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", *keyring, self.suite]
-        with open(self.folder.with_suffix(".log"), "w") as log:
+        with open(self.folder.with_suffix(".log"), "w", encoding="utf-8") as log:
             try:
                 subprocess.run([*command, str(unfinished), _mirror() or ""], stdout=log, stderr=log, check=True)
             except subprocess.CalledProcessError:
-                print(Path(log.name).read_text()[-2000:], file=sys.stderr)
+                print(Path(log.name).read_text(encoding="utf-8")[-2000:], file=sys.stderr)
                 raise
         unfinished.rename(self.folder)
 
@@ -114,7 +114,7 @@ def _mirror() -> str | None:
     asked = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(ORIGIN) $(LABEL) $(REPO_URI)", "Created-By: Packages"],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     rows = [line.split() for line in asked.stdout.splitlines()]
@@ -124,7 +124,7 @@ def _mirror() -> str | None:
 def _shared() -> list[str]:
     """What is the machine's and must be in the root at the same place: the checkout, name resolution, downloads' settings."""
     told = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "debug"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pip", "config", "debug"], capture_output=True, encoding="utf-8", check=False
     ).stdout
     files = re.findall(r"^\s+(/\S+), exists: True$", told, re.MULTILINE)
     values = " ".join(re.findall(r"^\s+(?:[\w-]+\.[\w-]+: |PIP_\w+=)(.*)$", told, re.MULTILINE))

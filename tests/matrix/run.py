@@ -105,7 +105,7 @@ def _run(interpreter: Interpreter, asked: Asked) -> Row:
 
 def _code() -> str:
     described = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(described, cwd=CHECKOUT, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(described, cwd=CHECKOUT, check=True, capture_output=True, encoding="utf-8").stdout.strip()
 
 
 def _pytest(interpreter: Interpreter, python: Path, asked: Asked) -> Row:
@@ -117,7 +117,7 @@ def _pytest(interpreter: Interpreter, python: Path, asked: Asked) -> Row:
     words += ["--numprocesses", str(asked.workers), "--dist", "worksteal", "-p", "no:cacheprovider"]
     try:
         ended = subprocess.run(within(interpreter, words), cwd=CHECKOUT, stdin=subprocess.DEVNULL, check=False)
-        text = report.read_text()
+        text = report.read_text(encoding="utf-8")
     finally:
         report.unlink()
     row = Row(interpreter.release, interpreter.version, interpreter.where)
@@ -137,7 +137,7 @@ def _pytest(interpreter: Interpreter, python: Path, asked: Asked) -> Row:
 
 
 def _packages() -> list[str]:
-    return [line for line in _PACKAGES.read_text().split("\n") if line and not line.startswith("#")]
+    return [line for line in _PACKAGES.read_text(encoding="utf-8").split("\n") if line and not line.startswith("#")]
 
 
 if __name__ == "__main__":

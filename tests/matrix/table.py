@@ -60,12 +60,12 @@ class Row:
 def keep(folder: Path, row: Row) -> None:
     """Keep what a version did with the whole suite: the page has the last of each version, whenever it ran."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{row.release}.json").write_text(json.dumps(asdict(row), indent=1) + "\n")
+    (folder / f"{row.release}.json").write_text(json.dumps(asdict(row), indent=1) + "\n", encoding="utf-8")
 
 
 def kept(folder: Path) -> dict[str, Row]:
     """By release, what was kept of each version."""
-    rows = (Row(**json.loads(path.read_text())) for path in folder.glob("*.json"))
+    rows = (Row(**json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob("*.json"))
     return {row.release: row for row in rows}
 
 
@@ -78,11 +78,11 @@ def rendered(rows: list[Row], tests: list[str]) -> str:
 
 def write(page: Path, table: str) -> None:
     """Put the table between the page's two marks. Raises ValueError where it has none."""
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     if BEGIN not in text or END not in text:
         raise ValueError(f"{page} has no marks to put the table between: {BEGIN} and {END}")
     before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+    page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
 
 
 def _line(cells: list[str] | tuple[str, ...]) -> str:

@@ -72,8 +72,8 @@ def _write(sides: Mapping[str, Side]) -> None:
     """The page, from all that is known."""
     known = [kept for side in sides.values() if (kept := _kept(side))]
     others = {side.exhibit: _others(side) for side in sides.values()}
-    PAGE.write_text(page.marked(PAGE.read_text(), known, others))
-    VERDICTS.write_text(page.marked_by_verdict(VERDICTS.read_text(), known))
+    PAGE.write_text(page.marked(PAGE.read_text(encoding="utf-8"), known, others), encoding="utf-8")
+    VERDICTS.write_text(page.marked_by_verdict(VERDICTS.read_text(encoding="utf-8"), known), encoding="utf-8")
     print(f"written into {PAGE.relative_to(ROOT)}: {len(known)} of {len(sides)} have a result")
 
 
@@ -130,7 +130,7 @@ def _seen(side: Side, arguments: argparse.Namespace) -> Result:
         datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"), (before, os.getloadavg()[0]),
     )  # fmt: skip
     if not arguments.alone and not arguments.install:
-        _file(side).write_text(json.dumps({"code": _code(side), **result.to_json()}, indent=1) + "\n")
+        _file(side).write_text(json.dumps({"code": _code(side), **result.to_json()}, indent=1) + "\n", encoding="utf-8")
         print(f"{side.name}: {result.judged.outcome if result.judged else 'did not run'}: {result.judged}", flush=True)
     return result
 
@@ -144,7 +144,9 @@ def _under_others(side: Side) -> None:
         folder = Path(tempfile.mkdtemp(prefix=f"museum-{side.name}-{tool}-"))
         try:
             done.append(shown_by(side, tool, side.place(), folder, OTHERS_SECONDS))
-            _others_file(side).write_text(json.dumps([vars(shown) for shown in done], indent=1) + "\n")
+            _others_file(side).write_text(
+                json.dumps([vars(shown) for shown in done], indent=1) + "\n", encoding="utf-8"
+            )
             print(f"{side.name}: {done[-1]}", flush=True)
         except (NotInstalled, Failed, OSError, ValueError) as problem:
             print(f"{side.name}: {tool}: {type(problem).__name__}: {str(problem)[-1000:]}", file=sys.stderr, flush=True)
@@ -154,7 +156,7 @@ def _under_others(side: Side) -> None:
 
 def _others(side: Side) -> list[Shown]:
     try:
-        told = json.loads(_others_file(side).read_text())
+        told = json.loads(_others_file(side).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
     shown = [Shown(**{**one, "lines": tuple(one["lines"])}) for one in told]
@@ -185,7 +187,7 @@ def _file(side: Side) -> Path:
 def _kept(side: Side) -> Result | None:
     """What was found of it last, if anything was; `older` where it was with other code than this."""
     try:
-        told = json.loads(_file(side).read_text())
+        told = json.loads(_file(side).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     return Result.from_json(side, told, older=told["code"] != _code(side))
@@ -220,7 +222,7 @@ def _apps(text: str) -> set[Path]:
     while texts:
         words = set(re.findall(r"\w+", texts.pop()))
         new = {path for path in APPS.glob("*.py") if path.stem in words} - found
-        texts += [path.read_text() for path in new]
+        texts += [path.read_text(encoding="utf-8") for path in new]
         found |= new
     return found
 

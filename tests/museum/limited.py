@@ -38,11 +38,11 @@ def limited(side: Side) -> Iterator[tuple[Side, Callable[[], int] | None]]:
             used = next(cgroup / name for name in _USED if (cgroup / name).exists())
             yield (
                 replace(side, command=(*into, *side.command), environment=environment),
-                lambda: int(used.read_text()),
+                lambda: int(used.read_text(encoding="utf-8")),
             )
     finally:
         deadline = time.monotonic() + _EMPTY_SECONDS
-        while (cgroup / "cgroup.procs").read_text() and time.monotonic() < deadline:
+        while (cgroup / "cgroup.procs").read_text(encoding="utf-8") and time.monotonic() < deadline:
             time.sleep(0.1)
         cgroup.rmdir()
 
@@ -54,7 +54,7 @@ def _made(limit: int) -> Path:
     folder = found.mount / f"museum-{os.getpid()}-{time.monotonic_ns()}"
     try:
         folder.mkdir()
-        next(folder / name for name in _LIMITS if (folder / name).exists()).write_text(str(limit))
+        next(folder / name for name in _LIMITS if (folder / name).exists()).write_text(str(limit), encoding="utf-8")
     except (OSError, StopIteration) as error:
         if folder.is_dir():
             folder.rmdir()

@@ -60,7 +60,7 @@ def shown(side: Side, tool: str, place: Path, folder: Path, seconds: float) -> S
             time.sleep(seconds)
         if tool == "memray":
             return _of_memray(one, side, out, seconds)
-    found = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    found = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] if out.exists() else []
     for report in found:
         if (rank := Named(tuple(report["lines"])).rank(side.culprit)) is not None:
             return Shown(tool, tuple(report["lines"]), rank, report["seconds"])
@@ -72,7 +72,7 @@ def _of_memray(one: Running, side: Side, out: Path, seconds: float) -> Shown:
     with contextlib.suppress(subprocess.TimeoutExpired):
         one.process.wait(STOP_SECONDS)
     done = subprocess.run(
-        [sys.executable, "-c", _READ, str(out)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", _READ, str(out)], capture_output=True, encoding="utf-8", timeout=120, check=False
     )
     lines = tuple(json.loads(done.stdout)) if done.returncode == 0 else (done.stderr.strip()[-300:],)
     rank = Named(lines).rank(side.culprit) if done.returncode == 0 else None

@@ -46,7 +46,7 @@ def reports(report, out):
     while True:
         time.sleep(AGAIN_SECONDS)
         lines = report()
-        with open(out, "a") as file:
+        with open(out, "a", encoding="utf-8") as file:
             file.write(json.dumps({"seconds": time.monotonic() - began, "lines": lines[:FIRST]}) + "\n")
 
 

@@ -68,7 +68,7 @@ class Side(services.Service):
 
 def read(path: Path = HERE / "exhibits.toml") -> dict[str, Side]:
     """Every side of every exhibit by its name: `NAME-leaky` and `NAME-fixed`, and the healthy ones by theirs."""
-    entries = tomllib.loads(path.read_text())
+    entries = tomllib.loads(path.read_text(encoding="utf-8"))
     sides = [
         _side(f"{name}-{side}", side, name, entry)
         for name, entry in entries.get("leak", {}).items()

@@ -176,7 +176,7 @@ def _type(one: Running, look: Look, began: float, found: Visit) -> None:
     known = {row["id"] for row in _captures(one)}
     try:
         done = subprocess.run(
-            [sys.executable, "-m", *words, "-o", str(one.folder / "typed")], capture_output=True, text=True,
+            [sys.executable, "-m", *words, "-o", str(one.folder / "typed")], capture_output=True, encoding="utf-8",
             timeout=_COMMAND_SECONDS, check=False,
         )  # fmt: skip
         found.typed = f"exit code {done.returncode}: {(done.stdout + done.stderr)[-1500:]}"

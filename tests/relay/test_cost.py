@@ -24,10 +24,14 @@ MOST_TO_BARE = {"one by one": 0.9, "in bursts": 4.1, "a stream": 6.2}
 def test_events_and_streams_cost_no_more_instructions_than_they_did(tmp_path: Path) -> None:
     counted = tmp_path / "counted.json"
     done = subprocess.run(
-        [sys.executable, str(COUNT), "--json", str(counted)], capture_output=True, text=True, timeout=1200, check=False
+        [sys.executable, str(COUNT), "--json", str(counted)],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=1200,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(counted.read_text())
+    found = json.loads(counted.read_text(encoding="utf-8"))
     ratios = {shape: found["relay"][shape] / found["bare"][shape] for shape in MOST_TO_BARE}
     # Half of it and less would be no relay that looks at what it passes on.
     assert all(ratio > 0.5 for ratio in ratios.values()), ratios

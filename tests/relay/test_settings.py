@@ -26,7 +26,9 @@ def test_the_defaults_are_the_promised_addresses() -> None:
 
 
 def test_a_flag_overrides_the_environment_and_that_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("RELAY_PORT=1\nRELAY_HOST=::1\nDIAGNOSTICS_LISTEN=127.0.0.1:7\nOTHER=x\n")
+    (tmp_path / ".env").write_text(
+        "RELAY_PORT=1\nRELAY_HOST=::1\nDIAGNOSTICS_LISTEN=127.0.0.1:7\nOTHER=x\n", encoding="utf-8"
+    )
     monkeypatch.setenv("RELAY_PORT", "2")
     assert load().port == 2
     assert load(port="3").port == 3
@@ -86,7 +88,9 @@ def test_a_trailing_slash_does_not_matter() -> None:
 @pytest.mark.parametrize("field", sorted(Settings.model_fields))
 def test_every_setting_stands_in_the_manual(field: str) -> None:
     rows = [
-        line for line in CONFIGURATION.read_text().splitlines() if line.startswith(f"| `{environment_name(field)}` |")
+        line
+        for line in CONFIGURATION.read_text(encoding="utf-8").splitlines()
+        if line.startswith(f"| `{environment_name(field)}` |")
     ]
     assert len(rows) == 1
     default = Settings.model_fields[field].default
@@ -94,5 +98,9 @@ def test_every_setting_stands_in_the_manual(field: str) -> None:
 
 
 def test_the_manual_lists_no_setting_that_is_gone() -> None:
-    listed = {line.split("`")[1] for line in CONFIGURATION.read_text().splitlines() if line.startswith("| `RELAY_")}
+    listed = {
+        line.split("`")[1]
+        for line in CONFIGURATION.read_text(encoding="utf-8").splitlines()
+        if line.startswith("| `RELAY_")
+    }
     assert listed <= {environment_name(field) for field in Settings.model_fields}

@@ -71,7 +71,7 @@ class Simulator:
 @contextmanager
 def simulator(*flags: str, command: tuple[str, str] = ("-m", "relay.simulator"), **options: Any) -> Iterator[Simulator]:
     run = [sys.executable, *command, *flags]
-    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", **options) as process:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
@@ -445,7 +445,7 @@ def test_a_large_body_is_waited_for_when_the_client_asks_first(shared: Simulator
 def test_a_port_in_use_is_said_with_a_remedy(shared: Simulator) -> None:
     port = str(shared.address[1])
     command = [sys.executable, "-m", "relay.simulator", "--port", port]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=250, check=False)
     assert done.returncode == 2
     assert f"127.0.0.1:{port}" in done.stderr
     assert "--port 0" in done.stderr
@@ -489,13 +489,13 @@ def test_it_runs_without_uvloop() -> None:
 
 @pytest.mark.needs("curl", "curl")
 def test_the_examples_of_the_manual_work(shared: Simulator) -> None:
-    manual = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text()
+    manual = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text(encoding="utf-8")
     (script,) = re.findall(r"```sh\n(.*?)```", manual, re.DOTALL)
     examples = dict(re.findall(r"# (.*)\n(curl .*)\n", script))
     answers = {}
     for title, command in examples.items():
         arguments = shlex.split(command.replace("$BASE", shared.base_url))
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=250, check=False)
+        done = subprocess.run(arguments, capture_output=True, encoding="utf-8", timeout=250, check=False)
         answers[title] = (done.returncode, done.stdout)
     endings = {title: (code, output.rstrip()[-60:]) for title, (code, output) in answers.items()}
     assert {title: code for title, (code, _) in endings.items() if code} == {
@@ -511,7 +511,7 @@ def test_the_examples_of_the_manual_work(shared: Simulator) -> None:
 
 
 def test_the_manual_names_every_key_fault_and_count(shared: Simulator) -> None:
-    manual = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text()
+    manual = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text(encoding="utf-8")
     names = [*(field.name for field in fields(Script)), *(f"{kind}@N" for kind in STREAM_FAULTS), *shared.stats()]
     assert [name for name in names if f"`{name}`" not in manual] == []
 

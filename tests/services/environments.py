@@ -38,13 +38,13 @@ def environment(name: str, requirements: Sequence[str], python: str) -> Path:
     _output([python, "-m", "venv", str(folder)])
     _output([*pip, "install", "--quiet", *requirements])
     listed = _output([*pip, "list", "--format", "freeze"])
-    (folder / "installed.txt").write_text(listed)
+    (folder / "installed.txt").write_text(listed, encoding="utf-8")
     return folder
 
 
 def versions(folder: Path) -> dict[str, str]:
     """What an environment has: distribution, in small letters and with hyphens, to version."""
-    lines = (folder / "installed.txt").read_text().splitlines()
+    lines = (folder / "installed.txt").read_text(encoding="utf-8").splitlines()
     return {name.lower().replace("_", "-"): version for name, _, version in (line.partition("==") for line in lines)}
 
 
@@ -54,7 +54,7 @@ def _output(command: list[str]) -> str:
     raises    NotInstalled if it fails or takes more than INSTALL_SECONDS
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=INSTALL_SECONDS, check=False)
     except subprocess.TimeoutExpired as late:
         raise NotInstalled(f"{' '.join(command)}: not done in {INSTALL_SECONDS:.0f} s") from late
     if done.returncode:

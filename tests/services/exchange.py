@@ -92,7 +92,7 @@ def _command(running: Running, request: Request, seconds: float) -> None:
         words = [word.replace(name, value) for word in words]
     variables = {"PYTHONPATH": str(running.service.apps), "PATH": os.environ["PATH"]}
     done = subprocess.run(
-        words, cwd=running.folder, env=variables, capture_output=True, text=True, timeout=seconds + _TIMEOUT_SECONDS,
+        words, cwd=running.folder, env=variables, capture_output=True, encoding="utf-8", timeout=seconds + _TIMEOUT_SECONDS,
         check=False,
     )  # fmt: skip
     if done.returncode:

@@ -123,7 +123,7 @@ def descendants(pid: int) -> dict[int, str]:
 def _stat(pid: int) -> list[str] | None:
     """The words of a process's stat from its state on (proc(5)); None where it has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
 
@@ -157,9 +157,8 @@ def beside(service: Service, folder: Path) -> Iterator[str]:
         try:
             found = re.search(rb"http\S+", process.stdout.readline())
             if not found:
-                raise Failed(
-                    f"{' '.join(service.beside)} did not say where it listens: {(folder / 'beside').read_text()}"
-                )
+                said = (folder / "beside").read_text(encoding="utf-8")
+                raise Failed(f"{' '.join(service.beside)} did not say where it listens: {said}")
             yield found[0].decode()
         finally:
             process.terminate()

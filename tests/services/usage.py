@@ -35,7 +35,7 @@ def measure(pids: Iterable[int], seconds: float) -> Usage:
 
 def _cpu_seconds(pid: int) -> float | None:
     try:
-        words = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
     return (int(words[11]) + int(words[12])) / _TICKS
@@ -44,7 +44,7 @@ def _cpu_seconds(pid: int) -> float | None:
 def anonymous(pid: int) -> int:
     """Resident anonymous memory of one process in bytes; 0 where it has ended."""
     try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines():
             if line.startswith("Pss_Anon:"):
                 return int(line.split()[1]) * 1024
     except OSError:

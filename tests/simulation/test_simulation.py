@@ -21,7 +21,7 @@ def test_bytes_are_within_their_bounds_after_every_step(tmp_path: Path) -> None:
             [found[-1], "-m", "tests.simulation", "--seed", str(seed)],
             cwd=ROOT,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=300,
         )
         assert run.returncode == 0, run.stdout + run.stderr

@@ -258,7 +258,7 @@ def _let_go() -> None:
 def _start_ticks() -> int:
     """When this process was started, as the kernel counts (proc(5), field 22); 0 where that is not to be had."""
     try:
-        with open("/proc/self/stat") as file:
+        with open("/proc/self/stat", encoding="utf-8") as file:
             return int(file.read().rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):
         return 0

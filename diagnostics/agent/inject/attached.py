@@ -180,7 +180,7 @@ def _trim() -> None:
     """Return the agent's freed memory to the system (`malloc_trim`): a millisecond in a small service, more in a large one."""
     import sys
 
-    with open("/proc/self/statm") as file:
+    with open("/proc/self/statm", encoding="utf-8") as file:
         resident_pages = int(file.read().split()[1])
     ctypes = sys.modules.get("ctypes")
     if ctypes is not None and resident_pages < _SMALL_PAGES:
@@ -208,7 +208,7 @@ def _tell(folder: str, state: str, what: str) -> None:
 
     escaped = "".join(each if " " <= each <= "~" and each not in '"\\' else f"\\u{ord(each):04x}" for each in what)
     try:
-        with open(folder + "/told.new", "w") as file:
+        with open(folder + "/told.new", "w", encoding="utf-8") as file:
             file.write('{"state": "%s", "what": "%s"}\n' % (state, escaped))  # noqa: UP031
         os.rename(folder + "/told.new", folder + "/told")
     except OSError:

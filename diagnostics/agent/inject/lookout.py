@@ -199,7 +199,7 @@ def _sockets_of_children() -> Iterator[set[str]]:
 def _lines(path: str) -> Iterator[str]:
     """The lines of a file of /proc, one at a time: the fdinfo of an epoll instance may have thousands."""
     try:
-        with open(path) as file:
+        with open(path, encoding="utf-8") as file:
             yield from file
     except OSError:  # the process has ended, or closed the descriptor
         return

@@ -150,7 +150,7 @@ def _blocks(chunk: bytes, words: Any, offset: int, address: int) -> tuple[int, i
 
 def _regions() -> Iterator[tuple[int, int]]:
     """(start, end) of each anonymous rw-p mapping: pymalloc's arenas lie in some of them."""
-    with open("/proc/self/maps") as maps:
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
         lines = maps.read().splitlines()
     for line in lines:
         words = line.split(maxsplit=5)

@@ -223,7 +223,7 @@ def _await(checked: Check, folder: AgentFolder, patience: float) -> None:
 def _waits_in(pid: int) -> str:
     """The kernel function in which the main thread waits (/proc/<pid>/wchan), for a message; empty where unknown."""
     with contextlib.suppress(OSError):
-        place = Path(f"/proc/{pid}/wchan").read_text().strip()
+        place = Path(f"/proc/{pid}/wchan").read_text(encoding="utf-8").strip()
         if place and place != "0":
             return f"; it waits in {place}"
     return ""

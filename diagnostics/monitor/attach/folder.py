@@ -25,7 +25,6 @@ __all__ = ["AgentFolder", "candidates"]
 _PACKAGE = Path(__file__).resolve().parents[2]
 _COPIED = ("__init__.py", "errors.py", "protocol.py", "agent")
 _MOST_BYTES = 65536
-_MOST_SOCKET_BYTES = 100  # of 107 (unix(7)): the process's pid in its own namespace may be longer
 # Leaves no name in the namespace where it runs, prints nothing, and does nothing once the folder is gone.
 _ENTER = """def enter(folder, page):
     file = folder + "/diagnostics/agent/inject/attached.py"
@@ -78,9 +77,6 @@ class AgentFolder:
         why: list[str] = []
         for temporary in candidates(pid):
             folder = cls(pid, temporary)
-            if len(os.fsencode(f"{folder.inside}/agents/{pid}.sock")) > _MOST_SOCKET_BYTES:
-                why.append(f"{temporary}: its path is too long for a socket")
-                continue
             try:
                 folder.outside.mkdir(mode=0o700)
             except FileExistsError as error:
@@ -143,7 +139,7 @@ class AgentFolder:
         shutil.rmtree(self.outside, ignore_errors=True)
 
     def _fill(self, uid: int, gid: int, version: tuple[int, ...]) -> None:
-        (self.outside / self._entry).write_text(_ENTER.format(folder=self.inside))
+        (self.outside / self._entry).write_text(_ENTER.format(folder=self.inside), encoding="utf-8")
         for name in _COPIED:
             source, copy = _PACKAGE / name, self.outside / "diagnostics" / name
             copy.parent.mkdir(exist_ok=True)

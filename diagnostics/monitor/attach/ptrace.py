@@ -214,7 +214,7 @@ class Stopped:
 
     def system_call_instruction(self) -> int:
         """The address of a `syscall` instruction in the process's vDSO (vdso(7))."""
-        for line in Path(f"/proc/{self._pid}/maps").read_text(errors="replace").splitlines():
+        for line in Path(f"/proc/{self._pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.endswith("[vdso]"):
                 start, end = (int(word, 16) for word in line.split()[0].split("-"))
                 offset = self.read(start, end - start).find(_SYSCALL)

@@ -74,7 +74,7 @@ class Reader:
         with tempfile.TemporaryDirectory(prefix="highwater-memray-") as folder:
             output = Path(folder) / "version"
             await self._run("--version", output=output, patience=_CHECK_SECONDS)
-            version = output.read_text().strip()
+            version = output.read_text(encoding="utf-8").strip()
         if self.version not in (version, _UNKNOWN):
             raise TargetError(f"the service has memray {self.version}, its interpreter {self.python} has {version!r}")
 

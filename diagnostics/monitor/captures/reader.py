@@ -30,7 +30,7 @@ async def run_reader(
     stdout = open(partial, "wb") if partial else None  # noqa: SIM115, ASYNC230  # closed below; open is fast
     try:
         process = await asyncio.create_subprocess_exec(
-            python, "-P", *arguments,
+            python, "-P", "-X", "utf8", *arguments,  # memray opens its reports in the encoding of the locale
             stdin=asyncio.subprocess.DEVNULL, stdout=stdout or asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE, env=_clean_environment(own=python == sys.executable),
         )  # fmt: skip

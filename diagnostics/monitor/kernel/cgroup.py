@@ -171,7 +171,7 @@ def _level(folder: Path, version: int) -> Level:
 
 def _number(path: Path) -> int | None:
     try:
-        return int(path.read_text())
+        return int(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
@@ -179,7 +179,7 @@ def _number(path: Path) -> int | None:
 def _table(path: Path) -> dict[str, int]:
     """A file of `key number` lines; empty where it does not exist."""
     try:
-        rows = [line.split() for line in path.read_text().splitlines()]
+        rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
     except OSError:
         return {}
     return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdecimal()}
@@ -187,7 +187,7 @@ def _table(path: Path) -> dict[str, int]:
 
 def _pressure(path: Path) -> float | None:
     try:
-        match = _SOME_AVG10.search(path.read_text())
+        match = _SOME_AVG10.search(path.read_text(encoding="utf-8"))
     except OSError:
         return None
     return float(match[1]) if match else None

@@ -71,7 +71,7 @@ def share_left(first: CoresMark, second: CoresMark, seconds: float, own_share: f
 def _machine(proc: Path) -> tuple[float | None, int | None]:
     idle, running = None, None
     try:
-        for line in (proc / "stat").read_text().splitlines():
+        for line in (proc / "stat").read_text(encoding="utf-8").splitlines():
             name, *words = line.split()
             if name == "cpu":  # user nice system idle iowait ...: a core in iowait is free, too
                 idle = (int(words[3]) + int(words[4])) / os.sysconf("SC_CLK_TCK")
@@ -94,8 +94,12 @@ def _quotas(pid: int, root: Path) -> list[tuple[float, float]]:
 
 def _quota_v2(folder: Path) -> tuple[float, float] | None:
     try:
-        quota, period = (folder / "cpu.max").read_text().split()
-        used = next(line for line in (folder / "cpu.stat").read_text().splitlines() if line.startswith("usage_usec "))
+        quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
+        used = next(
+            line
+            for line in (folder / "cpu.stat").read_text(encoding="utf-8").splitlines()
+            if line.startswith("usage_usec ")
+        )
         return None if quota == "max" else (int(quota) / int(period), int(used.split()[1]) / 1e6)
     except (OSError, ValueError, StopIteration):
         return None
@@ -103,7 +107,11 @@ def _quota_v2(folder: Path) -> tuple[float, float] | None:
 
 def _quota_v1(folder: Path) -> tuple[float, float] | None:
     try:
-        quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
-        return None if quota < 0 else (quota / period, int((folder / "cpuacct.usage").read_text()) / 1e9)
+        quota, period = (
+            int((folder / f"cpu.cfs_{name}_us").read_text(encoding="utf-8")) for name in ("quota", "period")
+        )
+        return (
+            None if quota < 0 else (quota / period, int((folder / "cpuacct.usage").read_text(encoding="utf-8")) / 1e9)
+        )
     except (OSError, ValueError):
         return None

@@ -65,7 +65,7 @@ class Family:
         lists = 0
         for thread in (self._proc / str(pid) / "task").glob("*"):
             try:
-                children += map(int, (thread / "children").read_text().split())
+                children += map(int, (thread / "children").read_text(encoding="utf-8").split())
                 lists += 1
             except (OSError, ValueError):  # the thread has ended, or there is no such file
                 continue
@@ -104,7 +104,7 @@ def watched_listeners(pid: int, sockets: Sockets, proc: Path = Path("/proc")) ->
         try:
             if str(descriptor.readlink()) != "anon_inode:[eventpoll]":
                 continue
-            lines = (proc / str(pid) / "fdinfo" / descriptor.name).read_text().splitlines()
+            lines = (proc / str(pid) / "fdinfo" / descriptor.name).read_text(encoding="utf-8").splitlines()
         except OSError:  # closed since
             continue
         watched = (line.split()[1] for line in lines if line.startswith("tfd:"))

@@ -36,7 +36,7 @@ def read_headroom(pid: int, root: Path = Path("/")) -> Headroom | None:
 
 def _mem_available(root: Path) -> int | None:
     try:
-        for line in (root / "proc/meminfo").read_text().splitlines():
+        for line in (root / "proc/meminfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     except (OSError, ValueError, IndexError):

@@ -75,7 +75,7 @@ def read_process(pid: int, proc: Path = _PROC) -> ProcessReading | None:
     folder = proc / str(pid)
     try:
         fields = _stat(pid, proc)
-        rss_pages, mapped_pages = map(int, (folder / "statm").read_text().split()[1:3])
+        rss_pages, mapped_pages = map(int, (folder / "statm").read_text(encoding="utf-8").split()[1:3])
     except (OSError, IndexError, ValueError):
         return None
     try:
@@ -122,7 +122,7 @@ def loop_run_and_wait(pid: int, proc: Path = _PROC) -> tuple[int, int] | None:
     Source: https://docs.kernel.org/scheduler/sched-stats.html, /proc/<pid>/schedstat.
     """
     try:
-        run, wait, _slices = (proc / str(pid) / "schedstat").read_text().split()
+        run, wait, _slices = (proc / str(pid) / "schedstat").read_text(encoding="utf-8").split()
         return int(run), int(wait)
     except (OSError, ValueError):
         return None
@@ -137,7 +137,7 @@ def threads_busy(pid: int, proc: Path = _PROC) -> dict[int, int]:
         return busy
     for thread in threads:
         try:
-            run, wait, _slices = (thread / "schedstat").read_text().split()
+            run, wait, _slices = (thread / "schedstat").read_text(encoding="utf-8").split()
         except (OSError, ValueError):  # this thread has ended, or the kernel does not count
             continue
         busy[int(thread.name)] = int(run) + int(wait)
@@ -161,8 +161,10 @@ def identity(pid: int, proc: Path = _PROC) -> tuple[Identity, float] | None:
     """The identity of process `pid`, and its start in seconds since the epoch; None if there is no such process."""
     try:
         fields = _stat(pid, proc)
-        boot_id = (proc / "sys/kernel/random/boot_id").read_text().strip()
-        booted = next(line for line in (proc / "stat").read_text().splitlines() if line.startswith("btime "))
+        boot_id = (proc / "sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        booted = next(
+            line for line in (proc / "stat").read_text(encoding="utf-8").splitlines() if line.startswith("btime ")
+        )
         ticks = int(fields[19])
         return Identity(pid, boot_id, ticks), int(booted.split()[1]) + ticks / _TICKS_PER_SECOND
     except (OSError, IndexError, ValueError, StopIteration):

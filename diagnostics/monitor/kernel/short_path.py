@@ -1,4 +1,4 @@
-"""Shortens a unix socket's path: an address has 107 bytes at most (unix(7)), a path through /proc/PID/root may be longer."""
+"""The address of a unix socket: a path in a long folder, or through /proc/PID/root, is longer than an address may be."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["short_path"]
+from ...protocol import socket_address
 
-_MOST_BYTES = 107
+__all__ = ["short_path"]
 
 
 @contextmanager
 def short_path(path: Path) -> Iterator[str]:
-    """The path, or a short one to the same socket, valid within the context. Raises OSError where its folder is gone."""
-    if len(os.fsencode(path)) <= _MOST_BYTES:
-        yield str(path)
-        return
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    """`protocol.socket_address`, valid within the context. Raises as it does."""
+    address, folder = socket_address(path)
     try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
+        yield address
     finally:
-        os.close(folder)
+        if folder is not None:
+            os.close(folder)

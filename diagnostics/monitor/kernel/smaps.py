@@ -241,7 +241,7 @@ def _count(pagemap: Path, start: int, end: int) -> int | None:
 def _stack_bytes(limits: Path) -> int:
     """The default size of a thread's stack: the process's RLIMIT_STACK."""
     try:
-        match = re.search(r"^Max stack size +(\d+)", limits.read_text(), re.MULTILINE)
+        match = re.search(r"^Max stack size +(\d+)", limits.read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
         match = None
     return int(match[1]) if match else _DEFAULT_STACK_BYTES

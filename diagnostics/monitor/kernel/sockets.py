@@ -155,7 +155,7 @@ class Sockets:
         rows: dict[int, TcpSocket] = {}
         for name in _TABLES:
             try:
-                rows.update(parse(Path(f"{self._proc}/{pid}/net/{name}").read_text()))
+                rows.update(parse(Path(f"{self._proc}/{pid}/net/{name}").read_text(encoding="utf-8")))
             except OSError:  # no IPv6, or the process has ended
                 continue
         return rows

@@ -60,7 +60,7 @@ class Attachments:
     def _change(self, change: Callable[[list[Attachment]], list[Attachment]]) -> None:
         """Write the changed list, without attachments whose processes have ended; their folders are removed."""
         private_folder(self._path.parent)
-        with open(self._path.with_suffix(".lock"), "w") as lock:
+        with open(self._path.with_suffix(".lock"), "w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             attached = _read(self._path)
             for made in attached:
@@ -70,14 +70,14 @@ class Attachments:
             left = change([made for made in attached if lives(made.who)])
             new = self._path.with_suffix(".new")
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            with open(descriptor, "w") as file:
+            with open(descriptor, "w", encoding="utf-8") as file:
                 json.dump([made.to_json() for made in left], file)
             new.replace(self._path)
 
 
 def _read(path: Path) -> list[Attachment]:
     try:
-        entries = json.loads(path.read_text())
+        entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):  # no file, or damaged: processes can still be detached by pid
         return []
     attachments: list[Attachment] = []

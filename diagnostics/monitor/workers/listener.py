@@ -7,8 +7,10 @@ inode of each listening one, and the links of a process's descriptors name their
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
+from ...protocol import MAX_ADDRESS_BYTES
 from ..kernel.process import proc_is_ours
 
 __all__ = ["full_queue_holder"]
@@ -39,11 +41,16 @@ def full_queue_holder(path: Path) -> int:
 def _listening(process: Path, path: Path) -> set[str]:
     """Inodes of the listening unix sockets whose name, in the mount namespace of `process`, is this file."""
     wanted = path.lstat()
+    # One whose path is longer than an address was bound through its folder's descriptor, by which the table names it.
+    is_long = len(os.fsencode(path)) > MAX_ADDRESS_BYTES
     inodes: set[str] = set()
     # Num RefCount Protocol Flags Type St Inode Path
     for line in (process / "net" / "unix").read_text(errors="surrogateescape").splitlines()[1:]:
         fields = line.split(None, 7)
         if len(fields) < 8 or not int(fields[3], 16) & _ACCEPTS_FLAG or Path(fields[7]).name != path.name:
+            continue
+        if is_long and fields[7].startswith("/proc/self/fd/"):
+            inodes.add(fields[6])
             continue
         for place in (Path(fields[7]), process / "root" / fields[7].lstrip("/")):
             try:

@@ -48,7 +48,7 @@ class Roster:
             return
         new = self._path.with_suffix(".new")
         try:
-            new.write_text(text)
+            new.write_text(text, encoding="utf-8")
             new.replace(self._path)
         except OSError as error:
             if not self._failed:
@@ -60,7 +60,7 @@ class Roster:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        roster = json.loads(path.read_text())
+        roster = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):  # no file yet, or damaged
         return {}
     return roster if isinstance(roster, dict) else {}

@@ -221,7 +221,7 @@ def write_folder(outcomes: Sequence[Outcome], numbers: Mapping[str, Any], folder
     With several scenarios each has a folder of its name.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "numbers.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    (folder / "numbers.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     graphs = []
     for outcome in outcomes:
         place = folder if len(outcomes) == 1 else folder / outcome.scenario.name
@@ -230,7 +230,9 @@ def write_folder(outcomes: Sequence[Outcome], numbers: Mapping[str, Any], folder
             if side.capture is not None:
                 graphs.append(place / f"{side.side}-flamegraph.html")
                 graphs[-1].write_bytes(side.capture.flamegraph)
-                (place / f"{side.side}-profile.json").write_text(json.dumps(side.capture.profile.to_json()) + "\n")
+                (place / f"{side.side}-profile.json").write_text(
+                    json.dumps(side.capture.profile.to_json()) + "\n", encoding="utf-8"
+                )
     return graphs
 
 

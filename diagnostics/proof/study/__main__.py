@@ -131,9 +131,9 @@ def _write(journal: Journal, folder: Path) -> bool:
         f" Python {platform.python_version()}; {period(results)}"
     )
     table = markdown(subjects)
-    (folder / "table.md").write_text(f"{machine}\n\n{table}")
+    (folder / "table.md").write_text(f"{machine}\n\n{table}", encoding="utf-8")
     document = {"schema": SCHEMA, "machine": machine, "subjects": to_json(subjects)}
-    (folder / "study.json").write_text(json.dumps(document, indent=1) + "\n")
+    (folder / "study.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(f"{machine}\n\n{table}", end="")
     return all(summary.right for summary in subjects)
 

@@ -35,7 +35,7 @@ class Journal:
         """The results so far, in the order of the experiments' ends. Raises UsageError for a malformed file."""
         if not self.path.exists():
             return
-        for number, line in enumerate(self.path.read_text().splitlines(), 1):
+        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), 1):
             try:
                 result = json.loads(line)
                 if result["schema"] != SCHEMA:

@@ -152,7 +152,7 @@ def free_port() -> int:
     experiments open a hundred connections a second. Chosen by SystemRandom: processes with equal seeds would otherwise
     choose the same one.
     """
-    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="utf-8").split()[0])
     below = range(max(1024, first - _PORTS), first)
     for port in random.SystemRandom().sample(below, min(len(below), _PORT_TRIES)):
         with socket.socket() as probe, suppress(OSError):
@@ -188,7 +188,7 @@ async def wait_for_listener(process: Process, port: int, timeout_seconds: float)
 def _be_the_first_to_go(pid: int) -> None:
     """Make the OOM killer prefer the service under study to the experiment, which must report what happened."""
     with suppress(OSError):  # it has ended already; `check` reports how
-        Path(f"/proc/{pid}/oom_score_adj").write_text(_FIRST_TO_GO)
+        Path(f"/proc/{pid}/oom_score_adj").write_text(_FIRST_TO_GO, encoding="utf-8")
 
 
 def _signal_group(pgid: int, number: signal.Signals) -> None:
@@ -199,7 +199,7 @@ def _signal_group(pgid: int, number: signal.Signals) -> None:
 def _birth(pid: int) -> str | None:
     """Start time of a process in clock ticks since boot (proc(5), stat field 22); None where it has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
     except (FileNotFoundError, ProcessLookupError):
         return None
 
@@ -226,5 +226,5 @@ def _children(pid: int) -> list[int]:
     children: list[int] = []
     for thread in threads:
         with suppress(FileNotFoundError, ProcessLookupError):
-            children += map(int, (thread / "children").read_text().split())
+            children += map(int, (thread / "children").read_text(encoding="utf-8").split())
     return children

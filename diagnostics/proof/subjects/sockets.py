@@ -30,7 +30,7 @@ def send_queues(port: int, table: Path = Path("/proc/net/tcp")) -> int:
 
 def _owned(port: int, table: Path) -> Iterator[tuple[int, str]]:
     """The send queue in bytes and the inode of each IPv4 connection of the port."""
-    for line in table.read_text().splitlines()[1:]:
+    for line in table.read_text(encoding="utf-8").splitlines()[1:]:
         fields = line.split()
         local, state, queues, inode = fields[1], fields[3], fields[4], fields[9]
         if int(local.rpartition(":")[2], 16) == port and state not in (_TIME_WAIT, _LISTEN) and inode != "0":

@@ -136,6 +136,6 @@ def _cpu_seconds(pid: int) -> float:
 
 def _text(pid: int, name: str) -> str:
     try:
-        return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
+        return Path(f"/proc/{pid}/{name}").read_text(encoding="utf-8", errors="replace")
     except OSError:  # it has just ended, or it is another user's
         return ""

@@ -119,7 +119,11 @@ async def _whole(upstream: Upstream, port: int, streams: int) -> None:
 async def _control(process: Started, *options: str) -> str:
     """Speak to the process's callgrind, while the loop goes on."""
     told = await asyncio.to_thread(
-        subprocess.run, ["callgrind_control", *options, str(process.pid)], capture_output=True, text=True, check=True
+        subprocess.run,
+        ["callgrind_control", *options, str(process.pid)],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
     )
     return str(told.stdout)
 

@@ -23,7 +23,7 @@ def install(directory: Path) -> str | None:
         return None
     subprocess.run([sys.executable, "-m", "venv", str(directory)], check=True)
     pip = [str(directory / "bin/pip"), "install", "--quiet", "--disable-pip-version-check", "litellm[proxy]"]
-    done = subprocess.run(pip, capture_output=True, text=True, check=False)
+    done = subprocess.run(pip, capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
         return (done.stderr.strip().splitlines() or [f"pip ended with {done.returncode}"])[-1]
     return None
@@ -39,7 +39,9 @@ def litellm_peer(directory: Path) -> Peer:
             config = Path(private) / "config.yaml"
             upstream = {"model": "openai/*", "api_base": traffic.upstream_url, "api_key": "unused"}
             # JSON is YAML.
-            config.write_text(json.dumps({"model_list": [{"model_name": "*", "litellm_params": upstream}]}))
+            config.write_text(
+                json.dumps({"model_list": [{"model_name": "*", "litellm_params": upstream}]}), encoding="utf-8"
+            )
             env = {
                 "LITELLM_LOCAL_MODEL_COST_MAP": "True",
                 "LITELLM_LOG": "ERROR",

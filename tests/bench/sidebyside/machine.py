@@ -37,7 +37,9 @@ def warn_if_busy() -> None:
 
 def conditions(rounds: int, spans: Mapping[str, int]) -> str:
     """One paragraph: processor, kernel, Python, how busy the machine was, and that traces did arrive."""
-    named = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    named = [
+        line for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if line.startswith("model name")
+    ]
     model = named[0].partition(":")[2].strip() if named else platform.machine()
     return (
         f"Measured on {datetime.datetime.now(datetime.UTC).date()}: {os.cpu_count()} cores ({model}), "

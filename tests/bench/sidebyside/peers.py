@@ -120,7 +120,8 @@ def nginx_peer(traffic: Traffic, folder: Path, room: int) -> Iterator[Serving]:
             f"http {{ access_log off; client_body_temp_path {private}/b; proxy_temp_path {private}/p;"
             f" fastcgi_temp_path {private}/f; uwsgi_temp_path {private}/u; scgi_temp_path {private}/s;"
             f" server {{ listen 127.0.0.1:{port} backlog=4096; location /v1/ {{ proxy_pass {traffic.upstream_url}/;"
-            f' proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; }} }} }}'
+            f' proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; }} }} }}',
+            encoding="utf-8",
         )
         with started(["nginx", "-c", str(config)], RELAY_CORE) as process:
             wait_for_port(port, process)

@@ -36,7 +36,7 @@ def write_plots(results: Results, peers: Sequence[str], folder: Path, prefix: st
         rows = [(label, values) for label, values in rows if values]
         if rows:
             written.append(folder / f"{prefix}{name}.svg")
-            written[-1].write_text(bars(title, rows, digits))
+            written[-1].write_text(bars(title, rows, digits), encoding="utf-8")
     return written
 
 

@@ -81,7 +81,7 @@ def _process(
         stderr=log,
         stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         env={name: value for name, value in os.environ.items() if not name.startswith(STEERING)} | dict(env or {}),
         cwd=cwd,
     )
@@ -112,11 +112,13 @@ def cpu_seconds(pid: int) -> float:
 
 def rss_bytes(pid: int) -> int:
     """Resident memory of a process and of what serves with it."""
-    return sum(int(Path(f"/proc/{each}/statm").read_text().split()[1]) * PAGE for each in serving_pids(pid))
+    return sum(
+        int(Path(f"/proc/{each}/statm").read_text(encoding="utf-8").split()[1]) * PAGE for each in serving_pids(pid)
+    )
 
 
 def children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
 
 
 def serving_pids(pid: int) -> list[int]:
@@ -139,7 +141,7 @@ def kernel_bytes(pid: int) -> int:
                 if name.startswith("socket:["):
                     inodes.add(name[8:-1])
     total = 0
-    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+    for line in Path(f"/proc/{pid}/net/tcp").read_text(encoding="utf-8").splitlines()[1:]:
         fields = line.split()
         if fields[9] in inodes and fields[3] != "0A":  # 0A listens: its queue counts connections
             sent, received = fields[4].split(":")

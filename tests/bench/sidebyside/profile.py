@@ -25,7 +25,7 @@ class Profile:
     @classmethod
     def read(cls, folded: Path) -> Profile:
         profile = cls()
-        for line in folded.read_text().splitlines():
+        for line in folded.read_text(encoding="utf-8").splitlines():
             stack, _, count = line.rpartition(" ")
             frames = stack.split(";")
             if SERVING_THREAD not in frames[0] or "epoll" in frames[-1]:

@@ -49,7 +49,7 @@ os.waitpid(child, 0)
 def test_what_the_agent_imports_while_the_service_forks_can_be_imported_in_the_child(
     launch: Callable[..., Any], eventually: Callable[..., Any], tmp_path: Path
 ) -> None:
-    (tmp_path / "service.py").write_text(SERVICE)
+    (tmp_path / "service.py").write_text(SERVICE, encoding="utf-8")
     run = launch(
         sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--", sys.executable, "service.py",
         env={"DIAGNOSTICS_DIR": str(tmp_path / "dir"), "DIAGNOSTICS_AGENT": "always"}, cwd=tmp_path,

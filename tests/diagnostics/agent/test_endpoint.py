@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import stat
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from diagnostics.monitor.kernel.short_path import short_path
+from diagnostics.monitor.workers.listener import full_queue_holder
 from diagnostics.protocol import MAX_REPLY_BYTES, VERSION, frame, read_frame, request
 
 BUSY = """
@@ -118,9 +122,9 @@ def test_a_memray_window_writes_a_file_that_memray_reads(agent: Any, tmp_path: P
 def test_a_memray_file_that_exists_is_never_overwritten(agent: Any, tmp_path: Path) -> None:
     ask, _, _ = agent
     path = tmp_path / "precious"
-    path.write_text("keep")
+    path.write_text("keep", encoding="utf-8")
     assert "error" in ask("memray.begin", path=str(path), seconds=1)
-    assert path.read_text() == "keep"
+    assert path.read_text(encoding="utf-8") == "keep"
     assert ask("reading")["result"]["window"] is None
 
 
@@ -253,3 +257,36 @@ def test_another_user_is_not_answered_even_where_the_folder_lets_him_in(agent: A
     assert told["error"]["code"] == "refused"
     assert "uid 65534 may not ask" in told["error"]["message"]
     assert "result" in ask("hello")
+
+
+def test_an_agent_whose_folder_has_a_longer_name_than_an_address_is_found_and_answers(
+    observed: Any, http: Any, eventually: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / ("a-folder-with-a-long-name-" * 5)
+    service = observed("from fastapi import FastAPI\napp = FastAPI()\n", env={"DIAGNOSTICS_DIR": str(folder)})
+
+    def worker() -> Any:
+        workers = http(f"{service.monitor}/debug/memory").json()["workers"]
+        return workers if len(workers) == 1 and workers[0]["state"] == "answering" else None
+
+    (found,) = eventually(worker, patience=60, what="a worker that answers")
+    (path,) = (folder / "agents").iterdir()
+    assert len(os.fsencode(path)) > 107
+    os.kill(found["pid"], signal.SIGSTOP)
+    try:
+        fill(path)
+        assert full_queue_holder(path) == found["pid"]
+    finally:
+        os.kill(found["pid"], signal.SIGCONT)
+
+
+def fill(path: Path) -> None:
+    """Connect until the listener's queue is full."""
+    with ExitStack() as opened, short_path(path) as address:
+        while True:
+            connection = opened.enter_context(socket.socket(socket.AF_UNIX))
+            connection.setblocking(False)
+            try:
+                connection.connect(address)
+            except BlockingIOError:
+                return

@@ -124,7 +124,7 @@ def test_a_package_named_diagnostics_stays_the_services_own(
     hooked: Any, agents: Any, eventually: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "diagnostics").mkdir()
-    (tmp_path / "diagnostics" / "__init__.py").write_text("owner = 'the service'")
+    (tmp_path / "diagnostics" / "__init__.py").write_text("owner = 'the service'", encoding="utf-8")
     program = "import diagnostics; print(diagnostics.owner, flush=True)\n" + LISTENING
     service = hooked("-c", program, cwd=tmp_path)
     service.wait_for("the service")
@@ -155,7 +155,7 @@ def test_a_service_that_imports_highwater_itself_still_has_one_agent_and_it_know
 def test_a_sitecustomize_that_was_there_before_runs_as_if_alone(hooked: Any, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     theirs.mkdir()
-    (theirs / "sitecustomize.py").write_text("import builtins; builtins.customised = __file__")
+    (theirs / "sitecustomize.py").write_text("import builtins; builtins.customised = __file__", encoding="utf-8")
     program = "import sys; print(customised, sys.modules['sitecustomize'].__file__ == customised)"
     service = hooked("-c", program, path=str(theirs))
     assert service.wait_for("sitecustomize").split() == [str(theirs / "sitecustomize.py"), "True"]
@@ -164,7 +164,7 @@ def test_a_sitecustomize_that_was_there_before_runs_as_if_alone(hooked: Any, tmp
 def test_a_sitecustomize_that_fails_is_reported_as_python_always_does(hooked: Any, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     theirs.mkdir()
-    (theirs / "sitecustomize.py").write_text("import no_such_module")
+    (theirs / "sitecustomize.py").write_text("import no_such_module", encoding="utf-8")
     service = hooked("-c", "print('started')", path=str(theirs))
     service.wait_for("started")
     assert "Error in sitecustomize" in service.output
@@ -180,7 +180,7 @@ def test_flags_that_shut_the_hook_out_do_so(hooked: Any, agents: Any, flag: str)
 
 
 def test_an_agent_that_cannot_start_is_said_and_the_service_goes_on(hooked: Any, tmp_path: Path) -> None:
-    (tmp_path / "taken").write_text("a file where the registry should be")
+    (tmp_path / "taken").write_text("a file where the registry should be", encoding="utf-8")
     service = hooked("-c", LISTENING, env={"DIAGNOSTICS_DIR": str(tmp_path / "taken"), "DIAGNOSTICS_AGENT": "always"})
     service.wait_for("ready")
     assert "runs without its agent" in service.output
@@ -192,7 +192,8 @@ def test_the_resource_tracker_and_spawned_children_get_none(hooked: Any, agents:
         "if __name__ == '__main__':\n"
         "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
         "        assert pool.apply(os.getpid) != os.getpid()\n"
-        "    print('pooled', flush=True)\n"
+        "    print('pooled', flush=True)\n",
+        encoding="utf-8",
     )
     hooked(tmp_path / "pool.py").wait_for("pooled")
     assert agents() == set()
@@ -202,5 +203,7 @@ def test_without_a_registry_the_hook_does_nothing() -> None:
     environment = {**os.environ, "PYTHONPATH": HOOK_FOLDER}
     environment.pop("DIAGNOSTICS_DIR", None)
     program = "import sys; print([name for name in sys.modules if 'highwater' in name])"
-    ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, encoding="utf-8", check=True
+    )
     assert (ended.stdout, ended.stderr) == ("[]\n", "")

@@ -41,7 +41,10 @@ def runs(path: str) -> bool:
 
 def version(path: str) -> tuple[int, int]:
     told = subprocess.run(
-        [path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True, check=True
+        [path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
     )
     major, minor = told.stdout.split(".")
     return int(major), int(minor)
@@ -141,7 +144,8 @@ def test_gunicorn_with_gevent_has_an_agent_in_each_worker_and_ends_without_a_wor
     hooked: Any, launch: Any, agents: Agents, eventually: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "wsgi.py").write_text(
-        "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'x']\n"
+        "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'x']\n",
+        encoding="utf-8",
     )
     words = [
         sys.executable, "-m", "gunicorn", "-k", "gevent", "--workers", "2", "--bind", "127.0.0.1:0", "--no-control-socket",
@@ -246,13 +250,13 @@ def test_a_launcher_with_a_start_up_hook_of_its_own_keeps_it_and_so_do_we(
     hooked: Any, agents: Agents, eventually: Any, tmp_path: Path, how: str
 ) -> None:
     (tmp_path / "theirs").mkdir()
-    (tmp_path / "theirs" / "sitecustomize.py").write_text(OTHER_HOOK)
-    (tmp_path / "launcher.py").write_text(OTHER_LAUNCHER)
+    (tmp_path / "theirs" / "sitecustomize.py").write_text(OTHER_HOOK, encoding="utf-8")
+    (tmp_path / "launcher.py").write_text(OTHER_LAUNCHER, encoding="utf-8")
     service = hooked(sys.executable, tmp_path / "launcher.py", sys.executable, "-c", SERVING, env={"HOW": how})
     pid, theirs = service.wait_for("ready", patience=60).split()[1:]
     assert theirs == "True"
     eventually(lambda: set(agents()) == {int(pid)})
-    assert Path(f"/proc/{pid}/environ").read_text().split("PYTHONPATH=")[1].split(":")[0] == HOOK_FOLDER
+    assert Path(f"/proc/{pid}/environ").read_text(encoding="utf-8").split("PYTHONPATH=")[1].split(":")[0] == HOOK_FOLDER
     if how in ("spawn", "env"):
         os.kill(int(pid), signal.SIGKILL)
 
@@ -262,7 +266,9 @@ def test_under_opentelemetry_instrument_there_are_both(
     hooked: Any, agents: Agents, eventually: Any, tmp_path: Path
 ) -> None:
     instrument = Path(sys.executable).parent / "opentelemetry-instrument"
-    (tmp_path / "serving.py").write_text(SERVING.replace("other_hook", "'opentelemetry' in sys.modules"))
+    (tmp_path / "serving.py").write_text(
+        SERVING.replace("other_hook", "'opentelemetry' in sys.modules"), encoding="utf-8"
+    )
     service = hooked(instrument, sys.executable, tmp_path / "serving.py")
     pid, theirs = service.wait_for("ready", patience=60).split()[1:]
     assert theirs == "True"
@@ -288,7 +294,7 @@ def test_a_launcher_is_known_by_a_word_that_names_a_program(words: list[str], is
 
 def test_a_hook_that_comes_first_and_ends_there_is_named(launch: Any, tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
-    (tmp_path / "theirs" / "sitecustomize.py").write_text(OTHER_HOOK)
+    (tmp_path / "theirs" / "sitecustomize.py").write_text(OTHER_HOOK, encoding="utf-8")
     path = os.pathsep.join([str(tmp_path / "theirs"), HOOK_FOLDER])
     environment = {"PYTHONPATH": path, "DIAGNOSTICS_DIR": str(tmp_path / "dir")}
     service = launch(sys.executable, "-c", SERVING, env=environment)
@@ -359,7 +365,7 @@ def test_a_service_that_drops_its_privileges_has_an_agent(
     (worker,) = eventually(
         lambda: [one for one in http(monitor).json()["workers"] if one["state"] == "answering"], patience=30
     )
-    assert Path(f"/proc/{worker['pid']}/status").read_text().split("Uid:\t")[1].split()[1] == "65534"
+    assert Path(f"/proc/{worker['pid']}/status").read_text(encoding="utf-8").split("Uid:\t")[1].split()[1] == "65534"
     service.end(signal.SIGTERM, patience=60)
     assert not list(shared.rglob("*.sock")) + list(folder.rglob("*.sock"))
 
@@ -396,7 +402,7 @@ def test_without_descriptors_the_agent_waits_and_answers_again(hooked: Any, agen
 
 
 def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -449,13 +455,14 @@ BROUGHT = {
 @pytest.mark.parametrize("python", NEW)
 def test_nothing_but_the_path_and_three_variables_changes_in_a_service(python: str, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DIAGNOSTICS_")}
-    (tmp_path / "state.py").write_text(STATE)
+    (tmp_path / "state.py").write_text(STATE, encoding="utf-8")
     run = [sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--"]
 
     def told(*words: str, **extra: str) -> dict[str, Any]:
         ended = subprocess.run(
             [*words, python, str(tmp_path / "state.py")],
-            env={**environment, **extra}, capture_output=True, text=True, check=True, cwd=tmp_path, start_new_session=True,
+            env={**environment, **extra}, capture_output=True, encoding="utf-8", check=True, cwd=tmp_path,
+            start_new_session=True,
             timeout=60,
         )  # fmt: skip
         found: dict[str, Any] = json.loads(ended.stdout)

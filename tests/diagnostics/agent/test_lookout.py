@@ -53,7 +53,7 @@ def test_a_look_does_not_read_the_machines_connections() -> None:
     done = subprocess.run(
         [sys.executable, "-c", LOOKS],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=60,
         check=True,
         cwd=Path(__file__).parents[3],

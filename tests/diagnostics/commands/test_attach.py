@@ -39,7 +39,7 @@ pytestmark = pytest.mark.skipif(not CAN_CALL, reason="calls into a running Pytho
 @pytest.fixture
 def service(launch: Callable[..., Any], free_port: Callable[[], int], tmp_path: Path) -> Any:
     """(its process, a reader of one open stream)"""
-    (tmp_path / "plain.py").write_text(APP)
+    (tmp_path / "plain.py").write_text(APP, encoding="utf-8")
     port = free_port()
     started = launch(sys.executable, "-m", "uvicorn", "plain:app", "--port", str(port), "--no-access-log", cwd=tmp_path)
     started.wait_for("Uvicorn running")
@@ -66,7 +66,7 @@ def service(launch: Callable[..., Any], free_port: Callable[[], int], tmp_path: 
 
 
 def audited(folder: Path) -> list[tuple[str, str, int, int]]:
-    lines = [json.loads(line) for line in (folder / "audit.log").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "audit.log").read_text(encoding="utf-8").splitlines()]
     return [(line["event"], line["outcome"], line["uid"], line["pid"]) for line in lines if "tach" in line["event"]]
 
 
@@ -193,7 +193,7 @@ def test_from_an_ephemeral_container_process_1_of_the_service_is_attached_to(
     launch: Callable[..., Any], http: Callable[..., Any], eventually: Callable[..., Any], free_port: Any, tmp_path: Path
 ) -> None:
     """As `kubectl debug --target` has it: the PID namespace of the service, and none of its files or temporary folders."""
-    (tmp_path / "plain.py").write_text(APP)
+    (tmp_path / "plain.py").write_text(APP, encoding="utf-8")
     own = Path(tempfile.mkdtemp(dir="/tmp"))  # short, and empty everywhere but in the service's mount namespace
     port = free_port()
     serve = f"mount -t tmpfs tmpfs {own} && exec {sys.executable} -m uvicorn plain:app --port {port}"
@@ -203,7 +203,7 @@ def test_from_an_ephemeral_container_process_1_of_the_service_is_attached_to(
     )  # fmt: skip
     container.wait_for("Uvicorn running")
     outer = container.process.pid
-    inner = int(Path(f"/proc/{outer}/task/{outer}/children").read_text().split()[0])
+    inner = int(Path(f"/proc/{outer}/task/{outer}/children").read_text(encoding="utf-8").split()[0])
     beside = ["nsenter", "--target", str(inner), "--pid", "unshare", "--mount", "sh", "-c"]
     beside += ['mount -t proc proc /proc && exec "$0" "$@"', sys.executable, "-m", "diagnostics", "attach"]
     beside += ["--dir", str(tmp_path / "dir")]

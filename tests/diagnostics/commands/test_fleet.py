@@ -48,7 +48,7 @@ def fleet() -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "diagnostics", "fleet", *words],
-            check=False, capture_output=True, text=True, timeout=240, env=dict(os.environ),
+            check=False, capture_output=True, encoding="utf-8", timeout=240, env=dict(os.environ),
         )  # fmt: skip
 
     return run
@@ -76,7 +76,7 @@ def test_a_fleet_is_one_table_captures_of_all_and_a_difference(
     )
     assert captured.returncode == 3  # of one there is none
     assert f"{gone}: no monitor answers" in captured.stderr
-    whole = json.loads((folder / "profile.json").read_text())
+    whole = json.loads((folder / "profile.json").read_text(encoding="utf-8"))
     assert {labels["replica"] for _, _, labels in whole["samples"]} == set(replicas)
     assert len([path for path in folder.iterdir() if path.is_dir()]) == 3
 

@@ -165,11 +165,11 @@ def test_no_link_is_followed_below_the_folder(hostile: Callable[..., str], tmp_p
     (output / ID).unlink()
     (output / ID).mkdir()
     victim = elsewhere / "victim"
-    victim.write_text("as it was")
+    victim.write_text("as it was", encoding="utf-8")
     for name in ("profile.json", "profile.json.partial"):
         (output / ID / name).symlink_to(victim)
     assert taken(hostile(capture()), output).returncode == 0
-    assert victim.read_text() == "as it was"
+    assert victim.read_text(encoding="utf-8") == "as it was"
     assert (output / ID / "profile.json").read_bytes() == BODY
     assert not (output / ID / "profile.json").is_symlink()
 
@@ -189,6 +189,6 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
         pass
     with pytest.raises(TargetError):
         artifacts_of(capture(artifact={"name": "profile.json.partial"}))
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(UsageError, match="file"), Landing(tmp_path / "file").file("name"):
         pass

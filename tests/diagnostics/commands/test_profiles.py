@@ -75,7 +75,7 @@ def test_diff_names_what_grew_first(files: Path, capfdbinary: pytest.CaptureFixt
 
 def test_list_shows_the_source_from_another_folder(files: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     (files / "src").mkdir()
-    (files / "src" / "app.py").write_text("one\ntwo\nkept.append(chunk)\nfour\n")
+    (files / "src" / "app.py").write_text("one\ntwo\nkept.append(chunk)\nfour\n", encoding="utf-8")
     code, out, _ = run(capfdbinary, "list", "^append$", "after.pb.gz", "--source", "src")
     assert code == 0
     assert "9.00 MiB  9.00 MiB     3  kept.append(chunk)" in out
@@ -83,7 +83,7 @@ def test_list_shows_the_source_from_another_folder(files: Path, capfdbinary: pyt
 
 def test_list_shows_nothing_but_source(files: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     secret = files / "secret.env"
-    secret.write_text("KEY=hunter2\n" * 5)
+    secret.write_text("KEY=hunter2\n" * 5, encoding="utf-8")
     hostile = replace(BEFORE, samples=(Sample((Frame("f", str(secret), 3),), (1, 1)),))
     (files / "hostile.json").write_bytes(native.encode(hostile))
     _, out, _ = run(capfdbinary, "list", "f", "hostile.json")
@@ -127,7 +127,9 @@ def test_captures_of_two_kinds_are_compared_and_added_up_by_the_type_that_the_re
 
 def test_convert_to_one_type_takes_the_one_asked_for(files: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert run(capfdbinary, "convert", "before.json", "out.folded", "--type", "inuse_objects")[0] == 0
-    assert (files / "out.folded").read_text().splitlines()[0] == "pump (/srv/app.py:3);append (/srv/app.py:3) 1024"
+    assert (files / "out.folded").read_text(encoding="utf-8").splitlines()[
+        0
+    ] == "pump (/srv/app.py:3);append (/srv/app.py:3) 1024"
     assert run(capfdbinary, "convert", "before.json", "out.html")[0] == 0
 
 
@@ -168,7 +170,7 @@ def test_a_memray_capture_is_an_artifact_like_the_others(tmp_path: Path) -> None
     subject = "import memray, sys\nwith memray.Tracker(sys.argv[1]):\n    kept = bytearray(5_000_000)\n"
     subprocess.run([sys.executable, "-c", subject, str(path)], check=True, timeout=250)
     command = [sys.executable, "-m", "diagnostics", "top", "--of", "high-water", str(path)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=250)
+    done = subprocess.run(command, check=False, capture_output=True, encoding="utf-8", timeout=250)
     assert done.returncode == 0, done.stderr
     assert "peak_space 4.7" in done.stdout
 
@@ -177,13 +179,13 @@ def test_the_reader_of_the_output_may_leave(files: Path) -> None:
     many = replace(BEFORE, samples=tuple(Sample((Frame(f"f{n}", "/srv/x.py", n),), (n, 1)) for n in range(20_000)))
     (files / "many.json").write_bytes(native.encode(many))
     command = f"{sys.executable} -m diagnostics top many.json -n 20000 | head -1; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], check=False, capture_output=True, text=True, timeout=250)
+    done = subprocess.run(["bash", "-c", command], check=False, capture_output=True, encoding="utf-8", timeout=250)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("\n") == 1
 
 
 def test_the_version_is_the_distributions() -> None:
     told = subprocess.run(
-        [sys.executable, "-m", "diagnostics", "--version"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "diagnostics", "--version"], capture_output=True, encoding="utf-8", check=True
     )
     assert told.stdout.strip() == f"highwater-diagnostics {importlib.metadata.version('highwater-diagnostics')}"

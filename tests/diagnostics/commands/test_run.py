@@ -49,7 +49,9 @@ def got(launched: Any) -> list[int]:
 
 def pending(pid: int) -> int:
     """The signals that this process has been sent and has not taken yet, as a mask."""
-    masks = re.findall(r"^S\w+Pnd:\t(\w+)", Path(f"/proc/{pid}/status").read_text(errors="replace"), re.MULTILINE)
+    masks = re.findall(
+        r"^S\w+Pnd:\t(\w+)", Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace"), re.MULTILINE
+    )
     return int(masks[0], 16) | int(masks[1], 16)
 
 
@@ -138,7 +140,7 @@ def test_the_command_has_the_signal_dispositions_and_the_mask_that_it_would_have
             env=environment,
             check=True,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=60,
         )
         return ended.stdout
@@ -199,11 +201,11 @@ def test_a_command_stopped_by_somebody_else_is_not_followed_and_signals_still_re
 
 
 def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
 
 
 def state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
 
 
 class Terminal:
@@ -249,7 +251,7 @@ class Terminal:
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
     environment = {**os.environ, "DIAGNOSTICS_DIR": str(tmp_path / "dir"), "PS1": "prompt> ", "RUN": " ".join(RUN)}
-    (tmp_path / "recorder.py").write_text(INTERACTIVE)
+    (tmp_path / "recorder.py").write_text(INTERACTIVE, encoding="utf-8")
     made = Terminal({**environment, "PROGRAM": str(tmp_path / "recorder.py"), "PYTHON": sys.executable})
     yield made
     os.close(made.fd)  # hangs up: bash ends, and its jobs with it
@@ -326,7 +328,8 @@ def test_gunicorns_signals_work_as_without_us(
     launch: Any, tmp_path: Path, eventually: Any, free_port: Callable[[], int]
 ) -> None:
     (tmp_path / "wsgi.py").write_text(
-        "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'x']\n"
+        "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'x']\n",
+        encoding="utf-8",
     )
     port = free_port()
     words = [
@@ -335,7 +338,7 @@ def test_gunicorns_signals_work_as_without_us(
     ]  # fmt: skip
     launched = launch(*RUN, *words, env={"DIAGNOSTICS_DIR": str(tmp_path / "dir")}, cwd=tmp_path)
     launched.wait_for("Booting worker", patience=60)
-    master = int(eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))
+    master = int(eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(encoding="utf-8")))
 
     def workers(count: int) -> list[int]:
         return eventually(
@@ -350,7 +353,11 @@ def test_gunicorns_signals_work_as_without_us(
     launched.process.send_signal(signal.SIGHUP)
     eventually(lambda: len(found := children(master)) == 1 and first not in found, patience=30, what="a new worker")
     launched.process.send_signal(signal.SIGUSR2)  # a second master beside the first
-    second = int(eventually(lambda: (tmp_path / "pid.2").exists() and (tmp_path / "pid.2").read_text(), patience=30))
+    second = int(
+        eventually(
+            lambda: (tmp_path / "pid.2").exists() and (tmp_path / "pid.2").read_text(encoding="utf-8"), patience=30
+        )
+    )
     eventually(lambda: children(second), patience=30, what="the second master's worker")
     os.kill(second, signal.SIGTERM)
     eventually(lambda: second not in children(master), patience=60, what="the second master's end")

@@ -42,7 +42,8 @@ for = 0
 def told(*words: str, **environment: str) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-m", "diagnostics", *words],
-        check=False, capture_output=True, text=True, timeout=250, env={**_environment(), "COLUMNS": "160", **environment},
+        check=False, capture_output=True, encoding="utf-8", timeout=250,
+        env={**_environment(), "COLUMNS": "160", **environment},
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
 
@@ -140,10 +141,10 @@ def test_rules_are_shown_and_tried_on_the_recording(service: Any, eventually: An
     code, text = told("rules", service.monitor, **look)
     assert (code, "limit-near" in text, "nothing fired" in text) == (0, True, True)
     file = tmp_path / "rules.toml"
-    file.write_text(RULES.format(above="'much'"))
+    file.write_text(RULES.format(above="'much'"), encoding="utf-8")
     code, text = told("rules", service.monitor, str(file), "--dry-run", **look)
     assert (code, "rule 'buffers': above is 'much'" in text) == (2, True)
-    file.write_text(RULES.format(above=1000))
+    file.write_text(RULES.format(above=1000), encoding="utf-8")
     code, text = told("rules", service.monitor, str(file), **look)
     assert (code, "add --dry-run" in text) == (2, True)
     code, text = told("rules", service.monitor, str(file), "--dry-run", **look)

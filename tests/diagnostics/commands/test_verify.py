@@ -82,7 +82,7 @@ def test_a_relay_of_ones_own_stands_beside_the_apps_with_what_each_scenario_tell
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     file = tmp_path / "relay.toml"
-    file.write_text(RELAY_FILE)
+    file.write_text(RELAY_FILE, encoding="utf-8")
     seen: list[tuple[Scenario, Sequence[str]]] = []
 
     def experiments(wanted: Sequence[tuple[Scenario, Sequence[str]]], **_: object) -> list[Outcome | TargetError]:
@@ -125,7 +125,7 @@ def test_a_relay_of_ones_own_stands_beside_the_apps_with_what_each_scenario_tell
 )
 def test_a_relay_file_that_does_not_say_how_is_refused_with_the_place(tmp_path: Path, told: str, what: str) -> None:
     file = tmp_path / "relay.toml"
-    file.write_text(told)
+    file.write_text(told, encoding="utf-8")
     with pytest.raises(UsageError, match=what):
         verify.run(parsed("orphaned_task", "--relay", str(file)))
 
@@ -183,7 +183,7 @@ def test_what_could_not_be_written_is_said_before_anything_is_run(words: list[st
 
 
 def test_a_report_goes_into_a_folder(tmp_path: Path) -> None:
-    (tmp_path / "report").write_text("a file")
+    (tmp_path / "report").write_text("a file", encoding="utf-8")
     parser = argparse.ArgumentParser()
     verify.configure(parser)
     with pytest.raises(UsageError, match="--report"):

@@ -104,8 +104,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[t
          "-subj", "/CN=api", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
         check=True, capture_output=True,
     )  # fmt: skip
-    (account / "token").write_text("secret\n")
-    (account / "namespace").write_text("prod")
+    (account / "token").write_text("secret\n", encoding="utf-8")
+    (account / "namespace").write_text("prod", encoding="utf-8")
 
     class Answers(Api):
         pass

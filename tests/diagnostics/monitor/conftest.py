@@ -25,7 +25,9 @@ def memory_cgroup(eventually: Any) -> Iterator[Callable[[int], Path]]:
         folder = found.mount / f"highwater-test-{os.getpid()}-{len(made)}"
         try:
             folder.mkdir()
-            (folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")).write_text(str(limit))
+            (folder / ("memory.max" if version == 2 else "memory.limit_in_bytes")).write_text(
+                str(limit), encoding="utf-8"
+            )
         except OSError as error:
             if folder.is_dir():
                 folder.rmdir()
@@ -36,5 +38,5 @@ def memory_cgroup(eventually: Any) -> Iterator[Callable[[int], Path]]:
     yield make
     for folder in made:
         # Pages of a killed process may be given back a moment after it.
-        eventually(lambda folder=folder: not (folder / "cgroup.procs").read_text())
+        eventually(lambda folder=folder: not (folder / "cgroup.procs").read_text(encoding="utf-8"))
         folder.rmdir()

@@ -111,7 +111,7 @@ def test_go_tool_pprof_shows_live_memory_by_qualified_names_and_gives_the_token_
     def pprof_of(login: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["go", "tool", "pprof", "-top", f"http://{login}@{host}/debug/pprof/heap"],
-            check=False, capture_output=True, text=True, timeout=250,
+            check=False, capture_output=True, encoding="utf-8", timeout=250,
             env={**os.environ, "PPROF_TMPDIR": str(tmp_path), "HOME": str(tmp_path), "no_proxy": "*", "CGO_ENABLED": "0"},
         )  # fmt: skip
 
@@ -141,7 +141,7 @@ def test_it_is_read_while_the_service_is_stopped_and_after_it_was_killed(
     (recording,) = (tmp_path / "dir" / "blackbox").glob("*.ring")
     shown = subprocess.run(
         [sys.executable, "-m", "diagnostics", "blackbox", recording],
-        check=True, capture_output=True, text=True, timeout=120,
+        check=True, capture_output=True, encoding="utf-8", timeout=120,
     ).stdout  # fmt: skip
     assert "It was ended by SIGKILL" in shown
     assert "What was alive at " in shown
@@ -151,7 +151,7 @@ def test_it_is_read_while_the_service_is_stopped_and_after_it_was_killed(
     path = shown.partition("more: diagnostics top --lines ")[2].strip()
     rows = subprocess.run(
         [sys.executable, "-m", "diagnostics", "top", path],
-        check=True, capture_output=True, text=True, timeout=120,
+        check=True, capture_output=True, encoding="utf-8", timeout=120,
     ).stdout  # fmt: skip
     assert "Early.__call__" in rows
     assert "95 of 100 times within" in rows

@@ -95,9 +95,9 @@ def test_where_the_rules_come_from(tmp_path: Path) -> None:
     assert MonitorSettings.of({}).rules == DEFAULTS
     assert MonitorSettings.of({"DIAGNOSTICS_RULES": "off"}).rules == ()
     file = tmp_path / "rules.toml"
-    file.write_text(GOOD)
+    file.write_text(GOOD, encoding="utf-8")
     assert [rule.name for rule in MonitorSettings.of({"DIAGNOSTICS_RULES": str(file)}).rules] == ["buffers"]
-    file.write_text(GOOD.replace("retained", "everything"))
+    file.write_text(GOOD.replace("retained", "everything"), encoding="utf-8")
     with pytest.raises(UsageError, match="rule 'buffers': unknown kind 'everything'"):
         MonitorSettings.of({"DIAGNOSTICS_RULES": str(file)})
     with pytest.raises(UsageError, match="No such file"):

@@ -24,9 +24,9 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
     """A folder with the files of docs/pytest.md in it."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     for name, source in re.findall(
-        r"^`(\w+\.py)`:\n\n```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE
+        r"^`(\w+\.py)`:\n\n```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
     ):
-        (pytester.path / name).write_text(source)
+        (pytester.path / name).write_text(source, encoding="utf-8")
     assert {path.name for path in pytester.path.glob("*.py")} >= {"service.py", "test_service.py"}
     return pytester
 
@@ -96,6 +96,6 @@ def test_sizes_are_read_with_their_unit() -> None:
 def test_the_entry_point_names_the_plugin() -> None:
     import tomllib
 
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["entry-points"]["pytest11"] == {"highwater-diagnostics": PLUGIN}
     assert PLUGIN not in sys.modules or hasattr(sys.modules[PLUGIN], "stream_growth")

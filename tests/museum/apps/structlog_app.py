@@ -8,7 +8,7 @@ from asgi import service
 
 def job():
     for number in range(10):
-        with open(f"job-{number}.log", "w") as file:
+        with open(f"job-{number}.log", "w", encoding="utf-8") as file:
             logger = structlog.WriteLogger(file)
             logger.info("done")
     os.remove("job-0.log")

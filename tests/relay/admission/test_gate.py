@@ -130,13 +130,13 @@ def test_no_more_than_burst_and_rate_are_let_through(rate: float, burst: int, ga
 def group(folder: Path, **files: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
-        (folder / name.replace("__", ".")).write_text(text + "\n")
+        (folder / name.replace("__", ".")).write_text(text + "\n", encoding="utf-8")
 
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_the_cgroup_nearest_to_its_limit_counts(tmp_path: Path, version: int) -> None:
     membership = tmp_path / "cgroup"
-    membership.write_text("0::/pod/me\n" if version == 2 else "5:cpu:/other\n4:memory:/pod/me\n")
+    membership.write_text("0::/pod/me\n" if version == 2 else "5:cpu:/other\n4:memory:/pod/me\n", encoding="utf-8")
     top = tmp_path if version == 2 else tmp_path / "memory"
     limit, used = (
         ("memory__max", "memory__current") if version == 2 else ("memory__limit_in_bytes", "memory__usage_in_bytes")

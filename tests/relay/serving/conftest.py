@@ -54,7 +54,7 @@ class Served:
             return dict(json.load(answer))
 
     def log(self) -> str:
-        return self.stderr.read_text()
+        return self.stderr.read_text(encoding="utf-8")
 
     def endings(self, **wanted: Any) -> list[dict[str, Any]]:
         """The log's lines of streams that have ended, those with these fields."""
@@ -143,13 +143,13 @@ class Relays:
                 [sys.executable, *(("-c", program) if program else ("-m", "relay")), "serve", "--port", "0", *flags],
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                text=True,
+                encoding="utf-8",
                 cwd=self._folder,  # where no .env is
                 env=environment(DIAGNOSTICS_DIR=str(self._folder / "d"), **settings),
             )
         assert process.stdout is not None
         lines = [process.stdout.readline().strip() for _ in range(announced)]
-        assert lines[-1].startswith("upstream "), (lines, stderr.read_text())
+        assert lines[-1].startswith("upstream "), (lines, stderr.read_text(encoding="utf-8"))
         served = Served(process, lines, stderr)
         self._served.append(served)
         return served

@@ -62,7 +62,7 @@ def metric(relay: Any, name: str) -> float:
 
 
 def rss(relay: Any) -> int:
-    pages = int(Path(f"/proc/{relay.process.pid}/statm").read_text().split()[1])
+    pages = int(Path(f"/proc/{relay.process.pid}/statm").read_text(encoding="utf-8").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -160,7 +160,7 @@ def test_a_client_that_is_given_up_leaves_nothing_in_the_kernel(start: Start, ev
 def _remote_ports(port: int) -> set[int]:
     """Of the connections of a port that hold bytes for their peers."""
     found = set()
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+    for line in Path("/proc/net/tcp").read_text(encoding="utf-8").splitlines()[1:]:
         fields = line.split()
         local, remote = (int(fields[column].rpartition(":")[2], 16) for column in (1, 2))
         if local == port and int(fields[4].partition(":")[0], 16):

@@ -115,7 +115,7 @@ async def _sample(
 def _kernel(port: int, client_port: int, upstream_port: int) -> int:
     """What the kernel holds to the client and from the upstream, in the queues of the relay's two sockets."""
     held: dict[tuple[int, int], int] = {}  # by the socket's ports: the table is read in pieces, and may have one twice
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+    for line in Path("/proc/net/tcp").read_text(encoding="utf-8").splitlines()[1:]:
         fields = line.split()
         local, remote = (int(fields[column].split(":")[1], 16) for column in (1, 2))
         sent, received = (int(queue, 16) for queue in fields[4].split(":"))

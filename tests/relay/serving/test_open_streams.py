@@ -44,5 +44,5 @@ def test_an_open_stream_keeps_no_buffer(start: Start, collector: Collector) -> N
 
 
 def resident_kib(pid: int) -> float:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1])
     return pages * resource.getpagesize() / 1024

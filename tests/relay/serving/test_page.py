@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import re
-import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from tests.chromium import run_once  # found once the path is set
+
 Served = Any  # the fixtures are typed in conftest.py
 
 
 def shown(url: str, tmp_path: Path) -> dict[str, str]:
     """What the page's fields hold once the browser has nothing left to do for some seconds of its own time."""
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    options += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path}/user"]
-    command = ["chromium", *options, "--no-proxy-server", "--virtual-time-budget=20000", "--dump-dom", url]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=250)
-    assert done.returncode == 0, done.stderr
+    done = run_once(tmp_path, "--no-proxy-server", "--virtual-time-budget=20000", "--dump-dom", url)
     return dict(re.findall(r'<(?:dd|pre) id="(\w+)"[^>]*>(.*?)</(?:dd|pre)>', done.stdout, re.DOTALL))
 
 

@@ -26,12 +26,12 @@ def relay_command(*arguments: str, cwd: Path, **settings: str) -> subprocess.Com
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RELAY_", "DIAGNOSTICS_"))}
     return subprocess.run(
         [sys.executable, "-m", "relay", *arguments],
-        capture_output=True, text=True, timeout=250, cwd=cwd, env={**kept, **settings}, check=False,
+        capture_output=True, encoding="utf-8", timeout=250, cwd=cwd, env={**kept, **settings}, check=False,
     )  # fmt: skip
 
 
 def children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
 
 
 def test_the_addresses_are_the_first_thing_printed(relay: Served) -> None:
@@ -62,7 +62,9 @@ def test_the_monitor_counts_the_relays_streams_and_ends_with_it(start: Start, ev
 
 def test_a_monitor_that_dies_is_reported_once_and_the_relay_goes_on(start: Start, eventually: Eventually) -> None:
     relay = start("--diagnostics", "127.0.0.1:0")
-    commands = {child: Path(f"/proc/{child}/cmdline").read_text() for child in children_of(relay.process.pid)}
+    commands = {
+        child: Path(f"/proc/{child}/cmdline").read_text(encoding="utf-8") for child in children_of(relay.process.pid)
+    }
     (monitor,) = [child for child, command in commands.items() if "simulator" not in command]
     os.kill(monitor, signal.SIGKILL)
     eventually(lambda: "the monitor" in relay.log())
@@ -128,7 +130,7 @@ def test_the_simulator_ends_with_a_relay_that_was_killed(start: Start, eventuall
 
 def _runs(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
@@ -174,7 +176,7 @@ def test_a_wrong_setting_is_named_with_its_value(
 
 
 def test_settings_are_read_from_dotenv(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("RELAY_PORT=nowhere\n")
+    (tmp_path / ".env").write_text("RELAY_PORT=nowhere\n", encoding="utf-8")
     ended = relay_command("serve", cwd=tmp_path)
     assert ended.returncode == 2
     assert "'nowhere'" in ended.stderr
@@ -185,7 +187,7 @@ def test_check_config_prints_what_would_be_served_with_and_no_key(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RELAY_UPSTREAM_API_KEY", "sk-secret")
-    (tmp_path / ".env").write_text("RELAY_PORT=8123\n")
+    (tmp_path / ".env").write_text("RELAY_PORT=8123\n", encoding="utf-8")
     assert main(["check-config", "--max-streams", "7"]) == 0
     printed = capsys.readouterr().out
     assert {"RELAY_PORT=8123", "RELAY_MAX_STREAMS=7", "RELAY_UPSTREAM_API_KEY=(set)"} <= set(printed.splitlines())

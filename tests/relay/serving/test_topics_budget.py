@@ -69,7 +69,7 @@ async def _held(policy: str, size: int, budget: int) -> list[int]:
 
 def _unacknowledged(port: int, client_port: int) -> int:
     """What the kernel holds for the client, on the relay's side of the connection."""
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+    for line in Path("/proc/net/tcp").read_text(encoding="utf-8").splitlines()[1:]:
         fields = line.split()
         if tuple(int(fields[column].split(":")[1], 16) for column in (1, 2)) == (port, client_port):
             return int(fields[4].split(":")[0], 16)

@@ -35,8 +35,12 @@ def workers_of(relay: Served) -> dict[int, dict[str, Any]]:
 
 
 def worker_pids(relay: Served) -> set[int]:
-    children = Path(f"/proc/{relay.process.pid}/task/{relay.process.pid}/children").read_text().split()
-    return {int(pid) for pid in children if "relay.serving.worker" in Path(f"/proc/{pid}/cmdline").read_text()}
+    children = Path(f"/proc/{relay.process.pid}/task/{relay.process.pid}/children").read_text(encoding="utf-8").split()
+    return {
+        int(pid)
+        for pid in children
+        if "relay.serving.worker" in Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")
+    }
 
 
 def open_in(workers: dict[int, dict[str, Any]]) -> dict[int, int]:
@@ -137,10 +141,10 @@ def test_the_supervisor_is_without_the_app_and_no_key_is_in_a_command_line(start
     relay = start("--workers", "2", "--no-diagnostics", announced=2, RELAY_UPSTREAM_API_KEY="sk-secret")
     # uvloop is the one part of a serving process that shows in its map of memory and nowhere else in the relay.
     (worker, *_) = worker_pids(relay)
-    assert "uvloop" in Path(f"/proc/{worker}/maps").read_text()
-    assert "uvloop" not in Path(f"/proc/{relay.process.pid}/maps").read_text()
+    assert "uvloop" in Path(f"/proc/{worker}/maps").read_text(encoding="utf-8")
+    assert "uvloop" not in Path(f"/proc/{relay.process.pid}/maps").read_text(encoding="utf-8")
     for pid in worker_pids(relay):
-        assert "sk-secret" not in Path(f"/proc/{pid}/cmdline").read_text()
+        assert "sk-secret" not in Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")
     assert relay.chat("sim:events=2,pace=0").events[-1] == "[DONE]"
 
 
@@ -160,6 +164,6 @@ def test_workers_that_cannot_start_end_the_relay(
 
 def _runs(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False

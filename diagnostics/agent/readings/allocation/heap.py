@@ -33,7 +33,7 @@ def make_own() -> bool:
 
 def _heap() -> tuple[int, int] | None:
     try:
-        with open("/proc/self/maps", errors="replace") as file:  # file names may be any bytes
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:  # file names may be any bytes
             for line in file:
                 if line.endswith("[heap]\n"):
                     begin, _, end = line.partition(" ")[0].partition("-")

@@ -89,7 +89,9 @@ def git_revision(pid: int, proc: Path = Path("/proc")) -> str | None:
 
 def _head(git: Path) -> str | None:
     if git.is_file():  # a worktree or submodule: `gitdir: PATH`
-        git = (git.parent / git.read_text(errors="surrogateescape").partition("gitdir:")[2].strip()).resolve()
+        git = (
+            git.parent / git.read_text(encoding="utf-8", errors="surrogateescape").partition("gitdir:")[2].strip()
+        ).resolve()
     head = (git / "HEAD").read_text(errors="surrogateescape").strip()
     if _REVISION.fullmatch(head):
         return head
@@ -101,7 +103,7 @@ def _head(git: Path) -> str | None:
         common = (git / (git / "commondir").read_text(errors="surrogateescape").strip()).resolve()
     for place in (git, common):
         if (place / ref).is_file():
-            return _as_revision((place / ref).read_text().strip())
+            return _as_revision((place / ref).read_text(encoding="utf-8").strip())
     if (common / "packed-refs").is_file():
         for line in (common / "packed-refs").read_text(errors="surrogateescape").splitlines():
             revision, _, name = line.partition(" ")

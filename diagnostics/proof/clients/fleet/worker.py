@@ -118,7 +118,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 def _waited_seconds() -> float:
     """Seconds this process was ready to run and had no core: the second number of schedstat, proc(5); 0 where there is none."""
     try:
-        return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+        return int(Path("/proc/self/schedstat").read_text(encoding="utf-8").split()[1]) / 1e9
     except (OSError, IndexError, ValueError):
         return 0.0
 

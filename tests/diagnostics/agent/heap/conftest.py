@@ -65,7 +65,12 @@ def run(root: Path) -> Run:
             "DIAGNOSTICS_HEAP": mode, "DIAGNOSTICS_HEAP_RATE": str(rate), "PYTHONDONTWRITEBYTECODE": "1", **env,
         }  # fmt: skip
         done = subprocess.run(
-            [python, *flags, "-c", HEAD + program], env=given, capture_output=True, text=True, timeout=250, check=False
+            [python, *flags, "-c", HEAD + program],
+            env=given,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=250,
+            check=False,
         )
         assert done.returncode == code, f"{done.returncode}\n{done.stdout}{done.stderr}"
         return done

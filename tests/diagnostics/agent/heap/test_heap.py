@@ -233,7 +233,7 @@ def test_a_library_of_any_versions_headers_keeps_the_count_of_references(run: Ru
         [other, "-c", "import sysconfig; print(sysconfig.get_path('include'))"],
         check=True,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
     headers, compiler = Path(asked.stdout.strip()), shutil.which("gcc")
     if compiler is None or not (headers / "Python.h").exists():
@@ -270,12 +270,13 @@ def test_names_that_are_not_ascii_or_no_text_at_all(run: Run, tables: Tables) ->
 begin()
 kept = []
 names = {"kept": kept}
-exec(compile("def größe():\\n    kept.append(bytearray(3_000_000))\\ngröße()", "/srv/größe.py", "exec"), names)
+size = "gr\\u00f6\\u00dfe"
+exec(compile(f"def {size}():\\n    kept.append(bytearray(3_000_000))\\n{size}()", f"/srv/{size}.py", "exec"), names)
 exec(compile("def odd():\\n    kept.append(bytearray(3_000_000))\\nodd()", "/srv/\\udcff.py", "exec"), names)
 try:
     raise ValueError("pending")
 except ValueError:
-    names["größe"]()
+    names[size]()
 """
     run(program)
     (table,) = tables().values()
@@ -388,7 +389,7 @@ print(reading["heap"]["reason"])
 
 def test_the_library_needs_nothing_but_the_c_library() -> None:
     library = next((ROOT / "diagnostics" / "agent" / "heap").glob("_live*.so"))
-    needed = subprocess.run(["ldd", library], check=True, capture_output=True, text=True, timeout=60).stdout
+    needed = subprocess.run(["ldd", library], check=True, capture_output=True, encoding="utf-8", timeout=60).stdout
     assert {line.split()[0].split("/")[-1] for line in needed.splitlines()} <= {
         "linux-vdso.so.1", "libm.so.6", "libc.so.6", "libdl.so.2", "libpthread.so.0", "ld-linux-x86-64.so.2",
     }  # fmt: skip

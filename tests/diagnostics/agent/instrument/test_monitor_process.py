@@ -71,7 +71,7 @@ def test_the_remedy_for_a_busy_port_can_be_typed(
 def test_an_instrumented_app_tells_that_another_program_has_the_port_and_serves(
     launch: Callable[..., Any], http: Callable[..., Any], free_port: Callable[[], int], busy: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "service.py").write_text(APP + INSTRUMENTED)
+    (tmp_path / "service.py").write_text(APP + INSTRUMENTED, encoding="utf-8")
     port = free_port()
     service = launch(
         sys.executable, "-m", "uvicorn", "service:app", "--port", str(port),
@@ -92,7 +92,7 @@ def test_workers_of_one_service_share_the_monitor_that_the_first_has_started(
     free_port: Callable[[], int],
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "service.py").write_text(APP + INSTRUMENTED)
+    (tmp_path / "service.py").write_text(APP + INSTRUMENTED, encoding="utf-8")
     listen = f"127.0.0.1:{free_port()}"
     service = launch(
         sys.executable, "-m", "uvicorn", "service:app", "--port", "0", "--workers", "2",

@@ -27,7 +27,9 @@ asyncio.tasks.all_tasks = asyncio.all_tasks = lambda loop=None: set()
 
 
 def told_by(program: str) -> list[str]:
-    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, encoding="utf-8", timeout=60
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -239,20 +241,20 @@ def test_what_is_not_seen_is_unknown_everywhere_with_the_reason(
     assert told["verdict"]["confidence"] == "low"
     shown = subprocess.run(
         [sys.executable, "-m", "diagnostics", "status", service.monitor],
-        check=False, capture_output=True, text=True, timeout=60,
+        check=False, capture_output=True, encoding="utf-8", timeout=60,
     ).stdout  # fmt: skip
     assert "tasks: unknown: asyncio of Python" in shown
     assert "no open streams" not in shown
     asked = subprocess.run(
         [sys.executable, "-m", "diagnostics", "capture", service.monitor, "--kind", "tasks", "--seconds", "0",
          "-o", str(tmp_path)],
-        check=False, capture_output=True, text=True, timeout=120,
+        check=False, capture_output=True, encoding="utf-8", timeout=120,
     )  # fmt: skip
     assert "tasks unknown: asyncio of Python" in " ".join((asked.stdout + asked.stderr).split())
     refused = subprocess.run(
         [sys.executable, "-m", "diagnostics", "capture", service.monitor, "--kind", "retained", "--seconds", "0",
          "-o", str(tmp_path)],
-        check=False, capture_output=True, text=True, timeout=120,
+        check=False, capture_output=True, encoding="utf-8", timeout=120,
     )  # fmt: skip
     assert refused.returncode == 3
     assert "what streams keep alive is unknown" in " ".join((refused.stdout + refused.stderr).split())

@@ -71,7 +71,9 @@ print(asked > 0)
 
 
 def output(script: str) -> str:
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, encoding="utf-8", timeout=120, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 

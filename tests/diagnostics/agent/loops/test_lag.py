@@ -183,7 +183,7 @@ def test_a_sample_has_numbers_only_and_counts_streams() -> None:
     # Not of pytest's own process, in which another test may have put a tracer before the allocator.
     asked = "from diagnostics.agent.operations import perform; from diagnostics.agent.state import State; "
     asked += "print(perform(State(), 'sample', {})['in_use_bytes'])"
-    alone = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True, timeout=60)
+    alone = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, encoding="utf-8", timeout=60)
     assert int(alone.stdout) > 0
     assert len(sample["gc_collections"]) == 3
     record.close()

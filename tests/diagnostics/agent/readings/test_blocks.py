@@ -56,7 +56,11 @@ print(json.dumps({"rows": [row for row in rows or () if row["type"] == kind], "u
 def census_of(make: str, how: str) -> dict[str, Any]:
     """What two censuses tell of COUNT objects that were made between them, and of which a list holds all, or nothing does."""
     done = subprocess.run(
-        [sys.executable, "-c", LOST, make, str(COUNT), how], check=True, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", LOST, make, str(COUNT), how],
+        check=True,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
     )
     told: dict[str, Any] = json.loads(done.stdout)
     assert told["unknown"] is None
@@ -112,7 +116,7 @@ print(json.dumps([whole, blocks.read(math.inf)]))
 def test_blocks_that_do_not_add_up_are_not_believed() -> None:
     # Not in pytest's own process: other tests may have put a tracer before its allocator.
     done = subprocess.run(
-        [sys.executable, "-c", DISBELIEVED], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", DISBELIEVED], capture_output=True, encoding="utf-8", check=True, timeout=60
     )  # fmt: skip
     whole, told = json.loads(done.stdout)
     assert whole["unknown"] is None
@@ -127,7 +131,7 @@ def test_without_pymalloc_it_is_unknown_and_says_so() -> None:
         [sys.executable, "-c", code],
         env={"PYTHONMALLOC": "malloc"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=True,
         timeout=60,
     )

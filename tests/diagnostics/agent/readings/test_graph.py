@@ -62,7 +62,7 @@ def interpreter(version: str) -> str:
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
 def test_a_service_with_an_open_stream_is_walked_on_every_version(version: str) -> None:
     command = [interpreter(version), "-c", STREAMING, str(ROOT)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, check=False, capture_output=True, encoding="utf-8", timeout=120)
     assert (done.returncode, done.stdout) == (0, "walked\n"), done.stderr[-2000:]
 
 

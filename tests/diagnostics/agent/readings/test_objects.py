@@ -475,7 +475,7 @@ def test_what_runs_at_a_fork_is_a_root_that_is_named() -> None:
         "for _ in range(3): os.register_at_fork(after_in_child=Planted().again)\n"
         "print(objects.explain(['__main__.Planted'], 3)['paths']['__main__.Planted'])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, timeout=60)
     assert "os.register_at_fork(after_in_child) -> list[" in done.stdout
     assert "method Planted.again -> main__.Planted" in done.stdout
 

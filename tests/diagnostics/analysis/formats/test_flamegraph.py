@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,10 @@ from diagnostics.analysis.algebra import difference
 from diagnostics.analysis.formats import flamegraph
 from diagnostics.analysis.profile import Frame, Profile, Sample, ValueType
 from diagnostics.errors import UsageError
+
+sys.path.insert(0, str(Path(__file__).parents[4]))
+
+from tests.chromium import run_once  # found once the path is set
 
 HOSTILE = '</script><script>document.title="owned"</script><img src=x onerror=\'document.title="owned"\'>"&'
 
@@ -155,17 +159,8 @@ document.title = report.join("\\n");
 def browse(page: str, tmp_path: Path) -> str:
     """The page's title after its scripts ran in a real browser."""
     path = tmp_path / "page.html"
-    path.write_text(page)
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    options += [
-        "--disable-component-update",
-        "--disable-sync",
-        "--window-size=1000,600",
-        f"--user-data-dir={tmp_path}/user",
-    ]
-    command = ["chromium", *options, "--dump-dom", path.as_uri()]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=250)
-    assert done.returncode == 0, done.stderr
+    path.write_text(page, encoding="utf-8")
+    done = run_once(tmp_path, "--window-size=1000,600", "--dump-dom", path.as_uri())
     title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
     assert title is not None
     assert "<svg" in done.stdout

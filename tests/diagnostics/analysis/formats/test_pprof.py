@@ -195,7 +195,7 @@ def test_go_tool_pprof_reads_what_is_written(tmp_path: Path) -> None:
             "CGO_ENABLED": "0",
         }
         command = ["go", "tool", "pprof", *options, str(path)]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=250)
+        done = subprocess.run(command, check=False, capture_output=True, encoding="utf-8", env=environment, timeout=250)
         assert done.returncode == 0, done.stderr
         assert "error" not in done.stderr.lower()
         return done.stdout

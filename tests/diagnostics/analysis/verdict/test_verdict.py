@@ -552,7 +552,7 @@ def test_garbage_without_a_stream_is_no_load() -> None:
 
 
 def test_every_verdict_has_its_section_in_the_documentation() -> None:
-    page = (Path(__file__).parents[4] / "docs" / "verdict.md").read_text()
+    page = (Path(__file__).parents[4] / "docs" / "verdict.md").read_text(encoding="utf-8")
     sections = {text.partition("\n")[0].strip() for text in page.split("\n## ")[1:]}
     assert {word.replace("_", "-") for word in CAUSES} <= sections
     named = [f"[{word.replace('_', '-')}](#{word.replace('_', '-')})" for word in CAUSES]

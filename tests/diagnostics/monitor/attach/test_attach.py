@@ -71,7 +71,9 @@ class Talking:
     """A running SERVICE, and a connection to it that stays open."""
 
     def __init__(self, *command: str, env: dict[str, str] | None = None) -> None:
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", env=env
+        )
         assert self.process.stdout
         self.connection = socket.create_connection(("127.0.0.1", int(self.process.stdout.readline())), timeout=60)
         self.file = self.connection.makefile("rw")
@@ -194,7 +196,7 @@ def test_a_container_alike_another_root_user_and_numbers(talking: Any) -> None:
         "unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", script, SERVICE,
         env={**os.environ, "TMPDIR": "/nowhere"},
     )  # fmt: skip
-    outer.pid = int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()[0])
+    outer.pid = int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text(encoding="utf-8").split()[0])
     found = check(outer.pid)
     assert (found.problems, found.uid) == ([], 65534)
     attach(outer.pid, patience=60)
@@ -208,7 +210,7 @@ def test_a_container_alike_another_root_user_and_numbers(talking: Any) -> None:
 
 def find_python() -> str | None:
     try:
-        done = subprocess.run(["/usr/bin/python3", "--version"], capture_output=True, text=True, check=False)
+        done = subprocess.run(["/usr/bin/python3", "--version"], capture_output=True, encoding="utf-8", check=False)
     except OSError:
         return None
     return "/usr/bin/python3" if done.stdout.startswith(("Python 3.11", "Python 3.12", "Python 3.13")) else None
@@ -294,7 +296,7 @@ def test_what_cannot_be_attached_to_is_told_before_it_is_tried() -> None:
 
 def eventually_named(pid: int, name: str) -> None:
     deadline = time.monotonic() + 60
-    while Path(f"/proc/{pid}/comm").read_text().strip() != name:
+    while Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip() != name:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -334,7 +336,7 @@ def test_without_the_right_to_trace_it_says_who_has_it() -> None:
         done = subprocess.run(
             ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "/usr/bin/python3", "-c", looked,
              str(process.pid)],
-            cwd=made, capture_output=True, text=True, check=True, env={"PYTHONPATH": made, "PATH": os.environ["PATH"]},
+            cwd=made, capture_output=True, encoding="utf-8", check=True, env={"PYTHONPATH": made, "PATH": os.environ["PATH"]},
         )  # fmt: skip
         told = json.loads(done.stdout)
         assert told[0]["code"] == "another_user"

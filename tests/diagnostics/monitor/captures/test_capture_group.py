@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[4]
 @pytest.fixture
 def two_workers(launch: Callable[..., Any], tmp_path: Path, http: Any, eventually: Any) -> str:
     """The monitor's address of a service with two workers."""
-    (tmp_path / "service.py").write_text(APP)
+    (tmp_path / "service.py").write_text(APP, encoding="utf-8")
     command = [sys.executable, "-m", "uvicorn", "service:app", "--port", str(free_port()), "--workers", "2"]
     started = launch(
         sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--", *command,
@@ -41,7 +41,7 @@ def two_workers(launch: Callable[..., Any], tmp_path: Path, http: Any, eventuall
 
 def capture(monitor: str, output: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "diagnostics", "capture", monitor, "--kind", "tasks", "-o", str(output), *options]
-    return subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT, timeout=100)
+    return subprocess.run(command, check=False, capture_output=True, encoding="utf-8", cwd=ROOT, timeout=100)
 
 
 def test_a_capture_says_which_worker_it_took_and_all_are_taken_on_request(
@@ -64,7 +64,7 @@ def test_a_capture_says_which_worker_it_took_and_all_are_taken_on_request(
     taken = http(address).json()["captures"][:2]
     assert {one["worker"]: one["pid"] for one in taken} == workers
     for folder in folders:
-        assert json.loads((folder / "profile.json").read_text())["kind"] == "tasks"
+        assert json.loads((folder / "profile.json").read_text(encoding="utf-8"))["kind"] == "tasks"
         assert str(folder / "tasks.txt") in every.stdout
 
 

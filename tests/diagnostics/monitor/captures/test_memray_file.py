@@ -53,7 +53,7 @@ def capture(path: Path, file_format: str = "AGGREGATED_ALLOCATIONS", allocators:
 
 def convert(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "diagnostics.monitor.captures.memray_file", str(path), *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=250)
+    return subprocess.run(command, check=False, capture_output=True, encoding="utf-8", timeout=250)
 
 
 def read(path: Path, *arguments: str) -> Profile:

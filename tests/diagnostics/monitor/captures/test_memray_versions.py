@@ -45,7 +45,7 @@ def other_memray(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--only-binary", ":all:"]
     # rich and jinja2 are what this version needs, without what is drawn on a terminal.
     done = subprocess.run([*pip, "--no-deps", wanted, "rich", "jinja2", "markupsafe", "pygments", "markdown-it-py", "mdurl"],
-        check=False, capture_output=True, text=True)  # fmt: skip
+        check=False, capture_output=True, encoding="utf-8")  # fmt: skip
     if done.returncode:
         pytest.skip(f"{wanted} cannot be installed for this Python here: {done.stderr.strip()[-300:]}")
     return python, request.param
@@ -58,7 +58,7 @@ def start(launch: Any, tmp_path: Path, http: Any, eventually: Any) -> Callable[[
     def run(python: Path) -> str:
         root = tmp_path / "dir"
         script = tmp_path / "service.py"
-        script.write_text(SERVICE)
+        script.write_text(SERVICE, encoding="utf-8")
         launch(python, script, ROOT, root, env={"PYTHONPATH": ""})
         monitor = launch(sys.executable, "-m", "diagnostics", "monitor", "--listen", "127.0.0.1:0", "--dir", root)
         url = str(monitor.wait_for("diagnostics http").split()[1].removesuffix("/debug/memory"))

@@ -64,7 +64,7 @@ def test_a_worker_whose_agent_has_gone_is_not_answering_instead_of_absent(
     def is_in_the_way() -> bool:
         tidied_away(agents)
         try:
-            agents.write_text("in the way: the agent cannot make its socket again")
+            agents.write_text("in the way: the agent cannot make its socket again", encoding="utf-8")
         except IsADirectoryError:  # the agent was quicker
             return False
         return True
@@ -83,7 +83,7 @@ def test_a_broken_capture_takes_neither_page_nor_metrics_nor_list_away(
     eventually(lambda: answering(http, service))
     broken, whole = (captured(http, eventually, service) for _ in range(2))
     folder = tmp_path / "dir" / "captures"
-    (folder / broken / "manifest.json").write_text('{"id":')
+    (folder / broken / "manifest.json").write_text('{"id":', encoding="utf-8")
     (folder / "20260101T000000-000000-memray").mkdir()
     listed = http(f"{service.monitor}/debug/memory/captures").json()["captures"]
     assert [(each["id"], each["state"]) for each in listed] == [

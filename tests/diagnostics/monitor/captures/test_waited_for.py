@@ -30,7 +30,9 @@ def test_it_waits_for_what_runs_and_takes_it_where_it_is_the_same(
 
     begun = eventually(begin, patience=60)
     command = [sys.executable, "-m", "diagnostics", "capture", service.monitor, "--kind", kind, "-o", str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=dict(os.environ), check=False)
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", timeout=120, env=dict(os.environ), check=False
+    )
     assert done.returncode == 0, done.stderr
     assert f"{begun.json()['id']} is being taken already; it is waited for" in done.stderr
     (folder,) = output.iterdir()

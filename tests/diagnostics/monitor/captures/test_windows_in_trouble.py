@@ -61,7 +61,7 @@ class Beside:
 @pytest.fixture
 def beside(launch: Callable[..., Any], tmp_path: Path, http: Any, eventually: Any) -> Beside:
     root = tmp_path / "dir"
-    (tmp_path / "service.py").write_text(SERVICE)
+    (tmp_path / "service.py").write_text(SERVICE, encoding="utf-8")
     service = launch(sys.executable, tmp_path / "service.py", root)
     monitor = launch(sys.executable, "-m", "diagnostics", "monitor", "--listen", "127.0.0.1:0", "--dir", root)
     url = str(monitor.wait_for("diagnostics http").split()[1].removesuffix("/debug/memory"))

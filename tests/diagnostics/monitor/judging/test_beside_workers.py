@@ -120,10 +120,13 @@ def test_a_tmpfs_that_fills_is_told_by_status_and_no_worker_is_captured_for_it(
     """50 s before its limit by our own forecast: "Load only (high confidence), nothing to fix", and exit code 0."""
     limit = 600 * MIB
     folder = memory_cgroup(limit)
-    (tmp_path / "filling.py").write_text(FILLING)
+    (tmp_path / "filling.py").write_text(FILLING, encoding="utf-8")
     into = f"echo $$ > {folder}/cgroup.procs; exec {sys.executable} -m uvicorn filling:app --port 0"
     rules = tmp_path / "rules.toml"
-    rules.write_text('[[rule]]\nname = "soon"\ntrigger = "seconds_to_limit"\nbelow = 600\nfor = 0\ncapture = "tasks"\n')
+    rules.write_text(
+        '[[rule]]\nname = "soon"\ntrigger = "seconds_to_limit"\nbelow = 600\nfor = 0\ncapture = "tasks"\n',
+        encoding="utf-8",
+    )
     service = launch(
         sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--", "sh", "-c", into, cwd=tmp_path,
         env={
@@ -143,7 +146,7 @@ def test_a_tmpfs_that_fills_is_told_by_status_and_no_worker_is_captured_for_it(
     assert whole["culprit"] == "files in a tmpfs and shared memory"
     status = subprocess.run(
         [sys.executable, "-m", "diagnostics", "status", monitor],
-        check=False, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "200"},
+        check=False, capture_output=True, encoding="utf-8", timeout=60, env={**os.environ, "COLUMNS": "200"},
     )  # fmt: skip
     assert status.returncode == 1, status.stdout
     assert "nothing to fix" not in status.stdout.split("worker 0")[0]

@@ -159,7 +159,7 @@ async def hold(size: int):
 
 def test_a_live_rule_captures_logs_and_counts(observed: Any, http: Any, eventually: Any, tmp_path: Path) -> None:
     rules = tmp_path / "rules.toml"
-    rules.write_text(GOOD.replace("retained", "tasks").replace("for = 2", "for = 0"))
+    rules.write_text(GOOD.replace("retained", "tasks").replace("for = 2", "for = 0"), encoding="utf-8")
     env = {"DIAGNOSTICS_RULES": str(rules), "DIAGNOSTICS_RECORD_INTERVAL_SECONDS": "0.1"}
     service = observed(APP, env=env)
     url = f"{service.monitor}/debug/memory/rules"
@@ -173,7 +173,12 @@ def test_a_live_rule_captures_logs_and_counts(observed: Any, http: Any, eventual
     tried = http(f"{url}?dry_run=1").json()
     assert tried["dry_run"]
     assert [one["rule"] for one in tried["firings"]] == ["buffers"]
-    strict = http(url, "POST", rules.read_text().replace("1000000", "9000000").encode(), {"Content-Type": "text/plain"})
+    strict = http(
+        url,
+        "POST",
+        rules.read_text(encoding="utf-8").replace("1000000", "9000000").encode(),
+        {"Content-Type": "text/plain"},
+    )
     assert strict.json()["firings"] == []
 
 
@@ -194,7 +199,7 @@ def test_near_a_real_cgroups_limit_the_default_rule_captures_before_the_kernel_k
 ) -> None:
     limit = 160 * MIB
     folder = memory_cgroup(limit)
-    (tmp_path / "filling.py").write_text(FILLING)
+    (tmp_path / "filling.py").write_text(FILLING, encoding="utf-8")
     into = f"echo $$ > {folder}/cgroup.procs; exec {sys.executable} -m uvicorn filling:app --port 0"
     service = launch(
         sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--", "sh", "-c", into,
@@ -205,7 +210,7 @@ def test_near_a_real_cgroups_limit_the_default_rule_captures_before_the_kernel_k
     eventually(lambda: http(f"{monitor}/debug/memory/timeline?seconds=60").json().get("rows"))
     # By the cgroup's own count: pages of libraries that others had mapped before are billed to them.
     names = ("memory.current", "memory.usage_in_bytes")
-    (usage,) = (int((folder / name).read_text()) for name in names if (folder / name).exists())
+    (usage,) = (int((folder / name).read_text(encoding="utf-8")) for name in names if (folder / name).exists())
     assert http(f"{served}/fill?size={int(0.93 * limit) - usage}").status == 200
     ended = ("done", "failed", "refused", "cancelled")
     firing = eventually(
@@ -233,11 +238,12 @@ def test_what_is_captured_with_the_limit_in_sight_has_the_path_to_what_grows(
     first = DEFAULTS[0]
     assert (first.trigger, first.capture, first.options["seconds"] > 0) == ("seconds_to_limit", "objects", True)
     folder = memory_cgroup(1024 * MIB)
-    (tmp_path / "filling.py").write_text(FILLING)
+    (tmp_path / "filling.py").write_text(FILLING, encoding="utf-8")
     rules = tmp_path / "rules.toml"
     rules.write_text(
         f'[[rule]]\nname = "{first.name}"\ntrigger = "{first.trigger}"\nbelow = {first.bound}\nfor = 0\n'
-        f'capture = "{first.capture}"\noptions = {{ seconds = 2 }}\n'
+        f'capture = "{first.capture}"\noptions = {{ seconds = 2 }}\n',
+        encoding="utf-8",
     )
     into = f"echo $$ > {folder}/cgroup.procs; exec {sys.executable} -m uvicorn filling:app --port 0"
     service = launch(

@@ -54,7 +54,7 @@ NAME = "remember (service.py:7)"
 
 def shown(*words: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "diagnostics", *words], check=False, capture_output=True, text=True, timeout=120,
+        [sys.executable, "-m", "diagnostics", *words], check=False, capture_output=True, encoding="utf-8", timeout=120,
         env={**os.environ, "COLUMNS": "200"},
     )  # fmt: skip
     return done.stdout

@@ -36,7 +36,7 @@ def test_version_2_is_read_with_the_limit_of_the_level_above() -> None:
 def test_version_1_is_read_with_the_limit_of_the_level_above() -> None:
     reading = look(TREES / "v1")
     assert (reading.version, reading.folder.name, reading.limit_bytes) == (1, "app", 2_147_483_648)
-    stat = dict(line.split() for line in (reading.folder / "memory.stat").read_text().splitlines())
+    stat = dict(line.split() for line in (reading.folder / "memory.stat").read_text(encoding="utf-8").splitlines())
     assert reading.inactive_bytes == int(stat["total_inactive_file"])
     assert reading.cache_bytes == int(stat["total_cache"]) - int(stat["total_mapped_file"])
     assert (reading.tmpfs_bytes, reading.socket_bytes, reading.oom_kills) == (0, 4096, 0)
@@ -47,7 +47,7 @@ def test_version_1_is_read_with_the_limit_of_the_level_above() -> None:
 def test_without_a_limit_the_usage_is_that_of_the_processs_own_cgroup(tmp_path: Path) -> None:
     tree = shutil.copytree(TREES / "v2", tmp_path / "tree")
     for limit in (tree / "sys").rglob("memory.max"):
-        limit.write_text("max\n")
+        limit.write_text("max\n", encoding="utf-8")
     reading = look(tree)
     assert (reading.usage_bytes, reading.limit_bytes) == (273_465_344, None)
 
@@ -57,9 +57,9 @@ def inside(tree: Path, shown: str, folder: str) -> Path:
     whole = tree / "sys/fs/cgroup"
     whole.rename(tree / "whole")
     shutil.copytree(tree / "whole" / folder, whole)
-    line = (tree / "proc/self/mountinfo").read_text().replace(" / /sys", f" {shown} /sys")
-    (tree / "proc/self/mountinfo").write_text(line)
-    (tree / "proc/100/mountinfo").write_text("")
+    line = (tree / "proc/self/mountinfo").read_text(encoding="utf-8").replace(" / /sys", f" {shown} /sys")
+    (tree / "proc/self/mountinfo").write_text(line, encoding="utf-8")
+    (tree / "proc/100/mountinfo").write_text("", encoding="utf-8")
     return tree
 
 
@@ -68,7 +68,7 @@ def test_in_a_container_with_the_hosts_path_the_mount_begins_at_its_own_cgroup(t
     own = "kubepods.slice/pod7.slice/app.scope"
     reading = look(inside(tree, f"/{own}", own))
     assert (reading.usage_bytes, reading.folder) == (273_465_344, tree / "sys/fs/cgroup")
-    (tree / "proc/100/cgroup").write_text("0::/kubepods.slice/pod7.slice/another.scope\n")
+    (tree / "proc/100/cgroup").write_text("0::/kubepods.slice/pod7.slice/another.scope\n", encoding="utf-8")
     assert read_cgroup(100, tree) is None, "this container's cgroup was shown as another one's"
 
 
@@ -86,11 +86,14 @@ def test_another_containers_cgroup_is_read_through_the_process(tmp_path: Path, v
     shutil.copytree(tmp_path / "whole" / memory / own, tree / "sys/fs/cgroup" / memory)
     shutil.copytree(tmp_path / "whole" / memory / service, root / memory)
     for path in (tree / "proc/100/cgroup", tree / "proc/self/cgroup"):
-        path.write_text(path.read_text().replace(f":/{service}\n", ":/../5f2c\n"))
+        path.write_text(path.read_text(encoding="utf-8").replace(f":/{service}\n", ":/../5f2c\n"), encoding="utf-8")
     mounts = tree / "proc/100/mountinfo"
     kind = " - cgroup2" if version == "v2" else " - cgroup cgroup"
-    lines = [line.replace(" / /", " /../5f2c /") if kind in line else line for line in mounts.read_text().splitlines()]
-    mounts.write_text("\n".join(lines))
+    lines = [
+        line.replace(" / /", " /../5f2c /") if kind in line else line
+        for line in mounts.read_text(encoding="utf-8").splitlines()
+    ]
+    mounts.write_text("\n".join(lines), encoding="utf-8")
     reading = look(tree)
     assert reading.folder == root / memory
     assert (reading.usage_bytes, reading.oom_kills) == ((273_465_344, 1) if version == "v2" else (look_v1(), 0))
@@ -99,13 +102,13 @@ def test_another_containers_cgroup_is_read_through_the_process(tmp_path: Path, v
 
 
 def look_v1() -> int:
-    return int((TREES / "v1/sys/fs/cgroup/memory/kubepods/pod7/app/memory.usage_in_bytes").read_text())
+    return int((TREES / "v1/sys/fs/cgroup/memory/kubepods/pod7/app/memory.usage_in_bytes").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("text", ["0::/../elsewhere\n", "", "nonsense\n", "0::/gone\n"])
 def test_a_cgroup_that_cannot_be_seen_is_no_reading(tmp_path: Path, text: str) -> None:
     tree = shutil.copytree(TREES / "v2", tmp_path / "tree")
-    (tree / "proc" / "100" / "cgroup").write_text(text)
+    (tree / "proc" / "100" / "cgroup").write_text(text, encoding="utf-8")
     assert read_cgroup(100, tree) is None
     assert why_no_cgroup(100, tree)
     assert read_cgroup(101, tree) is None

@@ -49,22 +49,26 @@ def test_this_machine_is_read() -> None:
 @pytest.mark.parametrize("version", [1, 2])
 def test_the_least_quota_above_a_process_is_found(tmp_path: Path, version: int) -> None:
     (tmp_path / "proc/7").mkdir(parents=True)
-    (tmp_path / "proc/stat").write_text("cpu  10 0 10 4000 200 0 0 0\ncpu0 1 1 1 1 1\nprocs_running 3\n")
+    (tmp_path / "proc/stat").write_text(
+        "cpu  10 0 10 4000 200 0 0 0\ncpu0 1 1 1 1 1\nprocs_running 3\n", encoding="utf-8"
+    )
     mount = tmp_path / "proc/7/root" / ("sys/fs/cgroup" if version == 2 else "sys/fs/cgroup/cpu")
     (mount / "pod/app").mkdir(parents=True)
-    (tmp_path / "proc/7/cgroup").write_text("0::/pod/app\n" if version == 2 else "4:cpu,cpuacct:/pod/app\n")
+    (tmp_path / "proc/7/cgroup").write_text(
+        "0::/pod/app\n" if version == 2 else "4:cpu,cpuacct:/pod/app\n", encoding="utf-8"
+    )
     kind = "cgroup2 cgroup2 rw" if version == 2 else "cgroup cgroup rw,cpu,cpuacct"
     point = "/sys/fs/cgroup" if version == 2 else "/sys/fs/cgroup/cpu"
-    (tmp_path / "proc/7/mountinfo").write_text(f"32 31 0:29 / {point} rw,relatime - {kind}\n")
+    (tmp_path / "proc/7/mountinfo").write_text(f"32 31 0:29 / {point} rw,relatime - {kind}\n", encoding="utf-8")
     for folder, quota, used in (("pod", 50_000, 7), ("pod/app", None, 3)):
-        (mount / folder / "cgroup.procs").write_text("")
+        (mount / folder / "cgroup.procs").write_text("", encoding="utf-8")
         if version == 2:
-            (mount / folder / "cpu.max").write_text(f"{'max' if quota is None else quota} 100000\n")
-            (mount / folder / "cpu.stat").write_text(f"usage_usec {used * 1_000_000}\nuser_usec 1\n")
+            (mount / folder / "cpu.max").write_text(f"{'max' if quota is None else quota} 100000\n", encoding="utf-8")
+            (mount / folder / "cpu.stat").write_text(f"usage_usec {used * 1_000_000}\nuser_usec 1\n", encoding="utf-8")
         else:
-            (mount / folder / "cpu.cfs_quota_us").write_text(f"{-1 if quota is None else quota}\n")
-            (mount / folder / "cpu.cfs_period_us").write_text("100000\n")
-            (mount / folder / "cpuacct.usage").write_text(f"{used * 1_000_000_000}\n")
+            (mount / folder / "cpu.cfs_quota_us").write_text(f"{-1 if quota is None else quota}\n", encoding="utf-8")
+            (mount / folder / "cpu.cfs_period_us").write_text("100000\n", encoding="utf-8")
+            (mount / folder / "cpuacct.usage").write_text(f"{used * 1_000_000_000}\n", encoding="utf-8")
     mark = mark_cores(7, tmp_path)
     assert (mark.quota_cores, mark.used_seconds) == (0.5, 7.0)
     assert mark.running == 3

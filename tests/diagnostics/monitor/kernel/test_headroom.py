@@ -67,7 +67,7 @@ def tree(root: Path, files: dict[str, str]) -> Path:
     for name, content in {"proc/meminfo": MEMINFO, **files}.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
+        path.write_text(content, encoding="utf-8")
     return root
 
 

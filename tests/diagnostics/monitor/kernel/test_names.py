@@ -19,7 +19,7 @@ with subprocess.Popen([sys.executable, "-c", "input()"]):
 
 def test_a_process_whose_name_is_no_text_is_read_and_its_children_are_found() -> None:
     command = [sys.executable, "-c", NAMED]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "named\n"
         found = read_process(process.pid)

@@ -180,7 +180,9 @@ def test_this_process_is_sorted_and_its_threads_stacks_are_seen() -> None:
     assert after is not None
     assert after.stacks >= before.stacks + 20 * 4096
     assert min(after.files, after.heaps, after.anonymous) > MIB
-    assert after.rss == pytest.approx(int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE, rel=0.1)
+    assert after.rss == pytest.approx(
+        int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * mmap.PAGESIZE, rel=0.1
+    )
 
 
 def test_shared_memory_of_this_process_is_told_from_its_mapped_files(tmp_path: Path) -> None:
@@ -201,7 +203,7 @@ def test_shared_memory_of_this_process_is_told_from_its_mapped_files(tmp_path: P
     assert again is not None
     # A file in a tmpfs, as /tmp often is, is shared memory.
     kind = subprocess.run(
-        ["stat", "-f", "-c", "%T", tmp_path], check=True, capture_output=True, text=True
+        ["stat", "-f", "-c", "%T", tmp_path], check=True, capture_output=True, encoding="utf-8"
     ).stdout.strip()
     shared = 56 * MIB if kind == "tmpfs" else 40 * MIB
     assert after.shared - before.shared == pytest.approx(shared, abs=MIB)

@@ -167,7 +167,7 @@ def test_netlink_and_the_printed_table_tell_the_same(host: str, eventually: Call
         table = Path("/proc/net/tcp6" if ":" in host else "/proc/net/tcp")
 
         def same() -> bool:  # the client's kernel goes on taking bytes for a moment
-            printed, told = parse(table.read_text()), dump()
+            printed, told = parse(table.read_text(encoding="utf-8")), dump()
             return {inode: told[inode] for inode in own} == {inode: printed[inode] for inode in own}
 
         eventually(same)

@@ -91,5 +91,5 @@ def test_of_an_old_kernel_that_has_no_rollup_nothing_is_said(tmp_path: Path) -> 
     folder = tmp_path / "7"
     folder.mkdir()
     assert read_rollup(7, tmp_path) is None
-    (folder / "smaps_rollup").write_text("Rss: 100 kB\n")
+    (folder / "smaps_rollup").write_text("Rss: 100 kB\n", encoding="utf-8")
     assert read_rollup(7, tmp_path) is None

@@ -32,7 +32,9 @@ def test_a_death_is_told_after_a_restart_with_the_same_folder(observed: Any, htt
     os.kill(worker["pid"], signal.SIGKILL)
     first.supervisor.process.wait(60)
     said = f"worker 0 (pid {worker['pid']}) has ended. It was ended by SIGKILL"
-    eventually(lambda: said in first.supervisor.log.read_text())  # a busy monitor says it after the service's end
+    eventually(
+        lambda: said in first.supervisor.log.read_text(encoding="utf-8")
+    )  # a busy monitor says it after the service's end
     second = observed(APP)
     ends = eventually(lambda: http(f"{second.monitor}/debug/memory").json()["ends"])
     assert ends[0]["pid"] == worker["pid"]
@@ -45,11 +47,13 @@ def test_a_death_is_told_after_a_restart_with_the_same_folder(observed: Any, htt
 
 def test_a_service_that_is_killed_as_it_starts_is_told_of(observed: Any, eventually: Any) -> None:
     service = observed(APP)
-    pid = eventually(lambda: re.search(r"server process \[(\d+)\]", service.supervisor.log.read_text()))[1]
+    pid = eventually(
+        lambda: re.search(r"server process \[(\d+)\]", service.supervisor.log.read_text(encoding="utf-8"))
+    )[1]
     os.kill(int(pid), signal.SIGKILL)
     service.supervisor.process.wait(60)
     said = f"worker 0 (pid {pid}) has ended. It was ended by SIGKILL"
-    eventually(lambda: said in service.supervisor.log.read_text())
+    eventually(lambda: said in service.supervisor.log.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(

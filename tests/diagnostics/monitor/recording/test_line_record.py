@@ -53,7 +53,7 @@ class Service:
             pytest.skip(layout.why_not() or "the extension of the live heap is not built")
         self.root = root
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
             env={
                 "PATH": os.environ["PATH"], "PYTHONPATH": str(PACKAGE.parent), "DIAGNOSTICS_DIR": str(root),
                 "DIAGNOSTICS_HEAP": "on", "DIAGNOSTICS_HEAP_RATE": "16384",
@@ -186,7 +186,8 @@ def test_where_nothing_was_written_or_of_another_process_nothing_is_known(servic
     ring = tmp_path / "x.ring"
     assert history_of(ring, service.table()) is None
     lines_file(ring).write_text(
-        '{"schema":"highwater.lines/1","pid":1,"started":1.0,"lasting":10.0,"lines":[],"looks":[[1,1,0,0,[],[]]]}'
+        '{"schema":"highwater.lines/1","pid":1,"started":1.0,"lasting":10.0,"lines":[],"looks":[[1,1,0,0,[],[]]]}',
+        encoding="utf-8",
     )
     assert history_of(ring, service.table()) is None
 

@@ -142,7 +142,7 @@ def test_a_killed_service_leaves_its_last_readings_and_its_exit(
 def test_a_killed_monitor_leaves_a_recording_that_the_next_one_continues(
     launch: Any, free_port: Any, http: Any, eventually: Any, tmp_path: Path
 ) -> None:
-    (tmp_path / "service.py").write_text(APP)
+    (tmp_path / "service.py").write_text(APP, encoding="utf-8")
     folder = {"DIAGNOSTICS_DIR": str(tmp_path / "dir"), **FAST}
     service = launch(
         sys.executable, "-m", "uvicorn", "service:app", "--port", str(free_port()), env=folder, cwd=tmp_path

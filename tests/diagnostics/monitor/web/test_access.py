@@ -43,7 +43,7 @@ class Alone:
 
     def audited(self) -> list[dict[str, Any]]:
         path = self.folder / "audit.log"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
     def raw(self, sent: bytes) -> bytes:
         """The answer to these bytes, until the monitor closes."""
@@ -64,14 +64,14 @@ def _started(folder: Path, environment: dict[str, str]) -> Iterator[Alone]:
             stdout=output, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         )  # fmt: skip
     try:
-        while "/debug/memory" not in log.read_text():
-            assert process.poll() is None, log.read_text()
+        while "/debug/memory" not in log.read_text(encoding="utf-8"):
+            assert process.poll() is None, log.read_text(encoding="utf-8")
             time.sleep(0.02)
-        yield Alone(log.read_text().split()[1].removesuffix("/debug/memory"), folder / "dir", log)
+        yield Alone(log.read_text(encoding="utf-8").split()[1].removesuffix("/debug/memory"), folder / "dir", log)
     finally:
         process.terminate()
         process.wait(60)
-    assert "Traceback" not in log.read_text()
+    assert "Traceback" not in log.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def test_guesses_are_slowed_and_logged_and_the_right_token_is_not(guarded: Alone
     lines = guarded.audited()[before:]
     assert [(line["event"], line["outcome"], line["who"]) for line in lines] == [("refusal", "401", "nobody")] * 3
     assert all(line["peer"].startswith("127.0.0.1:") and line["uid"] == os.geteuid() for line in lines)
-    text = (guarded.folder / "audit.log").read_text()
+    text = (guarded.folder / "audit.log").read_text(encoding="utf-8")
     assert not any(word in text for word in ("guessed", *TOKENS.values()))
     assert stat.S_IMODE((guarded.folder / "audit.log").stat().st_mode) == 0o600
 
@@ -238,7 +238,7 @@ def test_the_audit_log_is_bounded_and_refusals_do_not_push_out_what_was_before(t
         audit.note("refusal", "401", Asker("nobody"), path="/" + "x" * 30_000)
     now = 61.0
     audit.note("refusal", "401", Asker("nobody"))
-    lines = [json.loads(line) for line in audit.path.read_text().splitlines()]
+    lines = [json.loads(line) for line in audit.path.read_text(encoding="utf-8").splitlines()]
     assert len(lines) == 1 + MAX_REFUSALS + 1
     assert lines[0]["event"] == "capture"
     assert lines[-1]["not_written"] == 10_000 - MAX_REFUSALS
@@ -262,7 +262,7 @@ def test_an_audit_log_that_cannot_be_written_keeps_nobody_from_anything(
     assert len(caplog.records) == 1
     audit.path.unlink()
     audit.note("capture", "begun", Asker("anybody"))
-    assert json.loads(audit.path.read_text())["not_written"] == 5
+    assert json.loads(audit.path.read_text(encoding="utf-8"))["not_written"] == 5
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

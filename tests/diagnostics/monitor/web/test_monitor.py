@@ -236,7 +236,7 @@ def test_metrics_of_an_instrumented_service_return_to_zero(observed: Any, http: 
 def test_a_service_starts_its_own_monitor_goes_on_without_it_and_takes_it_along(
     launch: Any, free_port: Any, http: Any, eventually: Any, tmp_path: Path
 ) -> None:
-    (tmp_path / "service.py").write_text(INSTRUMENTED)
+    (tmp_path / "service.py").write_text(INSTRUMENTED, encoding="utf-8")
     port, monitor_port = free_port(), free_port()
     service = launch(
         sys.executable, "-m", "uvicorn", "service:app", "--port", str(port),
@@ -247,7 +247,7 @@ def test_a_service_starts_its_own_monitor_goes_on_without_it_and_takes_it_along(
     # The monitor may answer before the agent listens: then there is no worker yet.
     worker = eventually(lambda: next(iter(answer.json()["workers"]), None) if (answer := tolerant(http, url)) else None)
     assert worker["pid"] == service.process.pid
-    children = Path(f"/proc/{worker['pid']}/task/{worker['pid']}/children").read_text().split()
+    children = Path(f"/proc/{worker['pid']}/task/{worker['pid']}/children").read_text(encoding="utf-8").split()
     (monitor,) = [int(child) for child in children if b"monitor" in Path(f"/proc/{child}/cmdline").read_bytes()]
     # It gives way to the service where there are not enough cores, which the kernel sees to within a session; and the keys that
     # end or stop what runs in a terminal mean the service's process group.

@@ -72,7 +72,7 @@ def test_go_tool_pprof_reads_heap_and_allocs_from_their_addresses(
     def top(profile: str) -> str:
         done = subprocess.run(
             ["go", "tool", "pprof", "-top", "-lines", f"{monitor}/debug/pprof/{profile}&force=1"],
-            check=False, capture_output=True, text=True, timeout=250,
+            check=False, capture_output=True, encoding="utf-8", timeout=250,
             env={**os.environ, "PPROF_TMPDIR": str(tmp_path), "HOME": str(tmp_path), "no_proxy": "*", "CGO_ENABLED": "0"},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -159,7 +159,7 @@ def test_a_get_begins_a_window_for_who_may_capture_and_for_nobody_else(
     own = http(f"{monitor}/debug/pprof/heap?seconds=0.3&force=1", headers={**cookie, "Sec-Fetch-Site": "same-origin"})
     assert own.status == 200
     assert own.body != first.body
-    audited = [json.loads(line) for line in (tmp_path / "dir" / "audit.log").read_text().splitlines()]
+    audited = [json.loads(line) for line in (tmp_path / "dir" / "audit.log").read_text(encoding="utf-8").splitlines()]
     assert [line["who"] for line in audited if line["event"] == "window"] == ["DIAGNOSTICS_TOKEN"] * 2
 
 
@@ -168,7 +168,7 @@ def test_go_tool_pprof_shows_its_token_in_the_address(start: Callable[..., str],
     monitor = start(DIAGNOSTICS_TOKEN="all", token="all")
     done = subprocess.run(
         ["go", "tool", "pprof", "-top", f"{monitor.replace('http://', 'http://all@')}/debug/pprof/heap?seconds=1&force=1"],
-        check=False, capture_output=True, text=True, timeout=250,
+        check=False, capture_output=True, encoding="utf-8", timeout=250,
         env={**os.environ, "PPROF_TMPDIR": str(tmp_path), "HOME": str(tmp_path), "no_proxy": "*", "CGO_ENABLED": "0"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -210,9 +210,9 @@ def one_monitor(tmp_path_factory: pytest.TempPathFactory) -> Any:
             stdout=output, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": str(root)},
         )  # fmt: skip
     try:
-        while "/debug/memory" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-        yield log.read_text().split()[1].removesuffix("/debug/memory")
+        while "/debug/memory" not in log.read_text(encoding="utf-8"):
+            assert process.poll() is None, log.read_text(encoding="utf-8")
+        yield log.read_text(encoding="utf-8").split()[1].removesuffix("/debug/memory")
     finally:
         process.terminate()
         process.wait(60)
@@ -250,7 +250,7 @@ def test_goroutine_is_tasks_and_threads(start: Callable[..., str], http: Any, tm
     monitor = start()
     done = subprocess.run(
         ["go", "tool", "pprof", "-top", f"{monitor}/debug/pprof/goroutine"],
-        check=False, capture_output=True, text=True, timeout=250,
+        check=False, capture_output=True, encoding="utf-8", timeout=250,
         env={**os.environ, "PPROF_TMPDIR": str(tmp_path), "HOME": str(tmp_path), "no_proxy": "*", "CGO_ENABLED": "0"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

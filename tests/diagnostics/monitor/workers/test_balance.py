@@ -19,7 +19,7 @@ import pytest
 from diagnostics.analysis.balance import PARTS
 from diagnostics.monitor.workers.balance import BalanceReader, read_balance
 
-SERVICE = (Path(__file__).parent / "planted.py").read_text()
+SERVICE = (Path(__file__).parent / "planted.py").read_text(encoding="utf-8")
 INSIDE = {"python_live", "python_free", "malloc_live", "malloc_free", "tracers"}
 
 Worker = dict[str, Any]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-SERVICE = (Path(__file__).parent / "planted.py").read_text()
+SERVICE = (Path(__file__).parent / "planted.py").read_text(encoding="utf-8")
 # What is planted, in this order, and the part that it belongs to. Tracers come last: while one runs, pymalloc does not tell.
 PLANTED = {
     "python_live": "python_live",

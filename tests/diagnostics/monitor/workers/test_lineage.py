@@ -64,7 +64,7 @@ def test_a_life_is_kept_without_its_warm_up_and_in_few_points() -> None:
 def supervisor() -> Iterator[subprocess.Popen[str]]:
     """Starts a worker anew whenever it has ended, and tells its pid."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SUPERVISOR], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", SUPERVISOR], stdout=subprocess.PIPE, encoding="utf-8", start_new_session=True
     )
     yield process
     os.killpg(process.pid, signal.SIGKILL)

@@ -71,7 +71,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def start(*command: str, **more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(**more), cwd=ROOT
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", env=environment(**more), cwd=ROOT
     )
 
 
@@ -92,7 +92,7 @@ def looked(folder: Path, *before: str) -> Any:
     done = subprocess.run(
         [*before, sys.executable, "-c", LOOK, str(folder)],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         env=environment(),
         check=True,
     )
@@ -103,7 +103,7 @@ def host_pids(processes: list[subprocess.Popen[str]]) -> list[int]:
     """What `unshare` has forked: the service itself, by its number here."""
     found = []
     for process in processes:
-        listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8").split()
         found.append(int(listed[0]))
     return sorted(found)
 
@@ -158,7 +158,7 @@ def readable_python() -> str:
     """An interpreter of at least 3.11 that another user may run."""
     for each in ("/usr/bin/python3", "/usr/local/bin/python3"):
         told = subprocess.run(
-            [each, "-c", "import sys; print(sys.version_info >= (3, 11))"], capture_output=True, text=True, check=False
+            [each, "-c", "import sys; print(sys.version_info >= (3, 11))"], capture_output=True, encoding="utf-8", check=False
         ) if Path(each).exists() else None  # fmt: skip
         if told is not None and told.stdout.strip() == "True":
             return each

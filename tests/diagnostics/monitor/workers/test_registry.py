@@ -85,9 +85,9 @@ def test_a_monitor_that_comes_back_gives_each_worker_the_number_it_had(
     roster.keep({"7": found[0]}, set())
     assert [(one.name, one.pid) for one in Targets(tmp_path).workers()] == [("7", listening.pid)]
     # The same pid of another boot is another process: it is given the lowest number.
-    told = json.loads((tmp_path / "workers.json").read_text())
+    told = json.loads((tmp_path / "workers.json").read_text(encoding="utf-8"))
     told["workers"]["7"]["boot_id"] = "another"
-    (tmp_path / "workers.json").write_text(json.dumps(told))
+    (tmp_path / "workers.json").write_text(json.dumps(told), encoding="utf-8")
     assert [one.name for one in Targets(tmp_path).workers()] == ["0"]
 
 

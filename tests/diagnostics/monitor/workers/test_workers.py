@@ -60,13 +60,13 @@ def test_a_supervisor_whose_workers_served_is_no_worker_while_an_edit_is_broken(
 ) -> None:
     """uvicorn --reload: the parent holds the listening socket alone until the edit is mended, and gets an agent for it."""
     source, port = tmp_path / "asgi.py", free_port()
-    source.write_text(ASGI.replace("VERSION", "one"))
+    source.write_text(ASGI.replace("VERSION", "one"), encoding="utf-8")
     service = run(sys.executable, "-m", "uvicorn", "asgi:app", "--port", str(port), "--reload")
     first = eventually(lambda: [one for one in service.workers() if one["state"] == "answering"], patience=60)
     (supervisor,) = service.service()["supervisors"]
     assert supervisor["pid"] not in {one["pid"] for one in first}
 
-    source.write_text("this is no Python (\n")
+    source.write_text("this is no Python (\n", encoding="utf-8")
 
     def reloaded() -> bool:
         os.utime(
@@ -85,7 +85,7 @@ def test_a_supervisor_whose_workers_served_is_no_worker_while_an_edit_is_broken(
     eventually(lambda: service.workers() == [], patience=60)
     assert [one["role"] for one in service.service()["supervisors"]] == ["supervisor"]
 
-    source.write_text(ASGI.replace("VERSION", "two"))
+    source.write_text(ASGI.replace("VERSION", "two"), encoding="utf-8")
     again = eventually(lambda: [one for one in service.workers() if one["state"] == "answering"], patience=60)
     assert [one["worker"] for one in again] == ["0"]
     assert again[0]["pid"] not in {first[0]["pid"], supervisor["pid"]}
@@ -111,7 +111,7 @@ def test_a_leak_is_found_over_the_lives_of_a_worker_that_is_recycled(
     run: Any, http: Any, free_port: Any, tmp_path: Path
 ) -> None:
     """gunicorn's max_requests: each life grows by 24 MB and ends before it shows anything alone."""
-    (tmp_path / "asgi.py").write_text(LEAKING)
+    (tmp_path / "asgi.py").write_text(LEAKING, encoding="utf-8")
     port = free_port()
     service = run(
         sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--workers", "1", "--max-requests", "60",
@@ -177,7 +177,7 @@ while True:
 def test_shared_pages_that_turn_private_are_told_though_no_rss_moves(
     run: Any, http: Any, eventually: Any, free_port: Any, tmp_path: Path
 ) -> None:
-    (tmp_path / "prefork.py").write_text(PREFORK)
+    (tmp_path / "prefork.py").write_text(PREFORK, encoding="utf-8")
     service = run(sys.executable, "-I", "prefork.py", str(free_port()))
     service.launched.wait_for("forked")
 
@@ -241,7 +241,7 @@ if __name__ == "__main__":
 def test_a_leak_in_a_child_that_does_not_listen_is_told_with_its_process(
     run: Any, http: Any, eventually: Any, free_port: Any, tmp_path: Path
 ) -> None:
-    (tmp_path / "pool.py").write_text(POOL)
+    (tmp_path / "pool.py").write_text(POOL, encoding="utf-8")
     service = run(sys.executable, "pool.py", str(free_port()), "--password=hunter3")
     child = int(service.launched.wait_for("serving").split()[1])
     eventually(lambda: [one for one in service.workers() if one["state"] == "answering"], patience=60)
@@ -263,7 +263,7 @@ def test_a_leak_in_a_child_that_does_not_listen_is_told_with_its_process(
     assert "hunter" not in str(service.memory())
     status = subprocess.run(
         [sys.executable, "-m", "diagnostics", "status", service.monitor],
-        check=False, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "200"},
+        check=False, capture_output=True, encoding="utf-8", timeout=60, env={**os.environ, "COLUMNS": "200"},
     )  # fmt: skip
     assert status.returncode == 1, status.stdout
     assert "Memory grows in child processes" in status.stdout
@@ -274,7 +274,7 @@ def test_a_leak_in_a_child_that_does_not_listen_is_told_with_its_process(
 def test_a_child_that_was_given_an_agent_is_a_worker_and_is_captured(
     run: Any, http: Any, eventually: Any, free_port: Any, tmp_path: Path
 ) -> None:
-    (tmp_path / "pool.py").write_text(POOL)
+    (tmp_path / "pool.py").write_text(POOL, encoding="utf-8")
     service = run(sys.executable, "pool.py", str(free_port()), env={"DIAGNOSTICS_AGENT": "always"})
     child = int(service.launched.wait_for("serving").split()[1])
 

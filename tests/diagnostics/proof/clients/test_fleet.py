@@ -25,7 +25,7 @@ def load(script: Script, tmp_path: Path, *options: str, path: str = "/stream") -
     numbers = tmp_path / "numbers.json"
     with serving(script) as (url, _, _):
         code = cli.main(["load", url + path, "--json", str(numbers), *options])
-    return code, json.loads(numbers.read_text())
+    return code, json.loads(numbers.read_text(encoding="utf-8"))
 
 
 async def good(writer: asyncio.StreamWriter, number: int) -> None:

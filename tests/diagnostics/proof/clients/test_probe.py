@@ -31,7 +31,7 @@ def probed(script: Script, tmp_path: Path, *options: str) -> tuple[int, dict[str
     numbers = tmp_path / "probe.json"
     with serving(script) as (url, _, _):
         code = cli.main(["probe", url + "/stream", "--json", str(numbers), *options])
-    return code, json.loads(numbers.read_text())
+    return code, json.loads(numbers.read_text(encoding="utf-8"))
 
 
 def levels(found: dict[str, Any]) -> dict[str, str]:

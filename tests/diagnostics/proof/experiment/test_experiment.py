@@ -31,7 +31,7 @@ UNBOUNDED = scenario("unbounded_buffer")
 
 def alive(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
@@ -111,7 +111,7 @@ print("children", *(child.pid for child in children), flush=True)
 time.sleep(60)
 """
     process = started(tmp_path, code, r"^children (\d+) (\d+)$")
-    pids = [int(word) for word in process.output.read_text().split()[1:3]]
+    pids = [int(word) for word in process.output.read_text(encoding="utf-8").split()[1:3]]
     deadline = time.monotonic() + 60
     while any(map(alive, [process.pid, *pids])) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -236,10 +236,10 @@ def test_open_connections_are_counted_by_their_port(tmp_path: Path) -> None:
         "   5: 0100007F:D431 0100007F:1F90 01 00000000:00000000 00:00000000 00000000  0 0 15 1 0 100 0 0 10 0",
     ]
     rows.append(rows[2].replace("1:", "6:", 1))  # the kernel prints the table in pieces, and may print one twice
-    table.write_text("\n".join(rows) + "\n")
+    table.write_text("\n".join(rows) + "\n", encoding="utf-8")
     assert connections(8080, table) == 2
     rows[3] = rows[3].replace("00000000:00000000 00:", "00010000:00000000 00:", 1)
-    table.write_text("\n".join(rows) + "\n")
+    table.write_text("\n".join(rows) + "\n", encoding="utf-8")
     assert send_queues(8080, table) == 65_536
     assert send_queues(8081, table) == 0
     assert os.path.exists("/proc/net/tcp")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -28,6 +28,10 @@ from diagnostics.proof.report.incident.plot import svg, ticks
 from diagnostics.proof.report.incident.proof import from_outcome
 from diagnostics.proof.scenarios import scenario
 from diagnostics.proof.subjects.monitor_client import LoadCapture
+
+sys.path.insert(0, str(Path(__file__).parents[4]))
+
+from tests.chromium import run_once  # found once the path is set
 
 HOSTILE = '</script></iframe><script>document.title="owned"</script><img src=x onerror=\'document.title="owned"\'>"&|`*'
 BYTES = (ValueType("inuse_space", "bytes"),)
@@ -256,21 +260,10 @@ def test_a_bundle_begins_with_the_verdict_its_path_and_the_former_life_and_has_t
 @pytest.mark.needs("chromium", "chromium")
 def test_the_flame_graphs_are_drawn_in_a_browser_and_hostile_names_do_nothing(tmp_path: Path) -> None:
     path = write(replace(hostile(), title="mine"), tmp_path)
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    options += ["--enable-logging=stderr", "--window-size=1100,2400", f"--user-data-dir={tmp_path}/user"]
-    options += ["--virtual-time-budget=3000", f"--screenshot={tmp_path}/page.png"]
-    done = subprocess.run(
-        ["chromium", *options, path.as_uri()], check=False, capture_output=True, text=True, timeout=250
-    )
-    assert done.returncode == 0, done.stderr
+    options = ["--enable-logging=stderr", "--window-size=1100,2400", "--virtual-time-budget=3000"]
+    done = run_once(tmp_path, *options, f"--screenshot={tmp_path}/page.png", path.as_uri())
     # What the page's policy keeps from running is told on the console.
     assert "Content Security Policy" not in done.stderr, done.stderr
     assert (tmp_path / "page.png").stat().st_size > 20_000
-    dumped = subprocess.run(
-        ["chromium", *options[:-1], "--dump-dom", path.as_uri()],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
+    dumped = run_once(tmp_path, *options, "--dump-dom", path.as_uri())
     assert "<title>mine</title>" in dumped.stdout

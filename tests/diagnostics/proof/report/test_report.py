@@ -143,14 +143,14 @@ def test_the_folder_has_numbers_graphs_and_profiles(tmp_path: Path) -> None:
     told = report.to_json(outcomes, "diagnostics verify unbounded_buffer --seed 7")
     graphs = report.write_folder(outcomes, told, tmp_path)
     assert [path.name for path in graphs] == ["broken-flamegraph.html", "fixed-flamegraph.html"]
-    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    numbers = json.loads((tmp_path / "numbers.json").read_text(encoding="utf-8"))
     assert numbers["verified"] is True
     assert numbers["versions"]["python"]
     assert numbers["versions"]["highwater-diagnostics"]
     side = numbers["scenarios"][0]["sides"][0]
     assert side["held"] == {**vars_of(READER), "bytes": 7000, "share": 0.7}
     assert len(side["rounds"]) == 4
-    assert Profile.from_json(json.loads((tmp_path / "broken-profile.json").read_text())) == HELD
+    assert Profile.from_json(json.loads((tmp_path / "broken-profile.json").read_text(encoding="utf-8"))) == HELD
 
 
 def vars_of(frame: Frame) -> dict[str, object]:
@@ -180,7 +180,9 @@ def test_each_scenario_differs_in_its_defect_only() -> None:
     """A fix that changes half of the file proves nothing about the defect."""
     root = Path(report.__file__).parents[1] / "scenarios"
     for name in SCENARIOS:
-        broken, fixed = ((root / name / f"{side}.py").read_text().splitlines() for side in ("broken", "fixed"))
+        broken, fixed = (
+            (root / name / f"{side}.py").read_text(encoding="utf-8").splitlines() for side in ("broken", "fixed")
+        )
         changed = [line for line in broken if line not in fixed]
         assert 0 < len(changed) <= 10, name
 

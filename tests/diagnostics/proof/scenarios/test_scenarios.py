@@ -42,7 +42,7 @@ def test_a_scenario_foretells_a_blow_up_and_its_end(known: Scenario) -> None:
 
 @pytest.mark.parametrize("known", SCENARIOS.values(), ids=lambda known: known.name)
 def test_the_two_apps_are_one_service_with_one_difference(known: Scenario) -> None:
-    sources = [module_path(known.apps[side]).read_text() for side in (BROKEN, FIXED)]
+    sources = [module_path(known.apps[side]).read_text(encoding="utf-8") for side in (BROKEN, FIXED)]
     for side, source in zip((BROKEN, FIXED), sources, strict=True):
         assert known.source in str(module_path(known.apps[side]))
         assert ast.get_docstring(ast.parse(source))
@@ -68,7 +68,7 @@ for app in sys.argv[1:]:
         [sys.executable, "-W", "error", "-c", code, *apps],
         env={**os.environ, **environments, "UPSTREAM_BASE_URL": "http://127.0.0.1:1/v1"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=250,
         check=False,
     )

@@ -83,9 +83,9 @@ def test_an_open_question_is_no_accusation(tmp_path: Path, decision: Decision, i
     accused = 0 if innocent else 1
     assert f"| filling_cache | 1 | 1 {decision} | {accused} | 0.50 | 20 |" in markdown(summaries(journal.results()))
     assert main([str(tmp_path), "--table"]) == accused
-    told = json.loads((tmp_path / "study.json").read_text())
+    told = json.loads((tmp_path / "study.json").read_text(encoding="utf-8"))
     assert told["subjects"][0]["decisions"] == {"fixed": {str(decision): 1}}
-    assert "filling_cache" in (tmp_path / "table.md").read_text()
+    assert "filling_cache" in (tmp_path / "table.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"schema": "other/1"}', '{"name": "x"}'])
@@ -130,13 +130,13 @@ def test_runs_without_a_result_are_run_the_first_ones_first(tmp_path: Path, monk
 @pytest.mark.timeout(900)
 def test_a_study_for_real_is_not_run_twice(tmp_path: Path) -> None:
     words = [*STUDY, str(tmp_path), "--only", "fragmentation", "--well-behaved-runs", "1"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=800, check=False)
+    done = subprocess.run(words, capture_output=True, encoding="utf-8", timeout=800, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| fragmentation | 1 |" in done.stdout
     (result,) = Journal(tmp_path).results()
     assert result["sides"]["fixed"]["rounds"] >= 4
     before = Journal(tmp_path).path.read_bytes()
-    again = subprocess.run(words, capture_output=True, text=True, timeout=250, check=False)
+    again = subprocess.run(words, capture_output=True, encoding="utf-8", timeout=250, check=False)
     assert again.returncode == 0, again.stdout + again.stderr
     assert Journal(tmp_path).path.read_bytes() == before
 

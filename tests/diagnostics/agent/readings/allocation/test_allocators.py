@@ -30,7 +30,7 @@ MIMALLOC = next((path.name for path in Path("/usr/lib").glob("*/libmimalloc.so.?
 
 def readings(python: str = sys.executable, **environment: str) -> list[dict[str, Any]]:
     done = subprocess.run(
-        [python, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=True,
+        [python, "-c", PROGRAM], capture_output=True, encoding="utf-8", timeout=60, check=True,
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), **environment},
     )  # fmt: skip
     assert done.stderr == ""

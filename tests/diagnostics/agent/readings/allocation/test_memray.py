@@ -23,7 +23,7 @@ from diagnostics.errors import DiagnosticsError
 folder, checks = Path(sys.argv[1]), sys.argv[2] == "checks"
 if not checks:
     reading._must_start_threads = lambda: None
-pages = int(Path("/proc/self/statm").read_text().split()[0])
+pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
 unlimited = resource.getrlimit(resource.RLIMIT_AS)
 
 def attempt(name):
@@ -64,7 +64,7 @@ def _small_stacks_for_none() -> None:
 def test_without_a_thread_for_it_memray_is_not_left_on(tmp_path: Path, checks: str, code: str) -> None:
     done: Any = subprocess.run(
         [sys.executable, "-c", TRY, str(tmp_path), checks],
-        check=False, capture_output=True, text=True, timeout=120, preexec_fn=_small_stacks_for_none,
+        check=False, capture_output=True, encoding="utf-8", timeout=120, preexec_fn=_small_stacks_for_none,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [

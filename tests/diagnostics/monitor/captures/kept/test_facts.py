@@ -57,7 +57,7 @@ def repository(root: Path, head: str, files: dict[str, str]) -> Path:
     git = root / "srv" / ".git"
     for name, content in {"HEAD": head, **files}.items():
         (git / name).parent.mkdir(parents=True, exist_ok=True)
-        (git / name).write_text(content)
+        (git / name).write_text(content, encoding="utf-8")
     return root / "proc"
 
 
@@ -86,9 +86,9 @@ def test_a_worktree_finds_its_branch_in_its_repository(tmp_path: Path) -> None:
     (proc / "cwd").symlink_to(tmp_path / "work")
     own = tmp_path / "main/.git/worktrees/w"
     own.mkdir(parents=True)
-    (tmp_path / "work/.git").write_text(f"gitdir: {own}\n")
-    (own / "HEAD").write_text("ref: refs/heads/w\n")
-    (own / "commondir").write_text("../..\n")
+    (tmp_path / "work/.git").write_text(f"gitdir: {own}\n", encoding="utf-8")
+    (own / "HEAD").write_text("ref: refs/heads/w\n", encoding="utf-8")
+    (own / "commondir").write_text("../..\n", encoding="utf-8")
     (tmp_path / "main/.git/refs/heads").mkdir(parents=True)
-    (tmp_path / "main/.git/refs/heads/w").write_text(REVISION)
+    (tmp_path / "main/.git/refs/heads/w").write_text(REVISION, encoding="utf-8")
     assert git_revision(7, tmp_path / "proc") == REVISION

@@ -59,7 +59,7 @@ def test_captures_of_one_second_have_ids_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "..", "manifest.json", "", "a/b", "profile.json\x00"])
 def test_only_listed_artifacts_are_found_however_they_are_spelled(tmp_path: Path, name: str) -> None:
     store = Store(tmp_path)
-    (tmp_path / "secret").write_text("s")
+    (tmp_path / "secret").write_text("s", encoding="utf-8")
     capture_id = keep(store)
     with pytest.raises(NotFoundError):
         store.artifact(capture_id, name)
@@ -111,7 +111,7 @@ def test_a_disk_that_fills_up_is_no_room_and_other_errors_stay_themselves(tmp_pa
 def test_a_manifest_is_plain_json(tmp_path: Path) -> None:
     store = Store(tmp_path)
     capture_id = keep(store)
-    assert json.loads((store.folder / capture_id / "manifest.json").read_text())["id"] == capture_id
+    assert json.loads((store.folder / capture_id / "manifest.json").read_text(encoding="utf-8"))["id"] == capture_id
 
 
 def _without(name: str) -> Callable[[Path], object]:
@@ -121,20 +121,20 @@ def _without(name: str) -> Callable[[Path], object]:
 def _changed(**more: Any) -> Callable[[Path], object]:
     def change(folder: Path) -> None:
         path = folder / "manifest.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
+        path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **more}), encoding="utf-8")
 
     return change
 
 
 def _written(text: str) -> Callable[[Path], object]:
-    return lambda folder: (folder / "manifest.json").write_text(text)
+    return lambda folder: (folder / "manifest.json").write_text(text, encoding="utf-8")
 
 
 def _only_a_file(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
-    folder.write_text("no folder")
+    folder.write_text("no folder", encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -190,6 +190,6 @@ def test_what_is_no_folder_and_what_vanishes_meanwhile_fails_nothing(tmp_path: P
 def test_the_limits_hold_with_broken_captures_among_them(tmp_path: Path) -> None:
     store = Store(tmp_path, Limits(captures=3))
     for _ in range(5):
-        (store.folder / keep(store) / "manifest.json").write_text("{")
+        (store.folder / keep(store) / "manifest.json").write_text("{", encoding="utf-8")
     keep(store)
     assert len(store.manifests()) == 3
