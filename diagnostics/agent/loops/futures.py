@@ -16,6 +16,7 @@ __all__ = [
     "callbacks_of",
     "children_of",
     "created_at",
+    "declares",
     "host_of",
     "is_future",
     "is_task",
@@ -25,14 +26,22 @@ __all__ = [
 ]
 
 
+_mro_of, _names_in = vars(type)["__mro__"].__get__, vars(type)["__dict__"].__get__
+
+
+def declares(kind: type, name: str) -> bool:
+    """Whether a class or a base has an attribute of this name; `hasattr` would run the code of a metaclass."""
+    return any(name in _names_in(base) for base in _mro_of(kind))
+
+
 def is_future(thing: Any) -> bool:
     """Whether this is a future of asyncio's, a task included."""
-    return hasattr(type(thing), "_asyncio_future_blocking")
+    return declares(type(thing), "_asyncio_future_blocking")
 
 
 def is_task(thing: Any) -> bool:
     """Whether this is an asyncio task, or an object with the same interface."""
-    return hasattr(type(thing), "get_coro")
+    return declares(type(thing), "get_coro")
 
 
 def waited_for(task: Any) -> Any:

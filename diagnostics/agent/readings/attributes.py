@@ -15,6 +15,8 @@ from collections import deque
 from types import GetSetDescriptorType
 from typing import Any, Final
 
+from .classes import basic_size_of, flags_of, item_size_of, mro_of, names_in
+
 __all__ = ["Attributes"]
 
 # Of each class the last that was met in each of so many batches; the youngest are what grows.
@@ -38,7 +40,7 @@ class Attributes:
             if kind in self._without:
                 continue
             if kind not in self._last:
-                if not kind.__flags__ & _MANAGED or _dictionary_of(kind) is None:
+                if not flags_of(kind) & _MANAGED or _dictionary_of(kind) is None:
                     self._without.add(kind)
                     continue
                 self._last[kind] = deque(maxlen=_SAMPLES)
@@ -58,8 +60,8 @@ class Attributes:
 
 def _dictionary_of(kind: type) -> Any:
     """The descriptor that gives an instance its dictionary, unless the application has put code in its place."""
-    for base in kind.__mro__:
-        descriptor = vars(base).get("__dict__")
+    for base in mro_of(kind):
+        descriptor = names_in(base).get("__dict__")
         if descriptor is not None:
             return descriptor if type(descriptor) is GetSetDescriptorType else None
     return None
@@ -75,7 +77,7 @@ def _tracked_dictionaries() -> set[int]:
 
 def _array(thing: Any, kind: type, dictionary: Any, counted: set[int]) -> int:
     """Bytes of this instance's array; 0 where they are counted already: in its dictionary, or by the instance itself."""
-    if object.__sizeof__(thing) > kind.__basicsize__ and not kind.__itemsize__:
+    if object.__sizeof__(thing) > basic_size_of(kind) and not item_size_of(kind):
         return 0
     before = set(map(id, gc.get_referents(thing)))
     instance_dictionary = dictionary.__get__(thing)

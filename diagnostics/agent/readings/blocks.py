@@ -21,7 +21,7 @@ from collections import Counter
 from typing import Any
 
 from .allocation import allocators
-from .graph import kinds_below, module_of
+from .classes import flags_of, full_name, kinds_below
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ _MAX_TYPES = 500
 
 def has_no_header(kind: type) -> bool:
     """Whether instances of this class have no GC header and are never tracked: strings, numbers, many C types."""
-    return not kind.__flags__ & _HAVE_GC
+    return not flags_of(kind) & _HAVE_GC
 
 
 def read(until: float) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def read(until: float) -> dict[str, Any]:
             # Only counts by type are kept: all that this reading allocates lies in the blocks that it counts.
             for known, addresses in ((kinds, words), (headed, behind)):
                 for address, count in Counter(filter(known.__contains__, addresses)).items():
-                    row = types.setdefault(_full_name(known[address]), [0, 0])
+                    row = types.setdefault(full_name(known[address]), [0, 0])
                     row[0] += count
                     row[1] += count * size
     except TimeoutError:
@@ -157,8 +157,3 @@ def _regions() -> Iterator[tuple[int, int]]:
         if words[1] == "rw-p" and words[4] == "0" and (len(words) < 6 or words[5].startswith("[anon")):
             start, _, end = words[0].partition("-")
             yield int(start, 16), int(end, 16)
-
-
-def _full_name(kind: type) -> str:
-    module = module_of(kind)
-    return (kind.__qualname__ if module in ("", "builtins") else f"{module}.{kind.__qualname__}")[:120]

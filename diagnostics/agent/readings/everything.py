@@ -9,7 +9,8 @@ from types import CodeType
 from typing import Any
 
 from . import blocks
-from .graph import LateError, all_referents, in_time, of_kinds
+from .classes import of_kinds
+from .graph import LateError, all_referents, in_time, tracked
 from .sampling import PARTS, Sample
 
 __all__ = ["NUMBERS", "Everything"]
@@ -34,11 +35,13 @@ class Everything:
     parts             so many of 256 parts of the small objects are looked at; see sampling.py
     sample            which these are; None where it is all
     too_many_numbers  a sentence where numbers are too many to be counted, else None
+    unhashable        a sentence on the objects that are left out because of their classes, None where there are none
     left_out          a sentence saying how many of all objects were not reached by the deadline; None where all were
     """
 
     def __init__(self, until: float, parts: int = PARTS) -> None:
         self._until = until
+        self.unhashable: str | None = None
         self.sample = Sample(parts) if parts < PARTS else None
         self.left_out: str | None = None
         self.too_many_numbers: str | None = None
@@ -46,13 +49,13 @@ class Everything:
         self._kinds = _Untracked()
 
     def __iter__(self) -> Iterator[tuple[list[Any], float]]:
-        tracked = gc.get_objects()
+        things, self.unhashable = tracked()
         # Ids of untracked objects that were looked at, and of those that every program has. Made behind the line above: these
         # numbers are not the service's.
         self._seen = set(map(id, _SHARED))
         looked_at = 0
         try:
-            for batch in in_time(tracked, self._until, self._seen.__len__):
+            for batch in in_time(things, self._until, self._seen.__len__):
                 yield from self._weighed(batch)
                 fresh = self._untracked(batch)
                 while fresh:
@@ -65,7 +68,7 @@ class Everything:
                     )
                 looked_at += len(batch)
         except LateError:
-            of = f"{looked_at:,} of the {len(tracked):,} objects that the collector tracks"
+            of = f"{looked_at:,} of the {len(things):,} objects that the collector tracks"
             self.left_out = f"all but {of}, and what these hold directly: the reading was ended at its deadline"
         self._seen = set()
 

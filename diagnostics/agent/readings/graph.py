@@ -6,6 +6,7 @@ its free list. Taking a reference to one and dropping it puts it on that list a 
 the only referent of a module is its `__dict__`, whatever it is written in. The keys of a dictionary are referents, too, which
 CPython leaves out where all of them are strings (`dict_traverse`): a string is in no cycle. Objects that the garbage collector
 does not track (bytes, strings, numbers, dictionaries of such) are in none of its lists and are reached through their holders.
+Instances of classes that cannot be put into a set are left out (classes.py).
 
 Nothing here calls the application's code: no `__eq__`, no property, no `__sizeof__` of its own, and no `isinstance`, which
 reads an object's `__class__` (a proxy computes that with code).
@@ -21,12 +22,23 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from itertools import chain, compress, repeat
+from itertools import chain, repeat
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 from ..loops.asyncio_tasks import alive_tasks
+from .classes import (
+    find_unhashable,
+    has_unhashable,
+    hashable,
+    kinds_below,
+    left_out,
+    module_of,
+    mro_of,
+    names_in,
+    of_kinds,
+)
 
 __all__ = [
     "ATOMS",
@@ -37,11 +49,8 @@ __all__ = [
     "is_ours",
     "is_program",
     "is_shared_constant",
-    "kinds_below",
-    "module_of",
     "module_roots",
     "namespace_of",
-    "of_kinds",
     "program_roots",
     "reached",
     "referents",
@@ -50,7 +59,7 @@ __all__ = [
     "search",
     "size_of",
     "sizes_of",
-    "type_name",
+    "tracked",
 ]
 
 # Types whose instances have no referents; the collector does not track them.
@@ -88,8 +97,8 @@ def referents(thing: Any) -> list[Any]:
     if issubclass(kind, ModuleType):
         return [namespace_of(thing)]
     if issubclass(kind, dict):
-        return gc.get_referents(thing) + _text_keys([thing])
-    return gc.get_referents(thing)
+        return hashable(gc.get_referents(thing)) + _text_keys([thing])
+    return hashable(gc.get_referents(thing))
 
 
 def all_referents(things: list[Any]) -> list[Any]:
@@ -99,20 +108,35 @@ def all_referents(things: list[Any]) -> list[Any]:
     mappings = frozenset(kind for kind in kinds if issubclass(kind, dict))
     keys = _text_keys(of_kinds(things, mappings)) if mappings else []
     if not odd:
-        return gc.get_referents(*things) + keys
+        return hashable(gc.get_referents(*things)) + keys
     plain = [thing for thing in things if type(thing) not in odd]
-    return gc.get_referents(*plain) + keys + [inside for thing in of_kinds(things, odd) for inside in referents(thing)]
+    return (
+        hashable(gc.get_referents(*plain))
+        + keys
+        + [inside for thing in of_kinds(things, odd) for inside in referents(thing)]
+    )
 
 
 def _text_keys(mappings: Iterable[Any]) -> list[Any]:
     """The strings among the keys of dictionaries, without calling a subclass's methods."""
     keys = list(chain.from_iterable(map(dict.keys, mappings)))
-    return list(of_kinds(keys, _TEXT))
+    return list(of_kinds(hashable(keys), _TEXT))
 
 
 def _odd_kinds() -> frozenset[type]:
     """Types for whose instances `gc.get_referents` returns something else than `referents`."""
     return kinds_below(ModuleType) | kinds_below(dict) | {CodeType}
+
+
+def tracked() -> tuple[list[Any], str | None]:
+    """All objects that the collector tracks, and a sentence on those that are left out, None where there are none.
+
+    To be called first by every walk: what is left out is found anew.
+    """
+    find_unhashable()
+    everything = gc.get_objects()
+    why = left_out(everything)
+    return (everything if why is None else hashable(everything)), why
 
 
 def roots() -> list[Any]:
@@ -127,7 +151,7 @@ def roots() -> list[Any]:
 
 def program_roots() -> list[Any]:
     """All modules and classes but the agent's own."""
-    classes = [kind for kind in of_kinds(gc.get_objects(), kinds_below(type)) if not is_ours(module_of(kind))]
+    classes = [kind for kind in of_kinds(hashable(gc.get_objects()), kinds_below(type)) if not is_ours(module_of(kind))]
     return [*module_roots(), *classes]
 
 
@@ -149,7 +173,7 @@ def running_locals() -> list[Any]:
         if not frame.f_code.co_filename.startswith(_AGENT):
             values.extend(frame.f_locals.values())
         frame = frame.f_back
-    return values
+    return hashable(values)
 
 
 def is_program(thing: Any) -> bool:
@@ -194,20 +218,7 @@ def _has_builtin_sizeof(kind: type) -> bool:
 
 
 def _class_attribute(kind: type, name: str) -> Any:
-    return next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
-
-
-def module_of(kind: type) -> str:
-    """The name of a class's module; "" where its `__module__` is no string, as in some Cython classes."""
-    module = kind.__module__
-    return module if type(module) is str else ""
-
-
-def type_name(kind: type) -> str:
-    """`asyncio.Queue`, `deque`, `app.Session`: the top package and the class; builtins and collections by their bare name."""
-    module = module_of(kind).partition(".")[0]
-    name = kind.__qualname__[:80]
-    return name if module in ("builtins", "collections", "_io") else f"{module.lstrip('_')}.{name}"
+    return next((names_in(base)[name] for base in mro_of(kind) if name in names_in(base)), None)
 
 
 def is_shared_constant(thing: Any) -> bool:
@@ -226,32 +237,6 @@ class LateError(Exception):
     def __init__(self, visited: int) -> None:
         super().__init__(f"{visited:,} objects were visited")
         self.visited = visited
-
-
-def kinds_below(kind: type) -> frozenset[type]:
-    """A class and all its subclasses, without calling any of their code.
-
-    A class whose metaclass has an `__eq__` or `__hash__` of its own is left out: putting the class into a set would run them.
-    (One in typing warns there since Python 3.14.)
-    """
-    kinds, left = {id(kind): kind}, [kind]
-    while left:
-        # Called on `type`, since a metaclass may override the method.
-        fresh: list[type] = type.__subclasses__(left.pop())
-        for below in fresh:
-            if id(below) not in kinds:
-                kinds[id(below)] = below
-                left.append(below)
-    return frozenset(below for below in kinds.values() if _is_hashed_by_identity(type(below)))
-
-
-def _is_hashed_by_identity(metaclass: type) -> bool:
-    return all(getattr(metaclass, name) is getattr(type, name) for name in ("__hash__", "__eq__"))
-
-
-def of_kinds(things: list[Any], kinds: frozenset[type]) -> Iterator[Any]:
-    """Those of `things` whose class is in `kinds`."""
-    return compress(things, map(kinds.__contains__, map(type, things)))
 
 
 def in_time(things: list[Any], until: float, visited: Callable[[], int]) -> Iterator[list[Any]]:
@@ -324,6 +309,8 @@ def search(
             parents.setdefault(id(thing), None)
             level.append(thing)
     missing.difference_update(parents)
+    # Where there are none to be left out this is a call to C, once for each object.
+    referents_of_plain = gc.get_referents if not has_unhashable() else referents
     odd, loops = _odd_kinds(), frozenset() if through_loops else kinds_below(asyncio.AbstractEventLoop)
     while level and missing:
         following: list[Any] = []
@@ -332,7 +319,7 @@ def search(
                 kind = type(thing)
                 if kind in loops:
                     continue
-                for referent in referents(thing) if kind in odd else gc.get_referents(thing):
+                for referent in referents(thing) if kind in odd else referents_of_plain(thing):
                     key = id(referent)
                     if type(referent) in _LEAVES:  # most of all objects: they lead nowhere
                         if key in missing:

@@ -23,11 +23,11 @@ from types import ModuleType
 from typing import Any
 
 from ..loops.asyncio_tasks import alive_tasks, loops_of_tasks
+from ..loops.futures import declares
+from .classes import kinds_below, module_of
 from .forkhooks import ForkHooks, fork_hooks
 from .graph import (
     is_ours,
-    kinds_below,
-    module_of,
     module_roots,
     namespace_of,
     program_roots,
@@ -100,7 +100,7 @@ def _root_of(root: Any) -> str:
         return "thread"
     if kind is ForkHooks:
         return "hook"
-    if hasattr(kind, "get_coro"):
+    if declares(kind, "get_coro"):
         return "task"
     if is_loop(kind):
         return "loop"

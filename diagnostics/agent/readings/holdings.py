@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from .graph import module_of, type_name
+from ..loops.futures import declares
+from .classes import module_of, name_of, type_name
 from .paths import describe
 from .running.awaits import FrameKey, frame_key
 
@@ -109,7 +110,7 @@ def _piles(
 
 def _is_machinery(thing: Any) -> bool:
     """Whether this is a coroutine, task or context: these hold all of a stream's objects, so they are never a pile."""
-    return frame_key(thing) is not None or hasattr(type(thing), "get_coro") or type(thing).__name__ == "Context"
+    return frame_key(thing) is not None or declares(type(thing), "get_coro") or name_of(type(thing)) == "Context"
 
 
 def _way(nodes: Sequence[Node], position: int) -> list[Any]:
@@ -152,6 +153,6 @@ def _length(thing: Any) -> int | None:
     """The length of a builtin container; None for any other object, whose `__len__` may run the application's code."""
     return (
         len(thing)
-        if module_of(type(thing)) in ("builtins", "collections") and hasattr(type(thing), "__len__")
+        if module_of(type(thing)) in ("builtins", "collections") and declares(type(thing), "__len__")
         else None
     )

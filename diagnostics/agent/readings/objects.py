@@ -23,14 +23,9 @@ from typing import Any
 
 from . import blocks
 from .attributes import Attributes
+from .classes import full_name, module_of, of_kinds
 from .everything import NUMBERS, Everything
-from .graph import (
-    LateError,
-    is_ours,
-    module_of,
-    of_kinds,
-    sizes_of,
-)
+from .graph import LateError, is_ours, sizes_of
 from .holders import LOST_TEXT, OURS, ROOT_UNKNOWN, Ways, holder_of
 from .newness import FirstLook
 from .running.threads import ThreadFrame
@@ -92,7 +87,7 @@ def census(until: float = math.inf, mark: FirstLook | None = None, since: FirstL
     for kind, size in sorted(sizes.items(), key=lambda item: -item[1]):
         if is_ours(module_of(kind)) or (everything.too_many_numbers and kind in NUMBERS):
             continue
-        name = _full_name(kind)
+        name = full_name(kind)
         if name not in types and len(types) >= _MAX_TYPES:
             name = _OTHER
         row = types.setdefault(name, [0, 0])
@@ -111,7 +106,10 @@ def census(until: float = math.inf, mark: FirstLook | None = None, since: FirstL
         "sample": {"share": everything.sample.share, "types": sampled} if everything.sample else None,
         # Whether numbers were counted: a census with and one without numbers cannot be subtracted.
         "numbers": not everything.too_many_numbers,
-        "not_covered": [*filter(None, [everything.left_out, everything.too_many_numbers]), *NOT_COVERED],
+        "not_covered": [
+            *filter(None, [everything.left_out, everything.too_many_numbers, everything.unhashable]),
+            *NOT_COVERED,
+        ],
     }
 
 
@@ -161,7 +159,7 @@ def explain(
     everything = Everything(until, first.parts if first is not None else parts_for(len(gc.get_objects())))
     for things, weight in everything:
         for kind in set(map(type, things)) - names.keys():
-            names[kind] = _full_name(kind)
+            names[kind] = full_name(kind)
         kinds = frozenset(kind for kind in set(map(type, things)) if names[kind] in by_type)
         _sort(_weighed(list(of_kinds(things, kinds)), first), weight, names, by_type)
     # This function's own lists and dictionaries are among all tracked objects, and must not become samples.
@@ -245,8 +243,3 @@ def _spread(weighed: list[tuple[Any, float]], samples: int, *, everything: bool)
     if not ends:
         return []
     return [later[bisect.bisect_right(ends, (place + 0.5) * ends[-1] / samples)][0] for place in range(samples)]
-
-
-def _full_name(kind: type) -> str:
-    module = module_of(kind)
-    return (kind.__qualname__ if module in ("", "builtins") else f"{module}.{kind.__qualname__}")[:120]

@@ -15,9 +15,10 @@ from pathlib import PurePath
 from types import FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
+from ..loops.futures import declares
 from ..redaction import is_programs, key_shown, name_allowed, names_shown
+from .classes import mro_of, name_of, names_in, type_name
 from .forkhooks import ForkHooks
-from .graph import type_name
 from .running.awaits import frame_key, own_frame
 from .running.tasks import name_pattern
 from .running.threads import ThreadFrame
@@ -74,7 +75,7 @@ def _part(thing: Any, child: Any, in_namespace: bool, lengths: bool) -> Iterator
         yield thing.name
     elif kind is ThreadFrame:
         yield from _of_thread(thing, child, in_namespace)
-    elif hasattr(kind, "get_coro"):
+    elif declares(kind, "get_coro"):
         yield f"Task {name_pattern(thing.get_name())!r}" if names_shown() else "Task"
     elif is_loop(kind):
         name = _attribute(thing, child, in_namespace) if child is not None else None
@@ -103,7 +104,7 @@ def _part(thing: Any, child: Any, in_namespace: bool, lengths: bool) -> Iterator
 
 def is_loop(kind: type) -> bool:
     """Whether this is the class of an event loop, asyncio's or another one's."""
-    return hasattr(kind, "call_soon_threadsafe")
+    return declares(kind, "call_soon_threadsafe")
 
 
 def _of_thread(thing: ThreadFrame, child: Any, in_namespace: bool) -> Iterator[str]:
@@ -156,17 +157,17 @@ def _attribute(thing: Any, child: Any, in_namespace: bool) -> str | None:
         name = _key_of(namespace, child)
         if is_programs(name) or (name_allowed(name) and _declared(type(thing), name)):
             return str(name)
-    for base in type(thing).__mro__:
-        for name, slot in vars(base).items():
+    for base in mro_of(type(thing)):
+        for name, slot in names_in(base).items():
             if type(slot) is MemberDescriptorType and _slot(slot, thing) is child:
-                return name
+                return str(name)
     return None
 
 
 def _declared(kind: type, name: str) -> bool:
     """Whether a class or a base declares this name: as an attribute, an annotation, or a field of a dataclass or model."""
-    for base in kind.__mro__:
-        inside = vars(base)
+    for base in mro_of(kind):
+        inside = names_in(base)
         if name in inside:
             return True
         for where in ("__annotations__", "__dataclass_fields__", "__pydantic_fields__"):
@@ -189,7 +190,7 @@ def _namespace(thing: Any) -> dict[str, Any] | None:
         return thing.locals
     if issubclass(type(thing), type):
         # `vars` of a class is a read-only proxy; its referent is the dictionary.
-        return next((inside for inside in gc.get_referents(vars(thing)) if type(inside) is dict), None)
+        return next((inside for inside in gc.get_referents(names_in(thing)) if type(inside) is dict), None)
     try:
         namespace = object.__getattribute__(thing, "__dict__")
     except AttributeError:
@@ -198,5 +199,5 @@ def _namespace(thing: Any) -> dict[str, Any] | None:
 
 
 def _is_machinery(thing: Any) -> bool:
-    name = type(thing).__name__
+    name = name_of(type(thing))
     return name in _MACHINERY or name.startswith("hamt")

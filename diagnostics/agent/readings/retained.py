@@ -26,17 +26,19 @@ from typing import Any
 from ...errors import TargetError
 from ..ledger import StreamLedger
 from ..loops.asyncio_tasks import alive_tasks
+from ..loops.futures import declares
+from .classes import of_kinds
 from .graph import (
     LateError,
     is_loops_own,
     is_program,
     is_shared_constant,
-    of_kinds,
     program_roots,
     reached,
     referents,
     running_locals,
     size_of,
+    tracked,
 )
 from .holdings import Holding, Holdings, Node, holdings_of
 from .running.awaits import chain, own_frame
@@ -63,10 +65,10 @@ def read(ledgers: Iterable[StreamLedger], until: float = math.inf) -> dict[str, 
     began = time.monotonic()
     all_ledgers = list(ledgers)
     streams = open_streams(all_ledgers)
-    tracked = gc.get_objects()
-    loops_own = frozenset(kind for kind in set(map(type, tracked)) if is_loops_own(kind))
-    loops = set(map(id, of_kinds(tracked, loops_own)))
-    del tracked
+    things, _ = tracked()
+    loops_own = frozenset(kind for kind in set(map(type, things)) if is_loops_own(kind))
+    loops = set(map(id, of_kinds(things, loops_own)))
+    del things
     try:
         everybodys = _everybodys(streams, loops, until)
     except LateError as late:
@@ -198,7 +200,7 @@ class _StreamWalk:
 
 
 def _is_loop(thing: Any) -> bool:
-    return is_loops_own(type(thing)) and hasattr(type(thing), "call_soon_threadsafe")
+    return is_loops_own(type(thing)) and declares(type(thing), "call_soon_threadsafe")
 
 
 def _weight(thing: Any) -> int:

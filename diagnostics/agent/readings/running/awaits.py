@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...loops.coroutines import coroutine_of
-from ...loops.futures import is_future, is_task
+from ...loops.futures import declares, is_future, is_task
+from ..classes import name_of
 
 __all__ = ["FrameKey", "chain", "frame_key", "frames_of_task", "own_frame"]
 
@@ -41,7 +42,7 @@ def own_frame(link: Any) -> Any:
     """The frame of a coroutine, generator or async generator; None for any other object, and for one that has ended."""
     # `hasattr` of the class: that of an object may run the application's code.
     for frame, _awaited in _ATTRIBUTES:
-        if hasattr(type(link), frame):
+        if declares(type(link), frame):
             return getattr(link, frame)
     return None
 
@@ -56,7 +57,7 @@ def frame_key(link: Any) -> FrameKey | None:
         code = frame.f_code
         return (code.co_qualname, code.co_filename, frame.f_lineno or code.co_firstlineno)
     if _is_coroutine_like(link):
-        return (str(getattr(link, "__qualname__", type(link).__name__)), "", 0)
+        return (str(getattr(link, "__qualname__", name_of(type(link)))), "", 0)
     return None
 
 
@@ -87,14 +88,14 @@ def frames_of_task(task: Any) -> list[FrameKey]:
 
 def _awaited(link: Any) -> Any:
     for _frame, attribute in _ATTRIBUTES:
-        if hasattr(type(link), attribute):
+        if declares(type(link), attribute):
             return getattr(link, attribute)
-    if type(link).__name__ in _HANDING_ON:
+    if name_of(type(link)) in _HANDING_ON:
         for referent in gc.get_referents(link):
-            if _is_coroutine_like(referent) or is_future(referent) or type(referent).__name__ in _HANDING_ON:
+            if _is_coroutine_like(referent) or is_future(referent) or name_of(type(referent)) in _HANDING_ON:
                 return referent
     return None
 
 
 def _is_coroutine_like(thing: Any) -> bool:
-    return any(hasattr(type(thing), awaited) for _frame, awaited in _ATTRIBUTES)
+    return any(declares(type(thing), awaited) for _frame, awaited in _ATTRIBUTES)

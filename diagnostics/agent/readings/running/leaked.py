@@ -15,7 +15,6 @@ leaked. In every case that cannot be seen the answer is "not leaked".
 
 from __future__ import annotations
 
-import gc
 import math
 import weakref
 from collections.abc import Iterable
@@ -23,14 +22,15 @@ from typing import Any
 
 from ...loops.asyncio_tasks import alive_tasks, current_tasks, loops_of_tasks
 from ...loops.futures import waited_for
+from ..classes import of_kinds
 from ..graph import (
     all_referents,
     in_time,
     is_loops_own,
     is_shared_constant,
-    of_kinds,
     program_roots,
     running_locals,
+    tracked,
 )
 from ..references import LOST, why_alive
 from .awaits import frame_key
@@ -51,10 +51,10 @@ def leaked_tasks(threads: Iterable[Any], until: float = math.inf) -> set[int]:
     Raises LateError past the deadline.
     """
     waiting = {id(task): task for task in alive_tasks() if not task.done()}
-    tracked = gc.get_objects()
-    own = frozenset(kind for kind in set(map(type, tracked)) if is_loops_own(kind))
-    start = [*program_roots(), *loops_of_tasks(), *threads, *running_locals(), *of_kinds(tracked, own)]
-    del tracked
+    things, _ = tracked()
+    own = frozenset(kind for kind in set(map(type, things)) if is_loops_own(kind))
+    start = [*program_roots(), *loops_of_tasks(), *threads, *running_locals(), *of_kinds(things, own)]
+    del things
     running = {id(task) for task in current_tasks()}
     walk = _Walk(set(waiting), until)
     walk.reach(start)

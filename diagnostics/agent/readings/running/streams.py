@@ -25,7 +25,7 @@ from ...servers import Servers
 from ...servers.snapshot import ServerLook
 from ...servers.tasks import TaskServers
 from ...servers.uvicorn import belongings_of, cycle_of
-from ..graph import module_of
+from ..classes import module_of
 from .awaits import chain, own_frame
 
 __all__ = ["OpenStream", "context_of", "open_streams", "openers", "record_of", "why_unknown"]

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...loops.futures import callbacks_of, host_of, is_future, is_task, run_until_complete_waits
-from ..graph import module_of
+from ..classes import module_of, name_of, qualname_of
 
 __all__ = ["PROGRAM", "callback_name", "waiters"]
 
@@ -52,8 +52,8 @@ def callback_name(callback: Any) -> str:
     while isinstance(callback, functools.partial):
         callback = callback.func
     # `__qualname__` only of functions: that of the application's own callables may run code.
-    named = type(callback).__name__ in _FUNCTIONS
-    return str(callback.__qualname__ if named else type(callback).__qualname__)[:80]
+    named = name_of(type(callback)) in _FUNCTIONS
+    return str(callback.__qualname__ if named else qualname_of(type(callback)))[:80]
 
 
 def _referents_of(callback: Any) -> Iterator[Any]:
@@ -61,7 +61,7 @@ def _referents_of(callback: Any) -> Iterator[Any]:
     while isinstance(callback, functools.partial):
         yield from callback.args
         callback = callback.func
-    if type(callback).__name__ not in _FUNCTIONS:
+    if name_of(type(callback)) not in _FUNCTIONS:
         return
     bound_to = getattr(callback, "__self__", None)
     # `future.add_done_callback(other.cancel)` is bound to a task, too, which does not wait for the future.

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from diagnostics.agent.ledger import StreamLedger
-from diagnostics.agent.readings import graph, objects, retained
+from diagnostics.agent.readings import classes, graph, objects, retained
 from diagnostics.errors import TargetError
 
 ROOT = Path(__file__).parents[4]
@@ -134,5 +134,5 @@ def test_classes_are_listed_without_asking_their_metaclasses() -> None:
     class BelowOdd(Odd):
         pass
 
-    assert {kind.__name__ for kind in graph.kinds_below(Base)} == {"Base", "Plain"}
+    assert {kind.__name__ for kind in classes.kinds_below(Base)} == {"Base", "Plain"}
     assert objects.census()["types"]

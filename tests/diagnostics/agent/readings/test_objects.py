@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 from diagnostics.agent import redaction
 from diagnostics.agent.ledger import StreamLedger
 from diagnostics.agent.readings import everything, objects
-from diagnostics.agent.readings.graph import size_of, type_name
+from diagnostics.agent.readings.classes import type_name
+from diagnostics.agent.readings.graph import size_of
 from diagnostics.agent.readings.holders import CYCLE_TEXT, LOST_TEXT
 from diagnostics.agent.readings.newness import FirstLook
 from diagnostics.agent.readings.running import threads

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from diagnostics.agent.readings import objects, sampling
-from diagnostics.agent.readings.graph import type_name
+from diagnostics.agent.readings.classes import type_name
 from diagnostics.agent.readings.newness import FirstLook
 from diagnostics.agent.readings.sampling import LARGE_BYTES, PARTS, Sample, parts_for
 from diagnostics.monitor.captures.kinds.margins import Margins
