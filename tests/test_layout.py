@@ -13,7 +13,7 @@ from diagnostics.agent.readings.allocation import tracemalloc
 
 ROOT = Path(diagnostics.__file__).parent
 # What builds the extension runs in the build's own environment, and is in no wheel.
-AGENT = {*(ROOT / "agent").rglob("*.py")} - {ROOT / "agent" / "heap" / "native" / "build.py"}
+AGENT = {*(ROOT / "agent").rglob("*.py")} - {ROOT / "agent" / "native" / "build.py"}
 STANDARD_ONLY = sorted([*AGENT, ROOT / "protocol.py", ROOT / "errors.py"])
 
 
