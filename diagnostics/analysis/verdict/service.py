@@ -55,13 +55,13 @@ def verdict_on_whole(
     )
     if trend is None or trend.state == "unknown":
         says = f"There are too few readings since the warm-up to judge the service as a whole.{reserve}"
-        return Verdict(Finding("inconclusive", "low", says, now))
+        return Verdict(_unless_told(Finding("inconclusive", "low", says, now), workers, processes))
     rise = readings.heavy_rise(name)
     beside = _beside_processes(readings, rise, now)
     if beside is not None:
         return Verdict(beside)
     if rise is None:
-        return Verdict(_calm(readings, name, what, reserve, now))
+        return Verdict(_unless_told(_calm(readings, name, what, reserve, now), workers, processes))
     amount = format_value(round(rise.amount), "bytes")
     more = readings.gained("processes", rise.trend.seconds) or 0.0
     private = readings.gained("private_bytes", rise.trend.seconds)
@@ -73,7 +73,7 @@ def verdict_on_whole(
     if private is not None:
         evidence.insert(2, Evidence("private memory of all processes, grown by", private, "bytes"))
     grows = f"The service as a whole grows by {amount}"
-    alarms = sorted(worker for worker, told in workers.items() if CAUSES[told.word].alarm)
+    alarms = _alarms(workers)
     if alarms:
         first = workers[alarms[0]]
         says = f"{grows}; the verdict on worker {', '.join(alarms)} tells more."
@@ -89,6 +89,26 @@ def verdict_on_whole(
     says = f"{grows}, and no single worker's verdict explains it."
     confidence: Confidence = "medium" if name == "pss_bytes" else "low"
     return Verdict(with_reserve(readings, Finding("whole_growth", confidence, says + reserve, tuple(evidence))))
+
+
+def _alarms(workers: Mapping[str, Told]) -> list[str]:
+    """The names of the workers whose verdict is an alarm."""
+    return sorted(worker for worker, told in workers.items() if CAUSES[told.word].alarm)
+
+
+def _unless_told(finding: Finding, workers: Mapping[str, Told], processes: int) -> Finding:
+    """`finding`, in which the sum shows no growth, or what a worker's own verdict has found already.
+
+    A worker has more readings than the sum, and better ones: of bytes in use, which settle before resident memory does. A leak
+    that is found there is not taken back here because the sum is not sure yet; nor, where the worker is all that there is,
+    because the sum seems calm.
+    """
+    alarms = _alarms(workers)
+    if not alarms or (finding.word != "inconclusive" and (processes, len(workers)) != (1, 1)):
+        return finding
+    first = workers[alarms[0]]
+    says = f"The verdict on worker {', '.join(alarms)} tells what grows. Of all processes together: {finding.says}"
+    return Finding(first.word, first.confidence, says, finding.evidence)
 
 
 # What a cgroup is charged for beside its processes' own memory: (series, what it is).

@@ -691,3 +691,17 @@ def test_of_a_service_of_one_process_the_sum_accuses_nobody_whom_its_own_verdict
     assert (told.word, told.finding.confidence, told.alarm) == ("inconclusive", "low", False)
     told = verdict_on_whole(grown, workers={"0": Told("retained_objects", "high")}, **known)
     assert (told.word, told.alarm) == ("retained_objects", True)
+
+
+def test_the_sum_does_not_take_back_what_a_worker_s_own_verdict_has_found() -> None:
+    """Beside "objects are retained", 25 MiB of them, stood: all processes together are not seen to grow, but may."""
+    known: dict[str, Any] = {"since": 0.0, "rss": 200 * MIB, "unknown": {}}
+    found = {"0": Told("retained_objects", "high")}
+    calm, noisy = {"pss_bytes": flat(200 * MIB)}, {"pss_bytes": line(lambda second: (150 + second * 37 % 101) * MIB)}
+    for series in ({}, noisy, calm):
+        told = verdict_on_whole(series, workers=found, processes=1, **known)
+        assert (told.word, told.finding.confidence) == ("retained_objects", "high")
+        assert told.finding.says.startswith("The verdict on worker 0 tells what grows. Of all processes together: ")
+    others = {**found, "1": CALM}
+    assert verdict_on_whole(noisy, workers=others, processes=2, **known).word == "retained_objects"
+    assert verdict_on_whole(calm, workers=others, processes=2, **known).word == "load_only"
