@@ -188,18 +188,20 @@ def prepare(user: User, place: Path, files: Sequence[Path], digest: str) -> Path
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, checkout / name, follow_symlinks=False)
     installed = checkout / ".venv" / "installed"
+    what = ["--editable", ".", "--no-deps"]  # what is compiled lay among the sources, and has gone with the old ones
     if not installed.exists() or installed.read_text(encoding="utf-8") != needed:
         print(f"installing for {user.name} in {checkout}", flush=True)
         shutil.rmtree(checkout / ".venv", ignore_errors=True)
         subprocess.run([sys._base_executable, "-m", "venv", checkout / ".venv"], check=True)
-        subprocess.run(
-            [
-                checkout / ".venv/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-                "--constraint", "constraints.txt", "--editable", ".[dev]",
-            ],
-            cwd=checkout, check=True,
-        )  # fmt: skip
-        installed.write_text(needed, encoding="utf-8")
+        what = ["--editable", ".[dev]"]
+    subprocess.run(
+        [
+            checkout / ".venv/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+            "--constraint", "constraints.txt", *what,
+        ],
+        cwd=checkout, check=True,
+    )  # fmt: skip
+    installed.write_text(needed, encoding="utf-8")
     for path in (home, *home.rglob("*")):
         os.chown(path, user.uid, user.gid, follow_symlinks=False)
     stamp.write_text(digest, encoding="utf-8")

@@ -1,8 +1,8 @@
 """What is read of a class, without running any code of its metaclass.
 
 A metaclass may have a `__getattribute__`, `__eq__` or `__hash__` of its own. So a class is read by the descriptors of `type`.
-One whose metaclass compares or hashes its classes itself cannot be put into a set without running that, and is refused where it
-has no hash. Walks leave the instances of such classes out, and `left_out` says so.
+Only a hash must be asked for, by every set that the class is put into (typing_extensions' protocols have such a metaclass).
+Where that fails, walks leave the instances of the class out, and `left_out` says so.
 """
 
 from __future__ import annotations
@@ -73,9 +73,12 @@ def kinds_below(kind: type) -> frozenset[type]:
 
 
 def find_unhashable() -> None:
-    """Look for the classes whose instances `hashable` leaves out from now on; 10 ms for ten thousand classes."""
+    """Look for the classes whose instances `hashable` leaves out from now on; 10 ms for ten thousand classes.
+
+    To be called in a forked child: it tries the hash of each class that has one of its own.
+    """
     _unhashable.clear()
-    _unhashable.update((key, kind) for key, kind in _below(object).items() if not _is_hashed_by_identity(type(kind)))
+    _unhashable.update((key, kind) for key, kind in _below(object).items() if not _has_hash(kind))
 
 
 def has_unhashable() -> bool:
@@ -95,7 +98,7 @@ def left_out(things: list[Any]) -> str | None:
         return None
     names = sorted(map(type_name, found.values()))
     some = ", ".join(names[:3]) + (f" and {len(names) - 3} more classes" if len(names) > 3 else "")
-    return f"instances of {some}: the metaclass compares or hashes its classes with code of its own, which is not run"
+    return f"instances of {some}: their class has no hash, or its metaclass fails to tell it"
 
 
 def of_kinds(things: list[Any], kinds: frozenset[type]) -> compress[Any]:
@@ -113,6 +116,16 @@ def _below(kind: type) -> dict[int, type]:
                 kinds[id(below)] = below
                 left.append(below)
     return kinds
+
+
+def _has_hash(kind: type) -> bool:
+    if _is_hashed_by_identity(type(kind)):
+        return True
+    try:
+        hash(kind)
+    except Exception:  # noqa: BLE001  # the application's code may raise anything: the class is left out, and named
+        return False
+    return True
 
 
 def _is_hashed_by_identity(metaclass: type) -> bool:

@@ -306,6 +306,8 @@ def search(
     level: list[Any] = []
     for thing in start:
         if (id(thing) not in parents or through_loops) and id(thing) not in closed:
+            if through_loops:
+                parents[id(thing)] = None  # a task that refers to its loop, as each does, does not keep it
             parents.setdefault(id(thing), None)
             level.append(thing)
     missing.difference_update(parents)

@@ -1,13 +1,14 @@
 """What keeps an object alive: the path of references from a root to it, or why there is none.
 
-Of several paths the one that tells a programmer most is taken, by searching up to four times:
+Of several paths the one that tells a programmer most is taken, by searching up to five times:
 
-    1. from unfinished tasks, the modules of the application, and the frames of all threads, without passing through the
-       namespaces and classes of libraries
-    2. objects not found then, from libraries' modules and the hooks that run at a fork. What these hold is mostly constant
-    3. objects not found then, from all classes. A class that is made while the program runs has a holder too, which the first
-       two searches have found, unless nothing but its own circle of references holds it
-    4. objects not found then, from the event loops: timers and callbacks. The other searches do not pass through a loop, which
+    1. from unfinished tasks and the modules of the application, without passing through the namespaces and classes of libraries
+    2. objects not found then, from the frames of all threads, likewise. What is kept for good is in a frame, too, while it is
+       being put where it stays
+    3. objects not found then, from libraries' modules and the hooks that run at a fork. What these hold is mostly constant
+    4. objects not found then, from all classes. A class that is made while the program runs has a holder too, which the first
+       searches have found, unless nothing but its own circle of references holds it
+    5. objects not found then, from the event loops: timers and callbacks. The other searches do not pass through a loop, which
        refers to everything that runs
 
 An object that no root reaches is garbage in a cycle, or C code holds it or has lost it; see references.py.
@@ -65,7 +66,11 @@ class Ways:
         applications, others = _modules()
         closed = {id(namespace_of(module)) for module in others} | {id(module) for module in others}
         closed.update(id(kind) for kind in program_roots() if issubclass(type(kind), type) and _of_a_library(kind))
-        self.parents = search([*tasks, *applications, *threads, *running_locals()], wanted, until=until, closed=closed)
+        self.parents = search([*tasks, *applications], wanted, until=until, closed=closed)
+        missing = [thing for thing in wanted if id(thing) not in self.parents]
+        if missing:
+            start = [*threads, *running_locals()]
+            self.parents = search(start, missing, until=until, closed=closed, earlier=self.parents)
         for from_classes in (False, True):
             missing = [thing for thing in wanted if id(thing) not in self.parents]
             if missing:

@@ -107,7 +107,7 @@ def _unless_told(finding: Finding, workers: Mapping[str, Told], processes: int) 
     if not alarms or (finding.word != "inconclusive" and (processes, len(workers)) != (1, 1)):
         return finding
     first = workers[alarms[0]]
-    says = f"The verdict on worker {', '.join(alarms)} tells what grows. Of all processes together: {finding.says}"
+    says = f"The verdict on worker {', '.join(alarms)} tells what grows. {finding.says}"
     return Finding(first.word, first.confidence, says, finding.evidence)
 
 

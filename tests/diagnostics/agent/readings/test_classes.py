@@ -27,6 +27,12 @@ class Hashes(type):
     def __hash__(self):
         raise RuntimeError("hashed")
 
+class HashesAsProtocolsDo(type):
+    def __eq__(self, other):
+        return self is other
+    def __hash__(self):
+        return type.__hash__(self)
+
 class HidesItsAttributes(type):
     def __getattribute__(self, name):
         raise RuntimeError(name)
@@ -42,6 +48,10 @@ class Compared(metaclass=ComparesAndHasNoHash):
 class Hashed(metaclass=Hashes):
     __slots__ = ()
 
+class Protocol(metaclass=HashesAsProtocolsDo):
+    def __init__(self):
+        self.inside = ["what it holds"]
+
 class Hidden(metaclass=HidesItsAttributes):
     def __init__(self):
         self.inside = ["what it holds"]
@@ -54,7 +64,7 @@ class Mapping(dict):
         raise RuntimeError("iterated")
     keys = items = values = __len__ = __getitem__ = __iter__
 
-KINDS = (Compared, Hashed, Hidden, Homeless, Mapping)
+KINDS = (Compared, Hashed, Protocol, Hidden, Homeless, Mapping)
 kept = {kind: [] for kind in KINDS[2:]}
 others = [[], []]
 def grow():
@@ -68,7 +78,7 @@ first = FirstLook()
 before = objects.census(until, first)
 grow()
 after = objects.census(until, None, first)
-names = [name for name in after["types"] if name.rpartition(".")[2] in ("Hidden", "Homeless", "Mapping")]
+names = [name for name in after["types"] if name.rpartition(".")[2] in ("Protocol", "Hidden", "Homeless", "Mapping")]
 print(json.dumps({
     "grown": {name: after["types"][name][0] - before["types"][name][0] for name in names},
     "not_covered": after["not_covered"],
@@ -91,12 +101,12 @@ def told() -> dict[str, Any]:
 
 def test_instances_are_counted_where_only_the_attributes_of_their_class_are_hidden(told: dict[str, Any]) -> None:
     assert {name.rpartition(".")[2]: count for name, count in told["grown"].items()} == {
-        "Hidden": 500, "Homeless": 500, "Mapping": 500,
+        "Protocol": 500, "Hidden": 500, "Homeless": 500, "Mapping": 500,
     }  # fmt: skip
 
 
 def test_those_of_classes_that_no_set_can_hold_are_left_out_and_named(told: dict[str, Any]) -> None:
-    (said,) = [line for line in told["not_covered"] if "metaclass" in line]
+    (said,) = [line for line in told["not_covered"] if "has no hash" in line]
     assert "Compared" in said
     assert "Hidden" not in said
 

@@ -31,6 +31,7 @@ from diagnostics.agent.readings.holders import CYCLE_TEXT, LOST_TEXT
 from diagnostics.agent.readings.newness import FirstLook
 from diagnostics.agent.readings.running import threads
 from diagnostics.agent.readings.running.tasks import name_pattern
+from diagnostics.agent.readings.sampling import PARTS
 from diagnostics.agent.redaction import is_programs, key_shown, shown_path
 from diagnostics.monitor.captures.kinds.objects import unheld
 
@@ -84,6 +85,8 @@ def root_of(kind: type) -> Any:
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(redaction, "_words", None)  # each reading has a child of its own, and looks itself
+    # All objects are looked at, however many other tests have left in this process.
+    monkeypatch.setattr(objects, "parts_for", lambda _count: PARTS)
     yield
     kept.clear()
     Planted.registry.clear()
@@ -378,7 +381,7 @@ def test_ids_that_the_reading_keeps_are_no_samples_of_numbers() -> None:
     objects.census(mark=first)
     kept.extend(range(10**6, 10**6 + 500))
     told = objects.explain(["int"], 12, first=first)["paths"]["int"]
-    assert [way["path"].endswith("global 'kept' -> list[500] -> int") for way in told] == [True]
+    assert [way["path"].endswith("global 'kept' -> list[500] -> int") for way in told] == [True], told
     first.close()
 
 
@@ -429,6 +432,30 @@ def test_a_thread_is_a_root_and_its_frames_are_named_without_keeping_what_they_h
     ends.set()
     assert begun.wait(30)  # nothing but the thread held its list: what was read of the frame was given back
     thread.join()
+
+
+KEPT: dict[str, list[Any]] = {"for good": []}
+
+
+def test_what_is_kept_for_good_is_not_told_as_a_frame_s_that_just_puts_it_there() -> None:
+    begun, ends = threading.Event(), threading.Event()
+
+    def puts(planted: Any) -> None:
+        KEPT["for good"].append(planted)
+        begun.set()
+        ends.wait()
+
+    thread = threading.Thread(target=puts, args=(Planted(),))
+    thread.start()
+    try:
+        assert begun.wait(30)
+        told = objects.explain([name_of(Planted)], 4, threads=threads.frames_with_locals())["paths"][name_of(Planted)]
+        assert [row["root"] for row in told] == ["module"]
+        assert f"global 'KEPT' -> dict[1][<str of 8>] -> list[1] -> {type_name(Planted)}" in told[0]["path"]
+    finally:
+        ends.set()
+        thread.join()
+        KEPT["for good"].clear()
 
 
 def test_a_task_that_is_done_is_no_root_so_that_its_holder_is_named() -> None:
