@@ -24,7 +24,7 @@ import sys
 import time
 
 from . import at_fork
-from .unpatched import allocate_lock, get_native_id, sleep, start_new_thread
+from .unpatched import allocate_lock, get_ident, get_native_id, sleep, start_new_thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _popped(requests: list[bool]) -> bool:
 
 _running: list[Background] = []
 _aside: list[Background] = []
-_reading_fork = False
+_reading_fork = 0  # the thread that forks a reading's child; a thread keeps its `get_ident` in its child
 _work_lock = allocate_lock()
 _forking: set[int] = set()  # threads that have `_work_lock` while they fork
 
@@ -162,19 +162,20 @@ class reading_fork:  # noqa: N801  # read as a statement: `with reading_fork():`
 
     def __enter__(self) -> None:
         global _reading_fork
-        _reading_fork = True
+        _reading_fork = get_ident()
 
     def __exit__(self, *_: object) -> None:
         global _reading_fork
-        _reading_fork = False
+        _reading_fork = 0
 
 
 def in_reading_fork() -> bool:
-    return _reading_fork
+    """Whether this thread forks, or has forked, a reading's child; not where the service forks in another at that moment."""
+    return bool(_reading_fork == get_ident())
 
 
 def _before_fork() -> None:
-    if _reading_fork:
+    if in_reading_fork():
         return
     _set_aside()
     if _work_lock.acquire(True, _WORK_SECONDS):
@@ -194,7 +195,7 @@ def _set_aside() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    if _reading_fork:
+    if in_reading_fork():
         return
     if get_native_id() in _forking:
         _forking.remove(get_native_id())
@@ -209,8 +210,9 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     """No thread survives a fork. Each owner of one starts it again in the child, by a hook of its own."""
-    if not _reading_fork:
-        global _work_lock
+    if not in_reading_fork():
+        global _reading_fork, _work_lock
+        _reading_fork = 0
         _work_lock = allocate_lock()  # the old one may be that of a thread that is not here
         _forking.clear()
         _running.clear()

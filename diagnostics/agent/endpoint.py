@@ -227,6 +227,8 @@ class Endpoint:
         try:
             _check_peer(connection)
             self._settle()  # a client that has a child's answer may rely on that child's `after`
+            with working():
+                import json  # noqa: F401  # what frames are read and written with
             message = read_frame(connection, MAX_REQUEST_BYTES)
         except DiagnosticsError as error:
             connection.sendall(frame(reply_error(**error.to_dict())))
@@ -252,7 +254,10 @@ class Endpoint:
 
     def _hand_over(self, connection: _socket.socket, reading: Forked) -> None:
         """Fork the child that answers over `connection`."""
-        from .forked import fork_reading
+        with working():
+            import ctypes  # noqa: F401  # with which the child is bound to its parent
+
+            from .forked import fork_reading
 
         child = fork_reading(
             reading.work, connection, seconds=reading.seconds, room_bytes=reading.room_bytes, remedy=reading.remedy

@@ -15,7 +15,6 @@ __all__ = [
     "find_unhashable",
     "flags_of",
     "full_name",
-    "has_unhashable",
     "hashable",
     "item_size_of",
     "kinds_below",
@@ -79,11 +78,6 @@ def find_unhashable() -> None:
     """
     _unhashable.clear()
     _unhashable.update((key, kind) for key, kind in _below(object).items() if not _has_hash(kind))
-
-
-def has_unhashable() -> bool:
-    """Whether `find_unhashable` has found any."""
-    return bool(_unhashable)
 
 
 def hashable(things: list[Any]) -> list[Any]:

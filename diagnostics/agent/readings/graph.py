@@ -30,7 +30,6 @@ from typing import Any
 from ..loops.asyncio_tasks import alive_tasks
 from .classes import (
     find_unhashable,
-    has_unhashable,
     hashable,
     kinds_below,
     left_out,
@@ -43,6 +42,7 @@ from .classes import (
 __all__ = [
     "ATOMS",
     "LateError",
+    "Parents",
     "all_referents",
     "in_time",
     "is_loops_own",
@@ -51,12 +51,14 @@ __all__ = [
     "is_shared_constant",
     "module_roots",
     "namespace_of",
+    "parent_of",
     "program_roots",
     "reached",
     "referents",
     "roots",
     "running_locals",
     "search",
+    "settle",
     "size_of",
     "sizes_of",
     "tracked",
@@ -70,6 +72,9 @@ _IGNORED = frozenset({type(None), bool, type(Ellipsis), type(NotImplemented)})
 _TEXT = frozenset({str})
 # Types of most objects in a program, whose instances refer to nothing.
 _LEAVES = ATOMS | _IGNORED | {int, float}
+
+# The result of `search`.
+Parents = dict[int, list[Any] | None]
 
 # Objects in one call of `gc.get_referents`: enough to make the call's own cost small; a walk reads the clock after each.
 _BATCH = 2_000
@@ -121,11 +126,6 @@ def _text_keys(mappings: Iterable[Any]) -> list[Any]:
     """The strings among the keys of dictionaries, without calling a subclass's methods."""
     keys = list(chain.from_iterable(map(dict.keys, mappings)))
     return list(of_kinds(hashable(keys), _TEXT))
-
-
-def _odd_kinds() -> frozenset[type]:
-    """Types for whose instances `gc.get_referents` returns something else than `referents`."""
-    return kinds_below(ModuleType) | kinds_below(dict) | {CodeType}
 
 
 def tracked() -> tuple[list[Any], str | None]:
@@ -289,20 +289,20 @@ def search(
     *,
     until: float = math.inf,
     closed: AbstractSet[int] = frozenset(),
-    earlier: dict[int, Any] | None = None,
+    earlier: Parents | None = None,
     through_loops: bool = False,
-) -> dict[int, Any]:
-    """Breadth first from `start` until all of `wanted` are found: id of an object -> the object that refers to it.
+) -> Parents:
+    """Breadth first from `start` until all of `wanted` are found: id of an object -> some objects, one of which refers to it.
 
-    A root maps to None. Of objects without referents, as strings and numbers, only those that are wanted are in it.
+    A root maps to None; `parent_of` finds the one. Of objects without referents, as strings and numbers, only those that are
+    wanted are in it.
     closed         ids of objects that are not passed through
     earlier        the result of an earlier search, to which this one adds
     through_loops  whether event loops are passed through: that a loop refers to a task explains nothing
     until          deadline, monotonic seconds
     Raises LateError past the deadline.
     """
-    missing = {id(thing) for thing in wanted}
-    parents: dict[int, Any] = {} if earlier is None else earlier
+    parents: Parents = {} if earlier is None else earlier
     level: list[Any] = []
     for thing in start:
         if (id(thing) not in parents or through_loops) and id(thing) not in closed:
@@ -310,26 +310,54 @@ def search(
                 parents[id(thing)] = None  # a task that refers to its loop, as each does, does not keep it
             parents.setdefault(id(thing), None)
             level.append(thing)
-    missing.difference_update(parents)
-    # Where there are none to be left out this is a call to C, once for each object.
-    referents_of_plain = gc.get_referents if not has_unhashable() else referents
-    odd, loops = _odd_kinds(), frozenset() if through_loops else kinds_below(asyncio.AbstractEventLoop)
+    missing = {id(thing): thing for thing in wanted if id(thing) not in parents}
+    leaves = {key for key, thing in missing.items() if type(thing) in _LEAVES}
+    loops = frozenset() if through_loops else kinds_below(asyncio.AbstractEventLoop)
     while level and missing:
         following: list[Any] = []
-        for batch in in_time(level, until, parents.__len__):
-            for thing in batch:
-                kind = type(thing)
-                if kind in loops:
-                    continue
-                for referent in referents(thing) if kind in odd else referents_of_plain(thing):
-                    key = id(referent)
-                    if type(referent) in _LEAVES:  # most of all objects: they lead nowhere
-                        if key in missing:
-                            missing.remove(key)
-                            parents[key] = thing
-                    elif key not in parents and key not in closed:
-                        parents[key] = thing
-                        following.append(referent)
-        missing.difference_update(map(id, following))
+        for some in in_time(level, until, parents.__len__):
+            # In C as far as it goes: there are millions. Who of these refers to whom is seen to where a way leads.
+            kinds = frozenset(map(type, some))
+            batch = some if kinds.isdisjoint(loops) else list(of_kinds(some, kinds - loops))
+            inside = all_referents(batch)
+            found = leaves.intersection(map(id, inside)) if leaves else leaves
+            if found:
+                leaves -= found
+                parents.update(dict.fromkeys(found, batch))
+            branches = list(of_kinds(inside, frozenset(map(type, inside)) - _LEAVES))
+            fresh = dict(zip(map(id, branches), branches, strict=True))
+            for known in (fresh.keys() & parents.keys()) | (fresh.keys() & closed):
+                del fresh[known]
+            parents.update(dict.fromkeys(fresh, batch))
+            following += fresh.values()
+        for key in missing.keys() & parents.keys():
+            del missing[key]
         level = following
     return parents
+
+
+def settle(things: Iterable[Any], parents: Parents) -> None:
+    """Find out which one object refers to each of `things` that a search has reached, and to each that is on the way there."""
+    heads = {id(thing): thing for thing in things if id(thing) in parents}
+    while heads:
+        together: dict[int, set[int]] = {}
+        near: dict[int, list[Any]] = {}
+        for key in heads:
+            some = parents[key]
+            if some is not None and len(some) > 1:
+                near[id(some)] = some
+                together.setdefault(id(some), set()).add(key)
+        # All that the same objects may refer to at once: one of these may be a list of millions.
+        for place, open_ones in together.items():
+            for each in near[place]:
+                if not open_ones:
+                    break
+                for key in open_ones.intersection(map(id, referents(each))):
+                    parents[key] = [each]
+                    open_ones.discard(key)
+        heads = {id(each): each for key in heads for each in parents[key] or ()}
+
+
+def parent_of(thing: Any, parents: Parents) -> list[Any]:
+    """The object that refers to `thing` on the way that a search has found, as `settle` has left it; none for a root."""
+    return parents[id(thing)] or []

@@ -35,6 +35,7 @@ from .graph import (
     roots,
     running_locals,
     search,
+    settle,
 )
 from .paths import describe, is_loop, way_to
 from .references import CYCLE, LOST, traced
@@ -79,6 +80,7 @@ class Ways:
         missing = [thing for thing in wanted if id(thing) not in self.parents]
         if missing:
             self.parents = search(loops_of_tasks(), missing, until=until, earlier=self.parents, through_loops=True)
+        settle(wanted, self.parents)
 
 
 def holder_of(thing: list[Any], ways: Ways) -> tuple[str, str, str]:

@@ -19,6 +19,7 @@ from ..loops.futures import declares
 from ..redaction import is_programs, key_shown, name_allowed, names_shown
 from .classes import mro_of, name_of, names_in, type_name
 from .forkhooks import ForkHooks
+from .graph import Parents, parent_of
 from .running.awaits import frame_key, own_frame
 from .running.tasks import name_pattern
 from .running.threads import ThreadFrame
@@ -35,13 +36,13 @@ _CONTAINERS = _DICTIONARIES | {list, tuple, set, frozenset, deque}
 _MACHINERY = frozenset({"cell", "async_generator_asend", "async_generator_athrow", "coroutine_wrapper", "FutureIter"})
 
 
-def way_to(thing: Any, parents: dict[int, Any]) -> list[Any]:
+def way_to(thing: Any, parents: Parents) -> list[Any]:
     """The objects from a root to `thing`, from the result of `graph.search`; empty where it was not reached."""
     if id(thing) not in parents:
         return []
     way = [thing]
-    while (parent := parents[id(way[-1])]) is not None:
-        way.append(parent)
+    while parent := parent_of(way[-1], parents):
+        way += parent
     return way[::-1]
 
 

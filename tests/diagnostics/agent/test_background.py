@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# The agent's first answer imports ctypes, here slowly; the service forks meanwhile.
-SERVICE = """
-import importlib.machinery, os, signal, sys, threading, time
+import pytest
 
-main, begun = threading.get_ident(), threading.Event()
+from diagnostics.agent.background import in_reading_fork, reading_fork
+
+# The agent's first answer imports a module that the service has not, here slowly; the service forks meanwhile.
+SERVICE = """
+import importlib, importlib.machinery, os, signal, sys, threading, time
+
+wanted, main, begun = sys.argv[1], threading.get_ident(), threading.Event()
 
 class Slow:
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name != "ctypes" or threading.get_ident() == main:
+        if name != wanted or threading.get_ident() == main:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         execute = spec.loader.exec_module
@@ -30,31 +35,39 @@ class Slow:
         spec.loader.exec_module = slowly
         return spec
 
-assert "ctypes" not in sys.modules
+assert wanted not in sys.modules
 sys.meta_path.insert(0, Slow)
 print("waits", flush=True)
 assert begun.wait(60)
 child = os.fork()
 if child == 0:
     signal.alarm(20)
-    import ctypes
-    print("imported", flush=True)
+    importlib.import_module(wanted)
+    os.write(1, b"imported\\n")
     signal.alarm(0)
     time.sleep(600)
-print("forked", child, flush=True)
+os.write(1, b"forked %d\\n" % child)
 os.waitpid(child, 0)
 """
 
 
+# With the message, with the first reading, with the first child that the agent makes.
+@pytest.mark.parametrize("module", ["json", "heapq", "ctypes"])
 def test_what_the_agent_imports_while_the_service_forks_can_be_imported_in_the_child(
-    launch: Callable[..., Any], eventually: Callable[..., Any], tmp_path: Path
+    module: str, launch: Callable[..., Any], eventually: Callable[..., Any], tmp_path: Path
 ) -> None:
     (tmp_path / "service.py").write_text(SERVICE, encoding="utf-8")
     run = launch(
-        sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--", sys.executable, "service.py",
+        sys.executable, "-m", "diagnostics", "run", "--listen", "127.0.0.1:0", "--", sys.executable, "service.py", module,
         env={"DIAGNOSTICS_DIR": str(tmp_path / "dir"), "DIAGNOSTICS_AGENT": "always"}, cwd=tmp_path,
     )  # fmt: skip
     url = run.wait_for("diagnostics http").split()[1]
+    if module == "ctypes":
+        run.wait_for("waits")
+        asked = urllib.request.Request(f"{url}/captures", json.dumps({"kind": "tasks", "force": True}).encode())
+        asked.add_header("content-type", "application/json")
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            assert answer.status == 202
     run.wait_for("imported")
     child = int(run.wait_for("forked").split()[1])
 
@@ -65,3 +78,23 @@ def test_what_the_agent_imports_while_the_service_forks_can_be_imported_in_the_c
         return any(worker["pid"] == child and worker["state"] == "answering" for worker in workers)
 
     eventually(answering, patience=60)
+
+
+def test_a_fork_of_the_service_is_not_taken_for_the_agent_s_own_in_another_thread() -> None:
+    begun, ends, own = threading.Event(), threading.Event(), []
+
+    def forks() -> None:
+        with reading_fork():
+            own.append(in_reading_fork())
+            begun.set()
+            ends.wait(30)
+
+    agent = threading.Thread(target=forks)
+    agent.start()
+    assert begun.wait(30)
+    try:
+        assert own == [True]
+        assert not in_reading_fork()
+    finally:
+        ends.set()
+        agent.join()

@@ -91,7 +91,10 @@ def test_a_module_is_its_namespace_whatever_its_class_says() -> None:
     inside = object()
     ModuleType.__setattr__(module, "inside", inside)
     assert {id(inside), id("odd")} <= graph.reached([module], set())
-    assert graph.search([module], [inside])[id(inside)]["inside"] is inside
+    parents = graph.search([module], [inside])
+    graph.settle([inside], parents)
+    (namespace,) = graph.parent_of(inside, parents)
+    assert namespace["inside"] is inside
 
 
 def test_a_census_that_has_no_time_left_tells_what_it_left_out_and_no_way_is_made_up() -> None:
