@@ -255,9 +255,10 @@ class Endpoint:
     def _hand_over(self, connection: _socket.socket, reading: Forked) -> None:
         """Fork the child that answers over `connection`."""
         with working():
-            import ctypes  # noqa: F401  # with which the child is bound to its parent
-
             from .forked import fork_reading
+            from .readings.allocation.by_ctypes import libc
+
+            libc()  # imports ctypes, with which the child is bound to its parent
 
         child = fork_reading(
             reading.work, connection, seconds=reading.seconds, room_bytes=reading.room_bytes, remedy=reading.remedy

@@ -135,9 +135,10 @@ def fork_reading(
     remedy       advice to the user where the child's time or memory is not enough
     Raises OSError where the system refuses to fork.
     """
-    import ctypes  # not in the child: another thread may hold the import lock at the fork; half a MiB
+    # Not in the child: another thread may hold the import lock at the fork.
+    from .readings.allocation.by_ctypes import libc  # half a MiB
 
-    prctl = ctypes.CDLL(None).prctl
+    prctl = libc().prctl
     own_rss = _rss_bytes(os.getpid()) or 0
     outcome: list[tuple[int, float, float] | OSError] = []
 

@@ -53,14 +53,19 @@ def leave(state: State, force: bool = False) -> Result:
 
 def begin_tracemalloc(state: State, seconds: float, frames: int = 5) -> Result:
     state.begin_window()
-    # Imported and used before the tracer starts: else their allocations would be counted as the service's.
+    _load(state)
+    return state.windows.begin_tracemalloc(seconds=seconds, frames=frames)
+
+
+def _load(state: State) -> None:
+    """Import and use what the agent needs while a tracer runs: else its allocations would be counted as the service's."""
     import mmap  # noqa: F401
 
-    from .. import forked  # noqa: F401
-    from ..readings.allocation import heap  # noqa: F401
+    from .. import forked, redaction  # noqa: F401
+    from ..readings.allocation import by_ctypes, heap  # noqa: F401
 
+    _ = by_ctypes.libc().prctl
     reading(state)
-    return state.windows.begin_tracemalloc(seconds=seconds, frames=frames)
 
 
 def finish_tracemalloc(state: State, room_bytes: int | None = None) -> Result:
@@ -99,6 +104,7 @@ def begin_memray(
     native: bool = False,
 ) -> Result:
     state.begin_window()
+    _load(state)
     return state.windows.begin_memray(
         path=path, seconds=seconds, aggregated=aggregated, python_allocators=python_allocators, native=native
     )

@@ -290,3 +290,12 @@ def fill(path: Path) -> None:
                 connection.connect(address)
             except BlockingIOError:
                 return
+
+
+def test_what_the_agent_imports_is_never_in_a_window_of_a_tracer(agent: Any) -> None:
+    ask, _, _ = agent
+    ask("tracemalloc.begin", seconds=5, frames=1)
+    profile = ask("tracemalloc.finish")["result"]
+    files = {file for _function, file, _line in profile["frames"]}
+    assert files
+    assert not [file for file in files if "importlib" in file or "ctypes" in file], files

@@ -51,6 +51,7 @@ _OWN_FILES = frozenset(
         "state.py",
         "windows.py",
         "readings/allocation/allocators.py",
+        "readings/allocation/by_ctypes.py",
         "readings/allocation/heap.py",
         "readings/allocation/malloc.py",
         "readings/allocation/tracemalloc.py",
