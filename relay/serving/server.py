@@ -2,7 +2,8 @@
 
 uvicorn raises the signals that it caught again after its shutdown, so that a service stopped by SIGTERM exits with 143; and a
 second SIGTERM changes nothing. Here the first SIGTERM or SIGINT drains (no new connections; open streams go on for
-RELAY_DRAIN_SECONDS and are then ended) and the process exits with 0; a second one ends everything at once.
+RELAY_DRAIN_SECONDS and are then ended) and the process exits with 0; a second one ends everything at once: each stream with its
+last event, as long as drain.FAREWELL_SECONDS allow.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ __all__ = ["RelayServer"]
 # After the drain, until uvicorn cancels requests that are still running; there should be none.
 LAST_RESORT_SECONDS = 5
 WATCH_TICKS = 10  # uvicorn ticks every 0.1 s
+FORCED_TICK_SECONDS = 0.02  # after a second signal, between two looks whether all connections are gone
 
 log = logging.getLogger("relay.serving")
 
@@ -105,6 +107,9 @@ class RelayServer(uvicorn.Server):
         end = asyncio.create_task(self._end_of_drain(), name="relay.drain")
         try:
             await super().shutdown(sockets)
+            # uvicorn waits for nothing after a second signal; the streams still tell their clients why they end.
+            while self.force_exit and self.server_state.connections and not end.done():  # noqa: ASYNC110  # uvicorn's set tells nobody
+                await asyncio.sleep(FORCED_TICK_SECONDS)
         finally:
             end.cancel()
             await asyncio.wait([end])
