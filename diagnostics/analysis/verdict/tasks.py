@@ -1,6 +1,8 @@
 """Checks of what runs: asyncio tasks that outlive their streams, and threads that are started and never end.
 
-A check accuses only with a number that it names, and names a culprit only where that accounts for at least half of the rise.
+A check accuses only with a number that it names, and names a culprit only where that accounts for at least half of the rise until
+the capture that showed it. Growth that goes on after a capture is no reason to forget what the capture showed; where most of it
+came after, the culprit is named with less confidence.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .finding import Finding
-from .readings import MOST, Evidence, Readings
+from .readings import LITTLE, MOST, Evidence, Readings, Rise
 
 __all__ = ["tasks", "threads"]
 
@@ -36,8 +38,9 @@ def tasks(readings: Readings) -> Finding | None:
         *readings.streams_evidence(seconds),
     ]
     says = f"Unfinished tasks grow by {rise.amount:.0f} while open streams do not."
-    rows = (readings.captures.get("tasks") or {}).get("top") or ()
-    those = _largest(rows, rise.amount)
+    capture = readings.captures.get("tasks") or {}
+    then = _unfinished_at(capture)
+    those = _largest(capture.get("top") or (), _until(rise, then))
     if not those:
         return Finding("orphan_tasks", "medium", says, tuple(evidence))
     largest = those[0]
@@ -56,10 +59,25 @@ def tasks(readings: Readings) -> Finding | None:
         evidence.append(Evidence("of these, tasks that nothing can wake", leaked, "count"))
         says += f"; {leaked} of them wait for what nothing alive can bring about"
     says += f", in {waits}." if waits and waits.partition(" ")[0] != names[0] else "."
-    sure = orphan or 2 * leaked >= count
+    sure = (orphan or 2 * leaked >= count) and _until(rise, then) >= LITTLE * rise.amount
     return Finding(
         "orphan_tasks", "high" if sure else "medium", says, tuple(evidence), culprit=runs, path=waits or None
     )
+
+
+def _unfinished_at(capture: Mapping[str, Any]) -> int | None:
+    """The unfinished tasks at the time of a capture of tasks; None where it does not say."""
+    states = capture.get("states")
+    return None if states is None else sum(count for state, count in states.items() if state != "done")
+
+
+def _until(rise: Rise, then: int | None) -> float:
+    """How much of the rise had come when a capture counted `then` of what rises; all of it where that is not known."""
+    whole = (rise.trend.slope or 0.0) * rise.trend.seconds
+    if then is None or rise.trend.last is None or whole <= 0:
+        return rise.amount
+    since = max(0.0, rise.trend.last - then)
+    return rise.amount * max(0.0, 1 - since / whole)
 
 
 def _runs(row: Mapping[str, Any]) -> str:
@@ -72,9 +90,11 @@ def _largest(rows: Any, rise: float) -> list[Mapping[str, Any]]:
 
 
 def _most(rows: Sequence[Mapping[str, Any]], rise: float) -> list[Mapping[str, Any]]:
-    """The group that accounts for most of the rise; or those that together do and are as many each: what is started for each
+    """The group that accounts for most of the rise until its capture; or those that together do and are as many each: what is started for each
     request is often several tasks or threads."""
     groups = sorted(rows, key=lambda row: -row["count"])
+    if rise < _MANY:  # most of it came after the capture, which shows what was there before
+        return []
     if not groups or groups[0]["count"] < _MANY:
         return []
     if groups[0]["count"] >= MOST * rise:
@@ -94,11 +114,14 @@ def threads(readings: Readings) -> Finding | None:
         *readings.streams_evidence(rise.trend.seconds),
     ]
     says = f"Threads grow by {rise.amount:.0f} while open streams do not: each has a stack, and keeps what its frames hold."
-    those = _most((readings.captures.get("tasks") or {}).get("thread_groups") or (), rise.amount)
+    capture = readings.captures.get("tasks") or {}
+    until = _until(rise, capture.get("threads"))
+    those = _most(capture.get("thread_groups") or (), until)
     if not those:
         return Finding("thread_growth", "medium", says, tuple(evidence))
     runs = ", ".join(list(dict.fromkeys(str(row["runs"]) for row in those))[:_NAMED])
     count, waits = sum(row["count"] for row in those), those[0]["waits_in"]
     evidence.append(Evidence(f"threads that run {runs}, at the last capture", count, "count"))
     says += f" At the last capture {count} of them ran {runs}, in {waits}."
-    return Finding("thread_growth", "high", says, tuple(evidence), culprit=runs, path=waits)
+    confidence = "high" if until >= LITTLE * rise.amount else "medium"
+    return Finding("thread_growth", confidence, says, tuple(evidence), culprit=runs, path=waits)

@@ -49,6 +49,8 @@ _OUTLOOK_SECONDS = 5.0
 _MINUTE = 60.0
 # Workers that came and went; what a parent says of an older one's exit is no longer written down.
 _REMEMBERED_ENDS = 100
+# The first worker's number.
+_FIRST = "0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,7 @@ class Recorder:
         self._ended: dict[int, tuple[Path | None, Ending]] = {}
         self._lineage = Lineage()
         self._last_look = 0.0
+        self._has_met_a_worker = False
         self._endings = Endings(blackbox)
         # What was last said of a worker, by its pid: asked at its end, when nobody can look any more.
         self.said: Callable[[int], str] = lambda pid: ""
@@ -192,7 +195,10 @@ class Recorder:
 
     def exited(self, pid: int, returncode: int) -> None:
         """What the parent of `pid` was told of its end (as in subprocess: below zero, the signal)."""
-        if pid in self._ended:
+        if not self._has_met_a_worker and self._blackbox is not None:
+            # It has ended before this monitor could look for the first time, as on a machine that is busy. It would be "0".
+            self._endings.add(_FIRST, pid, Ending(time.time(), returncode, None, None, None), "", None)
+        elif pid in self._ended:
             path, ending = self._ended.pop(pid)
             if path is not None:
                 self._explain(path, ending, returncode)
@@ -297,6 +303,7 @@ class Recorder:
         file = self._blackbox.open(who, started, worker.name, self._settings.rings, parent)
         self._lineage.begun(worker.name, parent, self._earlier_lives(worker.name, parent))
         self._endings.begun(worker.name)
+        self._has_met_a_worker = True
         track = _WorkerTrack(who, worker.name, file, time.monotonic() + _MINUTE)
         self._tracks[worker.pid] = track
         return track

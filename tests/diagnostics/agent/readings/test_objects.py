@@ -584,5 +584,9 @@ def test_texts_that_are_keys_are_counted_and_their_holder_is_named() -> None:
     assert not [row for row in rows or () if row["type"] == "str" and row["count_delta"] > 2_000]
     told = objects.explain(["str"], 12, first=first)["paths"]["str"]
     first.close()
-    paths = [way["path"].removeprefix(f"module {__name__} -> global 'kept' -> list[4] -> ") for way in told]
-    assert {re.split(r"\W", path)[0] for path in paths} <= {"dict", "OrderedDict", "Counter"}
+    way_to_kept = f"module {__name__} -> global 'kept' -> list[4] -> "
+    ours = [way for way in told if way["path"].startswith(way_to_kept)]
+    # The first answer has new texts as well, and a sample may be one of them.
+    assert sum(way["samples"] for way in ours) >= 9
+    holders = {re.split(r"\W", way["path"].removeprefix(way_to_kept))[0] for way in ours}
+    assert holders == {"dict", "OrderedDict", "Counter"}

@@ -263,6 +263,18 @@ def test_tasks_that_grow_without_streams_are_orphans_and_a_capture_names_them() 
     assert told.finding.culprit == "heartbeat"
 
 
+@pytest.mark.parametrize(
+    ("then", "culprit", "confidence"), [(120, "heartbeat", "high"), (38, "heartbeat", "medium"), (15, None, "medium")]
+)
+def test_a_capture_names_what_had_grown_until_it_was_taken(then: int, culprit: str | None, confidence: str) -> None:
+    """The tasks go on growing, by 120 within the window: a capture from its middle is no less true for that."""
+    grown = series(tasks=line(lambda second: 10 + second))
+    row = {"count": then - 10, "orphan": True, "task": "heartbeat", "function": "sleep", "state": "pending"}
+    capture = {"top": [row], "states": {"pending": then, "done": 7}}
+    told = verdict(readings(series=grown, captures={"tasks": capture}))
+    assert (told.finding.culprit, told.finding.confidence) == (culprit, confidence)
+
+
 def test_tasks_of_a_group_that_lives_as_long_as_the_app_are_named_where_nothing_can_wake_them() -> None:
     grown = series(tasks=line(lambda second: 10 + second))
     held = {

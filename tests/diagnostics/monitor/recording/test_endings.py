@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import pytest
 
 from diagnostics.monitor.recording.blackbox import Ending
 from diagnostics.monitor.recording.endings import Endings
+from diagnostics.monitor.recording.recorder import Recorder, RecordSettings
+from diagnostics.monitor.workers.targets import Targets
 
 APP = """
 from fastapi import FastAPI
@@ -54,6 +58,18 @@ def test_a_service_that_is_killed_as_it_starts_is_told_of(observed: Any, eventua
     service.supervisor.process.wait(60)
     said = f"worker 0 (pid {pid}) has ended. It was ended by SIGKILL"
     eventually(lambda: said in service.supervisor.log.read_text(encoding="utf-8"))
+
+
+def test_so_is_one_that_has_ended_before_a_busy_monitor_looks_for_the_first_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        process.kill()
+    recorder = Recorder.below(tmp_path, Targets(tmp_path), RecordSettings())
+    recorder.watch(process.pid)
+    recorder.exited(process.pid, process.returncode)
+    assert f"worker 0 (pid {process.pid}) has ended. It was ended by SIGKILL" in caplog.text
+    assert [end.pid for end in recorder.endings()] == [process.pid]
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,9 @@ def quoted(root: Path, cpu_seconds: float) -> tuple[Quote, float]:
 def test_one_burst_of_work_is_no_load(tmp_path: Path) -> None:
     found, _ = quoted(tmp_path, 0.15)
     assert found.load.cpu_share is not None
-    assert found.load.cpu_share < 0.1
+    assert (
+        found.load.cpu_share < 0.3
+    )  # of a third of a second it would be half; what the process began with counts as well
 
 
 def test_a_process_that_goes_on_working_is_refused_after_a_second_look(tmp_path: Path) -> None:
