@@ -1,8 +1,8 @@
 """Checks of what runs: asyncio tasks that outlive their streams, and threads that are started and never end.
 
-A check accuses only with a number that it names, and names a culprit only where that accounts for at least half of the rise until
-the capture that showed it. Growth that goes on after a capture is no reason to forget what the capture showed; where most of it
-came after, the culprit is named with less confidence.
+A check accuses only with a number that it names, and names a culprit only where that accounts for at least half of the rise
+until the capture that showed it. Growth that goes on after a capture is no reason to forget what the capture showed; where most
+of it came after, the culprit is named with less confidence.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def _largest(rows: Any, rise: float) -> list[Mapping[str, Any]]:
 
 
 def _most(rows: Sequence[Mapping[str, Any]], rise: float) -> list[Mapping[str, Any]]:
-    """The group that accounts for most of the rise until its capture; or those that together do and are as many each: what is started for each
-    request is often several tasks or threads."""
+    """The group that accounts for most of the rise until its capture; or those that together do and are as many each: what is
+    started for each request is often several tasks or threads."""
     groups = sorted(rows, key=lambda row: -row["count"])
     if rise < _MANY:  # most of it came after the capture, which shows what was there before
         return []
