@@ -123,5 +123,5 @@ def threads(readings: Readings) -> Finding | None:
     count, waits = sum(row["count"] for row in those), those[0]["waits_in"]
     evidence.append(Evidence(f"threads that run {runs}, at the last capture", count, "count"))
     says += f" At the last capture {count} of them ran {runs}, in {waits}."
-    confidence = "high" if until >= LITTLE * rise.amount else "medium"
-    return Finding("thread_growth", confidence, says, tuple(evidence), culprit=runs, path=waits)
+    sure = until >= LITTLE * rise.amount
+    return Finding("thread_growth", "high" if sure else "medium", says, tuple(evidence), culprit=runs, path=waits)
