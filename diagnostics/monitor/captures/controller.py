@@ -27,7 +27,7 @@ from .kept.facts import facts_of
 from .kept.store import Store, as_no_room
 from .kinds import cheaper_than, kind_named
 from .kinds.kind import Kind
-from .reader import run_reader
+from .reader import render
 
 __all__ = ["Captures"]
 
@@ -35,6 +35,8 @@ log = logging.getLogger("diagnostics.monitor")
 
 # How long the answer to the request waits for the window to open, so that it can be the error of a tracer that refuses.
 _OPENING_SECONDS = 2.0
+# What a process takes at least that makes an artifact of a profile.
+_RENDERING_BYTES = 24 * 2**20
 # Captures whose manifests could not be written because the disk was full: kept in memory.
 _MAX_UNKEPT = 20
 # Groups (captures of all workers) that are remembered; their captures are kept by the store.
@@ -347,17 +349,22 @@ async def _opened(capture: Capture) -> None:
 async def _finish(store: Store, capture: Capture) -> None:
     """Make the artifacts of every capture with a profile: pprof, a flame graph, a difference; then measure its cost."""
     profile = capture.folder / "profile.json"
+    missing = []
     if profile.exists():
         capture.session().enter("rendering")
-        targets = ["profile.pb.gz", *(["flame.html"] if capture.options.get("render", True) else [])]
-        for name in targets:
-            await run_reader("-m", "diagnostics", "convert", str(profile), str(capture.folder / name))
+        for name in ("profile.pb.gz", *(["flame.html"] if capture.options.get("render", True) else [])):
+            made = capture.folder / name
+            convert = ("-m", "diagnostics", "convert", str(profile), str(made))
+            missing.append(await render(made, *convert, needs_bytes=_RENDERING_BYTES))
         other = capture.options.get("diff")
         if other is not None:
             before = str(store.artifact(other, "profile.json"))
-            output = capture.folder / "diff.json"
-            await run_reader("-m", "diagnostics.monitor.captures.difference", str(profile), before, output=output)
+            made = capture.folder / "diff.json"
+            compare = ("-m", "diagnostics.monitor.captures.difference", str(profile), before)
+            missing.append(await render(made, *compare, needs_bytes=_RENDERING_BYTES, output=made))
     assert capture.result is not None
+    if any(missing):
+        capture.result["not_covered"] = [*capture.result.get("not_covered", ()), *filter(None, missing)]
     capture.result["cut_short"] = capture.cut_short
     capture.result["measured"] = await capture.measured()
 

@@ -1,4 +1,8 @@
-"""Runs a CPU-heavy rendering or reading in a process of its own."""
+"""Runs a rendering or reading that takes CPU time and memory in a process of its own.
+
+The law of this file: nothing else is lost by it. The service and the monitor have the CPU first; and where the memory of the
+monitor's container does not suffice, the kernel kills this process and not the monitor beside it.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,25 @@ import asyncio
 import contextlib
 import errno
 import os
+import signal
 import sys
 from pathlib import Path
 
 from ...errors import TargetError
+from ..kernel.headroom import read_headroom
 
-__all__ = ["run_reader"]
+__all__ = ["render", "run_reader"]
+
+# The code of the error where the kernel, or somebody, has killed the process.
+_KILLED = "rendering_killed"
+_MORE_ROOM = (
+    "give the monitor's container 128 MiB more, or make it of the capture's file elsewhere: diagnostics flamegraph FILE"
+)
 
 # The service's CPU time comes first.
 _NICENESS = 10
+# oom_score_adj (proc(5)): of the processes whose memory is used up, the one with the highest value is killed.
+_FIRST_TO_GO = "1000"
 
 
 async def run_reader(
@@ -24,7 +38,7 @@ async def run_reader(
 
     The process has its own GIL and a high nice value. `output` is written whole or not at all.
     patience   seconds before the process is killed
-    Raises TargetError with the process's standard error, OSError.
+    Raises TargetError with the process's standard error, or with the code rendering_killed; OSError.
     """
     partial = output.with_name(output.name + ".partial") if output else None
     stdout = open(partial, "wb") if partial else None  # noqa: SIM115, ASYNC230  # closed below; open is fast
@@ -35,8 +49,7 @@ async def run_reader(
             stderr=asyncio.subprocess.PIPE, env=_clean_environment(own=python == sys.executable),
         )  # fmt: skip
         try:
-            with contextlib.suppress(ProcessLookupError):  # it has ended already
-                os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
+            _comes_last(process.pid)
             async with asyncio.timeout(patience):
                 _, said = await process.communicate()
         except BaseException:
@@ -57,9 +70,46 @@ async def run_reader(
             partial.unlink()
         if os.strerror(errno.ENOSPC) in text:  # the reader, not this process, met a full disk
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if process.returncode == -signal.SIGKILL:
+            raise TargetError(
+                "rendering was ended by SIGKILL: most likely the memory that this monitor may use does not suffice",
+                code=_KILLED,
+                remedy=_MORE_ROOM,
+            )
         raise TargetError(f"rendering failed with exit code {process.returncode}: {text}", code="rendering_failed")
     if partial and output:
         partial.replace(output)
+
+
+async def render(file: Path, *arguments: str, needs_bytes: int, output: Path | None = None) -> str | None:
+    """As `run_reader`, to make one `file` that a capture can do without: returns why it was not made where memory is short,
+    and None where it was made.
+
+    needs_bytes   what the process takes at least: with less left it is not begun
+    output        as in `run_reader`; None where the arguments name `file`
+    """
+    left = read_headroom(os.getpid())
+    if left is not None and left.free_bytes < needs_bytes:
+        return (
+            f"{file.name}: making it takes {needs_bytes // 2**20} MiB, and this monitor may use {left.free_bytes // 2**20} MiB "
+            f"more ({left.source}); {_MORE_ROOM}"
+        )
+    try:
+        await run_reader(*arguments, output=output)
+    except TargetError as error:
+        if error.code != _KILLED:
+            raise
+        file.unlink(missing_ok=True)  # noqa: ASYNC240  # as fast as a system call
+        return f"{file.name}: {error}"
+    return None
+
+
+def _comes_last(pid: int) -> None:
+    """Gives this child of ours the least CPU time, and makes it the first to be killed for memory."""
+    with contextlib.suppress(ProcessLookupError):  # it has ended already
+        os.setpriority(os.PRIO_PROCESS, pid, _NICENESS)
+    with contextlib.suppress(OSError):  # likewise; or /proc cannot be written, and all children are equal
+        Path(f"/proc/{pid}/oom_score_adj").write_text(_FIRST_TO_GO, encoding="utf-8")
 
 
 def _clean_environment(*, own: bool) -> dict[str, str]:

@@ -8,14 +8,15 @@ done by processes of their own, with memray's supported commands.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ....analysis.cost import Method
 from ....errors import UsageError
 from ...workers.targets import Worker
 from ..memray_reader import reader_for
-from ..reader import run_reader
+from ..reader import render
 from .kind import Kind, Session
 from .options import WINDOW_OPTIONS, boolean, capture_id, words
 from .profile_json import callers_of, load_json, top_of
@@ -26,6 +27,9 @@ __all__ = ["KIND", "LOW_COVERAGE_PERCENT"]
 _BEGIN_SECONDS = 10.0
 # Closing a tracker stalls all threads for 0.1 s per million live blocks, and writes the file.
 _FINISH_SECONDS = 60.0
+
+# What memray takes to make one of its pages of a small capture: most of it are its own modules.
+_PAGE_BYTES = 96 * 2**20
 
 # Where less of its bytes have a Python stack, a profile may point at the wrong line.
 LOW_COVERAGE_PERCENT = 90.0
@@ -53,23 +57,32 @@ async def take(session: Session) -> dict[str, Any]:
     session.enter("rendering")
     profile_path = session.folder / PROFILE
     await reader.profile(capture, options["view"], profile_path)
+    missing = [reader.note] if options["render"] and reader.note else []
     if options["render"] and reader.note is None:
-        for name, command in _pages(options):
-            await run_reader("-m", "memray", *command, "--force", "--output", str(session.folder / name), str(capture))
-        if not options["aggregated"]:
-            await run_reader("-m", "memray", "stats", str(capture), output=session.folder / "stats.txt")
+        missing = [why async for why in _render(capture, session.folder, options) if why]
     return {
         "seconds": finished["seconds"],
         "ending_seconds": finished["ending_seconds"],
-        **_summary(profile_path, options, reader.note),
+        **_summary(profile_path, options, missing),
     }
 
 
-def _summary(profile_path: Any, options: Mapping[str, Any], note: str | None) -> dict[str, Any]:
+async def _render(capture: Path, folder: Path, options: Mapping[str, Any]) -> AsyncIterator[str | None]:
+    """Write memray's own pages into the capture's folder: for each why it is missing, None where it is not."""
+    for name, command in _pages(options):
+        page = folder / name
+        made = ("--force", "--output", str(page), str(capture))
+        yield await render(page, "-m", "memray", *command, *made, needs_bytes=_PAGE_BYTES)
+    if not options["aggregated"]:
+        page = folder / "stats.txt"
+        yield await render(page, "-m", "memray", "stats", str(capture), needs_bytes=_PAGE_BYTES, output=page)
+
+
+def _summary(profile_path: Path, options: Mapping[str, Any], missing: list[str]) -> dict[str, Any]:
     profile = load_json(profile_path)
     coverage = profile["meta"].get("coverage_percent")
     low = coverage is not None and coverage < LOW_COVERAGE_PERCENT
-    notes = [*profile["not_covered"], *filter(None, [note if options["render"] else None])]
+    notes = [*profile["not_covered"], *missing]
     if low:
         notes.insert(0, f"only {coverage:g} % of the bytes have a Python stack: what the rest belongs to is not known")
     return {
