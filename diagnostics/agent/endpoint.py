@@ -226,6 +226,8 @@ class Endpoint:
         """Answer one request; True if a child answers instead and now owns the connection. Raises OSError."""
         try:
             _check_peer(connection)
+            if not connection.recv(1, _socket.MSG_PEEK):
+                return False  # it wanted to know who listens here, as a monitor does that meets this agent, and no more
             self._settle()  # a client that has a child's answer may rely on that child's `after`
             with working():
                 import json  # noqa: F401  # what frames are read and written with

@@ -157,6 +157,13 @@ def test_rubbish_and_silence_on_the_socket_do_not_stop_it(agent: Any) -> None:
     assert "result" in ask("hello")
 
 
+def test_who_only_looks_whether_somebody_listens_is_no_trouble(agent: Any) -> None:
+    ask, path, _ = agent
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+    assert ask("reading")["result"]["troubles"]["count"] == 0
+
+
 def test_a_window_whose_monitor_died_is_closed_by_the_agent() -> None:
     from diagnostics.agent.windows import GRACE_SECONDS, Windows
 

@@ -62,7 +62,8 @@ class Agents:
         self.root = root
 
     def __call__(self) -> dict[int, Path]:
-        return {int(path.stem): path for path in (self.root / "agents").glob("*.sock")}
+        """pid -> socket of those that can be asked: a moment before, it has a name and nobody listens."""
+        return {int(path.stem): path for path in (self.root / "agents").glob("*.sock") if is_listened_on(path)}
 
     def ask(self, pid: int, op: str, **params: Any) -> Any:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -70,6 +71,16 @@ class Agents:
             connection.connect(str(self.root / "agents" / f"{pid}.sock"))
             connection.sendall(frame(request(op, **params)))
             return read_frame(connection, MAX_REPLY_BYTES)
+
+
+def is_listened_on(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(60)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+    return True
 
 
 @pytest.fixture
