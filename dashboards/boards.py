@@ -283,6 +283,11 @@ MEMORY = Board(
                     (Query(quantile(0.95, "diagnostics_capture_seconds", "kind"), "{{kind}}"),),
                 ),
                 Panel(
+                    "Live heaps pushed", "Profiles for a receiver of them: sent, refused, dropped for newer ones; attempts retried.",
+                    "cps",
+                    (Query(total("outcome", rate("diagnostics_profile_pushes_total")), "{{outcome}}"),),
+                ),
+                Panel(
                     "Artifacts on disk", "Bytes of captures kept, below the quota.", "bytes",
                     (Query(total("instance", series("diagnostics_artifact_bytes")), "{{instance}}"),),
                 ),

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from ..errors import UsageError
 from .profile import Frame, Profile, Sample, ValueType
@@ -31,6 +32,7 @@ __all__ = [
     "HeapTable",
     "Site",
     "decode",
+    "in_use",
     "process_of",
     "profile",
     "since",
@@ -227,22 +229,32 @@ def profile(table: HeapTable, *, now: float | None = None, allocs: bool = False)
     allocs   put the sample types of allocations first: tools show the first type by default
     """
     now = table.updated if now is None else now
-    alive: dict[tuple[int, str], list[float]] = {}
-    for site, size, born, _ in table.blocks:
-        row = alive.setdefault((site, _age(now - table.started - born)), [0.0, 0.0])
-        weight = weight_of(size, table.rate)
-        row[0] += size * weight
-        row[1] += weight
-    samples = [
-        Sample(_stack_of(table, site), (round(held), round(count), 0, 0), (("age", age),))
-        for (site, age), (held, count) in alive.items()
-    ]
+    samples = [Sample(stack, (held, count, 0, 0), labels) for stack, held, count, labels in _alive(table, now)]
     samples += [
         Sample(site.stack, (0, 0, round(site.allocated_bytes), round(site.allocated_objects)))
         for site in table.sites
         if site is not None and site.allocated_bytes > 0
     ]
     return _ordered(_profile(table, samples, now, max(0.0, now - table.started)), allocs)
+
+
+def in_use(table: HeapTable, *, now: float) -> Profile:
+    """Live blocks alone, by stack and age, as they are at one moment: what is pushed at an interval, and so has no sums
+    since the start, which would be added up. `now`: wall-clock time."""
+    samples = [Sample(stack, (held, count), labels) for stack, held, count, labels in _alive(table, now)]
+    return replace(_profile(table, samples, now, 0.0), sample_types=_TYPES[:2])
+
+
+def _alive(table: HeapTable, now: float) -> Iterator[tuple[tuple[Frame, ...], int, int, tuple[tuple[str, str], ...]]]:
+    """(stack, bytes, blocks, labels) of what is alive, for each stack and age."""
+    alive: dict[tuple[int, str], list[float]] = {}
+    for site, size, born, _ in table.blocks:
+        row = alive.setdefault((site, _age(now - table.started - born)), [0.0, 0.0])
+        weight = weight_of(size, table.rate)
+        row[0] += size * weight
+        row[1] += weight
+    for (site, age), (held, count) in alive.items():
+        yield _stack_of(table, site), round(held), round(count), (("age", age),)
 
 
 def since(table: HeapTable, before: HeapTable, *, now: float, seconds: float, allocs: bool = False) -> Profile:

@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..protocol import agents_folder, private_folder
 from .audit import Audit
@@ -25,6 +25,9 @@ from .web.app import build
 from .web.edge import EdgeServer
 from .web.token_guesses import Guesses
 from .workers.targets import Targets
+
+if TYPE_CHECKING:
+    from .export.exporter import Exporter
 
 __all__ = ["Monitor", "stdin_closes"]
 
@@ -51,6 +54,7 @@ class Monitor:
         self.guard = Guard(self.targets, self.recorder, self.captures, self.audit, settings.rules)
         self.judge = Judge(self.targets, self.recorder, self.captures)
         self.recorder.said = self.judge.said
+        self.exporter = _exporter(self.targets, settings)
         self.looks = OwnCaptures(self.targets, self.judge, self.captures, self.audit, settings.looks_per_hour)
         self._settings = settings
         self._listener = listener
@@ -75,12 +79,14 @@ class Monitor:
             self.audit,
             guesses,
             self._settings.pprof_interval_seconds,
+            self.exporter.counted if self.exporter else None,
         )
         server = EdgeServer(app, guesses.waiting)
         serving = asyncio.create_task(server.serve(sockets=[self._listener]), name="monitor")
         recording = asyncio.create_task(self.recorder.run(), name="recorder")
         guarding = asyncio.create_task(self.guard.run(), name="rules")
         looking = asyncio.create_task(self.looks.run(), name="looks")
+        exporting = asyncio.create_task(self.exporter.run(), name="export") if self.exporter else None
         ending = asyncio.ensure_future(until())
         try:
             await asyncio.wait([serving, ending], return_when=asyncio.FIRST_COMPLETED)
@@ -92,10 +98,22 @@ class Monitor:
             server.should_exit = True
             ending.cancel()
             recording.cancel()
-            await asyncio.gather(serving, ending, recording, guarding, looking, return_exceptions=True)
+            tasks: list[asyncio.Future[Any]] = [serving, ending, recording, guarding, looking]
+            if exporting is not None:
+                exporting.cancel()
+                tasks.append(exporting)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self.recorder.close()
         if serving.done() and not serving.cancelled() and serving.exception():
             raise serving.exception()  # type: ignore[misc]  # checked on the line before
+
+
+def _exporter(targets: Targets, settings: MonitorSettings) -> Exporter | None:
+    if settings.profiles is None:
+        return None
+    from .export.exporter import Exporter  # its HTTP client is loaded only where something is pushed
+
+    return Exporter(targets, settings.profiles)
 
 
 async def stdin_closes() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..errors import UsageError
 from .captures.kept.store import Limits
 from .captures.kinds import kind_named
+from .export.destination import DEFAULT_SECONDS, LEAST_SECONDS, MOST_SECONDS, Destination
 from .judging.capture_rules import DEFAULTS, Rule, parse
 from .recording.recorder import RecordSettings
 from .recording.ring import MAX_CAPACITY
@@ -30,6 +31,7 @@ class MonitorSettings:
 
     looks_per_hour           automatic captures of one worker in an hour; 0: none
     pprof_interval_seconds   maximal age of a window's profile that /debug/pprof returns again
+    profiles                 where live heaps are pushed to; None: nowhere
     """
 
     record: RecordSettings = field(default_factory=RecordSettings)
@@ -37,6 +39,7 @@ class MonitorSettings:
     rules: tuple[Rule, ...] = DEFAULTS
     looks_per_hour: int = 6
     pprof_interval_seconds: float = 60.0
+    profiles: Destination | None = None
     allowed_hosts: tuple[str, ...] = ()
     token: str = ""
     read_token: str = ""
@@ -53,6 +56,7 @@ class MonitorSettings:
             pprof_interval_seconds=read.number(
                 "DIAGNOSTICS_PPROF_INTERVAL_SECONDS", usual.pprof_interval_seconds, 0, _MOST_SECONDS
             ),
+            profiles=_profiles(read),
             allowed_hosts=tuple(
                 filter(None, map(str.strip, environment.get("DIAGNOSTICS_ALLOWED_HOSTS", "").split(",")))
             ),
@@ -106,6 +110,17 @@ def _keep(read: _Reader, usual: Limits) -> Limits:
         total_bytes=read.whole("DIAGNOSTICS_KEEP_BYTES", usual.total_bytes, 1),
         age_seconds=read.number("DIAGNOSTICS_KEEP_DAYS", usual.age_seconds / _DAY, 0) * _DAY,
         free_bytes=read.whole("DIAGNOSTICS_KEEP_FREE_BYTES", usual.free_bytes, 0),
+    )
+
+
+def _profiles(read: _Reader) -> Destination | None:
+    given = read.environment
+    return Destination.of(
+        url=given.get("DIAGNOSTICS_PROFILES_URL", ""),
+        protocol=given.get("DIAGNOSTICS_PROFILES_PROTOCOL", ""),
+        seconds=read.number("DIAGNOSTICS_PROFILES_SECONDS", DEFAULT_SECONDS, LEAST_SECONDS, MOST_SECONDS),
+        name=given.get("DIAGNOSTICS_PROFILES_NAME", "") or given.get("OTEL_SERVICE_NAME", ""),
+        headers=given.get("DIAGNOSTICS_PROFILES_HEADERS", ""),
     )
 
 

@@ -43,6 +43,7 @@ ABSENT_WHEN_WELL = (
     "diagnostics_captures_total",  # where nobody took one yet
     "diagnostics_capture_seconds",
     "diagnostics_rule_firings_total",
+    "diagnostics_profile_pushes_total",  # where live heaps are pushed nowhere
 )
 EXPORTED = {spec.name for spec in METRICS}
 

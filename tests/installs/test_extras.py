@@ -207,6 +207,12 @@ def redis(environment: Environment, start: Start) -> None:
     refused_for_want_of(environment, "relay", "relay", "serve")
 
 
+def otlp(environment: Environment, start: Start) -> None:
+    succeeds(environment, "python", "-c", "import opentelemetry.proto.profiles.v1development.profiles_pb2")
+    # What pushes them is the monitor's.
+    refused_for_want_of(environment, "monitor", "diagnostics", "run", "--", "true")
+
+
 def proof(environment: Environment, start: Start) -> None:
     assert "unbounded_buffer" in succeeds(environment, "diagnostics", "scenarios")
     upstream = start(environment, "relay", "simulate", "--port", "0")
@@ -238,7 +244,8 @@ def all_of_it(environment: Environment, start: Start) -> None:
 
 
 CHECKS: dict[str, Check] = {
-    "": base, "monitor": monitor, "memray": memray, "relay": relay_alone, "redis": redis, "proof": proof, "all": all_of_it,
+    "": base, "monitor": monitor, "memray": memray, "relay": relay_alone, "redis": redis, "otlp": otlp, "proof": proof,
+    "all": all_of_it,
 }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from ...errors import UsageError
 from ..profile import Frame, Profile, Sample, ValueType
+from ..sampling import rate_of
 from .protobuf import Message, WireError, fields, numbers, signed
 
 __all__ = ["GZIP_MAGIC", "decode", "encode", "inflate"]
@@ -84,12 +85,17 @@ class _Encoder:
         for (name, file), number in self._functions.items():
             out.data(5, self._function(name, file, number))
         comments = [self._string(text) for text in _comments(profile)]
+        # Of a sampled heap as in Go's: one sample each so many bytes of space. It is part of the type's name in Pyroscope.
+        period_type = self._value_type(ValueType("space", "bytes")) if rate_of(profile) is not None else None
         default_type = self._string(profile.sample_types[0].name) if profile.sample_types else 0
         for text in self._strings:
             # Paths that are not UTF-8 reach Python as lone surrogates.
             out.data(6, text.encode("utf-8", "backslashreplace"))
         out.number(9, _int64(_nanoseconds(profile.time), "time"))
         out.number(10, _int64(_nanoseconds(profile.duration), "duration"))
+        if period_type is not None:
+            out.data(11, period_type)
+            out.number(12, round(rate_of(profile) or 0))
         out.packed(13, comments)
         out.number(14, default_type)
         return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -47,12 +48,14 @@ def build(
     audit: Audit,
     guesses: Guesses,
     pprof_interval: float,
+    pushes: Callable[[str], Mapping[str, int]] | None = None,
 ) -> tuple[Starlette, Events]:
     """The ASGI app of the monitor, and its event streams, which the caller must close.
 
     pprof_interval   minimum of seconds between two windows for /debug/pprof
+    pushes           worker -> what became of the profiles of it that were pushed; None where none are
     """
-    routes = _Routes(targets, captures, recorder, guard, judge)
+    routes = _Routes(targets, captures, recorder, guard, judge, pushes)
     overview = Overview(targets, captures, judge, guard, recorder)
     events = Events(overview)
     app = Starlette(
@@ -80,7 +83,11 @@ def build(
 
 
 class _Routes:
-    def __init__(self, targets: Targets, captures: Captures, recorder: Recorder, guard: Guard, judge: Judge) -> None:
+    def __init__(
+        self, targets: Targets, captures: Captures, recorder: Recorder, guard: Guard, judge: Judge,
+        pushes: Callable[[str], Mapping[str, int]] | None,
+    ) -> None:  # fmt: skip
+        self._pushes = pushes
         self._targets = targets
         self._captures = captures
         self._recorder = recorder
@@ -101,6 +108,7 @@ class _Routes:
                 outlook=self._recorder.outlook(snapshot.process.pid),
                 firings=self._guard.counted(snapshot.worker),
                 captures=self._captures.counts_of(snapshot.worker),
+                pushes=self._pushes(snapshot.worker) if self._pushes else {},
                 children=look.children_of(snapshot.worker),
             )
             for snapshot, verdict, (restarts, killed) in zip(snapshots, verdicts, counted, strict=True)

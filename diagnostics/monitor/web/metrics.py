@@ -34,6 +34,7 @@ class Scraped(Snapshot):
     outlook   trends computed from its recording
     firings   (rule, outcome) -> count
     captures  counts of its captures by outcome
+    pushes    outcome -> count of its profiles that were to be pushed
     children  sums over its child processes that are no workers
     verdict   the verdict's word
     restarts, oom_kills   how often its process was replaced, and killed by the OOM killer, since the monitor began
@@ -42,6 +43,7 @@ class Scraped(Snapshot):
     outlook: Outlook | None
     firings: dict[tuple[str, str], int]
     captures: CaptureCounts
+    pushes: Mapping[str, int]
     children: Children | None
     verdict: str
     restarts: int
@@ -210,6 +212,11 @@ def _capture_seconds(snapshot: Scraped) -> Iterator[Row]:
         yield (kind,), took
 
 
+def _pushes(snapshot: Scraped) -> Iterator[Row]:
+    for outcome, count in snapshot.pushes.items():
+        yield (outcome,), count
+
+
 def _artifact_bytes(snapshot: Scraped) -> Iterator[Row]:
     yield (), snapshot.captures.artifact_bytes
 
@@ -302,6 +309,7 @@ METRICS: tuple[Spec, ...] = (
     Spec("diagnostics_capture_seconds", "histogram", "From a capture's request until its artifacts were there.", ("kind",), _capture_seconds),
     Spec("diagnostics_artifact_bytes", "gauge", "Bytes of the captures that are kept.", (), _artifact_bytes),
     Spec("diagnostics_rule_firings_total", "counter", "Firings of the monitor's rules, by what became of their captures.", ("rule", "outcome"), _firings),
+    Spec("diagnostics_profile_pushes_total", "counter", "Live heaps that were to be pushed: sent, refused by the receiver, dropped for newer ones; and attempts that were retried.", ("outcome",), _pushes),
     Spec("memory_verdict", "gauge", "1 for the cause that is the verdict on this worker, 0 for all others.", ("cause",), _verdict),
     Spec("memory_growth_bytes_per_hour", "gauge", "Slope of in-use memory (of RSS where that is unknown): estimate (mid) and the ends of its 95 % interval.", ("bound",), _growth),
     Spec("memory_growth_bytes_per_stream", "gauge", "The same for each stream that finished in that time; absent where none did, or nobody counts them.", ("bound",), _growth_per_stream),

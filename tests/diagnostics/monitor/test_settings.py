@@ -8,6 +8,7 @@ import pytest
 
 from diagnostics.errors import UsageError
 from diagnostics.monitor.captures.kept.store import Limits
+from diagnostics.monitor.export.destination import DEFAULT_SECONDS
 from diagnostics.monitor.judging.capture_rules import DEFAULTS
 from diagnostics.monitor.recording.recorder import RecordSettings
 from diagnostics.monitor.settings import MonitorSettings
@@ -42,6 +43,7 @@ def test_the_manual_has_every_setting_with_its_default() -> None:
         "DIAGNOSTICS_KEEP_DAYS": usual.keep.age_seconds / 86_400,
         "DIAGNOSTICS_LOOKS_PER_HOUR": usual.looks_per_hour,
         "DIAGNOSTICS_PPROF_INTERVAL_SECONDS": usual.pprof_interval_seconds,
+        "DIAGNOSTICS_PROFILES_SECONDS": DEFAULT_SECONDS,
     }.items():
         (row,) = [line for line in manual.splitlines() if line.startswith(f"| `{name}`")]
         assert row.split("|")[2].strip().strip("`").replace(",", "") == f"{default:g}", row

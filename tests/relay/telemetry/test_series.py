@@ -50,6 +50,7 @@ def text_of(ledger: Any) -> str:
         outlook=None,
         firings={},
         captures=CaptureCounts(),
+        pushes={},
         children=None,
         verdict="load_only",
         restarts=0,
