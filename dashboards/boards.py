@@ -283,8 +283,7 @@ MEMORY = Board(
                     (Query(quantile(0.95, "diagnostics_capture_seconds", "kind"), "{{kind}}"),),
                 ),
                 Panel(
-                    "Live heaps pushed", "Profiles for a receiver of them: sent, refused, dropped for newer ones; attempts retried.",
-                    "cps",
+                    "Live heaps pushed", "Profiles for a receiver: sent, refused, dropped; and retried attempts.", "cps",
                     (Query(total("outcome", rate("diagnostics_profile_pushes_total")), "{{outcome}}"),),
                 ),
                 Panel(

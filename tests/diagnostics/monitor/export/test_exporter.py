@@ -1,4 +1,4 @@
-"""Live heaps of a real service, pushed by its monitor over real sockets: what comes, through outages, and what is said of it."""
+"""Live heaps of a real service, pushed over real sockets: what comes, through outages, and what is said of it."""
 
 from __future__ import annotations
 
