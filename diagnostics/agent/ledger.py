@@ -47,6 +47,9 @@ _SLICE = 500
 # adds to the record that the middleware counts on, instead of making a second one for the same stream.
 current_record: ContextVar[StreamRecord | None] = ContextVar("diagnostics_stream", default=None)
 
+# Is told of each stream, so that the live heap's samples have its route; None where there is none.
+_live_heap: Any = None
+
 
 class StreamLedger:
     """All open streams of this process, and totals of the finished ones, by route.
@@ -130,10 +133,14 @@ class StreamLedger:
     def enter(self, record: StreamRecord) -> None:
         with self._lock:
             self.records[record.id] = record
+        if _live_heap is not None:
+            _live_heap.opened(record, record.totals.name)
 
     def move(self, record: StreamRecord, route: str) -> None:
         """Charge `record` to another route; only before anything was sent on it."""
         record.totals = self.totals(route)
+        if _live_heap is not None and record.is_open:
+            _live_heap.opened(record, record.totals.name)
 
     def totals(self, route: str) -> RouteTotals:
         totals = self.routes.get(route)
@@ -152,6 +159,8 @@ class StreamLedger:
             record.closed_at = self._clock()
             if self.records.pop(record.id, None) is None:
                 return
+            if _live_heap is not None:
+                _live_heap.closed(record)
             totals = record.totals
             totals.closed[record.outcome or "completed"] += 1
             totals.bytes_in += record.bytes_in
@@ -163,6 +172,12 @@ class StreamLedger:
             totals.high_waters.observe(record.buffered_high_water, record.trace_id)
 
     # for the agent
+
+    def label_streams(self, know_routes: Callable[[ContextVar[Any]], Any]) -> None:
+        """Tell the live heap of each stream that is opened from now on, and when it ends. `know_routes` is that of `heap`,
+        of the agent that serves this process: not always the one of this copy of the package."""
+        global _live_heap
+        _live_heap = know_routes(current_record)
 
     def summary(self) -> dict[str, int]:
         """The few numbers that are recorded every second; totals are since the start and include open streams' events."""

@@ -98,6 +98,7 @@ def _join(root: str | PathLike[str] | None, ledger: StreamLedger | None) -> None
         _users += 1
         if ledger is not None and ledger not in _endpoint.state.ledgers:
             _endpoint.state.ledgers.append(ledger)
+            _label_streams(ledger)
 
 
 def _keep_heap(root: str | PathLike[str]) -> None:
@@ -108,6 +109,13 @@ def _keep_heap(root: str | PathLike[str]) -> None:
 
     heap.begin()
     heap.keep(root)
+
+
+def _label_streams(ledger: StreamLedger) -> None:
+    """Let samples of the heap have the route of the stream that they are for, where this process keeps both."""
+    heap = _heap()
+    if heap is not None:
+        ledger.label_streams(heap.know_routes)
 
 
 def _heap() -> Any:

@@ -6,7 +6,8 @@ process was writing to it, or after that was killed in the middle: entries that 
 All numbers are little-endian. The header (`_HEADER`) has the offsets of the five parts and the number of used entries of each:
     blocks   live ones: site + 1 (0: free), bytes, time of allocation in tenths of a second since the start
     sites    a stack, and the sums allocated there since the start, freed or not
-    nodes    a stack is a path in a tree: parent (all ones: none) and frame; a parent comes before its children
+    nodes    a stack is a path in a tree: parent (all ones: none) and frame; a parent comes before its children. What was
+             allocated for a stream has, outermost but for a mark that it was cut, a frame whose name is the stream's route
     frames   offsets of the function's and the file's name, and the line
     names    two bytes of length, then UTF-8
 
@@ -52,6 +53,8 @@ _NONE = 0xFFFFFFFF
 _LOST = 1
 _MODES = {1: "on", 2: "raw"}
 _MAX_DEPTH = 256
+# The file of a frame that is none and names a route: table.c.
+_ROUTE_FILE = "<route>"
 
 _AGES = (
     (60.0, "under 1 min"),
@@ -72,11 +75,12 @@ _TYPES = (
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A stack (leaf first) and the estimated sums allocated there since the start."""
+    """A stack (leaf first) and the estimated sums allocated there since the start; `route`: of the streams that it was for."""
 
     stack: tuple[Frame, ...]
     allocated_bytes: float
     allocated_objects: float
+    route: str | None = None
 
 
 @dataclass(frozen=True)
@@ -194,8 +198,17 @@ def _sites(data: bytes, nodes: list[tuple[int, ...]], frames: list[Frame]) -> tu
             torn += 1
             sites.append(None)
             continue
-        sites.append(Site(stack, allocated, objects))
+        own, route = _without_route(stack)
+        sites.append(Site(own, allocated, objects, route))
     return tuple(sites), torn
+
+
+def _without_route(stack: tuple[Frame, ...]) -> tuple[tuple[Frame, ...], str | None]:
+    """The stack without the frame that names a route, and the route."""
+    for at in range(len(stack) - 1, max(-1, len(stack) - 3), -1):
+        if stack[at].file == _ROUTE_FILE:
+            return (*stack[:at], *stack[at + 1 :]), stack[at].function
+    return stack, None
 
 
 def _stack(node: int, nodes: list[tuple[int, ...]], frames: list[Frame]) -> tuple[Frame, ...] | None:
@@ -231,7 +244,7 @@ def profile(table: HeapTable, *, now: float | None = None, allocs: bool = False)
     now = table.updated if now is None else now
     samples = [Sample(stack, (held, count, 0, 0), labels) for stack, held, count, labels in _alive(table, now)]
     samples += [
-        Sample(site.stack, (0, 0, round(site.allocated_bytes), round(site.allocated_objects)))
+        Sample(site.stack, (0, 0, round(site.allocated_bytes), round(site.allocated_objects)), _labels(site))
         for site in table.sites
         if site is not None and site.allocated_bytes > 0
     ]
@@ -254,7 +267,7 @@ def _alive(table: HeapTable, now: float) -> Iterator[tuple[tuple[Frame, ...], in
         row[0] += size * weight
         row[1] += weight
     for (site, age), (held, count) in alive.items():
-        yield _stack_of(table, site), round(held), round(count), (("age", age),)
+        yield _stack_of(table, site), round(held), round(count), (("age", age), *_labels(table.sites[site]))
 
 
 def since(table: HeapTable, before: HeapTable, *, now: float, seconds: float, allocs: bool = False) -> Profile:
@@ -275,7 +288,9 @@ def since(table: HeapTable, before: HeapTable, *, now: float, seconds: float, al
             row[0] += size * weight
             row[1] += weight
     samples = [
-        Sample(_stack_of(table, site), (round(held), round(count), 0, 0), (("change", change),))
+        Sample(
+            _stack_of(table, site), (round(held), round(count), 0, 0), (("change", change), *_labels(table.sites[site]))
+        )
         for (site, change), (held, count) in sums.items()
     ]
     for at, whole in enumerate(table.sites):
@@ -285,7 +300,7 @@ def since(table: HeapTable, before: HeapTable, *, now: float, seconds: float, al
         more = whole.allocated_bytes - (old.allocated_bytes if old else 0)
         if more > 0:
             count = whole.allocated_objects - (old.allocated_objects if old else 0)
-            samples.append(Sample(whole.stack, (0, 0, round(more), max(0, round(count)))))
+            samples.append(Sample(whole.stack, (0, 0, round(more), max(0, round(count))), _labels(whole)))
     return _ordered(_profile(table, samples, now, seconds), allocs)
 
 
@@ -350,6 +365,10 @@ def _ordered(profile: Profile, allocs: bool) -> Profile:
 def _stack_of(table: HeapTable, site: int) -> tuple[Frame, ...]:
     entry = table.sites[site]
     return (Frame("(a stack that could not be read)", "", 0),) if entry is None else entry.stack
+
+
+def _labels(site: Site | None) -> tuple[tuple[str, str], ...]:
+    return () if site is None or site.route is None else (("route", site.route),)
 
 
 def _age(seconds: float) -> str:

@@ -25,11 +25,12 @@ from . import layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from contextvars import ContextVar
     from os import PathLike
     from types import ModuleType
     from typing import Any
 
-__all__ = ["FOLDER", "begin", "end", "extension", "keep", "report", "settle"]
+__all__ = ["FOLDER", "begin", "end", "extension", "keep", "know_routes", "report", "settle"]
 
 FOLDER = "heap"
 DEFAULT_RATE = 512 * 1024
@@ -44,6 +45,7 @@ class _Here:
     mode     on, raw or off
     reason   why it is off, or without a file
     held     the file's descriptor, its inode, and the process that made it
+    variable what a stream's record is found by; no_route: why samples have no route of a stream
     """
 
     def __init__(self) -> None:
@@ -53,6 +55,8 @@ class _Here:
         self.path: str | None = None
         self.held: tuple[int, int, int] | None = None
         self.lost = False
+        self.variable: ContextVar[Any] | None = None
+        self.no_route: str | None = "no ledger of streams is kept"
 
 
 _here = _Here()
@@ -123,6 +127,21 @@ def _verified(live: Any) -> str | None:
 
     why = here() or next(here() for _ in (1,)) or Body.why
     return f"the frames of this Python are not laid out as expected ({why})" if why else None
+
+
+def know_routes(variable: ContextVar[Any]) -> ModuleType | None:
+    """What to tell of streams that are opened and closed (`opened(record, route)`, `closed(record)`), so that samples have
+    their route; `variable` is a record in the context of its stream. None where samples have none, which `report` says."""
+    live = extension() if _here.mode != "off" else None
+    if live is None or _here.variable not in (None, variable):  # of another copy of the package: it came first
+        return None
+    if _here.variable is None:
+        from . import routes
+
+        _here.variable = variable
+        raw = "with DIAGNOSTICS_HEAP=raw samples have none"
+        _here.no_route = raw if _here.mode == "raw" else routes.begin(live, variable)
+    return live if _here.no_route is None else None
 
 
 def keep(root: str | PathLike[str]) -> str | None:
@@ -202,6 +221,7 @@ def report() -> dict[str, Any] | None:
     reason          why it is off, lost, or has no file; else None
     lost            something else has taken the hooks out since: what is alive is not known any more
     file            where its table lies
+    no_route        why samples have no route of a stream; None: those have one that are taken in one
     private_bytes   what it takes of this process's own memory; the file's pages are counted as a mapped file's
     samples, dropped, blocks, sites   taken so far, of which did not fit, alive now, stacks
     """
@@ -222,6 +242,7 @@ def report() -> dict[str, Any] | None:
         "reason": reason,
         "lost": _here.lost,
         "file": _here.path,
+        "no_route": _here.no_route,
         **{key: facts[key] for key in ("samples", "dropped", "unseen_frees", "blocks", "sites", "private_bytes")},
     }
 

@@ -130,11 +130,11 @@ def request_of(profile: Profile, source: Source) -> Any:
             # As in Go's heap profiles: a sample is taken each so many bytes of allocated space.
             tables.value_type(out.period_type, "space", "bytes")
             out.period = round(rate)
-        for (stack, labels), value in _sums(profile, at).items():
+        for (stack, labels), total in _sums(profile, at).items():
             out.samples.add(
                 stack_index=tables.stack(stack),
-                attribute_indices=[tables.attribute(key, text) for key, text in labels],
-                values=[value],
+                attribute_indices=[tables.attribute(*label) for label in labels],
+                values=[total],
             )
     return request
 

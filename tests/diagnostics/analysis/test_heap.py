@@ -122,3 +122,40 @@ def test_whatever_the_bytes_are_a_profile_comes_of_it_or_a_reason(changes: list[
         found.total(index)
         top(found, index)
     heap.since(read, read, now=1.0, seconds=1.0)
+
+
+def test_a_frame_that_names_a_route_becomes_a_label() -> None:
+    for cut in (False, True):
+        names = b"".join(
+            len(each).to_bytes(2, "little") + each
+            for each in (b"/chat", b"<route>", b"fill", b"/srv/app.py", b"(cut)", b"")
+        )
+        at = [0, 7, 16, 22, 35, 42]
+        frames = struct.pack("<9I", at[0], at[1], 0, at[2], at[3], 41, at[4], at[5], 0)
+        # Outermost first: (cut,) the route, the function.
+        nodes = struct.pack("<6I", _NONE, 2, 0 if cut else _NONE, 0, 1, 1)
+        whole = heap.decode(table_of(names, frames, nodes, site=2))
+        (site,) = whole.sites
+        assert site is not None
+        assert site.route == "/chat"
+        assert [frame.function for frame in site.stack] == (["fill", "(cut)"] if cut else ["fill"])
+        alive, allocated = heap.profile(whole, now=STARTED + 700).samples
+        assert alive.labels == (("age", "10 min to 1 h"), ("route", "/chat"))
+        assert allocated.labels == (("route", "/chat"),)
+        assert heap.in_use(whole, now=STARTED + 700).samples[0].labels == alive.labels
+
+
+def table_of(names: bytes, frames: bytes, nodes: bytes, site: int) -> bytes:
+    """With one site, at this node, and one block."""
+    sites = struct.pack("<IIQQddddII", 9, site, 1, 1000, 1.0 * RATE, 4.0, 1.0, 1.0, 0, 9)
+    blocks = struct.pack("<IIQII", 5, 1, 1000, 0, 5)
+    parts: list[int] = []
+    body = b""
+    for part, each in ((blocks, 24), (sites, 64), (nodes, 8), (frames, 12), (names, 1)):
+        parts += [4096 + len(body), len(part) // each]
+        body += part
+    header = struct.pack(
+        "<8sIIQIIQqQ10IQQQQdIIIIII", heap.MAGIC, 1, 4096, 4096 + len(body), 7, 1, RATE, STARTED * 10**9, 77, *parts,
+        (STARTED + 700) * 10**9, 8, 0, 0, 0.0, *parts[1::2], 0,
+    )  # fmt: skip
+    return header.ljust(4096, b"\0") + body

@@ -40,10 +40,12 @@ def grow():
 """
 
 
-def started(observed: Any, http: Any, eventually: Any, headers: dict[str, str] | None = None, **env: str) -> Any:
+def started(
+    observed: Any, http: Any, eventually: Any, headers: dict[str, str] | None = None, source: str = APP, **env: str
+) -> Any:
     if layout.why_not() is not None or extension() is None:
         pytest.skip(layout.why_not() or "the extension of the live heap is not built")
-    found = observed(APP, env={"DIAGNOSTICS_HEAP": "on", "DIAGNOSTICS_HEAP_RATE": "16384", **env})
+    found = observed(source, env={"DIAGNOSTICS_HEAP": "on", "DIAGNOSTICS_HEAP_RATE": "16384", **env})
 
     def answering() -> bool:
         workers = http(f"{found.monitor}/debug/memory", headers=headers or {}).json()["workers"]
@@ -155,3 +157,45 @@ def test_it_is_read_while_the_service_is_stopped_and_after_it_was_killed(
     ).stdout  # fmt: skip
     assert "Early.__call__" in rows
     assert "95 of 100 times within" in rows
+
+
+STREAMS = """
+import asyncio
+from diagnostics import instrument
+
+kept = []
+
+def remember():
+    kept.append(bytearray(65_000))
+
+async def streaming(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            kind = (await receive())["type"]
+            await send({"type": f"{kind}.complete"})
+            if kind == "lifespan.shutdown":
+                return
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+    for _ in range(20):
+        remember()
+        await send({"type": "http.response.body", "body": b"data: x\\n\\n", "more_body": True})
+        await asyncio.sleep(0)
+    await send({"type": "http.response.body", "body": b""})
+
+app = instrument(streaming, routes=["/chat", "/feed"])
+"""
+
+
+def test_what_streams_hold_is_told_by_their_route(observed: Any, http: Any, eventually: Any) -> None:
+    service = started(observed, http, eventually, source=STREAMS, DIAGNOSTICS_HEAP_RATE="4096")
+    for _ in range(2):
+        http(f"{service.url}/chat")
+    http(f"{service.url}/feed")
+    profile = pprof.decode(http(f"{service.monitor}/debug/pprof/heap").body)
+    found: dict[str | None, int] = {}
+    for sample in profile.samples:
+        if sample.values[1] and sample.stack and sample.stack[0].function == "remember":
+            route = dict(sample.labels).get("route")
+            found[route] = found.get(route, 0) + sample.values[0]
+    assert found == {"/chat": pytest.approx(40 * 65_000, rel=0.1), "/feed": pytest.approx(20 * 65_000, rel=0.1)}
+    assert http(f"{service.monitor}/debug/memory").json()["workers"][0]["heap"]["no_route"] is None

@@ -32,11 +32,11 @@ static __thread bool drawn __attribute__((tls_model("initial-exec")));
 static __thread bool inside __attribute__((tls_model("initial-exec")));
 
 static __attribute__((noinline)) void by_name(void *block, size_t size, const struct step *steps, int depth, bool cut,
-                                              bool lasting)
+                                              bool lasting, const struct route *route)
 {
     struct place places[MAX_DEPTH];
     stack_resolve(steps, places, depth);
-    table_record(block, size, steps, places, depth, cut, lasting);
+    table_record(block, size, steps, places, depth, cut, lasting, route);
 }
 
 static __attribute__((noinline)) void reached(int slot, void *block, size_t size)
@@ -55,8 +55,9 @@ static __attribute__((noinline)) void reached(int slot, void *block, size_t size
     struct step steps[MAX_DEPTH];
     bool cut = false, lasting = false;
     int depth = stack_walk(steps, (enum domain)(slot % DOMAINS), &cut, &lasting);
-    if (!lasting || !table_record_known(block, size, steps, depth, cut))
-        by_name(block, size, steps, depth, cut, lasting);
+    const struct route *route = lasting ? route_now(steps, depth) : NULL;
+    if (!lasting || !table_record_known(block, size, steps, depth, cut, route))
+        by_name(block, size, steps, depth, cut, lasting, route);
     inside = false;
     errno = error;
 }

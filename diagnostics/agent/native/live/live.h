@@ -3,6 +3,7 @@
    hooks.c    stands before Python's allocators; passes every call on, and knows for which blocks to stop
    sample.c   which blocks are taken: a Poisson process over the bytes that are allocated
    stack.c    where a block was asked for: the interpreter's frames, read without calling into it
+   route.c    for the stream of which route: the context's variable, read likewise
    table.c    what is remembered: blocks, stacks, names; in private memory, and the same once more in a file
    module.c   what Python sees of it
 
@@ -70,6 +71,22 @@ void stack_resolve(const struct step *steps, struct place *places, int depth);
 const char *stack_verify(void *const *frames, const uint32_t *lines, void *const *codes, void *const *files,
                          void *const *names, int count);
 
+/* route.c; all of it needs the GIL */
+#define MOST_ROUTES 255
+#define ROUTE_BYTES 255
+struct route {
+    uint32_t bytes;
+    char text[ROUTE_BYTES];
+};
+/* Compares what is read with what Python says: NULL, or what differs. Called within `context`, where `key` is `expected` or, NULL,
+   not set; `many`: with so many variables that its trie's root is no bitmap; and of a code and its flags. */
+const char *route_probe(void *context, void *key, uint32_t hash, void *expected, bool many, void *code, int flags);
+const char *route_watch(void *key, uint32_t hash, void *callback_code); /* from now on; `key`: of records that are opened */
+void route_opened(void *record, const char *text, uint32_t bytes);
+void route_closed(void *record);
+const void *route_memory(size_t *bytes); /* what it takes of the process's own */
+const struct route *route_now(const struct step *steps, int depth); /* in the main interpreter; NULL: not known */
+
 /* table.c */
 #define BUCKET_BITS 17
 #define BUCKETS (1u << BUCKET_BITS)
@@ -91,9 +108,10 @@ struct taken {
     uint32_t site, born;
 };
 const char *table_make(int mode, uint64_t rate, uint64_t pid_started_ticks);
-bool table_record_known(const void *block, size_t size, const struct step *steps, int depth, bool cut);
+bool table_record_known(const void *block, size_t size, const struct step *steps, int depth, bool cut,
+                        const struct route *route);
 void table_record(const void *block, size_t size, const struct step *steps, const struct place *places, int depth, bool cut,
-                  bool lasting);
+                  bool lasting, const struct route *route);
 bool table_take(const void *block, struct taken *was);
 void table_put_back(const void *block, const struct taken *was);
 void table_clear(void);

@@ -150,6 +150,49 @@ static PyObject *status(PyObject *self, PyObject *unused)
                          (unsigned long long)now.private_bytes, "file_bytes", (unsigned long long)now.file_bytes);
 }
 
+/* probe_route(context, variable, hash, expected or None, many, code, flags) -> None, or what is not where it should be */
+static PyObject *probe_route(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    PyObject *context, *key, *expected, *code;
+    unsigned int hash;
+    int many, flags;
+    if (!PyArg_ParseTuple(arguments, "OOIOpOi", &context, &key, &hash, &expected, &many, &code, &flags))
+        return NULL;
+    return refused(route_probe(context, key, hash, expected == Py_None ? NULL : expected, many, code, flags));
+}
+
+/* watch_route(variable, hash, callback's code) -> None, or why not */
+static PyObject *watch_route(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    PyObject *key, *code;
+    unsigned int hash;
+    if (!PyArg_ParseTuple(arguments, "OIO", &key, &hash, &code))
+        return NULL;
+    return refused(route_watch(key, hash, code));
+}
+
+/* opened(record, route): what is allocated in its context from now on is for a stream of this route */
+static PyObject *opened(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    PyObject *record;
+    const char *text;
+    Py_ssize_t bytes;
+    if (!PyArg_ParseTuple(arguments, "Os#", &record, &text, &bytes))
+        return NULL;
+    route_opened(record, text, bytes > ROUTE_BYTES ? ROUTE_BYTES + 1 : (uint32_t)bytes);
+    return none();
+}
+
+static PyObject *closed(PyObject *self, PyObject *record)
+{
+    (void)self;
+    route_closed(record);
+    return none();
+}
+
 /* pymalloc_stats(FILE *) -> what _PyObject_DebugMallocStats returns */
 static PyObject *pymalloc_stats(PyObject *self, PyObject *arguments)
 {
@@ -170,6 +213,10 @@ static PyMethodDef methods[] = {
     {"check", check, METH_NOARGS, NULL},
     {"status", status, METH_NOARGS, NULL},
     {"pymalloc_stats", pymalloc_stats, METH_VARARGS, NULL},
+    {"probe_route", probe_route, METH_VARARGS, NULL},
+    {"watch_route", watch_route, METH_VARARGS, NULL},
+    {"opened", opened, METH_VARARGS, NULL},
+    {"closed", closed, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -268,15 +268,24 @@ static struct known *noted(uint32_t parent, const struct step *step)
 }
 
 #define PLAIN(text) text, sizeof(text) - 1, "", 0, 0
+/* A stack that was allocated for a stream begins, outermost, with a frame that is none: its name is the route, and this its file. */
+#define ROUTE_FILE "<route>"
+
+/* Where the stacks of a route begin. NONE: with their first frame, or there is no room for the route's. */
+static uint32_t root_of(bool cut, const struct route *route)
+{
+    uint32_t outermost = cut ? indexes->cut_node : NONE;
+    if (route == NULL)
+        return outermost;
+    uint32_t node = node_below(outermost, route->text, route->bytes, ROUTE_FILE, sizeof(ROUTE_FILE) - 1, 0);
+    return node == NONE ? outermost : node;
+}
 
 /* The site of a stack; site 0 is that of all stacks that do not fit. */
-static uint32_t site_of(const struct step *steps, const struct place *places, int depth, bool cut, bool lasting)
+static uint32_t site_of(const struct step *steps, const struct place *places, int depth, bool cut, bool lasting,
+                        const struct route *route)
 {
-    uint32_t node = NONE;
-    if (depth == 0)
-        node = node_below(NONE, PLAIN("(no Python frame)"));
-    else if (cut)
-        node = indexes->cut_node;
+    uint32_t node = depth == 0 ? node_below(NONE, PLAIN("(no Python frame)")) : root_of(cut, route);
     if ((depth == 0 || cut) && node == NONE)
         return 0;
     for (int at = depth - 1; at >= 0; at--) {
@@ -397,12 +406,13 @@ static void keep(const void *block, size_t size, uint32_t site)
 }
 
 /* False where some of the stack has not been seen before, or not since one of its codes was freed: then by its names. */
-bool table_record_known(const void *block, size_t size, const struct step *steps, int depth, bool cut)
+bool table_record_known(const void *block, size_t size, const struct step *steps, int depth, bool cut,
+                        const struct route *route)
 {
     pthread_mutex_lock(&lock);
     uint32_t node = NONE, site = 0;
     int at = own != NULL && depth > 0 && !(cut && indexes->cut_node == NONE) ? depth - 1 : -2;
-    for (node = cut && at >= 0 ? indexes->cut_node : NONE; at >= 0; at--) {
+    for (node = at >= 0 ? root_of(cut, route) : NONE; at >= 0; at--) {
         const struct known *known = noted(node, &steps[at]);
         if (known->era != indexes->era || known->code != steps[at].code || known->offset != steps[at].offset
             || known->parent != node)
@@ -418,11 +428,11 @@ bool table_record_known(const void *block, size_t size, const struct step *steps
 }
 
 void table_record(const void *block, size_t size, const struct step *steps, const struct place *places, int depth, bool cut,
-                  bool lasting)
+                  bool lasting, const struct route *route)
 {
     pthread_mutex_lock(&lock);
     if (own != NULL)
-        keep(block, size, site_of(steps, places, depth, cut, lasting));
+        keep(block, size, site_of(steps, places, depth, cut, lasting, route));
     pthread_mutex_unlock(&lock);
 }
 
@@ -633,7 +643,9 @@ void table_status(struct table_status *status)
         status->blocks = HEADER->blocks_used;
         for (uint32_t at = indexes->free_block; at != 0; at = indexes->next[at - 1])
             status->blocks--;
-        status->private_bytes = resident(own, TABLE_BYTES) + resident(indexes, sizeof *indexes);
+        size_t bytes;
+        const void *streams = route_memory(&bytes);
+        status->private_bytes = resident(own, TABLE_BYTES) + resident(indexes, sizeof *indexes) + resident(streams, bytes);
         status->attached = file != NULL;
         status->file_bytes = file != NULL ? TABLE_BYTES : 0;
     }
