@@ -30,6 +30,9 @@ static unsigned wanted;            /* a bit for each domain that the last one ho
 static __thread int64_t left __attribute__((tls_model("initial-exec")));
 static __thread bool drawn __attribute__((tls_model("initial-exec")));
 static __thread bool inside __attribute__((tls_model("initial-exec")));
+/* While hooks are probed: a bit for each installation that a call came through. */
+static __thread bool probing __attribute__((tls_model("initial-exec")));
+static __thread unsigned probed __attribute__((tls_model("initial-exec")));
 
 static __attribute__((noinline)) void by_name(void *block, size_t size, const struct step *steps, int depth, bool cut,
                                               bool lasting, const struct route *route)
@@ -41,6 +44,10 @@ static __attribute__((noinline)) void by_name(void *block, size_t size, const st
 
 static __attribute__((noinline)) void reached(int slot, void *block, size_t size)
 {
+    if (unlikely(probing)) {
+        probed |= 1u << slot / DOMAINS;
+        return;
+    }
     if (!drawn) {
         drawn = true;
         left = sample_distance() - (int64_t)size;
@@ -176,22 +183,23 @@ void hooks_take_out(void)
 unsigned hooks_reached(void)
 {
     unsigned lost = 0;
-    bool was_inside = inside;
-    inside = true; /* a probe is no sample */
+    probing = true;
     for (int domain = 0; domain < DOMAINS; domain++) {
         if (!(wanted >> domain & 1))
             continue;
-        drawn = true;
-        left = 1 << 20;
+        /* So far below 0 that each installation stops: an earlier one may be reached where the last one is not. */
+        left = INT64_MIN / 2;
+        probed = 0;
         void *probe = allocate[domain](64);
         if (probe == NULL)
             continue; /* out of memory says nothing of the hooks */
-        if (left == 1 << 20)
+        if (!(probed >> (installations - 1) & 1))
             lost |= 1u << domain;
         release[domain](probe);
     }
+    drawn = true;
     left = sample_distance();
-    inside = was_inside;
+    probing = false;
     return lost;
 }
 

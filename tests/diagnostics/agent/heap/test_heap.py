@@ -163,6 +163,21 @@ assert allocators.read().python_live > 0
     run(program)
 
 
+def test_hooks_of_an_earlier_time_are_not_taken_for_those_that_were_thrown_out(run: Run) -> None:
+    run(
+        """
+import tracemalloc
+begin()
+tracemalloc.start()  # above the hooks, and keeps them
+heap.end()
+begin()  # others, above tracemalloc
+assert not heap.report()["lost"]
+tracemalloc.stop()  # puts back what it has kept
+assert heap.report()["lost"], heap.report()
+"""
+    )
+
+
 def test_where_it_is_loaded_and_was_refused_pymalloc_still_tells(run: Run) -> None:
     read = "from diagnostics.agent.readings.allocation import allocators; print(allocators.read().python_live)"
     assert int(run(f"from diagnostics.agent.heap import _live\n{read}").stdout) > 0
