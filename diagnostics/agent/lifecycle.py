@@ -114,7 +114,8 @@ def _keep_heap(root: str | PathLike[str]) -> None:
 def _label_streams(ledger: StreamLedger) -> None:
     """Let samples of the heap have the route of the stream that they are for, where this process keeps both."""
     heap = _heap()
-    if heap is not None:
+    # An agent that was put in may be newer than the package that the service has.
+    if heap is not None and hasattr(ledger, "label_streams"):
         ledger.label_streams(heap.know_routes)
 
 
