@@ -15,6 +15,7 @@ from ..protocol import agents_folder, private_folder
 from .audit import Audit
 from .captures.controller import Captures
 from .captures.kept.store import Store
+from .egress.egress import Egress
 from .judging.guard import Guard
 from .judging.judge import Judge
 from .judging.own_captures import OwnCaptures
@@ -51,6 +52,13 @@ class Monitor:
         self.guard = Guard(self.targets, self.recorder, self.captures, self.audit, settings.rules)
         self.judge = Judge(self.targets, self.recorder, self.captures)
         self.recorder.said = self.judge.said
+        self.egress = (
+            Egress(root, settings.egress, self.captures.store, self.recorder.endings)
+            if settings.egress.destination is not None
+            else None
+        )
+        if self.egress is not None:
+            self.captures.published = self.egress.published
         self.looks = OwnCaptures(self.targets, self.judge, self.captures, self.audit, settings.looks_per_hour)
         self._settings = settings
         self._listener = listener
@@ -75,12 +83,14 @@ class Monitor:
             self.audit,
             guesses,
             self._settings.pprof_interval_seconds,
+            self.egress,
         )
         server = EdgeServer(app, guesses.waiting)
         serving = asyncio.create_task(server.serve(sockets=[self._listener]), name="monitor")
         recording = asyncio.create_task(self.recorder.run(), name="recorder")
         guarding = asyncio.create_task(self.guard.run(), name="rules")
         looking = asyncio.create_task(self.looks.run(), name="looks")
+        sending = asyncio.create_task(self.egress.run(), name="egress") if self.egress is not None else None
         ending = asyncio.ensure_future(until())
         try:
             await asyncio.wait([serving, ending], return_when=asyncio.FIRST_COMPLETED)
@@ -94,6 +104,8 @@ class Monitor:
             recording.cancel()
             await asyncio.gather(serving, ending, recording, guarding, looking, return_exceptions=True)
             await self.recorder.close()
+            if self.egress is not None and sending is not None:
+                await self.egress.close(sending)  # last: captures and recorder have written what there was to write
         if serving.done() and not serving.cancelled() and serving.exception():
             raise serving.exception()  # type: ignore[misc]  # checked on the line before
 

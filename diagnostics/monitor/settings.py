@@ -13,6 +13,8 @@ from pathlib import Path
 from ..errors import UsageError
 from .captures.kept.store import Limits
 from .captures.kinds import kind_named
+from .egress.destination import Destination
+from .egress.settings import EgressSettings
 from .judging.capture_rules import DEFAULTS, Rule, parse
 from .recording.recorder import RecordSettings
 from .recording.ring import MAX_CAPACITY
@@ -30,6 +32,7 @@ class MonitorSettings:
 
     looks_per_hour           automatic captures of one worker in an hour; 0: none
     pprof_interval_seconds   maximal age of a window's profile that /debug/pprof returns again
+    egress                   where finished captures are sent; off by default
     """
 
     record: RecordSettings = field(default_factory=RecordSettings)
@@ -37,6 +40,7 @@ class MonitorSettings:
     rules: tuple[Rule, ...] = DEFAULTS
     looks_per_hour: int = 6
     pprof_interval_seconds: float = 60.0
+    egress: EgressSettings = field(default_factory=EgressSettings)
     allowed_hosts: tuple[str, ...] = ()
     token: str = ""
     read_token: str = ""
@@ -53,6 +57,7 @@ class MonitorSettings:
             pprof_interval_seconds=read.number(
                 "DIAGNOSTICS_PPROF_INTERVAL_SECONDS", usual.pprof_interval_seconds, 0, _MOST_SECONDS
             ),
+            egress=_egress(read, usual.egress),
             allowed_hosts=tuple(
                 filter(None, map(str.strip, environment.get("DIAGNOSTICS_ALLOWED_HOSTS", "").split(",")))
             ),
@@ -106,6 +111,20 @@ def _keep(read: _Reader, usual: Limits) -> Limits:
         total_bytes=read.whole("DIAGNOSTICS_KEEP_BYTES", usual.total_bytes, 1),
         age_seconds=read.number("DIAGNOSTICS_KEEP_DAYS", usual.age_seconds / _DAY, 0) * _DAY,
         free_bytes=read.whole("DIAGNOSTICS_KEEP_FREE_BYTES", usual.free_bytes, 0),
+    )
+
+
+def _egress(read: _Reader, usual: EgressSettings) -> EgressSettings:
+    url = read.environment.get("DIAGNOSTICS_EGRESS_URL", "")
+    return EgressSettings(
+        destination=Destination.parse(url, "DIAGNOSTICS_EGRESS_URL") if url else None,
+        service=read.environment.get("DIAGNOSTICS_EGRESS_SERVICE")
+        or read.environment.get("OTEL_SERVICE_NAME")
+        or usual.service,
+        bytes_a_day=read.whole("DIAGNOSTICS_EGRESS_BYTES_A_DAY", usual.bytes_a_day, 0),
+        tries=read.whole("DIAGNOSTICS_EGRESS_TRIES", usual.tries, 1, 100),
+        waiting=read.whole("DIAGNOSTICS_EGRESS_WAITING", usual.waiting, 1, 1000),
+        timeout_seconds=read.number("DIAGNOSTICS_EGRESS_TIMEOUT_SECONDS", usual.timeout_seconds, 1, 3600),
     )
 
 

@@ -15,6 +15,7 @@ from ...errors import DiagnosticsError
 from ..audit import Audit
 from ..captures.controller import Captures
 from ..captures.profiles import WindowProfiles
+from ..egress.egress import Egress
 from ..judging.guard import Guard
 from ..judging.judge import Judge
 from ..recording.recorder import Recorder
@@ -47,13 +48,15 @@ def build(
     audit: Audit,
     guesses: Guesses,
     pprof_interval: float,
+    egress: Egress | None = None,
 ) -> tuple[Starlette, Events]:
     """The ASGI app of the monitor, and its event streams, which the caller must close.
 
     pprof_interval   minimum of seconds between two windows for /debug/pprof
+    egress           None where nothing is sent anywhere
     """
-    routes = _Routes(targets, captures, recorder, guard, judge)
-    overview = Overview(targets, captures, judge, guard, recorder)
+    routes = _Routes(targets, captures, recorder, guard, judge, egress)
+    overview = Overview(targets, captures, judge, guard, recorder, egress)
     events = Events(overview)
     app = Starlette(
         routes=[
@@ -64,7 +67,7 @@ def build(
             *part_routes.routes(targets, captures),
             timeline_routes.route(targets, recorder),
             line_routes.route(targets, recorder),
-            *capture_routes.routes(captures, audit),
+            *capture_routes.routes(captures, audit, egress),
             *pprof_routes.routes(targets, WindowProfiles(targets, captures, pprof_interval), audit),
             Route("/metrics", routes.metrics),
             Route("/healthz", lambda request: JSONResponse({"status": "ok"})),
@@ -80,12 +83,21 @@ def build(
 
 
 class _Routes:
-    def __init__(self, targets: Targets, captures: Captures, recorder: Recorder, guard: Guard, judge: Judge) -> None:
+    def __init__(
+        self,
+        targets: Targets,
+        captures: Captures,
+        recorder: Recorder,
+        guard: Guard,
+        judge: Judge,
+        egress: Egress | None,
+    ) -> None:
         self._targets = targets
         self._captures = captures
         self._recorder = recorder
         self._guard = guard
         self._judge = judge
+        self._egress = egress
 
     async def metrics(self, request: Request) -> Response:
         look = await self._recorder.whole.look()
@@ -102,6 +114,7 @@ class _Routes:
                 firings=self._guard.counted(snapshot.worker),
                 captures=self._captures.counts_of(snapshot.worker),
                 children=look.children_of(snapshot.worker),
+                egress=self._egress.counts_of(snapshot.worker) if self._egress is not None else None,
             )
             for snapshot, verdict, (restarts, killed) in zip(snapshots, verdicts, counted, strict=True)
         ]
