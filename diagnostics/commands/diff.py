@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ..analysis.algebra import difference
 from ..analysis.formats.text import render_top

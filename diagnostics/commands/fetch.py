@@ -1,4 +1,4 @@
-"""`diagnostics fetch URL`: artifacts back from an object store: one, those of a capture, or those of all captures below a prefix.
+"""`diagnostics fetch URL`: artifacts back from an object store: one, those of a capture, or of all captures below a prefix.
 
 A capture gets a folder of its own, named by its id, in which every command that takes artifacts finds them. Credentials are the
 store's standard environment variables, as for the monitor that has sent them.
@@ -7,6 +7,7 @@ store's standard environment variables, as for the monitor that has sent them.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from ..monitor.egress.destination import ARTIFACT, ID, Destination
 from ._stored import captures_below, fetch
 
 __all__ = ["configure", "run"]
+
+if importlib.util.find_spec("obstore") is None:  # imported by the adapter only, and said before anything is asked for
+    raise ModuleNotFoundError("No module named 'obstore'", name="obstore")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

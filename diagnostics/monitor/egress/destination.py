@@ -59,7 +59,10 @@ class Destination:
             )
         path = unquote(parts.path) if parts.scheme == "file" else parts.path
         segments = [segment for segment in path.split("/") if segment]
-        if parts.scheme not in _SCHEMES or port is not None or {".", ".."} & set(segments) or "\0" in path:
+        # urlsplit leaves line feeds and tabs out without a word.
+        if not url.isprintable() or not path.isprintable() or {".", ".."} & set(segments):
+            raise UsageError(shown, remedy=remedy)
+        if parts.scheme not in _SCHEMES or port is not None:
             raise UsageError(shown, remedy=remedy)
         if parts.scheme == "file":
             if parts.netloc or not path.startswith("/"):
@@ -94,7 +97,7 @@ class Destination:
 
 def folder_of(service: str, host: str, upload_id: str) -> str:
     """The path of a capture below the destination. Raises ValueError where a part is not as `word` and `ID` make it."""
-    if service != word(service, "") or host != word(host, "") or not ID.fullmatch(upload_id):
+    if not service or service != word(service, "") or not host or host != word(host, "") or not ID.fullmatch(upload_id):
         raise ValueError(f"{service!r}, {host!r} and {upload_id!r} make no path")
     return f"{service}/{host}/{upload_id}"
 

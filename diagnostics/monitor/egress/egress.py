@@ -157,7 +157,7 @@ class Egress:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The state as a whole; `failing` is what the last try said, null once one has succeeded; or that the quota is spent."""
+        """The state as a whole. `failing`: what the last try said, or that the quota is spent; null where all is well."""
         counts: Counter[str] = Counter()
         for (_, outcome), count in self._ended.items():
             counts[outcome] += count
@@ -302,7 +302,9 @@ class Egress:
             # Sending goes on: a full disk is among the incidents whose evidence is wanted.
             self._changed = True
             if self._unsaved != str(error):
-                log.error("egress: the queue cannot be written, until it can it ends with this monitor: %s", error)
+                log.warning(
+                    "egress: the queue cannot be written, and until it can it ends with this monitor: %s", error
+                )
             self._unsaved = str(error)
 
 

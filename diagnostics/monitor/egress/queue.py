@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, Literal, get_args
 
-__all__ = ["ENDED", "INCIDENT", "ON_REQUEST", "VERDICT", "Outcome", "Quota", "Queue", "Upload", "backoff", "urgency_of"]
+__all__ = ["ENDED", "INCIDENT", "ON_REQUEST", "VERDICT", "Outcome", "Queue", "Quota", "Upload", "backoff", "urgency_of"]
 
 INCIDENT, VERDICT, ON_REQUEST = 0, 1, 2
 Outcome = Literal["sent", "failed", "dropped", "lost"]
@@ -136,7 +136,7 @@ class Queue:
                 raise ValueError("an upload has other fields than this version writes")
             for name, types in _TYPES.items():
                 if not isinstance(each[name], types) or isinstance(each[name], bool):
-                    raise ValueError(f"the {name} of an upload is {each[name]!r:.60}")
+                    raise ValueError(f"the {name} of an upload is {each[name]!r:.60}")  # noqa: TRY004  # as any other damage
             self.add(Upload(**each))
 
 

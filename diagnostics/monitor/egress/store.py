@@ -4,8 +4,8 @@ obstore reads the credentials, the endpoint and the server-side encryption from 
 (`AWS_*`, `GOOGLE_*`, `AZURE_*`). What it says of a failure may repeat them: a store's answer names the access key, an address
 may hold a signature. So no word of it is passed on but the status, the store's own error code, and the kind of the failure.
 
-Its own retries are off, because who sends decides when to try again; reading tries twice more. Requests run in obstore's threads:
-the event loop only waits for them, and every wait has a deadline.
+Its own retries are off, because who sends decides when to try again; reading tries twice more. Requests run in obstore's
+threads: the event loop only waits for them, and every wait has a deadline.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class ObjectStore:
     """One destination. `timeout`: seconds within which each request must be answered.
 
     writes   for a sender: a folder is created where there is none, and nothing is tried a second time here
-    Raises UsageError where obstore is missing, or cannot use its configuration.
+    Raises UsageError where obstore is missing, or cannot use its configuration; NotFoundError where a folder is to be read that
+    does not exist.
     """
 
     def __init__(self, destination: Destination, timeout: float, *, writes: bool) -> None:
@@ -83,11 +84,13 @@ class ObjectStore:
         self._errors: tuple[type[Exception], ...] = (
             OSError, ValueError, importlib.import_module("obstore.exceptions").BaseError
         )  # fmt: skip
+        if destination.scheme == "file" and not writes and not Path(destination.prefix).is_dir():
+            raise _not_there(destination)
         try:
             self._store = _opened(destination, timeout, writes)
         except self._errors as error:
             raise UsageError(
-                f"{destination.url} cannot be used: {_said(error)}",
+                f"{destination.url} cannot be used: {_said(error, 'its environment variables are not understood')}",
                 remedy="see docs/egress.md for each store's variables",
             ) from None
 
@@ -122,9 +125,7 @@ class ObjectStore:
             for piece in self._obstore.get(self._store, path).stream(min_chunk_size=_CHUNK_BYTES):
                 yield bytes(piece)
         except FileNotFoundError:
-            raise NotFoundError(
-                f"{self.destination.below(path).url} is not there", remedy="`diagnostics fetch --list` shows what is"
-            ) from None
+            raise _not_there(self.destination.below(path)) from None
         except self._errors as error:
             raise self._failed(_said(error)) from None
 
@@ -132,6 +133,10 @@ class ObjectStore:
         return StoreError(
             f"{self.destination.url}: {said}", remedy="check the address, the credentials, and what they may do there"
         )
+
+
+def _not_there(place: Destination) -> NotFoundError:
+    return NotFoundError(f"{place.url} is not there", remedy="`diagnostics fetch --list` shows what is")
 
 
 def _opened(destination: Destination, timeout: float, writes: bool) -> Any:
@@ -153,8 +158,8 @@ def _opened(destination: Destination, timeout: float, writes: bool) -> Any:
     return store(destination.bucket, prefix=destination.prefix or None, client_options=client, retry_config=retries)
 
 
-def _said(error: BaseException) -> str:
-    """What failed, in words that cannot hold a credential."""
+def _said(error: BaseException, otherwise: str = "it failed") -> str:
+    """What failed, in words that cannot hold a credential; `otherwise` where nothing is known."""
     text = str(error)
     if any(address in text for address in _METADATA):
         return "no credentials are in the environment, and the machine's metadata service gave none"
@@ -169,4 +174,4 @@ def _said(error: BaseException) -> str:
             return _KINDS[word]
     if "MissingAccount" in text:
         return "no account is named: set AZURE_STORAGE_ACCOUNT_NAME"
-    return f"it failed ({type(error).__name__})"
+    return f"{otherwise} ({type(error).__name__})"
