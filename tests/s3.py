@@ -24,7 +24,10 @@ ACCESS_KEY, SECRET = "AKIAHIGHWATERTESTS00", "secret-of-the-tests-0123456789"
 _NAMESPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
 # moto looks at who asks, and not at the signature.
 _WHO = f"{ACCESS_KEY}/20260101/us-east-1/s3/aws4_request"
-_SIGNED = {"Authorization": f"AWS4-HMAC-SHA256 Credential={_WHO}, SignedHeaders=host, Signature=0"}
+_SIGNED = {
+    "Authorization": f"AWS4-HMAC-SHA256 Credential={_WHO}, SignedHeaders=host, Signature=0",
+    "Content-Type": "application/octet-stream",  # else it takes the body for a form
+}
 
 
 @dataclass
@@ -55,12 +58,15 @@ class S3:
     def get(self, bucket: str, key: str) -> bytes:
         return bytes(self._ask("GET", f"{bucket}/{quote(key)}").read())
 
+    def put(self, bucket: str, key: str, body: bytes) -> None:
+        self._ask("PUT", f"{bucket}/{quote(key)}", body)
+
     def headers(self, bucket: str, key: str) -> Any:
         return self._ask("HEAD", f"{bucket}/{quote(key)}").headers
 
-    def _ask(self, method: str, path: str) -> Any:
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> Any:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        request = urllib.request.Request(f"{self.url}/{path}", method=method, headers=_SIGNED)
+        request = urllib.request.Request(f"{self.url}/{path}", data=body, method=method, headers=_SIGNED)
         return opener.open(request, timeout=60)
 
 

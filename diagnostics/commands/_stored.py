@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import NotFoundError, TargetError, UsageError
 from ..monitor.egress import manifest as manifests
-from ..monitor.egress.destination import ARTIFACT, ID, MANIFEST, Destination
+from ..monitor.egress.destination import ARTIFACT, ID, MANIFEST, Destination, is_path
 from ._landing import Landing, artifacts_of
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def captures_below(place: Destination) -> list[Found]:
         )
     for stored in objects:
         folder, _, name = stored.path.rpartition("/")
-        if ID.fullmatch(folder.rpartition("/")[2]) and ARTIFACT.fullmatch(name):
+        if ID.fullmatch(folder.rpartition("/")[2]) and is_path(folder) and ARTIFACT.fullmatch(name):
             sizes.setdefault(folder, []).append(stored.bytes)
             if name == MANIFEST:
                 whole.add(folder)

@@ -53,7 +53,7 @@ class Monitor:
         self.judge = Judge(self.targets, self.recorder, self.captures)
         self.recorder.said = self.judge.said
         self.egress = (
-            Egress(root, settings.egress, self.captures.store, self.recorder.endings)
+            Egress(root, settings.egress, self.captures.store, self.recorder.endings, self.audit)
             if settings.egress.destination is not None
             else None
         )

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from ...errors import UsageError
 
-__all__ = ["ARTIFACT", "ID", "MANIFEST", "Destination", "folder_of", "word"]
+__all__ = ["ARTIFACT", "ID", "MANIFEST", "Destination", "folder_of", "is_path", "word"]
 
 MANIFEST: Final = "manifest.json"
 # The id of a capture, or of a recording: UTC with microseconds, and the kind.
@@ -100,6 +100,12 @@ def folder_of(service: str, host: str, upload_id: str) -> str:
     if not service or service != word(service, "") or not host or host != word(host, "") or not ID.fullmatch(upload_id):
         raise ValueError(f"{service!r}, {host!r} and {upload_id!r} make no path")
     return f"{service}/{host}/{upload_id}"
+
+
+def is_path(path: str) -> bool:
+    """Whether a path in a store is one that may be shown and gone on with: segments as an address may have them, or none."""
+    segments = path.split("/") if path else []
+    return all(map(_SEGMENT.fullmatch, segments)) and not {".", ".."} & set(segments)
 
 
 def word(text: str, usual: str) -> str:

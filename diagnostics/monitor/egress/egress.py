@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...errors import DiagnosticsError, NotFoundError, UsageError
+from ..audit import Asker, Audit
 from ..captures.kept.store import Store
 from ..failures import Failures
 from ..recording import live_heap
@@ -40,6 +41,8 @@ __all__ = ["Egress", "EgressCounts"]
 
 log = logging.getLogger("diagnostics.monitor")
 
+# Uploads that have ended are remembered, beyond as many as the store keeps captures: for those that were deleted since.
+_REMEMBERED: Final = 200
 # Ends of workers are looked for this often.
 _LOOK_SECONDS: Final = 1.0
 # At its end the monitor goes on sending for so long; what is left waits for the next one.
@@ -69,10 +72,16 @@ class Egress:
     root    the monitor's private folder
     store   the captures
     ends    the ends of workers that are news, the last first
+    audit   told of each upload that has ended well: data has left this machine
     """
 
     def __init__(
-        self, root: Path, settings: EgressSettings, store: Store, ends: Callable[[], Iterable[WorkerEnd]]
+        self,
+        root: Path,
+        settings: EgressSettings,
+        store: Store,
+        ends: Callable[[], Iterable[WorkerEnd]],
+        audit: Audit,
     ) -> None:
         assert settings.destination is not None
         self.destination = settings.destination
@@ -81,15 +90,17 @@ class Egress:
         self._host = word(socket.gethostname(), "host")
         self._store = store
         self._ends = ends
+        self._audit = audit
         self._spool = Spool(root)
-        self._queue = Queue(settings.waiting, settings.tries)
+        remembered = _REMEMBERED + store.limits.captures  # a kept capture that was forgotten would be sent again
+        self._queue = Queue(settings.waiting, settings.tries, remembered)
         self._quota = Quota(settings.bytes_a_day)
         left = self._spool.load(time.time())
         try:
             self._queue.restore(left.uploads)
         except ValueError as error:
             left = self._spool.put_aside(error)
-            self._queue = Queue(settings.waiting, settings.tries)
+            self._queue = Queue(settings.waiting, settings.tries, remembered)
         self._since = left.since
         self._quota.day, self._quota.used = left.day, left.used
         self._woken = asyncio.Event()
@@ -239,6 +250,7 @@ class Egress:
         else:
             upload.state, upload.error = "sent", None
             self._end(upload)
+            self._audit.note("egress", "sent", Asker("the monitor"), capture=upload.id, url=self.destination.url)
             if self._failing is not None:
                 log.warning("egress: %s takes uploads again", self.destination.url)
             self._failing = None

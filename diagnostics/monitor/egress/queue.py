@@ -20,8 +20,6 @@ ENDED: Final[tuple[Outcome, ...]] = get_args(Outcome)
 
 _FIRST_SECONDS = 5.0
 _LONGEST_SECONDS = 3600.0
-# Uploads that have ended, for the captures list and so that none is sent twice: more than a store keeps captures by default.
-_REMEMBERED = 300
 _DAY = 86_400.0
 
 
@@ -76,11 +74,17 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
 
 
 class Queue:
-    """All uploads, those that have ended included. `most`: how many may wait; `tries`: how often each is tried."""
+    """All uploads, those that have ended included.
 
-    def __init__(self, most: int, tries: int) -> None:
+    most        how many may wait
+    tries       how often each is tried
+    remembered  how many that have ended are remembered, for the captures list and so that none is sent twice
+    """
+
+    def __init__(self, most: int, tries: int, remembered: int = 300) -> None:
         self.most = most
         self.tries = tries
+        self.remembered = remembered
         self._uploads: dict[str, Upload] = {}
 
     def get(self, upload_id: str) -> Upload | None:
@@ -123,7 +127,7 @@ class Queue:
         ended = sorted(
             (upload for upload in self._uploads.values() if upload.state != "waiting"), key=lambda each: each.created
         )
-        for upload in ended[:-_REMEMBERED]:
+        for upload in ended[: -self.remembered]:
             del self._uploads[upload.id]
 
     def to_json(self) -> list[dict[str, Any]]:

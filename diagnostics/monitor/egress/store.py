@@ -172,6 +172,8 @@ def _said(error: BaseException, otherwise: str = "it failed") -> str:
     for word in ("TimedOut", *kinds):
         if word in text:
             return _KINDS[word]
+    if type(error).__name__ == "InvalidPathError":
+        return "a name in it cannot be read (a control character, an empty segment); name a place below it"
     if "MissingAccount" in text:
         return "no account is named: set AZURE_STORAGE_ACCOUNT_NAME"
     return f"{otherwise} ({type(error).__name__})"

@@ -14,6 +14,7 @@ import pytest
 from diagnostics import cli
 from diagnostics.analysis.formats import native
 from diagnostics.analysis.profile import Frame, Profile, Sample, ValueType
+from tests.s3 import S3
 
 OLD, NEW = "20261129T131400-000001-tracemalloc", "20261129T141400-000001-tracemalloc"
 
@@ -183,6 +184,33 @@ def test_what_was_changed_or_cut_off_is_not_kept(run: Run, evidence: Path, tmp_p
     (folder / "manifest.json").write_bytes(b"{")
     assert run("fetch", f"file://{folder}", "-o", tmp_path / "into")[0] == 3
     assert files(tmp_path / "into") == []
+
+
+def test_a_bucket_with_the_names_of_others(
+    run: Run, evidence: Path, s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in s3.environment().items():
+        monkeypatch.setenv(name, value)
+    bucket = s3.bucket()
+    for path in files(evidence):
+        s3.put(bucket, f"prod/{path}", (evidence / path).read_bytes())
+    for key in (f"sp ace/{OLD}/manifest.json", f"x{OLD}/manifest.json", f"{OLD}/manifest.json/more", "folder/"):
+        s3.put(bucket, f"prod/{key}", b"{}")
+    code, output, errors = run("fetch", "--list", f"s3://{bucket}/prod")
+    assert (code, errors) == (0, "")
+    assert [line.split()[0].rpartition("/")[2] for line in output.splitlines()] == [NEW, OLD]
+    code, _, errors = run("fetch", f"s3://{bucket}", "-o", tmp_path / "into")
+    assert (errors, code) == ("", 0)
+    whole = ("manifest.json", "notes.txt", "profile.json")
+    assert files(tmp_path / "into") == [f"{each}/{name}" for each in (OLD, NEW) for name in whole]
+    code, output, _ = run("top", f"s3://{bucket}/prod/service/host-a/{OLD}")
+    assert (code, "append" in output) == (0, True)
+    s3.put(bucket, f"prod/evil\x1b[2J/{OLD}/manifest.json", b"{}")
+    code, output, errors = run("fetch", "--list", f"s3://{bucket}/prod")
+    assert (code, output) == (3, "")
+    assert "name a place below it" in errors
+    assert "\x1b" not in errors
+    assert run("fetch", "--list", f"s3://{bucket}/prod/service")[0] == 0
 
 
 def test_nothing_is_written_through_a_link(run: Run, evidence: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from diagnostics.cli import main
+from diagnostics.monitor.audit import Audit
 from diagnostics.monitor.captures.kept.store import Store
 from diagnostics.monitor.egress.destination import Destination
 from diagnostics.monitor.egress.egress import Egress
@@ -62,7 +63,9 @@ class Bench:
 
     def egress(self, url: str = "", **settings: Any) -> Egress:
         place = Destination.parse(url or f"file://{self.evidence}", "URL")
-        return Egress(self.root / "dir", EgressSettings(destination=place, **settings), self.store, lambda: self.ends)
+        audit = Audit(self.root / "dir/audit.log")
+        given = EgressSettings(destination=place, **settings)
+        return Egress(self.root / "dir", given, self.store, lambda: self.ends, audit)
 
     def run(self, egress: Egress, until: Callable[[], bool]) -> None:
         """Let it work until something is so, and end it as a monitor does."""
@@ -117,6 +120,10 @@ def test_finished_captures_are_sent_those_of_rules_first_with_what_they_are(benc
     assert counts.ended == {"sent": 3, "failed": 0, "dropped": 0, "lost": 0}
     assert counts.bytes == sum(path.stat().st_size for path in bench.evidence.rglob("*") if path.is_file())
     assert egress.counts_of("1").ended["sent"] == 0
+    noted = [json.loads(line) for line in (bench.root / "dir/audit.log").read_text(encoding="utf-8").splitlines()]
+    assert [(line["event"], line["outcome"], line["capture"]) for line in noted] == [
+        ("egress", "sent", capture["id"]) for capture in (ruled, looked, asked)
+    ]
 
 
 def test_what_an_earlier_monitor_kept_and_did_not_write_down_is_found_and_what_was_before_egress_is_not(
