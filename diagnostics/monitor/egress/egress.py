@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import random
 import socket
@@ -18,20 +17,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from ...errors import DiagnosticsError, NotFoundError, UsageError
+from ...errors import DiagnosticsError, NotFoundError
 from ..audit import Asker, Audit
 from ..captures.kept.store import Store
 from ..failures import Failures
-from ..recording import live_heap
 from ..recording.endings import WorkerEnd
-from ..recording.line_record import lines_file
-from ..recording.ring import peek
 from . import manifest as manifests
-from .destination import ARTIFACT, MANIFEST, folder_of, word
+from .collector import Collector, recorded
+from .destination import MANIFEST, folder_of, word
 from .queue import ENDED, INCIDENT, Queue, Quota, Upload, urgency_of
 from .settings import EgressSettings
 from .spool import Spool
@@ -59,13 +55,6 @@ class EgressCounts:
     waiting: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    name: str
-    path: Path
-    bytes: int
-
-
 class Egress:
     """Sends to `settings.destination`; a monitor without one has no Egress.
 
@@ -88,6 +77,7 @@ class Egress:
         self._objects = ObjectStore(settings.destination, settings.timeout_seconds, writes=True)
         self._service = word(settings.service, "service")
         self._host = word(socket.gethostname(), "host")
+        self._collector = Collector(store, self._service, self._host)
         self._store = store
         self._ends = ends
         self._audit = audit
@@ -220,7 +210,7 @@ class Egress:
             told = end.to_json()
             # What the parent says later of the exit status is written into the recording: then it is sent once more.
             if known is None or (known.end or {}).get("said") != told["said"]:
-                paths, size = await asyncio.to_thread(_recorded, end.path)
+                paths, size = await asyncio.to_thread(recorded, end.path)
                 self._add(Upload(upload_id, "recording", end.worker, INCIDENT, end.ending.noticed, size, paths, told))
 
     def _due(self) -> Upload | None:
@@ -247,6 +237,10 @@ class Egress:
             self._end(upload)
         except (DiagnosticsError, OSError) as error:
             self._failed(upload, error.message if isinstance(error, DiagnosticsError) else str(error))
+        except Exception as error:
+            # A defect of ours: it must not hold up the other uploads.
+            log.exception("egress: %s could not be sent", upload.id)
+            self._failed(upload, f"{type(error).__name__}, see the monitor's log")
         else:
             upload.state, upload.error = "sent", None
             self._end(upload)
@@ -259,7 +253,7 @@ class Egress:
             self._changed = True
 
     async def _send(self, upload: Upload) -> None:
-        manifest, files = await asyncio.to_thread(self._collected, upload)
+        manifest, files = await asyncio.to_thread(self._collector.of, upload)
         folder = folder_of(self._service, self._host, upload.id)
         for file in files:
             if file.name not in upload.done:
@@ -286,24 +280,6 @@ class Egress:
             )  # fmt: skip
         self._failing = said
 
-    def _collected(self, upload: Upload) -> tuple[dict[str, Any], list[_File]]:
-        """The manifest and the files of an upload. Raises NotFoundError, FileNotFoundError where they are gone."""
-        if upload.what == "capture":
-            capture = self._store.manifest(upload.id)
-            files = [
-                _File(artifact["name"], self._store.artifact(upload.id, artifact["name"]), artifact["bytes"])
-                for artifact in capture["artifacts"]
-            ]
-            return manifests.of_capture(capture, self._service, self._host), files
-        assert upload.end is not None
-        artifacts = [_facts(Path(path)) for path in upload.paths]
-        files = [
-            _File(each["name"], Path(path), each["bytes"]) for each, path in zip(artifacts, upload.paths, strict=True)
-        ]
-        versions = {"highwater": metadata.version("highwater-diagnostics")}
-        manifest = manifests.of_recording(upload.id, upload.end, artifacts, versions, self._service, self._host)
-        return manifest, files
-
     async def _save(self) -> None:
         self._changed = False
         kept = self._since, self._queue.to_json(), self._quota.day, self._quota.used
@@ -318,22 +294,3 @@ class Egress:
                     "egress: the queue cannot be written, and until it can it ends with this monitor: %s", error
                 )
             self._unsaved = str(error)
-
-
-def _recorded(recording: Path) -> tuple[list[str], int]:
-    """The paths of a recording, of what was recorded of its worker's lines, and of its live heap; and their bytes."""
-    paths = [recording, lines_file(recording)]
-    with contextlib.suppress(UsageError, OSError):  # damaged: it is sent as it is
-        ticks = peek(recording)[0].process.get("start_ticks")
-        found = live_heap.of_recording(recording, ticks) if isinstance(ticks, int) else None
-        paths += [found[0]] if found is not None else []
-    there = [path for path in paths if path.is_file()]
-    return [str(path) for path in there], sum(path.stat().st_size for path in there)
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    if not ARTIFACT.fullmatch(path.name):
-        raise NotFoundError(f"{path} is no recording of ours")
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"name": path.name, "bytes": path.stat().st_size, "sha256": digest}
