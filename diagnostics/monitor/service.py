@@ -9,13 +9,12 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..protocol import agents_folder, private_folder
 from .audit import Audit
 from .captures.controller import Captures
 from .captures.kept.store import Store
-from .egress.egress import Egress
 from .judging.guard import Guard
 from .judging.judge import Judge
 from .judging.own_captures import OwnCaptures
@@ -26,6 +25,9 @@ from .web.app import build
 from .web.edge import EdgeServer
 from .web.token_guesses import Guesses
 from .workers.targets import Targets
+
+if TYPE_CHECKING:
+    from .egress.egress import Egress
 
 __all__ = ["Monitor", "stdin_closes"]
 
@@ -52,12 +54,11 @@ class Monitor:
         self.guard = Guard(self.targets, self.recorder, self.captures, self.audit, settings.rules)
         self.judge = Judge(self.targets, self.recorder, self.captures)
         self.recorder.said = self.judge.said
-        self.egress = (
-            Egress(root, settings.egress, self.captures.store, self.recorder.endings, self.audit)
-            if settings.egress.destination is not None
-            else None
-        )
-        if self.egress is not None:
+        self.egress: Egress | None = None
+        if settings.egress.destination is not None:
+            from .egress.egress import Egress  # it and what it imports are a megabyte
+
+            self.egress = Egress(root, settings.egress, self.captures.store, self.recorder.endings, self.audit)
             self.captures.published = self.egress.published
         self.looks = OwnCaptures(self.targets, self.judge, self.captures, self.audit, settings.looks_per_hour)
         self._settings = settings

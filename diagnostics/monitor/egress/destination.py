@@ -24,8 +24,9 @@ ARTIFACT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SCHEMES: Final = ("s3", "gs", "az", "file")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 _SEGMENT = re.compile(r"[A-Za-z0-9_=+.,@-]{1,200}")
-# What an error may repeat of an address: none of this can hold a password that somebody has put into it.
-_HARMLESS = re.compile(r"[A-Za-z0-9:/._-]{0,300}")
+# What an error may repeat: a scheme and a path. With a second colon it may be a key and a secret whose `@` was forgotten, and
+# without a scheme a secret that was pasted into the wrong variable.
+_HARMLESS = re.compile(r"[a-z][a-z0-9]{0,9}:[A-Za-z0-9/._-]{0,300}")
 _MAX_WORD = 63
 
 

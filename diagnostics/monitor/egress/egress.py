@@ -16,7 +16,6 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,13 +26,14 @@ from ..failures import Failures
 from ..recording.endings import WorkerEnd
 from . import manifest as manifests
 from .collector import Collector, recorded
+from .counts import EgressCounts
 from .destination import MANIFEST, folder_of, word
 from .queue import ENDED, INCIDENT, Queue, Quota, Upload, urgency_of
 from .settings import EgressSettings
 from .spool import Spool
 from .store import ObjectStore
 
-__all__ = ["Egress", "EgressCounts"]
+__all__ = ["Egress"]
 
 log = logging.getLogger("diagnostics.monitor")
 
@@ -41,18 +41,9 @@ log = logging.getLogger("diagnostics.monitor")
 _REMEMBERED: Final = 200
 # Ends of workers are looked for this often.
 _LOOK_SECONDS: Final = 1.0
-# At its end the monitor goes on sending for so long; what is left waits for the next one.
-_LAST_SECONDS: Final = 5.0
-
-
-@dataclass(frozen=True)
-class EgressCounts:
-    """Of one worker, since this monitor began: uploads by how they ended, tries that failed, bytes sent; and what waits now."""
-
-    ended: dict[str, int] = field(default_factory=dict)
-    failed_tries: int = 0
-    bytes: int = 0
-    waiting: int = 0
+# At its end the monitor goes on sending for so long; what is left waits for the next one. Who has started it gives it five
+# seconds in all (agent/instrument/monitor_process.py).
+_LAST_SECONDS: Final = 3.0
 
 
 class Egress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,7 +16,6 @@ from ...errors import DiagnosticsError
 from ..audit import Audit
 from ..captures.controller import Captures
 from ..captures.profiles import WindowProfiles
-from ..egress.egress import Egress
 from ..judging.guard import Guard
 from ..judging.judge import Judge
 from ..recording.recorder import Recorder
@@ -34,6 +34,9 @@ from .routes import timeline as timeline_routes
 from .routes import verdict as verdict_routes
 from .routes.page import Events
 from .token_guesses import Guesses
+
+if TYPE_CHECKING:
+    from ..egress.egress import Egress
 
 __all__ = ["build"]
 

@@ -19,7 +19,7 @@ from prometheus_client.samples import Exemplar
 
 from ...analysis.verdict.causes import CAUSES
 from ..captures.counts import CaptureCounts
-from ..egress.egress import EgressCounts
+from ..egress.counts import EgressCounts
 from ..recording.outlook import Outlook
 from ..workers.processes import Children
 from ..workers.registered import families_of

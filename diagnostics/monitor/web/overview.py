@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ... import __version__
 from ...analysis.verdict.service import Told
 from ..captures.controller import Captures
 from ..captures.streams import rows_of
-from ..egress.egress import Egress
 from ..judging.guard import Guard
 from ..judging.judge import Judge
 from ..kernel.cgroup import read_cgroup, why_no_cgroup
 from ..recording.recorder import Recorder
 from ..workers.service_sum import ServiceLook
 from ..workers.targets import Snapshot, Targets
+
+if TYPE_CHECKING:
+    from ..egress.egress import Egress
 
 __all__ = ["SCHEMA", "Overview", "no_lines", "summary"]
 

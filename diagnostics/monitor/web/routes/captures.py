@@ -7,7 +7,7 @@ import json
 import mimetypes
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -18,8 +18,10 @@ from ...audit import Audit
 from ...captures.controller import Captures
 from ...captures.difference import FORMATS
 from ...captures.reader import run_reader
-from ...egress.egress import Egress
 from ..access import asker_of
+
+if TYPE_CHECKING:
+    from ...egress.egress import Egress
 
 __all__ = ["routes"]
 
