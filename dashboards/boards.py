@@ -290,6 +290,18 @@ MEMORY = Board(
                     "Artifacts on disk", "Bytes of captures kept, below the quota.", "bytes",
                     (Query(total("instance", series("diagnostics_artifact_bytes")), "{{instance}}"),),
                 ),
+                Panel(
+                    "Egress", "Uploads to the object store: what became of them, and what waits.", "short",
+                    (
+                        Query(total("outcome", rate("diagnostics_egress_uploads_total")), "{{outcome}} /s"),
+                        Query(total("", rate("diagnostics_egress_failed_tries_total")), "failed tries /s"),
+                        Query(total("", series("diagnostics_egress_waiting")), "waiting"),
+                    ),
+                ),
+                Panel(
+                    "Egress, bytes", "Bytes a second that the object store has taken.", "Bps",
+                    (Query(total("instance", rate("diagnostics_egress_bytes_total")), "{{instance}}"),),
+                ),
             ),
         ),
     ),

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "diff": ("diff", "what changed between two captures", ""),
     "flamegraph": ("flamegraph", "a capture as a flame graph, one HTML file", ""),
     "convert": ("convert", "a capture in another format: pprof, JSON, folded stacks, HTML", ""),
+    "fetch": ("fetch", "captures back from an object store, verified, for all commands above", "egress"),
     "blackbox": ("blackbox", "what the flight recorder last saw of a worker, from its file", ""),
     "scenarios": ("scenarios", "list the known blow-ups", "proof"),
     "reproduce": ("reproduce", "run a known blow-up and show it", "proof"),

@@ -31,6 +31,7 @@ from hypothesis import HealthCheck, settings
 
 from diagnostics.proof.subjects.processes import free_port
 from relay.protocol.sse import Event, EventDecoder
+from tests.s3 import S3, Gate, gate, serving
 
 ROOT = Path(__file__).parent.parent
 
@@ -365,3 +366,17 @@ def observed(launch: Callable[..., Launched], tmp_path: Path) -> Callable[..., S
         return Service(f"http://127.0.0.1:{port}", monitor, supervisor)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """A real S3 server, one for all tests of a process; each takes a bucket of its own."""
+    with serving(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_gate(s3: S3) -> Iterator[Gate]:
+    """The same server behind a gate that can refuse, and be silent."""
+    with gate(s3) as before:
+        yield before

@@ -1,6 +1,6 @@
-"""Writes a monitor's files to disk: below the folder that the user named, and nowhere else.
+"""Writes the files of a monitor, or of an object store, to disk: below the folder that the user named, and nowhere else.
 
-A monitor may be hostile: an id or a file name from it is accepted only in the form that our own monitors use, the folder is
+Either may be hostile: an id or a file name from it is accepted only in the form that our own monitors use, the folder is
 opened without following a link, and no file is written through one.
 """
 
@@ -20,6 +20,7 @@ __all__ = ["MAX_ARTIFACTS", "MAX_ARTIFACT_BYTES", "Landing", "artifacts_of", "id
 # Limit of one artifact: by default a store keeps 2 GiB of all captures together.
 MAX_ARTIFACT_BYTES = 16 * 1024**3
 MAX_ARTIFACTS = 100
+MONITOR = "the monitor"
 
 _ID = re.compile(r"(?:all-)?[0-9]{8}T[0-9]{6}-[0-9]{6}-[a-z]{1,20}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -40,22 +41,22 @@ def worker_of(capture: Any) -> str:
     return _shaped(_WORKER, _field(capture, "worker"), "worker's number")
 
 
-def artifacts_of(capture: Any) -> list[dict[str, Any]]:
-    """A finished capture's artifacts (name, bytes, sha256), checked. Raises TargetError."""
-    listed = _field(capture, "artifacts")
+def artifacts_of(capture: Any, source: str = MONITOR) -> list[dict[str, Any]]:
+    """A finished capture's artifacts (name, bytes, sha256), checked; `source` is named in errors. Raises TargetError."""
+    listed = _field(capture, "artifacts", source)
     if not isinstance(listed, list) or len(listed) > MAX_ARTIFACTS:
-        raise _not_one("list of artifacts", f"{len(listed)} of them" if isinstance(listed, list) else listed)
+        shown = f"{len(listed)} of them" if isinstance(listed, list) else listed
+        raise _not_one("list of artifacts", shown, source)
     artifacts = []
     for artifact in listed:
-        size = _field(artifact, "bytes")
+        size = _field(artifact, "bytes", source)
         if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= MAX_ARTIFACT_BYTES:
-            raise _not_one("artifact's size", size)
-        name = _shaped(_NAME, _field(artifact, "name"), "artifact's name")
+            raise _not_one("artifact's size", size, source)
+        name = _shaped(_NAME, _field(artifact, "name", source), "artifact's name", source)
         if name.endswith(_PARTIAL):
-            raise _not_one("artifact's name", name)
-        artifacts.append(
-            {"name": name, "bytes": size, "sha256": _shaped(_SHA256, _field(artifact, "sha256"), "artifact's SHA-256")}
-        )
+            raise _not_one("artifact's name", name, source)
+        digest = _shaped(_SHA256, _field(artifact, "sha256", source), "artifact's SHA-256", source)
+        artifacts.append({"name": name, "bytes": size, "sha256": digest})
     return artifacts
 
 
@@ -105,20 +106,20 @@ def _removed(name: str, folder: int) -> None:
         return
 
 
-def _field(answer: Any, name: str) -> Any:
+def _field(answer: Any, name: str, source: str = MONITOR) -> Any:
     if not isinstance(answer, dict) or name not in answer:
-        raise TargetError(f"the monitor's answer has no {name!r}", remedy="is it a monitor, and of this version?")
+        raise TargetError(f"{source}'s answer has no {name!r}", remedy="is it a monitor, and of this version?")
     return answer[name]
 
 
-def _shaped(shape: re.Pattern[str], value: Any, what: str) -> str:
+def _shaped(shape: re.Pattern[str], value: Any, what: str, source: str = MONITOR) -> str:
     if not isinstance(value, str) or not shape.fullmatch(value):
-        raise _not_one(what, value)
+        raise _not_one(what, value, source)
     return value
 
 
-def _not_one(what: str, value: Any) -> TargetError:
+def _not_one(what: str, value: Any, source: str = MONITOR) -> TargetError:
     return TargetError(
-        f"the monitor sent {value!r:.120} as {what}; nothing was written",
+        f"{source} sent {value!r:.120} as {what}; nothing was written",
         remedy="no monitor of this project does: ask whoever runs it, and trust nothing that it says",
     )

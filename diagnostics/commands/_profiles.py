@@ -1,5 +1,7 @@
 """The shared parts of top, list, diff, flamegraph and convert: their options, and reading FILE as a Profile.
 
+FILE may be the address of an artifact in an object store, too (`_stored.py`).
+
 A memray capture is read by another process (`monitor.captures.memray_file`), so these commands need nothing but the standard
 library for all other formats.
 """
@@ -16,6 +18,7 @@ from ..analysis.algebra import merge, only, select, value_index
 from ..analysis.formats import decode, native, recognise
 from ..analysis.profile import Profile
 from ..errors import UsageError
+from ._stored import Source, at_hand
 
 __all__ = [
     "add_output",
@@ -59,8 +62,13 @@ def add_output(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, help=f"where to write; default: {default}")
 
 
-def load(path: Path, of: str) -> Profile:
-    """The Profile in the file at `path`, in any format. `of`: the view of a memray capture. Raises UsageError."""
+def load(source: Source, of: str) -> Profile:
+    """The Profile in a file, in any format. `of`: the view of a memray capture. Raises UsageError, and a store's errors."""
+    with at_hand(source) as path:
+        return _loaded(path, of)
+
+
+def _loaded(path: Path, of: str) -> Profile:
     try:
         # No pipe or device: their size cannot be checked before reading.
         if not path.is_file():
@@ -78,13 +86,13 @@ def load(path: Path, of: str) -> Profile:
         raise UsageError(f"{path}: {error.message}", remedy=error.remedy) from error
 
 
-def load_type(path: Path, arguments: argparse.Namespace) -> Profile:
+def load_type(path: Source, arguments: argparse.Namespace) -> Profile:
     """`load`, reduced to the sample type of --type, if given: captures of two kinds may share only one."""
     profile = load(path, arguments.of)
     return profile if arguments.type is None else only(profile, value_index(profile, arguments.type))
 
 
-def load_all(paths: list[Path], arguments: argparse.Namespace) -> Profile:
+def load_all(paths: list[Source], arguments: argparse.Namespace) -> Profile:
     """All files as one Profile, added up."""
     return merge([load_type(path, arguments) for path in paths])
 

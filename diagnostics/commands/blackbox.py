@@ -21,6 +21,7 @@ from ..monitor.recording import line_record, live_heap, timeline
 from ..monitor.recording.outlook import Growth, outlook
 from ..monitor.recording.ring import MAX_FILE_BYTES, Recording, decode
 from ._profiles import write
+from ._stored import at_hand, source
 
 __all__ = ["configure", "run"]
 
@@ -43,7 +44,9 @@ _NAMES = {"in_use_bytes": "in use", "rss_bytes": "RSS", "cgroup_working_bytes": 
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", type=Path, help="a recording, DIR/blackbox/*.ring")
+    parser.add_argument(
+        "file", metavar="FILE", type=source, help="a recording, DIR/blackbox/*.ring, or where it is in a store"
+    )
     parser.add_argument("-n", metavar="N", type=int, default=10, help="how many of the last readings; default: 10")
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="everything, as /debug/memory/timeline gives it")
@@ -51,14 +54,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    recording = _load(arguments.file)
+    with at_hand(arguments.file, whole=True) as file:
+        _show(file, arguments)
+    return 0
+
+
+def _show(file: Path, arguments: argparse.Namespace) -> None:
+    recording = _load(file)
     if arguments.json:
         write(json.dumps(timeline.to_json(recording)) + "\n", None)
     elif arguments.csv:
         write(timeline.to_csv(recording), None)
     else:
-        write(_text(recording, max(0, arguments.n)) + _alive(arguments.file, recording), None)
-    return 0
+        write(_text(recording, max(0, arguments.n)) + _alive(file, recording), None)
 
 
 def _load(path: Path) -> Recording:
@@ -84,7 +92,7 @@ def _text(recording: Recording, count: int) -> str:
 def _alive(file: Path, recording: Recording) -> str:
     """The worker's live heap at its end, by line; empty where it sampled no heap."""
     ticks = recording.header.process.get("start_ticks")
-    heap_file = live_heap.of_process(file.absolute().parent.parent, ticks) if isinstance(ticks, int) else None
+    heap_file = live_heap.of_recording(file, ticks) if isinstance(ticks, int) else None
     if heap_file is None:
         return ""
     path, table = heap_file

@@ -10,6 +10,7 @@ from ..analysis.formats import collapsed, flamegraph, native, pprof
 from ..analysis.profile import Profile
 from ..errors import UsageError
 from ._profiles import add_reading, add_selection, load, selected, type_first, write
+from ._stored import source
 
 __all__ = ["WRITERS", "configure", "run"]
 
@@ -24,7 +25,7 @@ WRITERS: dict[str, Callable[[Profile], bytes]] = {
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="IN", type=Path, help="Profile JSON, pprof, folded or memray")
+    parser.add_argument("input", metavar="IN", type=source, help="Profile JSON, pprof, folded or memray")
     parser.add_argument("output", metavar="OUT", type=Path, help=f"ends in {', '.join(WRITERS)}")
     add_reading(parser)
     add_selection(parser)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ..analysis.algebra import difference
 from ..analysis.formats.text import render_top
 from ..analysis.views import top
 from ._profiles import add_output, add_reading, add_selection, load_type, selected, write
+from ._stored import source
 
 __all__ = ["configure", "run"]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("before", metavar="BEFORE", type=Path, help="the earlier capture, in any format")
-    parser.add_argument("after", metavar="AFTER", type=Path, help="the later capture")
+    parser.add_argument("before", metavar="BEFORE", type=source, help="the earlier capture, in any format")
+    parser.add_argument("after", metavar="AFTER", type=source, help="the later capture")
     parser.add_argument("-n", metavar="N", type=int, default=20, help="how many rows; default: 20")
     parser.add_argument("--lines", action="store_true", help="by line instead of by function")
     parser.add_argument("--cum", action="store_true", help="sorted by cumulative instead of flat")

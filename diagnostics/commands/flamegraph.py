@@ -8,13 +8,16 @@ from pathlib import Path
 from ..analysis.formats.flamegraph import render
 from ..errors import UsageError
 from ._profiles import add_output, add_reading, add_selection, load_all, load_type, selected, write
+from ._stored import source
 
 __all__ = ["configure", "run"]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="Profile JSON, pprof, folded or memray")
-    parser.add_argument("--before", metavar="FILE", type=Path, help="an earlier capture: colours then show the change")
+    parser.add_argument("files", metavar="FILE", nargs="+", type=source, help="Profile JSON, pprof, folded or memray")
+    parser.add_argument(
+        "--before", metavar="FILE", type=source, help="an earlier capture: colours then show the change"
+    )
     parser.add_argument("--title", metavar="TEXT", default="", help="default: the kind and sample type")
     add_reading(parser)
     add_selection(parser)

@@ -83,6 +83,7 @@ def shown(overview: dict[str, Any]) -> Group:
     return Group(
         *map(_ended, overview.get("ends") or ()),
         *map(_attached, overview.get("attached") or ()),
+        *_egress(overview.get("egress")),
         *(service + workers if beside else workers + service),
     )
 
@@ -92,6 +93,17 @@ def _attached(row: dict[str, Any]) -> RenderableType:
         f"attached to process {row['pid']} since {printable(row['since'])} by {printable(row['how'])}, uid {row['uid']}"
     )
     return text if row["agent"] else text.append("; its agent is no longer there", style="yellow")
+
+
+def _egress(egress: dict[str, Any] | None) -> list[RenderableType]:
+    """What is not in the store: nothing where all is, or nothing is sent anywhere."""
+    if egress is None or not (egress["failing"] or egress["failed"] or egress["dropped"] or egress["lost"]):
+        return []
+    counts = ", ".join(f"{egress[word]} {word}" for word in ("waiting", "sent", "failed", "dropped", "lost"))
+    text = Text(f"egress to {printable(egress['url'])}: {counts}", style="yellow")
+    if egress["failing"]:
+        text.append(f"\n  {printable(egress['failing'])}", style="default")
+    return [text]
 
 
 def _ended(end: dict[str, Any]) -> RenderableType:

@@ -10,12 +10,14 @@
 | remove | done | a capture was cancelled or deleted |
 | window | done | a profile of /debug/pprof was taken |
 | artifact | sent | a file of a capture was fetched |
+| egress | sent | a capture, or a recording, was sent to the object store |
 | login | done | the login form was given a token |
 | refusal | the status | a request was refused: no token, a wrong one, a foreign page or Host |
 
 `who` is a token's name, never the token: `DIAGNOSTICS_TOKEN`, `DIAGNOSTICS_READ_TOKEN`, `nobody` (no token, or a wrong one),
-`anybody` where no token is set, `rule NAME`, `the verdict` (captures that it takes itself), `the command line` (with the uid
-that ran it). `uid` is the user of the client's socket on this machine, from the kernel; null for a peer elsewhere.
+`anybody` where no token is set, `rule NAME`, `the verdict` (captures that it takes itself), `the monitor` (egress), `the
+command line` (with the uid that ran it). `uid` is the user of the client's socket on this machine, from the kernel; null for
+a peer elsewhere.
 
 The file is bounded: at MAX_BYTES it is renamed to `audit.log.1`, replacing the older one. A client that is refused a thousand
 times a second must not push out older lines: refusals beyond MAX_REFUSALS a minute are only counted, and the next line has

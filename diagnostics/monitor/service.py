@@ -27,6 +27,7 @@ from .web.token_guesses import Guesses
 from .workers.targets import Targets
 
 if TYPE_CHECKING:
+    from .egress.egress import Egress
     from .export.exporter import Exporter
 
 __all__ = ["Monitor", "stdin_closes"]
@@ -55,6 +56,12 @@ class Monitor:
         self.judge = Judge(self.targets, self.recorder, self.captures)
         self.recorder.said = self.judge.said
         self.exporter = _exporter(self.targets, settings)
+        self.egress: Egress | None = None
+        if settings.egress.destination is not None:
+            from .egress.egress import Egress  # it and what it imports are a megabyte
+
+            self.egress = Egress(root, settings.egress, self.captures.store, self.recorder.endings, self.audit)
+            self.captures.published = self.egress.published
         self.looks = OwnCaptures(self.targets, self.judge, self.captures, self.audit, settings.looks_per_hour)
         self._settings = settings
         self._listener = listener
@@ -80,6 +87,7 @@ class Monitor:
             guesses,
             self._settings.pprof_interval_seconds,
             self.exporter.counted if self.exporter else None,
+            self.egress,
         )
         server = EdgeServer(app, guesses.waiting)
         serving = asyncio.create_task(server.serve(sockets=[self._listener]), name="monitor")
@@ -87,6 +95,7 @@ class Monitor:
         guarding = asyncio.create_task(self.guard.run(), name="rules")
         looking = asyncio.create_task(self.looks.run(), name="looks")
         exporting = asyncio.create_task(self.exporter.run(), name="export") if self.exporter else None
+        sending = asyncio.create_task(self.egress.run(), name="egress") if self.egress is not None else None
         ending = asyncio.ensure_future(until())
         try:
             await asyncio.wait([serving, ending], return_when=asyncio.FIRST_COMPLETED)
@@ -104,6 +113,8 @@ class Monitor:
                 tasks.append(exporting)
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.recorder.close()
+            if self.egress is not None and sending is not None:
+                await self.egress.close(sending)  # last: captures and recorder have written what there was to write
         if serving.done() and not serving.cancelled() and serving.exception():
             raise serving.exception()  # type: ignore[misc]  # checked on the line before
 

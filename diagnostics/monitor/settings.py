@@ -13,6 +13,8 @@ from pathlib import Path
 from ..errors import UsageError
 from .captures.kept.store import Limits
 from .captures.kinds import kind_named
+from .egress.destination import Destination as Store
+from .egress.settings import EgressSettings
 from .export.destination import DEFAULT_SECONDS, LEAST_SECONDS, MOST_SECONDS, Destination
 from .judging.capture_rules import DEFAULTS, Rule, parse
 from .recording.recorder import RecordSettings
@@ -32,6 +34,7 @@ class MonitorSettings:
     looks_per_hour           automatic captures of one worker in an hour; 0: none
     pprof_interval_seconds   maximal age of a window's profile that /debug/pprof returns again
     profiles                 where live heaps are pushed to; None: nowhere
+    egress                   where finished captures are sent; off by default
     """
 
     record: RecordSettings = field(default_factory=RecordSettings)
@@ -40,6 +43,7 @@ class MonitorSettings:
     looks_per_hour: int = 6
     pprof_interval_seconds: float = 60.0
     profiles: Destination | None = None
+    egress: EgressSettings = field(default_factory=EgressSettings)
     allowed_hosts: tuple[str, ...] = ()
     token: str = ""
     read_token: str = ""
@@ -57,6 +61,7 @@ class MonitorSettings:
                 "DIAGNOSTICS_PPROF_INTERVAL_SECONDS", usual.pprof_interval_seconds, 0, _MOST_SECONDS
             ),
             profiles=_profiles(read),
+            egress=_egress(read, usual.egress),
             allowed_hosts=tuple(
                 filter(None, map(str.strip, environment.get("DIAGNOSTICS_ALLOWED_HOSTS", "").split(",")))
             ),
@@ -121,6 +126,20 @@ def _profiles(read: _Reader) -> Destination | None:
         seconds=read.number("DIAGNOSTICS_PROFILES_SECONDS", DEFAULT_SECONDS, LEAST_SECONDS, MOST_SECONDS),
         name=given.get("DIAGNOSTICS_PROFILES_NAME", "") or given.get("OTEL_SERVICE_NAME", ""),
         headers=given.get("DIAGNOSTICS_PROFILES_HEADERS", ""),
+    )
+
+
+def _egress(read: _Reader, usual: EgressSettings) -> EgressSettings:
+    url = read.environment.get("DIAGNOSTICS_EGRESS_URL", "")
+    return EgressSettings(
+        destination=Store.parse(url, "DIAGNOSTICS_EGRESS_URL") if url else None,
+        service=read.environment.get("DIAGNOSTICS_EGRESS_SERVICE")
+        or read.environment.get("OTEL_SERVICE_NAME")
+        or usual.service,
+        bytes_a_day=read.whole("DIAGNOSTICS_EGRESS_BYTES_A_DAY", usual.bytes_a_day, 0),
+        tries=read.whole("DIAGNOSTICS_EGRESS_TRIES", usual.tries, 1, 100),
+        waiting=read.whole("DIAGNOSTICS_EGRESS_WAITING", usual.waiting, 1, 1000),
+        timeout_seconds=read.number("DIAGNOSTICS_EGRESS_TIMEOUT_SECONDS", usual.timeout_seconds, 1, 3600),
     )
 
 

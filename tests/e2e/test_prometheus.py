@@ -85,6 +85,7 @@ def stacked(
             sys.executable, "-m", "relay", "serve", "--port", "0", "--diagnostics", "127.0.0.1:0", *flags,
             env={
                 "DIAGNOSTICS_DIR": str(tmp_path / "d"),
+                "DIAGNOSTICS_EGRESS_URL": f"file://{tmp_path}/evidence",  # its series are there where it is on
                 # Traced, so that there are exemplars; nobody needs to receive the traces.
                 "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
                 **settings,

@@ -18,6 +18,8 @@ from diagnostics.commands._landing import artifacts_of, id_of, worker_of
 from diagnostics.errors import DiagnosticsError
 from diagnostics.monitor.captures.kept import manifest
 from diagnostics.monitor.captures.kinds import kind_named
+from diagnostics.monitor.egress import manifest as egress_manifest
+from diagnostics.monitor.egress.destination import Destination
 from diagnostics.monitor.judging import capture_rules
 from diagnostics.monitor.recording import ring, timeline
 from diagnostics.monitor.web import access, session
@@ -60,6 +62,16 @@ def _capture(data: bytes) -> None:
     for check in (id_of, worker_of, artifacts_of):
         with contextlib.suppress(DiagnosticsError):
             check(told)
+
+
+def _upload(data: bytes) -> None:
+    """What `diagnostics fetch` checks of a manifest in a store, and of an address."""
+    artifacts_of(egress_manifest.read(data, "20261128T140307-512000-memray"), "the store")
+
+
+def _address(data: bytes) -> None:
+    place = Destination.parse(data.decode("utf-8", "replace"), "URL")
+    assert not {".", ".."} & set(place.prefix.split("/"))
 
 
 def _options(data: bytes) -> None:
@@ -113,6 +125,8 @@ READERS: dict[str, Callable[[bytes], None]] = {
     "recording": _recording,
     "manifest": _manifest,
     "capture": _capture,
+    "upload": _upload,
+    "address": _address,
     "options": _options,
     "message": _message,
     "head": _head,

@@ -49,6 +49,8 @@ def _made(name: str) -> list[bytes]:
         "recording": [_recording()],
         "manifest": [told],
         "capture": [told],
+        "upload": [json.dumps({"schema": "highwater.egress/1", **_MANIFEST}).encode()],
+        "address": [b"s3://evidence/prod/a=b", b"file:///var/a%20b", b"az://container:80/x?sig=y#z", b"gs://k:s@bucket/.."],
         "options": [
             b'{"kind": "memray", "seconds": 5, "view": "leaked", "native": false, "diff": "a"}',
             b'{"kind": "tracemalloc", "seconds": 0.5, "frames": 5, "max_lag_ms": 100}',

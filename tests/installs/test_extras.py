@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -238,13 +239,27 @@ def proof(environment: Environment, start: Start) -> None:
     assert upstream.end(patience=60) == 0
 
 
+def egress(environment: Environment, start: Start) -> None:
+    folder = environment.folder / "store/service/host/20261129T131400-000001-tracemalloc"
+    folder.mkdir(parents=True)
+    (folder / "profile.json").write_bytes(profile())
+    facts = {"name": "profile.json", "bytes": len(profile()), "sha256": hashlib.sha256(profile()).hexdigest()}
+    manifest = {"schema": "highwater.egress/1", "id": folder.name, "artifacts": [facts]}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert folder.name in succeeds(environment, "diagnostics", "fetch", "--list", f"file://{environment.folder}/store")
+    succeeds(environment, "diagnostics", "fetch", f"file://{folder}", "-o", "fetched")
+    assert "append" in succeeds(environment, "diagnostics", "top", f"fetched/{folder.name}/profile.json")
+    assert "append" in succeeds(environment, "diagnostics", "top", f"file://{folder}")
+
+
 def all_of_it(environment: Environment, start: Start) -> None:
-    for check in (monitor, memray, relay, proof):
+    for check in (monitor, memray, relay, proof, egress):
         check(environment, start)
 
 
 CHECKS: dict[str, Check] = {
     "": base, "monitor": monitor, "memray": memray, "relay": relay_alone, "redis": redis, "otlp": otlp, "proof": proof,
+    "egress": egress,
     "all": all_of_it,
 }  # fmt: skip
 

@@ -39,6 +39,7 @@ class Capture:
     opened       set once the window is open or the capture has ended: the request that began it is answered then
     cut_short    why its window was ended early, None where it was not
     yields       whether it was begun automatically: it is cancelled for a capture that a user requests
+    by           who asked for it: "rule NAME", "the verdict", or "a request"
     """
 
     id: str
@@ -61,6 +62,7 @@ class Capture:
     opened: asyncio.Event = field(default_factory=asyncio.Event)
     cut_short: str | None = None
     yields: bool = False
+    by: str = "a request"
 
     def __post_init__(self) -> None:
         # A forced capture of a busy service is not ended because it is busy; the loop's lag still ends the window.
@@ -79,6 +81,7 @@ class Capture:
             "pid": self.worker.pid,
             "workers": list(self.workers),
             "options": self.options,
+            "by": self.by,
             "created": self.created,
             "state": self.state,
             "progress": round(self.progress, 3),

@@ -14,6 +14,7 @@ import logging
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,11 +73,14 @@ class Captures:
         self._traced: deque[tuple[int, float, float]] = deque(maxlen=_MAX_TRACED)  # process, beginning, end
         self._counts = Counting()
         self._groups: deque[CaptureGroup] = deque(maxlen=_MAX_GROUPS)
+        # Told of each capture once it is kept, with its manifest; it must return at once.
+        self.published: Callable[[dict[str, Any]], None] = lambda manifest: None
 
-    async def begin(self, request: dict[str, Any], *, yields: bool = False) -> dict[str, Any]:
+    async def begin(self, request: dict[str, Any], *, yields: bool = False, by: str = "a request") -> dict[str, Any]:
         """Begin the requested capture and return its state, with its estimate.
 
         yields   begun automatically: it is cancelled where a user then requests one of the same worker
+        by       who asks, for the manifest: "rule NAME", "the verdict", or "a request"
         The worker "all" begins a group: every worker's capture, one after the other, see `CaptureGroup.to_json`.
         Raises UsageError (kind, option), NotFoundError (worker), BusyError (naming the running capture, or another tracer),
         TooCostlyError (with the estimate), NoRoomError, TargetError (the service cannot do this).
@@ -97,7 +101,7 @@ class Captures:
             self._must_be_free(worker, yields)
             async with self._beginning:
                 self._must_be_free(worker, yields)
-                capture = await self._start(kind, worker, options, force, yields)
+                capture = await self._start(kind, worker, options, force, yields, by)
         except (BusyError, TooCostlyError, NoRoomError):
             self._counts.refused(worker.name, kind.name)
             raise
@@ -125,7 +129,9 @@ class Captures:
         self._groups.append(group)
         return group.to_json(self)
 
-    async def _start(self, kind: Kind, worker: Worker, options: dict[str, Any], force: bool, yields: bool) -> Capture:
+    async def _start(
+        self, kind: Kind, worker: Worker, options: dict[str, Any], force: bool, yields: bool, by: str
+    ) -> Capture:
         await kind.ready(worker)
         price = await quote(worker, kind.method(options))
         if not force:
@@ -136,7 +142,16 @@ class Captures:
         capture_id, folder = self.store.new(kind.name, price.cost.disk_bytes)
         workers = tuple(one.name for one in self._targets.workers())
         capture = Capture(
-            capture_id, kind, worker, options, folder, price, forced=price.refusal, workers=workers, yields=yields
+            capture_id,
+            kind,
+            worker,
+            options,
+            folder,
+            price,
+            forced=price.refusal,
+            workers=workers,
+            yields=yields,
+            by=by,
         )
         self._running[worker.pid] = capture
         capture.task = asyncio.create_task(self._take(capture), name=f"capture {capture_id}")
@@ -303,7 +318,7 @@ class Captures:
             if capture.state == "cancelled" or not (capture.opened.is_set() or capture.state == "done"):
                 self.store.discard(capture.id)
             else:
-                self.store.publish(capture.id, capture.to_json())
+                self.published(self.store.publish(capture.id, capture.to_json()))
         except (DiagnosticsError, OSError, ValueError, TypeError) as error:
             log.error("capture %s could not be kept: %s", capture.id, error)
             self._unkept.append(

@@ -127,7 +127,7 @@ class Guard:
                 log.warning("rule %s: worker %s is not captured: %s", rule.name, worker.name, innocent)
             elif rule.capture is not None:
                 request = {**rule.options, "kind": rule.capture, "worker": worker.name}
-                fired.capture = (await self._captures.begin(request))["id"]
+                fired.capture = (await self._captures.begin(request, by=f"rule {rule.name}"))["id"]
                 self._note("begun", rule, worker, fired.capture)
                 fired.outcome = (await self._captures.ended(fired.capture))["state"]
         except NotFoundError as error:  # it was cancelled, or the worker has ended

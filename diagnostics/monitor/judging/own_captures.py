@@ -95,7 +95,7 @@ class OwnCaptures:
     async def _take(self, snapshot: Snapshot, asked: dict[str, Any]) -> None:
         pid = snapshot.process.pid
         try:
-            begun = await self._captures.begin({**asked, "worker": snapshot.worker}, yields=True)
+            begun = await self._captures.begin({**asked, "worker": snapshot.worker}, yields=True, by="the verdict")
             self._taken[pid].append(time.monotonic())
             asker = Asker("the verdict")
             self._audit.note("capture", "begun", asker, kind=asked["kind"], worker=snapshot.worker, capture=begun["id"])

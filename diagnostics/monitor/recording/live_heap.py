@@ -16,7 +16,7 @@ from ...errors import UsageError
 from ..kernel.process import identity
 from ..workers.targets import Worker
 
-__all__ = ["of_process", "of_worker", "read"]
+__all__ = ["of_process", "of_recording", "of_worker", "read"]
 
 # An entry that was just being written is whole a microsecond later.
 _TRIES = 3
@@ -34,7 +34,17 @@ def of_worker(worker: Worker) -> heap.HeapTable | None:
 
 def of_process(root: Path, start_ticks: int) -> tuple[Path, heap.HeapTable] | None:
     """The table that a process which was started then has left below `root`."""
-    for path in _newest(root / FOLDER, ".heap"):
+    return _started(root / FOLDER, start_ticks)
+
+
+def of_recording(recording: Path, start_ticks: int) -> tuple[Path, heap.HeapTable] | None:
+    """The table of the process of a recording: below the same root, or beside it where both were fetched from a store."""
+    folder = recording.absolute().parent
+    return of_process(folder.parent, start_ticks) or _started(folder, start_ticks)
+
+
+def _started(folder: Path, start_ticks: int) -> tuple[Path, heap.HeapTable] | None:
+    for path in _newest(folder, ".heap"):
         with contextlib.suppress(UsageError, OSError):
             with open(path, "rb") as file:
                 known = heap.process_of(file.read(heap.HEADER_BYTES))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -35,6 +36,9 @@ from .routes import verdict as verdict_routes
 from .routes.page import Events
 from .token_guesses import Guesses
 
+if TYPE_CHECKING:
+    from ..egress.egress import Egress
+
 __all__ = ["build"]
 
 
@@ -49,14 +53,16 @@ def build(
     guesses: Guesses,
     pprof_interval: float,
     pushes: Callable[[str], Mapping[str, int]] | None = None,
+    egress: Egress | None = None,
 ) -> tuple[Starlette, Events]:
     """The ASGI app of the monitor, and its event streams, which the caller must close.
 
     pprof_interval   minimum of seconds between two windows for /debug/pprof
     pushes           worker -> what became of the profiles of it that were pushed; None where none are
+    egress           None where nothing is sent anywhere
     """
-    routes = _Routes(targets, captures, recorder, guard, judge, pushes)
-    overview = Overview(targets, captures, judge, guard, recorder)
+    routes = _Routes(targets, captures, recorder, guard, judge, pushes, egress)
+    overview = Overview(targets, captures, judge, guard, recorder, egress)
     events = Events(overview)
     app = Starlette(
         routes=[
@@ -67,7 +73,7 @@ def build(
             *part_routes.routes(targets, captures),
             timeline_routes.route(targets, recorder),
             line_routes.route(targets, recorder),
-            *capture_routes.routes(captures, audit),
+            *capture_routes.routes(captures, audit, egress),
             *pprof_routes.routes(targets, WindowProfiles(targets, captures, pprof_interval), audit),
             Route("/metrics", routes.metrics),
             Route("/healthz", lambda request: JSONResponse({"status": "ok"})),
@@ -84,15 +90,22 @@ def build(
 
 class _Routes:
     def __init__(
-        self, targets: Targets, captures: Captures, recorder: Recorder, guard: Guard, judge: Judge,
+        self,
+        targets: Targets,
+        captures: Captures,
+        recorder: Recorder,
+        guard: Guard,
+        judge: Judge,
         pushes: Callable[[str], Mapping[str, int]] | None,
-    ) -> None:  # fmt: skip
+        egress: Egress | None,
+    ) -> None:
         self._pushes = pushes
         self._targets = targets
         self._captures = captures
         self._recorder = recorder
         self._guard = guard
         self._judge = judge
+        self._egress = egress
 
     async def metrics(self, request: Request) -> Response:
         look = await self._recorder.whole.look()
@@ -110,6 +123,7 @@ class _Routes:
                 captures=self._captures.counts_of(snapshot.worker),
                 pushes=self._pushes(snapshot.worker) if self._pushes else {},
                 children=look.children_of(snapshot.worker),
+                egress=self._egress.counts_of(snapshot.worker) if self._egress is not None else None,
             )
             for snapshot, verdict, (restarts, killed) in zip(snapshots, verdicts, counted, strict=True)
         ]

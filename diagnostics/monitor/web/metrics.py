@@ -19,6 +19,7 @@ from prometheus_client.samples import Exemplar
 
 from ...analysis.verdict.causes import CAUSES
 from ..captures.counts import CaptureCounts
+from ..egress.counts import EgressCounts
 from ..recording.outlook import Outlook
 from ..workers.processes import Children
 from ..workers.registered import families_of
@@ -37,6 +38,7 @@ class Scraped(Snapshot):
     pushes    outcome -> count of its profiles that were to be pushed
     children  sums over its child processes that are no workers
     verdict   the verdict's word
+    egress    counts of its uploads; None where nothing is sent anywhere
     restarts, oom_kills   how often its process was replaced, and killed by the OOM killer, since the monitor began
     """
 
@@ -48,6 +50,7 @@ class Scraped(Snapshot):
     verdict: str
     restarts: int
     oom_kills: int
+    egress: EgressCounts | None = None
 
     @classmethod
     def of(cls, snapshot: Snapshot, **more: Any) -> Scraped:
@@ -221,6 +224,20 @@ def _artifact_bytes(snapshot: Scraped) -> Iterator[Row]:
     yield (), snapshot.captures.artifact_bytes
 
 
+def _egress_uploads(snapshot: Scraped) -> Iterator[Row]:
+    if snapshot.egress is not None:
+        for outcome, count in snapshot.egress.ended.items():
+            yield (outcome,), count
+
+
+def _of_egress(key: str) -> Rows:
+    def rows(snapshot: Scraped) -> Iterator[Row]:
+        if snapshot.egress is not None:
+            yield (), getattr(snapshot.egress, key)
+
+    return rows
+
+
 def _balance(snapshot: Scraped) -> Iterator[Row]:
     for part, held in (snapshot.balance or {}).get("parts", {}).items():
         if held is not None:  # unknown is not 0
@@ -310,6 +327,10 @@ METRICS: tuple[Spec, ...] = (
     Spec("diagnostics_artifact_bytes", "gauge", "Bytes of the captures that are kept.", (), _artifact_bytes),
     Spec("diagnostics_rule_firings_total", "counter", "Firings of the monitor's rules, by what became of their captures.", ("rule", "outcome"), _firings),
     Spec("diagnostics_profile_pushes_total", "counter", "Live heaps that were to be pushed: sent, refused by the receiver, dropped for newer ones; and attempts that were retried.", ("outcome",), _pushes),
+    Spec("diagnostics_egress_uploads_total", "counter", "Captures and recordings that were to be sent to the store, by what became of them: sent, failed (out of tries), dropped (too many waited), lost (deleted before).", ("outcome",), _egress_uploads),
+    Spec("diagnostics_egress_failed_tries_total", "counter", "Tries to send one that failed; each is tried again until its tries are used up.", (), _of_egress("failed_tries")),
+    Spec("diagnostics_egress_bytes_total", "counter", "Bytes that the store has taken.", (), _of_egress("bytes")),
+    Spec("diagnostics_egress_waiting", "gauge", "Captures and recordings that wait to be sent.", (), _of_egress("waiting")),
     Spec("memory_verdict", "gauge", "1 for the cause that is the verdict on this worker, 0 for all others.", ("cause",), _verdict),
     Spec("memory_growth_bytes_per_hour", "gauge", "Slope of in-use memory (of RSS where that is unknown): estimate (mid) and the ends of its 95 % interval.", ("bound",), _growth),
     Spec("memory_growth_bytes_per_stream", "gauge", "The same for each stream that finished in that time; absent where none did, or nobody counts them.", ("bound",), _growth_per_stream),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ... import __version__
 from ...analysis.verdict.service import Told
@@ -16,6 +16,9 @@ from ..kernel.cgroup import read_cgroup, why_no_cgroup
 from ..recording.recorder import Recorder
 from ..workers.service_sum import ServiceLook
 from ..workers.targets import Snapshot, Targets
+
+if TYPE_CHECKING:
+    from ..egress.egress import Egress
 
 __all__ = ["SCHEMA", "Overview", "no_lines", "summary"]
 
@@ -60,12 +63,21 @@ def no_lines(snapshot: Snapshot) -> str:
 
 
 class Overview:
-    def __init__(self, targets: Targets, captures: Captures, judge: Judge, guard: Guard, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        targets: Targets,
+        captures: Captures,
+        judge: Judge,
+        guard: Guard,
+        recorder: Recorder,
+        egress: Egress | None = None,
+    ) -> None:
         self._targets = targets
         self._captures = captures
         self._judge = judge
         self._guard = guard
         self._recorder = recorder
+        self._egress = egress
         self._whole = recorder.whole
         self._lock = asyncio.Lock()
         self._shared: tuple[float, dict[str, Any]] | None = None
@@ -100,9 +112,14 @@ class Overview:
             "attached": self._targets.attachments.to_json(),
             "ends": [ending.to_json() for ending in self._recorder.endings()],
             "service": await self.service(snapshots, verdicts, url),
-            "captures": [summary(capture) for capture in self._captures.all()],
+            "captures": [self._summary(capture) for capture in self._captures.all()],
+            "egress": self._egress.to_json() if self._egress is not None else None,
             **self._guard.to_json(),
         }
+
+    def _summary(self, capture: dict[str, Any]) -> dict[str, Any]:
+        shown = summary(capture)
+        return shown if self._egress is None else {**shown, "egress": self._egress.state_of(capture["id"])}
 
     async def verdicts(self, snapshots: list[Snapshot], url: str) -> list[dict[str, Any]]:
         """The verdict on each worker, as JSON."""

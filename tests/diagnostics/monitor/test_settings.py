@@ -44,6 +44,9 @@ def test_the_manual_has_every_setting_with_its_default() -> None:
         "DIAGNOSTICS_LOOKS_PER_HOUR": usual.looks_per_hour,
         "DIAGNOSTICS_PPROF_INTERVAL_SECONDS": usual.pprof_interval_seconds,
         "DIAGNOSTICS_PROFILES_SECONDS": DEFAULT_SECONDS,
+        "DIAGNOSTICS_EGRESS_TRIES": usual.egress.tries,
+        "DIAGNOSTICS_EGRESS_WAITING": usual.egress.waiting,
+        "DIAGNOSTICS_EGRESS_TIMEOUT_SECONDS": usual.egress.timeout_seconds,
     }.items():
         (row,) = [line for line in manual.splitlines() if line.startswith(f"| `{name}`")]
         assert row.split("|")[2].strip().strip("`").replace(",", "") == f"{default:g}", row
@@ -79,6 +82,11 @@ def test_what_is_given_is_taken() -> None:
         ("DIAGNOSTICS_LOOKS_PER_HOUR", "-1"),
         ("DIAGNOSTICS_LOOKS_PER_HOUR", "often"),
         ("DIAGNOSTICS_LOOKS_PER_HOUR", "61"),
+        ("DIAGNOSTICS_EGRESS_URL", "http://evidence"),
+        ("DIAGNOSTICS_EGRESS_BYTES_A_DAY", "-1"),
+        ("DIAGNOSTICS_EGRESS_TRIES", "0"),
+        ("DIAGNOSTICS_EGRESS_WAITING", "1001"),
+        ("DIAGNOSTICS_EGRESS_TIMEOUT_SECONDS", "0"),
         ("DIAGNOSTICS_PPROF_INTERVAL_SECONDS", "soon"),
         ("DIAGNOSTICS_PPROF_INTERVAL_SECONDS", "inf"),
     ],
@@ -104,3 +112,16 @@ def test_where_the_rules_come_from(tmp_path: Path) -> None:
         MonitorSettings.of({"DIAGNOSTICS_RULES": str(file)})
     with pytest.raises(UsageError, match="No such file"):
         MonitorSettings.of({"DIAGNOSTICS_RULES": str(tmp_path / "none.toml")})
+
+
+def test_egress_is_off_until_an_address_is_given() -> None:
+    assert MonitorSettings.of({}).egress.destination is None
+    given = {
+        "DIAGNOSTICS_EGRESS_URL": "s3://evidence/prod",
+        "DIAGNOSTICS_EGRESS_BYTES_A_DAY": "1e6",
+        "OTEL_SERVICE_NAME": "o",
+    }
+    egress = MonitorSettings.of(given).egress
+    assert egress.destination is not None
+    assert (egress.destination.url, egress.bytes_a_day, egress.service) == ("s3://evidence/prod", 1_000_000, "o")
+    assert MonitorSettings.of({**given, "DIAGNOSTICS_EGRESS_SERVICE": "mine"}).egress.service == "mine"

@@ -328,7 +328,8 @@ async function remove(id) {
 }
 
 function renderCaptures(captures) {
-  const key = captures.map((one) => one.id + one.state).join();
+  const stored = (one) => (one.egress ? `store: ${one.egress.state}${one.egress.error ? `, ${one.egress.error}` : ""}` : "");
+  const key = captures.map((one) => one.id + one.state + stored(one)).join();
   for (const one of captures) {
     const bar = document.getElementById(`progress-${one.id}`);
     if (bar) bar.value = one.progress;
@@ -345,6 +346,7 @@ function renderCaptures(captures) {
       bar.value = one.progress;
       parts.push(bar, element("span", one.state));
     }
+    if (stored(one)) parts.push(element("span", stored(one)));
     for (const name of one.artifacts.filter((each) => each === "flame.html" || each === "flamegraph.html" || each.endsWith(".txt"))) {
       parts.push(element("a", name, { href: `/debug/memory/captures/${encodeURIComponent(one.id)}/artifacts/${encodeURIComponent(name)}`, target: "_blank", rel: "noopener", "data-key": `${one.id} ${name}` }));
     }

@@ -7,7 +7,7 @@ import json
 import mimetypes
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -19,6 +19,9 @@ from ...captures.controller import Captures
 from ...captures.difference import FORMATS
 from ...captures.reader import run_reader
 from ..access import asker_of
+
+if TYPE_CHECKING:
+    from ...egress.egress import Egress
 
 __all__ = ["routes"]
 
@@ -34,8 +37,8 @@ _PAGE_POLICY = (
 _PAGE_HEADERS = {"Content-Security-Policy": _PAGE_POLICY, "X-Content-Type-Options": "nosniff"}
 
 
-def routes(captures: Captures, audit: Audit) -> list[Route]:
-    handlers = _Handlers(captures, audit)
+def routes(captures: Captures, audit: Audit, egress: Egress | None = None) -> list[Route]:
+    handlers = _Handlers(captures, audit, egress)
     return [
         Route("/debug/memory/captures", handlers.all),
         Route("/debug/memory/captures", handlers.begin, methods=["POST"]),
@@ -47,14 +50,19 @@ def routes(captures: Captures, audit: Audit) -> list[Route]:
 
 
 class _Handlers:
-    def __init__(self, captures: Captures, audit: Audit) -> None:
+    def __init__(self, captures: Captures, audit: Audit, egress: Egress | None) -> None:
         self._captures = captures
         self._audit = audit
+        self._egress = egress
         self._rendering = asyncio.Semaphore(1)
         self._wanted = 0
 
     async def all(self, request: Request) -> Response:
-        return JSONResponse({"captures": self._captures.all()})
+        return JSONResponse({"captures": [self._with_egress(capture) for capture in self._captures.all()]})
+
+    def _with_egress(self, capture: dict[str, Any]) -> dict[str, Any]:
+        """A capture with the state of its upload, where there is egress."""
+        return capture if self._egress is None else {**capture, "egress": self._egress.state_of(capture["id"])}
 
     async def begin(self, request: Request) -> Response:
         wanted, asker = await _json_body(request), asker_of(request.scope)
@@ -69,7 +77,7 @@ class _Handlers:
         return JSONResponse(capture, status_code=202, headers={"Location": location})
 
     async def one(self, request: Request) -> Response:
-        return JSONResponse(self._captures.find(request.path_params["id"]))
+        return JSONResponse(self._with_egress(self._captures.find(request.path_params["id"])))
 
     async def remove(self, request: Request) -> Response:
         capture_id = request.path_params["id"]

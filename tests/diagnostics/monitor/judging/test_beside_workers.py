@@ -60,7 +60,7 @@ class Captures:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    async def begin(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def begin(self, request: dict[str, Any], *, by: str) -> dict[str, Any]:
         self.asked.append(request["worker"])
         return {"id": "x"}
 

@@ -142,7 +142,8 @@ class Captures:
     def latest(self, *_arguments: Any) -> None:
         return None
 
-    async def begin(self, request: dict[str, Any], *, yields: bool) -> dict[str, Any]:
+    async def begin(self, request: dict[str, Any], *, yields: bool, by: str) -> dict[str, Any]:
+        assert by == "the verdict"
         self.asked.append(request)
         if self._error is not None:
             raise self._error
