@@ -27,6 +27,9 @@ from .hub.events_out import EventsOut
 from .memory.buffer import SegmentPool
 from .memory.limit import memory_share
 from .memory.requests import RequestBudget
+from .resume.backends import store_of
+from .resume.reply import STREAM_HEADER
+from .resume.store import Store
 from .settings import Settings
 from .stream.call import StreamOptions
 from .stream.degraded import DEGRADED
@@ -52,7 +55,11 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
         ledger.breakers = lambda: upstream.states
         sweeping = asyncio.create_task(sweep(relay.open_streams, settings.limits), name="relay.sweep")
         try:
-            async with relay.hub.serving(), relay.events_out.serving() if relay.events_out else nullcontext():
+            async with (
+                relay.hub.serving(),
+                relay.events_out.serving() if relay.events_out else nullcontext(),
+                relay.resuming.serving() if relay.resuming else nullcontext(),
+            ):
                 yield
         finally:
             sweeping.cancel()
@@ -80,7 +87,10 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     ledger.budget_bytes = settings.budget_bytes
     telling = telemetry.setup(ROUTES)
     reject = _rejecting(ledger, telling)
-    gate = Gate(settings.admission, reject=reject, memory=memory_share(settings.memory_limit_bytes))
+    store = store_of(settings.resuming) if settings.resuming else None
+    kept = _kept(store) if store else None
+    ledger.kept = kept
+    gate = Gate(settings.admission, reject=reject, memory=memory_share(settings.memory_limit_bytes), kept=kept)
     hub = hub_of(settings.topics, settings.redis, reject)
     events_out = EventsOut(hub, settings.stream_events_topic) if settings.stream_events_topic else None
     request_budget = RequestBudget(settings.requests_bytes)
@@ -96,6 +106,7 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
         reject,
         request_budget,
         events_out,
+        store,
     )
     relay.api = api
     relay.app = Outside(
@@ -107,6 +118,11 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     add_page(api, settings, monitor.url if isinstance(monitor, MonitorProcess) else None)
     add_error_handlers(api)
     return relay
+
+
+def _kept(store: Store) -> Callable[[], int]:
+    """Returns a function that tells the bytes that are kept of streams for clients that come back."""
+    return lambda: store.logs.held
 
 
 def _rejecting(ledger: StreamLedger, telling: telemetry.Telemetry) -> Reject:
@@ -132,7 +148,7 @@ def _with_access(app: Any, settings: Settings, reject: Callable[[str], None]) ->
             allow_origins=settings.origins,
             allow_methods=("GET", "POST"),
             allow_headers=("*",),
-            expose_headers=("retry-after", "x-request-id", *DEGRADED),
+            expose_headers=("retry-after", "x-request-id", STREAM_HEADER, *DEGRADED),
         )
     return Pages(app, settings.origins, None if settings.keys else settings.hosts, reject)
 

@@ -10,14 +10,19 @@
         |-- ForbiddenError            403        the key lacks the scope
         |-- ForeignPageError          403        a web page of another origin sent the request
         |-- HostError                 403        the Host header is not a name of this relay
+        |-- StreamNotFoundError       404        no stream of this id, or one of another key
         |-- BodyTimeoutError          408        the request's body did not arrive in time
         |-- BodyTooLargeError         413        the request's body is above the limit
+        |-- StreamExpiredError        410        a stream's events after the given one are not kept any more
         |-- TooManyError              429        the caller sends too many requests, or has too many streams open
         |-- OverloadedError           503        no room for one more stream; another instance may have some
         |   `-- NoRoomForBodyError               no room for this request's body
         |-- IdleError                 504        the upstream sent no event for too long, though perhaps bytes
         |-- TooLongError              504        the stream is past its maximum duration
         |-- HubUnavailableError       503        the topics' Redis cannot be reached; another instance may reach it
+        |-- ResumeUnavailableError    503        the streams' Redis cannot be reached; another instance may reach it
+        |-- StreamAbandonedError      504        a stream's client did not come back, and its upstream was closed
+        |-- StreamBrokenError         502        the instance that relayed a stream is gone, and with it the upstream's answer
         |-- ShuttingDownError         503        the relay is shutting down; another instance, or its successor, will serve
         `-- UpstreamError             502        the upstream's fault; `outcome` is the ledger's word for it
             |-- UpstreamStatusError   (its own)  the upstream's own status and body, forwarded
@@ -53,8 +58,13 @@ __all__ = [
     "NoRoomForBodyError",
     "OverloadedError",
     "RelayError",
+    "ResumeUnavailableError",
     "SettingsError",
     "ShuttingDownError",
+    "StreamAbandonedError",
+    "StreamBrokenError",
+    "StreamExpiredError",
+    "StreamNotFoundError",
     "TooLongError",
     "TooManyError",
     "UnauthorizedError",
@@ -213,6 +223,51 @@ class HubUnavailableError(ApiError):
     def __init__(self, what_now: str) -> None:
         super().__init__(f"the topics' store cannot be reached; {what_now}")
         self.headers = _retry_after(RETRY_SECONDS)
+
+
+class ResumeUnavailableError(ApiError):
+    status = 503
+    code = "resume_unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("the store of streams to resume cannot be reached; the stream itself goes on: try again")
+        self.headers = _retry_after(RETRY_SECONDS)
+
+
+class StreamNotFoundError(ApiError):
+    status = 404
+    kind = "invalid_request_error"
+    code = "stream_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("no stream of yours has this id; ask for the answer again")
+
+
+class StreamExpiredError(ApiError):
+    status = 410
+    kind = "invalid_request_error"
+    code = "stream_expired"
+
+    def __init__(self) -> None:
+        super().__init__("the events after this one are not kept any more; ask for the answer again")
+
+
+class StreamAbandonedError(ApiError):
+    status = 504
+    code = "stream_abandoned"
+
+    def __init__(self) -> None:
+        super().__init__("the stream was ended before it was complete, since its client did not come back in time")
+
+
+class StreamBrokenError(ApiError):
+    status = 502
+    code = "stream_broken"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the relay that this stream came through is gone, and the rest of it is lost; ask for it again"
+        )
 
 
 class ShuttingDownError(ApiError):

@@ -75,6 +75,8 @@ class StreamLedger:
         self.pool: Callable[[], tuple[int, int, int, int]] | None = None
         # Returns bytes of requests that are not answered yet, by part (heads, bodies). None: they are not counted.
         self.requests: Callable[[], dict[str, int]] | None = None
+        # Returns bytes of streams' events that are kept for clients that come back. None: none are.
+        self.kept: Callable[[], int] | None = None
         # Returns each upstream's circuit breaker state (closed, open, half_open), in the upstreams' order.
         self.breakers: Callable[[], Sequence[str]] = tuple
         self._unrouted = RouteTotals(OTHER_ROUTE)
@@ -240,6 +242,7 @@ class StreamLedger:
             "breakers": list(self.breakers()),
             "rejected": dict(self.rejected),
             "requests": self.requests() if self.requests is not None else None,
+            "kept_bytes": self.kept() if self.kept is not None else None,
             "pool": dict(zip(POOL, self.pool(), strict=True)) if self.pool is not None else None,
             "routes": routes,
             "top": [records[place].to_json(now) for place in fullest],

@@ -7,7 +7,7 @@ instance may have room), a refusal because of the caller's own use is a 429; bot
 | reason | answer | limit |
 |---|---|---|
 | `streams` | 503 | RELAY_MAX_STREAMS are open |
-| `bytes` | 503 | RELAY_BUDGET_BYTES are reserved: each open stream reserves its whole budget, whatever it holds |
+| `bytes` | 503 | RELAY_BUDGET_BYTES are reserved: each open stream reserves its whole budget; kept streams count as they are |
 | `memory` | 503 | the process or its cgroup uses more than RELAY_MEMORY_SHARE of its memory limit |
 | `concurrency` | 429 | this caller has RELAY_KEY_MAX_STREAMS open |
 | `rate` | 429 | more requests a second than RELAY_KEY_RATE of this caller, or RELAY_RATE of all (token buckets) |
@@ -85,6 +85,7 @@ class Gate:
 
     reject   called with the reason of each refusal
     memory   returns the share of its memory limit that the process uses now, None where there is no limit
+    kept     returns the bytes that are kept of streams for clients that come back; None where none are
     """
 
     def __init__(
@@ -93,8 +94,10 @@ class Gate:
         *,
         reject: Callable[[str], None],
         memory: Callable[[], float | None],
+        kept: Callable[[], int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._kept = kept
         self._admission = admission
         self._reject = reject
         self._memory = memory
@@ -142,7 +145,8 @@ class Gate:
         admission = self._admission
         if admission.max_streams and self._open >= admission.max_streams:
             self._refuse("streams", "the relay has as many streams open as it takes")
-        if admission.budget_bytes and (self._open + 1) * admission.stream_bytes > admission.budget_bytes:
+        kept = self._kept() if self._kept is not None else 0
+        if admission.budget_bytes and (self._open + 1) * admission.stream_bytes + kept > admission.budget_bytes:
             self._refuse("bytes", "the relay's streams hold as many bytes as they may")
         share = self._share_of_memory() if admission.memory_share else None
         if share is not None and share > admission.memory_share:

@@ -7,7 +7,7 @@ a caller by its name.
 
 | scope | allows |
 |---|---|
-| `generate` | the POST endpoints and `GET /stream` |
+| `generate` | the POST endpoints, `GET /stream`, and the rest of their streams (`GET /v1/streams/{id}`) |
 | `models` | `GET /v1/models` |
 | `subscribe` | `GET /v1/topics/{topic}` |
 | `publish` | `POST /v1/topics/{topic}` |
@@ -31,7 +31,7 @@ from ..protocol.endpoints import ENDPOINTS
 if TYPE_CHECKING:
     from ..client.reply import Receive, Scope, Send
 
-__all__ = ["CALLER", "NEEDED", "OPEN", "SCOPES", "TOPICS", "ClientKey", "Keys", "hash_of", "parse_keys"]
+__all__ = ["CALLER", "NEEDED", "OPEN", "SCOPES", "STREAMS", "TOPICS", "ClientKey", "Keys", "hash_of", "parse_keys"]
 
 # The key of the caller's name in the ASGI scope.
 CALLER: Final = "relay.caller"
@@ -41,6 +41,8 @@ NEEDED: Final = {
     "/stream": "generate",
     "/v1/models": "models",
 }
+# The prefixes of the paths by which a client gets the rest of a stream.
+STREAMS: Final = ("/v1/streams/", "/v1/responses/")
 TOPICS: Final = "/v1/topics/"
 TOPICS_NEEDED: Final = {"POST": "publish"}  # all other methods need SUBSCRIBE
 SUBSCRIBE: Final = "subscribe"
@@ -139,4 +141,6 @@ def _needed(method: str, path: str) -> str | None:
     """The scope that a request needs; None where any key will do."""
     if path.startswith(TOPICS):
         return TOPICS_NEEDED.get(method, SUBSCRIBE)
+    if path.startswith(STREAMS):
+        return "generate"
     return NEEDED.get(path)

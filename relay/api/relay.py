@@ -20,6 +20,11 @@ from ..hub.memory import Hub
 from ..hub.stream import Subscription, TopicStream
 from ..memory.requests import RequestBudget
 from ..protocol.facts import answer_facts
+from ..resume.ids import Position
+from ..resume.life import Productions
+from ..resume.response import ResumableStream
+from ..resume.resumed import ResumedStream
+from ..resume.store import Store
 from ..settings import Settings
 from ..stream.answer import LargeAnswer
 from ..stream.call import Call, Span, StreamOptions
@@ -32,7 +37,8 @@ from ..upstream.upstream import Answer
 from ..upstream.upstreams import Upstreams
 from .bodies import Bodies
 from .drain import Drain
-from .requests import OpenAnswers, caller, retry_field
+from .requests import OpenAnswers, caller, owner, retry_field
+from .resume import last_event_id
 from .topics import TOPIC
 
 __all__ = ["Relay"]
@@ -42,10 +48,12 @@ __all__ = ["Relay"]
 class Relay:
     """The shared objects of one relay, put together by app.py.
 
-    upstream   None until the relay has started
-    api        the FastAPI app with the routes
-    app        the ASGI app to serve: `api` in its middlewares
-    drain      the state of the shutdown
+    upstream      None until the relay has started
+    resuming      where streams are kept for clients that come back; None where they are not
+    productions   the streams under way that are kept
+    api           the FastAPI app with the routes
+    app           the ASGI app to serve: `api` in its middlewares
+    drain         the state of the shutdown
     """
 
     settings: Settings
@@ -58,6 +66,8 @@ class Relay:
     reject: Reject
     request_budget: RequestBudget
     events_out: EventsOut | None = None
+    resuming: Store | None = None
+    productions: Productions = field(default_factory=dict)
     open_streams: OpenStreams = field(default_factory=OpenStreams)
     answers: OpenAnswers = field(default_factory=OpenAnswers)
     upstream: Upstreams | None = None
@@ -83,21 +93,54 @@ class Relay:
         return self.telemetry.call_span(call, headers, self.serving_upstream().address)
 
     def stream(
-        self, call: Call, route: str, request: Request, *, opening: bytes = b"", early: bool = False
+        self, call: Call, route: str, request: Request, *, event_source: bool = False, early: bool = False
     ) -> Response:
-        """The response that relays a stream; `opening` and `early` as in RelayedStream. Raises ShuttingDownError."""
-        return RelayedStream(
+        """The response that relays a stream; `early` as in RelayedStream. Raises ShuttingDownError.
+
+        event_source   the client is an EventSource: it is told when to come back, where it will get the rest of this stream
+        """
+        options: dict[str, Any] = {
+            "route": route,
+            "options": self.stream_options,
+            "upstream": self.serving_upstream(),
+            "ledger": self.ledger,
+            "place": self.gate.stream(caller(request)),
+            "open_streams": self.open_streams,
+            "start_span": self.span,
+            "request_headers": request.headers,
+            "early": early,
+        }
+        if self.resuming is None:
+            # No `retry` line: an EventSource that comes back without an id asks for the whole answer, and pays, again.
+            return RelayedStream(call, **options)
+        return ResumableStream(
             call,
+            caller=owner(request),
+            store=self.resuming,
+            productions=self.productions,
+            grace_seconds=self.settings.resume_grace_seconds,
+            retry=retry_field(self.settings.retry_seconds) if event_source else None,
+            **options,
+        )
+
+    def resumed(self, position: Position, route: str, request: Request) -> Response:
+        """The response that is the rest of a kept stream. Raises ShuttingDownError."""
+        self.serving_upstream()
+        settings = self.settings
+        assert self.resuming is not None, "there are routes for it only where streams are kept"
+        return ResumedStream(
+            position,
+            owner(request),
+            event_source=last_event_id(request) is not None,
             route=route,
-            options=self.stream_options,
-            upstream=self.serving_upstream(),
+            store=self.resuming,
+            productions=self.productions,
             ledger=self.ledger,
-            place=self.gate.stream(caller(request)),
             open_streams=self.open_streams,
-            start_span=self.span,
-            request_headers=request.headers,
-            opening=opening,
-            early=early,
+            place=self.gate.stream(caller(request)),
+            limits=settings.limits,
+            tell=self.telemetry.stream_ended,
+            write_bytes=settings.stream_budget.read_bytes,
         )
 
     def serving_hub(self) -> Hub:

@@ -20,7 +20,7 @@ from ..errors import BadRequestError, ShuttingDownError
 from ..protocol.endpoints import CHAT, Endpoint
 from ..stream.call import Call
 
-__all__ = ["MAX_VALUES", "OpenAnswers", "caller", "prompt_call", "read_call", "retry_field"]
+__all__ = ["MAX_VALUES", "OpenAnswers", "caller", "owner", "prompt_call", "read_call", "retry_field"]
 
 Result = TypeVar("Result")
 
@@ -39,6 +39,11 @@ def caller(request: Request) -> str:
     if name is not None:
         return f"key:{name}"
     return request.client.host if request.client else ""
+
+
+def owner(request: Request) -> str:
+    """The name by which a kept stream is its caller's: that of its key, "" where the relay has no keys."""
+    return str(request.scope.get(CALLER, ""))
 
 
 class OpenAnswers:

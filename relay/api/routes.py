@@ -6,6 +6,8 @@ POST /v1/responses
 GET  /v1/models
 GET  /                         a page that shows a stream in a browser
 GET  /stream?prompt=&model=    the same stream for a browser's EventSource, which can only GET
+GET  /v1/streams/{id}          the rest of a stream, where streams are kept (RELAY_RESUME), as the next one
+GET  /v1/responses/{id}        the same by OpenAI's id and numbers: ?stream=true&starting_after=N
 GET  /v1/topics/{topic}        subscribe to a topic, by Server-Sent Events
 POST /v1/topics/{topic}        publish an event
 GET  /healthz                  liveness: 200 as long as the process answers
@@ -24,7 +26,8 @@ from ..protocol.endpoints import ENDPOINTS, Endpoint
 from ..settings import Settings
 from .page import page
 from .relay import Relay
-from .requests import caller, prompt_call, read_call, retry_field
+from .requests import caller, owner, prompt_call, read_call
+from .resume import RESPONSE, STREAM_REST, add_resume, last_event_id
 from .topics import TOPIC, add_topics
 
 __all__ = ["ROUTES", "add_page", "add_routes"]
@@ -32,7 +35,7 @@ __all__ = ["ROUTES", "add_page", "add_routes"]
 STREAM: Final = "/stream"
 MODELS: Final = "/v1/models"
 PAGE: Final = "/"
-ROUTES: Final = (*(endpoint.route for endpoint in ENDPOINTS), STREAM, MODELS, TOPIC, PAGE)
+ROUTES: Final = (*(endpoint.route for endpoint in ENDPOINTS), STREAM, MODELS, STREAM_REST, RESPONSE, TOPIC, PAGE)
 
 
 def add_routes(api: FastAPI, relay: Relay) -> None:
@@ -50,9 +53,15 @@ def add_routes(api: FastAPI, relay: Relay) -> None:
         model: Annotated[str | None, Query(min_length=1)] = None,
     ) -> Response:
         relay.gate.request(caller(request))
+        position = last_event_id(request) if relay.resuming is not None else None
+        if position is not None:
+            return relay.resumed(position, STREAM, request)
         call = prompt_call(prompt, model or settings.default_model)
         # `early`: EventSource shows its page no status anyway, so an error after a heartbeat loses none.
-        return relay.stream(call, STREAM, request, opening=retry_field(settings.retry_seconds), early=True)
+        return relay.stream(call, STREAM, request, event_source=True, early=True)
+
+    if relay.resuming is not None:
+        add_resume(api, relay.resuming, lambda request: relay.gate.request(caller(request)), relay.resumed, owner)
 
     add_topics(
         api,
@@ -74,7 +83,8 @@ def add_routes(api: FastAPI, relay: Relay) -> None:
     @api.get("/readyz")
     async def readyz() -> Response:
         if relay.upstream is not None and relay.ready:
-            return JSONResponse({"status": "ready", "upstreams": relay.upstream.states, "hub": relay.hub.state})
+            states = {"status": "ready", "upstreams": relay.upstream.states, "hub": relay.hub.state}
+            return JSONResponse(states if relay.resuming is None else {**states, "resume": relay.resuming.state})
         return JSONResponse({"status": "draining" if relay.drain.begun else "starting"}, status_code=503)
 
 
@@ -92,6 +102,10 @@ def _relayed(relay: Relay, endpoint: Endpoint) -> Callable[[Request], Awaitable[
 
     async def relayed(request: Request) -> Response:
         relay.gate.request(caller(request))
+        position = last_event_id(request) if relay.resuming is not None else None
+        if position is not None:
+            await relay.bodies.read(request, settings.max_request_bytes)  # the request again, which is not needed
+            return relay.resumed(position, endpoint.route, request)
         call = read_call(endpoint, await relay.bodies.read(request, settings.max_request_bytes))
         if call.streams:
             return relay.stream(call, endpoint.route, request)

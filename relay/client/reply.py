@@ -18,7 +18,7 @@ from ..errors import ApiError
 from ..protocol.sse import comment, encode
 from .client import Client
 
-__all__ = ["HEARTBEAT", "Message", "Receive", "Reply", "Scope", "Send"]
+__all__ = ["HEARTBEAT", "Headers", "Message", "Receive", "Reply", "Scope", "Send"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -43,12 +43,15 @@ class Reply:
     """One response that streams.
 
     record        counts the bytes that the reply itself adds (`opening`, the end); callers count their own chunks
-    opening       SSE lines that begin the stream, without a blank line after them
+    opening       SSE lines that begin the stream
+    heartbeat     an SSE comment, which is sent while nothing else is
     early         whether a heartbeat may start the response; else the upstream's first bytes do
     error_event   the `event` field of the event that carries an error; None for none
     started       the response's head was sent
     complete      the end of the response was sent
     """
+
+    heartbeat: bytes = HEARTBEAT
 
     def __init__(
         self,
@@ -121,12 +124,12 @@ class Reply:
         if self.complete or self._starting is not None or self._client.full:
             return 0
         if self.started:
-            self.write(HEARTBEAT)
+            self.write(self.heartbeat)
         elif self._early:
             self._starting = asyncio.create_task(self._start_with_heartbeat(), name="relay.stream.heartbeat")
         else:
             return 0
-        return len(HEARTBEAT)
+        return len(self.heartbeat)
 
     def unsent(self) -> int | None:
         """As Client.unsent."""
@@ -145,7 +148,7 @@ class Reply:
     async def _start_with_heartbeat(self) -> None:
         try:
             await self._start(200, HEADERS, {})
-            self.write(HEARTBEAT)
+            self.write(self.heartbeat)
         finally:
             self._starting = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -14,6 +14,8 @@ from ..hub.topic import History
 from ..hub.topics import Bounds
 from ..memory.budget import MIN_BUDGET_BYTES, StreamBudget
 from ..memory.buffer import POLICIES, OverflowPolicy
+from ..resume.logs import Bounds as LogBounds
+from ..resume.options import ResumeOptions, SharedThrough
 from ..stream.patience import Limits
 from ..upstream.options import Timeouts, UpstreamOptions
 from .values import BaseUrl, BaseUrls, Bytes, ClientKeys, Limit, Origins, Policies, RedisUrl, Seconds, is_loopback
@@ -159,6 +161,18 @@ class Settings(BaseSettings):
     redis_timeout_seconds: Seconds = Field(2.0, description="longest wait for Redis")
     redis_patience_seconds: Limit = Field(30.0, description="how long subscribers wait for Redis to come back")
 
+    resume: Literal["off", "memory", "redis"] = Field(
+        "off", description="where streams are kept for clients that come back: off, memory, or redis (RELAY_REDIS_URL)"
+    )
+    resume_grace_seconds: Seconds = Field(
+        30.0, description="how long an upstream goes on after its client has left, where streams are kept"
+    )
+    resume_seconds: Seconds = Field(300.0, description="how long a stream is kept after its end")
+    resume_stream_bytes: Bytes = Field(2 * 1024 * 1024, description="most that is kept of one stream")
+    resume_bytes: Bytes = Field(
+        64 * 1024 * 1024, description="most that is kept of all streams together; counts in RELAY_BUDGET_BYTES"
+    )
+
     default_model: str = Field("gpt-4o-mini", min_length=1, description="model of GET /stream without ?model=")
     keep_alive_seconds: int = Field(75, ge=1, description="how long an idle client connection is kept")
     drain_seconds: float = Field(
@@ -213,6 +227,28 @@ class Settings(BaseSettings):
                 )
         return value
 
+    @field_validator("resume")
+    @classmethod
+    def _is_reached_again(cls, value: str, info: ValidationInfo) -> str:
+        if value == "redis" and info.data.get("redis_url") is None:
+            raise ValueError("it is redis, and RELAY_REDIS_URL does not say which one")
+        if value == "memory" and info.data.get("workers", 1) > 1:
+            raise ValueError(
+                "it is memory, and RELAY_WORKERS is above 1: a client that comes back may meet another worker; it must be redis"
+            )
+        return value
+
+    @field_validator("resume_bytes")
+    @classmethod
+    def _holds_a_stream(cls, value: int, info: ValidationInfo) -> int:
+        least = info.data.get("resume_stream_bytes", value)
+        if value < least:
+            raise ValueError(f"it must be from RELAY_RESUME_STREAM_BYTES on, {least}")
+        most = info.data.get("budget_bytes", 0) - info.data.get("stream_budget_bytes", 0)
+        if info.data.get("resume", "off") != "off" and 0 <= most < value:
+            raise ValueError(f"it must be {most} at most, what RELAY_BUDGET_BYTES leaves beside one stream")
+        return value
+
     @property
     def policies(self) -> list[str]:
         """The overflow policies that a subscriber may choose."""
@@ -239,6 +275,18 @@ class Settings(BaseSettings):
             prefix=self.redis_prefix,
             timeout_seconds=self.redis_timeout_seconds,
             patience_seconds=self.redis_patience_seconds,
+        )
+
+    @property
+    def resuming(self) -> ResumeOptions | None:
+        """How streams are kept for clients that come back; None where they are not."""
+        if self.resume == "off":
+            return None
+        redis = self.redis if self.resume == "redis" else None
+        return ResumeOptions(
+            LogBounds(self.resume_stream_bytes, self.resume_bytes, self.resume_seconds),
+            self.resume_grace_seconds,
+            SharedThrough(redis.url, redis.prefix, redis.timeout_seconds, redis.patience_seconds) if redis else None,
         )
 
     @property

@@ -78,7 +78,7 @@ class StreamLife:
         self._record = record
         self._span = span
         self._reply = reply
-        self._pump = Pump(call.endpoint, options.max_event_bytes, record, reply.write)
+        self._pump = self._make_pump(call, options, record)
         self._looked_at = time.monotonic()
         self._patience = Patience(options.limits, self._looked_at)
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
@@ -90,6 +90,9 @@ class StreamLife:
         self._calm = False  # at the last look it flowed and no bytes waited anywhere; the client was not full since
         self._ending: str | None = None
         self._ending_error: ApiError | None = None
+
+    def _make_pump(self, call: Call, options: StreamOptions, record: StreamRecord) -> Pump:
+        return Pump(call.endpoint, options.max_event_bytes, record, self._reply.write)
 
     @property
     def facts(self) -> Facts:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Final
 
-from diagnostics import StreamLedger
+from diagnostics import StreamLedger, StreamRecord
 
-from ..client.client import client_of
+from ..client.client import Client, client_of
 from ..client.outside import OutsideResponse
 from ..client.reply import Reply, Scope, Send
 from ..upstream.upstreams import Upstreams
@@ -33,7 +33,6 @@ class RelayedStream(OutsideResponse):
 
     place             the stream's place at the gate (admission/gate.py), taken for as long as the stream lasts
     request_headers   of the client's request, for the trace context in them
-    opening           SSE lines that begin the stream, without a blank line after them
     early             whether a heartbeat may start the response before the upstream's first bytes
     """
 
@@ -51,7 +50,6 @@ class RelayedStream(OutsideResponse):
         place: AbstractContextManager[None],
         start_span: Callable[[Call, Mapping[str, str]], Span],
         request_headers: Mapping[str, str],
-        opening: bytes = b"",
         early: bool = False,
     ) -> None:
         super().__init__()
@@ -63,7 +61,7 @@ class RelayedStream(OutsideResponse):
         self._open_streams = open_streams
         self._place = place
         self._start_span, self._request_headers = start_span, request_headers
-        self._opening, self._early = opening, early
+        self._early = early
 
     async def serve(self, scope: Scope, send: Send, asked_at: float) -> None:
         call, self._call = self._call, None
@@ -73,8 +71,7 @@ class RelayedStream(OutsideResponse):
             span = self._start_span(call, self._request_headers)
             self._request_headers = {}  # there is a key among them
             record.trace_id = span.trace_id
-            reply = Reply(send, client, record, opening=self._opening, early=self._early)
-            life = StreamLife(call, self._options, record, span, reply)
+            reply, life = self._begin(call, send, client, record, span)
             self._open_streams.add(life)
             outcome, error = "upstream_error", None  # for an exception that is none of errors.py
             try:
@@ -91,9 +88,20 @@ class RelayedStream(OutsideResponse):
                 self._open_streams.discard(life)
                 record.ends(outcome)
                 life.over()
+                self._over(reply)
                 span.end(outcome, record=record, facts=life.facts, error=error)
                 if self._options.ended is not None:
                     ending = Ending.of(outcome, record=record, facts=life.facts, error=error)
                     self._options.ended(ending, span.trace_id)
                 await reply.close()
                 await life.ended()
+
+    def _begin(
+        self, call: Call, send: Send, client: Client, record: StreamRecord, span: Span
+    ) -> tuple[Reply, StreamLife]:
+        """Make the stream and the reply that it is written to."""
+        reply = Reply(send, client, record, early=self._early)
+        return reply, StreamLife(call, self._options, record, span, reply)
+
+    def _over(self, reply: Reply) -> None:
+        """The stream has ended, and everything that it opened is closed."""

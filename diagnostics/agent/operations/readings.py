@@ -161,6 +161,8 @@ def _merged(ledgers: list[StreamLedger], top: int) -> dict[str, Any] | None:
         if part["requests"]:
             requests = whole["requests"] or {}
             whole["requests"] = {key: count + requests.get(key, 0) for key, count in part["requests"].items()}
+        if part["kept_bytes"] is not None:
+            whole["kept_bytes"] = part["kept_bytes"] + (whole["kept_bytes"] or 0)
         for reason, count in part["rejected"].items():
             whole["rejected"][reason] = whole["rejected"].get(reason, 0) + count
         for route, row in part["routes"].items():

@@ -115,6 +115,12 @@ def _requests(snapshot: Scraped) -> Iterator[Row]:
         yield (part,), held
 
 
+def _kept(snapshot: Scraped) -> Iterator[Row]:
+    kept = _ledger_of(snapshot).get("kept_bytes")
+    if kept is not None:
+        yield (), kept
+
+
 def _by_direction(stem: str) -> Rows:
     def rows(snapshot: Scraped) -> Iterator[Row]:
         for route, totals in _routes(snapshot):
@@ -307,6 +313,7 @@ METRICS: tuple[Spec, ...] = (
     Spec("stream_buffer_high_water_bytes", "histogram", "Most bytes the application held for one stream in its life.", ("route",), _by_route("buffer_high_water")),
     Spec("stream_disconnect_to_upstream_close_seconds", "histogram", "From the client's leaving to the upstream's being closed.", ("route",), _by_route("disconnect_to_upstream_close")),
     Spec("stream_budget_bytes", "gauge", "Bytes that all streams together may hold; 0: no budget.", (), _ledger("budget_bytes")),
+    Spec("stream_kept_bytes", "gauge", "Bytes of streams' events that are kept for clients that come back; absent where none are kept.", (), _kept),
     Spec("stream_rejected_total", "counter", "Streams that were not let in, by reason.", ("reason",), _rejected),
     Spec("buffer_pool_segments", "gauge", "Segments of the buffer pool: lent out (used), and kept for the next stream (free).", ("state",), _pool_segments),
     Spec("buffer_pool_hits_total", "counter", "Segments taken from those that the pool had kept.", (), _pool_count("hits")),

@@ -93,6 +93,7 @@ def read_balance(
             "app": ((reading or {}).get("ledger") or {}).get("buffered_bytes"),
             "transport": _layer(connections, "transport_bytes"),
             "requests": _of_requests(reading),
+            "kept": ((reading or {}).get("ledger") or {}).get("kept_bytes"),
         },
         "beside": beside,
         "cgroup": cgroup.to_json() if cgroup else None,

@@ -1,0 +1,108 @@
+"""The events of one stream that are kept, from which a client gets what it missed. Sans-IO.
+
+The law of this file: an event is kept once, however many clients want it, and the numbers of kept events are contiguous: from
+`first` to `last`. What is dropped is dropped from the beginning, so that a client gets either every event after its own last
+one, or an error. Bounds are for the one that keeps all logs (logs.py).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+from typing import Final, Literal, Protocol
+
+__all__ = ["EVENT_OVERHEAD_BYTES", "Follower", "StreamLog"]
+
+# The memory of an event beside its bytes: the bytes object's header, and its place in the deque. Charged to the log, so that
+# many tiny events are bounded by their true size.
+EVENT_OVERHEAD_BYTES: Final = 64
+
+
+class Follower(Protocol):
+    """Callbacks of a log to a client that follows it. Neither may raise."""
+
+    def offer(self, event: bytes, number: int) -> None:
+        """A new event, the next one after the last offered."""
+
+    def ended(self) -> None:
+        """The log has got its last event."""
+
+
+class StreamLog:
+    """One stream's log.
+
+    id          the stream's
+    caller      the name of the key that asked for it; "" where the relay has no keys
+    first       the number of the oldest event that is kept
+    held        bytes of the kept events, with overhead
+    is_over     there will be no more events
+    failed      the last event is an error
+    followers   an ordered set
+    """
+
+    __slots__ = ("_events", "caller", "failed", "first", "followers", "held", "id", "is_over")
+
+    def __init__(self, stream_id: str, caller: str, first: int = 1) -> None:
+        self.id = stream_id
+        self.caller = caller
+        self.first = first
+        self.held = 0
+        self.is_over = False
+        self.failed = False
+        self.followers: dict[Follower, None] = {}
+        self._events: deque[bytes] = deque()
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    @property
+    def last(self) -> int:
+        """The number of the newest event, kept or not; 0 where there was none."""
+        return self.first + len(self._events) - 1
+
+    def append(self, event: bytes) -> None:
+        """Append the event after `last`, and offer it to all followers."""
+        assert not self.is_over, "a stream that is over has no more events"
+        self._events.append(event)
+        self.held += len(event) + EVENT_OVERHEAD_BYTES
+        if self.followers:
+            number = self.last
+            for follower in tuple(self.followers):  # one that is too slow leaves at once
+                follower.offer(event, number)
+
+    def end(self, *, failed: bool) -> None:
+        """There will be no more events."""
+        if not self.is_over:
+            self.is_over, self.failed = True, failed
+            for follower in tuple(self.followers):
+                follower.ended()
+
+    def place(self, after: int) -> Literal["kept", "dropped", "future"]:
+        """Whether all events after the one with this number are there, or some are dropped, or it is not there yet itself."""
+        if after > self.last:
+            return "future"
+        return "kept" if after >= self.first - 1 else "dropped"
+
+    def read(self, after: int, max_bytes: int) -> list[bytes]:
+        """The events after a number, which must be `kept`: about `max_bytes` at most, but at least one if there is one."""
+        assert after >= self.first - 1, (after, self.first)
+        events: list[bytes] = []
+        size = 0
+        for event in islice(self._events, after - self.first + 1, None):
+            size += len(event) + EVENT_OVERHEAD_BYTES
+            if events and size > max_bytes:
+                break
+            events.append(event)
+        return events
+
+    def bytes_after(self, after: int) -> int:
+        """Bytes of the kept events after a number, with overhead."""
+        skipped = max(after - self.first + 1, 0)
+        return sum(map(len, islice(self._events, skipped, None))) + EVENT_OVERHEAD_BYTES * (len(self) - skipped)
+
+    def forget_oldest(self) -> int:
+        """Drop the oldest event. Returns its bytes, with overhead."""
+        size = len(self._events.popleft()) + EVENT_OVERHEAD_BYTES
+        self.held -= size
+        self.first += 1
+        return size
