@@ -11,6 +11,8 @@ from collections import deque
 from itertools import islice
 from typing import Final, Literal, Protocol
 
+from ..errors import ApiError
+
 __all__ = ["EVENT_OVERHEAD_BYTES", "Follower", "StreamLog"]
 
 # The memory of an event beside its bytes: the bytes object's header, and its place in the deque. Charged to the log, so that
@@ -19,13 +21,16 @@ EVENT_OVERHEAD_BYTES: Final = 64
 
 
 class Follower(Protocol):
-    """Callbacks of a log to a client that follows it. Neither may raise."""
+    """Callbacks of a log to a client that follows it. None of the three may raise."""
 
     def offer(self, event: bytes, number: int) -> None:
         """A new event, the next one after the last offered."""
 
     def ended(self) -> None:
         """The log has got its last event."""
+
+    def broken(self, error: ApiError) -> None:
+        """The log will get no more events, and has not all of the stream's."""
 
 
 class StreamLog:

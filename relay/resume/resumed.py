@@ -177,6 +177,9 @@ class ResumedLife:
     def ended(self) -> None:
         self._flow()
 
+    def broken(self, error: ApiError) -> None:
+        self.end("upstream_error", error)
+
     # Called by the client's connection (client.client.Listener)
 
     def paused(self) -> None:

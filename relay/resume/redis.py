@@ -1,0 +1,342 @@
+"""The store that several relays share through Redis: each copies the logs of its own streams there, and reads those of others.
+
+The law of this file. The log in the memory of the relay that has the stream is the true one, and Redis is its copy: nothing
+waits for Redis. What Redis has missed (while it was away) or lost (when it restarted) is copied again, as far as the log still
+has it; what the log drops for room is dropped from Redis, too, so that the bounds on a relay's logs are bounds on its share of
+Redis. Events of all streams are copied together, COPY_PAUSE_SECONDS after each other at least.
+
+A stream whose relay is gone (its lease has run out) is ended, in Redis, by whichever relay has a client that follows it: with
+an error as its last event. While Redis cannot be reached, streams go on; who comes back to another relay than that of its
+stream gets an error, and those that follow a stream there wait for `patience` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from ..errors import BadRequestError, ResumeUnavailableError, StreamBrokenError, StreamExpiredError, StreamNotFoundError
+from .ids import Position
+from .log import EVENT_OVERHEAD_BYTES, StreamLog
+from .logs import Bounds, Named
+from .options import SharedThrough
+from .redis_log import BEAT_SECONDS, FAILURES, LEASE_SECONDS, About, Copied, RedisLog
+from .store import Followed, MemoryStore
+from .tails import Tails
+
+__all__ = ["RedisStore"]
+
+log = logging.getLogger("relay.resume")
+
+COPY_PAUSE_SECONDS: Final = 0.02
+# In one round trip: events of one stream, and of all together.
+STREAM_BYTES: Final = 256 * 1024
+ROUND_BYTES: Final = 1024 * 1024
+FIRST_PAUSE_SECONDS: Final = 0.05
+LONGEST_PAUSE_SECONDS: Final = 2.0
+# A stream that is silent is copied again this often within the time that it is kept, so that it does not expire.
+COPIES_PER_TIME: Final = 3
+# Between two looks at a stream whose copy is behind what its client has seen.
+FIRST_LOOK_SECONDS: Final = 0.02
+LONGEST_LOOK_SECONDS: Final = 0.25
+# Streams that were given up for room while Redis was away, and are to be dropped there; others expire.
+MAX_DROPPED: Final = 10_000
+
+
+Found = TypeVar("Found")
+
+
+@dataclass(slots=True)
+class _Copy:
+    """How far a log is copied. `over`: its end is, too; `cut_off`: others have ended the stream, nothing more is copied."""
+
+    last: int = 0
+    over: bool = False
+    cut_off: bool = False
+
+
+class RedisStore(MemoryStore):
+    """A Store over Redis."""
+
+    shared = True
+
+    def __init__(self, bounds: Bounds, options: SharedThrough, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(bounds, clock)
+        self._redis = RedisLog(options, bounds.keep_seconds)
+        self._tails = Tails(self._redis, self.logs)
+        self._timeout = options.timeout_seconds
+        self._patience = options.patience_seconds
+        self._copies: dict[StreamLog, _Copy] = {}
+        self._behind: dict[StreamLog, None] = {}  # the logs to be copied, an ordered set
+        self._some_behind = asyncio.Event()
+        self._names: dict[tuple[str, str], Named] = {}  # to be stored
+        self._dropped_streams: dict[str, None] = {}  # to be dropped
+        self._asked: dict[str, StreamLog] = {}  # whether others follow them is to be asked
+        self._up_since: float | None = None
+        self._away_since = clock()
+
+    @property
+    def state(self) -> str:  # type: ignore[override]  # MemoryStore's is a constant
+        return "redis_away" if self._up_since is None else "redis"
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        works: dict[str, Callable[[], Awaitable[None]]] = {
+            "copy": self._copy,
+            "beat": self._beat,
+            "read": self._tails.read,
+            "wake": self._tails.wake,
+        }
+        async with super().serving():
+            tasks = [
+                asyncio.create_task(self._again_and_again(work), name=f"relay.resume.{name}")
+                for name, work in works.items()
+            ]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+                await self._copy_the_rest()
+                await self._redis.close()
+
+    # Called by streams
+
+    def append(self, log: StreamLog, event: bytes) -> None:
+        super().append(log, event)
+        self._is_behind(log)
+
+    def end(self, log: StreamLog, *, failed: bool) -> None:
+        super().end(log, failed=failed)
+        self._is_behind(log)
+
+    def name(self, log: StreamLog, response_id: str, difference: int) -> None:
+        super().name(log, response_id, difference)
+        self._names[log.caller, response_id] = Named(log.id, difference)
+        self._is_behind(log)
+
+    def dropped(self, log: StreamLog) -> None:
+        if self.logs.get(log.id, log.caller) is log:
+            self._is_behind(log)
+            return
+        self._behind.pop(log, None)
+        self._copies.pop(log, None)
+        if len(self._dropped_streams) < MAX_DROPPED:
+            self._dropped_streams[log.id] = None
+            self._some_behind.set()
+
+    def wanted_at(self, log: StreamLog) -> float:
+        self._asked[log.id] = log
+        return super().wanted_at(log)
+
+    # Called for clients that come back
+
+    async def of_response(self, response_id: str, caller: str) -> Named:
+        named = self.logs.of_response(response_id, caller)
+        if named is not None:
+            return named
+
+        async def look() -> tuple[Named | None, bool]:
+            found = await self._redis.of_response(response_id, caller)
+            return found, found is not None
+
+        named = await self._looked_up(look)
+        if named is None:
+            raise StreamNotFoundError
+        return named
+
+    @asynccontextmanager
+    async def follow(self, position: Position, caller: str) -> AsyncIterator[Followed]:
+        stream, after = position
+        if self.logs.get(stream, caller) is not None or self.logs.is_gone(stream, caller):
+            async with super().follow(position, caller) as own:
+                yield own
+            return
+        about = await self._find(stream, caller, after)
+        with self._tails.following(stream, caller, after) as tail:
+            if about.over and after == about.last:
+                tail.log.end(failed=about.over != "ok")
+            yield Followed(tail.log, own=False, taken=tail.taken)
+
+    async def _find(self, stream: str, caller: str, after: int) -> About:
+        """What is known about a stream that has all events after this one. Raises ApiError."""
+
+        async def look() -> tuple[About | None, bool]:
+            found = await self._look(stream, caller)
+            return found, found is not None and (after <= found.last or bool(found.over))
+
+        about = await self._looked_up(look)
+        if about is None:
+            raise StreamNotFoundError
+        if about.over == "broken" and after >= about.last:
+            raise StreamBrokenError
+        if after > about.last:
+            raise BadRequestError(
+                f"the stream has no event {after}, its last one is {about.last}", param="starting_after"
+            )
+        if after < about.first - 1 or not about.has_events:
+            raise StreamExpiredError
+        return about
+
+    async def _look(self, stream: str, caller: str) -> About | None:
+        (about,) = await self._redis.about([stream])
+        if about is None:
+            return None
+        if about.caller != caller:
+            raise StreamNotFoundError
+        if self._is_orphan(about):
+            await self._redis.break_off(stream)
+            (about,) = await self._redis.about([stream])
+        return about
+
+    async def _looked_up(self, look: Callable[[], Awaitable[tuple[Found, bool]]]) -> Found:
+        """What `look` finds, once it says that this will do, or after one time-out. Raises ResumeUnavailableError.
+
+        A client is ahead of the copy: its relay sends it an event, and the id of its stream, before it copies them.
+        """
+        until, pause = self._clock() + self._timeout, FIRST_LOOK_SECONDS
+        try:
+            while True:
+                found, will_do = await look()
+                if will_do or self._clock() > until:
+                    return found
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_LOOK_SECONDS)
+        except FAILURES as error:
+            raise ResumeUnavailableError from error
+
+    def _is_orphan(self, about: About) -> bool:
+        """Whether the stream's relay is gone. Not before Redis was there for a whole lease: all leases may have run out."""
+        up = self._up_since is not None and self._clock() - self._up_since > LEASE_SECONDS
+        return up and not about.over and not about.owner_lives
+
+    # The tasks
+
+    async def _again_and_again(self, work: Callable[[], Awaitable[None]]) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            began = self._clock()
+            try:
+                await work()
+            except FAILURES as error:
+                self._is_away(str(error) or type(error).__name__)
+            except Exception:
+                log.exception("resume has a bug; it goes on")
+            if self._clock() - began > LONGEST_PAUSE_SECONDS:
+                pause = FIRST_PAUSE_SECONDS
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, so that relays do not come at once
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def _is_away(self, why: str) -> None:
+        if self._up_since is not None:
+            log.warning("redis is away, and streams cannot be resumed at other relays: %s", why)
+            self._up_since, self._away_since = None, self._clock()
+        if self._clock() - self._away_since >= self._patience:
+            self._tails.fail(ResumeUnavailableError())
+
+    def _is_back(self) -> None:
+        if self._up_since is None:
+            log.info("redis answers")
+            self._up_since = self._clock()
+            # It may have lost anything, as it may have restarted: it says what it has.
+            for copy in self._copies.values():
+                copy.over = False
+            self._copy_all_again()
+
+    async def _beat(self) -> None:
+        """Say that this relay lives, and look after the streams of others that are followed here."""
+        copied_at = self._clock()
+        while True:
+            asked, self._asked = self._asked, {}
+            followed = self._tails.streams()
+            wanted = await self._redis.beat(followed, list(asked))
+            self._is_back()
+            now = self._clock()
+            for stream in wanted:
+                self.left(asked[stream])
+            for stream, about in zip(followed, await self._redis.about(followed) if followed else (), strict=True):
+                if about is not None and self._is_orphan(about):
+                    log.warning("the relay of a stream is gone; its clients are told")
+                    await self._redis.break_off(stream)
+            if now - copied_at > self.logs.bounds.keep_seconds / COPIES_PER_TIME:
+                copied_at = now
+                self._copy_all_again()
+            for stream_log in [one for one in self._copies if self.logs.get(one.id, one.caller) is not one]:
+                del self._copies[stream_log]  # it was kept for as long as it is to be
+            await asyncio.sleep(BEAT_SECONDS)
+
+    def _is_behind(self, log: StreamLog) -> None:
+        copy = self._copies.get(log)
+        if copy is not None and copy.cut_off:
+            return
+        self._behind[log] = None
+        self._some_behind.set()
+
+    def _copy_all_again(self) -> None:
+        for stream_log, copy in self._copies.items():
+            if not copy.over:
+                self._is_behind(stream_log)
+
+    async def _copy(self) -> None:
+        while True:
+            await self._some_behind.wait()
+            await self._copy_once()
+            await asyncio.sleep(COPY_PAUSE_SECONDS)
+
+    async def _copy_the_rest(self) -> None:
+        """At shutdown: copy what is left, the last errors of streams among it, for one time-out at most."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                while self._some_behind.is_set():
+                    await self._copy_once()
+        except (TimeoutError, *FAILURES) as error:
+            log.warning("the ends of streams were not copied: %s", str(error) or type(error).__name__)
+
+    async def _copy_once(self) -> None:
+        """One round trip: the next events of the logs that are behind, as many as fit into it."""
+        if self._dropped_streams:
+            dropped = list(self._dropped_streams)
+            await self._redis.drop(dropped)
+            for stream in dropped:
+                self._dropped_streams.pop(stream, None)
+        if self._names:
+            names = dict(self._names)
+            await self._redis.name(names)
+            for key, named in names.items():
+                if self._names.get(key) is named:
+                    del self._names[key]
+        logs, parts, size = [], [], 0
+        for stream_log in self._behind:
+            part = self._part(stream_log)
+            logs.append(stream_log)
+            parts.append(part)
+            size += sum(map(len, part.events)) + EVENT_OVERHEAD_BYTES
+            if size > ROUND_BYTES:
+                break
+        answers = await self._redis.copy(parts) if parts else []
+        for stream_log, part, last in zip(logs, parts, answers, strict=True):
+            copy = self._copies.get(stream_log)
+            if copy is None:
+                continue  # it was given up meanwhile
+            copy.last, copy.cut_off = last, last < 0
+            copy.over = bool(part.over) and last == stream_log.last
+            if copy.cut_off or (last >= stream_log.last and copy.over == stream_log.is_over):
+                del self._behind[stream_log]
+        if not self._behind and not self._dropped_streams and not self._names:
+            self._some_behind.clear()
+
+    def _part(self, log: StreamLog) -> Copied:
+        """What of a log is to be copied next."""
+        copy = self._copies.setdefault(log, _Copy())
+        after = max(copy.last, log.first - 1)
+        events = log.read(after, STREAM_BYTES) if after < log.last else []
+        reaches_the_end = after + len(events) == log.last
+        over = ("failed" if log.failed else "ok") if log.is_over and reaches_the_end else ""
+        return Copied(log.id, log.caller, log.first, after + 1, over, events)

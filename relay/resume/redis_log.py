@@ -1,0 +1,260 @@
+"""The logs of streams in Redis: their keys, and the commands on them. Knows nothing of clients.
+
+| key, after the prefix | type | what |
+|---|---|---|
+| `resume:stream:ID` | stream | the events, with their numbers as ids, and a last entry for the stream's end |
+| `resume:about:ID` | hash | the stream's relay, caller, oldest and newest event, and how it ended; outlives the events |
+| `resume:response:CALLER:ID` | string | the stream of an upstream's response, and the difference of its numbers |
+| `resume:relay:TOKEN` | string | there while this relay lives |
+| `resume:wanted:ID` | string | there while a client follows the stream at another relay than its own |
+| `resume:wake:TOKEN` | stream | wakes this relay's blocking reader, when it is to read other streams |
+
+The scripts append.lua and break.lua are the only writers of the first two. Every key expires.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+
+from ..errors import StreamBrokenError
+from ..protocol.sse import encode
+from .logs import Named
+from .options import SharedThrough
+
+__all__ = ["BEAT_SECONDS", "FAILURES", "LEASE_SECONDS", "READ_EVENTS", "About", "Copied", "Entry", "RedisLog"]
+
+# A relay says this often that it lives, and counts as gone when it has not for the lease: ten missed beats.
+BEAT_SECONDS: Final = 1.0
+LEASE_SECONDS: Final = 10.0
+# The longest that the reader blocks; it reads again then.
+BLOCK_SECONDS: Final = 5.0
+# The most events of one stream in one answer of the reader.
+READ_EVENTS: Final = 64
+COMMAND_CONNECTIONS: Final = 4
+# What is known about a stream is kept so many times as long as its events: whoever comes then is told that it is too late.
+REMEMBERED: Final = 2
+
+FAILURES: Final = (RedisError, OSError)
+
+
+class About(NamedTuple):
+    """What is known about a stream. `over` is "" while it runs, `ok`, `failed`, or `broken`: its relay is gone."""
+
+    owner: str
+    caller: str
+    first: int
+    last: int
+    over: str
+    has_events: bool
+    owner_lives: bool
+
+
+class Copied(NamedTuple):
+    """Events of one stream to be stored; `first` is the oldest that is kept, `number` that of the first of `events`."""
+
+    stream: str
+    caller: str
+    first: int
+    number: int
+    over: str
+    events: Sequence[bytes]
+
+
+class Entry(NamedTuple):
+    """What the reader has read: an event, or, with `over`, the end of the stream after the event `number` - 1."""
+
+    number: int
+    event: bytes
+    over: str
+
+
+class RedisLog:
+    """The commands of one relay. `keep_seconds`: how long events are kept after the last change. All raise FAILURES."""
+
+    def __init__(self, options: SharedThrough, keep_seconds: float) -> None:
+        self._prefix = f"{options.prefix}resume:"
+        self._token = secrets.token_hex(8)
+        self._keep_ms = round(keep_seconds * 1000)
+        self._client = _client(options.url, options.timeout_seconds, options.timeout_seconds, COMMAND_CONNECTIONS)
+        self._reader = _client(options.url, options.timeout_seconds, BLOCK_SECONDS + options.timeout_seconds, 1)
+        folder = Path(__file__).parent
+        self._append = _Script((folder / "append.lua").read_text(encoding="utf-8"))
+        self._break = _Script((folder / "break.lua").read_text(encoding="utf-8"))
+        self._woken = b"0"  # the newest entry of the wake stream that was read
+
+    async def close(self) -> None:
+        await self._client.aclose()
+        await self._reader.aclose()
+
+    async def copy(self, parts: Sequence[Copied]) -> list[int]:
+        """Store events of several streams in one round trip. Returns what append.lua returns, for each."""
+        keep = self._keep_ms, REMEMBERED * self._keep_ms
+        calls = [
+            (
+                (self._stream_of(part.stream), self._about_of(part.stream)),
+                (self._token, part.caller, part.first, part.number, *keep, part.over, *part.events),
+            )
+            for part in parts
+        ]
+        return [int(answer) for answer in await self._append.run(self._client, calls)]
+
+    async def name(self, names: Mapping[tuple[str, str], Named]) -> None:
+        """Store the streams of responses, by caller and the response's id."""
+        pipeline = self._client.pipeline(transaction=False)
+        for (caller, response_id), named in names.items():
+            value = f"{named.stream} {named.difference}"
+            pipeline.set(self._response_of(caller, response_id), value, px=REMEMBERED * self._keep_ms)
+        await pipeline.execute()
+
+    async def drop(self, streams: Sequence[str]) -> None:
+        """Remove the events of streams, and keep what is known about them."""
+        await self._client.unlink(*map(self._stream_of, streams))
+
+    async def break_off(self, stream: str) -> None:
+        """End a stream whose relay is gone."""
+        error = encode(StreamBrokenError().body())[:-1]
+        keys = (self._stream_of(stream), self._about_of(stream))
+        await self._break.run(self._client, [(keys, (error, self._keep_ms, REMEMBERED * self._keep_ms))])
+
+    async def about(self, streams: Sequence[str]) -> list[About | None]:
+        """What is known about each stream; None where it is unknown."""
+        pipeline = self._client.pipeline(transaction=False)
+        for stream in streams:
+            pipeline.hmget(self._about_of(stream), ["owner", "caller", "first", "last", "over"])
+            pipeline.exists(self._stream_of(stream))
+        rows = await pipeline.execute()
+        known = [
+            [(value or b"").decode() for value in fields] if fields[0] is not None else None for fields in rows[::2]
+        ]
+        owners = {fields[0] for fields in known if fields is not None}
+        living = await self._living(owners)
+        return [
+            None
+            if fields is None
+            else About(
+                fields[0], fields[1], int(fields[2]), int(fields[3]), fields[4], bool(exists), fields[0] in living
+            )
+            for fields, exists in zip(known, rows[1::2], strict=True)
+        ]
+
+    async def of_response(self, response_id: str, caller: str) -> Named | None:
+        """The stream of a response; None where it is unknown."""
+        value: Any = await self._client.get(self._response_of(caller, response_id))
+        if value is None:
+            return None
+        stream, _, difference = value.decode().partition(" ")
+        return Named(stream, int(difference))
+
+    async def beat(self, followed: Sequence[str], asked: Sequence[str]) -> set[str]:
+        """Say that this relay lives and that clients follow streams here. Returns those of `asked` that others follow."""
+        lease_ms = round(LEASE_SECONDS * 1000)
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.set(self._relay_of(self._token), "1", px=lease_ms)
+        for stream in followed:
+            pipeline.set(f"{self._prefix}wanted:{stream}", "1", px=lease_ms)
+        for stream in asked:
+            pipeline.exists(f"{self._prefix}wanted:{stream}")
+        answers = (await pipeline.execute())[1 + len(followed) :]
+        return {stream for stream, exists in zip(asked, answers, strict=True) if exists}
+
+    async def wake(self) -> None:
+        """Make the blocking reader return."""
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.xadd(self._wake_key, {"w": "1"}, maxlen=1, approximate=False)
+        pipeline.pexpire(self._wake_key, round(LEASE_SECONDS * 1000))
+        await pipeline.execute()
+
+    async def read(self, after: Mapping[str, int]) -> dict[str, list[Entry]]:
+        """Wait for entries of streams after the events with these numbers, or until `wake`, or for BLOCK_SECONDS.
+
+        Returns the entries by stream. To be called by one task at a time.
+        """
+        positions: dict[Any, Any] = {self._wake_key: self._woken}
+        positions |= {self._stream_of(stream): f"{number}-0" for stream, number in after.items()}
+        rows: Any = await self._reader.xread(positions, count=READ_EVENTS, block=round(BLOCK_SECONDS * 1000))
+        found: dict[str, list[Entry]] = {}
+        for key, entries in rows or ():
+            name = key.decode()
+            if name == self._wake_key:
+                self._woken = entries[-1][0]
+            else:
+                found[name.removeprefix(self._stream_of(""))] = [_entry(*entry) for entry in entries]
+        return found
+
+    async def _living(self, owners: set[str]) -> set[str]:
+        if not owners:
+            return set()
+        names = list(owners)
+        values = await self._client.mget([self._relay_of(name) for name in names])
+        return {name for name, value in zip(names, values, strict=True) if value is not None}
+
+    def _stream_of(self, stream: str) -> str:
+        return f"{self._prefix}stream:{stream}"
+
+    def _about_of(self, stream: str) -> str:
+        return f"{self._prefix}about:{stream}"
+
+    def _response_of(self, caller: str, response_id: str) -> str:
+        return f"{self._prefix}response:{caller}:{response_id}"
+
+    def _relay_of(self, token: str) -> str:
+        return f"{self._prefix}relay:{token}"
+
+    @property
+    def _wake_key(self) -> str:
+        return f"{self._prefix}wake:{self._token}"
+
+
+class _Script:
+    """A script that is called several times in one round trip. Redis forgets scripts when it restarts: loads it again then."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._sha = ""
+
+    async def run(self, client: Redis, calls: Sequence[tuple[tuple[Any, ...], tuple[Any, ...]]]) -> list[Any]:
+        """Call it with each of these keys and arguments. Both scripts change nothing when they are called again."""
+        if not self._sha:
+            await self._load(client)
+        try:
+            return await self._call(client, calls)
+        except NoScriptError:
+            await self._load(client)
+            return await self._call(client, calls)
+
+    async def _load(self, client: Redis) -> None:
+        self._sha = str(await client.script_load(self._text))
+
+    async def _call(self, client: Redis, calls: Sequence[tuple[tuple[Any, ...], tuple[Any, ...]]]) -> list[Any]:
+        pipeline = client.pipeline(transaction=False)
+        for keys, arguments in calls:
+            pipeline.evalsha(self._sha, len(keys), *keys, *arguments)
+        return list(await pipeline.execute())
+
+
+def _client(url: str, connect_seconds: float, answer_seconds: float, connections: int) -> Redis:
+    return Redis.from_pool(
+        BlockingConnectionPool.from_url(
+            url,
+            max_connections=connections,
+            timeout=connect_seconds,
+            socket_timeout=answer_seconds,
+            socket_connect_timeout=connect_seconds,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+    )
+
+
+def _entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Entry:
+    number = int(entry_id.partition(b"-")[0])
+    over = fields.get(b"o")
+    return Entry(number, fields.get(b"b", b""), over.decode() if over is not None else "")
