@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,13 +38,24 @@ class Part:
 
 @contextlib.contextmanager
 def part(
-    url: str, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    url: str,
+    method: str,
+    path: str,
+    body: Any = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    receives: int = 0,
 ) -> Iterator[tuple[Part, http.client.HTTPResponse]]:
-    """Ask, and hand over the response with none of its body read."""
+    """Ask, and hand over the response with none of its body read. `receives`: bytes of the kernel's buffer; 0: its choice."""
     parts = urlsplit(url)
     assert parts.hostname
+    assert parts.port
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
     with contextlib.closing(connection):
+        if receives:
+            connection.sock = socket.socket()
+            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
+            connection.sock.connect((parts.hostname, parts.port))
         connection.request(
             method,
             path,

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -45,6 +45,7 @@ COPIES_PER_TIME: Final = 3
 # Between two looks at a stream whose copy is behind what its client has seen.
 FIRST_LOOK_SECONDS: Final = 0.02
 LONGEST_LOOK_SECONDS: Final = 0.25
+CANCEL_SECONDS: Final = 0.1
 # Streams that were given up for room while Redis was away, and are to be dropped there; others expire.
 MAX_DROPPED: Final = 10_000
 
@@ -101,9 +102,7 @@ class RedisStore(MemoryStore):
             try:
                 yield
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.wait(tasks)
+                await _end(tasks)
                 await self._copy_the_rest()
                 await self._redis.close()
 
@@ -133,6 +132,8 @@ class RedisStore(MemoryStore):
             self._some_behind.set()
 
     def wanted_at(self, log: StreamLog) -> float:
+        if self._up_since is None and self._clock() - self._away_since < self._patience:
+            return self._clock()  # nobody can say that it is not
         self._asked[log.id] = log
         return super().wanted_at(log)
 
@@ -292,12 +293,17 @@ class RedisStore(MemoryStore):
 
     async def _copy_the_rest(self) -> None:
         """At shutdown: copy what is left, the last errors of streams among it, for one time-out at most."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                while self._some_behind.is_set():
-                    await self._copy_once()
-        except (TimeoutError, *FAILURES) as error:
-            log.warning("the ends of streams were not copied: %s", str(error) or type(error).__name__)
+
+        async def copy() -> None:
+            while self._some_behind.is_set():
+                await self._copy_once()
+
+        task = asyncio.create_task(copy(), name="relay.resume.copy_the_rest")
+        await asyncio.wait([task], timeout=self._timeout)
+        await _end([task])
+        error = None if task.cancelled() else task.exception()
+        if self._some_behind.is_set():
+            log.warning("the ends of streams were not copied: %s", error or "redis is too slow")
 
     async def _copy_once(self) -> None:
         """One round trip: the next events of the logs that are behind, as many as fit into it."""
@@ -340,3 +346,12 @@ class RedisStore(MemoryStore):
         reaches_the_end = after + len(events) == log.last
         over = ("failed" if log.failed else "ok") if log.is_over and reaches_the_end else ""
         return Copied(log.id, log.caller, log.first, after + 1, over, events)
+
+
+async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait for their end. Again and again, since redis-py now and then loses a cancellation."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_SECONDS)

@@ -68,6 +68,9 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
         ("read_ahead_bytes", "5000000", "RELAY_STREAM_BUDGET_BYTES"),
         ("stream_budget_bytes", "1000", "131072"),
         ("log_level", "loud", "debug"),
+        ("resume", "disk", "redis"),
+        ("resume", "redis", "RELAY_REDIS_URL"),
+        ("resume_bytes", "2000000", "RELAY_RESUME_STREAM_BYTES"),
         ("diagnostics_listen", ["x"], "string"),
     ],
 )
@@ -104,3 +107,16 @@ def test_the_manual_lists_no_setting_that_is_gone() -> None:
         if line.startswith("| `RELAY_")
     }
     assert listed <= {environment_name(field) for field in Settings.model_fields}
+
+
+def test_what_is_kept_of_streams_fits_the_processes_and_the_budget() -> None:
+    with pytest.raises(SettingsError, match="RELAY_WORKERS"):
+        load(resume="memory", workers=2)
+    with pytest.raises(SettingsError, match="RELAY_BUDGET_BYTES"):
+        load(resume="memory", budget_bytes=32 * 1024 * 1024)
+    assert load(budget_bytes=32 * 1024 * 1024).resuming is None
+    assert load(resume="memory", workers=1).resuming is not None
+    shared = load(resume="redis", workers=2, redis_url="redis://:secret@there/0").resuming
+    assert shared is not None
+    assert shared.redis is not None
+    assert "secret" not in repr(shared)

@@ -2,89 +2,133 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import random
 import signal
-import sys
+import socket
+import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from diagnostics.proof.subjects.processes import free_port
 from relay.admission.keys import hash_of
 from tests.resuming import ASKING, CHAT, RESPONSES, Resumer, part, whole
 
 pytestmark = [pytest.mark.e2e, pytest.mark.needs("redis-server", "redis-server")]
 
-Launched = Any  # the fixtures are typed in conftest.py
-Launch = Callable[..., Launched]
-Eventually = Callable[..., Any]
-Http = Callable[..., Any]
+Served = Any  # the fixtures are typed in conftest.py
+Start = Callable[..., Served]
 
 SETTINGS = {
     "RELAY_RESUME": "redis",
     "RELAY_REDIS_TIMEOUT_SECONDS": "2",
     "RELAY_HEARTBEAT_SECONDS": "0.2",
     "RELAY_DRAIN_SECONDS": "0.5",
+    "RELAY_RESUME_GRACE_SECONDS": "600",
     "RELAY_UPSTREAM_RETRIES": "0",
 }
 EVENTS = 60
+# How many keys of a pattern have no time at which they expire.
+EXPIRES = """
+local count = 0
+for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
+    if redis.call('PTTL', key) < 0 then count = count + 1 end
+end
+return count
+"""
+
+
+class Redis:
+    """A Redis with its data in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.port = free_port()
+        self._started: list[subprocess.Popen[bytes]] = []
+        self.start()
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        return self._started[-1]
+
+    def start(self, *, keep: bool = True) -> None:
+        """With the data of the one before, or without."""
+        folder = self._folder / f"redis-{'kept' if keep else len(self._started)}"
+        folder.mkdir(exist_ok=True)
+        with open(folder / "log", "ab") as log:
+            command = (
+                "redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", folder, "--save", "",
+                "--appendonly", "yes", "--appendfsync", "always",
+            )  # fmt: skip
+            self._started.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+
+    def command(self, *words: str) -> bytes:
+        """The reply to a command, as Redis writes it."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
+            parts = b"".join(b"$%d\r\n%b\r\n" % (len(word), word.encode()) for word in words)
+            connection.sendall(b"*%d\r\n%b" % (len(words), parts))
+            return connection.recv(1 << 16)
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(60)
 
 
 class Shared:
-    """A Redis with its data in a folder, one simulator, and relays that use both."""
+    """Relays that share a Redis, and the simulator of the first of them."""
 
-    def __init__(self, launch: Launch, free_port: Callable[[], int], folder: Path, http: Http) -> None:
-        self._launch = launch
-        self._folder = folder
-        self._http = http
-        self.port = free_port()
-        self.redis = self.start_redis()
-        simulator = launch(sys.executable, "-m", "relay", "simulate", "--port", "0", cwd=folder)
-        self.upstream = simulator.wait_for("http://").split()[1]
+    def __init__(self, start: Start, redis: Redis, **settings: str) -> None:
+        self._start = start
+        self.redis = redis
+        self._settings = {**SETTINGS, "RELAY_REDIS_URL": f"redis://127.0.0.1:{redis.port}/0", **settings}
+        self.one = start("--no-diagnostics", announced=2, **self._settings)
+        self.two = self.another()
+        self.urls = [self.one.url, self.two.url]
+        until(lambda: states(*self.urls) == {"redis"})
 
-    def start_redis(self, *, keep: bool = True) -> Launched:
-        """Redis with the data of the one before, or without."""
-        folder = self._folder / f"redis-{'kept' if keep else time.monotonic_ns()}"
-        folder.mkdir(exist_ok=True)
-        self.redis = self._launch(
-            "redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", folder, "--save", "",
-            "--appendonly", "yes", "--appendfsync", "always",
-        )  # fmt: skip
-        self.redis.wait_for("Ready to accept connections")
-        return self.redis
-
-    def stop_redis(self) -> None:
-        self.redis.process.kill()
-        self.redis.process.wait()
-
-    def start_relay(self, **settings: str) -> tuple[Launched, str]:
-        environment = {
-            **SETTINGS,
-            "RELAY_UPSTREAM_BASE_URL": self.upstream,
-            "RELAY_REDIS_URL": f"redis://127.0.0.1:{self.port}/0",
-            **settings,
-        }
-        relay = self._launch(
-            sys.executable, "-m", "relay", "serve", "--port", "0", "--no-diagnostics", env=environment, cwd=self._folder,
-        )  # fmt: skip
-        return relay, relay.wait_for("relay http", 60).split()[1]
-
-    def state(self, url: str) -> str:
-        return str(self._http(url + "/readyz").json()["resume"])
+    def another(self) -> Served:
+        relay = self._start(
+            "--no-diagnostics", announced=2, RELAY_UPSTREAM_BASE_URL=self.one.upstream, **self._settings
+        )
+        until(lambda: states(relay.url) == {"redis"})
+        return relay
 
     def asked(self) -> int:
         """How many streams the upstream was asked for."""
-        return int(self._http(self.upstream.removesuffix("/v1") + "/simulator/stats").json()["started"])
+        return int(self.one.stats()["started"])
 
 
-@pytest.fixture
-def shared(launch: Launch, free_port: Callable[[], int], tmp_path: Path, http: Http) -> Shared:
-    return Shared(launch, free_port, tmp_path, http)
+def states(*urls: str) -> set[str]:
+    return {json.loads(whole(url, "/readyz").raw)["resume"] for url in urls}
+
+
+def until(holds: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    server = Redis(tmp_path_factory.mktemp("redis"))
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def shared(start_shared: Start, redis: Redis) -> Shared:
+    return Shared(start_shared, redis)
 
 
 def script(pace: int, events: int = EVENTS, size: int = 50) -> str:
@@ -100,7 +144,7 @@ def assert_whole(client: Resumer) -> None:
 
 
 def test_the_rest_comes_from_any_relay_however_often_a_client_is_cut_off(shared: Shared) -> None:
-    urls = [shared.start_relay()[1] for _ in range(2)]
+    before = shared.asked()
     clients = [(Resumer(route, script(200)), by) for route in ASKING for by in ("header", "number")]
     clients += [(Resumer(RESPONSES, script(200)), "response") for _ in range(2)]
     failures: list[BaseException] = []
@@ -110,7 +154,7 @@ def test_the_rest_comes_from_any_relay_however_often_a_client_is_cut_off(shared:
             for turn in range(4):
                 # To the other one each time.
                 most = random.randrange(1200, 4500) if turn < 3 else None
-                client.read(urls[(number + turn) % 2], most, by)
+                client.read(shared.urls[(number + turn) % 2], most, by)
         except BaseException as error:  # noqa: BLE001  # of a thread: for the test
             failures.append(error)
 
@@ -123,23 +167,24 @@ def test_the_rest_comes_from_any_relay_however_often_a_client_is_cut_off(shared:
     for client, _ in clients:
         assert client.statuses == [200] * 4, (client.route, client.stream, client.numbers)
         assert_whole(client)
-        for url in urls:
+        for url in shared.urls:
             assert whole(url, f"/v1/streams/{client.stream}").events == client.events
-    assert shared.asked() == len(clients), "each answer was paid once"
+    assert shared.asked() == before + len(clients), "each answer was paid once"
 
 
 def test_a_client_that_follows_elsewhere_keeps_its_stream_going(shared: Shared) -> None:
-    (_, first), (_, second) = (shared.start_relay(RELAY_RESUME_GRACE_SECONDS="2.5") for _ in range(2))
-    client = Resumer(CHAT, script(10))  # for six seconds
-    client.read(first, 1000)
-    assert client.read(second, None)
+    other = shared.another(RELAY_RESUME_GRACE_SECONDS="3")
+    client = Resumer(CHAT, script(10))  # for six seconds, twice the grace time
+    client.read(other.url, 1000)
+    assert client.read(shared.two.url, None)
     assert_whole(client)
 
 
 def test_a_stream_whose_relay_is_killed_ends_with_an_error_at_the_others(
-    shared: Shared, eventually: Eventually
+    shared: Shared,
 ) -> None:
-    (doomed, first), (_, second) = shared.start_relay(), shared.start_relay()
+    doomed, second = shared.another(), shared.two.url
+    first = doomed.url
     client, waiting = Resumer(CHAT, script(20, 3000)), Resumer(CHAT, script(20, 3000))
     for one in (client, waiting):
         one.read(first, 3000)
@@ -159,37 +204,36 @@ def test_a_stream_whose_relay_is_killed_ends_with_an_error_at_the_others(
 
 
 def test_a_relay_that_is_shut_down_ends_its_streams_with_an_error_that_all_get(shared: Shared) -> None:
-    (leaving, first), (_, second) = shared.start_relay(), shared.start_relay()
+    leaving, second = shared.another(), shared.two.url
+    first = leaving.url
     client = Resumer(CHAT, script(20, 3000))
     client.read(first, 3000)
     with part(second, "GET", f"/v1/streams/{client.stream}") as (got, response):
         got.raw = response.read1()
-        assert leaving.end(signal.SIGTERM) in (0, 143, -signal.SIGTERM)
+        leaving.terminate()
         got.raw += response.read()
     assert json.loads(got.events[-1].data)["error"]["code"] == "shutting_down"
     assert client.read(second, None)
     assert client.events == got.events
 
 
-def test_clients_at_a_relay_that_is_shut_down_go_on_at_the_other(shared: Shared, eventually: Eventually) -> None:
-    (_, first), (leaving, second) = shared.start_relay(), shared.start_relay()
-    client = Resumer(CHAT, script(20))
-    client.read(first, 1000)
-    stopping = threading.Timer(0.3, lambda: leaving.process.send_signal(signal.SIGTERM))
-    stopping.start()
-    try:
+def test_clients_at_a_relay_that_is_shut_down_go_on_at_the_other(shared: Shared) -> None:
+    leaving = shared.another()
+    client = Resumer(CHAT, script(20, 120))
+    client.read(shared.one.url, 1000)
+    with part(leaving.url, "GET", f"/v1/streams/{client.stream}") as (_, response):
+        assert response.read1()
+        leaving.process.send_signal(signal.SIGTERM)
         # Cut off, so that a client knows that this is not the end.
-        with pytest.raises(OSError):
-            client.read(second, None)
-    finally:
-        stopping.join()
-    assert client.read(first, None)
+        with pytest.raises((OSError, http.client.HTTPException)):
+            response.read()
+    assert client.read(shared.two.url, None)
     assert_whole(client)
 
 
 @pytest.mark.parametrize("keep", [True, False], ids=["with its data", "without its data"])
-def test_redis_restarts_and_no_stream_loses_an_event(shared: Shared, eventually: Eventually, keep: bool) -> None:
-    (_, first), (_, second) = shared.start_relay(), shared.start_relay()
+def test_redis_restarts_and_no_stream_loses_an_event(shared: Shared, keep: bool) -> None:
+    first, second = shared.urls
     away, there = Resumer(RESPONSES, script(10)), Resumer(CHAT, script(10))
     for one in (away, there):
         one.read(first, 2500)
@@ -197,8 +241,8 @@ def test_redis_restarts_and_no_stream_loses_an_event(shared: Shared, eventually:
     reading = threading.Thread(target=there.read, args=(second, None))
     reading.start()
     away.read(second, 400)
-    shared.stop_redis()
-    eventually(lambda: shared.state(first) == shared.state(second) == "redis_away")
+    shared.redis.stop()
+    until(lambda: states(*shared.urls) == {"redis_away"})
     for path in (f"/v1/streams/{away.stream}", "/v1/streams/AAAAAAAAAAAAAAAAAAAA", "/v1/responses/resp_1?stream=true"):
         refused = whole(second, path)
         assert (refused.status, refused.error["code"]) == (503, "resume_unavailable")
@@ -206,26 +250,29 @@ def test_redis_restarts_and_no_stream_loses_an_event(shared: Shared, eventually:
     # The relay that has the stream needs no Redis for it, and new streams begin as ever.
     assert len(whole(first, f"/v1/streams/{there.stream}?starting_after=1").events) > 0
     assert Resumer(CHAT, script(0)).read(second, None)
-    shared.start_redis(keep=keep)
-    eventually(lambda: shared.state(first) == shared.state(second) == "redis")
+    shared.redis.start(keep=keep)
+    until(lambda: states(*shared.urls) == {"redis"})
     reading.join()
-    eventually(lambda: away.read(second, None) and away.statuses[-1] == 200)
+    until(lambda: away.read(second, None) and away.statuses[-1] == 200)
     for one in (away, there):
         assert_whole(one)
         assert whole(second, f"/v1/streams/{one.stream}").events == one.events
 
 
-def test_what_cannot_be_resumed_is_refused_by_all(shared: Shared, eventually: Eventually) -> None:
+def test_what_cannot_be_resumed_is_refused_by_all(start: Start, redis: Redis) -> None:
     keys = {name: f"{name}-{random.getrandbits(64)}" for name in ("mine", "theirs")}
     listed = ",".join(f"{name}:generate:{hash_of(key.encode())}" for name, key in keys.items())
-    settings = {"RELAY_CLIENT_KEYS": listed, "RELAY_RESUME_SECONDS": "3"}
-    (_, first), (_, second) = shared.start_relay(**settings), shared.start_relay(**settings)
+    few = Shared(
+        start, redis, RELAY_CLIENT_KEYS=listed, RELAY_RESUME_STREAM_BYTES="50000", RELAY_RESUME_BYTES="150000",
+        RELAY_REDIS_PREFIX="few:",
+    )  # fmt: skip
+    first, second = few.urls
     mine, theirs = ({"Authorization": f"Bearer {keys[name]}"} for name in ("mine", "theirs"))
     client = Resumer(RESPONSES, script(0, 3), mine)
     client.read(first, None)
     path = f"/v1/streams/{client.stream}"
     response = f"/v1/responses/{json.loads(client.events[0].data)['response']['id']}?stream=true"
-    eventually(lambda: whole(second, path, **mine).status == 200)
+    until(lambda: whole(second, path, **mine).status == 200)
     for url in (first, second):
         for asked in (path, response, f"{path}?starting_after=99", "/v1/streams/AAAAAAAAAAAAAAAAAAAA"):
             refused = whole(url, asked, **theirs)
@@ -236,39 +283,39 @@ def test_what_cannot_be_resumed_is_refused_by_all(shared: Shared, eventually: Ev
         nothing = Resumer(RESPONSES, "m", {**mine, "Last-Event-ID": client.last_event_id})
         assert nothing.read(url, None)
         assert nothing.statuses == [204]
-    for url in (first, second):
-        eventually(lambda url=url: whole(url, path, **mine).status == 410)
-        assert whole(url, path, **theirs).status == 404
-    eventually(lambda: whole(first, path, **mine).status == whole(second, path, **mine).status == 404)
-
-
-def test_a_slow_client_elsewhere_gets_what_redis_keeps_and_holds_little(shared: Shared) -> None:
-    settings = {"RELAY_RESUME_STREAM_BYTES": "8000000", "RELAY_RESUME_BYTES": "9000000"}
-    (_, first), (_, second) = shared.start_relay(**settings), shared.start_relay(**settings)
-    client = Resumer(CHAT, script(0, 1500, 4000))
-    client.read(first, 6000)
-    with part(second, "GET", f"/v1/streams/{client.stream}") as (got, response):
-        got.raw = response.read(10_000)
-        time.sleep(1)  # it takes nothing while everything is there
-        got.raw += response.read()
-    assert [event.id for event in got.events] == [f"{client.stream}:{n}" for n in range(1, 1504)]
-
-
-def test_what_a_relay_gives_up_for_room_redis_gives_up_too(shared: Shared, eventually: Eventually) -> None:
-    settings = {"RELAY_RESUME_STREAM_BYTES": "50000", "RELAY_RESUME_BYTES": "150000"}
-    (_, first), (_, second) = shared.start_relay(**settings), shared.start_relay(**settings)
-    clients = [Resumer(CHAT, script(0, 100, 100)) for _ in range(8)]
+    # Of the time that Redis is told to keep them, the keys are made to reach the end.
+    redis.command("PEXPIRE", f"few:resume:stream:{client.stream}", "1")
+    until(lambda: whole(second, path, **mine).status == 410)
+    assert whole(second, path, **theirs).status == 404
+    redis.command("PEXPIRE", f"few:resume:about:{client.stream}", "1")
+    until(lambda: whole(second, path, **mine).status == 404)
+    for kind in ("stream", "about", "response"):
+        left = redis.command("EVAL", EXPIRES, "0", f"few:resume:{kind}:*")
+        assert left == b":0\r\n", f"keys of {kind} that never expire"
+    # What a relay gives up for room, Redis gives up, too.
+    clients = [Resumer(CHAT, script(0, 100, 100), mine) for _ in range(8)]
     for client in clients:
         assert client.read(first, None)
-    eventually(lambda: whole(second, f"/v1/streams/{clients[0].stream}").status == 410)
+    until(lambda: whole(second, f"/v1/streams/{clients[0].stream}", **mine).status == 410)
     last = clients[-1]
-    eventually(lambda: whole(second, f"/v1/streams/{last.stream}?starting_after=90").events == last.events[90:])
-    assert whole(second, f"/v1/streams/{last.stream}?starting_after=0").status in (200, 410)
+    until(lambda: whole(second, f"/v1/streams/{last.stream}?starting_after=90", **mine).events == last.events[90:])
 
 
-def test_redis_that_hangs_stops_no_stream(shared: Shared, eventually: Eventually) -> None:
-    _, first = shared.start_relay()
-    _, second = shared.start_relay()
+def test_a_slow_client_elsewhere_gets_what_redis_keeps(shared: Shared) -> None:
+    client = Resumer(CHAT, script(0, 300, 4000))
+    client.read(shared.one.url, 6000)
+    path = f"/v1/streams/{client.stream}"
+    with part(shared.two.url, "GET", path, receives=4096) as (got, response):
+        got.raw = response.read(10_000)
+        until(
+            lambda: whole(shared.two.url, path).events[-1].data == "[DONE]"
+        )  # it takes nothing while everything is there
+        got.raw += response.read()
+    assert [event.id for event in got.events] == [f"{client.stream}:{n}" for n in range(1, 304)]
+
+
+def test_redis_that_hangs_stops_no_stream(shared: Shared) -> None:
+    first, second = shared.urls
     os.kill(shared.redis.process.pid, signal.SIGSTOP)
     try:
         client = Resumer(CHAT, script(100))
@@ -278,4 +325,4 @@ def test_redis_that_hangs_stops_no_stream(shared: Shared, eventually: Eventually
         assert (refused.status, refused.error["code"]) == (503, "resume_unavailable")
     finally:
         os.kill(shared.redis.process.pid, signal.SIGCONT)
-    eventually(lambda: whole(second, f"/v1/streams/{client.stream}").events == client.events)
+    until(lambda: whole(second, f"/v1/streams/{client.stream}").events == client.events)
