@@ -8,6 +8,7 @@ one, or an error. Bounds are for the one that keeps all logs (logs.py).
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from itertools import islice
 from typing import Final, Literal, Protocol
 
@@ -65,15 +66,18 @@ class StreamLog:
         """The number of the newest event, kept or not; 0 where there was none."""
         return self.first + len(self._events) - 1
 
-    def append(self, event: bytes) -> None:
-        """Append the event after `last`, and offer it to all followers."""
+    def append(self, events: Sequence[bytes]) -> int:
+        """Append the events after `last`, and offer them to all followers. Returns their bytes, with overhead."""
         assert not self.is_over, "a stream that is over has no more events"
-        self._events.append(event)
-        self.held += len(event) + EVENT_OVERHEAD_BYTES
+        first = self.first + len(self._events)
+        self._events.extend(events)
+        size = sum(map(len, events)) + EVENT_OVERHEAD_BYTES * len(events)
+        self.held += size
         if self.followers:
-            number = self.last
-            for follower in tuple(self.followers):  # one that is too slow leaves at once
-                follower.offer(event, number)
+            for number, event in enumerate(events, first):
+                for follower in tuple(self.followers):  # one that is too slow leaves at once
+                    follower.offer(event, number)
+        return size
 
     def end(self, *, failed: bool) -> None:
         """There will be no more events."""

@@ -7,7 +7,7 @@ the longest ended before others; then the oldest events of running ones. Of a lo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -57,6 +57,7 @@ class StreamLogs:
     def __init__(self, bounds: Bounds, dropped: Callable[[StreamLog], None] = lambda log: None) -> None:
         self.bounds = bounds
         self.held = 0
+        self._stream_bytes, self._max_bytes = bounds.stream_bytes, bounds.max_bytes
         self._dropped = dropped
         self._running: dict[str, StreamLog] = {}
         self._ended: dict[str, tuple[StreamLog, float]] = {}  # with the time when it goes; the longest ended first
@@ -76,21 +77,16 @@ class StreamLogs:
         self._running[log.id] = log
         return log
 
-    def append(self, log: StreamLog, event: bytes) -> None:
-        """Append an event to a running log, and drop others for it where need be."""
-        before = log.held
-        log.append(event)
-        bounds = self.bounds
-        if log.held > bounds.stream_bytes:
-            while log and log.held > bounds.stream_bytes:
-                log.forget_oldest()
-            self._dropped(log)
-        self.charge(log.held - before)
+    def append(self, log: StreamLog, events: Sequence[bytes]) -> None:
+        """Append events to a running log, and drop others for them where need be. Part of the hot path."""
+        self.held += log.append(events)
+        if log.held > self._stream_bytes or self.held > self._max_bytes:
+            self._trim(log)
 
     def charge(self, nbytes: int) -> None:
         """Count bytes that are held beside the logs' (negative: no longer)."""
         self.held += nbytes
-        if self.held > self.bounds.max_bytes:
+        if self.held > self._max_bytes:
             self._shrink()
 
     def end(self, log: StreamLog, now: float, *, failed: bool) -> None:
@@ -154,8 +150,15 @@ class StreamLogs:
                 break
             del self._gone[stream_id]
 
+    def _trim(self, log: StreamLog) -> None:
+        if log.held > self._stream_bytes:
+            while log and log.held > self._stream_bytes:
+                self.held -= log.forget_oldest()
+            self._dropped(log)
+        self._shrink()
+
     def _shrink(self) -> None:
-        most = self.bounds.max_bytes
+        most = self._max_bytes
         while self._ended and self.held > most:
             stream_id = next(iter(self._ended))
             log = self._ended[stream_id][0]

@@ -26,7 +26,7 @@ class Numbering:
 
     >>> numbering = Numbering("s")
     >>> numbering.feed(b"data: a\n\n")
-    (b'data: a\nid: s:1\n\n', (b'data: a\n',))
+    (b'data: a\nid: s:1\n\n', (b'data: a',))
     >>> numbering.feed(b"data: b")
     (b'data: b', [])
     """
@@ -47,7 +47,7 @@ class Numbering:
         return len(self._event)
 
     def feed(self, chunk: bytes) -> tuple[bytes, Sequence[bytes]]:
-        """Returns the bytes for the client, and the events that this chunk completes: their fields, each line with its end."""
+        """Returns the bytes for the client, and the events that this chunk completes: their lines, but for the last line end."""
         line_feeds = self._line_feeds
         if CR in chunk or line_feeds.bom_seen >= 0 or line_feeds.after_cr:
             chunk = line_feeds.feed(chunk)
@@ -55,22 +55,22 @@ class Numbering:
             if 0 < chunk.find(b"\n\n") == len(chunk) - 2 and chunk[0] not in _NO_EVENT:
                 # One whole event: most chunks, where the relay keeps up with the upstream.
                 self.number = number = self.number + 1
-                event = chunk[:-1]
-                return b"%b%b%d\n\n" % (event, self._id_line, number), (event,)
+                event = chunk[:-2]
+                return b"%b\n%b%d\n\n" % (event, self._id_line, number), (event,)
             if chunk.endswith(b"\n\n") and not chunk.endswith(b"\n\n\n"):
-                parts = chunk[:-2].split(b"\n\n")
-                if all(part and part[0] not in _NO_EVENT for part in parts):
-                    return self._whole([part + b"\n" for part in parts])
+                events = chunk[:-2].split(b"\n\n")
+                if all(event and event[0] not in _NO_EVENT for event in events):
+                    return self._whole(events), events
         return self._lines(chunk)
 
     def frame(self, event: bytes, number: int) -> bytes:
         """The bytes for a client of a whole event."""
-        return b"%b%b%d\n\n" % (event, self._id_line, number)
+        return b"%b\n%b%d\n\n" % (event, self._id_line, number)
 
-    def _whole(self, events: list[bytes]) -> tuple[bytes, Sequence[bytes]]:
-        first = self.number + 1
+    def _whole(self, events: list[bytes]) -> bytes:
+        first, id_line = self.number + 1, self._id_line
         self.number += len(events)
-        return b"".join(self.frame(event, number) for number, event in enumerate(events, first)), events
+        return b"".join([b"%b\n%b%d\n\n" % (event, id_line, number) for number, event in enumerate(events, first)])
 
     def _lines(self, chunk: bytes) -> tuple[bytes, Sequence[bytes]]:
         """As `feed`, line by line."""
@@ -86,7 +86,7 @@ class Numbering:
                 if piece == b"\n":
                     if self._event:
                         self.number += 1
-                        events.append(bytes(self._event))
+                        events.append(bytes(self._event[:-1]))
                         self._event = bytearray()  # a new one: clear() may keep a large event's memory
                         out.append(b"%b%d\n\n" % (self._id_line, self.number))
                     continue

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -108,8 +108,8 @@ class RedisStore(MemoryStore):
 
     # Called by streams
 
-    def append(self, log: StreamLog, event: bytes) -> None:
-        super().append(log, event)
+    def append(self, log: StreamLog, events: Sequence[bytes]) -> None:
+        super().append(log, events)
         self._is_behind(log)
 
     def end(self, log: StreamLog, *, failed: bool) -> None:

@@ -120,7 +120,7 @@ class RedisLog:
 
     async def break_off(self, stream: str) -> None:
         """End a stream whose relay is gone."""
-        error = encode(StreamBrokenError().body())[:-1]
+        error = encode(StreamBrokenError().body()).rstrip()
         keys = (self._stream_of(stream), self._about_of(stream))
         await self._break.run(self._client, [(keys, (error, self._keep_ms, REMEMBERED * self._keep_ms))])
 

@@ -67,12 +67,10 @@ class RecordedReply(Reply):
         if self.attached and numbered:
             self._to_client(numbered)
             sent = len(numbered)
-        for event in events:
-            self._store.append(self.log, event)
-        held = self._numbering.held
-        if held != self._held:
-            self._store.logs.charge(held - self._held)
-            self._held = held
+        if events:
+            self._store.append(self.log, events)
+        if self._numbering.held != self._held:
+            self._charge()
         return sent
 
     def detach(self) -> None:
@@ -121,6 +119,11 @@ class RecordedReply(Reply):
             self._over()
         self._charge_nothing()
         await super().close()
+
+    def _charge(self) -> None:
+        held = self._numbering.held
+        self._store.logs.charge(held - self._held)
+        self._held = held
 
     def _over(self) -> None:
         self._charge_nothing()

@@ -17,7 +17,7 @@ WITHOUT_NUMBERS = 1
 def difference(event: bytes, number: int) -> int:
     r"""The relay's number of an event less the event's own; `event` is its fields.
 
-    >>> difference(b'event: response.created\ndata: {"type":"response.created","sequence_number":0}\n', 1)
+    >>> difference(b'event: response.created\ndata: {"type":"response.created","sequence_number":0}', 1)
     1
     """
     data = b"".join(line[5:] for line in event.split(b"\n") if line.startswith(b"data:"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -53,8 +53,8 @@ class Store(Protocol):
     def serving(self) -> AbstractAsyncContextManager[None]:
         """Run the store's tasks for as long as the `with` block runs, and end them after it."""
 
-    def append(self, log: StreamLog, event: bytes) -> None:
-        """Append an event to a log of this process. Never waits."""
+    def append(self, log: StreamLog, events: Sequence[bytes]) -> None:
+        """Append events to a log of this process. Never waits."""
 
     def end(self, log: StreamLog, *, failed: bool) -> None:
         """The stream has ended; `failed`: its last event is an error."""
@@ -92,8 +92,8 @@ class MemoryStore:
             task.cancel()
             await asyncio.wait([task])
 
-    def append(self, log: StreamLog, event: bytes) -> None:
-        self.logs.append(log, event)
+    def append(self, log: StreamLog, events: Sequence[bytes]) -> None:
+        self.logs.append(log, events)
 
     def end(self, log: StreamLog, *, failed: bool) -> None:
         self._left.pop(log.id, None)

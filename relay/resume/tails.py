@@ -54,7 +54,7 @@ class Tail:
             self._end(entry)
         elif entry.number == log.last + 1:
             self._logs.charge(len(entry.event) + EVENT_OVERHEAD_BYTES)  # first: the client may take the event at once
-            log.append(entry.event)
+            log.append((entry.event,))
         elif entry.number > log.last:
             self.fail(StreamExpiredError())  # events between were dropped
 

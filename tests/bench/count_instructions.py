@@ -1,6 +1,6 @@
 """Instructions per event and per stream of the relay and of the bare pass-through, counted by valgrind.
 
-    python tests/bench/count_instructions.py [--relay-from DIR ...] [--json FILE]
+    python tests/bench/count_instructions.py [--relay-from DIR ...] [--with 'RELAY_RESUME=memory' ...] [--json FILE]
 
 The figure is the same to half a per cent on every run, also while the machine has other work: what one change of the code
 costs can be read from it. Needs valgrind (Debian: valgrind).
@@ -22,12 +22,21 @@ from sidebyside.processes import ROOT
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--relay-from", type=Path, action="append", default=[], metavar="DIR", help="another checkout")
+    parser.add_argument(
+        "--with",
+        action="append",
+        default=[],
+        metavar="SETTINGS",
+        dest="settings",
+        help="a relay with these: 'NAME=VALUE ...'",
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if shutil.which("valgrind") is None:
         raise SystemExit("the instructions are counted by valgrind: apt-get install valgrind")
     checkouts = {"bare": ROOT, "relay": ROOT} | {f"relay@{folder}": folder.resolve() for folder in arguments.relay_from}
-    found = asyncio.run(count_all(checkouts))
+    settings = {f"relay {words}": dict(word.split("=", 1) for word in words.split()) for words in arguments.settings}
+    found = asyncio.run(count_all(checkouts | dict.fromkeys(settings, ROOT), settings))
     columns = [*SHAPES, WHOLE]
     print(
         f"| instructions per event, and per stream of one | {' | '.join(f'{column} | to bare' for column in columns)} |"

@@ -32,10 +32,12 @@ SETTLE_SECONDS = 0.5  # after which the last one's end is over too
 NO_EXPORT = {"OTEL_BSP_SCHEDULE_DELAY": "600000", "OTEL_BLRP_SCHEDULE_DELAY": "600000"}
 
 
-async def count_all(checkouts: Mapping[str, Path]) -> dict[str, dict[str, float]]:
+async def count_all(
+    checkouts: Mapping[str, Path], settings: Mapping[str, Mapping[str, str]] | None = None
+) -> dict[str, dict[str, float]]:
     """Instructions per event of `bare` and of the relays of some checkouts, for each shape of traffic, and per whole stream.
 
-    What runs beside it changes nothing of what is counted.
+    What runs beside it changes nothing of what is counted. `settings`: environment of some of the relays, by their name.
     """
     cores = [RELAY_CORE, TRAFFIC_CORE]
 
@@ -43,7 +45,7 @@ async def count_all(checkouts: Mapping[str, Path]) -> dict[str, dict[str, float]
         async with places:
             core = cores.pop()
             try:
-                return await _count(peer, checkout, core)
+                return await _count(peer, checkout, core, (settings or {}).get(peer, {}))
             finally:
                 cores.append(core)
 
@@ -52,7 +54,7 @@ async def count_all(checkouts: Mapping[str, Path]) -> dict[str, dict[str, float]
     return dict(zip(checkouts, counts, strict=True))
 
 
-async def _count(peer: str, checkout: Path, core: int) -> dict[str, float]:
+async def _count(peer: str, checkout: Path, core: int, settings: Mapping[str, str]) -> dict[str, float]:
     async with Upstream().serving() as upstream:
         port = free_port()
         base = f"http://127.0.0.1:{upstream.port}"
@@ -66,7 +68,7 @@ async def _count(peer: str, checkout: Path, core: int) -> dict[str, float]:
                 "valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/out",
                 f"--log-file={folder}/log",
             ]  # fmt: skip
-            env |= {"PYTHONHASHSEED": "0", **NO_EXPORT}
+            env |= {"PYTHONHASHSEED": "0", **NO_EXPORT, **settings}
             with started([*valgrind, *command], core, env, cwd=Path(folder)) as process:
                 try:
                     await asyncio.to_thread(wait_for_port, port, process, PATIENCE_SECONDS)

@@ -39,7 +39,7 @@ class Stream:
         data = b"".join(EVENT % number for number in range(self.sent, self.sent + events))
         self.sent += events
         self.upstream.write(b"%x\r\n%s\r\n" % (len(data), data))
-        last = EVENT % (self.sent - 1)
+        last = (EVENT % (self.sent - 1))[:-1]  # a relay may put an id between it and its blank line
         seen = b""
         while last not in seen:
             seen = seen[-len(last) :] + await self._read()

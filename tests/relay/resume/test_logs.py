@@ -18,14 +18,14 @@ SMALL = Bounds(stream_bytes=1000, max_bytes=2500, keep_seconds=10.0)
 
 
 def event(number: int, size: int = 0) -> bytes:
-    return b"data: %d\n%b" % (number, b"x" * size)
+    return b"data: %d%b" % (number, b"x" * size)
 
 
 @given(st.lists(st.integers(0, 300), max_size=30), st.integers(0, 40), st.integers(0, 500))
 def test_reading_page_by_page_gives_every_event_once(sizes: list[int], forgotten: int, page: int) -> None:
     log = StreamLog("s", "")
     for number, size in enumerate(sizes, 1):
-        log.append(event(number, size))
+        log.append((event(number, size),))
     for _ in range(min(forgotten, len(log))):
         log.forget_oldest()
     assert log.held == log.bytes_after(log.first - 1) == log.bytes_after(0)
@@ -68,7 +68,7 @@ class LogsOfManyStreams(RuleBasedStateMachine):
     def grows(self, data: st.DataObject, size: int) -> None:
         log = data.draw(st.sampled_from(self.running))
         self.sent[log.id].append(event(len(self.sent[log.id]) + 1, size))
-        self.logs.append(log, self.sent[log.id][-1])
+        self.logs.append(log, self.sent[log.id][-1:])
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), discard=st.booleans())
@@ -136,7 +136,7 @@ def refused(logs: StreamLogs, *words: Any) -> type[ApiError]:
 def test_a_stream_that_is_gone_is_told_from_one_that_never_was() -> None:
     logs = StreamLogs(SMALL)
     log = logs.begin("a")
-    logs.append(log, event(1))
+    logs.append(log, [event(1)])
     logs.end(log, 100.0, failed=False)
     logs.tidy(109.9)
     assert logs.find(log.id, "a", 0) is log
@@ -165,9 +165,9 @@ def test_ended_streams_make_room_before_running_ones_do() -> None:
     logs = StreamLogs(SMALL, dropped.append)
     running, ended, last = (logs.begin("") for _ in range(3))
     for log in (running, ended, last):
-        logs.append(log, event(1, 740))
+        logs.append(log, [event(1, 740)])
     logs.end(ended, 0.0, failed=False)
-    logs.append(running, event(2, 100))
+    logs.append(running, [event(2, 100)])
     assert dropped == [ended]
     assert (running.first, last.first, len(logs)) == (1, 1, 2)
 

@@ -74,7 +74,7 @@ def test_what_is_kept_is_what_was_sent(whole: bytes, after: int) -> None:
 def test_comments_go_on_at_once_and_are_no_events() -> None:
     numbering = Numbering("s")
     assert numbering.feed(b": working\n\n") == (b": working\n", [])
-    assert numbering.feed(comment("still") + encode("a")) == (b": still\ndata: a\nid: s:1\n\n", [b"data: a\n"])
+    assert numbering.feed(comment("still") + encode("a")) == (b": still\ndata: a\nid: s:1\n\n", [b"data: a"])
     assert numbering.held == 0
 
 
@@ -83,7 +83,7 @@ def test_a_part_of_an_event_goes_on_at_once_and_is_held_until_it_is_whole() -> N
     assert numbering.feed(b"data: abc") == (b"data: abc", [])
     assert numbering.held == 9
     assert numbering.feed(b"d\n") == (b"d\n", [])
-    assert numbering.feed(b"\n") == (b"id: s:1\n\n", [b"data: abcd\n"])
+    assert numbering.feed(b"\n") == (b"id: s:1\n\n", [b"data: abcd"])
     assert numbering.held == 0
 
 

@@ -227,12 +227,16 @@ def narrow(start_shared: Start) -> Served:
     """Room for three streams and what is kept, or for four streams."""
     return start_shared(
         "--no-diagnostics", *KEPT, "--stream-budget-bytes", "200000", "--budget-bytes", "800000",
-        "--resume-bytes", "400000", "--resume-stream-bytes", "300000", "--drain-seconds", "0", announced=2,
+        "--resume-bytes", "400000", "--resume-stream-bytes", "300000", "--drain-seconds", "0",
+        "--resume-grace-seconds", "0.5", announced=2,
     )  # fmt: skip
 
 
-def test_a_slow_client_that_came_back_slows_the_upstream_and_loses_nothing(narrow: Served) -> None:
+def test_a_slow_client_that_came_back_slows_the_upstream_and_loses_nothing(
+    narrow: Served, eventually: Eventually
+) -> None:
     relay = narrow
+    eventually(lambda: relay.stats()["open"] == 0)
     client = Resumer(CHAT, "sim:events=2000,pace=0,size=4000,first=0")
     client.read(relay.url, 6000)
     with part(relay.url, "GET", f"/v1/streams/{client.stream}") as (got, response):
@@ -310,7 +314,8 @@ def test_what_is_kept_has_a_bound_and_a_gauge_and_goes(start: Start, eventually:
     assert whole(relay.url, f"/v1/streams/{clients[-1].stream}").status == 410
 
 
-def test_kept_bytes_count_in_the_budget_of_all_streams(narrow: Served) -> None:
+def test_kept_bytes_count_in_the_budget_of_all_streams(narrow: Served, eventually: Eventually) -> None:
+    eventually(lambda: narrow.stats()["open"] == 0)
     assert Resumer(CHAT, "sim:events=400,pace=0,size=900,first=0").read(narrow.url, None)  # as much is kept as may be
     with narrow.open("sim:events=inf,pace=1,first=0") as first, narrow.open("sim:events=inf,pace=1,first=0") as second:
         first.recv(1)

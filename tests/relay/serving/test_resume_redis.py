@@ -94,10 +94,9 @@ class Shared:
         self.urls = [self.one.url, self.two.url]
         until(lambda: states(*self.urls) == {"redis"})
 
-    def another(self) -> Served:
-        relay = self._start(
-            "--no-diagnostics", announced=2, RELAY_UPSTREAM_BASE_URL=self.one.upstream, **self._settings
-        )
+    def another(self, **more: str) -> Served:
+        settings = {**self._settings, "RELAY_UPSTREAM_BASE_URL": self.one.upstream, **more}
+        relay = self._start("--no-diagnostics", announced=2, **settings)
         until(lambda: states(relay.url) == {"redis"})
         return relay
 
@@ -194,7 +193,8 @@ def test_a_stream_whose_relay_is_killed_ends_with_an_error_at_the_others(
         got.raw += response.read()
     assert json.loads(got.events[-1].data)["error"]["code"] == "stream_broken"
     assert [event.id for event in got.events] == [f"{waiting.stream}:{n}" for n in range(1, len(got.events) + 1)]
-    assert got.events[: len(waiting.events)] == waiting.events
+    # All that was copied: what its client got of the last moment may not be in it.
+    assert all(one == other for one, other in zip(got.events[:-1], waiting.events, strict=False))
     # Whoever comes later is told the same: by the last event, or where it has seen as much, by the status.
     late = whole(second, f"/v1/streams/{client.stream}?starting_after={client.numbers[-1]}")
     error = late.error if late.status == 502 else json.loads(late.events[-1].data)["error"]
@@ -241,6 +241,7 @@ def test_redis_restarts_and_no_stream_loses_an_event(shared: Shared, keep: bool)
     reading = threading.Thread(target=there.read, args=(second, None))
     reading.start()
     away.read(second, 400)
+    until(lambda: len(there.statuses) == 2)
     shared.redis.stop()
     until(lambda: states(*shared.urls) == {"redis_away"})
     for path in (f"/v1/streams/{away.stream}", "/v1/streams/AAAAAAAAAAAAAAAAAAAA", "/v1/responses/resp_1?stream=true"):
