@@ -116,11 +116,12 @@ STREAMS = Board(
                 ),
                 Panel(
                     "Bytes held against the budget",
-                    "Bytes held by each worker for streams and for requests that wait, and the streams' budget (0: none).",
+                    "Bytes held by each worker for streams, waiting requests and clients that come back; their budget.",
                     "bytes",
                     (
                         Query(total(WORKER, series("stream_buffered_bytes")), PROCESS),
                         Query(total(WORKER, series("request_buffered_bytes")), "requests of " + PROCESS),
+                        Query(total(WORKER, series("stream_kept_bytes")), "kept by " + PROCESS),
                         Query(total(WORKER, series("stream_budget_bytes")), "budget of " + PROCESS),
                     ),
                 ),

@@ -47,7 +47,7 @@ class Numbering:
         return len(self._event)
 
     def feed(self, chunk: bytes) -> tuple[bytes, Sequence[bytes]]:
-        """Returns the bytes for the client, and the events that this chunk completes: their lines, but for the last line end."""
+        """Returns the bytes for the client, and the events that this chunk completes: their lines without the last line end."""
         line_feeds = self._line_feeds
         if CR in chunk or line_feeds.bom_seen >= 0 or line_feeds.after_cr:
             chunk = line_feeds.feed(chunk)
