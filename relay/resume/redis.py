@@ -3,7 +3,7 @@
 The law of this file. The log in the memory of the relay that has the stream is the true one, and Redis is its copy: nothing
 waits for Redis. What Redis has missed (while it was away) or lost (when it restarted) is copied again, as far as the log still
 has it; what the log drops for room is dropped from Redis, too, so that the bounds on a relay's logs are bounds on its share of
-Redis. Events of all streams are copied together, COPY_PAUSE_SECONDS after each other at least.
+Redis. Events of all streams are copied together, 20 to 200 ms after each other.
 
 A stream whose relay is gone (its lease has run out) is ended, in Redis, by whichever relay has a client that follows it: with
 an error as its last event. While Redis cannot be reached, streams go on; who comes back to another relay than that of its
@@ -34,7 +34,10 @@ __all__ = ["RedisStore"]
 
 log = logging.getLogger("relay.resume")
 
-COPY_PAUSE_SECONDS: Final = 0.02
+# Between two round trips: for each stream that was copied, so that this costs the same share of a CPU however many there are.
+PAUSE_A_STREAM_SECONDS: Final = 0.001
+LEAST_PAUSE_SECONDS: Final = 0.02
+MOST_PAUSE_SECONDS: Final = 0.2
 # In one round trip: events of one stream, and of all together.
 STREAM_BYTES: Final = 256 * 1024
 ROUND_BYTES: Final = 1024 * 1024
@@ -288,8 +291,8 @@ class RedisStore(MemoryStore):
     async def _copy(self) -> None:
         while True:
             await self._some_behind.wait()
-            await self._copy_once()
-            await asyncio.sleep(COPY_PAUSE_SECONDS)
+            copied = await self._copy_once()
+            await asyncio.sleep(min(max(copied * PAUSE_A_STREAM_SECONDS, LEAST_PAUSE_SECONDS), MOST_PAUSE_SECONDS))
 
     async def _copy_the_rest(self) -> None:
         """At shutdown: copy what is left, the last errors of streams among it, for one time-out at most."""
@@ -305,8 +308,8 @@ class RedisStore(MemoryStore):
         if self._some_behind.is_set():
             log.warning("the ends of streams were not copied: %s", error or "redis is too slow")
 
-    async def _copy_once(self) -> None:
-        """One round trip: the next events of the logs that are behind, as many as fit into it."""
+    async def _copy_once(self) -> int:
+        """One round trip: the next events of the logs that are behind, as many as fit into it. Returns the number of logs."""
         if self._dropped_streams:
             dropped = list(self._dropped_streams)
             await self._redis.drop(dropped)
@@ -337,6 +340,7 @@ class RedisStore(MemoryStore):
                 del self._behind[stream_log]
         if not self._behind and not self._dropped_streams and not self._names:
             self._some_behind.clear()
+        return len(parts)
 
     def _part(self, log: StreamLog) -> Copied:
         """What of a log is to be copied next."""
