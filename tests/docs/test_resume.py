@@ -20,11 +20,8 @@ ADDRESS = "127.0.0.1:8080"
 @pytest.mark.needs("curl", "curl")
 def test_the_commands_of_the_page_bring_every_event_once(launch: Callable[..., Any], tmp_path: Path) -> None:
     text = PAGE.read_text(encoding="utf-8")
-    serve, cut_off = (
-        "\n".join(re.findall(r"^ {4}(.*)$", block, re.MULTILINE))
-        for block in re.split(r"\n\n(?! {4})", text)
-        if block.lstrip("\n").startswith("    ") or "\n\n    " in block
-    )
+    blocks = re.findall(r"(?:^ {4}.*\n)+", text, re.MULTILINE)
+    serve, cut_off = (re.sub(r"^ {4}", "", block, flags=re.MULTILINE).strip() for block in blocks[:2])
     assert serve == "RELAY_RESUME=memory relay serve"
     relay = launch(
         sys.executable, "-m", "relay", "serve", "--port", "0", "--no-diagnostics",
