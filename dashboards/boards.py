@@ -269,13 +269,19 @@ MEMORY = Board(
             "Diagnostics themselves",
             (
                 Panel(
-                    "Captures", "Captures per second, by kind and outcome, each also an annotation; firings of rules.", "cps",
+                    "Captures",
+                    "Captures per second, by kind and outcome, each also an annotation; firings of rules, and their actions.",
+                    "cps",
                     (
                         Query(
                             total("kind, outcome", rate("diagnostics_captures_total")), "{{kind}} {{outcome}}"
                         ),
                         Query(
                             total("rule, outcome", rate("diagnostics_rule_firings_total")), "rule {{rule}} {{outcome}}"
+                        ),
+                        Query(
+                            total("rule, action, outcome", rate("diagnostics_rule_actions_total")),
+                            "rule {{rule}} {{action}} {{outcome}}",
                         ),
                     ),
                 ),

@@ -39,6 +39,9 @@ _COLUMNS = tuple(
     for name in ("buffered_bytes", "bytes_in", "bytes_out", "events_in", "events_out", "backpressure_seconds")
 )
 _BUFFERED, _EVENTS_OUT = attrgetter("buffered_bytes"), attrgetter("events_out")
+_DISCONNECTED = attrgetter("disconnected_at")
+# A client that left is noticed, and its upstream closed, within a moment: a stream that is open so long after it is abandoned.
+ABANDONED_SECONDS = 5.0
 _TOTALS = attrgetter("totals")
 # Records are read in slices of this many, so that a slice stays in the processor's cache.
 _SLICE = 500
@@ -182,12 +185,17 @@ class StreamLedger:
         _live_heap = know_routes(current_record)
 
     def summary(self) -> dict[str, int]:
-        """The few numbers that are recorded every second; totals are since the start and include open streams' events."""
+        """The few numbers that are recorded every second; totals are since the start and include open streams' events.
+
+        abandoned   open streams whose client left ABANDONED_SECONDS ago
+        """
         with self._lock:
             records = list(self.records.values())
             finished = sum(sum(route.closed.values()) for route in self.routes.values())
+        left_before = self._clock() - ABANDONED_SECONDS
         return {
             "open": len(records),
+            "abandoned": sum(left <= left_before for left in map(_DISCONNECTED, records) if left is not None),
             "buffered_bytes": sum(map(_BUFFERED, records)),
             "events": self.events_out(),
             "finished": finished,

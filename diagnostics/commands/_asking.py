@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +13,11 @@ from urllib.parse import urlsplit
 import httpx2
 
 from ..errors import DiagnosticsError, TargetError, UsageError
+from ..fleet.answers import json_object, refusal_in
 
 __all__ = ["asked", "checked", "client_of", "streamed"]
 
 _TIMEOUT_SECONDS = 30.0
-# All control characters but line feed and tab.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 # A timeline of hours is a few megabytes.
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
@@ -81,23 +78,7 @@ def streamed(client: httpx2.Client, method: str, path: str, **options: Any) -> I
 def asked(client: httpx2.Client, method: str, path: str, **options: Any) -> dict[str, Any]:
     """The JSON of a `checked` response, without control characters, which a terminal would obey. Raises TargetError."""
     response = checked(client, method, path, **options)
-    try:
-        answer = _plain(json.loads(response.content))
-    except (ValueError, RecursionError) as error:
-        raise TargetError(f"the answer is not JSON: {error}", remedy="is it a monitor, and of this version?") from error
-    if not isinstance(answer, dict):
-        raise TargetError(
-            f"the answer is a JSON {type(answer).__name__}", remedy="is it a monitor, and of this version?"
-        )
-    return answer
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, str):
-        return value if value.isprintable() else _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", value)
-    if isinstance(value, dict):
-        return {_plain(name): _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list) else value
+    return json_object(response.content)
 
 
 def _read(client: httpx2.Client, response: httpx2.Response) -> bytes:
@@ -110,9 +91,8 @@ def _read(client: httpx2.Client, response: httpx2.Response) -> bytes:
 
 
 def _refusal(client: httpx2.Client, status: int, body: bytes) -> DiagnosticsError:
-    try:
-        said = {name: str(value) for name, value in _plain(json.loads(body))["error"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    said = refusal_in(body)
+    if said is None:
         return TargetError(f"{client.base_url} answered {status}, and is no monitor")
     # The monitor does not know the URL by which it is reached: its commands have `URL` in that place.
     base = str(client.base_url).rstrip("/")

@@ -23,10 +23,12 @@ from rich.text import Text
 from ..analysis.algebra import average, difference, labelled, merge
 from ..analysis.formats.text import render_top
 from ..analysis.profile import Profile
-from ..analysis.units import format_value, printable
+from ..analysis.units import printable
 from ..analysis.views import top
 from ..errors import DiagnosticsError, TargetError, UsageError
-from ..fleet.replicas import HourlyGrowth, Replica, odd, replica_of
+from ..fleet.answers import row_of
+from ..fleet.replicas import Replica, odd
+from ..fleet.table import COLUMNS, cells_of, details_of
 from ..fleet.targets import Target, resolve
 from ..monitor.captures.kinds import KINDS
 from ._asking import asked, client_of
@@ -109,11 +111,9 @@ def _queried(targets: Sequence[Target], timeout: float) -> list[Replica]:
     def one(target: Target) -> Replica:
         try:
             with client_of(target.url, timeout) as client:
-                return replica_of(target.name, target.url, asked(client, "GET", "/debug/memory"))
+                return row_of(target.name, target.url, asked(client, "GET", "/debug/memory"))
         except DiagnosticsError as error:
             return Replica(target.name, target.url, error=str(error))
-        except (KeyError, TypeError, ValueError) as error:
-            return Replica(target.name, target.url, error=f"its answer is none of a monitor of ours: {error!r}")
 
     return _concurrently(one, targets)
 
@@ -125,50 +125,19 @@ def _concurrently(work: Callable[[Target], _T], targets: Sequence[Target]) -> li
 
 def _table(replicas: list[Replica], reasons: dict[str, str]) -> Table:
     table = Table(box=None)
-    for column in ("replica", "verdict", "RSS", "growth an hour", "streams", "workers", "of limit", "version", ""):
-        right = column in ("RSS", "streams", "workers", "of limit")
-        table.add_column(column, justify="right" if right else "left", no_wrap=True)
+    for column, number in COLUMNS:
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for replica in replicas:
-        if replica.error:
-            table.add_row(printable(replica.name), Text("no answer", style="red"), *[""] * 6, "")
-            continue
-        silent = f" ({replica.silent} silent)" if replica.silent else ""
-        table.add_row(
-            printable(replica.name),
-            Text(f"{printable(replica.verdict)} ({replica.confidence})", style="red" if replica.alarm else "green"),
-            _size(replica.rss_bytes),
-            _growth(replica.growth),
-            "unknown" if replica.streams is None else str(replica.streams),
-            f"{replica.workers}{silent}",
-            "" if replica.limit_share is None else f"{100 * replica.limit_share:.0f} %",
-            printable(replica.version) or "unknown",
-            Text("odd", style="bold red") if replica.name in reasons else "",
-        )
+        name, verdict, *others, odd_one = map(printable, cells_of(replica, reasons.get(replica.name)))
+        style = "red" if replica.error or replica.alarm else "green"
+        table.add_row(Text(name), Text(verdict, style=style), *map(Text, others), Text(odd_one, style="bold red"))
     return table
 
 
 def _details_of(replica: Replica, reasons: dict[str, str]) -> list[Text]:
     """Lines on a replica beyond its row."""
-    name = printable(replica.name)
-    said = [f"{name}: {printable(replica.error)}"] if replica.error else []
-    if replica.name in reasons:
-        said.append(f"{name} is not as the others: {reasons[replica.name]}")
-    if replica.alarm:
-        said.append(f"{name}: {printable(replica.says)}\n  next: diagnostics status {replica.url}")
-    said += [f"{name}: a former life: {printable(end)}" for end in replica.ends[:1]]
-    return [Text(line) for line in said]
-
-
-def _size(held: int | None) -> str:
-    return "unknown" if held is None else format_value(held, "bytes")
-
-
-def _growth(growth: HourlyGrowth | None) -> str:
-    """The estimate, +- half the width of its interval."""
-    if growth is None:
-        return "too early"
-    mid = format_value(round(growth.mid), "bytes", signed=True)
-    return f"{mid} +- {format_value(round((growth.high - growth.low) / 2), 'bytes')}"
+    lines = details_of(replica, reasons.get(replica.name))
+    return [Text("\n".join(map(printable, line.split("\n")))) for line in lines]
 
 
 # Captures

@@ -13,6 +13,7 @@ from typing import Any
 from ..agent.instrument.monitor_process import DEFAULT_LISTEN, address_of, bind, hold
 from ..monitor.service import Monitor, stdin_closes
 from ..protocol import default_root
+from ._fleet_words import add_fleet
 
 __all__ = ["configure", "run", "until_stopped"]
 
@@ -22,6 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--listen", default=DEFAULT_LISTEN, metavar="HOST:PORT", help="default %(default)s; port 0: any"
     )
     parser.add_argument("--dir", type=Path, help="the registry's parent (default DIAGNOSTICS_DIR)")
+    add_fleet(parser)
     parser.add_argument("--fd", type=int, help="serve on this listening socket, inherited, instead of --listen")
     parser.add_argument(
         "--until-stdin-closes",
@@ -36,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     with listener:
         address = address_of(listener)
         root = arguments.dir or Path(default_root(address))
-        monitor = Monitor(listener, root)
+        monitor = Monitor(listener, root, arguments.fleet)
         if not inherited:
             print(f"diagnostics http://{address}/debug/memory", flush=True)
         with hold(root):

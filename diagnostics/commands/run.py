@@ -21,6 +21,7 @@ from ..agent import inject
 from ..agent.instrument.monitor_process import DEFAULT_LISTEN, address_of, bind, hold
 from ..errors import UsageError
 from ..protocol import default_root, private_folder
+from ._fleet_words import add_fleet
 from ._foreground import Foreground, end_like
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--listen", default=DEFAULT_LISTEN, metavar="HOST:PORT", help="default %(default)s; port 0: any"
     )
+    add_fleet(parser)
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD ...", help="the service's own command")
 
 
@@ -59,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         if pid == 0:
             os.close(orders)
             os.close(up)
-            _be_monitor(listener, root, control, say_up)
+            _be_monitor(listener, root, arguments.fleet, control, say_up)
             return 0
         os.close(control)
         os.close(say_up)
@@ -112,7 +114,7 @@ class _MonitorProcess:
             print("diagnostics: the monitor has ended; the service goes on without it", file=sys.stderr, flush=True)
 
 
-def _be_monitor(listener: socket.socket, root: Path, control: int, up: int) -> None:
+def _be_monitor(listener: socket.socket, root: Path, fleet: list[str], control: int, up: int) -> None:
     """The monitor's whole life, in the child that was forked for it."""
     # A process group of its own, because Ctrl-C is for CMD. The same session, because with autogroups (sched(7)) the kernel
     # shares CPU time between sessions, and a nice value counts within one only.
@@ -125,7 +127,7 @@ def _be_monitor(listener: socket.socket, root: Path, control: int, up: int) -> N
     from ..monitor.service import Monitor
 
     with hold(root):
-        monitor = Monitor(listener, root)
+        monitor = Monitor(listener, root, fleet)
         os.write(up, b"x")
         os.close(up)
         asyncio.run(_obey(monitor, control))

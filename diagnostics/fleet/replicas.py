@@ -64,7 +64,10 @@ class Replica:
 
 
 def replica_of(name: str, url: str, overview: dict[str, Any]) -> Replica:
-    """The row for an overview of /debug/memory. Raises KeyError, TypeError, ValueError for other JSON."""
+    """The row for an overview of /debug/memory.
+
+    Raises KeyError, TypeError, ValueError, AttributeError or OverflowError for other JSON, and for figures that cannot be.
+    """
     workers, service = overview["workers"], overview["service"]
     verdicts = [worker["verdict"] for worker in workers] + [service["verdict"]]
     worst = max(verdicts, key=lambda verdict: bool(verdict["alarm"]))
@@ -82,7 +85,7 @@ def replica_of(name: str, url: str, overview: dict[str, Any]) -> Replica:
         confidence=str(worst["confidence"]),
         alarm=bool(worst["alarm"]),
         says=str(worst["says"]),
-        rss_bytes=None if rss is None else int(rss),
+        rss_bytes=None if rss is None else _count(rss),
         growth=max(growths, key=lambda growth: growth.mid, default=None),
         streams=None if None in streams else sum(count or 0 for count in streams),
         limit_share=max(shares, default=None),
@@ -91,21 +94,36 @@ def replica_of(name: str, url: str, overview: dict[str, Any]) -> Replica:
 
 
 def _growth(fields: dict[str, Any] | None) -> HourlyGrowth | None:
-    return None if fields is None else HourlyGrowth(float(fields["low"]), float(fields["mid"]), float(fields["high"]))
+    if fields is None:
+        return None
+    return HourlyGrowth(_finite(fields["low"]), _finite(fields["mid"]), _finite(fields["high"]))
 
 
 def _share(limit: dict[str, Any] | None) -> float | None:
     if not limit or not limit["limit_bytes"] or limit["used_bytes"] is None:
         return None
-    return float(limit["used_bytes"]) / float(limit["limit_bytes"])
+    return _finite(_count(limit["used_bytes"]) / max(1, _count(limit["limit_bytes"])))
 
 
 def _streams(worker: dict[str, Any]) -> int | None:
     """The number of open streams of one worker; None: unknown."""
     if worker["ledger"]:
-        return int(worker["ledger"]["open"])
+        return _count(worker["ledger"]["open"])
     seen = (worker.get("connections") or {}).get("streams")
-    return None if seen is None else int(seen)
+    return None if seen is None else _count(seen)
+
+
+def _count(value: Any) -> int:
+    """Bytes, or a number of things."""
+    if not 0 <= int(value) < 2**62:
+        raise ValueError(f"{value!r:.60} is no such number")
+    return int(value)
+
+
+def _finite(value: Any) -> float:
+    if not abs(number := float(value)) < 2**62:  # also of NaN
+        raise ValueError(f"{value!r:.60} is no such number")
+    return number
 
 
 def odd(replicas: Sequence[Replica]) -> dict[str, str]:
@@ -128,7 +146,7 @@ def odd(replicas: Sequence[Replica]) -> dict[str, str]:
         distance = median(abs(other - middle) for other in others)
         if abs(replica.rss_bytes - middle) > max(_MADS * distance, _LEAST_SHARE * middle):
             reasons.setdefault(replica.name, []).append(
-                f"RSS is {replica.rss_bytes / middle:.1f} times the median of the others"
+                f"RSS is {replica.rss_bytes / max(1, middle):.1f} times the median of the others"
             )
     versions = [replica.version for replica in there if replica.version]
     for replica in there:

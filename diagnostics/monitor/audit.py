@@ -6,6 +6,7 @@
 | event | outcome | |
 |---|---|---|
 | capture | begun, or the refusal's code | a capture was asked for, by a person, a rule or a verdict |
+| rule | done, failed, or dropped | an action of a rule beside a capture: `action`, `reason` where it was not done |
 | attach, detach | done, or the refusal's code | the agent was put into a running process, or taken out, by a command |
 | remove | done | a capture was cancelled or deleted |
 | window | done | a profile of /debug/pprof was taken |

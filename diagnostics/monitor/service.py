@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,10 +19,12 @@ from .judging.guard import Guard
 from .judging.judge import Judge
 from .judging.own_captures import OwnCaptures
 from .recording.recorder import Recorder
-from .settings import MonitorSettings
+from .rules.limits_file import LimitsFile
+from .settings import MonitorSettings, fleet_words
 from .web.access import Policy
 from .web.app import build
 from .web.edge import EdgeServer
+from .web.fleet_look import FleetLook
 from .web.token_guesses import Guesses
 from .workers.targets import Targets
 
@@ -42,19 +44,30 @@ class Monitor:
 
     listener   a listening socket; closed at the end
     root       the folder of registry and store
+    fleet      words that name the monitors of a fleet, in place of DIAGNOSTICS_FLEET_TARGETS
     """
 
-    def __init__(self, listener: socket.socket, root: Path) -> None:
+    def __init__(self, listener: socket.socket, root: Path, fleet: Sequence[str] = ()) -> None:
         settings = MonitorSettings.of(os.environ)
+        words = fleet_words(fleet) or settings.fleet
+        self.fleet = FleetLook(words, (settings.read_token, settings.token))
         private_folder(root)
         private_folder(agents_folder(root))
         self.targets = Targets(root)
         self.captures = Captures(self.targets, Store(root, settings.keep))
         self.recorder = Recorder.below(root, self.targets, settings.record)
         self.audit = Audit(root / "audit.log")
-        self.guard = Guard(self.targets, self.recorder, self.captures, self.audit, settings.rules)
         self.judge = Judge(self.targets, self.recorder, self.captures)
         self.recorder.said = self.judge.said
+        self.guard = Guard(
+            self.targets,
+            self.recorder,
+            self.captures,
+            self.audit,
+            settings.rules,
+            judge=self.judge,
+            kept=LimitsFile(root),
+        )
         self.exporter = _exporter(self.targets, settings)
         self.egress: Egress | None = None
         if settings.egress.destination is not None:
@@ -86,6 +99,7 @@ class Monitor:
             self.audit,
             guesses,
             self._settings.pprof_interval_seconds,
+            self.fleet,
             self.exporter.counted if self.exporter else None,
             self.egress,
         )
@@ -93,6 +107,7 @@ class Monitor:
         serving = asyncio.create_task(server.serve(sockets=[self._listener]), name="monitor")
         recording = asyncio.create_task(self.recorder.run(), name="recorder")
         guarding = asyncio.create_task(self.guard.run(), name="rules")
+        delivering = asyncio.create_task(self.guard.deliveries.run(), name="deliveries")
         looking = asyncio.create_task(self.looks.run(), name="looks")
         exporting = asyncio.create_task(self.exporter.run(), name="export") if self.exporter else None
         sending = asyncio.create_task(self.egress.run(), name="egress") if self.egress is not None else None
@@ -103,11 +118,13 @@ class Monitor:
             guarding.cancel()  # first: the rules might begin new captures
             looking.cancel()
             events.close()
-            await self.captures.close()
+            await asyncio.wait([guarding])  # the last firings are handed to the deliveries
+            await asyncio.gather(self.captures.close(), self.guard.deliveries.finish())
+            delivering.cancel()
             server.should_exit = True
             ending.cancel()
             recording.cancel()
-            tasks: list[asyncio.Future[Any]] = [serving, ending, recording, guarding, looking]
+            tasks: list[asyncio.Future[Any]] = [serving, ending, recording, guarding, delivering, looking]
             if exporting is not None:
                 exporting.cancel()
                 tasks.append(exporting)

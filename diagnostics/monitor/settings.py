@@ -6,21 +6,23 @@ A wrong value raises UsageError with the variable, its value and the allowed one
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UsageError
 from .captures.kept.store import Limits
-from .captures.kinds import kind_named
 from .egress.destination import Destination as Store
 from .egress.settings import EgressSettings
 from .export.destination import DEFAULT_SECONDS, LEAST_SECONDS, MOST_SECONDS, Destination
-from .judging.capture_rules import DEFAULTS, Rule, parse
 from .recording.recorder import RecordSettings
 from .recording.ring import MAX_CAPACITY
+from .rules.references import missing
+from .rules.rule import DEFAULTS, Command, Rule
+from .rules.rule_file import parse
+from .rules.trusted import read_rules
 
-__all__ = ["MonitorSettings"]
+__all__ = ["MonitorSettings", "fleet_words"]
 
 _DAY = 24 * 3600.0
 _MOST_LOOKS_AN_HOUR = 60
@@ -32,6 +34,7 @@ class MonitorSettings:
     """The monitor's settings; the defaults are those of an empty environment.
 
     looks_per_hour           automatic captures of one worker in an hour; 0: none
+    fleet                    words that name the monitors of a fleet, see diagnostics/fleet/targets.py; none: no page of it
     pprof_interval_seconds   maximal age of a window's profile that /debug/pprof returns again
     profiles                 where live heaps are pushed to; None: nowhere
     egress                   where finished captures are sent; off by default
@@ -41,6 +44,7 @@ class MonitorSettings:
     keep: Limits = field(default_factory=Limits)
     rules: tuple[Rule, ...] = DEFAULTS
     looks_per_hour: int = 6
+    fleet: tuple[str, ...] = ()
     pprof_interval_seconds: float = 60.0
     profiles: Destination | None = None
     egress: EgressSettings = field(default_factory=EgressSettings)
@@ -55,8 +59,9 @@ class MonitorSettings:
         return cls(
             record=_record(read, usual.record),
             keep=_keep(read, usual.keep),
-            rules=_rules(environment.get("DIAGNOSTICS_RULES", "")),
+            rules=_rules(environment.get("DIAGNOSTICS_RULES", ""), environment),
             looks_per_hour=read.whole("DIAGNOSTICS_LOOKS_PER_HOUR", usual.looks_per_hour, 0, _MOST_LOOKS_AN_HOUR),
+            fleet=fleet_words(environment.get("DIAGNOSTICS_FLEET_TARGETS", "").split(";")),
             pprof_interval_seconds=read.number(
                 "DIAGNOSTICS_PPROF_INTERVAL_SECONDS", usual.pprof_interval_seconds, 0, _MOST_SECONDS
             ),
@@ -143,21 +148,40 @@ def _egress(read: _Reader, usual: EgressSettings) -> EgressSettings:
     )
 
 
-def _rules(path: str) -> tuple[Rule, ...]:
+def fleet_words(words: Iterable[str]) -> tuple[str, ...]:
+    """The words for a fleet's monitors, without empty ones. Raises UsageError for an address that is none; what a name leads to
+    is looked up when somebody asks."""
+    given = tuple(filter(None, map(str.strip, words)))
+    for word in given:
+        if not word.startswith(("dns:", "prometheus:", "k8s:")):
+            from ..fleet.targets import resolve  # only where there are targets: it loads an HTTP client
+
+            try:
+                resolve([word])
+            except UsageError as error:
+                raise UsageError(
+                    f"DIAGNOSTICS_FLEET_TARGETS (--fleet): {error.message}", remedy=error.remedy
+                ) from error
+    return given
+
+
+def _rules(path: str, environment: Mapping[str, str]) -> tuple[Rule, ...]:
     """The rules of the TOML file at this path; none for "off"; the default rules where it is empty."""
     if not path:
         return DEFAULTS
     if path == "off":
         return ()
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"DIAGNOSTICS_RULES is {path!r}: {error}", remedy='name a TOML file, or "off"') from error
+        text, untrusted = read_rules(Path(path))
+    except UsageError as error:
+        raise UsageError(f"DIAGNOSTICS_RULES is {path!r}: {error.message}", remedy=error.remedy) from error
     rules = parse(text, path)
     for rule in rules:
-        if rule.capture is not None:
-            try:
-                kind_named(rule.capture).checked(rule.options)
-            except UsageError as error:
-                raise UsageError(f"{path}: rule {rule.name!r}: {error.message}", remedy=error.remedy) from error
+        if untrusted and any(isinstance(action, Command) for action in rule.actions):
+            raise UsageError(
+                f"{path}: rule {rule.name!r} calls a command, and {untrusted}",
+                remedy="let its owner alone write the file and the folders above it, or leave the command out",
+            )
+    for name, absent in missing(rules, environment):
+        raise UsageError(f"{path}: rule {name!r}: {absent.message}", remedy=absent.remedy)
     return rules

@@ -44,6 +44,7 @@ ABSENT_WHEN_WELL = (
     "diagnostics_capture_seconds",
     "diagnostics_rule_firings_total",
     "diagnostics_profile_pushes_total",  # where live heaps are pushed nowhere
+    "diagnostics_rule_actions_total",
 )
 EXPORTED = {spec.name for spec in METRICS}
 

@@ -20,8 +20,8 @@ from diagnostics.monitor.captures.kept import manifest
 from diagnostics.monitor.captures.kinds import kind_named
 from diagnostics.monitor.egress import manifest as egress_manifest
 from diagnostics.monitor.egress.destination import Destination
-from diagnostics.monitor.judging import capture_rules
 from diagnostics.monitor.recording import ring, timeline
+from diagnostics.monitor.rules import rule_file
 from diagnostics.monitor.web import access, session
 from diagnostics.protocol import read_frame
 
@@ -34,7 +34,7 @@ def _profile(data: bytes) -> None:
 
 
 def _rules(data: bytes) -> None:
-    capture_rules.parse(data.decode("utf-8", "replace"))
+    rule_file.parse(data.decode("utf-8", "replace"))
 
 
 def _recording(data: bytes) -> None:

@@ -81,6 +81,19 @@ class Outlook:
         of = {growth.series: growth.drift for growth in self.growths}
         return of.get("in_use_bytes") or of.get("rss_bytes")
 
+    @property
+    def per_stream(self) -> tuple[float, float, float] | None:
+        """Bytes of in-use memory that each finished stream left behind: the low end of the interval, the estimate, the high
+        end.
+
+        None where it cannot be told, where no stream finished, and where nobody counts them.
+        """
+        growth = next((each for each in self.growths if each.series == "in_use_bytes"), None)
+        if growth is None or growth.drift is None or not growth.finished:
+            return None
+        share = growth.drift.seconds / growth.finished
+        return growth.drift.low * share, growth.drift.slope * share, growth.drift.high * share
+
     def to_json(self) -> dict[str, Any]:
         return {
             "series": {growth.series: growth.to_json() for growth in self.growths},

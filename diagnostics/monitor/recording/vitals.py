@@ -70,6 +70,7 @@ FIELDS: tuple[Field, ...] = (
     Field("buffered_kernel_bytes", "bytes"),
     Field("events_total", "count, total", "last"),
     Field("streams_finished_total", "count, total", "last"),
+    Field("abandoned_streams", "count"),
 )
 
 # The series that a verdict looks at.
@@ -148,6 +149,7 @@ def vitals(
         "buffered_kernel_bytes": kernel_bytes,
         "events_total": streams.get("events"),
         "streams_finished_total": streams.get("finished"),
+        "abandoned_streams": streams.get("abandoned"),
     }
     if own is not None:
         known |= {"pss_bytes": own.pss, "private_bytes": own.private}

@@ -24,8 +24,10 @@ from ..workers.registered import registered_by
 from ..workers.targets import Targets
 from . import metrics
 from .access import Access, Policy
+from .fleet_look import FleetLook
 from .overview import Overview
 from .routes import captures as capture_routes
+from .routes import fleet as fleet_routes
 from .routes import lines as line_routes
 from .routes import login as login_routes
 from .routes import page as page_routes
@@ -52,6 +54,7 @@ def build(
     audit: Audit,
     guesses: Guesses,
     pprof_interval: float,
+    fleet: FleetLook,
     pushes: Callable[[str], Mapping[str, int]] | None = None,
     egress: Egress | None = None,
 ) -> tuple[Starlette, Events]:
@@ -73,6 +76,7 @@ def build(
             *part_routes.routes(targets, captures),
             timeline_routes.route(targets, recorder),
             line_routes.route(targets, recorder),
+            fleet_routes.route(fleet),
             *capture_routes.routes(captures, audit, egress),
             *pprof_routes.routes(targets, WindowProfiles(targets, captures, pprof_interval), audit),
             Route("/metrics", routes.metrics),
@@ -120,6 +124,7 @@ class _Routes:
                 oom_kills=killed,
                 outlook=self._recorder.outlook(snapshot.process.pid),
                 firings=self._guard.counted(snapshot.worker),
+                actions=self._guard.counted_actions(snapshot.worker),
                 captures=self._captures.counts_of(snapshot.worker),
                 pushes=self._pushes(snapshot.worker) if self._pushes else {},
                 children=look.children_of(snapshot.worker),

@@ -34,6 +34,7 @@ class Scraped(Snapshot):
 
     outlook   trends computed from its recording
     firings   (rule, outcome) -> count
+    actions   (rule, action, outcome) -> count
     captures  counts of its captures by outcome
     pushes    outcome -> count of its profiles that were to be pushed
     children  sums over its child processes that are no workers
@@ -44,6 +45,7 @@ class Scraped(Snapshot):
 
     outlook: Outlook | None
     firings: dict[tuple[str, str], int]
+    actions: dict[tuple[str, str, str], int]
     captures: CaptureCounts
     pushes: Mapping[str, int]
     children: Children | None
@@ -212,6 +214,10 @@ def _firings(snapshot: Scraped) -> Iterator[Row]:
     yield from snapshot.firings.items()
 
 
+def _actions(snapshot: Scraped) -> Iterator[Row]:
+    yield from snapshot.actions.items()
+
+
 def _captures(snapshot: Scraped) -> Iterator[Row]:
     yield from snapshot.captures.outcomes.items()
 
@@ -265,12 +271,9 @@ def _growth(snapshot: Scraped) -> Iterator[Row]:
 
 
 def _growth_per_stream(snapshot: Scraped) -> Iterator[Row]:
-    growths = snapshot.outlook.growths if snapshot.outlook else ()
-    growth = next((each for each in growths if each.series == "in_use_bytes"), None)
-    if growth is not None and growth.drift is not None and growth.finished:
-        seconds = growth.drift.seconds
-        for bound, slope in zip(_BOUNDS, (growth.drift.low, growth.drift.slope, growth.drift.high), strict=True):
-            yield (bound,), slope * seconds / growth.finished
+    left = snapshot.outlook.per_stream if snapshot.outlook else None
+    for bound, each in zip(_BOUNDS, left or (), strict=False):
+        yield (bound,), each
 
 
 def _restarts(snapshot: Scraped) -> Iterator[Row]:
@@ -338,6 +341,7 @@ METRICS: tuple[Spec, ...] = (
     Spec("diagnostics_egress_failed_tries_total", "counter", "Tries to send one that failed; each is tried again until its tries are used up.", (), _of_egress("failed_tries")),
     Spec("diagnostics_egress_bytes_total", "counter", "Bytes that the store has taken.", (), _of_egress("bytes")),
     Spec("diagnostics_egress_waiting", "gauge", "Captures and recordings that wait to be sent.", (), _of_egress("waiting")),
+    Spec("diagnostics_rule_actions_total", "counter", "Actions of the monitor's rules by how they ended; suppressed: a limit kept the rule from firing.", ("rule", "action", "outcome"), _actions),
     Spec("memory_verdict", "gauge", "1 for the cause that is the verdict on this worker, 0 for all others.", ("cause",), _verdict),
     Spec("memory_growth_bytes_per_hour", "gauge", "Slope of in-use memory (of RSS where that is unknown): estimate (mid) and the ends of its 95 % interval.", ("bound",), _growth),
     Spec("memory_growth_bytes_per_stream", "gauge", "The same for each stream that finished in that time; absent where none did, or nobody counts them.", ("bound",), _growth_per_stream),

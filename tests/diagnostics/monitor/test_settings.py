@@ -9,8 +9,8 @@ import pytest
 from diagnostics.errors import UsageError
 from diagnostics.monitor.captures.kept.store import Limits
 from diagnostics.monitor.export.destination import DEFAULT_SECONDS
-from diagnostics.monitor.judging.capture_rules import DEFAULTS
 from diagnostics.monitor.recording.recorder import RecordSettings
+from diagnostics.monitor.rules.rule import DEFAULTS
 from diagnostics.monitor.settings import MonitorSettings
 
 GOOD = """
@@ -108,7 +108,7 @@ def test_where_the_rules_come_from(tmp_path: Path) -> None:
     file.write_text(GOOD, encoding="utf-8")
     assert [rule.name for rule in MonitorSettings.of({"DIAGNOSTICS_RULES": str(file)}).rules] == ["buffers"]
     file.write_text(GOOD.replace("retained", "everything"), encoding="utf-8")
-    with pytest.raises(UsageError, match="rule 'buffers': unknown kind 'everything'"):
+    with pytest.raises(UsageError, match=r"line 7: rule 'buffers': capture is 'everything'; choose one of"):
         MonitorSettings.of({"DIAGNOSTICS_RULES": str(file)})
     with pytest.raises(UsageError, match="No such file"):
         MonitorSettings.of({"DIAGNOSTICS_RULES": str(tmp_path / "none.toml")})

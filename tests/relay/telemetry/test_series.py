@@ -49,6 +49,7 @@ def text_of(ledger: Any) -> str:
         snapshot,
         outlook=None,
         firings={},
+        actions={},
         captures=CaptureCounts(),
         pushes={},
         children=None,

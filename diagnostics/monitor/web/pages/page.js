@@ -273,12 +273,17 @@ function renderProcesses(service) {
   ])));
 }
 
+function doneBy(rule) {
+  const words = rule.actions.map((action) => action.do === "capture" ? `captures ${action.kind}` : action.do);
+  return words.join(", ") || "logs";
+}
+
 function renderRules(told) {
   const fired = told.firings.slice(0, 4).map((one) => element("li", [
     element("b", one.rule), element("span", `${clock(one.time)}, worker ${one.worker}: ${one.says}`), element("span", one.outcome),
   ]));
   const rules = told.rules.map((rule) => element("li", [
-    element("b", rule.name), element("span", rule.says), element("span", rule.capture ? `captures ${rule.capture}` : "logs"),
+    element("b", rule.name), element("span", rule.says), element("span", doneBy(rule)),
   ]));
   $("rules").replaceChildren(...fired, ...rules);
 }

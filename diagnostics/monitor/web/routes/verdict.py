@@ -14,8 +14,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ....errors import UsageError
-from ...judging.capture_rules import Rule, parse
 from ...judging.guard import Guard
+from ...rules.rule import Rule
+from ...rules.rule_file import parse
 from ...workers.targets import Targets
 from ..overview import SCHEMA, Overview
 

@@ -179,7 +179,7 @@ def test_a_sample_has_numbers_only_and_counts_streams() -> None:
     record.hold(100)
     sample = perform(state, "sample", {})
     assert isinstance(sample, dict)
-    assert sample["streams"] == {"open": 1, "buffered_bytes": 100, "events": 5, "finished": 1}
+    assert sample["streams"] == {"open": 1, "abandoned": 0, "buffered_bytes": 100, "events": 5, "finished": 1}
     # Not of pytest's own process, in which another test may have put a tracer before the allocator.
     asked = "from diagnostics.agent.operations import perform; from diagnostics.agent.state import State; "
     asked += "print(perform(State(), 'sample', {})['in_use_bytes'])"

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from diagnostics.analysis.trend import Trend
-from diagnostics.monitor.judging.capture_rules import Firing, Rule
 from diagnostics.monitor.judging.guard import Guard
 from diagnostics.monitor.recording.outlook import Growth, Outlook
+from diagnostics.monitor.rules.rule import Capture, Firing, Rule
 
 MIB = 1024**2
-NEAR = Rule("near", "cgroup_share", 0.85, 0, "tasks", {"fork": False}, 600, 3)
-BUFFERS = Rule("buffers", "buffered_bytes", 1000, 0, "retained", {}, 600, 3)
+NEAR = Rule("near", "cgroup_share", 0.85, 0, (Capture("tasks", {"fork": False}),), 600, 3)
+BUFFERS = Rule("buffers", "buffered_bytes", 1000, 0, (Capture("retained"),), 600, 3)
 
 
 class Worker:

@@ -1,68 +1,18 @@
-"""Rules: when they fire and when not, what is wrong with a file of them, and that a live one captures what it says."""
+"""Rules at work: over a whole recording, and live, where one captures what it says."""
 
 from __future__ import annotations
 
-import itertools
 import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from diagnostics.errors import UsageError
-from diagnostics.monitor.judging.capture_rules import DAY, DEFAULTS, Engine, Rule, parse
-from diagnostics.monitor.judging.guard import dry_run
+from diagnostics.monitor.judging.watched import dry_run
 from diagnostics.monitor.recording.ring import Header, Recording, Ring, RingSize
 from diagnostics.monitor.recording.vitals import FIELDS
+from diagnostics.monitor.rules.expression import parse_condition
+from diagnostics.monitor.rules.rule import DEFAULTS, Capture, Rule
 
-RULE = Rule("near", "cgroup_share", 0.8, hold=3, cooldown=10, limit=2)
 MIB = 1024**2
-
-
-def fired(rule: Rule, values: dict[float, float | None]) -> list[float]:
-    engine = Engine((rule,))
-    return [firing.time for now, value in values.items() for firing in engine.look(now, {rule.trigger: value})]
-
-
-def test_it_fires_once_the_value_has_stayed_above_for_long_enough() -> None:
-    assert fired(RULE, {0: 0.9, 1: 0.9, 2: 0.9, 3: 0.9, 4: 0.9}) == [3]
-
-
-@pytest.mark.parametrize("broken", [0.8, None], ids=["back at the bound", "not known"])
-def test_a_break_starts_the_time_anew(broken: float | None) -> None:
-    assert fired(RULE, {0: 0.9, 2: broken, 3: 0.9, 5: 0.9, 6: 0.9}) == [6]
-
-
-def test_it_cools_down_and_stops_at_its_limit_until_a_day_is_over() -> None:
-    steady: dict[float, float | None] = {float(second): 0.9 for second in range(60)}
-    assert fired(RULE, steady) == [3, 13]
-    assert fired(RULE, {**steady, DAY: 0.9, DAY + 3: 0.9, DAY + 13: 0.9}) == [3, 13, DAY + 3, DAY + 13]
-
-
-def test_a_forecast_fires_below_its_bound() -> None:
-    rule = Rule("soon", "seconds_to_limit", 600, hold=0)
-    assert fired(rule, {0: None, 1: 700.0, 2: 599.0}) == [2]
-
-
-@given(
-    values=st.lists(st.one_of(st.none(), st.floats(0, 2)), max_size=200),
-    hold=st.integers(0, 5),
-    cooldown=st.integers(0, 20),
-    limit=st.integers(1, 5),
-)
-def test_never_more_often_than_it_says_and_never_below_the_bound(
-    values: list[float | None], hold: int, cooldown: int, limit: int
-) -> None:
-    rule = Rule("any", "rss_share", 0.5, hold, cooldown=cooldown, limit=limit)
-    times = fired(rule, {float(second): value for second, value in enumerate(values)})
-    assert len(times) <= limit
-    assert all(later - earlier >= cooldown for earlier, later in itertools.pairwise(times))
-    for time in times:
-        stretch = values[int(time) - hold : int(time) + 1]
-        assert all(value is not None and value > 0.5 for value in stretch)
-
 
 GOOD = """
 [[rule]]
@@ -74,40 +24,6 @@ capture = "retained"
 cooldown = 60
 limit = 5
 """
-
-
-def test_a_file_of_rules() -> None:
-    assert parse(GOOD) == (Rule("buffers", "buffered_bytes", 1_000_000, 2, "retained", {}, 60, 5),)
-    assert parse("") == ()
-
-
-@pytest.mark.parametrize(
-    ("change", "names"),
-    [
-        (("buffered_bytes", "buffered"), "'buffered'"),
-        (("above", "below"), "above is None"),
-        (("1000000", "-1"), "above is -1"),
-        (("1000000", "inf"), "above is inf"),
-        (('buffered_bytes"\nabove = 1000000', 'rss_share"\nabove = 85'), "above is 85"),
-        (('buffered_bytes"\nabove = 1000000', 'cgroup_share"\nabove = 1'), "above is 1"),
-        (('buffered_bytes"\nabove = 1000000', 'seconds_to_limit"\nbelow = 0'), "below is 0"),
-        (("for = 2", "for = true"), "for is True"),
-        (("limit = 5", "limit = 0"), "limit is 0"),
-        (('name = "buffers"', 'name = ""'), "name ''"),
-        (("cooldown", "cooled"), "no key 'cooled'"),
-        (("[[rule]]", "[rule]"), "write one"),
-        (("[[rule]]", "[["), "not TOML"),
-        (('"retained"', "3"), "capture is 3"),
-    ],
-)
-def test_what_is_wrong_is_named(change: tuple[str, str], names: str) -> None:
-    with pytest.raises(UsageError, match=names.replace("[", r"\[")):
-        parse(GOOD.replace(*change, 1))
-
-
-def test_two_rules_of_one_name_are_refused() -> None:
-    with pytest.raises(UsageError, match="two rules are named 'buffers'"):
-        parse(GOOD * 2)
 
 
 def recording(**columns: list[float]) -> Recording:
@@ -143,6 +59,27 @@ def test_a_dry_run_over_a_quiet_day_fires_nothing() -> None:
     assert dry_run(quiet, DEFAULTS, 64 * 1024**3) == []
 
 
+def test_a_dry_run_knows_conditions_and_what_each_stream_leaves_behind() -> None:
+    """A minute of warm-up, then a megabyte a second for ten streams a second: 100 KiB for each."""
+    seconds = range(600)
+    climbing = recording(
+        in_use_bytes=[50.0 * MIB + MIB * second for second in seconds],
+        rss_bytes=[80.0 * MIB + MIB * second for second in seconds],
+        open_streams=[10.0 if second < 300 else 0.0 for second in seconds],
+        streams_finished_total=[10.0 * second for second in seconds],
+    )
+    rules = (
+        Rule("left-behind", "growth_per_stream", 64 * 1024, hold=0, actions=(Capture("objects"),), cooldown=86400),
+        Rule("more", "growth_per_stream", 256 * 1024, hold=0),
+        Rule("a-stream", condition=parse_condition("rss_bytes / open_streams > 16 MiB for 10 s"), cooldown=86400),
+    )
+    found = {firing["rule"]: firing for firing in dry_run(climbing, rules, None)}
+    assert set(found) == {"a-stream", "left-behind"}
+    assert found["a-stream"]["time"] == 1_000_000 + 91  # 80 + 81 MiB over ten streams, ten seconds later
+    assert found["left-behind"]["time"] > 1_000_000 + 30
+    assert (found["left-behind"]["capture"], found["left-behind"]["actions"]) == ("objects", ["capture"])
+
+
 APP = """
 from fastapi import FastAPI
 from diagnostics import instrument
@@ -168,8 +105,10 @@ def test_a_live_rule_captures_logs_and_counts(observed: Any, http: Any, eventual
     assert (firing["rule"], firing["worker"]) == ("buffers", "0")
     assert http(f"{service.monitor}/debug/memory/captures/{firing['capture']}").json()["kind"] == "tasks"
     assert "rule buffers fired for worker 0: buffered_bytes above 1e+06" in service.supervisor.output
+    eventually(lambda: b"diagnostics_rule_actions_total" in http(f"{service.monitor}/metrics").body)
     metrics = http(f"{service.monitor}/metrics").body.decode()
     assert 'diagnostics_rule_firings_total{outcome="done",rule="buffers",worker="0"} 1.0' in metrics
+    assert 'diagnostics_rule_actions_total{action="capture",outcome="done",rule="buffers",worker="0"} 1.0' in metrics
     tried = http(f"{url}?dry_run=1").json()
     assert tried["dry_run"]
     assert [one["rule"] for one in tried["firings"]] == ["buffers"]
@@ -236,13 +175,15 @@ def test_what_is_captured_with_the_limit_in_sight_has_the_path_to_what_grows(
 ) -> None:
     """The capture that the default rule had taken before an OOM kill said "bytes 75 MiB", and not what held them."""
     first = DEFAULTS[0]
-    assert (first.trigger, first.capture, first.options["seconds"] > 0) == ("seconds_to_limit", "objects", True)
+    assert first.capture is not None
+    kind, options = first.capture.kind, first.capture.options
+    assert (first.trigger, kind, options["seconds"] > 0) == ("seconds_to_limit", "objects", True)
     folder = memory_cgroup(1024 * MIB)
     (tmp_path / "filling.py").write_text(FILLING, encoding="utf-8")
     rules = tmp_path / "rules.toml"
     rules.write_text(
         f'[[rule]]\nname = "{first.name}"\ntrigger = "{first.trigger}"\nbelow = {first.bound}\nfor = 0\n'
-        f'capture = "{first.capture}"\noptions = {{ seconds = 2 }}\n',
+        f'capture = "{kind}"\noptions = {{ seconds = 2 }}\n',
         encoding="utf-8",
     )
     into = f"echo $$ > {folder}/cgroup.procs; exec {sys.executable} -m uvicorn filling:app --port 0"
