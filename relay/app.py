@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext
-from typing import Any
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -22,19 +22,24 @@ from .api.relay import Relay
 from .api.routes import ROUTES, add_page, add_routes
 from .client.bounds import Reject
 from .client.outside import KeepSend, Outside
+from .events.destinations import kafka_of
 from .hub.backends import hub_of
 from .hub.events_out import EventsOut
 from .memory.buffer import SegmentPool
 from .memory.limit import memory_share
 from .memory.requests import RequestBudget
 from .settings import Settings
-from .stream.call import StreamOptions
+from .stream.call import Span, StreamOptions
 from .stream.degraded import DEGRADED
+from .stream.ending import Ending
 from .stream.read_ahead import ReadAhead
 from .stream.sweep import sweep
 from .upstream.body import Body
 from .upstream.upstream import Upstream
 from .upstream.upstreams import Upstreams
+
+if TYPE_CHECKING:
+    from .events.kafka import KafkaOut  # at run time an extra that most relays do not install
 
 __all__ = ["create_app"]
 
@@ -52,7 +57,7 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
         ledger.breakers = lambda: upstream.states
         sweeping = asyncio.create_task(sweep(relay.open_streams, settings.limits), name="relay.sweep")
         try:
-            async with relay.hub.serving(), relay.events_out.serving() if relay.events_out else nullcontext():
+            async with relay.hub.serving(), _serving(events_out), _serving(kafka_out):
                 yield
         finally:
             sweeping.cancel()
@@ -83,6 +88,10 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     gate = Gate(settings.admission, reject=reject, memory=memory_share(settings.memory_limit_bytes))
     hub = hub_of(settings.topics, settings.redis, reject)
     events_out = EventsOut(hub, settings.stream_events_topic) if settings.stream_events_topic else None
+    kafka_out = kafka_of(settings.kafka)
+    told = {name: each for name, each in (("topic", events_out), ("kafka", kafka_out)) if each is not None}
+    if told:
+        ledger.outbox = lambda: {name: each.statistics() for name, each in told.items()}
     request_budget = RequestBudget(settings.requests_bytes)
     ledger.requests = lambda: {"heads": request_budget.heads, "bodies": request_budget.bodies}
     relay = Relay(
@@ -91,11 +100,10 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
         ledger,
         telling,
         gate,
-        _stream_options(settings, ledger, events_out),
+        _stream_options(settings, ledger, _telling(events_out, kafka_out)),
         hub,
         reject,
         request_budget,
-        events_out,
     )
     relay.api = api
     relay.app = Outside(
@@ -149,13 +157,33 @@ def _upstreams(settings: Settings, first_url: str) -> Upstreams:
     )
 
 
-def _stream_options(settings: Settings, ledger: StreamLedger, events_out: EventsOut | None) -> StreamOptions:
+def _serving(part: EventsOut | KafkaOut | None) -> AbstractAsyncContextManager[None]:
+    return part.serving() if part is not None else nullcontext()
+
+
+def _telling(events_out: EventsOut | None, kafka_out: KafkaOut | None) -> Callable[[Ending, Span], None] | None:
+    """What is called at each stream's end; None where nobody is to be told."""
+    if events_out is None and kafka_out is None:
+        return None
+
+    def ended(ending: Ending, span: Span) -> None:
+        if events_out is not None:
+            events_out.ended(ending, span.trace_id)
+        if kafka_out is not None:
+            kafka_out.ended(ending, span.headers.get("traceparent"))
+
+    return ended
+
+
+def _stream_options(
+    settings: Settings, ledger: StreamLedger, ended: Callable[[Ending, Span], None] | None
+) -> StreamOptions:
     return StreamOptions(
         settings.limits,
         settings.max_event_bytes,
         settings.degraded_message,
         _read_ahead(settings, ledger),
-        events_out.ended if events_out else None,
+        ended,
     )
 
 

@@ -75,6 +75,9 @@ class StreamLedger:
         self.pool: Callable[[], tuple[int, int, int, int]] | None = None
         # Returns bytes of requests that are not answered yet, by part (heads, bodies). None: they are not counted.
         self.requests: Callable[[], dict[str, int]] | None = None
+        # Returns, by destination of the events that tell of ended streams: `waiting` events, the `bytes` held for them, and
+        # `outcomes`, all events so far by what became of them. None: no such events are sent.
+        self.outbox: Callable[[], dict[str, dict[str, Any]]] | None = None
         # Returns each upstream's circuit breaker state (closed, open, half_open), in the upstreams' order.
         self.breakers: Callable[[], Sequence[str]] = tuple
         self._unrouted = RouteTotals(OTHER_ROUTE)
@@ -240,6 +243,7 @@ class StreamLedger:
             "breakers": list(self.breakers()),
             "rejected": dict(self.rejected),
             "requests": self.requests() if self.requests is not None else None,
+            "outbox": self.outbox() if self.outbox is not None else None,
             "pool": dict(zip(POOL, self.pool(), strict=True)) if self.pool is not None else None,
             "routes": routes,
             "top": [records[place].to_json(now) for place in fullest],

@@ -15,7 +15,6 @@ from diagnostics import StreamLedger
 from ..admission.gate import Gate
 from ..client.bounds import Reject
 from ..errors import ApiError, ShuttingDownError, UpstreamError
-from ..hub.events_out import EventsOut
 from ..hub.memory import Hub
 from ..hub.stream import Subscription, TopicStream
 from ..memory.requests import RequestBudget
@@ -57,7 +56,6 @@ class Relay:
     hub: Hub
     reject: Reject
     request_budget: RequestBudget
-    events_out: EventsOut | None = None
     open_streams: OpenStreams = field(default_factory=OpenStreams)
     answers: OpenAnswers = field(default_factory=OpenAnswers)
     upstream: Upstreams | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator, model_validator
@@ -9,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ..admission.gate import Admission
 from ..admission.keys import ClientKey, parse_keys
+from ..events.options import KafkaOptions, parse_properties
 from ..hub.options import RedisOptions
 from ..hub.topic import History
 from ..hub.topics import Bounds
@@ -16,7 +18,20 @@ from ..memory.budget import MIN_BUDGET_BYTES, StreamBudget
 from ..memory.buffer import POLICIES, OverflowPolicy
 from ..stream.patience import Limits
 from ..upstream.options import Timeouts, UpstreamOptions
-from .values import BaseUrl, BaseUrls, Bytes, ClientKeys, Limit, Origins, Policies, RedisUrl, Seconds, is_loopback
+from .values import (
+    BaseUrl,
+    BaseUrls,
+    Brokers,
+    Bytes,
+    ClientKeys,
+    KafkaConfig,
+    Limit,
+    Origins,
+    Policies,
+    RedisUrl,
+    Seconds,
+    is_loopback,
+)
 
 __all__ = ["SECRETS", "Settings"]
 
@@ -159,6 +174,23 @@ class Settings(BaseSettings):
     redis_timeout_seconds: Seconds = Field(2.0, description="longest wait for Redis")
     redis_patience_seconds: Limit = Field(30.0, description="how long subscribers wait for Redis to come back")
 
+    kafka_bootstrap_servers: Brokers = Field(
+        "", description="Kafka brokers that are told of each stream's end, HOST:PORT by commas; empty: none is"
+    )
+    kafka_topic: str = Field(
+        "relay-stream-ended", pattern=r"^[A-Za-z0-9._-]{1,249}$", description="the topic in Kafka of these events"
+    )
+    kafka_config: KafkaConfig | None = Field(
+        None, description="file with further properties of librdkafka, NAME=VALUE on each line: TLS, SASL"
+    )
+    kafka_queue_events: int = Field(10_000, ge=1, le=1_000_000, description="most events that may wait for Kafka")
+    kafka_queue_bytes: int = Field(
+        8 * 1024 * 1024, ge=64 * 1024, le=2**31 - 1024, description="most bytes of these events"
+    )
+    kafka_timeout_seconds: float = Field(
+        30.0, ge=1, le=86400, description="after which an event that Kafka has not taken is given up"
+    )
+
     default_model: str = Field("gpt-4o-mini", min_length=1, description="model of GET /stream without ?model=")
     keep_alive_seconds: int = Field(75, ge=1, description="how long an idle client connection is kept")
     drain_seconds: float = Field(
@@ -239,6 +271,21 @@ class Settings(BaseSettings):
             prefix=self.redis_prefix,
             timeout_seconds=self.redis_timeout_seconds,
             patience_seconds=self.redis_patience_seconds,
+        )
+
+    @property
+    def kafka(self) -> KafkaOptions | None:
+        """The Kafka that is told of the ends of streams; None where none is."""
+        if not self.kafka_bootstrap_servers:
+            return None
+        text = Path(self.kafka_config).read_text(encoding="utf-8") if self.kafka_config else ""
+        return KafkaOptions(
+            servers=self.kafka_bootstrap_servers,
+            topic=self.kafka_topic,
+            max_events=self.kafka_queue_events,
+            max_bytes=self.kafka_queue_bytes,
+            timeout_seconds=self.kafka_timeout_seconds,
+            properties=parse_properties(text),
         )
 
     @property

@@ -161,6 +161,8 @@ def _merged(ledgers: list[StreamLedger], top: int) -> dict[str, Any] | None:
         if part["requests"]:
             requests = whole["requests"] or {}
             whole["requests"] = {key: count + requests.get(key, 0) for key, count in part["requests"].items()}
+        if part["outbox"]:
+            whole["outbox"] = {**(whole["outbox"] or {}), **part["outbox"]}
         for reason, count in part["rejected"].items():
             whole["rejected"][reason] = whole["rejected"].get(reason, 0) + count
         for route, row in part["routes"].items():
