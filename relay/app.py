@@ -13,12 +13,17 @@ from starlette.middleware.cors import CORSMiddleware
 from diagnostics import MonitorProcess, StreamLedger, instrument
 
 from . import telemetry
+from .admission.backends import shared_of
 from .admission.gate import Gate
 from .admission.keys import Keys
 from .admission.pages import Pages
+from .admission.rate_limit_fields import RateLimitFields
 from .admission.rejection_log import Rejections
+from .admission.sharing import Shared
+from .admission.standing import POLICY_FIELD, STANDING_FIELD
 from .api.error_handlers import add_error_handlers
 from .api.relay import Relay
+from .api.requests import caller_of
 from .api.routes import ROUTES, add_page, add_routes
 from .client.bounds import Reject
 from .client.outside import KeepSend, Outside
@@ -57,7 +62,7 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
         ledger.breakers = lambda: upstream.states
         sweeping = asyncio.create_task(sweep(relay.open_streams, settings.limits), name="relay.sweep")
         try:
-            async with relay.hub.serving(), _serving(events_out), _serving(kafka_out):
+            async with relay.hub.serving(), _serving(shared), _serving(events_out), _serving(kafka_out):
                 yield
         finally:
             sweeping.cancel()
@@ -85,7 +90,10 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     ledger.budget_bytes = settings.budget_bytes
     telling = telemetry.setup(ROUTES)
     reject = _rejecting(ledger, telling)
-    gate = Gate(settings.admission, reject=reject, memory=memory_share(settings.memory_limit_bytes))
+    shared = shared_of(settings.sharing)
+    if shared is not None:
+        ledger.shared_limits = shared.statistics
+    gate = Gate(settings.admission, reject=reject, memory=memory_share(settings.memory_limit_bytes), shared=shared)
     hub = hub_of(settings.topics, settings.redis, reject)
     events_out = EventsOut(hub, settings.stream_events_topic) if settings.stream_events_topic else None
     kafka_out = kafka_of(settings.kafka)
@@ -107,7 +115,7 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     )
     relay.api = api
     relay.app = Outside(
-        telling.wrap(_with_access(ledger.app, settings, reject)),
+        telling.wrap(_with_access(_with_fields(ledger.app, settings, gate), settings, reject)),
         telling.seen,
         settings.stream_budget.write_high_water_bytes,
     )
@@ -129,6 +137,13 @@ def _rejecting(ledger: StreamLedger, telling: telemetry.Telemetry) -> Reject:
     return reject
 
 
+def _with_fields(app: Any, settings: Settings, gate: Gate) -> Any:
+    """Wrap the routes in the middleware that tells callers of their limits, where they have any."""
+    if not (settings.rate or settings.key_rate or settings.key_max_streams):
+        return app
+    return RateLimitFields(KeepSend(app), lambda scope: gate.standing(caller_of(scope)))
+
+
 def _with_access(app: Any, settings: Settings, reject: Callable[[str], None]) -> Any:
     """Wrap the routes in the middlewares for access: keys; outside of them CORS, since its preflights carry no key; and
     outermost the refusal of foreign pages."""
@@ -140,7 +155,7 @@ def _with_access(app: Any, settings: Settings, reject: Callable[[str], None]) ->
             allow_origins=settings.origins,
             allow_methods=("GET", "POST"),
             allow_headers=("*",),
-            expose_headers=("retry-after", "x-request-id", *DEGRADED),
+            expose_headers=("retry-after", POLICY_FIELD, STANDING_FIELD, "x-request-id", *DEGRADED),
         )
     return Pages(app, settings.origins, None if settings.keys else settings.hosts, reject)
 
@@ -157,7 +172,7 @@ def _upstreams(settings: Settings, first_url: str) -> Upstreams:
     )
 
 
-def _serving(part: EventsOut | KafkaOut | None) -> AbstractAsyncContextManager[None]:
+def _serving(part: EventsOut | KafkaOut | Shared | None) -> AbstractAsyncContextManager[None]:
     return part.serving() if part is not None else nullcontext()
 
 

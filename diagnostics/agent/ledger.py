@@ -78,6 +78,9 @@ class StreamLedger:
         # Returns, by destination of the events that tell of ended streams: `waiting` events, the `bytes` held for them, and
         # `outcomes`, all events so far by what became of them. None: no such events are sent.
         self.outbox: Callable[[], dict[str, dict[str, Any]]] | None = None
+        # Returns, where limits are shared with other processes: `up`, 1 while the shared store answers, and how many questions
+        # it `answered`, `failed`, or were not asked while it was known to be `away`. None: limits are not shared.
+        self.shared_limits: Callable[[], dict[str, int]] | None = None
         # Returns each upstream's circuit breaker state (closed, open, half_open), in the upstreams' order.
         self.breakers: Callable[[], Sequence[str]] = tuple
         self._unrouted = RouteTotals(OTHER_ROUTE)
@@ -243,6 +246,7 @@ class StreamLedger:
             "breakers": list(self.breakers()),
             "rejected": dict(self.rejected),
             "requests": self.requests() if self.requests is not None else None,
+            "shared_limits": self.shared_limits() if self.shared_limits is not None else None,
             "outbox": self.outbox() if self.outbox is not None else None,
             "pool": dict(zip(POOL, self.pool(), strict=True)) if self.pool is not None else None,
             "routes": routes,

@@ -80,17 +80,20 @@ class Relay:
         """A span for one call to the upstream; `headers` are those of the caller's request."""
         return self.telemetry.call_span(call, headers, self.serving_upstream().address)
 
-    def stream(
+    async def stream(
         self, call: Call, route: str, request: Request, *, opening: bytes = b"", early: bool = False
     ) -> Response:
-        """The response that relays a stream; `opening` and `early` as in RelayedStream. Raises ShuttingDownError."""
+        """The response that relays a stream; `opening` and `early` as in RelayedStream.
+
+        Raises ShuttingDownError, OverloadedError and TooManyError.
+        """
         return RelayedStream(
             call,
             route=route,
             options=self.stream_options,
             upstream=self.serving_upstream(),
             ledger=self.ledger,
-            place=self.gate.stream(caller(request)),
+            place=await self.gate.place(caller(request)),
             open_streams=self.open_streams,
             start_span=self.span,
             request_headers=request.headers,
@@ -103,8 +106,8 @@ class Relay:
         self.serving_upstream()
         return self.hub
 
-    def subscription(self, subscription: Subscription, request: Request) -> Response:
-        """The response that is a topic's subscription. Raises ShuttingDownError."""
+    async def subscription(self, subscription: Subscription, request: Request) -> Response:
+        """The response that is a topic's subscription. Raises ShuttingDownError, OverloadedError and TooManyError."""
         settings = self.settings
         return TopicStream(
             subscription,
@@ -112,7 +115,7 @@ class Relay:
             hub=self.serving_hub(),
             ledger=self.ledger,
             open_streams=self.open_streams,
-            place=self.gate.stream(caller(request)),
+            place=await self.gate.place(caller(request)),
             limits=settings.limits,
             tell=self.telemetry.stream_ended,
             retry=retry_field(settings.retry_seconds),
@@ -123,7 +126,7 @@ class Relay:
         """Relay an answer that does not stream. It takes a stream's place at the gate, since it may hold as many bytes."""
         upstream = self.serving_upstream()
         with contextlib.ExitStack() as place:
-            place.enter_context(self.gate.stream(caller(request)))
+            place.enter_context(await self.gate.place(caller(request)))
             span = self.span(call, request.headers)
             try:
                 answer = await upstream.answer(call.endpoint.upstream_path, call.content, span.headers, span.event)
@@ -147,7 +150,7 @@ class Relay:
         """Relay the upstream's list of models."""
         upstream = self.serving_upstream()
         with contextlib.ExitStack() as place:
-            place.enter_context(self.gate.stream(caller(request)))
+            place.enter_context(await self.gate.place(caller(request)))
             answer = await upstream.models()
             if answer.rest is not None:
                 return self._flowing(answer, route, place.pop_all(), lambda *_: None)

@@ -49,15 +49,15 @@ def add_routes(api: FastAPI, relay: Relay) -> None:
         prompt: Annotated[str, Query(min_length=1)],
         model: Annotated[str | None, Query(min_length=1)] = None,
     ) -> Response:
-        relay.gate.request(caller(request))
+        await relay.gate.admit(caller(request))
         call = prompt_call(prompt, model or settings.default_model)
         # `early`: EventSource shows its page no status anyway, so an error after a heartbeat loses none.
-        return relay.stream(call, STREAM, request, opening=retry_field(settings.retry_seconds), early=True)
+        return await relay.stream(call, STREAM, request, opening=retry_field(settings.retry_seconds), early=True)
 
     add_topics(
         api,
         settings,
-        lambda request: relay.gate.request(caller(request)),
+        lambda request: relay.gate.admit(caller(request)),
         relay.subscription,
         relay.serving_hub,
         relay.bodies,
@@ -91,10 +91,10 @@ def _relayed(relay: Relay, endpoint: Endpoint) -> Callable[[Request], Awaitable[
     settings = relay.settings
 
     async def relayed(request: Request) -> Response:
-        relay.gate.request(caller(request))
+        await relay.gate.admit(caller(request))
         call = read_call(endpoint, await relay.bodies.read(request, settings.max_request_bytes))
         if call.streams:
-            return relay.stream(call, endpoint.route, request)
+            return await relay.stream(call, endpoint.route, request)
         return await relay.answers.unless_left(request, relay.answer(call, endpoint.route, request))
 
     return relayed

@@ -168,7 +168,8 @@ class KafkaOut:
             await asyncio.sleep(0.01)
         self._producer = None
         # Those whose reports librdkafka still owes: nobody will ask for them.
-        self.counts[self._given_up_as] += self._waiting
+        if self._waiting:
+            self.counts[self._given_up_as] += self._waiting
         self._waiting = self._bytes = 0
         # Closing waits for the threads of librdkafka, so it is done by a thread that may be left behind.
         closed, loop = asyncio.Event(), asyncio.get_running_loop()

@@ -89,7 +89,8 @@ class EventsOut:
                     await self._waiting.join()
             task.cancel()
             await asyncio.wait([task])
-            self.counts["shutdown"] += self._waiting.qsize()
+            if not self._waiting.empty():
+                self.counts["shutdown"] += self._waiting.qsize()
             if self.counts["shutdown"]:
                 fields = {"lost": self.counts["shutdown"]}
                 log.warning("ends of streams were not published before the shutdown", extra={"fields": fields})

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ..admission.gate import Admission
 from ..admission.keys import ClientKey, parse_keys
+from ..admission.sharing import SharedOptions
 from ..events.options import KafkaOptions, parse_properties
 from ..hub.options import RedisOptions
 from ..hub.topic import History
@@ -140,6 +141,16 @@ class Settings(BaseSettings):
     key_rate: Limit = Field(0.0, description="requests a second of one caller; more get 429; 0: no limit")
     rate_burst: int = Field(20, ge=1, description="requests that may come at once within these rates")
     key_max_streams: int = Field(0, ge=0, description="streams of one caller open at once; more get 429; 0: no limit")
+    shared_limits: bool = Field(
+        False,
+        description="whether rates and streams of a caller are counted over all relays, in the Redis of RELAY_REDIS_URL",
+    )
+    shared_limits_timeout_seconds: Seconds = Field(
+        0.5, description="longest wait for Redis; then a relay goes by its own limits"
+    )
+    shared_limits_lease_seconds: float = Field(
+        30.0, ge=1, le=86400, description="after which the streams of a relay that was killed are counted no more"
+    )
 
     write_timeout_seconds: Seconds = Field(30.0, description="longest time that a client may take nothing")
     idle_timeout_seconds: Limit = Field(300.0, description="longest time without an event of the upstream; 0: no limit")
@@ -228,6 +239,14 @@ class Settings(BaseSettings):
                 f"RELAY_HOST is {self.host!r}, so that others than this machine can ask, there is a key for the upstream, "
                 "and RELAY_CLIENT_KEYS is not set: everybody would spend that key; set RELAY_CLIENT_KEYS, or "
                 "RELAY_ALLOW_ANYONE=true where something else checks who asks"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shares_through_redis(self) -> Self:
+        if self.shared_limits and self.redis_url is None:
+            raise ValueError(
+                "RELAY_SHARED_LIMITS is set, and RELAY_REDIS_URL is not: set it to the Redis of all relays"
             )
         return self
 
@@ -333,6 +352,22 @@ class Settings(BaseSettings):
             rate=self.rate,
             key_rate=self.key_rate,
             burst=self.rate_burst,
+        )
+
+    @property
+    def sharing(self) -> SharedOptions | None:
+        """The limits that several relays share; None where each has its own."""
+        if not self.shared_limits or self.redis_url is None:
+            return None
+        return SharedOptions(
+            url=self.redis_url.get_secret_value(),
+            prefix=f"{self.redis_prefix}limit:",
+            timeout_seconds=self.shared_limits_timeout_seconds,
+            lease_seconds=self.shared_limits_lease_seconds,
+            rate=self.rate,
+            key_rate=self.key_rate,
+            burst=self.rate_burst,
+            key_max_streams=self.key_max_streams,
         )
 
     @property

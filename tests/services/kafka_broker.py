@@ -1,5 +1,4 @@
-"""A Kafka broker for tests: that of librdkafka, which answers on a real socket. Its first line is its HOST:PORT; it serves until
-its input ends."""
+"""A Kafka broker for tests: librdkafka's, on a real socket. Its first line is its HOST:PORT; it serves until its input ends."""
 
 import sys
 

@@ -152,6 +152,18 @@ def _sent_on(snapshot: Scraped) -> Iterator[Row]:
             yield (destination, outcome), count
 
 
+def _sharing(snapshot: Scraped) -> Iterator[Row]:
+    sharing = _ledger_of(snapshot).get("shared_limits")
+    if sharing is not None:
+        yield (), sharing["up"]
+
+
+def _shared_questions(snapshot: Scraped) -> Iterator[Row]:
+    for outcome, count in (_ledger_of(snapshot).get("shared_limits") or {}).items():
+        if outcome != "up":
+            yield (outcome,), count
+
+
 def _pool_segments(snapshot: Scraped) -> Iterator[Row]:
     pool = _ledger_of(snapshot).get("pool") or {}
     for state in ("used", "free"):
@@ -322,6 +334,8 @@ METRICS: tuple[Spec, ...] = (
     Spec("stream_disconnect_to_upstream_close_seconds", "histogram", "From the client's leaving to the upstream's being closed.", ("route",), _by_route("disconnect_to_upstream_close")),
     Spec("stream_budget_bytes", "gauge", "Bytes that all streams together may hold; 0: no budget.", (), _ledger("budget_bytes")),
     Spec("stream_rejected_total", "counter", "Streams that were not let in, by reason.", ("reason",), _rejected),
+    Spec("limits_shared_up", "gauge", "1 while limits are shared with the other replicas, 0 while each goes by its own, since the store does not answer; absent where they are not to be shared.", (), _sharing),
+    Spec("limits_shared_questions_total", "counter", "Questions for shared limits: answered, failed, or not asked while the store was away.", ("outcome",), _shared_questions),
     Spec("events_out_total", "counter", "Events that tell of ended streams, by where they were to go and what became of them: delivered, or why they were lost.", ("destination", "outcome"), _sent_on),
     Spec("events_out_waiting", "gauge", "Events that wait to be delivered.", ("destination",), _outbox("waiting")),
     Spec("events_out_waiting_bytes", "gauge", "Bytes held for them.", ("destination",), _outbox("bytes")),

@@ -98,7 +98,12 @@ def test_a_property_that_librdkafka_refuses_is_an_error_of_the_settings(
 
 
 def test_a_password_is_in_no_message_of_the_library(options: Options) -> None:
-    properties = {"security.protocol": "sasl_plaintext", "sasl.mechanism": "PLAIN", "sasl.username": "me", "sasl.password": "hunter2"}
+    properties = {
+        "security.protocol": "sasl_plaintext",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": "me",
+        "sasl.password": "hunter2",
+    }
     out = KafkaOut(options(properties=properties))
     assert "hunter2" not in repr(options(properties=properties))
     assert out._shown(KafkaError(KafkaError._AUTHENTICATION, "no: me, hunter2")) == "no: me, (hidden)"
