@@ -153,7 +153,7 @@ def test_places_are_counted_over_all_relays_and_given_back_at_once(
 def test_the_places_of_a_killed_relay_come_back_when_their_leases_run_out_and_no_others(
     shared: Shared, streams: Streams, eventually: Eventually
 ) -> None:
-    flags = ("--key-max-streams", "3", "--shared-limits-lease-seconds", "2")
+    flags = ("--key-max-streams", "3", "--shared-limits-lease-seconds", "5")
     (doomed, first), (_, second) = shared.start_relay(*flags), shared.start_relay(*flags)
     assert [streams.open(url)[0] for url in (first, first, second)] == [200] * 3
     assert streams.open(second)[0] == 429

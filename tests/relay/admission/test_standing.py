@@ -76,16 +76,18 @@ def test_any_use_makes_fields_that_can_be_read(rate: float, burst: int, gaps: li
     gate, now = make(key_rate=rate, burst=burst, key_max_streams=3)
     for gap in gaps:
         now[0] += gap
+        refused: TooManyError | None = None
         try:
             gate.request("a")
         except TooManyError as error:
-            (requests, _) = gate.standing("a")
-            assert requests.remaining == 0 or requests.reset is None or requests.remaining <= burst
-            assert int(error.headers["retry-after"]) >= (requests.reset or 0)
+            refused = error
         fields = told(gate)
         assert all(LIST.fullmatch(value) for value in fields.values()), fields
         (requests, _) = gate.standing("a")
         assert 0 <= requests.remaining <= burst
+        if refused is not None:
+            assert requests.remaining == 0
+            assert requests.reset == int(refused.headers["retry-after"])
         assert requests.reset is None or 1 <= requests.reset <= math.ceil(1 / rate)
 
 
@@ -146,7 +148,7 @@ def test_shared_buckets_decide_and_the_gates_own_go_on_from_there() -> None:
     asyncio.run(gate.admit("a"))
     assert told(gate)["ratelimit"] == '"requests";r=1;t=4'
     shared.taken = Taken("key", 7.0, 0.5)
-    with pytest.raises(TooManyError, match="0.25 requests a second of this caller") as refused:
+    with pytest.raises(TooManyError, match=r"0\.25 requests a second of this caller") as refused:
         asyncio.run(gate.admit("a"))
     assert refused.value.headers["retry-after"] == "2"
     shared.taken = Taken("all", 0.0, 0.5)
