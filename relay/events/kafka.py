@@ -81,6 +81,7 @@ class KafkaOut:
         self._producer: Producer | None = None
         self._renew_at: float | None = None  # monotonic seconds; set while a fatal error has ended the producer
         self._waiting = self._bytes = 0
+        self._thread = 0  # that of the event loop
         self._given_up_as = "refused"  # the outcome of events that wait while a producer is dropped
         self._throttle = Throttle(QUIET_SECONDS)
         self.counts: Counter[str] = Counter({"delivered": 0})
@@ -110,6 +111,7 @@ class KafkaOut:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         """Produce for as long as the `with` block runs, then deliver the rest, for FLUSH_SECONDS at most."""
+        self._thread = threading.get_ident()
         self._open()
         polling = asyncio.create_task(self._poll_now_and_then(), name="relay.events.kafka")
         try:
@@ -141,7 +143,11 @@ class KafkaOut:
         """Replace a producer that a fatal error has ended: librdkafka accepts no event after one."""
         self._renew_at = None
         await self._drop()
-        self._open()
+        try:
+            self._open()
+        except KafkaException as error:  # a file of certificates is gone, for example
+            self._failed(error.args[0])
+            self._renew_at = time.monotonic() + RENEW_SECONDS
 
     async def _close(self) -> None:
         """Deliver what waits, for FLUSH_SECONDS at most; count the rest as lost, and tell of it."""
@@ -158,20 +164,22 @@ class KafkaOut:
 
     async def _drop(self) -> None:
         """Give up what still waits, and end the producer's threads, for CLOSE_SECONDS at most."""
-        producer = self._producer
-        if producer is None:
-            return
-        producer.purge(in_queue=True, in_flight=True, blocking=False)
+        producer, self._producer = self._producer, None
         until = time.monotonic() + CLOSE_SECONDS
-        while self._waiting and time.monotonic() < until:
-            producer.poll(0)
-            await asyncio.sleep(0.01)
-        self._producer = None
+        if producer is not None:
+            producer.purge(in_queue=True, in_flight=True, blocking=False)
+            while self._waiting and time.monotonic() < until:
+                producer.poll(0)
+                await asyncio.sleep(0.01)
         # Those whose reports librdkafka still owes: nobody will ask for them.
         if self._waiting:
             self.counts[self._given_up_as] += self._waiting
         self._waiting = self._bytes = 0
-        # Closing waits for the threads of librdkafka, so it is done by a thread that may be left behind.
+        if producer is not None:
+            await self._end(producer)
+
+    async def _end(self, producer: Producer) -> None:
+        """Close it. That waits for the threads of librdkafka, so it is done by a thread that may be left behind."""
         closed, loop = asyncio.Event(), asyncio.get_running_loop()
 
         def close() -> None:
@@ -187,6 +195,8 @@ class KafkaOut:
 
     def _reported(self, error: KafkaError | None, message: Message) -> None:
         """The report on one event: it is delivered, or given up."""
+        if threading.get_ident() != self._thread:
+            return  # `close` asks for reports, too, from its own thread: they are counted as given up already
         self._waiting -= 1
         self._bytes -= len(message) + EVENT_OVERHEAD_BYTES
         if error is None:
@@ -196,6 +206,8 @@ class KafkaOut:
 
     def _failed(self, error: KafkaError) -> None:
         """An error of the connections to the brokers, or of the producer as a whole."""
+        if threading.get_ident() != self._thread:
+            return  # as above: the producer is of no more interest
         count = self._throttle.due(error.code())
         if count:
             log.warning("kafka: %s", error.name(), extra={"fields": {"error": self._shown(error), "count": count}})

@@ -53,6 +53,23 @@ def test_what_waits_is_bounded_in_events_and_in_bytes_and_counted(options: Optio
     assert by_size["outcomes"]["queue_full"] == 300 - by_size["waiting"]
 
 
+def test_what_waits_at_the_shutdown_is_delivered(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka, "FLUSH_SECONDS", 60)  # as long as a slow machine takes
+    cluster = Producer({"test.mock.num.brokers": 1, "log_level": 2})  # a broker on a real socket
+    (broker,) = cluster.list_topics(timeout=60).brokers.values()
+    out = KafkaOut(options(servers=f"{broker.host}:{broker.port}", properties={"linger.ms": "1000"}))
+
+    async def live() -> int:
+        async with out.serving():
+            for _ in range(5):
+                out.ended(Ending("completed"), None)
+            return int(out.statistics()["waiting"])
+
+    assert asyncio.run(live()) == 5
+    assert out.statistics() == {"waiting": 0, "bytes": 0, "outcomes": {"delivered": 5}}
+    cluster.close()
+
+
 def test_what_was_not_delivered_at_the_shutdown_is_lost_and_told(
     options: Options, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
