@@ -139,6 +139,34 @@ STREAMS = Board(
                 BREAKERS,
             ),
         ),
+        Row(
+            "Beyond this relay",
+            (
+                Panel(
+                    "Events out",
+                    "Events that tell of ended streams, by where they go and what becomes of them. All but delivered are lost.",
+                    "cps", (Query(total("destination, outcome", rate("events_out_total")), "{{destination}} {{outcome}}"),),
+                ),
+                Panel(
+                    "Events out that wait",
+                    "Events that are not delivered yet, by where they go. Rising: a broker or the hub is away or too slow.",
+                    "short", (Query(total("destination", series("events_out_waiting")), "{{destination}}"),),
+                ),
+                Panel(
+                    "Bytes of events out", "Bytes held for events that are not delivered yet.", "bytes",
+                    (Query(total("destination", series("events_out_waiting_bytes")), "{{destination}}"),),
+                ),
+                Panel(
+                    "Limits shared",
+                    "Share of the workers whose limits are those of all replicas; others go by their own. No data: not shared.",
+                    "percentunit", (Query(total("", series("limits_shared_up"), "avg"), "sharing"),),
+                ),
+                Panel(
+                    "Questions for shared limits", "By what came of them: answered, failed, or away (not asked).", "cps",
+                    (Query(total("outcome", rate("limits_shared_questions_total")), "{{outcome}}"),),
+                ),
+            ),
+        ),
     ),
 )  # fmt: skip
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext
-from typing import Any
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -13,15 +13,21 @@ from starlette.middleware.cors import CORSMiddleware
 from diagnostics import MonitorProcess, StreamLedger, instrument
 
 from . import telemetry
+from .admission.backends import shared_of
 from .admission.gate import Gate
 from .admission.keys import Keys
 from .admission.pages import Pages
+from .admission.rate_limit_fields import RateLimitFields
 from .admission.rejection_log import Rejections
+from .admission.sharing import Shared
+from .admission.standing import POLICY_FIELD, STANDING_FIELD
 from .api.error_handlers import add_error_handlers
 from .api.relay import Relay
+from .api.requests import caller_of
 from .api.routes import ROUTES, add_page, add_routes
 from .client.bounds import Reject
 from .client.outside import KeepSend, Outside
+from .events.destinations import kafka_of
 from .hub.backends import hub_of
 from .hub.events_out import EventsOut
 from .memory.buffer import SegmentPool
@@ -31,13 +37,17 @@ from .resume.backends import store_of
 from .resume.reply import STREAM_HEADER
 from .resume.store import Store
 from .settings import Settings
-from .stream.call import StreamOptions
+from .stream.call import Span, StreamOptions
 from .stream.degraded import DEGRADED
+from .stream.ending import Ending
 from .stream.read_ahead import ReadAhead
 from .stream.sweep import sweep
 from .upstream.body import Body
 from .upstream.upstream import Upstream
 from .upstream.upstreams import Upstreams
+
+if TYPE_CHECKING:
+    from .events.kafka import KafkaOut  # at run time an extra that most relays do not install
 
 __all__ = ["create_app"]
 
@@ -56,10 +66,8 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
         sweeping = asyncio.create_task(sweep(relay.open_streams, settings.limits), name="relay.sweep")
         try:
             async with (
-                relay.hub.serving(),
-                relay.events_out.serving() if relay.events_out else nullcontext(),
-                relay.resuming.serving() if relay.resuming else nullcontext(),
-            ):
+                relay.hub.serving(), _serving(shared), _serving(events_out), _serving(kafka_out), _serving(store)
+            ):  # fmt: skip
                 yield
         finally:
             sweeping.cancel()
@@ -90,9 +98,18 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     store = store_of(settings.resuming) if settings.resuming else None
     kept = _kept(store) if store else None
     ledger.kept = kept
-    gate = Gate(settings.admission, reject=reject, memory=memory_share(settings.memory_limit_bytes), kept=kept)
+    shared = shared_of(settings.sharing)
+    if shared is not None:
+        ledger.shared_limits = shared.statistics
+    gate = Gate(
+        settings.admission, reject=reject, memory=memory_share(settings.memory_limit_bytes), kept=kept, shared=shared
+    )
     hub = hub_of(settings.topics, settings.redis, reject)
     events_out = EventsOut(hub, settings.stream_events_topic) if settings.stream_events_topic else None
+    kafka_out = kafka_of(settings.kafka)
+    told = {name: each for name, each in (("topic", events_out), ("kafka", kafka_out)) if each is not None}
+    if told:
+        ledger.outbox = lambda: {name: each.statistics() for name, each in told.items()}
     request_budget = RequestBudget(settings.requests_bytes)
     ledger.requests = lambda: {"heads": request_budget.heads, "bodies": request_budget.bodies}
     relay = Relay(
@@ -101,16 +118,15 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
         ledger,
         telling,
         gate,
-        _stream_options(settings, ledger, events_out),
+        _stream_options(settings, ledger, _telling(events_out, kafka_out)),
         hub,
         reject,
         request_budget,
-        events_out,
         store,
     )
     relay.api = api
     relay.app = Outside(
-        telling.wrap(_with_access(ledger.app, settings, reject)),
+        telling.wrap(_with_access(_with_fields(ledger.app, settings, gate), settings, reject)),
         telling.seen,
         settings.stream_budget.write_high_water_bytes,
     )
@@ -137,6 +153,13 @@ def _rejecting(ledger: StreamLedger, telling: telemetry.Telemetry) -> Reject:
     return reject
 
 
+def _with_fields(app: Any, settings: Settings, gate: Gate) -> Any:
+    """Wrap the routes in the middleware that tells callers of their limits, where they have any."""
+    if not (settings.rate or settings.key_rate or settings.key_max_streams):
+        return app
+    return RateLimitFields(KeepSend(app), lambda scope: gate.standing(caller_of(scope)))
+
+
 def _with_access(app: Any, settings: Settings, reject: Callable[[str], None]) -> Any:
     """Wrap the routes in the middlewares for access: keys; outside of them CORS, since its preflights carry no key; and
     outermost the refusal of foreign pages."""
@@ -148,7 +171,7 @@ def _with_access(app: Any, settings: Settings, reject: Callable[[str], None]) ->
             allow_origins=settings.origins,
             allow_methods=("GET", "POST"),
             allow_headers=("*",),
-            expose_headers=("retry-after", "x-request-id", STREAM_HEADER, *DEGRADED),
+            expose_headers=("retry-after", POLICY_FIELD, STANDING_FIELD, "x-request-id", STREAM_HEADER, *DEGRADED),
         )
     return Pages(app, settings.origins, None if settings.keys else settings.hosts, reject)
 
@@ -165,13 +188,33 @@ def _upstreams(settings: Settings, first_url: str) -> Upstreams:
     )
 
 
-def _stream_options(settings: Settings, ledger: StreamLedger, events_out: EventsOut | None) -> StreamOptions:
+def _serving(part: EventsOut | KafkaOut | Shared | Store | None) -> AbstractAsyncContextManager[None]:
+    return part.serving() if part is not None else nullcontext()
+
+
+def _telling(events_out: EventsOut | None, kafka_out: KafkaOut | None) -> Callable[[Ending, Span], None] | None:
+    """What is called at each stream's end; None where nobody is to be told."""
+    if events_out is None and kafka_out is None:
+        return None
+
+    def ended(ending: Ending, span: Span) -> None:
+        if events_out is not None:
+            events_out.ended(ending, span.trace_id)
+        if kafka_out is not None:
+            kafka_out.ended(ending, span.headers.get("traceparent"))
+
+    return ended
+
+
+def _stream_options(
+    settings: Settings, ledger: StreamLedger, ended: Callable[[Ending, Span], None] | None
+) -> StreamOptions:
     return StreamOptions(
         settings.limits,
         settings.max_event_bytes,
         settings.degraded_message,
         _read_ahead(settings, ledger),
-        events_out.ended if events_out else None,
+        ended,
     )
 
 

@@ -80,6 +80,12 @@ class StreamLedger:
         self.requests: Callable[[], dict[str, int]] | None = None
         # Returns bytes of streams' events that are kept for clients that come back. None: none are.
         self.kept: Callable[[], int] | None = None
+        # Returns, by destination of the events that tell of ended streams: `waiting` events, the `bytes` held for them, and
+        # `outcomes`, all events so far by what became of them. None: no such events are sent.
+        self.outbox: Callable[[], dict[str, dict[str, Any]]] | None = None
+        # Returns, where limits are shared with other processes: `up`, 1 while the shared store answers, and how many questions
+        # it `answered`, `failed`, or were not asked while it was known to be `away`. None: limits are not shared.
+        self.shared_limits: Callable[[], dict[str, int]] | None = None
         # Returns each upstream's circuit breaker state (closed, open, half_open), in the upstreams' order.
         self.breakers: Callable[[], Sequence[str]] = tuple
         self._unrouted = RouteTotals(OTHER_ROUTE)
@@ -251,6 +257,8 @@ class StreamLedger:
             "rejected": dict(self.rejected),
             "requests": self.requests() if self.requests is not None else None,
             "kept_bytes": self.kept() if self.kept is not None else None,
+            "shared_limits": self.shared_limits() if self.shared_limits is not None else None,
+            "outbox": self.outbox() if self.outbox is not None else None,
             "pool": dict(zip(POOL, self.pool(), strict=True)) if self.pool is not None else None,
             "routes": routes,
             "top": [records[place].to_json(now) for place in fullest],

@@ -11,12 +11,17 @@ instance may have room), a refusal because of the caller's own use is a 429; bot
 | `memory` | 503 | the process or its cgroup uses more than RELAY_MEMORY_SHARE of its memory limit |
 | `concurrency` | 429 | this caller has RELAY_KEY_MAX_STREAMS open |
 | `rate` | 429 | more requests a second than RELAY_KEY_RATE of this caller, or RELAY_RATE of all (token buckets) |
+
+The last two may be shared by several relays (sharing.py). The first three never are: they are this process's resources. While
+the shared limits do not answer, the gate goes by its own; what they answered last is in its own buckets, so that these go on
+from there.
 """
 
 from __future__ import annotations
 
 import math
 import time
+import uuid
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -24,6 +29,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..errors import RETRY_SECONDS, OverloadedError, TooManyError
+from .sharing import Shared
+from .standing import CONCURRENT, Standing, quota_of
 
 __all__ = ["MAX_KEYS", "Admission", "Gate", "TokenBucket"]
 
@@ -75,6 +82,19 @@ class TokenBucket:
             return 0.0
         return (1 - self._tokens) / self._rate
 
+    def peek(self, now: float) -> float:
+        """How many tokens there are; none is taken."""
+        return min(self._burst, self._tokens + (now - self._at) * self._rate)
+
+    def reset(self, now: float) -> int | None:
+        """In how many whole seconds, rounded up, there will be one more whole token; None for a full bucket."""
+        tokens = self.peek(now)
+        return None if tokens >= self._burst else math.ceil((math.floor(tokens) + 1 - tokens) / self._rate)
+
+    def set(self, tokens: float, now: float) -> None:
+        """Hold so many tokens from now on: those that a bucket shared with others has."""
+        self._tokens, self._at = tokens, now
+
     def give_back(self) -> None:
         """Return a token: its request was refused for another reason."""
         self._tokens = min(self._burst, self._tokens + 1)
@@ -86,6 +106,7 @@ class Gate:
     reject   called with the reason of each refusal
     memory   returns the share of its memory limit that the process uses now, None where there is no limit
     kept     returns the bytes that are kept of streams for clients that come back; None where none are
+    shared   the limits that several relays share; None where they do not
     """
 
     def __init__(
@@ -95,9 +116,11 @@ class Gate:
         reject: Callable[[str], None],
         memory: Callable[[], float | None],
         kept: Callable[[], int] | None = None,
+        shared: Shared | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kept = kept
+        self._shared = shared
         self._admission = admission
         self._reject = reject
         self._memory = memory
@@ -106,6 +129,7 @@ class Gate:
         self._open_by_key: Counter[str] = Counter()
         self._all = TokenBucket(admission.rate, admission.burst, clock())
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._elsewhere: OrderedDict[str, int] = OrderedDict()  # by caller, streams at other relays as last told
         self._memory_share: float | None = None
         self._memory_read_at = -math.inf
 
@@ -118,20 +142,76 @@ class Gate:
         """How many callers have a token bucket now."""
         return len(self._buckets)
 
-    def request(self, key: str) -> None:
+    def standing(self, key: str) -> list[Standing]:
+        """Where this caller stands with its limits now."""
+        admission, now = self._admission, self._clock()
+        standings = []
+        if admission.key_rate:
+            bucket = self._buckets.get(key) or TokenBucket(admission.key_rate, admission.burst, now)
+            standings.append(_standing("requests", admission.key_rate, admission.burst, bucket, now))
+        if admission.key_max_streams:
+            limit = admission.key_max_streams
+            left = max(0, limit - self._open_by_key[key] - self._elsewhere.get(key, 0))
+            standings.append(Standing("streams", limit, left, unit=CONCURRENT))
+        if admission.rate and self._all.peek(now) < 1:
+            standings.append(_standing("all", admission.rate, admission.burst, self._all, now))
+        return standings
+
+    async def admit(self, key: str) -> None:
         """Admit a request of this caller, before its body is read. Raises OverloadedError and TooManyError."""
+        admission = self._admission
+        taken = None
+        if self._shared is not None and (admission.rate or admission.key_rate):
+            self._check_room()
+            taken = await self._shared.take(key)
+        if taken is None:
+            self.request(key)
+            return
+        now = self._clock()
+        self._all.set(taken.all_tokens, now)
+        if admission.key_rate:
+            self._bucket(key, now).set(taken.key_tokens, now)
+        if taken.refused == "all":
+            self._refuse_rate(admission.rate, "", (1 - taken.all_tokens) / admission.rate)
+        elif taken.refused == "key":
+            self._refuse_rate(admission.key_rate, " of this caller", (1 - taken.key_tokens) / admission.key_rate)
+
+    def request(self, key: str) -> None:
+        """As `admit`, by the limits of this relay alone."""
         self._check_room()
         self._check_rate(key)
 
+    async def place(self, key: str) -> AbstractContextManager[None]:
+        """One stream's place, for as long as the `with` block runs. Raises TooManyError, and entering it OverloadedError too.
+
+        A place that is not entered is free again after a lease's time.
+        """
+        if self._shared is None or not self._admission.key_max_streams:
+            return _Place(self, key)
+        self._check_room()
+        member = uuid.uuid4().hex
+        leased = await self._shared.lease(key, member)
+        if leased is None:
+            self._elsewhere.clear()
+            return _SharedPlace(self, key, self._shared, member, leased=False)
+        self._elsewhere[key] = leased.elsewhere
+        self._elsewhere.move_to_end(key)
+        if len(self._elsewhere) > MAX_KEYS:
+            self._elsewhere.popitem(last=False)
+        if not leased.granted:
+            self._refuse_concurrency()
+        return _SharedPlace(self, key, self._shared, member, leased=True)
+
     def stream(self, key: str) -> AbstractContextManager[None]:
-        """One stream's place, for as long as the `with` block runs. Entering raises OverloadedError and TooManyError."""
+        """As `place`, by the limits of this relay alone. Entering raises OverloadedError and TooManyError."""
         return _Place(self, key)
 
-    def enter(self, key: str) -> None:
+    def enter(self, key: str, *, leased: bool = False) -> None:
+        """Take a place. `leased`: the shared limits have given one, so that this caller's other streams here do not matter."""
         self._check_room()
         limit = self._admission.key_max_streams
-        if limit and self._open_by_key[key] >= limit:
-            self._refuse_key("concurrency", f"{limit} streams of this caller are open", RETRY_SECONDS)
+        if limit and not leased and self._open_by_key[key] >= limit:
+            self._refuse_concurrency()
         self._open += 1
         self._open_by_key[key] += 1
 
@@ -156,17 +236,21 @@ class Gate:
         admission, now = self._admission, self._clock()
         wait = self._all.take(now) if admission.rate else 0.0
         if wait:
-            self._refuse_key("rate", f"more than {admission.rate:g} requests a second", wait)
+            self._refuse_rate(admission.rate, "", wait)
         if not admission.key_rate:
             return
-        bucket = self._buckets.pop(key, None) or TokenBucket(admission.key_rate, admission.burst, now)
+        wait = self._bucket(key, now).take(now)
+        if wait:
+            self._all.give_back()
+            self._refuse_rate(admission.key_rate, " of this caller", wait)
+
+    def _bucket(self, key: str, now: float) -> TokenBucket:
+        """This caller's bucket, which becomes the most recently used one."""
+        bucket = self._buckets.pop(key, None) or TokenBucket(self._admission.key_rate, self._admission.burst, now)
         self._buckets[key] = bucket
         if len(self._buckets) > MAX_KEYS:
             self._buckets.popitem(last=False)
-        wait = bucket.take(now)
-        if wait:
-            self._all.give_back()
-            self._refuse_key("rate", f"more than {admission.key_rate:g} requests a second of this caller", wait)
+        return bucket
 
     def _share_of_memory(self) -> float | None:
         now = self._clock()
@@ -179,9 +263,21 @@ class Gate:
         self._reject(reason)
         raise OverloadedError(f"{message}; try again", RETRY_SECONDS)
 
+    def _refuse_rate(self, rate: float, whose: str, seconds: float) -> None:
+        self._refuse_key("rate", f"more than {rate:g} requests a second{whose}", seconds)
+
+    def _refuse_concurrency(self) -> None:
+        limit = self._admission.key_max_streams
+        self._refuse_key("concurrency", f"{limit} streams of this caller are open", RETRY_SECONDS)
+
     def _refuse_key(self, reason: str, message: str, seconds: float) -> None:
         self._reject(reason)
         raise TooManyError(f"{message}; try again in {math.ceil(seconds)} s", seconds)
+
+
+def _standing(name: str, rate: float, burst: int, bucket: TokenBucket, now: float) -> Standing:
+    quota, window = quota_of(rate, burst)
+    return Standing(name, quota, math.floor(bucket.peek(now)), window=window, reset=bucket.reset(now))
 
 
 class _Place:
@@ -197,3 +293,29 @@ class _Place:
 
     def __exit__(self, *_: object) -> None:
         self._gate.leave(self._key)
+
+
+class _SharedPlace:
+    """As _Place, where the place is one of several relays' together.
+
+    member   the stream's name among the caller's places
+    leased   whether it has a place there; False while the shared limits do not answer: this relay's own limit is looked at
+    """
+
+    __slots__ = ("_gate", "_key", "_leased", "_member", "_shared")
+
+    def __init__(self, gate: Gate, key: str, shared: Shared, member: str, *, leased: bool) -> None:
+        self._gate, self._key, self._shared = gate, key, shared
+        self._member, self._leased = member, leased
+
+    def __enter__(self) -> None:
+        try:
+            self._gate.enter(self._key, leased=self._leased)
+        except BaseException:
+            self._shared.drop(self._key, self._member)
+            raise
+        self._shared.hold(self._key, self._member)
+
+    def __exit__(self, *_: object) -> None:
+        self._gate.leave(self._key)
+        self._shared.drop(self._key, self._member)

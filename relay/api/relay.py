@@ -15,7 +15,6 @@ from diagnostics import StreamLedger
 from ..admission.gate import Gate
 from ..client.bounds import Reject
 from ..errors import ApiError, ShuttingDownError, UpstreamError
-from ..hub.events_out import EventsOut
 from ..hub.memory import Hub
 from ..hub.stream import Subscription, TopicStream
 from ..memory.requests import RequestBudget
@@ -65,7 +64,6 @@ class Relay:
     hub: Hub
     reject: Reject
     request_budget: RequestBudget
-    events_out: EventsOut | None = None
     resuming: Store | None = None
     productions: Productions = field(default_factory=dict)
     open_streams: OpenStreams = field(default_factory=OpenStreams)
@@ -92,11 +90,12 @@ class Relay:
         """A span for one call to the upstream; `headers` are those of the caller's request."""
         return self.telemetry.call_span(call, headers, self.serving_upstream().address)
 
-    def stream(
+    async def stream(
         self, call: Call, route: str, request: Request, *, event_source: bool = False, early: bool = False
     ) -> Response:
-        """The response that relays a stream; `early` as in RelayedStream. Raises ShuttingDownError.
+        """The response that relays a stream; `early` as in RelayedStream.
 
+        Raises ShuttingDownError, OverloadedError and TooManyError.
         event_source   the client is an EventSource: it is told when to come back, where it will get the rest of this stream
         """
         options: dict[str, Any] = {
@@ -104,7 +103,7 @@ class Relay:
             "options": self.stream_options,
             "upstream": self.serving_upstream(),
             "ledger": self.ledger,
-            "place": self.gate.stream(caller(request)),
+            "place": await self.gate.place(caller(request)),
             "open_streams": self.open_streams,
             "start_span": self.span,
             "request_headers": request.headers,
@@ -123,8 +122,8 @@ class Relay:
             **options,
         )
 
-    def resumed(self, position: Position, route: str, request: Request) -> Response:
-        """The response that is the rest of a kept stream. Raises ShuttingDownError."""
+    async def resumed(self, position: Position, route: str, request: Request) -> Response:
+        """The response that is the rest of a kept stream. Raises ShuttingDownError, OverloadedError and TooManyError."""
         self.serving_upstream()
         settings = self.settings
         assert self.resuming is not None, "there are routes for it only where streams are kept"
@@ -136,8 +135,8 @@ class Relay:
             store=self.resuming,
             productions=self.productions,
             ledger=self.ledger,
+            place=await self.gate.place(caller(request)),
             open_streams=self.open_streams,
-            place=self.gate.stream(caller(request)),
             limits=settings.limits,
             tell=self.telemetry.stream_ended,
             write_bytes=settings.stream_budget.read_bytes,
@@ -148,8 +147,8 @@ class Relay:
         self.serving_upstream()
         return self.hub
 
-    def subscription(self, subscription: Subscription, request: Request) -> Response:
-        """The response that is a topic's subscription. Raises ShuttingDownError."""
+    async def subscription(self, subscription: Subscription, request: Request) -> Response:
+        """The response that is a topic's subscription. Raises ShuttingDownError, OverloadedError and TooManyError."""
         settings = self.settings
         return TopicStream(
             subscription,
@@ -157,7 +156,7 @@ class Relay:
             hub=self.serving_hub(),
             ledger=self.ledger,
             open_streams=self.open_streams,
-            place=self.gate.stream(caller(request)),
+            place=await self.gate.place(caller(request)),
             limits=settings.limits,
             tell=self.telemetry.stream_ended,
             retry=retry_field(settings.retry_seconds),
@@ -168,7 +167,7 @@ class Relay:
         """Relay an answer that does not stream. It takes a stream's place at the gate, since it may hold as many bytes."""
         upstream = self.serving_upstream()
         with contextlib.ExitStack() as place:
-            place.enter_context(self.gate.stream(caller(request)))
+            place.enter_context(await self.gate.place(caller(request)))
             span = self.span(call, request.headers)
             try:
                 answer = await upstream.answer(call.endpoint.upstream_path, call.content, span.headers, span.event)
@@ -192,7 +191,7 @@ class Relay:
         """Relay the upstream's list of models."""
         upstream = self.serving_upstream()
         with contextlib.ExitStack() as place:
-            place.enter_context(self.gate.stream(caller(request)))
+            place.enter_context(await self.gate.place(caller(request)))
             answer = await upstream.models()
             if answer.rest is not None:
                 return self._flowing(answer, route, place.pop_all(), lambda *_: None)

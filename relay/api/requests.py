@@ -16,11 +16,12 @@ from starlette.requests import ClientDisconnect, Request
 
 from ..admission.keys import CALLER
 from ..client.client import until_left
+from ..client.reply import Scope
 from ..errors import BadRequestError, ShuttingDownError
 from ..protocol.endpoints import CHAT, Endpoint
 from ..stream.call import Call
 
-__all__ = ["MAX_VALUES", "OpenAnswers", "caller", "owner", "prompt_call", "read_call", "retry_field"]
+__all__ = ["MAX_VALUES", "OpenAnswers", "caller", "caller_of", "owner", "prompt_call", "read_call", "retry_field"]
 
 Result = TypeVar("Result")
 
@@ -31,14 +32,20 @@ _STRINGS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 
 def caller(request: Request) -> str:
-    """The name by which the gate counts this request: that of its key, or the client's address where the relay has no keys.
+    """The name by which the gate counts this request."""
+    return caller_of(request.scope)
+
+
+def caller_of(scope: Scope) -> str:
+    """The name of a scope's caller: that of its key, or the client's address where the relay has no keys.
 
     Without configured keys a key in the request is ignored: a caller could send another one each time.
     """
-    name: str | None = request.scope.get(CALLER)
+    name: str | None = scope.get(CALLER)
     if name is not None:
         return f"key:{name}"
-    return request.client.host if request.client else ""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def owner(request: Request) -> str:

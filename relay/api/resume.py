@@ -11,7 +11,7 @@ Both are there only where RELAY_RESUME is set; so is the Last-Event-ID of the ro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Final, Literal
 
 from fastapi import FastAPI, Path, Query, Request, Response
@@ -44,8 +44,8 @@ def last_event_id(request: Request) -> Position | None:
 def add_resume(
     api: FastAPI,
     store: Store,
-    admit: Callable[[Request], None],
-    resumed: Callable[[Position, str, Request], Response],
+    admit: Callable[[Request], Awaitable[None]],
+    resumed: Callable[[Position, str, Request], Awaitable[Response]],
     owner: Callable[[Request], str],
 ) -> None:
     """Add the two routes.
@@ -57,12 +57,12 @@ def add_resume(
 
     @api.get(STREAM_REST)
     async def rest(request: Request, stream_id: StreamId, starting_after: Number = 0) -> Response:
-        admit(request)
+        await admit(request)
         position = Position(stream_id, starting_after)
         stated = last_event_id(request)
         if stated is not None and stated.stream != stream_id:
             raise BadRequestError("Last-Event-ID is of another stream than the path", param="last_event_id")
-        return resumed(stated or position, STREAM_REST, request)
+        return await resumed(stated or position, STREAM_REST, request)
 
     @api.get(RESPONSE)
     async def response(
@@ -71,7 +71,7 @@ def add_resume(
         stream: Literal["true"],
         starting_after: Number | None = None,
     ) -> Response:
-        admit(request)
+        await admit(request)
         named = await store.of_response(response_id, owner(request))
         number = 0 if starting_after is None else max(starting_after + named.difference, 0)
-        return resumed(Position(named.stream, number), RESPONSE, request)
+        return await resumed(Position(named.stream, number), RESPONSE, request)

@@ -52,21 +52,21 @@ def add_routes(api: FastAPI, relay: Relay) -> None:
         prompt: Annotated[str, Query(min_length=1)],
         model: Annotated[str | None, Query(min_length=1)] = None,
     ) -> Response:
-        relay.gate.request(caller(request))
+        await relay.gate.admit(caller(request))
         position = last_event_id(request) if relay.resuming is not None else None
         if position is not None:
-            return relay.resumed(position, STREAM, request)
+            return await relay.resumed(position, STREAM, request)
         call = prompt_call(prompt, model or settings.default_model)
         # `early`: EventSource shows its page no status anyway, so an error after a heartbeat loses none.
-        return relay.stream(call, STREAM, request, event_source=True, early=True)
+        return await relay.stream(call, STREAM, request, event_source=True, early=True)
 
     if relay.resuming is not None:
-        add_resume(api, relay.resuming, lambda request: relay.gate.request(caller(request)), relay.resumed, owner)
+        add_resume(api, relay.resuming, lambda request: relay.gate.admit(caller(request)), relay.resumed, owner)
 
     add_topics(
         api,
         settings,
-        lambda request: relay.gate.request(caller(request)),
+        lambda request: relay.gate.admit(caller(request)),
         relay.subscription,
         relay.serving_hub,
         relay.bodies,
@@ -101,14 +101,14 @@ def _relayed(relay: Relay, endpoint: Endpoint) -> Callable[[Request], Awaitable[
     settings = relay.settings
 
     async def relayed(request: Request) -> Response:
-        relay.gate.request(caller(request))
+        await relay.gate.admit(caller(request))
         position = last_event_id(request) if relay.resuming is not None else None
         if position is not None:
             await relay.bodies.read(request, settings.max_request_bytes)  # the request again, which is not needed
-            return relay.resumed(position, endpoint.route, request)
+            return await relay.resumed(position, endpoint.route, request)
         call = read_call(endpoint, await relay.bodies.read(request, settings.max_request_bytes))
         if call.streams:
-            return relay.stream(call, endpoint.route, request)
+            return await relay.stream(call, endpoint.route, request)
         return await relay.answers.unless_left(request, relay.answer(call, endpoint.route, request))
 
     return relayed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Path, Request, Response
@@ -35,8 +35,8 @@ Topic = Annotated[str, Path(pattern=NAME)]
 def add_topics(
     api: FastAPI,
     settings: Settings,
-    admit: Callable[[Request], None],
-    stream: Callable[[Subscription, Request], Response],
+    admit: Callable[[Request], Awaitable[None]],
+    stream: Callable[[Subscription, Request], Awaitable[Response]],
     hub: Callable[[], Hub],
     bodies: Bodies,
 ) -> None:
@@ -51,17 +51,17 @@ def add_topics(
     async def subscribe(
         request: Request, topic: Topic, policy: str | None = None, last_event_id: str | None = None
     ) -> Response:
-        admit(request)
+        await admit(request)
         if policy is not None and policy not in settings.policies:
             raise BadRequestError(f"policy must be one of {', '.join(settings.policies)}", param="policy")
         # The header has precedence: EventSource sends it when it reconnects, to the same URL with the old query.
         last_event_id = request.headers.get("last-event-id", last_event_id)
         chosen: Any = policy or settings.subscriber_policy
-        return stream(Subscription(topic, chosen, settings.subscriber_bytes, last_event_id), request)
+        return await stream(Subscription(topic, chosen, settings.subscriber_bytes, last_event_id), request)
 
     @api.post(TOPIC)
     async def publish(request: Request, topic: Topic, event: str | None = None) -> Response:
-        admit(request)
+        await admit(request)
         if event is not None and (not EVENT.fullmatch(event) or event.startswith(OURS)):
             raise BadRequestError(f"event must be letters, digits, . _ : -, and not begin with {OURS!r}", param="event")
         event_id = await hub().publish(topic, await fields(request, event))

@@ -12,9 +12,10 @@ import contextlib
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from ..errors import ApiError
 from ..log import Throttle
@@ -37,7 +38,10 @@ QUIET_SECONDS: Final = 60.0
 
 
 class EventsOut:
-    """Publishes to `topic` of `hub` while `serving` runs. `lost` events were not published; `clock`: seconds since 1970."""
+    """Publishes to `topic` of `hub` while `serving` runs. `clock`: seconds since 1970.
+
+    counts   events by their outcome: `delivered`, `queue_full`, `refused` by the hub, or still waiting at the `shutdown`
+    """
 
     def __init__(
         self, hub: Hub, topic: str, *, max_waiting: int = MAX_WAITING, clock: Callable[[], float] = time.time
@@ -47,7 +51,17 @@ class EventsOut:
         self._clock = clock
         self._waiting: asyncio.Queue[bytes] = asyncio.Queue(max_waiting)
         self._throttle = Throttle(QUIET_SECONDS)
-        self.lost = 0
+        self._bytes = 0
+        self.counts: Counter[str] = Counter({"delivered": 0})
+
+    @property
+    def lost(self) -> int:
+        """How many events were not published."""
+        return self.counts.total() - self.counts["delivered"]
+
+    def statistics(self) -> dict[str, Any]:
+        """`waiting` events, the `bytes` that are held for them, and all `outcomes` so far. Called from any thread."""
+        return {"waiting": self._waiting.qsize(), "bytes": self._bytes, "outcomes": dict(self.counts)}
 
     def ended(self, ending: Ending, trace_id: str | None) -> None:
         """Queue the event of a stream that has ended. Never waits."""
@@ -55,10 +69,13 @@ class EventsOut:
         facts.pop("error", None)
         if trace_id is not None:
             facts["trace_id"] = trace_id
+        event = encode(json.dumps(facts, separators=(",", ":")), event=STREAM_ENDED)
         try:
-            self._waiting.put_nowait(encode(json.dumps(facts, separators=(",", ":")), event=STREAM_ENDED))
+            self._waiting.put_nowait(event)
         except asyncio.QueueFull:
-            self._lose("the hub is too slow")
+            self._lose("queue_full", "the hub is too slow")
+        else:
+            self._bytes += len(event)
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -72,22 +89,32 @@ class EventsOut:
                     await self._waiting.join()
             task.cancel()
             await asyncio.wait([task])
+            if not self._waiting.empty():
+                self.counts["shutdown"] += self._waiting.qsize()
+            if self.counts["shutdown"]:
+                fields = {"lost": self.counts["shutdown"]}
+                log.warning("ends of streams were not published before the shutdown", extra={"fields": fields})
 
     async def _publish(self) -> None:
         while True:
             event = await self._waiting.get()
             try:
                 await self._hub.publish(self._topic, event)
+                self.counts["delivered"] += 1
             except ApiError as error:
-                self._lose(error.message)
+                self._lose("refused", error.message)
+            except asyncio.CancelledError:
+                self.counts["shutdown"] += 1
+                raise
             except Exception:
                 # A bug that one event meets must not stop the events of all other streams.
                 log.exception("the end of a stream could not be published")
-                self.lost += 1
+                self.counts["refused"] += 1
             finally:
+                self._bytes -= len(event)
                 self._waiting.task_done()
 
-    def _lose(self, why: str) -> None:
-        self.lost += 1
+    def _lose(self, outcome: str, why: str) -> None:
+        self.counts[outcome] += 1
         if self._throttle.due():
             log.warning("ends of streams were not published", extra={"fields": {"lost": self.lost, "error": why}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator, model_validator
@@ -9,6 +10,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ..admission.gate import Admission
 from ..admission.keys import ClientKey, parse_keys
+from ..admission.sharing import SharedOptions
+from ..events.options import KafkaOptions, parse_properties
 from ..hub.options import RedisOptions
 from ..hub.topic import History
 from ..hub.topics import Bounds
@@ -18,7 +21,20 @@ from ..resume.logs import Bounds as LogBounds
 from ..resume.options import ResumeOptions, SharedThrough
 from ..stream.patience import Limits
 from ..upstream.options import Timeouts, UpstreamOptions
-from .values import BaseUrl, BaseUrls, Bytes, ClientKeys, Limit, Origins, Policies, RedisUrl, Seconds, is_loopback
+from .values import (
+    BaseUrl,
+    BaseUrls,
+    Brokers,
+    Bytes,
+    ClientKeys,
+    KafkaConfig,
+    Limit,
+    Origins,
+    Policies,
+    RedisUrl,
+    Seconds,
+    is_loopback,
+)
 
 __all__ = ["SECRETS", "Settings"]
 
@@ -127,6 +143,16 @@ class Settings(BaseSettings):
     key_rate: Limit = Field(0.0, description="requests a second of one caller; more get 429; 0: no limit")
     rate_burst: int = Field(20, ge=1, description="requests that may come at once within these rates")
     key_max_streams: int = Field(0, ge=0, description="streams of one caller open at once; more get 429; 0: no limit")
+    shared_limits: bool = Field(
+        False,
+        description="whether rates and streams of a caller are counted over all relays, in the Redis of RELAY_REDIS_URL",
+    )
+    shared_limits_timeout_seconds: Seconds = Field(
+        0.5, description="longest wait for Redis; then a relay goes by its own limits"
+    )
+    shared_limits_lease_seconds: float = Field(
+        30.0, ge=1, le=86400, description="after which the streams of a relay that was killed are counted no more"
+    )
 
     write_timeout_seconds: Seconds = Field(30.0, description="longest time that a client may take nothing")
     idle_timeout_seconds: Limit = Field(300.0, description="longest time without an event of the upstream; 0: no limit")
@@ -172,6 +198,22 @@ class Settings(BaseSettings):
     resume_bytes: Bytes = Field(
         64 * 1024 * 1024, description="most that is kept of all streams together; counts in RELAY_BUDGET_BYTES"
     )
+    kafka_bootstrap_servers: Brokers = Field(
+        "", description="Kafka brokers that are told of each stream's end, HOST:PORT by commas; empty: none is"
+    )
+    kafka_topic: str = Field(
+        "relay-stream-ended", pattern=r"^[A-Za-z0-9._-]{1,249}$", description="the topic in Kafka of these events"
+    )
+    kafka_config: KafkaConfig | None = Field(
+        None, description="file with further properties of librdkafka, NAME=VALUE on each line: TLS, SASL"
+    )
+    kafka_queue_events: int = Field(10_000, ge=1, le=1_000_000, description="most events that may wait for Kafka")
+    kafka_queue_bytes: int = Field(
+        8 * 1024 * 1024, ge=64 * 1024, le=2**31 - 1024, description="most bytes of these events"
+    )
+    kafka_timeout_seconds: float = Field(
+        30.0, ge=1, le=86400, description="after which an event that Kafka has not taken is given up"
+    )
 
     default_model: str = Field("gpt-4o-mini", min_length=1, description="model of GET /stream without ?model=")
     keep_alive_seconds: int = Field(75, ge=1, description="how long an idle client connection is kept")
@@ -210,6 +252,14 @@ class Settings(BaseSettings):
                 f"RELAY_HOST is {self.host!r}, so that others than this machine can ask, there is a key for the upstream, "
                 "and RELAY_CLIENT_KEYS is not set: everybody would spend that key; set RELAY_CLIENT_KEYS, or "
                 "RELAY_ALLOW_ANYONE=true where something else checks who asks"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shares_through_redis(self) -> Self:
+        if self.shared_limits and self.redis_url is None:
+            raise ValueError(
+                "RELAY_SHARED_LIMITS is set, and RELAY_REDIS_URL is not: set it to the Redis of all relays"
             )
         return self
 
@@ -290,6 +340,21 @@ class Settings(BaseSettings):
         )
 
     @property
+    def kafka(self) -> KafkaOptions | None:
+        """The Kafka that is told of the ends of streams; None where none is."""
+        if not self.kafka_bootstrap_servers:
+            return None
+        text = Path(self.kafka_config).read_text(encoding="utf-8") if self.kafka_config else ""
+        return KafkaOptions(
+            servers=self.kafka_bootstrap_servers,
+            topic=self.kafka_topic,
+            max_events=self.kafka_queue_events,
+            max_bytes=self.kafka_queue_bytes,
+            timeout_seconds=self.kafka_timeout_seconds,
+            properties=parse_properties(text),
+        )
+
+    @property
     def stream_budget(self) -> StreamBudget:
         """The budget of one stream, divided among the layers that hold its bytes."""
         return StreamBudget(self.stream_budget_bytes)
@@ -334,6 +399,22 @@ class Settings(BaseSettings):
             rate=self.rate,
             key_rate=self.key_rate,
             burst=self.rate_burst,
+        )
+
+    @property
+    def sharing(self) -> SharedOptions | None:
+        """The limits that several relays share; None where each has its own."""
+        if not self.shared_limits or self.redis_url is None:
+            return None
+        return SharedOptions(
+            url=self.redis_url.get_secret_value(),
+            prefix=f"{self.redis_prefix}limit:",
+            timeout_seconds=self.shared_limits_timeout_seconds,
+            lease_seconds=self.shared_limits_lease_seconds,
+            rate=self.rate,
+            key_rate=self.key_rate,
+            burst=self.rate_burst,
+            key_max_streams=self.key_max_streams,
         )
 
     @property

@@ -6,19 +6,23 @@ A check takes the value as it was given and returns the one to keep. The message
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
 from ..admission.keys import parse_keys
+from ..events.options import parse_properties
 from ..memory.buffer import POLICIES
 
 __all__ = [
     "BaseUrl",
     "BaseUrls",
+    "Brokers",
     "Bytes",
     "ClientKeys",
+    "KafkaConfig",
     "Limit",
     "Origins",
     "Policies",
@@ -64,6 +68,27 @@ def _redis_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _brokers(value: str) -> str:
+    brokers = [broker.strip() for broker in value.split(",") if broker.strip()]
+    for broker in brokers:
+        host, _, port = broker.rpartition(":")
+        if not host or "/" in broker or "@" in broker or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise ValueError(
+                "each must be HOST:PORT, without a scheme; what else a broker needs goes into RELAY_KAFKA_CONFIG"
+            )
+    return ",".join(brokers)
+
+
+def _kafka_config(value: str) -> str:
+    try:
+        text = Path(value).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ValueError(f"it must name a file that can be read: {reason}") from None
+    parse_properties(text)
+    return value
+
+
 def _policies(value: str) -> str:
     names = [name.strip() for name in value.split(",") if name.strip()]
     if not names or not set(names) <= set(POLICIES):
@@ -87,7 +112,10 @@ Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 # The plural ones hold several values, separated by commas.
 BaseUrls = Annotated[str, AfterValidator(_base_urls)]
+Brokers = Annotated[str, AfterValidator(_brokers)]
 ClientKeys = Annotated[SecretStr, AfterValidator(_client_keys)]
+# A path. The file may hold passwords: its values are in no message.
+KafkaConfig = Annotated[str, AfterValidator(_kafka_config)]
 Origins = Annotated[str, AfterValidator(_origins)]
 Policies = Annotated[str, AfterValidator(_policies)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]

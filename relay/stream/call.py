@@ -79,11 +79,11 @@ class StreamOptions:
     max_event_bytes    a larger event of the upstream's ends its stream
     degraded_message   the text that answers a chat while no upstream is available; "": the error is answered
     read_ahead         wraps a body so that it is read ahead of a slow client; None: only as fast as the client takes it
-    ended              called at each stream's end with its facts and its trace id; None: nothing is called
+    ended              called at each stream's end with its facts and its span; None: nothing is called
     """
 
     limits: Limits
     max_event_bytes: int
     degraded_message: str = ""
     read_ahead: Callable[[Body], ReadAhead] | None = None
-    ended: Callable[[Ending, str | None], None] | None = None
+    ended: Callable[[Ending, Span], None] | None = None

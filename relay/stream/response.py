@@ -92,7 +92,7 @@ class RelayedStream(OutsideResponse):
                 span.end(outcome, record=record, facts=life.facts, error=error)
                 if self._options.ended is not None:
                     ending = Ending.of(outcome, record=record, facts=life.facts, error=error)
-                    self._options.ended(ending, span.trace_id)
+                    self._options.ended(ending, span)
                 await reply.close()
                 await life.ended()
 

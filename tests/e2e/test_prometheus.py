@@ -36,6 +36,11 @@ ABSENT_WHEN_WELL = (
     "stream_dropped_events_total",
     "stream_rejected_total",
     "stream_budget_bytes",
+    "events_out_total",  # where no destination of events is set
+    "events_out_waiting",
+    "events_out_waiting_bytes",
+    "limits_shared_up",  # where limits are not shared
+    "limits_shared_questions_total",
     "buffer_pool_segments",  # where nothing is read ahead
     "buffer_pool_misses_total",
     "memory_limit_bytes",  # where no cgroup above the worker has a limit

@@ -200,6 +200,11 @@ def relay_alone(environment: Environment, start: Start) -> None:
     )
     assert refused.process.wait(60) == 2, refused.output
     assert refused.output.rstrip().endswith("pip install 'highwater-diagnostics[redis]'"), refused.output
+    refused = start(
+        environment, "relay", "serve", "--port", "0", "--no-diagnostics", "--kafka-bootstrap-servers", "127.0.0.1:1"
+    )
+    assert refused.process.wait(60) == 2, refused.output
+    assert refused.output.rstrip().endswith("pip install 'highwater-diagnostics[kafka]'"), refused.output
 
 
 def redis(environment: Environment, start: Start) -> None:
@@ -212,6 +217,12 @@ def otlp(environment: Environment, start: Start) -> None:
     succeeds(environment, "python", "-c", "import opentelemetry.proto.profiles.v1development.profiles_pb2")
     # What pushes them is the monitor's.
     refused_for_want_of(environment, "monitor", "diagnostics", "run", "--", "true")
+
+
+def kafka(environment: Environment, start: Start) -> None:
+    succeeds(environment, "python", "-c", "import confluent_kafka")
+    # Of no use without the relay, which says so.
+    refused_for_want_of(environment, "relay", "relay", "serve")
 
 
 def proof(environment: Environment, start: Start) -> None:
@@ -259,8 +270,7 @@ def all_of_it(environment: Environment, start: Start) -> None:
 
 CHECKS: dict[str, Check] = {
     "": base, "monitor": monitor, "memray": memray, "relay": relay_alone, "redis": redis, "otlp": otlp, "proof": proof,
-    "egress": egress,
-    "all": all_of_it,
+    "egress": egress, "kafka": kafka, "all": all_of_it,
 }  # fmt: skip
 
 

@@ -29,9 +29,9 @@ def test_the_wheel_holds_every_file_of_both_packages_and_nothing_else(checkout: 
     assert held - libraries == ours
     assert ("cp311-abi3-linux" in wheel.name) == (libraries <= held)
     assert libraries <= held or "py3-none-any" in wheel.name
-    # What is not Python is read by path: pages, their styles and scripts, Lua, the folder that is put on a service's path.
+    # What is not Python is read by path: pages, their styles and scripts, Lua, a schema, the folder put on a service's path.
     suffixes = {Path(name).suffix for name in held - libraries}
-    assert suffixes == {".py", ".pyi", ".typed", ".html", ".css", ".js", ".lua", ".toml"}
+    assert suffixes == {".py", ".pyi", ".typed", ".html", ".css", ".js", ".json", ".lua", ".toml"}
     assert "diagnostics/agent/inject/path/sitecustomize.py" in held
 
 

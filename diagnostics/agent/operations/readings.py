@@ -163,6 +163,9 @@ def _merged(ledgers: list[StreamLedger], top: int) -> dict[str, Any] | None:
             whole["requests"] = {key: count + requests.get(key, 0) for key, count in part["requests"].items()}
         if part["kept_bytes"] is not None:
             whole["kept_bytes"] = part["kept_bytes"] + (whole["kept_bytes"] or 0)
+        if part["outbox"]:
+            whole["outbox"] = {**(whole["outbox"] or {}), **part["outbox"]}
+        whole["shared_limits"] = whole["shared_limits"] or part["shared_limits"]
         for reason, count in part["rejected"].items():
             whole["rejected"][reason] = whole["rejected"].get(reason, 0) + count
         for route, row in part["routes"].items():

@@ -146,6 +146,32 @@ def _rejected(snapshot: Scraped) -> Iterator[Row]:
         yield (reason,), count
 
 
+def _outbox(key: str) -> Rows:
+    def rows(snapshot: Scraped) -> Iterator[Row]:
+        for destination, told in (_ledger_of(snapshot).get("outbox") or {}).items():
+            yield (destination,), told[key]
+
+    return rows
+
+
+def _sent_on(snapshot: Scraped) -> Iterator[Row]:
+    for destination, told in (_ledger_of(snapshot).get("outbox") or {}).items():
+        for outcome, count in told["outcomes"].items():
+            yield (destination, outcome), count
+
+
+def _sharing(snapshot: Scraped) -> Iterator[Row]:
+    sharing = _ledger_of(snapshot).get("shared_limits")
+    if sharing is not None:
+        yield (), sharing["up"]
+
+
+def _shared_questions(snapshot: Scraped) -> Iterator[Row]:
+    for outcome, count in (_ledger_of(snapshot).get("shared_limits") or {}).items():
+        if outcome != "up":
+            yield (outcome,), count
+
+
 def _pool_segments(snapshot: Scraped) -> Iterator[Row]:
     pool = _ledger_of(snapshot).get("pool") or {}
     for state in ("used", "free"):
@@ -318,6 +344,11 @@ METRICS: tuple[Spec, ...] = (
     Spec("stream_budget_bytes", "gauge", "Bytes that all streams together may hold; 0: no budget.", (), _ledger("budget_bytes")),
     Spec("stream_kept_bytes", "gauge", "Bytes of streams' events that are kept for clients that come back; absent where none are kept.", (), _kept),
     Spec("stream_rejected_total", "counter", "Streams that were not let in, by reason.", ("reason",), _rejected),
+    Spec("limits_shared_up", "gauge", "1 while limits are shared with the other replicas, 0 while each goes by its own, since the store does not answer; absent where they are not to be shared.", (), _sharing),
+    Spec("limits_shared_questions_total", "counter", "Questions for shared limits: answered, failed, or not asked while the store was away.", ("outcome",), _shared_questions),
+    Spec("events_out_total", "counter", "Events that tell of ended streams, by where they were to go and what became of them: delivered, or why they were lost.", ("destination", "outcome"), _sent_on),
+    Spec("events_out_waiting", "gauge", "Events that wait to be delivered.", ("destination",), _outbox("waiting")),
+    Spec("events_out_waiting_bytes", "gauge", "Bytes held for them.", ("destination",), _outbox("bytes")),
     Spec("buffer_pool_segments", "gauge", "Segments of the buffer pool: lent out (used), and kept for the next stream (free).", ("state",), _pool_segments),
     Spec("buffer_pool_hits_total", "counter", "Segments taken from those that the pool had kept.", (), _pool_count("hits")),
     Spec("buffer_pool_misses_total", "counter", "Segments that had to be allocated, since the pool had none.", (), _pool_count("misses")),

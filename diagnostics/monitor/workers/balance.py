@@ -77,7 +77,8 @@ def read_balance(
         agent                whether the allocators' figures are in it
         unknown              why a part, PSS and private bytes, or the cgroup, are unknown
         of_which             bytes of open streams, within the parts above, by layer; `requests`: of requests that are not
-                             answered, None where the service does not count them
+                             answered, and `events_out`: of events that wait to be sent on; None where the service does
+                             not count them
         beside               bytes that are charged to the cgroup and in no process's RSS, or in other processes'
         cgroup               the cgroup's reading, None where it cannot be read
     """
@@ -94,6 +95,7 @@ def read_balance(
             "transport": _layer(connections, "transport_bytes"),
             "requests": _of_requests(reading),
             "kept": ((reading or {}).get("ledger") or {}).get("kept_bytes"),
+            "events_out": _of_outbox(reading),
         },
         "beside": beside,
         "cgroup": cgroup.to_json() if cgroup else None,
@@ -110,6 +112,11 @@ def read_balance(
 def _of_requests(reading: Mapping[str, Any] | None) -> int | None:
     held = ((reading or {}).get("ledger") or {}).get("requests")
     return sum(held.values()) if held is not None else None
+
+
+def _of_outbox(reading: Mapping[str, Any] | None) -> int | None:
+    outbox = ((reading or {}).get("ledger") or {}).get("outbox")
+    return sum(each["bytes"] for each in outbox.values()) if outbox is not None else None
 
 
 def _layer(connections: Mapping[str, Any] | None, key: str) -> int | None:

@@ -53,3 +53,33 @@ def test_a_caller_that_asks_too_often_is_told_when_to_come_again(start: Start) -
     assert answer.status == 429
     assert answer.error["type"] == "rate_limit_error"
     assert 1 <= int(answer.headers["retry-after"]) <= 100
+
+
+def test_answers_tell_where_their_caller_stands(start: Start) -> None:
+    relay = start("--no-diagnostics", "--key-rate", "0.01", "--rate-burst", "4", "--key-max-streams", "3", announced=2)
+    policy = '"requests";q=4;w=400, "streams";q=3;qu="concurrent-requests"'
+    answers = [
+        relay.chat("sim:events=1,pace=0"),
+        relay.chat("sim:events=1,pace=0", stream=False),
+        relay.get("/stream?prompt=hi&model=sim:events=1"),
+        relay.ask("POST", "/v1/chat/completions", b"{}", {}),
+    ]
+    assert [answer.status for answer in answers] == [200, 200, 200, 400]
+    assert {answer.headers["ratelimit-policy"] for answer in answers} == {policy}
+    # A stream has its place while its answer begins; whoever is refused before has none.
+    left = [answer.headers["ratelimit"].split(", ") for answer in answers]
+    assert [requests.split(";")[1] for requests, _ in left] == ["r=3", "r=2", "r=1", "r=0"]
+    assert [left[0][1], left[2][1], left[3][1]] == ['"streams";r=2', '"streams";r=2', '"streams";r=3']
+    refused = relay.chat("sim:")
+    assert refused.status == 429
+    requests, _ = refused.headers["ratelimit"].split(", ")
+    name, remaining, reset = requests.split(";")
+    assert (name, remaining) == ('"requests"', "r=0")
+    assert 1 <= int(reset.removeprefix("t=")) <= int(refused.headers["retry-after"]) <= 100
+    assert not {"ratelimit", "ratelimit-policy"} & relay.get("/healthz").headers.keys()
+
+
+def test_a_relay_without_limits_for_callers_tells_of_none(start: Start) -> None:
+    relay = start("--no-diagnostics", announced=2)
+    answer = relay.chat("sim:events=1,pace=0")
+    assert (answer.status, "ratelimit" in answer.headers) == (200, False)

@@ -81,7 +81,8 @@ def test_what_finds_no_room_is_lost_and_the_rest_is_published_at_the_end(hub: An
 
     out = asyncio.run(live())
     assert [each["bytes_out"] for each in hub.published] == [0, 1, 2]
-    assert out.lost == 7
+    assert out.counts == {"delivered": 3, "queue_full": 7}
+    assert out.statistics()["bytes"] == 0
 
 
 def test_a_hub_that_refuses_or_hangs_holds_nobody_up(hub: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -101,6 +102,9 @@ def test_a_hub_that_refuses_or_hangs_holds_nobody_up(hub: Any, caplog: pytest.Lo
         return out, loop.time() - began
 
     out, waited = asyncio.run(live())
-    assert out.lost == 5
+    assert out.counts == {"delivered": 0, "refused": 5, "shutdown": 1}
     assert waited < 5
-    assert [record.message for record in caplog.records] == ["ends of streams were not published"]
+    assert [record.message for record in caplog.records] == [
+        "ends of streams were not published",
+        "ends of streams were not published before the shutdown",
+    ]
