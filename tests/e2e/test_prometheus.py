@@ -36,6 +36,7 @@ ABSENT_WHEN_WELL = (
     "stream_dropped_events_total",
     "stream_rejected_total",
     "stream_budget_bytes",
+    "stream_kept_bytes",  # where no streams are kept for clients that come back
     "events_out_total",  # where no destination of events is set
     "events_out_waiting",
     "events_out_waiting_bytes",
