@@ -269,6 +269,9 @@ class RedisStore(MemoryStore):
                 if about is not None and self._is_orphan(about):
                     log.warning("the relay of a stream is gone; its clients are told")
                     await self._redis.break_off(stream)
+                elif about is None or (about.last and not about.has_events):
+                    for tail in self._tails.of(stream):
+                        tail.missed(now)
             if now - copied_at > self.logs.bounds.keep_seconds / COPIES_PER_TIME:
                 copied_at = now
                 self._copy_all_again()

@@ -15,23 +15,26 @@ from typing import Final
 from ..errors import ApiError, StreamBrokenError, StreamExpiredError
 from .log import EVENT_OVERHEAD_BYTES, StreamLog
 from .logs import StreamLogs
-from .redis_log import Entry, RedisLog
+from .redis_log import LEASE_SECONDS, Entry, RedisLog
 
 __all__ = ["Tail", "Tails"]
 
 TAIL_BYTES: Final = 64 * 1024
+# A client waits for so long for events that are in Redis no more: where it has lost them, their relay copies them again.
+MISSED_SECONDS: Final = LEASE_SECONDS
 
 
 class Tail:
     """One client's part of a stream: `log` has the events that were read for it and that it has not taken."""
 
-    __slots__ = ("_logs", "_tails", "after", "log")
+    __slots__ = ("_logs", "_missed", "_tails", "after", "log")
 
     def __init__(self, stream: str, caller: str, after: int, logs: StreamLogs, tails: Tails) -> None:
         self.log = StreamLog(stream, caller, first=after + 1)
         self.after = after
         self._logs = logs
         self._tails = tails
+        self._missed: tuple[int, float] | None = None
 
     @property
     def wants_more(self) -> bool:
@@ -62,6 +65,15 @@ class Tail:
         """No more will come."""
         for follower in tuple(self.log.followers):
             follower.broken(error)
+
+    def missed(self, now: float) -> None:
+        """The stream's events are not in Redis: no more will come, unless its relay copies them again in time."""
+        if not self.wants_more:
+            return
+        if self._missed is None or self._missed[0] != self.log.last:
+            self._missed = self.log.last, now
+        elif now - self._missed[1] > MISSED_SECONDS:
+            self.fail(StreamExpiredError())
 
     def drop(self) -> None:
         """The client has left."""

@@ -302,6 +302,25 @@ def test_what_cannot_be_resumed_is_refused_by_all(start: Start, redis: Redis) ->
     until(lambda: whole(second, f"/v1/streams/{last.stream}?starting_after=90", **mine).events == last.events[90:])
 
 
+def test_a_client_elsewhere_whose_events_are_gone_from_redis_is_told_and_does_not_wait(
+    start: Start, redis: Redis
+) -> None:
+    """What a relay gives up for room may go between a client's look and its first read."""
+    silent = Shared(start, redis, RELAY_REDIS_PREFIX="silent:")
+    first, second = silent.urls
+    client = Resumer(CHAT, "sim:events=9,pace=0,fault=stall@5")
+    with part(first, "POST", CHAT, client._body()) as (begun, response):
+        stream = begun.headers["x-relay-stream"]
+        begun.raw = response.read1(65536)
+        until(lambda: redis.command("EXISTS", f"silent:resume:stream:{stream}") == b":1\r\n")
+        path = f"/v1/streams/{stream}?starting_after={int(begun.events[0].id.rpartition(':')[2])}"
+        with part(second, "GET", path) as (got, rest):
+            assert rest.read1(1)
+            redis.command("UNLINK", f"silent:resume:stream:{stream}")
+            got.raw = b"i" + rest.read()
+    assert json.loads(got.events[-1].data)["error"]["code"] == "stream_expired"
+
+
 def test_a_slow_client_elsewhere_gets_what_redis_keeps(shared: Shared) -> None:
     client = Resumer(CHAT, script(0, 300, 4000))
     client.read(shared.one.url, 6000)
