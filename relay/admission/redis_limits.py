@@ -44,7 +44,8 @@ MAX_RELEASED: Final = 10_000
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 2.0
 
-FAILURES: Final = (RedisError, OSError, TimeoutError)
+# RuntimeError: what uvloop says of a connection that was closed before redis-py writes to it.
+FAILURES: Final = (RedisError, OSError, TimeoutError, RuntimeError)
 REFUSED: Final[Mapping[int, Any]] = {0: None, 1: "all", 2: "key"}
 
 

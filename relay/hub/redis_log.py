@@ -39,7 +39,8 @@ COMMAND_CONNECTIONS: Final = 4
 FOLLOWED_EVENTS: Final = 256
 FIRST_PAUSE_SECONDS: Final = 0.05
 
-FAILURES: Final = (RedisError, OSError)
+# RuntimeError: what uvloop says of a connection that was closed before redis-py writes to it.
+FAILURES: Final = (RedisError, OSError, RuntimeError)
 AWAY: Final = (RedisConnectionError, RedisTimeoutError, OSError)
 
 

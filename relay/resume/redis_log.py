@@ -42,7 +42,8 @@ COMMAND_CONNECTIONS: Final = 4
 # What is known about a stream is kept so many times as long as its events: whoever comes then is told that it is too late.
 REMEMBERED: Final = 2
 
-FAILURES: Final = (RedisError, OSError)
+# RuntimeError: what uvloop says of a connection that was closed before redis-py writes to it.
+FAILURES: Final = (RedisError, OSError, RuntimeError)
 
 
 class About(NamedTuple):
