@@ -36,7 +36,7 @@ __all__ = ["Background", "in_reading_fork", "reading_fork", "working"]
 
 _FORK_WARNS = sys.version_info >= (3, 12)
 _COUNTED_AFTER_THE_HOOKS = sys.version_info[:2] == (3, 13)
-# A sleeping thread ends within a tenth of a millisecond, on a busy machine as soon as it gets a core. One that does not is busy.
+# A sleeping thread ends within a tenth of a millisecond, on a busy machine once it gets a core. One that does not is busy.
 _ASIDE_SECONDS = 0.25
 # Work that imports takes some milliseconds. It may wait in turn for a module that the forking thread imports.
 _WORK_SECONDS = 0.25
