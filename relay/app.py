@@ -77,20 +77,7 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
             await upstream.close()
             await relay.telemetry.close()
 
-    api = FastAPI(
-        title="Highwater relay",
-        lifespan=lifespan,
-        openapi_url=None,
-        redirect_slashes=False,
-        # telemetry/ traces; FastAPI's own telemetry would log values that fail validation, which may be prompts.
-        telemetry={
-            "tracing": False,
-            "metrics": False,
-            "logs": False,
-            "operation_spans": False,
-            "auto_configure": False,
-        },
-    )
+    api = _framework(lifespan)
     ledger = instrument(api, monitor=monitor)
     ledger.budget_bytes = settings.budget_bytes
     telling = telemetry.setup(ROUTES)
@@ -134,6 +121,24 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     add_page(api, settings, monitor.url if isinstance(monitor, MonitorProcess) else None)
     add_error_handlers(api)
     return relay
+
+
+def _framework(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
+    """The FastAPI app without a route."""
+    return FastAPI(
+        title="Highwater relay",
+        lifespan=lifespan,
+        openapi_url=None,
+        redirect_slashes=False,
+        # telemetry/ traces; FastAPI's own telemetry would log values that fail validation, which may be prompts.
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
+    )
 
 
 def _kept(store: Store) -> Callable[[], int]:
