@@ -133,6 +133,7 @@ async def captured(relay: Relay, chance: random.Random) -> str:
         await asyncio.sleep(chance.random())
         kind = chance.choice(CAPTURE_KINDS)
         body = {"kind": kind, **({"seconds": 1} if kind in ("memray", "tracemalloc") else {})}
+        relay.memray_was_on = relay.memray_was_on or kind == "memray"
         said.append(f"{kind} {await asyncio.to_thread(_capture, relay, body)}")
     return ", ".join(said)
 
