@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Monitor", "stdin_closes"]
 
-# The nice value: where cores are short the service goes first, since clients wait for it. Not higher, because the monitor must
-# also run in an incident: at 10 it gets a tenth of the service's share (`beside` in docs/performance.md is what it needs).
+# How far above the nice value that it was started with, the service's: where cores are short the service goes first, since
+# clients wait for it. Not more, because the monitor must also run in an incident: so it gets a tenth of the service's share
+# (`beside` in docs/performance.md is what it needs).
 _NICENESS: Final = 10
 
 
@@ -86,7 +87,7 @@ class Monitor:
         """
         # The monitor shares the service's standard error: the prefix tells its lines apart.
         logging.basicConfig(format="diagnostics: %(message)s")
-        os.setpriority(os.PRIO_PROCESS, 0, max(_NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
+        os.nice(_NICENESS)
         policy = _policy(self._listener, self._settings)
         guesses = Guesses()
         app, events = build(

@@ -107,7 +107,8 @@ async def render(file: Path, *arguments: str, needs_bytes: int, output: Path | N
 def _comes_last(pid: int) -> None:
     """Gives this child of ours the least CPU time, and makes it the first to be killed for memory."""
     with contextlib.suppress(ProcessLookupError):  # it has ended already
-        os.setpriority(os.PRIO_PROCESS, pid, _NICENESS)
+        # Not below its own value, which the monitor has where the service's is high: only root may go back.
+        os.setpriority(os.PRIO_PROCESS, pid, max(_NICENESS, os.getpriority(os.PRIO_PROCESS, pid)))
     with contextlib.suppress(OSError):  # likewise; or /proc cannot be written, and all children are equal
         Path(f"/proc/{pid}/oom_score_adj").write_text(_FIRST_TO_GO, encoding="utf-8")
 

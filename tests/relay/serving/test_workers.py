@@ -100,7 +100,8 @@ def test_a_killed_worker_is_replaced_and_the_streams_of_the_other_go_on(relay: S
 
 
 def test_sigterm_lets_the_streams_of_all_workers_finish(start: Start, eventually: Eventually) -> None:
-    relay = start("--workers", "2", "--no-diagnostics", announced=2)
+    # The drain is long, since a worker that has not ended after it is killed, and a busy machine is slow to end one.
+    relay = start("--workers", "2", "--no-diagnostics", announced=2, RELAY_DRAIN_SECONDS="60")
     workers = worker_pids(relay)
     connections = [relay.open("sim:events=30,pace=30,first=0") for _ in range(8)]
     received = [connection.recv(65536) for connection in connections]
@@ -110,7 +111,7 @@ def test_sigterm_lets_the_streams_of_all_workers_finish(start: Start, eventually
             while chunk := connection.recv(65536):
                 received[number] += chunk
     assert all(b"[DONE]" in body for body in received)
-    assert relay.process.wait(60) == 0
+    assert relay.process.wait(120) == 0, relay.log()
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(relay.address)

@@ -70,7 +70,8 @@ def test_the_page_of_monitors_that_run_on_a_desktop_and_on_a_phone(
         folder.mkdir()
         with Browser(folder, width=width) as browser:
             browser.open(f"{monitor}/debug/memory/fleet")
-            browser.until("document.querySelectorAll('tbody tr').length === 3")
+            # Complete: with its style sheet, without which nothing has its place yet.
+            browser.until("document.readyState === 'complete' && document.querySelectorAll('tbody tr').length === 3")
             text = browser.text()
             assert "2 of 3 answer" in text
             assert "no answer" in text
