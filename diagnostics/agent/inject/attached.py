@@ -163,10 +163,10 @@ def leave() -> None:
     modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == PRIVATE_NAME]
     unpatched = sys.modules[PRIVATE_NAME + ".agent.unpatched"]
     _unload()
-    _start_thread(_forget, (modules, unpatched.get_native_id, unpatched.get_native_id()))
+    _start_thread(_forget, (modules, unpatched.get_native_id()))
 
 
-def _forget(modules: list[Any], own_id: Any, agents_thread: int) -> None:
+def _forget(modules: list[Any], agents_thread: int) -> None:
     """Once the agent's thread has ended: clear its modules, each a reference cycle that would stay until a full collection.
 
     Classes are cycles by themselves. A small service runs a full collection for them, some 10 ms; a large one collects the
@@ -184,7 +184,7 @@ def _forget(modules: list[Any], own_id: Any, agents_thread: int) -> None:
     del module
     if gc.isenabled():  # else the service collects when it chooses
         gc.collect(2 if sys.getallocatedblocks() < _FEW_BLOCKS else 1)
-    _start_thread(_trim, (own_id(),))
+    _trim()
 
 
 def _has_ended(thread: int) -> bool:
@@ -200,17 +200,14 @@ def _has_ended(thread: int) -> bool:
     return False
 
 
-def _trim(thread_before: int) -> None:
-    """Return the agent's freed memory to the system (`malloc_trim`): a millisecond in a small service, more in a large one.
-
-    A thread keeps some of what it has freed until it ends (glibc's tcache), so this waits for the thread that freed most.
-    """
+def _trim() -> None:
+    """Return the agent's freed memory to the system (`malloc_trim`): a millisecond in a small service, more in a large one."""
     import sys
 
     with open("/proc/self/statm", encoding="utf-8") as file:
         resident_pages = int(file.read().split()[1])
     ctypes = sys.modules.get("ctypes")
-    if ctypes is not None and resident_pages < _SMALL_PAGES and _has_ended(thread_before):
+    if ctypes is not None and resident_pages < _SMALL_PAGES:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
         if trim is not None:
             trim(0)

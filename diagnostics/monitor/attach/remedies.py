@@ -55,7 +55,7 @@ REMEDIES: Final[dict[str, dict[str, str]]] = {
     "too_new": _all(f"upgrade highwater-diagnostics; {_WATCH}"),
     "machine": _all(f"Python 3.11 to 3.13 are attached to on x86-64 only, Python 3.14 everywhere; {_WATCH}"),
     "remote_debugging_off": _all(
-        "start the service without PYTHON_DISABLE_REMOTE_DEBUG and -X disable_remote_debug, by an interpreter that was not "
+        "start the service without PYTHON_DISABLE_REMOTE_DEBUG and -X disable-remote-debug, by an interpreter that was not "
         f"built with --without-remote-debug; {_WATCH}"
     ),
     "attached": _all("its monitor shows it already; to begin anew, first `diagnostics attach --detach PID`"),
