@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from diagnostics.commands._attaching import Attaching
+from diagnostics.commands._attaching import Attaching, login_uid
 from diagnostics.errors import NotFoundError, RefusedError, TargetError, TargetSilentError
 from diagnostics.monitor.attach.attach import attach, detach
 from diagnostics.monitor.attach.check import Check, check
@@ -245,8 +245,18 @@ def test_of_several_workers_those_that_are_gone_are_told_and_the_others_are_atta
             ("detach", "not_found", one.pid), ("detach", "done", another.pid),
         ]
     )  # fmt: skip
-    assert {(line["who"], line["uid"]) for line in lines} == {("the command line", os.getuid())}
+    assert {(line["who"], line["uid"], line["login_uid"]) for line in lines} == {
+        ("the command line", os.getuid(), login_uid())
+    }
     assert all(line["time"].endswith("Z") for line in lines)
+
+
+def test_who_had_logged_in_before_sudo_is_told_and_nobody_is_nobody(tmp_path: Path) -> None:
+    told = tmp_path / "loginuid"
+    assert login_uid(told) is None
+    for text, uid in (("1000", 1000), ("0", 0), ("4294967295", None), ("", None)):
+        told.write_text(text, encoding="utf-8")
+        assert login_uid(told) == uid
 
 
 @by_call
