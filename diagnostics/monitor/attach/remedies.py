@@ -37,7 +37,7 @@ REMEDIES: Final[dict[str, dict[str, str]]] = {
         "linux": "run it as the service's user, or with sudo",
         "docker": "docker exec -u with the service's user, or as root with --cap-add SYS_PTRACE",
         "kubernetes": "securityContext.runAsUser of the service, or runAsUser: 0 with capabilities.add: [SYS_PTRACE] "
-        "(kubectl debug --profile=sysadmin, or general with a custom profile)",
+        "(kubectl debug --profile=general --custom=docs/deploy/attach.yaml: the image's own user has no capabilities)",
     },
     "not_permitted": {
         "linux": "sudo, or setcap cap_sys_ptrace+ep on a copy of this interpreter",

@@ -76,11 +76,27 @@ assert libc.prctl(22, 2, header, 0, 0) == 0, ctypes.get_errno()
 """
 
 
+# Attaches to process argv[1] and detaches again; tells whose the folder in its /tmp was, and whether its agent listened.
+ATTACH = """
+import sys
+from diagnostics.monitor.attach.attach import attach, detach
+from diagnostics.monitor.attach.folder import AgentFolder
+pid = int(sys.argv[1])
+attach(pid, patience=60)
+folder = AgentFolder.of(pid)
+print(folder.outside.stat().st_uid, len(folder.sockets()) == 1)
+detach(pid)
+"""
+
+
 @contextlib.contextmanager
-def running(program: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python that has said "begun"; at the end it has printed nothing to its standard error."""
+def running(*program: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python that has said "begun"; at the end it has printed nothing to its standard error.
+
+    program   its source, or the whole command
+    """
     with subprocess.Popen(
-        [sys.executable, "-I", "-c", program],
+        program if program[1:] else [sys.executable, "-I", "-c", *program],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
     ) as process:  # fmt: skip
         try:
@@ -249,6 +265,33 @@ def test_of_several_workers_those_that_are_gone_are_told_and_the_others_are_atta
         ("the command line", os.getuid(), login_uid())
     }
     assert all(line["time"].endswith("Z") for line in lines)
+
+
+@by_call
+@as_root
+def test_with_the_rights_of_the_container_that_attaches_another_users_service_is_attached_to() -> None:
+    """docs/deploy/attach.yaml: root, with what container runtimes give and SYS_PTRACE. Without the file the image's user."""
+    python = "/usr/bin/python3"
+    release = subprocess.run([python, "--version"], capture_output=True, encoding="utf-8", check=False).stdout
+    if not release.startswith(("Python 3.11", "Python 3.12", "Python 3.13")):
+        pytest.skip("no Python 3.11 to 3.13 that another user may run is installed as /usr/bin/python3")
+    given = (
+        "chown,dac_override,fowner,fsetid,kill,setgid,setuid,setpcap,net_bind_service,net_raw,sys_chroot,mknod,setfcap"
+    )
+    rights = "".join(f",+{name}" for name in (*given.split(","), "sys_ptrace"))
+    container = ["setpriv", f"--bounding-set=-all{rights}", "--inh-caps=-all"]
+    service = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", python, "-I", "-c", ECHO]
+    with running(*service) as process:
+        nobody = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-all"]
+        assert set(asked(process.pid, *nobody)) == {"another_user"}
+        done = subprocess.run(
+            [*container, sys.executable, "-c", ATTACH, str(process.pid)],
+            cwd=ROOT, capture_output=True, encoding="utf-8", check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, "65534 True\n"), done.stderr
+        deadline = time.monotonic() + 60
+        while not untouched(process):
+            assert time.monotonic() < deadline
 
 
 def test_who_had_logged_in_before_sudo_is_told_and_nobody_is_nobody(tmp_path: Path) -> None:
