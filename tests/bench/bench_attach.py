@@ -10,8 +10,9 @@ runs it in another root, by chroot. 20 streams are open to it. Each command prin
 if the service has ended.
 
 stall    a task of the service's event loop sleeps 1 ms at a time and keeps the longest gap; beside each attach the same time is
-         measured without one, since what the machine does meanwhile is in both. "Of it without a core" is the part of a gap in
-         which the loop's thread could run and had no core (/proc/thread-self/schedstat): the machine's load, not the attach
+         measured without one, since what the machine does meanwhile is in both. "Without waits for a core" is the longest gap
+         less the longest time in it for which one of the service's threads could run and had no core
+         (/proc/PID/task/*/schedstat): the loop's thread, or one that holds the GIL
 cycles   attach and detach, `--times` times
 memory   RssAnon after each attach and detach, and a full collection, which the service makes for that; three of them come
          before the first reading, and as many readings without an attach show what the service does by itself
@@ -47,15 +48,23 @@ APP = """
 import asyncio, gc, json, os, sys, time
 longest = (0.0, 0.0)
 def coreless():
-    with open("/proc/thread-self/schedstat") as file:
-        return int(file.read().split()[1]) / 1e9
+    waited = {}
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{thread}/schedstat") as file:
+                waited[thread] = int(file.read().split()[1]) / 1e9
+        except OSError:
+            pass
+    return waited
 async def watch():
     global longest
     last, before = time.monotonic(), coreless()
     while True:
         await asyncio.sleep(0.001)
         now, after = time.monotonic(), coreless()
-        longest = max(longest, (now - last - 0.001, after - before))
+        gap = now - last - 0.001
+        without_core = max(waited - before.get(thread, 0.0) for thread, waited in after.items())
+        longest = max(longest[0], gap), max(longest[1], gap - without_core)
         last, before = now, after
 def told(collected=False):
     global longest
@@ -249,7 +258,7 @@ def stall(services: Services, times: int) -> None:
         without.append(services.told(0)["gap"])
     for what, gaps in (("while attaching", with_it), ("in the same time without", without)):
         _tell(f"longest gap of the loop {what}", [gap for gap, _ in gaps])
-        _tell("  of it with a core", [max(0.0, gap - coreless) for gap, coreless in gaps])
+        _tell("  without waits for a core", [gap for _, gap in gaps])
     _tell("attaching takes", took)
 
 
