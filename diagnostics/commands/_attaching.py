@@ -13,6 +13,7 @@ from ..errors import DiagnosticsError, NotFoundError
 from ..monitor.attach.attach import Attachment, attach, detach
 from ..monitor.audit import Asker, Audit
 from ..monitor.kernel.family import Family
+from ..monitor.kernel.process import alive
 from ..monitor.kernel.sockets import Sockets
 from ..monitor.workers.attachments import Attachments
 
@@ -108,6 +109,8 @@ def matching(text: str) -> list[int]:
 
 def workers_of(parent: int) -> list[int]:
     """The descendants of `parent` that serve; all its children where none does. Raises NotFoundError."""
+    if parent <= 0 or not alive(parent):
+        raise NotFoundError(f"there is no process {parent} here", remedy="ps -e -o pid,args shows them")
     family = Family()
     serving = [pid for pid in family.servers(parent, Sockets()) if pid != parent]
     workers = serving or family.children(parent)
