@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -292,6 +293,28 @@ def test_with_the_rights_of_the_container_that_attaches_another_users_service_is
         deadline = time.monotonic() + 60
         while not untouched(process):
             assert time.monotonic() < deadline
+
+
+@by_call
+@pytest.mark.parametrize("unloads", [True, False])
+def test_an_agent_that_cannot_be_loaded_is_told_with_the_reason_and_prints_nothing(
+    unloads: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "diagnostics"
+    shutil.copytree(ROOT / "diagnostics", package, ignore=shutil.ignore_patterns("__pycache__", "monitor", "proof"))
+    with open(package / "agent" / "lifecycle.py", "a", encoding="utf-8") as file:
+        file.write("raise ImportError('broken')\n")
+    if not unloads:
+        with open(package / "agent" / "at_fork.py", "a", encoding="utf-8") as file:
+            file.write("def let_go(owner): raise OSError('stuck')\n")
+    monkeypatch.setattr("diagnostics.monitor.attach.folder._PACKAGE", package)
+    with running(ECHO) as process:
+        also = "" if unloads else r" \(and while unloading: OSError: stuck\)"
+        with pytest.raises(TargetError) as raised:
+            attach(process.pid, patience=60)
+        assert re.search(rf"did not take the agent: ImportError: broken{also}$", raised.value.message)
+        assert AgentFolder.of(process.pid) is None
+        assert untouched(process) == unloads
 
 
 def test_who_had_logged_in_before_sudo_is_told_and_nobody_is_nobody(tmp_path: Path) -> None:
