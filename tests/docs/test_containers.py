@@ -88,6 +88,8 @@ def test_an_ephemeral_container_that_attaches_is_root_and_may_trace() -> None:
     assert partial["securityContext"]["runAsUser"] == 0, "the image's user has no capabilities"
     assert partial["securityContext"]["capabilities"]["add"] == ["SYS_PTRACE"]
     assert image in IMAGES
+    (beside,) = re.findall(r"docker run --rm -it (.*) \\\n +(\S+) diagnostics attach 1$", text, re.MULTILINE)
+    assert (beside[1], "--user 0 --cap-add SYS_PTRACE" in beside[0]) == (image, True)
     debugger = {"name": "debugger", "image": image, "targetContainerName": name.lower(), **partial}
     pod = {
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "service"},

@@ -35,7 +35,7 @@ REMEDIES: Final[dict[str, dict[str, str]]] = {
     },
     "another_user": {
         "linux": "run it as the service's user, or with sudo",
-        "docker": "docker exec -u with the service's user, or as root with --cap-add SYS_PTRACE",
+        "docker": "docker exec -u with the service's user, or as root: --user 0 --cap-add SYS_PTRACE",
         "kubernetes": "securityContext.runAsUser of the service, or runAsUser: 0 with capabilities.add: [SYS_PTRACE] "
         "(kubectl debug --profile=general --custom=docs/deploy/attach.yaml: the image's own user has no capabilities)",
     },

@@ -42,6 +42,22 @@ while True:
             break
         print([name for name in sys.modules if name.startswith("_highwater_diagnostics")], flush=True)
 """
+# The same with an event loop that wakes up only for its clients, in a network namespace whose loopback is up.
+IDLE = """
+import asyncio, fcntl, os, socket, struct, sys
+with socket.socket() as any_socket:
+    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh22x", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
+def answer():
+    if not os.read(0, 1):
+        raise SystemExit
+    print([name for name in sys.modules if name.startswith("_highwater_diagnostics")], flush=True)
+async def main():
+    asyncio.get_running_loop().add_reader(0, answer)
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    print("begun", flush=True)
+    await server.serve_forever()
+asyncio.run(main())
+"""
 # A child that vfork(2)'s parent waits for, in state D: glibc's clone() with CLONE_VFORK, whose child runs pause().
 VFORK = """
 import ctypes, sys
@@ -293,6 +309,26 @@ def test_with_the_rights_of_the_container_that_attaches_another_users_service_is
         deadline = time.monotonic() + 60
         while not untouched(process):
             assert time.monotonic() < deadline
+
+
+@by_call
+@as_root
+def test_an_idle_loop_in_a_network_namespace_of_its_own_is_woken_up_in_there() -> None:
+    """As in every container, attached to from the machine that it runs on."""
+    words = ["unshare", "--net"]
+    if subprocess.run([*words, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no network namespace can be made here")
+    before = Path("/proc/self/ns/net").readlink()
+    with running(*words, sys.executable, "-I", "-c", IDLE) as process:
+        attach(process.pid, patience=60)
+        folder = AgentFolder.of(process.pid)
+        assert folder is not None
+        assert len(folder.sockets()) == 1
+        detach(process.pid)
+        deadline = time.monotonic() + 60
+        while not untouched(process):
+            assert time.monotonic() < deadline
+    assert Path("/proc/self/ns/net").readlink() == before
 
 
 @by_call
