@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["let_go", "register"]
+__all__ = ["let_go", "prepare", "register"]
 
 _NAME = "_highwater_at_fork"
 
@@ -47,6 +47,11 @@ def register(
     for calls, call in ((hooks.before, before), (hooks.in_parent, after_in_parent), (hooks.in_child, after_in_child)):
         if call is not None:
             calls.append((owner, call))
+
+
+def prepare() -> None:
+    """Give Python the three functions now, if this process has not done so."""
+    _hooks()
 
 
 def let_go(owner: str) -> None:

@@ -13,12 +13,15 @@ from ..errors import DiagnosticsError, NotFoundError
 from ..monitor.attach.attach import Attachment, attach, detach
 from ..monitor.audit import Asker, Audit
 from ..monitor.kernel.family import Family
+from ..monitor.kernel.process import alive
 from ..monitor.kernel.sockets import Sockets
 from ..monitor.workers.attachments import Attachments
 
-__all__ = ["Attaching", "matching", "workers_of"]
+__all__ = ["Attaching", "login_uid", "matching", "workers_of"]
 
 _AT_ONCE = 4
+_LOGIN_UID = Path("/proc/self/loginuid")
+_NO_LOGIN = 2**32 - 1
 _ASKER = Asker("the command line")
 
 
@@ -74,7 +77,19 @@ class Attaching:
         return [made.who.pid for made in self._attachments.all()]
 
     def _note(self, event: str, outcome: str, pid: int, **facts: Any) -> None:
-        self._audit.note(event, outcome, _ASKER, uid=os.getuid(), pid=pid, **facts)
+        self._audit.note(event, outcome, _ASKER, uid=os.getuid(), login_uid=login_uid(), pid=pid, **facts)
+
+
+def login_uid(path: Path = _LOGIN_UID) -> int | None:
+    """The user who logged in, which `sudo` and `su` leave as it is; None where nobody did, as in containers.
+
+    path   the kernel's file with it, which pam_loginuid(8) writes
+    """
+    try:
+        number = int(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # a kernel without audit
+        return None
+    return None if number == _NO_LOGIN else number
 
 
 def matching(text: str) -> list[int]:
@@ -94,6 +109,8 @@ def matching(text: str) -> list[int]:
 
 def workers_of(parent: int) -> list[int]:
     """The descendants of `parent` that serve; all its children where none does. Raises NotFoundError."""
+    if parent <= 0 or not alive(parent):
+        raise NotFoundError(f"there is no process {parent} here", remedy="ps -e -o pid,args shows them")
     family = Family()
     serving = [pid for pid in family.servers(parent, Sockets()) if pid != parent]
     workers = serving or family.children(parent)

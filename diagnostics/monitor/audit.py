@@ -17,8 +17,8 @@
 
 `who` is a token's name, never the token: `DIAGNOSTICS_TOKEN`, `DIAGNOSTICS_READ_TOKEN`, `nobody` (no token, or a wrong one),
 `anybody` where no token is set, `rule NAME`, `the verdict` (captures that it takes itself), `the monitor` (egress), `the
-command line` (with the uid that ran it). `uid` is the user of the client's socket on this machine, from the kernel; null for
-a peer elsewhere.
+command line`. `uid` is that of the client's socket on this machine, from the kernel (null for a peer elsewhere), or of the
+user who ran the command. Those of the command line also have `login_uid`: who had logged in before `sudo` (null: nobody).
 
 The file is bounded: at MAX_BYTES it is renamed to `audit.log.1`, replacing the older one. A client that is refused a thousand
 times a second must not push out older lines: refusals beyond MAX_REFUSALS a minute are only counted, and the next line has

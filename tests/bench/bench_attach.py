@@ -2,12 +2,21 @@
 
     python tests/bench/bench_attach.py stall   [--python PYTHON] [--times 50]
     python tests/bench/bench_attach.py cycles  [--python PYTHON] [--times 500]
+    python tests/bench/bench_attach.py memory  [--python PYTHON] [--times 20]
     python tests/bench/bench_attach.py workers [--times 8]
 
 PYTHON runs the service, and needs nothing installed but uvicorn (`--plain`: asyncio's own server, nothing at all); `--root`
-runs it in another root, by chroot. The service measures itself: a task of its event loop sleeps 1 ms at a time and keeps the
-longest gap. Beside each attach the same time is measured without one, since what the machine does meanwhile is in both. What
-is left after cycles is counted after a full collection, which the service makes for that.
+runs it in another root, by chroot. 20 streams are open to it. Each command prints the machine's load average, and ends with 1
+if the service has ended.
+
+stall    a task of the service's event loop sleeps 1 ms at a time and keeps the longest gap; beside each attach the same time is
+         measured without one, since what the machine does meanwhile is in both. "Without waits for a core" is the longest gap
+         less the longest time in it for which one of the service's threads could run and had no core
+         (/proc/PID/task/*/schedstat): the loop's thread, or one that holds the GIL
+cycles   attach and detach, `--times` times
+memory   RssAnon after each attach and detach, and a full collection, which the service makes for that; three of them come
+         before the first reading, and as many readings without an attach show what the service does by itself
+workers  `diagnostics attach --all-workers` on one uvicorn with `--times` workers: from the command's start to the last line
 """
 
 from __future__ import annotations
@@ -17,34 +26,51 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
+import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
+from diagnostics.commands._attaching import workers_of
+from diagnostics.errors import NotFoundError
 from diagnostics.monitor.attach.attach import attach, detach
 
 # An ASGI app for uvicorn, and the same behind asyncio's own server.
 APP = """
 import asyncio, gc, json, os, sys, time
-longest = 0.0
+longest = (0.0, 0.0)
+def coreless():
+    waited = {}
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{thread}/schedstat") as file:
+                waited[thread] = int(file.read().split()[1]) / 1e9
+        except OSError:
+            pass
+    return waited
 async def watch():
     global longest
-    last = time.monotonic()
+    last, before = time.monotonic(), coreless()
     while True:
         await asyncio.sleep(0.001)
-        now = time.monotonic()
-        longest, last = max(longest, now - last - 0.001), now
+        now, after = time.monotonic(), coreless()
+        gap = now - last - 0.001
+        without_core = max(waited - before.get(thread, 0.0) for thread, waited in after.items())
+        longest = max(longest[0], gap), max(longest[1], gap - without_core)
+        last, before = now, after
 def told(collected=False):
     global longest
     if collected:
         gc.collect()
-    gap, longest = longest, 0.0
+    gap, longest = longest, (0.0, 0.0)
     status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
     return json.dumps({"gap": gap, "anonymous": int(status["RssAnon"].split()[0]) * 1024, "pid": os.getpid(),
                        "blocks": sys.getallocatedblocks(), "threads": int(status["Threads"])}).encode()
@@ -98,22 +124,29 @@ _STREAMS = 20
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("stall", "cycles", "workers"))
+    parser.add_argument("what", choices=("stall", "cycles", "memory", "workers"))
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--root", type=Path)
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--times", type=int)
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # its services end with it
-    with Services(arguments, (arguments.times or 8) if arguments.what == "workers" else 1) as services:
-        print(f"{services.told(0)}", flush=True)
-        if arguments.what == "workers":
-            return workers(services)
-        return (
-            stall(services, arguments.times or 50)
-            if arguments.what == "stall"
-            else cycles(services, arguments.times or 500)
-        )
+    if arguments.what == "workers":
+        return workers(arguments.times or 8)
+    measure, times = {"stall": (stall, 50), "cycles": (cycles, 500), "memory": (memory, 20)}[arguments.what]
+    with Services(arguments, 1) as services:
+        (pid,) = services.pids
+        print(f"process {pid}; load average {_load()}", flush=True)
+        began = time.monotonic()
+        try:
+            measure(services, arguments.times or times)
+        except OSError as error:
+            print(f"the service does not answer: {error}")
+        process = services.processes[0]
+        ended = process.poll()
+        state = "lives" if ended is None else f"has ended with {ended}"
+        print(f"after {time.monotonic() - began:.0f} s process {pid} {state}; load average {_load()}")
+        return 0 if ended is None else 1
 
 
 class Services:
@@ -124,6 +157,7 @@ class Services:
         self._count = count
         self._stack = contextlib.ExitStack()
         self.pids: list[int] = []
+        self.processes: list[subprocess.Popen[bytes]] = []
         self._ports: list[int] = []
 
     def __enter__(self) -> Self:
@@ -186,7 +220,7 @@ class Services:
         process = subprocess.Popen(words)
         self._stack.callback(process.wait)
         self._stack.callback(process.kill)
-        self.processes = [*getattr(self, "processes", []), process]
+        self.processes.append(process)
         self._ports.append(port)
         deadline = time.monotonic() + 60
         while True:
@@ -208,7 +242,7 @@ def _read_on(port: int) -> None:
             pass
 
 
-def stall(services: Services, times: int) -> int:
+def stall(services: Services, times: int) -> None:
     (pid,) = services.pids
     with_it, without, took = [], [], []
     for _ in range(times):
@@ -222,40 +256,113 @@ def stall(services: Services, times: int) -> int:
         services.told(0)
         time.sleep(took[-1])
         without.append(services.told(0)["gap"])
-    _tell("longest gap of the loop while attaching", with_it)
-    _tell("longest gap in the same time without", without)
+    for what, gaps in (("while attaching", with_it), ("in the same time without", without)):
+        _tell(f"longest gap of the loop {what}", [gap for gap, _ in gaps])
+        _tell("  without waits for a core", [gap for _, gap in gaps])
     _tell("attaching takes", took)
-    return 0
 
 
-def cycles(services: Services, times: int) -> int:
+def cycles(services: Services, times: int) -> None:
     (pid,) = services.pids
     first = services.told(0, "/collected")
-    began, at = time.monotonic(), []
     for number in range(1, times + 1):
         attach(pid, patience=60)
         detach(pid)
-        if number in (1, 2, 5) or number % 50 == 0:
-            time.sleep(0.5)
+        if number % 50 == 0 or number == times:
             now = services.told(0, "/collected")
-            at.append((number, now))
             print(
-                f"after {number}: private memory {(now['anonymous'] - first['anonymous']) / 2**20:+.2f} MiB, "
-                f"blocks {now['blocks'] - first['blocks']:+}, threads {now['threads'] - first['threads']:+}",
+                f"after {number} cycles: private memory {_mib(now['anonymous'] - first['anonymous'])}, "
+                f"blocks {now['blocks'] - first['blocks']:+}, longest gap {now['gap'][0] * 1000:.0f} ms",
                 flush=True,
             )
-    print(f"{times} cycles in {time.monotonic() - began:.0f} s, process {pid} lives: {os.path.exists(f'/proc/{pid}')}")
-    return 0
 
 
-def workers(services: Services) -> int:
-    began = time.monotonic()
-    with ThreadPoolExecutor(4) as several:
-        list(several.map(lambda pid: attach(pid, patience=60), services.pids))
-    print(f"{len(services.pids)} workers attached in {time.monotonic() - began:.2f} s")
-    for pid in services.pids:
+_WARM_UP = 3
+_SETTLE_SECONDS = 1.0
+
+
+def memory(services: Services, times: int) -> None:
+    (pid,) = services.pids
+
+    def settled() -> int:
+        time.sleep(_SETTLE_SECONDS)
+        return int(services.told(0, "/collected")["anonymous"])
+
+    alone = [settled() for _ in range(times)]
+    print(f"by itself, over {times} readings: {_mib(alone[-1] - alone[0])}, range {_mib(max(alone) - min(alone))}")
+    held = [alone[-1]]
+    for _ in range(_WARM_UP + times):
+        attach(pid, patience=60)
         detach(pid)
-    return 0
+        held.append(settled())
+    print(
+        f"the first attach and detach: {_mib(held[1] - held[0])}; the first {_WARM_UP}: {_mib(held[_WARM_UP] - held[0])}"
+    )
+    held = held[_WARM_UP:]
+    print("after each later one, against the one before: " + " ".join(_mib(b - a) for a, b in pairwise(held)))
+    slope = statistics.linear_regression(range(len(held)), held).slope
+    print(f"all {times} later ones: {_mib(held[-1] - held[0])}, at most {_mib(max(held) - held[0])}")
+    print(f"slope: {slope / 1024:+.1f} KiB each")
+
+
+def workers(times: int) -> int:
+    """One uvicorn with several workers, and the command that a user would give."""
+    from diagnostics.proof.subjects.processes import free_port
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        Path(folder, "several.py").write_text(APP, encoding="utf-8")
+        port = free_port()
+        words = ["uvicorn", "--app-dir", folder, "several:app", "--port", str(port), "--workers", str(times)]
+        serving = subprocess.Popen(
+            [sys.executable, "-m", *words, "--log-level", "error", "--timeout-graceful-shutdown", "1"]
+        )
+        stack.callback(serving.wait)
+        stack.callback(serving.terminate)
+        deadline = time.monotonic() + 120
+        while True:
+            with contextlib.suppress(OSError, NotFoundError):
+                if _answers(port) and len(workers_of(serving.pid)) == times:
+                    break
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"uvicorn has not started {times} workers")
+            time.sleep(0.2)
+        for _ in range(3 * times):
+            threading.Thread(target=_read_on, args=(port,), daemon=True).start()
+        time.sleep(1)
+        print(f"uvicorn {serving.pid} with {times} workers, {3 * times} streams; load average {_load()}", flush=True)
+        began = time.monotonic()
+        command = [sys.executable, "-m", "diagnostics", "attach", "--all-workers", str(serving.pid)]
+        command += ["--listen", "127.0.0.1:0", "--dir", str(Path(folder, "dir")), "--patience", "60"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as attaching:
+            assert attaching.stdout
+            at = []
+            for line in attaching.stdout:
+                if re.match(r"attached to process \d+", line):
+                    at.append(time.monotonic() - began)
+                if len(at) == times or line.startswith("diagnostics http"):
+                    break
+            attaching.send_signal(signal.SIGINT)
+            left = sum(line.startswith("detached from") for line in attaching.stdout)
+        print(
+            f"{len(at)} workers attached {max(at, default=0):.2f} s after the command's start (the first after "
+            f"{min(at, default=0):.2f} s), {left} detached; load average {_load()}"
+        )
+        return 0 if len(at) == left == times and serving.poll() is None else 1
+
+
+def _answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    with contextlib.closing(connection):
+        connection.request("GET", "/told")
+        return connection.getresponse().status == 200
+
+
+def _load() -> str:
+    return f"{os.getloadavg()[0]:.1f}"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:+.2f} MiB"
 
 
 def _tell(what: str, seconds: Sequence[float]) -> None:

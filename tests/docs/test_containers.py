@@ -78,6 +78,26 @@ def test_a_manifest_is_what_kubernetes_takes(document: dict[str, Any], version: 
     kubernetes_validate.validate(document, version, strict=True)
 
 
+def test_an_ephemeral_container_that_attaches_is_root_and_may_trace() -> None:
+    """As `kubectl debug --custom` makes it; what it can do with these rights: tests/diagnostics/monitor/attach."""
+    text = (ROOT / "docs" / "attach.md").read_text(encoding="utf-8")
+    ((image, name, custom),) = re.findall(
+        r"kubectl debug -it POD --image=(\S+) --target=(\S+) .*\n +--custom=(\S+) -- ", text
+    )
+    partial = yaml.safe_load((ROOT / custom).read_text(encoding="utf-8"))
+    assert partial["securityContext"]["runAsUser"] == 0, "the image's user has no capabilities"
+    assert partial["securityContext"]["capabilities"]["add"] == ["SYS_PTRACE"]
+    assert image in IMAGES
+    (beside,) = re.findall(r"docker run --rm -it (.*) \\\n +(\S+) diagnostics attach 1$", text, re.MULTILINE)
+    assert (beside[1], "--user 0 --cap-add SYS_PTRACE" in beside[0]) == (image, True)
+    debugger = {"name": "debugger", "image": image, "targetContainerName": name.lower(), **partial}
+    pod = {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "service"},
+        "spec": {"containers": [{"name": name.lower(), "image": "service:1"}], "ephemeralContainers": [debugger]},
+    }  # fmt: skip
+    kubernetes_validate.validate(pod, "1.32", strict=True)
+
+
 def test_the_policy_and_the_pod_monitor_name_ports_that_there_are() -> None:
     (policy,) = (document for document in manifests() if document["kind"] == "NetworkPolicy")
     (deployment,) = (document for document in manifests() if document["kind"] == "Deployment")

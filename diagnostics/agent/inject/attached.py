@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["enter", "leave"]
 
 PRIVATE_NAME = "_highwater_diagnostics"
+# Modules of Python's own that the agent needs and most services have not loaded. They stay, because the service may import
+# them later. Loaded before the agent's modules, they lie together: in between, each would keep an arena of Python's allocator,
+# 1 MiB, from being given back.
+_PYTHONS_OWN = ("__future__", "ctypes", "_tracemalloc", "importlib.util", "bisect")
 _REST_SECONDS = 0.01
 _FEW_BLOCKS = 200_000
 _SMALL_PAGES = 65536  # 256 MiB
@@ -88,8 +92,16 @@ def _bring_in(folder: str, page: int) -> None:
             return
         _tell(folder, "listening", _load(folder))
     except BaseException as error:  # noqa: BLE001  # else Python would print it to the service's standard error
+        _tell(folder, "failed", f"{type(error).__name__}: {error}{_unloaded()}")
+
+
+def _unloaded() -> str:
+    """Unload what was loaded; a failure of that is returned, for the report."""
+    try:
         _unload()
-        _tell(folder, "failed", f"{type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001  # a half-loaded agent
+        return f" (and while unloading: {type(error).__name__}: {error})"
+    return ""
 
 
 def _give_back(page: int) -> None:
@@ -117,6 +129,8 @@ def _load(folder: str) -> str:
     from importlib import import_module
     from importlib.util import module_from_spec, spec_from_file_location
 
+    for name in _PYTHONS_OWN:
+        import_module(name)
     package = folder + "/diagnostics"
     spec = spec_from_file_location(PRIVATE_NAME, package + "/__init__.py", submodule_search_locations=[package])
     if spec is None or spec.loader is None:
@@ -127,6 +141,7 @@ def _load(folder: str) -> str:
     sys.meta_path.insert(0, gently)
     try:
         spec.loader.exec_module(module)
+        import_module(PRIVATE_NAME + ".agent.at_fork").prepare()  # stays as well
         lifecycle = import_module(PRIVATE_NAME + ".agent.lifecycle")
         # Else the first request would load them, while its client waits.
         import_module(PRIVATE_NAME + ".agent.operations.captures")
@@ -148,32 +163,41 @@ def leave() -> None:
     modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == PRIVATE_NAME]
     unpatched = sys.modules[PRIVATE_NAME + ".agent.unpatched"]
     _unload()
-    _start_thread(_forget, (modules, unpatched.sleep, unpatched.get_native_id()))
+    _start_thread(_forget, (modules, unpatched.get_native_id()))
 
 
-def _forget(modules: list[Any], sleep: Any, agents_thread: int) -> None:
+def _forget(modules: list[Any], agents_thread: int) -> None:
     """Once the agent's thread has ended: clear its modules, each a reference cycle that would stay until a full collection.
 
     Classes are cycles by themselves. A small service runs a full collection for them, some 10 ms; a large one collects the
     young generation only, and leaves the rest to its own next collection.
     """
     import gc
-    import os
     import sys
 
-    for _ in range(500):
-        if not os.path.exists("/proc/self/task/%d" % agents_thread):  # noqa: UP031
-            break
-        sleep(0.01)
-    else:
+    if not _has_ended(agents_thread):
         return
     while modules:
         module = modules.pop()
         if not module.__name__.removeprefix(PRIVATE_NAME).startswith(_CALLED_LATER):
             module.__dict__.clear()
+    del module
     if gc.isenabled():  # else the service collects when it chooses
         gc.collect(2 if sys.getallocatedblocks() < _FEW_BLOCKS else 1)
     _trim()
+
+
+def _has_ended(thread: int) -> bool:
+    """Wait for the end of a thread, up to 5 s."""
+    import os
+
+    never = _threads().allocate_lock()
+    never.acquire()
+    for _ in range(500):
+        if not os.path.exists("/proc/self/task/%d" % thread):  # noqa: UP031
+            return True
+        never.acquire(True, _REST_SECONDS)
+    return False
 
 
 def _trim() -> None:

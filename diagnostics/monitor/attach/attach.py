@@ -25,11 +25,11 @@ from ...errors import (
 from ...protocol import MAX_REQUEST_BYTES, frame, read_frame, request
 from ..kernel.process import Identity, identity, lives
 from ..kernel.short_path import short_path
-from ..kernel.sockets import Sockets
 from .check import Check, check
 from .folder import AgentFolder
 from .ptrace import Stopped, interrupt, stopped
 from .remote_debugging import remote_debugging
+from .wake import nudge
 
 __all__ = ["PATIENCE_SECONDS", "Attachment", "attach", "detach", "still_there"]
 
@@ -196,7 +196,7 @@ def _await(checked: Check, folder: AgentFolder, patience: float) -> None:
     """Wait until the agent listens. Raises TargetSilentError where the main thread ran no call, TargetError on failure."""
     pid, began = checked.pid, time.monotonic()
     wakes = [(_INTERRUPT_SECONDS, interrupt)] if "remote" in (checked.how or "") else []
-    wakes.append((_NUDGE_SECONDS, _nudge))
+    wakes.append((_NUDGE_SECONDS, nudge))
     while True:
         report = folder.report()
         if report is not None and report.get("state") != "coming":
@@ -227,19 +227,6 @@ def _waits_in(pid: int) -> str:
         if place and place != "0":
             return f"; it waits in {place}"
     return ""
-
-
-def _nudge(pid: int) -> None:
-    """Open and close a connection to each port that the process listens on, so that an idle event loop wakes up."""
-    try:
-        if Path(f"/proc/{pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink():
-            return
-        ports = Sockets().served(pid).ports
-    except OSError:
-        return
-    for port in ports:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=0.2):
-            pass
 
 
 def _tell_to_leave(pid: int, path: Path, force: bool) -> None:

@@ -25,6 +25,7 @@ _BY_CALL: Final = {(3, 11), (3, 12), (3, 13)}
 _BY_REMOTE_DEBUGGING: Final = {(3, 14)}
 _CAP_SYS_PTRACE: Final = 1 << 19
 _DISK_SECONDS: Final = 1.0
+_YAMA: Final = Path("/proc/sys/kernel/yama/ptrace_scope")
 _STATES: Final = {"Z": "zombie", "X": "zombie", "D": "disk_wait", "T": "stopped"}
 
 
@@ -70,8 +71,11 @@ class Check:
         self.problems.append(Problem(code, says))
 
 
-def check(pid: int) -> Check:
-    """Check process `pid`. Never raises: every finding is a Problem."""
+def check(pid: int, yama: Path = _YAMA) -> Check:
+    """Check process `pid`. Never raises: every finding is a Problem.
+
+    yama    the file with the setting kernel.yama.ptrace_scope; a kernel without Yama has none
+    """
     checked = Check(pid)
     if not _is_there(checked):
         return checked
@@ -85,7 +89,7 @@ def check(pid: int) -> Check:
         return checked
     if _by_state(checked, status):
         return checked
-    _by_rights(checked, status)
+    _by_rights(checked, status, _number(yama))
     try:
         _by_interpreter(checked)
     except PermissionError:
@@ -125,7 +129,8 @@ def _by_state(checked: Check, status: dict[str, str]) -> bool:
     code = _STATES.get(state)
     says = {
         "zombie": "has ended, and its parent has not yet asked for its exit status",
-        "disk_wait": "waits in the kernel, for a disk or a network file system (state D), and cannot be stopped",
+        "disk_wait": "waits in the kernel (state D) and cannot be stopped: for a disk, a network file system, a child of "
+        "vfork(2)",
         "stopped": "is stopped (state T): its main thread runs nothing",
     }
     if code is not None:
@@ -133,7 +138,7 @@ def _by_state(checked: Check, status: dict[str, str]) -> bool:
     return code is not None
 
 
-def _by_rights(checked: Check, status: dict[str, str]) -> None:
+def _by_rights(checked: Check, status: dict[str, str], scope: int | None) -> None:
     pid, own = checked.pid, _status(os.getpid())
     tracer = int(status.get("TracerPid", "0") or 0)
     if tracer:
@@ -150,7 +155,6 @@ def _by_rights(checked: Check, status: dict[str, str]) -> None:
             "another_user",
             f"process {pid} runs as uid {checked.uid}, this command as uid {os.geteuid()} without CAP_SYS_PTRACE",
         )
-    scope = _number(Path("/proc/sys/kernel/yama/ptrace_scope"))
     if scope == 3:
         checked.add("ptrace_off", "kernel.yama.ptrace_scope is 3: nobody may trace anybody until the next boot")
     elif scope in (1, 2) and not privileged:

@@ -35,9 +35,9 @@ REMEDIES: Final[dict[str, dict[str, str]]] = {
     },
     "another_user": {
         "linux": "run it as the service's user, or with sudo",
-        "docker": "docker exec -u with the service's user, or as root with --cap-add SYS_PTRACE",
+        "docker": "docker exec -u with the service's user, or as root: --user 0 --cap-add SYS_PTRACE",
         "kubernetes": "securityContext.runAsUser of the service, or runAsUser: 0 with capabilities.add: [SYS_PTRACE] "
-        "(kubectl debug --profile=sysadmin, or general with a custom profile)",
+        "(kubectl debug --profile=general --custom=docs/deploy/attach.yaml: the image's own user has no capabilities)",
     },
     "not_permitted": {
         "linux": "sudo, or setcap cap_sys_ptrace+ep on a copy of this interpreter",
@@ -55,7 +55,7 @@ REMEDIES: Final[dict[str, dict[str, str]]] = {
     "too_new": _all(f"upgrade highwater-diagnostics; {_WATCH}"),
     "machine": _all(f"Python 3.11 to 3.13 are attached to on x86-64 only, Python 3.14 everywhere; {_WATCH}"),
     "remote_debugging_off": _all(
-        "start the service without PYTHON_DISABLE_REMOTE_DEBUG and -X disable_remote_debug, by an interpreter that was not "
+        "start the service without PYTHON_DISABLE_REMOTE_DEBUG and -X disable-remote-debug, by an interpreter that was not "
         f"built with --without-remote-debug; {_WATCH}"
     ),
     "attached": _all("its monitor shows it already; to begin anew, first `diagnostics attach --detach PID`"),

@@ -180,6 +180,7 @@ def test_bad_usage_is_told(launch: Callable[..., Any], tmp_path: Path) -> None:
         ((), "no process is named"),
         (("--detach",), "nothing is attached to"),
         (("--match", "no such program " + "x" * 30), "no process has"),
+        (("--all-workers", "4194305"), "there is no process 4194305"),
         (("1", "--patience", "0"), "--patience is 0"),
         (("4194305", "--listen", "127.0.0.1:0"), "there is no process 4194305"),
     ):

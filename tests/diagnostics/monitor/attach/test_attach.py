@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from diagnostics.errors import BusyError, DiagnosticsError, NotFoundError, TargetSilentError
+from diagnostics.errors import BusyError, DiagnosticsError, NotFoundError, RefusedError, TargetSilentError
 from diagnostics.monitor.attach.attach import attach, detach
 from diagnostics.monitor.attach.check import check
 from diagnostics.monitor.attach.folder import AgentFolder
@@ -180,6 +180,12 @@ def test_an_agent_comes_into_a_python_3_14_with_another_root(talking: Any) -> No
     service = talking("unshare", "--mount", "sh", "-c", script, SERVICE)
     assert find_interpreter(service.pid).version[:2] == (3, 14)  # type: ignore[union-attr]
     cycle(service)
+    closed = talking("unshare", "--mount", "sh", "-c", script.replace(" -I", " -I -X disable-remote-debug"), SERVICE)
+    with pytest.raises(RefusedError, match="remote debugging is disabled") as raised:
+        attach(closed.pid)
+    assert "PYTHON_DISABLE_REMOTE_DEBUG" in str(raised.value.remedy)
+    assert AgentFolder.of(closed.pid) is None
+    assert closed.facts()["modules"] == []
 
 
 @by_call
