@@ -127,9 +127,11 @@ class Background:
     def _run(self, ended: Any) -> None:
         self._tid = get_native_id()
         doing: Background | None = self
-        while doing is not None:
-            doing = doing.run()
-        ended.release()
+        try:
+            while doing is not None:
+                doing = doing.run()
+        finally:
+            ended.release()
 
     def run(self) -> Background | None:
         """In the thread: do the work; returns what the thread is to do next."""
@@ -137,10 +139,11 @@ class Background:
             self._work()
         except BaseException as error:  # noqa: BLE001  # else Python would print it with a traceback
             self.failed(error)
-        following, self._next = self._next, None
-        if self in _running:
-            at = _running.index(self)
-            _running[at : at + 1] = [] if following is None else [following]
+        finally:
+            following, self._next = self._next, None
+            if self in _running:
+                at = _running.index(self)
+                _running[at : at + 1] = [] if following is None else [following]
         return following
 
     def _open_gate(self) -> None:
