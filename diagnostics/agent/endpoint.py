@@ -70,8 +70,12 @@ class Endpoint:
         self._listener = self._listen()
         self._background = Background(self._serve, self._failed, self._wake)
 
-    def start(self) -> None:
-        self._background.start()
+    def start(self, within: Background | None = None) -> None:
+        """Answer in a thread of its own, or, where this is called in that of `within`, in that thread after its work."""
+        if within is None:
+            self._background.start()
+        else:
+            within.hand_over(self._background)
 
     def stop(self) -> None:
         """End the thread, close an open window, remove the socket. Forked readings that still run are killed."""

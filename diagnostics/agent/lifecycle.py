@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Any
 
+    from .background import Background
     from .ledger import StreamLedger
 
 __all__ = [
@@ -62,9 +63,12 @@ def start(root: str | PathLike[str] | None = None, ledger: StreamLedger | None =
     _in_children = _in_children or ledger is None
 
 
-def start_injected() -> None:
-    """The start-up hook's `start`, which has no `stop`: the agent outlives every app. Raises as `start` does."""
-    _join(None, None)
+def start_injected(within: Background | None = None) -> None:
+    """The start-up hook's `start`, which has no `stop`: the agent outlives every app. Raises as `start` does.
+
+    within   whose thread this is, to go on with as the agent's; default: the agent has a new thread
+    """
+    _join(None, None, within)
 
 
 def start_attached(root: str, left: Callable[[], None]) -> None:
@@ -87,12 +91,12 @@ def start_attached(root: str, left: Callable[[], None]) -> None:
     endpoint.state.leave = leave
 
 
-def _join(root: str | PathLike[str] | None, ledger: StreamLedger | None) -> None:
+def _join(root: str | PathLike[str] | None, ledger: StreamLedger | None, within: Background | None = None) -> None:
     global _endpoint, _users
     with _lock:
         if _endpoint is None:
             _endpoint = _listening(root or default_root())
-            _endpoint.start()
+            _endpoint.start(within)
             atexit.register(_end_at_exit)
             _keep_heap(_endpoint.root)
         _users += 1

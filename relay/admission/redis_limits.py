@@ -21,12 +21,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
-from redis.exceptions import RedisError
 
+from ..redis_client import FAILURES, client, end
 from .sharing import Leased, SharedOptions, Taken
 
 __all__ = ["RedisLimits"]
@@ -44,8 +41,6 @@ MAX_RELEASED: Final = 10_000
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 2.0
 
-# RuntimeError: what uvloop says of a connection that was closed before redis-py writes to it.
-FAILURES: Final = (RedisError, OSError, TimeoutError, RuntimeError)
 REFUSED: Final[Mapping[int, Any]] = {0: None, 1: "all", 2: "key"}
 
 
@@ -55,17 +50,7 @@ class RedisLimits:
     def __init__(self, options: SharedOptions) -> None:
         self._options = options
         timeout = options.timeout_seconds
-        self._client = Redis.from_pool(
-            BlockingConnectionPool.from_url(
-                options.url,
-                max_connections=CONNECTIONS,
-                timeout=timeout,
-                socket_timeout=timeout,
-                socket_connect_timeout=timeout,
-                retry=Retry(NoBackoff(), 0),
-                protocol=2,
-            )
-        )
+        self._client = client(options.url, connections=CONNECTIONS, connect_seconds=timeout, answer_seconds=timeout)
         self._rate = self._script("rate")
         self._lease = self._script("lease")
         self._renew = self._script("renew")
@@ -86,8 +71,7 @@ class RedisLimits:
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.wait([task])
+            await end([task])
             # The streams have ended: their places are free at once, and not when their leases run out.
             for key, members in self._held.items():
                 self._released += ((key, member) for member in members)

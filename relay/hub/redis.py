@@ -25,9 +25,10 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from ..errors import HubUnavailableError, OverloadedError
+from ..redis_client import FAILURES, end
 from .ids import NOTHING, EventId
 from .memory import TIDY_SECONDS
-from .redis_log import FAILURES, Entry, Followed, RedisLog, id_of
+from .redis_log import Entry, Followed, RedisLog, id_of
 from .topic import Topic, TopicEvent, event_of
 from .topics import Topics
 
@@ -93,9 +94,7 @@ class RedisHub:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            await end(tasks)
             await self._log.close()
 
     async def publish(self, name: str, body: bytes) -> EventId:
@@ -318,13 +317,12 @@ async def _until_one_fails(*tasks: asyncio.Task[None]) -> None:
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
+    errors = [None if task.cancelled() else task.exception() for task in tasks]
     try:
-        for error in ended:
-            if error is not None and not isinstance(error, asyncio.CancelledError):
+        for error in errors:
+            if error is not None:
                 raise error
     finally:
-        # The raised error's traceback holds this frame: without this the two would be a reference cycle.
-        ended, error = [], None
+        # The raised error's traceback holds this frame, whose tasks hold the error: without this they would be a cycle.
+        errors, error, tasks = [], None, ()

@@ -16,20 +16,19 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ..errors import RETRY_SECONDS, HubUnavailableError, OverloadedError
+from ..redis_client import FAILURES, client
 from .ids import EventId, parse_id
 from .topic import EVENT_OVERHEAD_BYTES
 from .topics import Bounds
 
-__all__ = ["FAILURES", "Entry", "Followed", "RedisLog", "id_of"]
+__all__ = ["Entry", "Followed", "RedisLog", "id_of"]
 
 log = logging.getLogger("relay.hub")
 
@@ -39,8 +38,6 @@ COMMAND_CONNECTIONS: Final = 4
 FOLLOWED_EVENTS: Final = 256
 FIRST_PAUSE_SECONDS: Final = 0.05
 
-# RuntimeError: what uvloop says of a connection that was closed before redis-py writes to it.
-FAILURES: Final = (RedisError, OSError, RuntimeError)
 AWAY: Final = (RedisConnectionError, RedisTimeoutError, OSError)
 
 
@@ -78,16 +75,7 @@ class RedisLog:
         self._index = f"{prefix}topics"
         self._timeout = timeout
         self._bounds = bounds
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=COMMAND_CONNECTIONS + 1,
-            timeout=timeout,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
-        self._client = Redis.from_pool(pool)
+        self._client = client(url, connections=COMMAND_CONNECTIONS + 1, connect_seconds=timeout, answer_seconds=timeout)
         folder = Path(__file__).parent
         self._publish = self._client.register_script((folder / "publish.lua").read_text(encoding="utf-8"))
         self._follow = self._client.register_script((folder / "follow.lua").read_text(encoding="utf-8"))

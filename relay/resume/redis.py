@@ -16,17 +16,18 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from ..errors import BadRequestError, ResumeUnavailableError, StreamBrokenError, StreamExpiredError, StreamNotFoundError
+from ..redis_client import FAILURES, end
 from .ids import Position
 from .log import EVENT_OVERHEAD_BYTES, StreamLog
 from .logs import Bounds, Named
 from .options import SharedThrough
-from .redis_log import BEAT_SECONDS, FAILURES, LEASE_SECONDS, About, Copied, RedisLog
+from .redis_log import BEAT_SECONDS, LEASE_SECONDS, About, Copied, RedisLog
 from .store import Followed, MemoryStore
 from .tails import Tails
 
@@ -48,7 +49,6 @@ COPIES_PER_TIME: Final = 3
 # Between two looks at a stream whose copy is behind what its client has seen.
 FIRST_LOOK_SECONDS: Final = 0.02
 LONGEST_LOOK_SECONDS: Final = 0.25
-CANCEL_SECONDS: Final = 0.1
 # Streams that were given up for room while Redis was away, and are to be dropped there; others expire.
 MAX_DROPPED: Final = 10_000
 
@@ -105,7 +105,7 @@ class RedisStore(MemoryStore):
             try:
                 yield
             finally:
-                await _end(tasks)
+                await end(tasks)
                 await self._copy_the_rest()
                 await self._redis.close()
 
@@ -306,7 +306,7 @@ class RedisStore(MemoryStore):
 
         task = asyncio.create_task(copy(), name="relay.resume.copy_the_rest")
         await asyncio.wait([task], timeout=self._timeout)
-        await _end([task])
+        await end([task])
         error = None if task.cancelled() else task.exception()
         if self._some_behind.is_set():
             log.warning("the ends of streams were not copied: %s", error or "redis is too slow")
@@ -353,12 +353,3 @@ class RedisStore(MemoryStore):
         reaches_the_end = after + len(events) == log.last
         over = ("failed" if log.failed else "ok") if log.is_over and reaches_the_end else ""
         return Copied(log.id, log.caller, log.first, after + 1, over, events)
-
-
-async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
-    """Cancel tasks and wait for their end. Again and again, since redis-py now and then loses a cancellation."""
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=CANCEL_SECONDS)

@@ -19,17 +19,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
 
 from ..errors import StreamBrokenError
 from ..protocol.sse import encode
+from ..redis_client import client
 from .logs import Named
 from .options import SharedThrough
 
-__all__ = ["BEAT_SECONDS", "FAILURES", "LEASE_SECONDS", "READ_EVENTS", "About", "Copied", "Entry", "RedisLog"]
+__all__ = ["BEAT_SECONDS", "LEASE_SECONDS", "READ_EVENTS", "About", "Copied", "Entry", "RedisLog"]
 
 # A relay says this often that it lives, and counts as gone when it has not for the lease: ten missed beats.
 BEAT_SECONDS: Final = 1.0
@@ -41,9 +40,6 @@ READ_EVENTS: Final = 64
 COMMAND_CONNECTIONS: Final = 4
 # What is known about a stream is kept so many times as long as its events: whoever comes then is told that it is too late.
 REMEMBERED: Final = 2
-
-# RuntimeError: what uvloop says of a connection that was closed before redis-py writes to it.
-FAILURES: Final = (RedisError, OSError, RuntimeError)
 
 
 class About(NamedTuple):
@@ -78,14 +74,22 @@ class Entry(NamedTuple):
 
 
 class RedisLog:
-    """The commands of one relay. `keep_seconds`: how long events are kept after the last change. All raise FAILURES."""
+    """The commands of one relay; all raise redis_client.FAILURES.
+
+    keep_seconds   how long events are kept after the last change
+    """
 
     def __init__(self, options: SharedThrough, keep_seconds: float) -> None:
         self._prefix = f"{options.prefix}resume:"
         self._token = secrets.token_hex(8)
         self._keep_ms = round(keep_seconds * 1000)
-        self._client = _client(options.url, options.timeout_seconds, options.timeout_seconds, COMMAND_CONNECTIONS)
-        self._reader = _client(options.url, options.timeout_seconds, BLOCK_SECONDS + options.timeout_seconds, 1)
+        timeout = options.timeout_seconds
+        self._client = client(
+            options.url, connections=COMMAND_CONNECTIONS, connect_seconds=timeout, answer_seconds=timeout
+        )
+        self._reader = client(
+            options.url, connections=1, connect_seconds=timeout, answer_seconds=BLOCK_SECONDS + timeout
+        )
         folder = Path(__file__).parent
         self._append = _Script((folder / "append.lua").read_text(encoding="utf-8"))
         self._break = _Script((folder / "break.lua").read_text(encoding="utf-8"))
@@ -239,20 +243,6 @@ class _Script:
         for keys, arguments in calls:
             pipeline.evalsha(self._sha, len(keys), *keys, *arguments)
         return list(await pipeline.execute())
-
-
-def _client(url: str, connect_seconds: float, answer_seconds: float, connections: int) -> Redis:
-    return Redis.from_pool(
-        BlockingConnectionPool.from_url(
-            url,
-            max_connections=connections,
-            timeout=connect_seconds,
-            socket_timeout=answer_seconds,
-            socket_connect_timeout=connect_seconds,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
-    )
 
 
 def _entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Entry:

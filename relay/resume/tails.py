@@ -135,7 +135,7 @@ class Tails:
                 tail.fail(error)
 
     async def read(self) -> None:
-        """Read until cancelled. Raises redis_log.FAILURES."""
+        """Read until cancelled. Raises redis_client.FAILURES."""
         while True:
             self._changed.clear()
             after = self._wanted()
@@ -153,7 +153,7 @@ class Tails:
                         tail.give(entry)
 
     async def wake(self) -> None:
-        """Wake the reader whenever there is more to read than it waits for, until cancelled. Raises redis_log.FAILURES."""
+        """Wake the reader whenever there is more to read than it waits for, until cancelled. Raises redis_client.FAILURES."""
         while True:
             await self._to_wake.wait()
             self._to_wake.clear()

@@ -4,7 +4,8 @@ A flag of `relay serve` overrides the environment, the environment overrides `.e
 docs/configuration.md; a test compares them.
 """
 
-from .fields import SECRETS, Settings
+from .fields import SECRETS
 from .loading import environment_name, load
+from .settings import Settings
 
 __all__ = ["SECRETS", "Settings", "environment_name", "load"]

@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import AliasChoices, SecretStr, ValidationError
 
 from ..errors import SettingsError
-from .fields import SECRETS, Settings
+from .fields import SECRETS
+from .settings import Settings
 
 __all__ = ["environment_name", "load"]
 

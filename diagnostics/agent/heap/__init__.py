@@ -3,7 +3,7 @@
 A C extension (`../native/live/`) stands before Python's allocators and remembers, of every 512 KiB that are allocated, one
 block on average, with its stack, until it is freed. The table lies in a file in the private folder,
 `<root>/heap/<start>-<pid>.heap`, where the monitor reads it without asking the service, also after the service was killed
-(`analysis/heap.py`).
+(`analysis/heap/table.py`).
 
 `DIAGNOSTICS_HEAP` chooses: `on` hooks the allocators of objects and of Python's memory; `raw` only the one below them, which
 serves blocks over 512 bytes, and costs nothing where objects are small; `off` and not set: nothing is hooked. Where it cannot

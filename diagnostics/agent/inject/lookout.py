@@ -76,7 +76,7 @@ class _Lookout:
             self._looks += 1
             if self.always or self.serves():
                 with working():
-                    _start_agent()
+                    _start_agent(self._background)
                 return
 
     def serves(self) -> bool:
@@ -110,12 +110,12 @@ def start(always: bool) -> None:
     _this_process.begin()
 
 
-def _start_agent() -> None:
+def _start_agent(within: Background | None = None) -> None:
     from ...errors import DiagnosticsError
 
     lifecycle = _lifecycle()
     try:
-        lifecycle.start_injected()
+        lifecycle.start_injected(within)
     except (DiagnosticsError, OSError, RuntimeError) as error:
         _say(str(error))
 

@@ -65,13 +65,16 @@ class Names:
         self._of_site: dict[int, int | None] = {}
         self._ours = ours
 
-    def of_site(self, place: int, site: Site | None) -> int | None:
-        """The number of the line that the stack at this place of the table is told by; None for one of diagnostics' own, or
-        one that could not be read. A place of a table is never used again for another stack."""
-        if place not in self._of_site and site is not None:
-            frame = named_by(site.stack, self._ours)
-            self._of_site[place] = None if frame is None else self.add(frame, site.stack[0])
-        return self._of_site.get(place)
+    def of_sites(self, sites: Sequence[Site | None]) -> list[int | None]:
+        """By the place of a stack in its table: the number of the line that it is told by; None for one of diagnostics' own, or
+        one that could not be read. A place of a table is never used again for another stack, so only new ones are looked at."""
+        known = self._of_site
+        for place in [place for place in range(len(sites)) if place not in known]:
+            site = sites[place]
+            if site is not None:
+                frame = named_by(site.stack, self._ours)
+                known[place] = None if frame is None else self.add(frame, site.stack[0])
+        return [known.get(place) for place in range(len(sites))]
 
     def add(self, line: Frame, innermost: Frame) -> int:
         """The number of this line, a new one where it is not known yet."""
@@ -102,14 +105,11 @@ class Blocks:
     @classmethod
     def of(cls, table: HeapTable, names: Names, at: float) -> Blocks:
         """What is alive in a table; blocks whose stack could not be read are nobody's."""
-        line, size, born = array("L"), array("Q"), array("d")
-        numbers = [names.of_site(place, site) for place, site in enumerate(table.sites)]
-        for site, each, since, _ in table.blocks:
-            number = numbers[site]
-            if number is not None:
-                line.append(number)
-                size.append(each)
-                born.append(since)
+        numbers = names.of_sites(table.sites)
+        told = [block for block in table.blocks if numbers[block[0]] is not None]
+        line = array("L", [numbers[site] or 0 for site, _, _, _ in told])
+        size = array("Q", [size for _, size, _, _ in told])
+        born = array("d", [born for _, _, born, _ in told])
         return cls(max([at, *born]), table.rate, line, size, born, table.dropped)
 
     def sums(self, bounds: Sequence[float]) -> dict[int, list[Sum]]:

@@ -6,15 +6,12 @@ A receiver that comes and goes is told of at the first, the tenth, the hundredth
 from __future__ import annotations
 
 import logging
-from collections import Counter
+
+from ..failures import Kinds, is_due
 
 __all__ = ["Telling"]
 
 log = logging.getLogger("diagnostics.monitor")
-
-# A reason may have varying text of a receiver's.
-_MAX_KINDS = 50
-_OTHER = "others"
 
 
 class Telling:
@@ -22,21 +19,19 @@ class Telling:
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self._times: Counter[str] = Counter()
+        self._kinds = Kinds()
         self._now: set[str] = set()  # kinds of failure since it last took a profile
         self._told = False
         self._lost = 0
 
     def failed(self, kind: str, why: str) -> None:
         """A push did not succeed; `kind` is what tells this failure from others, `why` is for a reader."""
-        if kind not in self._times and len(self._times) >= _MAX_KINDS:
-            kind = _OTHER
+        kind = self._kinds.known_as(kind)
         if kind in self._now:
             return
         self._now.add(kind)
-        self._times[kind] += 1
-        times = self._times[kind]
-        if str(times).strip("0") == "1":
+        times = self._kinds.count(kind)
+        if is_due(times):
             again = "" if times == 1 else f", for the {times}th time"
             log.warning("no live heap is taken by %s%s: %s", self._address, again, why)
             self._told = True

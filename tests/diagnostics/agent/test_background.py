@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from diagnostics.agent.background import in_reading_fork, reading_fork
+from diagnostics.agent.background import Background, in_reading_fork, reading_fork
 
 # The agent's first answer imports a module that the service has not, here slowly; the service forks meanwhile.
 SERVICE = """
@@ -98,3 +98,31 @@ def test_a_fork_of_the_service_is_not_taken_for_the_agent_s_own_in_another_threa
     finally:
         ends.set()
         agent.join()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_thread_goes_on_with_the_work_that_it_was_handed_and_ends_when_that_is_to_end(fails: bool) -> None:
+    threads: list[int] = []
+    troubles: list[str] = []
+    serves = threading.Event()
+
+    def wait() -> None:
+        threads.append(threading.get_native_id())
+        waiting.hand_over(serving)
+        if fails:
+            raise OSError("after that")
+
+    def serve() -> None:
+        threads.append(threading.get_native_id())
+        serves.set()
+        while not serving.sleep(600):
+            pass
+
+    waiting = Background(wait, lambda error: troubles.append(str(error)))
+    serving = Background(serve, lambda error: troubles.append(str(error)))
+    waiting.start()
+    assert serves.wait(60)
+    assert threads[0] == threads[1]
+    assert troubles == ["after that"] * fails
+    assert serving.leave(60)
+    assert not Path(f"/proc/self/task/{threads[0]}").exists()

@@ -194,4 +194,7 @@ def test_a_missing_client_names_the_extra(options: Options, monkeypatch: pytest.
 
 def test_the_queue_is_never_larger_than_librdkafka_takes(options: Options) -> None:
     for size in (64 * 1024, 2**31 - 1024):
-        KafkaOut(options(max_events=1_000_000, max_bytes=size), make=Producer)
+        out = KafkaOut(options(max_events=1_000_000, max_bytes=size), make=Producer)
+        assert out.statistics()["waiting"] == 0
+    with pytest.raises(SettingsError):
+        KafkaOut(options(max_events=1_000_000, max_bytes=2**41), make=Producer)

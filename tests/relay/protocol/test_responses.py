@@ -99,6 +99,7 @@ def test_a_large_event_keeps_no_more_than_its_ends() -> None:
 def test_nothing_in_a_stream_raises(chunks: list[bytes]) -> None:
     facts = feed(b"event: response.completed\n", *chunks, b"\n\n")
     facts.eof()
+    assert len(facts._head) + len(facts._tail) <= MAX_HEAD_BYTES + MAX_TAIL_BYTES
 
 
 def test_the_facts_of_whole_answers() -> None:

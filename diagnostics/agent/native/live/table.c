@@ -1,8 +1,8 @@
 /* What is remembered of sampled blocks, twice: in memory that is this process's own, and in a file for whoever reads it.
 
    The process works on its own memory. The file is only written, at the same offsets: it may be read while the process is stopped
-   and after it was killed, and a forked child, whose memory is a copy, lets go of its parent's file and goes on. analysis/heap.py
-   describes the file. Nothing here grows: what does not fit is counted as dropped.
+   and after it was killed, and a forked child, whose memory is a copy, lets go of its parent's file and goes on.
+   analysis/heap/table.py describes the file. Nothing here grows: what does not fit is counted as dropped.
 
    How a reader gets whole entries without a lock: blocks and sites begin and end with a number. A writer changes the last one first
    and the first one last; a reader who reads forwards has a whole entry where both are the same. Nodes, frames and names are written

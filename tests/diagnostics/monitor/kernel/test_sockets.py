@@ -48,7 +48,7 @@ def test_a_table_that_is_cut_anywhere_gives_the_rows_before_the_cut(length: int)
 
 @given(st.text())
 def test_no_text_is_too_strange(text: str) -> None:
-    parse(HEAD + text)
+    assert all(row == TcpSocket(*row) for row in parse(HEAD + text).values())
 
 
 @contextlib.contextmanager
