@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +12,7 @@ from opentelemetry.trace import NoOpTracer, SpanKind, set_span_in_context
 from ..stream.ending import Ending, log_ending
 from .call import CallSpan, ids_of
 from .deferred import DeferredTracer
+from .environment import OPT_IN, genai_of_1_41
 from .http_metrics import HttpMetrics
 from .log_export import OtlpHandler
 from .loop_turns import LoopTurns
@@ -39,7 +41,8 @@ class Traced(Telemetry):
         self._tracer = DeferredTracer(*providers.traces, "highwater.relay") if providers.traces else NoOpTracer()
         http = HttpMetrics(providers.metrics) if providers.metrics else None
         self._requests = Requests(routes, self._tracer, http, self._turns)
-        self._recorder = Recorder(providers.metrics) if providers.metrics else None
+        of_1_41 = genai_of_1_41(os.environ.get(OPT_IN, ""))
+        self._recorder = Recorder(providers.metrics, of_1_41=of_1_41) if providers.metrics else None
         self._handler = OtlpHandler(*providers.logs) if providers.logs else None
         if self._handler is not None:
             logging.getLogger().addHandler(self._handler)
@@ -65,12 +68,14 @@ class Traced(Telemetry):
                 NAMES["operation"]: operation,
                 NAMES["provider"]: PROVIDER,
                 NAMES["request_model"]: model,
-                NAMES["request_stream"]: call.streams,
                 NAMES["server_address"]: address[0],
                 NAMES["server_port"]: address[1],
+                # The convention has this attribute on streams alone: without it a call is one that does not stream.
+                **({NAMES["request_stream"]: True} if call.streams else {}),
+                **{NAMES[name]: _shown(value) for name, value in call.parameters},
             },
         )
-        return CallSpan(span, Operation(operation, model, address), server, self._recorder, self._turns)
+        return CallSpan(span, Operation(operation, model, address, call.streams), server, self._recorder, self._turns)
 
     def stream_ended(self, ending: Ending) -> None:
         server = current_server_span()
@@ -88,3 +93,7 @@ class Traced(Telemetry):
         if self._handler is not None:
             logging.getLogger().removeHandler(self._handler)
         await self._providers.close()
+
+
+def _shown(value: str | float) -> str | float:
+    return printable(value) if isinstance(value, str) else value
