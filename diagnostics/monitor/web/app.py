@@ -22,9 +22,10 @@ from ..judging.judge import Judge
 from ..recording.recorder import Recorder
 from ..workers.registered import registered_by
 from ..workers.targets import Targets
-from . import metrics
 from .access import Access, Policy
+from .exposition import exposition
 from .fleet_look import FleetLook
+from .metrics import Scraped
 from .overview import Overview
 from .routes import captures as capture_routes
 from .routes import fleet as fleet_routes
@@ -117,7 +118,7 @@ class _Routes:
         verdicts = [await self._judge.verdict(snapshot) for snapshot in snapshots]
         counted = [self._recorder.counted(snapshot.worker) for snapshot in snapshots]
         scraped = [
-            metrics.Scraped.of(
+            Scraped.of(
                 snapshot,
                 verdict=verdict.word,
                 restarts=restarts,
@@ -136,7 +137,7 @@ class _Routes:
         workers = [worker for worker in self._targets.workers() if worker.name in answering]
         answers = await asyncio.gather(*map(registered_by, workers))
         registered = {worker.name: families for worker, families in zip(workers, answers, strict=True)}
-        body, content_type = metrics.exposition(scraped, request.headers.get("accept", ""), registered)
+        body, content_type = exposition(scraped, request.headers.get("accept", ""), registered)
         return Response(body, headers={"content-type": content_type})
 
 

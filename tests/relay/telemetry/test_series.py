@@ -23,7 +23,8 @@ from diagnostics.agent.ledger import MAX_ROUTES, OTHER_ROUTE
 from diagnostics.agent.record import OUTCOMES
 from diagnostics.monitor.captures.counts import CaptureCounts
 from diagnostics.monitor.kernel.process import read_process
-from diagnostics.monitor.web.metrics import METRICS, Scraped, exposition
+from diagnostics.monitor.web.exposition import exposition
+from diagnostics.monitor.web.metrics import METRICS, Scraped
 from diagnostics.monitor.workers.targets import Snapshot
 from relay.stream.ending import Ending
 from relay.telemetry.metrics import MAX_MODELS, OTHER, Measured, Operation, Recorder, views
