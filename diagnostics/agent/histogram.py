@@ -5,8 +5,8 @@ classic histogram and those of a native one together; a cell lies in one bucket 
 them of the cells is done when they are read.
 
 Native buckets grow by the factor 2 ** (1 / 8), which is Prometheus' schema 3: bucket `i` holds what is above
-2 ** ((i - 1) / 8) and not above 2 ** (i / 8). They reach six doublings beyond the classic bounds: what is below is in the zero bucket, what is
-above in the bucket after the last.
+2 ** ((i - 1) / 8) and not above 2 ** (i / 8). They reach six doublings beyond the classic bounds: what is below is in the zero
+bucket, what is above in the bucket after the last.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ from diagnostics.monitor.workers.targets import Snapshot
 PROTOBUF = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 # What Prometheus 2.42 sends with native histograms, and without.
-NATIVE = f"{PROTOBUF},{OPENMETRICS};q=0.8,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 CLASSIC = f"{OPENMETRICS},application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+NATIVE = f"{PROTOBUF},{CLASSIC}"
 
 
 def decoded(body: bytes) -> dict[str, Any]:
