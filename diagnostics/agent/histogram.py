@@ -30,7 +30,7 @@ LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5
 STREAM_SECONDS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 BYTES = (1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0, 16777216.0, 67108864.0)
 
-# Of native histograms: 2 ** SCHEMA buckets for a doubling, so that a quantile is within 4.4 % of the truth.
+# Of native histograms: 2 ** SCHEMA buckets for a doubling, each 9 % wide: a quantile is that near to the truth.
 SCHEMA = 3
 # How far native buckets reach beyond the classic bounds, below and above.
 MARGIN_DOUBLINGS = 6

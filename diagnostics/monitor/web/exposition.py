@@ -29,7 +29,7 @@ _NAMES = {spec.name.removesuffix("_total") for spec in METRICS}
 
 
 class _OneScrape(Collector):
-    """`native`: each series of a histogram has one more sample, with its native buckets, which no text format has a place for."""
+    """`native`: each series of a histogram has one more sample, of its native buckets, which no text format has a place for."""
 
     def __init__(
         self, snapshots: list[Scraped], registered: Mapping[str, list[dict[str, Any]]], *, native: bool
