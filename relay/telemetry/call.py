@@ -21,8 +21,8 @@ from diagnostics import StreamRecord
 from ..errors import ApiError
 from ..protocol.facts import Facts
 from ..stream.ending import Ending, TraceIds, log_ending
-from .loop_turns import LoopTurns, Step
-from .metrics import Measured, Operation, Recorder
+from .loop_turns import LoopTurns
+from .metrics import Operation, Recorder
 from .names import EVENT_PREFIX, NAMES, about, printable
 from .server import ServerSpan
 
@@ -119,7 +119,7 @@ class CallSpan:
         now, seconds = time.time_ns(), time.monotonic() - self._began
         self._turns.take(
             lambda: self._end_span(ending, facts, now),
-            *self._measurements(ending, seconds),
+            lambda: self._measure(ending, seconds),
             # Only a stream has a record, and gets its line in the log.
             *([lambda: log_ending(ending, ids_of(self._span))] if record is not None else ()),
         )
@@ -132,10 +132,9 @@ class CallSpan:
             self._span.add_event(EVENT_PREFIX + "close", {NAMES["outcome"]: ending.outcome}, now)
         self._span.end(now)
 
-    def _measurements(self, ending: Ending, seconds: float) -> list[Step]:
-        if self._recorder is None:
-            return []
-        return self._recorder.steps(Measured(self._operation, ending, seconds, self._first_chunk, self._span))
+    def _measure(self, ending: Ending, seconds: float) -> None:
+        if self._recorder is not None:
+            self._recorder.record(self._operation, ending, seconds, self._first_chunk, self._span)
 
     def _attributes(self, ending: Ending, facts: Facts | None) -> dict[str, Any]:
         attributes = about(ending)

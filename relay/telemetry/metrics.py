@@ -1,7 +1,7 @@
 """The GenAI client metrics, recorded once for each call to an upstream, and the Views that give histograms their buckets.
 
-There are two sets: that of the GenAI conventions 0.1.0, and that of 1.41, which they renamed (environment.py chooses). Beside
-their names, tokens differ: 0.1.0 has counters, for what was spent, and histograms, for what one call takes.
+They are those of the GenAI conventions 0.1.0. Where the names of 1.41 are wanted, too (environment.py), the exporter sends
+copies under those: a call is recorded once, whatever is sent of it.
 
 `time_per_output_chunk` is the mean time between a stream's events, recorded when the stream ends: one observation for each
 stream and not for each chunk, as the convention has it, which would be work for each chunk. Its percentiles are those of
@@ -13,19 +13,20 @@ upstream has answered for are kept, all others become OTHER.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from opentelemetry.context import Context
-from opentelemetry.metrics import Counter, Histogram, Meter, MeterProvider
+from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
+from opentelemetry.sdk.metrics.export import Histogram as Points
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, Metric, MetricsData
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.trace import Span, set_span_in_context
 
 from ..stream.ending import COUNTS, Ending
-from .loop_turns import Step
 from .names import METRICS, NAMES, PROVIDER
 
-__all__ = ["MAX_MODELS", "OTHER", "Measured", "Operation", "Recorder", "views"]
+__all__ = ["MAX_MODELS", "OTHER", "Operation", "Recorder", "views", "with_names_of_1_41"]
 
 MAX_MODELS: Final = 50
 MAX_NAME_CHARACTERS: Final = 128
@@ -38,17 +39,14 @@ DURATIONS: Final = (
     0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68, 655.36, 1310.72,
     2621.44, 5242.88,
 )  # fmt: skip
-FIRST_CHUNKS: Final = (
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
-)  # fmt: skip
-GAPS: Final = (
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0,
-)  # fmt: skip
-# The bounds that 0.1.0 has for both, and shorter ones below them for gaps: a fast upstream's are all under 10 ms.
-INFERENCE_CHUNKS: Final = (
-    0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92,
-)  # fmt: skip
-INFERENCE_GAPS: Final = (0.00125, 0.0025, 0.005, *INFERENCE_CHUNKS)
+# The bounds of both releases of the conventions: 0.1.0 has the same for chunks as for durations.
+CHUNKS: Final = DURATIONS[:14]
+FIRST_CHUNKS: Final = tuple(sorted({
+    *CHUNKS, 0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
+}))  # fmt: skip
+GAPS: Final = tuple(sorted({
+    *CHUNKS, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0,
+}))  # fmt: skip
 TOKENS: Final = tuple(4**power for power in range(14))
 # The convention's bounds end at 10 s, when a stream has hardly begun.
 REQUESTS: Final = (
@@ -57,16 +55,29 @@ REQUESTS: Final = (
 )  # fmt: skip
 
 BUCKETS: Final = {
-    "duration": DURATIONS,
-    "first_chunk": FIRST_CHUNKS,
-    "per_chunk": GAPS,
-    "tokens": TOKENS,
     "inference_duration": DURATIONS,
-    "inference_first_chunk": INFERENCE_CHUNKS,
-    "inference_per_chunk": INFERENCE_GAPS,
+    "inference_first_chunk": FIRST_CHUNKS,
+    "inference_per_chunk": GAPS,
     "inference_input": TOKENS,
     "inference_output": TOKENS,
     "http_duration": REQUESTS,
+}
+
+# The histograms that 1.41 has under other names, and the type by which it tells those of tokens apart.
+_OF_1_41: Final = {
+    METRICS["inference_duration"]: (METRICS["duration"], {}),
+    METRICS["inference_first_chunk"]: (METRICS["first_chunk"], {}),
+    METRICS["inference_per_chunk"]: (METRICS["per_chunk"], {}),
+    METRICS["inference_input"]: (METRICS["tokens"], {NAMES["token_type"]: "input"}),
+    METRICS["inference_output"]: (METRICS["tokens"], {NAMES["token_type"]: "output"}),
+}
+
+_USED: Final = {
+    "used_input": "Input tokens used.",
+    "used_output": "Output tokens used.",
+    "used_cached": "Input tokens that the upstream had in its prompt cache.",
+    "used_cache_write": "Input tokens that the upstream put into its prompt cache.",
+    "used_reasoning": "Output tokens that were spent on reasoning.",
 }
 
 
@@ -77,62 +88,91 @@ def views() -> list[View]:
     ]
 
 
+def with_names_of_1_41(data: MetricsData) -> MetricsData:
+    """What is to be exported, with a copy of each metric that the conventions 1.41 have under another name."""
+
+    def copies(metrics: Iterable[Metric]) -> Iterator[Metric]:
+        found: dict[str, Metric] = {}
+        for metric in metrics:
+            if metric.name in _OF_1_41 and isinstance(metric.data, Points):
+                name, kind = _OF_1_41[metric.name]
+                points: list[HistogramDataPoint] = [*found[name].data.data_points] if name in found else []
+                points += [
+                    replace(point, attributes={**(point.attributes or {}), **kind}) for point in metric.data.data_points
+                ]
+                found[name] = replace(metric, name=name, data=replace(metric.data, data_points=points))
+        yield from found.values()
+
+    return MetricsData([
+        replace(of, scope_metrics=[replace(by, metrics=[*by.metrics, *copies(by.metrics)]) for by in of.scope_metrics])
+        for of in data.resource_metrics
+    ])  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """The attributes of one call: the operation's name, the model, the upstream's host and port, whether the answer streams."""
+    """The attributes of one call: the operation's name, the model, and the upstream's host and port."""
 
     name: str
     model: str
     address: tuple[str, int]
-    streams: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One call that has ended.
-
-    seconds       from the call to its end
-    first_chunk   seconds from the call to the first bytes of the answer; None where none came
-    span          the CLIENT span, for exemplars
-    """
-
-    operation: Operation
-    ending: Ending
-    seconds: float
-    first_chunk: float | None
-    span: Span
 
 
 class Recorder:
-    """Records the metrics of calls, each set in a step of its own: up to ten SDK records, of some microseconds each, as the SDK
-    takes a lock.
+    """Records the metrics of calls: up to five SDK records for each call, of a microsecond each (the SDK takes a lock).
 
-    of_1_41   whether the metrics of the conventions 1.41 are recorded, too
+    The tokens that were spent are added up here, which costs less than a record, and read in the exporter's thread. What the
+    upstream did not tell adds 0, as the convention has it: its series is there from the first call on. In the histograms of
+    what one call takes it is left out: a 0 there would be a call that took no tokens.
     """
 
-    def __init__(self, meters: MeterProvider, *, of_1_41: bool = True) -> None:
+    def __init__(self, meters: MeterProvider) -> None:
         meter = meters.get_meter("highwater.relay")
-        self._sets: tuple[_Set, ...] = (_Inference(meter), *((_Operations(meter),) if of_1_41 else ()))
+
+        def histogram(name: str, unit: str, description: str) -> Histogram:
+            return meter.create_histogram(METRICS[name], unit, description)
+
+        self._duration = histogram("inference_duration", "s", "From the call to its upstream to its end.")
+        self._first_chunk = histogram("inference_first_chunk", "s", "From the call to its stream's first bytes.")
+        self._per_chunk = histogram(
+            "inference_per_chunk", "s", "Mean time between two events of a stream; one value a stream."
+        )
+        self._input = histogram("inference_input", "{token}", "Input tokens of one call, where the upstream tells.")
+        self._output = histogram("inference_output", "{token}", "Output tokens of one call, where the upstream tells.")
         self._models: set[str] = set()
+        # (operation, model, host, port) -> counts in the order of COUNTS
+        self._used: dict[tuple[str, str, str, int], list[int]] = {}
+        for number, (name, description) in enumerate(_USED.items()):
+            meter.create_observable_counter(METRICS[name], [self._reading(number)], "{token}", description)
 
-    def record(self, call: Measured) -> None:
-        for step in self.steps(call):
-            step()
+    def record(
+        self, operation: Operation, ending: Ending, seconds: float, first_chunk: float | None, span: Span
+    ) -> None:
+        """Record one call that has ended.
 
-    def steps(self, call: Measured) -> list[Step]:
-        """The recording of one call, in steps."""
-        operation, ending = call.operation, call.ending
-        answered = call.first_chunk is not None or ending.outcome == "completed"
-        labels: dict[str, Any] = {
-            NAMES["operation"]: operation.name,
-            NAMES["provider"]: PROVIDER,
-            NAMES["request_model"]: self._model(operation.model, answered=answered),
-            NAMES["server_address"]: operation.address[0],
-            NAMES["server_port"]: operation.address[1],
-        }
-        failure = {} if ending.error_type is None else {NAMES["error_type"]: ending.error_type}
-        context = set_span_in_context(call.span)
-        return [lambda each=each: each.record(call, labels, failure, context) for each in self._sets]  # type: ignore[misc]
+        seconds       from the call to its end
+        first_chunk   seconds from the call to the first bytes of its stream; None where none came
+        span          the CLIENT span, for exemplars
+        """
+        context = set_span_in_context(span)
+        answered = first_chunk is not None or ending.outcome == "completed"
+        key = (operation.name, self._model(operation.model, answered=answered), *operation.address)
+        labels = _labels(key)
+        if first_chunk is not None:
+            self._first_chunk.record(first_chunk, labels, context)
+        if ending.mean_gap is not None:
+            self._per_chunk.record(ending.mean_gap, labels, context)
+        used = self._used.setdefault(key, [0] * len(COUNTS))
+        for number, name in enumerate(COUNTS):
+            used[number] += getattr(ending, name) or 0
+        if ending.error_type is not None:
+            labels[NAMES["error_type"]] = ending.error_type
+        if ending.input_tokens is not None:
+            self._input.record(ending.input_tokens, labels, context)
+        if ending.output_tokens is not None:
+            self._output.record(ending.output_tokens, labels, context)
+        # Without the outcome a stream that its client cut short would look like a fast one.
+        self._duration.record(seconds, {**labels, NAMES["outcome"]: ending.outcome}, context)
 
     def _model(self, name: str, *, answered: bool) -> str:
         if name not in self._models:
@@ -141,89 +181,20 @@ class Recorder:
             self._models.add(name)
         return name
 
+    def _reading(self, number: int) -> Callable[[CallbackOptions], Iterator[Observation]]:
+        def read(_: CallbackOptions) -> Iterator[Observation]:
+            for key, used in list(self._used.items()):  # in the exporter's thread
+                yield Observation(used[number], {**_labels(key), NAMES["token_modality"]: MODALITY})
 
-class _Set(Protocol):
-    def record(self, call: Measured, labels: dict[str, Any], failure: dict[str, str], context: Context) -> None:
-        """`failure`: the attribute with the error's type, of a call that failed."""
-
-
-class _Inference:
-    """The metrics of the conventions 0.1.0.
-
-    A count of tokens that the upstream did not tell adds 0 to its counter, as the convention has it: its series is there from
-    the first call on. In the histograms it is left out: a 0 there would be a call that took no tokens.
-    """
-
-    def __init__(self, meter: Meter) -> None:
-        self._duration = _histogram(meter, "inference_duration", "s", "From the call to its upstream to its end.")
-        self._first_chunk = _histogram(
-            meter, "inference_first_chunk", "s", "From the call to its stream's first bytes."
-        )
-        self._per_chunk = _histogram(
-            meter, "inference_per_chunk", "s", "Mean time between two events of a stream; one value a stream."
-        )
-        self._of_one_call = (
-            ("input_tokens", _histogram(meter, "inference_input", "{token}", "Input tokens of one call.")),
-            ("output_tokens", _histogram(meter, "inference_output", "{token}", "Output tokens of one call.")),
-        )
-        words = ("used_input", "used_output", "used_cached", "used_cache_write", "used_reasoning")
-        self._used = tuple(
-            (count, _counter(meter, name, USED[count])) for count, name in zip(COUNTS, words, strict=True)
-        )
-
-    def record(self, call: Measured, labels: dict[str, Any], failure: dict[str, str], context: Context) -> None:
-        ending, streams = call.ending, call.operation.streams
-        if call.first_chunk is not None and streams:
-            self._first_chunk.record(call.first_chunk, labels, context)
-        if ending.mean_gap is not None:
-            self._per_chunk.record(ending.mean_gap, labels, context)
-        by_modality = {**labels, NAMES["token_modality"]: MODALITY}
-        for name, used in self._used:
-            used.add(getattr(ending, name) or 0, by_modality, context)
-        failed = {**labels, **failure}
-        for name, of_one_call in self._of_one_call:
-            count = getattr(ending, name)
-            if count is not None:
-                of_one_call.record(count, failed, context)
-        # Without the outcome a stream that its client cut short would look like a fast one.
-        self._duration.record(call.seconds, {**failed, NAMES["outcome"]: ending.outcome}, context)
+        return read
 
 
-class _Operations:
-    """The metrics of the conventions 1.41."""
-
-    def __init__(self, meter: Meter) -> None:
-        self._duration = _histogram(meter, "duration", "s", "From the call to its upstream to its end.")
-        self._first_chunk = _histogram(meter, "first_chunk", "s", "From the call to the first bytes of its answer.")
-        self._per_chunk = _histogram(
-            meter, "per_chunk", "s", "Mean time between two events of a stream; one value a stream."
-        )
-        self._tokens = _histogram(meter, "tokens", "{token}", "Tokens used, by type, where the upstream tells.")
-
-    def record(self, call: Measured, labels: dict[str, Any], failure: dict[str, str], context: Context) -> None:
-        ending = call.ending
-        if call.first_chunk is not None:
-            self._first_chunk.record(call.first_chunk, labels, context)
-        if ending.mean_gap is not None:
-            self._per_chunk.record(ending.mean_gap, labels, context)
-        for kind, count in (("input", ending.input_tokens), ("output", ending.output_tokens)):
-            if count is not None:
-                self._tokens.record(count, {**labels, NAMES["token_type"]: kind}, context)
-        self._duration.record(call.seconds, {**labels, **failure, NAMES["outcome"]: ending.outcome}, context)
-
-
-USED: Final = {
-    "input_tokens": "Input tokens used.",
-    "output_tokens": "Output tokens used.",
-    "cached_tokens": "Input tokens that the upstream had in its prompt cache.",
-    "cache_write_tokens": "Input tokens that the upstream put into its prompt cache.",
-    "reasoning_tokens": "Output tokens that were spent on reasoning.",
-}
-
-
-def _histogram(meter: Meter, name: str, unit: str, description: str) -> Histogram:
-    return meter.create_histogram(METRICS[name], unit, description)
-
-
-def _counter(meter: Meter, name: str, description: str) -> Counter:
-    return meter.create_counter(METRICS[name], "{token}", description)
+def _labels(key: tuple[str, str, str, int]) -> dict[str, Any]:
+    operation, model, host, port = key
+    return {
+        NAMES["operation"]: operation,
+        NAMES["provider"]: PROVIDER,
+        NAMES["request_model"]: model,
+        NAMES["server_address"]: host,
+        NAMES["server_port"]: port,
+    }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +11,6 @@ from opentelemetry.trace import NoOpTracer, SpanKind, set_span_in_context
 from ..stream.ending import Ending, log_ending
 from .call import CallSpan, ids_of
 from .deferred import DeferredTracer
-from .environment import OPT_IN, genai_of_1_41
 from .http_metrics import HttpMetrics
 from .log_export import OtlpHandler
 from .loop_turns import LoopTurns
@@ -41,8 +39,7 @@ class Traced(Telemetry):
         self._tracer = DeferredTracer(*providers.traces, "highwater.relay") if providers.traces else NoOpTracer()
         http = HttpMetrics(providers.metrics) if providers.metrics else None
         self._requests = Requests(routes, self._tracer, http, self._turns)
-        of_1_41 = genai_of_1_41(os.environ.get(OPT_IN, ""))
-        self._recorder = Recorder(providers.metrics, of_1_41=of_1_41) if providers.metrics else None
+        self._recorder = Recorder(providers.metrics) if providers.metrics else None
         self._handler = OtlpHandler(*providers.logs) if providers.logs else None
         if self._handler is not None:
             logging.getLogger().addHandler(self._handler)
@@ -75,7 +72,7 @@ class Traced(Telemetry):
                 **{NAMES[name]: _shown(value) for name, value in call.parameters},
             },
         )
-        return CallSpan(span, Operation(operation, model, address, call.streams), server, self._recorder, self._turns)
+        return CallSpan(span, Operation(operation, model, address), server, self._recorder, self._turns)
 
     def stream_ended(self, ending: Ending) -> None:
         server = current_server_span()

@@ -27,7 +27,7 @@ from diagnostics.monitor.web.exposition import exposition
 from diagnostics.monitor.web.metrics import METRICS, Scraped
 from diagnostics.monitor.workers.targets import Snapshot
 from relay.stream.ending import Ending
-from relay.telemetry.metrics import MAX_MODELS, OTHER, Measured, Operation, Recorder, views
+from relay.telemetry.metrics import MAX_MODELS, OTHER, Operation, Recorder, views
 
 STREAMS = 10_000
 HOSTILE = string.printable + "äß€\u2028\ud800\x00"
@@ -141,16 +141,15 @@ def test_models_that_nobody_answers_for_make_no_series_and_others_are_capped(nam
         ending = Ending(
             outcome, error_type="x" if first_chunk is None else None, input_tokens=1, output_tokens=1, mean_gap=0.1
         )
-        recorder.record(Measured(Operation("chat", name, ("a", 1)), ending, 1.0, first_chunk, INVALID_SPAN))
+        recorder.record(Operation("chat", name, ("a", 1)), ending, 1.0, first_chunk, INVALID_SPAN)
 
     names = names[: 20 * MAX_MODELS]
     for name in names:
         call(name, "upstream_error", None)
-    assert series() <= 4 + 9
+    assert series() <= 4 + 5
     for name in names:
         for outcome in ("completed", "client_disconnected"):
             call(name, outcome, 0.1)
-    # A duration has two outcomes, tokens two kinds, the two others one series for each model: of the conventions 1.41, and of
-    # 0.1.0, which counts five kinds of tokens, too.
-    assert series() <= (2 * (2 + 2 + 1 + 1) + 5) * (MAX_MODELS + 1) + 4 + 9
+    # A duration has two outcomes, tokens two kinds, the two others one series for each model; counters are five.
+    assert series() <= (2 + 2 + 1 + 1 + 5) * (MAX_MODELS + 1) + 4 + 5
     assert OTHER == "(other)"
