@@ -12,7 +12,7 @@ bucket, what is above in the bucket after the last.
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from itertools import compress
 from math import ceil, floor, log2
 
@@ -20,7 +20,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["BYTES", "GAP_SECONDS", "LAG_SECONDS", "LATENCY_SECONDS", "SCHEMA", "STREAM_SECONDS", "Histogram"]
+__all__ = [
+    "BYTES",
+    "GAP_SECONDS",
+    "LAG_SECONDS",
+    "LATENCY_SECONDS",
+    "SCHEMA",
+    "STREAM_SECONDS",
+    "Collected",
+    "Histogram",
+]
 
 # Upper bounds in seconds. The first event of a language model takes 0.1 to 30 s, gaps between events 5 ms to seconds.
 LATENCY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -34,6 +43,8 @@ BYTES = (1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0, 16777
 SCHEMA = 3
 # How far native buckets reach beyond the classic bounds, below and above.
 MARGIN_DOUBLINGS = 6
+# Sixteen KiB for each route; sorting and counting so many takes about a tenth of a millisecond.
+MAX_COLLECTED = 512
 
 
 class Scale:
@@ -82,11 +93,15 @@ class Histogram:
         if trace_id is not None:
             self.exemplars[self.scale.classic[cell]] = (trace_id, value, time.time())
 
+    def read(self) -> tuple[list[int], float]:
+        """Observations in each cell, and their sum."""
+        return list(self.cells), self.total
+
     @property
     def counts(self) -> list[int]:
         """Observations in each classic bucket, not cumulative; the last are those above all bounds."""
         counts = [0] * (len(self.bounds) + 1)
-        for bucket, count in zip(self.scale.classic, self.cells, strict=True):
+        for bucket, count in zip(self.scale.classic, self.read()[0], strict=True):
             counts[bucket] += count
         return counts
 
@@ -95,7 +110,7 @@ class Histogram:
 
         `native`: `buckets` are [index, count] of those that are not empty, ascending.
         """
-        scale, cells = self.scale, list(self.cells)
+        scale, (cells, total) = self.scale, self.read()
         counts = [0] * (len(self.bounds) + 1)
         buckets: dict[int | None, int] = {}
         for cell in compress(range(len(cells)), cells):  # most are empty
@@ -106,7 +121,7 @@ class Histogram:
         return {
             "bounds": list(self.bounds),
             "counts": counts,
-            "sum": self.total,
+            "sum": total,
             "exemplars": [[bucket, *exemplar] for bucket, exemplar in list(self.exemplars.items())],
             "native": {
                 "schema": SCHEMA,
@@ -115,6 +130,39 @@ class Histogram:
                 "buckets": [[index, count] for index, count in buckets.items()],
             },
         }
+
+
+class Collected(Histogram):
+    """A histogram for what is observed at each event: observations are collected, and put into cells some hundred at a time.
+
+    Sorted ones are counted cell by cell, which takes a search for each cell and not for each observation. What a reader sees is
+    one attribute, `state`, that is replaced as a whole: (observations in each cell, their sum, those that are in no cell yet).
+    So a reader in another thread counts each observation once, whenever it comes.
+    """
+
+    __slots__ = ("state",)
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        super().__init__(bounds)
+        self.state: tuple[list[int], float, list[float]] = (self.cells, 0.0, [])
+
+    def observe(self, value: float, trace_id: str | None = None) -> None:
+        """`trace_id` is not kept: there are no exemplars of single events."""
+        waiting = self.state[2]
+        waiting.append(value)
+        if len(waiting) >= MAX_COLLECTED:
+            self.state = (*self.read(), [])
+
+    def read(self) -> tuple[list[int], float]:
+        cells, total, waiting = self.state
+        cells, values, edges = list(cells), sorted(waiting), self.edges
+        begin, number = 0, len(values)
+        while begin < number:
+            cell = bisect_left(edges, values[begin])
+            end = bisect_right(values, edges[cell], begin) if cell < len(edges) else number
+            cells[cell] += end - begin
+            begin = end
+        return cells, total + sum(values)
 
 
 _SCALES: dict[tuple[float, ...], Scale] = {}
