@@ -137,7 +137,8 @@ class Collected(Histogram):
 
     Sorted ones are counted cell by cell, which takes a search for each cell and not for each observation. What a reader sees is
     one attribute, `state`, that is replaced as a whole: (observations in each cell, their sum, those that are in no cell yet).
-    So a reader in another thread counts each observation once, whenever it comes.
+    So a reader in another thread counts each observation once, whenever it comes. `cells` and `total` stay as they are made;
+    `read` tells what they would be.
     """
 
     __slots__ = ("state",)
