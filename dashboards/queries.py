@@ -34,9 +34,11 @@ def total(by: str, expression: str, operation: str = "sum") -> str:
 
 
 def quantile(q: float, metric: str, by: str = "") -> str:
-    """The q-quantile of a histogram, for each value of the labels in `by`."""
+    """The q-quantile of a histogram, for each value of the labels in `by`: of its classic buckets, or where Prometheus stores
+    none, of the native ones."""
     labels = f"le, {by}" if by else "le"
-    return f"histogram_quantile({q}, {total(labels, rate(metric + '_bucket'))})"
+    classic, native = total(labels, rate(metric + "_bucket")), total(by, rate(metric))
+    return f"histogram_quantile({q}, {classic}) or histogram_quantile({q}, {native})"
 
 
 def over(above: str, below: str) -> str:

@@ -185,7 +185,8 @@ def test_redaction_fails_closed(signal: str) -> None:
 
 def test_what_the_relay_records_passes_and_its_usage_counts_do() -> None:
     allowed = set(CONFIG["processors"]["redaction/traces"]["allowed_keys"])
-    assert set(NAMES.values()) - {NAMES["token_type"], NAMES["reason"]} <= allowed  # of metrics, and of logs
+    elsewhere = {NAMES[name] for name in ("token_type", "token_modality", "reason")}  # of metrics, and of logs
+    assert set(NAMES.values()) - elsewhere <= allowed
     assert {name for name in allowed if name.startswith(("gen_ai.", "highwater."))} <= set(NAMES.values())
     assert not allowed & {"client.address", "user_agent.original", "url.query", "url.full"}
 
@@ -198,7 +199,8 @@ def test_the_logs_fields_pass() -> None:
 
 def test_the_labels_of_the_metrics_over_otlp_pass() -> None:
     allowed = set(CONFIG["processors"]["redaction/metrics"]["allowed_keys"])
-    words = ("operation", "provider", "request_model", "token_type", "server_address", "server_port", "outcome")
+    words = ("operation", "provider", "request_model", "server_address", "server_port", "outcome")
+    words += ("token_type", "token_modality")
     assert {NAMES[word] for word in (*words, "error_type", "route", "status")} <= allowed
 
 

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from .histogram import BYTES, GAP_SECONDS, LATENCY_SECONDS, STREAM_SECONDS, Histogram
+from .histogram import BYTES, GAP_SECONDS, LATENCY_SECONDS, STREAM_SECONDS, Collected, Histogram
 
 __all__ = ["OUTCOMES", "RouteTotals", "StreamRecord", "outcome_of"]
 
@@ -54,7 +54,7 @@ class RouteTotals:
         self.backpressure_seconds = 0.0
         self.dropped_events: dict[str, int] = {}
         self.first_events = Histogram(LATENCY_SECONDS)
-        self.gaps = Histogram(GAP_SECONDS)
+        self.gaps = Collected(GAP_SECONDS)
         self.durations = Histogram(STREAM_SECONDS)
         self.high_waters = Histogram(BYTES)
         self.upstream_closes = Histogram(LATENCY_SECONDS)

@@ -19,6 +19,7 @@ from ..client.client import until_left
 from ..client.reply import Scope
 from ..errors import BadRequestError, ShuttingDownError
 from ..protocol.endpoints import CHAT, Endpoint
+from ..protocol.parameters import parameters_of
 from ..stream.call import Call
 
 __all__ = ["MAX_VALUES", "OpenAnswers", "caller", "caller_of", "owner", "prompt_call", "read_call", "retry_field"]
@@ -103,7 +104,7 @@ def read_call(endpoint: Endpoint, body: bytes) -> Call:
     streams = fields.get("stream")
     if streams is not None and not isinstance(streams, bool):
         raise BadRequestError(f"stream must be true or false, not {_json_type(streams)}", param="stream")
-    return Call(endpoint, model, bool(streams), body)
+    return Call(endpoint, model, bool(streams), body, parameters_of(fields))
 
 
 def _values(body: bytes) -> int:

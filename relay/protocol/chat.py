@@ -14,7 +14,7 @@ import json
 import re
 from typing import Any
 
-from .facts import MAX_FINISH_REASONS, count_of, name_of
+from .facts import CACHE_WRITE, CACHED, MAX_FINISH_REASONS, REASONING, count_of, count_within, name_of
 from .sse import CR, EventDecoder, LineFeeds
 
 __all__ = ["MAX_LOOKED_AT_BYTES", "ChatFacts"]
@@ -36,6 +36,7 @@ class ChatFacts:
     response_id, model            the upstream's own, None until seen
     finish_reasons                one for each choice, in order of arrival
     input_tokens, output_tokens   None unless the upstream reports usage
+    cached_tokens, cache_write_tokens, reasoning_tokens   of them, where it reports details
     saw_content                   the first token has come
     done                          `[DONE]` has come
     malformed                     how many of the parsed events were not JSON objects
@@ -54,12 +55,15 @@ class ChatFacts:
         "_line_feeds",
         "_skipping",
         "_tail",
+        "cache_write_tokens",
+        "cached_tokens",
         "done",
         "finish_reasons",
         "input_tokens",
         "malformed",
         "model",
         "output_tokens",
+        "reasoning_tokens",
         "response_id",
         "saw_content",
     )
@@ -72,6 +76,9 @@ class ChatFacts:
         self.finish_reasons: tuple[str, ...] = ()
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
+        self.cached_tokens: int | None = None
+        self.cache_write_tokens: int | None = None
+        self.reasoning_tokens: int | None = None
         self.saw_content = False
         self.done = False
         self.malformed = 0
@@ -162,6 +169,9 @@ class ChatFacts:
         if isinstance(usage, dict):
             self.input_tokens = count_of(usage.get("prompt_tokens"), self.input_tokens)
             self.output_tokens = count_of(usage.get("completion_tokens"), self.output_tokens)
+            self.cached_tokens = count_within(usage, "prompt_tokens_details", CACHED, self.cached_tokens)
+            self.cache_write_tokens = count_within(usage, "prompt_tokens_details", CACHE_WRITE, self.cache_write_tokens)
+            self.reasoning_tokens = count_within(usage, "completion_tokens_details", REASONING, self.reasoning_tokens)
 
 
 def _has_facts(events: bytes) -> bool:

@@ -14,7 +14,7 @@ import json
 import re
 from typing import Any, Final
 
-from .facts import count_of, name_of
+from .facts import CACHE_WRITE, CACHED, REASONING, count_of, count_within, name_of
 from .sse import CR, LineFeeds
 
 __all__ = ["MAX_HEAD_BYTES", "MAX_TAIL_BYTES", "ResponseFacts"]
@@ -34,6 +34,9 @@ _REASON: Final = re.compile(rb'"incomplete_details":\s*\{\s*"reason":\s*"([^"\\]
 _USAGE: Final = re.compile(rb'"usage":\s*\{')
 _INPUT_TOKENS: Final = re.compile(rb'"input_tokens":\s*(\d{1,15})')
 _OUTPUT_TOKENS: Final = re.compile(rb'"output_tokens":\s*(\d{1,15})')
+_CACHED_TOKENS: Final = re.compile(rb'"input_tokens_details":\s*\{[^{}]*"cached_tokens":\s*(\d{1,15})')
+_CACHE_WRITE: Final = re.compile(rb'"input_tokens_details":\s*\{[^{}]*"cache_write_tokens":\s*(\d{1,15})')
+_REASONING_TOKENS: Final = re.compile(rb'"output_tokens_details":\s*\{[^{}]*"reasoning_tokens":\s*(\d{1,15})')
 _USAGE_BYTES: Final = 1024
 
 
@@ -55,12 +58,15 @@ class ResponseFacts:
         "_head",
         "_line_feeds",
         "_tail",
+        "cache_write_tokens",
+        "cached_tokens",
         "done",
         "failed",
         "finish_reasons",
         "input_tokens",
         "model",
         "output_tokens",
+        "reasoning_tokens",
         "response_id",
     )
 
@@ -70,6 +76,9 @@ class ResponseFacts:
         self.finish_reasons: tuple[str, ...] = ()
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
+        self.cached_tokens: int | None = None
+        self.cache_write_tokens: int | None = None
+        self.reasoning_tokens: int | None = None
         self.done = False
         self.failed = False
         self._line_feeds = LineFeeds()
@@ -141,6 +150,9 @@ class ResponseFacts:
                 counts = both[usage_at : usage_at + _USAGE_BYTES]
                 self.input_tokens = _number(_INPUT_TOKENS.search(counts), self.input_tokens)
                 self.output_tokens = _number(_OUTPUT_TOKENS.search(counts), self.output_tokens)
+                self.cached_tokens = _number(_CACHED_TOKENS.search(counts), self.cached_tokens)
+                self.cache_write_tokens = _number(_CACHE_WRITE.search(counts), self.cache_write_tokens)
+                self.reasoning_tokens = _number(_REASONING_TOKENS.search(counts), self.reasoning_tokens)
         else:
             usage, details = response.get("usage"), response.get("incomplete_details")
             self.response_id = self.response_id or name_of(response.get("id"))
@@ -149,6 +161,11 @@ class ResponseFacts:
             if isinstance(usage, dict):
                 self.input_tokens = count_of(usage.get("input_tokens"), self.input_tokens)
                 self.output_tokens = count_of(usage.get("output_tokens"), self.output_tokens)
+                self.cached_tokens = count_within(usage, "input_tokens_details", CACHED, self.cached_tokens)
+                self.cache_write_tokens = count_within(
+                    usage, "input_tokens_details", CACHE_WRITE, self.cache_write_tokens
+                )
+                self.reasoning_tokens = count_within(usage, "output_tokens_details", REASONING, self.reasoning_tokens)
         if reason:
             self.finish_reasons = (reason,)
 

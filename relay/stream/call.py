@@ -11,6 +11,7 @@ from diagnostics import StreamRecord
 from ..errors import ApiError
 from ..protocol.endpoints import Endpoint
 from ..protocol.facts import Facts
+from ..protocol.parameters import Parameters
 from ..upstream.body import Body
 from .ending import Ending
 from .patience import Limits
@@ -57,19 +58,22 @@ class Span(Protocol):
 class Call:
     """One request to the upstream.
 
-    model     as the request names it; "" where the upstream has it stored
-    content   the request's JSON as it came, up to megabytes: forgotten once the upstream has answered, since a stream may
-              last hours
+    model       as the request names it; "" where the upstream has it stored
+    content     the request's JSON as it came, up to megabytes: forgotten once the upstream has answered, since a stream may
+                last hours
+    parameters  what the request asks for (protocol/parameters.py); forgotten with the content
     """
 
     endpoint: Endpoint
     model: str
     streams: bool
     content: bytes
+    parameters: Parameters = ()
 
     def forget_content(self) -> None:
-        """Drop the JSON: the upstream has answered, and no retry will need it."""
+        """Drop the JSON and what was read from it: the upstream has answered, and no retry will need it."""
         self.content = b""
+        self.parameters = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,9 @@ UNTROUBLED: Final = frozenset({"completed", "client_disconnected"})
 # A bound, since some messages quote the upstream (its content type).
 MAX_MESSAGE_CHARACTERS: Final = 256
 
+# The counts of tokens that an upstream may tell.
+COUNTS: Final = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
+
 LEVELS: Final = dict.fromkeys(FAILED, logging.WARNING)
 
 
@@ -49,6 +52,8 @@ class Ending:
     first_event      from the request to the first event sent
     blocked          time spent waiting for the client
     high_water       the most bytes that the application held for the stream at once
+    cached_tokens, cache_write_tokens   those of the input that the upstream had in its prompt cache, and put there
+    reasoning_tokens those of the output that were spent on reasoning
     mean_gap         the mean time between two events of this stream
     """
 
@@ -68,6 +73,9 @@ class Ending:
     dropped_events: int | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
     mean_gap: float | None = None
 
     @classmethod
@@ -87,7 +95,7 @@ class Ending:
         if record is not None:
             fields |= _numbers(record, time.monotonic())
         if facts is not None:
-            fields |= {"input_tokens": facts.input_tokens, "output_tokens": facts.output_tokens}
+            fields |= {name: getattr(facts, name) for name in COUNTS}
         return cls(outcome, **fields)
 
     @property

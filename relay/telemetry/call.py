@@ -145,6 +145,9 @@ class CallSpan:
                 attributes[NAMES[f"{kind}_count"]] = self._counts[kind]
         if facts is not None:
             attributes |= _names(facts)
+        if ending.outcome != "completed" and self._first_chunk is not None:
+            # An answer that began has a reason for its end, even where its upstream did not come to telling one.
+            attributes.setdefault(NAMES["finish_reasons"], ("error",))
         return attributes
 
 

@@ -11,7 +11,16 @@ from importlib.metadata import entry_points
 from typing import Final
 from urllib.parse import urlsplit
 
-__all__ = ["OPT_IN", "PROPAGATORS", "PROTOCOL", "SIGNALS", "exported_signals", "known_propagators", "stable_http"]
+__all__ = [
+    "OPT_IN",
+    "PROPAGATORS",
+    "PROTOCOL",
+    "SIGNALS",
+    "exported_signals",
+    "genai_of_1_41",
+    "known_propagators",
+    "stable_http",
+]
 
 log = logging.getLogger("relay.telemetry")
 
@@ -19,8 +28,9 @@ SIGNALS: Final = ("traces", "metrics", "logs")
 PROTOCOL: Final = "http/protobuf"  # of the only exporter that is installed
 PROPAGATORS: Final = "OTEL_PROPAGATORS"
 DEFAULT_PROPAGATORS: Final = "tracecontext,baggage"
-# Selects the semantic conventions of the ASGI instrumentation, which reads it once, on import.
+# Selects the semantic conventions: of HTTP's for the ASGI instrumentation, which reads it once, on import, and GenAI's.
 OPT_IN: Final = "OTEL_SEMCONV_STABILITY_OPT_IN"
+GENAI: Final = "gen_ai_latest_experimental"
 
 
 def exported_signals(environment: Mapping[str, str]) -> frozenset[str]:
@@ -43,8 +53,25 @@ def stable_http(opted_in: str) -> str:
     >>> stable_http(""), stable_http("database"), stable_http("http/dup")
     ('http', 'database,http', 'http/dup')
     """
-    words = [word for word in opted_in.replace(" ", "").split(",") if word]
+    words = _words(opted_in)
     return ",".join(words if {"http", "http/dup"} & set(words) else [*words, "http"])
+
+
+def genai_of_1_41(opted_in: str) -> bool:
+    """Whether a value of OPT_IN asks for the metrics of the GenAI conventions 1.41, too; those of 0.1.0 are always there.
+
+    As with `http`, the word alone selects the new names, `/dup` both, and where both words stand, `/dup` counts. Without either
+    both are there until the conventions are stable: what has been built on the old names goes on.
+
+    >>> genai_of_1_41("http"), genai_of_1_41("gen_ai_latest_experimental"), genai_of_1_41("gen_ai_latest_experimental/dup")
+    (True, False, True)
+    """
+    words = _words(opted_in)
+    return GENAI not in words or f"{GENAI}/dup" in words
+
+
+def _words(opted_in: str) -> list[str]:
+    return [word for word in opted_in.replace(" ", "").split(",") if word]
 
 
 def known_propagators(text: str) -> str:

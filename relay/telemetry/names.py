@@ -1,7 +1,9 @@
 """The one table of the names of attributes, metrics and span events.
 
-They are those of the GenAI semantic conventions, all still in development (https://opentelemetry.io/docs/specs/semconv/gen-ai/),
-those of HTTP's, and the relay's own, which begin with `highwater.`. Times are in seconds, sizes in bytes.
+They are those of the GenAI semantic conventions 0.1.0, all still in development, and of 1.41, the last release in which they
+stood among OpenTelemetry's other conventions; those of HTTP's, and the relay's own, which begin with `highwater.`. Times are in
+seconds, sizes in bytes. The attributes of spans have the same names in both; OTEL_SEMCONV_STABILITY_OPT_IN chooses between the
+metrics (environment.py). https://github.com/open-telemetry/semantic-conventions-genai
 """
 
 from __future__ import annotations
@@ -20,13 +22,28 @@ NAMES: Final = {
     "provider": "gen_ai.provider.name",
     "request_model": "gen_ai.request.model",
     "request_stream": "gen_ai.request.stream",
+    "conversation": "gen_ai.conversation.id",
+    "output_type": "gen_ai.output.type",
+    "choice_count": "gen_ai.request.choice.count",
+    "frequency_penalty": "gen_ai.request.frequency_penalty",
+    "max_tokens": "gen_ai.request.max_tokens",
+    "presence_penalty": "gen_ai.request.presence_penalty",
+    "previous_response": "gen_ai.request.previous_response.id",
+    "reasoning_level": "gen_ai.request.reasoning.level",
+    "seed": "gen_ai.request.seed",
+    "temperature": "gen_ai.request.temperature",
+    "top_p": "gen_ai.request.top_p",
     "response_id": "gen_ai.response.id",
     "response_model": "gen_ai.response.model",
     "finish_reasons": "gen_ai.response.finish_reasons",
     "first_chunk": "gen_ai.response.time_to_first_chunk",
     "input_tokens": "gen_ai.usage.input_tokens",
     "output_tokens": "gen_ai.usage.output_tokens",
+    "cached_tokens": "gen_ai.usage.cache_read.input_tokens",
+    "cache_write_tokens": "gen_ai.usage.cache_write.input_tokens",
+    "reasoning_tokens": "gen_ai.usage.reasoning.output_tokens",
     "token_type": "gen_ai.token.type",
+    "token_modality": "gen_ai.token.modality",
     "server_address": "server.address",
     "server_port": "server.port",
     "error_type": "error.type",
@@ -53,6 +70,16 @@ METRICS: Final = {
     "first_chunk": "gen_ai.client.operation.time_to_first_chunk",
     "per_chunk": "gen_ai.client.operation.time_per_output_chunk",
     "tokens": "gen_ai.client.token.usage",
+    "inference_duration": "gen_ai.client.inference.duration",
+    "inference_first_chunk": "gen_ai.client.inference.time_to_first_chunk",
+    "inference_per_chunk": "gen_ai.client.inference.time_per_output_chunk",
+    "inference_input": "gen_ai.client.inference.operation.input_tokens",
+    "inference_output": "gen_ai.client.inference.operation.output_tokens",
+    "used_input": "gen_ai.client.inference.usage.input_tokens",
+    "used_output": "gen_ai.client.inference.usage.output_tokens",
+    "used_cached": "gen_ai.client.inference.usage.cache_read.input_tokens",
+    "used_cache_write": "gen_ai.client.inference.usage.cache_write.input_tokens",
+    "used_reasoning": "gen_ai.client.inference.usage.reasoning.output_tokens",
     "http_active": "http.server.active_requests",
     "http_duration": "http.server.request.duration",
 }
@@ -88,6 +115,9 @@ _ATTRIBUTES: Final = (
     "dropped_events",
     "input_tokens",
     "output_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
 )
 
 

@@ -11,17 +11,18 @@ import os
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 
+from .environment import OPT_IN, genai_of_1_41
 from .export_queue import ExportQueue, Logs, Spans
-from .metrics import views
+from .metrics import views, with_names_of_1_41
 from .names import MAX_ATTRIBUTE_CHARACTERS
 
 __all__ = ["FLUSH_SECONDS", "Providers"]
@@ -102,8 +103,18 @@ def _traces(resource: Resource) -> tuple[TracerProvider, ExportQueue]:
 
 
 def _metrics(resource: Resource) -> MeterProvider:
-    reader = PeriodicExportingMetricReader(OTLPMetricExporter())
+    both = genai_of_1_41(os.environ.get(OPT_IN, ""))
+    reader = PeriodicExportingMetricReader(_BothNames() if both else OTLPMetricExporter())
     return MeterProvider([reader], resource=resource, views=views(), shutdown_on_exit=False)
+
+
+class _BothNames(OTLPMetricExporter):
+    """Exports GenAI metrics by the names of the conventions 1.41, too."""
+
+    def export(
+        self, metrics_data: MetricsData, timeout_millis: float | None = 10000, **options: Any
+    ) -> MetricExportResult:
+        return super().export(with_names_of_1_41(metrics_data), timeout_millis, **options)
 
 
 def _logs(resource: Resource) -> tuple[LoggerProvider, ExportQueue]:

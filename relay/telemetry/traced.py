@@ -65,9 +65,11 @@ class Traced(Telemetry):
                 NAMES["operation"]: operation,
                 NAMES["provider"]: PROVIDER,
                 NAMES["request_model"]: model,
-                NAMES["request_stream"]: call.streams,
                 NAMES["server_address"]: address[0],
                 NAMES["server_port"]: address[1],
+                # The convention has this attribute on streams alone: without it a call is one that does not stream.
+                **({NAMES["request_stream"]: True} if call.streams else {}),
+                **{NAMES[name]: _shown(value) for name, value in call.parameters},
             },
         )
         return CallSpan(span, Operation(operation, model, address), server, self._recorder, self._turns)
@@ -88,3 +90,7 @@ class Traced(Telemetry):
         if self._handler is not None:
             logging.getLogger().removeHandler(self._handler)
         await self._providers.close()
+
+
+def _shown(value: str | float) -> str | float:
+    return printable(value) if isinstance(value, str) else value

@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,9 +85,9 @@ def stacked(
     launch: Callable[..., Any], http: Callable[..., Any], free_port: Callable[[], int],
     eventually: Callable[..., Any], tmp_path: Path,
 ) -> Callable[..., Stack]:  # fmt: skip
-    """Starts a relay with these flags and settings, its monitor, and a Prometheus that scrapes it."""
+    """Starts a relay with these flags and settings, its monitor, and a Prometheus with these features that scrapes it."""
 
-    def start(*flags: str, **settings: str) -> Stack:
+    def start(*flags: str, features: str = "exemplar-storage", **settings: str) -> Stack:
         relay = launch(
             sys.executable, "-m", "relay", "serve", "--port", "0", "--diagnostics", "127.0.0.1:0", *flags,
             env={
@@ -105,7 +105,7 @@ def stacked(
         address = f"127.0.0.1:{free_port()}"
         launch(
             "prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",
-            f"--web.listen-address={address}", "--enable-feature=exemplar-storage", cwd=tmp_path,
+            f"--web.listen-address={address}", f"--enable-feature={features}", cwd=tmp_path,
         ).wait_for("Server is ready")  # fmt: skip
 
         def ask(path: str, **parameters: str) -> Any:
@@ -127,9 +127,16 @@ def stack(stacked: Callable[..., Stack]) -> Stack:
 
 @pytest.fixture
 def load(stack: Stack) -> Iterator[None]:
-    """Streams, one after the other, and clients that leave in the middle of one, until the test ends."""
+    """Load until the test ends."""
+    with loaded(stack.url):
+        yield
+
+
+@contextmanager
+def loaded(url: str) -> Iterator[None]:
+    """Streams, one after the other, and clients that leave in the middle of one, until the block ends."""
     over = threading.Event()
-    parts = urllib.parse.urlsplit(stack.url)
+    parts = urllib.parse.urlsplit(url)
 
     def stream(model: str, *, leaves: bool) -> None:
         with closing(socket.create_connection((parts.hostname, parts.port), timeout=60)) as connection:
@@ -145,9 +152,11 @@ def load(stack: Stack) -> Iterator[None]:
 
     thread = threading.Thread(target=run)
     thread.start()
-    yield
-    over.set()
-    thread.join(60)
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(60)
     assert not thread.is_alive()
 
 
@@ -217,6 +226,45 @@ def test_every_panel_is_answered_and_every_rule_is_evaluated(
     text = http(f"{stack.monitor}/metrics").body
     linted = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=250, check=False)
     assert linted.returncode == 0, linted.stderr.decode()
+
+
+def test_a_prometheus_of_native_histograms_gets_them_and_answers_the_same_questions(
+    stacked: Callable[..., Stack], eventually: Callable[..., Any], http: Callable[..., Any]
+) -> None:
+    native = stacked(features="exemplar-storage,native-histograms")
+    rates = [(where, expr) for where, expr, _ in panels() if "histogram_quantile" in expr and answerable(expr)]
+    with loaded(native.url):
+        for where, expr in rates:
+            eventually(lambda expr=expr: native.query(expr), 30.0, f"an answer for {where}: {expr}")
+        rules = [rule for group in native.ask("rules")["groups"] for rule in group["rules"]]
+        (late,) = [rule["query"] for rule in rules if rule["name"] == "EventLoopLag"]
+        eventually(lambda: native.query(re.sub(r"> 0.25", ">= 0", late.replace("[5m]", "[8s]"))), 30.0, late)
+    assert len(rates) > 10
+    assert native.query('count({__name__=~".+_bucket"})') == []  # classic buckets were not stored, and not missed
+
+    # What both kinds say of the same streams, after the last of them.
+    asked = "stream_time_to_first_event_seconds"
+
+    def settled() -> dict[str, float] | None:
+        text = http(f"{native.monitor}/metrics").body.decode()
+        buckets = dict(
+            re.findall(rf'^{asked}_bucket{{le="([^"]+)",route="/stream",[^}}]*}} (\S+)$', text, re.MULTILINE)
+        )
+        (counted,) = native.query(f'histogram_count({asked}{{route="/stream"}})')
+        same = float(counted["value"][1]) == float(buckets["+Inf"])
+        return {bound: float(count) for bound, count in buckets.items()} if same else None
+
+    buckets = eventually(settled, 30.0, "a scrape after the last stream")
+    for quantile in (0.5, 0.9):
+        (told,) = native.query(f'histogram_quantile({quantile}, {asked}{{route="/stream"}})')
+        bounds = [0.0, *(float(bound) for bound in buckets)]
+        rank = quantile * buckets["+Inf"]
+        within = next(index for index, count in enumerate(buckets.values()) if count >= rank)
+        # A native bucket may reach beyond the classic one by the width of one bucket.
+        assert bounds[within] / 1.1 <= float(told["value"][1]) <= bounds[within + 1] * 1.1
+    found = native.ask("query_exemplars", query=asked, start="0", end=str(time.time() + 60))
+    assert {one["seriesLabels"]["__name__"] for one in found} == {asked}
+    assert all(re.fullmatch("[0-9a-f]{32}", one["exemplars"][0]["labels"]["trace_id"]) for one in found)
 
 
 def test_a_stopped_relay_is_an_alert(stack: Stack, eventually: Callable[..., Any]) -> None:

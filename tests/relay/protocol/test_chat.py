@@ -30,7 +30,13 @@ def choice(finish_reason: str | None = None, **delta: Any) -> list[dict[str, Any
     return [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}]
 
 
-USAGE = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
+USAGE = {
+    "prompt_tokens": 9,
+    "completion_tokens": 2,
+    "total_tokens": 11,
+    "prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 3},
+    "completion_tokens_details": {"reasoning_tokens": 1},
+}
 
 
 def answer(spaced: bool = False) -> bytes:
@@ -58,12 +64,15 @@ def values(facts: ChatFacts) -> dict[str, Any]:
 
 
 EXPECTED = {
+    "cache_write_tokens": 3,
+    "cached_tokens": 4,
     "done": True,
     "finish_reasons": ("stop",),
     "input_tokens": 9,
     "malformed": 0,
     "model": "gpt-4o-mini-2024",
     "output_tokens": 2,
+    "reasoning_tokens": 1,
     "response_id": "chatcmpl-1",
     "saw_content": True,
 }

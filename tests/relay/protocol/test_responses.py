@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from relay.protocol.facts import answer_facts
 from relay.protocol.responses import MAX_HEAD_BYTES, MAX_TAIL_BYTES, ResponseFacts
 
-USAGE = {"input_tokens": 9, "input_tokens_details": {"cached_tokens": 1}, "output_tokens": 2, "total_tokens": 11}
+USAGE = {
+    "input_tokens": 9,
+    "input_tokens_details": {"cache_write_tokens": 3, "cached_tokens": 4},
+    "output_tokens": 2,
+    "output_tokens_details": {"reasoning_tokens": 1},
+    "total_tokens": 11,
+}
 
 
 def event(name: str, named: bool = True, **more: Any) -> bytes:
@@ -46,12 +52,15 @@ def values(facts: ResponseFacts) -> dict[str, Any]:
 
 
 EXPECTED = {
+    "cache_write_tokens": 3,
+    "cached_tokens": 4,
     "done": True,
     "failed": False,
     "finish_reasons": ("completed",),
     "input_tokens": 9,
     "model": "gpt-1",
     "output_tokens": 2,
+    "reasoning_tokens": 1,
     "response_id": "resp_1",
 }
 
