@@ -46,7 +46,8 @@ wheel:
 steady: $(STAMP)
 	$(BIN)/python tests/steady.py $(STEADY)
 
-# On a quiet machine; rewrites the figures of docs/performance.md. Three rounds take three quarters of an hour. LITELLM is a folder
+# On a quiet machine; rewrites docs/performance.md and performance.json, and prints each limit and whether it is met. Three rounds take
+# an hour and a quarter. LITELLM is a folder
 # that LiteLLM's proxy is or will be installed in; without it that peer is left out. bench-quick: a few cases, a minute.
 ROUNDS ?= 3
 bench: $(STAMP)

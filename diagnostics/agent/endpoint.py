@@ -28,6 +28,7 @@ from ..protocol import (
     socket_address,
 )
 from .background import Background, working
+from .reading_cache import stretches
 from .unpatched import poll
 
 TYPE_CHECKING = False
@@ -243,11 +244,13 @@ class Endpoint:
             with working():
                 from .operations import Forked  # imported by the first request: an idle agent does without it
 
+                stretches.begin()
                 result = _perform(self.state, message)
             if isinstance(result, Forked):
                 self._hand_over(connection, result)
                 return True
             reply = frame(reply_result(result))
+            stretches.end(str(message.get("op")))  # one that there is: it has been performed
         except DiagnosticsError as error:
             reply = frame(reply_error(**error.to_dict()))
         except Exception as error:  # noqa: BLE001  # reported to the client, with the line that raised it

@@ -13,13 +13,14 @@ import itertools
 import sys
 import time
 import weakref
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from operator import attrgetter
 from types import TracebackType
 from typing import Any
 
+from .reading_cache import rest
 from .record import OUTCOMES, RouteTotals, StreamRecord, outcome_of
 from .unpatched import allocate_lock
 
@@ -43,8 +44,8 @@ _DISCONNECTED = attrgetter("disconnected_at")
 # A client that left is noticed, and its upstream closed, within a moment: a stream that is open so long after it is abandoned.
 ABANDONED_SECONDS = 5.0
 _TOTALS = attrgetter("totals")
-# Records are read in slices of this many, so that a slice stays in the processor's cache.
-_SLICE = 500
+# Records are read in slices of this many: a slice stays in the processor's cache, and after each the GIL is released.
+_SLICE = 250
 
 # The record of the request that this context serves, set by the middleware, so that `ledger.stream()` inside a handler
 # adds to the record that the middleware counts on, instead of making a second one for the same stream.
@@ -199,10 +200,14 @@ class StreamLedger:
             records = list(self.records.values())
             finished = sum(sum(route.closed.values()) for route in self.routes.values())
         left_before = self._clock() - ABANDONED_SECONDS
+        abandoned = buffered_bytes = 0
+        for part in _parts(records):
+            abandoned += sum(left <= left_before for left in map(_DISCONNECTED, part) if left is not None)
+            buffered_bytes += sum(map(_BUFFERED, part))
         return {
             "open": len(records),
-            "abandoned": sum(left <= left_before for left in map(_DISCONNECTED, records) if left is not None),
-            "buffered_bytes": sum(map(_BUFFERED, records)),
+            "abandoned": abandoned,
+            "buffered_bytes": buffered_bytes,
             "events": self.events_out(),
             "finished": finished,
         }
@@ -233,8 +238,7 @@ class StreamLedger:
             routes = {name: totals.to_json() for name, totals in self.routes.items()}
         now = self._clock()
         buffered: list[int] = []
-        for start in range(0, len(records), _SLICE):
-            part = records[start : start + _SLICE]
+        for part in _parts(records):
             buffered += map(_BUFFERED, part)
             for totals, group in _by_totals(part):
                 row = routes.get(totals.name)
@@ -263,6 +267,14 @@ class StreamLedger:
             "routes": routes,
             "top": [records[place].to_json(now) for place in fullest],
         }
+
+
+def _parts(records: list[StreamRecord]) -> Iterator[list[StreamRecord]]:
+    """The records in slices, with a rest between two."""
+    for start in range(0, len(records), _SLICE):
+        if start:
+            rest()
+        yield records[start : start + _SLICE]
 
 
 def _by_totals(records: list[StreamRecord]) -> Iterable[tuple[RouteTotals, list[StreamRecord]]]:

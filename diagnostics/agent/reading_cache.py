@@ -1,4 +1,4 @@
-"""Caches a reading for as long as its CPU time requires.
+"""Caches a reading for as long as its CPU time requires, and counts how long the agent's thread keeps the GIL at a time.
 
 The agent shares the GIL with the service, so CPU time for reading thousands of streams is taken from the loop. A cached
 reading is valid for two hundred times the CPU time that it took, so that making it never takes more than half a per cent of
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["ReadingCache", "rest"]
+__all__ = ["ReadingCache", "Stretches", "rest", "stretches"]
 
 _SHARE = 200
 # A reading that takes less CPU time is never cached.
@@ -63,6 +63,57 @@ class ReadingCache:
         self._made = None
 
 
+class Stretches:
+    """CPU seconds that the agent's thread takes between two moments at which it lets the GIL go of itself, by operation.
+
+    It cannot have the GIL for more CPU time than that at once; the interpreter takes it away earlier from a thread that others
+    wait for (`sys.getswitchinterval`). Used from the agent's thread only.
+    """
+
+    def __init__(self, cpu: Callable[[], float] = time.thread_time) -> None:
+        self._cpu = cpu
+        self._began: float | None = None
+        self._longest = self._sum = 0.0
+        self._by_operation: dict[str, list[float]] = {}  # answers, CPU seconds of all, longest stretch
+
+    def begin(self) -> None:
+        """An answer is made from now on."""
+        self._longest = self._sum = 0.0
+        self._began = self._cpu()
+
+    def pause(self) -> None:
+        """The thread sleeps: a stretch ends. Without effect outside of an answer."""
+        if self._began is not None:
+            stretch = self._cpu() - self._began
+            self._sum += stretch
+            self._longest = max(self._longest, stretch)
+
+    def resume(self) -> None:
+        if self._began is not None:
+            self._began = self._cpu()
+
+    def end(self, operation: str) -> None:
+        """The answer is made. `operation` is one that the agent has."""
+        self.pause()
+        self._began = None
+        answers, seconds, longest = self._by_operation.get(operation, (0, 0.0, 0.0))
+        self._by_operation[operation] = [answers + 1, seconds + self._sum, max(longest, self._longest)]
+
+    def told(self) -> dict[str, dict[str, float]]:
+        """By operation since the last time: answers, seconds of CPU of all of them, seconds of the longest stretch."""
+        told = self._by_operation
+        self._by_operation = {}
+        return {
+            operation: dict(zip(("answers", "cpu_seconds", "longest_seconds"), counts, strict=True))
+            for operation, counts in told.items()
+        }
+
+
+stretches = Stretches()
+
+
 def rest() -> None:
     """Sleep 0.1 ms to let the loop run: a thread that only releases the GIL has it back before another one has woken."""
+    stretches.pause()
     sleep(0.0001)
+    stretches.resume()

@@ -43,6 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--rate", type=positive, metavar="R", help="begin R streams a second, and count latency from when each was due"
     )
     parser.add_argument("-p", "--processes", type=whole(1, _MOST_PROCESSES), default=1, metavar="N", help="(1)")
+    parser.add_argument("--disable-keepalive", action="store_true", help="open a connection for each stream")
     add_request(parser)
     shares = parser.add_argument_group("which share of the clients misbehaves")
     for behavior, what in _BEHAVIORS.items():
@@ -118,6 +119,7 @@ def _order(arguments: argparse.Namespace) -> Order:
         shares=shares,
         patience_seconds=arguments.patience,
         verify_tls=not arguments.insecure,
+        keep_alive=not arguments.disable_keepalive,
     )
 
 

@@ -2,6 +2,7 @@
 
     python tests/bench/bench_relay.py [--quick] [--rounds N] [--peers bare,relay,...] [--cases paced,burst,...]
     python tests/bench/bench_relay.py --out report/bench [--write docs/performance.md] [--litellm DIR]
+    python tests/bench/bench_relay.py --show docs/performance.json [--cases paced,short,...]
     python tests/bench/bench_relay.py --relay-from DIR [--rounds N] [--cases paced,burst]
 
 One core for the relay under test, the other for upstream and clients. Rounds are interleaved: each round measures every
@@ -11,6 +12,9 @@ taken round by round. Every event is checked on arrival; what is missing, late, 
 With --relay-from, the relay of this checkout is compared with that of another: `bare`, `relay` and `relay@DIR` are started
 once and stay, and many short rounds alternate between them. CPU time is what it measures, so it can be used while the
 machine has other work: that disturbs caches, and all three alike. Memory has no meaning there.
+
+With --write, the page gets the table of peers and the limits; all figures of all cases go into a data file of its name beside
+it (JSON), and --show prints them as tables.
 
 Needs Go (Debian: golang-go) to build the traffic; a peer that lacks something is named and left out.
 """
@@ -30,16 +34,20 @@ from sidebyside.machine import conditions, raise_open_files, warn_if_busy
 from sidebyside.peers import PEERS, missing
 from sidebyside.plots import write_plots
 from sidebyside.processes import TRAFFIC_CORE
-from sidebyside.report import report
-from sidebyside.rounds import run
+from sidebyside.report import case_tables, data, peer_table, show
+from sidebyside.rounds import Results, run
+from sidebyside.targets import judged
 from sidebyside.traffic import traffic
-from sidebyside.writing import write_into
+from sidebyside.writing import write_data, write_into
 
-QUICK = ("paced", "burst", "idle_1000")
+QUICK = ("short", "paced", "idle_1000")
 
 
 def main() -> int:
     arguments = _parser().parse_args()
+    if arguments.show:
+        print(show(arguments.show, arguments.cases.split(",") if arguments.cases else []))
+        return 0
     if arguments.litellm:
         problem = install(arguments.litellm)
         if problem:
@@ -53,8 +61,17 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, traffic(Path(folder)) as running:
         results = run(peers, cases, rounds, running, Path(folder), staying=bool(arguments.relay_from))
         spans = running.spans()
-    about = conditions(rounds, spans)
-    text = f"{about}\n\n{report(results, cases, peers)}"
+    _tell(results, cases, peers, conditions(rounds, spans), arguments)
+    return 0
+
+
+def _tell(
+    results: Results, cases: dict[str, Case], peers: list[str], about: str, arguments: argparse.Namespace
+) -> None:
+    """Print the figures, and write them where they are asked for."""
+    page = data(results, cases, peers, about)
+    first = "\n\n".join(part for part in (about, peer_table(results, peers), judged(results)) if part)
+    text = f"{first}\n\n{case_tables(page)}"
     print(text)
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
@@ -67,8 +84,8 @@ def main() -> int:
     if arguments.write:
         plots = write_plots(results, peers, arguments.write.parent / "images", prefix="performance-")
         shown = "\n".join(f"![{plot.stem}](images/{plot.name})" for plot in plots)
-        write_into(arguments.write, f"{text}\n\n{shown}")
-    return 0
+        write_into(arguments.write, f"{first}\n\n{shown}")
+        write_data(arguments.write.with_suffix(".json"), page)
 
 
 def _plan(arguments: argparse.Namespace) -> tuple[list[str], dict[str, Case], int]:
@@ -104,6 +121,9 @@ def _parser() -> argparse.ArgumentParser:
         "--litellm", type=Path, metavar="DIR", help="measure LiteLLM's proxy too, installed in DIR once"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write report.md, report.json and plots there")
+    parser.add_argument(
+        "--show", type=Path, metavar="FILE", help="print the tables of a data file, and measure nothing"
+    )
     parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the figures between the page's two markers")
     return parser
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import weakref
 
+from ..reading_cache import rest
 from .coroutines import is_whole
 
 TYPE_CHECKING = False
@@ -35,6 +36,8 @@ __all__ = [
 
 # Another thread may change a set while it is copied. asyncio.all_tasks() tries again likewise.
 _TRIES = 100
+# Tasks looked at before the GIL is released.
+_SLICE = 250
 _REGISTERS = ("_all_tasks", "_scheduled_tasks")
 
 
@@ -219,11 +222,13 @@ def task_states() -> dict[str, int] | None:
     """
     unfinished = cancelling = 0
     # One pass: ten thousand tasks do not fit into the processor's cache.
-    for task in alive_tasks():
+    for number, task in enumerate(alive_tasks(), 1):
         if not task.done():
             unfinished += 1
             if task.cancelling():
                 cancelling += 1
+        if number % _SLICE == 0:
+            rest()
     if not unfinished and why_unseen() is not None:
         return None
     return {"pending": unfinished - cancelling, "cancelling": cancelling}

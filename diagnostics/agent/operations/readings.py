@@ -7,6 +7,7 @@ import os
 import sys
 
 from ..loops.asyncio_tasks import why_unseen
+from ..reading_cache import rest, stretches
 from ..readings.allocation import allocators, installed
 
 TYPE_CHECKING = False
@@ -49,9 +50,11 @@ def _start_ticks() -> int | None:
 def reading(state: State, top: int = 20) -> Result:
     """All cheap readings in one answer: ledger, connections, allocators, tasks, loops."""
     look = state.look()
+    rest()
     ledger = _merged(state.ledgers, top)
     if ledger and look:
         _add_transports(ledger["top"], look)
+    rest()
     loops, unseen = state.loops(), state.unknown()
     return {
         "ledger": ledger,
@@ -73,9 +76,13 @@ def reading(state: State, top: int = 20) -> Result:
 
 def sample(state: State) -> Result:
     """The numbers that the flight recorder reads every second; no lists."""
-    memory, look = allocators.read(), state.look()
+    memory = allocators.read()
+    rest()
+    look = state.look()
     state.heap()  # checks first that the heap's hooks are still in place
+    rest()
     ledgers = [ledger.summary() for ledger in state.ledgers]
+    rest()
     return {
         "in_use_bytes": memory.in_use,
         "python_live_bytes": memory.python_live,
@@ -116,12 +123,18 @@ def watch(state: State) -> Result:
     }
 
 
+def held(state: State) -> Result:
+    """How long answers kept the GIL since this was last asked; see `Stretches.told`."""
+    return stretches.told()
+
+
 READINGS: dict[str, Callable[..., Result]] = {
     "hello": hello,
     "reading": reading,
     "sample": sample,
     "connections": connections,
     "registered": registered,
+    "held": held,
     "window.watch": watch,
 }
 

@@ -22,9 +22,9 @@ __all__ = [
     "modules_in_threads",
 ]
 
-# Connections read before the GIL is released; a slice takes well below a millisecond. A connection takes half a microsecond,
-# a request found by its task one to three, a new connection ten (tests/bench/bench_servers.py).
-SLICE, SLICE_OF_TASKS, SLICE_OF_NEW = 1000, 250, 50
+# Connections read before the GIL is released; a slice takes a few tenths of a millisecond at most. A connection takes half a
+# microsecond, a request found by its task one to three, a new connection ten (tests/bench/bench_servers.py).
+SLICE, SLICE_OF_TASKS, SLICE_OF_NEW = 100, 50, 10
 
 
 def copied(live: Iterable[Any]) -> list[Any]:

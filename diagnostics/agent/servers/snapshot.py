@@ -10,11 +10,12 @@ import heapq
 import weakref
 from operator import attrgetter
 
+from ..reading_cache import rest
 from ..routes import UNROUTED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from ..ledger import StreamLedger
@@ -24,6 +25,8 @@ __all__ = ["OpenRequest", "RouteSum", "ServerLook"]
 
 _STARTED, _TASK, _FD = attrgetter("started"), attrgetter("task"), attrgetter("fd")
 _TRANSPORT_BYTES = attrgetter("transport_bytes")
+# Requests looked at before the GIL is released.
+_SLICE = 250
 
 
 class OpenRequest:
@@ -139,12 +142,18 @@ class ServerLook:
         Requests and records are joined by the serving task, not by address and port: a proxy's headers may change those.
         """
         by_route: dict[str, list[OpenRequest]] = {}
-        for request in self._joined(list(ledgers)):
-            try:
-                by_route[request.route].append(request)
-            except KeyError:
-                by_route[request.route] = [request]
+        rest()
+        joined = self._joined(list(ledgers))
+        rest()
+        for part in _parts(joined):
+            for request in part:
+                try:
+                    by_route[request.route].append(request)
+                except KeyError:
+                    by_route[request.route] = [request]
+        rest()
         self.routes = {route: RouteSum(requests) for route, requests in by_route.items()}
+        rest()
         self.by_task = dict(zip(map(_TASK, self.requests), self.requests, strict=True))
         self._sizes = list(map(_TRANSPORT_BYTES, self.requests))
 
@@ -174,12 +183,13 @@ class ServerLook:
         if not ledgers:
             return self.requests
         alone: list[OpenRequest] = []
-        for request in self.requests:
-            record = request.record
-            if record is None or record.closed_at is not None:
-                alone.append(request)
-            else:
-                request.route = record.route
+        for part in _parts(self.requests):
+            for request in part:
+                record = request.record
+                if record is None or record.closed_at is not None:
+                    alone.append(request)
+                else:
+                    request.route = record.route
         if alone:
             known = {request.record for request in self.requests}
             serving: dict[int, StreamRecord] = {}
@@ -192,3 +202,11 @@ class ServerLook:
                 elif request.started is False:
                     request.route = UNROUTED
         return self.requests
+
+
+def _parts(requests: list[OpenRequest]) -> Iterator[list[OpenRequest]]:
+    """The requests in slices, with a rest between two."""
+    for start in range(0, len(requests), _SLICE):
+        if start:
+            rest()
+        yield requests[start : start + _SLICE]

@@ -11,6 +11,8 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
+from itertools import takewhile
 from typing import NamedTuple
 
 __all__ = ["ESTABLISHED", "LISTEN", "TcpSocket", "dump", "owner_of"]
@@ -18,16 +20,21 @@ __all__ = ["ESTABLISHED", "LISTEN", "TcpSocket", "dump", "owner_of"]
 ESTABLISHED, LISTEN = 1, 10
 
 _FAMILY = 4  # NETLINK_SOCK_DIAG
-_SOCK_DIAG_BY_FAMILY, _ERROR, _DONE = 20, 2, 3
+_TCPDIAG_GETSOCK, _SOCK_DIAG_BY_FAMILY, _ERROR, _DONE = 18, 20, 2, 3
 _REQUEST, _REQUEST_AND_DUMP = 0x1, 0x301
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence number, port
-_QUESTION = struct.Struct("=BBBxI48x")  # inet_diag_req_v2: family, protocol, extensions, states, and no address
+# inet_diag_req: family, no addresses, states. The kernel answers this older question for IPv4 and IPv6 together, and so goes
+# through its table of connections once; an empty one of 262,144 places takes it 1.5 milliseconds.
+_OLD_QUESTION = struct.Struct("=Bxxx48xI4x")
 # The same for one socket: ports and addresses of its two ends, any interface, no cookie (INET_DIAG_NOCOOKIE).
 _ONE = struct.Struct("=BBBxI2s2s16s16sIQ")
 # inet_diag_msg: state; after the source port the rest of the address; queues, uid and inode
 _ANSWER = struct.Struct("=xBxx2s46x4xIIII")
 _ERRNO = struct.Struct("=i")
 _READ_BYTES = 65536
+
+# Length and type of the message, then the fields of _ANSWER.
+_Answer = tuple[int, int, int, bytes, int, int, int, int]
 
 
 class TcpSocket(NamedTuple):
@@ -47,17 +54,16 @@ class TcpSocket(NamedTuple):
 def dump() -> dict[int, TcpSocket]:
     """Connected and listening TCP sockets of this process's network namespace, by inode. Raises OSError if refused."""
     sockets: dict[int, TcpSocket] = {}
+    made = TcpSocket._make
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _FAMILY) as kernel:
-        for family in (socket.AF_INET, socket.AF_INET6):
-            question = _QUESTION.pack(family, socket.IPPROTO_TCP, 0, 1 << ESTABLISHED | 1 << LISTEN)
-            head = _HEADER.pack(_HEADER.size + len(question), _SOCK_DIAG_BY_FAMILY, _REQUEST_AND_DUMP, family, 0)
-            kernel.send(head + question)
-            for state, port, unread, unsent, _uid, inode in _answers(kernel):
-                if not inode:  # not yet accepted, or closed by its process
-                    continue
-                # Of a listening socket this field is the backlog's limit.
-                queued = 0 if state == LISTEN else unsent
-                sockets[inode] = TcpSocket(int.from_bytes(port, "big"), state, queued, unread)
+        question = _OLD_QUESTION.pack(socket.AF_INET, 1 << ESTABLISHED | 1 << LISTEN)
+        kernel.send(_HEADER.pack(_HEADER.size + len(question), _TCPDIAG_GETSOCK, _REQUEST_AND_DUMP, 1, 0) + question)
+        for answers in _answers(kernel):
+            for _, _, state, port, unread, unsent, _, inode in answers:
+                if inode:  # else it is not yet accepted, or closed by its process
+                    # Of a listening socket this field is the backlog's limit.
+                    queued = 0 if state == LISTEN else unsent
+                    sockets[inode] = made((port[0] << 8 | port[1], state, queued, unread))
     return sockets
 
 
@@ -73,15 +79,16 @@ def owner_of(end: tuple[str, int], other: tuple[str, int]) -> int | None:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _FAMILY) as kernel:
             kernel.settimeout(1.0)
             kernel.send(head + question)
-            *_, uid, _inode = next(_answers(kernel))
+            *_, uid, _inode = next(_answers(kernel))[0]
             return uid
     except (OSError, ValueError):  # no such socket on this machine, or the kernel refuses
         return None
 
 
-def _answers(kernel: socket.socket) -> Iterator[tuple[int, bytes, int, int, int, int]]:
+def _answers(kernel: socket.socket) -> Iterator[list[_Answer]]:
+    """All answers, in runs of those that have one length and are unpacked together. Raises OSError."""
     while True:
-        data = kernel.recv(_READ_BYTES)
+        data = memoryview(kernel.recv(_READ_BYTES))
         start = 0
         while start < len(data):
             length, kind, *_ = _HEADER.unpack_from(data, start)
@@ -90,5 +97,21 @@ def _answers(kernel: socket.socket) -> Iterator[tuple[int, bytes, int, int, int,
             if kind == _ERROR:
                 (code,) = _ERRNO.unpack_from(data, start + _HEADER.size)
                 raise OSError(-code, "the kernel does not tell its sockets")
-            yield _ANSWER.unpack_from(data, start + _HEADER.size)
-            start += length + 3 & ~3
+            size = length + 3 & ~3
+            most = max(1, (len(data) - start) // size)  # the last one may come without its padding
+            layout = _layout(size if most > 1 else len(data) - start)
+            answers = list(
+                takewhile(
+                    lambda each: each[0] == length and each[1] == kind,  # noqa: B023  # used up before they change
+                    layout.iter_unpack(data[start : start + most * layout.size]),
+                )
+            )
+            yield answers
+            start += len(answers) * size
+
+
+@lru_cache(maxsize=16)
+def _layout(size: int) -> struct.Struct:
+    """One message of so many bytes with its header, as an `_Answer`."""
+    answer = _ANSWER.format.removeprefix("=")
+    return struct.Struct(f"=IH10x{answer}{size - _HEADER.size - _ANSWER.size}x")

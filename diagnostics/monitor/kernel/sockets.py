@@ -23,8 +23,9 @@ __all__ = ["Served", "Sockets", "TcpSocket", "parse"]
 
 # Seconds for which a table is reused: one scrape reads several workers.
 _SHARED_SECONDS = 0.1
-# A reading of more CPU seconds than the first is reused for so many times its cost: ten thousand sockets, 25 ms, for a second.
-_DEAR_SECONDS, _SHARED_COSTS = 0.005, 40.0
+# A reading of more CPU seconds than the first is reused for so many times its cost, and so takes an eightieth of a core:
+# ten thousand sockets, 15 ms, for a second and more.
+_DEAR_SECONDS, _SHARED_COSTS = 0.01, 80.0
 # Seconds for which a descriptor's link is not read again: one takes three microseconds, and each connection has one.
 _KNOWN_SECONDS = 30.0
 _TABLES = ("tcp", "tcp6")

@@ -21,6 +21,7 @@ import httptools
 
 from .address import Address, RequestMessage
 from .eventscan import EventCount
+from .kept import Connection, Kept
 from .mix import Behavior
 from .tally import StreamOutcome, Tally
 
@@ -41,7 +42,8 @@ _DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\][\r\n]+\Z")
 class StreamTarget:
     """Where streams go and what they ask, looked up and encoded once for all. Raises TargetError where the host is not known.
 
-    A stream that sends nothing for `patience_seconds` has failed; None: it may be silent for as long as it likes.
+    A stream that sends nothing for `patience_seconds` has failed; None: it may be silent for as long as it likes. Without
+    `keep_alive` each request asks the service to close its connection after the answer.
     """
 
     def __init__(
@@ -51,61 +53,112 @@ class StreamTarget:
         *,
         verify_tls: bool = True,
         patience_seconds: float | None = None,
+        keep_alive: bool = False,
     ) -> None:
         family, kind, protocol, _, self.sockaddr = address.resolve()[0]
         self.socket_arguments = (family, kind, protocol)
-        self.payload = message.encode(address, connection="close")
+        self.payload = message.encode(address) if keep_alive else message.encode(address, connection="close")
         self.name = address.host if address.tls else None
         self.context = address.tls_context(verify=verify_tls)
         self.patience_seconds = patience_seconds
 
 
 async def run_stream(
-    target: StreamTarget, behavior: Behavior, tally: Tally, intended: float | None = None
+    target: StreamTarget,
+    behavior: Behavior,
+    tally: Tally,
+    intended: float | None = None,
+    kept: Kept | None = None,
 ) -> StreamOutcome:
     """One stream from connect to close, counted in `tally`; how it ended.
 
-    `intended` is when it was meant to begin, in the loop's time; None: now.
+    `intended` is when it was meant to begin, in the loop's time; None: now. `kept` is the client's: the stream goes over the
+    connection that it holds, and leaves its own there where another answer can follow on it. A client that reads slowly
+    has a connection of its own, since its receive buffer is told to the service while connecting.
     """
-    loop = asyncio.get_running_loop()
     tally.streams += 1
-    intended = loop.time() if intended is None else intended
+    intended = asyncio.get_running_loop().time() if intended is None else intended
+    if behavior.bytes_per_second is not None or behavior.receive_buffer_bytes is not None:
+        kept = None
+    connection = await kept.take() if kept is not None else None
+    if connection is not None:
+        again = _Reading(target, behavior, intended, tally, reused=True)
+        await _ask(again, target, connection, kept)
+        if not again.stale:
+            return again.ended.result()
     stream = (_Reading if behavior.bytes_per_second is None else _Pacing)(target, behavior, intended, tally)
-    with socket.socket(*target.socket_arguments) as sock:
+    await _connect_and_ask(stream, target, kept)
+    return stream.ended.result()
+
+
+async def _connect_and_ask(stream: _Reading | _Pacing, target: StreamTarget, kept: Kept | None) -> None:
+    loop = asyncio.get_running_loop()
+    sock = socket.socket(*target.socket_arguments)
+    connection = None
+    try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if behavior.receive_buffer_bytes is not None:
+        if stream.behavior.receive_buffer_bytes is not None:
             # Before connecting: later, the window is announced already, and the kernel takes megabytes in the client's place.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, behavior.receive_buffer_bytes)
-        try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
-                await loop.sock_connect(sock, target.sockaddr)
-                tally.connect.add(loop.time() - intended)
-                transport, _ = await loop.create_connection(
-                    lambda: stream, sock=sock, ssl=target.context, server_hostname=target.name
-                )
-            transport.write(target.payload)
-            await stream.ended
-        except asyncio.CancelledError:
-            stream.end(StreamOutcome.TIME_UP)
-            raise
-        except ssl.SSLError:
-            stream.end(StreamOutcome.FAILED, "tls")
-        except OSError:  # the time-out is one, too
-            stream.end(StreamOutcome.FAILED, "connect")
-        finally:
-            if behavior.resets and stream.outcome is StreamOutcome.LEFT:
-                # Closing with a linger time of nothing throws away what is unsent and resets: socket(7), SO_LINGER.
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, stream.behavior.receive_buffer_bytes)
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            await loop.sock_connect(sock, target.sockaddr)
+            stream.connected()
+            transport, _ = await loop.create_connection(
+                lambda: stream, sock=sock, ssl=target.context, server_hostname=target.name
+            )
+        connection = Connection(sock, transport)
+    except asyncio.CancelledError:
+        stream.end(StreamOutcome.TIME_UP)
+        raise
+    except ssl.SSLError:
+        stream.end(StreamOutcome.FAILED, "tls")
+    except OSError:  # the time-out is one, too
+        stream.end(StreamOutcome.FAILED, "connect")
+    finally:
+        if connection is None:
             await stream.closed()
-    return stream.ended.result()
+            sock.close()
+    if connection is not None:
+        await _ask(stream, target, connection, kept)
+
+
+async def _ask(stream: _Reading | _Pacing, target: StreamTarget, connection: Connection, kept: Kept | None) -> None:
+    """Send the request, and wait for the stream's end. Closes the connection, unless `kept` has it then."""
+    held = False
+    try:
+        if stream.reused:
+            connection.transport.set_protocol(stream)
+            stream.connection_made(connection.transport)
+        connection.transport.write(target.payload)
+        await stream.ended
+        if kept is not None and stream.reusable and not connection.transport.is_closing():
+            kept.keep(connection)
+            held = True
+    except asyncio.CancelledError:
+        stream.end(StreamOutcome.TIME_UP)
+        raise
+    finally:
+        if not held:
+            if stream.behavior.resets and stream.outcome is StreamOutcome.LEFT:
+                # Closing with a linger time of nothing throws away what is unsent and resets: socket(7), SO_LINGER.
+                connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await stream.closed()
+            connection.sock.close()
 
 
 class _Stream(asyncio.BaseProtocol):
     """What one stream's bytes mean, and how it ends. How they are read is left to the two classes below."""
 
-    def __init__(self, target: StreamTarget, behavior: Behavior, intended: float, tally: Tally) -> None:
-        self._behavior = behavior
+    def __init__(
+        self, target: StreamTarget, behavior: Behavior, intended: float, tally: Tally, *, reused: bool = False
+    ) -> None:
+        self.behavior = behavior
+        self.reused = reused  # goes over a connection that has carried another stream
+        self.stale = (
+            False  # that connection had been closed: nothing of this stream is counted, and it is asked for again
+        )
+        self.reusable = False  # another answer can follow on this connection
         self._patience_seconds = target.patience_seconds
         self._after_events = sys.maxsize if behavior.after_events is None else behavior.after_events
         self._intended = intended
@@ -119,6 +172,7 @@ class _Stream(asyncio.BaseProtocol):
         self._silence: asyncio.TimerHandle | None = None
         self._pause: asyncio.TimerHandle | None = None
         self._heard = 0.0  # when bytes came last
+        self._heard_any = False
         self._last_event: float | None = None
         self._reads = 0
         self._tail = b""
@@ -127,13 +181,18 @@ class _Stream(asyncio.BaseProtocol):
         self.outcome: StreamOutcome | None = None
         self.ended: asyncio.Future[StreamOutcome] = self._loop.create_future()
 
+    def connected(self) -> None:
+        """A connection was opened for this stream."""
+        self._tally.connections += 1
+        self._tally.connect.add(self._loop.time() - self._intended)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
         self._lost = self._loop.create_future()
         self._heard = self._loop.time()
-        if self._behavior.after_seconds is not None:
-            self._leave = self._loop.call_later(self._behavior.after_seconds, self.end, StreamOutcome.LEFT)
-        if not self._behavior.reads:
+        if self.behavior.after_seconds is not None:
+            self._leave = self._loop.call_later(self.behavior.after_seconds, self.end, StreamOutcome.LEFT)
+        if not self.behavior.reads:
             self._transport.pause_reading()
         elif self._patience_seconds is not None:
             self._silence = self._loop.call_later(self._patience_seconds, self._still_there, self._patience_seconds)
@@ -142,6 +201,7 @@ class _Stream(asyncio.BaseProtocol):
         if self.outcome is not None:
             return
         self._heard = self._loop.time()
+        self._heard_any = True
         self._tally.bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -151,7 +211,10 @@ class _Stream(asyncio.BaseProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(None)
-        if error is not None:
+        if self.reused and not self._heard_any and self.outcome is None:
+            self.stale = True
+            self._stop(StreamOutcome.FAILED)
+        elif error is not None:
             self.end(StreamOutcome.FAILED, "reset")
         elif self._status and not self._framed:
             self._completed()
@@ -162,10 +225,13 @@ class _Stream(asyncio.BaseProtocol):
         """The stream's outcome; only the first one counts."""
         if self.outcome is not None:
             return
-        self.outcome = outcome
         self._tally.outcomes[outcome] += 1
         if error is not None:
             self._tally.errors[error] += 1
+        self._stop(outcome)
+
+    def _stop(self, outcome: StreamOutcome) -> None:
+        self.outcome = outcome
         for timer in (self._leave, self._silence, self._pause):
             if timer is not None:
                 timer.cancel()
@@ -215,6 +281,7 @@ class _Stream(asyncio.BaseProtocol):
                 self.end(StreamOutcome.LEFT)
 
     def on_message_complete(self) -> None:
+        self.reusable = self.outcome is None and self._framed and self._parser.should_keep_alive()
         self._completed()
 
     def _completed(self) -> None:
@@ -223,7 +290,7 @@ class _Stream(asyncio.BaseProtocol):
         self.end(StreamOutcome.COMPLETED)
 
     def _time(self, new: int) -> None:
-        if self._behavior.bytes_per_second is not None:  # what it waits for is itself
+        if self.behavior.bytes_per_second is not None:  # what it waits for is itself
             return
         if self._last_event is None:
             self._tally.first_event.add(self._heard - self._intended)
@@ -264,8 +331,8 @@ class _Pacing(_Stream, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._rate = self._behavior.bytes_per_second or 1
-        step_bytes = self._behavior.step_bytes or max(1, int(self._rate * _STEP_SECONDS))
+        self._rate = self.behavior.bytes_per_second or 1
+        step_bytes = self.behavior.step_bytes or max(1, int(self._rate * _STEP_SECONDS))
         # A view, because asyncio's TLS reads into slices of it, and a slice of a bytearray is a copy.
         self._buffer = memoryview(bytearray(min(_MOST_STEP_BYTES, step_bytes)))
         self._due = self._heard

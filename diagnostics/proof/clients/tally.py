@@ -14,7 +14,7 @@ __all__ = ["StreamOutcome", "Tally"]
 
 # RFC 6585, 4 and RFC 9110, 15.6.4: come back later.
 _REJECTED = (429, 503)
-_COUNTS = ("streams", "events", "bytes", "done_seen", "sampled", "not_json", "asked_late")
+_COUNTS = ("streams", "connections", "events", "bytes", "done_seen", "sampled", "not_json", "asked_late")
 _COUNTERS = ("outcomes", "errors", "content_types")
 _SPREADS = ("connect", "first_event", "gaps")
 
@@ -46,18 +46,20 @@ class Tally:
     """Counts since the clients began; times are seconds.
 
     streams        streams that were begun
+    connections    connections that were opened for them
     outcomes       how they ended, by StreamOutcome
     errors         why they failed or were rejected: connect, tls, status_503, reset, cut_off (the connection ended before the
                    answer did), malformed (no HTTP), silent
     done_seen      completed streams whose last event was [DONE]
     sampled        events whose data was parsed as JSON; not_json: those of them that are none
-    connect        from the moment that a stream was meant to begin to its connection
+    connect        from the moment that a stream was meant to begin to its connection; of streams for which one was opened
     first_event    from that moment to its first whole event
     gaps           between events, as they arrive; those that come in one read are 0 apart. Not of clients that dawdle
     asked_late     streams that began more than 10 ms after they were meant to, because all connections were busy
     """
 
     streams: int = 0
+    connections: int = 0
     events: int = 0
     bytes: int = 0
     done_seen: int = 0

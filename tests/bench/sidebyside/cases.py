@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from . import holding, latency
-from .loads import LOADS, SHORT, Load
+from .beside import beside
+from .loads import LOADS, SHORT, WHOLE, Load
 from .measure import measure
 from .peers import Serving
 from .traffic import Traffic
+from .whole import at_start, whole
 
 Figures = dict[str, float]
 
@@ -41,8 +43,14 @@ def _load(load: Load) -> Case:
     return Case(load.title, lambda serving, traffic: vars(measure(serving, load, traffic)), room=load.streams)
 
 
+def _whole(load: Load) -> Case:
+    return Case(load.title, lambda serving, traffic: whole(serving, load, traffic), room=load.streams)
+
+
 CASES: dict[str, Case] = {
+    **{name: _whole(load) for name, load in WHOLE.items()},
     **{name: _load(load) for name, load in LOADS.items()},
+    "start": Case("resident memory once started", at_start, peers=FEW, most_rounds=2),
     "idle_1000": Case("1,000 idle streams", partial(holding.idle, streams=1000), most_rounds=2),
     "idle_5000": Case("5,000 idle streams", partial(holding.idle, streams=5000), room=5000, peers=FEW, most_rounds=2),
     "slow": Case(
@@ -55,6 +63,11 @@ CASES: dict[str, Case] = {
     "half_load": Case("latency at half load", latency.half_load, peers=FEW),
     "leaving": Case("clients that leave", latency.leaving, peers=FEW),
 }
-for name in ("hundred", "five_thousand"):
+for streams in (0, 100, 1000, 5000):
+    CASES[f"monitor_{streams}"] = Case(
+        f"the monitor beside {streams:,} streams", partial(beside, streams=streams), room=streams, peers=("relay",)
+    )
+for name in ("hundred", "five_thousand", "completion", "completion_2000"):
     CASES[name] = replace(CASES[name], peers=FEW)
-SHORT_CASES = {name: _load(load) for name, load in SHORT.items()}
+CASES["storm"] = replace(CASES["storm"], peers=(*FEW, "go"))
+SHORT_CASES = {name: (_whole if name in WHOLE else _load)(load) for name, load in SHORT.items()}

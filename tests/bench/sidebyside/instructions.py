@@ -8,12 +8,14 @@ event about half) are not in it, so a ratio of instructions is further from one 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from .lockstep import PATIENCE_SECONDS, Stream, Upstream
 from .peers import python_command, relay_command
@@ -29,7 +31,12 @@ WHOLE = "a stream"
 WHOLE_STREAMS = 10
 # Spans and log lines are made, and counted, on the loop; what packs them up once in a while is not.
 SETTLE_SECONDS = 0.5  # after which the last one's end is over too
-NO_EXPORT = {"OTEL_BSP_SCHEDULE_DELAY": "600000", "OTEL_BLRP_SCHEDULE_DELAY": "600000"}
+NO_EXPORT = dict.fromkeys(
+    ("OTEL_BSP_SCHEDULE_DELAY", "OTEL_BLRP_SCHEDULE_DELAY", "OTEL_METRIC_EXPORT_INTERVAL"), "600000"
+)  # milliseconds
+LOG = "log"
+
+T = TypeVar("T")
 
 
 async def count_all(
@@ -37,50 +44,72 @@ async def count_all(
 ) -> dict[str, dict[str, float]]:
     """Instructions per event of `bare` and of the relays of some checkouts, for each shape of traffic, and per whole stream.
 
-    What runs beside it changes nothing of what is counted. `settings`: environment of some of the relays, by their name.
+    `settings`: environment of some of the relays, by their name.
     """
-    cores = [RELAY_CORE, TRAFFIC_CORE]
 
-    async def one(peer: str, checkout: Path) -> dict[str, float]:
+    async def count(peer: str, checkout: Path, core: int) -> dict[str, float]:
+        with tempfile.TemporaryDirectory(prefix="callgrind-") as folder:
+            environment = (settings or {}).get(peer, {})
+            async with under_valgrind(peer, checkout, core, environment, Path(folder)) as (process, upstream, port):
+                return await _counted(process, upstream, port)
+
+    return await on_both_cores(count, checkouts)
+
+
+async def on_both_cores(count: Callable[[str, Path, int], Awaitable[T]], checkouts: Mapping[str, Path]) -> dict[str, T]:
+    """Count each peer of a checkout, one at a time on each core. What runs beside it changes nothing of what is counted."""
+    cores = [RELAY_CORE, TRAFFIC_CORE]
+    places = asyncio.Semaphore(len(cores))
+
+    async def one(peer: str, checkout: Path) -> T:
         async with places:
             core = cores.pop()
             try:
-                return await _count(peer, checkout, core, (settings or {}).get(peer, {}))
+                return await count(peer, checkout, core)
             finally:
                 cores.append(core)
 
-    places = asyncio.Semaphore(len(cores))
     counts = await asyncio.gather(*(one(peer, checkout) for peer, checkout in checkouts.items()))
     return dict(zip(checkouts, counts, strict=True))
 
 
-async def _count(peer: str, checkout: Path, core: int, settings: Mapping[str, str]) -> dict[str, float]:
+@contextlib.asynccontextmanager
+async def under_valgrind(
+    peer: str,
+    checkout: Path,
+    core: int,
+    settings: Mapping[str, str],
+    folder: Path,
+    run: Callable[[list[str]], list[str]] = lambda command: command,
+) -> AsyncIterator[tuple[Started, Upstream, int]]:
+    """A peer that serves under callgrind, its upstream, and its port; valgrind's log is LOG in `folder`.
+
+    run      makes of the peer's command the one that is run
+    """
     async with Upstream().serving() as upstream:
         port = free_port()
         base = f"http://127.0.0.1:{upstream.port}"
-        with tempfile.TemporaryDirectory(prefix="callgrind-") as folder:
-            if peer == "bare":
-                command, env = python_command("bare", port, f"{base}/v1")
-            else:
-                command, env = relay_command(checkout, f"{base}/v1", f"{base}/otlp", Path(folder), port=port)
-                command.append("--no-diagnostics")  # the monitor asks on its own time; the agent is there without it
-            valgrind = [
-                "valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/out",
-                f"--log-file={folder}/log",
-            ]  # fmt: skip
-            env |= {"PYTHONHASHSEED": "0", **NO_EXPORT, **settings}
-            with started([*valgrind, *command], core, env, cwd=Path(folder)) as process:
-                try:
-                    await asyncio.to_thread(wait_for_port, port, process, PATIENCE_SECONDS)
-                    return await _counted(process, upstream, port)
-                except TimeoutError:
-                    raise process.failure("no event came through") from None
+        if peer == "bare":
+            command, env = python_command("bare", port, f"{base}/v1")
+        else:
+            command, env = relay_command(checkout, f"{base}/v1", f"{base}/otlp", folder, port=port)
+            command.append("--no-diagnostics")  # the monitor asks on its own time; the agent is there without it
+        valgrind = [
+            "valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/out",
+            f"--log-file={folder / LOG}",
+        ]  # fmt: skip
+        env |= {"PYTHONHASHSEED": "0", **NO_EXPORT, **settings}
+        with started([*valgrind, *run(command)], core, env, cwd=folder) as process:
+            try:
+                await asyncio.to_thread(wait_for_port, port, process, PATIENCE_SECONDS)
+                yield process, upstream, port
+            except TimeoutError:
+                raise process.failure("no event came through") from None
 
 
 async def _counted(process: Started, upstream: Upstream, port: int) -> dict[str, float]:
-    streams = [await upstream.open(port) for _ in range(STREAMS)]
-    await _steps(streams, 1, WARM_UP_STEPS)
-    await _control(process, "--instr=on")
+    streams = await warm(upstream, port)
+    await control(process, "--instr=on")
     idle_a_second = await _between(process, asyncio.sleep(IDLE_SECONDS), 0.0) / IDLE_SECONDS
     found = {}
     for name, (events, steps) in SHAPES.items():
@@ -89,19 +118,26 @@ async def _counted(process: Started, upstream: Upstream, port: int) -> dict[str,
         found[name] = counted / (STREAMS * events * steps)
     await _whole(upstream, port, 3)
     found[WHOLE] = await _between(process, _whole(upstream, port, WHOLE_STREAMS), idle_a_second) / WHOLE_STREAMS
-    await _control(process, "--instr=off")
+    await control(process, "--instr=off")
     for stream in streams:
         stream.client_writer.close()
     return found
 
 
+async def warm(upstream: Upstream, port: int) -> list[Stream]:
+    """Streams that stay open, when all that their opening and their events load is loaded."""
+    streams = [await upstream.open(port) for _ in range(STREAMS)]
+    await _steps(streams, 1, WARM_UP_STEPS)
+    return streams
+
+
 async def _between(process: Started, work: Awaitable[None], idle_a_second: float) -> float:
     """Instructions that the work takes, less those that would have been there without it."""
-    await _control(process, "--zero")
+    await control(process, "--zero")
     began = time.monotonic()
     await work
     seconds = time.monotonic() - began
-    return _total(await _control(process, "-e")) - idle_a_second * seconds
+    return _total(await control(process, "-e")) - idle_a_second * seconds
 
 
 async def _steps(streams: list[Stream], events: int, steps: int) -> None:
@@ -118,7 +154,7 @@ async def _whole(upstream: Upstream, port: int, streams: int) -> None:
     await asyncio.sleep(SETTLE_SECONDS)
 
 
-async def _control(process: Started, *options: str) -> str:
+async def control(process: Started, *options: str) -> str:
     """Speak to the process's callgrind, while the loop goes on."""
     told = await asyncio.to_thread(
         subprocess.run,

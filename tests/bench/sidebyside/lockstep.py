@@ -45,12 +45,21 @@ class Stream:
             seen = seen[-len(last) :] + await self._read()
 
     async def finish(self) -> None:
-        """End the stream as its upstream does, wait until the client has its end, and let the client go."""
+        """End the stream, and let the client go."""
+        await self.end()
+        self.client_writer.close()
+
+    async def end(self) -> None:
+        """End the stream as its upstream does, and wait until the client has its end."""
         self.upstream.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(LAST), LAST))
         seen = b""
         while not seen.endswith(b"\r\n0\r\n\r\n"):
             seen += await self._read()
+
+    async def closed(self) -> None:
+        """Close the client's connection."""
         self.client_writer.close()
+        await self.client_writer.wait_closed()
 
     async def _read(self) -> bytes:
         more = await asyncio.wait_for(self.client.read(READ_BYTES), PATIENCE_SECONDS)

@@ -9,14 +9,14 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 from .loads import Load
 from .peers import Serving
-from .processes import TRAFFIC_CORE, PeerFailedError, beside_pids, cpu_seconds, rss_bytes, started
+from .processes import TRAFFIC_CORE, PeerFailedError, beside_seconds, cpu_seconds, rss_bytes, started
 from .traffic import Traffic
 
 WARM_UP = Load("warm-up", 4, 20, 0.0)
@@ -31,6 +31,7 @@ BUSY = 0.85
 class Measured:
     """CPU in microseconds per event, memory in KiB per stream, latency in ms, shares of one core.
 
+    monitor_us  CPU of the relay's monitor in the same time; sum_us: cpu_us with it
     delivered   events that came in time, of all
     exact       of these, what came as it was sent, byte by byte
     beside      what the relay's monitor used
@@ -38,6 +39,8 @@ class Measured:
     """
 
     cpu_us: float
+    monitor_us: float
+    sum_us: float
     events_per_second: float
     delivered: float
     exact: float
@@ -74,8 +77,11 @@ def measure(serving: Serving, load: Load, traffic: Traffic) -> Measured:
         raise PeerFailedError(f"no event came through: {report['problems']}")
     seconds = report["seconds"]
     harness = traffic.upstream_cpu_seconds() + time.process_time() - harness_before + report["own_cpu_seconds"]
+    cpu_us, monitor_us = watch.cpu_us(report, load)
     return Measured(
-        cpu_us=watch.cpu_us(report, load),
+        cpu_us=cpu_us,
+        monitor_us=monitor_us,
+        sum_us=cpu_us + monitor_us,
         events_per_second=report["events_per_second"],
         delivered=report["events"] / report["expected"],
         exact=report["exact"] / report["events"],
@@ -98,25 +104,26 @@ def settle(serving: Serving, traffic: Traffic) -> None:
 
 
 class Watch:
-    """The CPU of a process over time; of a paced load, per event between the opening of its streams and their end."""
+    """The CPU of a process, and of what runs beside it, over time; of a paced load, per event while all streams are open."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._looks: list[tuple[float, float]] = []
+        self._looks: list[tuple[float, float, float]] = []
         self.look()
 
     def look(self) -> None:
         """Note wall clock and CPU."""
-        self._looks.append((time.time(), cpu_seconds(self._pid)))
+        self._looks.append((time.time(), cpu_seconds(self._pid), beside_seconds(self._pid)))
 
     @property
     def cpu(self) -> float:
         return self._looks[-1][1] - self._looks[0][1]
 
-    def cpu_us(self, report: dict[str, Any], load: Load) -> float:
-        """Microseconds per event that arrived."""
+    def cpu_us(self, report: dict[str, Any], load: Load) -> tuple[float, float]:
+        """Microseconds per event that arrived, of the process and of what runs beside it."""
         if load.pace == 0:
-            return 1e6 * self.cpu / max(1, report["events"])
+            (_, *began), (_, *ended) = self._looks[0], self._looks[-1]
+            return _each(began, ended, report["events"])
         start = report["start_unix"]
         # All streams are open and none has ended; a peer that is overrun has no such time: then as the load says.
         begin, end = report["open_seconds"], report["ending_seconds"] - 0.1
@@ -125,9 +132,13 @@ class Watch:
         inside = [look for look in self._looks if begin <= look[0] - start <= end]
         if len(inside) < 2:
             raise PeerFailedError("the load ended before it could be looked at")
-        (first, cpu_first), (last, cpu_last) = inside[0], inside[-1]
-        events = arrived(report, last - start) - arrived(report, first - start)
-        return 1e6 * (cpu_last - cpu_first) / max(1.0, events)
+        (first, *began), (last, *ended) = inside[0], inside[-1]
+        return _each(began, ended, arrived(report, last - start) - arrived(report, first - start))
+
+
+def _each(began: Sequence[float], ended: Sequence[float], events: float) -> tuple[float, float]:
+    cpu, beside = (1e6 * (after - before) / max(1.0, events) for before, after in zip(began, ended, strict=True))
+    return cpu, beside
 
 
 def arrived(report: dict[str, Any], at: float) -> float:
@@ -136,10 +147,6 @@ def arrived(report: dict[str, Any], at: float) -> float:
     place = min(at / report["bucket_seconds"], len(totals) - 1.001)
     whole = int(place)
     return float(totals[whole] + (place - whole) * (totals[whole + 1] - totals[whole]))
-
-
-def beside_seconds(pid: int) -> float:
-    return sum(time.clock_gettime((~each << 3) | 2) for each in beside_pids(pid))
 
 
 @contextlib.contextmanager

@@ -25,12 +25,13 @@ GIN_SOURCES = Path("/usr/share/gocode/src/github.com/gin-gonic/gin")
 
 @dataclass
 class Serving:
-    """A peer that serves. `monitor` is the URL of the relay's metrics."""
+    """A peer that serves. `monitor` is the URL of the relay's metrics, `diagnostics` the folder of its agent's socket."""
 
     process: Started
     url: str
     monitor: str | None = None
     service_name: str | None = None
+    diagnostics: Path | None = None
 
     @property
     def pid(self) -> int:
@@ -80,7 +81,7 @@ def relay_peer(checkout: Path = ROOT, name: str = "relay") -> Peer:
             with started(command, RELAY_CORE, env, cwd=Path(private)) as process:
                 url = process.line("relay ") + CHAT
                 monitor = process.line("diagnostics ").removesuffix("/debug/memory")
-                yield Serving(process, url, monitor, service_name=name)
+                yield Serving(process, url, monitor, service_name=name, diagnostics=Path(private) / "diagnostics")
 
     return serve
 

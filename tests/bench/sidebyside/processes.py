@@ -112,9 +112,16 @@ def cpu_seconds(pid: int) -> float:
 
 def rss_bytes(pid: int) -> int:
     """Resident memory of a process and of what serves with it."""
-    return sum(
-        int(Path(f"/proc/{each}/statm").read_text(encoding="utf-8").split()[1]) * PAGE for each in serving_pids(pid)
-    )
+    return sum(_resident(each) for each in serving_pids(pid))
+
+
+def beside_rss_bytes(pid: int) -> int:
+    """Resident memory of a process's children that do not serve."""
+    return sum(_resident(each) for each in beside_pids(pid))
+
+
+def _resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * PAGE
 
 
 def children_of(pid: int) -> list[int]:
@@ -123,12 +130,28 @@ def children_of(pid: int) -> list[int]:
 
 def serving_pids(pid: int) -> list[int]:
     """The process and, for nginx, its worker; not the relay's monitor, which is not in the path of a stream."""
-    return [pid, *(child for child in children_of(pid) if b"nginx" in Path(f"/proc/{child}/cmdline").read_bytes())]
+    return [pid, *(child for child in children_of(pid) if b"nginx" in _command(child))]
 
 
 def beside_pids(pid: int) -> list[int]:
-    """Children that do not serve: the relay's monitor."""
-    return [child for child in children_of(pid) if child not in serving_pids(pid)]
+    """Children that do not serve: the relay's monitor. A fork that reads the process's memory is gone in a moment."""
+    own = _command(pid)
+    return [child for child in children_of(pid) if child not in serving_pids(pid) and _command(child) not in (own, b"")]
+
+
+def beside_seconds(pid: int) -> float:
+    """CPU of what runs beside a process, and of its children that have ended, such as those that read its memory."""
+    ended = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[13:15]
+    running = sum(time.clock_gettime((~each << 3) | 2) for each in beside_pids(pid))
+    return running + sum(map(int, ended)) / os.sysconf("SC_CLK_TCK")
+
+
+def _command(pid: int) -> bytes:
+    """A process's command line; nothing of one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def kernel_bytes(pid: int) -> int:

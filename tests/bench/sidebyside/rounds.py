@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,6 +16,8 @@ from .processes import PeerFailedError
 from .traffic import Traffic
 
 Results = dict[tuple[str, str], list[Figures]]
+# The machine's, as the case began: what the benchmark itself keeps busy is in it.
+LOAD_AVERAGE = "load_average"
 
 
 def run(
@@ -42,7 +45,8 @@ def run(
                     )
                     try:
                         with opened as serving:
-                            found = case.run(serving, traffic)
+                            load = os.getloadavg()[0]
+                            found = {**case.run(serving, traffic), LOAD_AVERAGE: load}
                         results.setdefault((peer, name), []).append(found)
                     except (PeerFailedError, OSError, ValueError) as error:
                         # OSError, ValueError: a process that died while it was looked at, or in the middle of its report.

@@ -32,10 +32,17 @@ class Traffic:
         self.collector_url = f"{base}/otlp"
 
     def load_command(self, url: str, load: Load) -> list[str]:
+        whole = ["-whole"] if load.whole else []
+        if load.again:
+            return [
+                self.program, "again", "-url", url, "-streams", str(load.streams), "-events", str(load.events),
+                "-seconds", str(load.again), *whole,
+            ]  # fmt: skip
         return [
             self.program, "load", "-url", url, "-streams", str(load.streams), "-events", str(load.events),
             "-pace", str(load.pace), "-opening", str(load.opening),
             "-deadline", str(load.seconds + GRACE_SECONDS if load.pace else BURST_SECONDS),
+            *whole,
         ]  # fmt: skip
 
     def run(self, url: str, load: Load) -> dict[str, Any]:

@@ -1,8 +1,11 @@
-"""Figures into a page, between two markers, so that no figure in it is typed by hand."""
+"""Figures into a page, between two markers, and into its data file, so that no figure is typed by hand."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
@@ -14,3 +17,16 @@ def write_into(page: Path, text: str) -> None:
     if not begin or not end:
         raise SystemExit(f"{page} has no markers {BEGIN} and {END}")
     page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+
+
+def write_data(file: Path, page: Mapping[str, Any]) -> None:
+    """One line a peer of a case, so that what has changed is seen in a diff."""
+    lines = []
+    for name, case in page["cases"].items():
+        peers = ",\n".join(f"   {json.dumps(peer)}: {json.dumps(found)}" for peer, found in case["peers"].items())
+        lines.append(
+            f'  {json.dumps(name)}: {{"title": {json.dumps(case["title"])}, "peers": {{\n{peers}}},\n'
+            f'   "ratios": {json.dumps(case["ratios"])}}}'
+        )
+    text = ",\n".join(lines)
+    file.write_text(f'{{"conditions": {json.dumps(page["conditions"])},\n "cases": {{\n{text}}}}}\n', encoding="utf-8")

@@ -22,7 +22,7 @@ func first(args []string) {
 	start := time.Now()
 	for i := range results {
 		time.Sleep(time.Until(start.Add(spread(i, *every))))
-		results[i] = one(context.Background(), client, *url, request(3, 0, 24, 0), 3, during{})
+		results[i] = one(context.Background(), client, *url, request(3, 0, 24, 0), 3, during{}, false)
 	}
 	json.NewEncoder(os.Stdout).Encode(summary(results, start, *count*3))
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"math"
 	"math/rand"
 	"net"
@@ -37,6 +38,7 @@ func load(args []string) {
 	size := flags.Int("size", 24, "bytes of content of each event")
 	opening := flags.Float64("opening", 0, "seconds over which the streams are opened")
 	deadline := flags.Float64("deadline", 60, "seconds after which what is missing counts as missing")
+	whole := flags.Bool("whole", false, "read each answer to its very end, and use its connection again")
 	flags.Parse(args)
 
 	client := newClient(*streams)
@@ -47,8 +49,8 @@ func load(args []string) {
 	results := make([]result, *streams)
 	var waiting sync.WaitGroup
 	start := time.Now()
-	all := during{0, math.MaxInt64}
-	if *opening > 0 && *pace > 0 {
+	all := throughout
+	if *opening > 0 && *pace > 0 && !*whole {
 		all = during{after(start, *opening), after(start, float64(*events) / *pace)}
 	}
 	for i := 0; i < *streams; i++ {
@@ -58,7 +60,7 @@ func load(args []string) {
 		go func(i int) {
 			defer waiting.Done()
 			time.Sleep(at)
-			results[i] = one(cut, client, *url, body, *events, all)
+			results[i] = one(cut, client, *url, body, *events, all, *whole)
 		}(i)
 	}
 	waiting.Wait()
@@ -76,6 +78,8 @@ func spread(i int, every float64) time.Duration {
 
 // during is a time, in nanoseconds of the wall clock.
 type during struct{ from, to int64 }
+
+var throughout = during{0, math.MaxInt64}
 
 func after(start time.Time, seconds float64) int64 {
 	return start.Add(time.Duration(seconds * float64(time.Second))).UnixNano()
@@ -107,8 +111,9 @@ func post(cut context.Context, client *http.Client, url, body string) (*http.Res
 }
 
 // one takes one stream and checks that every event is there, whole and in order. How late events are is told of those that are
-// sent while `all` streams are open: while hundreds of them are opened or closed in a second the load is another one.
-func one(cut context.Context, client *http.Client, url, body string, events int, all during) (r result) {
+// sent while `all` streams are open: while hundreds of them are opened or closed in a second the load is another one. `whole`:
+// what is behind the end marker is read too, so that the connection can be used again.
+func one(cut context.Context, client *http.Client, url, body string, events int, all during, whole bool) (r result) {
 	began := time.Now()
 	response, err := post(cut, client, url, body)
 	if err != nil {
@@ -136,10 +141,16 @@ func one(cut context.Context, client *http.Client, url, body string, events int,
 				r.problem = "events missing"
 				return
 			}
+			if whole {
+				if _, err := io.Copy(io.Discard, reader); err != nil {
+					r.problem = "has no end: " + errorKind(err)
+					return
+				}
+			}
 			r.completed = true
 			return
 		}
-		number, sent, whole, ok := stamp(line)
+		number, sent, undamaged, ok := stamp(line)
 		if !ok {
 			continue // a role, finish or usage chunk that a peer adds
 		}
@@ -147,7 +158,7 @@ func one(cut context.Context, client *http.Client, url, body string, events int,
 			r.problem = "out of order"
 			return
 		}
-		if !whole {
+		if !undamaged {
 			r.problem = "damaged"
 			return
 		}

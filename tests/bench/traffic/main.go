@@ -2,7 +2,8 @@
 //
 //	traffic upstream
 //	traffic load -url http://127.0.0.1:8080/v1/chat/completions -streams 100 -pace 20 -events 160
-//	traffic first|hold|leave -url ...     one stream after the other; streams that stay; clients that leave
+//	traffic again|first|hold|leave -url ...     clients that open one stream after the other; one stream now and then; streams that
+//	                                            stay; clients that leave
 //	traffic raw -upstream http://...      a relay in Go, to compare with
 //
 // Python would be the limit of what it measures; this is compiled. Both ends agree on the content: event number i of a
@@ -17,7 +18,7 @@ import (
 )
 
 var commands = map[string]func([]string){
-	"upstream": upstream, "load": load, "first": first, "hold": hold, "leave": leave, "raw": raw,
+	"upstream": upstream, "load": load, "again": again, "first": first, "hold": hold, "leave": leave, "raw": raw,
 }
 
 func main() {
@@ -28,7 +29,7 @@ func main() {
 			return
 		}
 	}
-	fmt.Fprintln(os.Stderr, "usage: traffic upstream|load|first|hold|leave|raw [flags]")
+	fmt.Fprintln(os.Stderr, "usage: traffic upstream|load|again|first|hold|leave|raw [flags]")
 	os.Exit(2)
 }
 

@@ -83,6 +83,9 @@ def test_a_reading_tells_what_is_in_use(agent: Any, eventually: Any) -> None:
     assert first["tasks"] == 1
     assert first["loops"] == 1
     assert first["ledger"]["open"] == 1
+    held = ask("held")["result"]["reading"]
+    assert held["answers"] == 1
+    assert 0 < held["longest_seconds"] <= held["cpu_seconds"]
     before = first["allocators"]["in_use_bytes"]
     eventually(lambda: ask("reading")["result"]["allocators"]["in_use_bytes"] > before + 100_000)
 

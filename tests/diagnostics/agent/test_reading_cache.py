@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from diagnostics.agent.reading_cache import ReadingCache
+from diagnostics.agent.reading_cache import ReadingCache, Stretches
 
 
 class Machine:
@@ -58,3 +58,24 @@ def test_what_could_not_be_read_is_not_remembered() -> None:
     for _ in range(2):
         with pytest.raises(RuntimeError):
             read()
+
+
+def test_the_longest_stretch_is_between_two_rests_and_the_next_asker_begins_anew() -> None:
+    machine = Machine(cost=0.0)
+    stretches = Stretches(cpu=lambda: machine.used)
+    for works in ((0.001, 0.004, 0.002), (0.003,)):
+        stretches.begin()
+        for number, work in enumerate(works):
+            if number:
+                stretches.pause()
+                machine.used += 1.0  # others' while it slept
+                stretches.resume()
+            machine.used += work
+        stretches.end("sample")
+    told = stretches.told()["sample"]
+    assert told == {
+        "answers": 2,
+        "cpu_seconds": pytest.approx(0.010),
+        "longest_seconds": pytest.approx(0.004),
+    }
+    assert stretches.told() == {}

@@ -28,6 +28,7 @@ class Order:
     rate            streams that begin each second, whatever became of the earlier ones; None: one after the other
     shares          behavior -> share of the streams, 0 to 1; the rest is Fast
     patience_seconds   a stream that sends nothing for so long has failed
+    keep_alive      a client's next stream goes over the same connection, where the service leaves it open
     """
 
     address: Address
@@ -39,6 +40,7 @@ class Order:
     shares: Mapping[Behavior, float] = field(default_factory=lambda: MappingProxyType({}))
     patience_seconds: float = 30.0
     verify_tls: bool = True
+    keep_alive: bool = False
 
     def at_port(self, port: int) -> Order:
         """The same at another port."""

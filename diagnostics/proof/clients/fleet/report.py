@@ -31,6 +31,7 @@ def table(result: FleetResult) -> Table:
         f" ({tally.events:,} events, {tally.bytes / 2**20:,.1f} MiB)",
     )
     since = "since it was due" if result.order.rate is not None else "since it began"
+    rows.add_row("connections", f"{tally.connections:,} opened")
     rows.add_row("connected", f"{_spread(tally.connect)}  {since}")
     rows.add_row("first event", f"{_spread(tally.first_event)}  {since}")
     rows.add_row("gaps", f"{_spread(tally.gaps)}  between events")
@@ -75,6 +76,7 @@ def to_json(result: FleetResult) -> dict[str, Any]:
             "streams": order.streams,
             "seconds": order.seconds,
             "rate": order.rate,
+            "keep_alive": order.keep_alive,
             "shares": {behavior.option: share for behavior, share in order.shares.items()},
         },
         "seconds": result.seconds,

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..kept import Kept
 from ..stream import StreamTarget, run_stream
 from ..tally import StreamOutcome, Tally
 from .order import Order
@@ -49,6 +50,15 @@ class _Schedule:
 
 
 async def _client(order: Order, target: StreamTarget, schedule: _Schedule, tally: Tally) -> None:
+    kept = Kept() if order.keep_alive else None
+    try:
+        await _streams(order, target, schedule, tally, kept)
+    finally:
+        if kept is not None:
+            await kept.close()
+
+
+async def _streams(order: Order, target: StreamTarget, schedule: _Schedule, tally: Tally, kept: Kept | None) -> None:
     loop = asyncio.get_running_loop()
     while (turn := schedule.next()) is not None:
         number, intended = turn
@@ -56,7 +66,7 @@ async def _client(order: Order, target: StreamTarget, schedule: _Schedule, tally
             await asyncio.sleep(early)
         elif -early > _LATE_SECONDS:
             tally.asked_late += 1
-        if await run_stream(target, order.behavior(number), tally, intended) in (
+        if await run_stream(target, order.behavior(number), tally, intended, kept) in (
             StreamOutcome.FAILED,
             StreamOutcome.REJECTED,
         ):
@@ -66,7 +76,11 @@ async def _client(order: Order, target: StreamTarget, schedule: _Schedule, tally
 async def _drive(order: Order, part: int, parts: int) -> dict[str, Any]:
     tally = Tally()
     target = StreamTarget(
-        order.address, order.message, verify_tls=order.verify_tls, patience_seconds=order.patience_seconds
+        order.address,
+        order.message,
+        verify_tls=order.verify_tls,
+        patience_seconds=order.patience_seconds,
+        keep_alive=order.keep_alive,
     )
     schedule = _Schedule(order, part, parts)
     began, cpu, waited = time.monotonic(), time.process_time(), _waited_seconds()
