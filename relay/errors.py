@@ -8,6 +8,7 @@
         |-- BadRequestError           400        the request is not JSON, or has a field of the wrong type
         |-- UnauthorizedError         401        no key, or an unknown one
         |-- ForbiddenError            403        the key lacks the scope
+        |-- TopicForbiddenError       403        the key's scope is for other topics
         |-- ForeignPageError          403        a web page of another origin sent the request
         |-- HostError                 403        the Host header is not a name of this relay
         |-- StreamNotFoundError       404        no stream of this id, or one of another key
@@ -67,6 +68,7 @@ __all__ = [
     "StreamNotFoundError",
     "TooLongError",
     "TooManyError",
+    "TopicForbiddenError",
     "UnauthorizedError",
     "UpstreamError",
     "UpstreamProtocolError",
@@ -169,6 +171,19 @@ class ForbiddenError(ApiError):
 
     def __init__(self, name: str, scope: str) -> None:
         super().__init__(f"the key {name!r} lacks the scope {scope!r}; ask whoever runs the relay for it")
+
+
+class TopicForbiddenError(ApiError):
+    """Says nothing of the topic, not even whether there is one."""
+
+    status = 403
+    kind = "invalid_request_error"
+    code = "topic_forbidden"
+
+    def __init__(self, name: str, scope: str) -> None:
+        super().__init__(
+            f"the scope {scope!r} of the key {name!r} is not for this topic; ask whoever runs the relay for it"
+        )
 
 
 class ForeignPageError(ApiError):

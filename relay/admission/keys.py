@@ -12,6 +12,9 @@ a caller by its name.
 | `subscribe` | `GET /v1/topics/{topic}` |
 | `publish` | `POST /v1/topics/{topic}` |
 
+`subscribe` and `publish` are for all topics; `subscribe=news+subscribe=chat.*` is for some (rights.py). What a key may not do
+is refused by the topic's name alone, before anybody looks whether there is such a topic.
+
 A path that is not in `NEEDED` still needs a key, of any scope: a route that was forgotten here is closed, not open.
 """
 
@@ -21,12 +24,13 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from ..client.outside import answer_error
-from ..errors import ApiError, ForbiddenError, UnauthorizedError
+from ..errors import ApiError, ForbiddenError, TopicForbiddenError, UnauthorizedError
 from ..protocol.endpoints import ENDPOINTS
+from .rights import TopicRights
 
 if TYPE_CHECKING:
     from ..client.reply import Receive, Scope, Send
@@ -46,7 +50,8 @@ STREAMS: Final = ("/v1/streams/", "/v1/responses/")
 TOPICS: Final = "/v1/topics/"
 TOPICS_NEEDED: Final = {"POST": "publish"}  # all other methods need SUBSCRIBE
 SUBSCRIBE: Final = "subscribe"
-SCOPES: Final = frozenset({*NEEDED.values(), *TOPICS_NEEDED.values(), SUBSCRIBE})
+OF_TOPICS: Final = frozenset({*TOPICS_NEEDED.values(), SUBSCRIBE})
+SCOPES: Final = frozenset({*NEEDED.values(), *OF_TOPICS})
 # Open without a key: the static page, and the probes.
 OPEN: Final = frozenset({"/", "/healthz", "/readyz"})
 
@@ -56,11 +61,26 @@ _HASH: Final = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class ClientKey:
-    """One key: its owner's name, what it allows, and its SHA-256 in hexadecimal."""
+    """One key: its owner's name, what it allows, and its SHA-256 in hexadecimal.
+
+    topics   by scope, the topics that it is for; all topics for a scope that is not in it
+    """
 
     name: str
     scopes: frozenset[str]
     sha256: str
+    topics: Mapping[str, TopicRights] = field(default_factory=dict)
+
+    def check(self, method: str, path: str) -> None:
+        """Raise ForbiddenError or TopicForbiddenError where this key does not allow such a request."""
+        needed = _needed(method, path)
+        if needed is None:
+            return
+        if needed not in self.scopes:
+            raise ForbiddenError(self.name, needed)
+        rights = self.topics.get(needed)
+        if rights is not None and not rights.allow(path.removeprefix(TOPICS)):
+            raise TopicForbiddenError(self.name, needed)
 
 
 def hash_of(key: bytes) -> str:
@@ -83,13 +103,38 @@ def parse_keys(text: str) -> tuple[ClientKey, ...]:
             raise ValueError(f"entry {number} must be NAME:SCOPE+SCOPE:SHA256, a name of letters, digits, _ . -")
         if name in keys:
             raise ValueError(f"the name {name!r} stands twice")
-        scope_names = frozenset(scopes.split("+"))
-        if not scope_names <= SCOPES:
-            raise ValueError(f"the scopes of {name!r} must be some of {', '.join(sorted(SCOPES))}, joined by +")
+        scope_names, topics = _scopes_of(name, scopes)
         if not _HASH.fullmatch(sha256):
             raise ValueError(f"the hash of {name!r} must be 64 hexadecimal digits; `relay hash-key` prints it")
-        keys[name] = ClientKey(name, scope_names, sha256)
+        keys[name] = ClientKey(name, scope_names, sha256, topics)
     return tuple(keys.values())
+
+
+def _scopes_of(name: str, text: str) -> tuple[frozenset[str], dict[str, TopicRights]]:
+    """The scopes of the key `name`, and the topics that they are for where they name some. Raises ValueError."""
+    scopes: set[str] = set()
+    patterns: dict[str, list[str]] = {}
+    bare: set[str] = set()
+    for word in text.split("+"):
+        scope, names_topics, pattern = word.partition("=")
+        if scope not in SCOPES:
+            raise ValueError(f"the scopes of {name!r} must be some of {', '.join(sorted(SCOPES))}, joined by +")
+        scopes.add(scope)
+        if not names_topics:
+            bare.add(scope)
+        elif scope in OF_TOPICS:
+            patterns.setdefault(scope, []).append(pattern)
+        else:
+            raise ValueError(
+                f"the scope {scope!r} of {name!r} cannot name topics, only {' and '.join(sorted(OF_TOPICS))} can"
+            )
+    both = bare & patterns.keys()
+    if both:
+        raise ValueError(f"the scope {min(both)!r} of {name!r} stands with topics and without, which is for all topics")
+    try:
+        return frozenset(scopes), {scope: TopicRights.of(found) for scope, found in patterns.items()}
+    except ValueError as error:
+        raise ValueError(f"the topics of {name!r}: {error}") from None
 
 
 class Keys:
@@ -121,10 +166,11 @@ class Keys:
         if key is None:
             self._reject("key")
             raise UnauthorizedError
-        needed = _needed(method, path)
-        if needed is not None and needed not in key.scopes:
+        try:
+            key.check(method, path)
+        except ApiError:
             self._reject("scope")
-            raise ForbiddenError(key.name, needed)
+            raise
         return key.name
 
     def _find(self, token: bytes) -> ClientKey | None:
