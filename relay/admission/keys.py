@@ -15,6 +15,8 @@ a caller by its name.
 `subscribe` and `publish` are for all topics; `subscribe=news+subscribe=chat.*` is for some (rights.py). What a key may not do
 is refused by the topic's name alone, before anybody looks whether there is such a topic.
 
+Instead of its key a GET may carry a signed URL (signed.py), which stands for the key that asked for it.
+
 A path that is not in `NEEDED` still needs a key, of any scope: a route that was forgotten here is closed, not open.
 """
 
@@ -25,7 +27,7 @@ import hmac
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..client.outside import answer_error
 from ..errors import ApiError, ForbiddenError, TopicForbiddenError, UnauthorizedError
@@ -35,7 +37,19 @@ from .rights import TopicRights
 if TYPE_CHECKING:
     from ..client.reply import Receive, Scope, Send
 
-__all__ = ["CALLER", "NEEDED", "OPEN", "SCOPES", "STREAMS", "TOPICS", "ClientKey", "Keys", "hash_of", "parse_keys"]
+__all__ = [
+    "CALLER",
+    "NEEDED",
+    "OPEN",
+    "SCOPES",
+    "STREAMS",
+    "TOPICS",
+    "ClientKey",
+    "Keys",
+    "SignedUrls",
+    "hash_of",
+    "parse_keys",
+]
 
 # The key of the caller's name in the ASGI scope.
 CALLER: Final = "relay.caller"
@@ -137,32 +151,46 @@ def _scopes_of(name: str, text: str) -> tuple[frozenset[str], dict[str, TopicRig
         raise ValueError(f"the topics of {name!r}: {error}") from None
 
 
+class SignedUrls(Protocol):
+    """What signed URLs are checked by (signed.py)."""
+
+    def key_of(self, method: str, path: str, query: bytes) -> ClientKey | None:
+        """The key that a request's query stands for; None where it has no signature. Raises ApiError."""
+
+
 class Keys:
     """Pure ASGI middleware: answers 401 without a valid key, 403 without its scope, and puts the caller's name into the scope.
 
     reject   called with `key` or `scope` for each refusal
+    signed   None where no URL is signed
     """
 
-    def __init__(self, app: Any, keys: Collection[ClientKey], reject: Callable[[str], None]) -> None:
+    def __init__(
+        self, app: Any, keys: Collection[ClientKey], reject: Callable[[str], None], signed: SignedUrls | None = None
+    ) -> None:
         self._app = app
         self._keys = tuple(keys)
         self._reject = reject
+        self._signed = signed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN:
             await self._app(scope, receive, send)
             return
         try:
-            scope[CALLER] = self._admit(scope["method"], scope["path"], dict(scope["headers"]))
+            scope[CALLER] = self._admit(scope["method"], scope["path"], dict(scope["headers"]), scope["query_string"])
         except ApiError as error:
             await answer_error(error, send)
             return
         await self._app(scope, receive, send)
 
-    def _admit(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> str:
-        """The caller's name. Raises UnauthorizedError and ForbiddenError."""
-        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-        key = self._find(token.strip()) if scheme.lower() == b"bearer" else None
+    def _admit(self, method: str, path: str, headers: Mapping[bytes, bytes], query: bytes) -> str:
+        """The caller's name. Raises ApiError."""
+        try:
+            key = self._key_of(method, path, headers, query)
+        except ApiError:
+            self._reject("key")
+            raise
         if key is None:
             self._reject("key")
             raise UnauthorizedError
@@ -172,6 +200,13 @@ class Keys:
             self._reject("scope")
             raise
         return key.name
+
+    def _key_of(self, method: str, path: str, headers: Mapping[bytes, bytes], query: bytes) -> ClientKey | None:
+        """The key that a request carries, by its header or by a signed URL. Raises SignatureError and UrlExpiredError."""
+        if b"authorization" in headers:
+            scheme, _, token = headers[b"authorization"].partition(b" ")
+            return self._find(token.strip()) if scheme.lower() == b"bearer" else None
+        return self._signed.key_of(method, path, query) if self._signed is not None else None
 
     def _find(self, token: bytes) -> ClientKey | None:
         """The configured key that the given one matches. Compares with every key in constant time, against timing attacks."""

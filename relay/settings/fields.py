@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from ..admission.gate import Admission
 from ..admission.keys import ClientKey, parse_keys
 from ..admission.sharing import SharedOptions
+from ..admission.signed import Signing, parse_secrets
 from ..events.options import KafkaOptions, parse_properties
 from ..hub.options import RedisOptions
 from ..hub.topic import History
@@ -33,13 +34,14 @@ from .values import (
     Policies,
     RedisUrl,
     Seconds,
+    UrlSecrets,
     is_loopback,
 )
 
 __all__ = ["SECRETS", "Settings"]
 
 # Keys, and a URL that may hold one: never printed, and without a flag, since every user of the machine can read command lines.
-SECRETS = frozenset({"upstream_api_key", "fallback_api_key", "client_keys", "redis_url"})
+SECRETS = frozenset({"upstream_api_key", "fallback_api_key", "client_keys", "redis_url", "url_secrets"})
 
 
 class Settings(BaseSettings):
@@ -61,6 +63,11 @@ class Settings(BaseSettings):
     client_keys: ClientKeys | None = Field(
         None, description="who may ask: NAME:SCOPE+SCOPE:SHA256, by commas; unset, everybody may"
     )
+    url_secrets: UrlSecrets | None = Field(
+        None,
+        description="what URLs are signed by, the same at all relays: one secret, or two by commas; unset, none are",
+    )
+    url_seconds: int = Field(60, ge=1, le=3600, description="how long a signed URL may be good for")
     cors_origins: Origins = Field(
         "", description="origins of the pages that may ask, by commas, or *; empty: none but the relay's own"
     )
@@ -256,6 +263,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _signs_for_keys(self) -> Self:
+        if self.url_secrets is not None and self.client_keys is None:
+            raise ValueError(
+                "RELAY_URL_SECRETS is set, and RELAY_CLIENT_KEYS is not: a signed URL stands for a key, and without keys "
+                "everybody may ask anyway; set RELAY_CLIENT_KEYS, or leave RELAY_URL_SECRETS unset"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _shares_through_redis(self) -> Self:
         if self.shared_limits and self.redis_url is None:
             raise ValueError(
@@ -376,6 +392,13 @@ class Settings(BaseSettings):
     def keys(self) -> tuple[ClientKey, ...]:
         """The client keys; empty: none is needed."""
         return parse_keys(self.client_keys.get_secret_value()) if self.client_keys else ()
+
+    @property
+    def signing(self) -> Signing | None:
+        """What signs URLs and checks them; None where none are signed."""
+        if self.url_secrets is None:
+            return None
+        return Signing(self.keys, parse_secrets(self.url_secrets.get_secret_value()))
 
     @property
     def origins(self) -> list[str]:
