@@ -19,7 +19,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from ..errors import BadRequestError, ResumeUnavailableError, StreamBrokenError, StreamExpiredError, StreamNotFoundError
 from .ids import Position
@@ -48,12 +48,15 @@ COPIES_PER_TIME: Final = 3
 # Between two looks at a stream whose copy is behind what its client has seen.
 FIRST_LOOK_SECONDS: Final = 0.02
 LONGEST_LOOK_SECONDS: Final = 0.25
+# The lease of a stream's relay runs out, and before it counts Redis has to have been there for a whole one.
+MOST_LEASES: Final = 2
 CANCEL_SECONDS: Final = 0.1
 # Streams that were given up for room while Redis was away, and are to be dropped there; others expire.
 MAX_DROPPED: Final = 10_000
 
 
 Found = TypeVar("Found")
+Verdict = Literal["found", "perhaps not yet", "nobody knows"]
 
 
 @dataclass(slots=True)
@@ -147,9 +150,9 @@ class RedisStore(MemoryStore):
         if named is not None:
             return named
 
-        async def look() -> tuple[Named | None, bool]:
+        async def look() -> tuple[Named | None, Verdict]:
             found = await self._redis.of_response(response_id, caller)
-            return found, found is not None
+            return found, "perhaps not yet" if found is None else "found"
 
         named = await self._looked_up(look)
         if named is None:
@@ -171,10 +174,18 @@ class RedisStore(MemoryStore):
 
     async def _find(self, stream: str, caller: str, after: int) -> About:
         """What is known about a stream that has all events after this one. Raises ApiError."""
+        asked_at = self._clock()
 
-        async def look() -> tuple[About | None, bool]:
+        async def look() -> tuple[About | None, Verdict]:
             found = await self._look(stream, caller)
-            return found, found is not None and (after <= found.last or bool(found.over))
+            if found is None:
+                return found, "perhaps not yet"
+            if after <= found.last or found.over:
+                return found, "found"
+            # The client may have seen an event that its relay had no time to copy before it was killed. Only that relay could
+            # say that there is no such event: it is waited for until it says that it lives, or its lease has run out.
+            lives = found.owner_silent < self._clock() - asked_at
+            return found, "perhaps not yet" if lives else "nobody knows"
 
         about = await self._looked_up(look)
         if about is None:
@@ -200,17 +211,20 @@ class RedisStore(MemoryStore):
             (about,) = await self._redis.about([stream])
         return about
 
-    async def _looked_up(self, look: Callable[[], Awaitable[tuple[Found, bool]]]) -> Found:
-        """What `look` finds, once it says that this will do, or after one time-out. Raises ResumeUnavailableError.
+    async def _looked_up(self, look: Callable[[], Awaitable[tuple[Found, Verdict]]]) -> Found:
+        """What `look` finds, once that is `found`; after one time-out whatever there is. Raises ResumeUnavailableError.
 
         A client is ahead of the copy: its relay sends it an event, and the id of its stream, before it copies them.
         """
-        until, pause = self._clock() + self._timeout, FIRST_LOOK_SECONDS
+        began, pause = self._clock(), FIRST_LOOK_SECONDS
         try:
             while True:
-                found, will_do = await look()
-                if will_do or self._clock() > until:
+                found, verdict = await look()
+                looked = self._clock() - began
+                if verdict == "found" or (verdict == "perhaps not yet" and looked > self._timeout):
                     return found
+                if looked > self._timeout + MOST_LEASES * LEASE_SECONDS:
+                    raise ResumeUnavailableError
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_LOOK_SECONDS)
         except FAILURES as error:
@@ -219,7 +233,7 @@ class RedisStore(MemoryStore):
     def _is_orphan(self, about: About) -> bool:
         """Whether the stream's relay is gone. Not before Redis was there for a whole lease: all leases may have run out."""
         up = self._up_since is not None and self._clock() - self._up_since > LEASE_SECONDS
-        return up and not about.over and not about.owner_lives
+        return up and not about.over and about.owner_silent > LEASE_SECONDS
 
     # The tasks
 
@@ -298,16 +312,26 @@ class RedisStore(MemoryStore):
             await asyncio.sleep(min(max(copied * PAUSE_A_STREAM_SECONDS, LEAST_PAUSE_SECONDS), MOST_PAUSE_SECONDS))
 
     async def _copy_the_rest(self) -> None:
-        """At shutdown: copy what is left, the last errors of streams among it, for one time-out at most."""
+        """At shutdown: copy what is left, the last events of streams among it, for one time-out at most.
+
+        A Redis that is away is tried until then: it may be restarting, and nobody else has these events.
+        """
+        error: BaseException | None = None
 
         async def copy() -> None:
+            nonlocal error
             while self._some_behind.is_set():
-                await self._copy_once()
+                try:
+                    await self._copy_once()
+                except FAILURES as failure:
+                    error = failure
+                    await asyncio.sleep(FIRST_PAUSE_SECONDS)
 
         task = asyncio.create_task(copy(), name="relay.resume.copy_the_rest")
         await asyncio.wait([task], timeout=self._timeout)
         await _end([task])
-        error = None if task.cancelled() else task.exception()
+        if not task.cancelled() and task.exception() is not None:
+            error = task.exception()
         if self._some_behind.is_set():
             log.warning("the ends of streams were not copied: %s", error or "redis is too slow")
 

@@ -14,6 +14,7 @@ The scripts append.lua and break.lua are the only writers of the first two. Ever
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,7 +48,11 @@ FAILURES: Final = (RedisError, OSError, RuntimeError)
 
 
 class About(NamedTuple):
-    """What is known about a stream. `over` is "" while it runs, `ok`, `failed`, or `broken`: its relay is gone."""
+    """What is known about a stream.
+
+    over           "" while it runs, `ok`, `failed`, or `broken`: its relay is gone
+    owner_silent   seconds since its relay has said that it lives; infinite where it has not for a whole lease
+    """
 
     owner: str
     caller: str
@@ -55,7 +60,7 @@ class About(NamedTuple):
     last: int
     over: str
     has_events: bool
-    owner_lives: bool
+    owner_silent: float
 
 
 class Copied(NamedTuple):
@@ -136,13 +141,11 @@ class RedisLog:
             [(value or b"").decode() for value in fields] if fields[0] is not None else None for fields in rows[::2]
         ]
         owners = {fields[0] for fields in known if fields is not None}
-        living = await self._living(owners)
+        silent = await self._silent(owners)
         return [
             None
             if fields is None
-            else About(
-                fields[0], fields[1], int(fields[2]), int(fields[3]), fields[4], bool(exists), fields[0] in living
-            )
+            else About(fields[0], fields[1], int(fields[2]), int(fields[3]), fields[4], bool(exists), silent[fields[0]])
             for fields, exists in zip(known, rows[1::2], strict=True)
         ]
 
@@ -190,12 +193,19 @@ class RedisLog:
                 found[name.removeprefix(self._stream_of(""))] = [_entry(*entry) for entry in entries]
         return found
 
-    async def _living(self, owners: set[str]) -> set[str]:
+    async def _silent(self, owners: set[str]) -> dict[str, float]:
+        """For how many seconds each relay has said nothing: the time that has passed of its lease."""
         if not owners:
-            return set()
+            return {}
         names = list(owners)
-        values = await self._client.mget([self._relay_of(name) for name in names])
-        return {name for name, value in zip(names, values, strict=True) if value is not None}
+        pipeline = self._client.pipeline(transaction=False)
+        for name in names:
+            pipeline.pttl(self._relay_of(name))
+        left = await pipeline.execute()
+        return {
+            name: max(LEASE_SECONDS - ms / 1000, 0.0) if ms >= 0 else math.inf
+            for name, ms in zip(names, left, strict=True)
+        }
 
     def _stream_of(self, stream: str) -> str:
         return f"{self._prefix}stream:{stream}"

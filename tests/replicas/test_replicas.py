@@ -1,0 +1,80 @@
+"""A small part of `make replicas`, and what docs/deploy promises of a rolling restart and of a fail-over of Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .clients import Client, Wanted
+from .cluster import Cluster, Redis
+from .failover import FailOver
+from .run import closed, table
+from .seeds import plan_of, run_seed
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.needs("nginx", "nginx"),
+    pytest.mark.needs("redis-server", "redis-server"),
+]
+
+
+def test_a_seed_of_make_replicas(tmp_path: Path) -> None:
+    """One relay is killed, one drained, and Redis restarted: no stream loses an event, but those of the killed relay."""
+    with closed(Redis(tmp_path)) as redis, Cluster.started(tmp_path, redis.port) as cluster:
+        outcome = asyncio.run(run_seed(cluster, redis, 3, 12))
+    assert outcome.wrong == []
+    assert outcome.counts["whole"] + outcome.counts["stream_broken"] + outcome.counts["stream_not_found"] == 12
+    assert plan_of(3, 12) == plan_of(3, 12) != plan_of(4, 12)
+    written = table([vars(outcome)])
+    assert "1 seeds with 12 streams" in written
+    assert f"once, in order, and the upstream's text | {outcome.counts['whole']} |" in written
+
+
+def stream(cluster: Cluster, streams: int, work: Callable[[], Any]) -> list[Client]:
+    """Clients that are cut off three times each, while `work` is done in a thread."""
+    chance = random.Random(7)
+    clients = [Client(Wanted.of(chance), cluster.port) for _ in range(streams)]
+
+    async def run() -> None:
+        working = asyncio.create_task(asyncio.to_thread(work))
+        await asyncio.gather(working, *(client.run() for client in clients))
+
+    asyncio.run(run())
+    return clients
+
+
+def test_a_rolling_restart_loses_no_stream(tmp_path: Path) -> None:
+    codes = []
+    with closed(Redis(tmp_path)) as redis, Cluster.started(tmp_path, redis.port) as cluster:
+
+        def restart_both() -> None:
+            codes.extend(cluster.replace(number, signal.SIGTERM) for number in range(2))
+
+        clients = stream(cluster, 12, restart_both)
+        assert cluster.asked() == 12, "each answer was paid once"
+    assert codes == [0, 0]
+    assert [client.outcome for client in clients] == ["whole"] * 12, [client.story for client in clients]
+
+
+@pytest.mark.needs("haproxy", "haproxy")
+def test_a_fail_over_of_redis_loses_no_stream(tmp_path: Path) -> None:
+    with FailOver.started(tmp_path) as redis, Cluster.started(tmp_path, redis.port) as cluster:
+        clients = stream(cluster, 12, redis.kill_primary)
+        states = [cluster.state(number) for number in range(2)]
+        # Of a stream that was going on meanwhile, everything is in the Redis that is the primary now.
+        again = [Client(client.wanted, cluster.port, stream=client.stream) for client in clients]
+
+        async def read() -> None:
+            await asyncio.gather(*(client.run() for client in again))
+
+        asyncio.run(read())
+        assert cluster.asked() == 12
+    assert [client.outcome for client in clients] == ["whole"] * 12, [client.story for client in clients]
+    assert [client.events for client in again] == [client.events for client in clients]
+    assert {state["resume"] for state in states} <= {"redis", "redis_away"}
