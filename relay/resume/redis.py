@@ -82,6 +82,7 @@ class RedisStore(MemoryStore):
         self._copies: dict[StreamLog, _Copy] = {}
         self._behind: dict[StreamLog, None] = {}  # the logs to be copied, an ordered set
         self._some_behind = asyncio.Event()
+        self._copied_at = clock()  # all that there was then is copied
         self._names: dict[tuple[str, str], Named] = {}  # to be stored
         self._dropped_streams: dict[str, None] = {}  # to be dropped
         self._asked: dict[str, StreamLog] = {}  # whether others follow them is to be asked
@@ -152,7 +153,7 @@ class RedisStore(MemoryStore):
 
         async def look() -> tuple[Named | None, Verdict]:
             found = await self._redis.of_response(response_id, caller)
-            return found, "perhaps not yet" if found is None else "found"
+            return found, self._unknown() if found is None else "found"
 
         named = await self._looked_up(look)
         if named is None:
@@ -179,13 +180,13 @@ class RedisStore(MemoryStore):
         async def look() -> tuple[About | None, Verdict]:
             found = await self._look(stream, caller)
             if found is None:
-                return found, "perhaps not yet"
+                return found, self._unknown()
             if after <= found.last or found.over:
                 return found, "found"
-            # The client may have seen an event that its relay had no time to copy before it was killed. Only that relay could
-            # say that there is no such event: it is waited for until it says that it lives, or its lease has run out.
-            lives = found.owner_silent < self._clock() - asked_at
-            return found, "perhaps not yet" if lives else "nobody knows"
+            # The client may have seen an event that its relay has not copied yet, as Redis was away, or never will, as it was
+            # killed. That there is no such event is certain once its relay has copied all that it had when it was asked for.
+            is_copied = found.copied < self._clock() - asked_at
+            return found, "perhaps not yet" if is_copied else "nobody knows"
 
         about = await self._looked_up(look)
         if about is None:
@@ -210,6 +211,11 @@ class RedisStore(MemoryStore):
             await self._redis.break_off(stream)
             (about,) = await self._redis.about([stream])
         return about
+
+    def _unknown(self) -> Verdict:
+        """Of what is not in Redis: after an outage the other relays have to find Redis again, too, and copy what is missing."""
+        settled = self._up_since is not None and self._clock() - self._up_since > LONGEST_PAUSE_SECONDS + self._timeout
+        return "perhaps not yet" if settled else "nobody knows"
 
     async def _looked_up(self, look: Callable[[], Awaitable[tuple[Found, Verdict]]]) -> Found:
         """What `look` finds, once that is `found`; after one time-out whatever there is. Raises ResumeUnavailableError.
@@ -274,7 +280,8 @@ class RedisStore(MemoryStore):
         while True:
             asked, self._asked = self._asked, {}
             followed = self._tails.streams()
-            wanted = await self._redis.beat(followed, list(asked))
+            copied = self._clock() - self._copied_at if self._some_behind.is_set() else 0.0
+            wanted = await self._redis.beat(copied, followed, list(asked))
             self._is_back()
             now = self._clock()
             for stream in wanted:
@@ -348,15 +355,19 @@ class RedisStore(MemoryStore):
             for key, named in names.items():
                 if self._names.get(key) is named:
                     del self._names[key]
-        logs, parts, size = [], [], 0
+        logs, parts, lasts, size, began = [], [], [], 0, self._clock()
         for stream_log in self._behind:
             part = self._part(stream_log)
             logs.append(stream_log)
             parts.append(part)
+            lasts.append(stream_log.last)
             size += sum(map(len, part.events)) + EVENT_OVERHEAD_BYTES
             if size > ROUND_BYTES:
                 break
+        has_all = len(parts) == len(self._behind)
         answers = await self._redis.copy(parts) if parts else []
+        if has_all and all(answer >= last or answer < 0 for answer, last in zip(answers, lasts, strict=True)):
+            self._copied_at = began
         for stream_log, part, last in zip(logs, parts, answers, strict=True):
             copy = self._copies.get(stream_log)
             if copy is None:

@@ -5,7 +5,7 @@
 | `resume:stream:ID` | stream | the events, with their numbers as ids, and a last entry for the stream's end |
 | `resume:about:ID` | hash | the stream's relay, caller, oldest and newest event, and how it ended; outlives the events |
 | `resume:response:CALLER:ID` | string | the stream of an upstream's response, and the difference of its numbers |
-| `resume:relay:TOKEN` | string | there while this relay lives |
+| `resume:relay:TOKEN` | string | there while this relay lives: the milliseconds since when it may not have copied what it has |
 | `resume:wanted:ID` | string | there while a client follows the stream at another relay than its own |
 | `resume:wake:TOKEN` | stream | wakes this relay's blocking reader, when it is to read other streams |
 
@@ -52,6 +52,7 @@ class About(NamedTuple):
 
     over           "" while it runs, `ok`, `failed`, or `broken`: its relay is gone
     owner_silent   seconds since its relay has said that it lives; infinite where it has not for a whole lease
+    copied         seconds since when its relay may not have copied what it had; infinite as that
     """
 
     owner: str
@@ -61,6 +62,7 @@ class About(NamedTuple):
     over: str
     has_events: bool
     owner_silent: float
+    copied: float
 
 
 class Copied(NamedTuple):
@@ -145,7 +147,9 @@ class RedisLog:
         return [
             None
             if fields is None
-            else About(fields[0], fields[1], int(fields[2]), int(fields[3]), fields[4], bool(exists), silent[fields[0]])
+            else About(
+                fields[0], fields[1], int(fields[2]), int(fields[3]), fields[4], bool(exists), *silent[fields[0]]
+            )
             for fields, exists in zip(known, rows[1::2], strict=True)
         ]
 
@@ -157,11 +161,14 @@ class RedisLog:
         stream, _, difference = value.decode().partition(" ")
         return Named(stream, int(difference))
 
-    async def beat(self, followed: Sequence[str], asked: Sequence[str]) -> set[str]:
-        """Say that this relay lives and that clients follow streams here. Returns those of `asked` that others follow."""
+    async def beat(self, copied: float, followed: Sequence[str], asked: Sequence[str]) -> set[str]:
+        """Say that this relay lives, since when it may not have copied what it has, and that clients follow streams here.
+
+        Returns those of `asked` that others follow. `copied` in seconds.
+        """
         lease_ms = round(LEASE_SECONDS * 1000)
         pipeline = self._client.pipeline(transaction=False)
-        pipeline.set(self._relay_of(self._token), "1", px=lease_ms)
+        pipeline.set(self._relay_of(self._token), round(copied * 1000), px=lease_ms)
         for stream in followed:
             pipeline.set(f"{self._prefix}wanted:{stream}", "1", px=lease_ms)
         for stream in asked:
@@ -193,19 +200,21 @@ class RedisLog:
                 found[name.removeprefix(self._stream_of(""))] = [_entry(*entry) for entry in entries]
         return found
 
-    async def _silent(self, owners: set[str]) -> dict[str, float]:
-        """For how many seconds each relay has said nothing: the time that has passed of its lease."""
+    async def _silent(self, owners: set[str]) -> dict[str, tuple[float, float]]:
+        """`owner_silent` and `copied` of About, for each relay: by the time that has passed of its lease, and what it said."""
         if not owners:
             return {}
         names = list(owners)
         pipeline = self._client.pipeline(transaction=False)
         for name in names:
             pipeline.pttl(self._relay_of(name))
-        left = await pipeline.execute()
-        return {
-            name: max(LEASE_SECONDS - ms / 1000, 0.0) if ms >= 0 else math.inf
-            for name, ms in zip(names, left, strict=True)
-        }
+            pipeline.get(self._relay_of(name))
+        answers = await pipeline.execute()
+        found = {}
+        for name, left, said in zip(names, answers[::2], answers[1::2], strict=True):
+            silent = max(LEASE_SECONDS - left / 1000, 0.0) if left >= 0 and said is not None else math.inf
+            found[name] = (silent, silent + int(said or 0) / 1000)
+        return found
 
     def _stream_of(self, stream: str) -> str:
         return f"{self._prefix}stream:{stream}"

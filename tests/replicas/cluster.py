@@ -70,7 +70,7 @@ class Process:
                 if text in line and line.endswith("\n"):
                     return line.strip()
             time.sleep(0.02)
-        raise TimeoutError(f"{text!r} is not in the output of {self.popen.args}: {self.output[-3000:]}")
+        raise TimeoutError(f"{text!r} is not in the output of {self.popen.args!r}: {self.output[-3000:]}")
 
     def end(self, number: int = signal.SIGKILL, seconds: float = 180.0) -> int:
         """Send a signal, wait for the end, and return the exit code."""

@@ -50,7 +50,7 @@ def stream(cluster: Cluster, streams: int, work: Callable[[], Any]) -> list[Clie
 
 
 def test_a_rolling_restart_loses_no_stream(tmp_path: Path) -> None:
-    codes = []
+    codes: list[int] = []
     with closed(Redis(tmp_path)) as redis, Cluster.started(tmp_path, redis.port) as cluster:
 
         def restart_both() -> None:
