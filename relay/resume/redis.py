@@ -26,7 +26,7 @@ from .ids import Position
 from .log import EVENT_OVERHEAD_BYTES, StreamLog
 from .logs import Bounds, Named
 from .options import SharedThrough
-from .redis_log import BEAT_SECONDS, FAILURES, LEASE_SECONDS, About, Copied, RedisLog
+from .redis_log import BEAT_SECONDS, FAILURES, LEASE_SECONDS, About, Copied, CopiedSince, RedisLog
 from .store import Followed, MemoryStore
 from .tails import Tails
 
@@ -82,7 +82,9 @@ class RedisStore(MemoryStore):
         self._copies: dict[StreamLog, _Copy] = {}
         self._behind: dict[StreamLog, None] = {}  # the logs to be copied, an ordered set
         self._some_behind = asyncio.Event()
-        self._copied_at = clock()  # all that there was then is copied
+        self._beats = self._copied_beat = (
+            0  # the last beat, and the last one after whose end all that there was is copied
+        )
         self._names: dict[tuple[str, str], Named] = {}  # to be stored
         self._dropped_streams: dict[str, None] = {}  # to be dropped
         self._asked: dict[str, StreamLog] = {}  # whether others follow them is to be asked
@@ -175,7 +177,7 @@ class RedisStore(MemoryStore):
 
     async def _find(self, stream: str, caller: str, after: int) -> About:
         """What is known about a stream that has all events after this one. Raises ApiError."""
-        asked_at = self._clock()
+        copied = CopiedSince()
 
         async def look() -> tuple[About | None, Verdict]:
             found = await self._look(stream, caller)
@@ -185,8 +187,7 @@ class RedisStore(MemoryStore):
                 return found, "found"
             # The client may have seen an event that its relay has not copied yet, as Redis was away, or never will, as it was
             # killed. That there is no such event is certain once its relay has copied all that it had when it was asked for.
-            is_copied = found.copied < self._clock() - asked_at
-            return found, "perhaps not yet" if is_copied else "nobody knows"
+            return found, "perhaps not yet" if copied.all(found) else "nobody knows"
 
         about = await self._looked_up(look)
         if about is None:
@@ -276,12 +277,14 @@ class RedisStore(MemoryStore):
 
     async def _beat(self) -> None:
         """Say that this relay lives, and look after the streams of others that are followed here."""
-        copied_at = self._clock()
+        copied_at, number = self._clock(), self._beats + 1  # the one before may have been carried out
         while True:
             asked, self._asked = self._asked, {}
             followed = self._tails.streams()
-            copied = self._clock() - self._copied_at if self._some_behind.is_set() else 0.0
-            wanted = await self._redis.beat(copied, followed, list(asked))
+            number += 1
+            copied = self._copied_beat if self._some_behind.is_set() else self._beats
+            wanted = await self._redis.beat(number, copied, followed, list(asked))
+            self._beats = number
             self._is_back()
             now = self._clock()
             for stream in wanted:
@@ -319,10 +322,7 @@ class RedisStore(MemoryStore):
             await asyncio.sleep(min(max(copied * PAUSE_A_STREAM_SECONDS, LEAST_PAUSE_SECONDS), MOST_PAUSE_SECONDS))
 
     async def _copy_the_rest(self) -> None:
-        """At shutdown: copy what is left, the last events of streams among it, for one time-out at most.
-
-        A Redis that is away is tried until then: it may be restarting, and nobody else has these events.
-        """
+        """At shutdown: copy what is left, for one time-out at most. Redis may be restarting: it is tried until then."""
         error: BaseException | None = None
 
         async def copy() -> None:
@@ -355,7 +355,7 @@ class RedisStore(MemoryStore):
             for key, named in names.items():
                 if self._names.get(key) is named:
                     del self._names[key]
-        logs, parts, lasts, size, began = [], [], [], 0, self._clock()
+        logs, parts, lasts, size, beats = [], [], [], 0, self._beats
         for stream_log in self._behind:
             part = self._part(stream_log)
             logs.append(stream_log)
@@ -367,7 +367,7 @@ class RedisStore(MemoryStore):
         has_all = len(parts) == len(self._behind)
         answers = await self._redis.copy(parts) if parts else []
         if has_all and all(answer >= last or answer < 0 for answer, last in zip(answers, lasts, strict=True)):
-            self._copied_at = began
+            self._copied_beat = beats
         for stream_log, part, last in zip(logs, parts, answers, strict=True):
             copy = self._copies.get(stream_log)
             if copy is None:

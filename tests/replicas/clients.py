@@ -7,7 +7,6 @@ import json
 import random
 import socket
 import struct
-import time
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +15,7 @@ from relay.protocol.sse import Event, EventDecoder
 from relay.simulator.events import text_of
 from relay.simulator.grammar import parse
 
-from .cluster import REPLICA
+from .cluster import MOMENT, REPLICA
 
 __all__ = ["Client", "Wanted", "Wrong"]
 
@@ -82,7 +81,7 @@ class Wanted:
 class Client:
     """One stream over all of its connections.
 
-    owner    the relay that the stream came through, HOST:PORT, and `owned_at`, when its head came, in monotonic seconds
+    owner    the relay that the stream came through, HOST:PORT, and `owned_at`, when nginx got its head, in seconds since 1970
     outcome  `whole`, or the code of the error that the stream ended with
     story    each connection in a few words
     """
@@ -132,7 +131,7 @@ class Client:
             if status != 200:
                 return self._refused(status, await _body(reader, headers))
             if not self.stream:
-                self.stream, self.owner, self.owned_at = headers["x-relay-stream"], answered, time.monotonic()
+                self.stream, self.owner, self.owned_at = headers["x-relay-stream"], answered, float(headers[MOMENT])
             return await self._read(reader, most)
         finally:
             if reset:

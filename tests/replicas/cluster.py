@@ -22,11 +22,13 @@ from typing import Any
 from diagnostics.proof.subjects.processes import free_port
 from tests.nginx import configuration
 
-__all__ = ["REPLICA", "Cluster", "Process", "Redis", "start_redis"]
+__all__ = ["MOMENT", "REPLICA", "Cluster", "Process", "Redis", "start_redis"]
 
 ROOT = Path(__file__).parents[2]
 # The header by which nginx says who answered: HOST:PORT of each relay that it asked, the last one answered.
 REPLICA = "x-replica"
+# And when, in seconds since 1970: the clients' process may come to read it much later.
+MOMENT = "x-moment"
 START_SECONDS = 120.0
 SETTINGS = {
     "RELAY_RESUME": "redis",
@@ -126,7 +128,7 @@ class Cluster:
     redis_port   where the relays find it
     port         of nginx
     relays       the two relays that run now, or ran last
-    ended_at     when the one before each of them was seen to have ended, in monotonic seconds
+    ended_at     when the one before each of them was seen to have ended, in seconds since 1970
     """
 
     def __init__(self, folder: Path, redis_port: int) -> None:
@@ -146,7 +148,7 @@ class Cluster:
         self.relays += [self._start_relay(number) for number in range(2)]
         for relay in self.relays:
             relay.wait_for("upstream http")
-        who = f"add_header {REPLICA} $upstream_addr always;"
+        who = f"add_header {REPLICA} $upstream_addr always; add_header {MOMENT} $msec always;"
         conf = configuration(self._folder, self.port, self._ports, more=who, connections=4096)
         self._others.append(Process(self._folder, "nginx", "nginx", "-e", "stderr", "-p", self._folder, "-c", conf))
         self._until(lambda: (self._folder / "nginx.pid").exists())
@@ -179,7 +181,7 @@ class Cluster:
     def replace(self, number: int, signal_number: int) -> int:
         """End a relay by a signal, start another one in its place, and return the exit code."""
         code = self.relays[number].end(signal_number)
-        self.ended_at[number] = time.monotonic()
+        self.ended_at[number] = time.time()
         self.past.append(self.relays[number])
         self.relays[number] = self._start_relay(number)
         self.relays[number].wait_for("upstream http")

@@ -84,7 +84,7 @@ async def run_seed(cluster: Cluster, redis: Redis, seed: int, streams: int) -> O
     async def kill() -> None:
         nonlocal killed_at
         await asyncio.sleep(plan.killed_at)
-        killed_at = time.monotonic()
+        killed_at = time.time()
         await asyncio.to_thread(cluster.replace, plan.killed, signal.SIGKILL)
 
     async def drain() -> None:
@@ -95,9 +95,9 @@ async def run_seed(cluster: Cluster, redis: Redis, seed: int, streams: int) -> O
 
     async def restart_redis() -> None:
         await asyncio.sleep(plan.redis_at)
-        away[0] = time.monotonic()
+        away[0] = time.time()
         await asyncio.to_thread(redis.restart, plan.redis_by, plan.redis_away)
-        away[1] = time.monotonic() + RECONNECTED_SECONDS
+        away[1] = time.time() + RECONNECTED_SECONDS
 
     def had_no_time(begun: float) -> bool:
         """Whether the killed relay may not have copied a stream at all."""
@@ -115,7 +115,7 @@ async def run_seed(cluster: Cluster, redis: Redis, seed: int, streams: int) -> O
             raise result
     for number, (client, result) in enumerate(zip(clients, results, strict=True)):
         outcome.connections += len(client.story)
-        # A head that the relay sent may be read a moment after its end, and long before another one has its port.
+        # nginx may read a head a moment after its relay's end, and long before another one has its port.
         may_break = client.owner == doomed and client.owned_at <= cluster.ended_at[plan.killed] + READ_SECONDS
         what = client.outcome
         if isinstance(result, Wrong):

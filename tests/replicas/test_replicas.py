@@ -24,6 +24,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.long
 def test_a_seed_of_make_replicas(tmp_path: Path) -> None:
     """One relay is killed, one drained, and Redis restarted: no stream loses an event, but those of the killed relay."""
     with closed(Redis(tmp_path)) as redis, Cluster.started(tmp_path, redis.port) as cluster:
@@ -49,6 +50,7 @@ def stream(cluster: Cluster, streams: int, work: Callable[[], Any]) -> list[Clie
     return clients
 
 
+@pytest.mark.long
 def test_a_rolling_restart_loses_no_stream(tmp_path: Path) -> None:
     codes: list[int] = []
     with closed(Redis(tmp_path)) as redis, Cluster.started(tmp_path, redis.port) as cluster:
@@ -59,9 +61,13 @@ def test_a_rolling_restart_loses_no_stream(tmp_path: Path) -> None:
         clients = stream(cluster, 12, restart_both)
         assert cluster.asked() == 12, "each answer was paid once"
     assert codes == [0, 0]
+    logged = (tmp_path / "access.log").read_text(encoding="utf-8")
+    assert "GET /stream" in logged
+    assert "?" not in logged, "a query may hold a prompt or a signature"
     assert [client.outcome for client in clients] == ["whole"] * 12, [client.story for client in clients]
 
 
+@pytest.mark.long
 @pytest.mark.needs("haproxy", "haproxy")
 def test_a_fail_over_of_redis_loses_no_stream(tmp_path: Path) -> None:
     with FailOver.started(tmp_path) as redis, Cluster.started(tmp_path, redis.port) as cluster:
