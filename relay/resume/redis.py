@@ -42,7 +42,7 @@ MOST_PAUSE_SECONDS: Final = 0.2
 STREAM_BYTES: Final = 256 * 1024
 ROUND_BYTES: Final = 1024 * 1024
 FIRST_PAUSE_SECONDS: Final = 0.05
-LONGEST_PAUSE_SECONDS: Final = 2.0
+LONGEST_PAUSE_SECONDS: Final = 0.5  # what is not copied yet is lost where this relay is killed
 # A stream that is silent is copied again this often within the time that it is kept, so that it does not expire.
 COPIES_PER_TIME: Final = 3
 # Between two looks at a stream whose copy is behind what its client has seen.
