@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import signal
 import time
@@ -73,64 +74,79 @@ def plan_of(seed: int, streams: int) -> Plan:
     )
 
 
+class Meanwhile:
+    """What happens to the replicas and to Redis while the clients are there, and what that excuses. Times since 1970."""
+
+    def __init__(self, plan: Plan, cluster: Cluster, redis: Redis) -> None:
+        self._plan, self._cluster, self._redis = plan, cluster, redis
+        self._killed_at = self._away_from = self._away_until = math.inf
+        self.drained_with: int | None = None
+
+    async def happen(self) -> None:
+        await asyncio.gather(self._kill(), self._drain(), self._restart_redis())
+
+    def fate(self, client: Client) -> str:
+        """What became of the relay of a client's stream: `killed`, `drained`, or `lived`: it came after one of those."""
+        number = [self._cluster.address(number) for number in range(2)].index(client.owner)
+        # nginx may read a head a moment after its relay's end, and long before another one has its port.
+        if client.owned_at > self._cluster.ended_at[number] + READ_SECONDS:
+            return "lived"
+        return "killed" if number == self._plan.killed else "drained"
+
+    def excuses(self, client: Client) -> bool:
+        """Whether a stream may have ended as it did: those of the relay that was killed, with the error that says so."""
+        if client.outcome == "whole":
+            return True
+        if self.fate(client) != "killed":
+            return False
+        return client.outcome == "stream_broken" or (
+            client.outcome == "stream_not_found" and self._had_no_time(client.owned_at)
+        )
+
+    def _had_no_time(self, begun: float) -> bool:
+        """Whether the killed relay may not have copied anything of a stream."""
+        while_away = begun > self._away_from - COPIED_SECONDS and self._killed_at < self._away_until + COPIED_SECONDS
+        return self._killed_at - begun < COPIED_SECONDS or while_away
+
+    async def _kill(self) -> None:
+        await asyncio.sleep(self._plan.killed_at)
+        self._killed_at = time.time()
+        await asyncio.to_thread(self._cluster.replace, self._plan.killed, signal.SIGKILL)
+
+    async def _drain(self) -> None:
+        await asyncio.sleep(self._plan.drained_at)
+        self.drained_with = await asyncio.to_thread(self._cluster.replace, self._plan.drained, signal.SIGTERM)
+
+    async def _restart_redis(self) -> None:
+        await asyncio.sleep(self._plan.redis_at)
+        self._away_from = time.time()
+        await asyncio.to_thread(self._redis.restart, self._plan.redis_by, self._plan.redis_away)
+        self._away_until = time.time() + RECONNECTED_SECONDS
+
+
 async def run_seed(cluster: Cluster, redis: Redis, seed: int, streams: int) -> Outcome:
     """Let the seed's clients loose, end relays and Redis under them, and look at what each of them got."""
     plan = plan_of(seed, streams)
     outcome = Outcome(seed, streams)
     paid = await asyncio.to_thread(cluster.asked)
-    killed_at = float("inf")
-    away = [float("inf"), float("inf")]  # of Redis: from when, until when
-
-    async def kill() -> None:
-        nonlocal killed_at
-        await asyncio.sleep(plan.killed_at)
-        killed_at = time.time()
-        await asyncio.to_thread(cluster.replace, plan.killed, signal.SIGKILL)
-
-    async def drain() -> None:
-        await asyncio.sleep(plan.drained_at)
-        code = await asyncio.to_thread(cluster.replace, plan.drained, signal.SIGTERM)
-        if code != 0:
-            outcome.wrong.append(f"the relay that was told to end ended with {code}")
-
-    async def restart_redis() -> None:
-        await asyncio.sleep(plan.redis_at)
-        away[0] = time.time()
-        await asyncio.to_thread(redis.restart, plan.redis_by, plan.redis_away)
-        away[1] = time.time() + RECONNECTED_SECONDS
-
-    def had_no_time(begun: float) -> bool:
-        """Whether the killed relay may not have copied a stream at all."""
-        return killed_at - begun < COPIED_SECONDS or (
-            begun > away[0] - COPIED_SECONDS and killed_at < away[1] + COPIED_SECONDS
-        )
-
     clients = [Client(wanted, cluster.port) for wanted in plan.wanted]
-    # With its own relay killed, a stream may end with the error that says so; every other one has to be whole.
-    doomed = cluster.address(plan.killed)
-    events = [asyncio.create_task(work()) for work in (kill, drain, restart_redis)]
+    meanwhile = Meanwhile(plan, cluster, redis)
+    happening = asyncio.create_task(meanwhile.happen())
     results = await asyncio.gather(*(client.run() for client in clients), return_exceptions=True)
-    for result in await asyncio.gather(*events, return_exceptions=True):
-        if isinstance(result, BaseException):
-            raise result
+    await happening
+    if meanwhile.drained_with != 0:
+        outcome.wrong.append(f"the relay that was told to end ended with {meanwhile.drained_with}")
     for number, (client, result) in enumerate(zip(clients, results, strict=True)):
-        outcome.connections += len(client.story)
-        # nginx may read a head a moment after its relay's end, and long before another one has its port.
-        may_break = client.owner == doomed and client.owned_at <= cluster.ended_at[plan.killed] + READ_SECONDS
-        what = client.outcome
-        if isinstance(result, Wrong):
-            what = f"WRONG: {result}"
-        elif isinstance(result, BaseException):
+        if isinstance(result, BaseException) and not isinstance(result, Wrong):
             raise result
-        elif what == "stream_not_found" and may_break and had_no_time(client.owned_at):
-            pass
-        elif what != "whole" and not (what == "stream_broken" and may_break):
-            what = f"WRONG: ended with {what}"
-        outcome.counts[what.partition(":")[0]] += 1
-        if what.startswith("WRONG"):
-            fate = "killed" if may_break else "drained" if client.owner == cluster.address(plan.drained) else "other"
-            which = f"stream {number} ({client.wanted.route}, {client.wanted.way}, of the {fate} relay)"
-            outcome.wrong.append(f"{which}: {what}: {client.story}")
+        outcome.connections += len(client.story)
+        if isinstance(result, Wrong) or not meanwhile.excuses(client):
+            fate = meanwhile.fate(client) if client.owner else "no relay"
+            which = f"stream {number} ({client.wanted.route}, {client.wanted.way}, its relay: {fate})"
+            outcome.wrong.append(f"{which}: {result or 'ended with ' + client.outcome}: {client.story}")
+            outcome.counts["WRONG"] += 1
+        else:
+            outcome.counts[client.outcome] += 1
     outcome.paid = await asyncio.to_thread(cluster.asked) - paid
     told = cluster.logs()
     outcome.wrong += [f"the log has {word!r}" for word in ("Traceback", "has a bug") if word in told]
