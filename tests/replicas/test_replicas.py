@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -24,11 +24,23 @@ pytestmark = [
 ]
 
 
+class Shared(NamedTuple):
+    redis: Redis
+    cluster: Cluster
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    folder = tmp_path_factory.mktemp("replicas")
+    with closed(Redis(folder)) as redis, Cluster.started(folder, redis.port) as cluster:
+        yield Shared(redis, cluster, folder)
+
+
 @pytest.mark.long
-def test_a_seed_of_make_replicas(tmp_path: Path) -> None:
+def test_a_seed_of_make_replicas(shared: Shared) -> None:
     """One relay is killed, one drained, and Redis restarted: no stream loses an event, but those of the killed relay."""
-    with closed(Redis(tmp_path)) as redis, Cluster.started(tmp_path, redis.port) as cluster:
-        outcome = asyncio.run(run_seed(cluster, redis, 3, 12))
+    outcome = asyncio.run(run_seed(shared.cluster, shared.redis, 3, 12))
     assert outcome.wrong == []
     assert outcome.counts["whole"] + outcome.counts["stream_broken"] + outcome.counts["stream_not_found"] == 12
     assert plan_of(3, 12) == plan_of(3, 12) != plan_of(4, 12)
@@ -51,17 +63,17 @@ def stream(cluster: Cluster, streams: int, work: Callable[[], Any]) -> list[Clie
 
 
 @pytest.mark.long
-def test_a_rolling_restart_loses_no_stream(tmp_path: Path) -> None:
+def test_a_rolling_restart_loses_no_stream(shared: Shared) -> None:
     codes: list[int] = []
-    with closed(Redis(tmp_path)) as redis, Cluster.started(tmp_path, redis.port) as cluster:
+    before = shared.cluster.asked()
 
-        def restart_both() -> None:
-            codes.extend(cluster.replace(number, signal.SIGTERM) for number in range(2))
+    def restart_both() -> None:
+        codes.extend(shared.cluster.replace(number, signal.SIGTERM) for number in range(2))
 
-        clients = stream(cluster, 12, restart_both)
-        assert cluster.asked() == 12, "each answer was paid once"
+    clients = stream(shared.cluster, 12, restart_both)
+    assert shared.cluster.asked() == before + 12, "each answer was paid once"
     assert codes == [0, 0]
-    logged = (tmp_path / "access.log").read_text(encoding="utf-8")
+    logged = (shared.folder / "access.log").read_text(encoding="utf-8")
     assert "GET /stream" in logged
     assert "?" not in logged, "a query may hold a prompt or a signature"
     assert [client.outcome for client in clients] == ["whole"] * 12, [client.story for client in clients]

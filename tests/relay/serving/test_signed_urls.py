@@ -1,9 +1,8 @@
-"""Signed URLs over HTTP: what a browser's EventSource does with them, at two relays, and that none is in any signal."""
+"""Signed URLs over HTTP: what a browser's EventSource does with them, at two relays."""
 
 from __future__ import annotations
 
 import json
-import urllib.request
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,7 +10,6 @@ from urllib.parse import urlsplit
 import pytest
 
 from relay.admission.keys import hash_of
-from tests.otlp import Collector
 from tests.resuming import CHAT, Resumer, part, whole
 
 Served = Any  # the fixtures are typed in conftest.py
@@ -26,6 +24,7 @@ SETTINGS = {
     f"other:generate+subscribe:{hash_of(OTHER.encode())}",
     "RELAY_URL_SECRETS": SECRET,
     "RELAY_RESUME": "memory",
+    "RELAY_HEARTBEAT_SECONDS": "0.2",
 }
 NEWS = "/v1/topics/news"
 
@@ -84,9 +83,9 @@ def test_an_event_source_gets_the_rest_of_its_keys_stream(signing: Served) -> No
 
 
 def test_an_open_stream_outlives_its_url_and_a_reconnection_does_not(
-    start: Start, eventually: Eventually, subscribe: Subscribe
+    signing: Served, eventually: Eventually, subscribe: Subscribe
 ) -> None:
-    relay = start("--no-diagnostics", announced=2, RELAY_HEARTBEAT_SECONDS="0.2", **SETTINGS)
+    relay = signing
     url = url_of(relay, topic="news", seconds=1)
     one = subscribe(relay.url + url)
     eventually(lambda: one.raw)
@@ -102,7 +101,7 @@ def test_an_open_stream_outlives_its_url_and_a_reconnection_does_not(
     eventually(lambda: one.data == ['"late"'])
     one.stop()
     fresh = subscribe(f"{relay.url}{url_of(relay, topic='news')}&last_event_id=0-0")
-    eventually(lambda: fresh.data == ['"late"'])
+    eventually(lambda: fresh.data[-1:] == ['"late"'])
 
 
 @pytest.mark.parametrize(
@@ -126,41 +125,9 @@ def test_what_cannot_be_signed_is_refused(signing: Served, wanted: dict[str, Any
     assert (answer.status, answer.error["param"]) == (400, param)
 
 
-def test_nobody_signs_what_he_may_not_ask_for(signing: Served, relay: Served) -> None:
+def test_nobody_signs_what_he_may_not_ask_for(signing: Served) -> None:
     assert sign(signing, topic="other").error["code"] == "topic_forbidden"
     assert signing.ask("POST", "/v1/signed-urls", b'{"topic": "news"}', {}).status == 401
     # With the signature of a URL, another one is not made.
     query = urlsplit(url_of(signing, topic="news")).query
     assert signing.ask("POST", f"/v1/signed-urls?{query}", b'{"topic": "news"}', {}).status == 403
-    assert relay.ask("POST", "/v1/signed-urls", b'{"topic": "news"}', {}).status == 404, (
-        "without a secret there is none"
-    )
-
-
-def test_no_secret_and_no_signature_is_in_any_signal(
-    start: Start, collector: Collector, subscribe: Subscribe, eventually: Eventually
-) -> None:
-    relay = start(
-        "--diagnostics", "127.0.0.1:0", "--log-level", "debug",
-        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_SCHEDULE_DELAY="100", OTEL_METRIC_EXPORT_INTERVAL="200",
-        OTEL_BLRP_SCHEDULE_DELAY="100", OTEL_SEMCONV_STABILITY_OPT_IN="http/dup", **SETTINGS,
-    )  # fmt: skip
-    monitor = relay.lines[1].split()[1].removesuffix("/debug/memory")
-    url = url_of(relay, topic="news")
-    signature = url.rpartition("=")[2].encode()
-    one = subscribe(relay.url + url)
-    eventually(lambda: one.raw)
-    assert relay.get(url.replace("news", "other")).status == 403
-    with part(relay.url, "GET", url) as (got, _):
-        assert got.status == 200
-        shown = [
-            urllib.request.urlopen(f"{monitor}{path}", timeout=60).read()
-            for path in ("/debug/memory", "/debug/memory/streams", "/debug/memory/tasks", "/metrics")
-        ]
-    one.stop()
-    eventually(lambda: len(relay.endings()) >= 2)
-    assert relay.terminate() == 0
-    everything = b"\n".join([*collector.bodies, *shown, relay.log().encode()])
-    assert NEWS.replace("news", "{topic}").encode() in everything, "the route is told, so this finds what is there"
-    for word in (SECRET.encode(), signature, b"signature", b"expires"):
-        assert word not in everything
