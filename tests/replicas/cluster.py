@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -92,15 +93,22 @@ class Redis:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.port = free_port()
+        self._starting = threading.Lock()
+        self._ended = False
         self._process = self._start()
 
     def restart(self, signal_number: int, pause: float) -> None:
         """It ends by a signal, is away for so many seconds, and comes back with its data."""
         self._process.end(signal_number)
         time.sleep(pause)
-        self._process = self._start()
+        with self._starting:
+            if not self._ended:
+                self._process = self._start()
 
     def end(self) -> None:
+        """For good: a thread that is restarting it starts none."""
+        with self._starting:
+            self._ended = True
         self._process.end()
 
     def _start(self) -> Process:
@@ -140,6 +148,8 @@ class Cluster:
         self.past: list[Process] = []  # relays that have ended
         self.relays: list[Process] = []
         self._others: list[Process] = []
+        self._starting = threading.Lock()
+        self._ended = False
 
     def start(self) -> None:
         simulator = Process(self._folder, "simulator", sys.executable, "-m", "relay.simulator", "--port", "0")
@@ -183,7 +193,10 @@ class Cluster:
         code = self.relays[number].end(signal_number)
         self.ended_at[number] = time.time()
         self.past.append(self.relays[number])
-        self.relays[number] = self._start_relay(number)
+        with self._starting:
+            if self._ended:
+                return code
+            self.relays[number] = self._start_relay(number)
         self.relays[number].wait_for("upstream http")
         return code
 
@@ -194,6 +207,9 @@ class Cluster:
         return told
 
     def end(self) -> None:
+        """For good: a thread that is replacing a relay starts none."""
+        with self._starting:
+            self._ended = True
         for process in (*self._others, *self.relays):
             process.end()
 
