@@ -20,6 +20,7 @@ from .admission.pages import Pages
 from .admission.rate_limit_fields import RateLimitFields
 from .admission.rejection_log import Rejections
 from .admission.sharing import Shared
+from .admission.signed import Signing
 from .admission.standing import POLICY_FIELD, STANDING_FIELD
 from .api.error_handlers import add_error_handlers
 from .api.relay import Relay
@@ -97,6 +98,7 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
     told = {name: each for name, each in (("topic", events_out), ("kafka", kafka_out)) if each is not None}
     if told:
         ledger.outbox = lambda: {name: each.statistics() for name, each in told.items()}
+    signing = settings.signing
     request_budget = RequestBudget(settings.requests_bytes)
     ledger.requests = lambda: {"heads": request_budget.heads, "bodies": request_budget.bodies}
     relay = Relay(
@@ -110,10 +112,11 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
         reject,
         request_budget,
         store,
+        signing,
     )
     relay.api = api
     relay.app = Outside(
-        telling.wrap(_with_access(_with_fields(ledger.app, settings, gate), settings, reject)),
+        telling.wrap(_with_access(_with_fields(ledger.app, settings, gate), settings, signing, reject)),
         telling.seen,
         settings.stream_budget.write_high_water_bytes,
     )
@@ -165,11 +168,11 @@ def _with_fields(app: Any, settings: Settings, gate: Gate) -> Any:
     return RateLimitFields(KeepSend(app), lambda scope: gate.standing(caller_of(scope)))
 
 
-def _with_access(app: Any, settings: Settings, reject: Callable[[str], None]) -> Any:
+def _with_access(app: Any, settings: Settings, signing: Signing | None, reject: Callable[[str], None]) -> Any:
     """Wrap the routes in the middlewares for access: keys; outside of them CORS, since its preflights carry no key; and
     outermost the refusal of foreign pages."""
     if settings.keys:
-        app = Keys(app, settings.keys, reject)
+        app = Keys(app, settings.keys, reject, signing)
     if settings.origins:
         app = CORSMiddleware(
             KeepSend(app),

@@ -8,6 +8,9 @@
         |-- BadRequestError           400        the request is not JSON, or has a field of the wrong type
         |-- UnauthorizedError         401        no key, or an unknown one
         |-- ForbiddenError            403        the key lacks the scope
+        |-- TopicForbiddenError       403        the key's scope is for other topics
+        |-- SignatureError            403        a signed URL that the relay did not make, or made for something else
+        |-- UrlExpiredError           403        a signed URL is too old
         |-- ForeignPageError          403        a web page of another origin sent the request
         |-- HostError                 403        the Host header is not a name of this relay
         |-- StreamNotFoundError       404        no stream of this id, or one of another key
@@ -61,12 +64,14 @@ __all__ = [
     "ResumeUnavailableError",
     "SettingsError",
     "ShuttingDownError",
+    "SignatureError",
     "StreamAbandonedError",
     "StreamBrokenError",
     "StreamExpiredError",
     "StreamNotFoundError",
     "TooLongError",
     "TooManyError",
+    "TopicForbiddenError",
     "UnauthorizedError",
     "UpstreamError",
     "UpstreamProtocolError",
@@ -74,6 +79,7 @@ __all__ = [
     "UpstreamTimeoutError",
     "UpstreamUnavailableError",
     "UpstreamUnreachableError",
+    "UrlExpiredError",
     "error_json",
     "without_frames",
 ]
@@ -169,6 +175,39 @@ class ForbiddenError(ApiError):
 
     def __init__(self, name: str, scope: str) -> None:
         super().__init__(f"the key {name!r} lacks the scope {scope!r}; ask whoever runs the relay for it")
+
+
+class TopicForbiddenError(ApiError):
+    """Says nothing of the topic, not even whether there is one."""
+
+    status = 403
+    kind = "invalid_request_error"
+    code = "topic_forbidden"
+
+    def __init__(self, name: str, scope: str) -> None:
+        super().__init__(
+            f"the scope {scope!r} of the key {name!r} is not for this topic; ask whoever runs the relay for it"
+        )
+
+
+class SignatureError(ApiError):
+    status = 403
+    kind = "invalid_request_error"
+    code = "invalid_signature"
+
+    def __init__(self) -> None:
+        super().__init__("the signature is not of this URL, or of a key that is not valid any more; ask for a new URL")
+
+
+class UrlExpiredError(ApiError):
+    """Not 410, which on these routes says that events are gone, and makes a client ask, and pay, for the answer again."""
+
+    status = 403
+    kind = "invalid_request_error"
+    code = "url_expired"
+
+    def __init__(self) -> None:
+        super().__init__("the signed URL has expired; ask for a new one, and go on with &last_event_id=")
 
 
 class ForeignPageError(ApiError):

@@ -134,6 +134,10 @@ class Gate:
         self._memory_read_at = -math.inf
 
     @property
+    def shared(self) -> Shared | None:
+        return self._shared
+
+    @property
     def open(self) -> int:
         return self._open
 

@@ -80,6 +80,10 @@ class RedisLimits:
                     await self._give_back()
             await self._client.aclose()
 
+    @property
+    def state(self) -> str:
+        return "redis" if self._up else "redis_away"
+
     def statistics(self) -> dict[str, int]:
         return {"up": int(self._up), **{word: self._counts[word] for word in ("answered", "failed", "away")}}
 

@@ -51,6 +51,10 @@ class Leased(NamedTuple):
 class Shared(Protocol):
     """The shared limits. A question that is not answered in time is None: the gate then goes by its own limits."""
 
+    @property
+    def state(self) -> str:
+        """One word for /readyz: `redis`, or `redis_away`: each relay goes by its own limits."""
+
     def serving(self) -> AbstractAsyncContextManager[None]:
         """Renew and give back places for as long as the `with` block runs."""
 

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request, Response
 from diagnostics import StreamLedger
 
 from ..admission.gate import Gate
+from ..admission.signed import Signing
 from ..client.bounds import Reject
 from ..errors import ApiError, ShuttingDownError, UpstreamError
 from ..hub.memory import Hub
@@ -49,6 +50,7 @@ class Relay:
 
     upstream      None until the relay has started
     resuming      where streams are kept for clients that come back; None where they are not
+    signing       what signs URLs; None where none are signed
     productions   the streams under way that are kept
     api           the FastAPI app with the routes
     app           the ASGI app to serve: `api` in its middlewares
@@ -65,6 +67,7 @@ class Relay:
     reject: Reject
     request_budget: RequestBudget
     resuming: Store | None = None
+    signing: Signing | None = None
     productions: Productions = field(default_factory=dict)
     open_streams: OpenStreams = field(default_factory=OpenStreams)
     answers: OpenAnswers = field(default_factory=OpenAnswers)

@@ -10,6 +10,7 @@ GET  /v1/streams/{id}          the rest of a stream, where streams are kept (REL
 GET  /v1/responses/{id}        the same by OpenAI's id and numbers: ?stream=true&starting_after=N
 GET  /v1/topics/{topic}        subscribe to a topic, by Server-Sent Events
 POST /v1/topics/{topic}        publish an event
+POST /v1/signed-urls           a URL for a client that can send no key, where that is allowed (RELAY_URL_SECRETS)
 GET  /healthz                  liveness: 200 as long as the process answers
 GET  /readyz                   readiness: 503 before the relay takes streams, and while it drains
 """
@@ -28,6 +29,7 @@ from .page import page
 from .relay import Relay
 from .requests import caller, owner, prompt_call, read_call
 from .resume import RESPONSE, STREAM_REST, add_resume, last_event_id
+from .signed_urls import SIGNED_URLS, add_signed_urls
 from .topics import TOPIC, add_topics
 
 __all__ = ["ROUTES", "add_page", "add_routes"]
@@ -35,7 +37,9 @@ __all__ = ["ROUTES", "add_page", "add_routes"]
 STREAM: Final = "/stream"
 MODELS: Final = "/v1/models"
 PAGE: Final = "/"
-ROUTES: Final = (*(endpoint.route for endpoint in ENDPOINTS), STREAM, MODELS, STREAM_REST, RESPONSE, TOPIC, PAGE)
+ROUTES: Final = (
+    *(endpoint.route for endpoint in ENDPOINTS), STREAM, MODELS, STREAM_REST, RESPONSE, TOPIC, SIGNED_URLS, PAGE
+)  # fmt: skip
 
 
 def add_routes(api: FastAPI, relay: Relay) -> None:
@@ -60,17 +64,16 @@ def add_routes(api: FastAPI, relay: Relay) -> None:
         # `early`: EventSource shows its page no status anyway, so an error after a heartbeat loses none.
         return await relay.stream(call, STREAM, request, event_source=True, early=True)
 
-    if relay.resuming is not None:
-        add_resume(api, relay.resuming, lambda request: relay.gate.admit(caller(request)), relay.resumed, owner)
+    def admit(request: Request) -> Awaitable[None]:
+        return relay.gate.admit(caller(request))
 
-    add_topics(
-        api,
-        settings,
-        lambda request: relay.gate.admit(caller(request)),
-        relay.subscription,
-        relay.serving_hub,
-        relay.bodies,
-    )
+    if relay.resuming is not None:
+        add_resume(api, relay.resuming, admit, relay.resumed, owner)
+
+    add_topics(api, settings, admit, relay.subscription, relay.serving_hub, relay.bodies)
+
+    if relay.signing is not None:
+        add_signed_urls(api, relay.signing, settings.url_seconds, admit, relay.bodies)
 
     @api.get(MODELS)
     async def models(request: Request) -> Response:
@@ -83,8 +86,11 @@ def add_routes(api: FastAPI, relay: Relay) -> None:
     @api.get("/readyz")
     async def readyz() -> Response:
         if relay.upstream is not None and relay.ready:
+            # What is away is told and does not make the relay unready: it is away for all relays, which then serve what they
+            # can without it, and an answer of 503 from all of them would end the rest of the service, too.
             states = {"status": "ready", "upstreams": relay.upstream.states, "hub": relay.hub.state}
-            return JSONResponse(states if relay.resuming is None else {**states, "resume": relay.resuming.state})
+            more = {"resume": relay.resuming, "limits": relay.gate.shared}
+            return JSONResponse({**states, **{name: part.state for name, part in more.items() if part is not None}})
         return JSONResponse({"status": "draining" if relay.drain.begun else "starting"}, status_code=503)
 
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from ..errors import BadRequestError, ResumeUnavailableError, StreamBrokenError, StreamExpiredError, StreamNotFoundError
 from ..redis_client import FAILURES, end
@@ -27,7 +27,7 @@ from .ids import Position
 from .log import EVENT_OVERHEAD_BYTES, StreamLog
 from .logs import Bounds, Named
 from .options import SharedThrough
-from .redis_log import BEAT_SECONDS, LEASE_SECONDS, About, Copied, RedisLog
+from .redis_log import BEAT_SECONDS, LEASE_SECONDS, About, Copied, CopiedSince, RedisLog
 from .store import Followed, MemoryStore
 from .tails import Tails
 
@@ -43,17 +43,20 @@ MOST_PAUSE_SECONDS: Final = 0.2
 STREAM_BYTES: Final = 256 * 1024
 ROUND_BYTES: Final = 1024 * 1024
 FIRST_PAUSE_SECONDS: Final = 0.05
-LONGEST_PAUSE_SECONDS: Final = 2.0
+LONGEST_PAUSE_SECONDS: Final = 0.5  # what is not copied yet is lost where this relay is killed
 # A stream that is silent is copied again this often within the time that it is kept, so that it does not expire.
 COPIES_PER_TIME: Final = 3
 # Between two looks at a stream whose copy is behind what its client has seen.
 FIRST_LOOK_SECONDS: Final = 0.02
 LONGEST_LOOK_SECONDS: Final = 0.25
+# The lease of a stream's relay runs out, and before it counts Redis has to have been there for a whole one.
+MOST_LEASES: Final = 2
 # Streams that were given up for room while Redis was away, and are to be dropped there; others expire.
 MAX_DROPPED: Final = 10_000
 
 
 Found = TypeVar("Found")
+Verdict = Literal["found", "perhaps not yet", "nobody knows"]
 
 
 @dataclass(slots=True)
@@ -79,6 +82,9 @@ class RedisStore(MemoryStore):
         self._copies: dict[StreamLog, _Copy] = {}
         self._behind: dict[StreamLog, None] = {}  # the logs to be copied, an ordered set
         self._some_behind = asyncio.Event()
+        self._beats = self._copied_beat = (
+            0  # the last beat, and the last one after whose end all that there was is copied
+        )
         self._names: dict[tuple[str, str], Named] = {}  # to be stored
         self._dropped_streams: dict[str, None] = {}  # to be dropped
         self._asked: dict[str, StreamLog] = {}  # whether others follow them is to be asked
@@ -147,9 +153,9 @@ class RedisStore(MemoryStore):
         if named is not None:
             return named
 
-        async def look() -> tuple[Named | None, bool]:
+        async def look() -> tuple[Named | None, Verdict]:
             found = await self._redis.of_response(response_id, caller)
-            return found, found is not None
+            return found, self._unknown() if found is None else "found"
 
         named = await self._looked_up(look)
         if named is None:
@@ -171,10 +177,17 @@ class RedisStore(MemoryStore):
 
     async def _find(self, stream: str, caller: str, after: int) -> About:
         """What is known about a stream that has all events after this one. Raises ApiError."""
+        copied = CopiedSince()
 
-        async def look() -> tuple[About | None, bool]:
+        async def look() -> tuple[About | None, Verdict]:
             found = await self._look(stream, caller)
-            return found, found is not None and (after <= found.last or bool(found.over))
+            if found is None:
+                return found, self._unknown()
+            if after <= found.last or found.over:
+                return found, "found"
+            # The client may have seen an event that its relay has not copied yet, as Redis was away, or never will, as it was
+            # killed. That there is no such event is certain once its relay has copied all that it had when it was asked for.
+            return found, "perhaps not yet" if copied.all(found) else "nobody knows"
 
         about = await self._looked_up(look)
         if about is None:
@@ -200,17 +213,25 @@ class RedisStore(MemoryStore):
             (about,) = await self._redis.about([stream])
         return about
 
-    async def _looked_up(self, look: Callable[[], Awaitable[tuple[Found, bool]]]) -> Found:
-        """What `look` finds, once it says that this will do, or after one time-out. Raises ResumeUnavailableError.
+    def _unknown(self) -> Verdict:
+        """Of what is not in Redis: after an outage the other relays have to find Redis again, too, and copy what is missing."""
+        settled = self._up_since is not None and self._clock() - self._up_since > LONGEST_PAUSE_SECONDS + self._timeout
+        return "perhaps not yet" if settled else "nobody knows"
+
+    async def _looked_up(self, look: Callable[[], Awaitable[tuple[Found, Verdict]]]) -> Found:
+        """What `look` finds, once that is `found`; after one time-out whatever there is. Raises ResumeUnavailableError.
 
         A client is ahead of the copy: its relay sends it an event, and the id of its stream, before it copies them.
         """
-        until, pause = self._clock() + self._timeout, FIRST_LOOK_SECONDS
+        began, pause = self._clock(), FIRST_LOOK_SECONDS
         try:
             while True:
-                found, will_do = await look()
-                if will_do or self._clock() > until:
+                found, verdict = await look()
+                looked = self._clock() - began
+                if verdict == "found" or (verdict == "perhaps not yet" and looked > self._timeout):
                     return found
+                if looked > self._timeout + MOST_LEASES * LEASE_SECONDS:
+                    raise ResumeUnavailableError
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_LOOK_SECONDS)
         except FAILURES as error:
@@ -219,7 +240,7 @@ class RedisStore(MemoryStore):
     def _is_orphan(self, about: About) -> bool:
         """Whether the stream's relay is gone. Not before Redis was there for a whole lease: all leases may have run out."""
         up = self._up_since is not None and self._clock() - self._up_since > LEASE_SECONDS
-        return up and not about.over and not about.owner_lives
+        return up and not about.over and about.owner_silent > LEASE_SECONDS
 
     # The tasks
 
@@ -256,11 +277,14 @@ class RedisStore(MemoryStore):
 
     async def _beat(self) -> None:
         """Say that this relay lives, and look after the streams of others that are followed here."""
-        copied_at = self._clock()
+        copied_at, number = self._clock(), self._beats + 1  # the one before may have been carried out
         while True:
             asked, self._asked = self._asked, {}
             followed = self._tails.streams()
-            wanted = await self._redis.beat(followed, list(asked))
+            number += 1
+            copied = self._copied_beat if self._some_behind.is_set() else self._beats
+            wanted = await self._redis.beat(number, copied, followed, list(asked))
+            self._beats = number
             self._is_back()
             now = self._clock()
             for stream in wanted:
@@ -298,16 +322,23 @@ class RedisStore(MemoryStore):
             await asyncio.sleep(min(max(copied * PAUSE_A_STREAM_SECONDS, LEAST_PAUSE_SECONDS), MOST_PAUSE_SECONDS))
 
     async def _copy_the_rest(self) -> None:
-        """At shutdown: copy what is left, the last errors of streams among it, for one time-out at most."""
+        """At shutdown: copy what is left, for one time-out at most. Redis may be restarting: it is tried until then."""
+        error: BaseException | None = None
 
         async def copy() -> None:
+            nonlocal error
             while self._some_behind.is_set():
-                await self._copy_once()
+                try:
+                    await self._copy_once()
+                except FAILURES as failure:
+                    error = failure
+                    await asyncio.sleep(FIRST_PAUSE_SECONDS)
 
         task = asyncio.create_task(copy(), name="relay.resume.copy_the_rest")
         await asyncio.wait([task], timeout=self._timeout)
         await end([task])
-        error = None if task.cancelled() else task.exception()
+        if not task.cancelled() and task.exception() is not None:
+            error = task.exception()
         if self._some_behind.is_set():
             log.warning("the ends of streams were not copied: %s", error or "redis is too slow")
 
@@ -324,15 +355,19 @@ class RedisStore(MemoryStore):
             for key, named in names.items():
                 if self._names.get(key) is named:
                     del self._names[key]
-        logs, parts, size = [], [], 0
+        logs, parts, lasts, size, beats = [], [], [], 0, self._beats
         for stream_log in self._behind:
             part = self._part(stream_log)
             logs.append(stream_log)
             parts.append(part)
+            lasts.append(stream_log.last)
             size += sum(map(len, part.events)) + EVENT_OVERHEAD_BYTES
             if size > ROUND_BYTES:
                 break
+        has_all = len(parts) == len(self._behind)
         answers = await self._redis.copy(parts) if parts else []
+        if has_all and all(answer >= last or answer < 0 for answer, last in zip(answers, lasts, strict=True)):
+            self._copied_beat = beats
         for stream_log, part, last in zip(logs, parts, answers, strict=True):
             copy = self._copies.get(stream_log)
             if copy is None:

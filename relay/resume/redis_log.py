@@ -5,7 +5,7 @@
 | `resume:stream:ID` | stream | the events, with their numbers as ids, and a last entry for the stream's end |
 | `resume:about:ID` | hash | the stream's relay, caller, oldest and newest event, and how it ended; outlives the events |
 | `resume:response:CALLER:ID` | string | the stream of an upstream's response, and the difference of its numbers |
-| `resume:relay:TOKEN` | string | there while this relay lives |
+| `resume:relay:TOKEN` | string | there while this relay lives: its last beat, and the last one that is copied (`beat`) |
 | `resume:wanted:ID` | string | there while a client follows the stream at another relay than its own |
 | `resume:wake:TOKEN` | stream | wakes this relay's blocking reader, when it is to read other streams |
 
@@ -14,6 +14,7 @@ The scripts append.lua and break.lua are the only writers of the first two. Ever
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,16 @@ from ..redis_client import client
 from .logs import Named
 from .options import SharedThrough
 
-__all__ = ["BEAT_SECONDS", "LEASE_SECONDS", "READ_EVENTS", "About", "Copied", "Entry", "RedisLog"]
+__all__ = [
+    "BEAT_SECONDS",
+    "LEASE_SECONDS",
+    "READ_EVENTS",
+    "About",
+    "Copied",
+    "CopiedSince",
+    "Entry",
+    "RedisLog",
+]
 
 # A relay says this often that it lives, and counts as gone when it has not for the lease: ten missed beats.
 BEAT_SECONDS: Final = 1.0
@@ -43,7 +53,12 @@ REMEMBERED: Final = 2
 
 
 class About(NamedTuple):
-    """What is known about a stream. `over` is "" while it runs, `ok`, `failed`, or `broken`: its relay is gone."""
+    """What is known about a stream.
+
+    over           "" while it runs, `ok`, `failed`, or `broken`: its relay is gone
+    owner_silent   seconds since its relay has said that it lives; infinite where it has not for a whole lease
+    beat, copied   its relay's last beat, and the last one after whose end it has copied all that it had (`beat` below)
+    """
 
     owner: str
     caller: str
@@ -51,7 +66,25 @@ class About(NamedTuple):
     last: int
     over: str
     has_events: bool
-    owner_lives: bool
+    owner_silent: float
+    beat: int
+    copied: int
+
+
+class CopiedSince:
+    """Tells of a stream that is looked at again and again whether its relay has copied all that it had at the first look."""
+
+    def __init__(self) -> None:
+        self._seen: int | None = None
+        self._all = False
+
+    def all(self, about: About) -> bool:
+        """What the looks before this one have told: each reads the events first, and the beats after them."""
+        before = self._all
+        if self._seen is None and about.owner_silent < LEASE_SECONDS:
+            self._seen = about.beat
+        self._all = self._seen is not None and about.copied > self._seen
+        return before
 
 
 class Copied(NamedTuple):
@@ -140,12 +173,12 @@ class RedisLog:
             [(value or b"").decode() for value in fields] if fields[0] is not None else None for fields in rows[::2]
         ]
         owners = {fields[0] for fields in known if fields is not None}
-        living = await self._living(owners)
+        silent = await self._silent(owners)
         return [
             None
             if fields is None
             else About(
-                fields[0], fields[1], int(fields[2]), int(fields[3]), fields[4], bool(exists), fields[0] in living
+                fields[0], fields[1], int(fields[2]), int(fields[3]), fields[4], bool(exists), *silent[fields[0]]
             )
             for fields, exists in zip(known, rows[1::2], strict=True)
         ]
@@ -158,11 +191,16 @@ class RedisLog:
         stream, _, difference = value.decode().partition(" ")
         return Named(stream, int(difference))
 
-    async def beat(self, followed: Sequence[str], asked: Sequence[str]) -> set[str]:
-        """Say that this relay lives and that clients follow streams here. Returns those of `asked` that others follow."""
+    async def beat(self, number: int, copied: int, followed: Sequence[str], asked: Sequence[str]) -> set[str]:
+        """Say that this relay lives and that clients follow streams here. Returns those of `asked` that others follow.
+
+        Beats are numbered, and `copied` is the last one after whose end the relay has copied all that it had. So whoever sees a
+        beat, and later that the one after it is copied, knows that all there was when he looked first is in Redis, whatever the
+        clocks say and however late a command was carried out.
+        """
         lease_ms = round(LEASE_SECONDS * 1000)
         pipeline = self._client.pipeline(transaction=False)
-        pipeline.set(self._relay_of(self._token), "1", px=lease_ms)
+        pipeline.set(self._relay_of(self._token), f"{number} {copied}", px=lease_ms)
         for stream in followed:
             pipeline.set(f"{self._prefix}wanted:{stream}", "1", px=lease_ms)
         for stream in asked:
@@ -194,12 +232,24 @@ class RedisLog:
                 found[name.removeprefix(self._stream_of(""))] = [_entry(*entry) for entry in entries]
         return found
 
-    async def _living(self, owners: set[str]) -> set[str]:
+    async def _silent(self, owners: set[str]) -> dict[str, tuple[float, int, int]]:
+        """The last three of About, for each relay: by the time that has passed of its lease, and what it said."""
         if not owners:
-            return set()
+            return {}
         names = list(owners)
-        values = await self._client.mget([self._relay_of(name) for name in names])
-        return {name for name, value in zip(names, values, strict=True) if value is not None}
+        pipeline = self._client.pipeline(transaction=False)
+        for name in names:
+            pipeline.pttl(self._relay_of(name))
+            pipeline.get(self._relay_of(name))
+        answers = await pipeline.execute()
+        found = {}
+        for name, left, said in zip(names, answers[::2], answers[1::2], strict=True):
+            if left < 0 or said is None:
+                found[name] = (math.inf, 0, 0)
+            else:
+                number, _, copied = said.decode().partition(" ")
+                found[name] = (max(LEASE_SECONDS - left / 1000, 0.0), int(number), int(copied))
+        return found
 
     def _stream_of(self, stream: str) -> str:
         return f"{self._prefix}stream:{stream}"

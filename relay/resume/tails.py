@@ -8,7 +8,7 @@ its own last one, in order and without a gap, or an error.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -48,18 +48,22 @@ class Tail:
         if not wanted_more and self.wants_more:
             self._tails.changed()
 
-    def give(self, entry: Entry) -> None:
-        """An entry that was read: an event, or the end."""
+    def give(self, entries: Sequence[Entry]) -> None:
+        """Entries that were read: events, and perhaps the end. As many are taken as there is room for."""
         log = self.log
-        if log.is_over:
-            return
-        if entry.over:
-            self._end(entry)
-        elif entry.number == log.last + 1:
-            self._logs.charge(len(entry.event) + EVENT_OVERHEAD_BYTES)  # first: the client may take the event at once
-            log.append((entry.event,))
-        elif entry.number > log.last:
-            self.fail(StreamExpiredError())  # events between were dropped
+        for entry in entries:
+            if not self.wants_more:
+                return
+            if entry.over:
+                self._end(entry)
+            elif entry.number == log.last + 1:
+                self._logs.charge(
+                    len(entry.event) + EVENT_OVERHEAD_BYTES
+                )  # first: the client may take the event at once
+                log.append((entry.event,))
+            elif entry.number > log.last:
+                self.fail(StreamExpiredError())  # events between were dropped
+                return
 
     def fail(self, error: ApiError) -> None:
         """No more will come."""
@@ -149,8 +153,10 @@ class Tails:
                 self._blocks = False
             for stream, entries in found.items():
                 for tail in self.of(stream):
-                    for entry in entries:
-                        tail.give(entry)
+                    # One that is further behind than where this was read from (it came meanwhile, or has taken nothing for a
+                    # while) is read for from its own place, in the next turn.
+                    if tail.log.last >= after[stream]:
+                        tail.give(entries)
 
     async def wake(self) -> None:
         """Wake the reader whenever there is more to read than it waits for, until cancelled. Raises redis_client.FAILURES."""

@@ -21,13 +21,14 @@ from .values import (
     Policies,
     RedisUrl,
     Seconds,
+    UrlSecrets,
     is_loopback,
 )
 
 __all__ = ["SECRETS", "Fields"]
 
 # Keys, and a URL that may hold one: never printed, and without a flag, since every user of the machine can read command lines.
-SECRETS = frozenset({"upstream_api_key", "fallback_api_key", "client_keys", "redis_url"})
+SECRETS = frozenset({"upstream_api_key", "fallback_api_key", "client_keys", "redis_url", "url_secrets"})
 
 
 class Fields(BaseSettings):
@@ -49,6 +50,11 @@ class Fields(BaseSettings):
     client_keys: ClientKeys | None = Field(
         None, description="who may ask: NAME:SCOPE+SCOPE:SHA256, by commas; unset, everybody may"
     )
+    url_secrets: UrlSecrets | None = Field(
+        None,
+        description="what URLs are signed by, the same at all relays: one secret, or two by commas; unset, none are",
+    )
+    url_seconds: int = Field(60, ge=1, le=3600, description="how long a signed URL may be good for")
     cors_origins: Origins = Field(
         "", description="origins of the pages that may ask, by commas, or *; empty: none but the relay's own"
     )
@@ -240,6 +246,15 @@ class Fields(BaseSettings):
                 f"RELAY_HOST is {self.host!r}, so that others than this machine can ask, there is a key for the upstream, "
                 "and RELAY_CLIENT_KEYS is not set: everybody would spend that key; set RELAY_CLIENT_KEYS, or "
                 "RELAY_ALLOW_ANYONE=true where something else checks who asks"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _signs_for_keys(self) -> Self:
+        if self.url_secrets is not None and self.client_keys is None:
+            raise ValueError(
+                "RELAY_URL_SECRETS is set, and RELAY_CLIENT_KEYS is not: a signed URL stands for a key, and without keys "
+                "everybody may ask anyway; set RELAY_CLIENT_KEYS, or leave RELAY_URL_SECRETS unset"
             )
         return self
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from ..admission.gate import Admission
 from ..admission.keys import ClientKey, parse_keys
 from ..admission.sharing import SharedOptions
+from ..admission.signed import Signing, parse_secrets
 from ..events.options import KafkaOptions, parse_properties
 from ..hub.options import RedisOptions
 from ..hub.topic import History
@@ -101,6 +102,13 @@ class Settings(Fields):
     def keys(self) -> tuple[ClientKey, ...]:
         """The client keys; empty: none is needed."""
         return parse_keys(self.client_keys.get_secret_value()) if self.client_keys else ()
+
+    @property
+    def signing(self) -> Signing | None:
+        """What signs URLs and checks them; None where none are signed."""
+        if self.url_secrets is None:
+            return None
+        return Signing(self.keys, parse_secrets(self.url_secrets.get_secret_value()))
 
     @property
     def origins(self) -> list[str]:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr
 
 from ..admission.keys import parse_keys
+from ..admission.signed import parse_secrets
 from ..events.options import parse_properties
 from ..memory.buffer import POLICIES
 
@@ -28,6 +29,7 @@ __all__ = [
     "Policies",
     "RedisUrl",
     "Seconds",
+    "UrlSecrets",
     "is_loopback",
 ]
 
@@ -59,6 +61,11 @@ def _base_urls(value: str) -> str:
 def _client_keys(value: SecretStr) -> SecretStr:
     if not parse_keys(value.get_secret_value()):
         raise ValueError("it lists no key; leave it unset to let everybody ask")
+    return value
+
+
+def _url_secrets(value: SecretStr) -> SecretStr:
+    parse_secrets(value.get_secret_value())
     return value
 
 
@@ -119,3 +126,4 @@ KafkaConfig = Annotated[str, AfterValidator(_kafka_config)]
 Origins = Annotated[str, AfterValidator(_origins)]
 Policies = Annotated[str, AfterValidator(_policies)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+UrlSecrets = Annotated[SecretStr, AfterValidator(_url_secrets)]

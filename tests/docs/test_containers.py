@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from diagnostics.cli import COMMANDS
-from relay.settings import Settings, environment_name
+from relay.settings import Settings, environment_name, load
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "deploy"
@@ -126,6 +126,46 @@ def test_compose_wires_what_there_is() -> None:
     for name in ("prometheus.yaml", "grafana.yaml"):
         text = (FOLDER / name).read_text(encoding="utf-8")
         assert {host for host, _ in re.findall(r"\b([a-z]+):(\d{4,5})\b", text)} <= set(SERVICES)
+
+
+def test_the_compose_file_of_replicas_has_settings_that_fit_each_other_and_its_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    compose: dict[str, Any] = yaml.safe_load((FOLDER / "compose.replicas.yaml").read_text(encoding="utf-8"))
+    services = compose["services"]
+    monkeypatch.chdir(tmp_path)
+    for name in ("relay-a", "relay-b"):
+        given = dict(services[name]["environment"])
+        assert re.fullmatch(r"\$\{RELAY_CLIENT_KEYS:\?.+\}", given.pop("RELAY_CLIENT_KEYS"))
+        assert re.fullmatch(r"\$\{RELAY_URL_SECRETS:\?.+\}", given.pop("RELAY_URL_SECRETS"))
+        assert given.keys() <= {environment_name(field) for field in Settings.model_fields}
+        with monkeypatch.context() as variables:
+            for variable, value in {
+                **given,
+                "RELAY_CLIENT_KEYS": "a:generate:" + 64 * "0",
+                "RELAY_URL_SECRETS": 32 * "s",
+            }.items():
+                variables.setenv(variable, value)
+            settings = load()
+        assert (settings.host, settings.resume, settings.shared_limits) == ("127.0.0.1", "redis", True)
+        assert settings.drain_seconds + 10 <= int(services[name]["stop_grace_period"].removesuffix("s"))
+        listens = (FOLDER / "nginx.conf").read_text(encoding="utf-8")
+        assert f"server 127.0.0.1:{settings.port} " in listens
+    balanced = (FOLDER / "haproxy.cfg").read_text(encoding="utf-8")
+    assert f"bind {given['RELAY_REDIS_URL'].removeprefix('redis://').removesuffix('/0')}" in balanced
+    sentinel = (FOLDER / "sentinel.conf").read_text(encoding="utf-8")
+    for name in ("redis-a", "redis-b"):
+        words = services[name]["command"]
+        port = words[words.index("--port") + 1]
+        assert f"server redis 127.0.0.1:{port} " in balanced
+    assert "sentinel monitor relay 127.0.0.1 6391 1" in sentinel
+    assert words[-2:] == ["--replicaof", "127.0.0.1 6391"]
+    for name, service in services.items():
+        assert service["network_mode"] == "host", name
+        assert set(service.get("depends_on", ())) <= services.keys()
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            assert (FOLDER / source).exists() if source.startswith(".") else source in compose["volumes"], name
 
 
 @pytest.mark.e2e

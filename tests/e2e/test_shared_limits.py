@@ -212,12 +212,17 @@ def test_a_redis_that_stands_still_is_waited_for_once(shared: Shared, http: Http
     relay.wait_for("limits are shared", 60)
 
 
-def test_a_relay_starts_without_redis(shared: Shared, http: Http) -> None:
+def test_a_relay_starts_without_redis(shared: Shared, http: Http, eventually: Eventually) -> None:
     shared.stop_redis()
     relay, url = shared.start_relay("--key-rate", "0.001", "--rate-burst", "2")
     statuses = [http(url + CHAT, "POST", body("sim:events=1,pace=0")).status for _ in range(3)]
     assert statuses == [200, 200, 429]
     assert "limits are those of this relay alone" in relay.output
+    # It is ready all the same, and says how it stands.
+    ready = http(url + "/readyz")
+    assert (ready.status, ready.json()["limits"]) == (200, "redis_away")
+    shared.start_redis()
+    eventually(lambda: http(url + "/readyz").json()["limits"] == "redis")
 
 
 def test_sharing_needs_a_redis(launch: Launch, tmp_path: Path) -> None:

@@ -187,9 +187,15 @@ def test_a_stream_whose_relay_is_killed_ends_with_an_error_at_the_others(
     client, waiting = Resumer(CHAT, script(20, 3000)), Resumer(CHAT, script(20, 3000))
     for one in (client, waiting):
         one.read(first, 3000)
+    ahead = f"/v1/streams/{client.stream}?starting_after=100000"
+    future = whole(second, ahead)
+    assert (future.status, future.error["param"]) == (400, "starting_after"), "its relay lives, and has no such event"
     with part(second, "GET", f"/v1/streams/{waiting.stream}") as (got, response):
         got.raw = response.read1()
         doomed.process.send_signal(signal.SIGKILL)
+        # Its relay may have had that event, and no time to copy it: nobody knows any more.
+        unknown = whole(second, ahead)
+        assert (unknown.status, unknown.error["code"]) == (502, "stream_broken")
         got.raw += response.read()
     assert json.loads(got.events[-1].data)["error"]["code"] == "stream_broken"
     assert [event.id for event in got.events] == [f"{waiting.stream}:{n}" for n in range(1, len(got.events) + 1)]

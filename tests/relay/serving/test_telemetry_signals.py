@@ -148,7 +148,8 @@ def test_no_prompt_completion_header_or_key_is_in_any_signal(
     relay = start(
         "--diagnostics", "127.0.0.1:0", "--log-level", "debug", "--upstream-retries", "0",
         OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OPENAI_API_KEY="a-secret-upstream-key", **QUICK,
-        RELAY_CLIENT_KEYS=f"me:generate+models:{hash_of(key.encode())}",
+        RELAY_CLIENT_KEYS=f"me:generate+models+subscribe:{hash_of(key.encode())}",
+        RELAY_URL_SECRETS="a-secret-of-signed-urls-0123456789",
         OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST=".*",
         OTEL_SEMCONV_STABILITY_OPT_IN="http/dup",  # with the old names, too, some of which are for a whole URL
     )  # fmt: skip
@@ -168,6 +169,10 @@ def test_no_prompt_completion_header_or_key_is_in_any_signal(
     relay.get("/stream?prompt=a-secret-prompt&model=", **headers)  # refused
     relay.get("/a-secret-path?q=a-secret-query", **headers)
     relay.get("/stream?prompt=a-secret-prompt", Authorization="Bearer a-secret-wrong-key")
+    signed = json.loads(relay.ask("POST", "/v1/signed-urls", b'{"topic": "news"}', headers).body)["url"]
+    with urllib.request.urlopen(relay.url + signed, timeout=60) as subscribed:
+        assert subscribed.read(1)
+    assert relay.get(signed.replace("news", "a-secret-topic")).error["code"] == "invalid_signature"
     (text,) = {
         json.loads(event)["choices"][0]["delta"]["content"]
         for event in completions[0].events[1:2]
@@ -183,10 +188,12 @@ def test_no_prompt_completion_header_or_key_is_in_any_signal(
         ]
         page = urllib.request.Request(f"{monitor}/debug/memory", headers={"Accept": "text/html"})
         shown.append(urllib.request.urlopen(page, timeout=60).read())
-    eventually(lambda: len(relay.endings(outcome="client_disconnected")) == 1)
+    eventually(lambda: len(relay.endings(outcome="client_disconnected")) == 2)
     assert relay.terminate() == 0
     assert all(collector.requests.values())  # each signal was sent
     everything = b"\n".join([*collector.bodies, *shown, relay.log().encode()])
     assert b"a-secret-model" in everything  # a model's name is told, and so this search finds what is there
     assert b"a-secret" not in everything.replace(b"a-secret-model", b"")
     assert text.encode() not in everything
+    assert signed.rpartition("=")[2].encode() not in everything
+    assert b"signature=" not in everything

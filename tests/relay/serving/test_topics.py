@@ -211,6 +211,35 @@ def test_a_key_may_read_or_write_and_a_page_may_ask(
     assert ask("POST", WRITER, Origin=ORIGIN).headers["access-control-allow-origin"] == ORIGIN
 
 
+def test_a_key_for_some_topics_learns_nothing_of_the_others(
+    start: Start, subscribe: Subscribe, eventually: Eventually
+) -> None:
+    rows = {"some": ("subscribe=news+subscribe=chat.*+publish=chat.*", READER), "every": ("subscribe+publish", WRITER)}
+    listed = ",".join(f"{name}:{scopes}:{hash_of(key.encode())}" for name, (scopes, key) in rows.items())
+    relay = start("--no-diagnostics", announced=2, RELAY_CLIENT_KEYS=listed)
+
+    def ask(method: str, topic: str, key: str = READER) -> Any:
+        body = b"1" if method == "POST" else None
+        return relay.ask(method, f"/v1/topics/{topic}", body, {"Authorization": f"Bearer {key}"})
+
+    for topic in ("news", "chat.1", "secret"):
+        assert ask("POST", topic, WRITER).status == 201
+    for topic in ("news", "n%65ws", "chat.1"):
+        path = f"/v1/topics/{topic}"
+        one = subscribe(relay.url + path, headers={"Authorization": f"Bearer {READER}"}, last_event_id="0-0")
+        eventually(lambda one=one: one.data == ["1"])
+    assert ask("POST", "chat.2").status == 201
+    assert ask("GET", "chat.%24").status == 422, "it begins as it may, and is no name"
+    others = ("secret", "nowhere", "chat", "chats", "news.", "NEWS", "s%65cret")
+    refused = [ask("GET", topic) for topic in others]
+    assert {(answer.status, answer.error["code"]) for answer in refused} == {(403, "topic_forbidden")}
+    assert len({answer.body for answer in refused}) == 1, (
+        "of a topic that there is, the answer is that of one that there is not"
+    )
+    refused = [ask("POST", topic) for topic in ("news", *others)]
+    assert {(answer.status, answer.error["code"]) for answer in refused} == {(403, "topic_forbidden")}
+
+
 def test_publishers_side_by_side_give_one_order(
     hub: Served, topic: str, subscribe: Subscribe, eventually: Eventually
 ) -> None:

@@ -1,0 +1,106 @@
+"""A small part of `make replicas`, and what docs/deploy promises of a rolling restart and of a fail-over of Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from .clients import Client, Wanted
+from .cluster import Cluster, Redis
+from .failover import FailOver
+from .run import closed, table
+from .seeds import plan_of, run_seed
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.needs("nginx", "nginx"),
+    pytest.mark.needs("redis-server", "redis-server"),
+]
+
+
+class Shared(NamedTuple):
+    redis: Redis
+    cluster: Cluster
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    folder = tmp_path_factory.mktemp("replicas")
+    with closed(Redis(folder)) as redis, Cluster.started(folder, redis.port) as cluster:
+        yield Shared(redis, cluster, folder)
+
+
+@pytest.mark.long
+def test_a_seed_of_make_replicas(shared: Shared) -> None:
+    """One relay is killed, one drained, and Redis restarted: no stream loses an event, but those of the killed relay."""
+    outcome = asyncio.run(run_seed(shared.cluster, shared.redis, 3, 12))
+    assert outcome.wrong == []
+    assert outcome.counts["whole"] + outcome.counts["stream_broken"] + outcome.counts["stream_not_found"] == 12
+    assert plan_of(3, 12) == plan_of(3, 12) != plan_of(4, 12)
+    written = table([vars(outcome)])
+    assert "1 seeds with 12 streams" in written
+    assert f"once, in order, and the upstream's text | {outcome.counts['whole']} |" in written
+
+
+def stream(cluster: Cluster, streams: int, work: Callable[[], Any]) -> list[Client]:
+    """Clients that are cut off three times each, while `work` is done in a thread."""
+    chance = random.Random(7)
+    clients = [Client(Wanted.of(chance), cluster.port) for _ in range(streams)]
+
+    async def run() -> None:
+        working = asyncio.create_task(asyncio.to_thread(work))
+        await asyncio.gather(working, *(client.run() for client in clients))
+
+    asyncio.run(run())
+    return clients
+
+
+@pytest.mark.long
+def test_a_rolling_restart_loses_no_stream(shared: Shared) -> None:
+    codes: list[int] = []
+    before = shared.cluster.asked()
+
+    def restart_both() -> None:
+        codes.extend(shared.cluster.replace(number, signal.SIGTERM) for number in range(2))
+
+    clients = stream(shared.cluster, 12, restart_both)
+    assert shared.cluster.asked() == before + 12, "each answer was paid once"
+    assert codes == [0, 0]
+    logged = (shared.folder / "access.log").read_text(encoding="utf-8")
+    assert "GET /stream" in logged
+    assert "?" not in logged, "a query may hold a prompt or a signature"
+    assert [client.outcome for client in clients] == ["whole"] * 12, [client.story for client in clients]
+
+
+@pytest.mark.long
+@pytest.mark.needs("haproxy", "haproxy")
+def test_a_fail_over_of_redis_loses_no_stream(
+    tmp_path: Path, subscribe: Callable[..., Any], http: Callable[..., Any], eventually: Callable[..., Any]
+) -> None:
+    with FailOver.started(tmp_path) as redis, Cluster.started(tmp_path, redis.port) as cluster:
+        news = f"http://127.0.0.1:{cluster.port}/v1/topics/news"
+        one = subscribe(news, again=True)
+        eventually(lambda: one.raw)
+        assert http(news, "POST", b'"before"').status == 201
+        eventually(lambda: one.data == ['"before"'])
+        clients = stream(cluster, 12, redis.kill_primary)
+        # Of a stream that was going on meanwhile, everything is in the Redis that is the primary now.
+        again = [Client(client.wanted, cluster.port, stream=client.stream) for client in clients]
+
+        async def read() -> None:
+            await asyncio.gather(*(client.run() for client in again))
+
+        asyncio.run(read())
+        assert cluster.asked() == 12
+        eventually(lambda: http(news, "POST", b'"after"').status == 201)
+        eventually(lambda: one.data[-1:] == ['"after"'])
+        eventually(lambda: {cluster.state(number)["resume"] for number in range(2)} == {"redis"})
+    assert [client.outcome for client in clients] == ["whole"] * 12, [client.story for client in clients]
+    assert [client.events for client in again] == [client.events for client in clients]
