@@ -21,6 +21,7 @@ from .admission.rate_limit_fields import RateLimitFields
 from .admission.rejection_log import Rejections
 from .admission.sharing import Shared
 from .admission.standing import POLICY_FIELD, STANDING_FIELD
+from .api.direct import Direct
 from .api.error_handlers import add_error_handlers
 from .api.relay import Relay
 from .api.requests import caller_of
@@ -112,12 +113,12 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
         store,
     )
     relay.api = api
+    handlers = add_routes(api, relay)
     relay.app = Outside(
-        telling.wrap(_with_access(_with_fields(ledger.app, settings, gate), settings, reject)),
+        telling.wrap(_with_access(_with_fields(Direct(ledger.app, handlers), settings, gate), settings, reject)),
         telling.seen,
         settings.stream_budget.write_high_water_bytes,
     )
-    add_routes(api, relay)
     add_page(api, settings, monitor.url if isinstance(monitor, MonitorProcess) else None)
     add_error_handlers(api)
     return relay

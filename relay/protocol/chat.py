@@ -133,14 +133,14 @@ class ChatFacts:
                 self.saw_content = True
 
     def _read(self, event: bytes) -> None:
-        for decoded in EventDecoder(at_start=False).feed(event + b"\n\n"):
-            if decoded.data.startswith("[DONE]"):
+        for data in _data_of(event):
+            if data.startswith("[DONE]"):
                 self.done = True
                 return
             if self._first_events:
                 self._first_events -= 1
             try:
-                chunk = json.loads(decoded.data)
+                chunk = json.loads(data)
             except (ValueError, RecursionError):  # RecursionError: thousands of opening brackets
                 chunk = None
             if isinstance(chunk, dict):
@@ -162,6 +162,13 @@ class ChatFacts:
         if isinstance(usage, dict):
             self.input_tokens = count_of(usage.get("prompt_tokens"), self.input_tokens)
             self.output_tokens = count_of(usage.get("completion_tokens"), self.output_tokens)
+
+
+def _data_of(event: bytes) -> list[str]:
+    """The data of one event, whose line ends are LF; none where it has no `data` field."""
+    if event.startswith(b"data:") and event.find(b"\n") < 0:  # nearly always
+        return [event[5:].removeprefix(b" ").decode(errors="replace")]
+    return [decoded.data for decoded in EventDecoder(at_start=False).feed(event + b"\n\n")]
 
 
 def _has_facts(events: bytes) -> bool:

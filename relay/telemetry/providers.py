@@ -20,6 +20,7 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 
+from .deferred import Traces
 from .export_queue import ExportQueue, Logs, Spans
 from .metrics import views
 from .names import MAX_ATTRIBUTE_CHARACTERS
@@ -36,9 +37,9 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Providers:
-    """The provider of each signal, None where it is off; for spans and log records with the count of their export queue."""
+    """The provider of each signal, None where it is off; for spans and log records with what else is needed to make them."""
 
-    traces: tuple[TracerProvider, ExportQueue] | None
+    traces: Traces | None
     metrics: MeterProvider | None
     logs: tuple[LoggerProvider, ExportQueue] | None
 
@@ -65,7 +66,7 @@ class Providers:
         def flush() -> None:
             # Logs last, with the lines that the others' shutdown logs.
             if self.traces:
-                self.traces[0].shutdown()
+                self.traces.provider.shutdown()
             if self.metrics:
                 self.metrics.shutdown()
             if self.logs:
@@ -89,16 +90,17 @@ def _tried(signal: str, make: Callable[[], Made]) -> Made | None:
         return None
 
 
-def _traces(resource: Resource) -> tuple[TracerProvider, ExportQueue]:
+def _traces(resource: Resource) -> Traces:
+    limits = SpanLimits(max_attribute_length=MAX_ATTRIBUTE_CHARACTERS)
     # The SDK reads OTEL_TRACES_SAMPLER itself.
     provider = TracerProvider(
         resource=resource,
-        span_limits=SpanLimits(max_attribute_length=MAX_ATTRIBUTE_CHARACTERS),
+        span_limits=limits,
         shutdown_on_exit=False,  # `close` does that, with a time-out
     )
     spans = Spans()
     provider.add_span_processor(spans)
-    return provider, spans.queue
+    return Traces(provider, spans, limits, spans.queue)
 
 
 def _metrics(resource: Resource) -> MeterProvider:
