@@ -45,7 +45,7 @@ class Direct:
 
 
 def through_framework(handler: Handler) -> Handler:
-    """The endpoint of the framework's route with this handler: raises again what the handler raised when it was called directly."""
+    """The endpoint of the framework's route with this handler: raises again what the handler raised for `Direct`."""
 
     async def endpoint(request: Request) -> Response:
         error = request.scope.pop(_RAISED, None)

@@ -225,12 +225,11 @@ class _DeferredSpan(Span):
 def _bounded(
     attributes: Mapping[str, AttributeValue], most: int | None, longest: int | None
 ) -> Mapping[str, AttributeValue]:
-    """The attributes as the SDK bounds them: they themselves where it would cut none, which is much cheaper to find out."""
-    if (most is None or len(attributes) <= most) and _none_cut(
-        attributes.values(), sys.maxsize if longest is None else longest
-    ):
+    """The attributes as the SDK bounds them: they themselves where it would cut none. To look is much cheaper than to copy."""
+    fit = most is None or len(attributes) <= most
+    if fit and _none_cut(attributes.values(), sys.maxsize if longest is None else longest):
         return attributes
-    return BoundedAttributes(most, attributes, max_value_len=longest)  # type: ignore[return-value]  # of the values it was given
+    return BoundedAttributes(most, attributes, max_value_len=longest)
 
 
 def _none_cut(values: Iterable[object], longest: int) -> bool:

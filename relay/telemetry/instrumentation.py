@@ -78,7 +78,7 @@ class _Told(NonRecordingSpan):
 
 
 class Instrumentation(Tracer):
-    """Runs the instrumentation on finished requests, and is its tracer: `start_span` returns a span that keeps what it is told."""
+    """Runs the instrumentation on finished requests, and is its tracer: its span keeps what the instrumentation tells."""
 
     def __init__(self) -> None:
         self._span: Span | None = None

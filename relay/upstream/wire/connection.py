@@ -126,7 +126,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         return self._answer.waiting_bytes
 
     async def request(self, head: bytes, body: bytes, seconds: float | None = None) -> Head:
-        """Send a request, whose head ends with a blank line, and wait for the response's head, `seconds` at most (None: without a time-out).
+        """Send a request, whose head ends with a blank line, and wait for the response's head.
+
+        seconds   to wait at most; None: without a time-out
 
         Raises UpstreamTimeoutError, UpstreamUnreachableError, UpstreamProtocolError.
         """

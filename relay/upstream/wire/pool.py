@@ -62,13 +62,9 @@ class Pool:
         self.tls: ssl.SSLContext | None = None
 
     async def request(
-        self,
-        origin: Origin,
-        head: bytes,
-        body: bytes,
-        timeouts: Timeouts,
+        self, origin: Origin, head: bytes, body: bytes, timeouts: Timeouts
     ) -> tuple[UpstreamConnection, Head]:
-        """Send a request, whose head ends with a blank line; the caller reads the response from the connection and gives it back with `release`.
+        """Send a request, whose head ends with a blank line; the caller reads the response, then calls `release`.
 
         Raises UpstreamTimeoutError, UpstreamUnreachableError, UpstreamProtocolError. Their messages name no address, since a
         client may read them.
