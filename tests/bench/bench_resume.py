@@ -23,6 +23,8 @@ from sidebyside.processes import RELAY_CORE, ROOT, TRAFFIC_CORE, Started, cpu_se
 
 KEPT = {"not kept": {}, "memory": {"RELAY_RESUME": "memory"}, "redis": {"RELAY_RESUME": "redis"}}
 WARM_UP_ROUNDS = 1
+# Streams are silent while the other relays have their rounds.
+PATIENCE = {"RELAY_READ_TIMEOUT_SECONDS": "3600"}
 
 
 async def main() -> int:
@@ -71,7 +73,9 @@ def _relay(checkout: Path, env: dict[str, str], upstream: int, folder: Path) -> 
         if env.get("RELAY_RESUME") == "redis":
             env = {**env, "RELAY_REDIS_URL": f"redis://127.0.0.1:{opened.enter_context(_redis(folder))}"}
         command, more = relay_command(checkout, f"{base}/v1", f"{base}/otlp", folder, port=port)
-        process = opened.enter_context(started([*command, "--no-diagnostics"], RELAY_CORE, {**more, **env}, cwd=folder))
+        process = opened.enter_context(
+            started([*command, "--no-diagnostics"], RELAY_CORE, {**more, **PATIENCE, **env}, cwd=folder)
+        )
         wait_for_port(port, process)
         yield process, port
 
