@@ -200,7 +200,9 @@ class _DeferredSpan(Span):
         if queue.full:
             queue.lost()
             return
-        attributes = _bounded(self._attributes, limits.max_span_attributes, limits.max_span_attribute_length)
+        # What is set from now on goes nowhere: the exporter's thread reads these.
+        given, self._attributes = self._attributes, {}
+        attributes = _bounded(given, limits.max_span_attributes, limits.max_span_attribute_length)
         most, longest = limits.max_event_attributes, limits.max_attribute_length
         events: Sequence[Event] = [Event(name, _bounded(about, most, longest), at) for name, about, at in self._events]
         if limits.max_events is not None and len(events) > limits.max_events:
