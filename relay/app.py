@@ -22,6 +22,7 @@ from .admission.rejection_log import Rejections
 from .admission.sharing import Shared
 from .admission.signed import Signing
 from .admission.standing import POLICY_FIELD, STANDING_FIELD
+from .api.direct import Direct
 from .api.error_handlers import add_error_handlers
 from .api.relay import Relay
 from .api.requests import caller_of
@@ -115,12 +116,14 @@ def create_app(settings: Settings, upstream_url: str, *, monitor: bool | Monitor
         signing,
     )
     relay.api = api
+    handlers = add_routes(api, relay)
     relay.app = Outside(
-        telling.wrap(_with_access(_with_fields(ledger.app, settings, gate), settings, signing, reject)),
+        telling.wrap(
+            _with_access(_with_fields(Direct(ledger.app, handlers), settings, gate), settings, signing, reject)
+        ),
         telling.seen,
         settings.stream_budget.write_high_water_bytes,
     )
-    add_routes(api, relay)
     add_page(api, settings, monitor.url if isinstance(monitor, MonitorProcess) else None)
     add_error_handlers(api)
     return relay

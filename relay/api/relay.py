@@ -29,6 +29,7 @@ from ..settings import Settings
 from ..stream.answer import LargeAnswer
 from ..stream.call import Call, Span, StreamOptions
 from ..stream.degraded import DEGRADED, degraded_answer
+from ..stream.ending import Ending
 from ..stream.patience import Limits
 from ..stream.response import RelayedStream
 from ..stream.sweep import OpenStreams
@@ -175,19 +176,20 @@ class Relay:
             try:
                 answer = await upstream.answer(call.endpoint.upstream_path, call.content, span.headers, span.event)
             except UpstreamError as error:
-                span.end(error.outcome, error=error)
+                span.end(Ending.of(error.outcome, error=error))
                 if error.outage and self.settings.degraded_message and call.endpoint.degraded:
                     content = degraded_answer(call.model, self.settings.degraded_message)
                     return Response(content, headers=DEGRADED, media_type="application/json")
                 raise
             except asyncio.CancelledError:
-                span.end("shutdown" if self.drain.begun else "client_disconnected")
+                span.end(Ending.of("shutdown" if self.drain.begun else "client_disconnected"))
                 raise
             if answer.rest is not None:
                 return self._flowing(
-                    answer, route, place.pop_all(), lambda outcome, error: span.end(outcome, error=error)
+                    answer, route, place.pop_all(), lambda outcome, error: span.end(Ending.of(outcome, error=error))
                 )
-            span.end("completed", facts=answer_facts(answer.content) if self.telemetry.enabled else None)
+            facts = answer_facts(answer.content) if self.telemetry.enabled else None
+            span.end(Ending.of("completed", facts=facts), facts)
             return Response(answer.content, answer.status, answer.headers)
 
     async def models(self, route: str, request: Request) -> Response:

@@ -17,7 +17,7 @@ GET  /readyz                   readiness: 503 before the relay takes streams, an
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Annotated, Final
 
 from fastapi import FastAPI, Query, Request, Response
@@ -25,6 +25,7 @@ from fastapi.responses import JSONResponse
 
 from ..protocol.endpoints import ENDPOINTS, Endpoint
 from ..settings import Settings
+from .direct import Handler, through_framework
 from .page import page
 from .relay import Relay
 from .requests import caller, owner, prompt_call, read_call
@@ -42,13 +43,14 @@ ROUTES: Final = (
 )  # fmt: skip
 
 
-def add_routes(api: FastAPI, relay: Relay) -> None:
-    """Add all routes but the page."""
+def add_routes(api: FastAPI, relay: Relay) -> dict[str, Handler]:
+    """Add all routes but the page. Returns the handlers, by path, that need nothing else of the framework (direct.py)."""
     settings = relay.settings
 
-    for endpoint in ENDPOINTS:
+    handlers = {endpoint.route: _relayed(relay, endpoint) for endpoint in ENDPOINTS}
+    for path, handler in handlers.items():
         # A plain Starlette route: FastAPI would look for dependencies and models, of which there are none, on each request.
-        api.add_route(endpoint.route, _relayed(relay, endpoint), methods=["POST"])
+        api.add_route(path, through_framework(handler), methods=["POST"])
 
     @api.get(STREAM)
     async def stream(
@@ -93,6 +95,8 @@ def add_routes(api: FastAPI, relay: Relay) -> None:
             return JSONResponse({**states, **{name: part.state for name, part in more.items() if part is not None}})
         return JSONResponse({"status": "draining" if relay.drain.begun else "starting"}, status_code=503)
 
+    return handlers
+
 
 def add_page(api: FastAPI, settings: Settings, monitor_url: str | None) -> None:
     """Add the page at GET /. `monitor_url` is the monitor's address without a path; None where there is none."""
@@ -103,7 +107,7 @@ def add_page(api: FastAPI, settings: Settings, monitor_url: str | None) -> None:
         return make()
 
 
-def _relayed(relay: Relay, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+def _relayed(relay: Relay, endpoint: Endpoint) -> Handler:
     settings = relay.settings
 
     async def relayed(request: Request) -> Response:

@@ -140,14 +140,14 @@ class ChatFacts:
                 self.saw_content = True
 
     def _read(self, event: bytes) -> None:
-        for decoded in EventDecoder(at_start=False).feed(event + b"\n\n"):
-            if decoded.data.startswith("[DONE]"):
+        for data in _data_of(event):
+            if data.startswith("[DONE]"):
                 self.done = True
                 return
             if self._first_events:
                 self._first_events -= 1
             try:
-                chunk = json.loads(decoded.data)
+                chunk = json.loads(data)
             except (ValueError, RecursionError):  # RecursionError: thousands of opening brackets
                 chunk = None
             if isinstance(chunk, dict):
@@ -172,6 +172,13 @@ class ChatFacts:
             self.cached_tokens = count_within(usage, "prompt_tokens_details", CACHED, self.cached_tokens)
             self.cache_write_tokens = count_within(usage, "prompt_tokens_details", CACHE_WRITE, self.cache_write_tokens)
             self.reasoning_tokens = count_within(usage, "completion_tokens_details", REASONING, self.reasoning_tokens)
+
+
+def _data_of(event: bytes) -> list[str]:
+    """The data of one event, whose line ends are LF; none where it has no `data` field."""
+    if event.startswith(b"data:") and event.find(b"\n") < 0:  # nearly always
+        return [event[5:].removeprefix(b" ").decode(errors="replace")]
+    return [decoded.data for decoded in EventDecoder(at_start=False).feed(event + b"\n\n")]
 
 
 def _has_facts(events: bytes) -> bool:

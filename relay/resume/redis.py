@@ -36,7 +36,7 @@ __all__ = ["RedisStore"]
 log = logging.getLogger("relay.resume")
 
 # Between two round trips: for each stream that was copied, so that this costs the same share of a CPU however many there are.
-PAUSE_A_STREAM_SECONDS: Final = 0.001
+PAUSE_A_STREAM_SECONDS: Final = 0.002
 LEAST_PAUSE_SECONDS: Final = 0.02
 MOST_PAUSE_SECONDS: Final = 0.2
 # In one round trip: events of one stream, and of all together.
@@ -382,9 +382,11 @@ class RedisStore(MemoryStore):
 
     def _part(self, log: StreamLog) -> Copied:
         """What of a log is to be copied next."""
-        copy = self._copies.setdefault(log, _Copy())
-        after = max(copy.last, log.first - 1)
-        events = log.read(after, STREAM_BYTES) if after < log.last else []
-        reaches_the_end = after + len(events) == log.last
-        over = ("failed" if log.failed else "ok") if log.is_over and reaches_the_end else ""
-        return Copied(log.id, log.caller, log.first, after + 1, over, events)
+        copy = self._copies.get(log)
+        if copy is None:
+            copy = self._copies[log] = _Copy()
+        first, last = log.first, log.last
+        after = max(copy.last, first - 1)
+        events = log.read(after, STREAM_BYTES) if after < last else []
+        over = ("failed" if log.failed else "ok") if log.is_over and after + len(events) == last else ""
+        return Copied(log.id, log.caller, first, after + 1, over, events)

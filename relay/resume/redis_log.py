@@ -45,6 +45,8 @@ BEAT_SECONDS: Final = 1.0
 LEASE_SECONDS: Final = 10.0
 # The longest that the reader blocks; it reads again then.
 BLOCK_SECONDS: Final = 5.0
+# Streams that one call of append.lua is for: Redis does nothing else meanwhile.
+CALL_STREAMS: Final = 64
 # The most events of one stream in one answer of the reader.
 READ_EVENTS: Final = 64
 COMMAND_CONNECTIONS: Final = 4
@@ -134,15 +136,17 @@ class RedisLog:
 
     async def copy(self, parts: Sequence[Copied]) -> list[int]:
         """Store events of several streams in one round trip. Returns what append.lua returns, for each."""
-        keep = self._keep_ms, REMEMBERED * self._keep_ms
-        calls = [
-            (
-                (self._stream_of(part.stream), self._about_of(part.stream)),
-                (self._token, part.caller, part.first, part.number, *keep, part.over, *part.events),
-            )
-            for part in parts
-        ]
-        return [int(answer) for answer in await self._append.run(self._client, calls)]
+        calls = [self._call(parts[start : start + CALL_STREAMS]) for start in range(0, len(parts), CALL_STREAMS)]
+        return [int(last) for answer in await self._append.run(self._client, calls) for last in answer.split()]
+
+    def _call(self, parts: Sequence[Copied]) -> tuple[list[str], list[str | bytes | int]]:
+        """The keys and arguments of append.lua; few, since what redis-py does with each is most of what copying costs."""
+        keys: list[str] = []
+        arguments: list[str | bytes | int] = [self._token, self._keep_ms, REMEMBERED * self._keep_ms]
+        for stream, caller, first, number, over, events in parts:
+            keys += (f"{self._prefix}stream:{stream}", f"{self._prefix}about:{stream}")
+            arguments += (f"{first} {number} {len(events)} {over or 'open'} {caller}", *events)
+        return keys, arguments
 
     async def name(self, names: Mapping[tuple[str, str], Named]) -> None:
         """Store the streams of responses, by caller and the response's id."""
@@ -275,7 +279,7 @@ class _Script:
         self._text = text
         self._sha = ""
 
-    async def run(self, client: Redis, calls: Sequence[tuple[tuple[Any, ...], tuple[Any, ...]]]) -> list[Any]:
+    async def run(self, client: Redis, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> list[Any]:
         """Call it with each of these keys and arguments. Both scripts change nothing when they are called again."""
         if not self._sha:
             await self._load(client)
@@ -288,7 +292,7 @@ class _Script:
     async def _load(self, client: Redis) -> None:
         self._sha = str(await client.script_load(self._text))
 
-    async def _call(self, client: Redis, calls: Sequence[tuple[tuple[Any, ...], tuple[Any, ...]]]) -> list[Any]:
+    async def _call(self, client: Redis, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> list[Any]:
         pipeline = client.pipeline(transaction=False)
         for keys, arguments in calls:
             pipeline.evalsha(self._sha, len(keys), *keys, *arguments)

@@ -1,27 +1,25 @@
 """The response to a client that comes back: the rest of its stream, from the log, and then event by event as the log grows.
 
-The law of this file is that of a topic's subscription (hub/stream.py). An event is written to the client's connection in the
-step in which it is appended to the log, as long as the connection has room; while it has none, events wait in the log. The
-client gets every event after its own last one, once and in order, or an error: never a gap. A large event is written in pieces
-of `write_bytes`.
+The law of this file is that of all streams without an upstream (stream/outgoing.py). An event is written to the client's
+connection in the step in which it is appended to the log; while the connection has no room, events wait in the log. The client
+gets every event after its own last one, once and in order, or an error: never a gap.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Final
+from typing import Final
 
-from diagnostics import StreamLedger, StreamRecord
+from diagnostics import StreamLedger
 
 from ..client.client import Client, client_of
 from ..client.outside import OutsideResponse
 from ..client.reply import Reply, Scope, Send
-from ..errors import ApiError, ShuttingDownError, StreamExpiredError, TooLongError
+from ..errors import ApiError, StreamExpiredError
 from ..stream.ending import Ending
-from ..stream.patience import Limits, Patience, Progress
+from ..stream.outgoing import OutgoingLife
+from ..stream.patience import Limits
 from ..stream.sweep import OpenStreams
 from .ids import Position
 from .life import Productions
@@ -31,8 +29,6 @@ from .store import Followed, Store
 
 __all__ = ["ResumedStream"]
 
-# The longest wait for the server to notice that a connection was aborted.
-ABORTED_SECONDS: Final = 1.0
 # The share of what may be kept of a stream by which a client may be behind, before the upstream is paused for it.
 BEHIND: Final = 0.5
 
@@ -97,24 +93,7 @@ class ResumedStream(OutsideResponse):
                     life = ResumedLife(
                         followed, after, client, self._limits, self._write_bytes, self._held_back, self._keeps_bytes
                     )
-                    await self._serve(life, client, record, reply)
-
-    async def _serve(self, life: ResumedLife, client: Client, record: StreamRecord, reply: Reply) -> None:
-        # Of a stream that another process relays, the client can get the rest from any process: at shutdown it may go early.
-        self._open_streams.add(life, resumable=not life.own)
-        outcome = "shutdown"  # where the server cancels the task, and `end` was not called
-        try:
-            client.listen(life)
-            outcome = await life.live(record, reply)
-            if not reply.complete:
-                await client.gone(ABORTED_SECONDS)
-        finally:
-            client.listen(None)
-            self._open_streams.discard(life)
-            record.ends(outcome)
-            life.over()
-            self._tell(Ending.of(outcome, record=record, error=life.error))
-            await reply.close()
+                    await life.serve(record, reply, {STREAM_HEADER: log.id}, self._open_streams, self._tell)
 
     @property
     def _keeps_bytes(self) -> int:
@@ -126,12 +105,15 @@ class ResumedStream(OutsideResponse):
             life.hold_back(follower, lags)
 
 
-class ResumedLife:
-    """One such response between its request and its end: a Follower of the log, the Listener of its client, and swept.
+class ResumedLife(OutgoingLife):
+    """One such response between its request and its end, which is a Follower of the log.
 
-    own      the stream is one that this process relays
     lagging  called with True where this client is far behind the log, with False where it is not any more
     """
+
+    __slots__ = (
+        "_behind", "_lagging", "_lags", "_log", "_most_behind", "_number", "_numbering", "_own", "_taken",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -143,26 +125,26 @@ class ResumedLife:
         lagging: Callable[[object, bool], None],
         keeps_bytes: int,
     ) -> None:
-        self.own = followed.own
-        self.error: ApiError | None = None
+        super().__init__(client, limits, write_bytes)
+        self._own = followed.own  # the stream is one that this process relays
         self._log = followed.log
         self._taken = followed.taken
         self._number = after  # of the last event that was given to the connection, whole or in part
         self._numbering = Numbering(followed.log.id)
-        self._client = client
-        self._limits = limits
-        self._write_bytes = write_bytes
         self._lagging, self._lags = lagging, False
         self._most_behind = int(keeps_bytes * BEHIND)
         self._behind = 0  # bytes of the events that the client is behind, about
-        self._patience = Patience(limits, time.monotonic())
-        self._task: asyncio.Task[Any] | None = asyncio.current_task()
-        self._finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._record: StreamRecord | None = None
-        self._reply: Reply | None = None
-        self._rest = b""  # the rest of an event whose beginning was written
-        self._held = 0  # its bytes, as the record has them
-        self._ending: str | None = None
+        self._log.followers[self] = None
+        self._is_behind(self._log.bytes_after(after))
+
+    @property
+    def resumable(self) -> bool:  # type: ignore[override]  # a constant of other streams
+        return not self._own
+
+    @property
+    def reset_at_shutdown(self) -> bool:  # type: ignore[override]  # a constant of other streams
+        """A lost connection is what makes a client come back, to another process."""
+        return not self._own
 
     # Called by the log (log.Follower)
 
@@ -180,88 +162,14 @@ class ResumedLife:
     def broken(self, error: ApiError) -> None:
         self.end("upstream_error", error)
 
-    # Called by the client's connection (client.client.Listener)
+    # Of OutgoingLife
 
-    def paused(self) -> None:
-        if self._record is not None:
-            self._record.waits()
-
-    def resumed(self) -> None:
-        if self._record is not None:
-            self._record.goes_on()
-        self._flow()
-
-    def lost(self) -> None:
-        if self._ending is None and not (self._reply is not None and self._reply.complete):
-            if self._record is not None:
-                self._record.disconnected()
-            self.end("client_disconnected")
-
-    # Called by the sweep and at shutdown
-
-    def end(self, outcome: str, error: ApiError | None = None) -> None:
-        """End the response with this outcome now; `error` is sent to the client. Does nothing where it has ended."""
-        if self._ending is None and self._task is not None and not self._finished.done():
-            self._ending, self.error = outcome, error
-            if self._record is not None:
-                self._record.ends(outcome)
-            self._task.cancel()
-
-    def look_after(self, now: float) -> None:
-        """The sweep's look: enforce the time-outs, send a heartbeat if one is due. `now` in monotonic seconds."""
-        record, reply = self._record, self._reply
-        if record is None or reply is None or self._ending is not None or reply.complete:
-            return
-        progress = Progress(record.bytes_in, record.events_in, record.bytes_out, False, reply.unsent())
-        match self._patience.look(now, progress):
-            case "total":
-                self.end("timeout", TooLongError(self._limits.total))
-            case "write":
-                self.end("slow_client")
-            case "heartbeat" if not self._rest:
-                record.sent(reply.beat())
-
-    # Called by the response
-
-    async def live(self, record: StreamRecord, reply: Reply) -> str:
-        """Serve until the log is over or `end` is called. Returns the outcome."""
-        log = self._log
-        log.followers[self] = None
-        self._is_behind(log.bytes_after(self._number))
-        try:
-            await reply.start({STREAM_HEADER: log.id})
-            self._record, self._reply = record, reply
-            self._flow()
-            await self._finished
-        except asyncio.CancelledError:
-            if self._ending is None:
-                raise
-            if self._task is not None:
-                self._task.uncancel()
-        if self._ending is None:
-            await reply.finish()
-            return "upstream_error" if log.failed else "completed"
-        if self._ending == "slow_client" and self.error is None:
-            reply.abort()
-        elif self._ending == "shutdown" and not self.own:
-            reply.abort()  # a lost connection is what makes a client come back, to another process
-        elif self._ending != "client_disconnected":
-            await reply.fail_or_abort(self.error or ShuttingDownError(), at_boundary=not self._rest)
-        return self._ending
-
-    def over(self) -> None:
-        """Leave the log; from here on `end` does nothing."""
-        self._task = self._reply = None
-        self._rest = b""
+    def _leave(self) -> None:
         self._log.followers.pop(self, None)
         self._behind = 0
         self._tell_lag()
-        if self._record is not None:
-            self._record.release(self._held)
-            self._record = None
 
     def _flow(self) -> None:
-        """Write what the client is behind to its connection, as long as that has room."""
         if self._reply is None or self._ending is not None:
             return  # the response has not begun, or is over
         log = self._log
@@ -282,7 +190,7 @@ class ResumedLife:
         if self._number >= log.last and not self._rest:
             self._behind = 0
             if log.is_over and not self._finished.done():
-                self._finished.set_result(None)
+                self._finished.set_result("upstream_error" if log.failed else "completed")
         self._tell_lag()
 
     def _has_room(self) -> bool:
@@ -307,10 +215,7 @@ class ResumedLife:
         piece, self._rest = self._rest[:size], self._rest[size:]
         reply.write(piece)
         record.sent(len(piece), 0 if self._rest else 1)
-        held = len(self._rest)
-        if held != self._held:
-            record.hold(held - self._held)
-            self._held = held
+        self._hold(len(self._rest))
 
     def _is_behind(self, nbytes: int) -> None:
         self._behind += nbytes

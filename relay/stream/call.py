@@ -8,7 +8,6 @@ from typing import Protocol
 
 from diagnostics import StreamRecord
 
-from ..errors import ApiError
 from ..protocol.endpoints import Endpoint
 from ..protocol.facts import Facts
 from ..protocol.parameters import Parameters
@@ -43,15 +42,8 @@ class Span(Protocol):
         Returns False where the span must be called in the next sweep too, whether or not events have come.
         """
 
-    def end(
-        self,
-        outcome: str,
-        *,
-        record: StreamRecord | None = None,
-        facts: Facts | None = None,
-        error: ApiError | None = None,
-    ) -> None:
-        """End the span. A stream passes its `record`, and gets its line in the log."""
+    def end(self, ending: Ending, facts: Facts | None = None) -> None:
+        """End the span. A stream gets its line in the log."""
 
 
 @dataclass(slots=True)

@@ -99,6 +99,11 @@ class Ending:
         return cls(outcome, **fields)
 
     @property
+    def of_stream(self) -> bool:
+        """Whether it is a stream's end; else that of an answer that does not stream."""
+        return self.route is not None
+
+    @property
     def failed(self) -> bool:
         return self.outcome in FAILED
 

@@ -261,7 +261,8 @@ class StreamLife:
                 await self._read(source)
         if pump.done:
             await reply.finish()
-            await _linger(source)
+            if not source.at_end:
+                await _linger(source)
             return
         pump.facts.eof()
         if pump.facts.done:

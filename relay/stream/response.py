@@ -89,9 +89,9 @@ class RelayedStream(OutsideResponse):
                 record.ends(outcome)
                 life.over()
                 self._over(reply)
-                span.end(outcome, record=record, facts=life.facts, error=error)
+                ending = Ending.of(outcome, record=record, facts=life.facts, error=error)
+                span.end(ending, life.facts)
                 if self._options.ended is not None:
-                    ending = Ending.of(outcome, record=record, facts=life.facts, error=error)
                     self._options.ended(ending, span)
                 await reply.close()
                 await life.ended()

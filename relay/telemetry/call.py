@@ -18,10 +18,9 @@ from opentelemetry.trace import Span, StatusCode
 
 from diagnostics import StreamRecord
 
-from ..errors import ApiError
 from ..protocol.facts import Facts
 from ..stream.ending import Ending, TraceIds, log_ending
-from .loop_turns import LoopTurns
+from .loop_turns import LoopTurns, Step
 from .metrics import Operation, Recorder
 from .names import EVENT_PREFIX, NAMES, about, printable
 from .server import ServerSpan
@@ -105,36 +104,28 @@ class CallSpan:
             self.event("paused" if paused else "resumed", blocked=waited)
         return not paused
 
-    def end(
-        self,
-        outcome: str,
-        *,
-        record: StreamRecord | None = None,
-        facts: Facts | None = None,
-        error: ApiError | None = None,
-    ) -> None:
-        ending = Ending.of(outcome, record=record, facts=facts, error=error)
+    def end(self, ending: Ending, facts: Facts | None = None) -> None:
         if self._server is not None:
             self._server.stream_ended(ending)
-        now, seconds = time.time_ns(), time.monotonic() - self._began
-        self._turns.take(
-            lambda: self._end_span(ending, facts, now),
-            lambda: self._measure(ending, seconds),
-            # Only a stream has a record, and gets its line in the log.
-            *([lambda: log_ending(ending, ids_of(self._span))] if record is not None else ()),
-        )
+        steps: list[Step] = []
+        if self._recording or self._recorder is not None:
+            now, seconds = time.time_ns(), time.monotonic() - self._began
+            steps.append(lambda: self._tell(ending, facts, now, seconds))
+        if ending.of_stream:
+            steps.append(lambda: log_ending(ending, ids_of(self._span)))
+        self._turns.take(*steps)
 
-    def _end_span(self, ending: Ending, facts: Facts | None, now: int) -> None:
+    def _tell(self, ending: Ending, facts: Facts | None, now: int, seconds: float) -> None:
+        """End the span, and record the metrics."""
+        span = self._span
         if self._recording:
-            self._span.set_attributes(self._attributes(ending, facts))
+            span.set_attributes(self._attributes(ending, facts))
             if ending.failed:
-                self._span.set_status(StatusCode.ERROR)
-            self._span.add_event(EVENT_PREFIX + "close", {NAMES["outcome"]: ending.outcome}, now)
-        self._span.end(now)
-
-    def _measure(self, ending: Ending, seconds: float) -> None:
+                span.set_status(StatusCode.ERROR)
+            span.add_event(EVENT_PREFIX + "close", {NAMES["outcome"]: ending.outcome}, now)
+            span.end(now)
         if self._recorder is not None:
-            self._recorder.record(self._operation, ending, seconds, self._first_chunk, self._span)
+            self._recorder.record(self._operation, ending, seconds, self._first_chunk, span)
 
     def _attributes(self, ending: Ending, facts: Facts | None) -> dict[str, Any]:
         attributes = about(ending)

@@ -1,26 +1,28 @@
-"""Creates the SDK's span object when a span ends instead of when it starts, because open SDK spans are large.
+"""Creates a span's object when the span ends instead of when it starts, because open SDK spans are large, and slow to make.
 
 An open span of the SDK holds 2.5 KiB (two bounded deques, a lock, its attributes twice), and each stream has two spans that may
-be open for an hour. Here an open span holds its context, its name, its attributes and its events. When it ends, the SDK's
-tracer creates its span with the ids, the start time and the sampling decision that were fixed at the start; attribute limits,
-span processors and export then happen in the SDK as for any other span.
+be open for an hour. Here an open span holds its context, its name, its attributes and its events. When it ends it becomes a
+ReadableSpan, what the SDK's spans become at their end, and goes to the provider's span processor.
 
-The law of this file: `start_span` decides nothing by itself. It asks the provider's own sampler and id generator, so that ids
-and sampling are those that the SDK would have chosen.
+The law of this file: nothing is decided here. The provider's own sampler and id generator are asked, and its limits are kept,
+so that ids, sampling and what is exported are those of the SDK (tests/relay/telemetry/test_deferred.py compares them). A span
+that is not sampled is never made: no processor of the relay's would take it.
 """
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
+from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.sdk.util import BoundedList
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
@@ -32,35 +34,47 @@ from opentelemetry.trace import (
     TraceFlags,
     Tracer,
     get_current_span,
-    set_span_in_context,
 )
 from opentelemetry.util.types import AttributeValue
 
 from .export_queue import ExportQueue
 
-__all__ = ["DeferredTracer"]
+__all__ = ["DeferredTracer", "Traces"]
+
+_PLAIN: Final = frozenset({int, float, bool})  # the types of values that no limit cuts
+_UNSET: Final = Status(StatusCode.UNSET)
+
+
+class Traces(NamedTuple):
+    """A provider, with what it does not tell of itself.
+
+    processor  gets each span when it ends
+    limits     on the size of spans
+    queue      the processor's: a span that finds it full when it ends is not made
+    """
+
+    provider: TracerProvider
+    processor: SpanProcessor
+    limits: SpanLimits
+    queue: ExportQueue
 
 
 class _Event(NamedTuple):
     """One event of a span. `at` is nanoseconds since the epoch."""
 
     name: str
-    about: Mapping[str, AttributeValue] | None
+    about: Mapping[str, AttributeValue]
     at: int
 
 
 class DeferredTracer(Tracer):
-    """A tracer of `provider` with this name. Wraps the provider's sampler and id generator.
+    """A tracer with this name."""
 
-    queue  the export queue: a span that finds it full when it ends is not made
-    """
-
-    def __init__(self, provider: TracerProvider, queue: ExportQueue, name: str) -> None:
-        # `before` wraps only once: there may be several tracers of one provider.
-        self._sampler = _Sampler.before(provider)
-        self._ids = _Ids.before(provider)
-        self.sdk = provider.get_tracer(name)
-        self.queue = queue
+    def __init__(self, traces: Traces, name: str) -> None:
+        self.traces = traces
+        self.scope = InstrumentationScope(name, "")
+        self._sampler, self._ids = traces.provider.sampler, traces.provider.id_generator
+        self._sdk = traces.provider.get_tracer(name)
 
     def start_span(
         self,
@@ -73,6 +87,8 @@ class DeferredTracer(Tracer):
         record_exception: bool = True,
         set_status_on_exception: bool = True,
     ) -> Span:
+        if links:
+            return self._sdk.start_span(name, context, kind, attributes, links, start_time)
         caller = get_current_span(context).get_span_context()
         parent = caller if caller.is_valid else None
         trace_id = parent.trace_id if parent else self._ids.generate_trace_id()
@@ -90,12 +106,12 @@ class DeferredTracer(Tracer):
         )
         if result.decision is Decision.DROP:
             return NonRecordingSpan(own)
-        return _DeferredSpan(self, name, own, parent, kind, dict(result.attributes), links, start_time)
+        return _DeferredSpan(self, name, own, parent, kind, dict(result.attributes), start_time)
 
     @contextmanager
     def start_as_current_span(self, name: str, *arguments: Any, **options: Any) -> Iterator[Span]:  # type: ignore[override]
         # By the SDK itself: a span that ends with its block is not open for long.
-        with self.sdk.start_as_current_span(name, *arguments, **options) as span:
+        with self._sdk.start_as_current_span(name, *arguments, **options) as span:
             yield span
 
 
@@ -107,7 +123,6 @@ class _DeferredSpan(Span):
         "_context",
         "_events",
         "_kind",
-        "_links",
         "_name",
         "_parent",
         "_started",
@@ -123,7 +138,6 @@ class _DeferredSpan(Span):
         parent: SpanContext | None,
         kind: SpanKind,
         attributes: dict[str, AttributeValue],
-        links: Sequence[Link] | None,
         started: int | None,
     ) -> None:
         self._tracer: DeferredTracer | None = tracer  # None: it has ended
@@ -132,7 +146,6 @@ class _DeferredSpan(Span):
         self._parent = parent
         self._kind = kind
         self._attributes = attributes
-        self._links = links
         self._started = started or time.time_ns()
         self._events: list[_Event] = []
         self._status: Status | None = None
@@ -144,6 +157,9 @@ class _DeferredSpan(Span):
         return self._tracer is not None
 
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
+        if self._attributes.keys().isdisjoint(attributes):  # nearly always
+            self._attributes.update(attributes)
+            return
         for key, value in attributes.items():
             self.set_attribute(key, value)
 
@@ -155,7 +171,7 @@ class _DeferredSpan(Span):
     def add_event(
         self, name: str, attributes: Mapping[str, AttributeValue] | None = None, timestamp: int | None = None
     ) -> None:
-        self._events.append(_Event(name, attributes, timestamp or time.time_ns()))
+        self._events.append(_Event(name, attributes or {}, timestamp or time.time_ns()))
 
     def update_name(self, name: str) -> None:
         self._name = name
@@ -178,86 +194,56 @@ class _DeferredSpan(Span):
 
     def end(self, end_time: int | None = None) -> None:
         tracer, self._tracer = self._tracer, None
-        if tracer is None:
+        if tracer is None or not self._context.trace_flags.sampled:
             return
-        if tracer.queue.full and self._context.trace_flags.sampled:
-            tracer.queue.lost()
+        provider, processor, limits, queue = tracer.traces
+        if queue.full:
+            queue.lost()
             return
-        parent = set_span_in_context(NonRecordingSpan(self._parent), Context()) if self._parent else Context()
-        token = _decided.set(self._context)
-        try:
-            span = tracer.sdk.start_span(self._name, parent, self._kind, self._attributes, self._links, self._started)
-        finally:
-            _decided.reset(token)
-        for event in self._events:
-            span.add_event(*event)
-        if self._status is not None:
-            span.set_status(self._status)
-        span.end(end_time)
+        # What is set from now on goes nowhere: the exporter's thread reads these.
+        given, self._attributes = self._attributes, {}
+        attributes = _bounded(given, limits.max_span_attributes, limits.max_span_attribute_length)
+        most, longest = limits.max_event_attributes, limits.max_attribute_length
+        events: Sequence[Event] = [Event(name, _bounded(about, most, longest), at) for name, about, at in self._events]
+        if limits.max_events is not None and len(events) > limits.max_events:
+            events = BoundedList.from_seq(limits.max_events, events)
+        processor.on_end(
+            ReadableSpan(
+                self._name,
+                self._context,
+                self._parent,
+                provider.resource,
+                attributes,
+                events,
+                kind=self._kind,
+                status=self._status or _UNSET,
+                start_time=self._started,
+                end_time=end_time or time.time_ns(),
+                instrumentation_scope=tracer.scope,
+            )
+        )
 
 
-# While the SDK makes a deferred span: its context, whose ids and sampling are decided already.
-_decided: Final[ContextVar[SpanContext | None]] = ContextVar("relay.deferred", default=None)
+def _bounded(
+    attributes: Mapping[str, AttributeValue], most: int | None, longest: int | None
+) -> Mapping[str, AttributeValue]:
+    """The attributes as the SDK bounds them: they themselves where it would cut none. To look is much cheaper than to copy."""
+    fit = most is None or len(attributes) <= most
+    if fit and _none_cut(attributes.values(), sys.maxsize if longest is None else longest):
+        return attributes
+    return BoundedAttributes(most, attributes, max_value_len=longest)
 
 
-class _Sampler(Sampler):
-    """The provider's sampler, but returns the decision of the start for a deferred span that is being made."""
-
-    def __init__(self, sampler: Sampler) -> None:
-        self._sampler = sampler
-
-    @classmethod
-    def before(cls, provider: TracerProvider) -> _Sampler:
-        """Put one in front of the provider's sampler, unless that is one already, and return it."""
-        sampler = provider.sampler
-        if not isinstance(sampler, cls):
-            sampler = provider.sampler = cls(sampler)
-        return sampler
-
-    def should_sample(
-        self,
-        parent_context: Context | None,
-        trace_id: int,
-        name: str,
-        kind: SpanKind | None = None,
-        attributes: Any = None,
-        links: Sequence[Link] | None = None,
-        *others: Any,
-    ) -> SamplingResult:
-        decided = _decided.get()
-        if decided is None:
-            return self._sampler.should_sample(parent_context, trace_id, name, kind, attributes, links, *others)
-        # Never DROP: a span that is not recorded is not deferred.
-        decision = Decision.RECORD_AND_SAMPLE if decided.trace_flags.sampled else Decision.RECORD_ONLY
-        return SamplingResult(decision, attributes, decided.trace_state)
-
-    def get_description(self) -> str:
-        return self._sampler.get_description()
-
-
-class _Ids(IdGenerator):
-    """The provider's id generator, but returns the ids of the start for a deferred span that is being made."""
-
-    def __init__(self, ids: IdGenerator) -> None:
-        self._ids = ids
-
-    @classmethod
-    def before(cls, provider: TracerProvider) -> _Ids:
-        """Put one in front of the provider's id generator, unless that is one already, and return it."""
-        ids: IdGenerator = provider.id_generator
-        if not isinstance(ids, cls):
-            ids = cls(ids)
-            provider.id_generator = ids  # type: ignore[assignment]  # declared with the type of its default
-        return ids
-
-    def generate_span_id(self) -> int:
-        decided = _decided.get()
-        return decided.span_id if decided is not None else self._ids.generate_span_id()
-
-    def generate_trace_id(self) -> int:
-        decided = _decided.get()
-        return decided.trace_id if decided is not None else self._ids.generate_trace_id()
-
-    def is_trace_id_random(self) -> bool:
-        decided = _decided.get()
-        return decided.trace_flags.random_trace_id if decided is not None else self._ids.is_trace_id_random()
+def _none_cut(values: Iterable[object], longest: int) -> bool:
+    """Whether no value is a string longer than this, or of a type that the SDK changes."""
+    for value in values:
+        kind = type(value)
+        if kind is str:
+            if len(value) > longest:  # type: ignore[arg-type]  # a string, by the line above
+                return False
+        elif kind is tuple:
+            if not _none_cut(value, longest):  # type: ignore[arg-type]  # a tuple, by the line above
+                return False
+        elif kind not in _PLAIN:
+            return False
+    return True

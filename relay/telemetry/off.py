@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from diagnostics import StreamRecord
 
-from ..errors import ApiError
 from ..protocol.facts import Facts
 from ..stream.ending import Ending, TraceIds, log_ending
 
@@ -70,16 +69,9 @@ class Untraced:
     def swept(self, record: StreamRecord, since: float, now: float) -> bool:
         return True
 
-    def end(
-        self,
-        outcome: str,
-        *,
-        record: StreamRecord | None = None,
-        facts: Facts | None = None,
-        error: ApiError | None = None,
-    ) -> None:
-        if record is not None:
-            log_ending(Ending.of(outcome, record=record, facts=facts, error=error), self._caller())
+    def end(self, ending: Ending, facts: Facts | None = None) -> None:
+        if ending.of_stream:
+            log_ending(ending, self._caller())
 
     def _caller(self) -> TraceIds | None:
         """The caller's trace and span from its `traceparent` header, so that the log line can be match from its trace."""

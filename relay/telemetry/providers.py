@@ -20,6 +20,7 @@ from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData, Pe
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 
+from .deferred import Traces
 from .environment import OPT_IN, genai_of_1_41
 from .export_queue import ExportQueue, Logs, Spans
 from .metrics import views, with_names_of_1_41
@@ -37,9 +38,9 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Providers:
-    """The provider of each signal, None where it is off; for spans and log records with the count of their export queue."""
+    """The provider of each signal, None where it is off; for spans and log records with what else is needed to make them."""
 
-    traces: tuple[TracerProvider, ExportQueue] | None
+    traces: Traces | None
     metrics: MeterProvider | None
     logs: tuple[LoggerProvider, ExportQueue] | None
 
@@ -66,7 +67,7 @@ class Providers:
         def flush() -> None:
             # Logs last, with the lines that the others' shutdown logs.
             if self.traces:
-                self.traces[0].shutdown()
+                self.traces.provider.shutdown()
             if self.metrics:
                 self.metrics.shutdown()
             if self.logs:
@@ -90,16 +91,17 @@ def _tried(signal: str, make: Callable[[], Made]) -> Made | None:
         return None
 
 
-def _traces(resource: Resource) -> tuple[TracerProvider, ExportQueue]:
+def _traces(resource: Resource) -> Traces:
+    limits = SpanLimits(max_attribute_length=MAX_ATTRIBUTE_CHARACTERS)
     # The SDK reads OTEL_TRACES_SAMPLER itself.
     provider = TracerProvider(
         resource=resource,
-        span_limits=SpanLimits(max_attribute_length=MAX_ATTRIBUTE_CHARACTERS),
+        span_limits=limits,
         shutdown_on_exit=False,  # `close` does that, with a time-out
     )
     spans = Spans()
     provider.add_span_processor(spans)
-    return provider, spans.queue
+    return Traces(provider, spans, limits, spans.queue)
 
 
 def _metrics(resource: Resource) -> MeterProvider:

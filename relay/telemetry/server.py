@@ -22,7 +22,7 @@ from opentelemetry.util.types import AttributeValue
 from ..stream.ending import Ending
 from .http_metrics import HttpMetrics, known_method
 from .instrumentation import Instrumentation
-from .loop_turns import LoopTurns, Step
+from .loop_turns import LoopTurns
 from .names import NAMES
 
 if TYPE_CHECKING:
@@ -126,13 +126,16 @@ class Request:
         _serving.set(None)
         requests, route, span = self._requests, self._route, self.span
         metrics, seconds, now = requests.metrics, time.monotonic() - self._began, time.time_ns()
-        steps: list[Step] = []
-        if metrics is not None:
-            steps.append(lambda: metrics.ended(scope, route, status, seconds, span, span.ending))
-        if span.is_recording():
-            steps.append(lambda: requests.instrumentation.show(scope, route or UNROUTED, status, span))
-            steps.append(lambda: span.finish(now))
-        requests.turns.take(*steps)
+
+        def tell() -> None:
+            if metrics is not None:
+                metrics.ended(scope, route, status, seconds, span, span.ending)
+            if span.is_recording():
+                requests.instrumentation.show(scope, route or UNROUTED, status, span)
+                span.finish(now)
+
+        if metrics is not None or span.is_recording():
+            requests.turns.take(tell)
 
 
 class Requests:

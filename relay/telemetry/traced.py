@@ -36,7 +36,7 @@ class Traced(Telemetry):
         self._providers = providers
         self._turns = LoopTurns()
         # Without traces, NoOpTracer's spans carry the caller's context: for exemplars, log lines, and the upstream's spans.
-        self._tracer = DeferredTracer(*providers.traces, "highwater.relay") if providers.traces else NoOpTracer()
+        self._tracer = DeferredTracer(providers.traces, "highwater.relay") if providers.traces else NoOpTracer()
         http = HttpMetrics(providers.metrics) if providers.metrics else None
         self._requests = Requests(routes, self._tracer, http, self._turns)
         self._recorder = Recorder(providers.metrics) if providers.metrics else None

@@ -49,6 +49,11 @@ class Body(abc.ABC):
     def parsed_bytes(self) -> int:
         """Bytes of the body that this process holds and `read` has not returned yet."""
 
+    @property
+    def at_end(self) -> bool:
+        """Whether all of the body was read. False where that is unknown before the next `read`."""
+        return False
+
     def untimed(self) -> None:  # noqa: B027  # nothing to do where no timer runs
         """Start no more timers for silence: from here on the sweep enforces the time-outs (stream/sweep.py)."""
 

@@ -15,7 +15,7 @@ from ..errors import UpstreamTimeoutError, UpstreamUnreachableError
 from ..memory.budget import StreamBudget
 from .body import Body, Response
 from .options import Timeouts
-from .transport import Headers, Target
+from .transport import Form, Headers
 
 __all__ = ["ProxiedTransport"]
 
@@ -74,15 +74,13 @@ class ProxiedTransport:
             trust_env=True,
         )
 
-    async def request(
-        self, method: str, target: Target, headers: Headers, content: bytes, timeouts: Timeouts
-    ) -> Response:
+    async def request(self, form: Form, more: Headers, content: bytes, timeouts: Timeouts) -> Response:
         """See `Transport`."""
         try:
             response = await self._session.request(
-                method,
-                target.url,
-                headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers],
+                form.method,
+                form.target.url,
+                headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in (*form.headers, *more)],
                 data=(io.BytesIO(content) if len(content) > WRITE_AT_ONCE_BYTES else content) or None,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from .body import Response
 from .options import Timeouts
 
-__all__ = ["Headers", "Target", "Transport"]
+__all__ = ["Form", "Headers", "Target", "Transport", "lines_of"]
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -46,13 +46,34 @@ class Target:
         return cls(url, (parts.scheme, host, port), parts.netloc.rpartition("@")[2].encode(), path.encode())
 
 
+class Form:
+    """What all requests of one kind have in common.
+
+    headers   those that do not differ from request to request
+    lines     the request line and the lines of Host and these headers, as HTTP/1.1 has them
+    """
+
+    __slots__ = ("headers", "lines", "method", "target")
+
+    def __init__(self, method: str, url: str, headers: Headers) -> None:
+        self.method = method
+        self.target = Target.of(url)
+        self.headers = headers
+        self.lines = b"%b %b HTTP/1.1\r\n%b" % (
+            method.encode(), self.target.path, lines_of([(b"host", self.target.host), *headers])
+        )  # fmt: skip
+
+
+def lines_of(headers: Headers) -> bytes:
+    """The lines of headers, as HTTP/1.1 has them."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
 class Transport(Protocol):
     """Sends requests over a pool of connections."""
 
-    async def request(
-        self, method: str, target: Target, headers: Headers, content: bytes, timeouts: Timeouts
-    ) -> Response:
-        """Send a request, with Host and Content-Length added to its headers; returns when the response's head has come.
+    async def request(self, form: Form, more: Headers, content: bytes, timeouts: Timeouts) -> Response:
+        """Send a request with `more` headers and its Content-Length; returns when the response's head has come.
 
         Raises UpstreamTimeoutError, UpstreamUnreachableError, UpstreamProtocolError.
         """

@@ -28,7 +28,7 @@ from ..errors import (
 from .body import Body, Response
 from .options import Timeouts, UpstreamOptions
 from .retry import pause_seconds, worth_retrying
-from .transport import Headers, Target, Transport
+from .transport import Form, Headers, Target, Transport
 from .wire.transport import WireTransport
 
 __all__ = ["WHOLE_BYTES", "Answer", "Upstream", "UpstreamStream"]
@@ -93,12 +93,11 @@ class Upstream:
         self._options = options
         self._transport = _transport_to(scheme, self.host, options)
         self._headers = _headers(base_url, api_key.get_secret_value() if api_key else None)
-        self._targets: dict[str, Target] = {}  # by path; there are a few paths
+        self._forms: dict[tuple[str, Headers], Form] = {}  # by path and kind; there are a few
 
     async def stream(self, path: str, content: bytes, more: Mapping[str, str]) -> UpstreamStream:
         """Post a request that streams to `path`, below the base URL, with `more` headers. Raises UpstreamError."""
-        headers = self._posted(_EVENTS, more)
-        response = await self._ask("POST", path, headers, content, self._options.stream)
+        response = await self._post(path, _EVENTS, more, content, self._options.stream)
         problem = _not_a_stream(response.headers)
         if problem:
             response.body.close()
@@ -108,38 +107,38 @@ class Upstream:
 
     async def answer(self, path: str, content: bytes, more: Mapping[str, str]) -> Answer:
         """Post a request that does not stream to `path`, below the base URL, with `more` headers. Raises UpstreamError."""
-        return await self._answer(
-            await self._ask("POST", path, self._posted(_JSON, more), content, self._options.answer)
-        )
+        return await self._answer(await self._post(path, _JSON, more, content, self._options.answer))
 
     async def models(self) -> Answer:
         """The upstream's list of models. Raises UpstreamError."""
-        headers = [*self._headers, *_JSON[:1]]
-        return await self._answer(await self._ask("GET", "/models", headers, b"", self._options.stream))
+        form = self._form("GET", "/models", _JSON[:1])
+        return await self._answer(await self._ask(form, [], b"", self._options.stream))
 
     async def close(self) -> None:
         await self._transport.close()
 
-    def _posted(self, kind: Headers, more: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-        return [
-            *self._headers,
-            *kind,
-            (b"idempotency-key", _idempotency_key()),
-            # Latin-1 has a character for every byte: a caller's header goes on as it came.
-            *((name.encode("latin-1"), value.encode("latin-1")) for name, value in more.items()),
-        ]
+    async def _post(
+        self, path: str, kind: Headers, more: Mapping[str, str], content: bytes, timeouts: Timeouts
+    ) -> Response:
+        headers = [(b"idempotency-key", _idempotency_key())]
+        # Latin-1 has a character for every byte: a caller's header goes on as it came.
+        headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in more.items()]
+        return await self._ask(self._form("POST", path, kind), headers, content, timeouts)
 
-    async def _ask(self, method: str, path: str, headers: Headers, content: bytes, timeouts: Timeouts) -> Response:
+    def _form(self, method: str, path: str, kind: Headers) -> Form:
+        form = self._forms.get((path, kind))
+        if form is None:
+            form = self._forms[path, kind] = Form(method, self._base_url + path, (*self._headers, *kind))
+        return form
+
+    async def _ask(self, form: Form, headers: Headers, content: bytes, timeouts: Timeouts) -> Response:
         """Send a request, and send it again after failures that are worth a retry (retry.py). Raises UpstreamError."""
-        target = self._targets.get(path)
-        if target is None:
-            target = self._targets[path] = Target.of(self._base_url + path)
         tried = 0
         while True:
             answer_headers: Mapping[str, str] = {}
             try:
                 response = await self._transport.request(
-                    method, target, [*headers, (b"x-stainless-retry-count", b"%d" % tried)], content, timeouts
+                    form, [*headers, (b"x-stainless-retry-count", b"%d" % tried)], content, timeouts
                 )
             except UpstreamError:
                 if tried == self._options.retries:

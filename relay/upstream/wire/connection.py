@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import select
-from collections.abc import Sequence
 from typing import Final
 
 from ...errors import UpstreamError, UpstreamTimeoutError, UpstreamUnreachableError
@@ -117,33 +116,29 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         return bool(self._answer.parts) or self._answer.complete
 
     @property
+    def at_end(self) -> bool:
+        """Whether `read` returned the whole body: it returns b"" at once."""
+        return self._answer.complete and not self._answer.parts
+
+    @property
     def waiting_bytes(self) -> int:
         """Body bytes that have come and were not read."""
         return self._answer.waiting_bytes
 
-    async def request(
-        self,
-        method: str,
-        target: bytes,
-        headers: Sequence[tuple[bytes, bytes]],
-        body: bytes,
-        seconds: float | None = None,
-    ) -> Head:
-        """Send a request and wait for the response's head, `seconds` at most (None: without a time-out).
+    async def request(self, head: bytes, body: bytes, seconds: float | None = None) -> Head:
+        """Send a request, whose head ends with a blank line, and wait for the response's head.
+
+        seconds   to wait at most; None: without a time-out
 
         Raises UpstreamTimeoutError, UpstreamUnreachableError, UpstreamProtocolError.
         """
         assert self._transport is not None, "not connected"
         self._answer.begin()
         self._expected = True
-        lines = [method.encode(), b" ", target, b" HTTP/1.1\r\n"]
-        for name, value in headers:
-            lines += (name, b": ", value, b"\r\n")
-        lines.append(b"\r\n")
         if len(body) <= PIECE_BYTES:
-            self._transport.write(b"".join((*lines, body)))
+            self._transport.write(head + body)
         else:
-            self._transport.write(b"".join(lines))
+            self._transport.write(head)
             self._unsent = memoryview(body)
             self._send_more()
         # A bare timer, which fails the waiter: a third of the cost of asyncio.timeout.

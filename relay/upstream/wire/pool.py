@@ -12,7 +12,6 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Sequence
 from typing import Final
 
 from httpx2 import create_ssl_context
@@ -63,15 +62,9 @@ class Pool:
         self.tls: ssl.SSLContext | None = None
 
     async def request(
-        self,
-        origin: Origin,
-        method: str,
-        target: bytes,
-        headers: Sequence[tuple[bytes, bytes]],
-        body: bytes,
-        timeouts: Timeouts,
+        self, origin: Origin, head: bytes, body: bytes, timeouts: Timeouts
     ) -> tuple[UpstreamConnection, Head]:
-        """Send a request; the caller reads the response from the connection and gives it back with `release`.
+        """Send a request, whose head ends with a blank line; the caller reads the response, then calls `release`.
 
         Raises UpstreamTimeoutError, UpstreamUnreachableError, UpstreamProtocolError. Their messages name no address, since a
         client may read them.
@@ -81,13 +74,13 @@ class Pool:
             idle = self._kept(origin)
             if idle is not None:
                 try:
-                    return await self._ask(idle, origin, method, target, headers, body, timeouts.silence)
+                    return await self._ask(idle, origin, head, body, timeouts.silence)
                 except UpstreamUnreachableError:
                     if idle.answered:
                         raise
             # Sent again only once: a request that crashes its upstream would else be sent on every idle connection.
             fresh = await self._connect(origin, timeouts.connect)
-            return await self._ask(fresh, origin, method, target, headers, body, timeouts.silence)
+            return await self._ask(fresh, origin, head, body, timeouts.silence)
         except BaseException:
             self._places.release()
             raise
@@ -96,15 +89,13 @@ class Pool:
         self,
         connection: UpstreamConnection,
         origin: Origin,
-        method: str,
-        target: bytes,
-        headers: Sequence[tuple[bytes, bytes]],
+        head: bytes,
         body: bytes,
         seconds: float | None,
     ) -> tuple[UpstreamConnection, Head]:
         self._in_use[connection] = origin
         try:
-            return connection, await connection.request(method, target, headers, body, seconds)
+            return connection, await connection.request(head, body, seconds)
         except BaseException as error:
             self._forget(connection)
             if isinstance(error, UpstreamUnreachableError) and not connection.answered:
@@ -148,16 +139,18 @@ class Pool:
 
         Taking the last one lets the others grow old and be closed.
         """
-        idle = self._idle.get(origin, deque())
-        _close_old(idle)
-        rested = time.monotonic() - self._rest_seconds
+        idle = self._idle.get(origin)
+        if idle is None:
+            return None
+        now = time.monotonic()
+        rested, old = now - self._rest_seconds, now - KEEP_SECONDS
         resting = []
         usable = None
         while idle and usable is None:
             connection, since = idle.pop()
             if since > rested:
                 resting.append((connection, since))
-            elif connection.usable:
+            elif since > old and connection.usable:
                 usable = connection
             else:
                 connection.close()

@@ -8,7 +8,7 @@ from ...errors import UpstreamTimeoutError
 from ...memory.budget import StreamBudget
 from ..body import Body, OnEnd, OnPiece, Response
 from ..options import Timeouts
-from ..transport import Headers, Target
+from ..transport import Form, Headers, lines_of
 from .connection import UpstreamConnection
 from .pool import Pool
 
@@ -27,20 +27,12 @@ class WireTransport:
             limit_bytes=budget.parser_limit_bytes,
         )
 
-    async def request(
-        self, method: str, target: Target, headers: Headers, content: bytes, timeouts: Timeouts
-    ) -> Response:
+    async def request(self, form: Form, more: Headers, content: bytes, timeouts: Timeouts) -> Response:
         """See `Transport`."""
-        connection, head = await self._pool.request(
-            target.origin,
-            method,
-            target.path,
-            ((b"host", target.host), (b"content-length", b"%d" % len(content)), *headers),
-            content,
-            timeouts,
-        )
-        by_name = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in head.headers}
-        return Response(head.status, by_name, _WireBody(self._pool, connection, timeouts.silence))
+        head = b"%bcontent-length: %d\r\n%b\r\n" % (form.lines, len(content), lines_of(more))
+        connection, answer = await self._pool.request(form.target.origin, head, content, timeouts)
+        by_name = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
+        return Response(answer.status, by_name, _WireBody(self._pool, connection, timeouts.silence))
 
     async def close(self) -> None:
         await self._pool.close()
@@ -82,6 +74,10 @@ class _WireBody(Body):
     @property
     def parsed_bytes(self) -> int:
         return self._connection.waiting_bytes
+
+    @property
+    def at_end(self) -> bool:
+        return self._connection.at_end
 
     def untimed(self) -> None:
         self._patience = None

@@ -26,7 +26,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from relay.telemetry.deferred import DeferredTracer
+from relay.telemetry.deferred import DeferredTracer, Traces
 from relay.telemetry.export_queue import ExportQueue
 
 ROOM = ExportQueue("spans", "OTEL_BSP_MAX_QUEUE_SIZE")
@@ -46,16 +46,12 @@ class Counted(RandomIdGenerator):
         return self.generate_span_id() << 40
 
 
-def provider(sampler: Sampler = ALWAYS_ON) -> tuple[TracerProvider, InMemorySpanExporter]:
-    kept = InMemorySpanExporter()
-    made = TracerProvider(
-        sampler,
-        shutdown_on_exit=False,
-        id_generator=Counted(),
-        span_limits=SpanLimits(max_attribute_length=8, max_events=2),
-    )
-    made.add_span_processor(SimpleSpanProcessor(kept))
-    return made, kept
+def provider(sampler: Sampler = ALWAYS_ON) -> tuple[Traces, InMemorySpanExporter]:
+    kept, limits = InMemorySpanExporter(), SpanLimits(max_attribute_length=8, max_events=2, max_span_attributes=6)
+    made = TracerProvider(sampler, shutdown_on_exit=False, id_generator=Counted(), span_limits=limits)
+    processor = SimpleSpanProcessor(kept)
+    made.add_span_processor(processor)
+    return Traces(made, processor, limits, ROOM), kept
 
 
 FLAGS = st.sampled_from([TraceFlags(flags) for flags in range(4)])
@@ -75,13 +71,23 @@ ATTRIBUTES = st.dictionaries(
 
 
 @settings(deadline=None)
-@given(SAMPLERS, PARENTS, st.sampled_from(list(SpanKind)), ATTRIBUTES, ATTRIBUTES, st.integers(0, 4), STATUSES)
+@given(
+    SAMPLERS,
+    PARENTS,
+    st.sampled_from(list(SpanKind)),
+    ATTRIBUTES,
+    ATTRIBUTES,
+    st.booleans(),
+    st.integers(0, 4),
+    STATUSES,
+)
 def test_it_is_the_span_that_the_sdk_makes(
     sampler: Sampler,
     parent: SpanContext | None,
     kind: SpanKind,
     first: dict[str, Any],
     then: dict[str, Any],
+    linked: bool,
     events: int,
     statuses: list[StatusCode],
 ) -> None:
@@ -90,8 +96,8 @@ def test_it_is_the_span_that_the_sdk_makes(
     told = []
     for deferred in (False, True):
         made, kept = provider(sampler)
-        tracer = DeferredTracer(made, ROOM, "test") if deferred else made.get_tracer("test")
-        span = tracer.start_span("before", context, kind, first, [link], 1_000)
+        tracer = DeferredTracer(made, "test") if deferred else made.provider.get_tracer("test")
+        span = tracer.start_span("before", context, kind, first, [link] if linked else None, 1_000)
         recording, known = span.is_recording(), span.get_span_context()
         span.set_attributes(then)
         span.set_attribute("one", 1)
@@ -103,6 +109,8 @@ def test_it_is_the_span_that_the_sdk_makes(
             span.set_status(Status(status))
         span.end(9_000)
         span.end(10_000)
+        if deferred:  # the SDK warns
+            span.set_attribute("late", 1)
         exported = [finished.to_json() for finished in kept.get_finished_spans()]
         assert all(finished.context == known for finished in kept.get_finished_spans())
         told.append((recording, known, span.is_recording(), exported))
@@ -112,7 +120,7 @@ def test_it_is_the_span_that_the_sdk_makes(
 def test_one_that_is_open_weighs_little() -> None:
     made, _ = provider()
     weights = []
-    for tracer in (made.get_tracer("sdk"), DeferredTracer(made, ROOM, "deferred")):
+    for tracer in (made.provider.get_tracer("sdk"), DeferredTracer(made, "deferred")):
         tracemalloc.start()
         spans = [tracer.start_span("name", attributes={"a": 1, "b": 2}) for _ in range(100)]
         weights.append(tracemalloc.get_traced_memory()[0] / len(spans))
@@ -122,7 +130,7 @@ def test_one_that_is_open_weighs_little() -> None:
 
 def test_an_exception_is_its_type() -> None:
     made, kept = provider()
-    span = DeferredTracer(made, ROOM, "test").start_span("name")
+    span = DeferredTracer(made, "test").start_span("name")
     span.record_exception(ValueError("a-secret-prompt"))
     span.end()
     (finished,) = kept.get_finished_spans()
@@ -134,11 +142,11 @@ def test_an_exception_is_its_type() -> None:
 def test_the_providers_other_tracers_go_on_as_before(order: str) -> None:
     made, kept = provider()
     if order == "deferred first":
-        deferred = DeferredTracer(made, ROOM, "deferred")
-        plain = made.get_tracer("plain")
+        deferred = DeferredTracer(made, "deferred")
+        plain = made.provider.get_tracer("plain")
     else:
-        plain = made.get_tracer("plain")
-        deferred = DeferredTracer(made, ROOM, "deferred")
+        plain = made.provider.get_tracer("plain")
+        deferred = DeferredTracer(made, "deferred")
     outer = deferred.start_span("outer")
     inner = plain.start_span("inner", set_span_in_context(outer))
     inner.end()

@@ -6,11 +6,11 @@ import logging
 import threading
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from relay.telemetry.deferred import DeferredTracer
+from relay.telemetry.deferred import DeferredTracer, Traces
 from relay.telemetry.export_queue import ExportQueue
 
 SIZE = "OTEL_BSP_MAX_QUEUE_SIZE"
@@ -65,9 +65,10 @@ def test_losses_are_said_once_a_minute_with_their_number(
 def test_a_span_that_the_queue_has_no_place_for_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = InMemorySpanExporter()
     made = TracerProvider(shutdown_on_exit=False)
-    made.add_span_processor(SimpleSpanProcessor(kept))
+    processor = SimpleSpanProcessor(kept)
+    made.add_span_processor(processor)
     found = export_queue(monkeypatch, 1)
-    tracer = DeferredTracer(made, found, "test")
+    tracer = DeferredTracer(Traces(made, processor, SpanLimits(), found), "test")
     tracer.start_span("first").end()
     assert found.enter()
     tracer.start_span("second").end()

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision, Sampler, SamplingResult
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
-from relay.telemetry.deferred import DeferredTracer
+from relay.telemetry.deferred import DeferredTracer, Traces
 from relay.telemetry.export_queue import ExportQueue
 from relay.telemetry.loop_turns import LoopTurns
 from relay.telemetry.server import Requests, traced_app
@@ -62,9 +62,11 @@ def served(
     """The spans that are exported of one request, which `inner` serves."""
     spans = InMemorySpanExporter()
     provider = TracerProvider(sampler, shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(spans))
+    processor = SimpleSpanProcessor(spans)
+    provider.add_span_processor(processor)
     turns = LoopTurns()
-    tracer = DeferredTracer(provider, ExportQueue("spans", "OTEL_BSP_MAX_QUEUE_SIZE"), "test")
+    queue = ExportQueue("spans", "OTEL_BSP_MAX_QUEUE_SIZE")
+    tracer = DeferredTracer(Traces(provider, processor, SpanLimits(), queue), "test")
     requests = Requests(["/v1/models", "/v1/topics/{topic}"], tracer, None, turns)
     scope = {
         "type": "http", "method": "GET", "path": path, "query_string": b"prompt=a-secret", "headers": [*headers],

@@ -50,7 +50,7 @@ def run(serve: Serve, use: Use, **options: int) -> None:
         pool = Pool(max_connections=2, receive_buffer_bytes=16384, rest_seconds=0.0, **bounds)
         origin = ("http", "127.0.0.1", server.sockets[0].getsockname()[1])
         try:
-            connection, _ = await pool.request(origin, "GET", b"/", [], b"", PATIENT)
+            connection, _ = await pool.request(origin, b"GET / HTTP/1.1\r\n\r\n", b"", PATIENT)
             await asyncio.wait_for(use(pool, connection), 60)
         finally:
             await pool.close()
@@ -200,7 +200,7 @@ def test_a_connection_that_was_paused_at_its_end_is_read_again_by_the_next_reque
         await sink.over
         pool.release(connection)
         _, port = connection._transport.get_extra_info("peername")  # type: ignore[union-attr]
-        again, _ = await pool.request(("http", "127.0.0.1", port), "GET", b"/", [], b"", PATIENT)
+        again, _ = await pool.request(("http", "127.0.0.1", port), b"GET / HTTP/1.1\r\n\r\n", b"", PATIENT)
         assert again is connection
         assert await again.read() == b"two"
 

@@ -91,7 +91,7 @@ async def pool(**options: Any) -> AsyncIterator[Pool]:
 
 async def get(pool: Pool, port: int, timeouts: Timeouts = PATIENT) -> tuple[int, bytes]:
     origin = ("http", "127.0.0.1", port)
-    connection, head = await pool.request(origin, "GET", b"/", [(b"host", b"x")], b"", timeouts)
+    connection, head = await pool.request(origin, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"", timeouts)
     try:
         return head.status, await whole(connection)
     finally:
@@ -180,8 +180,8 @@ def test_a_large_request_waits_where_it_is_and_not_in_the_transport() -> None:
     async def run() -> tuple[int, bytes]:
         async with serving(answer) as (port, _), pool() as made:
             origin = ("http", "127.0.0.1", port)
-            headers = [(b"host", b"x"), (b"content-length", b"%d" % len(body))]
-            asking = asyncio.create_task(made.request(origin, "POST", b"/", headers, body, PATIENT))
+            head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+            asking = asyncio.create_task(made.request(origin, head, body, PATIENT))
             await asyncio.sleep(0.3)
             (connection,) = made._in_use
             assert connection._transport is not None
@@ -231,8 +231,8 @@ def test_an_answer_before_the_question_goes_to_nobody() -> None:
             accepted_by_server(connections)
             assert await get(made, port) == (200, b"ok")
             origin = ("http", "127.0.0.1", port)
-            headers = [(b"host", b"x"), (b"content-length", b"%d" % len(body))]
-            connection, _ = await made.request(origin, "POST", b"/", headers, body, PATIENT)
+            head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+            connection, _ = await made.request(origin, head, body, PATIENT)
             return await whole(connection)
 
     def accepted_by_server(connections: list[int]) -> None:
@@ -324,7 +324,7 @@ def test_a_connection_is_used_again_after_a_whole_body_and_not_after_half() -> N
                 assert await get(made, port) == (200, b"hello")
             assert len(accepted) == 1
             origin = ("http", "127.0.0.1", port)
-            connection, _ = await made.request(origin, "GET", b"/", [], b"", PATIENT)
+            connection, _ = await made.request(origin, b"GET / HTTP/1.1\r\n\r\n", b"", PATIENT)
             made.release(connection)  # its body was not read
             assert await get(made, port) == (200, b"hello")
             assert len(accepted) == 2
@@ -370,7 +370,7 @@ def test_what_is_not_read_stays_with_the_upstream() -> None:
 
     async def run() -> None:
         async with serving(endless) as (port, _), pool() as made:
-            connection, _ = await made.request(("http", "127.0.0.1", port), "GET", b"/", [], b"", PATIENT)
+            connection, _ = await made.request(("http", "127.0.0.1", port), b"GET / HTTP/1.1\r\n\r\n", b"", PATIENT)
             before = -1
             while sent != before:
                 before = sent
@@ -389,7 +389,7 @@ def test_closing_tells_whoever_reads() -> None:
     async def run() -> None:
         headers_only = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", keep=True)
         async with serving(headers_only) as (port, _), pool() as made:
-            connection, _ = await made.request(("http", "127.0.0.1", port), "GET", b"/", [], b"", PATIENT)
+            connection, _ = await made.request(("http", "127.0.0.1", port), b"GET / HTTP/1.1\r\n\r\n", b"", PATIENT)
             reading = asyncio.create_task(connection.read())
             await asyncio.sleep(0.05)
             made.release(connection)
@@ -421,7 +421,7 @@ def test_what_is_no_body_has_an_end(endless: bytes, flows: bool) -> None:
 
     async def run() -> None:
         async with serving(answer) as (port, _), pool() as made:
-            connection, _ = await made.request(("http", "127.0.0.1", port), "GET", b"/", [], b"", PATIENT)
+            connection, _ = await made.request(("http", "127.0.0.1", port), b"GET / HTTP/1.1\r\n\r\n", b"", PATIENT)
             over: asyncio.Future[UpstreamError | None] = asyncio.get_running_loop().create_future()
             if flows:
                 connection.flow(lambda _: None, over.set_result)
@@ -481,7 +481,7 @@ def test_tls_is_spoken_and_its_certificate_checked(tmp_path: Path, monkeypatch: 
         async with serving(answer, server) as (port, _), pool() as made:
             if trusting:
                 made.tls = ssl.create_default_context(cafile=str(certificate))
-            connection, _ = await made.request(("https", "localhost", port), "GET", b"/", [], b"", PATIENT)
+            connection, _ = await made.request(("https", "localhost", port), b"GET / HTTP/1.1\r\n\r\n", b"", PATIENT)
             body = await whole(connection)
             made.release(connection)
             return body
@@ -502,7 +502,7 @@ def test_without_a_descriptor_for_its_certificates_an_upstream_cannot_be_reached
 
     async def ask() -> None:
         async with pool() as made:
-            await made.request(("https", "localhost", 1), "GET", b"/", [], b"", PATIENT)
+            await made.request(("https", "localhost", 1), b"GET / HTTP/1.1\r\n\r\n", b"", PATIENT)
 
     with pytest.raises(UpstreamUnreachableError):
         asyncio.run(ask())
@@ -552,7 +552,7 @@ def test_no_bytes_of_an_upstream_raise_anything_but_a_transport_error(pieces: li
     async def run() -> None:
         connection = UpstreamConnection(READ_BYTES, READ_BYTES, 1024)
         connection.connection_made(NoTransport())
-        asking = asyncio.create_task(connection.request("GET", b"/", [], b""))
+        asking = asyncio.create_task(connection.request(b"GET / HTTP/1.1\r\n\r\n", b""))
         await asyncio.sleep(0)
         for piece in pieces:
             connection.get_buffer(-1)[: len(piece)] = piece
