@@ -1,6 +1,6 @@
 """What keeps an object alive: the path of references from a root to it, or why there is none.
 
-Of several paths the one that tells a programmer most is taken, by searching up to five times:
+Of several paths the one that tells a programmer most is taken, by searching up to seven times:
 
     1. from unfinished tasks and the modules of the application, without passing through the namespaces and classes of libraries
     2. objects not found then, from the frames of all threads, likewise. What is kept for good is in a frame, too, while it is
@@ -10,6 +10,9 @@ Of several paths the one that tells a programmer most is taken, by searching up 
        searches have found, unless nothing but its own circle of references holds it
     5. objects not found then, from the event loops: timers and callbacks. The other searches do not pass through a loop, which
        refers to everything that runs
+    6. objects that only a task was found to lead to, from the modules of the application and then from all, without passing
+       through a task or a frame. The task of a request passes by whatever it uses and ends soon; a module that leads there as
+       well is what keeps it
 
 An object that no root reaches is garbage in a cycle, or C code holds it or has lost it; see references.py.
 """
@@ -28,6 +31,8 @@ from ..loops.futures import declares
 from .classes import kinds_below, module_of
 from .forkhooks import ForkHooks, fork_hooks
 from .graph import (
+    LateError,
+    Parents,
     is_ours,
     module_roots,
     namespace_of,
@@ -39,6 +44,7 @@ from .graph import (
 )
 from .paths import describe, is_loop, way_to
 from .references import CYCLE, LOST, traced
+from .running.awaits import chain
 from .running.threads import ThreadFrame
 
 __all__ = ["CYCLE_TEXT", "LOST_TEXT", "OURS", "ROOT_UNKNOWN", "Ways", "holder_of"]
@@ -81,6 +87,31 @@ class Ways:
         if missing:
             self.parents = search(loops_of_tasks(), missing, until=until, earlier=self.parents, through_loops=True)
         settle(wanted, self.parents)
+        self._lasting = self._of_modules(wanted, tasks, applications, closed)
+
+    def to(self, thing: Any) -> list[Any]:
+        """The objects from a root to `thing`; empty where there is no way."""
+        return way_to(thing, self._lasting if id(thing) in self._lasting else self.parents)
+
+    def _of_modules(self, wanted: list[Any], tasks: list[Any], applications: list[Any], closed: set[int]) -> Parents:
+        """Ways from modules to those of `wanted` that a task leads to, past all tasks; none where there is no time for them."""
+        running = set(map(id, tasks))
+        of_tasks = [
+            thing for thing in wanted if id(thing) in self.parents and id(way_to(thing, self.parents)[0]) in running
+        ]
+        found: Parents = {}
+        if not of_tasks:
+            return found
+        running.update(id(link) for task in tasks for link in chain(task.get_coro()))
+        try:
+            search(applications, of_tasks, until=self.until, closed=closed | running, earlier=found)
+            missing = [thing for thing in of_tasks if id(thing) not in found]
+            if missing:
+                search([*module_roots(), *fork_hooks()], missing, until=self.until, closed=running, earlier=found)
+        except LateError:
+            return {}
+        settle(of_tasks, found)
+        return found
 
 
 def holder_of(thing: list[Any], ways: Ways) -> tuple[str, str, str]:
@@ -88,7 +119,7 @@ def holder_of(thing: list[Any], ways: Ways) -> tuple[str, str, str]:
 
     A list, because no variable may refer to the object while its references are counted.
     """
-    way = way_to(thing[0], ways.parents)
+    way = ways.to(thing[0])
     if way:
         if any(is_ours(module_of(type(each))) and type(each) not in _OF_OTHERS for each in way):
             return OURS, "", ""

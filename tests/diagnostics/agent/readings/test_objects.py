@@ -295,6 +295,31 @@ def test_what_a_task_of_a_group_holds_is_told_by_the_task_and_not_by_its_library
     asyncio.run(main())
 
 
+def test_what_a_library_keeps_is_told_by_the_library_and_not_by_a_task_that_passes_by() -> None:
+    """What a handler kept that a framework had loaded hung, it said, from a request that was just using it."""
+    import email.mime.base as library
+
+    async def serves(handler: list[Any]) -> None:
+        own = [Slotted()]
+        await asyncio.sleep(60)
+        del handler, own
+
+    async def main() -> None:
+        library.handlers = {"audit": [[Planted()]]}  # type: ignore[attr-defined]
+        task = asyncio.create_task(serves(library.handlers["audit"]), name="request 1")  # type: ignore[attr-defined]
+        await asyncio.sleep(0)
+        way = "module email.mime.base -> global 'handlers' -> dict[1]['audit'] -> list[1] -> list[1]"
+        assert why(Planted) == f"{way} -> {type_name(Planted)}"
+        assert why(Slotted).startswith("Task 'request *' -> ")  # what nothing else leads to is the task's
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    try:
+        asyncio.run(main())
+    finally:
+        del library.handlers  # type: ignore[attr-defined]
+
+
 def test_garbage_that_waits_for_the_collector_is_said_to_be_reached_from_nowhere() -> None:
     gc.collect()
     gc.disable()

@@ -100,6 +100,36 @@ def test_without_a_ledger_full_queues_while_memory_grows_are_a_weak_sign_of_buff
     assert (told.word, told.finding.confidence) == ("buffering", "low")
 
 
+def test_a_weak_sign_of_buffering_stands_before_no_surer_cause_and_yields_to_a_look() -> None:
+    """One client that did not read was all that was told, for seven minutes, of a service that kept its texts in a list."""
+    rows = [row(1, 200_000, transport_bytes=70_000, kernel_bytes=130_000)]
+    grown = series(in_use_bytes=GROWING, python_live_bytes=GROWING)
+    weak: dict[str, Any] = {"layers": {"app": None}, "streams": rows, "series": grown}
+    told = verdict(readings(**weak))
+    assert [(each.word, each.confidence) for each in (told.finding, *told.also)] == [
+        ("buffering", "low"),
+        ("retained_objects", "low"),  # as long as nobody has looked, what grows may be the streams'
+    ]
+    held = {"path": "module keeping -> global 'seen' -> list", "samples": 12, "root": "module"}
+    told = verdict(readings(**weak, captures={"objects": census_of(held)}))
+    assert (told.word, told.finding.confidence, told.also[0].word) == ("retained_objects", "high", "buffering")
+    # In the first two minutes both are weak signs: the one that names somebody is told first.
+    young = {name: points[40:] for name, points in grown.items()}
+    told = verdict(readings(**{**weak, "series": young}, captures={"objects": census_of(held)}, age=90.0))
+    assert (told.word, told.finding.confidence, told.finding.culprit) == ("retained_objects", "low", "app.Node")
+    for taken, kept, words in (
+        (119.0, MIB, ["retained_objects"]),
+        (119.0, 20 * MIB, ["buffering", "retained_objects"]),
+    ):
+        captured = {"total_bytes": kept, "time": taken, "streams": []}
+        told = verdict(readings(**weak, captures={"retained": captured}))
+        assert [each.word for each in (told.finding, *told.also)] == words
+        assert told.finding.confidence != "low"
+    # What had been looked at before memory grew says nothing of what has.
+    early = verdict(readings(**weak, captures={"retained": {"total_bytes": MIB, "time": 2.0, "streams": []}}))
+    assert early.word == "buffering"
+
+
 @pytest.mark.parametrize(
     "grown",
     [

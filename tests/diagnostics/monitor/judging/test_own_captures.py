@@ -107,8 +107,15 @@ def test_a_look_of_its_own_makes_way_for_what_somebody_asks_for(observed: Any, h
     ids=str,
 )
 def test_only_what_names_a_culprit_is_taken(found: Finding, kind: str | None) -> None:
-    asked = wanted(Verdict(found))
-    assert (asked["kind"] if asked else None) == kind
+    assert [asked["kind"] for asked in wanted(Verdict(found))] == ([kind] if kind else [])
+
+
+def test_a_weak_sign_does_not_keep_others_from_being_looked_into() -> None:
+    weak, young = Finding("buffering", "low", "", ()), Finding("retained_objects", "low", "", ())
+    sure, other = Finding("orphan_tasks", "medium", "", ()), Finding("memory_growth", "medium", "", ())
+    assert [asked["kind"] for asked in wanted(Verdict(weak, (young, other)))] == ["retained", "objects"]
+    assert [asked["kind"] for asked in wanted(Verdict(weak, (sure, other)))] == ["retained", "tasks"]
+    assert [asked["kind"] for asked in wanted(Verdict(sure, (weak, other)))] == ["tasks"]
 
 
 class Process:
