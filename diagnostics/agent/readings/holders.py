@@ -5,7 +5,8 @@ Of several paths the one that tells a programmer most is taken, by searching up 
     1. from unfinished tasks and the modules of the application, without passing through the namespaces and classes of libraries
     2. objects not found then, from the frames of all threads, likewise. What is kept for good is in a frame, too, while it is
        being put where it stays
-    3. objects not found then, from libraries' modules and the hooks that run at a fork. What these hold is mostly constant
+    3. objects not found then, from libraries' modules and what the interpreter calls later, at a fork, a signal or its
+       end. What these hold is mostly constant
     4. objects not found then, from all classes. A class that is made while the program runs has a holder too, which the first
        searches have found, unless nothing but its own circle of references holds it
     5. objects not found then, from the event loops: timers and callbacks. The other searches do not pass through a loop, which
@@ -29,7 +30,6 @@ from typing import Any
 from ..loops.asyncio_tasks import alive_tasks, loops_of_tasks
 from ..loops.futures import declares
 from .classes import kinds_below, module_of
-from .forkhooks import ForkHooks, fork_hooks
 from .graph import (
     LateError,
     Parents,
@@ -42,6 +42,7 @@ from .graph import (
     search,
     settle,
 )
+from .hooks import Hooks, hooks
 from .paths import describe, is_loop, way_to
 from .references import CYCLE, LOST, traced
 from .running.awaits import chain
@@ -56,7 +57,7 @@ _IN_C = "(a reference that no object has: C code's)"
 _UNREACHED_TEXT = "(reached from no module, task or frame, and its holders are too many to be followed)"
 
 # Classes of the agent whose instances stand for roots of the service.
-_OF_OTHERS = (ThreadFrame, ForkHooks)
+_OF_OTHERS = (ThreadFrame, Hooks)
 
 _LIBRARY = str(Path(os.__file__).parent)
 _FOREIGN = ("site-packages", "dist-packages")
@@ -81,7 +82,7 @@ class Ways:
         for from_classes in (False, True):
             missing = [thing for thing in wanted if id(thing) not in self.parents]
             if missing:
-                start = roots() if from_classes else [*module_roots(), *running_locals(), *fork_hooks()]
+                start = roots() if from_classes else [*module_roots(), *running_locals(), *hooks()]
                 self.parents = search(start, missing, until=until, earlier=self.parents)
         missing = [thing for thing in wanted if id(thing) not in self.parents]
         if missing:
@@ -107,7 +108,7 @@ class Ways:
             search(applications, of_tasks, until=self.until, closed=closed | running, earlier=found)
             missing = [thing for thing in of_tasks if id(thing) not in found]
             if missing:
-                search([*module_roots(), *fork_hooks()], missing, until=self.until, closed=running, earlier=found)
+                search([*module_roots(), *hooks()], missing, until=self.until, closed=running, earlier=found)
         except LateError:
             return {}
         settle(of_tasks, found)
@@ -136,7 +137,7 @@ def _root_of(root: Any) -> str:
     kind = type(root)
     if kind is ThreadFrame:
         return "thread"
-    if kind is ForkHooks:
+    if kind is Hooks:
         return "hook"
     if declares(kind, "get_coro"):
         return "task"

@@ -66,7 +66,7 @@ def _retained_by_streams(readings: Readings) -> Finding | None:
         *readings.rss_evidence(),
     )
     says = f"Open streams kept {format_value(retained, 'bytes')} of objects alive at the last capture."
-    return Finding("buffering", "high", says, evidence, _ids(largest), "app")
+    return Finding("buffering", "high", says, evidence, _ids(largest), "app", captured=True)
 
 
 def _unread(readings: Readings) -> Finding | None:

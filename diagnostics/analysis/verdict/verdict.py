@@ -94,7 +94,9 @@ def verdict(readings: Readings) -> Verdict:
     findings = [
         finding for at, finding in enumerate(findings) if finding.word not in {each.word for each in findings[:at]}
     ]
-    alarms = sorted((finding for finding in findings if CAUSES[finding.word].alarm), key=_place)
+    alarms = [finding for finding in findings if CAUSES[finding.word].alarm]
+    elsewhere = any(map(_grows_elsewhere, alarms))
+    alarms.sort(key=lambda finding: 1 if elsewhere and finding.captured else _place(finding))
     if alarms:
         return Verdict(_with_defect(readings, alarms[0]), tuple(alarms[1:]))
     if findings:
@@ -111,6 +113,12 @@ def _place(finding: Finding) -> int:
     if finding.confidence != "low":
         return 0
     return 1 if finding.culprit is not None else 2
+
+
+def _grows_elsewhere(finding: Finding) -> bool:
+    """Whether it is certain that something grows which no task leads to: what streams hold is no explanation of that."""
+    sure = finding.confidence == "high" and finding.path is not None
+    return sure and finding.word == "retained_objects" and not str(finding.path).startswith("Task")
 
 
 def _with_defect(readings: Readings, finding: Finding) -> Finding:

@@ -83,13 +83,16 @@ class OwnCaptures:
         for snapshot in await self._targets.snapshots():
             if snapshot.state != "answering":
                 continue
-            for asked in wanted(await self._judge.verdict(snapshot)):
-                if self._due(snapshot, asked["kind"]):
+            judged = await self._judge.verdict(snapshot)
+            outdated = any(finding.outdated for finding in (judged.finding, *judged.also))
+            for asked in wanted(judged):
+                if self._due(snapshot, asked["kind"], again=outdated and asked == _OBJECTS):
                     await self._take(snapshot, asked)
 
-    def _due(self, snapshot: Snapshot, kind: str) -> bool:
+    def _due(self, snapshot: Snapshot, kind: str, *, again: bool) -> bool:
+        """Whether it is to be taken now. `again`: also where one was taken that is still believed."""
         pid, now = snapshot.process.pid, time.monotonic()
-        if self._captures.latest(snapshot.worker, pid, kind, CAPTURE_SECONDS) is not None:
+        if not again and self._captures.latest(snapshot.worker, pid, kind, CAPTURE_SECONDS) is not None:
             return False  # it was taken, and what it shows is in the verdict
         taken = self._taken.setdefault(pid, deque())
         while taken and now - taken[0] >= _HOUR:

@@ -8,6 +8,7 @@ Artifacts: `profile.json` (the later census), `objects.json` (all types with the
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from .kind import Kind, Session
@@ -41,8 +42,10 @@ Types = dict[str, list[int]]
 async def take(session: Session) -> dict[str, Any]:
     window = session.options["seconds"]
     before, used_before = (await _census(session, first=True), await _in_use(session)) if window else (None, None)
+    began = time.monotonic()
     await session.wait(window)
     after, used_after = await _census(session, again=before is not None), await _in_use(session)
+    elapsed = time.monotonic() - began
     not_covered = list(after["not_covered"])
     incomparable = why_incomparable(before, after) if before else None
     if incomparable is not None:
@@ -67,7 +70,10 @@ async def take(session: Session) -> dict[str, Any]:
         )
         paths = reply["paths"]
     result = {
+        "time": after["time"],
         "seconds": window,
+        # From one reading of the in-use bytes to the other: the second census itself takes time as well.
+        "elapsed": round(elapsed, 3) if before else None,
         "total_bytes": sum(row["bytes"] for row in rows),
         "total_count": after["objects"],
         "bytes_delta": sum(row["bytes_delta"] for row in rows) if before else None,

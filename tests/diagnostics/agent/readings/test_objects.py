@@ -533,6 +533,29 @@ def test_what_runs_at_a_fork_is_a_root_that_is_named() -> None:
     assert "method Planted.again -> main__.Planted" in done.stdout
 
 
+def test_what_runs_at_the_end_or_at_a_signal_is_a_root_that_is_named() -> None:
+    """Each request registered the end of its own job: its holder was "a reference that no object has"."""
+    code = (
+        "import atexit, functools, signal\n"
+        "from diagnostics.agent.readings import objects\n"
+        "class Job:\n"
+        "    def close(self, *_arguments): ...\n"
+        "class Chained(Job): ...\n"
+        "for _ in range(3): atexit.register(Job().close)\n"
+        "for _ in range(3):\n"
+        "    before, job = signal.getsignal(signal.SIGUSR1), Chained()\n"
+        "    signal.signal(signal.SIGUSR1, lambda *_, before=before, job=job: job)\n"
+        "del before, job\n"
+        "for ways in objects.explain(['__main__.Job', '__main__.Chained'], 3)['paths'].values(): print(ways)\n"
+        "atexit.register(print, 'all are called')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, timeout=60)
+    assert "'atexit.register -> list[" in done.stdout
+    assert "-> method Job.close -> main__.Job'" in done.stdout
+    assert "handler of SIGUSR1 -> function <lambda> -> dict[2]['job'] -> main__.Chained" in done.stdout
+    assert done.stdout.endswith("all are called\n")
+
+
 def test_what_c_code_holds_is_told_from_there_on() -> None:
     """A parser whose callback a library in C keeps: each object below it was "held by a reference that no object has"."""
     parser = Slotted()
