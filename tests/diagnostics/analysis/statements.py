@@ -7,7 +7,7 @@ that no other series takes a wrong statement back. tests/bench/bench_no_growth.p
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
@@ -114,9 +114,11 @@ STATEMENTS: Final[dict[str, Callable[[Points, float], tuple[bool, bool]]]] = {
 }
 
 
-def simulate(seconds: int, count: int, *, seed: int = 7) -> dict[str, dict[tuple[str, float], Outcome]]:
+def simulate(
+    seconds: int, count: int, statements: Iterable[str] = tuple(STATEMENTS), *, seed: int = 7
+) -> dict[str, dict[tuple[str, float], Outcome]]:
     """Statement -> (noise, true slope in units of what matters) -> what came of it, over `count` series of each kind."""
-    outcomes: dict[str, dict[tuple[str, float], Outcome]] = {statement: {} for statement in STATEMENTS}
+    outcomes: dict[str, dict[tuple[str, float], Outcome]] = {statement: {} for statement in statements}
     for noise, make in NOISES.items():
         scales = _scales(make, seconds)
         rng = random.Random(seed)
@@ -125,8 +127,8 @@ def simulate(seconds: int, count: int, *, seed: int = 7) -> dict[str, dict[tuple
             for truth in TRUTHS:
                 slope = truth * MATTERS
                 points = [(float(time), 300 * MIB + slope * time + scale * value) for time, value in enumerate(drawn)]
-                for statement, judged in STATEMENTS.items():
-                    outcomes[statement].setdefault((noise, truth), Outcome()).add(*judged(points, slope))
+                for statement, cells in outcomes.items():
+                    cells.setdefault((noise, truth), Outcome()).add(*STATEMENTS[statement](points, slope))
     return outcomes
 
 
