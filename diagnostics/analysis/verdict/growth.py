@@ -20,6 +20,7 @@ from typing import Final
 
 from ..units import format_value
 from .culprit.beyond import UnexplainedGrowth, growth
+from .culprit.handles import handles_of
 from .culprit.holder import Holder, holder_of, lost_in_c, share, ways_of
 from .culprit.lines import line_of
 from .finding import Finding
@@ -208,7 +209,18 @@ def native(readings: Readings) -> Finding | None:
     if handed_out is not None:
         evidence.append(Evidence("more handed out by malloc", handed_out, "bytes"))
     finding = Finding("native_growth", "high" if agree else "medium", says, tuple(evidence), unheld=grown.in_no_object)
-    return _with_line(readings, finding, grown.per_second, of_pythons=grown.by_pythons_allocators)
+    finding = _with_line(readings, finding, grown.per_second, of_pythons=grown.by_pythons_allocators)
+    return _with_handles(grown, finding)
+
+
+def _with_handles(grown: UnexplainedGrowth, finding: Finding) -> Finding:
+    """With the types whose number grew and whose objects may be what has it: a candidate, which no reading proves."""
+    handles = handles_of(grown)
+    if not handles:
+        return finding
+    evidence = [Evidence(f"more {each.type}, at the last capture", each.count, "count") for each in handles]
+    says = f"{finding.says} {' '.join(each.says for each in handles)}"
+    return replace(finding, says=says, evidence=(*finding.evidence, *evidence), path=finding.path or handles[0].path)
 
 
 def _with_line(readings: Readings, finding: Finding, per_second: float, *, of_pythons: bool) -> Finding:

@@ -67,10 +67,10 @@ class UnexplainedGrowth:
     @property
     def expected(self) -> float:
         """What memory gains between two looks as far apart as those of the census, at that pace."""
-        return float(self.per_second * self._apart)
+        return float(self.per_second * self.apart)
 
     @property
-    def _apart(self) -> float:
+    def apart(self) -> float:
         """Seconds between the two looks of the census; a busy machine takes longer to count than it was to wait."""
         return float(self.census.get("elapsed") or self.census["seconds"])
 
@@ -111,7 +111,7 @@ class UnexplainedGrowth:
         if taken is None or gained is None:
             return False
         since = drift(self.readings.series.get("in_use_bytes", ()), since=float(taken))
-        return since is not None and since.high < MOST * gained / self._apart
+        return since is not None and since.high < MOST * gained / self.apart
 
     @cached_property
     def seen(self) -> float | None:

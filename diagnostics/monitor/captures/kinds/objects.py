@@ -25,6 +25,8 @@ _TOP = 20
 # So many types, because one leaked entry often consists of objects of several types.
 _EXPLAINED = 8
 _LEAST_SHARE = 0.02
+# Objects of fewer than so many more come and go with the connections; so many types of them are told.
+_MANY, _HANDLES = 20, 3
 _WORTH_A_NOTE = 64 * 1024
 # Types of the program itself (classes, functions and their parts): always alive. They are explained only where they grow: as
 # handlers do, and classes that are made while it runs.
@@ -61,10 +63,11 @@ async def take(session: Session) -> dict[str, Any]:
     hidden, why_not_hidden = unheld(before, after) if before else (None, None)
     if why_not_hidden is not None:
         not_covered.append(f"small objects that nothing refers to: {why_not_hidden}")
+    handles = _handles(rows, after) if before else []
     paths: dict[str, Any] = {}
     if session.options["paths"]:
         session.enter("tracing")
-        types = worth_explaining(rows)
+        types = list(dict.fromkeys([*worth_explaining(rows), *(row["type"] for row in handles)]))
         reply = await session.ask_reading(
             "objects.explain", patience=_PATIENCE_SECONDS, types=types, new=before is not None
         )
@@ -84,6 +87,7 @@ async def take(session: Session) -> dict[str, Any]:
         else None,
         "top": _top(rows, hidden or []),
         "hidden": hidden,
+        "handles": handles,
         "paths": paths,
         "not_covered": not_covered,
     }
@@ -102,6 +106,13 @@ def _top(rows: list[dict[str, Any]], hidden: list[dict[str, Any]]) -> list[dict[
     unseen = [{"function": row["type"], "file": "", "line": 0, "bytes": None, "count": None, **row} for row in hidden]
     grew = [row for row in rows if row["bytes_delta"] and abs(row["bytes_delta"]) >= row["margin_bytes"]]
     return sorted([*grew, *unseen], key=lambda row: -row["bytes_delta"])[:_TOP] or rows[:_TOP]
+
+
+def _handles(rows: list[dict[str, Any]], census: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of the types whose objects may have memory in C beside their size, those that grew most in number."""
+    names = frozenset(census.get("handles") or ())  # an agent of an older release does not tell
+    grew = [row for row in rows if row["type"] in names and row["count_delta"] - row.get("margin_count", 0) >= _MANY]
+    return sorted(grew, key=lambda row: -row["count_delta"])[:_HANDLES]
 
 
 async def _in_use(session: Session) -> int | None:

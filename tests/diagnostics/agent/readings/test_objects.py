@@ -9,9 +9,12 @@ import ctypes
 import functools
 import gc
 import re
+import sqlite3
 import subprocess
 import sys
 import threading
+import zlib
+from collections import deque
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -25,7 +28,7 @@ from hypothesis import strategies as st
 from diagnostics.agent import redaction
 from diagnostics.agent.ledger import StreamLedger
 from diagnostics.agent.readings import everything, objects
-from diagnostics.agent.readings.classes import type_name
+from diagnostics.agent.readings.classes import full_name, type_name
 from diagnostics.agent.readings.graph import size_of
 from diagnostics.agent.readings.holders import CYCLE_TEXT, LOST_TEXT
 from diagnostics.agent.readings.newness import FirstLook
@@ -103,6 +106,17 @@ def test_a_census_counts_each_object_once_with_what_the_collector_does_not_track
     grown = after["bytes"][1] - before["bytes"][1]
     assert 90_000 <= grown < 110_000
     assert 450_000 <= after["str"][1] - before["str"][1] < 900_000  # with the keys of `before`
+
+
+def test_types_whose_objects_may_have_memory_in_c_are_told() -> None:
+    class Wrapped(sqlite3.Connection): ...
+
+    some = [zlib.compressobj(), sqlite3.connect(":memory:"), Wrapped(":memory:"), Slotted(), Planted(), {}, deque()]
+    found = set(objects.census()["handles"])
+    for each in some[1:3]:
+        each.close()
+    assert {full_name(type(each)) for each in some[:3]} <= found
+    assert not {full_name(type(each)) for each in some[3:]} & found
 
 
 def test_an_object_is_sized_and_named_without_running_its_code() -> None:
