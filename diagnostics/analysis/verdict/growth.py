@@ -103,11 +103,24 @@ def retained(readings: Readings) -> Finding | None:
         return Finding("retained_objects", "low", says, evidence, next="diagnostics status URL --watch")
     finding = Finding("retained_objects", "medium", says, evidence)
     first = grown.grown[0] if grown.grown else None
-    if first is not None and first["bytes_delta"] - (first.get("margin_bytes") or 0) >= MOST * grown.basis:
+    if grown.of_threads >= MOST * grown.basis:
+        finding = _of_threads(grown, finding)
+    elif first is not None and first["bytes_delta"] - (first.get("margin_bytes") or 0) >= MOST * grown.basis:
         finding = _of_type(grown, finding)
     elif grown.census:
         finding = _of_holder(grown, finding)
     return _outdated(finding) if grown.slowed else finding
+
+
+def _of_threads(grown: UnexplainedGrowth, finding: Finding) -> Finding:
+    """Most of it is what single threads have for themselves: no census sees it, and the line that allocates it may be known."""
+    says = (
+        f"{finding.says} At the last capture most was data of single threads (threading.local, or a context variable that is "
+        "set in a thread), which no reading in a forked child can see."
+    )
+    more = Evidence("more in data of single threads, at the last capture", grown.of_threads, "bytes")
+    culprit = "data of single threads"
+    return _of_line(grown, replace(finding, says=says, evidence=(*finding.evidence, more), culprit=culprit))
 
 
 def _outdated(finding: Finding) -> Finding:

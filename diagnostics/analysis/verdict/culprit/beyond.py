@@ -119,7 +119,12 @@ class UnexplainedGrowth:
         if not self.census:
             return None
         unheld = sum(row["bytes_delta"] for row in self.census.get("hidden") or ())
-        return float((self.census["bytes_delta"] + unheld) / self.basis)
+        return float((self.census["bytes_delta"] + unheld + self.of_threads) / self.basis)
+
+    @property
+    def of_threads(self) -> float:
+        """What other threads' own data gained between the looks of the census, which its forked child cannot see."""
+        return max(0.0, float(self.census.get("freed_delta") or 0.0))
 
     @property
     def _uncertain(self) -> float:

@@ -87,6 +87,7 @@ async def take(session: Session) -> dict[str, Any]:
         else None,
         "top": _top(rows, hidden or []),
         "hidden": hidden,
+        "freed_delta": _freed_delta(before, after),
         "handles": handles,
         "paths": paths,
         "not_covered": not_covered,
@@ -106,6 +107,12 @@ def _top(rows: list[dict[str, Any]], hidden: list[dict[str, Any]]) -> list[dict[
     unseen = [{"function": row["type"], "file": "", "line": 0, "bytes": None, "count": None, **row} for row in hidden]
     grew = [row for row in rows if row["bytes_delta"] and abs(row["bytes_delta"]) >= row["margin_bytes"]]
     return sorted([*grew, *unseen], key=lambda row: -row["bytes_delta"])[:_TOP] or rows[:_TOP]
+
+
+def _freed_delta(before: dict[str, Any] | None, after: dict[str, Any]) -> int | None:
+    """How much more other threads' own data had at the second look than at the first: it is gone in a forked child."""
+    freed = [census.get("freed") for census in (before or {}, after)]
+    return None if None in freed else freed[1] - freed[0]
 
 
 def _handles(rows: list[dict[str, Any]], census: dict[str, Any]) -> list[dict[str, Any]]:

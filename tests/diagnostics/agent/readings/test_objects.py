@@ -570,6 +570,29 @@ def test_what_runs_at_the_end_or_at_a_signal_is_a_root_that_is_named() -> None:
     assert done.stdout.endswith("all are called\n")
 
 
+def test_what_threads_keep_for_themselves_is_gone_in_a_child_and_is_measured_by_that() -> None:
+    code = (
+        "import os, threading\n"
+        "from diagnostics.agent.operations import captures\n"
+        "local, begun, ends = threading.local(), threading.Event(), threading.Event()\n"
+        "def keeps():\n"
+        "    local.jobs = [bytearray(20_000) for _ in range(500)]\n"
+        "    begun.set()\n"
+        "    ends.wait()\n"
+        "threading.Thread(target=keeps).start()\n"
+        "begun.wait()\n"
+        "work = captures.census(None).work\n"
+        "pid = os.fork()\n"
+        "if not pid: os._exit(9_000_000 < work()['freed'] < 12_000_000)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+        "ends.set()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, encoding="utf-8", timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
 def test_what_c_code_holds_is_told_from_there_on() -> None:
     """A parser whose callback a library in C keeps: each object below it was "held by a reference that no object has"."""
     parser = Slotted()

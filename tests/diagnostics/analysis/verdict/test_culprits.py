@@ -91,6 +91,18 @@ def test_native_memory_is_told_with_the_small_objects_that_may_have_it() -> None
     assert "It may be" not in told(small=0.0, objects=census(handle, seen=50_000.0, grown=grown) | many).finding.says
 
 
+def test_what_threads_keep_for_themselves_is_neither_native_nor_unknown() -> None:
+    """A list in a threading.local of pool threads is gone in a forked child: it was "native", with high confidence."""
+    grown = 10 * PACE
+    seen = census(row("dict", 20_000), grown=grown)
+    assert told(small=0.1, objects=seen).word == "native_growth"
+    found = told(small=0.1, objects=seen | {"freed_delta": int(0.9 * grown)}).finding
+    assert (found.word, found.confidence, found.culprit) == ("retained_objects", "medium", "data of single threads")
+    assert "threading.local" in found.says
+    assert found.next == TRACEMALLOC
+    assert told(small=0.1, objects=seen | {"freed_delta": -5_000}).word == "native_growth"
+
+
 def test_a_holder_of_less_than_half_is_not_named_and_neither_is_a_whole_module() -> None:
     rows = [row("dict", 2e6), row("list", 1.9e6)]
     ways = {"dict": [way("module app -> global 'a' -> dict")], "list": [way("module app -> global 'b' -> list")]}
