@@ -103,7 +103,7 @@ def retained(readings: Readings) -> Finding | None:
         return Finding("retained_objects", "low", says, evidence, next="diagnostics status URL --watch")
     finding = Finding("retained_objects", "medium", says, evidence)
     first = grown.grown[0] if grown.grown else None
-    if grown.of_threads >= MOST * grown.basis:
+    if grown.of_threads and grown.of_threads >= MOST * grown.basis:
         finding = _of_threads(grown, finding)
     elif first is not None and first["bytes_delta"] - (first.get("margin_bytes") or 0) >= MOST * grown.basis:
         finding = _of_type(grown, finding)
