@@ -23,11 +23,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ..loops.asyncio_tasks import alive_tasks, loops_of_tasks
+from ..loops.coroutines import coroutine_of
 from ..loops.futures import declares
 from .classes import kinds_below, module_of
 from .graph import (
@@ -82,13 +84,17 @@ class Ways:
         for from_classes in (False, True):
             missing = [thing for thing in wanted if id(thing) not in self.parents]
             if missing:
-                start = roots() if from_classes else [*module_roots(), *running_locals(), *hooks()]
+                start = roots() if from_classes else [*module_roots(), *running_locals(), *self._later]
                 self.parents = search(start, missing, until=until, earlier=self.parents)
         missing = [thing for thing in wanted if id(thing) not in self.parents]
         if missing:
             self.parents = search(loops_of_tasks(), missing, until=until, earlier=self.parents, through_loops=True)
         settle(wanted, self.parents)
         self._lasting = self._of_modules(wanted, tasks, applications, closed)
+
+    @cached_property
+    def _later(self) -> list[Hooks]:
+        return hooks()
 
     def to(self, thing: Any) -> list[Any]:
         """The objects from a root to `thing`; empty where there is no way."""
@@ -103,12 +109,12 @@ class Ways:
         found: Parents = {}
         if not of_tasks:
             return found
-        running.update(id(link) for task in tasks for link in chain(task.get_coro()))
+        running.update(id(link) for task in tasks for link in chain(coroutine_of(task)))
         try:
             search(applications, of_tasks, until=self.until, closed=closed | running, earlier=found)
             missing = [thing for thing in of_tasks if id(thing) not in found]
             if missing:
-                search([*module_roots(), *hooks()], missing, until=self.until, closed=running, earlier=found)
+                search([*module_roots(), *self._later], missing, until=self.until, closed=running, earlier=found)
         except LateError:
             return {}
         settle(of_tasks, found)

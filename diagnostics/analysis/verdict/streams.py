@@ -120,7 +120,10 @@ def with_doubt(readings: Readings, finding: Finding) -> Finding:
     stuck = _uncounted(readings, rise)
     if not stuck or (finding.word == "native_growth" and "objects" in readings.captures):
         return finding
-    says = f"{finding.says} But it may be what is buffered for the {len(stuck)} streams whose clients do not read: see there."
+    says = (
+        f"{finding.says} But the clients of {len(stuck)} streams do not read, and what the application buffers for them is not "
+        "counted here: it may be that."
+    )
     return replace(finding, confidence="low", says=says)
 
 

@@ -25,7 +25,7 @@ __all__ = ["UnexplainedGrowth", "growth"]
 # not be, it is not.
 _LIKELY_BLOCK, _LARGEST_BLOCK = 32 * 1024, 1024 * 1024
 # How ways begin that lead through gc.garbage.
-_SAVED = "module gc"
+_SAVED = "module gc -> "
 
 
 @dataclass(frozen=True)
