@@ -90,7 +90,10 @@ class Ways:
         if missing:
             self.parents = search(loops_of_tasks(), missing, until=until, earlier=self.parents, through_loops=True)
         settle(wanted, self.parents)
-        self._lasting = self._of_modules(wanted, tasks, applications, closed)
+        of_tasks = self._of_tasks(wanted, tasks)
+        self._lasting = self._of_modules(of_tasks, tasks, applications, closed)
+        # Of other objects that the last search has passed its result does not tell the one that refers to each.
+        self._passed_by = {id(thing) for thing in of_tasks} & self._lasting.keys()
 
     @cached_property
     def _later(self) -> list[Hooks]:
@@ -98,17 +101,21 @@ class Ways:
 
     def to(self, thing: Any) -> list[Any]:
         """The objects from a root to `thing`; empty where there is no way."""
-        return way_to(thing, self._lasting if id(thing) in self._lasting else self.parents)
+        return way_to(thing, self._lasting if id(thing) in self._passed_by else self.parents)
 
-    def _of_modules(self, wanted: list[Any], tasks: list[Any], applications: list[Any], closed: set[int]) -> Parents:
-        """Ways from modules to those of `wanted` that a task leads to, past all tasks; none where there is no time for them."""
+    def _of_tasks(self, wanted: list[Any], tasks: list[Any]) -> list[Any]:
+        """Those whose way begins at a task."""
         running = set(map(id, tasks))
-        of_tasks = [
+        return [
             thing for thing in wanted if id(thing) in self.parents and id(way_to(thing, self.parents)[0]) in running
         ]
+
+    def _of_modules(self, of_tasks: list[Any], tasks: list[Any], applications: list[Any], closed: set[int]) -> Parents:
+        """Ways from modules to these objects past all tasks; none where there is no time for them."""
         found: Parents = {}
         if not of_tasks:
             return found
+        running = set(map(id, tasks))
         running.update(id(link) for task in tasks for link in chain(coroutine_of(task)))
         try:
             search(applications, of_tasks, until=self.until, closed=closed | running, earlier=found)

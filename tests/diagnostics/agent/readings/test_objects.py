@@ -52,6 +52,10 @@ class Slotted:
     __slots__ = ("held",)
 
 
+class Marked:
+    """Another one of which nobody else has any."""
+
+
 class Hostile:
     """Answers every question about itself with an error."""
 
@@ -325,6 +329,12 @@ def test_what_a_library_keeps_is_told_by_the_library_and_not_by_a_task_that_pass
         way = "module email.mime.base -> global 'handlers' -> dict[1]['audit'] -> list[1] -> list[1]"
         assert why(Planted) == f"{way} -> {type_name(Planted)}"
         assert why(Slotted).startswith("Task 'request *' -> ")  # what nothing else leads to is the task's
+        kept.append([Marked()])
+        paths = objects.explain([name_of(each) for each in (Planted, Slotted, Marked)], 1)["paths"]
+        assert paths[name_of(Planted)][0]["path"] == f"{way} -> {type_name(Planted)}"
+        assert paths[name_of(Slotted)][0]["root"] == "task"
+        own = f"module {__name__} -> global 'kept' -> list[1] -> list[1] -> {type_name(Marked)}"
+        assert [row["path"] for row in paths[name_of(Marked)]] == [own]
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
