@@ -115,11 +115,17 @@ STATEMENTS: Final[dict[str, Callable[[Points, float], tuple[bool, bool]]]] = {
 
 
 def simulate(
-    seconds: int, count: int, statements: Iterable[str] = tuple(STATEMENTS), *, seed: int = 7
+    seconds: int,
+    count: int,
+    statements: Iterable[str] = tuple(STATEMENTS),
+    *,
+    noises: Iterable[str] = tuple(NOISES),
+    seed: int = 7,
 ) -> dict[str, dict[tuple[str, float], Outcome]]:
     """Statement -> (noise, true slope in units of what matters) -> what came of it, over `count` series of each kind."""
     outcomes: dict[str, dict[tuple[str, float], Outcome]] = {statement: {} for statement in statements}
-    for noise, make in NOISES.items():
+    for noise in noises:
+        make = NOISES[noise]
         scales = _scales(make, seconds)
         rng = random.Random(seed)
         for at in range(count):
