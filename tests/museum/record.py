@@ -30,8 +30,8 @@ _HEAD = (
 
 @dataclass(frozen=True)
 class Record:
-    """One side's last visit. Fields are those of `Result` and `Judged`; `code`: a hash of what was visited with, None where
-    that was not noted."""
+    """One side's last visit. Fields are those of `Result` and `Judged`; `code`: a hash of the product and the exhibit as they
+    were then, None where that was not noted."""
 
     name: str
     date: str
@@ -65,10 +65,15 @@ def updated(records: Iterable[Record], results: Iterable[tuple[Result, str]]) ->
         if judged is None or word not in CAUSES:  # it did not run, or nothing was said
             continue
         latest[result.side.name] = Record(
-            result.side.name, result.date, result.load, code, word, confidence.strip("()"), judged.outcome,
-            judged.kind_right, judged.rank, judged.alarm_seconds, judged.named_seconds,
+            result.side.name, result.date, (round(result.load[0], 1), round(result.load[1], 1)), code, word,
+            confidence.strip("()"), judged.outcome, judged.kind_right, judged.rank, _whole(judged.alarm_seconds),
+            _whole(judged.named_seconds),
         )  # fmt: skip
     return list(latest.values())
+
+
+def _whole(seconds: float | None) -> float | None:
+    return None if seconds is None else float(round(seconds))
 
 
 def marked(page: str, records: Sequence[Record], sides: Mapping[str, Side]) -> str:
@@ -89,10 +94,9 @@ def by_verdict(records: Sequence[Record], sides: Mapping[str, Side]) -> str:
     known = [one for one in records if one.name in sides]
     dates, loads = [one.date for one in known], [load for one in known for load in one.load]
     leaks = sum(sides[one.name].side == LEAKY for one in known)
-    states = len({one.code for one in known})
     said = (
         f"{leaks} leaks and {len(known) - leaks} controls and healthy services of {len(sides)} sides, each visited once, from "
-        f"{min(dates)} to {max(dates)} UTC, by {states} {'state' if states == 1 else 'states'} of the code, load average "
+        f"{min(dates)} to {max(dates)} UTC, load average "
         f"{min(loads):.1f} to {max(loads):.1f} on two cores:"
     )
     return "\n".join(

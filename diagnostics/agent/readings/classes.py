@@ -47,7 +47,7 @@ _OF_STATEMENT = frozenset({"__slots__", "__dict__", "__weakref__"})
 _SIZED = frozenset(
     {
         "", "builtins", "types", "collections", "functools", "itertools", "operator", "weakref", "_weakref", "_asyncio",
-        "_contextvars", "_thread", "_functools", "_abc",
+        "_contextvars", "_thread", "_socket", "_functools", "_abc",
     }
 )  # fmt: skip
 

@@ -228,12 +228,12 @@ def native(readings: Readings) -> Finding | None:
 
 def _with_handles(grown: UnexplainedGrowth, finding: Finding) -> Finding:
     """With the types whose number grew and whose objects may be what has it: a candidate, which no reading proves."""
-    handles = handles_of(grown)
+    handles = handles_of(grown) if finding.culprit is None else []
     if not handles:
         return finding
     evidence = [Evidence(f"more {each.type}, at the last capture", each.count, "count") for each in handles]
     says = f"{finding.says} {' '.join(each.says for each in handles)}"
-    return replace(finding, says=says, evidence=(*finding.evidence, *evidence), path=finding.path or handles[0].path)
+    return replace(finding, says=says, evidence=(*finding.evidence, *evidence), path=handles[0].path)
 
 
 def _with_line(readings: Readings, finding: Finding, per_second: float, *, of_pythons: bool) -> Finding:

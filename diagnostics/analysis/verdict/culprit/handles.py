@@ -1,8 +1,9 @@
 """Small objects of Python's that may be what has memory in C: a compressor, a connection to a database, a parser.
 
 Their own sizes say nothing of that memory. But where it grows because they are kept, their number grows with it: each has then
-the same share of it. That is a candidate and no proof, and is told as such: with how many more there are, and how many bytes
-each of them would have, with an interval.
+the same share of it. That is a candidate and no proof, and is told as such: with what keeps them alive, how many more there
+are, and how many bytes each of them would have, with an interval. Objects that nothing keeps, as those of connections that have
+ended and wait for the collector, are no candidates.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final
 from ...units import format_value
 from ..readings import MOST
 from .beyond import UnexplainedGrowth
-from .holder import ways_of
+from .holder import share, ways_of
 
 __all__ = ["Handle", "handles_of"]
 
@@ -28,22 +29,21 @@ class Handle:
     """A type of which `count` more came within `seconds`, between the two looks of a census.
 
     each   bytes that one of them would have, if all of the growth were theirs: low, middle, high (95 % sure)
-    path   what keeps them alive; None where that is not known
+    path   what keeps at least half of them alive
     """
 
     type: str
     count: int
     each: tuple[float, float, float]
     seconds: float
-    path: str | None
+    path: str
 
     @property
     def says(self) -> str:
         low, middle, high = (format_value(round(value), "bytes") for value in self.each)
-        held = f", kept alive by {self.path}" if self.path else ""
         return (
             f"It may be memory of {self.type}, which C code has beside each object: {self.count:,} more came within "
-            f"{self.seconds:.0f} s{held}; each would have {middle} (95 % sure: {low} to {high})."
+            f"{self.seconds:.0f} s, kept alive by {self.path}; each would have {middle} (95 % sure: {low} to {high})."
         )
 
 
@@ -64,6 +64,7 @@ def handles_of(grown: UnexplainedGrowth) -> list[Handle]:
         if count < MOST * most or middle < _LEAST_EACH:
             continue
         ways = ways_of(grown.census, row)
-        path = str(ways[0]["path"]) if ways and ways[0].get("root") not in _NO_HOLDER else None
-        handles.append(Handle(str(row["type"]), count, (low, middle, high), seconds, path))
+        held = [way for way in ways if way.get("root") not in _NO_HOLDER]
+        if held and share(held, None, ways) >= MOST:
+            handles.append(Handle(str(row["type"]), count, (low, middle, high), seconds, str(held[0]["path"])))
     return handles
