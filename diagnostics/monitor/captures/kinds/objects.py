@@ -111,8 +111,8 @@ def _top(rows: list[dict[str, Any]], hidden: list[dict[str, Any]]) -> list[dict[
 
 def _freed_delta(before: dict[str, Any] | None, after: dict[str, Any]) -> int | None:
     """How much more other threads' own data had at the second look than at the first: it is gone in a forked child."""
-    freed = [census.get("freed") for census in (before or {}, after)]
-    return None if None in freed else freed[1] - freed[0]
+    first, second = (before or {}).get("freed"), after.get("freed")
+    return None if first is None or second is None else int(second - first)
 
 
 def _handles(rows: list[dict[str, Any]], census: dict[str, Any]) -> list[dict[str, Any]]:
