@@ -5,8 +5,9 @@
 LiteLLM's proxy, with a callback of its own that keeps what it has seen (apps/keeping/), under four clients and some open
 streams. Told are the seconds from `diagnostics attach` until the open streams are shown, until the verdict names the list
 that keeps the texts, and until it does so with high confidence. Ends with 1 where it does not come to that, or where the
-proxy is not as before once the agent has been taken out. `--unread`: the clients of the open streams do not read, which
-looks like another cause and hides the leak: that is not told as it should be yet.
+proxy is not as before once the agent has been taken out. `--unread`: the clients of the open streams do not read. The proxy
+then keeps the chunks of these streams itself (`served_chunks`) until all queues are full, which is most of the growth and is
+named first; the list is named by the look after that, which needs a machine that is fast enough for it within the time.
 """
 
 from __future__ import annotations

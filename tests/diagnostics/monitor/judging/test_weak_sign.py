@@ -51,7 +51,7 @@ def test_clients_that_do_not_read_hide_no_leak(observed: Any, http: Any, eventua
             found = workers[0] if workers else {}
             return found if found.get("confidence") == "high" and found["alarm"] else None
 
-        told = eventually(look, patience=90)
+        told = eventually(look, patience=240)
         rows = http(f"{service.monitor}/debug/memory/streams").json()["streams"]
         assert len([row for row in rows if (row["kernel_bytes"] or 0) + (row["transport_bytes"] or 0) > 65_536]) == 3
     assert told["verdict"] == "retained_objects"
