@@ -76,7 +76,7 @@ class OwnCaptures:
                 failures.failed(error)
 
     async def look(self) -> None:
-        """Take what the verdicts of this moment ask for, one capture after the other."""
+        """Take what the verdicts of this moment ask for first, one capture of each worker after the other."""
         alive = {worker.pid for worker in self._targets.workers()}
         self._taken = {pid: taken for pid, taken in self._taken.items() if pid in alive}
         self._refused = {pid: at for pid, at in self._refused.items() if pid in alive}
@@ -88,6 +88,7 @@ class OwnCaptures:
             for asked in wanted(judged):
                 if self._due(snapshot, asked["kind"], again=outdated and asked == _OBJECTS):
                     await self._take(snapshot, asked)
+                    break  # what it shows may make the others needless: the next look tells
 
     def _due(self, snapshot: Snapshot, kind: str, *, again: bool) -> bool:
         """Whether it is to be taken now. `again`: also where one was taken that is still believed."""
