@@ -4,8 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: bounds chaos clean demo field fuzz fuzz-parsers imports install installs lint matrix museum phoenix relay-proof replicas sanic simulate soak steady study test types unit \
-	bench bench-quick wheel
+.PHONY: bench bench-quick bounds chaos clean demo field fuzz fuzz-parsers imports install installs lint matrix museum museum-table phoenix \
+	relay-proof replicas sanic simulate soak steady study test types unit wheel
 
 demo: $(STAMP)
 	$(BIN)/python -m diagnostics demo
@@ -132,6 +132,10 @@ field: $(STAMP)
 # TOGETHER=3: three at a time.
 museum: $(STAMP)
 	$(BIN)/python -m tests.museum $(if $(TOGETHER),--together $(TOGETHER)) $(ONLY)
+
+# How often each verdict was right, into docs/verdict.md, of the visits that tests/museum/results.json has. Seconds; no visit.
+museum-table: $(STAMP)
+	$(BIN)/python -m tests.museum --table
 
 # Mangled inputs for every reader of what a peer wrote, a minute each (SECONDS, READER); guided by coverage where atheris is
 # installed. What a reader does not bear is kept in tests/fuzz/corpora.

@@ -34,6 +34,7 @@ __all__ = [
     "MAX_ADDRESS_BYTES",
     "MAX_REPLY_BYTES",
     "MAX_REQUEST_BYTES",
+    "READING_NAME",
     "VERSION",
     "agent_socket",
     "agents_folder",
@@ -49,6 +50,9 @@ __all__ = [
 ]
 
 VERSION = 1
+
+# The name that a forked reading gives itself, for ps and for the monitor: it is no child of the service's. 15 bytes at most.
+READING_NAME = "hw-reading"
 
 # A request is an operation and a few parameters.
 MAX_REQUEST_BYTES = 64 * 1024

@@ -6,6 +6,7 @@ import importlib
 import re
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -117,13 +118,43 @@ def test_the_page_tells_what_is_wrong_and_counts_it(of: Any) -> None:
     assert "accused: 1 of 1" in found
     assert "**accused after 80 s: native_growth (medium)**" in found
     assert "a \\| _watcher" in found
-    counted = page.marked_by_verdict(f"{page.BEGIN}{page.END}", [*results, result("fixed")])
-    assert "| orphan-tasks | 1 | 1 | 1 | 0 | 0 |" in counted
-    assert "| native-growth | 0 | 0 | 0 | 1 | 0 |" in counted
     for one in results:
         assert page.Result.from_json(one.side, one.to_json()) == one
     with pytest.raises(ValueError, match="museum: begin"):
         page.marked("no markers", results)
+
+
+def test_how_often_each_verdict_was_right_is_counted_and_the_page_has_that_table(of: Any) -> None:
+    page, record, visit = of("page"), of("record"), of("visit").Visit
+
+    def result(name: str, side: str, *looks: Any) -> Any:
+        found = visit(looks=[_look(of, *look) for look in looks])
+        of_it = replace(_side(of, side), name=name)
+        return page.Result(of_it, "", found, "", {}, "3.11.7", "2026-01-01 00:00", (0.5, 1.0))
+
+    results = [
+        result("named", "leaky", (50, "orphan_tasks", "high", "they run _watcher")),
+        result("unnamed", "leaky", (50, "orphan_tasks", "medium", "tasks grow")),
+        result("other", "leaky", (50, "native_growth", "high", "near _watcher")),
+        result("calm", "healthy", (80, "load_only", "high", "nothing", False)),
+        result("accused", "healthy", (80, "native_growth", "medium", "it grows")),
+        result("silent", "healthy"),
+    ]
+    sides = {one.side.name: one.side for one in results}
+    records = record.updated([], [(one, "a1") for one in results])
+    told = record.by_verdict(records, sides)
+    assert "3 leaks and 2 controls" in told  # where nothing was said there is nothing to count
+    assert "| orphan-tasks | 2 | 2 of 2 | 1 of 2 | none | 1 of 1 |" in told
+    assert "| native-growth | 2 | 0 of 1 | 1 of 1 | 0 of 1 | 0 of 1 |" in told
+    assert "| load-only | 1 | none | none | 1 of 1 | 1 of 1 |" in told
+    assert "| buffering | not measured | | | | |" in told
+    again = record.updated(records, [(result("accused", "healthy", (80, "load_only", "high", "nothing", False)), "a2")])
+    assert [one.name for one in again] == [one.name for one in records]
+    assert "| load-only | 2 | none | none | 2 of 2 | 2 of 2 |" in record.by_verdict(again, sides)
+    text = (ROOT / "docs" / "verdict.md").read_text(encoding="utf-8")
+    known = record.read()
+    assert record.marked(text, known, of("table").read()) == text, "make museum-table"
+    assert all(one.name in of("table").read() for one in known)
 
 
 def test_every_exhibit_has_both_sides_pinned_and_its_app(of: Any) -> None:

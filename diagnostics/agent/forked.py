@@ -23,7 +23,7 @@ import time
 import warnings
 
 from ..errors import DiagnosticsError
-from ..protocol import frame, reply_error, reply_result
+from ..protocol import READING_NAME, frame, reply_error, reply_result
 from .background import reading_fork
 from .loops.asyncio_tasks import hold_for_child, let_go
 from .loops.running import call_on_loop, running_loops
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ForkedChild", "fork_reading", "max_extra_bytes"]
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 # Granted for a service of any size: walking the interpreter's own objects alone takes some tens of MiB.
 _LEAST_EXTRA_BYTES = 256 * 1024**2
 # Where all cores are busy a child at nice 10 gets a tenth of the service's share, and a reading of two seconds took forty;
@@ -194,11 +194,14 @@ def _fork() -> int:
         return posix.fork()  # gevent's `os.fork` and `os.waitpid` would want its loop on this thread
 
 
-def _live(work: Callable[[], dict[str, Any]], connection: _socket.socket, prctl: Callable[[int, int], object]) -> None:
+def _live(
+    work: Callable[[], dict[str, Any]], connection: _socket.socket, prctl: Callable[[int, int | bytes], object]
+) -> None:
     """The child's whole life."""
     code = 1
     try:
         prctl(_PR_SET_PDEATHSIG, _signal.SIGKILL)
+        prctl(_PR_SET_NAME, READING_NAME.encode())
         os.nice(_NICENESS)
         gc.disable()
         _thaw()

@@ -1,11 +1,12 @@
-"""Visits the museum's exhibits by `diagnostics run`, judges what was said of them, and writes docs/museum.md
-and the table of docs/verdict.md.
+"""Visits the museum's exhibits by `diagnostics run`, judges what was said of them, and writes docs/museum.md, results.json
+and of that the table of docs/verdict.md.
 
 python -m tests.museum                      all; goes on where it was if it was stopped
 python -m tests.museum sse-starlette cache  some: an exhibit with both its sides, or one side (sse-starlette-leaky)
 python -m tests.museum --others ...         only the same work under tracemalloc, objgraph and memray
 python -m tests.museum --alone ...          only whether the leaks are there at all, without us
 python -m tests.museum --install ...        only the environments
+python -m tests.museum --table              only the table of docs/verdict.md, of results.json as it is
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from pathlib import Path
 
 from ..services.environments import NotInstalled, versions
 from ..services.running import Failed, kill_all
-from . import page
+from . import page, record
 from .alone import grows
 from .judged import RIGHT
 from .named import Named
@@ -47,6 +48,9 @@ LEAK_SECONDS, CALM_SECONDS, OTHERS_SECONDS = 240.0, 170.0, 105.0
 def main() -> int:
     arguments = _arguments()
     sides = read()
+    if arguments.table:
+        _write_verdicts(sides, [])
+        return 0
     chosen = [side for side in sides.values() if not arguments.names or {side.name, side.exhibit} & {*arguments.names}]
     unknown = {*arguments.names} - {name for side in chosen for name in (side.name, side.exhibit)}
     if unknown:
@@ -73,8 +77,17 @@ def _write(sides: Mapping[str, Side]) -> None:
     known = [kept for side in sides.values() if (kept := _kept(side))]
     others = {side.exhibit: _others(side) for side in sides.values()}
     PAGE.write_text(page.marked(PAGE.read_text(encoding="utf-8"), known, others), encoding="utf-8")
-    VERDICTS.write_text(page.marked_by_verdict(VERDICTS.read_text(encoding="utf-8"), known), encoding="utf-8")
+    _write_verdicts(sides, known)
     print(f"written into {PAGE.relative_to(ROOT)}: {len(known)} of {len(sides)} have a result")
+
+
+def _write_verdicts(sides: Mapping[str, Side], known: list[Result]) -> None:
+    """The table of docs/verdict.md, of what results.json has and what is known beside it, which it has from now on."""
+    records = record.updated(
+        record.read(), [(one, json.loads(_file(one.side).read_text("utf-8"))["code"]) for one in known]
+    )
+    record.write(records)
+    VERDICTS.write_text(record.marked(VERDICTS.read_text(encoding="utf-8"), records, sides), encoding="utf-8")
 
 
 def _interrupted(number: int, frame: object) -> None:
@@ -88,6 +101,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.museum", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="EXHIBIT", help="names in exhibits.toml; default: all")
     parser.add_argument("--again", action="store_true", help="also those whose result is of this very code")
+    parser.add_argument("--table", action="store_true", help="only the table of docs/verdict.md, without a visit")
     parser.add_argument("--alone", action="store_true", help="only how memory grows without us")
     parser.add_argument("--install", action="store_true", help="only make the environments")
     parser.add_argument(

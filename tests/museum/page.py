@@ -66,38 +66,6 @@ def marked(page: str, results: Sequence[Result], others: Mapping[str, Sequence[S
     return f"{before}{BEGIN}\n{told(results, others)}\n{END}{after}"
 
 
-def marked_by_verdict(page: str, results: Sequence[Result]) -> str:
-    """The page of verdicts with how often each was right made anew, between the same markers."""
-    before, _, rest = page.partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise ValueError(f"the page has no {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{_by_verdict(results)}\n{END}{after}"
-
-
-def _by_verdict(results: Sequence[Result]) -> str:
-    """Of each verdict that a visit came to, on leaks and on what is none: how often, and how often it was right."""
-    rows: dict[str, list[int]] = {}
-    for one in results:
-        judged = one.judged
-        if judged is None:
-            continue
-        word = judged.kind.partition(" ")[0].replace("_", "-")
-        row = rows.setdefault(word, [0, 0, 0, 0, 0])
-        if one.side.side == LEAKY:
-            row[0] += 1
-            row[1] += judged.kind_right
-            row[2] += judged.outcome == RIGHT
-        else:
-            row[3] += 1
-            row[4] += judged.outcome == RIGHT
-    older = sum(one.older for one in results)
-    said = f"{len(results)} visits" + (f", {older} of them of older code than this" if older else "")
-    head = "| verdict at the end | leaks | right kind | and culprit named | controls and healthy services | nobody accused |"
-    lines = [f"| {word} | " + " | ".join(map(str, row)) + " |" for word, row in sorted(rows.items())]
-    return "\n".join([f"{said}:", "", head, "|---" * 6 + "|", *lines])
-
-
 def told(results: Sequence[Result], others: Mapping[str, Sequence[Shown]] = MappingProxyType({})) -> str:
     """Everything that is told of `results`, as Markdown."""
     if all(one.older for one in results):  # then the summary says it, and not each line

@@ -7,7 +7,7 @@ import time
 
 from ...errors import BusyError, TargetError, UsageError
 from ..loops.asyncio_tasks import why_unseen
-from ..readings.allocation import tracemalloc
+from ..readings.allocation import allocators, tracemalloc
 from .forked import Forked
 from .readings import reading
 
@@ -146,7 +146,8 @@ def tasks(state: State, fork: bool = True, leaks: bool = False, room_bytes: int 
 
 
 def census(state: State, first: bool = False, again: bool = False, room_bytes: int | None = None) -> Result:
-    """Live objects by type.
+    """Live objects by type, and `freed`: bytes that other threads' data had, which the fork has freed in the child before
+    anything could be read there (thread-locals, context variables); None where in-use bytes are not known.
 
     first        mark all objects, so that a later census and `explain` can tell which are new
     again        it is to be compared with the last one with `first`
@@ -161,7 +162,14 @@ def census(state: State, first: bool = False, again: bool = False, room_bytes: i
         marks = FirstLook()
         state.remember(marks)
     since = state.first_look if again else None
-    return _walk(lambda until: objects.census(until, marks, since), room_bytes)
+    in_use = allocators.read().in_use
+    return _walk(lambda until: {"freed": _freed(in_use), **objects.census(until, marks, since)}, room_bytes)
+
+
+def _freed(before: int | None) -> int | None:
+    """In the child, first of all: how much less is in use than before the fork."""
+    now = allocators.read().in_use
+    return None if before is None or now is None else max(0, before - now)
 
 
 def explain(

@@ -143,6 +143,7 @@ def _collector() -> dict[str, Any]:
     """`gc.get_stats`, generation by generation, youngest first: collections, objects collected and uncollectable.
 
     enabled   whether it runs by itself: it is switched on, and has a threshold
+    saved     how many objects it keeps instead of freeing them, where gc.DEBUG_SAVEALL tells it to; else None
     """
     stats = gc.get_stats()
     return {
@@ -152,6 +153,7 @@ def _collector() -> dict[str, Any]:
         "uncollectable": [generation["uncollectable"] for generation in stats],
         "counts": list(gc.get_count()),
         "frozen": gc.get_freeze_count(),
+        "saved": len(gc.garbage) if gc.get_debug() & gc.DEBUG_SAVEALL else None,
     }
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "find_unhashable",
     "flags_of",
     "full_name",
+    "has_own_memory",
     "hashable",
     "item_size_of",
     "kinds_below",
@@ -38,6 +39,17 @@ names_in = _OF_TYPE["__dict__"].__get__
 name_of = _OF_TYPE["__name__"].__get__
 qualname_of = _OF_TYPE["__qualname__"].__get__
 _module_of = _OF_TYPE["__module__"].__get__
+
+# A class that is made while the program runs, as by every `class` statement (Py_TPFLAGS_HEAPTYPE).
+_HEAP_TYPE = 1 << 9
+_OF_STATEMENT = frozenset({"__slots__", "__dict__", "__weakref__"})
+# Modules whose C types have what their size tells.
+_SIZED = frozenset(
+    {
+        "", "builtins", "types", "collections", "functools", "itertools", "operator", "weakref", "_weakref", "_asyncio",
+        "_contextvars", "_thread", "_socket", "_functools", "_abc",
+    }
+)  # fmt: skip
 
 # By id: the classes that `find_unhashable` found last.
 _unhashable: dict[int, type] = {}
@@ -64,6 +76,18 @@ def full_name(kind: type) -> str:
     module = module_of(kind)
     name = str(qualname_of(kind))
     return (name if module in ("", "builtins") else f"{module}.{name}")[:120]
+
+
+def has_own_memory(kind: type) -> bool:
+    """Whether instances may have memory that their size does not tell: C code, other than the builtins', made it or a base."""
+    return any(_is_of_c(base) and module_of(base).partition(".")[0] not in _SIZED for base in mro_of(kind))
+
+
+def _is_of_c(kind: type) -> bool:
+    """Whether a class was made by C code. What a `class` statement makes has slots, or a dictionary or weak references."""
+    if not flags_of(kind) & _HEAP_TYPE:
+        return True
+    return _OF_STATEMENT.isdisjoint(name for base in mro_of(kind) for name in names_in(base) if type(name) is str)
 
 
 def kinds_below(kind: type) -> frozenset[type]:

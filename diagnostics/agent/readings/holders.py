@@ -1,15 +1,19 @@
 """What keeps an object alive: the path of references from a root to it, or why there is none.
 
-Of several paths the one that tells a programmer most is taken, by searching up to five times:
+Of several paths the one that tells a programmer most is taken, by searching up to seven times:
 
     1. from unfinished tasks and the modules of the application, without passing through the namespaces and classes of libraries
     2. objects not found then, from the frames of all threads, likewise. What is kept for good is in a frame, too, while it is
        being put where it stays
-    3. objects not found then, from libraries' modules and the hooks that run at a fork. What these hold is mostly constant
+    3. objects not found then, from libraries' modules and what the interpreter calls later, at a fork, a signal or its
+       end. What these hold is mostly constant
     4. objects not found then, from all classes. A class that is made while the program runs has a holder too, which the first
        searches have found, unless nothing but its own circle of references holds it
     5. objects not found then, from the event loops: timers and callbacks. The other searches do not pass through a loop, which
        refers to everything that runs
+    6. objects that only a task was found to lead to, from the modules of the application and then from all, without passing
+       through a task or a frame. The task of a request passes by whatever it uses and ends soon; a module that leads there as
+       well is what keeps it
 
 An object that no root reaches is garbage in a cycle, or C code holds it or has lost it; see references.py.
 """
@@ -19,15 +23,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ..loops.asyncio_tasks import alive_tasks, loops_of_tasks
+from ..loops.coroutines import coroutine_of
 from ..loops.futures import declares
 from .classes import kinds_below, module_of
-from .forkhooks import ForkHooks, fork_hooks
 from .graph import (
+    LateError,
+    Parents,
     is_ours,
     module_roots,
     namespace_of,
@@ -37,8 +44,10 @@ from .graph import (
     search,
     settle,
 )
+from .hooks import Hooks, hooks
 from .paths import describe, is_loop, way_to
 from .references import CYCLE, LOST, traced
+from .running.awaits import chain
 from .running.threads import ThreadFrame
 
 __all__ = ["CYCLE_TEXT", "LOST_TEXT", "OURS", "ROOT_UNKNOWN", "Ways", "holder_of"]
@@ -50,7 +59,7 @@ _IN_C = "(a reference that no object has: C code's)"
 _UNREACHED_TEXT = "(reached from no module, task or frame, and its holders are too many to be followed)"
 
 # Classes of the agent whose instances stand for roots of the service.
-_OF_OTHERS = (ThreadFrame, ForkHooks)
+_OF_OTHERS = (ThreadFrame, Hooks)
 
 _LIBRARY = str(Path(os.__file__).parent)
 _FOREIGN = ("site-packages", "dist-packages")
@@ -75,12 +84,48 @@ class Ways:
         for from_classes in (False, True):
             missing = [thing for thing in wanted if id(thing) not in self.parents]
             if missing:
-                start = roots() if from_classes else [*module_roots(), *running_locals(), *fork_hooks()]
+                start = roots() if from_classes else [*module_roots(), *running_locals(), *self._later]
                 self.parents = search(start, missing, until=until, earlier=self.parents)
         missing = [thing for thing in wanted if id(thing) not in self.parents]
         if missing:
             self.parents = search(loops_of_tasks(), missing, until=until, earlier=self.parents, through_loops=True)
         settle(wanted, self.parents)
+        of_tasks = self._of_tasks(wanted, tasks)
+        self._lasting = self._of_modules(of_tasks, tasks, applications, closed)
+        # Of other objects that the last search has passed its result does not tell the one that refers to each.
+        self._passed_by = {id(thing) for thing in of_tasks} & self._lasting.keys()
+
+    @cached_property
+    def _later(self) -> list[Hooks]:
+        return hooks()
+
+    def to(self, thing: Any) -> list[Any]:
+        """The objects from a root to `thing`; empty where there is no way."""
+        return way_to(thing, self._lasting if id(thing) in self._passed_by else self.parents)
+
+    def _of_tasks(self, wanted: list[Any], tasks: list[Any]) -> list[Any]:
+        """Those whose way begins at a task."""
+        running = set(map(id, tasks))
+        return [
+            thing for thing in wanted if id(thing) in self.parents and id(way_to(thing, self.parents)[0]) in running
+        ]
+
+    def _of_modules(self, of_tasks: list[Any], tasks: list[Any], applications: list[Any], closed: set[int]) -> Parents:
+        """Ways from modules to these objects past all tasks; none where there is no time for them."""
+        found: Parents = {}
+        if not of_tasks:
+            return found
+        running = set(map(id, tasks))
+        running.update(id(link) for task in tasks for link in chain(coroutine_of(task)))
+        try:
+            search(applications, of_tasks, until=self.until, closed=closed | running, earlier=found)
+            missing = [thing for thing in of_tasks if id(thing) not in found]
+            if missing:
+                search([*module_roots(), *self._later], missing, until=self.until, closed=running, earlier=found)
+        except LateError:
+            return {}
+        settle(of_tasks, found)
+        return found
 
 
 def holder_of(thing: list[Any], ways: Ways) -> tuple[str, str, str]:
@@ -88,7 +133,7 @@ def holder_of(thing: list[Any], ways: Ways) -> tuple[str, str, str]:
 
     A list, because no variable may refer to the object while its references are counted.
     """
-    way = way_to(thing[0], ways.parents)
+    way = ways.to(thing[0])
     if way:
         if any(is_ours(module_of(type(each))) and type(each) not in _OF_OTHERS for each in way):
             return OURS, "", ""
@@ -105,7 +150,7 @@ def _root_of(root: Any) -> str:
     kind = type(root)
     if kind is ThreadFrame:
         return "thread"
-    if kind is ForkHooks:
+    if kind is Hooks:
         return "hook"
     if declares(kind, "get_coro"):
         return "task"

@@ -23,7 +23,7 @@ from typing import Any
 
 from . import blocks
 from .attributes import Attributes
-from .classes import full_name, module_of, of_kinds
+from .classes import full_name, has_own_memory, module_of, of_kinds
 from .everything import NUMBERS, Everything
 from .graph import LateError, is_ours, sizes_of
 from .holders import LOST_TEXT, OURS, ROOT_UNKNOWN, Ways, holder_of
@@ -81,6 +81,7 @@ def census(until: float = math.inf, mark: FirstLook | None = None, since: FirstL
     for tally in (whole, drawn, fresh):
         tally.add_to_each(each)
     types: dict[str, list[int]] = {}
+    handles: set[str] = set()
     sampled: dict[str, list[float]] = {}
     weight = everything.sample.weight if everything.sample else 1.0
     sizes = {kind: whole.sizes[kind] + weight * drawn.sizes[kind] for kind in whole.counts | drawn.counts}
@@ -90,6 +91,8 @@ def census(until: float = math.inf, mark: FirstLook | None = None, since: FirstL
         name = full_name(kind)
         if name not in types and len(types) >= _MAX_TYPES:
             name = _OTHER
+        elif has_own_memory(kind):
+            handles.add(name)
         row = types.setdefault(name, [0, 0])
         row[0] += round(whole.counts[kind] + weight * drawn.counts[kind])
         row[1] += round(size)
@@ -98,6 +101,8 @@ def census(until: float = math.inf, mark: FirstLook | None = None, since: FirstL
             sampled[name] = [before + more for before, more in zip(sampled.get(name, [0] * 4), of_it, strict=True)]
     return {
         "types": types,
+        # Of these, whose instances may have memory in C beside their size.
+        "handles": sorted(handles),
         "objects": sum(count for count, _size in types.values()),
         "seconds": time.monotonic() - began,
         "time": time.time(),

@@ -18,8 +18,8 @@ from typing import Any
 from ..loops.futures import declares
 from ..redaction import is_programs, key_shown, name_allowed, names_shown
 from .classes import mro_of, name_of, names_in, type_name
-from .forkhooks import ForkHooks
 from .graph import Parents, parent_of
+from .hooks import Hooks
 from .running.awaits import frame_key, own_frame
 from .running.tasks import name_pattern
 from .running.threads import ThreadFrame
@@ -72,7 +72,7 @@ def _parts(way: Sequence[Any], lengths: bool) -> Iterator[str]:
 def _part(thing: Any, child: Any, in_namespace: bool, lengths: bool) -> Iterator[str]:
     """The words for `thing` on the path to `child`; none for an internal object (`_MACHINERY`)."""
     kind = type(thing)
-    if kind is ForkHooks:
+    if kind is Hooks:
         yield thing.name
     elif kind is ThreadFrame:
         yield from _of_thread(thing, child, in_namespace)

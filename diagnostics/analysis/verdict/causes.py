@@ -90,8 +90,9 @@ CAUSES: Final[dict[str, Cause]] = {
         "Garbage is never collected",
         True,
         "diagnostics capture URL --kind objects --seconds 30",
-        "Let gc run (gc.enable(), a threshold above 0), or call gc.collect() where a pause does no harm; or break the cycles.",
-        "as waiting-garbage, with the collector switched off and not called since memory began to grow",
+        "Let gc run (gc.enable(), a threshold above 0), or call gc.collect() where a pause does no harm; or break the cycles. "
+        "What gc.DEBUG_SAVEALL keeps: gc.set_debug(0), and gc.garbage.clear().",
+        "as waiting-garbage, and a collector that is off and was not called since memory began to grow, or keeps what it finds",
         "always: it is measured",
         (growth.uncollected,),
     ),

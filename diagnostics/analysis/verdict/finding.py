@@ -20,6 +20,8 @@ class Finding:
     culprit   what accounts for most of the growth: a type, a task's function, a child process; None where nothing does
     path      what keeps the culprit alive, from a root of the program on; None where that is not known
     next      the command that decides what is open here, where it is another one than the cause's own
+    outdated  whether the capture that it stands on shows growth of another pace than memory has now: another one tells more
+    captured  whether it tells what a capture found to be held, and not whether that grows
     line      the line that allocates most of what grows, by the live heap, with its figures; see `culprit/growing.py`
     unheld    whether no container of Python's holds what grows: then it is no cache that fills
     """
@@ -34,4 +36,6 @@ class Finding:
     path: str | None = None
     next: str | None = None
     unheld: bool = False
+    outdated: bool = False
+    captured: bool = False
     line: Mapping[str, Any] | None = None

@@ -4,7 +4,7 @@
                        type or one container that does, and that is named as the culprit
     native_growth      what Python is seen to hold accounts for at most a quarter; certain where a census says so and malloc
                        handed the rest out
-    uncollected_garbage  most of what grew is in cycles, and the collector is off
+    uncollected_garbage  most of what grew is in cycles, and the collector is off, or keeps what it finds
     waiting_garbage    most of what grew is in cycles that the collector has not come to yet: no alarm
     memory_growth      it grows, and the readings do not decide: the capture that would is named
 
@@ -20,6 +20,7 @@ from typing import Final
 
 from ..units import format_value
 from .culprit.beyond import UnexplainedGrowth, growth
+from .culprit.handles import handles_of
 from .culprit.holder import Holder, holder_of, lost_in_c, share, ways_of
 from .culprit.lines import line_of
 from .finding import Finding
@@ -37,9 +38,13 @@ _OF_OBJECTS: Final = 2 / 3
 
 
 def uncollected(readings: Readings) -> Finding | None:
-    """Objects in cycles that nothing reaches, and no collector that will come: it is off, and nobody calls it."""
+    """Objects in cycles that nothing reaches, and no collector that frees them: it is off and not called, or keeps them."""
     grown = growth(readings, garbage=True)
-    if grown is None or not grown.is_garbage or not _is_never_collected(grown):
+    if grown is None or not grown.is_garbage:
+        return None
+    if readings.saved is not None:
+        return _saved(grown, readings.saved)
+    if not _is_never_collected(grown):
         return None
     says = (
         f"Memory rises by {grown.text}, and most of what grew is garbage in cycles, which only Python's collector frees: it "
@@ -47,6 +52,20 @@ def uncollected(readings: Readings) -> Finding | None:
     )
     waiting = Evidence("of what grew, in cycles that nothing reaches", grown.waiting, "bytes")
     return Finding("uncollected_garbage", "high", says, (*grown.evidence(), waiting))
+
+
+def _saved(grown: UnexplainedGrowth, count: int) -> Finding:
+    """Garbage that gc.DEBUG_SAVEALL keeps in gc.garbage, or will when the collector has come to it."""
+    says = (
+        f"Memory rises by {grown.text}, and most of what grew is garbage that Python's collector keeps in gc.garbage instead "
+        f"of freeing it, {count:,} objects by now: gc.set_debug was called with gc.DEBUG_SAVEALL or gc.DEBUG_LEAK."
+    )
+    evidence = (
+        *grown.evidence(),
+        Evidence("of what grew, in gc.garbage", grown.saved, "bytes"),
+        Evidence("of what grew, in cycles that nothing reaches", grown.waiting, "bytes"),
+    )
+    return Finding("uncollected_garbage", "high", says, evidence, culprit="gc.garbage")
 
 
 def _is_never_collected(grown: UnexplainedGrowth) -> bool:
@@ -58,7 +77,7 @@ def _is_never_collected(grown: UnexplainedGrowth) -> bool:
 def garbage(readings: Readings) -> Finding | None:
     """Objects in cycles that nothing reaches, and that the collector has not come to yet."""
     grown = growth(readings, garbage=True)
-    if grown is None or not grown.is_garbage or _is_never_collected(grown):
+    if grown is None or not grown.is_garbage or readings.saved is not None or _is_never_collected(grown):
         return None
     says = (
         f"Memory rises by {grown.text}, and most of what grew is garbage in cycles that waits for Python's collector: "
@@ -84,9 +103,32 @@ def retained(readings: Readings) -> Finding | None:
         return Finding("retained_objects", "low", says, evidence, next="diagnostics status URL --watch")
     finding = Finding("retained_objects", "medium", says, evidence)
     first = grown.grown[0] if grown.grown else None
-    if first is not None and first["bytes_delta"] - (first.get("margin_bytes") or 0) >= MOST * grown.basis:
-        return _of_type(grown, finding)
-    return _of_holder(grown, finding) if grown.census else finding
+    if grown.of_threads and grown.of_threads >= MOST * grown.basis:
+        finding = _of_threads(grown, finding)
+    elif first is not None and first["bytes_delta"] - (first.get("margin_bytes") or 0) >= MOST * grown.basis:
+        finding = _of_type(grown, finding)
+    elif grown.census:
+        finding = _of_holder(grown, finding)
+    return _outdated(finding) if grown.slowed else finding
+
+
+def _of_threads(grown: UnexplainedGrowth, finding: Finding) -> Finding:
+    """Most of it is what single threads have for themselves: no census sees it, and the line that allocates it may be known."""
+    says = (
+        f"{finding.says} At the last capture most was data of single threads (threading.local, or a context variable that is "
+        "set in a thread), which no reading in a forked child can see."
+    )
+    more = Evidence("more in data of single threads, at the last capture", grown.of_threads, "bytes")
+    culprit = "data of single threads"
+    return _of_line(grown, replace(finding, says=says, evidence=(*finding.evidence, more), culprit=culprit))
+
+
+def _outdated(finding: Finding) -> Finding:
+    """What a capture showed while memory grew at another pace: told, and nobody is accused of what grows now."""
+    says = (
+        f"{finding.says} Since then memory grows at less than half of that pace: what grows now may be something else."
+    )
+    return replace(finding, confidence="low", says=says, culprit=None, path=None, unheld=False, outdated=True)
 
 
 def _of_type(grown: UnexplainedGrowth, finding: Finding) -> Finding:
@@ -180,7 +222,18 @@ def native(readings: Readings) -> Finding | None:
     if handed_out is not None:
         evidence.append(Evidence("more handed out by malloc", handed_out, "bytes"))
     finding = Finding("native_growth", "high" if agree else "medium", says, tuple(evidence), unheld=grown.in_no_object)
-    return _with_line(readings, finding, grown.per_second, of_pythons=grown.by_pythons_allocators)
+    finding = _with_line(readings, finding, grown.per_second, of_pythons=grown.by_pythons_allocators)
+    return _with_handles(grown, finding)
+
+
+def _with_handles(grown: UnexplainedGrowth, finding: Finding) -> Finding:
+    """With the types whose number grew and whose objects may be what has it: a candidate, which no reading proves."""
+    handles = handles_of(grown) if finding.culprit is None else []
+    if not handles:
+        return finding
+    evidence = [Evidence(f"more {each.type}, at the last capture", each.count, "count") for each in handles]
+    says = f"{finding.says} {' '.join(each.says for each in handles)}"
+    return replace(finding, says=says, evidence=(*finding.evidence, *evidence), path=handles[0].path)
 
 
 def _with_line(readings: Readings, finding: Finding, per_second: float, *, of_pythons: bool) -> Finding:

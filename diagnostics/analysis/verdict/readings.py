@@ -106,6 +106,7 @@ class Readings:
     lines         looks at its live heap, by line; None where it keeps none, or nobody has looked yet
     memray        whether the service can import memray, which shows what C allocates; None where nobody asked
     collects      whether Python's collector runs by itself; None where it is not known
+    saved         how many objects are in gc.garbage, where gc.DEBUG_SAVEALL keeps there what the collector finds; else None
     """
 
     state: str = "outside"
@@ -128,6 +129,7 @@ class Readings:
     lines: History | None = None
     memray: bool | None = None
     collects: bool | None = None
+    saved: int | None = None
 
     @property
     def recycled(self) -> bool:

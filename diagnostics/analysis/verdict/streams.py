@@ -7,13 +7,14 @@ A check accuses only with a number that it names. What a ledger counts or a capt
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 from ..units import format_value
 from .finding import Finding
-from .readings import MIB, Evidence, Readings
+from .readings import LITTLE, MIB, Evidence, Readings, Rise
 
-__all__ = ["buffering", "upstreams"]
+__all__ = ["buffering", "upstreams", "with_doubt"]
 
 # A stream that holds less than this is being served, not buffered: an event, a socket's queue.
 _BUFFERED_A_STREAM = 128 * 1024
@@ -22,6 +23,8 @@ _KERNEL_HELD, _KERNEL_SHARE = 32 * MIB, 0.1
 # A client that left is noticed, and its upstream closed, within a moment.
 _CLOSE_SECONDS = 5.0
 _LEAST_CONNECTIONS = 10
+# Verdicts on growth that what streams buffer looks like where nobody counts it.
+_LIKE_BUFFERS: Final = frozenset({"retained_objects", "native_growth", "memory_growth"})
 
 
 def buffering(readings: Readings) -> Finding | None:
@@ -63,20 +66,14 @@ def _retained_by_streams(readings: Readings) -> Finding | None:
         *readings.rss_evidence(),
     )
     says = f"Open streams kept {format_value(retained, 'bytes')} of objects alive at the last capture."
-    return Finding("buffering", "high", says, evidence, _ids(largest), "app")
+    return Finding("buffering", "high", says, evidence, _ids(largest), "app", captured=True)
 
 
 def _unread(readings: Readings) -> Finding | None:
     """Without a ledger, while memory grows: clients whose queues in the server and the kernel are full do not read."""
     rise = readings.heavy_rise("in_use_bytes")
-    if rise is None or readings.layers.get("app") is not None:
-        return None
-    stuck = [
-        row
-        for row in readings.streams
-        if (row.get("transport_bytes") or 0) + (row.get("kernel_bytes") or 0) >= _BUFFERED_A_STREAM / 2
-    ]
-    if not stuck:
+    stuck = _uncounted(readings, rise) if rise is not None else []
+    if rise is None or not stuck:
         return None
     says = (
         f"In-use memory grows while {len(stuck)} of the largest streams have clients that do not read;"
@@ -84,6 +81,50 @@ def _unread(readings: Readings) -> Finding | None:
     )
     evidence = (*rise.evidence("in use"), Evidence("streams with full queues", len(stuck), "count"))
     return Finding("buffering", "low", says, evidence, _ids(stuck[:3]), "app")
+
+
+def _uncounted(readings: Readings, rise: Rise) -> list[Mapping[str, Any]]:
+    """The streams whose clients do not read and for which the application may buffer what grows, as far as is known."""
+    if readings.layers.get("app") is not None or _hold_little(readings, rise):
+        return []
+    return [
+        row
+        for row in readings.streams
+        if (row.get("transport_bytes") or 0) + (row.get("kernel_bytes") or 0) >= _BUFFERED_A_STREAM / 2
+    ]
+
+
+def _hold_little(readings: Readings, rise: Rise) -> bool:
+    """Whether a retained capture has shown that streams keep alive little of what had grown until then."""
+    captured = readings.captures.get("retained") or {}
+    retained = captured.get("total_bytes")
+    if retained is None:
+        return False
+    begun, taken = rise.trend.since, captured.get("time")
+    part = 1.0
+    if begun is not None and taken is not None and rise.trend.seconds > 0:
+        part = min(1.0, max(0.0, (taken - begun) / rise.trend.seconds))
+    return bool(retained < LITTLE * part * rise.amount)
+
+
+def with_doubt(readings: Readings, finding: Finding) -> Finding:
+    """The finding, told with low confidence where it names nobody and what grows may be what streams buffer."""
+    rise = readings.heavy_rise("in_use_bytes")
+    if (
+        finding.word not in _LIKE_BUFFERS
+        or finding.confidence != "medium"
+        or finding.culprit is not None
+        or rise is None
+    ):
+        return finding
+    stuck = _uncounted(readings, rise)
+    if not stuck or (finding.word == "native_growth" and "objects" in readings.captures):
+        return finding
+    says = (
+        f"{finding.says} But the clients of {len(stuck)} streams do not read, and what the application buffers for them is not "
+        "counted here: it may be that."
+    )
+    return replace(finding, confidence="low", says=says)
 
 
 def upstreams(readings: Readings) -> Finding | None:

@@ -1,7 +1,8 @@
 """The verdict on one worker: the first cause that the readings show, what it stands on, and what to do next.
 
 The law of this file: a verdict never says more than its readings. No readings are "inconclusive", and so is memory that may
-grow by as much as matters, as far as they tell; what else was found beside the first cause is listed, not dropped.
+grow by as much as matters, as far as they tell; what else was found beside the first cause is listed, not dropped. A weak sign
+never stands before a surer one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from .finding import Finding
 from .no_growth import an_hour, open_questions, slope_evidence
 from .readings import Evidence, Readings
 from .startup import with_reserve
+from .streams import with_doubt
 
 __all__ = ["Evidence", "Finding", "Readings", "Verdict", "verdict"]
 
@@ -84,7 +86,7 @@ def verdict(readings: Readings) -> Verdict:
     """Judge one worker."""
     checks = (check for cause in CAUSES.values() for check in cause.checks)
     findings = [
-        with_line(readings, with_reserve(readings, finding))
+        with_doubt(readings, with_line(readings, with_reserve(readings, finding)))
         for check in checks
         if (finding := check(readings)) is not None
     ]
@@ -93,12 +95,30 @@ def verdict(readings: Readings) -> Verdict:
         finding for at, finding in enumerate(findings) if finding.word not in {each.word for each in findings[:at]}
     ]
     alarms = [finding for finding in findings if CAUSES[finding.word].alarm]
+    elsewhere = any(map(_grows_elsewhere, alarms))
+    alarms.sort(key=lambda finding: 1 if elsewhere and finding.captured else _place(finding))
     if alarms:
         return Verdict(_with_defect(readings, alarms[0]), tuple(alarms[1:]))
     if findings:
         calm = _with_defect(readings, findings[0])
         return Verdict(_no_surer_than(readings, calm), tuple(findings[1:]))
     return Verdict(_with_defect(readings, with_line(readings, _inconclusive(readings))))
+
+
+def _place(finding: Finding) -> int:
+    """Where an alarm stands among the others, which keep the order of CAUSES: what is told with low confidence behind what is
+    surer, and last where it names nobody. That memory is free explains no growth: it goes before no sign of any."""
+    if finding.word == "allocator_free":
+        return 2
+    if finding.confidence != "low":
+        return 0
+    return 1 if finding.culprit is not None else 2
+
+
+def _grows_elsewhere(finding: Finding) -> bool:
+    """Whether it is certain that something grows which no task leads to: what streams hold is no explanation of that."""
+    sure = finding.confidence == "high" and finding.path is not None
+    return sure and finding.word == "retained_objects" and not str(finding.path).startswith("Task")
 
 
 def _with_defect(readings: Readings, finding: Finding) -> Finding:

@@ -183,6 +183,7 @@ def readings_of(
         unread=_unread(snapshot),
         memray=snapshot.about.get("memray"),
         collects=(reading.get("gc") or {}).get("enabled"),
+        saved=(reading.get("gc") or {}).get("saved"),
     )
 
 

@@ -1,10 +1,11 @@
 """The verdict's own readings: where growth is an alarm and its culprit is not known yet, the captures that would name it are
-taken without being asked for, so that the first `status` that somebody types already tells.
+taken without being asked for, so that the first `status` that somebody types already tells. A weak sign, which is told with low
+confidence, does not keep others from being looked into.
 
-Only forked readings are taken, tasks and objects: no tracer is opened, and nothing slows the service down but the fork.
-They are priced like every capture, one that is refused as too costly is not forced, and one that runs makes way for what
-somebody asks for. `DIAGNOSTICS_LOOKS_PER_HOUR` bounds how often they are taken of one worker (6 by default: what a capture
-shows is believed for ten minutes); 0 takes none.
+Only forked readings are taken, of tasks, objects or what streams retain: no tracer is opened, and nothing slows the service
+down but the fork. They are priced like every capture, one that is refused as too costly is not forced, and one that runs makes
+way for what somebody asks for. `DIAGNOSTICS_LOOKS_PER_HOUR` bounds how often they are taken of one worker (6 by default: what
+a capture shows is believed for ten minutes); 0 takes none.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import time
 from collections import deque
 from typing import Any, Final
 
+from ...analysis.verdict.causes import CAUSES
+from ...analysis.verdict.finding import Finding
 from ...analysis.verdict.verdict import Verdict
 from ...errors import DiagnosticsError, NotFoundError
 from ..audit import Asker, Audit
@@ -36,6 +39,7 @@ _REFUSED_SECONDS = 120.0
 _TASKS: Final[dict[str, Any]] = {"kind": "tasks"}
 _OBJECTS: Final[dict[str, Any]] = {"kind": "objects", "seconds": 20}
 _NAMED_BY: Final[dict[str, dict[str, Any]]] = {
+    "buffering": {"kind": "retained"},
     "orphan_tasks": _TASKS,
     "thread_growth": _TASKS,
     "retained_objects": _OBJECTS,
@@ -72,20 +76,24 @@ class OwnCaptures:
                 failures.failed(error)
 
     async def look(self) -> None:
-        """Take what the verdicts of this moment ask for, one capture after the other."""
+        """Take what the verdicts of this moment ask for first, one capture of each worker after the other."""
         alive = {worker.pid for worker in self._targets.workers()}
         self._taken = {pid: taken for pid, taken in self._taken.items() if pid in alive}
         self._refused = {pid: at for pid, at in self._refused.items() if pid in alive}
         for snapshot in await self._targets.snapshots():
             if snapshot.state != "answering":
                 continue
-            asked = wanted(await self._judge.verdict(snapshot))
-            if asked is not None and self._due(snapshot, asked["kind"]):
-                await self._take(snapshot, asked)
+            judged = await self._judge.verdict(snapshot)
+            outdated = any(finding.outdated for finding in (judged.finding, *judged.also))
+            for asked in wanted(judged):
+                if self._due(snapshot, asked["kind"], again=outdated and asked == _OBJECTS):
+                    await self._take(snapshot, asked)
+                    break  # what it shows may make the others needless: the next look tells
 
-    def _due(self, snapshot: Snapshot, kind: str) -> bool:
+    def _due(self, snapshot: Snapshot, kind: str, *, again: bool) -> bool:
+        """Whether it is to be taken now. `again`: also where one was taken that is still believed."""
         pid, now = snapshot.process.pid, time.monotonic()
-        if self._captures.latest(snapshot.worker, pid, kind, CAPTURE_SECONDS) is not None:
+        if not again and self._captures.latest(snapshot.worker, pid, kind, CAPTURE_SECONDS) is not None:
             return False  # it was taken, and what it shows is in the verdict
         taken = self._taken.setdefault(pid, deque())
         while taken and now - taken[0] >= _HOUR:
@@ -110,12 +118,29 @@ class OwnCaptures:
             log.info("worker %s: no %s capture to name what grows: %s", snapshot.worker, asked["kind"], error)
 
 
-def wanted(verdict: Verdict) -> dict[str, Any] | None:
-    """The capture that would name the culprit of this verdict, as a request; None where none would, or it is named."""
-    if verdict.finding.culprit is not None or not (verdict.alarm or verdict.finding.next):
+def wanted(verdict: Verdict) -> list[dict[str, Any]]:
+    """The captures that would name the culprit of this verdict, as requests; none where none would, or it is named.
+
+    The verdict's own capture; where it is only a weak sign, also what the next finding asks for, and so on.
+    """
+    captures: list[dict[str, Any]] = []
+    for finding in (verdict.finding, *verdict.also):
+        asked = _asked_by(finding)
+        if asked is not None and asked not in captures:
+            captures.append(asked)
+        if finding.confidence != "low":
+            break
+    return captures
+
+
+def _asked_by(finding: Finding) -> dict[str, Any] | None:
+    alarm = CAUSES[finding.word].alarm
+    if finding.culprit is not None or not (alarm or finding.next):
         return None
-    asked = _NAMED_BY.get(verdict.word)
+    if finding.word == "buffering" and finding.confidence == "high":  # it is measured
+        return None
+    asked = _NAMED_BY.get(finding.word)
     # An inconclusive verdict asks for objects where something grows, and for other things as well.
-    if asked is None or (not verdict.alarm and f"--kind {asked['kind']}" not in (verdict.finding.next or "")):
+    if asked is None or (not alarm and f"--kind {asked['kind']}" not in (finding.next or "")):
         return None
     return asked

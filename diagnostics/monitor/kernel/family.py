@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
+from ...protocol import READING_NAME
 from .absence import why_no_agent
 from .sockets import Sockets
 
-__all__ = ["Family", "program_of", "watched_listeners", "why_no_agent"]
+__all__ = ["Family", "is_reading", "program_of", "watched_listeners", "why_no_agent"]
 
 
 class Family:
@@ -110,6 +111,14 @@ def watched_listeners(pid: int, sockets: Sockets, proc: Path = Path("/proc")) ->
         watched = (line.split()[1] for line in lines if line.startswith("tfd:"))
         inodes |= {inode for each in watched if (inode := sockets.inode(pid, int(each))) in listeners}
     return inodes
+
+
+def is_reading(pid: int, proc: Path = Path("/proc")) -> bool:
+    """Whether this is a forked reading of an agent, by the name that it has given itself."""
+    try:
+        return (proc / str(pid) / "comm").read_bytes().rstrip(b"\n") == READING_NAME.encode()
+    except OSError:
+        return False
 
 
 def program_of(pid: int, proc: Path = Path("/proc")) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..kernel.family import Family, program_of, why_no_agent
+from ..kernel.family import Family, is_reading, program_of, why_no_agent
 from ..kernel.process import read_process
 from ..kernel.rollup import Rollup
 
@@ -85,7 +85,8 @@ def members(
     family: Family,
     proc: Path = Path("/proc"),
 ) -> list[Member]:
-    """`roots` and all their descendants, parents first, each process once. This monitor and its children are left out.
+    """`roots` and all their descendants, parents first, each process once. This monitor and its children are left out, and
+    the agents' forked readings: their memory is what diagnostics takes for a moment, and nothing that the service starts.
 
     workers       pid -> the worker's name
     supervisors   pids of known supervisors; any ancestor of a worker is one, too
@@ -98,7 +99,7 @@ def members(
         if pid in by_pid or pid == os.getpid():
             continue
         reading = read_process(pid, proc)
-        if reading is None or reading.state == "Z":
+        if reading is None or reading.state == "Z" or (pid not in workers and is_reading(pid, proc)):
             continue
         worker = workers.get(pid, worker)
         role: Literal["worker", "supervisor", "child"] = (

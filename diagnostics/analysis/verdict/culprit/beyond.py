@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ...drift import drift
 from ...units import format_value
 from ..readings import LITTLE, MOST, Evidence, Readings, Rise
 from .holder import share, ways_of
@@ -23,6 +24,8 @@ __all__ = ["UnexplainedGrowth", "growth"]
 # as many blocks of this size would be most of the growth, it is likely theirs; where even blocks of the second size would
 # not be, it is not.
 _LIKELY_BLOCK, _LARGEST_BLOCK = 32 * 1024, 1024 * 1024
+# How ways begin that lead through gc.garbage.
+_SAVED = "module gc -> "
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,13 @@ class UnexplainedGrowth:
 
     @property
     def expected(self) -> float:
-        """What memory gained between the two looks of the census, at that pace."""
-        return float(self.per_second * self.census["seconds"])
+        """What memory gains between two looks as far apart as those of the census, at that pace."""
+        return float(self.per_second * self.apart)
+
+    @property
+    def apart(self) -> float:
+        """Seconds between the two looks of the census; a busy machine takes longer to count than it was to wait."""
+        return float(self.census.get("elapsed") or self.census["seconds"])
 
     @property
     def by_pythons_allocators(self) -> bool:
@@ -96,12 +104,27 @@ class UnexplainedGrowth:
         return gained is not None and gained < LITTLE * self.expected
 
     @cached_property
+    def slowed(self) -> bool:
+        """Whether it is sure that memory has grown, since the last census, at less than half the pace that it had then: what
+        grew then grows so no longer, and what grows now may be something else."""
+        taken, gained = self.census.get("time"), self.census.get("in_use_delta")
+        if taken is None or gained is None:
+            return False
+        since = drift(self.readings.series.get("in_use_bytes", ()), since=float(taken))
+        return since is not None and since.high < MOST * gained / self.apart
+
+    @cached_property
     def seen(self) -> float | None:
         """The share of the growth that the census shows as Python's objects, held or not; None without one."""
         if not self.census:
             return None
         unheld = sum(row["bytes_delta"] for row in self.census.get("hidden") or ())
-        return float((self.census["bytes_delta"] + unheld) / self.basis)
+        return float((self.census["bytes_delta"] + unheld + self.of_threads) / self.basis)
+
+    @property
+    def of_threads(self) -> float:
+        """What other threads' own data gained between the looks of the census, which its forked child cannot see."""
+        return max(0.0, float(self.census.get("freed_delta") or 0.0))
 
     @property
     def _uncertain(self) -> float:
@@ -135,9 +158,18 @@ class UnexplainedGrowth:
         rows = [row for row in self.grown if not row.get("unheld")]
         return float(sum(row["bytes_delta"] * share(ways_of(self.census, row), "cycle") for row in rows))
 
+    @cached_property
+    def saved(self) -> float:
+        """Of what grew, bytes in gc.garbage, where the collector keeps there what it finds; by the same samples."""
+        if self.readings.saved is None:
+            return 0.0
+        rows = ((row, ways_of(self.census, row)) for row in self.grown if not row.get("unheld"))
+        of_each = ((row, [way for way in ways if str(way["path"]).startswith(_SAVED)], ways) for row, ways in rows)
+        return float(sum(row["bytes_delta"] * share(saved, None, ways) for row, saved, ways in of_each))
+
     @property
     def is_garbage(self) -> bool:
-        return bool(self.grown) and self.waiting >= MOST * self.basis
+        return bool(self.grown) and self.waiting + self.saved >= MOST * self.basis
 
     @property
     def in_python(self) -> bool | None:

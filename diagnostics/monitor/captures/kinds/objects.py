@@ -8,6 +8,7 @@ Artifacts: `profile.json` (the later census), `objects.json` (all types with the
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from .kind import Kind, Session
@@ -24,6 +25,8 @@ _TOP = 20
 # So many types, because one leaked entry often consists of objects of several types.
 _EXPLAINED = 8
 _LEAST_SHARE = 0.02
+# Objects of fewer than so many more come and go with the connections; so many types of them are told.
+_MANY, _HANDLES = 20, 3
 _WORTH_A_NOTE = 64 * 1024
 # Types of the program itself (classes, functions and their parts): always alive. They are explained only where they grow: as
 # handlers do, and classes that are made while it runs.
@@ -41,8 +44,10 @@ Types = dict[str, list[int]]
 async def take(session: Session) -> dict[str, Any]:
     window = session.options["seconds"]
     before, used_before = (await _census(session, first=True), await _in_use(session)) if window else (None, None)
+    began = time.monotonic()
     await session.wait(window)
     after, used_after = await _census(session, again=before is not None), await _in_use(session)
+    elapsed = time.monotonic() - began
     not_covered = list(after["not_covered"])
     incomparable = why_incomparable(before, after) if before else None
     if incomparable is not None:
@@ -58,16 +63,20 @@ async def take(session: Session) -> dict[str, Any]:
     hidden, why_not_hidden = unheld(before, after) if before else (None, None)
     if why_not_hidden is not None:
         not_covered.append(f"small objects that nothing refers to: {why_not_hidden}")
+    handles = _handles(rows, after) if before else []
     paths: dict[str, Any] = {}
     if session.options["paths"]:
         session.enter("tracing")
-        types = worth_explaining(rows)
+        types = list(dict.fromkeys([*worth_explaining(rows), *(row["type"] for row in handles)]))
         reply = await session.ask_reading(
             "objects.explain", patience=_PATIENCE_SECONDS, types=types, new=before is not None
         )
         paths = reply["paths"]
     result = {
+        "time": after["time"],
         "seconds": window,
+        # From one reading of the in-use bytes to the other: the second census itself takes time as well.
+        "elapsed": round(elapsed, 3) if before else None,
         "total_bytes": sum(row["bytes"] for row in rows),
         "total_count": after["objects"],
         "bytes_delta": sum(row["bytes_delta"] for row in rows) if before else None,
@@ -78,6 +87,8 @@ async def take(session: Session) -> dict[str, Any]:
         else None,
         "top": _top(rows, hidden or []),
         "hidden": hidden,
+        "freed_delta": _freed_delta(before, after),
+        "handles": handles,
         "paths": paths,
         "not_covered": not_covered,
     }
@@ -96,6 +107,19 @@ def _top(rows: list[dict[str, Any]], hidden: list[dict[str, Any]]) -> list[dict[
     unseen = [{"function": row["type"], "file": "", "line": 0, "bytes": None, "count": None, **row} for row in hidden]
     grew = [row for row in rows if row["bytes_delta"] and abs(row["bytes_delta"]) >= row["margin_bytes"]]
     return sorted([*grew, *unseen], key=lambda row: -row["bytes_delta"])[:_TOP] or rows[:_TOP]
+
+
+def _freed_delta(before: dict[str, Any] | None, after: dict[str, Any]) -> int | None:
+    """How much more other threads' own data had at the second look than at the first: it is gone in a forked child."""
+    first, second = (before or {}).get("freed"), after.get("freed")
+    return None if first is None or second is None else int(second - first)
+
+
+def _handles(rows: list[dict[str, Any]], census: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of the types whose objects may have memory in C beside their size, those that grew most in number."""
+    names = frozenset(census.get("handles") or ())  # an agent of an older release does not tell
+    grew = [row for row in rows if row["type"] in names and row["count_delta"] - row.get("margin_count", 0) >= _MANY]
+    return sorted(grew, key=lambda row: -row["count_delta"])[:_HANDLES]
 
 
 async def _in_use(session: Session) -> int | None:

@@ -9,9 +9,12 @@ import ctypes
 import functools
 import gc
 import re
+import sqlite3
 import subprocess
 import sys
 import threading
+import zlib
+from collections import deque
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -25,7 +28,7 @@ from hypothesis import strategies as st
 from diagnostics.agent import redaction
 from diagnostics.agent.ledger import StreamLedger
 from diagnostics.agent.readings import everything, objects
-from diagnostics.agent.readings.classes import type_name
+from diagnostics.agent.readings.classes import full_name, type_name
 from diagnostics.agent.readings.graph import size_of
 from diagnostics.agent.readings.holders import CYCLE_TEXT, LOST_TEXT
 from diagnostics.agent.readings.newness import FirstLook
@@ -47,6 +50,10 @@ class Planted:
 
 class Slotted:
     __slots__ = ("held",)
+
+
+class Marked:
+    """Another one of which nobody else has any."""
 
 
 class Hostile:
@@ -103,6 +110,17 @@ def test_a_census_counts_each_object_once_with_what_the_collector_does_not_track
     grown = after["bytes"][1] - before["bytes"][1]
     assert 90_000 <= grown < 110_000
     assert 450_000 <= after["str"][1] - before["str"][1] < 900_000  # with the keys of `before`
+
+
+def test_types_whose_objects_may_have_memory_in_c_are_told() -> None:
+    class Wrapped(sqlite3.Connection): ...
+
+    some = [zlib.compressobj(), sqlite3.connect(":memory:"), Wrapped(":memory:"), Slotted(), Planted(), {}, deque()]
+    found = set(objects.census()["handles"])
+    for each in some[1:3]:
+        each.close()
+    assert {full_name(type(each)) for each in some[:3]} <= found
+    assert not {full_name(type(each)) for each in some[3:]} & found
 
 
 def test_an_object_is_sized_and_named_without_running_its_code() -> None:
@@ -293,6 +311,37 @@ def test_what_a_task_of_a_group_holds_is_told_by_the_task_and_not_by_its_library
             group.cancel_scope.cancel()
 
     asyncio.run(main())
+
+
+def test_what_a_library_keeps_is_told_by_the_library_and_not_by_a_task_that_passes_by() -> None:
+    """What a handler kept that a framework had loaded hung, it said, from a request that was just using it."""
+    import email.mime.base as library
+
+    async def serves(handler: list[Any]) -> None:
+        own = [Slotted()]
+        await asyncio.sleep(60)
+        del handler, own
+
+    async def main() -> None:
+        library.handlers = {"audit": [[Planted()]]}  # type: ignore[attr-defined]
+        task = asyncio.create_task(serves(library.handlers["audit"]), name="request 1")  # type: ignore[attr-defined]
+        await asyncio.sleep(0)
+        way = "module email.mime.base -> global 'handlers' -> dict[1]['audit'] -> list[1] -> list[1]"
+        assert why(Planted) == f"{way} -> {type_name(Planted)}"
+        assert why(Slotted).startswith("Task 'request *' -> ")  # what nothing else leads to is the task's
+        kept.append([Marked()])
+        paths = objects.explain([name_of(each) for each in (Planted, Slotted, Marked)], 1)["paths"]
+        assert paths[name_of(Planted)][0]["path"] == f"{way} -> {type_name(Planted)}"
+        assert paths[name_of(Slotted)][0]["root"] == "task"
+        own = f"module {__name__} -> global 'kept' -> list[1] -> list[1] -> {type_name(Marked)}"
+        assert [row["path"] for row in paths[name_of(Marked)]] == [own]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    try:
+        asyncio.run(main())
+    finally:
+        del library.handlers  # type: ignore[attr-defined]
 
 
 def test_garbage_that_waits_for_the_collector_is_said_to_be_reached_from_nowhere() -> None:
@@ -506,6 +555,52 @@ def test_what_runs_at_a_fork_is_a_root_that_is_named() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, timeout=60)
     assert "os.register_at_fork(after_in_child) -> list[" in done.stdout
     assert "method Planted.again -> main__.Planted" in done.stdout
+
+
+def test_what_runs_at_the_end_or_at_a_signal_is_a_root_that_is_named() -> None:
+    """Each request registered the end of its own job: its holder was "a reference that no object has"."""
+    code = (
+        "import atexit, functools, signal\n"
+        "from diagnostics.agent.readings import objects\n"
+        "class Job:\n"
+        "    def close(self, *_arguments): ...\n"
+        "class Chained(Job): ...\n"
+        "for _ in range(3): atexit.register(Job().close)\n"
+        "for _ in range(3):\n"
+        "    before, job = signal.getsignal(signal.SIGUSR1), Chained()\n"
+        "    signal.signal(signal.SIGUSR1, lambda *_, before=before, job=job: job)\n"
+        "del before, job\n"
+        "for ways in objects.explain(['__main__.Job', '__main__.Chained'], 3)['paths'].values(): print(ways)\n"
+        "atexit.register(print, 'all are called')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, timeout=60)
+    assert "'atexit.register -> list[" in done.stdout
+    assert "-> method Job.close -> main__.Job'" in done.stdout
+    assert "handler of SIGUSR1 -> function <lambda> -> dict[2]['job'] -> main__.Chained" in done.stdout
+    assert done.stdout.endswith("all are called\n")
+
+
+def test_what_threads_keep_for_themselves_is_gone_in_a_child_and_is_measured_by_that() -> None:
+    code = (
+        "import os, threading\n"
+        "from diagnostics.agent.operations import captures\n"
+        "local, begun, ends = threading.local(), threading.Event(), threading.Event()\n"
+        "def keeps():\n"
+        "    local.jobs = [bytearray(20_000) for _ in range(500)]\n"
+        "    begun.set()\n"
+        "    ends.wait()\n"
+        "threading.Thread(target=keeps).start()\n"
+        "begun.wait()\n"
+        "work = captures.census(None).work\n"
+        "pid = os.fork()\n"
+        "if not pid: os._exit(9_000_000 < work()['freed'] < 12_000_000)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+        "ends.set()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, encoding="utf-8", timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")
 
 
 def test_what_c_code_holds_is_told_from_there_on() -> None:

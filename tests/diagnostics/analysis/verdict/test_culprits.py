@@ -73,6 +73,42 @@ def test_entries_of_several_types_are_told_by_the_container_that_holds_them(kind
     assert found.path in found.says
 
 
+def test_native_memory_is_told_with_the_small_objects_that_may_have_it() -> None:
+    """A compressor for each request was kept in a list, and "outside of Python's objects" was all that was told."""
+    handle = row("zlib.Compress", 40_000, count_delta=400, margin_count=0)
+    ways = {"zlib.Compress": [way("module app -> global 'kept' -> list -> zlib.Compress")]}
+    more = {"handles": [handle, row("ssl.SSLSession", 3_000, count_delta=30)], "elapsed": 20.0}
+    grown = 20 * PACE
+    found = told(small=0.0, objects=census(handle, seen=50_000.0, grown=grown, **ways) | more).finding
+    assert (found.word, found.confidence, found.culprit) == ("native_growth", "high", None)
+    assert "It may be memory of zlib.Compress" in found.says
+    assert "400 more came within 20 s, kept alive by module app -> global 'kept' -> list" in found.says
+    assert "each would have 19.53 KiB" in found.says  # 400 kB a second for 20 s, by 400 objects
+    assert "SSLSession" not in found.says  # of which fewer came than of the others
+    assert "It may be" not in told(small=0.0, objects=census(handle, seen=50_000.0, grown=grown)).finding.says
+    # Connections that have ended wait for the collector: nothing keeps them.
+    waiting = {"zlib.Compress": [way("in a cycle", 7, "cycle"), way("module app -> global 'pool'", 5)]}
+    assert (
+        "It may be"
+        not in told(small=0.0, objects=census(handle, seen=50_000.0, grown=grown, **waiting) | more).finding.says
+    )
+    # Too many for so little memory: they are something else's.
+    many = {"handles": [row("re.Match", 40_000, count_delta=100_000)], "elapsed": 20.0}
+    assert "It may be" not in told(small=0.0, objects=census(handle, seen=50_000.0, grown=grown) | many).finding.says
+
+
+def test_what_threads_keep_for_themselves_is_neither_native_nor_unknown() -> None:
+    """A list in a threading.local of pool threads is gone in a forked child: it was "native", with high confidence."""
+    grown = 10 * PACE
+    seen = census(row("dict", 20_000), grown=grown)
+    assert told(small=0.1, objects=seen).word == "native_growth"
+    found = told(small=0.1, objects=seen | {"freed_delta": int(0.9 * grown)}).finding
+    assert (found.word, found.confidence, found.culprit) == ("retained_objects", "medium", "data of single threads")
+    assert "threading.local" in found.says
+    assert found.next == TRACEMALLOC
+    assert told(small=0.1, objects=seen | {"freed_delta": -5_000}).word == "native_growth"
+
+
 def test_a_holder_of_less_than_half_is_not_named_and_neither_is_a_whole_module() -> None:
     rows = [row("dict", 2e6), row("list", 1.9e6)]
     ways = {"dict": [way("module app -> global 'a' -> dict")], "list": [way("module app -> global 'b' -> list")]}

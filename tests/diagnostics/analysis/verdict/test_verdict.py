@@ -100,6 +100,36 @@ def test_without_a_ledger_full_queues_while_memory_grows_are_a_weak_sign_of_buff
     assert (told.word, told.finding.confidence) == ("buffering", "low")
 
 
+def test_a_weak_sign_of_buffering_stands_before_no_surer_cause_and_yields_to_a_look() -> None:
+    """One client that did not read was all that was told, for seven minutes, of a service that kept its texts in a list."""
+    rows = [row(1, 200_000, transport_bytes=70_000, kernel_bytes=130_000)]
+    grown = series(in_use_bytes=GROWING, python_live_bytes=GROWING)
+    weak: dict[str, Any] = {"layers": {"app": None}, "streams": rows, "series": grown}
+    told = verdict(readings(**weak))
+    assert [(each.word, each.confidence) for each in (told.finding, *told.also)] == [
+        ("buffering", "low"),
+        ("retained_objects", "low"),  # as long as nobody has looked, what grows may be the streams'
+    ]
+    held = {"path": "module keeping -> global 'seen' -> list", "samples": 12, "root": "module"}
+    told = verdict(readings(**weak, captures={"objects": census_of(held)}))
+    assert (told.word, told.finding.confidence, told.also[0].word) == ("retained_objects", "high", "buffering")
+    # In the first two minutes both are weak signs: the one that names somebody is told first.
+    young = {name: points[40:] for name, points in grown.items()}
+    told = verdict(readings(**{**weak, "series": young}, captures={"objects": census_of(held)}, age=90.0))
+    assert (told.word, told.finding.confidence, told.finding.culprit) == ("retained_objects", "low", "app.Node")
+    for taken, kept, words in (
+        (119.0, MIB, ["retained_objects"]),
+        (119.0, 20 * MIB, ["buffering", "retained_objects"]),
+    ):
+        captured = {"total_bytes": kept, "time": taken, "streams": []}
+        told = verdict(readings(**weak, captures={"retained": captured}))
+        assert [each.word for each in (told.finding, *told.also)] == words
+        assert told.finding.confidence != "low"
+    # What had been looked at before memory grew says nothing of what has.
+    early = verdict(readings(**weak, captures={"retained": {"total_bytes": MIB, "time": 2.0, "streams": []}}))
+    assert early.word == "buffering"
+
+
 @pytest.mark.parametrize(
     "grown",
     [
@@ -226,6 +256,54 @@ def test_garbage_that_no_collector_will_come_for_is_an_alarm() -> None:
     assert verdict(readings(series=called, captures=census, collects=False)).word == "waiting_garbage"
     unknown = {name: points for name, points in grown.items() if name not in stands}
     assert verdict(readings(series=unknown, captures=census, collects=False)).word == "waiting_garbage"
+
+
+def test_garbage_that_the_collector_was_told_to_keep_is_an_alarm_and_says_so() -> None:
+    grown = series(in_use_bytes=GROWING, python_live_bytes=GROWING)
+    saved = {"path": "module gc -> global 'garbage' -> list[900] -> app.Node", "samples": 9, "root": "module"}
+    cycle = {"path": "(in a cycle that nothing reaches)", "samples": 3, "root": "cycle"}
+    census = {"objects": census_of(saved, cycle)}
+    told = verdict(readings(series=grown, captures=census, collects=True, saved=900))
+    assert (told.word, told.finding.confidence, told.alarm) == ("uncollected_garbage", "high", True)
+    assert "900 objects by now" in told.finding.says
+    assert not told.also
+    # Without the flag the program itself keeps them there.
+    assert verdict(readings(series=grown, captures=census, collects=True)).word == "retained_objects"
+    held = {"path": "module app -> global 'KEPT' -> list", "samples": 12, "root": "module"}
+    leak = verdict(readings(series=grown, captures={"objects": census_of(held)}, collects=True, saved=900))
+    assert leak.word == "retained_objects"
+
+
+def test_a_capture_of_growth_that_has_slowed_down_since_accuses_nobody_and_is_taken_again() -> None:
+    """Streams filled up in the first minute: what a capture named then was told for ten minutes, of what leaked after."""
+    bent = line(lambda second: 60 * MIB + 2_000_000 * min(second, 40) + 300_000 * max(0, second - 40))
+    held = {"path": "Task 'serves' -> local 'chunks' -> list", "samples": 12, "root": "task"}
+    census = census_of(held) | {"in_use_delta": 40_000_000, "elapsed": 20.0, "bytes_delta": 38_000_000, "time": 45.0}
+    census["top"] = [{"type": "app.Node", "bytes_delta": 39_000_000}]
+    told = verdict(readings(series=series(in_use_bytes=bent, python_live_bytes=bent), captures={"objects": census}))
+    (found,) = (each for each in (told.finding, *told.also) if each.word == "retained_objects")
+    assert (found.confidence, found.culprit, found.outdated) == ("low", None, True)
+    assert "what grows now may be something else" in found.says
+    straight = line(lambda second: 60 * MIB + 2_000_000 * second)
+    told = verdict(
+        readings(series=series(in_use_bytes=straight, python_live_bytes=straight), captures={"objects": census})
+    )
+    assert (told.finding.confidence, told.finding.culprit, told.finding.outdated) == ("high", "app.Node", False)
+
+
+def test_what_streams_were_found_to_hold_explains_no_growth_that_is_found_elsewhere() -> None:
+    grown = series(in_use_bytes=GROWING, python_live_bytes=GROWING)
+    streams = [{"id": "Task-9", "route": "/chat", "retained_bytes": 60 * MIB}]
+    retained = {"total_bytes": 60 * MIB, "streams": streams}
+    words = {}
+    for root, path in (
+        ("module", "module keeping -> global 'seen' -> list"),
+        ("task", "Task 'serves' -> local 'chunks'"),
+    ):
+        census = census_of({"path": path, "samples": 12, "root": root})
+        told = verdict(readings(layers={"app": None}, series=grown, captures={"retained": retained, "objects": census}))
+        words[root] = [each.word for each in (told.finding, *told.also)]
+    assert words == {"module": ["retained_objects", "buffering"], "task": ["buffering", "retained_objects"]}
 
 
 def test_a_holder_that_is_not_known_is_not_told_with_high_confidence() -> None:

@@ -107,8 +107,15 @@ def test_a_look_of_its_own_makes_way_for_what_somebody_asks_for(observed: Any, h
     ids=str,
 )
 def test_only_what_names_a_culprit_is_taken(found: Finding, kind: str | None) -> None:
-    asked = wanted(Verdict(found))
-    assert (asked["kind"] if asked else None) == kind
+    assert [asked["kind"] for asked in wanted(Verdict(found))] == ([kind] if kind else [])
+
+
+def test_a_weak_sign_does_not_keep_others_from_being_looked_into() -> None:
+    weak, young = Finding("buffering", "low", "", ()), Finding("retained_objects", "low", "", ())
+    sure, other = Finding("orphan_tasks", "medium", "", ()), Finding("memory_growth", "medium", "", ())
+    assert [asked["kind"] for asked in wanted(Verdict(weak, (young, other)))] == ["retained", "objects"]
+    assert [asked["kind"] for asked in wanted(Verdict(weak, (sure, other)))] == ["retained", "tasks"]
+    assert [asked["kind"] for asked in wanted(Verdict(sure, (weak, other)))] == ["tasks"]
 
 
 class Process:
@@ -128,19 +135,22 @@ class Targets:
 
 
 class Judge:
+    def __init__(self, found: Finding) -> None:
+        self._found = found
+
     async def verdict(self, _snapshot: Any) -> Verdict:
-        return Verdict(Finding("orphan_tasks", "medium", "", ()))
+        return Verdict(self._found)
 
 
 class Captures:
     """The controller's side: nothing is ever kept, so that each look asks again."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: Exception | None = None, latest: dict[str, Any] | None = None) -> None:
         self.asked: list[dict[str, Any]] = []
-        self._error = error
+        self._error, self._latest = error, latest
 
-    def latest(self, *_arguments: Any) -> None:
-        return None
+    def latest(self, *_arguments: Any) -> dict[str, Any] | None:
+        return self._latest
 
     async def begin(self, request: dict[str, Any], *, yields: bool, by: str) -> dict[str, Any]:
         assert by == "the verdict"
@@ -160,9 +170,12 @@ class Notes:
         return None
 
 
-def looked(captures: Captures, an_hour: int, times: int) -> list[dict[str, Any]]:
+TASKS = Finding("orphan_tasks", "medium", "", ())
+
+
+def looked(captures: Captures, an_hour: int, times: int, found: Finding = TASKS) -> list[dict[str, Any]]:
     async def main() -> None:
-        looks = OwnCaptures(Targets(), Judge(), captures, Notes(), an_hour)  # type: ignore[arg-type]
+        looks = OwnCaptures(Targets(), Judge(found), captures, Notes(), an_hour)  # type: ignore[arg-type]
         for _ in range(times):
             await looks.look()
 
@@ -174,3 +187,10 @@ def test_at_most_so_many_are_taken_in_an_hour_and_none_is_forced() -> None:
     assert looked(Captures(), 2, 5) == [{"kind": "tasks", "worker": "0"}] * 2
     refused = Captures(TooCostlyError("it costs too much"))
     assert len(looked(refused, 2, 5)) == 1  # and is asked for again when some time has passed
+
+
+def test_what_is_still_believed_is_taken_again_only_where_memory_has_changed_its_pace_since() -> None:
+    found = Finding("retained_objects", "low", "", ())
+    assert looked(Captures(latest={}), 6, 3, found) == []
+    outdated = Finding("retained_objects", "low", "", (), outdated=True)
+    assert [asked["kind"] for asked in looked(Captures(latest={}), 2, 5, outdated)] == ["objects"] * 2
