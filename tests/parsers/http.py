@@ -63,7 +63,7 @@ async def _ours(data: bytes, size: int) -> Read | None:
     connection = UpstreamConnection(RECV_BYTES, RECV_BYTES, 1 << 30)
     transport = _NoTransport()
     connection.connection_made(transport)
-    asking = asyncio.ensure_future(connection.request("GET", b"/", [], b""))
+    asking = asyncio.ensure_future(connection.request(b"GET / HTTP/1.1\r\n\r\n", b""))
     await asyncio.sleep(0)
     for start in range(0, len(data), size):
         if transport.closed:
