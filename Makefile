@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: bench bench-quick bounds chaos clean demo field fuzz fuzz-parsers imports install installs lint matrix museum museum-table phoenix \
+.PHONY: bench bench-quick bounds chaos clean demo field fuzz fuzz-parsers imports install installs lint long matrix museum museum-table phoenix \
 	relay-proof replicas sanic simulate soak steady study test types unit wheel
 
 demo: $(STAMP)
@@ -27,7 +27,13 @@ imports: $(STAMP)
 WHOLE_HEAP = tests/diagnostics/agent/readings
 unit: $(STAMP)
 	@$(BIN)/python -m pytest $(WHOLE_HEAP) --numprocesses 4 --dist worksteal; first=$$?; \
-	$(BIN)/python -m pytest tests --ignore=tests/bench --ignore=$(WHOLE_HEAP) --numprocesses 6 --dist worksteal && exit $$first
+	$(BIN)/python -m pytest tests --ignore=tests/bench --ignore=$(WHOLE_HEAP) -m 'not install and not long' \
+		--numprocesses 6 --dist worksteal && exit $$first
+
+# The tests that take longest, some minutes in all: experiments with real services and allocators, alerts in a real Prometheus,
+# replicas that are killed, instructions counted by valgrind, other versions of memray.
+long: $(STAMP)
+	$(BIN)/python -m pytest tests --ignore=tests/bench -m 'not install and long' --numprocesses 4 --dist worksteal
 
 # The wheel with each of its extras in empty environments of every Python that is found, and all commands of the README in their
 # order: tens of minutes. INSTALLS chooses some of it: 'python3.12-', or 'python3.11-base] or python3.11-readme]'.

@@ -15,7 +15,7 @@ import pytest
 from diagnostics.errors import UsageError
 from diagnostics.proof.subjects.command import command_of
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(900)]
 
 GROWING = Path(__file__).parent / "growing"
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,6 @@ def handed_out_for(nbytes: int, jemalloc: str) -> int:
     return int(told.stdout)
 
 
-@pytest.mark.long
 def test_each_kind_of_growth_has_its_word_and_its_line(tmp_path: Path) -> None:
     """Streams that flood clients who do not read gain while they are open; streams that leave something stay when they end."""
     numbers = tmp_path / "numbers.json"

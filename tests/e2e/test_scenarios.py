@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(900)]
 
 VERIFY = [sys.executable, "-m", "diagnostics", "verify"]
 # Where each scenario has one app only.
 TWO = ("--jobs", "2")
 
 
-@pytest.mark.long
 def test_a_leak_and_a_shutdown_that_never_ends_are_found_and_their_fixes_are_fixes(tmp_path: Path) -> None:
     numbers = tmp_path / "numbers.json"
     command = [*VERIFY, "never_started_generator", "stuck_drain", "--no-capture", "--json", str(numbers)]

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(900)]
 
 VERIFY = [sys.executable, "-m", "diagnostics", "verify"]
 BROKEN = "diagnostics.proof.scenarios.exception_retention.broken:app"
@@ -41,7 +41,6 @@ def processes_of(words: str) -> list[str]:
     return found
 
 
-@pytest.mark.long
 def test_the_fix_is_a_fix_and_the_evidence_is_kept(tmp_path: Path) -> None:
     report, junit = tmp_path / "report", tmp_path / "junit.xml"
     done = verify("unbounded_buffer", "--report", str(report), "--junit", str(junit))

@@ -15,7 +15,7 @@ from diagnostics.analysis.formats import pprof
 ROOT = Path(__file__).parents[4]
 
 # An installation, which takes as long as it takes.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 SERVICE = """
 import asyncio, sys
