@@ -53,8 +53,8 @@ steady: $(STAMP)
 	$(BIN)/python tests/steady.py $(STEADY)
 
 # On a quiet machine; rewrites docs/performance.md and performance.json, and prints each limit and whether it is met. Three rounds take
-# an hour and a quarter. LITELLM is a folder
-# that LiteLLM's proxy is or will be installed in; without it that peer is left out. bench-quick: a few cases, a minute.
+# an hour and more. LITELLM is a folder that LiteLLM's proxy is or will be installed in; without it that peer is left out.
+# bench-quick: a few cases, a minute or two.
 ROUNDS ?= 3
 bench: $(STAMP)
 	$(BIN)/python tests/bench/bench_relay.py --rounds $(ROUNDS) $(if $(LITELLM),--litellm $(LITELLM)) --out report/bench --write docs/performance.md

@@ -71,7 +71,7 @@ class Event:
 
 
 class LineFeeds:
-    """LoopTurns every line end into LF and drops a byte order mark at the start; keeps two numbers between chunks.
+    """Turns every line end into LF and drops a byte order mark at the start; keeps two numbers between chunks.
 
     After the start, bytes without CR need no work, so that callers on a hot path write
     `if CR in chunk or line_feeds.bom_seen >= 0 or line_feeds.after_cr: chunk = line_feeds.feed(chunk)`.
