@@ -79,7 +79,7 @@ def test_a_leak_of_whole_streams_is_told_at_its_size_under_another_allocator_too
     numbers = tmp_path / "numbers.json"
     leaking = kind(KEEP="200000", LD_PRELOAD=library("libjemalloc.so.2"))
     # A busy machine's rounds have few streams: more of them, where they are needed.
-    words = ("--before", kind(KEEP="6050"), "--after", leaking, *QUICK, "--rounds", "3,5,8,16")
+    words = ("--before", kind(KEEP="6050"), "--after", leaking, *QUICK, "--rounds", "3,5,8,16,32")
     done = compare(*words, "--no-capture", "--json", str(numbers))
     assert done.returncode == 1, done.stdout + done.stderr
     found = sides(numbers)
