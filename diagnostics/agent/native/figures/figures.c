@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 /* glibc's struct mallinfo2 (malloc.h), which a C library of the build's machine may not have. */

@@ -2,7 +2,6 @@
 
 #include "live.h"
 
-#define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #define MOST_FRAMES 256
@@ -177,10 +176,13 @@ static PyObject *watch_route(PyObject *self, PyObject *arguments)
 static PyObject *opened(PyObject *self, PyObject *arguments)
 {
     (void)self;
-    PyObject *record;
-    const char *text;
+    PyObject *record, *route;
+    if (!PyArg_ParseTuple(arguments, "OU", &record, &route))
+        return NULL;
+    /* Not by a format with "#": headers of CPython 3.13 make calls of it that 3.11 and 3.12 refuse. */
     Py_ssize_t bytes;
-    if (!PyArg_ParseTuple(arguments, "Os#", &record, &text, &bytes))
+    const char *text = PyUnicode_AsUTF8AndSize(route, &bytes);
+    if (text == NULL)
         return NULL;
     route_opened(record, text, bytes > ROUTE_BYTES ? ROUTE_BYTES + 1 : (uint32_t)bytes);
     return none();

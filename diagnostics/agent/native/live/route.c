@@ -13,7 +13,6 @@
 
 #include "live.h"
 
-#define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <dlfcn.h>
 #include <string.h>

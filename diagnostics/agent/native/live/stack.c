@@ -7,7 +7,6 @@
 
 #include "live.h"
 
-#define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <dlfcn.h>
 #include <sys/mman.h>

@@ -243,7 +243,7 @@ assert heap.report()["samples"] > 100
 
 
 @pytest.mark.parametrize("other", [sys.executable, *map(str, interpreters().values())])
-def test_a_library_of_any_versions_headers_keeps_the_count_of_references(run: Run, tmp_path: Path, other: str) -> None:
+def test_a_library_of_any_versions_headers_serves_this_one_and_keeps_the_count_of_references(run: Run, tmp_path: Path, other: str) -> None:
     asked = subprocess.run(
         [other, "-c", "import sysconfig; print(sysconfig.get_path('include'))"],
         check=True,
@@ -270,7 +270,7 @@ counted = (None, True, False)
 for _ in range(3):  # what is made at the first call is made
     before = [sys.getrefcount(each) for each in counted]
     for _ in range(500):
-        live.status(), live.check(), live.detach()
+        live.status(), live.check(), live.opened(counted, "/chat"), live.closed(counted), live.detach()
     after = [sys.getrefcount(each) for each in counted]
 assert max(abs(was - now) for was, now in zip(before, after)) < 100, (before, after)
 print(heap.__file__)
