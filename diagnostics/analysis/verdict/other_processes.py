@@ -24,7 +24,9 @@ def copied_pages(readings: Readings) -> Finding | None:
     rise = readings.heavy_rise("private_bytes")
     rising = _copied(rise.amount, readings.gained("rss_bytes", rise.trend.seconds)) if rise is not None else None
     standing = held is not None and held >= max(_COPIED_HELD, _COPIED_SHARE * (readings.rss or 0))
-    if not standing and (rising is None or rising < readings.least_growth):
+    # A small part of what became private is within the error of two slopes, and no cause of the rest.
+    least = max(readings.least_growth, MOST * rise.amount) if rise is not None else 0.0
+    if not standing and (rising is None or rising < least):
         return None
     copied = held if standing and held is not None else rising or 0.0
     # When all others that had the pages are gone they are private as well, and nothing was copied: the sum does not rise then.

@@ -15,7 +15,7 @@ from ...protocol import READING_NAME
 from .absence import why_no_agent
 from .sockets import Sockets
 
-__all__ = ["Family", "is_reading", "program_of", "watched_listeners", "why_no_agent"]
+__all__ = ["Family", "has_reading", "is_reading", "program_of", "watched_listeners", "why_no_agent"]
 
 
 class Family:
@@ -119,6 +119,11 @@ def is_reading(pid: int, proc: Path = Path("/proc")) -> bool:
         return (proc / str(pid) / "comm").read_bytes().rstrip(b"\n") == READING_NAME.encode()
     except OSError:
         return False
+
+
+def has_reading(pid: int, proc: Path = Path("/proc")) -> bool:
+    """Whether an agent's forked reading of process `pid` runs now."""
+    return any(is_reading(child, proc) for child in Family(proc).children(pid))
 
 
 def program_of(pid: int, proc: Path = Path("/proc")) -> str:

@@ -6,6 +6,9 @@ so the PSS of all processes of a service add up to the memory that the service t
 
 The kernel walks the process's page tables for it: 3 ms at 256 MiB, 12 at 1 GiB, 42 at 4 GiB, and for that time the
 process cannot map or unmap memory. So all processes together are read no more often than their cost allows.
+
+While an agent's forked reading runs, it shares all pages of the service, which has few of its own then, and half of its PSS.
+What is read then says nothing of the service: the reading before it stays.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from .family import has_reading
 from .smaps import total
 
 __all__ = ["LEAST_SECONDS", "Rollup", "Rollups", "read_rollup", "why_unreadable"]
@@ -104,7 +108,9 @@ class Rollups:
             known.task = asyncio.create_task(asyncio.to_thread(_timed, pid, self._proc))
         await asyncio.wait({known.task}, timeout=self._patience)
         if known.task.done():
-            (known.last, known.cost), known.task = known.task.result(), None
+            (rollup, forked, known.cost), known.task = known.task.result(), None
+            if not forked:
+                known.last = rollup
         else:
             known.last = None
 
@@ -114,9 +120,12 @@ class _Known:
     last: Rollup | None = None
     asked: bool = False
     cost: float = 0.0
-    task: asyncio.Task[tuple[Rollup | None, float]] | None = None
+    task: asyncio.Task[tuple[Rollup | None, bool, float]] | None = None
 
 
-def _timed(pid: int, proc: Path) -> tuple[Rollup | None, float]:
+def _timed(pid: int, proc: Path) -> tuple[Rollup | None, bool, float]:
+    """What is read now, whether a forked reading of ours shared the pages meanwhile, and the CPU seconds that it took."""
     began = time.thread_time()
-    return read_rollup(pid, proc), time.thread_time() - began
+    before = has_reading(pid, proc)
+    rollup = read_rollup(pid, proc)
+    return rollup, before or has_reading(pid, proc), time.thread_time() - began

@@ -243,7 +243,9 @@ assert heap.report()["samples"] > 100
 
 
 @pytest.mark.parametrize("other", [sys.executable, *map(str, interpreters().values())])
-def test_a_library_of_any_versions_headers_serves_this_one_and_keeps_the_count_of_references(run: Run, tmp_path: Path, other: str) -> None:
+def test_a_library_of_any_versions_headers_serves_this_one_and_keeps_the_count_of_references(
+    run: Run, tmp_path: Path, other: str
+) -> None:
     asked = subprocess.run(
         [other, "-c", "import sysconfig; print(sysconfig.get_path('include'))"],
         check=True,

@@ -196,8 +196,9 @@ def test_a_census_shows_what_grows_and_why_it_is_alive(observed: Any, http: Any,
     result = capture["result"]
     rows = {row["type"]: row for row in result["top"]}
     assert result["top"][0]["type"] == "bytes"
-    assert 2000 <= rows["bytes"]["count_delta"] < 2500
-    assert rows["bytes"]["bytes_delta"] >= 2000 * 1000
+    # Some of other bytes came and went meanwhile.
+    assert 1990 <= rows["bytes"]["count_delta"] < 2500
+    assert rows["bytes"]["bytes_delta"] >= 1990 * 1000
     assert rows["service.Notice"]["count_delta"] == 2000
     assert rows["service.Notice"]["count"] == 4000
     (why, *_others) = result["paths"]["bytes"]
