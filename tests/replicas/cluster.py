@@ -78,13 +78,19 @@ class Process:
     def end(self, number: int = signal.SIGKILL, seconds: float = 180.0) -> int:
         """Send a signal, wait for the end, and return the exit code."""
         if self.popen.poll() is None:
-            self.popen.send_signal(number)
+            self._send(number)
         try:
             return self.popen.wait(seconds)
         finally:
             if self.popen.poll() is None:
-                self.popen.kill()
+                self._send(signal.SIGKILL)
                 self.popen.wait()
+
+    def _send(self, number: int) -> None:
+        if number == signal.SIGKILL:
+            os.killpg(self.popen.pid, number)  # it cannot end its children any more: nginx's worker would go on
+        else:
+            self.popen.send_signal(number)
 
 
 class Redis:
