@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.nginx import addresses, whole_file
+
 pytestmark = [pytest.mark.e2e, pytest.mark.needs("nginx", "nginx")]
 
 MANUAL = Path(__file__).parents[2] / "docs" / "relay.md"
@@ -25,19 +27,7 @@ CLIENTS = 6
 def configuration(folder: Path, port: int, relays: list[int]) -> Path:
     """The manual's nginx configuration with the addresses of this test, as a whole file."""
     (block,) = re.findall(r"```nginx\n(.*?)```", MANUAL.read_text(encoding="utf-8"), re.DOTALL)
-    for there, here in {8000: port, 8080: relays[0], 8081: relays[1]}.items():
-        assert block.count(f"127.0.0.1:{there}") == 1
-        block = block.replace(f"127.0.0.1:{there}", f"127.0.0.1:{here}")
-    temporary = "".join(
-        f"{name}_temp_path {folder}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    path = folder / "nginx.conf"
-    path.write_text(
-        f"daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr warn;\n"
-        f"events {{ worker_connections 512; }}\nhttp {{ access_log off;\n{temporary}{block}}}\n",
-        encoding="utf-8",
-    )
-    return path
+    return whole_file(folder, block, addresses(port, relays), more="access_log off;")
 
 
 class Load(threading.Thread):
