@@ -134,7 +134,7 @@ field: $(STAMP)
 	$(BIN)/python -m tests.field $(if $(SECONDS),--seconds $(SECONDS)) $(ONLY)
 
 # Real leaks by pinned releases from PyPI, the releases that mended them, and healthy services that look ill: three minutes each, once
-# they are installed (outside of the checkout). Goes on where it was; writes docs/museum.md. ONLY="sse-starlette cache": some;
+# they are installed (outside of the checkout). Goes on where it was; writes docs/museum.md once all are seen. ONLY="sse-starlette": some;
 # TOGETHER=3: three at a time.
 museum: $(STAMP)
 	$(BIN)/python -m tests.museum $(if $(TOGETHER),--together $(TOGETHER)) $(ONLY)

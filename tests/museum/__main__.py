@@ -73,12 +73,17 @@ def main() -> int:
 
 
 def _write(sides: Mapping[str, Side]) -> None:
-    """The page, from all that is known."""
+    """The pages. That of the museum is of whole runs: a table of some sides would not say how often the verdict is right."""
     known = [kept for side in sides.values() if (kept := _kept(side))]
+    _write_verdicts(sides, known)
+    if len(known) < len(sides):
+        print(
+            f"{PAGE.relative_to(ROOT)} stays as it is: {len(known)} of {len(sides)} sides have a result on this machine"
+        )
+        return
     others = {side.exhibit: _others(side) for side in sides.values()}
     PAGE.write_text(page.marked(PAGE.read_text(encoding="utf-8"), known, others), encoding="utf-8")
-    _write_verdicts(sides, known)
-    print(f"written into {PAGE.relative_to(ROOT)}: {len(known)} of {len(sides)} have a result")
+    print(f"written into {PAGE.relative_to(ROOT)}")
 
 
 def _write_verdicts(sides: Mapping[str, Side], known: list[Result]) -> None:
