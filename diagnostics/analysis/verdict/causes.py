@@ -146,7 +146,8 @@ CAUSES: Final[dict[str, Cause]] = {
         True,
         "diagnostics status URL --watch",
         "Call gc.freeze() in the parent before it forks (gunicorn's when_ready), preload less, or mmap the data from a file.",
-        "private memory that rises more than RSS does: 32 MiB and 25 % of RSS since recording began, or growing",
+        "private memory that rises more than RSS does: 32 MiB and 25 % of RSS since recording began, or most of what private "
+        "memory gains now",
         "the PSS of all processes rises with it",
         (other_processes.copied_pages,),
     ),
