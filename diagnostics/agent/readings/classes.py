@@ -7,6 +7,8 @@ Where that fails, walks leave the instances of the class out, and `left_out` say
 
 from __future__ import annotations
 
+import builtins
+import types
 from itertools import compress
 from typing import Any
 
@@ -51,6 +53,16 @@ _SIZED = frozenset(
     }
 )  # fmt: skip
 
+# CPython's own static types are data of one file, so that all others lie elsewhere in memory. A type whose name in C has no dot
+# calls itself one of `builtins`, whoever made it (Pillow's ImagingCore).
+_STATIC = [
+    id(kind)
+    for module in (builtins, types)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and not flags_of(kind) & _HEAP_TYPE
+]
+_INTERPRETERS = range(min(_STATIC), max(_STATIC) + 1)
+
 # By id: the classes that `find_unhashable` found last.
 _unhashable: dict[int, type] = {}
 
@@ -80,7 +92,14 @@ def full_name(kind: type) -> str:
 
 def has_own_memory(kind: type) -> bool:
     """Whether instances may have memory that their size does not tell: C code, other than the builtins', made it or a base."""
-    return any(_is_of_c(base) and module_of(base).partition(".")[0] not in _SIZED for base in mro_of(kind))
+    return any(_is_of_c(base) and not _is_sized(base) for base in mro_of(kind))
+
+
+def _is_sized(kind: type) -> bool:
+    module = module_of(kind).partition(".")[0]
+    if module == "builtins" and not flags_of(kind) & _HEAP_TYPE:
+        return id(kind) in _INTERPRETERS
+    return module in _SIZED
 
 
 def _is_of_c(kind: type) -> bool:

@@ -20,7 +20,7 @@ from typing import Final
 
 from ..units import format_value
 from .culprit.beyond import UnexplainedGrowth, growth
-from .culprit.handles import handles_of
+from .culprit.handles import with_handles
 from .culprit.holder import Holder, holder_of, lost_in_c, share, ways_of
 from .culprit.lines import line_of
 from .finding import Finding
@@ -223,17 +223,7 @@ def native(readings: Readings) -> Finding | None:
         evidence.append(Evidence("more handed out by malloc", handed_out, "bytes"))
     finding = Finding("native_growth", "high" if agree else "medium", says, tuple(evidence), unheld=grown.in_no_object)
     finding = _with_line(readings, finding, grown.per_second, of_pythons=grown.by_pythons_allocators)
-    return _with_handles(grown, finding)
-
-
-def _with_handles(grown: UnexplainedGrowth, finding: Finding) -> Finding:
-    """With the types whose number grew and whose objects may be what has it: a candidate, which no reading proves."""
-    handles = handles_of(grown) if finding.culprit is None else []
-    if not handles:
-        return finding
-    evidence = [Evidence(f"more {each.type}, at the last capture", each.count, "count") for each in handles]
-    says = f"{finding.says} {' '.join(each.says for each in handles)}"
-    return replace(finding, says=says, evidence=(*finding.evidence, *evidence), path=handles[0].path)
+    return finding if finding.culprit is not None else with_handles(grown, finding)
 
 
 def _with_line(readings: Readings, finding: Finding, per_second: float, *, of_pythons: bool) -> Finding:
@@ -286,4 +276,7 @@ def _mapped(readings: Readings) -> Finding | None:
     evidence = (*rise.evidence("RSS"), Evidence("part other", readings.part("other") or 0, "bytes"))
     says = f"RSS grows by {format_value(round(rise.amount), 'bytes')} in mappings of neither allocator."
     finding = Finding("native_growth", "medium", says, evidence)
-    return _with_line(readings, finding, rise.trend.slope or 0.0, of_pythons=False)
+    finding = _with_line(readings, finding, rise.trend.slope or 0.0, of_pythons=False)
+    if finding.culprit is not None:
+        return finding
+    return with_handles(UnexplainedGrowth(readings, rise, rise.amount, in_use=False), finding)

@@ -7,6 +7,8 @@ The kernel takes pages of files back when memory is short, so they are no cause 
 from __future__ import annotations
 
 from ..units import format_value
+from .culprit.beyond import UnexplainedGrowth
+from .culprit.handles import with_handles
 from .finding import Finding
 from .readings import MOST, Evidence, Readings
 
@@ -21,7 +23,8 @@ def shared(readings: Readings) -> Finding | None:
         return None
     says = f"RSS grows by {_text(rise.amount)}, {_text(more)} of it in shared memory, which no allocator handed out."
     evidence = (*rise.evidence("RSS"), Evidence("of it in shared memory", more, "bytes"))
-    return _named(readings, Finding("shared_memory_growth", "high", says, evidence), more)
+    finding = _named(readings, Finding("shared_memory_growth", "high", says, evidence), more)
+    return with_handles(UnexplainedGrowth(readings, rise, more, in_use=False), finding)
 
 
 def files(readings: Readings) -> Finding | None:

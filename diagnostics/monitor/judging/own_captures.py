@@ -46,8 +46,11 @@ _NAMED_BY: Final[dict[str, dict[str, Any]]] = {
     "native_growth": _OBJECTS,
     "memory_growth": _OBJECTS,
     "recycled_growth": _OBJECTS,
+    "shared_memory_growth": _OBJECTS,
     "inconclusive": _OBJECTS,
 }
+# What these name first is where the memory is; who holds it is still to be found.
+_PLACES: Final = frozenset({"shared_memory_growth"})
 
 
 class OwnCaptures:
@@ -135,7 +138,8 @@ def wanted(verdict: Verdict) -> list[dict[str, Any]]:
 
 def _asked_by(finding: Finding) -> dict[str, Any] | None:
     alarm = CAUSES[finding.word].alarm
-    if finding.culprit is not None or not (alarm or finding.next):
+    named = finding.culprit is not None and (finding.path is not None or finding.word not in _PLACES)
+    if named or not (alarm or finding.next):
         return None
     if finding.word == "buffering" and finding.confidence == "high":  # it is measured
         return None

@@ -8,15 +8,16 @@ ended and wait for the collector, are no candidates.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ...units import format_value
-from ..readings import MOST
+from ..finding import Finding
+from ..readings import MOST, Evidence
 from .beyond import UnexplainedGrowth
 from .holder import share, ways_of
 
-__all__ = ["Handle", "handles_of"]
+__all__ = ["Handle", "handles_of", "with_handles"]
 
 # Less than this beside an object is no memory of a library's.
 _LEAST_EACH: Final = 256.0
@@ -68,3 +69,13 @@ def handles_of(grown: UnexplainedGrowth) -> list[Handle]:
         if held and share(held, None, ways) >= MOST:
             handles.append(Handle(str(row["type"]), count, (low, middle, high), seconds, str(held[0]["path"])))
     return handles
+
+
+def with_handles(grown: UnexplainedGrowth, finding: Finding) -> Finding:
+    """With the types whose number grew and whose objects may be what has it: a candidate, which no reading proves."""
+    handles = handles_of(grown)
+    if not handles:
+        return finding
+    evidence = [Evidence(f"more {each.type}, at the last capture", each.count, "count") for each in handles]
+    says = f"{finding.says} {' '.join(each.says for each in handles)}"
+    return replace(finding, says=says, evidence=(*finding.evidence, *evidence), path=handles[0].path)

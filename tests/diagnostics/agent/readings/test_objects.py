@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import types
 import zlib
 from collections import deque
 from dataclasses import dataclass
@@ -121,6 +122,15 @@ def test_types_whose_objects_may_have_memory_in_c_are_told() -> None:
         each.close()
     assert {full_name(type(each)) for each in some[:3]} <= found
     assert not {full_name(type(each)) for each in some[3:]} & found
+
+
+def test_a_type_of_an_extension_that_calls_itself_a_builtin_is_told_too() -> None:
+    """Pillow's images kept in a list were "which library is not known": theirs is `ImagingCore`, without a module."""
+    strings = pytest.importorskip("librt.strings", reason="an extension whose types have no dot in their names")
+    some = [strings.BytesWriter(), {}.items(), bytearray(), object(), iter([]), gc.collect, types.SimpleNamespace()]
+    found = set(objects.census()["handles"])
+    assert full_name(type(some[0])) in found
+    assert not {full_name(type(each)) for each in some[1:]} & found
 
 
 def test_an_object_is_sized_and_named_without_running_its_code() -> None:

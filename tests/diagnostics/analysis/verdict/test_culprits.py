@@ -97,6 +97,33 @@ def test_native_memory_is_told_with_the_small_objects_that_may_have_it() -> None
     assert "It may be" not in told(small=0.0, objects=census(handle, seen=50_000.0, grown=grown) | many).finding.says
 
 
+@pytest.mark.parametrize(
+    ("part", "series", "word"),
+    [
+        ("other", {}, "native_growth"),
+        ("mapped_files", {"shared_bytes": 10.0, "mapped_bytes": 10.0}, "shared_memory_growth"),
+    ],
+    ids=["mapped by a library", "shared memory"],
+)
+def test_mappings_are_told_with_the_small_objects_that_may_have_them(
+    part: str, series: dict[str, float], word: str
+) -> None:
+    """Arrays of pyarrow's, or mmap objects, kept in a list: nothing said what keeps the mappings."""
+    rising = {"rss_bytes": line(100 * MIB, PACE), **{name: line(start * MIB, PACE) for name, start in series.items()}}
+    still = {name: line(30 * MIB) for name in ("in_use_bytes", "python_live_bytes", "malloc_live_bytes", "tasks")}
+    held = {"rss_bytes": 150 * MIB, "parts": {part: 60 * MIB}}
+    held["mapped"] = [{"what": "/dev/shm", "bytes": 60 * MIB, "mappings": 400}]
+    handle = row("mmap.mmap", 40_000, count_delta=400, margin_count=0)
+    ways = {"mmap.mmap": [way("module app -> global 'maps' -> list[400] -> mmap.mmap")]}
+    seen = census(handle, seen=50_000.0, grown=0.0, **ways) | {"handles": [handle], "elapsed": 20.0}
+    found = verdict(
+        Readings(state="answering", balance=held, series=rising | still, captures={"objects": seen})
+    ).finding
+    assert (found.word, found.path) == (word, "module app -> global 'maps' -> list[400] -> mmap.mmap")
+    assert "It may be memory of mmap.mmap" in found.says
+    assert "each would have 19.53 KiB" in found.says
+
+
 def test_what_threads_keep_for_themselves_is_neither_native_nor_unknown() -> None:
     """A list in a threading.local of pool threads is gone in a forked child: it was "native", with high confidence."""
     grown = 10 * PACE

@@ -99,6 +99,9 @@ def test_a_look_of_its_own_makes_way_for_what_somebody_asks_for(observed: Any, h
         (Finding("orphan_tasks", "medium", "", ()), "tasks"),
         (Finding("retained_objects", "medium", "", ()), "objects"),
         (Finding("retained_objects", "high", "", (), culprit="dict"), None),
+        # Where it is, and by now also who holds it.
+        (Finding("shared_memory_growth", "high", "", (), culprit="/dev/shm"), "objects"),
+        (Finding("shared_memory_growth", "high", "", (), culprit="/dev/shm", path="global 'maps'"), None),
         (Finding("buffering", "high", "", ()), None),
         (Finding("load_only", "high", "", ()), None),
         (Finding("inconclusive", "low", "too few readings", ()), None),
