@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import gc
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,8 @@ _MAX_ENTRIES = 100_000
 
 _DICTIONARIES = frozenset({dict, OrderedDict, defaultdict})
 _CONTAINERS = _DICTIONARIES | {list, tuple, set, frozenset, deque}
+# What functools.lru_cache and functools.cache make of a function.
+_CACHE: Any = type(functools.cache(len))
 # Internal objects between a frame and its locals, or a context and its values: left out of the path.
 _MACHINERY = frozenset({"cell", "async_generator_asend", "async_generator_athrow", "coroutine_wrapper", "FutureIter"})
 
@@ -98,6 +101,8 @@ def _part(thing: Any, child: Any, in_namespace: bool, lengths: bool) -> Iterator
         yield f"method {thing.__func__.__qualname__[:80] if type(thing.__func__) is FunctionType else '?'}"
     elif kind in _CONTAINERS:
         yield _of_container(thing, child, lengths)
+    elif kind is _CACHE:
+        yield type_name(kind) + (_of_bound(_CACHE.cache_info(thing).maxsize) if lengths else "")
     else:
         name = _attribute(thing, child, in_namespace) if child is not None else None
         yield type_name(kind) + (f".{name}" if name else "")
@@ -130,8 +135,13 @@ def _of_frame(thing: Any, child: Any) -> Iterator[str]:
         yield f"local {name!r}"
 
 
+def _of_bound(most: int | None) -> str:
+    return " without a bound" if most is None else f" of at most {most}"
+
+
 def _of_container(thing: Any, child: Any, lengths: bool) -> str:
-    text = type_name(type(thing)) + (f"[{len(thing)}]" if lengths else "")
+    bound = _of_bound(thing.maxlen) if type(thing) is deque and thing.maxlen is not None else ""
+    text = type_name(type(thing)) + (f"[{len(thing)}{bound}]" if lengths else "")
     if type(thing) in _DICTIONARIES and child is not None:
         text += key_shown(_key_of(thing, child), length=lengths)
     return text

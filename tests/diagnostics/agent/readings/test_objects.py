@@ -16,6 +16,7 @@ import threading
 import types
 import zlib
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -352,6 +353,26 @@ def test_what_a_library_keeps_is_told_by_the_library_and_not_by_a_task_that_pass
         asyncio.run(main())
     finally:
         del library.handlers  # type: ignore[attr-defined]
+
+
+def cached(most: int | None) -> Any:
+    plant = functools.lru_cache(maxsize=most)(lambda _: Planted())
+    plant(1)
+    return plant
+
+
+@pytest.mark.parametrize(
+    ("make", "shown"),
+    [
+        (lambda: deque([Planted()], maxlen=500), "deque[1 of at most 500]"),
+        (lambda: cached(None), "functools._lru_cache_wrapper without a bound"),
+        (lambda: cached(9), "functools._lru_cache_wrapper of at most 9"),
+    ],
+)
+def test_a_container_with_a_bound_is_told_with_it(make: Callable[[], Any], shown: str) -> None:
+    """Who reads `deque[1]` cannot know that it fills and is then at its end; nor that a cache of functions never is."""
+    kept.append(make())
+    assert f" -> {shown} -> " in why(Planted)
 
 
 def test_garbage_that_waits_for_the_collector_is_said_to_be_reached_from_nowhere() -> None:
