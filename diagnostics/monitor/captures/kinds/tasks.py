@@ -110,12 +110,17 @@ def _is_machinery(frame: Any) -> bool:
 
 
 def thread_groups(threads: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Threads that run the same function and wait at the same place, the largest group first: {"count", "runs", "waits_in"}."""
+    """Threads that run the same function and wait at the same place, the largest group first: {"count", "runs", "waits_in"}.
+
+    A thread of a pool that has no work runs nobody's function: its name, without numbers, is what it is known by.
+    """
     counts: Counter[tuple[str, str]] = Counter()
     for thread in threads:
-        own = [frame for frame in thread["stack"] if PurePath(frame[1]).name not in _OF_THREADS] or thread["stack"]
-        if own:
-            counts[_place(own[0]), _place(own[-1])] += 1
+        stack = thread["stack"]
+        own = [frame for frame in stack if PurePath(frame[1]).name not in _OF_THREADS]
+        if stack:
+            runs = _place(own[0]) if own else f"nothing, as {thread['name']!r}"
+            counts[runs, _place((own or stack)[-1])] += 1
     return [{"count": count, "runs": runs, "waits_in": waits} for (runs, waits), count in counts.most_common()]
 
 
