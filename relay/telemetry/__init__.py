@@ -12,8 +12,7 @@ Without OTEL_EXPORTER_OTLP_ENDPOINT (or one of a signal's own) the SDK is not lo
     deferred.py     a tracer whose spans are made by the SDK when they end, and are small until then
     loop_turns.py   the work at a stream's end in steps, so that events of other streams come between
     export_queue.py counts what waits for export: a span or record that would be dropped is not made
-    metrics.py      the GenAI client metrics, and the Views
-    http_metrics.py HTTP's own server metrics
+    metrics/        the GenAI client metrics, HTTP's own server metrics, and the histograms of both
     log_export.py   the log's lines over OTLP
     names.py        the one table of names of attributes, events and metrics
     sdk_warnings.py OpenTelemetry's own warnings, each once a minute

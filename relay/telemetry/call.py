@@ -21,7 +21,7 @@ from diagnostics import StreamRecord
 from ..protocol.facts import Facts
 from ..stream.ending import Ending, TraceIds, log_ending
 from .loop_turns import LoopTurns, Step
-from .metrics import Operation, Recorder
+from .metrics.genai import Operation, Recorder
 from .names import EVENT_PREFIX, NAMES, about, printable
 from .server import ServerSpan
 

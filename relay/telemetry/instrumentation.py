@@ -11,7 +11,7 @@ requests that differ in their client's address alone. Each defect of the instrum
 | `exception`: records an exception's message and stack, which may quote a prompt | it sees none, `ServerSpan` has the type |
 | `query`: reads headers, path and query string into attributes | it gets a scope without them |
 | `headers`: records headers that a variable names, and fails on an invalid pattern | a pattern that matches none, then None |
-| `durations`: end where the app returns, before its stream ends; buckets end at 10 s | no meter, but http_metrics.py |
+| `durations`: end where the app returns, before its stream ends; buckets end at 10 s | no meter, but metrics/http.py |
 
 tests/relay/telemetry/test_asgi_defects.py has a test for each, by this name, that shows the defect in the installed release:
 when one fails, the defect is gone, and its work-around can go, too.

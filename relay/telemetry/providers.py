@@ -23,7 +23,8 @@ from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from .deferred import Traces
 from .environment import OPT_IN, genai_of_1_41
 from .export_queue import ExportQueue, Logs, Spans
-from .metrics import views, with_names_of_1_41
+from .metrics.genai import with_names_of_1_41
+from .metrics.histograms import Histograms
 from .names import MAX_ATTRIBUTE_CHARACTERS
 
 __all__ = ["FLUSH_SECONDS", "Providers"]
@@ -41,7 +42,7 @@ class Providers:
     """The provider of each signal, None where it is off; for spans and log records with what else is needed to make them."""
 
     traces: Traces | None
-    metrics: MeterProvider | None
+    metrics: tuple[MeterProvider, Histograms] | None
     logs: tuple[LoggerProvider, ExportQueue] | None
 
     @classmethod
@@ -69,7 +70,7 @@ class Providers:
             if self.traces:
                 self.traces.provider.shutdown()
             if self.metrics:
-                self.metrics.shutdown()
+                self.metrics[0].shutdown()
             if self.logs:
                 self.logs[0].shutdown()
             if not loop.is_closed():
@@ -104,19 +105,26 @@ def _traces(resource: Resource) -> Traces:
     return Traces(provider, spans, limits, spans.queue)
 
 
-def _metrics(resource: Resource) -> MeterProvider:
+def _metrics(resource: Resource) -> tuple[MeterProvider, Histograms]:
+    histograms = Histograms("highwater.relay", os.environ)
     both = genai_of_1_41(os.environ.get(OPT_IN, ""))
-    reader = PeriodicExportingMetricReader(_BothNames() if both else OTLPMetricExporter())
-    return MeterProvider([reader], resource=resource, views=views(), shutdown_on_exit=False)
+    reader = PeriodicExportingMetricReader(_Exporter(histograms, of_1_41=both))
+    return MeterProvider([reader], resource=resource, shutdown_on_exit=False), histograms
 
 
-class _BothNames(OTLPMetricExporter):
-    """Exports GenAI metrics by the names of the conventions 1.41, too."""
+class _Exporter(OTLPMetricExporter):
+    """Exports the relay's histograms, too, and GenAI metrics by the names of the conventions 1.41 where these are asked for."""
+
+    def __init__(self, histograms: Histograms, *, of_1_41: bool) -> None:
+        super().__init__()
+        self._histograms = histograms
+        self._of_1_41 = of_1_41
 
     def export(
         self, metrics_data: MetricsData, timeout_millis: float | None = 10000, **options: Any
     ) -> MetricExportResult:
-        return super().export(with_names_of_1_41(metrics_data), timeout_millis, **options)
+        data = self._histograms.among(metrics_data)
+        return super().export(with_names_of_1_41(data) if self._of_1_41 else data, timeout_millis, **options)
 
 
 def _logs(resource: Resource) -> tuple[LoggerProvider, ExportQueue]:

@@ -20,9 +20,9 @@ from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode,
 from opentelemetry.util.types import AttributeValue
 
 from ..stream.ending import Ending
-from .http_metrics import HttpMetrics, known_method
 from .instrumentation import Instrumentation
 from .loop_turns import LoopTurns
+from .metrics.http import HttpMetrics, known_method
 from .names import NAMES
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from opentelemetry.trace import NoOpTracer, SpanKind, set_span_in_context
 from ..stream.ending import Ending, log_ending
 from .call import CallSpan, ids_of
 from .deferred import DeferredTracer
-from .http_metrics import HttpMetrics
 from .log_export import OtlpHandler
 from .loop_turns import LoopTurns
-from .metrics import Operation, Recorder
+from .metrics.genai import Operation, Recorder
+from .metrics.http import HttpMetrics
 from .names import NAMES, PROVIDER, printable
 from .off import Telemetry
 from .providers import Providers
@@ -37,9 +37,9 @@ class Traced(Telemetry):
         self._turns = LoopTurns()
         # Without traces, NoOpTracer's spans carry the caller's context: for exemplars, log lines, and the upstream's spans.
         self._tracer = DeferredTracer(providers.traces, "highwater.relay") if providers.traces else NoOpTracer()
-        http = HttpMetrics(providers.metrics) if providers.metrics else None
+        http = HttpMetrics(*providers.metrics) if providers.metrics else None
         self._requests = Requests(routes, self._tracer, http, self._turns)
-        self._recorder = Recorder(providers.metrics) if providers.metrics else None
+        self._recorder = Recorder(*providers.metrics) if providers.metrics else None
         self._handler = OtlpHandler(*providers.logs) if providers.logs else None
         if self._handler is not None:
             logging.getLogger().addHandler(self._handler)

@@ -34,7 +34,7 @@ PARTS = (
     ("/opentelemetry/util/", "instrumentation"),
     ("relay/telemetry/instrumentation.py", "instrumentation"),
     ("relay/telemetry/server.py", "instrumentation"),
-    ("relay/telemetry/http_metrics.py", "instrumentation"),
+    ("relay/telemetry/metrics/http.py", "instrumentation"),
     ("relay/telemetry/", "telemetry"),
     ("/opentelemetry/", "telemetry"),
     ("/openai/", "openai client"),

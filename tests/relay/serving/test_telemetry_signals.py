@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from relay.admission.keys import hash_of
-from relay.telemetry.metrics import BUCKETS, DURATIONS, REQUESTS
+from relay.telemetry.metrics.genai import BUCKETS, DURATIONS, REQUESTS
 from relay.telemetry.names import METRICS
 from tests.otlp import Collector, attributes
 

@@ -28,7 +28,8 @@ from diagnostics.monitor.web.metric_rows import Scraped
 from diagnostics.monitor.web.metrics import METRICS
 from diagnostics.monitor.workers.targets import Snapshot
 from relay.stream.ending import Ending
-from relay.telemetry.metrics import MAX_MODELS, OTHER, Operation, Recorder, views
+from relay.telemetry.metrics.genai import MAX_MODELS, OTHER, Operation, Recorder
+from relay.telemetry.metrics.histograms import Histograms
 
 STREAMS = 10_000
 HOSTILE = string.printable + "äß€\u2028\ud800\x00"
@@ -126,14 +127,15 @@ def test_routes_that_an_app_makes_up_are_capped(names: list[str]) -> None:
 
 def test_models_that_nobody_answers_for_make_no_series_and_others_are_capped(names: list[str]) -> None:
     reader = InMemoryMetricReader()
-    recorder = Recorder(MeterProvider([reader], views=views(), shutdown_on_exit=False))
+    histograms = Histograms("highwater.relay", {})
+    recorder = Recorder(MeterProvider([reader], shutdown_on_exit=False), histograms)
 
     def series() -> int:
         data = reader.get_metrics_data()
         assert data is not None
         return sum(
             len(metric.data.data_points)
-            for of in data.resource_metrics
+            for of in histograms.among(data).resource_metrics
             for by in of.scope_metrics
             for metric in by.metrics
         )

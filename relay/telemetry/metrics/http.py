@@ -6,18 +6,21 @@ Attributes have few values: an unknown method is _OTHER, and a path without a ro
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
-from opentelemetry.trace import Span, set_span_in_context
+from opentelemetry.trace import Span
 
-from ..stream.ending import Ending
-from .names import METRICS, NAMES
+from ...stream.ending import Ending
+from ..names import METRICS, NAMES
+from .genai import BUCKETS
+from .histograms import Histograms, Series
 
 if TYPE_CHECKING:
-    from ..client.reply import Scope
+    from ...client.reply import Scope
 
 __all__ = ["HttpMetrics", "known_method"]
 
@@ -32,7 +35,7 @@ def known_method(method: str, other: str = "HTTP") -> str:
 class HttpMetrics:
     """The two instruments, for all requests of the relay."""
 
-    def __init__(self, meters: MeterProvider) -> None:
+    def __init__(self, meters: MeterProvider, histograms: Histograms) -> None:
         meter = meters.get_meter("highwater.relay")
         # An observable counter, read at each export: two `add` calls of the SDK for each request would cost more than the
         # record of its duration.
@@ -40,7 +43,10 @@ class HttpMetrics:
         meter.create_observable_up_down_counter(
             METRICS["http_active"], [self._look], "{request}", "Requests that are being served."
         )
-        self._duration = meter.create_histogram(METRICS["http_duration"], "s", "Duration of HTTP server requests.")
+        self._duration = histograms.add(
+            METRICS["http_duration"], "s", "Duration of HTTP server requests.", BUCKETS["http_duration"]
+        )
+        self._series: dict[tuple[str, str, str, str | None, int | None, str | None], Series] = {}
 
     def began(self, scope: Scope) -> None:
         """Count a request as active, until `ended`."""
@@ -68,16 +74,24 @@ class HttpMetrics:
         """
         key = _key(scope)
         self._active[key] -= 1
-        labels = {**_labels(key), "network.protocol.version": scope["http_version"]}
-        if route is not None:
-            labels[NAMES["route"]] = route
-        if status is not None:
-            labels[NAMES["status"]] = status
+        error_type = None
         if ending is not None and ending.failed and ending.error_type is not None:
-            labels[NAMES["error_type"]] = ending.error_type
+            error_type = ending.error_type
         elif status is not None and status >= FAILURES:
-            labels[NAMES["error_type"]] = str(status)
-        self._duration.record(seconds, labels, set_span_in_context(span))
+            error_type = str(status)
+        kind = (*key, scope["http_version"], route, status, error_type)
+        series = self._series.get(kind)
+        if series is None:
+            labels = {
+                **_labels(key),
+                "network.protocol.version": scope["http_version"],
+                NAMES["route"]: route,
+                NAMES["status"]: status,
+                NAMES["error_type"]: error_type,
+            }
+            series = self._duration.series({name: value for name, value in labels.items() if value is not None})
+            self._series[kind] = series
+        series.record(seconds, span, time.time_ns())
 
 
 def _key(scope: Scope) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The GenAI client metrics, recorded once for each call to an upstream, and the Views that give histograms their buckets.
+"""The GenAI client metrics, recorded once for each call to an upstream, and the buckets of all histograms.
 
 They are those of the GenAI conventions 0.1.0. Where the names of 1.41 are wanted, too (environment.py), the exporter sends
 copies under those: a call is recorded once, whatever is sent of it.
@@ -13,20 +13,21 @@ upstream has answered for are kept, all others become OTHER.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
+from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from opentelemetry.sdk.metrics.export import Histogram as Points
 from opentelemetry.sdk.metrics.export import HistogramDataPoint, Metric, MetricsData
-from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
-from opentelemetry.trace import Span, set_span_in_context
+from opentelemetry.trace import Span
 
-from ..stream.ending import COUNTS, Ending
-from .names import METRICS, NAMES, PROVIDER
+from ...stream.ending import COUNTS, Ending
+from ..names import METRICS, NAMES, PROVIDER
+from .histograms import Histogram, Histograms, Series
 
-__all__ = ["MAX_MODELS", "OTHER", "Operation", "Recorder", "views", "with_names_of_1_41"]
+__all__ = ["BUCKETS", "MAX_MODELS", "OTHER", "Operation", "Recorder", "with_names_of_1_41"]
 
 MAX_MODELS: Final = 50
 MAX_NAME_CHARACTERS: Final = 128
@@ -81,13 +82,6 @@ _USED: Final = {
 }
 
 
-def views() -> list[View]:
-    return [
-        View(instrument_name=METRICS[name], aggregation=ExplicitBucketHistogramAggregation(boundaries))
-        for name, boundaries in BUCKETS.items()
-    ]
-
-
 def with_names_of_1_41(data: MetricsData) -> MetricsData:
     """What is to be exported, with a copy of each metric that the conventions 1.41 have under another name."""
 
@@ -118,19 +112,30 @@ class Operation:
     address: tuple[str, int]
 
 
-class Recorder:
-    """Records the metrics of calls: up to five SDK records for each call, of a microsecond each (the SDK takes a lock).
+class _Series(NamedTuple):
+    """Where the calls of one kind are recorded: their series of each histogram, and their counts in the order of COUNTS."""
 
-    The tokens that were spent are added up here, which costs less than a record, and read in the exporter's thread. What the
-    upstream did not tell adds 0, as the convention has it: its series is there from the first call on. In the histograms of
-    what one call takes it is left out: a 0 there would be a call that took no tokens.
+    first_chunk: Series
+    per_chunk: Series
+    input: Series
+    output: Series
+    duration: Series
+    used: list[int]
+
+
+class Recorder:
+    """Records the metrics of calls: up to five values for each call.
+
+    The tokens that were spent are added up here, and read in the exporter's thread. What the upstream did not tell adds 0, as
+    the convention has it: its series is there from the first call on. In the histograms of what one call takes it is left out:
+    a 0 there would be a call that took no tokens.
     """
 
-    def __init__(self, meters: MeterProvider) -> None:
+    def __init__(self, meters: MeterProvider, histograms: Histograms) -> None:
         meter = meters.get_meter("highwater.relay")
 
         def histogram(name: str, unit: str, description: str) -> Histogram:
-            return meter.create_histogram(METRICS[name], unit, description)
+            return histograms.add(METRICS[name], unit, description, BUCKETS[name])
 
         self._duration = histogram("inference_duration", "s", "From the call to its upstream to its end.")
         self._first_chunk = histogram("inference_first_chunk", "s", "From the call to its stream's first bytes.")
@@ -140,6 +145,8 @@ class Recorder:
         self._input = histogram("inference_input", "{token}", "Input tokens of one call, where the upstream tells.")
         self._output = histogram("inference_output", "{token}", "Output tokens of one call, where the upstream tells.")
         self._models: set[str] = set()
+        # By what distinguishes calls: operation, model, address, and how they ended.
+        self._series: dict[tuple[str, str, tuple[str, int], str | None, str], _Series] = {}
         # (operation, model, host, port) -> counts in the order of COUNTS
         self._used: dict[tuple[str, str, str, int], list[int]] = {}
         for number, (name, description) in enumerate(_USED.items()):
@@ -154,25 +161,38 @@ class Recorder:
         first_chunk   seconds from the call to the first bytes of its stream; None where none came
         span          the CLIENT span, for exemplars
         """
-        context = set_span_in_context(span)
         answered = first_chunk is not None or ending.outcome == "completed"
-        key = (operation.name, self._model(operation.model, answered=answered), *operation.address)
-        labels = _labels(key)
+        model = self._model(operation.model, answered=answered)
+        kind = (operation.name, model, operation.address, ending.error_type, ending.outcome)
+        series = self._series.get(kind) or self._made(kind)
+        at = time.time_ns()
         if first_chunk is not None:
-            self._first_chunk.record(first_chunk, labels, context)
+            series.first_chunk.record(first_chunk, span, at)
         if ending.mean_gap is not None:
-            self._per_chunk.record(ending.mean_gap, labels, context)
-        used = self._used.setdefault(key, [0] * len(COUNTS))
+            series.per_chunk.record(ending.mean_gap, span, at)
         for number, name in enumerate(COUNTS):
-            used[number] += getattr(ending, name) or 0
-        if ending.error_type is not None:
-            labels[NAMES["error_type"]] = ending.error_type
+            series.used[number] += getattr(ending, name) or 0
         if ending.input_tokens is not None:
-            self._input.record(ending.input_tokens, labels, context)
+            series.input.record(ending.input_tokens, span, at)
         if ending.output_tokens is not None:
-            self._output.record(ending.output_tokens, labels, context)
-        # Without the outcome a stream that its client cut short would look like a fast one.
-        self._duration.record(seconds, {**labels, NAMES["outcome"]: ending.outcome}, context)
+            series.output.record(ending.output_tokens, span, at)
+        series.duration.record(seconds, span, at)
+
+    def _made(self, kind: tuple[str, str, tuple[str, int], str | None, str]) -> _Series:
+        operation, model, address, error_type, outcome = kind
+        key = (operation, model, *address)
+        labels = _labels(key)
+        ended = {**labels, NAMES["error_type"]: error_type} if error_type is not None else labels
+        made = self._series[kind] = _Series(
+            self._first_chunk.series(labels),
+            self._per_chunk.series(labels),
+            self._input.series(ended),
+            self._output.series(ended),
+            # Without the outcome a stream that its client cut short would look like a fast one.
+            self._duration.series({**ended, NAMES["outcome"]: outcome}),
+            self._used.setdefault(key, [0] * len(COUNTS)),
+        )
+        return made
 
     def _model(self, name: str, *, answered: bool) -> str:
         if name not in self._models:
