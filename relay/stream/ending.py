@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
-from typing import Any, Final
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
 
 from diagnostics import StreamRecord
 
@@ -31,11 +31,12 @@ MAX_MESSAGE_CHARACTERS: Final = 256
 # The counts of tokens that an upstream may tell.
 COUNTS: Final = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
 
+_counts: Final = attrgetter(*COUNTS)
+
 LEVELS: Final = dict.fromkeys(FAILED, logging.WARNING)
 
 
-@dataclass(frozen=True, slots=True)
-class TraceIds:
+class TraceIds(NamedTuple):
     """The trace and span of a log line, in W3C Trace Context's hexadecimal; `sampled`: the trace is recorded."""
 
     trace_id: str
@@ -43,8 +44,7 @@ class TraceIds:
     sampled: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """Times in seconds, sizes in bytes; None is unknown. An answer that does not stream has an outcome and tokens only.
 
     error_type       a fixed word for the error, None where there was none
@@ -87,15 +87,13 @@ class Ending:
         facts: Facts | None = None,
         error: ApiError | None = None,
     ) -> Ending:
-        fields: dict[str, Any] = {}
+        fields: dict[str, Any] = {} if record is None else _numbers(record, time.monotonic())
         if outcome not in UNTROUBLED:
             fields["error_type"] = error.code if error else outcome
         if error is not None:
             fields |= {"message": error.message[:MAX_MESSAGE_CHARACTERS], "status": error.status}
-        if record is not None:
-            fields |= _numbers(record, time.monotonic())
         if facts is not None:
-            fields |= {name: getattr(facts, name) for name in COUNTS}
+            fields |= zip(COUNTS, _counts(facts), strict=True)
         return cls(outcome, **fields)
 
     @property

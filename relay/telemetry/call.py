@@ -31,6 +31,9 @@ __all__ = ["MAX_EVENTS", "CallSpan", "ids_of"]
 MAX_EVENTS: Final = 8
 PAUSED_SHARE: Final = 0.5
 
+_FIRST_CHUNK: Final = EVENT_PREFIX + "first_chunk"
+_CLOSE: Final = EVENT_PREFIX + "close"
+
 
 class CallSpan:
     """The CLIENT span of one call (stream.call.Span).
@@ -41,7 +44,7 @@ class CallSpan:
     """
 
     __slots__ = (
-        "_began", "_counts", "_first_chunk", "_operation", "_paused", "_recorder", "_recording", "_server", "_span",
+        "_began", "_counts", "_first_chunk", "_ids", "_operation", "_paused", "_recorder", "_recording", "_server", "_span",
         "_turns", "_waited",
     )  # fmt: skip
 
@@ -54,6 +57,7 @@ class CallSpan:
         turns: LoopTurns,
     ) -> None:
         self._span = span
+        self._ids = ids_of(span)
         self._turns = turns
         self._recording = span.is_recording()
         self._operation = operation
@@ -63,30 +67,32 @@ class CallSpan:
         self._first_chunk: float | None = None
         self._waited = 0.0
         self._paused = False
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, int] | None = None  # of all kinds but `first_chunk`: most streams have no other event
 
     @property
     def headers(self) -> Mapping[str, str]:
         """W3C Trace Context. The SDK's propagator makes the same headers, at the cost of a Context object for each call."""
-        context = self._span.get_span_context()
-        if not context.is_valid:
+        if self._ids is None:
             return {}
-        traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+        context = self._span.get_span_context()
+        traceparent = f"00-{self._ids.trace_id}-{self._ids.span_id}-{context.trace_flags:02x}"
         state = context.trace_state
         return {"traceparent": traceparent, "tracestate": state.to_header()} if state else {"traceparent": traceparent}
 
     @property
     def trace_id(self) -> str | None:
         """32 hexadecimal digits, for exemplars; None where the trace is not sampled, as an exemplar would lead nowhere."""
-        return format(self._span.get_span_context().trace_id, "032x") if self._recording else None
+        return self._ids.trace_id if self._recording and self._ids is not None else None
 
     def first_chunk(self) -> None:
         self._first_chunk = time.monotonic() - self._began
-        self.event("first_chunk")
+        if self._recording:
+            self._span.add_event(_FIRST_CHUNK)
 
     def event(self, name: str, **about: str | float) -> None:
         """Add a span event: `name` is one of EVENTS, `about` its attributes, by the keys of NAMES."""
-        count = self._counts[name] = self._counts.get(name, 0) + 1
+        counts = self._counts = self._counts or {}
+        count = counts[name] = counts.get(name, 0) + 1
         if name == "fallback":  # the span's server.address is that of the upstream that answers
             self._span.set_attributes({NAMES[key]: value for key, value in about.items()})
         if self._recording and count <= MAX_EVENTS:
@@ -112,7 +118,7 @@ class CallSpan:
             now, seconds = time.time_ns(), time.monotonic() - self._began
             steps.append(lambda: self._tell(ending, facts, now, seconds))
         if ending.of_stream:
-            steps.append(lambda: log_ending(ending, ids_of(self._span)))
+            steps.append(lambda: log_ending(ending, self._ids))
         self._turns.take(*steps)
 
     def _tell(self, ending: Ending, facts: Facts | None, now: int, seconds: float) -> None:
@@ -122,7 +128,7 @@ class CallSpan:
             span.set_attributes(self._attributes(ending, facts))
             if ending.failed:
                 span.set_status(StatusCode.ERROR)
-            span.add_event(EVENT_PREFIX + "close", {NAMES["outcome"]: ending.outcome}, now)
+            span.add_event(_CLOSE, {NAMES["outcome"]: ending.outcome}, now)
             span.end(now)
         if self._recorder is not None:
             self._recorder.record(self._operation, ending, seconds, self._first_chunk, span)
@@ -132,7 +138,7 @@ class CallSpan:
         if self._first_chunk is not None:
             attributes[NAMES["first_chunk"]] = self._first_chunk
         for kind in ("paused", "heartbeat"):
-            if kind in self._counts:
+            if self._counts and kind in self._counts:
                 attributes[NAMES[f"{kind}_count"]] = self._counts[kind]
         if facts is not None:
             attributes |= _names(facts)
@@ -143,12 +149,14 @@ class CallSpan:
 
 
 def _names(facts: Facts) -> dict[str, Any]:
-    names: dict[str, Any] = {
-        NAMES["response_id"]: facts.response_id and printable(facts.response_id),
-        NAMES["response_model"]: facts.model and printable(facts.model),
-        NAMES["finish_reasons"]: tuple(printable(reason) for reason in facts.finish_reasons) or None,
-    }
-    return {name: value for name, value in names.items() if value is not None}
+    names: dict[str, Any] = {}
+    if facts.response_id is not None:
+        names[NAMES["response_id"]] = printable(facts.response_id)
+    if facts.model is not None:
+        names[NAMES["response_model"]] = printable(facts.model)
+    if facts.finish_reasons:
+        names[NAMES["finish_reasons"]] = tuple(map(printable, facts.finish_reasons))
+    return names
 
 
 def ids_of(span: Span) -> TraceIds | None:

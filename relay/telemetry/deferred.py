@@ -39,10 +39,17 @@ from opentelemetry.util.types import AttributeValue
 
 from .export_queue import ExportQueue
 
-__all__ = ["DeferredTracer", "Traces"]
+__all__ = ["DeferredTracer", "Traces", "bounded"]
 
 _PLAIN: Final = frozenset({int, float, bool})  # the types of values that no limit cuts
+_NONE: Final[Mapping[str, AttributeValue]] = {}
 _UNSET: Final = Status(StatusCode.UNSET)
+# By whether a trace is sampled, and whether its id is random.
+_FLAGS: Final = {
+    (sampled, random): TraceFlags(sampled * TraceFlags.SAMPLED | random * TraceFlags.RANDOM_TRACE_ID)
+    for sampled in (False, True)
+    for random in (False, True)
+}
 
 
 class Traces(NamedTuple):
@@ -94,19 +101,16 @@ class DeferredTracer(Tracer):
         trace_id = parent.trace_id if parent else self._ids.generate_trace_id()
         result = self._sampler.should_sample(context, trace_id, name, kind, attributes, links)
         random = parent.trace_flags.random_trace_id if parent else self._ids.is_trace_id_random()
-        flags = (TraceFlags.SAMPLED if result.decision is Decision.RECORD_AND_SAMPLE else TraceFlags.DEFAULT) | (
-            TraceFlags.RANDOM_TRACE_ID if random else TraceFlags.DEFAULT
-        )
         own = SpanContext(
             trace_id,
             self._ids.generate_span_id(),
             is_remote=False,
-            trace_flags=TraceFlags(flags),
+            trace_flags=_FLAGS[result.decision is Decision.RECORD_AND_SAMPLE, bool(random)],
             trace_state=result.trace_state,
         )
         if result.decision is Decision.DROP:
             return NonRecordingSpan(own)
-        return _DeferredSpan(self, name, own, parent, kind, dict(result.attributes), start_time)
+        return _DeferredSpan(self, name, own, parent, kind, result.attributes.copy(), start_time)
 
     @contextmanager
     def start_as_current_span(self, name: str, *arguments: Any, **options: Any) -> Iterator[Span]:  # type: ignore[override]
@@ -171,7 +175,7 @@ class _DeferredSpan(Span):
     def add_event(
         self, name: str, attributes: Mapping[str, AttributeValue] | None = None, timestamp: int | None = None
     ) -> None:
-        self._events.append(_Event(name, attributes or {}, timestamp or time.time_ns()))
+        self._events.append(_Event(name, attributes or _NONE, timestamp or time.time_ns()))
 
     def update_name(self, name: str) -> None:
         self._name = name
@@ -202,9 +206,9 @@ class _DeferredSpan(Span):
             return
         # What is set from now on goes nowhere: the exporter's thread reads these.
         given, self._attributes = self._attributes, {}
-        attributes = _bounded(given, limits.max_span_attributes, limits.max_span_attribute_length)
+        attributes = bounded(given, limits.max_span_attributes, limits.max_span_attribute_length)
         most, longest = limits.max_event_attributes, limits.max_attribute_length
-        events: Sequence[Event] = [Event(name, _bounded(about, most, longest), at) for name, about, at in self._events]
+        events: Sequence[Event] = [Event(name, bounded(about, most, longest), at) for name, about, at in self._events]
         if limits.max_events is not None and len(events) > limits.max_events:
             events = BoundedList.from_seq(limits.max_events, events)
         processor.on_end(
@@ -224,7 +228,7 @@ class _DeferredSpan(Span):
         )
 
 
-def _bounded(
+def bounded(
     attributes: Mapping[str, AttributeValue], most: int | None, longest: int | None
 ) -> Mapping[str, AttributeValue]:
     """The attributes as the SDK bounds them: they themselves where it would cut none. To look is much cheaper than to copy."""

@@ -12,10 +12,12 @@ from typing import Any, Final
 from opentelemetry._logs import LogRecord
 from opentelemetry._logs.severity import SeverityNumber
 from opentelemetry.context import Context
-from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs import LoggerProvider, LogRecordLimits, ReadWriteLogRecord
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from ..stream.ending import TraceIds
+from .deferred import bounded
 from .export_queue import ExportQueue
 from .names import NAMES
 
@@ -49,6 +51,7 @@ FIELDS: Final = {
     "output_tokens": "output_tokens",
     "reason": "reason",
 }
+_KEYS: Final = tuple((field, NAMES[name]) for field, name in FIELDS.items())
 
 
 class OtlpHandler(logging.Handler):
@@ -57,7 +60,10 @@ class OtlpHandler(logging.Handler):
     def __init__(self, provider: LoggerProvider, queue: ExportQueue) -> None:
         super().__init__(logging.INFO)
         self._queue = queue
-        self._logger = provider.get_logger("highwater.relay")
+        self._resource = provider.resource
+        self._scope = InstrumentationScope("highwater.relay", "")
+        self._limits = LogRecordLimits()
+        self._logger = provider.get_logger(self._scope.name)
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name == OWN:
@@ -67,17 +73,27 @@ class OtlpHandler(logging.Handler):
             return
         message = record.getMessage()
         number, text = SEVERITIES.get(record.levelno, (SeverityNumber.UNSPECIFIED, record.levelname))
-        self._logger.emit(
-            LogRecord(
-                timestamp=int(record.created * 1e9),
-                context=_context(getattr(record, "trace_ids", None)),
-                severity_number=number,
-                severity_text=text,
-                body=message,
-                attributes=_attributes(record),
-                event_name=EVENT_NAMES.get(message),
-            )
+        limits = self._limits
+        attributes = bounded(
+            _attributes(record), limits.max_log_record_attributes, limits.max_log_record_attribute_length
         )
+        told = LogRecord(
+            timestamp=int(record.created * 1e9),
+            context=_context(getattr(record, "trace_ids", None)),
+            severity_number=number,
+            severity_text=text,
+            body=message,
+            attributes=attributes,
+            event_name=EVENT_NAMES.get(message),
+        )
+        self._logger.emit(_Bounded(told, self._resource, self._scope, limits))  # type: ignore[call-overload]  # the SDK's takes it
+
+
+class _Bounded(ReadWriteLogRecord):
+    """A record whose attributes are within the limits already: the SDK's would check and copy each."""
+
+    def __post_init__(self) -> None:
+        pass
 
 
 def _context(ids: TraceIds | None) -> Context:
@@ -92,7 +108,7 @@ def _context(ids: TraceIds | None) -> Context:
 
 def _attributes(record: logging.LogRecord) -> dict[str, Any]:
     fields = getattr(record, "fields", {})
-    attributes = {NAMES[name]: fields[field] for field, name in FIELDS.items() if field in fields}
+    attributes = {name: fields[field] for field, name in _KEYS if field in fields}
     if record.exc_info and record.exc_info[0]:
         attributes["exception.type"] = record.exc_info[0].__qualname__
     return attributes

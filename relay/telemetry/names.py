@@ -8,6 +8,7 @@ metrics (environment.py). https://github.com/open-telemetry/semantic-conventions
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any, Final
 
 from ..stream.ending import Ending
@@ -121,10 +122,13 @@ _ATTRIBUTES: Final = (
 )
 
 
+_KEYS: Final = tuple(NAMES[field] for field in _ATTRIBUTES)
+_values: Final = attrgetter(*_ATTRIBUTES)
+
+
 def about(ending: Ending) -> dict[str, Any]:
     """The attributes of an ending; unknown facts are left out."""
-    attributes = {NAMES[field]: getattr(ending, field) for field in _ATTRIBUTES}
-    return {name: value for name, value in attributes.items() if value is not None}
+    return {name: value for name, value in zip(_KEYS, _values(ending), strict=True) if value is not None}
 
 
 def printable(text: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import NoOpTracer, SpanKind, set_span_in_context
+from opentelemetry.util.types import AttributeValue
 
 from ..stream.ending import Ending, log_ending
 from .call import CallSpan, ids_of
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["Traced"]
 
 MAX_NAME_CHARACTERS: Final = 128
+# Kinds of calls that are remembered, with names of at most MAX_ATTRIBUTE_CHARACTERS each.
+MAX_KINDS: Final = 64
+
+_Kind = tuple[str, str, tuple[str, int], bool]  # operation, model, the upstream's address, and whether it streams
 
 
 class Traced(Telemetry):
@@ -35,6 +40,7 @@ class Traced(Telemetry):
     def __init__(self, providers: Providers, routes: Collection[str]) -> None:
         self._providers = providers
         self._turns = LoopTurns()
+        self._kinds: dict[_Kind, tuple[str, dict[str, AttributeValue]]] = {}
         # Without traces, NoOpTracer's spans carry the caller's context: for exemplars, log lines, and the upstream's spans.
         self._tracer = DeferredTracer(providers.traces, "highwater.relay") if providers.traces else NoOpTracer()
         http = HttpMetrics(*providers.metrics) if providers.metrics else None
@@ -56,23 +62,32 @@ class Traced(Telemetry):
 
     def call_span(self, call: Call, headers: Mapping[str, str], address: tuple[str, int]) -> Span:
         operation, model = call.endpoint.operation, printable(call.model)
+        kind = (operation, model, address, call.streams)
+        name, attributes = self._kinds.get(kind) or self._made(kind)
+        if call.parameters:
+            attributes = attributes | {NAMES[name]: _shown(value) for name, value in call.parameters}
         server = current_server_span()
-        span = self._tracer.start_span(
-            f"{operation} {model[:MAX_NAME_CHARACTERS]}".rstrip(),
-            set_span_in_context(server) if server is not None else None,
-            SpanKind.CLIENT,
-            attributes={
-                NAMES["operation"]: operation,
-                NAMES["provider"]: PROVIDER,
-                NAMES["request_model"]: model,
-                NAMES["server_address"]: address[0],
-                NAMES["server_port"]: address[1],
-                # The convention has this attribute on streams alone: without it a call is one that does not stream.
-                **({NAMES["request_stream"]: True} if call.streams else {}),
-                **{NAMES[name]: _shown(value) for name, value in call.parameters},
-            },
-        )
+        context = set_span_in_context(server) if server is not None else None
+        span = self._tracer.start_span(name, context, SpanKind.CLIENT, attributes)
         return CallSpan(span, Operation(operation, model, address), server, self._recorder, self._turns)
+
+    def _made(self, kind: _Kind) -> tuple[str, dict[str, AttributeValue]]:
+        """The name and the attributes of the CLIENT spans of one kind of calls."""
+        operation, model, address, streams = kind
+        attributes: dict[str, AttributeValue] = {
+            NAMES["operation"]: operation,
+            NAMES["provider"]: PROVIDER,
+            NAMES["request_model"]: model,
+            NAMES["server_address"]: address[0],
+            NAMES["server_port"]: address[1],
+        }
+        if streams:
+            # The convention has this attribute on streams alone: without it a call is one that does not stream.
+            attributes[NAMES["request_stream"]] = True
+        if len(self._kinds) >= MAX_KINDS:  # callers choose the model
+            self._kinds.clear()
+        made = self._kinds[kind] = (f"{operation} {model[:MAX_NAME_CHARACTERS]}".rstrip(), attributes)
+        return made
 
     def stream_ended(self, ending: Ending) -> None:
         server = current_server_span()
