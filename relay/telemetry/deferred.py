@@ -161,16 +161,14 @@ class _DeferredSpan(Span):
         return self._tracer is not None
 
     def set_attributes(self, attributes: Mapping[str, AttributeValue]) -> None:
-        if self._attributes.keys().isdisjoint(attributes):  # nearly always
-            self._attributes.update(attributes)
-            return
-        for key, value in attributes.items():
-            self.set_attribute(key, value)
+        # An attribute that is set again becomes the newest, as in the SDK, which drops the oldest ones above its limit.
+        own = self._attributes
+        for key in own.keys() & attributes.keys():
+            del own[key]
+        own.update(attributes)
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
-        # An attribute that is set again becomes the newest, as in the SDK, which drops the oldest ones above its limit.
-        self._attributes.pop(key, None)
-        self._attributes[key] = value
+        self.set_attributes({key: value})
 
     def add_event(
         self, name: str, attributes: Mapping[str, AttributeValue] | None = None, timestamp: int | None = None

@@ -13,7 +13,6 @@ upstream has answered for are kept, all others become OTHER.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
@@ -144,6 +143,7 @@ class Recorder:
         )
         self._input = histogram("inference_input", "{token}", "Input tokens of one call, where the upstream tells.")
         self._output = histogram("inference_output", "{token}", "Output tokens of one call, where the upstream tells.")
+        self._histograms = histograms
         self._models: set[str] = set()
         # By what distinguishes calls: operation, model, address, and how they ended.
         self._series: dict[tuple[str, str, tuple[str, int], str | None, str], _Series] = {}
@@ -165,18 +165,18 @@ class Recorder:
         model = self._model(operation.model, answered=answered)
         kind = (operation.name, model, operation.address, ending.error_type, ending.outcome)
         series = self._series.get(kind) or self._made(kind)
-        at = time.time_ns()
+        origin = self._histograms.origin(span)
         if first_chunk is not None:
-            series.first_chunk.record(first_chunk, span, at)
+            series.first_chunk.record(first_chunk, origin)
         if ending.mean_gap is not None:
-            series.per_chunk.record(ending.mean_gap, span, at)
+            series.per_chunk.record(ending.mean_gap, origin)
         for number, name in enumerate(COUNTS):
             series.used[number] += getattr(ending, name) or 0
         if ending.input_tokens is not None:
-            series.input.record(ending.input_tokens, span, at)
+            series.input.record(ending.input_tokens, origin)
         if ending.output_tokens is not None:
-            series.output.record(ending.output_tokens, span, at)
-        series.duration.record(seconds, span, at)
+            series.output.record(ending.output_tokens, origin)
+        series.duration.record(seconds, origin)
 
     def _made(self, kind: tuple[str, str, tuple[str, int], str | None, str]) -> _Series:
         operation, model, address, error_type, outcome = kind

@@ -33,13 +33,16 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.metrics.export import Histogram as Points
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Span
+from opentelemetry.trace import Span, TraceFlags
 
-__all__ = ["MAX_SERIES", "Histogram", "Histograms", "Series"]
+__all__ = ["MAX_SERIES", "Histogram", "Histograms", "Origin", "Series"]
 
 # As in the SDK: all labels beyond so many series of one histogram share one more.
 MAX_SERIES: Final = 2_000
 OVERFLOW: Final = {"otel.metric.overflow": True}
+
+# What an exemplar has beside its value: nanoseconds since the epoch, the span's id and the trace's.
+Origin = tuple[int, int | None, int | None]
 
 _OF_DELTA: Final = frozenset({"DELTA", "LOWMEMORY"})
 
@@ -47,12 +50,11 @@ _OF_DELTA: Final = frozenset({"DELTA", "LOWMEMORY"})
 class Series:
     """The values of one histogram with one set of labels. Recorded on the loop, collected in the exporter's thread."""
 
-    __slots__ = ("_bounds", "_counts", "_exemplars", "_filter", "_labels", "_lock", "_max", "_min", "_since", "_sum")
+    __slots__ = ("_bounds", "_counts", "_exemplars", "_labels", "_lock", "_max", "_min", "_since", "_sum")
 
-    def __init__(self, labels: Mapping[str, Any], bounds: tuple[float, ...], exemplars: str, since: int) -> None:
+    def __init__(self, labels: Mapping[str, Any], bounds: tuple[float, ...], since: int) -> None:
         self._labels = labels
         self._bounds = bounds
-        self._filter = exemplars
         self._lock = Lock()
         self._since = since
         self._begin()
@@ -61,12 +63,11 @@ class Series:
         self._counts = [0] * (len(self._bounds) + 1)
         self._sum: float = 0
         self._min, self._max = math.inf, -math.inf
-        self._exemplars: dict[int, Exemplar] = {}  # the last of each bucket since the last export
+        self._exemplars: dict[int, tuple[float, Origin]] = {}  # the last of each bucket since the last export
 
-    def record(self, value: float, span: Span, at: int) -> None:
-        """Add a value. `at` is the time in nanoseconds since the epoch, and `span` what an exemplar leads to."""
+    def record(self, value: float, exemplar: Origin | None = None) -> None:
+        """Add a value, and where it has an `exemplar` keep that."""
         place = bisect_left(self._bounds, value)
-        context = span.get_span_context()
         with self._lock:
             self._counts[place] += 1
             self._sum += value
@@ -74,15 +75,8 @@ class Series:
                 self._min = value
             if value > self._max:
                 self._max = value
-            if context.trace_flags.sampled if self._filter == "trace_based" else self._filter == "always_on":
-                known = context.is_valid
-                self._exemplars[place] = Exemplar(
-                    {} if self._labels else None,  # the attributes that are not in the labels
-                    value,
-                    at,
-                    context.span_id if known else None,
-                    context.trace_id if known else None,
-                )
+            if exemplar is not None:
+                self._exemplars[place] = (value, exemplar)
 
     def collect(self, now: int, *, delta: bool) -> HistogramDataPoint | None:
         """What is exported at `now`; None where that is nothing. `delta`: what has come since the last time."""
@@ -93,7 +87,7 @@ class Series:
                 return None
             point = HistogramDataPoint(
                 attributes=self._labels,
-                exemplars=[exemplar for _, exemplar in sorted(self._exemplars.items())],
+                exemplars=[self._exemplar(*self._exemplars[place]) for place in sorted(self._exemplars)],
                 start_time_unix_nano=self._since,
                 time_unix_nano=now,
                 count=sum(counts),
@@ -109,14 +103,17 @@ class Series:
                 self._begin()
         return point
 
+    def _exemplar(self, value: float, origin: Origin) -> Exemplar:
+        # First the attributes that are not among the labels: none.
+        return Exemplar({} if self._labels else None, value, *origin)
+
 
 class Histogram:
     """One instrument and its series. `bounds` are the upper ones of its buckets, without the last, which has none."""
 
-    def __init__(self, name: str, unit: str, description: str, bounds: Sequence[float], exemplars: str) -> None:
+    def __init__(self, name: str, unit: str, description: str, bounds: Sequence[float]) -> None:
         self.name, self.unit, self.description = name, unit, description
         self._bounds = tuple(bounds)
-        self._filter = exemplars
         self._series: dict[Hashable, Series] = {}
         self._collected_at: int | None = None  # where only what is new is exported
 
@@ -128,7 +125,7 @@ class Histogram:
         found = self._series.get(key)
         if found is None:
             since = self._collected_at or time.time_ns()
-            found = self._series[key] = Series(labels, self._bounds, self._filter, since)
+            found = self._series[key] = Series(labels, self._bounds, since)
         return found
 
     def collect(self, now: int, *, delta: bool) -> Metric | None:
@@ -153,9 +150,21 @@ class Histograms:
         self._all: list[Histogram] = []
 
     def add(self, name: str, unit: str, description: str, bounds: Sequence[float]) -> Histogram:
-        histogram = Histogram(name, unit, description, bounds, self._exemplars)
+        histogram = Histogram(name, unit, description, bounds)
         self._all.append(histogram)
         return histogram
+
+    def origin(self, span: Span) -> Origin | None:
+        """The exemplar of values that are recorded now, under `span`; None where they have none."""
+        context = span.get_span_context()
+        if (
+            context.trace_flags & TraceFlags.SAMPLED
+            if self._exemplars == "trace_based"
+            else self._exemplars == "always_on"
+        ):
+            known = context.is_valid
+            return time.time_ns(), context.span_id if known else None, context.trace_id if known else None
+        return None
 
     def among(self, data: MetricsData) -> MetricsData:
         """What is to be exported: `data`, of the SDK's instruments, and the histograms."""

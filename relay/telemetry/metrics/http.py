@@ -6,7 +6,6 @@ Attributes have few values: an unknown method is _OTHER, and a path without a ro
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -46,6 +45,7 @@ class HttpMetrics:
         self._duration = histograms.add(
             METRICS["http_duration"], "s", "Duration of HTTP server requests.", BUCKETS["http_duration"]
         )
+        self._histograms = histograms
         self._series: dict[tuple[str, str, str, str | None, int | None, str | None], Series] = {}
 
     def began(self, scope: Scope) -> None:
@@ -91,7 +91,7 @@ class HttpMetrics:
             }
             series = self._duration.series({name: value for name, value in labels.items() if value is not None})
             self._series[kind] = series
-        series.record(seconds, span, time.time_ns())
+        series.record(seconds, self._histograms.origin(span))
 
 
 def _key(scope: Scope) -> tuple[str, str]:

@@ -50,7 +50,7 @@ class Both:
 
     def record(self, value: float, labels: dict[str, Any], of: Span) -> None:
         self.theirs.record(value, labels, set_span_in_context(of))
-        self.ours.series(labels).record(value, of, 5)
+        self.ours.series(labels).record(value, self.histograms.origin(of))
 
     def exported(self) -> tuple[list[Metric], list[Metric]]:
         data = self.reader.get_metrics_data()
@@ -130,10 +130,10 @@ def test_the_times_of_points_follow_on_each_other_as_the_sdks_do(
 
 
 def test_labels_beyond_the_bound_share_one_series() -> None:
-    histogram = Histogram("ours", "s", "seconds", BOUNDS, "trace_based")
+    histogram = Histogram("ours", "s", "seconds", BOUNDS)
     known = histogram.series({"number": 0})
     for number in range(MAX_SERIES + 50):
-        histogram.series({"number": number}).record(1.0, INVALID_SPAN, 5)
+        histogram.series({"number": number}).record(1.0)
     assert histogram.series({"number": 0}) is known
     metric = histogram.collect(9, delta=False)
     assert metric is not None
@@ -144,13 +144,13 @@ def test_labels_beyond_the_bound_share_one_series() -> None:
 
 
 def test_no_value_is_lost_or_exported_twice_between_two_threads() -> None:
-    histogram = Histogram("ours", "s", "seconds", BOUNDS, "trace_based")
+    histogram = Histogram("ours", "s", "seconds", BOUNDS)
     series = histogram.series({})
     values, counted, over = 20_000, 0, threading.Event()
 
     def record() -> None:
         for _ in range(values):
-            series.record(0.5, INVALID_SPAN, 5)
+            series.record(0.5)
         over.set()
 
     thread = threading.Thread(target=record)
