@@ -29,7 +29,7 @@ _to_json: Final = json.JSONEncoder(default=str).encode
 class JsonFormatter(logging.Formatter):
     """A JSON object on one line, in ASCII: neither half a surrogate pair nor a line break in a value can break the line."""
 
-    _second = (0, "")  # the last one that a line was of, in seconds since the epoch, and as text
+    _second = (-1, "")  # the last one that a line was of, in seconds since the epoch, and as text
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {

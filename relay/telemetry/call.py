@@ -164,4 +164,5 @@ def ids_of(span: Span) -> TraceIds | None:
     context = span.get_span_context()
     if not context.is_valid:
         return None
-    return TraceIds(format(context.trace_id, "032x"), format(context.span_id, "016x"), context.trace_flags.sampled)
+    trace_id, span_id = context.trace_id.to_bytes(16, "big"), context.span_id.to_bytes(8, "big")
+    return TraceIds(trace_id.hex(), span_id.hex(), context.trace_flags.sampled)

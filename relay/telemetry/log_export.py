@@ -77,7 +77,7 @@ class OtlpHandler(logging.Handler):
         attributes = bounded(
             _attributes(record), limits.max_log_record_attributes, limits.max_log_record_attribute_length
         )
-        told = LogRecord(
+        told = _Told(
             timestamp=int(record.created * 1e9),
             context=_context(getattr(record, "trace_ids", None)),
             severity_number=number,
@@ -87,6 +87,13 @@ class OtlpHandler(logging.Handler):
             event_name=EVENT_NAMES.get(message),
         )
         self._logger.emit(_Bounded(told, self._resource, self._scope, limits))  # type: ignore[call-overload]  # the SDK's takes it
+
+
+class _Told(LogRecord):
+    """A record that nobody holds but the queue: the SDK's processor copies each, to drop the context of its copy."""
+
+    def __copy__(self) -> _Told:
+        return self
 
 
 class _Bounded(ReadWriteLogRecord):

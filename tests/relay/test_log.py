@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from relay.admission.rejection_log import REJECTION_SECONDS, Rejections
 from relay.log import MAX_KINDS, JsonFormatter, TextFormatter
@@ -80,3 +85,27 @@ def test_complaints_of_one_kind_are_passed_on_once_a_minute(caplog: pytest.LogCa
     for number in range(1000):  # texts without a template
         seldom.emit(logging.LogRecord("opentelemetry.x", logging.WARNING, "", 1, f"{number} is odd", (), None))
     assert len(caplog.messages) <= 3 + MAX_KINDS
+
+
+@settings(max_examples=200)
+@given(
+    st.dictionaries(
+        st.text(),
+        st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.none(), st.lists(st.integers() | st.text())),
+    )
+)
+def test_any_fields_are_written_as_json_writes_them(fields: dict[str, Any]) -> None:
+    given = {"name": "relay", "levelname": "INFO", "msg": "said", "created": 12.3456}
+    record = logging.makeLogRecord({**given, "fields": {**fields, "path": Path("/x")}})
+    head = {"time": "1970-01-01T00:00:12.345+00:00", "level": "INFO", "logger": "relay", "message": "said"}
+    assert JsonFormatter().format(record) == json.dumps({**head, **fields, "path": "/x"})
+
+
+def test_the_time_of_a_line_is_that_of_its_record() -> None:
+    formatter = JsonFormatter()
+    for at in (0.0, 0.9999, 59.9999, 60.0, 1e9 + 0.0005, 1e9 - 1, 1e9 + 0.001):
+        record = logging.makeLogRecord({"created": at})
+        expected = datetime.fromtimestamp(at, UTC)
+        assert abs(datetime.fromisoformat(json.loads(formatter.format(record))["time"]) - expected) <= timedelta(
+            milliseconds=1
+        )
