@@ -87,13 +87,16 @@ fuzz-parsers: $(STAMP)
 	$(BIN)/python -m tests.parsers sse $(or $(SECONDS),60)
 	$(BIN)/python -m tests.parsers http $(or $(SECONDS),60)
 
-# Seeds of the relay on a simulated event loop, whose bytes are counted after every step; writes docs/reliability.md. Goes on where it
-# was. In an environment of its own, with Python 3.12 or later (SIMULATOR). SECONDS=3600: longer.
-SIMULATOR ?= $(shell command -v python3.13 || command -v python3.12 || ls -d $(HOME)/.pyenv/versions/3.1[23].*/bin/python 2>/dev/null | tail -1)
+# Seeds of the relay on a simulated event loop, whose bytes are counted after every step; writes docs/reliability.md. Goes on
+# where it was (tests/simulation/record.json). In an environment of its own, with Python 3.12 or later (SIMULATOR). SECONDS=3600: longer.
+# The first of them that runs: pyenv's python3.12 may be there, and no Python behind it.
+SIMULATOR ?= $(shell for python in python3.13 python3.12 $(HOME)/.pyenv/versions/3.1[23].*/bin/python; do \
+	$$python -c '' 2>/dev/null && command -v $$python && break; done)
+SIMULATION = .simulation/$(shell $(SIMULATOR) -c 'import platform; print(platform.python_version())')
 simulate:
 	@test -n "$(SIMULATOR)" || { echo "the simulator needs Python 3.12 or later: make simulate SIMULATOR=/path/to/python3.12"; exit 1; }
-	@$(MAKE) --no-print-directory .simulation/$(notdir $(shell dirname $(shell dirname $(SIMULATOR))))/.installed
-	.simulation/$(notdir $(shell dirname $(shell dirname $(SIMULATOR))))/bin/python -m tests.simulation --seconds $(or $(SECONDS),60) --write docs/reliability.md
+	@$(MAKE) --no-print-directory $(SIMULATION)/.installed
+	$(SIMULATION)/bin/python -m tests.simulation --jobs $(or $(JOBS),2) --seconds $(or $(SECONDS),60) --write docs/reliability.md
 
 .simulation/%/.installed: tests/simulation/requirements.txt constraints.txt
 	test -x $(@D)/bin/python || $(SIMULATOR) -m venv $(@D)

@@ -16,10 +16,11 @@ from tests.chaos.clients import CLIENTS
 from tests.chaos.events import EVENTS
 from tests.chaos.faults import FAULTS, Script
 from tests.chaos.relay import VARIANTS, Relay
-from tests.chaos.run import MARKS, VARIANT_WORDS, table, write
+from tests.chaos.run import MARKS, VARIANT_WORDS, table
 from tests.chaos.seeds import ANSWER_FAULTS, Plan, plan_of, run_seed
 from tests.chaos.surroundings import Surroundings
 from tests.conftest import ROOT
+from tests.documents import write
 
 COUNT = 20
 
@@ -103,7 +104,7 @@ def test_the_table_tells_what_was_run_and_what_was_wrong(tmp_path) -> None:  # t
     ]
     page = tmp_path / "page.md"
     page.write_text("\n".join(("before", *MARKS, "after")), encoding="utf-8")
-    write(page, table(lines))
+    write(page, table(lines), MARKS)
     text = page.read_text(encoding="utf-8")
     assert "2 seeds with 3 clients of 2 kinds" in text
     assert "| none | 2 | 1 | 1 |" in text

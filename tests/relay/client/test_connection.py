@@ -16,7 +16,6 @@ from relay.client.client import client_of
 from relay.client.connection import bounded_protocol
 from relay.memory.requests import RequestBudget
 
-
 REQUEST = b"GET /v1/topics/news HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
