@@ -292,9 +292,11 @@ async def body_longer_than_length(connection: Connection) -> None:
 
 
 async def odd_status(connection: Connection) -> None:
-    status = connection.chance.choice((204, 205, 226, 299, 300, 304, 307, 400, 404, 418, 451, 499, 520, 599, 600, 999))
+    status = connection.chance.choice(
+        (0, 3, 99, 103, 204, 205, 226, 299, 300, 304, 307, 400, 404, 418, 451, 499, 520, 599, 600, 999)
+    )
     await connection.send(
-        b"HTTP/1.1 %d Odd\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 2\r\n\r\n" % status
+        b"HTTP/1.1 %03d Odd\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 2\r\n\r\n" % status
         + (b"" if status in (204, 304) else b"{}")
     )
 
