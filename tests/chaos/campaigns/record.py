@@ -23,15 +23,16 @@ WRONG_KEPT = 300
 
 
 class Record:
-    """The entries of a file. `next` says which number of a kind of mix was not run by any of them."""
+    """The entries of a file. `done` says which mixes were run by any of them."""
 
     def __init__(self, file: Path = FILE) -> None:
         self._file = file
         self.entries: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
 
-    def next(self, what: str) -> int:
-        """Numbers are given out in order; one that was not finished is not run again."""
-        return max((entry["numbers"][what][1] + 1 for entry in self.entries if what in entry["numbers"]), default=0)
+    def done(self, what: str) -> set[int]:
+        """The numbers of this kind of mix that were run."""
+        ranges = [ends for entry in self.entries for ends in entry["numbers"].get(what, ())]
+        return {number for first, last in ranges for number in range(first, last + 1)}
 
     def add(self, line: dict[str, Any]) -> None:
         """A line of one.py, of a mix or of a relay."""
@@ -71,8 +72,7 @@ class Record:
 
 def _add_mix(entry: dict[str, Any], line: dict[str, Any]) -> None:
     what, number, variant = line["what"], line["number"], line["variant"]
-    first, last = entry["numbers"].get(what, (number, number))
-    entry["numbers"][what] = [min(first, number), max(last, number)]
+    _number(entry["numbers"].setdefault(what, []), number)
     entry["exact"] += line["exact"]
     clients = sum(count for *_, count in line["seen"])
     for event, said in line["events"]:
@@ -93,6 +93,15 @@ def _add_mix(entry: dict[str, Any], line: dict[str, Any]) -> None:
             row[0] += count
             row[1] += count * (said.split("+")[0] == "whole")
             row[2] += count * wrong
+
+
+def _number(ranges: list[list[int]], number: int) -> None:
+    """Campaigns side by side have a range each, which grows at its end."""
+    for ends in ranges:
+        if ends[1] + 1 == number:
+            ends[1] = number
+            return
+    ranges.append([number, number])
 
 
 def _add_relay(entry: dict[str, Any], line: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import signal
 import sys
@@ -34,23 +35,25 @@ class Campaigns:
     def __init__(self, record: Record, seconds: float, only: str) -> None:
         self._record = record
         self._until = time.monotonic() + seconds
-        self._next: dict[str, int] = {}
         self._only = only
         self.failed = 0
 
     def begin(self) -> Iterator[tuple[str, int, int]]:
-        """What, and the first and last number but one: mixes from their campaign's beginning, troubles in turn."""
+        """What, its first number, and the one behind its last: the kind of which least was run, by campaigns."""
+        names = self._only.split(",") if self._only else [MIX, *TROUBLES]
+        ahead = {name: self._campaigns(name) for name in names}
+        coming = {name: next(campaigns) for name, campaigns in ahead.items()}
         while self._left() > 0:
-            names = self._only.split(",") if self._only else [MIX, *TROUBLES]
-            # The one that was run least, for its size.
-            what = min(names, key=lambda name: self._number(name) / (MIXES if name == MIX else TROUBLED_MIXES))
-            first = self._number(what)
-            end = first + (MIXES - first % MIXES if what == MIX else TROUBLED_MIXES)
-            self._next[what] = end
-            yield what, first, end
+            what = min(names, key=lambda name: coming[name][0] / _size(name))
+            yield what, *coming[what]
+            coming[what] = next(ahead[what])
 
-    def _number(self, what: str) -> int:
-        return self._next.setdefault(what, self._record.next(what))
+    def _campaigns(self, what: str) -> Iterator[tuple[int, int]]:
+        done = self._record.done(what)
+        for begin in itertools.count(0, _size(what)):
+            left = [number for number in range(begin, begin + _size(what)) if number not in done]
+            if left:
+                yield left[0], begin + _size(what)
 
     def _left(self) -> float:
         return self._until - time.monotonic()
@@ -84,6 +87,11 @@ class Campaigns:
             if "number" in line:
                 again = f"python -m tests.chaos.campaigns --again {line['what']}:{line['number']}"
                 print(f"  again: CHAOS_PATIENCE={PATIENCE:g} {again}", flush=True)
+
+
+def _size(what: str) -> int:
+    """Mixes of one campaign."""
+    return MIXES if what == MIX else TROUBLED_MIXES
 
 
 async def _side_by_side(campaigns: Campaigns, jobs: int) -> None:

@@ -11,6 +11,7 @@ from tests.chaos.campaigns.growth import WARM_UP, grows
 from tests.chaos.campaigns.mixes import EACH, MIXES, TROUBLES, mix_of, trouble_of, variant_of
 from tests.chaos.campaigns.one import rounds
 from tests.chaos.campaigns.record import Record, table
+from tests.chaos.campaigns.run import Campaigns
 from tests.chaos.clients import CLIENTS
 from tests.chaos.faults import FAULTS
 from tests.chaos.relay import VARIANTS
@@ -63,8 +64,9 @@ def test_the_record_goes_on_where_it_was_and_counts_no_client_that_was_excused(t
     record.add({"relay": "", "what": "mix", "rss": [80_000_000 + 1024 * at for at in range(50)], "wrong": []})
     record.write()
     again = Record(file)
-    assert (again.next("mix"), again.next("killed"), again.next("disk_full")) == (8, 3, 0)
+    assert (again.done("mix"), again.done("killed"), again.done("disk_full")) == ({7}, {2}, set())
     again.add(mix(8, [["fast", "none", "cut", 2]]))
+    assert again.done("mix") == {7, 8}
     text = table(again.entries, VARIANT_WORDS)
     assert "7 clients" not in text
     assert "2 mixes with\n6 clients of 2 kinds; 2 kinds of answers" in text
@@ -79,3 +81,19 @@ def test_the_record_goes_on_where_it_was_and_counts_no_client_that_was_excused(t
 def mix(number: int, seen: list[Any], *, excused: int = 0, wrong: tuple[str, ...] | list[str] = ()) -> dict[str, Any]:
     line = {"what": "mix", "number": number, "variant": "", "excused": excused, "exact": 10, "wrong": list(wrong)}
     return {**line, "events": [], "seen": seen, "cpu": [0.1, 0.2, 0.3]}
+
+
+def test_campaigns_go_on_with_the_mixes_that_were_not_run(tmp_path: Path) -> None:
+    record = Record(tmp_path / "record.json")
+    for number in (*range(3), *range(MIXES, 2 * MIXES), 2 * MIXES):  # as two campaigns side by side leave it
+        record.add(mix(number, []))
+    begun = Campaigns(record, 60.0, "").begin()
+    first = [next(begun) for _ in range(len(TROUBLES) + 1)]
+    assert ("mix", 3, MIXES) in first
+    assert {what for what, *_ in first} == {"mix", *TROUBLES}
+    only = Campaigns(record, 60.0, "mix").begin()
+    assert [next(only) for _ in range(3)] == [
+        ("mix", 3, MIXES),
+        ("mix", 2 * MIXES + 1, 3 * MIXES),
+        ("mix", 3 * MIXES, 4 * MIXES),
+    ]
