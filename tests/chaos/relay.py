@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from .machine import Disk, Processes
 from .surroundings import UNREACHABLE, Surroundings
 
-__all__ = ["PATIENCE", "VARIANTS", "WORKERS", "Relay", "cpu_seconds_of"]
+__all__ = ["LIMITS", "PATIENCE", "VARIANTS", "WORKERS", "Relay", "cpu_seconds_of"]
 
 START_SECONDS = 90
 # Short, so that what waits for a deadline has it within a seed; long enough for a machine that is busy with other things.
@@ -101,7 +101,13 @@ class Relay:
             )
         assert process.stdout is not None
         lines = [process.stdout.readline().split() for _ in range(3)]
-        assert lines[-1], (folder / "stderr").read_text(encoding="utf-8")
+        if not lines[-1]:
+            said = (folder / "stderr").read_text(encoding="utf-8")
+            process.wait(60)
+            process.stdout.close()
+            if after is None:  # nobody else knows of it
+                _remove(folder, disk, processes)
+            raise AssertionError(f"the relay does not start: {said}")
         url = urlsplit(lines[0][1])
         monitor = urlsplit(lines[1][1])
         assert url.hostname is not None
@@ -120,11 +126,7 @@ class Relay:
     def end(self) -> int:
         """SIGTERM, and the exit code; its files go."""
         code = self.stop()
-        if self.disk is not None:
-            self.disk.unmount()
-        if self.processes is not None:
-            self.processes.remove()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove(self.folder, self.disk, self.processes)
         return code
 
     def stop(self) -> int:
@@ -196,7 +198,7 @@ class Relay:
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Samples by metric and labels, as its monitor tells them."""
-        with urllib.request.urlopen(f"{self.monitor}/metrics", timeout=60) as answer:
+        with urllib.request.urlopen(f"{self.monitor}/metrics", timeout=60 * PATIENCE) as answer:
             text = answer.read().decode()
         found: dict[str, dict[str, float]] = {}
         for line in text.splitlines():
@@ -334,6 +336,15 @@ def _environment(surroundings: Surroundings, variant: str, folder: Path) -> dict
         "OTEL_METRIC_EXPORT_INTERVAL": "1000",
     }
     return {**kept, **told, **limits}
+
+
+def _remove(folder: Path, disk: Disk | None, processes: Processes | None) -> None:
+    """What was made for a relay that has ended."""
+    if disk is not None:
+        disk.unmount()
+    if processes is not None:
+        processes.remove()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _patient(name: str, value: str) -> str:

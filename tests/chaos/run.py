@@ -31,7 +31,7 @@ VARIANT_WORDS = {
     "certificate_of_nobody": "before its upstream one whose certificate nobody vouches for",
     "speaks_no_tls": "before its upstream one that speaks no TLS",
 }
-MARKS = ("<!-- chaos: written by make chaos -->", "<!-- end of chaos -->")
+MARKS = ("<!-- chaos: written by make chaos-seeds -->", "<!-- end of chaos -->")
 
 
 async def run_seeds(seeds: Iterable[int], surroundings: Surroundings) -> list[Outcome]:

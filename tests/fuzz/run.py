@@ -31,9 +31,9 @@ else:
 with watched:
     from readers import READERS
     from seeds import CORPORA, seeds
-    from tally import add, counted
 
     from diagnostics.errors import DiagnosticsError
+    from tests.fuzz.tally import add, counted
 
 
 def main() -> int:
