@@ -348,7 +348,9 @@ def _remove(folder: Path, disk: Disk | None, processes: Processes | None) -> Non
 
 
 def _patient(name: str, value: str) -> str:
-    return str(float(value) * PATIENCE) if name.endswith("_TIMEOUT_SECONDS") else value
+    """A connection that is kept waits for its client, too."""
+    deadline = name.endswith("_TIMEOUT_SECONDS") or name == "KEEP_ALIVE_SECONDS"
+    return f"{float(value) * PATIENCE:g}" if deadline else value
 
 
 def _whole_pipes(names: list[str]) -> int:
