@@ -12,6 +12,7 @@ import datetime
 import functools
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -54,7 +55,8 @@ def counted(target: str, command: list[str], file: Path = FILE) -> bool:
     began = time.monotonic()
     ran = subprocess.run(command, stderr=subprocess.PIPE, encoding="utf-8", errors="replace", check=False)
     found = EXECUTED.findall(ran.stderr)
-    failed = ran.returncode != 0
+    # Who ends it by hand has found nothing.
+    failed = ran.returncode not in (0, -signal.SIGTERM, -signal.SIGINT)
     if failed or not found:
         print(ran.stderr[-6000:], file=sys.stderr)
     inputs = int(found[-1]) if found else 0

@@ -76,7 +76,7 @@ def table(entries: list[dict[str, Any]]) -> str:
     speed = latest["seeds"] / latest["cpu_seconds"] if latest["cpu_seconds"] else 0.0
     rows = [
         f"From {entries[0]['date']} to {latest['date']}, Python {latest['python']}: {count:,} seeds, from 0 on,",
-        f"{steps:,} steps with the bytes counted after each, {cpu / 3600:.1f} hours of one core.",
+        f"{steps:,} steps with the bytes counted after each, {cpu / 60:,.1f} minutes of one core.",
         f"The latest: {60 * speed:.0f} seeds a minute of one core's time,",
         f"which is {2 * NIGHT_SECONDS * speed:,.0f} in a night of eight hours on two.",
         f"Seeds with anything wrong: {len(wrong)}.",
