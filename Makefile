@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: bench bench-quick bounds chaos clean demo field fuzz fuzz-parsers imports install installs lint long matrix museum museum-table phoenix \
+.PHONY: bench bench-quick bounds chaos chaos-seeds clean demo field fuzz fuzz-parsers imports install installs lint long matrix museum museum-table phoenix \
 	relay-proof replicas sanic simulate soak steady study test types unit wheel
 
 demo: $(STAMP)
@@ -66,10 +66,16 @@ bench-quick: $(STAMP)
 bounds: $(STAMP)
 	$(BIN)/python tests/bench/bench_bounds.py --write docs/reliability.md
 
-# Seeds of chaos against a real relay, some seconds each; goes on where it was when it is started again, and writes the table of
-# docs/reliability.md of all that were run so far. SECONDS=3600: begin none after an hour.
+# Campaigns of chaos: mixes of all kinds of clients and of answers, many on one relay, and small ones beside which something happens to
+# the machine; an hour (SECONDS). Goes on where it was (tests/chaos/campaigns/record.json) and writes the table of docs/reliability.md.
+# Where other work keeps the machine busy: CHAOS_PATIENCE=3 make chaos, which has all deadlines three times as long.
 SEEDS ?= 1000
 chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos.campaigns --jobs $(or $(JOBS),2) --seconds $(or $(SECONDS),3600) --write docs/reliability.md
+
+# Seeds of chaos, each with clients, answers and events that it draws: some seconds each; goes on where it was when it is started
+# again, and writes a table of docs/reliability.md of all that were run so far. SECONDS=3600: begin none after an hour.
+chaos-seeds: $(STAMP)
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --jobs $(or $(JOBS),2) $(if $(SECONDS),--seconds $(SECONDS)) --write docs/reliability.md
 
 # Two replicas behind nginx, 200 streams a seed, each cut off three times; a replica is killed, one drained, Redis restarted: half a
@@ -86,14 +92,18 @@ fuzz-parsers: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/parsers/requirements.txt
 	$(BIN)/python -m tests.parsers sse $(or $(SECONDS),60)
 	$(BIN)/python -m tests.parsers http $(or $(SECONDS),60)
+	$(BIN)/python -m tests.fuzz.tally docs/reliability.md
 
-# Seeds of the relay on a simulated event loop, whose bytes are counted after every step; writes docs/reliability.md. Goes on where it
-# was. In an environment of its own, with Python 3.12 or later (SIMULATOR). SECONDS=3600: longer.
-SIMULATOR ?= $(shell command -v python3.13 || command -v python3.12 || ls -d $(HOME)/.pyenv/versions/3.1[23].*/bin/python 2>/dev/null | tail -1)
+# Seeds of the relay on a simulated event loop, whose bytes are counted after every step; writes docs/reliability.md. Goes on
+# where it was (tests/simulation/record.json). In an environment of its own, with Python 3.12 or later (SIMULATOR). SECONDS=3600: longer.
+# The first of them that runs: pyenv's python3.12 may be there, and no Python behind it.
+SIMULATOR ?= $(shell for python in python3.13 python3.12 $(HOME)/.pyenv/versions/3.1[23].*/bin/python; do \
+	$$python -c '' 2>/dev/null && command -v $$python && break; done)
+SIMULATION = .simulation/$(shell $(SIMULATOR) -c 'import platform; print(platform.python_version())')
 simulate:
 	@test -n "$(SIMULATOR)" || { echo "the simulator needs Python 3.12 or later: make simulate SIMULATOR=/path/to/python3.12"; exit 1; }
-	@$(MAKE) --no-print-directory .simulation/$(notdir $(shell dirname $(shell dirname $(SIMULATOR))))/.installed
-	.simulation/$(notdir $(shell dirname $(shell dirname $(SIMULATOR))))/bin/python -m tests.simulation --seconds $(or $(SECONDS),60) --write docs/reliability.md
+	@$(MAKE) --no-print-directory $(SIMULATION)/.installed
+	$(SIMULATION)/bin/python -m tests.simulation --jobs $(or $(JOBS),2) --seconds $(or $(SECONDS),60) --write docs/reliability.md
 
 .simulation/%/.installed: tests/simulation/requirements.txt constraints.txt
 	test -x $(@D)/bin/python || $(SIMULATOR) -m venv $(@D)
@@ -147,6 +157,7 @@ museum-table: $(STAMP)
 # installed. What a reader does not bear is kept in tests/fuzz/corpora.
 fuzz: $(STAMP)
 	$(BIN)/python tests/fuzz/run.py $(if $(SECONDS),--seconds $(SECONDS)) $(if $(READER),--reader $(READER))
+	$(BIN)/python -m tests.fuzz.tally docs/reliability.md
 
 install: $(STAMP)
 

@@ -92,7 +92,7 @@ class ClientConnection(HttpToolsProtocol):
     """One client's connection: the `Client` of its requests, and `Watched` by their bounds. Made by `bounded_protocol`."""
 
     # Slots, since beyond 30 attributes an instance's dictionary no longer shares its keys with the class: half a kilobyte.
-    __slots__ = ("_charged_bytes", "_gone", "_head_bytes", "_in_body", "_listener", "_unsent_bytes", "lost")
+    __slots__ = ("_charged_bytes", "_gone", "_head_bytes", "_in_body", "_listener", "_running", "_unsent_bytes", "lost")
 
     high_water_bytes = 64 * 1024
     bounds: ConnectionBounds
@@ -102,6 +102,8 @@ class ClientConnection(HttpToolsProtocol):
         self.pipeline = _Pipeline()  # type: ignore[assignment]  # it has the methods of a deque that uvicorn calls
         self._listener: Listener | None = None
         self._gone: asyncio.Future[None] | None = None
+        # The request that is answered now. uvicorn's `cycle` is the latest that has come, which may wait in the pipeline.
+        self._running: RequestResponseCycle | None = None
         self._head_bytes = 0  # of an incomplete head
         self._charged_bytes = 0  # those of them that are charged to the process's budget
         self._in_body = False
@@ -164,6 +166,8 @@ class ClientConnection(HttpToolsProtocol):
         if not self.lost:
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             self.transport.abort()
+            # Not only once the event loop says so: where it is late, the response's task ends first, and uvicorn logs an error.
+            self._leave_running()
 
     async def gone(self, seconds: float) -> None:
         if not self.lost:
@@ -184,6 +188,7 @@ class ClientConnection(HttpToolsProtocol):
             self.bounds.heads.began(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._leave_running()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()  # uvicorn keeps a connection that was reset for as long as an idle one
         self.lost = True
@@ -195,7 +200,15 @@ class ClientConnection(HttpToolsProtocol):
         if self._listener is not None:
             self._listener.lost()
         # The scope refers to this connection: without a break in the cycle only the garbage collector would free both.
+        self._running = None
         self.scope = self.cycle = None  # type: ignore[assignment]  # their values before the first request
+
+    def _leave_running(self) -> None:
+        """Tell the request that is answered now that its client is gone; uvicorn tells the latest that has come."""
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -318,6 +331,8 @@ class ClientConnection(HttpToolsProtocol):
         self._head_is_over()
         self.bounds.heads.over(self)
         super().on_headers_complete()
+        if not self.pipeline:
+            self._running = self.cycle
 
     def on_message_complete(self) -> None:
         self._in_body = False
@@ -325,6 +340,8 @@ class ClientConnection(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        if self.pipeline:
+            self._running = self.pipeline[-1][0]
         super().on_response_complete()
         self._taken_by_and_by()
 
@@ -348,7 +365,7 @@ _METHODS: Final = {
 _STATE: Final = {
     HttpToolsProtocol: ("transport", "flow", "pipeline", "scope", "cycle", "connections", "parser", "headers"),
     FlowControl: ("read_paused", "write_paused"),
-    RequestResponseCycle: ("response_complete", "more_body", "message_event"),
+    RequestResponseCycle: ("response_complete", "more_body", "message_event", "disconnected"),
 }
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.chaos.relay import Relay, Surroundings
-from tests.chaos.run import write
+from tests.documents import write
 
 KIB = 1024
 # A stream's budget, and what a connection is allowed besides: a head, a body that nobody has read yet, and one recv.

@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from diagnostics.agent import inject
 from diagnostics.monitor.kernel.hierarchy import find_cgroup
-from tests.chaos.run import write
+from tests.documents import write
 
 MIB = 2**20
 MONITOR_BYTES, SERVICE_BYTES = 64 * MIB, 512 * MIB

@@ -4,10 +4,11 @@
     python -m tests.chaos --seed 17       one seed again, with every client told
     python -m tests.chaos --write docs/reliability.md     the table of what has been run so far
 
+campaigns/    many mixes on one relay: what `make chaos` runs
 payload.py    what a stream says: every byte of it follows from its seed
 faults.py     what the upstream does wrong
 upstream.py   the upstream: raw sockets, in a process of its own
-clients.py    what clients do, and what they may see
+clients/      what clients do, and what they may see
 events.py     what happens to the relay and its machine meanwhile
 machine.py    what the kernel refuses: room on the disk, processes, descriptors
 surroundings.py  the processes around relays, and how they are killed; otlp.py is one

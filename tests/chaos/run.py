@@ -15,11 +15,13 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from tests.documents import write
+
 from .relay import Relay
 from .seeds import Outcome, plan_of, run_seed
 from .surroundings import Surroundings
 
-__all__ = ["main", "run_seeds", "table", "write"]
+__all__ = ["main", "run_seeds", "table"]
 
 VARIANT_WORDS = {
     "": "one process, one upstream",
@@ -29,7 +31,7 @@ VARIANT_WORDS = {
     "certificate_of_nobody": "before its upstream one whose certificate nobody vouches for",
     "speaks_no_tls": "before its upstream one that speaks no TLS",
 }
-MARKS = ("<!-- chaos: written by make chaos -->", "<!-- end of chaos -->")
+MARKS = ("<!-- chaos: written by make chaos-seeds -->", "<!-- end of chaos -->")
 
 
 async def run_seeds(seeds: Iterable[int], surroundings: Surroundings) -> list[Outcome]:
@@ -110,16 +112,6 @@ def table(lines: Iterable[dict[str, object]]) -> str:
     return "\n".join(rows)
 
 
-def write(document: Path, text: str, marks: tuple[str, str] = MARKS) -> None:
-    """Put the text between its two marks. Raises ValueError where the document has not both of them."""
-    begin, end = marks
-    before, found, rest = document.read_text(encoding="utf-8").partition(begin)
-    _, ended, after = rest.partition(end)
-    if not (found and ended):
-        raise ValueError(f"{document} has no {begin} and {end} behind it")
-    document.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, help="run this one again, and tell every client")
@@ -148,7 +140,7 @@ def main() -> int:
         options.journal.parent.mkdir(parents=True, exist_ok=True)
         failed = asyncio.run(_many(options, surroundings))
     if options.write:
-        write(options.write, table(_read(options.journal)))
+        write(options.write, table(_read(options.journal)), MARKS)
     return failed
 
 

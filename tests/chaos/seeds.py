@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.client import HTTPException
 
 from .clients import CLIENTS, PATIENCE_SECONDS, Mix, Wrong
 from .events import EVENTS
 from .faults import FAULTS, HARMLESS, Script
-from .relay import LIMITS, VARIANTS, WORKERS, Relay
+from .relay import PATIENCE, VARIANTS, WORKERS, Relay
 
-__all__ = ["MEMORY_BYTES", "Outcome", "Plan", "plan_of", "run_seed"]
+__all__ = ["ANSWER_FAULTS", "MEMORY_BYTES", "READERS", "Outcome", "Plan", "plan_of", "run_seed"]
 
 # What the relay's memory may have grown by since it came to rest, whatever it went through: allocators keep pages.
 MEMORY_BYTES = 64 * 1024 * 1024
 # The relay waits three seconds for a request's head: a client that was stopped for longer than this may have been too late.
-LATE_SECONDS = 1.0
-# The longest life of a stream: a client that is served for longer than this, on a machine that is as busy, is cut off.
-STREAM_SECONDS = float(LIMITS["STREAM_TIMEOUT_SECONDS"])
+LATE_SECONDS = 1.0 * PATIENCE
+# Clients, and upstreams, that do nothing but wait until the relay ends what they hold.
+IDLE = frozenset(
+    ("never_reading", "slowloris_head", "slowloris_body", "body_after_a_refusal", "endless_trailers", "silent")
+)
+IDLE_FAULTS = frozenset(("silent", "stalled", "endless_comments"))
+EVERYBODY = 1 << 20
 SEEDS_A_VARIANT = 5
 # What a relay's children may take to notice that it is gone.
 LEFT_SECONDS = 30.0
@@ -59,6 +65,8 @@ class Outcome:
     events  each of what happened meanwhile, and what it says of itself
     wrong   what must not be, in words
     late    whether the clients' process was stopped for longer than a client may be: their answers may then have been cut
+    exact   bytes of streams that came whole, each as the upstream sent it
+    excused  which of `seen` are of clients that had no processor for longer than a client may be
     """
 
     seed: int
@@ -67,6 +75,8 @@ class Outcome:
     events: list[tuple[str, str]] = field(default_factory=list)
     variant: str = ""
     late: bool = False
+    exact: int = 0
+    excused: list[int] = field(default_factory=list)
 
 
 def plan_of(seed: int) -> Plan:
@@ -96,35 +106,38 @@ def _variant_of(seed: int) -> str:
     return chance.choice(VARIANTS) if chance.random() < 0.6 else ""
 
 
-async def run_seed(relay: Relay, seed: int, plan: Plan | None = None) -> Outcome:
-    """Let the seed's mix loose on a relay, and look at what is left."""
+async def run_seed(
+    relay: Relay, seed: int, plan: Plan | None = None, at_once: int = EVERYBODY, spread: float = 0.3
+) -> Outcome:
+    """Let the seed's mix loose on a relay, and look at what is left.
+
+    at_once  how many clients may be busy; those that only wait for the relay's deadlines (IDLE) are not counted
+    spread   seconds within which clients come
+    """
     plan = plan or plan_of(seed)
     outcome = Outcome(seed, variant=plan.variant)
     lag = Lag()
     lagging = asyncio.create_task(lag.measure())
+    late = lag.since(asyncio.get_running_loop().time())
     chance = random.Random(-seed - 1)
     meanwhile = [
         asyncio.create_task(_meanwhile(relay, name, plan, outcome, random.Random(chance.random())))
         for name in plan.events
     ]
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-
-    def excused() -> bool:
-        return lag.late() or loop.time() - began > STREAM_SECONDS
-
     troubled = any(EVENTS[name].troubles for name in plan.events)
-    await asyncio.gather(
-        *(
-            _run_client(
-                relay, kind, outcome, Mix(relay.address, script, random.Random(script.seed), troubled, lag.late)
-            )
-            for kind, script in plan.clients
-        )
-    )
+    busy = asyncio.Semaphore(at_once)
+
+    async def run_client(kind: str, script: Script) -> None:
+        await asyncio.sleep(chance.random() * spread)
+        async with contextlib.nullcontext() if kind in IDLE or script.fault in IDLE_FAULTS else busy:
+            late = lag.since(asyncio.get_running_loop().time())
+            mix = Mix(relay.address, script, random.Random(script.seed), troubled, late)
+            await _run_client(kind, outcome, mix)
+
+    await asyncio.gather(*(run_client(kind, script) for kind, script in plan.clients))
     await asyncio.gather(*meanwhile)
     lagging.cancel()
-    outcome.late = lag.late()
+    outcome.late = late()
     ends = next((EVENTS[name].ends for name in plan.events if EVENTS[name].ends), "")
     if ends:
         outcome.wrong += await asyncio.to_thread(_what_is_left, relay, by_itself=ends == "by itself")
@@ -157,7 +170,7 @@ async def _starts_again(killed: Relay) -> list[str]:
         await relay.settle()
         script = Script("none", 1, 20, True)
         outcome = Outcome(-1)
-        await _run_client(relay, "fast", outcome, Mix(relay.address, script, random.Random(1)))
+        await _run_client("fast", outcome, Mix(relay.address, script, random.Random(1)))
         return [f"after it was killed and began again: {what}" for what in outcome.wrong + await relay.at_rest()]
     finally:
         await asyncio.to_thread(relay.stop)
@@ -167,22 +180,26 @@ class Lag:
     """How late this process's loop has been: a client that cannot run is as slow as one that does not want to."""
 
     def __init__(self) -> None:
-        self.most = 0.0
+        self._late_until = -1e9
+        self._due = float("inf")
 
-    def late(self) -> bool:
-        return self.most > LATE_SECONDS
+    def since(self, began: float) -> Callable[[], bool]:
+        """Whether it was later than a client may be, at any time from `began` on, by the loop's clock."""
+        loop = asyncio.get_running_loop()
+        # Who asks may be the first to run after a stop.
+        return lambda: self._late_until >= began or loop.time() - self._due > LATE_SECONDS
 
     async def measure(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + 0.1
+            self._due = loop.time() + 0.1
             await asyncio.sleep(0.1)
-            self.most = max(self.most, loop.time() - due)
+            if loop.time() - self._due > LATE_SECONDS:
+                self._late_until = loop.time()
 
 
-async def _run_client(relay: Relay, kind: str, outcome: Outcome, mix: Mix) -> None:
+async def _run_client(kind: str, outcome: Outcome, mix: Mix) -> None:
     script = mix.script
-    await asyncio.sleep(mix.chance.random() * 0.3)
     try:
         async with asyncio.timeout(PATIENCE_SECONDS * 2):
             seen = await CLIENTS[kind](mix)
@@ -196,9 +213,12 @@ async def _run_client(relay: Relay, kind: str, outcome: Outcome, mix: Mix) -> No
         reset = isinstance(error, ConnectionResetError | BrokenPipeError) or error.errno == errno.ENOTCONN
         if not mix.excused and not reset:
             seen = f"WRONG: {error!r}"
+    outcome.exact += mix.exact
     if seen.startswith("WRONG"):
         outcome.wrong.append(f"client {kind}, upstream {script}: {seen}")
     outcome.seen.append((kind, script.fault if script.streams else f"{script.fault} (whole answer)", seen))
+    if mix.late():
+        outcome.excused.append(len(outcome.seen) - 1)
 
 
 async def _meanwhile(relay: Relay, name: str, plan: Plan, outcome: Outcome, chance: random.Random) -> None:

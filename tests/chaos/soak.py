@@ -23,10 +23,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from tests.documents import write
+
 from .clients import CLIENTS, Mix, Wrong
 from .faults import FAULTS, Script
 from .relay import Relay
-from .run import write
 from .seeds import ANSWER_FAULTS, READERS
 from .surroundings import Surroundings
 
@@ -125,8 +126,7 @@ class Soak:
             self.captures += answer.status == 202
 
     def _cpu_seconds(self) -> float:
-        fields = Path(f"/proc/{self.relay.process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return self.relay.cpu_seconds()
 
 
 def text_of(soak: Soak, seconds: float) -> str:

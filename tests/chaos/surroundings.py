@@ -71,6 +71,11 @@ class Surroundings:
         return self._otlp.pid
 
     @property
+    def upstream_pid(self) -> int:
+        assert self._upstream is not None
+        return self._upstream.pid
+
+    @property
     def upstream_url(self) -> str:
         return f"http://127.0.0.1:{self._upstream_ports[0]}/v1"
 

@@ -8,18 +8,22 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.chaos.clients import CLIENTS
 from tests.chaos.events import EVENTS
 from tests.chaos.faults import FAULTS, Script
-from tests.chaos.relay import VARIANTS, Relay
-from tests.chaos.run import MARKS, VARIANT_WORDS, table, write
+from tests.chaos.relay import LIMITS, VARIANTS, Relay
+from tests.chaos.run import MARKS, VARIANT_WORDS, table
 from tests.chaos.seeds import ANSWER_FAULTS, Plan, plan_of, run_seed
 from tests.chaos.surroundings import Surroundings
 from tests.conftest import ROOT
+from tests.documents import write
 
 COUNT = 20
 
@@ -103,7 +107,7 @@ def test_the_table_tells_what_was_run_and_what_was_wrong(tmp_path) -> None:  # t
     ]
     page = tmp_path / "page.md"
     page.write_text("\n".join(("before", *MARKS, "after")), encoding="utf-8")
-    write(page, table(lines))
+    write(page, table(lines), MARKS)
     text = page.read_text(encoding="utf-8")
     assert "2 seeds with 3 clients of 2 kinds" in text
     assert "| none | 2 | 1 | 1 |" in text
@@ -111,6 +115,16 @@ def test_the_table_tells_what_was_run_and_what_was_wrong(tmp_path) -> None:  # t
     assert "| two workers | 1 |" in text
     assert text.startswith("before")
     assert text.endswith("after")
+
+
+def test_nothing_is_left_of_a_relay_that_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file system stayed mounted."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setitem(LIMITS, "MAX_REQUEST_BYTES", "many")
+    with Surroundings.started() as surroundings:
+        with pytest.raises(AssertionError, match=r"(?i)max_request_bytes"):
+            Relay.start(surroundings)
+        assert list(tmp_path.glob("chaos-[!a]*")) == []
 
 
 def test_nothing_is_left_of_it_where_it_is_told_to_end_while_a_relay_starts(

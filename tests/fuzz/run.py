@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from contextlib import nullcontext, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
 if "--guided" in sys.argv:
     import atheris
@@ -34,6 +33,7 @@ with watched:
     from seeds import CORPORA, seeds
 
     from diagnostics.errors import DiagnosticsError
+    from tests.fuzz.tally import add, counted
 
 
 def main() -> int:
@@ -49,7 +49,7 @@ def main() -> int:
     for name in [arguments.reader] if arguments.reader else READERS:
         if find_spec("atheris"):
             command = [sys.executable, __file__, "--guided", name, "--seconds", str(arguments.seconds)]
-            failed += subprocess.run(command, check=False).returncode != 0
+            failed += not counted(name, command)
         else:
             failed += not _at_random(name, arguments.seconds, arguments.seed)
     return 1 if failed else 0
@@ -71,8 +71,8 @@ def _tried(name: str, data: bytes) -> None:
 
 def _at_random(name: str, seconds: float, seed: int) -> bool:
     choose = random.Random(f"{seed} {name}")
-    kept, until, count = seeds(name), time.monotonic() + seconds, 0
-    while time.monotonic() < until:
+    kept, began, count = seeds(name), time.monotonic(), 0
+    while time.monotonic() < began + seconds:
         out = bytearray(choose.choice(kept))
         for _ in range(choose.randint(1, 8)):
             at, other = choose.randint(0, len(out)), choose.choice(kept)
@@ -83,8 +83,10 @@ def _at_random(name: str, seconds: float, seed: int) -> bool:
             _tried(name, bytes(out))
         except Exception as error:  # noqa: BLE001  # whatever it is, it is what is looked for
             print(f"{name}: {error!r} after {count} inputs, seed {seed}", flush=True)
+            add(name, count, time.monotonic() - began, guided=False, failed=True)
             return False
     print(f"{name}: {count} inputs in {seconds:g} s, seed {seed}", flush=True)
+    add(name, count, seconds, guided=False, failed=False)
     return True
 
 
@@ -95,7 +97,8 @@ def _guided(name: str, seconds: float) -> None:
         for number, data in enumerate(seeds(name)):
             Path(folder, str(number)).write_bytes(data)
         atheris.Setup(
-            [sys.argv[0], f"-max_total_time={seconds:.0f}", "-max_len=65536", folder], lambda data: _tried(name, data)
+            [sys.argv[0], f"-max_total_time={seconds:.0f}", "-max_len=65536", "-print_final_stats=1", folder],
+            lambda data: _tried(name, data),
         )
         atheris.Fuzz()
 

@@ -1,7 +1,7 @@
 """`python -m tests.parsers TARGET [SECONDS]`: atheris on one of the checks, for a minute or so many seconds.
 
 It begins with the corpus that is kept here, and keeps what it learns in report/parsers. What fails is put into the kept corpus,
-where test_parsers.py runs it again for ever after it was mended.
+where test_parsers.py runs it again for ever after it was mended. How many inputs it ran goes into tests/fuzz/tally.json.
 """
 
 from __future__ import annotations
@@ -9,22 +9,29 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import atheris
+from tests.fuzz.tally import counted
 
-with atheris.instrument_imports(include=["relay.protocol", "relay.upstream.wire"]):
-    from tests.parsers import http, sse
-
-TARGETS = {"sse": sse.check, "http": http.check}
 CORPUS = Path(__file__).parent / "corpus"
-SECONDS = "60"
+GUIDED = "--guided"
 
 
-def main() -> None:
-    target = sys.argv[1]
-    check = TARGETS[target]
+def main() -> int:
+    target, seconds, *rest = [*sys.argv[1:], "60"] if len(sys.argv) == 2 else sys.argv[1:]
+    if GUIDED not in rest:
+        return not counted(target, [sys.executable, "-m", "tests.parsers", target, seconds, GUIDED])
+    fuzz(target, seconds)
+    return 0
+
+
+def fuzz(target: str, seconds: str) -> None:
+    """Never returns: libFuzzer ends the process."""
+    import atheris
+
+    with atheris.instrument_imports(include=["relay.protocol", "relay.upstream.wire"]):
+        from tests.parsers import http, sse
+    check = {"sse": sse.check, "http": http.check}[target]
     learned, kept = Path("report/parsers") / target, CORPUS / target
     learned.mkdir(parents=True, exist_ok=True)
-    seconds = sys.argv[2] if len(sys.argv) > 2 else SECONDS
     options = [f"-max_total_time={seconds}", f"-artifact_prefix={kept}/", "-max_len=4096", "-print_final_stats=1"]
 
     def once(data: bytes) -> None:
@@ -34,4 +41,4 @@ def main() -> None:
     atheris.Fuzz()
 
 
-main()
+sys.exit(main())

@@ -7,6 +7,8 @@ two callers is answered with the other's words.
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
 from dataclasses import dataclass
 
 import h11
@@ -56,7 +58,15 @@ class _NoTransport(asyncio.Transport):
 
 def ours(data: bytes, size: int) -> Read | None:
     """As the relay reads it, in pieces of `size`; None where it refuses."""
-    return asyncio.run(_ours(data, size))
+    return loop().run_until_complete(_ours(data, size))
+
+
+@functools.cache
+def loop() -> asyncio.AbstractEventLoop:
+    """One for all inputs: to make one takes longer than to read an answer."""
+    made = asyncio.new_event_loop()
+    atexit.register(made.close)
+    return made
 
 
 async def _ours(data: bytes, size: int) -> Read | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.chaos.run import write
+from tests.documents import write
 
 from .cluster import Cluster, Redis
 from .seeds import Outcome, run_seed

@@ -10,5 +10,5 @@ environment of its own: the simulator, simloop, is not for 3.11.
 virtual.py   the clock of the process, before anything of the relay is imported
 world.py     the relay, its upstream and its clients on the simulated network
 truth.py     what must hold after every step, and at the end
-run.py       seeds, the journal, the table
+run.py       seeds, the record of what was run, the table
 """

@@ -38,6 +38,10 @@ class _TooManyHeadersError(Exception):
     """Raised in a callback of the parser to stop it."""
 
 
+class _BodyBeforeHeadError(Exception):
+    """Raised in a callback of the parser to stop it."""
+
+
 class AnswerReader:
     """The response that a connection reads now; `begin` resets it for the next one.
 
@@ -123,6 +127,8 @@ class AnswerReader:
             cause = f"{type(error).__name__}: {error.__context__ or error}"
             if isinstance(error.__context__, _TooManyHeadersError):
                 cause = f"more than {MAX_HEADERS} headers"
+            elif isinstance(error.__context__, _BodyBeforeHeadError):
+                cause = "bytes of a body before the head of the answer"
             cannot_be_read(cause)
             return UpstreamProtocolError(f"the upstream's answer is not HTTP/1.1: {type(error).__name__}")
         if self.waiting_bytes == waited_bytes:
@@ -172,6 +178,10 @@ class AnswerReader:
 
     def on_body(self, body: bytes) -> None:
         if not self._surplus:
+            if self.head is None:
+                # The parser lets any status but 1xx have a body, 003 as well. Nobody could take it: who asked waits for a head,
+                # and would ask for ever whether it has come, since there are bytes that were not read.
+                raise _BodyBeforeHeadError
             self._framing_bytes = 0
             self.parts.append(body)
             self.waiting_bytes += len(body)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from relay.errors import UpstreamError, UpstreamProtocolError, UpstreamTimeoutError, UpstreamUnreachableError
 from relay.upstream.options import Timeouts
-from relay.upstream.wire.answer import MAX_HEAD_BYTES
+from relay.upstream.wire.answer import MAX_HEAD_BYTES, AnswerReader
 from relay.upstream.wire.connection import UpstreamConnection
 from relay.upstream.wire.pool import Pool
 
@@ -111,6 +111,21 @@ def once(answer: Answer, timeouts: Timeouts = PATIENT) -> tuple[int, bytes]:
             return await get(made, port, timeouts)
 
     return asyncio.run(run())
+
+
+@pytest.mark.parametrize("status", [b"000", b"003", b"099"])
+@pytest.mark.parametrize("framing", [b"", b"content-length: 4\r\n", b"transfer-encoding: chunked\r\n"])
+def test_a_body_behind_a_status_below_100_is_refused(status: bytes, framing: bytes) -> None:
+    """The parser takes such a status, and a body with it, for which there is no head: whoever asked waited in a busy loop, and
+    the whole relay with him."""
+    reader = AnswerReader()
+    body = b"4\r\nbody\r\n" if b"chunked" in framing else b"body"
+    answer = b"HTTP/1.1 " + status + b" Odd\r\n" + framing + b"\r\n" + body
+    assert isinstance(reader.feed(memoryview(answer)), UpstreamProtocolError)
+    assert reader.parts == []
+    reader.close()
+    with pytest.raises(UpstreamProtocolError):
+        once(raw(answer))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,7 @@
+"""`python -m tests.chaos.campaigns`; see __init__.py."""
+
+import sys
+
+from .run import main
+
+sys.exit(main())
