@@ -88,6 +88,16 @@ class Background:
         finally:
             _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
 
+    def take_thread(self) -> None:
+        """Do the work in the thread that calls this, as if `start` had made it. A second thread costs what `hand_over` says.
+
+        The thread must end after this, and have the service's signals blocked.
+        """
+        self._ended = ended = allocate_lock()
+        ended.acquire()
+        _running.append(self)
+        self._run(ended)
+
     def hand_over(self, to: Background) -> None:
         """In the thread: once this work has returned, the thread does `to`'s.
 

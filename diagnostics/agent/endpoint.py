@@ -78,6 +78,10 @@ class Endpoint:
         else:
             within.hand_over(self._background)
 
+    def run(self) -> None:
+        """Answer in the thread that calls this, which must have nothing to do afterwards."""
+        self._background.take_thread()
+
     def stop(self) -> None:
         """End the thread, close an open window, remove the socket. Forked readings that still run are killed."""
         self._stopping = True

@@ -71,12 +71,12 @@ def start_injected(within: Background | None = None) -> None:
     _join(None, None, within)
 
 
-def start_attached(root: str, left: Callable[[], None]) -> None:
+def start_attached(root: str, left: Callable[[], None]) -> Callable[[], None]:
     """The `start` of an agent that was put into a running process. The operation "leave" ends it, and then calls `left`.
 
-    Raises as `start` does.
+    Returns what the calling thread has to run, as the agent's thread. Raises as `start` does.
     """
-    _join(root, None)
+    _join(root, None, here=True)
     assert _endpoint is not None
     endpoint = _endpoint
 
@@ -89,14 +89,18 @@ def start_attached(root: str, left: Callable[[], None]) -> None:
         left()
 
     endpoint.state.leave = leave
+    return endpoint.run
 
 
-def _join(root: str | PathLike[str] | None, ledger: StreamLedger | None, within: Background | None = None) -> None:
+def _join(
+    root: str | PathLike[str] | None, ledger: StreamLedger | None, within: Background | None = None, here: bool = False
+) -> None:
     global _endpoint, _users
     with _lock:
         if _endpoint is None:
             _endpoint = _listening(root or default_root())
-            _endpoint.start(within)
+            if not here:
+                _endpoint.start(within)
             atexit.register(_end_at_exit)
             _keep_heap(_endpoint.root)
         _users += 1

@@ -2,7 +2,7 @@
 
     python tests/bench/bench_attach.py stall   [--python PYTHON] [--times 50]
     python tests/bench/bench_attach.py cycles  [--python PYTHON] [--times 500]
-    python tests/bench/bench_attach.py memory  [--python PYTHON] [--times 20]
+    python tests/bench/bench_attach.py memory  [--python PYTHON] [--times 100]
     python tests/bench/bench_attach.py workers [--times 8]
 
 PYTHON runs the service, and needs nothing installed but uvicorn (`--plain`: asyncio's own server, nothing at all); `--root`
@@ -13,15 +13,16 @@ stall    a task of the service's event loop sleeps 1 ms at a time and keeps the 
          measured without one, since what the machine does meanwhile is in both. "Without waits for a core" is the longest gap
          less the longest time in it for which one of the service's threads could run and had no core
          (/proc/PID/task/*/schedstat): the loop's thread, or one that holds the GIL
-cycles   attach and detach, `--times` times
-memory   RssAnon after each attach and detach, and a full collection, which the service makes for that; three of them come
-         before the first reading, and as many readings without an attach show what the service does by itself
+cycles   attach, read as a monitor does, and detach, `--times` times
+memory   RssAnon after each attach, reading, detach and a full collection of the service's; some readings without an attach
+         come first. The slope is that of the later half, from means of five neighbours, with its 95 % interval
 workers  `diagnostics attach --all-workers` on one uvicorn with `--times` workers: from the command's start to the last line
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import http.client
 import json
@@ -42,6 +43,8 @@ from typing import Any, Self
 from diagnostics.commands._attaching import workers_of
 from diagnostics.errors import NotFoundError
 from diagnostics.monitor.attach.attach import attach, detach
+from diagnostics.monitor.attach.folder import AgentFolder
+from diagnostics.monitor.workers.conversation import ask
 
 # An ASGI app for uvicorn, and the same behind asyncio's own server.
 APP = """
@@ -133,7 +136,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # its services end with it
     if arguments.what == "workers":
         return workers(arguments.times or 8)
-    measure, times = {"stall": (stall, 50), "cycles": (cycles, 500), "memory": (memory, 20)}[arguments.what]
+    measure, times = {"stall": (stall, 50), "cycles": (cycles, 500), "memory": (memory, 100)}[arguments.what]
     with Services(arguments, 1) as services:
         (pid,) = services.pids
         print(f"process {pid}; load average {_load()}", flush=True)
@@ -195,18 +198,8 @@ class Services:
         if plain:
             words = [python, "-I", f"/tmp/{name}.py", str(port)]
         else:
-            words = [
-                python,
-                "-m",
-                "uvicorn",
-                "--app-dir",
-                str(folder),
-                f"{name}:app",
-                "--port",
-                str(port),
-                "--log-level",
-                "error",
-            ]
+            words = [python, "-m", "uvicorn", "--app-dir", str(folder), f"{name}:app"]
+            words += ["--port", str(port), "--log-level", "error"]
         if self._arguments.root:
             root = self._arguments.root
             words = [
@@ -266,8 +259,7 @@ def cycles(services: Services, times: int) -> None:
     (pid,) = services.pids
     first = services.told(0, "/collected")
     for number in range(1, times + 1):
-        attach(pid, patience=60)
-        detach(pid)
+        _pair(pid)
         if number % 50 == 0 or number == times:
             now = services.told(0, "/collected")
             print(
@@ -277,8 +269,22 @@ def cycles(services: Services, times: int) -> None:
             )
 
 
-_WARM_UP = 3
+_ASKED = ("hello", "reading", "sample", "connections")
+
+
+def _pair(pid: int) -> None:
+    """Attach, ask what a monitor asks in its first second, detach."""
+    attach(pid, patience=60)
+    folder = AgentFolder.of(pid)
+    assert folder is not None
+    (path,) = folder.sockets()
+    for operation in _ASKED:
+        asyncio.run(ask(path, operation, patience=60))
+    detach(pid)
+
+
 _SETTLE_SECONDS = 1.0
+_BLOCK = 5
 
 
 def memory(services: Services, times: int) -> None:
@@ -288,21 +294,29 @@ def memory(services: Services, times: int) -> None:
         time.sleep(_SETTLE_SECONDS)
         return int(services.told(0, "/collected")["anonymous"])
 
-    alone = [settled() for _ in range(times)]
-    print(f"by itself, over {times} readings: {_mib(alone[-1] - alone[0])}, range {_mib(max(alone) - min(alone))}")
+    alone = [settled() for _ in range(min(times, 20))]
+    print(f"by itself, over {len(alone)} readings: {_mib(alone[-1] - alone[0])}, range {_mib(max(alone) - min(alone))}")
     held = [alone[-1]]
-    for _ in range(_WARM_UP + times):
-        attach(pid, patience=60)
-        detach(pid)
+    for _ in range(times):
+        _pair(pid)
         held.append(settled())
-    print(
-        f"the first attach and detach: {_mib(held[1] - held[0])}; the first {_WARM_UP}: {_mib(held[_WARM_UP] - held[0])}"
-    )
-    held = held[_WARM_UP:]
-    print("after each later one, against the one before: " + " ".join(_mib(b - a) for a, b in pairwise(held)))
-    slope = statistics.linear_regression(range(len(held)), held).slope
-    print(f"all {times} later ones: {_mib(held[-1] - held[0])}, at most {_mib(max(held) - held[0])}")
-    print(f"slope: {slope / 1024:+.1f} KiB each")
+    for number in (1, 2, 3, 10, 20, 50, 100, 200, 500):
+        if number <= times:
+            print(f"after {number}: {_mib(held[number] - held[0])}")
+    print(f"after all {times}: {_mib(held[-1] - held[0])}, at most {_mib(max(held) - held[0])}")
+    if times < 8 * _BLOCK:  # too few for an interval
+        return
+    middle, error = _slope(held[1 + times // 2 :])
+    print(f"slope of the later half: {middle / 1024:+.2f} KiB each, 95 % interval {(middle - error) / 1024:+.2f} to "
+          f"{(middle + error) / 1024:+.2f}")  # fmt: skip
+
+
+def _slope(held: Sequence[int]) -> tuple[float, float]:
+    """Bytes a pair, and half of the 95 % interval's width, from the means of blocks of neighbouring readings."""
+    means = [statistics.mean(held[at : at + _BLOCK]) for at in range(0, len(held) - _BLOCK + 1, _BLOCK)]
+    steps = [(later - sooner) / _BLOCK for sooner, later in pairwise(means)]
+    # Normal instead of Student's t: at least nine steps where --times is 100.
+    return statistics.mean(steps), 1.96 * statistics.stdev(steps) / len(steps) ** 0.5
 
 
 def workers(times: int) -> int:

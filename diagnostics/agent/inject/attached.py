@@ -1,8 +1,8 @@
 """The code that runs in an attached service: loads the agent, and unloads it again.
 
 `diagnostics attach` copies the agent into a folder that the service can read, and has the service's main thread run this file
-between two of its own instructions. This file only starts a thread, which loads the agent, so that the main thread is not
-held up. The result is one line of JSON in the folder's file `told`.
+between two of its own instructions. This file only starts a thread, which loads the agent and then is the agent's, so that the
+main thread is not held up. The result is one line of JSON in the folder's file `told`.
 
 The law of this file: it is run by itself, from that folder, so it imports nothing of the agent at its top, and next to nothing
 else. It raises nothing into the service and prints nothing.
@@ -12,25 +12,34 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 __all__ = ["enter", "leave"]
 
 PRIVATE_NAME = "_highwater_diagnostics"
-# Modules of Python's own that the agent needs and most services have not loaded. They stay, because the service may import
+# Modules of Python's own that the agent needs and some services have not loaded. They stay, because the service may import
 # them later. Loaded before the agent's modules, they lie together: in between, each would keep an arena of Python's allocator,
 # 1 MiB, from being given back.
-_PYTHONS_OWN = ("__future__", "ctypes", "_tracemalloc", "importlib.util", "bisect")
+_PYTHONS_OWN = ("__future__", "_tracemalloc", "bisect")
 _REST_SECONDS = 0.01
 _FEW_BLOCKS = 200_000
 _SMALL_PAGES = 65536  # 256 MiB
+_PAGE_BYTES = 4096
+_FIGURES = "agent.readings.allocation._figures"
 
 
-def enter(folder: str, page: int = 0) -> None:
-    """On the service's main thread: start the thread that loads the agent.
+# The names of importer.py, which is run by itself as well.
+_imports: dict[str, Any] = {}
 
-    page   address of the memory page that the attaching process mapped to call this; it is unmapped. 0: there is none
+
+def enter(folder: str, page: int, imports: dict[str, Any]) -> None:
+    """On the service's main thread: start the thread that loads the agent, and is then the agent's.
+
+    page      address of the memory page that the attaching process mapped to call this; it is unmapped. 0: there is none
+    imports   the names of importer.py
     """
+    _imports.update(imports)
     _tell(folder, "coming", "")
     try:
         _start_thread(_bring_in, (folder, page))
@@ -66,33 +75,37 @@ def _threads() -> Any:
     return fresh
 
 
-class _Gently:
-    """Rests before each of the agent's modules is loaded, so that the service runs in between.
+def _gently() -> Callable[[], None]:
+    """A rest before each of the agent's modules is loaded, so that the service runs in between.
 
     A busy thread keeps the GIL for 5 ms each time, and a loop that writes to twenty sockets needs it again twenty times in
     one round: loaded without a pause, the agent would delay that round by a tenth of a second.
     """
+    never = _threads().allocate_lock()
+    never.acquire()
 
-    def __init__(self) -> None:
-        self._never = _threads().allocate_lock()
-        self._never.acquire()
+    def rest() -> None:
+        never.acquire(True, _REST_SECONDS)
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
-        if name.partition(".")[0] == PRIVATE_NAME:
-            self._never.acquire(True, _REST_SECONDS)
+    return rest
 
 
 def _bring_in(folder: str, page: int) -> None:
     try:
+        # First: what the dynamic linker keeps for the extension then lies at the beginning of this thread's arena, and does not
+        # keep its later pages from being given back.
         if page:
-            _give_back(page)
+            _give_back(folder, page)
         why = _another_agent()
         if why:
             _tell(folder, "refused", why)
             return
-        _tell(folder, "listening", _load(folder))
+        serve, path = _load(folder)
+        _tell(folder, "listening", path)
     except BaseException as error:  # noqa: BLE001  # else Python would print it to the service's standard error
         _tell(folder, "failed", f"{type(error).__name__}: {error}{_unloaded()}")
+        return
+    serve()
 
 
 def _unloaded() -> str:
@@ -104,10 +117,36 @@ def _unloaded() -> str:
     return ""
 
 
-def _give_back(page: int) -> None:
+def _give_back(folder: str, page: int) -> None:
+    figures = _figures(folder)
+    if figures is not None:
+        figures.unmap(page, _PAGE_BYTES)
+        return
     from ctypes import CDLL, c_size_t, c_void_p
 
-    CDLL(None).munmap(c_void_p(page), c_size_t(4096))
+    CDLL(None).munmap(c_void_p(page), c_size_t(_PAGE_BYTES))
+
+
+def _figures(folder: str) -> Any:
+    """The extension `_figures` of the agent in `folder`; None where it cannot be loaded.
+
+    What it does, `ctypes` does too, but that would add a quarter of a MiB to the service for good.
+    """
+    import sys
+    from _frozen_importlib import module_from_spec
+    from _frozen_importlib_external import spec_from_file_location
+
+    name = f"{PRIVATE_NAME}.{_FIGURES}"
+    figures = sys.modules.get(name)
+    if figures is None:
+        spec: Any = spec_from_file_location(name, f"{folder}/diagnostics/{_FIGURES.replace('.', '/')}.abi3.so")
+        try:
+            figures = module_from_spec(spec)
+            spec.loader.exec_module(figures)
+        except ImportError:  # built without it, for another C library, or a folder without the right to execute
+            return None
+    # An older one may be in the process: its file was mapped, by the same name, by an earlier attach.
+    return figures if hasattr(figures, "unmap") else None
 
 
 def _another_agent() -> str:
@@ -123,50 +162,48 @@ def _another_agent() -> str:
     return ""
 
 
-def _load(folder: str) -> str:
-    """Load the agent from `folder` and start it; returns its socket's path. Raises any error of the import or the start."""
+def _load(folder: str) -> tuple[Callable[[], None], str]:
+    """Load the agent from `folder`; returns what its thread is to do, and its socket's path.
+
+    Raises any error of the import or the start.
+    """
     import sys
-    from importlib import import_module
-    from importlib.util import module_from_spec, spec_from_file_location
 
     for name in _PYTHONS_OWN:
-        import_module(name)
-    package = folder + "/diagnostics"
-    spec = spec_from_file_location(PRIVATE_NAME, package + "/__init__.py", submodule_search_locations=[package])
-    if spec is None or spec.loader is None:
-        raise ImportError(f"no package at {package}")
-    module = module_from_spec(spec)
-    sys.modules[PRIVATE_NAME] = module
-    gently: Any = _Gently()
-    sys.meta_path.insert(0, gently)
-    try:
-        spec.loader.exec_module(module)
-        import_module(PRIVATE_NAME + ".agent.at_fork").prepare()  # stays as well
-        lifecycle = import_module(PRIVATE_NAME + ".agent.lifecycle")
-        # Else the first request would load them, while its client waits.
-        import_module(PRIVATE_NAME + ".agent.operations.captures")
-        import_module(PRIVATE_NAME + ".agent.servers")
-        lifecycle.start_attached(folder, leave)
-    finally:
-        sys.meta_path.remove(gently)
-    return str(lifecycle.listens_at())
+        __import__(name)
+    # Not by Python's own importer: that would look for bytecode, and leave some, where the service's settings say (`-O`,
+    # PYTHONPYCACHEPREFIX).
+    importer = _imports["Importer"](PRIVATE_NAME, folder + "/diagnostics", _imports["code_of"], _gently())
+    importer.import_package()
+    # The last two: else the first request would load them, while its client waits.
+    for name in ("at_fork", "lifecycle", "operations", "servers"):
+        __import__(f"{PRIVATE_NAME}.agent.{name}")
+    importer.before = None
+    sys.modules[f"{PRIVATE_NAME}.agent.at_fork"].prepare()  # stays as well
+    lifecycle = sys.modules[f"{PRIVATE_NAME}.agent.lifecycle"]
+
+    def left() -> None:
+        leave(folder)
+
+    return lifecycle.start_attached(folder, left), str(lifecycle.listens_at())
 
 
 # Functions of these modules may be queued in a loop or run in a fork under way: they are left to the garbage collector.
 _CALLED_LATER = (".agent.loops", ".agent.forked", ".agent.background")
 
 
-def leave() -> None:
-    """On the agent's thread, after its last answer: unload the agent. `diagnostics attach --leave` removes the folder."""
+def leave(folder: str) -> None:
+    """On the agent's thread, after its last answer: unload the agent. `diagnostics attach --detach` removes the folder."""
     import sys
 
     modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == PRIVATE_NAME]
     unpatched = sys.modules[PRIVATE_NAME + ".agent.unpatched"]
+    figures = _figures(folder)
     _unload()
-    _start_thread(_forget, (modules, unpatched.get_native_id()))
+    _start_thread(_forget, (modules, unpatched.get_native_id(), figures))
 
 
-def _forget(modules: list[Any], agents_thread: int) -> None:
+def _forget(modules: list[Any], agents_thread: int, figures: Any) -> None:
     """Once the agent's thread has ended: clear its modules, each a reference cycle that would stay until a full collection.
 
     Classes are cycles by themselves. A small service runs a full collection for them, some 10 ms; a large one collects the
@@ -179,12 +216,12 @@ def _forget(modules: list[Any], agents_thread: int) -> None:
         return
     while modules:
         module = modules.pop()
-        if not module.__name__.removeprefix(PRIVATE_NAME).startswith(_CALLED_LATER):
+        if module is not figures and not module.__name__.removeprefix(PRIVATE_NAME).startswith(_CALLED_LATER):
             module.__dict__.clear()
     del module
     if gc.isenabled():  # else the service collects when it chooses
         gc.collect(2 if sys.getallocatedblocks() < _FEW_BLOCKS else 1)
-    _trim()
+    _trim(figures)
 
 
 def _has_ended(thread: int) -> bool:
@@ -200,17 +237,20 @@ def _has_ended(thread: int) -> bool:
     return False
 
 
-def _trim() -> None:
+def _trim(figures: Any) -> None:
     """Return the agent's freed memory to the system (`malloc_trim`): a millisecond in a small service, more in a large one."""
     import sys
 
     with open("/proc/self/statm", encoding="utf-8") as file:
-        resident_pages = int(file.read().split()[1])
+        if int(file.read().split()[1]) >= _SMALL_PAGES:
+            return
+    if figures is not None:
+        figures.trim()
+        return
     ctypes = sys.modules.get("ctypes")
-    if ctypes is not None and resident_pages < _SMALL_PAGES:
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
-        if trim is not None:
-            trim(0)
+    trim = None if ctypes is None else getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
+    if trim is not None:
+        trim(0)
 
 
 def _unload() -> None:

@@ -24,6 +24,8 @@ __all__ = ["Forked", "perform"]
 def perform(state: State, op: str, params: dict[str, Any]) -> Result:
     """Run the operation `op`. Raises ProtocolError for an operation or parameter that this agent does not know."""
     operation = READINGS.get(op)
+    if operation is None and op == "leave":
+        from .leaving import leave as operation
     if operation is None:
         from .captures import CAPTURES
 

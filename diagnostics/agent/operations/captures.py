@@ -1,11 +1,11 @@
-"""What is done once, when somebody asks for it: tracer windows, walks over all objects, a collection, the agent's own end."""
+"""What is done once, when somebody asks for it: tracer windows, walks over all objects, a collection."""
 
 from __future__ import annotations
 
 import gc
 import time
 
-from ...errors import BusyError, TargetError, UsageError
+from ...errors import TargetError
 from ..loops.asyncio_tasks import why_unseen
 from ..readings.allocation import allocators, tracemalloc
 from .forked import Forked
@@ -29,26 +29,6 @@ _SNAPSHOT_REMEDY = "take a shorter window or fewer frames"
 _TASKS_SECONDS, _LEAKS_SECONDS = 30.0, 15.0
 _WALK_SECONDS, _WALK_KILLED_SECONDS = 120.0, 180.0
 _WALK_REMEDY = "take it where memory and cores are free, or take kind tasks, or tracemalloc for what grows"
-
-
-def leave(state: State, force: bool = False) -> Result:
-    """Unload an agent that was put into the running process. `force`: even while a window is open.
-
-    Raises UsageError where the agent was started with the process, BusyError while a window is open.
-    """
-    if state.leave is None:
-        raise UsageError(
-            "this agent came with its process (diagnostics run, or instrument(app)) and goes with it",
-            remedy="start the service without it",
-            code="not_attached",
-        )
-    if state.window_kind is not None and not force:
-        raise BusyError(
-            f"a {state.window_kind} window is open in this process",
-            remedy="wait for its capture to end or cancel it; --force ends it",
-        )
-    state.leaving = True
-    return {"leaving": True}
 
 
 def begin_tracemalloc(state: State, seconds: float, frames: int = 5) -> Result:
@@ -206,7 +186,6 @@ def _walk(work: Callable[[float], dict[str, Any]], room_bytes: int | None) -> Fo
 
 
 CAPTURES: dict[str, Callable[..., Result]] = {
-    "leave": leave,
     "tracemalloc.begin": begin_tracemalloc,
     "tracemalloc.finish": finish_tracemalloc,
     "memray.begin": begin_memray,

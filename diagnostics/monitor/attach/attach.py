@@ -87,7 +87,8 @@ def attach(pid: int, patience: float = PATIENCE_SECONDS) -> Attachment:
     who = identity(pid)
     if who is None:
         raise NotFoundError(f"process {pid} has just ended")
-    folder = AgentFolder.make(pid, checked.uid, checked.gid, checked.interpreter.version if checked.interpreter else ())
+    assert checked.interpreter is not None
+    folder = AgentFolder.make(pid, checked.uid, checked.gid, checked.interpreter)
     try:
         with _sent(checked, folder.entry) as give_up:
             try:

@@ -13,26 +13,45 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...errors import BusyError, RefusedError
 from ..kernel.process import identity, namespaced_pid
+from .bytecode import compiled
+from .interpreter import Interpreter
 
 __all__ = ["AgentFolder", "candidates"]
 
 _PACKAGE = Path(__file__).resolve().parents[2]
-_COPIED = ("__init__.py", "errors.py", "protocol.py", "agent")
+# What the agent uses of the package beside itself, and what of the agent is of no use to a service that runs already: how the
+# extensions are built, and how `diagnostics run` starts it.
+_BESIDE = ("__init__.py", "errors.py", "protocol.py")
+_OUR_SIDE = ("agent/native/", "agent/inject/path/", "agent/inject/launcher.py", "agent/inject/lookout.py")
 _MOST_BYTES = 65536
-# Leaves no name in the namespace where it runs, prints nothing, and does nothing once the folder is gone.
+# Leaves no name in the namespace where it runs, prints nothing, and does nothing once the folder is gone. The bytecode beside
+# the source is used if it is of this Python.
 _ENTER = """def enter(folder, page):
-    file = folder + "/diagnostics/agent/inject/attached.py"
-    with open(file) as source:
-        code = compile(source.read(), file, "exec")
-    names = {{"__name__": "_highwater_attached"}}
-    exec(code, names)
-    names["enter"](folder, page)
+    import marshal
+    from _frozen_importlib_external import MAGIC_NUMBER
+    def run(name):
+        file = folder + "/diagnostics/agent/inject/" + name + ".py"
+        try:
+            with open(file + "c", "rb") as bytecode:
+                content = bytecode.read()
+        except OSError:
+            content = b""
+        if content[:4] == MAGIC_NUMBER:
+            code = marshal.loads(memoryview(content)[16:])
+        else:
+            with open(file) as source:
+                code = compile(source.read(), file, "exec", dont_inherit=True)
+        names = {{"__name__": "_highwater_" + name}}
+        exec(code, names)
+        return names
+    run("attached")["enter"](folder, page, run("importer"))
 try:
     enter({folder!r}, globals().get("page", 0))
 except BaseException:
@@ -69,12 +88,15 @@ class AgentFolder:
         return None
 
     @classmethod
-    def make(cls, pid: int, uid: int, gid: int, version: tuple[int, ...]) -> AgentFolder:
-        """Create the folder with the agent's files, owned by user `uid`, for a Python of `version`.
+    def make(cls, pid: int, uid: int, gid: int, interpreter: Interpreter) -> AgentFolder:
+        """Create the folder with the agent's files, owned by user `uid`, and their bytecode where it can be made.
+
+        interpreter   that of the process
 
         Raises RefusedError where no temporary folder will do, BusyError where another command has just created one.
         """
         why: list[str] = []
+        bytecode = compiled(pid, interpreter, (uid, gid), _PACKAGE, _sources())
         for temporary in candidates(pid):
             folder = cls(pid, temporary)
             try:
@@ -88,7 +110,7 @@ class AgentFolder:
                 why.append(f"{temporary}: {error.strerror or error}")
                 continue
             try:
-                folder._fill(uid, gid, version)
+                folder._fill(uid, gid, bytecode)
             except OSError as error:
                 why.append(f"{temporary}: {error.strerror or error}")
                 shutil.rmtree(folder.outside, ignore_errors=True)
@@ -138,15 +160,15 @@ class AgentFolder:
     def remove(self) -> None:
         shutil.rmtree(self.outside, ignore_errors=True)
 
-    def _fill(self, uid: int, gid: int, version: tuple[int, ...]) -> None:
+    def _fill(self, uid: int, gid: int, bytecode: dict[str, bytes]) -> None:
         (self.outside / self._entry).write_text(_ENTER.format(folder=self.inside), encoding="utf-8")
-        for name in _COPIED:
-            source, copy = _PACKAGE / name, self.outside / "diagnostics" / name
-            copy.parent.mkdir(exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, copy, ignore=_of_other_versions(version))
-            else:
-                shutil.copy2(source, copy)
+        package = self.outside / "diagnostics"
+        for name in (*_sources(), *_extensions()):
+            copy = package / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(_PACKAGE / name, copy)
+        for name, content in bytecode.items():
+            (package / f"{name}c").write_bytes(content)
         if os.geteuid() == uid:
             return
         for folder, folders, files in os.walk(self.outside):
@@ -155,14 +177,19 @@ class AgentFolder:
         os.chown(self.outside, uid, gid, follow_symlinks=False)  # last: until then no other user can enter
 
 
-def _of_other_versions(version: tuple[int, ...]) -> Callable[[str, list[str]], set[str]]:
-    """An `ignore` for copytree: leaves out .pyc files of other versions; those of `version` save the service compiling."""
-    ours = f".cpython-{version[0]}{version[1]}.pyc"
+@cache
+def _sources() -> tuple[str, ...]:
+    """The agent's source files, as paths in the package."""
+    return (*_BESIDE, *(name for name in _names("*.py") if not name.startswith(_OUR_SIDE)))
 
-    def others(folder: str, names: list[str]) -> set[str]:
-        return {name for name in names if name.endswith(".pyc") and not name.endswith(ours)}
 
-    return others
+def _extensions() -> Iterator[str]:
+    return _names("*.so")
+
+
+def _names(pattern: str) -> Iterator[str]:
+    for path in sorted((_PACKAGE / "agent").rglob(pattern)):
+        yield path.relative_to(_PACKAGE).as_posix()
 
 
 def candidates(pid: int) -> Iterator[str]:

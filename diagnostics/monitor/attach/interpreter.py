@@ -29,7 +29,7 @@ _PROC = Path("/proc")
 class Interpreter:
     """A CPython in a process.
 
-    version     (3, 11, 7, "final"), or (3, 8) from the name of a mapped file
+    version     (3, 11, 7), or (3, 8) from the name of a mapped file
     file        the program or library that exports its symbols, a path as the process sees it
     addresses   exported symbol -> address in the process's memory
     free_threaded   whether it is a build without the GIL

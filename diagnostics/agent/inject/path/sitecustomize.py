@@ -56,13 +56,14 @@ def _load_agent():  # type: () -> None
 
     package = os.path.dirname(os.path.dirname(os.path.dirname(_HERE)))
     spec = importlib.util.spec_from_file_location(
-        _PRIVATE_NAME, os.path.join(package, "__init__.py"), submodule_search_locations=[package]
+        "_highwater_importer", os.path.join(package, "agent", "inject", "importer.py")
     )
     if spec is None or spec.loader is None:
         raise ImportError("no package at %s" % package)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[_PRIVATE_NAME] = module
-    spec.loader.exec_module(module)
+    importer = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(importer)
+    importer.drop_annotations(importer)
+    importer.Importer(_PRIVATE_NAME, package).import_package()
     importlib.import_module(_PRIVATE_NAME + ".agent.inject.launcher").start(_HERE)
     # It has done its work; where it has put in its audit hook, that keeps it.
     del sys.modules[_PRIVATE_NAME + ".agent.inject.launcher"], sys.modules[_PRIVATE_NAME + ".agent.inject"].launcher

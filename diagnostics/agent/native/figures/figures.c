@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <Python.h>
 
@@ -120,10 +121,40 @@ static PyObject *pymalloc(PyObject *self, PyObject *print)
     return answer;
 }
 
+/* unmap(address, bytes): munmap(2), for the page that the attaching process has mapped */
+static PyObject *unmap(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    unsigned long long address, bytes;
+    if (!PyArg_ParseTuple(arguments, "KK", &address, &bytes))
+        return NULL;
+    if (munmap((void *)(uintptr_t)address, (size_t)bytes) != 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_INCREF(Py_None);
+    return Py_None;
+}
+
+/* trim(): malloc_trim(3) of glibc, which gives free pages of all its arenas back; without effect elsewhere */
+static PyObject *trim(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    int (*give_back)(size_t);
+    *(void **)&give_back = dlsym(RTLD_DEFAULT, "malloc_trim");
+    if (give_back != NULL) {
+        Py_BEGIN_ALLOW_THREADS
+        give_back(0);
+        Py_END_ALLOW_THREADS
+    }
+    Py_INCREF(Py_None);
+    return Py_None;
+}
+
 static PyMethodDef functions[] = {
     {"serves", serves, METH_VARARGS, NULL},
     {"mallinfo2", mallinfo2, METH_NOARGS, NULL},
     {"pymalloc", pymalloc, METH_O, NULL},
+    {"unmap", unmap, METH_VARARGS, NULL},
+    {"trim", trim, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -16,9 +16,7 @@ def has_memray() -> bool:
     """Whether this process can import memray; does not import it."""
     if sys.modules.get("memray") is not None:
         return True
-    from importlib.util import find_spec
-
-    return find_spec("memray") is not None
+    return _spec() is not None
 
 
 def memray() -> dict[str, Any]:
@@ -27,14 +25,22 @@ def memray() -> dict[str, Any]:
         return {"memray": False, "memray_version": None, "memray_folder": None}
     loaded = sys.modules.get("memray")
     if loaded is None:
-        from importlib.util import find_spec
-
-        spec = find_spec("memray")
+        spec = _spec()
         origin = spec.origin if spec is not None else None
     else:
         origin = loaded.__file__
     folder = os.path.dirname(origin or "")
     return {"memray": True, "memray_version": _version(folder), "memray_folder": os.path.dirname(folder)}
+
+
+def _spec() -> Any:
+    """`importlib.util.find_spec("memray")`, without that module, which a small service has not loaded."""
+    for finder in list(sys.meta_path):
+        find = getattr(finder, "find_spec", None)
+        spec = None if find is None else find("memray", None)
+        if spec is not None:
+            return spec
+    return None
 
 
 def _version(folder: str) -> str | None:
