@@ -81,7 +81,7 @@ class Judge:
         of = snapshot.worker if recycled(readings.lives, readings.age) else pid
         judged = self._held_over(snapshot, of, await asyncio.to_thread(verdict, readings))
         if snapshot.state == "answering":
-            self._before = {worker.pid: self._before.get(worker.pid, "") for worker in self._targets.workers()}
+            self._before = {worker.pid: self._before.get(worker.pid, "") for worker in self._targets.known}
             self._before[pid] = judged.finding.says
         self._shared = {other: kept for other, kept in self._shared.items() if now - kept[0] < _SHARED_SECONDS}
         self._shared[pid] = now, judged
@@ -109,7 +109,7 @@ class Judge:
             says = f"{before.finding.says} (Found before the last capture, since which there are too few readings.)"
             return replace(before, finding=replace(before.finding, says=says))
         if judged.word != "inconclusive" or not disturbed:
-            alive = {name for worker in self._targets.workers() for name in (worker.pid, worker.name)}
+            alive = {name for worker in self._targets.known for name in (worker.pid, worker.name)}
             self._disturbed = {each: at for each, at in self._disturbed.items() if each in alive}
             self._steady = {each: steady for each, steady in self._steady.items() if each in alive} | {of: judged}
         return judged
@@ -137,7 +137,7 @@ class Judge:
         return self._whole[1]
 
     def _recording(self, snapshot: Snapshot) -> Recording | None:
-        worker = next((each for each in self._targets.workers() if each.pid == snapshot.process.pid), None)
+        worker = next((each for each in self._targets.known if each.pid == snapshot.process.pid), None)
         if worker is None:  # it has ended since the snapshot
             return None
         try:

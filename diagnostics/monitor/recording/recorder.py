@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from ...analysis.lives import Life
 from ...errors import DiagnosticsError, NotFoundError
 from ..failures import Failures
-from ..kernel.cgroup import CgroupReading, read_cgroup
+from ..kernel.cgroup import CgroupReading, Cgroups
 from ..kernel.kills import KillCount
 from ..kernel.process import Identity, ProcessReading, exit_status, identity, lives, parent_of, read_process
 from ..workers.lineage import LIVES, Lineage, life_of
@@ -132,6 +132,7 @@ class Recorder:
         self._exits: dict[int, int] = {}
         self._ended: dict[int, tuple[Path | None, Ending]] = {}
         self._lineage = Lineage()
+        self._cgroups = Cgroups()
         self._last_look = 0.0
         self._has_met_a_worker = False
         self._endings = Endings(blackbox)
@@ -170,6 +171,11 @@ class Recorder:
             due = max(due + self._settings.interval, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
 
+    @property
+    def workers(self) -> Sequence[Worker]:
+        """The workers that the last look found."""
+        return self._workers
+
     async def look(self) -> None:
         """Look at every worker now, and write down the end of those that are gone."""
         workers = self._workers = self._targets.workers()
@@ -177,11 +183,11 @@ class Recorder:
         for pid, track in list(self._tracks.items()):
             if not lives(track.who):
                 self._finish(pid)
-        look = await self.whole.look()
+        look = await self.whole.look(workers)
         self.offspring.saw(look, [worker.name for worker in workers])
         await asyncio.gather(*(self._look_at(worker, look) for worker in workers))
         if self._blackbox is not None and look.members and look.time != self._last_look:
-            self._whole_record.add(look, read_cgroup(look.members[0].pid))
+            self._whole_record.add(look, self._cgroups.read(look.members[0].pid))
         self._last_look = look.time
 
     def watch(self, pid: int) -> None:
@@ -191,7 +197,7 @@ class Recorder:
         if worker is not None and pid not in self._tracks:
             track = self._begin(worker)
             if track is not None:
-                track.saw(read_cgroup(pid))
+                track.saw(self._cgroups.read(pid))
 
     def exited(self, pid: int, returncode: int) -> None:
         """What the parent of `pid` was told of its end (as in subprocess: below zero, the signal)."""
@@ -275,7 +281,7 @@ class Recorder:
 
     async def _look_at(self, worker: Worker, look: ServiceLook) -> None:
         # In this order: a process on its way out has no memory any more, and the kernel shows it in the root cgroup.
-        cgroup = read_cgroup(worker.pid)
+        cgroup = self._cgroups.read(worker.pid)
         process = read_process(worker.pid)
         if process is None or process.rss_bytes == 0:
             return

@@ -175,7 +175,7 @@ def test_netlink_and_the_printed_table_tell_the_same(host: str, eventually: Call
 
 
 def test_where_netlink_is_forbidden_the_printed_table_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbidden() -> dict[int, TcpSocket]:
+    def forbidden(ids: object = None) -> dict[int, TcpSocket]:
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr("diagnostics.monitor.kernel.sockets.dump", forbidden)
