@@ -37,6 +37,8 @@ _ANSWER = struct.Struct("=BBxx48s4xIIII")
 _ERRNO = struct.Struct("=i")
 _ALL_STATES = 0xFFFFFFFF
 _READ_BYTES = 65536
+# One answer takes some 150.
+_ANSWER_BYTES = 4096
 # Sockets asked for at once: their answers fit into the receive buffer that a socket has by default.
 _AT_ONCE = 32
 
@@ -85,14 +87,14 @@ def now_of(ids: Mapping[int, SocketId]) -> dict[int, TcpSocket]:
     """Those of these sockets that are still connected or listen, by inode; each is looked up by itself, in two microseconds of
     the kernel's, whatever else its table has. Raises OSError if refused."""
     sockets: dict[int, TcpSocket] = {}
-    left = list(ids.items())
+    left, data = list(ids.items()), bytearray(_ANSWER_BYTES)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _FAMILY) as kernel:
         kernel.settimeout(1.0)
         for start in range(0, len(left), _AT_ONCE):
             asked = left[start : start + _AT_ONCE]
             kernel.send(b"".join(_question(family, name) for _, (family, name) in asked))
             for wanted, _ in asked:  # one message each, in the order of the questions
-                data = kernel.recv(_READ_BYTES)
+                kernel.recv_into(data)
                 _, kind, *_ = _HEADER.unpack_from(data)
                 if kind == _ERROR:
                     (code,) = _ERRNO.unpack_from(data, _HEADER.size)

@@ -33,7 +33,7 @@ from .offspring import Offspring
 from .outlook import COLUMNS, Outlook, judge
 from .ring import Recording, RingFile, RingSize
 from .service_record import WholeRecord
-from .vitals import FIELDS, JUDGED, fold, vitals
+from .vitals import FIELDS, JUDGED, Recorded, fold, vitals
 
 __all__ = ["RecordSettings", "Recorder"]
 
@@ -242,11 +242,23 @@ class Recorder:
 
     def recording(self, worker: Worker) -> tuple[Recording, Path | None]:
         """What was recorded of a worker, and its file (None: in memory only). Raises NotFoundError."""
+        track = self._track_of(worker)
+        return track.file.read(), track.file.path
+
+    def _track_of(self, worker: Worker) -> _WorkerTrack:
         track = self._tracks.get(worker.pid)
         if track is None:
             remedy = "set DIAGNOSTICS_RECORD_SECONDS above 0" if self._blackbox is None else "ask again in a second"
             raise NotFoundError(f"nothing is recorded of worker {worker.name} (pid {worker.pid})", remedy=remedy)
-        return track.file.read(), track.file.path
+        return track
+
+    def recorded(self, worker: Worker, names: Sequence[str]) -> Recorded:
+        """What is recorded of a worker under these names of fields, at the finest. Raises NotFoundError.
+
+        From the recording as it is written, unchecked: an hour of it takes a third of the time that `recording` does.
+        """
+        track = self._track_of(worker)
+        return Recorded(track.file.columns(0, ("time", *names)), track.file.header.process.get("started"))
 
     def _file_of(self, pid: int) -> Path | None:
         track = self._tracks.get(pid)
