@@ -26,11 +26,13 @@ def encoded(value: Any) -> str:
 
     if not _holds_long(value, _DEPTH):
         return json.dumps(value, separators=(",", ":"))
-    rest_if_due()
     if isinstance(value, list):
         slices = [json.dumps(part, separators=(",", ":"))[1:-1] for part in sliced(value)]
         return f"[{','.join(slices)}]"
-    fields = [f"{json.dumps(name)}:{encoded(each)}" for name, each in value.items()]
+    fields = []
+    for name, each in value.items():
+        rest_if_due()
+        fields.append(f"{json.dumps(name)}:{encoded(each)}")
     return f"{{{','.join(fields)}}}"
 
 

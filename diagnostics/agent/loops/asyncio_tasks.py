@@ -29,6 +29,7 @@ __all__ = [
     "let_go",
     "loops_of_tasks",
     "shows_ended",
+    "slices_of_alive",
     "task_count",
     "task_states",
     "why_unseen",
@@ -227,7 +228,7 @@ def task_states() -> dict[str, int] | None:
     """
     unfinished = cancelling = 0
     # One pass: ten thousand tasks do not fit into the processor's cache.
-    for part in _slices_of_alive():
+    for part in slices_of_alive():
         for task in part:
             if not task.done():
                 unfinished += 1
@@ -247,7 +248,7 @@ def alive_tasks() -> list[asyncio.Task[Any]]:
     return way.alive() if way is not None else []
 
 
-def _slices_of_alive() -> Iterator[list[asyncio.Task[Any]]]:
+def slices_of_alive() -> Iterator[list[asyncio.Task[Any]]]:
     """As `alive_tasks`, with a rest after each slice; for the agent's thread, within an answer."""
     way = _chosen()
     return way.slices_of_alive() if way is not None else iter(())

@@ -12,8 +12,8 @@ from __future__ import annotations
 import weakref
 
 from ..loops.coroutines import coroutine_of
-from ..loops.running import alive_tasks
-from ..reading_cache import ReadingCache, rest_if_due, sliced
+from ..loops.running import slices_of_alive
+from ..reading_cache import ReadingCache, rest_if_due
 from ..routes import UNROUTED, frameworks_with_frames, route_in_frames
 from .kind import CONNECTION, LASTING, OTHER, REQUEST, SERVER
 from .loaded import loaded
@@ -61,7 +61,7 @@ class TaskServers:
         for kind in kinds:
             kind.new_look()
         known, self._open = self._open, {}
-        for part in sliced(alive_tasks()):
+        for part in slices_of_alive():
             self._walk(part, known, look)
             part.clear()  # nothing here keeps a task that ends meanwhile
         self._look_at_threads(kinds)

@@ -10,7 +10,7 @@ import sys
 import weakref
 
 from ..loops.coroutines import coroutine_of
-from ..loops.running import alive_tasks
+from ..loops.running import slices_of_alive
 from ..reading_cache import ReadingCache, rest_if_due, sliced
 from ..routes import UNROUTED, frameworks_with_frames, route_in_frames, route_of
 from .reach import copied, descriptor, get, has_base, modules_in_threads
@@ -31,8 +31,6 @@ _RESCAN_SECONDS = 30.0
 # Limits of the search: `serve` is awaited by a few wrappers at most, and few tasks run the same coroutine as its task.
 _MAX_AWAITS = 16
 _MAX_ALIKE = 20
-# Tasks passed by between two questions whether the GIL has been kept for long.
-_SOME = 16
 # Protocol classes of HTTP/1, whose request is in `cycle`; HTTP/2 has several requests, WebSocket none.
 _HTTP1 = ("H11Protocol", "HttpToolsProtocol")
 _ABSENT = object()
@@ -188,9 +186,7 @@ def _several(protocol: Any) -> Iterable[Any]:
 def _running_servers() -> Iterator[Any]:
     known: set[int] = set()
     alike: dict[Any, int] = {}
-    for number, task in enumerate(alive_tasks(), 1):
-        if number % _SOME == 0:
-            rest_if_due()
+    for task in (task for part in slices_of_alive() for task in part):
         coroutine = coroutine_of(task)
         code = getattr(coroutine, "cr_code", None)
         alike[code] = seen = alike.get(code, 0) + 1
