@@ -7,6 +7,7 @@ Any level above the process may have a limit; the effective one is that with the
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -112,10 +113,8 @@ class Cgroups:
             self._known.pop(pid, None)
             return None
         known = self._known.get(pid)
-        if known is not None and known.membership == told and now < known.good_until:
-            reading = self._read(known.place, now)
-            if reading.usage_bytes is not None:
-                return reading
+        if known is not None and known.membership == told and now < known.good_until and _is_there(known.place):
+            return self._read(known.place, now)
         self._known = {other: each for other, each in self._known.items() if other != pid and now < each.good_until}
         place = find_cgroup(pid, self._root)
         if isinstance(place, str):
@@ -139,6 +138,11 @@ class _Known:
     membership: bytes
     place: Place
     good_until: float
+
+
+def _is_there(place: Place) -> bool:
+    """Whether the folder is that of a cgroup still: nothing was mounted over it, and its controller is enabled."""
+    return os.access(place.folder / _NAMES[place.version].usage, os.R_OK)
 
 
 def _read(place: Place, root: Path) -> CgroupReading:
