@@ -41,6 +41,7 @@ __all__ = [
     "default_root",
     "dropped_root",
     "frame",
+    "framed",
     "private_folder",
     "read_frame",
     "reply_error",
@@ -68,7 +69,12 @@ def frame(message: dict[str, Any]) -> bytes:
     """Encode one message as a frame."""
     import json
 
-    body = json.dumps(message, separators=(",", ":")).encode()
+    return framed(json.dumps(message, separators=(",", ":")))
+
+
+def framed(text: str) -> bytes:
+    """A message that has been encoded, as a frame."""
+    body = text.encode()
     return len(body).to_bytes(_LENGTH_BYTES, "big") + body
 
 

@@ -21,6 +21,7 @@ from ..protocol import (
     agent_socket,
     agents_folder,
     frame,
+    framed,
     private_folder,
     read_frame,
     reply_error,
@@ -28,7 +29,8 @@ from ..protocol import (
     socket_address,
 )
 from .background import Background, working
-from .reading_cache import stretches
+from .encoding import encoded
+from .reading_cache import rest_if_due, stretches
 from .unpatched import poll
 
 TYPE_CHECKING = False
@@ -253,7 +255,8 @@ class Endpoint:
             if isinstance(result, Forked):
                 self._hand_over(connection, result)
                 return True
-            reply = frame(reply_result(result))
+            rest_if_due()
+            reply = framed(encoded(reply_result(result)))
             stretches.end(str(message.get("op")))  # one that there is: it has been performed
         except DiagnosticsError as error:
             reply = frame(reply_error(**error.to_dict()))

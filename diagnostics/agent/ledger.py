@@ -13,14 +13,14 @@ import itertools
 import sys
 import time
 import weakref
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from operator import attrgetter
 from types import TracebackType
 from typing import Any
 
-from .reading_cache import rest
+from .reading_cache import rest_if_due, sliced
 from .record import OUTCOMES, RouteTotals, StreamRecord, outcome_of
 from .unpatched import allocate_lock
 
@@ -44,8 +44,6 @@ _DISCONNECTED = attrgetter("disconnected_at")
 # A client that left is noticed, and its upstream closed, within a moment: a stream that is open so long after it is abandoned.
 ABANDONED_SECONDS = 5.0
 _TOTALS = attrgetter("totals")
-# Records are read in slices of this many: a slice stays in the processor's cache, and after each the GIL is released.
-_SLICE = 250
 
 # The record of the request that this context serves, set by the middleware, so that `ledger.stream()` inside a handler
 # adds to the record that the middleware counts on, instead of making a second one for the same stream.
@@ -199,16 +197,19 @@ class StreamLedger:
         with self._lock:
             records = list(self.records.values())
             finished = sum(sum(route.closed.values()) for route in self.routes.values())
+            events = sum(totals.events_out for totals in self.routes.values())
         left_before = self._clock() - ABANDONED_SECONDS
         abandoned = buffered_bytes = 0
-        for part in _parts(records):
+        for part in sliced(records):
             abandoned += sum(left <= left_before for left in map(_DISCONNECTED, part) if left is not None)
             buffered_bytes += sum(map(_BUFFERED, part))
+            # A stream that closes meanwhile keeps its count, and was open when the closed ones were added up.
+            events += sum(map(_EVENTS_OUT, part))
         return {
             "open": len(records),
             "abandoned": abandoned,
             "buffered_bytes": buffered_bytes,
-            "events": self.events_out(),
+            "events": events,
             "finished": finished,
         }
 
@@ -238,7 +239,7 @@ class StreamLedger:
             routes = {name: totals.to_json() for name, totals in self.routes.items()}
         now = self._clock()
         buffered: list[int] = []
-        for part in _parts(records):
+        for part in sliced(records):
             buffered += map(_BUFFERED, part)
             for totals, group in _by_totals(part):
                 row = routes.get(totals.name)
@@ -247,11 +248,14 @@ class StreamLedger:
                 _add_open(row, group, now)
         most = max(buffered, default=0)
         # Mostly no stream holds anything: then the first ones will do.
-        fullest = (
-            heapq.nlargest(top, range(len(buffered)), key=buffered.__getitem__)
-            if most
-            else range(min(top, len(buffered)))
-        )
+        fullest = [] if most else list(range(min(top, len(buffered))))
+        for places in sliced(list(range(len(buffered)))) if most else ():
+            fullest = heapq.nlargest(top, [*fullest, *places], key=buffered.__getitem__)
+        rows = []
+        for place in fullest:
+            rest_if_due()
+            rows.append(records[place].to_json(now))
+        rest_if_due()
         return {
             "open": len(records),
             "buffered_bytes": sum(row["buffered_bytes"] for row in routes.values()),
@@ -265,16 +269,8 @@ class StreamLedger:
             "outbox": self.outbox() if self.outbox is not None else None,
             "pool": dict(zip(POOL, self.pool(), strict=True)) if self.pool is not None else None,
             "routes": routes,
-            "top": [records[place].to_json(now) for place in fullest],
+            "top": rows,
         }
-
-
-def _parts(records: list[StreamRecord]) -> Iterator[list[StreamRecord]]:
-    """The records in slices, with a rest between two."""
-    for start in range(0, len(records), _SLICE):
-        if start:
-            rest()
-        yield records[start : start + _SLICE]
 
 
 def _by_totals(records: list[StreamRecord]) -> Iterable[tuple[RouteTotals, list[StreamRecord]]]:

@@ -8,21 +8,31 @@ one core, however often it is called for: hundreds of streams are read anew each
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 
 from .unpatched import sleep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Callable, Iterator
+    from typing import Any, TypeVar
 
-__all__ = ["ReadingCache", "Stretches", "rest", "stretches"]
+    T = TypeVar("T")
+
+__all__ = ["ReadingCache", "Stretches", "rest", "rest_if_due", "sliced", "stretches"]
 
 _SHARE = 200
 # A reading that takes less CPU time is never cached.
 _FREE_SECONDS = 0.001
 # A limit, since the first reading of thousands of streams costs more than the following ones.
 _LONGEST_SECONDS = 2.5
+# CPU seconds after which the GIL is let go, and that one slice of a list may take on top of it: a third of a millisecond at
+# most, on whatever machine. How many connections that is, the machine says.
+_STRETCH_SECONDS, _SLICE_SECONDS = 0.0001, 0.0001
+# An answer that is so many seconds old lets the GIL go more seldom: a loop that is never idle may keep it for five
+# milliseconds each time (`sys.getswitchinterval`), and the monitor waits for an answer for less than a second.
+_PROMPT_SECONDS, _LATE_STRETCH_SECONDS = 0.25, 0.001
+_FIRST_SLICE, _LEAST_SLICE, _MOST_SLICE = 32, 8, 1024
 
 
 class ReadingCache:
@@ -70,8 +80,12 @@ class Stretches:
     wait for (`sys.getswitchinterval`). Used from the agent's thread only.
     """
 
-    def __init__(self, cpu: Callable[[], float] = time.thread_time) -> None:
+    def __init__(
+        self, cpu: Callable[[], float] = time.thread_time, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._cpu = cpu
+        self._clock = clock
+        self._answer_began = 0.0
         self._began: float | None = None
         self._longest = self._sum = 0.0
         self._by_operation: dict[str, list[float]] = {}  # answers, CPU seconds of all, longest stretch
@@ -79,7 +93,15 @@ class Stretches:
     def begin(self) -> None:
         """An answer is made from now on."""
         self._longest = self._sum = 0.0
+        self._answer_began = self._clock()
         self._began = self._cpu()
+
+    def due(self) -> bool:
+        """Whether this stretch has lasted long enough; always outside of an answer."""
+        if self._began is None:
+            return True
+        prompt = self._clock() - self._answer_began < _PROMPT_SECONDS
+        return self._cpu() - self._began >= (_STRETCH_SECONDS if prompt else _LATE_STRETCH_SECONDS)
 
     def pause(self) -> None:
         """The thread sleeps: a stretch ends. Without effect outside of an answer."""
@@ -91,6 +113,17 @@ class Stretches:
     def resume(self) -> None:
         if self._began is not None:
             self._began = self._cpu()
+
+    @contextmanager
+    def without_gil(self) -> Iterator[None]:
+        """Around a call into C that lets the GIL go while it works: a stretch ends, and another begins."""
+        self.pause()
+        began = self._cpu()
+        try:
+            yield
+        finally:
+            self._sum += self._cpu() - began
+            self.resume()
 
     def end(self, operation: str) -> None:
         """The answer is made. `operation` is one that the agent has."""
@@ -117,3 +150,25 @@ def rest() -> None:
     stretches.pause()
     sleep(0.0001)
     stretches.resume()
+
+
+def rest_if_due() -> None:
+    """`rest`, once a stretch has lasted long enough: a sleep and what wakes from it are not to be had for nothing either."""
+    if stretches.due():
+        rest()
+
+
+def sliced(things: list[T], *, cpu: Callable[[], float] = time.thread_time) -> Iterator[list[T]]:
+    """The list in slices that take a tenth of a millisecond of CPU each, as far as the one before tells, with rests between."""
+    size, start = _FIRST_SLICE, 0
+    while start < len(things):
+        began = cpu()
+        yield things[start : start + size]
+        took = cpu() - began
+        start += size
+        if took > _SLICE_SECONDS:
+            size = max(_LEAST_SLICE, size // 2)
+        elif took < _SLICE_SECONDS / 3:
+            size = min(_MOST_SLICE, size * 2)
+        if start < len(things):
+            rest_if_due()

@@ -122,7 +122,7 @@ class Monitor:
             await asyncio.wait([guarding])  # the last firings are handed to the deliveries
             await asyncio.gather(self.captures.close(), self.guard.deliveries.finish())
             delivering.cancel()
-            server.should_exit = True
+            server.leave()
             ending.cancel()
             recording.cancel()
             tasks: list[asyncio.Future[Any]] = [serving, ending, recording, guarding, delivering, looking]

@@ -6,7 +6,7 @@ import weakref
 
 from ..reading_cache import ReadingCache
 from ..unpatched import allocate_lock
-from .asyncio_tasks import alive_tasks, current_tasks, loops_of_tasks, task_count, task_states
+from .asyncio_tasks import alive_tasks, current_tasks, loops_of_tasks, slices_of_alive, task_count, task_states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-__all__ = ["RunningLoops", "alive_tasks", "call_on_loop", "current_tasks", "running_loops", "task_count", "task_states"]
+__all__ = [
+    "RunningLoops",
+    "alive_tasks",
+    "call_on_loop",
+    "current_tasks",
+    "running_loops",
+    "slices_of_alive",
+    "task_count",
+    "task_states",
+]
 
 
 def running_loops() -> list[asyncio.AbstractEventLoop]:

@@ -7,7 +7,7 @@ import os
 import sys
 
 from ..loops.asyncio_tasks import why_unseen
-from ..reading_cache import rest, stretches
+from ..reading_cache import rest_if_due, stretches
 from ..readings.allocation import allocators, installed
 
 TYPE_CHECKING = False
@@ -50,20 +50,28 @@ def _start_ticks() -> int | None:
 def reading(state: State, top: int = 20) -> Result:
     """All cheap readings in one answer: ledger, connections, allocators, tasks, loops."""
     look = state.look()
-    rest()
+    rest_if_due()
     ledger = _merged(state.ledgers, top)
     if ledger and look:
         _add_transports(ledger["top"], look)
-    rest()
+    rest_if_due()
+    connections = state.servers.to_json(look, top)
+    rest_if_due()
+    memory, tracing = allocators.read().to_json(), allocators.tracemalloc_bytes()
+    rest_if_due()
+    heap = state.heap()
+    rest_if_due()
+    tasks, states = state.task_count(), state.task_states()
+    rest_if_due()
     loops, unseen = state.loops(), state.unknown()
     return {
         "ledger": ledger,
-        "connections": state.servers.to_json(look, top),
-        "allocators": allocators.read().to_json(),
-        "tracemalloc_bytes": allocators.tracemalloc_bytes(),
-        "heap": state.heap(),
-        "tasks": state.task_count(),
-        "task_states": state.task_states(),
+        "connections": connections,
+        "allocators": memory,
+        "tracemalloc_bytes": tracing,
+        "heap": heap,
+        "tasks": tasks,
+        "task_states": states,
         "loops": None if "loop_lag" in unseen else len(loops),
         "loop_lag": None if "loop_lag" in unseen else state.lag.histogram.to_json(),
         "loop_pending_seconds": None if "loop_lag" in unseen else state.lag.pending_seconds,
@@ -77,19 +85,21 @@ def reading(state: State, top: int = 20) -> Result:
 def sample(state: State) -> Result:
     """The numbers that the flight recorder reads every second; no lists."""
     memory = allocators.read()
-    rest()
+    rest_if_due()
     look = state.look()
     state.heap()  # checks first that the heap's hooks are still in place
-    rest()
+    rest_if_due()
     ledgers = [ledger.summary() for ledger in state.ledgers]
-    rest()
+    rest_if_due()
+    states = state.task_states()
+    rest_if_due()
     return {
         "in_use_bytes": memory.in_use,
         "python_live_bytes": memory.python_live,
         "malloc_live_bytes": memory.malloc_live,
         "python_large_blocks": memory.python_large_blocks,
         # Done tasks that something still refers to are not counted: they hold memory, but run no more.
-        "tasks": None if (states := state.task_states()) is None else sum(states.values()),
+        "tasks": None if states is None else sum(states.values()),
         "loop_lag_seconds": state.lag.seconds,
         "loop_pending_seconds": None if why_unseen() else state.lag.pending_seconds,
         "gc_collections": [generation["collections"] for generation in gc.get_stats()],

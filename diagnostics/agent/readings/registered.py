@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from ..reading_cache import rest
+from ..reading_cache import rest_if_due
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def read() -> dict[str, Any]:
                 "samples": [[one.name, one.labels, one.value, _exemplar(one.exemplar)] for one in samples],
             }
         )
-        rest()
+        rest_if_due()
     return {"families": families, "left_out": left_out}
 
 

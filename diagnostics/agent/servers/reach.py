@@ -12,19 +12,12 @@ if TYPE_CHECKING:
     from .snapshot import ServerLook
 
 __all__ = [
-    "SLICE",
-    "SLICE_OF_NEW",
-    "SLICE_OF_TASKS",
     "copied",
     "descriptor",
     "get",
     "has_base",
     "modules_in_threads",
 ]
-
-# Connections read before the GIL is released; a slice takes a few tenths of a millisecond at most. A connection takes half a
-# microsecond, a request found by its task one to three, a new connection ten (tests/bench/bench_servers.py).
-SLICE, SLICE_OF_TASKS, SLICE_OF_NEW = 100, 50, 10
 
 
 def copied(live: Iterable[Any]) -> list[Any]:

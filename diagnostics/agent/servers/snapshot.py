@@ -10,12 +10,12 @@ import heapq
 import weakref
 from operator import attrgetter
 
-from ..reading_cache import rest
+from ..reading_cache import rest_if_due, sliced
 from ..routes import UNROUTED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from ..ledger import StreamLedger
@@ -25,8 +25,6 @@ __all__ = ["OpenRequest", "RouteSum", "ServerLook"]
 
 _STARTED, _TASK, _FD = attrgetter("started"), attrgetter("task"), attrgetter("fd")
 _TRANSPORT_BYTES = attrgetter("transport_bytes")
-# Requests looked at before the GIL is released.
-_SLICE = 250
 
 
 class OpenRequest:
@@ -92,17 +90,20 @@ class RouteSum:
     __slots__ = ("fds", "open", "transport_bytes")
 
     def __init__(self, requests: list[OpenRequest]) -> None:
-        self.open: int
-        self.transport_bytes: int | None
-        try:
-            self.open = sum(map(_STARTED, requests))
-        except TypeError:  # `started` of some is None
-            self.open = sum(request.started is not False for request in requests)
-        try:
-            self.transport_bytes = sum(map(_TRANSPORT_BYTES, requests))
-        except TypeError:
-            self.transport_bytes = None
-        self.fds: list[int] = [fd for fd in map(_FD, requests) if fd is not None]
+        self.open = 0
+        self.transport_bytes: int | None = 0
+        self.fds: list[int] = []
+        for part in sliced(requests):
+            try:
+                self.open += sum(map(_STARTED, part))
+            except TypeError:  # `started` of some is None
+                self.open += sum(request.started is not False for request in part)
+            if self.transport_bytes is not None:
+                try:
+                    self.transport_bytes += sum(map(_TRANSPORT_BYTES, part))
+                except TypeError:
+                    self.transport_bytes = None
+            self.fds += [fd for fd in map(_FD, part) if fd is not None]
 
 
 class ServerLook:
@@ -124,7 +125,7 @@ class ServerLook:
         self.unread: dict[str, int] = {}
         self.routes: dict[str, RouteSum] = {}
         self.by_task: dict[int, OpenRequest] = {}
-        self._sizes: list[int | None] = []
+        self._sizes: list[int] = []
 
     def could_not(self, what: str) -> None:
         self.unread[what] = self.unread.get(what, 0) + 1
@@ -142,20 +143,21 @@ class ServerLook:
         Requests and records are joined by the serving task, not by address and port: a proxy's headers may change those.
         """
         by_route: dict[str, list[OpenRequest]] = {}
-        rest()
+        rest_if_due()
         joined = self._joined(list(ledgers))
-        rest()
-        for part in _parts(joined):
+        rest_if_due()
+        for part in sliced(joined):
             for request in part:
                 try:
                     by_route[request.route].append(request)
                 except KeyError:
                     by_route[request.route] = [request]
-        rest()
+        rest_if_due()
         self.routes = {route: RouteSum(requests) for route, requests in by_route.items()}
-        rest()
-        self.by_task = dict(zip(map(_TASK, self.requests), self.requests, strict=True))
-        self._sizes = list(map(_TRANSPORT_BYTES, self.requests))
+        rest_if_due()
+        for part in sliced(self.requests):
+            self.by_task.update(zip(map(_TASK, part), part, strict=True))
+            self._sizes += [size or 0 for size in map(_TRANSPORT_BYTES, part)]
 
     @property
     def open(self) -> int:
@@ -172,18 +174,21 @@ class ServerLook:
         """The rows of the `top` requests with the most bytes in their transports."""
         sizes = self._sizes
         # Mostly all buffers are empty: then the first ones will do.
-        places = (
-            heapq.nlargest(top, range(len(sizes)), key=lambda place: sizes[place] or 0)
-            if any(sizes)
-            else range(min(top, len(sizes)))
-        )
-        return [self.requests[place].to_json(self.now) for place in places]
+        empty = not any(sizes)
+        places = list(range(min(top, len(sizes)))) if empty else []
+        for part in sliced([] if empty else list(range(len(sizes)))):
+            places = heapq.nlargest(top, [*places, *part], key=sizes.__getitem__)
+        rows = []
+        for place in places:
+            rest_if_due()
+            rows.append(self.requests[place].to_json(self.now))
+        return rows
 
     def _joined(self, ledgers: list[StreamLedger]) -> list[OpenRequest]:
         if not ledgers:
             return self.requests
         alone: list[OpenRequest] = []
-        for part in _parts(self.requests):
+        for part in sliced(self.requests):
             for request in part:
                 record = request.record
                 if record is None or record.closed_at is not None:
@@ -191,7 +196,9 @@ class ServerLook:
                 else:
                     request.route = record.route
         if alone:
-            known = {request.record for request in self.requests}
+            known: set[StreamRecord | None] = set()
+            for part in sliced(self.requests):
+                known.update(request.record for request in part)
             serving: dict[int, StreamRecord] = {}
             for ledger in ledgers:
                 serving.update(ledger.by_task(known))
@@ -202,11 +209,3 @@ class ServerLook:
                 elif request.started is False:
                     request.route = UNROUTED
         return self.requests
-
-
-def _parts(requests: list[OpenRequest]) -> Iterator[list[OpenRequest]]:
-    """The requests in slices, with a rest between two."""
-    for start in range(0, len(requests), _SLICE):
-        if start:
-            rest()
-        yield requests[start : start + _SLICE]

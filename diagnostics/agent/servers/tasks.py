@@ -12,12 +12,12 @@ from __future__ import annotations
 import weakref
 
 from ..loops.coroutines import coroutine_of
-from ..loops.running import alive_tasks
-from ..reading_cache import ReadingCache, rest
+from ..loops.running import slices_of_alive
+from ..reading_cache import ReadingCache, rest_if_due
 from ..routes import UNROUTED, frameworks_with_frames, route_in_frames
 from .kind import CONNECTION, LASTING, OTHER, REQUEST, SERVER
 from .loaded import loaded
-from .reach import SLICE_OF_NEW, SLICE_OF_TASKS, modules_in_threads
+from .reach import modules_in_threads
 from .snapshot import OpenRequest
 
 TYPE_CHECKING = False
@@ -47,7 +47,6 @@ class TaskServers:
         self._roles: dict[int, tuple[Any, ServerKind | None, str]] = {}
         self._open: dict[int, OpenRequest] = {}
         self._scanned = float("-inf")
-        self._met = 0
         self._threads = ReadingCache(lambda: set(modules_in_threads()), share=1000, longest=5.0)
 
     def read(self, look: ServerLook, alone: bool) -> None:
@@ -62,12 +61,9 @@ class TaskServers:
         for kind in kinds:
             kind.new_look()
         known, self._open = self._open, {}
-        tasks = alive_tasks()
-        for start in range(0, len(tasks), SLICE_OF_TASKS):
-            if start:
-                rest()
-            self._walk(tasks[start : start + SLICE_OF_TASKS], known, look)
-        del tasks
+        for part in slices_of_alive():
+            self._walk(part, known, look)
+            part.clear()  # nothing here keeps a task that ends meanwhile
         self._look_at_threads(kinds)
         for kind in kinds:
             reason = kind.why_unknown()
@@ -149,15 +145,13 @@ class TaskServers:
             request.task = id(task)
             request.serving = weakref.ref(task)
             kind.begin(thing, request, look)
-            self._met += 1
         except Exception as error:  # noqa: BLE001  # as above
             # No failure where the coroutine has ended meanwhile: then it has no frame.
             if getattr(coroutine, "cr_frame", None) is not None:
                 look.could_not(f"request: {type(error).__name__}: {error}")
                 kind.could_not(error)
             return None
-        if self._met % SLICE_OF_NEW == 0:
-            rest()
+        rest_if_due()
         return request
 
     def _classify(self, task: Any, coroutine: Any) -> tuple[Any, ServerKind | None, str]:

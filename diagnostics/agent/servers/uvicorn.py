@@ -10,10 +10,10 @@ import sys
 import weakref
 
 from ..loops.coroutines import coroutine_of
-from ..loops.running import alive_tasks
-from ..reading_cache import ReadingCache, rest
+from ..loops.running import slices_of_alive
+from ..reading_cache import ReadingCache, rest_if_due, sliced
 from ..routes import UNROUTED, frameworks_with_frames, route_in_frames, route_of
-from .reach import SLICE, SLICE_OF_NEW, copied, descriptor, get, has_base, modules_in_threads
+from .reach import copied, descriptor, get, has_base, modules_in_threads
 from .releases import moved
 from .snapshot import OpenRequest
 
@@ -67,10 +67,8 @@ class Uvicorn:
                 return
             protocols = copied(connections)
             look.connections = (look.connections or 0) + len(protocols)
-            for start in range(0, len(protocols), SLICE):
-                if start:
-                    rest()
-                self._read(protocols[start : start + SLICE], known, look)
+            for part in sliced(protocols):
+                self._read(part, known, look)
             if self._taskless:
                 self._match_tasks(get(state, "tasks") or (), look)
         if len(look.unread) > unread and len(look.requests) == before and look.missing:
@@ -87,7 +85,7 @@ class Uvicorn:
 
     def _read(self, protocols: list[Any], known: dict[int, OpenRequest], look: ServerLook) -> None:
         """Add the open requests on these connections to the look. In one piece, because it runs for every connection."""
-        still_open, requests, met = self._open, look.requests, 0
+        still_open, requests = self._open, look.requests
         for protocol in protocols:
             try:
                 one = getattr(protocol, "cycle", None)
@@ -99,9 +97,7 @@ class Uvicorn:
                     if request is None or request.thing() is not cycle:
                         request = OpenRequest(cycle, look.now, method_and_path)
                         request.fd = descriptor(protocol.transport, look)
-                        met += 1
-                        if met % SLICE_OF_NEW == 0:
-                            rest()
+                        rest_if_due()  # a new one takes as long as twenty known ones
                     if not request.started:
                         # The router matches before the response starts; until then the request has no route.
                         request.started = cycle.response_started
@@ -121,15 +117,12 @@ class Uvicorn:
 
     def _match_tasks(self, tasks: Iterable[Any], look: ServerLook) -> None:
         """Set the task of each request: the frame of the task's coroutine has the request's cycle as `self`."""
-        known = {request.task for request in look.requests}
+        known: set[int] = set()
+        for part in sliced(look.requests):
+            known.update(request.task for request in part)
         by_frame = frameworks_with_frames()
-        new = 0
-        for task in copied(tasks):
-            if id(task) in known:
-                continue
-            new += 1
-            if new % SLICE_OF_NEW == 0:
-                rest()
+        for task in (task for part in sliced(copied(tasks)) for task in part if id(task) not in known):
+            rest_if_due()
             frame = get(coroutine_of(task), "cr_frame")
             cycle = (get(frame, "f_locals") or {}).get("self")
             request = self._taskless.get(id(cycle))
@@ -193,9 +186,7 @@ def _several(protocol: Any) -> Iterable[Any]:
 def _running_servers() -> Iterator[Any]:
     known: set[int] = set()
     alike: dict[Any, int] = {}
-    for number, task in enumerate(alive_tasks(), 1):
-        if number % SLICE == 0:
-            rest()
+    for task in (task for part in slices_of_alive() for task in part):
         coroutine = coroutine_of(task)
         code = getattr(coroutine, "cr_code", None)
         alike[code] = seen = alike.get(code, 0) + 1

@@ -126,7 +126,8 @@ class Guard:
 
     def look(self) -> list[tuple[Worker, Firing]]:
         """What fires now, by worker; the rules remember that it did."""
-        workers = self._targets.workers()
+        # Those that are recorded: of others there is nothing that a rule could look at.
+        workers = self._recorder.workers
         self._engines = {
             worker.pid: self._engines.get(worker.pid) or Engine(self.rules, self._limits, worker.name)
             for worker in workers

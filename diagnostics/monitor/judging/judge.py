@@ -23,9 +23,8 @@ from ...errors import NotFoundError
 from ..captures.controller import Captures
 from ..captures.streams import rows_of
 from ..recording.recorder import Recorder
-from ..recording.ring import Recording
 from ..recording.service_record import series_of_whole
-from ..recording.vitals import JUDGED
+from ..recording.vitals import JUDGED, Recorded
 from ..workers.service_sum import ServiceLook
 from ..workers.targets import Snapshot, Targets
 from .untraced import without_tracers
@@ -66,7 +65,7 @@ class Judge:
             if (result := self._captures.latest(snapshot.worker, pid, kind, CAPTURE_SECONDS)) is not None
         }
         rows, before = rows_of(snapshot, self._captures), self._before.get(pid, "")
-        readings = readings_of(snapshot, self._recording(snapshot), latest, rows, before)
+        readings = readings_of(snapshot, self._recorded(snapshot), latest, rows, before)
         recorded, _since = self._series_of_whole()
         series, since = without_tracers(readings.series, readings.since, self._captures.traced(pid))
         readings = replace(
@@ -81,7 +80,7 @@ class Judge:
         of = snapshot.worker if recycled(readings.lives, readings.age) else pid
         judged = self._held_over(snapshot, of, await asyncio.to_thread(verdict, readings))
         if snapshot.state == "answering":
-            self._before = {worker.pid: self._before.get(worker.pid, "") for worker in self._targets.workers()}
+            self._before = {worker.pid: self._before.get(worker.pid, "") for worker in self._targets.known}
             self._before[pid] = judged.finding.says
         self._shared = {other: kept for other, kept in self._shared.items() if now - kept[0] < _SHARED_SECONDS}
         self._shared[pid] = now, judged
@@ -109,7 +108,7 @@ class Judge:
             says = f"{before.finding.says} (Found before the last capture, since which there are too few readings.)"
             return replace(before, finding=replace(before.finding, says=says))
         if judged.word != "inconclusive" or not disturbed:
-            alive = {name for worker in self._targets.workers() for name in (worker.pid, worker.name)}
+            alive = {name for worker in self._targets.known for name in (worker.pid, worker.name)}
             self._disturbed = {each: at for each, at in self._disturbed.items() if each in alive}
             self._steady = {each: steady for each, steady in self._steady.items() if each in alive} | {of: judged}
         return judged
@@ -136,19 +135,19 @@ class Judge:
             self._whole = now, without_tracers(series, since, self._captures.traced())
         return self._whole[1]
 
-    def _recording(self, snapshot: Snapshot) -> Recording | None:
-        worker = next((each for each in self._targets.workers() if each.pid == snapshot.process.pid), None)
+    def _recorded(self, snapshot: Snapshot) -> Recorded | None:
+        worker = next((each for each in self._targets.known if each.pid == snapshot.process.pid), None)
         if worker is None:  # it has ended since the snapshot
             return None
         try:
-            return self._recorder.recording(worker)[0]
+            return self._recorder.recorded(worker, JUDGED)
         except NotFoundError:
             return None
 
 
 def readings_of(
     snapshot: Snapshot,
-    recording: Recording | None,
+    recorded: Recorded | None,
     captures: Mapping[str, Mapping[str, Any]],
     streams: Sequence[Mapping[str, Any]],
     before: str = "",
@@ -162,8 +161,8 @@ def readings_of(
         known = [row[key] for row in rows if row.get(key) is not None]
         layers[layer] = sum(known) if known else None
     opened = [row["open"] for row in rows if row.get("open") is not None]
-    series, since = series_of(recording) if recording else ({}, -math.inf)
-    started = recording.header.process.get("started") if recording else None
+    series, since = series_of(recorded) if recorded else ({}, -math.inf)
+    started = recorded.started if recorded else None
     return Readings(
         state=snapshot.state,
         balance=snapshot.balance,
@@ -178,7 +177,7 @@ def readings_of(
         silent=_silence(snapshot),
         before=before,
         # One of which nothing is recorded yet has just taken over its number.
-        age=time.time() - started if isinstance(started, int | float) else None if recording else 0.0,
+        age=time.time() - started if isinstance(started, int | float) else None if recorded else 0.0,
         python=snapshot.about.get("python"),
         unread=_unread(snapshot),
         memray=snapshot.about.get("memray"),
@@ -204,18 +203,16 @@ def _silence(snapshot: Snapshot) -> str:
     return f"since {since} UTC ({snapshot.reason})"
 
 
-def series_of(recording: Recording) -> tuple[dict[str, list[tuple[float, float]]], float]:
+def series_of(recorded: Recorded) -> tuple[dict[str, list[tuple[float, float]]], float]:
     """The judged series of the finest ring, without what is not known, and the time at which the warm-up is over."""
-    records = recording.rings[0].records
-    names = [name for name, _ in recording.header.fields]
-    if not records:
+    times = recorded.columns["time"]
+    if not times:
         return {}, -math.inf
-    started = recording.header.process.get("started")
-    first = float(started) if isinstance(started, int | float) else records[0][0]
-    since = warm_up_ends(first, records[-1][0])
-    series = {
-        name: [(record[0], record[at]) for record in records if not math.isnan(record[at])]
-        for at, name in enumerate(names)
-        if name in JUDGED
-    }
-    return series, since
+    started = recorded.started
+    first = float(started) if isinstance(started, int | float) else times[0]
+    series = {name: list(zip(times, recorded.columns[name], strict=True)) for name in JUDGED}
+    for name, points in series.items():
+        # A sum that is no number has one that is none in it: mostly there is none, and nothing to be gone through.
+        if math.isnan(sum(recorded.columns[name])):
+            series[name] = [point for point in points if not math.isnan(point[1])]
+    return series, warm_up_ends(first, times[-1])

@@ -80,10 +80,11 @@ class OwnCaptures:
 
     async def look(self) -> None:
         """Take what the verdicts of this moment ask for first, one capture of each worker after the other."""
-        alive = {worker.pid for worker in self._targets.workers()}
+        snapshots = await self._targets.snapshots()
+        alive = {worker.pid for worker in self._targets.known}
         self._taken = {pid: taken for pid, taken in self._taken.items() if pid in alive}
         self._refused = {pid: at for pid, at in self._refused.items() if pid in alive}
-        for snapshot in await self._targets.snapshots():
+        for snapshot in snapshots:
             if snapshot.state != "answering":
                 continue
             judged = await self._judge.verdict(snapshot)

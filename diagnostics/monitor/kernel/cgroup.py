@@ -7,19 +7,26 @@ Any level above the process may have a limit; the effective one is that with the
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .hierarchy import USAGE_FILE, find_cgroup, upwards
+from .hierarchy import USAGE_FILE, Place, find_cgroup, membership, upwards
+from .proc_file import read_whole
 
-__all__ = ["CgroupReading", "Level", "levels_of", "oom_kills", "read_cgroup", "why_no_cgroup"]
+__all__ = ["CgroupReading", "Cgroups", "Level", "levels_of", "oom_kills", "read_cgroup", "why_no_cgroup"]
 
 # Version 1 writes "no limit" as the largest multiple of the page size below 2^63.
 _NO_LIMIT = 1 << 62
-_SOME_AVG10 = re.compile(r"^some avg10=([\d.]+)", re.MULTILINE)
+_SOME_AVG10 = re.compile(rb"^some avg10=([\d.]+)", re.MULTILINE)
+# Seconds for which a cgroup is not searched for again while its process stays in it: somebody may mount over it.
+_KNOWN_SECONDS = 30.0
+# Seconds for which one reading is that of all processes in its cgroup: the recorder asks for each worker and for the whole.
+_SHARED_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +89,67 @@ class Level:
 def read_cgroup(pid: int, root: Path = Path("/")) -> CgroupReading | None:
     """Read the memory cgroup of process `pid`; None where `why_no_cgroup` says why. `root`: the folder that has `proc`."""
     place = find_cgroup(pid, root)
-    if isinstance(place, str):
-        return None
+    return None if isinstance(place, str) else _read(place, root)
+
+
+class Cgroups:
+    """Reads the memory cgroups of processes again and again.
+
+    Where a process's cgroup is mounted is searched for once, and again when the process has been moved, when there is nothing
+    to be read any more, and every `_KNOWN_SECONDS`.
+    """
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+        self._known: dict[int, _Known] = {}
+        self._shared: dict[Path, tuple[float, CgroupReading]] = {}
+
+    def read(self, pid: int) -> CgroupReading | None:
+        """As `read_cgroup`; several processes of one cgroup share a reading that is not older than a tenth of a second."""
+        now = time.monotonic()
+        try:
+            told = membership(self._root / "proc" / str(pid))
+        except OSError:  # it has ended
+            self._known.pop(pid, None)
+            return None
+        known = self._known.get(pid)
+        if known is not None and known.membership == told and now < known.good_until and _is_there(known.place):
+            return self._read(known.place, now)
+        self._known = {other: each for other, each in self._known.items() if other != pid and now < each.good_until}
+        place = find_cgroup(pid, self._root)
+        if isinstance(place, str):
+            return None
+        self._known[pid] = _Known(told, place, now + _KNOWN_SECONDS)
+        return self._read(place, now)
+
+    def _read(self, place: Place, now: float) -> CgroupReading:
+        read, reading = self._shared.get(place.folder, (-_SHARED_SECONDS, None))
+        if reading is None or now - read >= _SHARED_SECONDS:
+            reading = _read(place, self._root)
+            self._shared = {folder: each for folder, each in self._shared.items() if now - each[0] < _SHARED_SECONDS}
+            self._shared[place.folder] = now, reading
+        return reading
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Where the cgroup of a process is. `membership`: what `/proc/PID/cgroup` had when it was found."""
+
+    membership: bytes
+    place: Place
+    good_until: float
+
+
+def _is_there(place: Place) -> bool:
+    """Whether the folder is that of a cgroup still: nothing was mounted over it, and its controller is enabled."""
+    return os.access(place.folder / _NAMES[place.version].usage, os.R_OK)
+
+
+def _read(place: Place, root: Path) -> CgroupReading:
     folder, version = place.folder, place.version
-    levels = [_level(above, version) for above in upwards(place)]
+    first, *above = upwards(place)
+    # Of the levels above only those matter that have a limit, and only there the kernel has to add its counts up.
+    levels = [_level(first, version), *(_level(each, version, only_limited=True) for each in above)]
     own = levels[0]
     limited = [level for level in levels if level.usage is not None and level.limit is not None]
     tightest = min(limited, key=lambda level: level.room, default=own)
@@ -157,21 +221,28 @@ _NAMES = {
 }  # fmt: skip
 
 
-def _level(folder: Path, version: int) -> Level:
+def _level(folder: Path, version: int, *, only_limited: bool = False) -> Level:
+    """`only_limited`: of a level without a limit nothing is read."""
     names = _NAMES[version]
-    stat = _table(folder / "memory.stat")
     limit = _number(folder / names.limit)  # version 2 has "max" where there is no limit
+    limit = None if limit is None or limit >= _NO_LIMIT else limit
+    if limit is None and only_limited:
+        return _UNLIMITED
+    stat = _table(folder / "memory.stat")
     return Level(
         usage=_number(folder / names.usage),
-        limit=None if limit is None or limit >= _NO_LIMIT else limit,
+        limit=limit,
         stat=stat,
         inactive=stat.get(names.inactive),
     )
 
 
+_UNLIMITED = Level(usage=None, limit=None, stat={}, inactive=None)
+
+
 def _number(path: Path) -> int | None:
     try:
-        return int(path.read_text(encoding="utf-8"))
+        return int(read_whole(str(path)))
     except (OSError, ValueError):
         return None
 
@@ -179,7 +250,7 @@ def _number(path: Path) -> int | None:
 def _table(path: Path) -> dict[str, int]:
     """A file of `key number` lines; empty where it does not exist."""
     try:
-        rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [line.split() for line in read_whole(str(path)).decode(errors="replace").splitlines()]
     except OSError:
         return {}
     return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdecimal()}
@@ -187,7 +258,7 @@ def _table(path: Path) -> dict[str, int]:
 
 def _pressure(path: Path) -> float | None:
     try:
-        match = _SOME_AVG10.search(path.read_text(encoding="utf-8"))
+        match = _SOME_AVG10.search(read_whole(str(path)))
     except OSError:
         return None
     return float(match[1]) if match else None

@@ -6,6 +6,7 @@ its children accept on it. So a worker is a process that holds a listening socke
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from ...protocol import READING_NAME
 from .absence import why_no_agent
+from .proc_file import read_whole
 from .sockets import Sockets
 
 __all__ = ["Family", "has_reading", "is_reading", "program_of", "watched_listeners", "why_no_agent"]
@@ -45,7 +47,7 @@ class Family:
     def above(self, pid: int) -> Iterator[int]:
         """The parent of `pid`, its parent, and so on, without process 1."""
         seen = {pid}
-        while (parent := _parent(self._proc / str(pid))) and parent > 1 and parent not in seen:
+        while (parent := _parent(f"{self._proc}/{pid}")) and parent > 1 and parent not in seen:
             seen.add(parent)
             yield parent
             pid = parent
@@ -64,9 +66,14 @@ class Family:
         """From /proc/PID/task/TID/children; None where the kernel has no such files (CONFIG_PROC_CHILDREN)."""
         children: list[int] = []
         lists = 0
-        for thread in (self._proc / str(pid) / "task").glob("*"):
+        threads = f"{self._proc}/{pid}/task"
+        try:
+            names = os.listdir(threads)  # noqa: PTH208  # several times a second: no Path for each thread
+        except OSError:  # it has ended
+            return None
+        for name in names:
             try:
-                children += map(int, (thread / "children").read_text(encoding="utf-8").split())
+                children += map(int, read_whole(f"{threads}/{name}/children").split())
                 lists += 1
             except (OSError, ValueError):  # the thread has ended, or there is no such file
                 continue
@@ -77,14 +84,14 @@ class Family:
         """All processes of the machine by their parents."""
         children: dict[int, list[int]] = defaultdict(list)
         for entry in self._proc.iterdir():
-            if entry.name.isdecimal() and (parent := _parent(entry)):
+            if entry.name.isdecimal() and (parent := _parent(str(entry))):
                 children[parent].append(int(entry.name))
         return children
 
 
-def _parent(folder: Path) -> int | None:
+def _parent(folder: str) -> int | None:
     try:
-        return int((folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+        return int(read_whole(f"{folder}/stat").rpartition(b")")[2].split()[1])
     except (OSError, IndexError, ValueError):  # it has ended
         return None
 
@@ -116,7 +123,7 @@ def watched_listeners(pid: int, sockets: Sockets, proc: Path = Path("/proc")) ->
 def is_reading(pid: int, proc: Path = Path("/proc")) -> bool:
     """Whether this is a forked reading of an agent, by the name that it has given itself."""
     try:
-        return (proc / str(pid) / "comm").read_bytes().rstrip(b"\n") == READING_NAME.encode()
+        return read_whole(f"{proc}/{pid}/comm").rstrip(b"\n") == READING_NAME.encode()
     except OSError:
         return False
 
@@ -130,7 +137,7 @@ def program_of(pid: int, proc: Path = Path("/proc")) -> str:
     """The name of the program that `pid` runs, without arguments, which may be secrets. Empty where it has ended."""
     for name, end in (("cmdline", "\0"), ("comm", "\n")):
         try:
-            words = (proc / str(pid) / name).read_bytes().decode(errors="replace").split(end)
+            words = read_whole(f"{proc}/{pid}/{name}").decode(errors="replace").split(end)
         except OSError:
             continue
         # A process that renames itself writes a sentence over its arguments: "nginx: worker process".

@@ -16,7 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-__all__ = ["USAGE_FILE", "Place", "find_cgroup", "upwards"]
+from .proc_file import read_whole
+
+__all__ = ["USAGE_FILE", "Place", "find_cgroup", "membership", "upwards"]
 
 USAGE_FILE = {1: "memory.usage_in_bytes", 2: "memory.current"}
 # A file that exists in every folder of the hierarchy where the controller is enabled, by controller and version.
@@ -83,11 +85,16 @@ def upwards(place: Place) -> Iterator[Path]:
         yield folder
 
 
+def membership(process: Path) -> bytes:
+    """All of `/proc/PID/cgroup`: while this does not change, the process has not been moved. Raises OSError."""
+    return read_whole(f"{process}/cgroup")
+
+
 def _paths(process: Path, controller: str) -> dict[int, PurePosixPath] | None:
     """version -> the path of the process's cgroup in that hierarchy; None where there is no such process."""
     try:
         # A folder's name is any bytes, and is to be found again under them.
-        lines = (process / "cgroup").read_text(errors="surrogateescape").splitlines()
+        lines = membership(process).decode(errors="surrogateescape").splitlines()
     except OSError:
         return None
     paths: dict[int, PurePosixPath] = {}

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .proc_file import read_whole
+
 __all__ = [
     "Identity",
     "ProcessReading",
@@ -19,6 +21,7 @@ __all__ = [
     "identity",
     "lives",
     "loop_run_and_wait",
+    "memory_and_state",
     "namespaced_pid",
     "parent_of",
     "proc_is_ours",
@@ -59,7 +62,7 @@ class ProcessReading:
 def _stat(pid: int, proc: Path) -> list[str]:
     """The fields of /proc/<pid>/stat from the third on, the state. Raises OSError."""
     # The name in parentheses may contain spaces, parentheses and any bytes: the fields come after the last parenthesis.
-    return (proc / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    return read_whole(f"{proc}/{pid}/stat").rpartition(b")")[2].decode(errors="replace").split()
 
 
 def alive(pid: int) -> bool:
@@ -72,10 +75,9 @@ def alive(pid: int) -> bool:
 
 def read_process(pid: int, proc: Path = _PROC) -> ProcessReading | None:
     """Read process `pid`; None if there is none."""
-    folder = proc / str(pid)
     try:
         fields = _stat(pid, proc)
-        rss_pages, mapped_pages = map(int, (folder / "statm").read_text(encoding="utf-8").split()[1:3])
+        rss_pages, mapped_pages = map(int, read_whole(f"{proc}/{pid}/statm").split()[1:3])
     except (OSError, IndexError, ValueError):
         return None
     return ProcessReading(
@@ -83,14 +85,23 @@ def read_process(pid: int, proc: Path = _PROC) -> ProcessReading | None:
         rss_bytes=rss_pages * _PAGE_BYTES,
         state=fields[0],
         threads=int(fields[17]),
-        fds=_descriptors(folder / "fd", told=proc == _PROC),
+        fds=_descriptors(f"{proc}/{pid}/fd", told=proc == _PROC),
         cpu_seconds=(int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND,
         mapped_bytes=mapped_pages * _PAGE_BYTES,
         shared_bytes=shared_bytes(pid, proc),
     )
 
 
-def _descriptors(folder: Path, *, told: bool) -> int | None:
+def memory_and_state(pid: int, proc: Path = _PROC) -> tuple[int, str] | None:
+    """Resident bytes of process `pid` and its state's letter, from one file; None if there is no such process."""
+    try:
+        fields = _stat(pid, proc)
+        return int(fields[21]) * _PAGE_BYTES, fields[0]
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def _descriptors(folder: str, *, told: bool) -> int | None:
     """The number of open descriptors; None of another user's process. `told`: Linux may tell it as the folder's size (6.2)."""
     try:
         listing = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # a size is told also to those who may not list them
@@ -108,7 +119,7 @@ def _descriptors(folder: Path, *, told: bool) -> int | None:
 def shared_bytes(pid: int, proc: Path = _PROC) -> int | None:
     """Resident shared memory of process `pid`, files in a tmpfs included; None where the kernel does not tell."""
     try:
-        line = _SHARED.search((proc / str(pid) / "status").read_bytes())
+        line = _SHARED.search(read_whole(f"{proc}/{pid}/status"))
     except OSError:
         return None
     return int(line[1]) * 1024 if line else None
@@ -172,10 +183,8 @@ def identity(pid: int, proc: Path = _PROC) -> tuple[Identity, float] | None:
     """The identity of process `pid`, and its start in seconds since the epoch; None if there is no such process."""
     try:
         fields = _stat(pid, proc)
-        boot_id = (proc / "sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-        booted = next(
-            line for line in (proc / "stat").read_text(encoding="utf-8").splitlines() if line.startswith("btime ")
-        )
+        boot_id = read_whole(f"{proc}/sys/kernel/random/boot_id").decode().strip()
+        booted = next(line for line in read_whole(f"{proc}/stat").splitlines() if line.startswith(b"btime "))
         ticks = int(fields[19])
         return Identity(pid, boot_id, ticks), int(booted.split()[1]) + ticks / _TICKS_PER_SECOND
     except (OSError, IndexError, ValueError, StopIteration):

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .family import has_reading
+from .proc_file import read_whole
 from .smaps import total
 
 __all__ = ["LEAST_SECONDS", "Rollup", "Rollups", "read_rollup", "why_unreadable"]
@@ -48,7 +49,7 @@ class Rollup:
 def read_rollup(pid: int, proc: Path = Path("/proc")) -> Rollup | None:
     """Read process `pid`; None where it has ended, is another user's, or the kernel is older than 4.14."""
     try:
-        text = (proc / str(pid) / "smaps_rollup").read_bytes()
+        text = read_whole(f"{proc}/{pid}/smaps_rollup")
     except OSError:
         return None
     rss, pss = total(text, b"Rss"), total(text, b"Pss")

@@ -25,10 +25,13 @@ import re
 import resource
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 from ...analysis.balance import Regions
+from .proc_file import read_whole
 from .process import shared_bytes
 
 __all__ = ["Mapping", "largest", "parse", "read_regions", "sort", "total"]
@@ -53,8 +56,7 @@ _MAPPING = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Mapping:
+class Mapping(NamedTuple):
     """One mapping; `start`, `end` are addresses, `rss` bytes, `inode` 0 for memory without a file."""
 
     start: int
@@ -93,18 +95,20 @@ def read_regions(pid: int, proc: Path = Path("/proc")) -> Regions | None:
     """Classify the memory of process `pid`; None where it has ended, is another user's, or the kernel has no smaps."""
     folder = proc / str(pid)
     try:
-        text = (folder / "smaps").read_bytes()
+        text = read_whole(f"{folder}/smaps")
     except OSError:
         return None
-    mappings = list(parse(text))
+    lines = _Lines(text)
+    mappings = list(lines.mappings() if lines.regular else _parse_any(text))
     if not mappings:  # an ending process, or a kernel thread
         return None
+    own = (b"Private_Clean", b"Private_Dirty")
     sorted_ = sort(mappings, lambda start, end: _count(folder / "pagemap", start, end), _stack_bytes(folder / "limits"))
     return replace(
         sorted_,
         shared=sorted_.shared if (shared := shared_bytes(pid, proc)) is None else min(shared, sorted_.files),
-        pss=total(text, b"Pss"),
-        private=total(text, b"Private_Clean", b"Private_Dirty"),
+        pss=lines.total(b"Pss") if lines.regular else total(text, b"Pss"),
+        private=lines.total(*own) if lines.regular else total(text, *own),
         mapped=largest(mapping for mapping in mappings if mapping.inode),
     )
 
@@ -137,7 +141,55 @@ def total(text: bytes, *names: bytes) -> int | None:
     return 1024 * sum(map(int, sizes)) if sizes else None
 
 
+class _Lines:
+    """The lines of smaps by the place that they have in each mapping, where all mappings have the same lines: as one kernel
+    writes them. Taking every twenty-fourth line is five times as fast as looking for them all.
+    """
+
+    def __init__(self, text: bytes) -> None:
+        lines = text.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        fields = takewhile(bytes.isupper, (line[:1] for line in lines[1:]))
+        width = 1 + sum(1 for _ in fields)
+        self.heads = lines[::width]
+        self.by_name = {lines[at].partition(b":")[0]: lines[at::width] for at in range(1, min(width, len(lines)))}
+        # A mapping with more or fewer lines than the first would have moved all heads after it.
+        heads = not any(map(bytes.isupper, (head[:1] for head in self.heads)))
+        self.regular = heads and len(lines) % width == 0 and self._named(b"Rss")
+
+    def _named(self, name: bytes) -> bool:
+        return name in self.by_name and all(line.startswith(name + b":") for line in self.by_name[name])
+
+    def sizes(self, name: bytes) -> list[int] | None:
+        """In bytes, one of each mapping; None where there are no such lines."""
+        if not self._named(name):
+            return None
+        start = len(name) + 1
+        return [1024 * int(line[start:-3]) for line in self.by_name[name]]
+
+    def total(self, *names: bytes) -> int | None:
+        """As the function `total`."""
+        sizes = [each for name in names if (each := self.sizes(name)) is not None]
+        return sum(map(sum, sizes)) if sizes else None
+
+    def mappings(self) -> Iterator[Mapping]:
+        flags = [line[8:] for line in self.by_name.get(b"VmFlags", ())] or [b""] * len(self.heads)
+        known = {each: frozenset(each.decode().split()) for each in set(flags)}
+        for head, rss, flag in zip(self.heads, self.sizes(b"Rss") or (), flags, strict=True):
+            span, access, _, _, inode, *name = head.split(None, 5)
+            start, _, end = span.partition(b"-")
+            named = name[0].decode("utf-8", "replace") if name else ""
+            yield Mapping(int(start, 16), int(end, 16), access.decode(), int(inode), named, rss, known[flag])
+
+
 def parse(text: bytes) -> Iterator[Mapping]:
+    """The mappings of smaps, in their order."""
+    lines = _Lines(text)
+    return lines.mappings() if lines.regular else _parse_any(text)
+
+
+def _parse_any(text: bytes) -> Iterator[Mapping]:
     for match in _MAPPING.finditer(text):
         start, end, access, inode, name, rss, flags = match.groups(b"")
         yield Mapping(

@@ -8,14 +8,15 @@ The messages: sock_diag(7), include/uapi/linux/inet_diag.h and sock_diag.h of th
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import takewhile
 from typing import NamedTuple
 
-__all__ = ["ESTABLISHED", "LISTEN", "TcpSocket", "dump", "owner_of"]
+__all__ = ["ESTABLISHED", "LISTEN", "SocketId", "TcpSocket", "dump", "now_of", "owner_of"]
 
 ESTABLISHED, LISTEN = 1, 10
 
@@ -28,13 +29,23 @@ _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence num
 _OLD_QUESTION = struct.Struct("=Bxxx48xI4x")
 # The same for one socket: ports and addresses of its two ends, any interface, no cookie (INET_DIAG_NOCOOKIE).
 _ONE = struct.Struct("=BBBxI2s2s16s16sIQ")
-# inet_diag_msg: state; after the source port the rest of the address; queues, uid and inode
-_ANSWER = struct.Struct("=xBxx2s46x4xIIII")
+# The same by an identifier that the kernel gave.
+_KNOWN = struct.Struct("=BBBxI48s")
+# inet_diag_msg: family, state; inet_diag_sockid, which begins with the own port and ends with a number that no other socket
+# gets, the cookie; queues, uid and inode
+_ANSWER = struct.Struct("=BBxx48s4xIIII")
 _ERRNO = struct.Struct("=i")
+_ALL_STATES = 0xFFFFFFFF
 _READ_BYTES = 65536
+# One answer takes some 150.
+_ANSWER_BYTES = 4096
+# Sockets asked for at once: their answers fit into the receive buffer that a socket has by default.
+_AT_ONCE = 32
 
 # Length and type of the message, then the fields of _ANSWER.
-_Answer = tuple[int, int, int, bytes, int, int, int, int]
+_Answer = tuple[int, int, int, int, bytes, int, int, int, int]
+# By which the kernel finds one socket again: its family and its inet_diag_sockid.
+SocketId = tuple[int, bytes]
 
 
 class TcpSocket(NamedTuple):
@@ -51,20 +62,58 @@ class TcpSocket(NamedTuple):
     unread: int
 
 
-def dump() -> dict[int, TcpSocket]:
-    """Connected and listening TCP sockets of this process's network namespace, by inode. Raises OSError if refused."""
+def dump(ids: dict[int, SocketId] | None = None) -> dict[int, TcpSocket]:
+    """Connected and listening TCP sockets of this process's network namespace, by inode. Raises OSError if refused.
+
+    ids   gets what `now_of` finds each of them by
+    """
     sockets: dict[int, TcpSocket] = {}
     made = TcpSocket._make
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _FAMILY) as kernel:
         question = _OLD_QUESTION.pack(socket.AF_INET, 1 << ESTABLISHED | 1 << LISTEN)
         kernel.send(_HEADER.pack(_HEADER.size + len(question), _TCPDIAG_GETSOCK, _REQUEST_AND_DUMP, 1, 0) + question)
         for answers in _answers(kernel):
-            for _, _, state, port, unread, unsent, _, inode in answers:
+            for _, _, family, state, name, unread, unsent, _, inode in answers:
                 if inode:  # else it is not yet accepted, or closed by its process
                     # Of a listening socket this field is the backlog's limit.
                     queued = 0 if state == LISTEN else unsent
-                    sockets[inode] = made((port[0] << 8 | port[1], state, queued, unread))
+                    sockets[inode] = made((name[0] << 8 | name[1], state, queued, unread))
+                    if ids is not None:
+                        ids[inode] = family, name
     return sockets
+
+
+def now_of(ids: Mapping[int, SocketId]) -> dict[int, TcpSocket]:
+    """Those of these sockets that are still connected or listen, by inode; each is looked up by itself, in two microseconds of
+    the kernel's, whatever else its table has. Raises OSError if refused."""
+    sockets: dict[int, TcpSocket] = {}
+    left, data = list(ids.items()), bytearray(_ANSWER_BYTES)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _FAMILY) as kernel:
+        kernel.settimeout(1.0)
+        for start in range(0, len(left), _AT_ONCE):
+            asked = left[start : start + _AT_ONCE]
+            kernel.send(b"".join(_question(family, name) for _, (family, name) in asked))
+            for wanted, _ in asked:  # one message each, in the order of the questions
+                kernel.recv_into(data)
+                _, kind, *_ = _HEADER.unpack_from(data)
+                if kind == _ERROR:
+                    (code,) = _ERRNO.unpack_from(data, _HEADER.size)
+                    if -code not in (
+                        errno.ENOENT,
+                        errno.ESTALE,
+                    ):  # else it is closed, and maybe another has its addresses
+                        raise OSError(-code, "the kernel does not tell its sockets")
+                    continue
+                _, state, name, unread, unsent, _, inode = _ANSWER.unpack_from(data, _HEADER.size)
+                if inode == wanted and state in (ESTABLISHED, LISTEN):
+                    queued = 0 if state == LISTEN else unsent
+                    sockets[inode] = TcpSocket(name[0] << 8 | name[1], state, queued, unread)
+    return sockets
+
+
+def _question(family: int, name: bytes) -> bytes:
+    question = _KNOWN.pack(family, socket.IPPROTO_TCP, 0, _ALL_STATES, name)
+    return _HEADER.pack(_HEADER.size + len(question), _SOCK_DIAG_BY_FAMILY, _REQUEST, 1, 0) + question
 
 
 def owner_of(end: tuple[str, int], other: tuple[str, int]) -> int | None:

@@ -6,18 +6,22 @@ loopback the peer's socket has a row of its own.
 
 By netlink where the service is in the monitor's own network namespace, else from /proc/<pid>/net/tcp and tcp6, whose
 columns are in Documentation/networking/proc_net_tcp.rst of the Linux kernel.
+
+The kernel goes through its whole table for a reading, which has places by the machine's memory,
+not by its connections. So the few connections of a small service, once they are known, are looked up one by one.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .sockdiag import ESTABLISHED, LISTEN, TcpSocket, dump
+from .sockdiag import ESTABLISHED, LISTEN, SocketId, TcpSocket, dump, now_of
 
 __all__ = ["Served", "Sockets", "TcpSocket", "parse"]
 
@@ -28,6 +32,11 @@ _SHARED_SECONDS = 0.1
 _DEAR_SECONDS, _SHARED_COSTS = 0.01, 80.0
 # Seconds for which a descriptor's link is not read again: one takes three microseconds, and each connection has one.
 _KNOWN_SECONDS = 30.0
+# More sockets than this are read with the whole table: one takes five microseconds, a table of 262,144 places 1.5 ms and more.
+_FEW = 256
+# Seconds after which a socket that was in no table is looked for again at the earliest; later after as long again as it has
+# been in none. It may be a unix socket, which never will be, or one that is just connecting.
+_MISSED_SECONDS, _MOST_MISSED_SECONDS = 0.5, 60.0
 _TABLES = ("tcp", "tcp6")
 _EMPTY = "00000000:00000000"
 
@@ -70,9 +79,9 @@ class Sockets:
 
         again   read now, without the cache
         """
-        key = f"table {self._link(f'{pid}/ns/net')}"
+        key = self._table_of(pid)
         if again:
-            self._shared.pop(key, None)
+            self._shared = {name: entry for name, entry in self._shared.items() if name != key}
         return self._share(key, lambda: self._read_table(pid), _SHARED_SECONDS)
 
     def unsent(self, pid: int, descriptors: Iterable[int]) -> dict[int, int]:
@@ -83,7 +92,7 @@ class Sockets:
         again.
         """
         inodes = self._inodes_now(pid, descriptors)
-        table = self.table(pid)
+        table = self._rows(pid, set(inodes.values()))
         if not table.keys() >= set(inodes.values()):
             table = self.table(pid, again=True)
         rows = {descriptor: table[inode] for descriptor, inode in inodes.items() if inode in table}
@@ -91,8 +100,9 @@ class Sockets:
 
     def served(self, pid: int) -> Served:
         """The ports that `pid` listens on, and its connections."""
-        table = self.table(pid)
-        own = [table[inode] for inode in self.inodes(pid) if inode in table]
+        inodes = self.inodes(pid)
+        table = self._rows(pid, inodes)
+        own = [table[inode] for inode in inodes if inode in table]
         ports = {row.local_port for row in own if row.state == LISTEN}
         clients = [row for row in own if row.state == ESTABLISHED and row.local_port in ports]
         outgoing = sum(row.state == ESTABLISHED for row in own) - len(clients)
@@ -100,8 +110,9 @@ class Sockets:
 
     def listeners(self, pid: int) -> set[int]:
         """Inodes of the listening TCP sockets of `pid`."""
-        table = self.table(pid)
-        return {inode for inode in self.inodes(pid) if inode in table and table[inode].state == LISTEN}
+        inodes = self.inodes(pid)
+        table = self._rows(pid, inodes)
+        return {inode for inode in inodes if inode in table and table[inode].state == LISTEN}
 
     def why_hidden(self, pid: int) -> str | None:
         """A sentence why the sockets of process `pid` cannot be read; None where they can."""
@@ -142,17 +153,50 @@ class Sockets:
         rows = read()
         took, now = time.thread_time() - began, time.monotonic()
         good = max(least, _SHARED_COSTS * took if took > _DEAR_SECONDS else 0.0)
-        self._shared = {name: entry for name, entry in self._shared.items() if now < entry.good_until}
-        self._shared[key] = _Shared(now + good, rows)
+        kept = {name: entry for name, entry in self._shared.items() if now < entry.good_until}
+        self._shared = {**kept, key: _Shared(now + good, rows)}
         return rows
 
-    def _read_table(self, pid: int) -> dict[int, TcpSocket]:
+    def _rows(self, pid: int, inodes: set[int]) -> dict[int, TcpSocket]:
+        """inode -> row of those of these sockets of `pid` that are TCP connections or listen, and maybe of others."""
+        known, key, now = self._known.get(pid), self._table_of(pid), time.monotonic()
+        shared = self._shared.get(key)
+        if shared is not None and now < shared.good_until:
+            return shared.rows
+        if known is None or len(inodes) > _FEW or not self._is_near(key):
+            return self.table(pid)
+        if now < known.rows_good_until and inodes <= known.asked:
+            return known.rows
+        if any(known.is_new(inode, now) for inode in inodes):
+            ids: dict[int, SocketId] = {}
+            table = self._share(key, lambda: self._read_table(pid, ids), _SHARED_SECONDS)
+            known.met(inodes, ids, now)
+            return table
+        asked = {inode: each for inode, each in known.ids.items() if inode in inodes}
+        try:
+            rows = now_of(asked)
+        except OSError:  # forbidden by a sandbox, or the kernel was busy: the table has the same rows
+            return self.table(pid)
+        if len(rows) < len(asked):
+            known.met(asked, {inode: asked[inode] for inode in rows}, now)
+        known.asked, known.rows, known.rows_good_until = inodes, rows, now + _SHARED_SECONDS
+        return rows
+
+    def _table_of(self, pid: int) -> str:
+        """The name of the table in which the sockets of `pid` are: that of its network namespace."""
+        return f"table {self._link(f'{pid}/ns/net')}"
+
+    def _is_near(self, key: str) -> bool:
+        """Whether a table is that of this process, too, so that the kernel tells it by netlink."""
         own = self._link("self/ns/net")
-        if own and own == self._link(f"{pid}/ns/net"):
+        return bool(own) and key == f"table {own}"
+
+    def _read_table(self, pid: int, ids: dict[int, SocketId] | None = None) -> dict[int, TcpSocket]:
+        if self._is_near(self._table_of(pid)):
             with suppress(
                 OSError
             ):  # no such kernel module, or forbidden by a sandbox: the /proc tables have the same rows
-                return dump()
+                return dump(ids)
         rows: dict[int, TcpSocket] = {}
         for name in _TABLES:
             try:
@@ -168,9 +212,12 @@ class Sockets:
         process (a forked child) holds the connection, and this one closed it and reused the number. For totals that is
         near enough; `unsent` uses `_inodes_now`.
         """
-        known, table, now = self._known.get(pid), self.table(pid), time.monotonic()
+        known, now = self._known.get(pid), time.monotonic()
         if known is None or now > known.good_until:
-            known = _Known(now + _KNOWN_SECONDS, {})
+            # Which socket a descriptor has is read again; what was found of a socket holds for as long as it is open.
+            known = _Known(now + _KNOWN_SECONDS, ids=known.ids if known else {}, missed=known.missed if known else {})
+            self._known = {**self._known, pid: known}
+        table = self._rows(pid, set(known.inodes.values()))
         inodes: dict[int, int] = {}
         try:
             folder = os.open(f"{self._proc}/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY)
@@ -189,8 +236,8 @@ class Sockets:
                     inodes[descriptor] = inode
         finally:
             os.close(folder)
-        self._known = {each: entry for each, entry in self._known.items() if now <= entry.good_until}
-        self._known[pid] = known._replace(inodes=inodes)
+        known.keep(inodes)
+        self._known = {each: entry for each, entry in self._known.items() if now <= entry.good_until} | {pid: known}
         return inodes
 
     def _link(self, path: str) -> str:
@@ -205,11 +252,47 @@ class _Shared(NamedTuple):
     rows: dict[int, Any]
 
 
-class _Known(NamedTuple):
-    """The inodes of a process's descriptors as they were last read."""
+@dataclass(slots=True)
+class _Known:
+    """What is known of a process's sockets.
+
+    inodes   of its descriptors, as they were last read
+    ids      inode -> what the kernel finds it by
+    missed   inode -> since when it was in no table, and when it is looked for again
+    rows     the last rows that were looked up one by one, of the inodes `asked`
+    """
 
     good_until: float
-    inodes: dict[int, int]
+    inodes: dict[int, int] = field(default_factory=dict)
+    ids: dict[int, SocketId] = field(default_factory=dict)
+    missed: dict[int, tuple[float, float]] = field(default_factory=dict)
+    asked: set[int] = field(default_factory=set)
+    rows: dict[int, TcpSocket] = field(default_factory=dict)
+    rows_good_until: float = 0.0
+
+    def is_new(self, inode: int, now: float) -> bool:
+        """Whether the whole table must be read for this socket."""
+        return inode not in self.ids and now >= self.missed.get(inode, (now, now))[1]
+
+    def met(self, asked: Iterable[int], ids: Mapping[int, SocketId], now: float) -> None:
+        """Keep which of the sockets that were looked for there are. Others may read meanwhile, in threads of theirs."""
+        found, missed = dict(self.ids), dict(self.missed)
+        for inode in asked:
+            if inode in ids:
+                found[inode] = ids[inode]
+                missed.pop(inode, None)
+            else:
+                found.pop(inode, None)
+                since, _ = missed.get(inode, (now, now))
+                missed[inode] = since, now + min(_MOST_MISSED_SECONDS, max(_MISSED_SECONDS, now - since))
+        self.ids, self.missed = found, missed
+
+    def keep(self, inodes: dict[int, int]) -> None:
+        """These are the process's sockets now: nothing is kept of others."""
+        self.inodes, there = inodes, set(inodes.values())
+        ids, missed = self.ids, self.missed
+        self.ids = {inode: each for inode, each in ids.items() if inode in there}
+        self.missed = {inode: each for inode, each in missed.items() if inode in there}
 
 
 def _inode(link: str) -> int:

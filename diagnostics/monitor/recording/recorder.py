@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from ...analysis.lives import Life
 from ...errors import DiagnosticsError, NotFoundError
 from ..failures import Failures
-from ..kernel.cgroup import CgroupReading, read_cgroup
+from ..kernel.cgroup import CgroupReading, Cgroups
 from ..kernel.kills import KillCount
 from ..kernel.process import Identity, ProcessReading, exit_status, identity, lives, parent_of, read_process
 from ..workers.lineage import LIVES, Lineage, life_of
@@ -33,7 +33,7 @@ from .offspring import Offspring
 from .outlook import COLUMNS, Outlook, judge
 from .ring import Recording, RingFile, RingSize
 from .service_record import WholeRecord
-from .vitals import FIELDS, JUDGED, fold, vitals
+from .vitals import FIELDS, JUDGED, Recorded, fold, vitals
 
 __all__ = ["RecordSettings", "Recorder"]
 
@@ -132,6 +132,7 @@ class Recorder:
         self._exits: dict[int, int] = {}
         self._ended: dict[int, tuple[Path | None, Ending]] = {}
         self._lineage = Lineage()
+        self._cgroups = Cgroups()
         self._last_look = 0.0
         self._has_met_a_worker = False
         self._endings = Endings(blackbox)
@@ -170,6 +171,11 @@ class Recorder:
             due = max(due + self._settings.interval, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
 
+    @property
+    def workers(self) -> Sequence[Worker]:
+        """The workers that the last look found."""
+        return self._workers
+
     async def look(self) -> None:
         """Look at every worker now, and write down the end of those that are gone."""
         workers = self._workers = self._targets.workers()
@@ -177,11 +183,11 @@ class Recorder:
         for pid, track in list(self._tracks.items()):
             if not lives(track.who):
                 self._finish(pid)
-        look = await self.whole.look()
+        look = await self.whole.look(workers)
         self.offspring.saw(look, [worker.name for worker in workers])
         await asyncio.gather(*(self._look_at(worker, look) for worker in workers))
         if self._blackbox is not None and look.members and look.time != self._last_look:
-            self._whole_record.add(look, read_cgroup(look.members[0].pid))
+            self._whole_record.add(look, self._cgroups.read(look.members[0].pid))
         self._last_look = look.time
 
     def watch(self, pid: int) -> None:
@@ -191,7 +197,7 @@ class Recorder:
         if worker is not None and pid not in self._tracks:
             track = self._begin(worker)
             if track is not None:
-                track.saw(read_cgroup(pid))
+                track.saw(self._cgroups.read(pid))
 
     def exited(self, pid: int, returncode: int) -> None:
         """What the parent of `pid` was told of its end (as in subprocess: below zero, the signal)."""
@@ -236,11 +242,23 @@ class Recorder:
 
     def recording(self, worker: Worker) -> tuple[Recording, Path | None]:
         """What was recorded of a worker, and its file (None: in memory only). Raises NotFoundError."""
+        track = self._track_of(worker)
+        return track.file.read(), track.file.path
+
+    def _track_of(self, worker: Worker) -> _WorkerTrack:
         track = self._tracks.get(worker.pid)
         if track is None:
             remedy = "set DIAGNOSTICS_RECORD_SECONDS above 0" if self._blackbox is None else "ask again in a second"
             raise NotFoundError(f"nothing is recorded of worker {worker.name} (pid {worker.pid})", remedy=remedy)
-        return track.file.read(), track.file.path
+        return track
+
+    def recorded(self, worker: Worker, names: Sequence[str]) -> Recorded:
+        """What is recorded of a worker under these names of fields, at the finest. Raises NotFoundError.
+
+        From the recording as it is written, unchecked: an hour of it takes a third of the time that `recording` does.
+        """
+        track = self._track_of(worker)
+        return Recorded(track.file.columns(0, ("time", *names)), track.file.header.process.get("started"))
 
     def _file_of(self, pid: int) -> Path | None:
         track = self._tracks.get(pid)
@@ -275,7 +293,7 @@ class Recorder:
 
     async def _look_at(self, worker: Worker, look: ServiceLook) -> None:
         # In this order: a process on its way out has no memory any more, and the kernel shows it in the root cgroup.
-        cgroup = read_cgroup(worker.pid)
+        cgroup = self._cgroups.read(worker.pid)
         process = read_process(worker.pid)
         if process is None or process.rss_bytes == 0:
             return

@@ -16,7 +16,7 @@ from ..kernel.process import ProcessReading
 from ..kernel.rollup import Rollup
 from ..workers.processes import Children
 
-__all__ = ["FIELDS", "JUDGED", "Field", "fold", "index_of", "vitals"]
+__all__ = ["FIELDS", "JUDGED", "Field", "Recorded", "fold", "index_of", "vitals"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,17 @@ JUDGED: tuple[str, ...] = (
 
 _INDEX = {field.name: index for index, field in enumerate(FIELDS)}
 _FOLDS = {"max": max, "min": min}
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Readings of one worker, the oldest first: `time` and other fields by their names, NaN where one is not known.
+
+    started   the process's start, seconds since the epoch, as its recording has it
+    """
+
+    columns: dict[str, list[float]]
+    started: object
 
 
 def index_of(name: str) -> int:

@@ -10,6 +10,7 @@ the class of its HTTP protocol as a setting, so this needs no patch.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -183,6 +184,7 @@ class EdgeServer(uvicorn.Server):
 
     def __init__(self, app: Any, guessing: Container[Hashable] = ()) -> None:
         self.edge = Edge(guessing)
+        self._leaving = asyncio.Event()
         super().__init__(
             uvicorn.Config(
                 app,
@@ -199,6 +201,20 @@ class EdgeServer(uvicorn.Server):
                 timeout_graceful_shutdown=_GRACE_SECONDS,
             )
         )
+
+    async def main_loop(self) -> None:
+        """uvicorn's looks ten times a second whether it shall end. A monitor that nobody asks for would do little else."""
+        second = 0
+        while not await self.on_tick(second * _TICKS):
+            second = (second + 1) % 86_400
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._leaving.wait()
+
+    def leave(self) -> None:
+        """End now: no request is taken any more, and those that are under way have `_GRACE_SECONDS`."""
+        self.should_exit = True
+        self._leaving.set()
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS == 0:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..kernel.family import Family, is_reading, program_of, why_no_agent
-from ..kernel.process import read_process
+from ..kernel.process import memory_and_state
 from ..kernel.rollup import Rollup
 
 __all__ = ["Children", "Member", "members"]
@@ -98,14 +98,14 @@ def members(
         pid, parent, worker = left.pop(0)
         if pid in by_pid or pid == os.getpid():
             continue
-        reading = read_process(pid, proc)
-        if reading is None or reading.state == "Z" or (pid not in workers and is_reading(pid, proc)):
+        rss, state = memory_and_state(pid, proc) or (0, "Z")
+        if state == "Z" or (pid not in workers and is_reading(pid, proc)):
             continue
         worker = workers.get(pid, worker)
         role: Literal["worker", "supervisor", "child"] = (
             "worker" if pid in workers else "supervisor" if pid in above else "child"
         )
-        by_pid[pid] = Member(pid, parent, program_of(pid, proc), role, worker, reading.rss_bytes)
+        by_pid[pid] = Member(pid, parent, program_of(pid, proc), role, worker, rss)
         left += [(child, pid, worker) for child in family.children(pid)]
     return list(by_pid.values())
 

@@ -34,6 +34,8 @@ __all__ = ["Registry", "listening_pid"]
 
 # Seconds after which a socket without a listener counts as left behind: an agent listens microseconds after its bind.
 _YOUNG_SECONDS = 10.0
+# Seconds after which a folder's time of change says that nothing has changed since: file systems have ticks of up to two.
+_SETTLED_SECONDS = 3.0
 _UCRED = struct.Struct("3i")  # pid, uid, gid
 
 
@@ -63,6 +65,7 @@ class Registry:
         self._attached = attached or Attachments(root)
         self._folder = Path(agents_folder(root))
         self._known: dict[Path, _Entry] = {}
+        self._others = _OtherUsers(root)
         self.unseen: set[str] = set()
 
     def agents(self) -> dict[int, Path]:
@@ -73,7 +76,7 @@ class Registry:
         own_uid = os.geteuid()
         folders = [(self._folder, own_uid)]
         if own_uid == 0:
-            folders += _of_other_users(self._root)
+            folders += self._others.folders()
         for folder, uid in folders:
             for path in _sockets(folder):
                 entry = self._entry(path, None if folder == self._folder else uid)
@@ -154,27 +157,46 @@ def _peer(path: Path) -> _Peer | None:
         return _Peer(pid, uid)
 
 
-def _of_other_users(root: Path) -> Iterator[tuple[Path, int]]:
-    """(folder, uid) of the registries of users to which services of root have dropped their privileges.
+class _OtherUsers:
+    """The registries of users to which services of root have dropped their privileges.
 
     The user may change such a folder at any moment, also into a link: nothing is created in it, only that user's processes
     count as listeners, and a socket is removed through a descriptor of the folder that was checked.
+
+    The temporary folder, which may have thousands of names, is listed again only when it has changed since.
     """
-    pattern = Path(dropped_root(root, 0))  # <temporary folder>/highwater-<uid>/of-<this registry>
-    temporary = pattern.parent.parent
-    try:
-        names = os.listdir(temporary)  # noqa: PTH208  # as above
-    except OSError:
-        return
-    for name in names:
-        uid = name.removeprefix("highwater-")
-        if uid == name or not uid.isdecimal() or uid == "0":
-            continue
-        home = temporary / name
-        folder = home / pattern.name
-        agents = Path(agents_folder(folder))
-        if all(_private(each, int(uid)) for each in (home, folder, agents)):
-            yield agents, int(uid)
+
+    def __init__(self, root: Path) -> None:
+        pattern = Path(dropped_root(root, 0))  # <temporary folder>/highwater-<uid>/of-<this registry>
+        self._temporary, self._registry = pattern.parent.parent, pattern.name
+        self._listed: tuple[int, int] | None = None  # the folder's inode and change, where a later change would show
+        self._users: list[int] = []
+
+    def folders(self) -> Iterator[tuple[Path, int]]:
+        """(folder of the sockets, uid) of each."""
+        for uid in self._listed_users():
+            home = self._temporary / f"highwater-{uid}"
+            folder = home / self._registry
+            agents = Path(agents_folder(folder))
+            if all(_private(each, uid) for each in (home, folder, agents)):
+                yield agents, uid
+
+    def _listed_users(self) -> list[int]:
+        """The users that have a folder of ours in the temporary folder."""
+        try:
+            facts = os.stat(self._temporary)  # noqa: PTH116  # as above
+            changed = (facts.st_ino, facts.st_mtime_ns)
+            if changed != self._listed:
+                names = os.listdir(self._temporary)  # noqa: PTH208  # as above
+                words = [name.removeprefix("highwater-") for name in names if name.startswith("highwater-")]
+                self._users = [
+                    int(word) for word in words if word.isdecimal() and word == str(int(word)) and word != "0"
+                ]
+                # Two changes within a tick of the file system's clock have one time: a list that young is made again.
+                self._listed = changed if time.time() - facts.st_mtime > _SETTLED_SECONDS else None
+        except OSError:
+            self._listed, self._users = None, []
+        return self._users
 
 
 def _private(folder: Path, uid: int) -> bool:

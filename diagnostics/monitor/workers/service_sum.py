@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from ..kernel.rollup import LEAST_SECONDS, Rollup, Rollups, why_unreadable
 from .processes import Children, Member
-from .targets import Targets
+from .targets import Targets, Worker
 
 __all__ = ["ServiceLook", "Whole"]
 
@@ -83,10 +83,11 @@ class Whole:
         self._lock = asyncio.Lock()
         self._shared: tuple[float, ServiceLook] | None = None
 
-    async def look(self) -> ServiceLook:
+    async def look(self, workers: Iterable[Worker] | None = None) -> ServiceLook:
+        """`workers`: those that the caller has just found."""
         async with self._lock:
             if self._shared is None or time.monotonic() - self._shared[0] >= self._shared_seconds:
-                processes = self._targets.processes()
+                processes = self._targets.processes(workers)
                 read, fresh = await self._rollups.read([each.pid for each in processes])
                 members = [replace(each, rollup=read[each.pid]) for each in processes]
                 self._shared = (

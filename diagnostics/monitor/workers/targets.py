@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,11 @@ class Targets:
         self._refresh()
         return sorted(self._workers.values(), key=lambda worker: int(worker.name))
 
+    @property
+    def known(self) -> list[Worker]:
+        """The workers as they were last found, in no order: the registry is not read for it."""
+        return list(self._workers.values())
+
     def worker(self, name: str | None) -> Worker:
         """The worker of this name; for None the first that has an agent. Raises NotFoundError."""
         workers = self.workers()
@@ -251,11 +257,11 @@ class Targets:
         snapshots = await asyncio.gather(*(worker.snapshot() for worker in self.workers()))
         return [snapshot for snapshot in snapshots if snapshot is not None]
 
-    def processes(self) -> list[Member]:
-        """All running processes of the service; see `processes.members`."""
-        workers = {worker.pid: worker.name for worker in self.workers()}
+    def processes(self, workers: Iterable[Worker] | None = None) -> list[Member]:
+        """All running processes of the service; see `processes.members`. `workers`: those that have just been found."""
+        names = {worker.pid: worker.name for worker in (self.workers() if workers is None else workers)}
         supervisors = {who.pid for who in self._supervisors}
-        return members({*self._watched, *workers, *supervisors}, workers, supervisors, Family())
+        return members({*self._watched, *names, *supervisors}, names, supervisors, Family())
 
     @property
     def unseen(self) -> set[str]:

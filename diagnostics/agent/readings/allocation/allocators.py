@@ -11,6 +11,7 @@ from __future__ import annotations
 import _tracemalloc  # the C part, always built in; `tracemalloc` imports pickle, and is imported with a window
 import sys
 
+from ...reading_cache import rest_if_due
 from . import malloc
 
 TYPE_CHECKING = False
@@ -96,9 +97,10 @@ def read() -> Allocators:
     """The figures of both allocators of this process, now."""
     everything = getattr(sys, "getallocatedblocks", int)()
     text = _pymalloc()
+    figures = malloc.read()
+    rest_if_due()  # both have told their figures: what follows only reads the text
     small = parse_pymalloc_blocks(text)
     live, arenas = parse_pymalloc(text)
-    figures = malloc.read()
     hidden = _is_hidden(live)
     return Allocators(
         python_live=live,

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from functools import cache
 
+from ...reading_cache import stretches
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -80,7 +82,8 @@ def _library_of(symbol: str) -> str:
 
 
 def _glibc() -> Malloc | None:
-    figures = c_part().mallinfo2()
+    with stretches.without_gil():
+        figures = c_part().mallinfo2()
     if not figures:
         return None
     live, free, mapped = figures

@@ -27,6 +27,10 @@ class Snapshot:
 
 
 class Targets:
+    @property
+    def known(self) -> list[Any]:
+        return self.workers()
+
     def workers(self) -> list[Any]:
         return [Process()]
 

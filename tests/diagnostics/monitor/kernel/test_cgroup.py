@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from diagnostics.monitor.kernel.cgroup import CgroupReading, read_cgroup, why_no_cgroup
+from diagnostics.monitor.kernel import cgroup
+from diagnostics.monitor.kernel.cgroup import CgroupReading, Cgroups, read_cgroup, why_no_cgroup
 
 TREES = Path(__file__).parent / "cgroups"
 
@@ -122,3 +123,45 @@ def test_what_this_machine_tells_makes_sense() -> None:
     assert reading.limit_bytes is None or reading.limit_bytes > 0
     assert reading.working_bytes is None or reading.working_bytes >= 0
     assert reading.to_json()["folder"].startswith("/sys/fs/cgroup")
+
+
+def test_a_cgroup_is_searched_for_once_while_its_process_stays_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = shutil.copytree(TREES / "v2", tmp_path / "tree")
+    searches: list[int] = []
+    search = cgroup.find_cgroup
+    monkeypatch.setattr(cgroup, "find_cgroup", lambda pid, root: (searches.append(pid), search(pid, root))[1])
+    monkeypatch.setattr(cgroup, "_SHARED_SECONDS", 0.0)
+    cgroups = Cgroups(tree)
+    first = cgroups.read(100)
+    assert first == read_cgroup(100, tree)
+    searches.clear()
+    assert first is not None
+    (first.folder.parent / "memory.current").write_text("223456789\n", encoding="utf-8")  # its limit is the tightest
+    again = cgroups.read(100)
+    assert again == look(tree)
+    assert again != first
+    assert searches == [100]  # of `look`
+    # Moved one level up: found at once.
+    membership = tree / "proc/100/cgroup"
+    moved = membership.read_text(encoding="utf-8").rstrip("\n").rpartition("/")[0]
+    membership.write_text(f"{moved}\n", encoding="utf-8")
+    upper = cgroups.read(100)
+    assert upper == look(tree)
+    assert upper is not None
+    assert upper.folder == first.folder.parent
+    membership.unlink()
+    assert cgroups.read(100) is None
+
+
+def test_a_cgroup_that_can_be_read_no_more_is_searched_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = shutil.copytree(TREES / "v2", tmp_path / "tree")
+    monkeypatch.setattr(cgroup, "_SHARED_SECONDS", 0.0)
+    cgroups = Cgroups(tree)
+    first = cgroups.read(100)
+    assert first is not None
+    (first.folder / "memory.current").unlink()
+    assert cgroups.read(100) == read_cgroup(100, tree)

@@ -219,3 +219,47 @@ def test_a_process_that_cannot_be_read_has_no_regions(tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "smaps").write_bytes(b"")  # as it is of a kernel thread
     assert read_regions(1, tmp_path) is None
+
+
+def mapping(head: bytes, *lines: bytes) -> bytes:
+    return b"\n".join([head, *lines, b""])
+
+
+@pytest.mark.parametrize("extra", [None, 0, 1, 2], ids=["alike", "first", "second", "last"])
+def test_mappings_with_the_same_lines_are_read_as_any_others(extra: int | None) -> None:
+    """The quick way takes every seventh line or so. A mapping with a line more must not move the figures of those after it."""
+    heads = [
+        b"1000-2000 r--p 00000000 fe:00 26723       /lib/a b.so",
+        b"2000-4000 rw-p 00000000 00:00 0 ",
+        b"4000-5000 rw-p 0 00:00 0",
+    ]
+    last = [b"Private_Clean:  1 kB", b"Private_Dirty:  2 kB"]
+    text = b"".join(
+        mapping(
+            head,
+            b"Size:  4 kB",
+            *([b"Weird:  9 kB"] if extra == number else []),
+            b"Rss:  %d kB" % (number + 1),
+            b"Pss:  %d kB" % number,
+            *last,
+            b"VmFlags: rd mr nh " if number else b"VmFlags: rd",
+        )
+        for number, head in enumerate(heads)
+    )
+    assert list(parse(text)) == [
+        Mapping(0x1000, 0x2000, "r--p", 26723, "/lib/a b.so", 1024, frozenset({"rd"})),
+        Mapping(0x2000, 0x4000, "rw-p", 0, "", 2048, frozenset({"rd", "mr", "nh"})),
+        Mapping(0x4000, 0x5000, "rw-p", 0, "", 3072, frozenset({"rd", "mr", "nh"})),
+    ]
+    lines = smaps._Lines(text)
+    assert lines.regular == (extra is None)
+    if lines.regular:
+        assert lines.total(b"Pss") == smaps.total(text, b"Pss") == 3 * 1024
+        assert lines.total(b"Private_Clean", b"Private_Dirty") == 9 * 1024
+        assert lines.total(b"Nothing") is None
+
+
+def test_the_quick_way_is_taken_here_and_gives_what_the_other_gives() -> None:
+    text = Path("/proc/self/smaps").read_bytes()
+    assert smaps._Lines(text).regular
+    assert list(parse(text)) == list(smaps._parse_any(text))

@@ -175,7 +175,7 @@ def test_netlink_and_the_printed_table_tell_the_same(host: str, eventually: Call
 
 
 def test_where_netlink_is_forbidden_the_printed_table_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbidden() -> dict[int, TcpSocket]:
+    def forbidden(ids: object = None) -> dict[int, TcpSocket]:
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr("diagnostics.monitor.kernel.sockets.dump", forbidden)
@@ -295,3 +295,62 @@ def test_what_the_kernel_holds_for_a_unix_sockets_connections_is_unknown_and_not
         told = connections_of(os.getpid(), reading, Sockets())
         assert told["routes"]["/a"]["kernel_bytes"] is None
         assert told["routes"]["/b"]["kernel_bytes"] == 0
+
+
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch, shared_for: Callable[[float], None]) -> list[int]:
+    """One entry for each time that the kernel's whole table is read."""
+    reads: list[int] = []
+    read = Sockets._read_table
+    monkeypatch.setattr(
+        Sockets, "_read_table", lambda self, pid, ids=None: (reads.append(pid), read(self, pid, ids))[1]
+    )
+    shared_for(0.0)
+    return reads
+
+
+def test_few_connections_are_looked_up_one_by_one_once_they_are_known(
+    tables: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diagnostics.monitor.kernel.sockets._MISSED_SECONDS", 600.0)  # sockets of other kinds
+    sockets = Sockets()
+    with connected() as (listener, served):
+        before = sockets.served(os.getpid())
+        tables.clear()
+        fill(served)
+        after = sockets.served(os.getpid())
+        assert listener.getsockname()[1] in after.ports
+        assert (after.connections, after.outgoing) == (before.connections, before.outgoing)
+        assert after.kernel_bytes > before.kernel_bytes
+        assert sockets.unsent(os.getpid(), [served.fileno()])[served.fileno()] > 0
+        assert tables == []
+        with connected() as (other, _):  # a new one is found at once
+            assert other.getsockname()[1] in sockets.served(os.getpid()).ports
+            assert tables
+        tables.clear()
+        assert other not in sockets.served(os.getpid()).ports
+    closed = sockets.served(os.getpid())
+    assert closed.connections == before.connections - 1
+    assert tables == []
+
+
+def test_a_socket_that_connects_later_is_found_then(
+    tables: list[int], monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., object]
+) -> None:
+    monkeypatch.setattr("diagnostics.monitor.kernel.sockets._MISSED_SECONDS", 0.0)
+    sockets = Sockets()
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as late:
+        before = sockets.served(os.getpid())
+        late.connect(listener.getsockname())
+        eventually(lambda: sockets.served(os.getpid()).outgoing == before.outgoing + 1)
+
+
+def test_sockets_of_other_kinds_do_not_have_the_table_read_each_time(tables: list[int]) -> None:
+    sockets = Sockets()
+    ours, theirs = socket.socketpair()
+    with ours, theirs, connected():
+        sockets.served(os.getpid())
+        tables.clear()
+        for _ in range(20):
+            sockets.served(os.getpid())
+    assert len(tables) <= 2

@@ -64,7 +64,7 @@ async def served(guessing: set[Any]) -> AsyncIterator[Turned]:
         yield turned
     finally:
         turned.shift += 1000
-        server.should_exit = True
+        server.leave()
         await serving
 
 
