@@ -1,5 +1,8 @@
 """Checks of open streams: what is buffered for them, and what goes on after their clients have left.
 
+Buffered in the application is what its own counters say, what a `retained` capture finds that streams keep alive, and what
+grows and, by an `objects` capture, nothing but open streams keeps alive: it is freed as they end, and no leak beyond them.
+
 A check accuses only with a number that it names. What a ledger counts or a capture has shown makes a finding certain
 ("high"); a trend of the right shape makes it likely ("medium"); where two causes look alike from outside, it says so ("low").
 """
@@ -11,8 +14,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 from ..units import format_value
+from .culprit.beyond import growth
 from .finding import Finding
 from .readings import LITTLE, MIB, Evidence, Readings, Rise
+from .startup import reserved
 
 __all__ = ["buffering", "upstreams", "with_doubt"]
 
@@ -28,7 +33,7 @@ _LIKE_BUFFERS: Final = frozenset({"retained_objects", "native_growth", "memory_g
 
 
 def buffering(readings: Readings) -> Finding | None:
-    return _buffered_layers(readings) or _retained_by_streams(readings) or _unread(readings)
+    return _buffered_layers(readings) or _growing(readings) or _retained_by_streams(readings) or _unread(readings)
 
 
 def _buffered_layers(readings: Readings) -> Finding | None:
@@ -51,6 +56,44 @@ def _buffered_layers(readings: Readings) -> Finding | None:
     amount = format_value(known[layer], "bytes")
     says = f"Open streams hold {amount} in the {layer} layer{waiting}."
     return Finding("buffering", "high", says, (*evidence, *readings.rss_evidence()), _ids(rows), layer)
+
+
+def _growing(readings: Readings) -> Finding | None:
+    """Most of what grows is kept alive by open streams alone, as an objects capture has seen."""
+    grown = growth(readings)
+    if grown is None or not grown.is_of_streams:
+        return None
+    held = grown.of_streams
+    # Where most samples are of streams of their own, there are more streams than were seen.
+    many = len(held.ids) if 2 * len(held.ids) <= held.samples else max(readings.open_streams or 0, len(held.ids))
+    amount, each = (format_value(round(size), "bytes") for size in (held.bytes, held.bytes / max(1, many)))
+    streams = "1 open stream" if many == 1 else f"{many} open streams, on average {each} each"
+    says = (
+        f"Memory grows by {grown.text}, and open streams hold it: {amount} of what grew at the last capture can be reached "
+        f"through nothing else than {streams}"
+    )
+    evidence = [
+        *grown.evidence(),
+        Evidence("of what grew at the last capture, kept alive by open streams alone", held.bytes, "bytes"),
+        Evidence("such streams", many, "count"),
+    ]
+    holder = held.holder
+    if holder is not None:
+        says += f", in {holder.name}"
+        if held.function is not None and held.function not in holder.name:
+            says += f" of {held.function}"
+    says += ". It is freed as they end."
+    full = _full(readings)
+    if full:
+        evidence.append(Evidence("streams with full queues", len(full), "count"))
+        says += f" The clients of {len(full)} streams do not read."
+    finding = Finding("buffering", "high", says, tuple(evidence), held.ids[:3], "app")
+    if grown.slowed:
+        says += " Since then memory grows at less than half of that pace: what grows now may be something else."
+        return replace(finding, confidence="low", says=says, outdated=True)
+    if holder is not None:
+        finding = replace(finding, culprit=holder.name, path=holder.path)
+    return reserved(readings, finding, "buffers that fill to their bound")
 
 
 def _retained_by_streams(readings: Readings) -> Finding | None:
@@ -87,6 +130,11 @@ def _uncounted(readings: Readings, rise: Rise) -> list[Mapping[str, Any]]:
     """The streams whose clients do not read and for which the application may buffer what grows, as far as is known."""
     if readings.layers.get("app") is not None or _hold_little(readings, rise):
         return []
+    return _full(readings)
+
+
+def _full(readings: Readings) -> list[Mapping[str, Any]]:
+    """Of the largest streams those whose queues in the server and the kernel are full: their clients do not read."""
     return [
         row
         for row in readings.streams
