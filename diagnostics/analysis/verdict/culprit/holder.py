@@ -22,6 +22,7 @@ Way = Mapping[str, Any]
 
 # Roots that are no holder: garbage, and what was not found.
 _NO_HOLDER = frozenset({"cycle", "unknown"})
+_LENGTH = re.compile(r"\[\d+\]")
 # What differs between two looks at one container: its length, and the line that its function has come to.
 _CHANGING = re.compile(r"\[\d+\]|:\d+(?=\)$)")
 # An attribute of an instance: the top package, the class, which may be within another one, and the attribute.
@@ -48,9 +49,14 @@ class Holder:
 
     @property
     def name(self) -> str:
-        """The container as it is called where it is: the last part of the way that is no bare builtin."""
+        """The container as it is called where it is: of those on the way the one with most entries, and what refers to it.
+
+        The way goes on below it as far as all that grew has it in common: each entry may have a list of its own.
+        """
         parts = self.path.split(" -> ")
-        return " -> ".join(parts[-2:]) if len(parts) > 1 else parts[0]
+        lengths = [int(found[0][1:-1]) if (found := _LENGTH.search(part)) else 0 for part in parts]
+        place = max(range(len(parts)), key=lambda number: (lengths[number], number))
+        return " -> ".join(parts[max(0, place - 1) : place + 1])
 
 
 def ways_of(census: Mapping[str, Any], row: Mapping[str, Any]) -> list[Way]:
