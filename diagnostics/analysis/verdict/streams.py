@@ -9,14 +9,15 @@ A check accuses only with a number that it names. What a ledger counts or a capt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from ..units import format_value
 from .culprit.beyond import growth
+from .culprit.holder import container_on, place_of
 from .finding import Finding
-from .readings import LITTLE, MIB, Evidence, Readings, Rise
+from .readings import LITTLE, MIB, MOST, Evidence, Readings, Rise
 from .startup import reserved
 
 __all__ = ["buffering", "upstreams", "with_doubt"]
@@ -108,8 +109,28 @@ def _retained_by_streams(readings: Readings) -> Finding | None:
         *(Evidence(f"kept alive by {_name(row)}", row["retained_bytes"], "bytes") for row in largest),
         *readings.rss_evidence(),
     )
-    says = f"Open streams kept {format_value(retained, 'bytes')} of objects alive at the last capture."
-    return Finding("buffering", "high", says, evidence, _ids(largest), "app", captured=True)
+    says = f"Open streams kept {format_value(retained, 'bytes')} of objects alive at the last capture"
+    path, held = _container(streams)
+    if path is None or held < MOST * retained:
+        return Finding("buffering", "high", f"{says}.", evidence, _ids(largest), "app", captured=True)
+    name = container_on(path)
+    says += f", {format_value(held, 'bytes')} of it in {name}: {path}."
+    return Finding("buffering", "high", says, evidence, _ids(largest), "app", name, path, captured=True)
+
+
+def _container(streams: Sequence[Mapping[str, Any]]) -> tuple[str | None, int]:
+    """The container that has most bytes of all streams, as the way to it in the largest of them; with these bytes."""
+    held: dict[tuple[str, ...], int] = {}
+    example: dict[tuple[str, ...], str] = {}
+    for row in sorted(streams, key=lambda row: -row["retained_bytes"]):
+        for container in row.get("containers") or ():
+            place = place_of(container["path"])
+            held[place] = held.get(place, 0) + container["bytes"]
+            example.setdefault(place, container["path"])
+    if not held:
+        return None, 0
+    most = max(held, key=lambda place: held[place])
+    return example[most], held[most]
 
 
 def _unread(readings: Readings) -> Finding | None:

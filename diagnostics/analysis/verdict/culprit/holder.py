@@ -16,7 +16,7 @@ from typing import Any
 
 from ..readings import MOST
 
-__all__ = ["Holder", "as_the_traced", "holder_of", "lost_in_c", "share", "ways_of"]
+__all__ = ["Holder", "as_the_traced", "container_on", "holder_of", "lost_in_c", "place_of", "share", "ways_of"]
 
 Way = Mapping[str, Any]
 
@@ -53,10 +53,20 @@ class Holder:
 
         The way goes on below it as far as all that grew has it in common: each entry may have a list of its own.
         """
-        parts = self.path.split(" -> ")
-        lengths = [int(found[0][1:-1]) if (found := _LENGTH.search(part)) else 0 for part in parts]
-        place = max(range(len(parts)), key=lambda number: (lengths[number], number))
-        return " -> ".join(parts[max(0, place - 1) : place + 1])
+        return container_on(self.path)
+
+
+def container_on(path: str) -> str:
+    """The container with most entries on a way, and what refers to it; without one the way's end."""
+    parts = path.split(" -> ")
+    lengths = [int(found[0][1:-1]) if (found := _LENGTH.search(part)) else 0 for part in parts]
+    place = max(range(len(parts)), key=lambda number: (lengths[number], number))
+    return " -> ".join(parts[max(0, place - 1) : place + 1])
+
+
+def place_of(path: str) -> tuple[str, ...]:
+    """The parts of a way without lengths and lines: ways to the same container of several streams are equal in it."""
+    return tuple(_CHANGING.sub("", part) for part in path.split(" -> "))
 
 
 def ways_of(census: Mapping[str, Any], row: Mapping[str, Any]) -> list[Way]:
@@ -94,7 +104,7 @@ def _beginnings(parts: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str]]:
     them is held by the object.
     """
     for length in range(1, len(parts)):
-        key = tuple(_CHANGING.sub("", part) for part in parts[:length])
+        key = place_of(" -> ".join(parts[:length]))
         yield key, " -> ".join(parts[:length])
         owner = _ATTRIBUTE.fullmatch(key[-1])
         if owner:

@@ -123,3 +123,25 @@ def test_growth_that_has_slowed_down_since_the_capture_accuses_no_container() ->
     found = told(served(), in_use=still, taken=100.0).finding
     assert (found.word, found.confidence, found.culprit, found.outdated) == ("buffering", "low", None, True)
     assert "grows at less than half of that pace" in found.says
+
+
+def test_the_container_that_has_most_of_what_streams_were_found_to_hold_is_named() -> None:
+    """62 MiB kept alive by five streams, it said, and not in what: the capture had it in its rows."""
+    where = "Task 'Task-*' -> chunks_of (proxy.py:{}) -> local 'served_chunks' -> list[{}]"
+    rows = [
+        {
+            "id": f"Task-{number}",
+            "route": "/chat",
+            "retained_bytes": 12 * MIB - number,
+            "containers": [
+                {"path": where.format(40 + number, 1200 - number), "type": "list", "bytes": 9 * MIB, "length": 1}
+            ],
+        }
+        for number in range(5)
+    ]
+    captured = {"total_bytes": 60 * MIB, "streams": rows}
+    found = told(served(), captures={"retained": captured}).finding
+    assert (found.word, found.confidence, found.culprit) == ("buffering", "high", "local 'served_chunks' -> list[1200]")
+    assert "45.00 MiB of it in local 'served_chunks' -> list[1200]" in found.says
+    elsewhere = [{**row, "containers": [{**row["containers"][0], "bytes": 2 * MIB}]} for row in rows]
+    assert told(served(), captures={"retained": captured | {"streams": elsewhere}}).finding.culprit is None
