@@ -182,7 +182,7 @@ class Ways:
         except LateError:
             return {}
         finally:
-            settle(open_ones, self._lasting)
+            settle(of_tasks, self._lasting)  # it passes by other tasks' objects as well
         return {key: number for key, number in owners.items() if key not in self._lasting}
 
 
