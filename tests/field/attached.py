@@ -71,12 +71,12 @@ def main() -> int:
             stack.enter_context(load(proxy, SLOW, SECONDS, clients=OPEN))
         with _attached(proxy, folder) as began:
             told = _watched(proxy, began, OF_UNREAD if "--unread" in sys.argv[1:] else CULPRIT)
+        print(f"{OPEN} open streams shown after {_seconds(told.streams)}")
+        print(f"the culprit named after {_seconds(told.culprit)}, with high confidence after {_seconds(told.high)}")
+        print(f"load average {os.getloadavg()[0]:.1f}; last said ({told.confidence}): {told.says}", flush=True)
         ask(proxy, service.ask)
         is_whole = proxy.process.poll() is None and not came_to.failed
-    print(f"{OPEN} open streams shown after {_seconds(told.streams)}")
-    print(f"the culprit named after {_seconds(told.culprit)}, with high confidence after {_seconds(told.high)}")
     print(f"{came_to.done} requests answered, {came_to.failed} failed {came_to.error}")
-    print(f"load average {os.getloadavg()[0]:.1f}; last said ({told.confidence}): {told.says}")
     named = told.culprit if "--unread" in sys.argv[1:] else told.high
     return 0 if is_whole and named is not None and told.streams is not None else 1
 

@@ -145,7 +145,7 @@ def _seen(side: Side, arguments: argparse.Namespace) -> Result:
     names = [pin.partition("==")[0].partition("[")[0] for pin in side.pinned]
     result = Result(
         side, growth, found, error,
-        {name: installed.get(name.lower(), "?") for name in names}, python,
+        {name: installed.get(name.lower().replace("_", "-"), "?") for name in names}, python,
         datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"), (before, os.getloadavg()[0]),
     )  # fmt: skip
     if not arguments.alone and not arguments.install:

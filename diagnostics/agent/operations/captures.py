@@ -160,7 +160,11 @@ def explain(
     from ..readings.running import threads
 
     thread_frames, first = threads.frames_with_locals(), state.first_look if new else None
-    work = _walk(lambda until: objects.explain(types, samples, until, first=first, threads=thread_frames), room_bytes)
+    ledgers = list(state.ledgers)
+    work = _walk(
+        lambda until: objects.explain(types, samples, until, first=first, threads=thread_frames, ledgers=ledgers),
+        room_bytes,
+    )
     work.after = lambda: state.remember(None)
     return work
 

@@ -1,6 +1,6 @@
 """What keeps an object alive: the path of references from a root to it, or why there is none.
 
-Of several paths the one that tells a programmer most is taken, by searching up to seven times:
+Of several paths the one that tells a programmer most is taken, by searching up to eight times:
 
     1. from unfinished tasks and the modules of the application, without passing through the namespaces and classes of libraries
     2. objects not found then, from the frames of all threads, likewise. What is kept for good is in a frame, too, while it is
@@ -14,6 +14,8 @@ Of several paths the one that tells a programmer most is taken, by searching up 
     6. objects that only a task was found to lead to, from the modules of the application and then from all, without passing
        through a task or a frame. The task of a request passes by whatever it uses and ends soon; a module that leads there as
        well is what keeps it
+    7. objects that only an open stream's task was found to lead to, from all other tasks, threads and frames, without passing
+       through what belongs to an open stream. What is not found then is freed when its stream ends: the stream buffers it
 
 An object that no root reaches is garbage in a cycle, or C code holds it or has lost it; see references.py.
 """
@@ -26,7 +28,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..loops.asyncio_tasks import alive_tasks, loops_of_tasks
 from ..loops.coroutines import coroutine_of
@@ -48,11 +50,12 @@ from .hooks import Hooks, hooks
 from .paths import describe, is_loop, way_to
 from .references import CYCLE, LOST, traced
 from .running.awaits import chain
+from .running.streams import OpenStream, parts_of
 from .running.threads import ThreadFrame
 
-__all__ = ["CYCLE_TEXT", "LOST_TEXT", "OURS", "ROOT_UNKNOWN", "Ways", "holder_of"]
+__all__ = ["CYCLE_TEXT", "LOST_TEXT", "OURS", "ROOT_UNKNOWN", "STREAM", "Held", "Ways", "holder_of"]
 
-OURS, ROOT_UNKNOWN = "ours", "unknown"
+OURS, ROOT_UNKNOWN, STREAM = "ours", "unknown", "stream"
 CYCLE_TEXT = "(in a cycle that nothing reaches: garbage that waits for the collector)"
 LOST_TEXT = "(held by a reference that no object has: C code holds it, or has lost it)"
 _IN_C = "(a reference that no object has: C code's)"
@@ -65,11 +68,36 @@ _LIBRARY = str(Path(os.__file__).parent)
 _FOREIGN = ("site-packages", "dist-packages")
 
 
-class Ways:
-    """The paths from roots to all of `things`, as far as there are any. Raises LateError past `until` (monotonic seconds)."""
+class Held(NamedTuple):
+    """What keeps an object alive.
 
-    def __init__(self, things: Iterable[Any], threads: Sequence[ThreadFrame], until: float) -> None:
+    root     the kind of the path's root; STREAM for an object that nothing but an open stream keeps alive
+    path     the path without lengths of containers
+    example  the path with them
+    stream   with STREAM, the id of that stream
+    """
+
+    root: str
+    path: str
+    example: str
+    stream: int | str | None = None
+
+
+class Ways:
+    """The paths from roots to all of `things`, as far as there are any. Raises LateError past `until` (monotonic seconds).
+
+    streams  the open streams, as `open_streams` returns them
+    """
+
+    def __init__(
+        self,
+        things: Iterable[Any],
+        threads: Sequence[ThreadFrame],
+        until: float,
+        streams: Sequence[OpenStream] = (),
+    ) -> None:
         self.until = until
+        self._streams = streams
         self.working: set[int] = set()  # ids of this reading's own lists, which hold the objects too
         wanted = list(things)
         tasks = [task for task in alive_tasks() if not task.done()]
@@ -92,6 +120,7 @@ class Ways:
         settle(wanted, self.parents)
         of_tasks = self._of_tasks(wanted, tasks)
         self._lasting = self._of_modules(of_tasks, tasks, applications, closed)
+        self._stream_of = self._of_streams(of_tasks, tasks, threads)
         # Of other objects that the last search has passed its result does not tell the one that refers to each.
         self._passed_by = {id(thing) for thing in of_tasks} & self._lasting.keys()
 
@@ -102,6 +131,11 @@ class Ways:
     def to(self, thing: Any) -> list[Any]:
         """The objects from a root to `thing`; empty where there is no way."""
         return way_to(thing, self._lasting if id(thing) in self._passed_by else self.parents)
+
+    def stream_of(self, thing: Any) -> int | str | None:
+        """The id of the open stream that alone keeps `thing` alive; None where none does, or where it is not known."""
+        number = self._stream_of.get(id(thing))
+        return None if number is None else self._streams[number].id
 
     def _of_tasks(self, wanted: list[Any], tasks: list[Any]) -> list[Any]:
         """Those whose way begins at a task."""
@@ -127,23 +161,49 @@ class Ways:
         settle(of_tasks, found)
         return found
 
+    def _of_streams(self, of_tasks: list[Any], tasks: list[Any], threads: Sequence[ThreadFrame]) -> dict[int, int]:
+        """Id of each of these objects that nothing but an open stream leads to -> the number of that stream.
 
-def holder_of(thing: list[Any], ways: Ways) -> tuple[str, str, str]:
-    """(kind of root, path without lengths of containers, path with lengths) of the one object in the list `thing`.
+        Ways that are found past the streams are added to the lasting ones. None are told where there is no time to look.
+        """
+        parts = parts_of(self._streams)
+        owners: dict[int, int] = {}
+        for thing in of_tasks:
+            on_the_way = (parts[id(each)] for each in way_to(thing, self.parents) if id(each) in parts)
+            number = next(on_the_way, None)
+            if number is not None and id(thing) not in self._lasting:
+                owners[id(thing)] = number
+        open_ones = [thing for thing in of_tasks if id(thing) in owners]
+        if not open_ones:
+            return {}
+        start = [*(task for task in tasks if id(task) not in parts), *threads, *running_locals()]
+        try:
+            search(start, open_ones, until=self.until, closed=parts.keys(), earlier=self._lasting)
+        except LateError:
+            return {}
+        finally:
+            settle(of_tasks, self._lasting)  # it passes by other tasks' objects as well
+        return {key: number for key, number in owners.items() if key not in self._lasting}
+
+
+def holder_of(thing: list[Any], ways: Ways) -> Held:
+    """What keeps the one object in the list `thing` alive.
 
     A list, because no variable may refer to the object while its references are counted.
     """
     way = ways.to(thing[0])
     if way:
         if any(is_ours(module_of(type(each))) and type(each) not in _OF_OTHERS for each in way):
-            return OURS, "", ""
-        return _root_of(way[0]), describe(way, lengths=False), describe(way)
+            return Held(OURS, "", "")
+        stream = ways.stream_of(thing[0])
+        root = _root_of(way[0]) if stream is None else STREAM
+        return Held(root, describe(way, lengths=False), describe(way), stream)
     del way
     why, way = traced(thing, ways.until, ours=ways.working)
     if len(way) > 1:  # the path begins at the holder that C code refers to
-        return why, f"{_IN_C} -> {describe(way, lengths=False)}", f"{_IN_C} -> {describe(way)}"
+        return Held(why, f"{_IN_C} -> {describe(way, lengths=False)}", f"{_IN_C} -> {describe(way)}")
     text = {CYCLE: CYCLE_TEXT, LOST: LOST_TEXT}.get(why, _UNREACHED_TEXT)
-    return why, text, text
+    return Held(why, text, text)
 
 
 def _root_of(root: Any) -> str:

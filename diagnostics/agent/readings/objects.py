@@ -21,13 +21,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
+from ..ledger import StreamLedger
 from . import blocks
 from .attributes import Attributes
 from .classes import full_name, has_own_memory, module_of, of_kinds
 from .everything import NUMBERS, Everything
 from .graph import LateError, is_ours, sizes_of
-from .holders import LOST_TEXT, OURS, ROOT_UNKNOWN, Ways, holder_of
+from .holders import LOST_TEXT, OURS, ROOT_UNKNOWN, STREAM, Held, Ways, holder_of
 from .newness import FirstLook
+from .running.streams import open_streams
 from .running.threads import ThreadFrame
 from .sampling import parts_for
 
@@ -147,17 +149,20 @@ def explain(
     *,
     first: FirstLook | None = None,
     threads: Sequence[ThreadFrame] = (),
+    ledgers: Iterable[StreamLedger] = (),
 ) -> dict[str, Any]:
     """Why objects of these types are alive: `samples` of each, traced from a root.
 
     first    marks of a first census: samples are drawn among the objects that are new since then, and the large ones that have
              grown, each standing for the same number of bytes. None: they are drawn among the younger half
     threads  frames of other threads that `threads.frames_with_locals` returned before the fork
+    ledgers  those of the service; open streams are found without one as well, where the server is known
     until    deadline, monotonic seconds
 
     To be called in a forked child. Returns `{"paths": {type: [{"path", "samples", "root"}, ...]}}`, the commonest path first.
     `root` is the kind of the path's root (module, class, task, thread, frame), "cycle" for garbage that waits for the
-    collector, "lost" for an object that C code holds, or "unknown".
+    collector, "lost" for an object that C code holds, or "unknown". Objects that nothing but an open stream keeps alive have
+    the root "stream", and `streams`: the ids of those that the samples are of.
     """
     by_type: dict[str, list[tuple[Any, float]]] = {name: [] for name in types}
     names: dict[type, str] = {}
@@ -177,7 +182,8 @@ def explain(
     try:
         if everything.left_out is not None:
             raise LateError(0)
-        ways = Ways((thing for things in sampled.values() for thing in things), threads, until)
+        wanted = (thing for things in sampled.values() for thing in things)
+        ways = Ways(wanted, threads, until, open_streams(list(ledgers)))
         ways.working.update(map(id, sampled.values()))
     except LateError as late:
         unknown = f"(not known: the search was ended at its deadline, when {late})"
@@ -215,8 +221,9 @@ def _commonest_ways(things: list[Any], ways: Ways) -> list[dict[str, Any]]:
     """Paths that differ only in the lengths of containers are one; its example is the first of them."""
     counts: Counter[tuple[str, str]] = Counter()
     examples: dict[tuple[str, str], str] = {}
+    streams: dict[tuple[str, str], dict[int | str | None, None]] = {}
     # A large object may be several of the samples, and is traced once.
-    seen: dict[int, tuple[tuple[str, str], str]] = {}
+    seen: dict[int, Held] = {}
     # Each step of examining an unreached object searches all objects: only some are examined, and stand for the rest.
     unreached: list[int] = []
     for place in range(len(things)):
@@ -227,13 +234,18 @@ def _commonest_ways(things: list[Any], ways: Ways) -> list[dict[str, Any]]:
             else:
                 unreached.append(key)
         if key not in seen:
-            root, kind, example = holder_of(things[place : place + 1], ways)
-            seen[key] = (root, kind), example
-        holder, example = seen[key]
-        if holder[0] != OURS:
+            seen[key] = holder_of(things[place : place + 1], ways)
+        held = seen[key]
+        if held.root != OURS:
+            holder = held.root, held.path
             counts[holder] += 1
-            examples.setdefault(holder, example)
-    return [{"path": examples[holder], "samples": count, "root": holder[0]} for holder, count in counts.most_common()]
+            examples.setdefault(holder, held.example)
+            streams.setdefault(holder, {})[held.stream] = None
+    return [
+        {"path": examples[holder], "samples": count, "root": holder[0]}
+        | ({"streams": list(streams[holder])} if holder[0] == STREAM else {})
+        for holder, count in counts.most_common()
+    ]
 
 
 def _spread(weighed: list[tuple[Any, float]], samples: int, *, everything: bool) -> list[Any]:

@@ -42,7 +42,7 @@ from .graph import (
 )
 from .holdings import Holding, Holdings, Node, holdings_of
 from .running.awaits import chain, own_frame
-from .running.streams import OpenStream, open_streams, why_unknown
+from .running.streams import OpenStream, open_streams, parts_of, why_unknown
 
 __all__ = ["NOT_COVERED", "read"]
 
@@ -78,7 +78,7 @@ def read(ledgers: Iterable[StreamLedger], until: float = math.inf) -> dict[str, 
             remedy="take it again when the cores are free, or kind objects, which tells what it has counted until then",
             code="reading_late",
         ) from late
-    walk = _StreamWalk(everybodys, _cut(streams))
+    walk = _StreamWalk(everybodys, parts_of(streams))
     for number, stream in enumerate(streams):
         walk.charge(number, stream.roots)
     walk.settle()
@@ -89,14 +89,9 @@ def read(ledgers: Iterable[StreamLedger], until: float = math.inf) -> dict[str, 
     }
 
 
-def _cut(streams: list[OpenStream]) -> dict[int, int]:
-    """Ids of the streams' roots and frames -> the number of the stream."""
-    return {id(root): number for number, stream in enumerate(streams) for root in (*stream.roots, *stream.frames)}
-
-
 def _everybodys(streams: list[OpenStream], loops: set[int], until: float) -> set[int]:
     """Step 1; tasks that work for one stream become its roots. `loops`: ids of handles, transports, protocols and loops."""
-    cut = _cut(streams)
+    cut = parts_of(streams)
     others = {id(task): task for task in alive_tasks() if id(task) not in cut and not task.done()}
     barrier = cut.keys() | loops | others.keys()
     start = (root for root in (*program_roots(), *running_locals()) if id(root) not in barrier)
@@ -107,7 +102,7 @@ def _everybodys(streams: list[OpenStream], loops: set[int], until: float) -> set
             (stream,) = owners
             stream.roots.append(others.pop(key))
             stream.frames.extend(link for link in chain(task.get_coro()) if own_frame(link) is not None)
-    barrier = _cut(streams).keys() | loops
+    barrier = parts_of(streams).keys() | loops
     return reached(others.values(), barrier, until=until, walked=reachable)
 
 

@@ -55,8 +55,8 @@ CAUSES: Final[dict[str, Cause]] = {
         True,
         "diagnostics capture URL --kind retained",
         "Bound what one stream may hold, and end clients that take nothing.",
-        "bytes of open streams by layer, 128 KiB a stream on average and 8 MiB in all",
-        "a layer is counted, or a `retained` capture was taken",
+        "bytes of open streams by layer, 128 KiB a stream on average and 8 MiB in all; or growth that streams alone keep alive",
+        "a layer is counted, a `retained` capture was taken, or an `objects` capture shows most of what grew so",
         (streams.buffering,),
     ),
     "unclosed_upstreams": Cause(

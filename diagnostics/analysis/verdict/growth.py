@@ -90,7 +90,7 @@ def garbage(readings: Readings) -> Finding | None:
 def retained(readings: Readings) -> Finding | None:
     """Python's objects account for most of the growth."""
     grown = growth(readings)
-    if grown is None or grown.in_python is not True:
+    if grown is None or grown.in_python is not True or grown.is_of_streams:
         return None
     says = f"Objects of Python's grow by {grown.text} beyond what open streams explain."
     if not grown.in_use:

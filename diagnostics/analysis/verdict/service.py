@@ -1,7 +1,9 @@
 """The verdict on the service as a whole: all its processes together, and what no single worker shows.
 
 The sum is of PSS, in which a page that several processes share counts once: it grows where the machine's memory goes, and
-not where a worker is forked. Where one process's PSS is not to be read the sum is unknown, and RSS is judged with that reserve.
+not where a worker is forked. Where one process's PSS is not to be read the sum is unknown, and RSS is judged with that reserve;
+so it is where PSS, which is costly, was read too rarely so far. What the limit is charged for is read each second, and is
+judged first.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from ..units import format_value
 from .causes import CAUSES
 from .finding import Confidence, Finding
 from .no_growth import an_hour, slope_evidence
-from .readings import MOST, Evidence, Readings, Rise
+from .readings import MOST, Evidence, Readings
 from .startup import with_reserve
 from .verdict import Verdict
 
@@ -46,20 +48,19 @@ def verdict_on_whole(
     unknown     why a sum is not known, by its name
     """
     readings = Readings(state="answering", balance={"rss_bytes": rss, "parts": {}}, series=series, since=since)
-    name, what = ("pss_bytes", "PSS") if readings.trend("pss_bytes") else ("rss_bytes", "RSS")
-    reserve = f" PSS is not known {unknown['pss_bytes']}." if "pss_bytes" in unknown else ""
-    trend = readings.trend(name)
     now = (
         Evidence("processes", processes, "count"),
         Evidence("RSS of all of them, shared pages counted again", rss, "bytes"),
     )
+    name, what, reserve = _sum(readings, unknown)
+    beside = _beside_processes(readings, name, now)
+    if beside is not None:
+        return Verdict(beside)
+    trend = readings.trend(name)
     if trend is None or trend.state == "unknown":
         says = f"There are too few readings since the warm-up to judge the service as a whole.{reserve}"
         return Verdict(_unless_told(Finding("inconclusive", "low", says, now), workers, processes))
     rise = readings.heavy_rise(name)
-    beside = _beside_processes(readings, rise, now)
-    if beside is not None:
-        return Verdict(beside)
     if rise is None:
         return Verdict(_unless_told(_calm(readings, name, what, reserve, now), workers, processes))
     amount = format_value(round(rise.amount), "bytes")
@@ -91,6 +92,16 @@ def verdict_on_whole(
     return Verdict(with_reserve(readings, Finding("whole_growth", confidence, says + reserve, tuple(evidence))))
 
 
+def _sum(readings: Readings, unknown: Mapping[str, str]) -> tuple[str, str, str]:
+    """The sum that is judged: its series, its name, and with what reserve."""
+    pss, rss = readings.trend("pss_bytes"), readings.trend("rss_bytes")
+    if pss is None:
+        return "rss_bytes", "RSS", f" PSS is not known {unknown['pss_bytes']}." if "pss_bytes" in unknown else ""
+    if pss.state == "unknown" and rss is not None and rss.state != "unknown":
+        return "rss_bytes", "RSS", " PSS was read too rarely so far to be judged."
+    return "pss_bytes", "PSS", f" PSS is not known {unknown['pss_bytes']}." if "pss_bytes" in unknown else ""
+
+
 def _alarms(workers: Mapping[str, Told]) -> list[str]:
     """The names of the workers whose verdict is an alarm."""
     return sorted(worker for worker, told in workers.items() if CAUSES[told.word].alarm)
@@ -119,23 +130,24 @@ _PARTS = (
 )
 
 
-def _beside_processes(readings: Readings, rise: Rise | None, now: tuple[Evidence, ...]) -> Finding | None:
-    """What the limit is charged for grows, and the processes account for less than half of it."""
+def _beside_processes(readings: Readings, name: str, now: tuple[Evidence, ...]) -> Finding | None:
+    """What the limit is charged for grows, and the processes account for less than half of it, by their sum of this name."""
     charged = readings.heavy_rise("cgroup_working_bytes")
     # Without a limit the cgroup is the machine's, or a whole container's: what others do there is not this service's.
     if charged is None or readings.room is None:
         return None
     seconds = charged.trend.seconds
-    of_processes = max(readings.gained("pss_bytes", seconds) or readings.gained("rss_bytes", seconds) or 0.0, 0.0)
-    if of_processes >= MOST * charged.amount:
+    gained = readings.gained(name, seconds)
+    if gained is None or gained >= MOST * charged.amount:
         return None
+    of_processes = max(gained, 0.0)
     # A file in a tmpfs that processes have mapped is in their PSS as well; here it was not, or PSS would have grown.
-    parts = [(gained, name, what) for name, what in _PARTS if (gained := readings.gained(name, seconds)) is not None]
-    most, _name, what = max(parts, default=(0.0, "", ""))
+    parts = [(more, part, what) for part, what in _PARTS if (more := readings.gained(part, seconds)) is not None]
+    most, _part, what = max(parts, default=(0.0, "", ""))
     evidence = [
         *charged.evidence("charged to the cgroup"),
-        Evidence("of it in processes, by their PSS", of_processes, "bytes"),
-        *(Evidence(f"of it in {what}", gained, "bytes") for gained, _, what in parts),
+        Evidence(f"of it in processes, by their {name[:3].upper()}", of_processes, "bytes"),
+        *(Evidence(f"of it in {what}", more, "bytes") for more, _, what in parts),
         *now,
     ]
     amount = format_value(round(charged.amount), "bytes")

@@ -15,7 +15,7 @@ from ..lives import Points
 from .finding import Finding
 from .readings import Readings
 
-__all__ = ["is_young", "with_reserve"]
+__all__ = ["is_young", "reserved", "with_reserve"]
 
 # Two minutes at one reading a second. A fill that ends in the first four fifths of them has been seen to end by then.
 _READINGS: Final = 110
@@ -37,11 +37,18 @@ def is_young(readings: Readings) -> bool:
 
 def with_reserve(readings: Readings, finding: Finding) -> Finding:
     """The finding, told with low confidence where it may be the start-up of a young process."""
-    if finding.word not in _OF_GROWTH or finding.unheld or not is_young(readings):
+    if finding.word not in _OF_GROWTH or finding.unheld:
         return finding
+    return reserved(readings, finding, "a cache that fills, or tables that are loaded,")
+
+
+def reserved(readings: Readings, finding: Finding, alike: str) -> Finding:
+    """The same for a finding of any cause. `alike`: what looks like it in a young process."""
+    if not is_young(readings):
+        return finding
+    seconds = _seconds(_recorded(readings))
     says = (
-        f"{finding.says} But only {_seconds(_recorded(readings)):.0f} s are recorded since it started: a cache that fills, or "
-        "tables that are loaded, look like this, too, and end."
+        f"{finding.says} But only {seconds:.0f} s are recorded since it started: {alike} look like this, too, and end."
     )
     return replace(finding, confidence="low", says=says)
 

@@ -1,18 +1,24 @@
 """Checks of open streams: what is buffered for them, and what goes on after their clients have left.
 
+Buffered in the application is what its own counters say, what a `retained` capture finds that streams keep alive, and what
+grows and, by an `objects` capture, nothing but open streams keeps alive: it is freed as they end, and no leak beyond them.
+
 A check accuses only with a number that it names. What a ledger counts or a capture has shown makes a finding certain
 ("high"); a trend of the right shape makes it likely ("medium"); where two causes look alike from outside, it says so ("low").
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from ..units import format_value
+from .culprit.beyond import growth
+from .culprit.holder import container_on, place_of
 from .finding import Finding
-from .readings import LITTLE, MIB, Evidence, Readings, Rise
+from .readings import LITTLE, MIB, MOST, Evidence, Readings, Rise
+from .startup import reserved
 
 __all__ = ["buffering", "upstreams", "with_doubt"]
 
@@ -28,7 +34,7 @@ _LIKE_BUFFERS: Final = frozenset({"retained_objects", "native_growth", "memory_g
 
 
 def buffering(readings: Readings) -> Finding | None:
-    return _buffered_layers(readings) or _retained_by_streams(readings) or _unread(readings)
+    return _buffered_layers(readings) or _growing(readings) or _retained_by_streams(readings) or _unread(readings)
 
 
 def _buffered_layers(readings: Readings) -> Finding | None:
@@ -53,6 +59,44 @@ def _buffered_layers(readings: Readings) -> Finding | None:
     return Finding("buffering", "high", says, (*evidence, *readings.rss_evidence()), _ids(rows), layer)
 
 
+def _growing(readings: Readings) -> Finding | None:
+    """Most of what grows is kept alive by open streams alone, as an objects capture has seen."""
+    grown = growth(readings)
+    if grown is None or not grown.is_of_streams:
+        return None
+    held = grown.of_streams
+    # Where most samples are of streams of their own, there are more streams than were seen.
+    many = len(held.ids) if 2 * len(held.ids) <= held.samples else max(readings.open_streams or 0, len(held.ids))
+    amount, each = (format_value(round(size), "bytes") for size in (held.bytes, held.bytes / max(1, many)))
+    streams = "1 open stream" if many == 1 else f"{many} open streams, on average {each} each"
+    says = (
+        f"Memory grows by {grown.text}, and open streams hold it: {amount} of what grew at the last capture can be reached "
+        f"through nothing else than {streams}"
+    )
+    evidence = [
+        *grown.evidence(),
+        Evidence("of what grew at the last capture, kept alive by open streams alone", held.bytes, "bytes"),
+        Evidence("such streams", many, "count"),
+    ]
+    holder = held.holder
+    if holder is not None:
+        says += f", in {holder.name}"
+        if held.function is not None and held.function not in holder.name:
+            says += f" of {held.function}"
+    says += ". It is freed as they end."
+    full = _full(readings)
+    if full:
+        evidence.append(Evidence("streams with full queues", len(full), "count"))
+        says += f" The clients of {len(full)} streams do not read."
+    finding = Finding("buffering", "high", says, tuple(evidence), held.ids[:3], "app")
+    if grown.slowed:
+        says += " Since then memory grows at less than half of that pace: what grows now may be something else."
+        return replace(finding, confidence="low", says=says, outdated=True)
+    if holder is not None:
+        finding = replace(finding, culprit=holder.name, path=holder.path)
+    return reserved(readings, finding, "buffers that fill to their bound")
+
+
 def _retained_by_streams(readings: Readings) -> Finding | None:
     """A service without a ledger: a capture of kind retained has seen what the streams keep alive."""
     captured = readings.captures.get("retained") or {}
@@ -65,8 +109,28 @@ def _retained_by_streams(readings: Readings) -> Finding | None:
         *(Evidence(f"kept alive by {_name(row)}", row["retained_bytes"], "bytes") for row in largest),
         *readings.rss_evidence(),
     )
-    says = f"Open streams kept {format_value(retained, 'bytes')} of objects alive at the last capture."
-    return Finding("buffering", "high", says, evidence, _ids(largest), "app", captured=True)
+    says = f"Open streams kept {format_value(retained, 'bytes')} of objects alive at the last capture"
+    path, held = _container(streams)
+    if path is None or held < MOST * retained:
+        return Finding("buffering", "high", f"{says}.", evidence, _ids(largest), "app", captured=True)
+    name = container_on(path)
+    says += f", {format_value(held, 'bytes')} of it in {name}: {path}."
+    return Finding("buffering", "high", says, evidence, _ids(largest), "app", name, path, captured=True)
+
+
+def _container(streams: Sequence[Mapping[str, Any]]) -> tuple[str | None, int]:
+    """The container that has most bytes of all streams, as the way to it in the largest of them; with these bytes."""
+    held: dict[tuple[str, ...], int] = {}
+    example: dict[tuple[str, ...], str] = {}
+    for row in sorted(streams, key=lambda row: -row["retained_bytes"]):
+        for container in row.get("containers") or ():
+            place = place_of(container["path"])
+            held[place] = held.get(place, 0) + container["bytes"]
+            example.setdefault(place, container["path"])
+    if not held:
+        return None, 0
+    most = max(held, key=lambda place: held[place])
+    return example[most], held[most]
 
 
 def _unread(readings: Readings) -> Finding | None:
@@ -87,6 +151,11 @@ def _uncounted(readings: Readings, rise: Rise) -> list[Mapping[str, Any]]:
     """The streams whose clients do not read and for which the application may buffer what grows, as far as is known."""
     if readings.layers.get("app") is not None or _hold_little(readings, rise):
         return []
+    return _full(readings)
+
+
+def _full(readings: Readings) -> list[Mapping[str, Any]]:
+    """Of the largest streams those whose queues in the server and the kernel are full: their clients do not read."""
     return [
         row
         for row in readings.streams

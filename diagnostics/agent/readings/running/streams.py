@@ -28,7 +28,7 @@ from ...servers.uvicorn import belongings_of, cycle_of
 from ..classes import module_of
 from .awaits import chain, own_frame
 
-__all__ = ["OpenStream", "context_of", "open_streams", "openers", "record_of", "why_unknown"]
+__all__ = ["OpenStream", "context_of", "open_streams", "openers", "parts_of", "record_of", "why_unknown"]
 
 # A child task is a local, or in a list, task group or gather future, or in a list of those.
 _CHILD_DEPTH = 3
@@ -122,6 +122,11 @@ def open_streams(ledgers: list[StreamLedger]) -> list[OpenStream]:
         stream.roots = [root for root in stream.roots if len(owners[id(root)]) == 1]
         stream.frames = [frame for frame in stream.frames if len(owners[id(frame)]) == 1]
     return streams
+
+
+def parts_of(streams: Iterable[OpenStream]) -> dict[int, int]:
+    """Ids of the streams' roots and frames -> the number of the stream, from 0."""
+    return {id(part): number for number, stream in enumerate(streams) for part in (*stream.roots, *stream.frames)}
 
 
 def _of_ledgers(ledgers: list[StreamLedger], tasks: list[Any]) -> list[OpenStream]:

@@ -17,6 +17,7 @@ from ...drift import drift
 from ...units import format_value
 from ..readings import LITTLE, MOST, Evidence, Readings, Rise
 from .holder import share, ways_of
+from .open_streams import HeldByStreams, held_by_streams
 
 __all__ = ["UnexplainedGrowth", "growth"]
 
@@ -166,6 +167,16 @@ class UnexplainedGrowth:
         rows = ((row, ways_of(self.census, row)) for row in self.grown if not row.get("unheld"))
         of_each = ((row, [way for way in ways if str(way["path"]).startswith(_SAVED)], ways) for row, ways in rows)
         return float(sum(row["bytes_delta"] * share(saved, None, ways) for row, saved, ways in of_each))
+
+    @cached_property
+    def of_streams(self) -> HeldByStreams:
+        """What open streams alone keep alive of what grew."""
+        return held_by_streams(self.census, self.grown)
+
+    @property
+    def is_of_streams(self) -> bool:
+        """Whether that is most of what grew, and memory did grow in the census's time."""
+        return bool(self.census) and not self.paused and self.of_streams.bytes >= MOST * self.basis
 
     @property
     def is_garbage(self) -> bool:

@@ -16,13 +16,15 @@ from typing import Any
 
 from ..readings import MOST
 
-__all__ = ["Holder", "holder_of", "lost_in_c", "share", "ways_of"]
+__all__ = ["Holder", "as_the_traced", "container_on", "holder_of", "lost_in_c", "place_of", "share", "ways_of"]
 
 Way = Mapping[str, Any]
 
 # Roots that are no holder: garbage, and what was not found.
 _NO_HOLDER = frozenset({"cycle", "unknown"})
 _LENGTH = re.compile(r"\[\d+\]")
+# What differs between two looks at one container: its length, and the line that its function has come to.
+_CHANGING = re.compile(r"\[\d+\]|:\d+(?=\)$)")
 # An attribute of an instance: the top package, the class, which may be within another one, and the attribute.
 _ATTRIBUTE = re.compile(r"(\w+(?:\.\w+)+)\.\w+")
 _ANY = ".*"
@@ -47,9 +49,24 @@ class Holder:
 
     @property
     def name(self) -> str:
-        """The container as it is called where it is: the last part of the way that is no bare builtin."""
-        parts = self.path.split(" -> ")
-        return " -> ".join(parts[-2:]) if len(parts) > 1 else parts[0]
+        """The container as it is called where it is: of those on the way the one with most entries, and what refers to it.
+
+        The way goes on below it as far as all that grew has it in common: each entry may have a list of its own.
+        """
+        return container_on(self.path)
+
+
+def container_on(path: str) -> str:
+    """The container with most entries on a way, and what refers to it; without one the way's end."""
+    parts = path.split(" -> ")
+    lengths = [int(found[0][1:-1]) if (found := _LENGTH.search(part)) else 0 for part in parts]
+    place = max(range(len(parts)), key=lambda number: (lengths[number], number))
+    return " -> ".join(parts[max(0, place - 1) : place + 1])
+
+
+def place_of(path: str) -> tuple[str, ...]:
+    """The parts of a way without lengths and lines: ways to the same container of several streams are equal in it."""
+    return tuple(_CHANGING.sub("", part) for part in path.split(" -> "))
 
 
 def ways_of(census: Mapping[str, Any], row: Mapping[str, Any]) -> list[Way]:
@@ -73,7 +90,7 @@ def lost_in_c(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> f
     )
 
 
-def _as_the_traced(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float:
+def as_the_traced(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float:
     """How many bytes in objects that grew stand behind one whose way was traced; 1 where too few of them were."""
     grew = sum(row["bytes_delta"] for row in rows if not row.get("unheld"))
     traced = sum(row["bytes_delta"] for row in rows if ways_of(census, row))
@@ -81,29 +98,34 @@ def _as_the_traced(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]])
 
 
 def _beginnings(parts: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """All beginnings of a way: its parts without the lengths of containers, and as it is shown. The object itself is the last.
+    """All beginnings of a way: its parts without lengths and lines, and as it is shown. The object itself is the last.
 
     Of an attribute (`lib.Parser._stream`) there is one more for its object, whatever the attribute: what hangs from several of
     them is held by the object.
     """
     for length in range(1, len(parts)):
-        key = tuple(_LENGTH.sub("", part) for part in parts[:length])
+        key = place_of(" -> ".join(parts[:length]))
         yield key, " -> ".join(parts[:length])
         owner = _ATTRIBUTE.fullmatch(key[-1])
         if owner:
             yield (*key[:-1], owner[1] + _ANY), " -> ".join([*parts[: length - 1], owner[1]])
 
 
-def holder_of(census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], least: float) -> Holder | None:
-    """The container below which at least `least` bytes of what grew are; None where none has as much."""
-    alike = _as_the_traced(census, rows)
+def holder_of(
+    census: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], least: float, *, root: str | None = None
+) -> Holder | None:
+    """The container below which at least `least` bytes of what grew are; None where none has as much.
+
+    root  the kind of root that ways must have; None: of any but garbage's
+    """
+    alike = as_the_traced(census, rows)
     below: dict[tuple[str, ...], float] = {}
     text_of: dict[tuple[str, ...], str] = {}
     types: dict[tuple[str, ...], dict[str, float]] = {}
     for row in rows:
         ways = ways_of(census, row)
         for way in ways:
-            if way.get("root") in _NO_HOLDER:
+            if way.get("root") in _NO_HOLDER or (root is not None and way.get("root") != root):
                 continue
             weight = alike * row["bytes_delta"] * share([way], None, ways)
             for key, text in _beginnings(str(way["path"]).split(" -> ")):

@@ -238,7 +238,8 @@ def test_a_task_that_fills_the_queue_of_one_stream_alone_is_that_streams() -> No
     async def main() -> None:
         ledger = StreamLedger()
         tasks = [asyncio.create_task(call) for call in (serve(ledger, 10_000), serve(ledger, 20_000), broadcasts())]
-        await asyncio.sleep(0.05)
+        while len(ledger.records) < 2:
+            await asyncio.sleep(0.01)
         await until_all_wait()
         small, large = sorted(row["retained_bytes"] for row in retained.read([ledger])["streams"])
         assert 90_000 < small < 120_000

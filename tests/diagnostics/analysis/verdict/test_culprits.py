@@ -73,6 +73,15 @@ def test_entries_of_several_types_are_told_by_the_container_that_holds_them(kind
     assert found.path in found.says
 
 
+def test_of_containers_within_each_other_the_one_with_the_entries_is_the_culprit() -> None:
+    """Hundreds of apps were kept in a set, and the list of five routes that each of them has was called the culprit."""
+    apps = "class lib.Instrumented._apps -> set[796]"
+    way_of_each = f"{apps} -> fastapi.FastAPI.router -> fastapi.APIRouter.routes -> list[5]"
+    ways = {kind: [way(f"{way_of_each} -> {kind}")] for kind in ("dict", "function", "list")}
+    found = told(objects=census(*(row(kind, 1.2e6) for kind in ways), **ways)).finding
+    assert (found.culprit, found.path) == (apps, way_of_each)
+
+
 def test_native_memory_is_told_with_the_small_objects_that_may_have_it() -> None:
     """A compressor for each request was kept in a list, and "outside of Python's objects" was all that was told."""
     handle = row("zlib.Compress", 40_000, count_delta=400, margin_count=0)
