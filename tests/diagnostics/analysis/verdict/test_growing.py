@@ -126,6 +126,18 @@ def test_what_grows_and_stops_is_not_named_although_memory_grows() -> None:
         assert told(fill, seed=seed).finding.line is None
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_a_leak_that_is_slow_and_steady_is_found_in_a_longer_window(noise: float) -> None:
+    """20 KiB a second: surely growing within two minutes, by 2 MiB, which would not matter; of an hour it is 70 MiB."""
+    rng = random.Random(1)
+    rough = [rng.gauss(0, noise * MIB) for _ in range(900)]
+    grown = [(STARTED + second, 30 * MIB + 20_480 * second + rough[second]) for second in range(900)]
+    series = {"rss_bytes": grown, "in_use_bytes": grown, "python_live_bytes": grown, "open_streams": line(4, 0.0, 900)}
+    held = {"rss_bytes": 60 * MIB, "parts": {}}
+    found = verdict(Readings(state="answering", balance=held, series=series, since=STARTED + 225, age=900.0))
+    assert (found.word, found.alarm) == ("retained_objects", True)
+
+
 def lives(share: float, count: int = 6, seed: int = 1) -> list[Life]:
     """Minutes of a worker that is recycled, each with a table of its own; a quarter of each is warm-up."""
     made = []

@@ -67,7 +67,7 @@ class Recycled:
 
     def serve(self, path: str, lives: int, look: Callable[[dict[str, Any]], bool]) -> None:
         """Ask for that path until so many lives were seen, or `look` at the worker is content."""
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 800
         while time.monotonic() < deadline:
             for _ in range(10):
                 with contextlib.suppress(OSError):  # between two lives nobody listens
@@ -85,7 +85,8 @@ def recycled(launch: Any, http: Any, free_port: Any, tmp_path: Path) -> Recycled
     return Recycled(launch, http, free_port(), tmp_path)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_the_line_that_leaks_is_named_over_the_lives_of_a_recycled_worker(recycled: Recycled, http: Any) -> None:
     """Each life gains 40 MB and ends."""
     named: list[dict[str, Any]] = []
@@ -118,7 +119,8 @@ def test_the_line_that_leaks_is_named_over_the_lives_of_a_recycled_worker(recycl
     assert line["name"] in shown.stdout
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_recycled_worker_whose_cache_fills_in_each_life_has_no_line_accused(recycled: Recycled) -> None:
     accused: list[Any] = []
     told: list[int] = []
