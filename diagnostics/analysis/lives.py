@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from .lines.lives import LineLife
+
 __all__ = ["Life", "Points", "gained_within", "recycled", "thinned"]
 
 Points = Sequence[tuple[float, float]]
@@ -29,11 +31,13 @@ class Life:
     seconds    how long it lived
     series     the recorder's field name -> (time, value) readings, without the warm-up
     finished   number of streams that finished in its whole life; None where they are not counted
+    lines      what its lines of code gained after the warm-up; None where it kept no live heap, or lived too short
     """
 
     seconds: float
     series: Mapping[str, Points]
     finished: float | None = None
+    lines: LineLife | None = None
 
 
 def recycled(lives: Sequence[Life], age: float | None) -> bool:

@@ -190,7 +190,8 @@ def _lines(worker: dict[str, Any]) -> list[RenderableType]:
     if not rows:
         says = "live heap: no line of code grows beyond doubt" if worker["verdict"]["alarm"] else ""
         return [Text(f"{says}\n", style="dim")] if says else []
-    table = Table(title=f"lines that grow, within {lines['seconds']:.0f} s", title_justify="left", box=None)
+    of = f" of {lives} processes, one after the other" if (lives := lines.get("lives", 1)) > 1 else ""
+    table = Table(title=f"lines that grow, within {lines['seconds']:.0f} s{of}", title_justify="left", box=None)
     for column in ("an hour", "95 % sure", "holds", "95 % sure", "line"):
         table.add_column(column, justify="left" if column == "line" else "right")
     for row in rows:

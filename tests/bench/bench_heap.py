@@ -1,10 +1,13 @@
 """What the sampled heap costs: user CPU of loops that allocate, without hooks, with hooks that do nothing, and with sampling.
 
     python tests/bench/bench_heap.py [--pairs 15] [--loops small,json] [--python PYTHON]
+    python -m pip install --target .ddtrace ddtrace && python tests/bench/bench_heap.py --ddtrace .ddtrace
 
 Each measurement is a fresh process that runs one loop; the kinds take turns, so that what else the machine does falls
 on all of them. Shown is the median over turns of each kind's ratio to `bare` of the same turn, with quartiles. `empty`
-samples at a rate that is never reached: what is left is the indirection.
+samples at a rate that is never reached: what is left is the indirection. `ddtrace` is its memory profiler with its defaults,
+from a folder of its own. The last column is what `on` adds to `bare` by what ddtrace adds in the same turn, both medians. The
+loop `uvicorn` is a service that streams JSON to clients in a process of their own; of it the service's CPU time is taken.
 """
 
 from __future__ import annotations
@@ -56,12 +59,56 @@ def work():
 """,
 }
 
+LOOPS["uvicorn"] = """
+import asyncio, json, socket, sys
+import uvicorn
+
+CLIENT = r'''
+import asyncio, sys
+
+async def ask(port):
+    for _ in range(40):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n")
+        while await reader.read(65536):
+            pass
+        writer.close()
+
+async def main():
+    await asyncio.gather(*(ask(int(sys.argv[1])) for _ in range(8)))
+
+asyncio.run(main())
+'''
+
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+    for number in range(30):
+        event = json.dumps({"id": number, "choices": [{"index": 0, "delta": {"content": "word " * 4}}]})
+        await send({"type": "http.response.body", "body": f"data: {event}\\n\\n".encode(), "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+async def serve():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, lifespan="off"))
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        client = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", CLIENT, str(listening.getsockname()[1]), env={}
+        )
+        assert await client.wait() == 0
+        server.should_exit = True
+        await serving
+
+def work():
+    asyncio.run(serve())
+"""
+
 KINDS = {
     "bare": {},
     "empty": {"DIAGNOSTICS_HEAP": "on", "DIAGNOSTICS_HEAP_RATE": str(1 << 40)},
     "raw": {"DIAGNOSTICS_HEAP": "raw"},
     "on": {"DIAGNOSTICS_HEAP": "on"},
 }
+DDTRACE = "ddtrace"
 
 CHILD = """
 import os, resource, sys
@@ -69,6 +116,12 @@ if "DIAGNOSTICS_HEAP" in os.environ:
     from diagnostics.agent import heap
     why = heap.begin() or heap.keep(os.environ["DIAGNOSTICS_DIR"])
     assert why is None, why
+if "BENCH_DDTRACE" in os.environ:
+    from ddtrace.internal.datadog.profiling import ddup
+    from ddtrace.profiling.collector.memalloc import MemoryCollector
+    ddup.config(service="bench", env="bench", version="1")
+    ddup.start()
+    MemoryCollector().start()
 {loop}
 def deep(n):
     return work() if n == 0 else deep(n - 1)
@@ -94,18 +147,34 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--loops", default=",".join(LOOPS))
     parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--ddtrace", type=Path, help="a folder that ddtrace was installed into")
     arguments = parser.parse_args()
-    print(f"{'loop':8}" + "".join(f"{kind:>22}" for kind in KINDS if kind != "bare") + f"{'on / empty':>22}")
+    kinds = dict(KINDS)
+    if arguments.ddtrace is not None:
+        kinds[DDTRACE] = {"BENCH_DDTRACE": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{arguments.ddtrace.resolve()}"}
+    print(f"{sys.implementation.name} {sys.version.split()[0]}, {arguments.pairs} turns; load {_load()}")
+    columns = [*(kind for kind in kinds if kind != "bare"), "on / empty"]
+    columns += ["by ddtrace's"] if DDTRACE in kinds else []
+    print(f"{'loop':8}" + "".join(f"{column:>22}" for column in columns))
     with tempfile.TemporaryDirectory(prefix="highwater-heap-") as folder:
         for loop in arguments.loops.split(","):
             turns = []
             for turn in range(arguments.pairs):
-                order = list(KINDS) if turn % 2 else list(KINDS)[::-1]
-                turns.append({kind: measure(arguments.python, loop, KINDS[kind], folder) for kind in order})
-            shown = [_quartiles([turn[kind] / turn["bare"] for turn in turns]) for kind in KINDS if kind != "bare"]
+                order = list(kinds) if turn % 2 else list(kinds)[::-1]
+                turns.append({kind: measure(arguments.python, loop, kinds[kind], folder) for kind in order})
+            to_bare = {kind: [turn[kind] / turn["bare"] for turn in turns] for kind in kinds if kind != "bare"}
+            shown = [_quartiles(ratios) for ratios in to_bare.values()]
             shown.append(_quartiles([turn["on"] / turn["empty"] for turn in turns]))
+            if DDTRACE in kinds:
+                ours, theirs = (statistics.median(to_bare[kind]) - 1 for kind in ("on", DDTRACE))
+                shown.append(f"{ours / theirs:.2f}" if theirs > 0 else "it adds nothing")
             print(f"{loop:8}" + "".join(f"{text:>22}" for text in shown), flush=True)
+    print(f"load {_load()} at the end")
     return 0
+
+
+def _load() -> str:
+    return ", ".join(f"{each:.0f}" for each in os.getloadavg())
 
 
 def _quartiles(ratios: list[float]) -> str:

@@ -163,7 +163,7 @@ def keep(root: str | PathLike[str]) -> str | None:
     except (DiagnosticsError, OSError) as error:
         _here.reason = f"its table is not in a file: {error}"
         return _here.reason
-    why = live.attach(fd)
+    why = live.attach(fd, _start_ticks())
     if why is not None:
         os.close(fd)
         os.unlink(path)

@@ -27,10 +27,12 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
+from operator import lt
 from typing import overload
 
 from ...errors import UsageError
 from ..profile import Frame
+from .blocks import LiveBlocks
 
 __all__ = ["HEADER_BYTES", "MAGIC", "MAX_BYTES", "HeapTable", "Site", "decode", "process_of"]
 
@@ -83,7 +85,7 @@ class HeapTable:
     started: float
     updated: float
     sites: Sequence[Site | None]
-    blocks: tuple[tuple[int, int, float, int], ...]
+    blocks: LiveBlocks
     lost: bool
     samples: int
     dropped: int
@@ -177,9 +179,19 @@ class _Stacks:
         """How deep each node is, more than _MAX_DEPTH for one that leads nowhere; the last item is for `_NONE`, which is -1."""
         depths = [0] * (len(self._parents) + 1)
         frames = len(self._frames)
+        if self._is_whole(frames):
+            for at, parent in enumerate(self._parents):
+                depths[at] = depths[parent] + 1
+            return depths
         for at, (parent, frame) in enumerate(zip(self._parents, self._frame_of, strict=True)):
             depths[at] = depths[parent] + 1 if _NONE <= parent < at and 0 <= frame < frames else _MAX_DEPTH + 1
         return depths
+
+    def _is_whole(self, frames: int) -> bool:
+        """Whether each node leads to one before it, or to none, and has a frame: so it is in a table that is not damaged."""
+        parents, of = self._parents, self._frame_of
+        in_range = min(parents, default=_NONE) >= _NONE and min(of, default=0) >= 0 and max(of, default=-1) < frames
+        return in_range and all(map(lt, parents, range(len(parents))))
 
     def __len__(self) -> int:
         return len(self._parents)
@@ -262,20 +274,22 @@ def _without_route(stack: tuple[Frame, ...]) -> tuple[tuple[Frame, ...], str | N
     return stack, None
 
 
-def _blocks(data: bytes, sites: int) -> tuple[tuple[tuple[int, int, float, int], ...], int]:
+def _blocks(data: bytes, sites: int) -> tuple[LiveBlocks, int]:
     """(the blocks that are alive, the number of torn ones)."""
     words = _fields("I", data)
     heads, tails = words[0::6], words[5::6]
-    owners, births = words[1::6].tolist(), words[4::6].tolist()
-    sizes = _fields("Q", data)[1::3].tolist()
-    torn = 0
-    used: Sequence[int] = owners
+    owners, births, sizes = words[1::6], words[4::6], _fields("Q", data)[1::3]
+    torn, places = 0, range(len(owners))
     if heads != tails or max(owners, default=0) > sites or max(sizes, default=0) >= 1 << 56:
         whole = [
             head == tail and owner <= sites and size < 1 << 56
             for head, tail, owner, size in zip(heads, tails, owners, sizes, strict=True)
         ]
         torn = whole.count(False)
-        used = [may and owner for may, owner in zip(whole, owners, strict=True)]
-    rows = zip([owner - 1 for owner in owners], sizes, [born / 10 for born in births], range(len(owners)), strict=True)
-    return tuple(compress(rows, used)), torn
+        owners = array("I", [owner if may else 0 for may, owner in zip(whole, owners, strict=True)])
+    if 0 not in owners:
+        return LiveBlocks(owners, sizes, births, places), torn
+    owner, size, born = (
+        array(kind, compress(column, owners)) for kind, column in (("I", owners), ("Q", sizes), ("I", births))
+    )
+    return LiveBlocks(owner, size, born, list(compress(places, owners))), torn

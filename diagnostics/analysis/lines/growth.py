@@ -30,10 +30,10 @@ from ..profile import Frame
 from .frames import place_of
 from .snapshot import LASTING_SECONDS, Blocks, Look, Names, Sum
 
-__all__ = ["History", "LineGrowth", "total"]
+__all__ = ["STEADY", "Gain", "History", "LineGrowth", "difference", "total"]
 
 # A gain is steady where each third of the time, from one look to another, has at least half of its share of it.
-_STEADY = 0.5
+STEADY = 0.5
 # Nothing is said of a time shorter than so many times `lasting`: it has no thirds.
 _LEAST = 2.0
 
@@ -47,6 +47,7 @@ class LineGrowth:
     held        alive now; held_low, held_high: its interval
     grown       gained; low, high: its interval
     steady      whether each third of the time has its part in the gain
+    lives       of how many processes that is, one after the other: `seconds` and `grown` are of all, and `held` of the last
     """
 
     frame: Frame
@@ -59,6 +60,7 @@ class LineGrowth:
     low: float
     high: float
     steady: bool
+    lives: int = 1
 
     @property
     def name(self) -> str:
@@ -90,11 +92,35 @@ class LineGrowth:
             "line": self.frame.line,
             "in": self.inside or None,
             "seconds": self.seconds,
+            "lives": self.lives,
             "held_bytes": {"low": self.held_low, "mid": self.held, "high": self.held_high},
             "grown_bytes": {"low": self.low, "mid": self.grown, "high": self.high},
             "per_hour": dict(zip(("low", "mid", "high"), self.per_hour, strict=True)),
             "grows": self.grows,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What is known of a line between two looks; see above.
+
+    now    what is alive
+    path   (time, bytes) at the first look, at the ends of the first two thirds, and now
+    """
+
+    came: Sum
+    gone: Sum
+    now: Sum
+    path: tuple[tuple[float, float], ...]
+
+    @property
+    def parts(self) -> list[tuple[float, float]]:
+        """(seconds, bytes gained) of each third."""
+        return [(t - s, after - before) for (s, before), (t, after) in pairwise(self.path)]
+
+    @property
+    def grown(self) -> float:
+        return self.path[-1][1] - self.path[0][1]
 
 
 @dataclass(frozen=True)
@@ -116,6 +142,14 @@ class History:
         None where there is no look that is long enough ago, or where the table has had no room for samples since then: what
         was allocated is not known any more.
         """
+        found = self.gains(time)
+        if found is None:
+            return None
+        first, gains = found
+        return first, sorted((self._row(line, gain) for line, gain in gains.items()), key=lambda row: -row.grown)
+
+    def gains(self, time: float) -> tuple[Look, dict[int, Gain]] | None:
+        """As `since`, what that is made of, by the line's number."""
         first = next((look for look in self.looks if look.time >= time), None)
         if first is None or self.now.at - first.at < _LEAST * self.lasting or self.now.dropped > first.dropped:
             return None
@@ -126,40 +160,40 @@ class History:
         sums = self.now.sums(bounds)
         held = [look.held() for look in looks]
         lines = set(sums) | set(held[0])
-        rows = [self._row(line, looks, held, sums.get(line) or [Sum(), Sum()]) for line in lines]
-        return first, sorted(rows, key=lambda row: -row.grown)
+        return first, {line: self._gain(line, looks, held, sums.get(line) or [Sum(), Sum()]) for line in lines}
 
     def _nearest(self, at: float) -> Look:
         return min(self.looks, key=lambda look: abs(look.at - at))
 
-    def _row(
-        self, line: int, looks: Sequence[Look], held: Sequence[Mapping[int, Sum]], sums: Sequence[Sum]
-    ) -> LineGrowth:
+    def _gain(self, line: int, looks: Sequence[Look], held: Sequence[Mapping[int, Sum]], sums: Sequence[Sum]) -> Gain:
         stayed, came = sums
         was = looks[0].at_least(line, held[0], stayed)
-        now, gone = stayed.plus(came), was.less(stayed)
-        low, high = _difference(came, gone, float(self.now.rate))
+        now = stayed.plus(came)
         values = [was.value, *(before.get(line, Sum()).value for before in held[1:]), now.value]
-        path = list(zip([*(look.at for look in looks), self.now.at], values, strict=True))
-        gain = now.value - was.value
-        least = _STEADY * gain / (self.now.at - looks[0].at)
-        steady = all(t > s and after - before >= least * (t - s) for (s, before), (t, after) in pairwise(path))
-        held_low, held_high = now.interval(float(self.now.rate))
+        path = tuple(zip([*(look.at for look in looks), self.now.at], values, strict=True))
+        return Gain(came, was.less(stayed), now, path)
+
+    def _row(self, line: int, gain: Gain) -> LineGrowth:
+        rate = float(self.now.rate)
+        low, high = difference(gain.came, gain.gone, rate)
+        seconds = gain.path[-1][0] - gain.path[0][0]
+        least = STEADY * gain.grown / seconds
+        held_low, held_high = gain.now.interval(rate)
         return LineGrowth(
             frame=self.names.lines[line],
             innermost=self.names.innermost[line],
-            seconds=self.now.at - looks[0].at,
-            held=now.value,
+            seconds=seconds,
+            held=gain.now.value,
             held_low=held_low,
             held_high=held_high,
-            grown=gain,
+            grown=gain.grown,
             low=low,
             high=high,
-            steady=steady,
+            steady=all(length > 0 and more >= least * length for length, more in gain.parts),
         )
 
 
-def _difference(came: Sum, gone: Sum, rate: float) -> tuple[float, float]:
+def difference(came: Sum, gone: Sum, rate: float) -> tuple[float, float]:
     """The interval of `came` - `gone`, by MOVER. A sample more, of whatever size, would have stood for `rate` bytes beside
     itself at most: so sizes of which none was sampled are allowed for."""
     (came_low, came_high), (gone_low, gone_high) = came.interval(rate), gone.interval(rate)

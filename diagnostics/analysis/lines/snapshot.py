@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from array import array
-from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress, pairwise
+from math import expm1
 
 from ..heap import HeapTable, Site
 from ..profile import Frame
@@ -90,7 +91,8 @@ class Names:
 
 @dataclass(frozen=True)
 class Blocks:
-    """The sampled blocks that are alive at `at`: of each its line's number, its size, and when it was allocated.
+    """The sampled blocks that are alive at `at`: of each its line's number, its size, and when it was allocated, in tenths
+    of a second, as the table has it.
 
     dropped   samples that the table has had no room for until then, since sampling began
     """
@@ -99,38 +101,75 @@ class Blocks:
     rate: int
     line: array[int]
     size: array[int]
-    born: array[float]
+    born: array[int]
     dropped: int = 0
 
     @classmethod
     def of(cls, table: HeapTable, names: Names, at: float) -> Blocks:
         """What is alive in a table; blocks whose stack could not be read are nobody's."""
-        numbers = names.of_sites(table.sites)
-        told = [block for block in table.blocks if numbers[block[0]] is not None]
-        line = array("L", [numbers[site] or 0 for site, _, _, _ in told])
-        size = array("Q", [size for _, size, _, _ in told])
-        born = array("d", [born for _, _, born, _ in told])
-        return cls(max([at, *born]), table.rate, line, size, born, table.dropped)
+        blocks = table.blocks
+        # By the place of a stack plus one, which is how a block names it; 0 is no stack.
+        numbers = [None, *names.of_sites(table.sites)]
+        lines = list(map(numbers.__getitem__, blocks.owner))
+        size, born = blocks.size, blocks.born
+        if None in lines:
+            told = [line is not None for line in lines]
+            size, born = array("Q", compress(size, told)), array(born.typecode, compress(born, told))
+        if 0 in size:  # a block of no bytes is one all the same
+            size = array("Q", [max(1, each) for each in size])
+        line = array("L", [line for line in lines if line is not None])
+        return cls(max(at, max(born, default=0) / 10), table.rate, line, size, born, table.dropped)
+
+    def values(self) -> list[float]:
+        """The bytes that each block stands for (see `sampling.py`)."""
+        each = -1 / self.rate
+        return [-size / expm1(size * each) for size in self.size]
 
     def sums(self, bounds: Sequence[float]) -> dict[int, list[Sum]]:
         """By line: the blocks allocated before the first of these times, then those between it and the second, and so on."""
-        known: dict[int, tuple[float, float]] = {}
-        added: dict[int, list[list[float]]] = {}
-        for line, size, born in zip(self.line, self.size, self.born, strict=True):
-            place = bisect_left(bounds, born)
-            if place == len(bounds):
-                continue
-            figures = known.get(size)
-            if figures is None:
-                figures = known[size] = _estimate(size, self.rate)
-            rows = added.get(line)
-            if rows is None:
-                rows = added[line] = [[0.0, 0.0, 0.0] for _ in bounds]
-            row = rows[place]
-            row[0] += figures[0]
-            row[1] += figures[1]
-            row[2] += size
-        return {line: [Sum(*row) for row in rows] for line, rows in added.items()}
+        values = self.values()
+        parts = [self._added(values, after, until) for after, until in pairwise([-math.inf, *bounds])]
+        none = Sum()
+        return {line: [part.get(line, none) for part in parts] for line in set().union(*parts)}
+
+    def _added(self, values: Sequence[float], after: float, until: float) -> dict[int, Sum]:
+        """By line the blocks allocated within that time. Numbers of lines are small, and so places in a list."""
+        lines = 1 + max(self.line, default=-1)
+        held, variance, seen = [0.0] * lines, [0.0] * lines, [0] * lines
+        inside = self._born_within(after, until)
+        for line, size, value in compress(zip(self.line, self.size, values, strict=True), inside):
+            held[line] += value
+            variance[line] += value * (value - size)
+            seen[line] += size
+        rows = enumerate(zip(held, variance, seen, strict=True))
+        return {line: Sum(*row) for line, row in rows if row[2]}
+
+    def largest(self, until: float, most: int) -> tuple[list[tuple[int, Sum]], float]:
+        """What those lines held that held most, of blocks allocated until then, most first; and what any other held at most.
+
+        All blocks are added up by their value alone, in one pass; the rest of a sum only of the lines that are kept.
+        """
+        values, inside = self.values(), self._born_within(-math.inf, until)
+        held = [0.0] * (1 + max(self.line, default=-1))
+        for line, value in compress(zip(self.line, values, strict=True), inside):
+            held[line] += value
+        ranked = [
+            line for line in sorted(range(len(held)), key=held.__getitem__, reverse=True)[: most + 1] if held[line]
+        ]
+        kept = ranked[:most]
+        variance, seen = dict.fromkeys(kept, 0.0), dict.fromkeys(kept, 0.0)
+        wanted = map(variance.__contains__, compress(self.line, inside))
+        chosen = compress(zip(self.line, self.size, values, strict=True), inside)
+        for line, size, value in compress(chosen, wanted):
+            variance[line] += value * (value - size)
+            seen[line] += size
+        rest = held[ranked[most]] if len(ranked) > most else 0.0
+        return [(line, Sum(held[line], variance[line], seen[line])) for line in kept], rest
+
+    def _born_within(self, after: float, until: float) -> list[bool]:
+        """Of each block whether it was allocated after the first of these times, and no later than the second."""
+        after, until = 10 * after, 10 * until
+        return [after < born <= until for born in self.born]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +193,9 @@ class Look:
 
     @classmethod
     def of(cls, blocks: Blocks, time: float, lasting: float = LASTING_SECONDS, most: int = MOST_LINES) -> Look:
-        held = {line: sums[0] for line, sums in blocks.sums([blocks.at - lasting]).items()}
-        ranked = sorted(held, key=lambda line: -held[line].value)
-        kept = ranked[:most]
-        sums = [held[line] for line in kept]
-        figures = array("f", [figure for each in sums for figure in (each.value, each.variance, each.seen)])
-        rest = held[ranked[most]].value if len(ranked) > most else 0.0
-        return cls(time, blocks.at, array("L", kept), figures, rest, blocks.dropped)
+        kept, rest = blocks.largest(blocks.at - lasting, most)
+        figures = array("f", [figure for _, each in kept for figure in (each.value, each.variance, each.seen)])
+        return cls(time, blocks.at, array("L", [line for line, _ in kept]), figures, rest, blocks.dropped)
 
     def held(self) -> dict[int, Sum]:
         return {line: Sum(*self.sums[3 * place : 3 * place + 3]) for place, line in enumerate(self.lines)}
@@ -171,10 +206,3 @@ class Look:
         if known is not None:
             return known
         return Sum(max(stayed.value, self.rest), max(stayed.variance, self.rest**2), stayed.seen)
-
-
-def _estimate(size: int, rate: int) -> tuple[float, float]:
-    """(bytes that a sampled block of this size stands for, the variance that it adds)."""
-    bytes_ = max(size, 1)
-    chance = -math.expm1(-bytes_ / rate)
-    return bytes_ / chance, bytes_**2 * math.exp(-bytes_ / rate) / chance**2

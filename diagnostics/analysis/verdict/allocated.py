@@ -24,7 +24,7 @@ _OF_GROWTH: Final = frozenset({"retained_objects", "native_growth", "memory_grow
 def with_line(readings: Readings, finding: Finding) -> Finding:
     """The finding with its line, and what the live heap knows of it as evidence."""
     judged = _growth(readings, finding)
-    if readings.lines is None or judged is None:
+    if judged is None:
         return finding
     line, evidence = grower(readings, *judged)
     if evidence is not None:

@@ -14,7 +14,7 @@ from typing import Any
 from ..drift import Drift, drift
 from ..lines.growth import History
 from ..lives import Life, Points, gained_within, recycled
-from ..trend import WINDOWS, Trend, pooled, telling
+from ..trend import WINDOWS, Trend, pooled, telling, trend
 from ..units import format_value
 from .child import Child
 
@@ -244,9 +244,27 @@ class Readings:
         return Rise(trend, self.gained(name, trend.seconds) or 0.0)
 
     def heavy_rise(self, name: str) -> Rise | None:
-        """The series of bytes, if it grows by enough to matter."""
+        """The series of bytes, if it grows by enough to matter: in the shortest window in which it does both. What grows
+        slowly and steadily grows in every window, and gains too little in a short one however long it goes on."""
+        if name not in self._heavy:
+            self._heavy[name] = self._first_heavy(name)
+        return self._heavy[name]
+
+    @cached_property
+    def _heavy(self) -> dict[str, Rise | None]:
+        return {}
+
+    def _first_heavy(self, name: str) -> Rise | None:
         rise = self.rise(name)
-        return rise if rise is not None and rise.amount >= self.least_growth else None
+        if rise is None or rise.amount >= self.least_growth or self.recycled:
+            return rise if rise is not None and rise.amount >= self.least_growth else None
+        points = self._points(name)
+        for window in WINDOWS:
+            longer = trend(points, level=_LEVEL, since=max(self.since, points[-1][0] - window))
+            amount = self.gained(name, longer.seconds) or 0.0
+            if longer.growing and amount >= self.least_growth:
+                return Rise(longer, amount)
+        return None
 
     def gained(self, name: str, seconds: float) -> float | None:
         """How much more there was in the last quarter of the last `seconds` than in the first, by medians of both.

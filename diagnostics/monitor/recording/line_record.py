@@ -24,6 +24,7 @@ from typing import Any, Final, TypeVar
 from ...analysis.heap import HeapTable
 from ...analysis.lines import file as line_file
 from ...analysis.lines.growth import History, LineGrowth
+from ...analysis.lines.lives import LineLife, life_of, pooled
 from ...analysis.lines.snapshot import Blocks, Look, Names
 from ...analysis.profile import Frame
 from ...errors import UsageError
@@ -44,6 +45,8 @@ _REST: Final = 200.0
 _FINE, _MINUTES = 180, 1440
 _MINUTE: Final = 60.0
 _WRITE_SECONDS: Final = 30.0
+# Processes that are no workers any more, and whose end the recorder has not noticed yet.
+_MOST_LEAVING: Final = 64
 
 
 def lines_file(recording: Path) -> Path:
@@ -121,6 +124,7 @@ class LineRecord:
         self._interval = interval
         self._file_of = file_of
         self._tracks: dict[int, _LineTrack] = {}
+        self._leaving: dict[int, _LineTrack] = {}
         self._due: dict[int, float] = {}
         self._unwritable: set[Path] = set()
 
@@ -140,7 +144,7 @@ class LineRecord:
         alive = {worker.pid for worker in workers}
         self._due = {pid: due for pid, due in self._due.items() if pid in alive}
         for pid in self._tracks.keys() - alive:
-            self.ended(pid)
+            self._leave(pid)
         for worker in workers:
             if time.monotonic() >= self._due.get(worker.pid, 0.0):
                 took = await self._look_at(worker)
@@ -154,26 +158,51 @@ class LineRecord:
         looks = track.looks()
         return History(track.names, looks, track.now, looks[-1].time, track.lasting)
 
-    async def gained(self, pid: int, since: float) -> tuple[float, list[LineGrowth]] | None:
+    async def gained(
+        self, pid: int, since: float, earlier: Sequence[LineLife] = (), warm: float = 0.0, *, shared: bool = True
+    ) -> tuple[float, list[LineGrowth]] | None:
         """When the first look since that wall-clock time was, and what each line has gained from then on, most first; None
-        where that is not known. Worked out once for each look, whatever `since` is the second time."""
+        where that is not known.
+
+        shared    it is worked out once for each look, whatever `since` is the second time
+        earlier   lives of the processes that were replaced by this one: what lines gained is then told of all of them together
+        warm      when the warm-up of this one ended, which is left out then
+        """
         track, history = self._tracks.get(pid), self.history(pid)
-        if track is None or history is None:
-            return None
+        if track is None or history is None:  # one that has just begun: its predecessors are known all the same
+            return (earlier[0].began, await asyncio.to_thread(pooled, earlier)) if earlier else None
+        if not shared:
+            return await asyncio.to_thread(_gained, history, since, earlier, warm)
         if track.gains is None or track.gains[0] is not history.now:
-            gained = await asyncio.to_thread(history.since, since)
-            track.gains = history.now, None if gained is None else (gained[0].time, gained[1])
+            track.gains = history.now, await asyncio.to_thread(_gained, history, since, earlier, warm)
         return track.gains[1]
 
-    def ended(self, pid: int) -> None:
-        """A worker has ended: its looks stay in its file alone."""
-        track = self._tracks.pop(pid, None)
-        if track is not None:
-            self._write(track, track.looks())
+    def ended(self, pid: int, warm: float = 0.0) -> LineLife | None:
+        """A worker has ended: its looks stay in its file alone. Answers what its lines gained since `warm`, when its warm-up
+        was over; None where it is not known."""
+        track = self._leave(pid)
+        self._leaving.pop(pid, None)
+        if track is None or track.now is None:
+            return None
+        looks = track.looks()
+        history = History(track.names, looks, track.now, looks[-1].time, track.lasting)
+        return life_of(history, warm)
 
     def close(self) -> None:
         for pid in list(self._tracks):
-            self.ended(pid)
+            self._leave(pid)
+        self._leaving.clear()
+
+    def _leave(self, pid: int) -> _LineTrack | None:
+        """A process is no worker any more: what was seen of it is written, and kept until its end is noticed."""
+        track = self._tracks.pop(pid, None)
+        if track is None:
+            return self._leaving.get(pid)
+        self._write(track, track.looks())
+        self._leaving[pid] = track
+        for oldest in list(self._leaving)[:-_MOST_LEAVING]:
+            del self._leaving[oldest]
+        return track
 
     async def _look_at(self, worker: Worker) -> float:
         """The seconds of CPU that it took."""
@@ -217,6 +246,15 @@ def _timed(work: Callable[..., T], *arguments: Any) -> tuple[float, T]:
     began = time.thread_time()
     result = work(*arguments)
     return time.thread_time() - began, result
+
+
+def _gained(
+    history: History, since: float, earlier: Sequence[LineLife], warm: float
+) -> tuple[float, list[LineGrowth]] | None:
+    if earlier:
+        return earlier[0].began, pooled(earlier, life_of(history, max(since, warm)))
+    gained = history.since(since)
+    return None if gained is None else (gained[0].time, gained[1])
 
 
 def _seen(table: HeapTable, names: Names, at: float, lasting: float) -> tuple[Blocks, Look]:

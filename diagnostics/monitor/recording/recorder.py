@@ -17,7 +17,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...analysis.lives import Life
+from ...analysis.lines.growth import LineGrowth
+from ...analysis.lives import Life, recycled
+from ...analysis.trend import warm_up_ends
 from ...errors import DiagnosticsError, NotFoundError
 from ..failures import Failures
 from ..kernel.cgroup import CgroupReading, Cgroups
@@ -291,6 +293,22 @@ class Recorder:
         """The processes that had this worker's number before it and were replaced, the oldest first."""
         return self._lineage.lives(worker)
 
+    async def lines_gained(
+        self, pid: int, worker: str, since: float, *, shared: bool = True
+    ) -> tuple[float, list[LineGrowth]] | None:
+        """What each line of a worker's code has gained since the first look at or after that wall-clock time, and when that
+        was; None where it is not known. Of a worker that is recycled, over its lives that had not ended by then.
+
+        shared   as in `LineRecord.gained`
+        """
+        track = self._tracks.get(pid)
+        started = track.file.header.process.get("started") if track is not None else None
+        age = time.time() - started if isinstance(started, int | float) else None
+        warm = 0.0 if age is None else warm_up_ends(time.time() - age, time.time())
+        lives = self.lives(worker)
+        earlier = [life.lines for life in lives if life.lines is not None and life.lines.ended >= since]
+        return await self.lines.gained(pid, since, earlier if recycled(lives, age) else (), warm, shared=shared)
+
     async def _look_at(self, worker: Worker, look: ServiceLook) -> None:
         # In this order: a process on its way out has no memory any more, and the kernel shows it in the root cgroup.
         cgroup = self._cgroups.read(worker.pid)
@@ -349,7 +367,8 @@ class Recorder:
 
     def _finish(self, pid: int) -> None:
         track = self._tracks.pop(pid)
-        self.lines.ended(pid)
+        started = track.file.header.process.get("started")
+        lines = self.lines.ended(pid, warm_up_ends(float(started or 0.0), time.time()))
         returncode = self._exits.pop(pid, None)
         status = exit_status(pid)
         if returncode is None and status is not None:
@@ -366,7 +385,7 @@ class Recorder:
         columns = track.file.columns(0, [field.name for field in FIELDS])
         life = life_of(columns, track.file.header.process.get("started"), JUDGED)
         if life is not None:
-            self._lineage.ended(track.worker, life)
+            self._lineage.ended(track.worker, replace(life, lines=lines))
         track.close()
         if returncode is None:
             self._ended[pid] = (track.file.path, ending)

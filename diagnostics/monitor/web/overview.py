@@ -171,9 +171,9 @@ class Overview:
         outlook = self._recorder.outlook(pid)
         grows = [growth.trend.since for growth in (outlook.growths if outlook else ()) if growth.trend.growing]
         since = min((each for each in grows if each is not None), default=now - _LINES_SECONDS)
-        gained = await self._recorder.lines.gained(pid, since)
+        gained = await self._recorder.lines_gained(pid, snapshot.worker, since)
         if gained is None:
-            return {"since": None, "seconds": None, "rows": [], "unknown": no_lines(snapshot)}
+            return {"since": None, "seconds": None, "lives": 1, "rows": [], "unknown": no_lines(snapshot)}
         began, rows = gained
         largest = sorted(rows, key=lambda row: -row.held)[:_LINES]
         shown = [row for row in rows if row.grows][:_LINES]
@@ -181,6 +181,7 @@ class Overview:
         return {
             "since": began,
             "seconds": rows[0].seconds if rows else now - began,
+            "lives": rows[0].lives if rows else 1,
             "rows": [row.to_json() for row in shown],
             "unknown": None,
         }

@@ -116,7 +116,7 @@ bool table_take(const void *block, struct taken *was);
 void table_put_back(const void *block, const struct taken *was);
 void table_clear(void);
 void table_say(uint32_t flags); /* sets flags in the header for who reads it */
-const char *table_attach(int fd); /* NULL, or why the file cannot be the table's */
+const char *table_attach(int fd, uint64_t start_ticks); /* NULL, or why the file cannot be the table's */
 void table_detach(void);
 struct table_status {
     uint64_t samples, dropped, unseen_frees, blocks, sites, private_bytes, file_bytes;

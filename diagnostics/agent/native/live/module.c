@@ -91,13 +91,15 @@ static PyObject *start(PyObject *self, PyObject *arguments)
     return none();
 }
 
+/* attach(fd, start_ticks) -> None, or why not: the table of the process that calls, which was started then */
 static PyObject *attach(PyObject *self, PyObject *arguments)
 {
     (void)self;
     int fd;
-    if (!PyArg_ParseTuple(arguments, "i", &fd))
+    unsigned long long start_ticks;
+    if (!PyArg_ParseTuple(arguments, "iK", &fd, &start_ticks))
         return NULL;
-    return refused(table_attach(fd));
+    return refused(table_attach(fd, start_ticks));
 }
 
 static PyObject *detach(PyObject *self, PyObject *unused)

@@ -574,7 +574,7 @@ static bool keeps_its_word(int fd)
     }
 }
 
-const char *table_attach(int fd)
+const char *table_attach(int fd, uint64_t start_ticks)
 {
     if (!keeps_its_word(fd))
         return "its folder is on a file system where a file that is mapped may fail to be written (known to be safe: ext4, xfs, "
@@ -593,7 +593,9 @@ const char *table_attach(int fd)
     }
     if (file != NULL)
         munmap(file, TABLE_BYTES);
+    /* Both are the parent's still where this process was forked: a reader looks for the process by them. */
     HEADER->pid = (uint32_t)getpid();
+    HEADER->start_ticks = start_ticks;
     file = mapped;
     /* Only what is used: the rest of the file is zero and stays untouched. The header last, so that no reader takes it early. */
     copy_out(own + BLOCKS_AT, HEADER->blocks_used * sizeof(struct block));

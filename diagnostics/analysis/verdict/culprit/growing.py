@@ -7,10 +7,12 @@ step or chance of sampling looks like it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ...lines.growth import History, LineGrowth, total
+from ...lines.lives import life_of, pooled
 from ...units import format_value
 from ..readings import MOST, Evidence, Readings
 
@@ -38,8 +40,11 @@ class Grower:
         row = self.row
         low, middle, high = map(_bytes, row.per_hour)
         inside = f" (in {row.inside})" if row.inside else ""
+        gained = f"holds {_bytes(row.grown)} more than {row.seconds:.0f} s ago"
+        if row.lives > 1:
+            gained = f"gained {_bytes(row.grown)} in {row.seconds:.0f} s of {row.lives} processes, one after the other"
         text = (
-            f"In the live heap {row.name}{inside} holds {_bytes(row.grown)} more than {row.seconds:.0f} s ago "
+            f"In the live heap {row.name}{inside} {gained} "
             f"(95 % sure: {_bytes(row.low)} to {_bytes(row.high)}), {middle} an hour ({low} to {high})"
         )
         if self.per_stream:
@@ -63,10 +68,11 @@ class Grower:
 def grower_since(history: History, since: float, per_second: float) -> Grower | None:
     """The line behind a growth of so many bytes a second that was judged from `since` (wall clock) on; None where none is."""
     gains = history.since(since)
-    if gains is None or per_second <= 0:
-        return None
-    _, rows = gains
-    for row in rows:
+    return None if gains is None else _named(gains[1], per_second)
+
+
+def _named(rows: Sequence[LineGrowth], per_second: float) -> Grower | None:
+    for row in rows if per_second > 0 else ():
         expected = per_second * row.seconds
         if row.grows and row.low >= MOST * expected:
             return Grower(row, row.grown / expected)
@@ -76,26 +82,43 @@ def grower_since(history: History, since: float, per_second: float) -> Grower | 
 def grower(readings: Readings, since: float | None, per_second: float) -> tuple[Grower | None, Evidence | None]:
     """The line behind a growth that a verdict is about; without one, what all lines of the live heap gained together.
 
-    Both are None where there are no looks at a live heap since then.
+    Both are None where there are no looks at a live heap since then. Of a worker that is recycled it is what lines gained
+    within its lives, as its growth is.
     """
-    if readings.lines is None or readings.recycled or since is None:
+    rows = _of_lives(readings) if readings.recycled else _of_one(readings, since)
+    if not rows:
         return None, None
-    line = grower_since(readings.lines, since, per_second)
+    line = _named(rows, per_second)
     if line is not None:
         line = replace(line, finished=_finished(readings, line.row.seconds))
         return line, line.evidence()
-    gains = readings.lines.since(since)
-    if gains is None:
-        return None, None
-    first, rows = gains
     low, middle, high = total(rows)
-    seconds = readings.lines.now.at - first.at
-    words = f"gained in the live heap, all lines, within {seconds:.0f} s (95 % sure: {_bytes(low)} to {_bytes(high)})"
+    of = f" of {rows[0].lives} processes" if rows[0].lives > 1 else ""
+    words = (
+        f"gained in the live heap, all lines, within {rows[0].seconds:.0f} s{of} "
+        f"(95 % sure: {_bytes(low)} to {_bytes(high)})"
+    )
     return None, Evidence(words, middle, "bytes")
 
 
+def _of_one(readings: Readings, since: float | None) -> Sequence[LineGrowth]:
+    gains = readings.lines.since(since) if readings.lines is not None and since is not None else None
+    return () if gains is None else gains[1]
+
+
+def _of_lives(readings: Readings) -> Sequence[LineGrowth]:
+    earlier = [life.lines for life in readings.lives if life.lines is not None]
+    present = None if readings.lines is None else life_of(readings.lines, readings.since)
+    return pooled(earlier, present) if earlier else ()
+
+
 def _finished(readings: Readings, seconds: float) -> float | None:
-    """How many streams finished in the last `seconds`; None where nobody counts them."""
+    """How many streams finished in the last `seconds`, or in as many of a recycled worker's lives, at the pace of all of them;
+    None where nobody counts them."""
+    if readings.recycled:
+        counted = [(life.seconds, life.finished) for life in readings.lives if life.finished is not None]
+        lived = sum(length for length, _ in counted)
+        return seconds * sum(finished for _, finished in counted) / lived if lived > 0 else None
     points = readings.series.get("streams_finished_total", ()) if readings.state == "answering" else ()
     inside = [value for time, value in points if time >= points[-1][0] - seconds]
     return inside[-1] - inside[0] if inside else None

@@ -236,7 +236,7 @@ async function loadHeap(worker) {
 }
 
 function showHeap(told) {
-  show("heap-since", told.since ? `since ${clock(told.since)}, ${span(told.seconds)}` : "");
+  show("heap-since", told.since ? `since ${clock(told.since)}, ${span(told.seconds)}${told.lives > 1 ? ` of ${told.lives} processes` : ""}` : "");
   show("heap-unknown", told.unknown ? `Unknown: ${told.unknown}` : "");
   const signed = (bytes) => `${bytes > 0 ? "+" : ""}${size(Math.round(bytes))}`;
   const between = (one, words) => `${words(one.low)} to ${words(one.high)}`;

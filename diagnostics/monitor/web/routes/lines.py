@@ -5,11 +5,12 @@
 | worker | which one; the first where it is not given |
 | seconds | since when, from now: that look of the recorder's, or the first one after it; 3600 by default |
 | limit | how many lines, 20 by default: those that gained most, and those that hold most |
+
+Of a worker that is recycled (max_requests) all lives that had not ended by then are told together.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from starlette.requests import Request
@@ -32,19 +33,24 @@ def route(targets: Targets, recorder: Recorder) -> Route:
         worker = targets.worker(request.query_params.get("worker"))
         seconds = _number(request, "seconds", _DEFAULT_SECONDS, 7 * 86_400.0)
         limit = round(_number(request, "limit", _DEFAULT_LIMIT, _MOST))
-        history = recorder.lines.history(worker.pid)
         now = time.time()
-        gained = None if history is None else await asyncio.to_thread(history.since, now - seconds)
+        gained = await recorder.lines_gained(worker.pid, worker.name, now - seconds, shared=False)
         answer = {"schema": SCHEMA, "time": now, "worker": worker.name}
         if gained is None:
             snapshot = await worker.snapshot()
             if snapshot is None:
                 raise NotFoundError(f"worker {worker.name} has ended", remedy="diagnostics blackbox FILE")
-            return JSONResponse({**answer, "since": None, "seconds": None, "rows": [], "unknown": no_lines(snapshot)})
-        first, rows = gained
-        shown = _chosen(rows, limit)
-        length = rows[0].seconds if rows else now - first.time
-        answer |= {"since": first.time, "seconds": length, "rows": [row.to_json() for row in shown], "unknown": None}
+            return JSONResponse(
+                {**answer, "since": None, "seconds": None, "lives": 1, "rows": [], "unknown": no_lines(snapshot)}
+            )
+        since, rows = gained
+        answer |= {
+            "since": since,
+            "seconds": rows[0].seconds if rows else now - since,
+            "lives": rows[0].lives if rows else 1,
+            "rows": [row.to_json() for row in _chosen(rows, limit)],
+            "unknown": None,
+        }
         return JSONResponse(answer)
 
     return Route("/debug/memory/lines", show)

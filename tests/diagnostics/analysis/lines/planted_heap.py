@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from diagnostics.analysis.heap import HeapTable, Site
+from diagnostics.analysis.heap import HeapTable, LiveBlocks, Site
 from diagnostics.analysis.lines.growth import History
 from diagnostics.analysis.lines.snapshot import Blocks, Look, Names
 from diagnostics.analysis.profile import Frame
@@ -56,7 +56,7 @@ class Heap:
         )
 
     def table(self, at: float) -> HeapTable:
-        blocks = tuple(
+        blocks = LiveBlocks.of(
             (line, size, born, place)
             for place, (line, size, born, died) in enumerate(self.sampled)
             if born <= at < died

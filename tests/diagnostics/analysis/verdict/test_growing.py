@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from diagnostics.analysis.lines.growth import History
+from diagnostics.analysis.lines.lives import life_of
+from diagnostics.analysis.lives import Life
 from diagnostics.analysis.verdict.readings import MIB, Readings
 from diagnostics.analysis.verdict.verdict import Verdict, verdict
 
@@ -122,6 +124,52 @@ def test_what_grows_and_stops_is_not_named_although_memory_grows() -> None:
 
     for seed in range(10):
         assert told(fill, seed=seed).finding.line is None
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_a_leak_that_is_slow_and_steady_is_found_in_a_longer_window(noise: float) -> None:
+    """20 KiB a second: surely growing within two minutes, by 2 MiB, which would not matter; of an hour it is 70 MiB."""
+    rng = random.Random(1)
+    rough = [rng.gauss(0, noise * MIB) for _ in range(900)]
+    grown = [(STARTED + second, 30 * MIB + 20_480 * second + rough[second]) for second in range(900)]
+    series = {"rss_bytes": grown, "in_use_bytes": grown, "python_live_bytes": grown, "open_streams": line(4, 0.0, 900)}
+    held = {"rss_bytes": 60 * MIB, "parts": {}}
+    found = verdict(Readings(state="answering", balance=held, series=series, since=STARTED + 225, age=900.0))
+    assert (found.word, found.alarm) == ("retained_objects", True)
+
+
+def lives(share: float, count: int = 6, seed: int = 1) -> list[Life]:
+    """Minutes of a worker that is recycled, each with a table of its own; a quarter of each is warm-up."""
+    made = []
+    for number in range(count):
+        heap = Heap(random.Random(f"{seed} {number}"))
+        leak(share, 60)(heap)
+        lines = life_of(heap.history(range(0, 61, 5)), STARTED + 15)
+        at = STARTED + number * 65
+        grown = [(at + second, 60 * MIB + PACE * second) for second in range(15, 60)]
+        flat = [(at + second, 4.0) for second in range(15, 60)]
+        series = {"in_use_bytes": grown, "python_live_bytes": grown, "open_streams": flat, "tasks": flat}
+        made.append(Life(60.0, series, 1200.0, lines))
+    return made
+
+
+def test_the_line_of_a_recycled_worker_is_named_over_its_lives() -> None:
+    found = told(None, seconds=5, age=5.0, lives=lives(1.0)).finding
+    assert (found.word, found.culprit) == ("retained_objects", "leaks (app.py:11)")
+    assert found.line is not None
+    assert (found.line["lives"], found.line["grows"]) == (6, True)
+    assert found.line["per_hour"]["low"] < 3600 * PACE < found.line["per_hour"]["high"]
+    assert found.line["per_stream"]["low"] < PACE / 20 < found.line["per_stream"]["high"]
+    assert "s of 6 processes, one after the other" in found.says
+    # Of its own looks, which tell of its first seconds, nothing is said.
+    assert told(leak(1.0, 5), seconds=5, age=5.0, lives=lives(1.0)).finding.culprit == "leaks (app.py:11)"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_line_of_less_than_half_is_not_named_over_lives_either(seed: int) -> None:
+    found = told(None, seconds=5, age=5.0, lives=lives(0.4, seed=seed)).finding
+    assert (found.line, found.culprit) == (None, None)
+    assert any("of 6 processes" in each.text for each in found.evidence)
 
 
 @pytest.mark.parametrize("state", ["silent", "outside"])

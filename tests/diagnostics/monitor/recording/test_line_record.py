@@ -19,6 +19,7 @@ import diagnostics
 from diagnostics.agent.heap import extension, layout
 from diagnostics.analysis.heap import HeapTable
 from diagnostics.analysis.lines.growth import History
+from diagnostics.analysis.lines.lives import pooled
 from diagnostics.analysis.profile import Frame
 from diagnostics.errors import UsageError
 from diagnostics.monitor.recording import line_record, live_heap
@@ -164,6 +165,31 @@ def test_what_was_seen_is_left_for_who_comes_after_and_taken_up_by_the_next_moni
     assert gained is not None
     assert gained[1][0].name == before[1][0].name
     assert gained[1][0].low > 0
+
+
+def test_the_lives_of_a_worker_tell_their_line_together(tmp_path: Path) -> None:
+    """Processes one after the other, each with a table of its own; their looks are kept until their end is noticed."""
+    lives = []
+    for _ in range(3):
+        service = Service(tmp_path / "dir")
+        workers = [service.worker]
+        kept = LineRecord(lambda listed=workers: listed, INTERVAL, lambda pid: None)  # type: ignore[misc]
+        try:
+            asyncio.run(looks(kept, service))
+        finally:
+            service.end()
+        workers.clear()  # no worker any more, before anybody noticed its end
+        asyncio.run(kept.look())
+        assert kept.history(service.process.pid) is None
+        lives.append(kept.ended(service.process.pid))
+        assert kept.ended(service.process.pid) is None
+    assert None not in lives
+    rows = pooled([life for life in lives if life is not None])
+    assert rows[0].frame.line == 10
+    assert rows[0].lives == 3
+    assert 0 < rows[0].low < 3 * 12 * 40 * 20_033
+    assert rows[0].held == 0  # none of them lives
+    assert all(row.low <= 0 <= row.high for row in rows if row.frame.line == 12)
 
 
 @pytest.mark.parametrize(
