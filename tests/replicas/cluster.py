@@ -35,8 +35,9 @@ SETTINGS = {
     "RELAY_RESUME": "redis",
     # Longer than any stream here: a relay that is told to end loses none.
     "RELAY_DRAIN_SECONDS": "120",
-    "RELAY_RESUME_GRACE_SECONDS": "60",
-    "RELAY_RESUME_SECONDS": "120",
+    # Longer than a client tries (clients.PATIENCE_SECONDS): one that the machine keeps from coming back still gets the rest.
+    "RELAY_RESUME_GRACE_SECONDS": "600",
+    "RELAY_RESUME_SECONDS": "600",
     "RELAY_TRUSTED_PROXIES": "127.0.0.1",
 }
 FOREIGN = ("RELAY_", "DIAGNOSTICS_", "OTEL_", "OPENAI_")
