@@ -33,7 +33,8 @@ __all__ = ["FAILURES", "client", "end", "pack_bytes"]
 FAILURES: Final = (RedisError, OSError)
 CANCEL_SECONDS: Final = 0.1
 # What stands between two strings of a command, by the length of the second: formatting these takes longer than the rest.
-_SIZES: Final = tuple(b"\r\n$%d\r\n" % size for size in range(1024))
+_FORMATTED: Final = 1024
+_SIZES: Final = tuple(b"\r\n$%d\r\n" % size for size in range(_FORMATTED))
 
 if TYPE_CHECKING:
     _Base = Connection
@@ -83,7 +84,7 @@ def pack_bytes(arguments: Sequence[EncodableT], encode: Callable[[EncodableT], b
     for one in (*words, *rest):
         word = one if type(one) is bytes else encode(one)
         size = len(word)
-        pieces += (_SIZES[size] if size < len(_SIZES) else b"\r\n$%d\r\n" % size, word)
+        pieces += (_SIZES[size] if size < _FORMATTED else b"\r\n$%d\r\n" % size, word)
     pieces.append(b"\r\n")
     return b"".join(pieces)
 
