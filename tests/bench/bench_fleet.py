@@ -50,7 +50,7 @@ def main() -> int:
             opened.enter_context(_monitor(port, own, env))
         for port in ports:
             _wait(f"http://127.0.1.1:{port}/debug/memory")
-        took, told = [], ""
+        took = []
         for number in range(arguments.rounds + 1):
             began = time.monotonic()
             before = os.times()
@@ -63,14 +63,12 @@ def main() -> int:
             answered = sum(line.split()[0] in targets for line in asked.stdout.splitlines()[1:] if line.strip())
             if asked.returncode not in (0, 1) or answered < len(targets):
                 raise SystemExit(f"fleet status ended with {asked.returncode}: {asked.stdout[-2000:]}")
-            told = f"{answered} rows"
             if number:
                 took.append((time.monotonic() - began, spent))
     seconds, cpu = [one for one, _ in took], [one for _, one in took]
-    print(f"{len(targets)} targets at {len(ports)} monitors, {told}: fleet status takes", end=" ")
-    print(
-        f"{statistics.median(seconds):.2f} s [{min(seconds):.2f} .. {max(seconds):.2f}], of CPU time {min(cpu):.2f} s at least"
-    )
+    print(f"{len(targets)} targets at {len(ports)} monitors, all of which answer. fleet status takes", end=" ")
+    print(f"{statistics.median(seconds):.2f} s [{min(seconds):.2f} .. {max(seconds):.2f}],", end=" ")
+    print(f"{statistics.median(cpu):.2f} s [{min(cpu):.2f} .. {max(cpu):.2f}] of them CPU time of the command")
     print(f"{os.cpu_count()} cores, load average at the end {os.getloadavg()[0]:.1f}")
     return 0
 
