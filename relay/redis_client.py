@@ -5,24 +5,36 @@ OSError for each outage but one: uvloop raises RuntimeError for a write to a con
 noticed. The connections made here raise redis-py's ConnectionError then, so that a RuntimeError is always a bug.
 
 A command that was sent is not sent again, since what it does might be done twice.
+
+Where the URL names Sentinels, each connection is made to the Redis that they call the primary at that moment. So after a
+fail-over it is the callers' next try that reaches the new primary. A connection to a Redis that has become a replica is closed
+at the first command that it refuses, with Sentinels and without: behind a name in DNS there is another one by then.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
+from redis.typing import EncodableT
 
-__all__ = ["FAILURES", "client", "end"]
+from .redis_url import SentinelUrl, parse_redis_url
+
+__all__ = ["FAILURES", "client", "end", "pack_bytes"]
 
 FAILURES: Final = (RedisError, OSError)
 CANCEL_SECONDS: Final = 0.1
+# What stands between two strings of a command, by the length of the second: formatting these takes longer than the rest.
+_FORMATTED: Final = 1024
+_SIZES: Final = tuple(b"\r\n$%d\r\n" % size for size in range(_FORMATTED))
 
 if TYPE_CHECKING:
     _Base = Connection
@@ -30,7 +42,18 @@ else:
     _Base = object
 
 
-class _SaysThatItIsClosed(_Base):
+class _Ours(_Base):
+    def pack_command(self, *args: EncodableT) -> list[bytes]:
+        """A command's bytes, in one piece: `pack_bytes`, which takes a third of the time of redis-py's own."""
+        return [pack_bytes(args, self.encoder.encode)]
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await super().read_response(*args, **options)
+        except ReadOnlyError as error:
+            await self.disconnect(nowait=True)
+            raise RedisConnectionError("this Redis is not the primary any more") from error
+
     async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
         try:
             await super().send_packed_command(command, check_health)
@@ -38,16 +61,100 @@ class _SaysThatItIsClosed(_Base):
             raise RedisConnectionError(f"the connection was closed before a command was written: {error}") from error
 
 
-class _Plain(_SaysThatItIsClosed, Connection):
+class _Plain(_Ours, Connection):
     pass
 
 
-class _Secure(_SaysThatItIsClosed, SSLConnection):
+class _Secure(_Ours, SSLConnection):
     pass
 
 
-class _Unix(_SaysThatItIsClosed, UnixDomainSocketConnection):
+class _Unix(_Ours, UnixDomainSocketConnection):
     pass
+
+
+def pack_bytes(arguments: Sequence[EncodableT], encode: Callable[[EncodableT], bytes]) -> bytes:
+    """A command as Redis reads it: an array of strings (https://redis.io/docs/latest/develop/reference/protocol-spec/).
+
+    The words of the first argument are arguments of their own ("SCRIPT LOAD"), as with redis-py.
+    """
+    name, *rest = arguments
+    words = (name.encode() if isinstance(name, str) else bytes(encode(name))).split()
+    pieces = [b"*%d" % (len(words) + len(rest))]
+    for one in (*words, *rest):
+        word = one if type(one) is bytes else encode(one)
+        size = len(word)
+        pieces += (_SIZES[size] if size < _FORMATTED else b"\r\n$%d\r\n" % size, word)
+    pieces.append(b"\r\n")
+    return b"".join(pieces)
+
+
+class _Sentinels:
+    """The Sentinels that know which Redis is the primary.
+
+    seconds   the longest that it takes to ask all of them
+    """
+
+    def __init__(self, url: SentinelUrl, seconds: float) -> None:
+        self._service = url.service
+        # One that does not answer must leave time for the others; one that has answered is asked first from then on.
+        each = seconds / len(url.sentinels)
+        options: dict[str, Any] = {
+            "socket_timeout": each,
+            "socket_connect_timeout": each,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,
+            **parse_url(url.sentinel),
+        }
+        del options["host"]
+        options["ssl"] = options.pop("connection_class", None) is SSLConnection
+        self._sentinel = Sentinel(url.sentinels, sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+
+    async def primary(self) -> tuple[str, int]:
+        """Host and port of the primary. Raises one of FAILURES."""
+        try:
+            host, port = await self._sentinel.discover_master(self._service)
+        except MasterNotFoundError as error:
+            raise RedisConnectionError(f"no Sentinel knows of a primary of {self._service!r} that is up") from error
+        return host, port
+
+    async def close(self) -> None:
+        await self._sentinel.aclose()
+
+
+class _Following(_Base):
+    """A connection to whichever Redis is the primary when it is made."""
+
+    def __init__(self, *, sentinels: _Sentinels, **options: Any) -> None:
+        self._sentinels = sentinels
+        super().__init__(**options)
+
+    async def connect(self) -> None:
+        if not self.is_connected:
+            self.host, self.port = await self._sentinels.primary()
+        await super().connect()  # type: ignore[no-untyped-call]
+
+
+class _PlainFollowing(_Following, _Plain):
+    pass
+
+
+class _SecureFollowing(_Following, _Secure):
+    pass
+
+
+class _FollowingPool(BlockingConnectionPool):
+    """A pool of connections to the primary, which owns the connections to the Sentinels."""
+
+    def __init__(self, *, sentinels: _Sentinels, **options: Any) -> None:
+        self._sentinels = sentinels
+        super().__init__(sentinels=sentinels, **options)
+
+    async def aclose(self) -> None:
+        try:
+            await super().aclose()
+        finally:
+            await self._sentinels.close()
 
 
 _OURS: Final[dict[type[Any], type[Any]]] = {
@@ -55,25 +162,31 @@ _OURS: Final[dict[type[Any], type[Any]]] = {
     SSLConnection: _Secure,
     UnixDomainSocketConnection: _Unix,
 }
+_FOLLOWING: Final[dict[type[Any], type[Any]]] = {Connection: _PlainFollowing, SSLConnection: _SecureFollowing}
 
 
 def client(url: str, *, connections: int, connect_seconds: float, answer_seconds: float) -> Redis:
     """A client of at most so many connections. All of its methods raise FAILURES.
 
-    connect_seconds   the longest that a connection takes to be made, or to become free
+    url               as RELAY_REDIS_URL (redis_url.py); with Sentinels, of the primary
+    connect_seconds   the longest that a connection takes to be made, or to become free; and to ask the Sentinels before it
     answer_seconds    the longest that an answer takes
     """
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=connections,
-        timeout=connect_seconds,
-        socket_timeout=answer_seconds,
-        socket_connect_timeout=connect_seconds,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-    )
-    pool.connection_class = _OURS[pool.connection_class]
-    return Redis.from_pool(pool)
+    followed = parse_redis_url(url)
+    options: dict[str, Any] = {
+        "max_connections": connections,
+        "timeout": connect_seconds,
+        "socket_timeout": answer_seconds,
+        "socket_connect_timeout": connect_seconds,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        **parse_url(url if followed is None else followed.redis),
+    }
+    kind = options.pop("connection_class", Connection)
+    if followed is None:
+        return Redis.from_pool(BlockingConnectionPool(connection_class=_OURS[kind], **options))
+    sentinels = _Sentinels(followed, connect_seconds)
+    return Redis.from_pool(_FollowingPool(sentinels=sentinels, connection_class=_FOLLOWING[kind], **options))
 
 
 async def end(tasks: Collection[asyncio.Task[None]]) -> None:

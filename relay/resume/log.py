@@ -97,7 +97,9 @@ class StreamLog:
         assert after >= self.first - 1, (after, self.first)
         events: list[bytes] = []
         size = 0
-        for event in islice(self._events, after - self.first + 1, None):
+        # By index, which a deque finds from its nearer end: who keeps up reads the last few of thousands, again and again.
+        for index in range(after - self.first + 1, len(self._events)):
+            event = self._events[index]
             size += len(event) + EVENT_OVERHEAD_BYTES
             if events and size > max_bytes:
                 break

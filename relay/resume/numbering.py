@@ -31,20 +31,16 @@ class Numbering:
     (b'data: b', [])
     """
 
-    __slots__ = ("_comment", "_event", "_id_line", "_in_line", "_line_feeds", "number")
+    __slots__ = ("_comment", "_event", "_id_line", "_in_line", "_line_feeds", "held", "number")
 
     def __init__(self, stream_id: str) -> None:
         self.number = 0
+        self.held = 0  # bytes of the unfinished event; the scanner bounds them before (protocol.sse.EventScanner)
         self._id_line = b"id: %b:" % stream_id.encode()
         self._line_feeds = LineFeeds()
         self._event = bytearray()  # the fields of the unfinished event
         self._in_line = False  # the last line has no end yet
         self._comment = False  # the last line is a comment
-
-    @property
-    def held(self) -> int:
-        """Bytes of the unfinished event. The scanner bounds them before (protocol.sse.EventScanner)."""
-        return len(self._event)
 
     def feed(self, chunk: bytes) -> tuple[bytes, Sequence[bytes]]:
         """Returns the bytes for the client, and the events that this chunk completes: their lines without the last line end."""
@@ -95,4 +91,5 @@ class Numbering:
             out.append(piece)
             if self._event or not self._comment:
                 self._event += piece
+        self.held = len(self._event)
         return b"".join(out), events

@@ -118,8 +118,9 @@ class RedisStore(MemoryStore):
     # Called by streams
 
     def append(self, log: StreamLog, events: Sequence[bytes]) -> None:
-        super().append(log, events)
-        self._is_behind(log)
+        self.logs.append(log, events)
+        if log not in self._behind:
+            self._is_behind(log)
 
     def end(self, log: StreamLog, *, failed: bool) -> None:
         super().end(log, failed=failed)

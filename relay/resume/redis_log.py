@@ -139,13 +139,15 @@ class RedisLog:
         calls = [self._call(parts[start : start + CALL_STREAMS]) for start in range(0, len(parts), CALL_STREAMS)]
         return [int(last) for answer in await self._append.run(self._client, calls) for last in answer.split()]
 
-    def _call(self, parts: Sequence[Copied]) -> tuple[list[str], list[str | bytes | int]]:
-        """The keys and arguments of append.lua; few, since what redis-py does with each is most of what copying costs."""
-        keys: list[str] = []
-        arguments: list[str | bytes | int] = [self._token, self._keep_ms, REMEMBERED * self._keep_ms]
+    def _call(self, parts: Sequence[Copied]) -> tuple[list[bytes], list[bytes]]:
+        """The keys and arguments of append.lua, as bytes: what is done with each is most of what copying costs."""
+        keys: list[bytes] = []
+        arguments = [str(one).encode() for one in (self._token, self._keep_ms, REMEMBERED * self._keep_ms)]
+        before_stream, before_about = self._stream_of(""), self._about_of("")
         for stream, caller, first, number, over, events in parts:
-            keys += (f"{self._prefix}stream:{stream}", f"{self._prefix}about:{stream}")
-            arguments += (f"{first} {number} {len(events)} {over or 'open'} {caller}", *events)
+            keys += ((before_stream + stream).encode(), (before_about + stream).encode())
+            arguments.append(f"{first} {number} {len(events)} {over or 'open'} {caller}".encode())
+            arguments += events
         return keys, arguments
 
     async def name(self, names: Mapping[tuple[str, str], Named]) -> None:

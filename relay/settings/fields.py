@@ -175,7 +175,8 @@ class Fields(BaseSettings):
         description="topic that is told of each stream's end; empty: none is",
     )
     redis_url: RedisUrl | None = Field(
-        None, description="Redis that several relays share their topics through; unset, each has its own"
+        None,
+        description="Redis that several relays share their topics through, or its Sentinels; unset, each has its own",
     )
     redis_prefix: str = Field("relay:", min_length=1, max_length=64, description="how all keys in Redis begin")
     redis_timeout_seconds: Seconds = Field(2.0, description="longest wait for Redis")

@@ -16,6 +16,7 @@ from ..admission.keys import parse_keys
 from ..admission.signed import parse_secrets
 from ..events.options import parse_properties
 from ..memory.buffer import POLICIES
+from ..redis_url import parse_redis_url
 
 __all__ = [
     "BaseUrl",
@@ -70,8 +71,7 @@ def _url_secrets(value: SecretStr) -> SecretStr:
 
 
 def _redis_url(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("it must be a URL, redis://HOST:PORT/DB, rediss://... for TLS, or unix://PATH")
+    parse_redis_url(value.get_secret_value())
     return value
 
 

@@ -8,8 +8,11 @@ import struct
 
 import pytest
 import uvloop
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Connection
 
-from relay.redis_client import FAILURES, client, end
+from relay.redis_client import FAILURES, client, end, pack_bytes
 
 ABORT = struct.pack("ii", 1, 0)  # SO_LINGER of no seconds: a close is a reset
 
@@ -48,10 +51,21 @@ def test_an_error_of_our_own_code_is_none() -> None:
     assert not issubclass(RuntimeError, FAILURES)
 
 
-@pytest.mark.parametrize("scheme", ["redis", "rediss", "unix"])
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"])
 def test_every_kind_of_connection_says_it(scheme: str) -> None:
     pool = client(f"{scheme}://localhost/1", connections=1, connect_seconds=1, answer_seconds=1).connection_pool
     assert pool.connection_class.send_packed_command.__module__ == "relay.redis_client"
+
+
+@given(
+    st.sampled_from(["GET", "SCRIPT LOAD", b"EVALSHA", b"CONFIG GET"]),
+    st.lists(st.one_of(st.binary(max_size=2000), st.text(max_size=300), st.integers(), st.floats(allow_nan=False))),
+)
+def test_commands_are_packed_as_by_redis_py(name: str | bytes, arguments: list[bytes | str | int | float]) -> None:
+    connection = Connection()
+    assert pack_bytes((name, *arguments), connection.encoder.encode) == b"".join(
+        connection.pack_command(name, *arguments)
+    )
 
 
 def test_a_task_that_has_lost_its_cancellation_is_ended() -> None:

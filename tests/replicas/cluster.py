@@ -35,8 +35,9 @@ SETTINGS = {
     "RELAY_RESUME": "redis",
     # Longer than any stream here: a relay that is told to end loses none.
     "RELAY_DRAIN_SECONDS": "120",
-    "RELAY_RESUME_GRACE_SECONDS": "60",
-    "RELAY_RESUME_SECONDS": "120",
+    # Longer than a client tries (clients.PATIENCE_SECONDS): one that the machine keeps from coming back still gets the rest.
+    "RELAY_RESUME_GRACE_SECONDS": "600",
+    "RELAY_RESUME_SECONDS": "600",
     "RELAY_TRUSTED_PROXIES": "127.0.0.1",
 }
 FOREIGN = ("RELAY_", "DIAGNOSTICS_", "OTEL_", "OPENAI_")
@@ -99,6 +100,7 @@ class Redis:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
         self._starting = threading.Lock()
         self._ended = False
         self._process = self._start()
@@ -139,16 +141,18 @@ def start_redis(folder: Path, name: str, port: int, *more: str) -> Process:
 class Cluster:
     """All processes but those of Redis.
 
-    redis_port   where the relays find it
+    redis_url    where the relays find it
+    more         settings of the relays
     port         of nginx
     relays       the two relays that run now, or ran last
     ended_at     when the one before each of them was seen to have ended, in seconds since 1970
     """
 
-    def __init__(self, folder: Path, redis_port: int) -> None:
+    def __init__(self, folder: Path, redis_url: str, **more: str) -> None:
         self._folder = folder
         self._ports = [free_port(), free_port()]
-        self._redis_port = redis_port
+        self._redis_url = redis_url
+        self._more = more
         self.port = free_port()
         self.ended_at = [-math.inf, -math.inf]
         self.past: list[Process] = []  # relays that have ended
@@ -172,8 +176,8 @@ class Cluster:
 
     @staticmethod
     @contextmanager
-    def started(folder: Path, redis_port: int) -> Iterator[Cluster]:
-        cluster = Cluster(folder, redis_port)
+    def started(folder: Path, redis_url: str, **more: str) -> Iterator[Cluster]:
+        cluster = Cluster(folder, redis_url, **more)
         try:
             cluster.start()
             yield cluster
@@ -224,8 +228,9 @@ class Cluster:
             self._folder, f"relay-{number}", sys.executable, "-m", "relay", "serve", "--port", str(self._ports[number]),
             "--no-diagnostics",
             **SETTINGS,
+            **self._more,
             RELAY_UPSTREAM_BASE_URL=self._upstream,
-            RELAY_REDIS_URL=f"redis://127.0.0.1:{self._redis_port}/0",
+            RELAY_REDIS_URL=self._redis_url,
         )  # fmt: skip
 
     def _until(self, holds: Any) -> None:

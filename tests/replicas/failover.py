@@ -1,4 +1,4 @@
-"""A Redis that fails over: a primary, a replica, Sentinel and HAProxy, as docs/deploy has them."""
+"""A Redis that fails over: a primary, a replica and Sentinel, and HAProxy where it is wanted, as docs/deploy has them."""
 
 from __future__ import annotations
 
@@ -20,19 +20,24 @@ START_SECONDS = 120.0
 
 
 class FailOver:
-    """`port` is HAProxy's: the one address for whichever Redis is the primary."""
+    """`url` names the Sentinel, or HAProxy: the one address for whichever Redis is the primary."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, by_haproxy: bool) -> None:
         self._folder = folder
+        self._by_haproxy = by_haproxy
         self._there = {"6379": free_port(), "26379": free_port(), "6391": free_port(), "6392": free_port()}
-        self.port = self._there["6379"]
+        # Of two Sentinels the first is not there: the relay asks the next one.
+        sentinels = f"127.0.0.1:{free_port()},127.0.0.1:{self._there['26379']}"
+        self.url = (
+            f"redis://127.0.0.1:{self._there['6379']}/0" if by_haproxy else f"redis+sentinel://{sentinels}/relay/0"
+        )
         self._redis: dict[int, Process] = {}
         self._others: list[Process] = []
 
     @staticmethod
     @contextmanager
-    def started(folder: Path) -> Iterator[FailOver]:
-        store = FailOver(folder)
+    def started(folder: Path, *, by_haproxy: bool) -> Iterator[FailOver]:
+        store = FailOver(folder, by_haproxy=by_haproxy)
         try:
             store.start()
             yield store
@@ -48,15 +53,21 @@ class FailOver:
         self._until(lambda: b"master_link_status:up" in self._said(second, "INFO replication"))
         # A replica that Sentinel does not know of yet cannot be promoted.
         self._until(lambda: b"slaves=1" in self._said(self._there["26379"], "INFO sentinel"))
-        self._others.append(Process(self._folder, "haproxy", "haproxy", "-db", "-f", self._example("haproxy.cfg")))
-        self._until(lambda: b"role:master" in self._said(self.port, "INFO replication"))
+        if self._by_haproxy:
+            self._others.append(Process(self._folder, "haproxy", "haproxy", "-db", "-f", self._example("haproxy.cfg")))
+            self._until(self._haproxy_has_it)
 
-    def kill_primary(self) -> None:
-        """By SIGKILL. Returns when the other one is the primary, and found at `port`."""
+    def kill_primary(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """By SIGKILL. `meanwhile` is called at once; returns when the other one is the primary, and HAProxy has it."""
         primary = self._primary()
         self._redis.pop(primary).end()
+        meanwhile()
         self._until(lambda: self._primary() not in (0, primary))
-        self._until(lambda: b"role:master" in self._said(self.port, "INFO replication"))
+        if self._by_haproxy:
+            self._until(self._haproxy_has_it)
+
+    def _haproxy_has_it(self) -> bool:
+        return b"role:master" in self._said(self._there["6379"], "INFO replication")
 
     def end(self) -> None:
         for process in (*self._others, *self._redis.values()):

@@ -70,7 +70,7 @@ async def _seeds(seeds: Iterable[int], streams: int, until: float) -> Any:
         with (
             TemporaryDirectory(prefix="replicas-") as folder,
             closed(Redis(Path(folder))) as redis,
-            Cluster.started(Path(folder), redis.port) as cluster,
+            Cluster.started(Path(folder), redis.url) as cluster,
         ):
             while pending and time.monotonic() < until:
                 outcome = await run_seed(cluster, redis, pending.pop(0), streams)

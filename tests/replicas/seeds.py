@@ -20,6 +20,8 @@ __all__ = ["Outcome", "Plan", "plan_of", "run_seed"]
 COPIED_SECONDS = 3.0
 RECONNECTED_SECONDS = 3.0
 READ_SECONDS = 0.5
+# What the relays' warnings say about what became of a stream.
+TELLING = ("not copied", "redis is away", "redis answers", "is gone")
 
 
 @dataclass(frozen=True)
@@ -150,4 +152,6 @@ async def run_seed(cluster: Cluster, redis: Redis, seed: int, streams: int) -> O
     outcome.paid = await asyncio.to_thread(cluster.asked) - paid
     told = cluster.logs()
     outcome.wrong += [f"the log has {word!r}" for word in ("Traceback", "has a bug") if word in told]
+    if outcome.wrong:
+        outcome.wrong += [f"logged: {line}" for line in told.splitlines() if any(word in line for word in TELLING)]
     return outcome

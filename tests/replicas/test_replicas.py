@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import signal
 from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ class Shared(NamedTuple):
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     folder = tmp_path_factory.mktemp("replicas")
-    with closed(Redis(folder)) as redis, Cluster.started(folder, redis.port) as cluster:
+    with closed(Redis(folder)) as redis, Cluster.started(folder, redis.url) as cluster:
         yield Shared(redis, cluster, folder)
 
 
@@ -80,27 +81,58 @@ def test_a_rolling_restart_loses_no_stream(shared: Shared) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.needs("haproxy", "haproxy")
+@pytest.mark.parametrize(
+    "by_haproxy",
+    [
+        pytest.param(True, id="haproxy", marks=pytest.mark.needs("haproxy", "haproxy")),
+        pytest.param(False, id="sentinel"),
+    ],
+)
 def test_a_fail_over_of_redis_loses_no_stream(
-    tmp_path: Path, subscribe: Callable[..., Any], http: Callable[..., Any], eventually: Callable[..., Any]
+    tmp_path: Path,
+    by_haproxy: bool,
+    subscribe: Callable[..., Any],
+    http: Callable[..., Any],
+    eventually: Callable[..., Any],
 ) -> None:
-    with FailOver.started(tmp_path) as redis, Cluster.started(tmp_path, redis.port) as cluster:
+    with (
+        FailOver.started(tmp_path, by_haproxy=by_haproxy) as redis,
+        Cluster.started(tmp_path, redis.url, RELAY_SHARED_LIMITS="true", RELAY_KEY_RATE="1000") as cluster,
+    ):
+        there = {"resume": "redis", "limits": "redis"}
+        away = {"resume": "redis_away", "limits": "redis_away"}
         news = f"http://127.0.0.1:{cluster.port}/v1/topics/news"
         one = subscribe(news, again=True)
         eventually(lambda: one.raw)
         assert http(news, "POST", b'"before"').status == 201
         eventually(lambda: one.data == ['"before"'])
-        clients = stream(cluster, 12, redis.kill_primary)
+        (ended,) = stream(cluster, 1, lambda: None)
+        other = 1 - [cluster.address(number) for number in range(2)].index(ended.owner)
+        refused: list[Any] = []
+
+        def ask_elsewhere() -> None:
+            """Without Redis the other relay cannot know the stream, says so, and goes by its own limits."""
+            url = f"http://{cluster.address(other)}/v1/streams/{ended.stream}"
+
+            def asked() -> bool:
+                refused.append(http(url))
+                return (refused[-1].status, cluster.state(other)) == (503, cluster.state(other) | away)
+
+            eventually(asked)
+
+        clients = stream(cluster, 12, lambda: redis.kill_primary(ask_elsewhere))
+        assert json.loads(refused[-1].body)["error"]["code"] == "resume_unavailable"
         # Of a stream that was going on meanwhile, everything is in the Redis that is the primary now.
-        again = [Client(client.wanted, cluster.port, stream=client.stream) for client in clients]
+        again = [Client(client.wanted, cluster.port, stream=client.stream) for client in (*clients, ended)]
 
         async def read() -> None:
             await asyncio.gather(*(client.run() for client in again))
 
         asyncio.run(read())
-        assert cluster.asked() == 12
+        assert cluster.asked() == 13
         eventually(lambda: http(news, "POST", b'"after"').status == 201)
         eventually(lambda: one.data[-1:] == ['"after"'])
-        eventually(lambda: {cluster.state(number)["resume"] for number in range(2)} == {"redis"})
+        for number in range(2):
+            eventually(lambda number=number: cluster.state(number) | there == cluster.state(number))
     assert [client.outcome for client in clients] == ["whole"] * 12, [client.story for client in clients]
-    assert [client.events for client in again] == [client.events for client in clients]
+    assert [client.events for client in again] == [client.events for client in (*clients, ended)]
