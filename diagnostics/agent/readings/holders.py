@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 from ..loops.asyncio_tasks import alive_tasks, loops_of_tasks
 from ..loops.coroutines import coroutine_of
 from ..loops.futures import declares
-from .classes import kinds_below, module_of
+from .classes import kinds_below, module_of, qualname_of
 from .graph import (
     LateError,
     Parents,
@@ -112,7 +112,9 @@ class Ways:
         for from_classes in (False, True):
             missing = [thing for thing in wanted if id(thing) not in self.parents]
             if missing:
-                start = roots() if from_classes else [*module_roots(), *running_locals(), *self._later]
+                start = [*module_roots(), *running_locals(), *self._later]
+                if from_classes:
+                    start = [root for root in roots() if not _is_of_a_function(root)]
                 self.parents = search(start, missing, until=until, earlier=self.parents)
         missing = [thing for thing in wanted if id(thing) not in self.parents]
         if missing:
@@ -204,6 +206,11 @@ def holder_of(thing: list[Any], ways: Ways) -> Held:
         return Held(why, f"{_IN_C} -> {describe(way, lengths=False)}", f"{_IN_C} -> {describe(way)}")
     text = {CYCLE: CYCLE_TEXT, LOST: LOST_TEXT}.get(why, _UNREACHED_TEXT)
     return Held(why, text, text)
+
+
+def _is_of_a_function(root: Any) -> bool:
+    """Whether this is a class that a function has made: it lives as long as something else holds it, and is garbage then."""
+    return issubclass(type(root), type) and "<locals>" in str(qualname_of(root))
 
 
 def _root_of(root: Any) -> str:

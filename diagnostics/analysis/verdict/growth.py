@@ -20,6 +20,7 @@ from typing import Final
 
 from ..units import format_value
 from .culprit.beyond import UnexplainedGrowth, growth
+from .culprit.bound import bound_of
 from .culprit.handles import with_handles
 from .culprit.holder import Holder, holder_of, lost_in_c, share, ways_of
 from .culprit.lines import line_of
@@ -35,6 +36,10 @@ _BY_TRACEMALLOC: Final = "diagnostics capture URL --kind tracemalloc --seconds 1
 _INSTALL: Final = "pip install memray"
 # Of what Python's objects gained: see `_holder_of_objects`.
 _OF_OBJECTS: Final = 2 / 3
+# A container with a bound that is full within an hour, and then takes at most half of the room that there is below the limit;
+# or, without a limit, half as much as is resident now.
+_SOON: Final = 3600.0
+_FITS: Final = 0.5
 
 
 def uncollected(readings: Readings) -> Finding | None:
@@ -109,7 +114,19 @@ def retained(readings: Readings) -> Finding | None:
         finding = _of_type(grown, finding)
     elif grown.census:
         finding = _of_holder(grown, finding)
-    return _outdated(finding) if grown.slowed else finding
+    return _outdated(finding) if grown.slowed else _filling(grown, finding)
+
+
+def _filling(grown: UnexplainedGrowth, finding: Finding) -> Finding:
+    """Where the container has a bound, with what it comes to; and nobody is accused of one that is full soon and fits."""
+    bound = bound_of(grown, finding.path) if finding.path is not None else None
+    if bound is None:
+        return finding
+    readings = grown.readings
+    finding = replace(finding, says=f"{finding.says} {bound.says}")
+    if bound.seconds > _SOON or bound.bytes > _FITS * (readings.rss or 0 if readings.room is None else readings.room):
+        return finding
+    return replace(finding, confidence="low", says=f"{finding.says} That fits.", next="diagnostics status URL --watch")
 
 
 def _of_threads(grown: UnexplainedGrowth, finding: Finding) -> Finding:

@@ -22,9 +22,9 @@ Way = Mapping[str, Any]
 
 # Roots that are no holder: garbage, and what was not found.
 _NO_HOLDER = frozenset({"cycle", "unknown"})
-_LENGTH = re.compile(r"\[\d+\]")
+_LENGTH = re.compile(r"\[(\d+)(?: of at most \d+)?\]")
 # What differs between two looks at one container: its length, and the line that its function has come to.
-_CHANGING = re.compile(r"\[\d+\]|:\d+(?=\)$)")
+_CHANGING = re.compile(r"\[\d+(?: of at most \d+)?\]|:\d+(?=\)$)")
 # An attribute of an instance: the top package, the class, which may be within another one, and the attribute.
 _ATTRIBUTE = re.compile(r"(\w+(?:\.\w+)+)\.\w+")
 _ANY = ".*"
@@ -59,7 +59,7 @@ class Holder:
 def container_on(path: str) -> str:
     """The container with most entries on a way, and what refers to it; without one the way's end."""
     parts = path.split(" -> ")
-    lengths = [int(found[0][1:-1]) if (found := _LENGTH.search(part)) else 0 for part in parts]
+    lengths = [int(found[1]) if (found := _LENGTH.search(part)) else 0 for part in parts]
     place = max(range(len(parts)), key=lambda number: (lengths[number], number))
     return " -> ".join(parts[max(0, place - 1) : place + 1])
 

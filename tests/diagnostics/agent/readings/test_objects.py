@@ -389,6 +389,25 @@ def test_garbage_that_waits_for_the_collector_is_said_to_be_reached_from_nowhere
         gc.collect()
 
 
+def test_a_class_of_a_function_that_is_over_keeps_nothing() -> None:
+    """ctypes makes a class for each library that is opened: such garbage was told as kept alive by its own class."""
+    gc.collect()
+    gc.disable()
+    try:
+        type_of_a_request()
+        assert root_of(Planted) == "cycle"
+    finally:
+        gc.enable()
+        gc.collect()
+
+
+def type_of_a_request() -> None:
+    class Request:
+        body = Planted()
+
+    assert Request.body
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_what_a_timer_keeps_alive_is_its_event_loops(loop: str) -> None:
     """A loop of C is in no namespace, and its own code alone refers to it: its timers were told as lost in C."""

@@ -255,3 +255,35 @@ def test_where_memray_is_not_installed_the_next_step_says_so() -> None:
     assert (found.word, found.next) == ("native_growth", "pip install memray")
     # What comes from Python's allocators tracemalloc sees as well.
     assert told(small=0.9, installed=False, objects=census(row("dict", 50_000))).finding.next == TRACEMALLOC
+
+
+@pytest.mark.parametrize(
+    ("path", "confidence", "says"),
+    [
+        (
+            "global 'seen' -> deque[900 of at most 2000] -> bytes",
+            "low",
+            "full in 55 s, with 20.98 MiB more. That fits.",
+        ),
+        ("app.page -> functools._lru_cache_wrapper of at most 2000 -> dict[900] -> bytes", "low", "full in 55 s"),
+        (
+            "global 'seen' -> deque[900 of at most 9000000] -> bytes",
+            "high",
+            "takes 9,000,000 entries at most and had 900",
+        ),
+        (
+            "global 'seen' -> deque[900 of at most 900] -> bytes",
+            "high",
+            None,
+        ),  # full: it does not fill, its entries grow
+        ("deque[3 of at most 5] -> app.Room.members -> dict[900] -> bytes", "high", None),  # another container has them
+        ("global 'seen' -> deque[900] -> bytes", "high", None),
+    ],
+)
+def test_a_container_that_is_full_soon_is_no_leak(path: str, confidence: str, says: str | None) -> None:
+    """A deque with `maxlen` that fills at a steady pace was a leak, with high confidence, until it was full."""
+    grew = row("bytes", 10 * PACE, count_delta=200)
+    found = told(objects=census(grew, bytes=[way(f"module app -> {path}")])).finding
+    assert (found.word, found.confidence, found.culprit) == ("retained_objects", confidence, "bytes")
+    assert ("That container takes" in found.says) == (says is not None)
+    assert says is None or says in found.says

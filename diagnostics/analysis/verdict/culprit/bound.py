@@ -1,0 +1,72 @@
+"""The bound of the container that holds what grows: a deque with `maxlen`, a cache of functions with `maxsize`.
+
+A container that fills at a steady pace looks like a leak in every trend, for as long as it fills. Where it says itself how
+many entries it takes at most, that growth ends there, and with how many bytes can be reckoned.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ...units import format_value
+from .beyond import UnexplainedGrowth
+
+__all__ = ["Bound", "bound_of"]
+
+# As the agent's paths tell them: `deque[1800 of at most 4000]`, `functools._lru_cache_wrapper of at most 128 -> dict[90]`.
+_CONTAINER = re.compile(r"\[(\d+)(?: of at most (\d+))?\]")
+_CACHE = re.compile(r"_lru_cache_wrapper of at most (\d+)$")
+# A container's entries are what grows where about as many came as it can have got: others of a type come and go elsewhere.
+_ALIKE = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A container of `length` entries that takes `most`, is full in `seconds` at its pace, and has then `bytes` more."""
+
+    length: int
+    most: int
+    seconds: float
+    bytes: float
+
+    @property
+    def says(self) -> str:
+        more = format_value(round(self.bytes), "bytes")
+        minutes = self.seconds / 60
+        when = f"{self.seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min"
+        return (
+            f"That container takes {self.most:,} entries at most and had {self.length:,}: at this pace it is full in {when}, "
+            f"with {more} more."
+        )
+
+
+def bound_of(grown: UnexplainedGrowth, path: str) -> Bound | None:
+    """The bound of the container with most entries on `path`, where what grew is its entries; None where it has none.
+
+    Also where it is full already: what grows then is not the number of its entries.
+    """
+    found = _bounded(path)
+    counts = [row["count_delta"] for row in grown.grown if row.get("count_delta")]
+    if found is None or not counts:
+        return None
+    length, most = found
+    entries = max(counts)
+    if not 0 < entries <= _ALIKE * length or length >= most:
+        return None
+    seconds, each = grown.apart / entries, grown.basis / entries
+    return Bound(length, most, (most - length) * seconds, (most - length) * each)
+
+
+def _bounded(path: str) -> tuple[int, int] | None:
+    """(entries, the most that it takes) of the container with most entries; None where that has no bound."""
+    parts = path.split(" -> ")
+    of_parts = [_CONTAINER.search(part) for part in parts]
+    lengths = [int(found[1]) if found else 0 for found in of_parts]
+    place = max(range(len(parts)), key=lambda number: (lengths[number], number))
+    found = of_parts[place]
+    if found is None:
+        return None
+    cache = _CACHE.search(parts[place - 1]) if place else None
+    most = found[2] or (cache[1] if cache else None)
+    return None if most is None else (int(found[1]), int(most))
