@@ -66,14 +66,16 @@ class Campaigns:
                 sys.executable, *command, stdout=asyncio.subprocess.PIPE, limit=LINE_BYTES
             )
             assert process.stdout is not None
+            finished = False
             try:
                 async for line in process.stdout:
                     self._told(json.loads(line))
+                finished = True
             finally:
-                if process.returncode is None:
+                if not finished:  # one that ends by itself is not told to: its status would be lost
                     with contextlib.suppress(ProcessLookupError):
                         process.terminate()
-                    await process.wait()
+                await process.wait()
             if process.returncode not in (0, 1):
                 self.failed += 1
                 print(f"{what} {first} to {end}: the campaign ended with {process.returncode}", flush=True)
