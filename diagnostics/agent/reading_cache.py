@@ -8,7 +8,6 @@ one core, however often it is called for: hundreds of streams are read anew each
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 
 from .unpatched import sleep
 
@@ -114,13 +113,12 @@ class Stretches:
         if self._began is not None:
             self._began = self._cpu()
 
-    @contextmanager
-    def without_gil(self) -> Iterator[None]:
-        """Around a call into C that lets the GIL go while it works: a stretch ends, and another begins."""
+    def without_gil(self, call: Callable[[], T]) -> T:
+        """What `call` returns, which lets the GIL go while it works: a stretch ends, and another begins."""
         self.pause()
         began = self._cpu()
         try:
-            yield
+            return call()
         finally:
             self._sum += self._cpu() - began
             self.resume()

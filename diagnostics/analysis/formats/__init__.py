@@ -36,7 +36,8 @@ def recognise(data: bytes) -> Format | None:
         return "heap"
     if data.startswith(pprof.GZIP_MAGIC):
         return "pprof"
-    if data.lstrip()[:1] == b"{":
+    # A function may be named `{`: a whole first line that is a folded stack is one.
+    if data.lstrip()[:1] == b"{" and not (b"\n" in data and collapsed.looks_folded(data)):
         return "json"
     # pprof begins with field 1 (sample_type) and its length: a line break and a control character, as no text does.
     if data[:1] == b"\n" and data[1:2] < b"\x20" and data[1:2] not in (b"", b"\n", b"\r", b"\t"):

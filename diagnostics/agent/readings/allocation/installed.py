@@ -35,6 +35,8 @@ def memray() -> dict[str, Any]:
 
 def _spec() -> Any:
     """`importlib.util.find_spec("memray")`, without that module, which a small service has not loaded."""
+    if "memray" in sys.modules:  # as None: an import of it is refused
+        return None
     for finder in list(sys.meta_path):
         find = getattr(finder, "find_spec", None)
         spec = None if find is None else find("memray", None)

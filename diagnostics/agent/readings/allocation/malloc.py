@@ -82,8 +82,7 @@ def _library_of(symbol: str) -> str:
 
 
 def _glibc() -> Malloc | None:
-    with stretches.without_gil():
-        figures = c_part().mallinfo2()
+    figures = stretches.without_gil(c_part().mallinfo2)
     if not figures:
         return None
     live, free, mapped = figures

@@ -26,6 +26,10 @@ def test_whatever_was_written_is_recognised(profile: Profile) -> None:
         assert decode(data).total() == only(aggregate(profile), 0).total()
 
 
+def test_a_function_whose_name_begins_as_json_does_is_a_folded_stack() -> None:
+    assert decode(b"{;main 3\n").total() == 3
+
+
 def test_root_first_and_value_last() -> None:
     assert collapsed.encode(stacks(("leaf main", 3))) == b"main (/srv/main.py:4);leaf (/srv/leaf.py:4) 3\n"
 

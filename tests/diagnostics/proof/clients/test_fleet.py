@@ -77,9 +77,10 @@ def test_the_slow_keep_their_pace_and_the_report_names_shares_as_the_options_do(
     assert 1000 <= found["tally"]["bytes"] <= 10_000 * found["seconds"] + 2 * 4096
 
 
-def test_one_who_breaks_the_connection_resets_it(tmp_path: Path) -> None:
+def test_one_who_breaks_the_connection_resets_it(eventually: Any) -> None:
     with serving(without_end) as (url, _, endings):
         assert cli.main(["load", url, "-c", "1", "-n", "1", "--reset", "100%", "--after", "2"]) == 0
+        eventually(lambda: endings)  # the server learns of it with its next write
     assert endings == ["reset"]
 
 
