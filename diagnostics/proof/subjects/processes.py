@@ -168,14 +168,15 @@ async def wait_for_listener(process: Process, port: int, timeout_seconds: float)
     """Return when 127.0.0.1:`port` accepts. Raises TargetError where the process ends first, TargetSilentError after a time."""
     deadline = time.monotonic() + timeout_seconds
     while True:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except ConnectionError:
-            process.check()
-        else:
-            writer.close()
-            await writer.wait_closed()
-            return
+        # A socket and no stream: whoever gives up waiting leaves none that is still to be closed by the loop.
+        with socket.socket() as probe:
+            probe.setblocking(False)
+            try:
+                await asyncio.get_running_loop().sock_connect(probe, ("127.0.0.1", port))
+            except ConnectionError:
+                process.check()
+            else:
+                return
         if time.monotonic() > deadline:
             raise TargetSilentError(
                 f"the {process.name} does not listen on port {port} after {timeout_seconds:g} s;"
