@@ -35,7 +35,7 @@ def facts():
         "compiled": [name for name in compiled if "/diagnostics/" in name],
         "modules": sorted(sys.modules),
         "finders": list(map(repr, sys.meta_path)),
-        "cached": [path for path in sys.path_importer_cache if "highwater" in path],
+        "cached": [path for path in sys.path_importer_cache if "highwater-attached" in path],
         "threads": len(os.listdir("/proc/self/task")),
     })
 while True:

@@ -294,9 +294,16 @@ def test_what_a_burst_left_free_and_scattered_is_kept_by_the_allocator(
 
 
 def test_plain_load_gives_no_alarm(service: Any, http: Any, eventually: Any) -> None:
+    accused: list[Any] = []
+
+    def settled() -> Any:
+        """A service that has just started may still grow by more than matters: that is told, and nobody is accused of it."""
+        found = verdict_on(http, service)
+        if found["alarm"] and found["confidence"] != "low":
+            accused.append(found)
+        return not found["alarm"] and "too few" not in found["says"] and found
+
     with clients(service, "/plain", 20, read=True):
-        # A service that has just started may still grow by more than matters: then that is not denied, and no alarm either.
-        eventually(lambda: (found := verdict_on(http, service))["verdict"] and "too few" not in found["says"])
-        told = verdict_on(http, service)
-        assert told["verdict"] in ("load_only", "inconclusive")
-    assert not told["alarm"]
+        told = eventually(settled, patience=200)
+    assert told["verdict"] in ("load_only", "inconclusive")
+    assert accused == []
