@@ -42,16 +42,16 @@ class Bound:
 
 
 def bound_of(grown: UnexplainedGrowth, path: str) -> Bound | None:
-    """The bound of the container with most entries on `path`, where what grew is its entries; None where it has none.
+    """The bound of the container with most entries on `path`, where the type that grew most is its entries; None where it has
+    none, or where an entry leads on to what grew: how many of these came is then no number of entries.
 
     Also where it is full already: what grows then is not the number of its entries.
     """
     found = _bounded(path)
-    counts = [row["count_delta"] for row in grown.grown if row.get("count_delta")]
-    if found is None or not counts:
+    if found is None or not grown.grown:
         return None
     length, most = found
-    entries = max(counts)
+    entries = grown.grown[0].get("count_delta") or 0
     if not 0 < entries <= _ALIKE * length or length >= most:
         return None
     seconds, each = grown.apart / entries, grown.basis / entries
@@ -65,7 +65,7 @@ def _bounded(path: str) -> tuple[int, int] | None:
     lengths = [int(found[1]) if found else 0 for found in of_parts]
     place = max(range(len(parts)), key=lambda number: (lengths[number], number))
     found = of_parts[place]
-    if found is None:
+    if found is None or place != len(parts) - 2:
         return None
     cache = _CACHE.search(parts[place - 1]) if place else None
     most = found[2] or (cache[1] if cache else None)
