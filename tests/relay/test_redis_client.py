@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Connection
 
 from relay.redis_client import FAILURES, client, end, pack_bytes
+from tests.scripted import listening
 
 ABORT = struct.pack("ii", 1, 0)  # SO_LINGER of no seconds: a close is a reset
 
@@ -30,15 +31,14 @@ async def _redis(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 async def _written_to_a_closed_connection() -> None:
     """As a subscription does, which writes without waiting for an answer."""
-    server = await asyncio.start_server(_redis, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
-    redis = client(f"redis://{host}:{port}", connections=1, connect_seconds=5, answer_seconds=5)
-    async with server, redis, redis.pubsub() as pubsub:
-        await pubsub.connect()
-        assert pubsub.connection is not None
-        for _ in range(200):
-            await pubsub.connection.send_command("PING", check_health=False)
-            await asyncio.sleep(0.01)
+    async with listening(_redis) as port:
+        redis = client(f"redis://127.0.0.1:{port}", connections=1, connect_seconds=5, answer_seconds=5)
+        async with redis, redis.pubsub() as pubsub:
+            await pubsub.connect()
+            assert pubsub.connection is not None
+            for _ in range(200):
+                await pubsub.connection.send_command("PING", check_health=False)
+                await asyncio.sleep(0.01)
 
 
 def test_what_uvloop_says_of_a_closed_connection_is_a_failure() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -65,6 +66,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 
 async def ask(url: str, seconds: float = 60) -> Any:
     """What one command at the primary is answered, once it is there: processes start, and Sentinel looks for it first."""
+    before = _descriptors()
     redis = client(url, connections=2, connect_seconds=10, answer_seconds=10)
     until = time.monotonic() + seconds
     try:
@@ -77,6 +79,14 @@ async def ask(url: str, seconds: float = 60) -> Any:
                 await asyncio.sleep(0.05)
     finally:
         await redis.aclose()
+        # A connection that has failed is closed without waiting for it; with TLS, that takes an answer of the other side.
+        async with asyncio.timeout(60):
+            while _descriptors() > before:
+                await asyncio.sleep(0.01)
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 @needs_redis

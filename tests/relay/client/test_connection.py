@@ -55,6 +55,10 @@ async def served(app: Any) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.
             writer.transport.abort()
             # A response's task ends after its app has.
             await asyncio.wait(state.tasks or {asyncio.create_task(asyncio.sleep(0))}, timeout=60)
+            # Who does not read just now is not told by the event loop that its client has left.
+            for connection in list(state.connections):
+                connection.transport.abort()
+            await asyncio.sleep(0)
 
 
 def test_who_listens_to_a_client_that_has_left_already_is_told_so() -> None:

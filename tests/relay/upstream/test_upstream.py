@@ -14,6 +14,7 @@ from relay.errors import UpstreamProtocolError, UpstreamStatusError, UpstreamUnr
 from relay.settings import Settings
 from relay.upstream.upstream import Upstream, UpstreamStream
 from relay.upstream.wire.pool import REST_SECONDS
+from tests.scripted import listening
 
 PATH = "/chat/completions"
 EVENTS = b"data: [DONE]\n\n"
@@ -29,10 +30,8 @@ Reply = Callable[[int], bytes | None]
 async def upstream(reply: Reply, *, retries: int = 2) -> AsyncIterator[tuple[Upstream, Asked]]:
     """An upstream whose server answers its n-th request with `reply(n)` and keeps the connection; None: closes it."""
     asked: Asked = []
-    writers: set[asyncio.StreamWriter] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.add(writer)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[1:-2]
@@ -44,16 +43,13 @@ async def upstream(reply: Reply, *, retries: int = 2) -> AsyncIterator[tuple[Ups
                 writer.write(answer)
         writer.close()
 
-    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
+    async with listening(handle) as port:
         settings = Settings(upstream_retries=retries, _env_file=None)  # type: ignore[call-arg]
         made = Upstream(settings.upstream, f"http://127.0.0.1:{port}/v1", SecretStr("a-key"))
         try:
             yield made, asked
         finally:
             await made.close()
-            for writer in writers:
-                writer.close()
 
 
 async def read(stream: UpstreamStream) -> bytes:

@@ -12,6 +12,7 @@ import pytest
 from diagnostics.agent.ledger import StreamLedger, current_record
 from diagnostics.agent.readings import retained
 from diagnostics.analysis.profile import Profile
+from tests.scripted import listening
 
 STREAMS = 200
 everybodys: list[bytes] = []
@@ -265,18 +266,15 @@ def test_a_connection_that_a_stream_waits_on_is_the_streams_though_its_loop_know
 
     async def main() -> None:
         ledger = StreamLedger()
-        server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        task = asyncio.create_task(serve(ledger, server.sockets[0].getsockname()[1]))
-        async with asyncio.timeout(60):
-            while (rows := retained.read([ledger])["streams"]) == [] or rows[0]["retained_bytes"] < 300_000:
-                await asyncio.sleep(0.05)
-        (row,) = rows
-        assert 300_000 <= row["retained_bytes"] < 1_000_000
-        assert "asyncio.StreamReader._buffer" in row["containers"][0]["path"]
-        await ended([task])
-        server.close()
-        await server.wait_closed()
-        await asyncio.sleep(0.01)
+        async with listening(answer) as port:
+            task = asyncio.create_task(serve(ledger, port))
+            async with asyncio.timeout(60):
+                while (rows := retained.read([ledger])["streams"]) == [] or rows[0]["retained_bytes"] < 300_000:
+                    await asyncio.sleep(0.05)
+            (row,) = rows
+            assert 300_000 <= row["retained_bytes"] < 1_000_000
+            assert "asyncio.StreamReader._buffer" in row["containers"][0]["path"]
+            await ended([task])
 
     run(main())
 

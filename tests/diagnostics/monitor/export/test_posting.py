@@ -13,6 +13,7 @@ from diagnostics.monitor.export.destination import Destination
 from diagnostics.monitor.export.payload import Payload
 from diagnostics.monitor.export.posting import Outcome, Receiver, retry_after
 from tests.diagnostics.monitor.export.conftest import ProfileReceiver, Pushed, Reply
+from tests.scripted import listening
 
 SECRET = "hunter2hunter2"
 PAYLOAD = Payload("0", b"profile", "application/octet-stream", (("name", "shop{worker=0}"),), (("X-Version", "1"),))
@@ -136,14 +137,12 @@ def test_an_answer_that_comes_byte_by_byte_does_not_outlast_the_deadline() -> No
             writer.close()
 
     async def scene() -> Outcome:
-        server = await asyncio.start_server(trickle, "127.0.0.1", 0)
-        host, port = server.sockets[0].getsockname()
-        receiver = Receiver(Destination(f"http://{host}:{port}/"), lambda answer: None, patience=0.5)
-        try:
-            return await receiver.post(PAYLOAD)
-        finally:
-            await receiver.close()
-            server.close()
+        async with listening(trickle) as port:
+            receiver = Receiver(Destination(f"http://127.0.0.1:{port}/"), lambda answer: None, patience=0.5)
+            try:
+                return await receiver.post(PAYLOAD)
+            finally:
+                await receiver.close()
 
     assert asyncio.run(scene()).cause == "time"
 
@@ -158,14 +157,12 @@ def test_a_receiver_that_speaks_no_http_is_tried_again(says: bytes) -> None:
         writer.close()
 
     async def scene() -> Outcome:
-        server = await asyncio.start_server(speak, "127.0.0.1", 0)
-        host, port = server.sockets[0].getsockname()
-        receiver = Receiver(Destination(f"http://{host}:{port}/"), lambda answer: None, patience=PATIENCE)
-        try:
-            return await receiver.post(PAYLOAD)
-        finally:
-            await receiver.close()
-            server.close()
+        async with listening(speak) as port:
+            receiver = Receiver(Destination(f"http://127.0.0.1:{port}/"), lambda answer: None, patience=PATIENCE)
+            try:
+                return await receiver.post(PAYLOAD)
+            finally:
+                await receiver.close()
 
     outcome = asyncio.run(scene())
     assert outcome.kind == "again"

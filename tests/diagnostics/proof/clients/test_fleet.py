@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import DONE, END, HEAD, Script, chunk, events, serving
 
 from diagnostics import cli
 from diagnostics.errors import UsageError
@@ -19,6 +18,7 @@ from diagnostics.proof.clients.fleet.order import Order
 from diagnostics.proof.clients.fleet.report import warnings
 from diagnostics.proof.clients.mix import Behavior, NeverReads, Resets, Slow
 from diagnostics.proof.clients.tally import Tally
+from tests.scripted import DONE, END, HEAD, Script, chunk, events, serving
 
 
 def load(script: Script, tmp_path: Path, *options: str, path: str = "/stream") -> tuple[int, dict[str, Any]]:

@@ -15,6 +15,7 @@ from diagnostics.proof.clients.address import Request, RequestMessage
 from diagnostics.proof.clients.eventscan import EventCount
 from diagnostics.proof.clients.load import LoadReport, run_load
 from diagnostics.proof.clients.mix import Fast, Leaves, Mix, NeverReads, Resets, Slow
+from tests.scripted import listening
 
 EVENT = b"data: " + b"x" * 1000 + b"\n\n"
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -73,9 +74,7 @@ def load(
     server = Server(handler)
 
     async def main() -> LoadReport:
-        listening = await asyncio.start_server(server, "127.0.0.1", 0)
-        async with listening:
-            port = listening.sockets[0].getsockname()[1]
+        async with listening(server) as port:
             until = asyncio.Event()
             if tell_after is not None:
                 asyncio.get_running_loop().call_later(tell_after, until.set)
@@ -174,9 +173,8 @@ def test_streams_that_end_by_themselves_may_do_so_when_the_load_is_over() -> Non
 
 def test_a_report_that_is_given_is_filled_while_the_load_runs() -> None:
     async def main() -> tuple[int, LoadReport, LoadReport]:
-        listening = await asyncio.start_server(Server(without_end), "127.0.0.1", 0)
-        async with listening:
-            port, until, mine = listening.sockets[0].getsockname()[1], asyncio.Event(), LoadReport()
+        async with listening(Server(without_end)) as port:
+            until, mine = asyncio.Event(), LoadReport()
             running = asyncio.create_task(
                 run_load(
                     "127.0.0.1",

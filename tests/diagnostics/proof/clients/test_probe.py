@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted import DONE, END, HEAD, Script, chunk, events, serving
 
 from diagnostics import cli
 from diagnostics.proof.clients.address import Address
 from diagnostics.proof.clients.eventscan import EventScan
 from diagnostics.proof.clients.probe import Arrival, Probe
 from diagnostics.proof.clients.verdicts import ProbeLevel, judge
+from tests.scripted import DONE, END, HEAD, Script, chunk, events, serving
 
 RIGHT = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n"

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from scripted import END, HEAD, chunk, events
 
 from diagnostics.proof.clients.address import Address, RequestMessage
 from diagnostics.proof.clients.mix import Behavior, Fast, Slow
 from diagnostics.proof.clients.stream import StreamTarget, run_stream
 from diagnostics.proof.clients.tally import Tally
+from tests.scripted import END, HEAD, chunk, events, listening
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,8 @@ def test_all_bytes_come_over_tls_in_their_order(
 
     async def main() -> Tally:
         tally = Tally()
-        async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=certified) as listening:
-            address = Address("https", "127.0.0.1", listening.sockets[0].getsockname()[1], "/")
+        async with listening(serve, certified) as port:
+            address = Address("https", "127.0.0.1", port, "/")
             await run_stream(
                 StreamTarget(address, RequestMessage(), verify_tls=False, patience_seconds=30), behavior, tally
             )

@@ -11,6 +11,7 @@ from relay.errors import UpstreamError, UpstreamProtocolError, UpstreamUnreachab
 from relay.upstream.options import Timeouts
 from relay.upstream.wire.connection import UpstreamConnection
 from relay.upstream.wire.pool import Pool
+from tests.scripted import listening
 
 PATIENT = Timeouts(pool=5, connect=5, silence=5)
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -45,16 +46,15 @@ def run(serve: Serve, use: Use, **options: int) -> None:
             finally:
                 writer.close()
 
-        server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        bounds = {"read_bytes": 4096, "flow_bytes": 16384, "limit_bytes": 4096, **options}
-        pool = Pool(max_connections=2, receive_buffer_bytes=16384, rest_seconds=0.0, **bounds)
-        origin = ("http", "127.0.0.1", server.sockets[0].getsockname()[1])
-        try:
-            connection, _ = await pool.request(origin, b"GET / HTTP/1.1\r\n\r\n", b"", PATIENT)
-            await asyncio.wait_for(use(pool, connection), 60)
-        finally:
-            await pool.close()
-            server.close()
+        async with listening(answer) as port:
+            bounds = {"read_bytes": 4096, "flow_bytes": 16384, "limit_bytes": 4096, **options}
+            pool = Pool(max_connections=2, receive_buffer_bytes=16384, rest_seconds=0.0, **bounds)
+            origin = ("http", "127.0.0.1", port)
+            try:
+                connection, _ = await pool.request(origin, b"GET / HTTP/1.1\r\n\r\n", b"", PATIENT)
+                await asyncio.wait_for(use(pool, connection), 60)
+            finally:
+                await pool.close()
 
     asyncio.run(main())
 

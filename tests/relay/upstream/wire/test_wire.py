@@ -23,6 +23,7 @@ from relay.upstream.options import Timeouts
 from relay.upstream.wire.answer import MAX_HEAD_BYTES, AnswerReader
 from relay.upstream.wire.connection import UpstreamConnection
 from relay.upstream.wire.pool import Pool
+from tests.scripted import listening
 
 READ_BYTES = 16 * 1024
 PATIENT = Timeouts(pool=5, connect=5, silence=5)
@@ -62,9 +63,8 @@ async def serving(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIte
                 await writer.wait_closed()
 
     handlers: set[Any] = set()
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
-    async with server:
-        yield server.sockets[0].getsockname()[1], accepted
+    async with listening(handle, tls) as port:
+        yield port, accepted
         for handler in handlers:
             handler.cancel()
         await asyncio.gather(*handlers, return_exceptions=True)

@@ -15,6 +15,7 @@ from diagnostics.agent.ledger import StreamLedger
 from diagnostics.agent.loops.asyncio_tasks import hold_for_child, let_go
 from diagnostics.agent.readings.running import tasks, threads
 from diagnostics.agent.readings.running.leaked import leaked_tasks
+from tests.scripted import listening
 
 # Found by name, as the queue of a service's workers is: whoever has the name may fill it.
 jobs: asyncio.Queue[int] | None = None
@@ -133,29 +134,32 @@ def read() -> set[int]:
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("waits", [*LEAKED, *AWAKE], ids=lambda waits: waits.__name__)
 def test_a_task_is_leaked_only_where_nothing_alive_can_reach_what_it_waits_for(waits: Waits, loop: str) -> None:
+    async def keeps(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        kept.add(writer)
+
     async def main() -> None:
         global jobs, port
         jobs = asyncio.Queue()
         released.clear()
-        server = await asyncio.start_server(lambda _reader, writer: kept.add(writer), "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        # That somebody holds the task does not wake it.
-        kept.add(asyncio.create_task(waits(), name="asked about"))
-        await asyncio.sleep(0.05)
-        try:
-            found = read()
-            others = [task for task in asyncio.all_tasks() if task.get_name() not in ("asked about", *INSIDE)]
-            assert not [task for task in others if id(task) in found and waits in AWAKE and "never" not in repr(task)]
-            (asked,) = (task for task in asyncio.all_tasks() if task.get_name() == "asked about")
-            assert (id(asked) in found) == (waits in LEAKED)
-        finally:
-            released.set()
-            for writer in [each for each in kept if isinstance(each, asyncio.StreamWriter)]:
-                writer.close()
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                task.cancel()
-            server.close()
+        async with listening(keeps) as port:
+            # That somebody holds the task does not wake it.
+            kept.add(asyncio.create_task(waits(), name="asked about"))
             await asyncio.sleep(0.05)
+            try:
+                found = read()
+                others = [task for task in asyncio.all_tasks() if task.get_name() not in ("asked about", *INSIDE)]
+                assert not [
+                    task for task in others if id(task) in found and waits in AWAKE and "never" not in repr(task)
+                ]
+                (asked,) = (task for task in asyncio.all_tasks() if task.get_name() == "asked about")
+                assert (id(asked) in found) == (waits in LEAKED)
+            finally:
+                released.set()
+                for writer in [each for each in kept if isinstance(each, asyncio.StreamWriter)]:
+                    writer.close()
+                for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                    task.cancel()
+                await asyncio.sleep(0.05)
 
     run(main(), loop)
 
