@@ -36,7 +36,6 @@ from ..loops.futures import declares
 from .classes import kinds_below, module_of, qualname_of
 from .graph import (
     LateError,
-    Parents,
     is_ours,
     module_roots,
     namespace_of,
@@ -52,6 +51,7 @@ from .references import CYCLE, LOST, traced
 from .running.awaits import chain
 from .running.streams import OpenStream, parts_of
 from .running.threads import ThreadFrame
+from .walk.parents import Parents
 
 __all__ = ["CYCLE_TEXT", "LOST_TEXT", "OURS", "ROOT_UNKNOWN", "STREAM", "Held", "Ways", "holder_of"]
 
@@ -124,7 +124,7 @@ class Ways:
         self._lasting = self._of_modules(of_tasks, tasks, applications, closed)
         self._stream_of = self._of_streams(of_tasks, tasks, threads)
         # Of other objects that the last search has passed its result does not tell the one that refers to each.
-        self._passed_by = {id(thing) for thing in of_tasks} & self._lasting.keys()
+        self._passed_by = {id(thing) for thing in of_tasks if id(thing) in self._lasting}
 
     @cached_property
     def _later(self) -> list[Hooks]:
@@ -148,7 +148,7 @@ class Ways:
 
     def _of_modules(self, of_tasks: list[Any], tasks: list[Any], applications: list[Any], closed: set[int]) -> Parents:
         """Ways from modules to these objects past all tasks; none where there is no time for them."""
-        found: Parents = {}
+        found = Parents()
         if not of_tasks:
             return found
         running = set(map(id, tasks))
@@ -159,7 +159,7 @@ class Ways:
             if missing:
                 search([*module_roots(), *self._later], missing, until=self.until, closed=running, earlier=found)
         except LateError:
-            return {}
+            return Parents()
         settle(of_tasks, found)
         return found
 

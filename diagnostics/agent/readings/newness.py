@@ -9,6 +9,7 @@ A buffer or list that grows in place is no new object. So the sizes of large obj
 
 from __future__ import annotations
 
+import json
 import mmap
 import sys
 from array import array
@@ -24,6 +25,10 @@ _ALIGNED_BITS = 4
 # An object that is smaller than this at both censuses has not grown by an amount worth a sample.
 _LARGE_BYTES = 64 * 1024
 _MOST_LARGE = 4096
+# So many types of the first census are kept: few of those that grow most have been none of its largest. A name has up to 120
+# characters, of which JSON makes up to six bytes each.
+_MOST_TYPES, _TYPE_BYTES = 1000, 6 * 120 + 60
+_LENGTH_BYTES = 4
 
 
 class FirstLook:
@@ -36,6 +41,7 @@ class FirstLook:
         self._parts = mmap.mmap(-1, 2)
         # Pairs of an address and a size, both 8 bytes; an address of 0 ends them.
         self._large = mmap.mmap(-1, 16 * (_MOST_LARGE + 1))
+        self._types = mmap.mmap(-1, _LENGTH_BYTES + _MOST_TYPES * _TYPE_BYTES)
         self._noted = 0
         self._before: dict[int, int] | None = None  # the same, once they are asked for, in the second child
 
@@ -47,6 +53,19 @@ class FirstLook:
     @parts.setter
     def parts(self, parts: int) -> None:
         self._parts[:2] = parts.to_bytes(2, "little")
+
+    @property
+    def types(self) -> dict[str, list[int]]:
+        """What the first census counted: name -> [count, bytes]; where there are too many, the largest types."""
+        size = int.from_bytes(self._types[:_LENGTH_BYTES], "little")
+        types: dict[str, list[int]] = json.loads(self._types[_LENGTH_BYTES : _LENGTH_BYTES + size] or b"{}")
+        return types
+
+    @types.setter
+    def types(self, types: dict[str, list[int]]) -> None:
+        largest = sorted(types.items(), key=lambda item: -item[1][1])[:_MOST_TYPES]
+        text = json.dumps(dict(largest)).encode()
+        self._types[: _LENGTH_BYTES + len(text)] = len(text).to_bytes(_LENGTH_BYTES, "little") + text
 
     def mark(self, things: list[Any]) -> None:
         """Record that these objects exist at the first census."""
@@ -91,3 +110,4 @@ class FirstLook:
         self._marks.close()
         self._parts.close()
         self._large.close()
+        self._types.close()

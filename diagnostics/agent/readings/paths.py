@@ -19,11 +19,12 @@ from typing import Any
 from ..loops.futures import declares
 from ..redaction import is_programs, key_shown, name_allowed, names_shown
 from .classes import mro_of, name_of, names_in, type_name
-from .graph import Parents, parent_of
+from .graph import parent_of
 from .hooks import Hooks
 from .running.awaits import frame_key, own_frame
 from .running.tasks import name_pattern
 from .running.threads import ThreadFrame
+from .walk.parents import Parents
 
 __all__ = ["describe", "is_loop", "way_to"]
 

@@ -95,7 +95,7 @@ def root_of(kind: type) -> Any:
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(redaction, "_words", None)  # each reading has a child of its own, and looks itself
     # All objects are looked at, however many other tests have left in this process.
-    monkeypatch.setattr(objects, "parts_for", lambda _count: PARTS)
+    monkeypatch.setattr(objects, "parts_for", lambda _tracked, _blocks: PARTS)
     yield
     kept.clear()
     Planted.registry.clear()
