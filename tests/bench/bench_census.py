@@ -2,11 +2,11 @@
 
     python tests/bench/bench_census.py [OBJECTS] [TRIALS] [--heap NAME]
 
-Heaps of about OBJECTS objects (5 million) are looked at twice, with growth in between, and what grew is traced, as a capture does:
-`records` (instances, dictionaries, lists), `responses` (what a proxy for language models keeps of each request), `lists`,
-`strings`. CPU and wall-clock seconds of both children are told, with the extension and, where it is there, without it. Then TRIALS
-times a small heap is looked at, up to 60 % of it is replaced, and it is looked at again, by a sample of about 6 % and in full:
-`held` is in how many cases the true growth of a type lay within the margin of the estimated one.
+Heaps of about OBJECTS objects (5 million) are looked at twice, with growth in between, and what grew is traced, as a capture
+does: `records` (instances, dictionaries, lists), `responses` (what a proxy for language models keeps of each request), `lists`,
+`strings`. CPU and wall-clock seconds of both children are told, with the extension and without it. Then TRIALS times a small
+heap is looked at, up to 60 % of it is replaced, and it is looked at again, by a sample of about 6 % and in full: `held` is in
+how many cases the true growth of a type lay within the margin of the estimated one.
 """
 
 from __future__ import annotations

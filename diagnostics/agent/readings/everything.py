@@ -56,6 +56,7 @@ class Everything:
         things, self.unhashable = tracked()
         # Ids of untracked objects that were looked at, and of those that every program has. Made behind the line above: these
         # numbers are not the service's.
+        self._seen = Addresses()
         self._seen.fresh(list(_SHARED))
         looked_at = 0
         held_by = self._held_by if self.sample is None else self._sample_held_by

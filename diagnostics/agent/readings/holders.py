@@ -46,6 +46,7 @@ from .graph import (
     settle,
 )
 from .hooks import Hooks, hooks
+from .newness import FirstLook
 from .paths import describe, is_loop, way_to
 from .references import CYCLE, LOST, traced
 from .running.awaits import chain
@@ -87,6 +88,7 @@ class Ways:
     """The paths from roots to all of `things`, as far as there are any. Raises LateError past `until` (monotonic seconds).
 
     streams  the open streams, as `open_streams` returns them
+    first    marks of a first census, if there was one
     """
 
     def __init__(
@@ -95,8 +97,10 @@ class Ways:
         threads: Sequence[ThreadFrame],
         until: float,
         streams: Sequence[OpenStream] = (),
+        first: FirstLook | None = None,
     ) -> None:
         self.until = until
+        self._first = first
         self._streams = streams
         self.working: set[int] = set()  # ids of this reading's own lists, which hold the objects too
         wanted = list(things)
@@ -125,6 +129,11 @@ class Ways:
         self._stream_of = self._of_streams(of_tasks, tasks, threads)
         # Of other objects that the last search has passed its result does not tell the one that refers to each.
         self._passed_by = {id(thing) for thing in of_tasks if id(thing) in self._lasting}
+
+    def told(self, way: Sequence[Any]) -> tuple[str, str]:
+        """A way in words, without the lengths of containers and with them."""
+        filled = self._first.filled if self._first is not None else None
+        return describe(way, lengths=False), describe(way, filled=filled)
 
     @cached_property
     def _later(self) -> list[Hooks]:
@@ -199,11 +208,11 @@ def holder_of(thing: list[Any], ways: Ways) -> Held:
             return Held(OURS, "", "")
         stream = ways.stream_of(thing[0])
         root = _root_of(way[0]) if stream is None else STREAM
-        return Held(root, describe(way, lengths=False), describe(way), stream)
+        return Held(root, *ways.told(way), stream)
     del way
     why, way = traced(thing, ways.until, ours=ways.working)
     if len(way) > 1:  # the path begins at the holder that C code refers to
-        return Held(why, f"{_IN_C} -> {describe(way, lengths=False)}", f"{_IN_C} -> {describe(way)}")
+        return Held(why, *(f"{_IN_C} -> {words}" for words in ways.told(way)))
     text = {CYCLE: CYCLE_TEXT, LOST: LOST_TEXT}.get(why, _UNREACHED_TEXT)
     return Held(why, text, text)
 

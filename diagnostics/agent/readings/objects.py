@@ -129,7 +129,7 @@ def census(
     }
     if picks is not None and since is not None and tracing is not None:
         wanted = grew_most(since.types, types, handles)
-        found["paths"] = _paths(picks.taken(names, wanted, tracing.samples), tracing, everything)
+        found["paths"] = _paths(picks.taken(names, wanted, tracing.samples), tracing, everything, since)
     return found
 
 
@@ -146,6 +146,7 @@ def _counted(
         if mark is not None:
             mark.mark(things)
             mark.note_sizes(things, of_each)
+            mark.note_lists(things)
         attributes.look(things)
         (whole if weight == 1.0 else drawn).add(things, of_each)
         if since is not None and (weight > 1.0 or picks is not None):
@@ -212,7 +213,7 @@ def explain(
     """
     everything = Everything(until, first.parts if first is not None else _parts())
     tracing = Tracing(samples, threads, ledgers)
-    return {"paths": _paths(_samples(types, samples, everything, first), tracing, everything)}
+    return {"paths": _paths(_samples(types, samples, everything, first), tracing, everything, first)}
 
 
 def _samples(types: list[str], samples: int, everything: Everything, first: FirstLook | None) -> dict[str, list[Any]]:
@@ -235,12 +236,14 @@ def _samples(types: list[str], samples: int, everything: Everything, first: Firs
     return {name: spread(pairs, samples) for name, pairs in zip(types, later, strict=True)}
 
 
-def _paths(sampled: dict[str, list[Any]], tracing: Tracing, everything: Everything) -> dict[str, Any]:
+def _paths(
+    sampled: dict[str, list[Any]], tracing: Tracing, everything: Everything, first: FirstLook | None
+) -> dict[str, Any]:
     try:
         if everything.left_out is not None:
             raise LateError(0)
         wanted = [thing for things in sampled.values() for thing in things]
-        ways = Ways(wanted, tracing.threads, everything.until, open_streams(list(tracing.ledgers)))
+        ways = Ways(wanted, tracing.threads, everything.until, open_streams(list(tracing.ledgers)), first)
         ways.working.update([id(wanted), *map(id, sampled.values())])
     except LateError as late:
         unknown = f"(not known: the search was ended at its deadline, when {late})"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from diagnostics.agent.readings import sampling
+from diagnostics.agent.readings import everything, objects, sampling
 from diagnostics.agent.readings.walk import in_python, steps
 
 _walk = pytest.importorskip("diagnostics.agent.readings.walk._walk", reason="it was not built")
@@ -82,6 +82,28 @@ def test_no_object_is_held(kind: Any) -> None:
     addresses, thing = kind(), Slotted(None)
     addresses.fresh([thing])
     assert not any(each is addresses for each in gc.get_referrers(thing))
+
+
+@pytest.mark.parametrize("is_sampled", [False, True])
+def test_a_census_counts_the_same_and_none_of_what_it_remembers(
+    is_sampled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is remembered in Python is made of numbers, which are objects as well."""
+    monkeypatch.setattr(sampling, "_ALL", 0 if is_sampled else 1 << 40)
+    monkeypatch.setattr(sampling, "_ALL_BLOCKS", 1 << 40)
+    kept = mixed(20_000)
+    gc.collect()
+    counted = []
+    for how in (_walk, in_python, _walk):
+        monkeypatch.setattr(everything, "Addresses", how.Addresses)
+        monkeypatch.setattr(everything, "of_kinds", how.of_kinds)
+        monkeypatch.setattr(everything, "kinds", how.kinds)
+        monkeypatch.setattr(sampling, "drawn", how.drawn)
+        types = objects.census()["types"]
+        counted.append({name: types[name][0] for name in ("int", "float", "str", "list", "tuple", "bytes")})
+    assert kept
+    for name in counted[0]:
+        assert counted[1][name] == pytest.approx(counted[2][name], rel=0.002, abs=200), name
 
 
 @pytest.mark.parametrize("wrong", [None, (), {}, "text"])
