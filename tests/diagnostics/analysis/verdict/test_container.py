@@ -6,7 +6,6 @@ import pytest
 
 from diagnostics.analysis.verdict.culprit.container import container_of, container_on
 
-
 CACHE = "functools._lru_cache_wrapper"
 
 
