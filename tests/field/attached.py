@@ -3,11 +3,11 @@
     python -m tests.field.attached [--unread]
 
 LiteLLM's proxy, with a callback of its own that keeps what it has seen (apps/keeping/), under four clients and some open
-streams. Told are the seconds from `diagnostics attach` until the open streams are shown, until the verdict names the list
-that keeps the texts, and until it does so with high confidence. Ends with 1 where it does not come to that, or where the
-proxy is not as before once the agent has been taken out. `--unread`: the clients of the open streams do not read. The proxy
-then keeps the chunks of these streams itself (`served_chunks`), which is eight tenths of the growth, and the list one: so that
-is what must be named, and the list must not.
+streams. Told are the seconds from `diagnostics attach` until the open streams are shown, until the first alarm, until the
+verdict names the list that keeps the texts, and until it does so with high confidence. Ends with 1 where it does not come to
+that, or where the proxy is not as before once the agent has been taken out. `--unread`: the clients of the open streams do not
+read. The proxy then keeps the chunks of these streams itself (`served_chunks`), which is eight tenths of the growth, and the
+list one: so that is what must be named, and the list must not.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Told:
     """Seconds since the attach; None where it did not come to that."""
 
     streams: float | None = None
+    alarm: float | None = None
     culprit: float | None = None
     high: float | None = None
     confidence: str = ""
@@ -72,6 +73,7 @@ def main() -> int:
         with _attached(proxy, folder) as began:
             told = _watched(proxy, began, OF_UNREAD if "--unread" in sys.argv[1:] else CULPRIT)
         print(f"{OPEN} open streams shown after {_seconds(told.streams)}")
+        print(f"an alarm of medium or high confidence after {_seconds(told.alarm)}")
         print(f"the culprit named after {_seconds(told.culprit)}, with high confidence after {_seconds(told.high)}")
         print(f"load average {os.getloadavg()[0]:.1f}; last said ({told.confidence}): {told.says}", flush=True)
         ask(proxy, service.ask)
@@ -116,6 +118,8 @@ def _watched(proxy: Running, began: float, culprit: str) -> Told:
             told.streams = passed
         for verdict in monitor(proxy, "/debug/memory/verdict").json()["workers"]:
             told.says, told.confidence = verdict["says"], verdict["confidence"]
+            if verdict["alarm"] and verdict["confidence"] != "low":
+                told.alarm = told.alarm or passed
             if culprit in verdict["says"]:
                 told.culprit = told.culprit or passed
                 told.high = told.high or (passed if verdict["confidence"] == "high" else None)

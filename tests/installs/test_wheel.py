@@ -24,7 +24,12 @@ def test_the_wheel_holds_every_file_of_both_packages_and_nothing_else(checkout: 
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     # What the build compiles, and of the sources only what is compiled; an extension that a checkout has is not taken along.
-    libraries = {"diagnostics/agent/heap/_live.abi3.so", "diagnostics/agent/readings/allocation/_figures.abi3.so"}
+    readings = "diagnostics/agent/readings"
+    libraries = {
+        "diagnostics/agent/heap/_live.abi3.so",
+        f"{readings}/allocation/_figures.abi3.so",
+        f"{readings}/walk/_walk.abi3.so",
+    }
     ours -= {name for name in ours if name.startswith("diagnostics/agent/native/")} | libraries
     assert held - libraries == ours
     assert ("cp311-abi3-linux" in wheel.name) == (libraries <= held)

@@ -1,8 +1,9 @@
-"""Builds the extensions while the package is built, for CPython 3.11 and later: the sampled live heap, and allocators' figures.
+"""Builds the extensions while the package is built, for CPython 3.11 and later: the sampled live heap, allocators' figures,
+and the steps of a walk over all objects.
 
 They are optional. Without a C compiler or Python's headers the package is built without them and is then a wheel for every
-machine: the agent says what is missing of the heap, and reads the figures by ctypes. HIGHWATER_EXTENSION=off builds it without
-in any case, =require fails instead.
+machine: the agent says what is missing of the heap, reads the figures by ctypes and walks in Python. HIGHWATER_EXTENSION=off
+builds it without in any case, =require fails instead.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 _LIBRARIES = {
     "diagnostics/agent/native/live": "diagnostics/agent/heap/_live.abi3.so",
     "diagnostics/agent/native/figures": "diagnostics/agent/readings/allocation/_figures.abi3.so",
+    "diagnostics/agent/native/walk": "diagnostics/agent/readings/walk/_walk.abi3.so",
 }
 # The limited API of the oldest Python that is served.
 _ABI, _TAG = "0x030B0000", "cp311-abi3"

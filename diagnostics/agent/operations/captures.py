@@ -125,15 +125,23 @@ def tasks(state: State, fork: bool = True, leaks: bool = False, room_bytes: int 
     )  # fmt: skip
 
 
-def census(state: State, first: bool = False, again: bool = False, room_bytes: int | None = None) -> Result:
-    """Live objects by type, and `freed`: bytes that other threads' data had, which the fork has freed in the child before
-    anything could be read there (thread-locals, context variables); None where in-use bytes are not known.
+def census(
+    state: State, first: bool = False, again: bool = False, samples: int = 0, room_bytes: int | None = None
+) -> Result:
+    """Live objects by type, and more:
+
+    in_use   bytes in use when it began, and `at` that moment, monotonic seconds
+    freed    bytes that other threads' data had, which the fork has freed in the child before anything could be read there
+             (thread-locals, context variables). Both are None where in-use bytes are not known
+    paths    with `again` and `samples`: as `explain` has them, of the types that grew most
 
     first        mark all objects, so that a later census and `explain` can tell which are new
     again        it is to be compared with the last one with `first`
+    samples      so many of each type that grew are traced, and the marks are forgotten
     room_bytes   here and below: bytes of memory that are free, as far as the monitor knows
     """
     from ..readings import objects
+    from ..readings.running import threads
 
     marks = None
     if first:
@@ -142,8 +150,19 @@ def census(state: State, first: bool = False, again: bool = False, room_bytes: i
         marks = FirstLook()
         state.remember(marks)
     since = state.first_look if again else None
-    in_use = allocators.read().in_use
-    return _walk(lambda until: {"freed": _freed(in_use), **objects.census(until, marks, since)}, room_bytes)
+    tracing = None
+    if since is not None and samples:
+        tracing = objects.Tracing(samples, threads.frames_with_locals(), list(state.ledgers))
+    in_use, at = allocators.read().in_use, time.monotonic()
+    work = _walk(
+        lambda until: {
+            "freed": _freed(in_use), "in_use": in_use, "at": at, **objects.census(until, marks, since, tracing),
+        },
+        room_bytes,
+    )  # fmt: skip
+    if tracing is not None:
+        work.after = lambda: state.remember(None)
+    return work
 
 
 def _freed(before: int | None) -> int | None:

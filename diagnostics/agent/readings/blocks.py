@@ -41,6 +41,8 @@ _HAVE_GC = 1 << 14
 # Types with a GC header whose instances the collector may untrack, or that C code often keeps.
 _WITH_HEADER = (tuple, dict, list)
 _TYPE_WORD, _TYPE_WORD_BEHIND_HEADER = 1, 3
+# The smallest of them, an empty tuple: the header, and the object's count, type and length.
+_LEAST_WITH_HEADER = 40
 _MAX_TYPES = 500
 
 
@@ -134,7 +136,7 @@ def _blocks(chunk: bytes, words: Any, offset: int, address: int) -> tuple[int, i
     step, first = size // 8, (offset + _OVERHEAD) // 8
     stop = first + handed_out * step
     plain = words[first + _TYPE_WORD : stop : step].tolist()
-    headed = words[first + _TYPE_WORD_BEHIND_HEADER : stop : step].tolist() if step > _TYPE_WORD_BEHIND_HEADER else []
+    headed = words[first + _TYPE_WORD_BEHIND_HEADER : stop : step].tolist() if size >= _LEAST_WITH_HEADER else []
     left = handed_out - used
     while left and _OVERHEAD <= (inside := free - address) < _POOL:
         place = (inside - _OVERHEAD) // size

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import builtins
 import types
-from itertools import compress
 from typing import Any
 
 __all__ = [
@@ -26,7 +25,6 @@ __all__ = [
     "mro_of",
     "name_of",
     "names_in",
-    "of_kinds",
     "qualname_of",
     "type_name",
 ]
@@ -136,11 +134,6 @@ def left_out(things: list[Any]) -> str | None:
     names = sorted(map(type_name, found.values()))
     some = ", ".join(names[:3]) + (f" and {len(names) - 3} more classes" if len(names) > 3 else "")
     return f"instances of {some}: their class has no hash, or its metaclass fails to tell it"
-
-
-def of_kinds(things: list[Any], kinds: frozenset[type]) -> compress[Any]:
-    """Those of `things` whose class is in `kinds`."""
-    return compress(things, map(kinds.__contains__, map(type, things)))
 
 
 def _below(kind: type) -> dict[int, type]:

@@ -9,11 +9,14 @@ from types import CodeType
 from typing import Any
 
 from . import blocks
-from .classes import of_kinds
 from .graph import LateError, all_referents, in_time, tracked
 from .sampling import PARTS, Sample
+from .walk.steps import Addresses, kinds, of_kinds
 
 __all__ = ["NUMBERS", "Everything"]
+
+# Lists of objects, each list with how many objects each in it stands for.
+_Weighed = list[tuple[list[Any], float]]
 
 _PLAIN = frozenset({dict, tuple})
 # Types without a GC header that are not counted: code and singletons are no data.
@@ -40,27 +43,30 @@ class Everything:
     """
 
     def __init__(self, until: float, parts: int = PARTS) -> None:
-        self._until = until
+        self.until = until
+        self.parts = parts
         self.unhashable: str | None = None
         self.sample = Sample(parts) if parts < PARTS else None
         self.left_out: str | None = None
         self.too_many_numbers: str | None = None
-        self._seen: set[int] = set()
+        self._seen = Addresses()
         self._kinds = _Untracked()
 
     def __iter__(self) -> Iterator[tuple[list[Any], float]]:
         things, self.unhashable = tracked()
         # Ids of untracked objects that were looked at, and of those that every program has. Made behind the line above: these
         # numbers are not the service's.
-        self._seen = set(map(id, _SHARED))
+        self._seen = Addresses()
+        self._seen.fresh(list(_SHARED))
         looked_at = 0
+        held_by = self._held_by if self.sample is None else self._sample_held_by
         try:
-            for batch in in_time(things, self._until, self._seen.__len__):
+            for batch in in_time(things, self.until, self._seen.__len__):
                 yield from self._weighed(batch)
-                fresh = self._untracked(batch)
-                while fresh:
-                    yield from self._weighed(fresh)
-                    fresh = self._untracked(list(of_kinds(fresh, _PLAIN)))
+                holders = batch
+                while holders:
+                    counted, holders = held_by(holders)
+                    yield from counted
                 if len(self._seen) > _MAX_NUMBERS and self.too_many_numbers is None:
                     self._kinds.leave_out(NUMBERS)
                     self.too_many_numbers = (
@@ -70,31 +76,39 @@ class Everything:
         except LateError:
             of = f"{looked_at:,} of the {len(things):,} objects that the collector tracks"
             self.left_out = f"all but {of}, and what these hold directly: the reading was ended at its deadline"
-        self._seen = set()
+        self._seen = Addresses()
 
-    def _weighed(self, things: list[Any]) -> Iterator[tuple[list[Any], float]]:
-        if self.sample is None:
-            yield things, 1.0
-            return
-        large, small = self.sample.of(things)
-        yield large, 1.0
-        yield small, self.sample.weight
+    def _weighed(self, things: list[Any]) -> _Weighed:
+        return [(things, 1.0)] if self.sample is None else self.sample.weighed(things)
 
-    def _untracked(self, holders: list[Any]) -> list[Any]:
-        """Direct referents of `holders` that the collector does not track and that were not seen before; with a sample, those
-        in it, the large ones, and all that may hold others."""
+    def _held_by(self, holders: list[Any]) -> tuple[_Weighed, list[Any]]:
+        """Direct referents of `holders` that the collector does not track and that were not seen before, and those of them
+        that may hold others."""
         referents = all_referents(holders)
-        kinds = self._kinds.among(referents)
-        if self.sample is None:
-            things = list(filterfalse(gc.is_tracked, of_kinds(referents, kinds)))
-        else:
-            large, small = self.sample.of(list(of_kinds(referents, kinds - _PLAIN)))
-            things = [*large, *small, *filterfalse(gc.is_tracked, of_kinds(referents, _PLAIN))]
-        fresh = dict(zip(map(id, things), things, strict=True))
-        for known in self._seen.intersection(fresh):
-            del fresh[known]
-        self._seen.update(fresh)
-        return list(fresh.values())
+        fresh = self._seen.fresh(_not_tracked(of_kinds(referents, self._kinds.among(referents))))
+        return [(fresh, 1.0)], of_kinds(fresh, _PLAIN)
+
+    def _sample_held_by(self, holders: list[Any]) -> tuple[_Weighed, list[Any]]:
+        """As `_held_by`, of the sample; but all that may hold others, since what these hold may be in it."""
+        assert self.sample is not None
+        referents = all_referents(holders)
+        untracked = self._kinds.among(referents)
+        plain = Addresses().fresh(_not_tracked(of_kinds(referents, _PLAIN)))
+        # Most objects are in no sample: what comes first must cost little for each of them.
+        large, small = self.sample.of(referents, untracked - _PLAIN)
+        large_plain, small_plain = self.sample.of(plain, _PLAIN)
+        # A small one is looked into again by each thousand of its holders; of a large one that would be too much.
+        known = Addresses()
+        known.fresh(self._seen.among(large_plain))
+        counted = [
+            (self._seen.fresh(large + large_plain), 1.0),
+            (self._seen.fresh(small + small_plain), self.sample.weight),
+        ]
+        return counted, known.fresh(plain)
+
+
+def _not_tracked(things: list[Any]) -> list[Any]:
+    return list(filterfalse(gc.is_tracked, things))
 
 
 class _Untracked:
@@ -105,7 +119,7 @@ class _Untracked:
         self.kinds: frozenset[type] = _PLAIN
 
     def among(self, things: list[Any]) -> frozenset[type]:
-        fresh = set(map(type, things)) - self.met
+        fresh = set(kinds(things)) - self.met
         if fresh:
             self.met |= fresh
             self.kinds |= {kind for kind in fresh if blocks.has_no_header(kind)}

@@ -31,19 +31,21 @@ from ..loops.asyncio_tasks import alive_tasks
 from .classes import (
     find_unhashable,
     hashable,
+    item_size_of,
     kinds_below,
     left_out,
     module_of,
     mro_of,
     names_in,
-    of_kinds,
 )
+from .walk.parents import Parents
+from .walk.steps import Addresses, kinds, of_kinds
 
 __all__ = [
     "ATOMS",
     "LateError",
-    "Parents",
     "all_referents",
+    "has_fixed_size",
     "in_time",
     "is_loops_own",
     "is_ours",
@@ -73,9 +75,6 @@ _TEXT = frozenset({str})
 # Types of most objects in a program, whose instances refer to nothing.
 _LEAVES = ATOMS | _IGNORED | {int, float}
 
-# The result of `search`.
-Parents = dict[int, list[Any] | None]
-
 # Objects in one call of `gc.get_referents`: enough to make the call's own cost small; a walk reads the clock after each.
 _BATCH = 2_000
 
@@ -89,6 +88,7 @@ _AGENT = str(Path(__file__).parent.parent)
 namespace_of = vars(ModuleType)["__dict__"].__get__
 
 _sizeof_is_builtin: dict[type, bool] = {}
+_fixed_size: dict[type, bool] = {}
 _loops_own: dict[type, bool] = {}
 
 
@@ -108,9 +108,9 @@ def referents(thing: Any) -> list[Any]:
 
 def all_referents(things: list[Any]) -> list[Any]:
     """`referents` of all `things`, by one call where none of them is a module, a code object or a dictionary."""
-    kinds = set(map(type, things))
-    odd = frozenset(kind for kind in kinds if kind is CodeType or issubclass(kind, ModuleType))
-    mappings = frozenset(kind for kind in kinds if issubclass(kind, dict))
+    met = kinds(things)
+    odd = frozenset(kind for kind in met if kind is CodeType or issubclass(kind, ModuleType))
+    mappings = frozenset(kind for kind in met if issubclass(kind, dict))
     keys = _text_keys(of_kinds(things, mappings)) if mappings else []
     if not odd:
         return hashable(gc.get_referents(*things)) + keys
@@ -125,7 +125,7 @@ def all_referents(things: list[Any]) -> list[Any]:
 def _text_keys(mappings: Iterable[Any]) -> list[Any]:
     """The strings among the keys of dictionaries, without calling a subclass's methods."""
     keys = list(chain.from_iterable(map(dict.keys, mappings)))
-    return list(of_kinds(hashable(keys), _TEXT))
+    return of_kinds(hashable(keys), _TEXT)
 
 
 def tracked() -> tuple[list[Any], str | None]:
@@ -217,6 +217,15 @@ def _has_builtin_sizeof(kind: type) -> bool:
     return type(_class_attribute(kind, "__sizeof__")) is not FunctionType
 
 
+def has_fixed_size(kind: type) -> bool:
+    """Whether all instances of this class have the same size."""
+    fixed = _fixed_size.get(kind)
+    if fixed is None:
+        plain = _class_attribute(kind, "__sizeof__") is names_in(object)["__sizeof__"]
+        fixed = _fixed_size[kind] = plain and not item_size_of(kind)
+    return fixed
+
+
 def _class_attribute(kind: type, name: str) -> Any:
     return next((names_in(base)[name] for base in mro_of(kind) if name in names_in(base)), None)
 
@@ -292,46 +301,40 @@ def search(
     earlier: Parents | None = None,
     through_loops: bool = False,
 ) -> Parents:
-    """Breadth first from `start` until all of `wanted` are found: id of an object -> some objects, one of which refers to it.
+    """Breadth first from `start` until all of `wanted` are found. `parent_of` then finds who refers to an object.
 
-    A root maps to None; `parent_of` finds the one. Of objects without referents, as strings and numbers, only those that are
-    wanted are in it.
+    Of objects without referents, as strings and numbers, only those that are wanted are in the result.
     closed         ids of objects that are not passed through
     earlier        the result of an earlier search, to which this one adds
     through_loops  whether event loops are passed through: that a loop refers to a task explains nothing
     until          deadline, monotonic seconds
     Raises LateError past the deadline.
     """
-    parents: Parents = {} if earlier is None else earlier
-    level: list[Any] = []
-    for thing in start:
-        if (id(thing) not in parents or through_loops) and id(thing) not in closed:
-            if through_loops:
-                parents[id(thing)] = None  # a task that refers to its loop, as each does, does not keep it
-            parents.setdefault(id(thing), None)
-            level.append(thing)
-    missing = {id(thing): thing for thing in wanted if id(thing) not in parents}
-    leaves = {key for key, thing in missing.items() if type(thing) in _LEAVES}
+    parents = Parents() if earlier is None else earlier
+    first = [thing for thing in start if id(thing) not in closed]
+    level = parents.reach(first, None, Addresses())
+    if through_loops:
+        for thing in first:
+            parents.settle(id(thing), None)  # a task that refers to its loop, as each does, does not keep it
+        level = Addresses().fresh(first)
+    passed_by = Addresses()
+    passed_by.add(closed)
+    missing = [thing for thing in wanted if id(thing) not in parents]
     loops = frozenset() if through_loops else kinds_below(asyncio.AbstractEventLoop)
     while level and missing:
+        leaves = Addresses()
+        leaves.fresh(of_kinds(missing, _LEAVES))
         following: list[Any] = []
         for some in in_time(level, until, parents.__len__):
             # In C as far as it goes: there are millions. Who of these refers to whom is seen to where a way leads.
-            kinds = frozenset(map(type, some))
-            batch = some if kinds.isdisjoint(loops) else list(of_kinds(some, kinds - loops))
+            met = frozenset(kinds(some))
+            batch = some if met.isdisjoint(loops) else of_kinds(some, met - loops)
             inside = all_referents(batch)
-            found = leaves.intersection(map(id, inside)) if leaves else leaves
-            if found:
-                leaves -= found
-                parents.update(dict.fromkeys(found, batch))
-            branches = list(of_kinds(inside, frozenset(map(type, inside)) - _LEAVES))
-            fresh = dict(zip(map(id, branches), branches, strict=True))
-            for known in (fresh.keys() & parents.keys()) | (fresh.keys() & closed):
-                del fresh[known]
-            parents.update(dict.fromkeys(fresh, batch))
-            following += fresh.values()
-        for key in missing.keys() & parents.keys():
-            del missing[key]
+            if len(leaves):
+                parents.reach(leaves.among(inside), batch, passed_by)
+            branches = of_kinds(inside, frozenset(kinds(inside)) - _LEAVES)
+            following += parents.reach(branches, batch, passed_by)
+        missing = [thing for thing in missing if id(thing) not in parents]
         level = following
     return parents
 
@@ -343,7 +346,7 @@ def settle(things: Iterable[Any], parents: Parents) -> None:
         together: dict[int, set[int]] = {}
         near: dict[int, list[Any]] = {}
         for key in heads:
-            some = parents[key]
+            some = parents.of(key)
             if some is not None and len(some) > 1:
                 near[id(some)] = some
                 together.setdefault(id(some), set()).add(key)
@@ -353,11 +356,11 @@ def settle(things: Iterable[Any], parents: Parents) -> None:
                 if not open_ones:
                     break
                 for key in open_ones.intersection(map(id, referents(each))):
-                    parents[key] = [each]
+                    parents.settle(key, [each])
                     open_ones.discard(key)
-        heads = {id(each): each for key in heads for each in parents[key] or ()}
+        heads = {id(each): each for key in heads for each in parents.of(key) or ()}
 
 
 def parent_of(thing: Any, parents: Parents) -> list[Any]:
     """The object that refers to `thing` on the way that a search has found, as `settle` has left it; none for a root."""
-    return parents[id(thing)] or []
+    return parents.of(id(thing)) or []

@@ -36,7 +36,6 @@ from ..loops.futures import declares
 from .classes import kinds_below, module_of, qualname_of
 from .graph import (
     LateError,
-    Parents,
     is_ours,
     module_roots,
     namespace_of,
@@ -47,11 +46,13 @@ from .graph import (
     settle,
 )
 from .hooks import Hooks, hooks
+from .newness import FirstLook
 from .paths import describe, is_loop, way_to
 from .references import CYCLE, LOST, traced
 from .running.awaits import chain
 from .running.streams import OpenStream, parts_of
 from .running.threads import ThreadFrame
+from .walk.parents import Parents
 
 __all__ = ["CYCLE_TEXT", "LOST_TEXT", "OURS", "ROOT_UNKNOWN", "STREAM", "Held", "Ways", "holder_of"]
 
@@ -87,6 +88,7 @@ class Ways:
     """The paths from roots to all of `things`, as far as there are any. Raises LateError past `until` (monotonic seconds).
 
     streams  the open streams, as `open_streams` returns them
+    first    marks of a first census, if there was one
     """
 
     def __init__(
@@ -95,8 +97,10 @@ class Ways:
         threads: Sequence[ThreadFrame],
         until: float,
         streams: Sequence[OpenStream] = (),
+        first: FirstLook | None = None,
     ) -> None:
         self.until = until
+        self._first = first
         self._streams = streams
         self.working: set[int] = set()  # ids of this reading's own lists, which hold the objects too
         wanted = list(things)
@@ -124,7 +128,12 @@ class Ways:
         self._lasting = self._of_modules(of_tasks, tasks, applications, closed)
         self._stream_of = self._of_streams(of_tasks, tasks, threads)
         # Of other objects that the last search has passed its result does not tell the one that refers to each.
-        self._passed_by = {id(thing) for thing in of_tasks} & self._lasting.keys()
+        self._passed_by = {id(thing) for thing in of_tasks if id(thing) in self._lasting}
+
+    def told(self, way: Sequence[Any]) -> tuple[str, str]:
+        """A way in words, without the lengths of containers and with them."""
+        filled = self._first.filled if self._first is not None else None
+        return describe(way, lengths=False), describe(way, filled=filled)
 
     @cached_property
     def _later(self) -> list[Hooks]:
@@ -148,7 +157,7 @@ class Ways:
 
     def _of_modules(self, of_tasks: list[Any], tasks: list[Any], applications: list[Any], closed: set[int]) -> Parents:
         """Ways from modules to these objects past all tasks; none where there is no time for them."""
-        found: Parents = {}
+        found = Parents()
         if not of_tasks:
             return found
         running = set(map(id, tasks))
@@ -159,7 +168,7 @@ class Ways:
             if missing:
                 search([*module_roots(), *self._later], missing, until=self.until, closed=running, earlier=found)
         except LateError:
-            return {}
+            return Parents()
         settle(of_tasks, found)
         return found
 
@@ -199,11 +208,11 @@ def holder_of(thing: list[Any], ways: Ways) -> Held:
             return Held(OURS, "", "")
         stream = ways.stream_of(thing[0])
         root = _root_of(way[0]) if stream is None else STREAM
-        return Held(root, describe(way, lengths=False), describe(way), stream)
+        return Held(root, *ways.told(way), stream)
     del way
     why, way = traced(thing, ways.until, ours=ways.working)
     if len(way) > 1:  # the path begins at the holder that C code refers to
-        return Held(why, f"{_IN_C} -> {describe(way, lengths=False)}", f"{_IN_C} -> {describe(way)}")
+        return Held(why, *(f"{_IN_C} -> {words}" for words in ways.told(way)))
     text = {CYCLE: CYCLE_TEXT, LOST: LOST_TEXT}.get(why, _UNREACHED_TEXT)
     return Held(why, text, text)
 

@@ -12,19 +12,18 @@ Garbage in cycles that the service has not collected yet is therefore counted, a
 
 from __future__ import annotations
 
-import bisect
 import gc
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..ledger import StreamLedger
 from . import blocks
 from .attributes import Attributes
-from .classes import full_name, has_own_memory, module_of, of_kinds
+from .classes import full_name, has_own_memory, module_of
 from .everything import NUMBERS, Everything
 from .graph import LateError, is_ours, sizes_of
 from .holders import LOST_TEXT, OURS, ROOT_UNKNOWN, STREAM, Held, Ways, holder_of
@@ -32,8 +31,10 @@ from .newness import FirstLook
 from .running.streams import open_streams
 from .running.threads import ThreadFrame
 from .sampling import parts_for
+from .walk.picks import Picks, grew_most, spread
+from .walk.steps import kinds, of_kinds
 
-__all__ = ["LOST_TEXT", "NOT_COVERED", "census", "explain"]
+__all__ = ["LOST_TEXT", "NOT_COVERED", "Tracing", "census", "explain"]
 
 NOT_COVERED = (
     "memory that C extensions keep outside of Python objects",
@@ -50,13 +51,32 @@ _OTHER = "(other types)"
 _FIXED: frozenset[type] = frozenset({str, bytes, int, float, tuple, frozenset})
 
 
-def census(until: float = math.inf, mark: FirstLook | None = None, since: FirstLook | None = None) -> dict[str, Any]:
+class Tracing(NamedTuple):
+    """What a census needs that traces what has grown.
+
+    samples  of each type
+    threads  frames of other threads that `threads.frames_with_locals` returned before the fork
+    ledgers  those of the service; open streams are found without one as well, where the server is known
+    """
+
+    samples: int
+    threads: Sequence[ThreadFrame] = ()
+    ledgers: Iterable[StreamLedger] = ()
+
+
+def census(
+    until: float = math.inf,
+    mark: FirstLook | None = None,
+    since: FirstLook | None = None,
+    tracing: Tracing | None = None,
+) -> dict[str, Any]:
     """`{"types": {name: [count, bytes]}, "objects", "seconds", "time", ...}`. To be called in a forked child.
 
     Instances of the agent's own classes are left out.
-    until   deadline, monotonic seconds: "partial" says in words how much was not counted by then, None where nothing was
-    mark    here every object that is looked at is marked, for a later census and `explain`
-    since   marks of a first census: the same sample is taken, and new objects in it are told from old ones
+    until     deadline, monotonic seconds: "partial" says in words how much was not counted by then, None where nothing was
+    mark      here every object that is looked at is marked, for a later census and `explain`
+    since     marks of a first census: the same sample is taken, and new objects in it are told from old ones
+    tracing   with `since`: the types that grew are traced as well, as `explain` does, and "paths" is in the answer
     "blocks" is the result of `blocks.read`, taken first, before this reading allocates any block.
     "sample" is None where all objects were counted. Else the figures of "types" are estimates, and it is `{"share", "types"}`:
     of the small objects the share that was looked at, and of each type [how many these were, the sum of the squares of their
@@ -64,24 +84,10 @@ def census(until: float = math.inf, mark: FirstLook | None = None, since: FirstL
     """
     began = time.monotonic()
     small = blocks.read(until)
-    parts = since.parts if since is not None else parts_for(len(gc.get_objects()))
-    if mark is not None:
-        mark.parts = parts
-    whole, drawn, fresh = _Tally(), _Tally(), _Tally()
-    everything, attributes = Everything(until, parts), Attributes()
-    for things, weight in everything:
-        of_each = list(sizes_of(things))
-        if mark is not None:
-            mark.mark(things)
-            mark.note_sizes(things, of_each)
-        attributes.look(things)
-        (whole if weight == 1.0 else drawn).add(things, of_each)
-        if weight > 1.0 and since is not None:
-            new = since.new(things)
-            fresh.add(new, list(sizes_of(new)))
-    each = attributes.bytes_each()
-    for tally in (whole, drawn, fresh):
-        tally.add_to_each(each)
+    everything = Everything(until, since.parts if since is not None else _parts())
+    picks = Picks() if tracing is not None and since is not None else None
+    whole, drawn, fresh = _counted(everything, mark, since, picks)
+    names: dict[type, str] = {}
     types: dict[str, list[int]] = {}
     handles: set[str] = set()
     sampled: dict[str, list[float]] = {}
@@ -90,7 +96,7 @@ def census(until: float = math.inf, mark: FirstLook | None = None, since: FirstL
     for kind, size in sorted(sizes.items(), key=lambda item: -item[1]):
         if is_ours(module_of(kind)) or (everything.too_many_numbers and kind in NUMBERS):
             continue
-        name = full_name(kind)
+        name = names[kind] = full_name(kind)
         if name not in types and len(types) >= _MAX_TYPES:
             name = _OTHER
         elif has_own_memory(kind):
@@ -101,13 +107,16 @@ def census(until: float = math.inf, mark: FirstLook | None = None, since: FirstL
         if everything.sample:
             of_it = (drawn.counts[kind], drawn.squares[kind], fresh.counts[kind], fresh.squares[kind])
             sampled[name] = [before + more for before, more in zip(sampled.get(name, [0] * 4), of_it, strict=True)]
-    return {
+    if mark is not None:
+        mark.types = types
+    seconds, now = time.monotonic() - began, time.time()
+    found = {
         "types": types,
         # Of these, whose instances may have memory in C beside their size.
         "handles": sorted(handles),
         "objects": sum(count for count, _size in types.values()),
-        "seconds": time.monotonic() - began,
-        "time": time.time(),
+        "seconds": seconds,
+        "time": now,
         "partial": everything.left_out,
         "blocks": small,
         "sample": {"share": everything.sample.share, "types": sampled} if everything.sample else None,
@@ -118,6 +127,44 @@ def census(until: float = math.inf, mark: FirstLook | None = None, since: FirstL
             *NOT_COVERED,
         ],
     }
+    if picks is not None and since is not None and tracing is not None:
+        wanted = grew_most(since.types, types, handles)
+        found["paths"] = _paths(picks.taken(names, wanted, tracing.samples), tracing, everything, since)
+    return found
+
+
+def _counted(
+    everything: Everything, mark: FirstLook | None, since: FirstLook | None, picks: Picks | None
+) -> tuple[_Tally, _Tally, _Tally]:
+    """(the objects that stand for themselves, those that stand for several, those of these that are new)."""
+    whole, drawn, fresh = _Tally(), _Tally(), _Tally()
+    attributes = Attributes()
+    if mark is not None:
+        mark.parts = everything.parts
+    for things, weight in everything:
+        of_each = list(sizes_of(things))
+        if mark is not None:
+            mark.mark(things)
+            mark.note_sizes(things, of_each)
+            mark.note_lists(things)
+        attributes.look(things)
+        (whole if weight == 1.0 else drawn).add(things, of_each)
+        if since is not None and (weight > 1.0 or picks is not None):
+            new = since.new(things)
+            of_new = list(sizes_of(new))
+            if weight > 1.0:
+                fresh.add(new, of_new)
+            if picks is not None:
+                picks.add(zip(new, of_new, strict=True), weight)
+                picks.add(_grown(things, new, since), weight)
+    each = attributes.bytes_each()
+    for tally in (whole, drawn, fresh):
+        tally.add_to_each(each)
+    return whole, drawn, fresh
+
+
+def _parts() -> int:
+    return parts_for(len(gc.get_objects()), sys.getallocatedblocks())
 
 
 class _Tally:
@@ -164,43 +211,47 @@ def explain(
     collector, "lost" for an object that C code holds, or "unknown". Objects that nothing but an open stream keeps alive have
     the root "stream", and `streams`: the ids of those that the samples are of.
     """
+    everything = Everything(until, first.parts if first is not None else _parts())
+    tracing = Tracing(samples, threads, ledgers)
+    return {"paths": _paths(_samples(types, samples, everything, first), tracing, everything, first)}
+
+
+def _samples(types: list[str], samples: int, everything: Everything, first: FirstLook | None) -> dict[str, list[Any]]:
     by_type: dict[str, list[tuple[Any, float]]] = {name: [] for name in types}
     names: dict[type, str] = {}
-    everything = Everything(until, first.parts if first is not None else parts_for(len(gc.get_objects())))
     for things, weight in everything:
-        for kind in set(map(type, things)) - names.keys():
-            names[kind] = full_name(kind)
-        kinds = frozenset(kind for kind in set(map(type, things)) if names[kind] in by_type)
-        _sort(_weighed(list(of_kinds(things, kinds)), first), weight, names, by_type)
+        met = kinds(things)
+        for kind in met:
+            if kind not in names:
+                names[kind] = full_name(kind)
+        wanted = frozenset(kind for kind in met if names[kind] in by_type)
+        for thing, size in _weighed(of_kinds(things, wanted), first):
+            by_type[names[type(thing)]].append((thing, weight * size))
     # This function's own lists and dictionaries are among all tracked objects, and must not become samples.
     ours = {id(by_type), id(names), *map(id, by_type.values())}
-    sampled = {
-        name: _spread([pair for pair in pairs if id(pair[0]) not in ours], samples, everything=first is not None)
-        for name, pairs in by_type.items()
-    }
-    del by_type
+    others = ([pair for pair in pairs if id(pair[0]) not in ours] for pairs in by_type.values())
+    # Without a first look the later half of a type's objects: the collector's lists have older ones first, except for the very
+    # youngest, and growing types have young objects.
+    later = (pairs if first is not None else pairs[len(pairs) // 2 :] for pairs in others)
+    return {name: spread(pairs, samples) for name, pairs in zip(types, later, strict=True)}
+
+
+def _paths(
+    sampled: dict[str, list[Any]], tracing: Tracing, everything: Everything, first: FirstLook | None
+) -> dict[str, Any]:
     try:
         if everything.left_out is not None:
             raise LateError(0)
-        wanted = (thing for things in sampled.values() for thing in things)
-        ways = Ways(wanted, threads, until, open_streams(list(ledgers)))
-        ways.working.update(map(id, sampled.values()))
+        wanted = [thing for things in sampled.values() for thing in things]
+        ways = Ways(wanted, tracing.threads, everything.until, open_streams(list(tracing.ledgers)), first)
+        ways.working.update([id(wanted), *map(id, sampled.values())])
     except LateError as late:
         unknown = f"(not known: the search was ended at its deadline, when {late})"
         return {
-            "paths": {
-                name: [{"path": unknown, "samples": len(things), "root": ROOT_UNKNOWN}]
-                for name, things in sampled.items()
-            }
+            name: [{"path": unknown, "samples": len(things), "root": ROOT_UNKNOWN}] for name, things in sampled.items()
         }
-    return {"paths": {name: _commonest_ways(things, ways) for name, things in sampled.items()}}
-
-
-def _sort(
-    sized: Iterable[tuple[Any, int]], weight: float, names: dict[type, str], by_type: dict[str, list[tuple[Any, float]]]
-) -> None:
-    for thing, size in sized:
-        by_type[names[type(thing)]].append((thing, weight * size))
+    del wanted
+    return {name: _commonest_ways(things, ways) for name, things in sampled.items()}
 
 
 def _weighed(things: list[Any], first: FirstLook | None) -> Iterator[tuple[Any, int]]:
@@ -210,11 +261,17 @@ def _weighed(things: list[Any], first: FirstLook | None) -> Iterator[tuple[Any, 
         return
     new = first.new(things)
     yield from zip(new, sizes_of(new), strict=True)
-    growing = frozenset(map(type, things)) - _FIXED
-    if growing and len(new) < len(things):
-        fresh = set(map(id, new))
-        old = [thing for thing in of_kinds(things, growing) if id(thing) not in fresh]
-        yield from first.grown(old, sizes_of(old))
+    yield from _grown(things, new, first)
+
+
+def _grown(things: list[Any], new: list[Any], first: FirstLook) -> list[tuple[Any, int]]:
+    """Of `things` those that are not `new` and have grown, with how much they have."""
+    growing = frozenset(kinds(things)) - _FIXED
+    if not growing or len(new) == len(things):
+        return []
+    fresh = set(map(id, new))
+    old = [thing for thing in of_kinds(things, growing) if id(thing) not in fresh]
+    return first.grown(old, sizes_of(old))
 
 
 def _commonest_ways(things: list[Any], ways: Ways) -> list[dict[str, Any]]:
@@ -246,17 +303,3 @@ def _commonest_ways(things: list[Any], ways: Ways) -> list[dict[str, Any]]:
         | ({"streams": list(streams[holder])} if holder[0] == STREAM else {})
         for holder, count in counts.most_common()
     ]
-
-
-def _spread(weighed: list[tuple[Any, float]], samples: int, *, everything: bool) -> list[Any]:
-    """`samples` of the things, each standing for the same number of bytes: a large object may be taken repeatedly.
-
-    weighed      each with its bytes
-    everything   draw from all (they are what grew); else from the later half: the collector's lists have older objects
-                 first, except for the very youngest, and growing types have young objects
-    """
-    later = weighed if everything else weighed[len(weighed) // 2 :]
-    ends = list(accumulate(weight for _, weight in later))
-    if not ends:
-        return []
-    return [later[bisect.bisect_right(ends, (place + 0.5) * ends[-1] / samples)][0] for place in range(samples)]

@@ -11,7 +11,7 @@ import contextvars
 import functools
 import gc
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
 from types import FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
@@ -19,15 +19,17 @@ from typing import Any
 from ..loops.futures import declares
 from ..redaction import is_programs, key_shown, name_allowed, names_shown
 from .classes import mro_of, name_of, names_in, type_name
-from .graph import Parents, parent_of
+from .graph import parent_of
 from .hooks import Hooks
 from .running.awaits import frame_key, own_frame
 from .running.tasks import name_pattern
 from .running.threads import ThreadFrame
+from .walk.parents import Parents
 
 __all__ = ["describe", "is_loop", "way_to"]
 
-_MAX_PARTS = 14
+# Of a longer way the middle is left out.
+_MAX_PARTS, _LAST_PARTS = 24, 4
 # Looking for a child by identity in a container costs its length.
 _MAX_ENTRIES = 100_000
 
@@ -49,16 +51,35 @@ def way_to(thing: Any, parents: Parents) -> list[Any]:
     return way[::-1]
 
 
-def describe(way: Sequence[Any], *, lengths: bool = True) -> str:
-    """The path in words. `lengths`: with the lengths of containers; without them like paths of different streams are equal."""
-    parts = list(_parts(way, lengths))
+def describe(
+    way: Sequence[Any], *, lengths: bool = True, filled: Callable[[list[Any]], int | None] | None = None
+) -> str:
+    """The path in words.
+
+    lengths   with the lengths of containers; without them like paths of different streams are equal
+    filled    how many entries a list has that is being filled, None for other lists; see newness.py
+    """
+    parts = list(_parts(way, _Lengths(filled) if lengths else None))
     if len(parts) > _MAX_PARTS:
-        half = _MAX_PARTS // 2
-        parts = [*parts[:half], "...", *parts[-half:]]
+        # Ways to objects of several types that one container holds have a beginning in common, and ends of any length.
+        parts = [*parts[: _MAX_PARTS - _LAST_PARTS], "...", *parts[-_LAST_PARTS:]]
     return " -> ".join(parts)
 
 
-def _parts(way: Sequence[Any], lengths: bool) -> Iterator[str]:
+class _Lengths:
+    """How many entries containers have, in words."""
+
+    def __init__(self, filled: Callable[[list[Any]], int | None] | None) -> None:
+        self._filled = filled
+
+    def of(self, thing: Any) -> str:
+        if type(thing) is deque and thing.maxlen is not None:
+            return f"[{len(thing)}{_of_bound(thing.maxlen)}]"
+        entries = self._filled(thing) if type(thing) is list and self._filled is not None else None
+        return f"[{len(thing)}]" if entries is None else f"[{entries}{_of_bound(len(thing))}]"
+
+
+def _parts(way: Sequence[Any], lengths: _Lengths | None) -> Iterator[str]:
     way = [thing for thing in way if not _is_machinery(thing)]
     skip = False
     for position, thing in enumerate(way):
@@ -72,7 +93,7 @@ def _parts(way: Sequence[Any], lengths: bool) -> Iterator[str]:
         skip = namespace
 
 
-def _part(thing: Any, child: Any, in_namespace: bool, lengths: bool) -> Iterator[str]:
+def _part(thing: Any, child: Any, in_namespace: bool, lengths: _Lengths | None) -> Iterator[str]:
     """The words for `thing` on the path to `child`; none for an internal object (`_MACHINERY`)."""
     kind = type(thing)
     if kind is Hooks:
@@ -102,7 +123,7 @@ def _part(thing: Any, child: Any, in_namespace: bool, lengths: bool) -> Iterator
     elif kind in _CONTAINERS:
         yield _of_container(thing, child, lengths)
     elif kind is _CACHE:
-        yield type_name(kind) + (_of_bound(_CACHE.cache_info(thing).maxsize) if lengths else "")
+        yield type_name(kind) + (_of_bound(_CACHE.cache_info(thing).maxsize) if lengths is not None else "")
     else:
         name = _attribute(thing, child, in_namespace) if child is not None else None
         yield type_name(kind) + (f".{name}" if name else "")
@@ -139,11 +160,10 @@ def _of_bound(most: int | None) -> str:
     return " without a bound" if most is None else f" of at most {most}"
 
 
-def _of_container(thing: Any, child: Any, lengths: bool) -> str:
-    bound = _of_bound(thing.maxlen) if type(thing) is deque and thing.maxlen is not None else ""
-    text = type_name(type(thing)) + (f"[{len(thing)}{bound}]" if lengths else "")
+def _of_container(thing: Any, child: Any, lengths: _Lengths | None) -> str:
+    text = type_name(type(thing)) + (lengths.of(thing) if lengths is not None else "")
     if type(thing) in _DICTIONARIES and child is not None:
-        text += key_shown(_key_of(thing, child), length=lengths)
+        text += key_shown(_key_of(thing, child), length=lengths is not None)
     return text
 
 

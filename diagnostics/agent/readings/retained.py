@@ -27,7 +27,6 @@ from ...errors import TargetError
 from ..ledger import StreamLedger
 from ..loops.asyncio_tasks import alive_tasks
 from ..loops.futures import declares
-from .classes import of_kinds
 from .graph import (
     LateError,
     is_loops_own,
@@ -43,6 +42,7 @@ from .graph import (
 from .holdings import Holding, Holdings, Node, holdings_of
 from .running.awaits import chain, own_frame
 from .running.streams import OpenStream, open_streams, parts_of, why_unknown
+from .walk.steps import of_kinds
 
 __all__ = ["NOT_COVERED", "read"]
 

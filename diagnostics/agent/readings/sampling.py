@@ -8,30 +8,65 @@ uncertain only by what came and went between them.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
-from itertools import compress
 from typing import Any
 
-from .graph import sizes_of
+from .classes import basic_size_of
+from .graph import has_fixed_size, sizes_of
+from .walk.steps import drawn, kinds, of_kinds
 
-__all__ = ["LARGE_BYTES", "PARTS", "Sample", "parts_for"]
+__all__ = ["LARGE_BYTES", "PARTS", "Sample", "large_among", "parts_for"]
 
 # An object of this size or more is looked at in any case: one that stood for ten would be most of an estimate.
 LARGE_BYTES = 4096
 # A sample is so many parts of this many.
 PARTS = 256
-# All are looked at where the collector tracks at most so many: that takes two seconds on a slow machine, with what they hold.
-_ALL = 500_000
-# Of more than these, so many by expectation, and what they hold.
-_SOME = 200_000
+# All are looked at where the collector tracks at most so many, and there are at most so many small blocks: that takes two
+# seconds on a slow machine.
+_ALL, _ALL_BLOCKS = 500_000, 2_500_000
+# Of more than these, so many by expectation.
+_SOME, _SOME_BLOCKS = 200_000, 800_000
 # Of an address.
 _BYTES = 8
+# A shorter text is small: a character takes four bytes at most, and the object less than a hundred more.
+_TEXTS = frozenset({str, bytes})
+_LONG = (LARGE_BYTES - 100) // 4
 
 
-def parts_for(tracked: int) -> int:
-    """Of 256 parts of the objects how many are to be looked at, where the collector tracks `tracked`."""
-    return PARTS if tracked <= _ALL else max(1, PARTS * _SOME // tracked)
+def parts_for(tracked: int, blocks: int) -> int:
+    """Of 256 parts of the objects how many are to be looked at.
+
+    tracked   so many the collector tracks
+    blocks    so many small blocks Python's allocator has handed out: a list of a million strings is one tracked object
+    """
+    parts = PARTS
+    if tracked > _ALL:
+        parts = PARTS * _SOME // tracked
+    if blocks > _ALL_BLOCKS:
+        parts = min(parts, PARTS * _SOME_BLOCKS // blocks)
+    return max(1, parts)
+
+
+def large_among(things: list[Any], wanted: frozenset[type]) -> list[Any]:
+    """Those of `things` that are of these classes and take LARGE_BYTES or more.
+
+    In a service of millions of objects nearly all are small, and to ask each for its size takes longer than all else:
+    strings are asked for their length only, and instances of a class without a size of their own for nothing.
+    """
+    met = wanted.intersection(kinds(things))
+    large: list[Any] = []
+    texts = met & _TEXTS
+    if texts and max(map(len, of_kinds(things, texts))) >= _LONG:
+        large += _of_size([thing for thing in of_kinds(things, texts) if len(thing) >= _LONG])
+    others = frozenset(kind for kind in met - texts if not has_fixed_size(kind) or basic_size_of(kind) >= LARGE_BYTES)
+    return large + _of_size(of_kinds(things, others)) if others else large
+
+
+def _of_size(things: list[Any]) -> list[Any]:
+    sizes = list(sizes_of(things))
+    if max(sizes, default=0) < LARGE_BYTES:
+        return []
+    return [thing for thing, size in zip(things, sizes, strict=True) if size >= LARGE_BYTES]
 
 
 def _shuffled(times: int) -> Iterator[bytes]:
@@ -59,26 +94,19 @@ class Sample:
     def __init__(self, parts: int) -> None:
         self.share = parts / PARTS
         self.weight = PARTS / parts
-        self._tables = list(_shuffled(_BYTES))
-        self.is_drawn = bytes(number < parts for number in range(256))
+        self._parts = parts
+        self._numbers = b"".join(_shuffled(_BYTES))
 
-    def of(self, things: list[Any]) -> tuple[list[Any], list[Any]]:
-        """(the large ones of `things`, the small ones of them that are in the sample)."""
-        sizes = list(sizes_of(things))
-        drawn = list(compress(things, self.numbers(things).translate(self.is_drawn)))
-        if max(sizes, default=0) < LARGE_BYTES:
-            return [], drawn
-        large = [thing for thing, size in zip(things, sizes, strict=True) if size >= LARGE_BYTES]
+    def of(self, things: list[Any], wanted: frozenset[type]) -> tuple[list[Any], list[Any]]:
+        """Of `things` those of these classes: (the large ones, the small ones that are in the sample)."""
+        small = of_kinds(drawn(things, self._numbers, self._parts), wanted)
+        large = large_among(things, wanted)
+        if not large:
+            return [], small
         either = set(map(id, large))
-        return large, [thing for thing in drawn if id(thing) not in either]
+        return large, [thing for thing in small if id(thing) not in either]
 
-    def numbers(self, things: list[Any]) -> bytes:
-        """A random number below 256 for each of `things`, made from its address by tabulation hashing: each byte of the address
-        stands for a random number, and these are added without carry. By bytes of all addresses at a time, since objects
-        are many.
-        """
-        addresses = array("Q", map(id, things)).tobytes()
-        mixed = 0
-        for place, table in enumerate(self._tables):
-            mixed ^= int.from_bytes(addresses[place::_BYTES].translate(table), "little")
-        return mixed.to_bytes(len(things), "little")
+    def weighed(self, things: list[Any]) -> list[tuple[list[Any], float]]:
+        """The large ones of `things`, and the small ones that are in the sample, with how many each of these stands for."""
+        large, small = self.of(things, frozenset(kinds(things)))
+        return [(large, 1.0), (small, self.weight)]

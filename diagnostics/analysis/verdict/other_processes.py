@@ -20,7 +20,7 @@ _COPIED_HELD, _COPIED_SHARE = 32 * MIB, 0.25
 
 def copied_pages(readings: Readings) -> Finding | None:
     """Pages that were shared with the parent and are now this process's own, while RSS tells nothing of it."""
-    held = _copied(readings.drift("private_bytes"), readings.drift("rss_bytes"))
+    held = _copied(*readings.drifts_of("private_bytes", "rss_bytes"))
     rise = readings.heavy_rise("private_bytes")
     rising = _copied(rise.amount, readings.gained("rss_bytes", rise.trend.seconds)) if rise is not None else None
     standing = held is not None and held >= max(_COPIED_HELD, _COPIED_SHARE * (readings.rss or 0))

@@ -6,6 +6,7 @@ Missing is not zero: a part, layer or series that nobody told is None or absent,
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -288,12 +289,23 @@ class Readings:
 
     def drift(self, name: str) -> float | None:
         """How much more there is than when recording began, warm-up included, by medians of a few readings at both ends."""
-        points = self._points(name)
-        few = min(9, len(points) // 2)
-        if few < 1:
-            return None
-        first, last = (sorted(value for _, value in part) for part in (points[:few], points[-few:]))
-        return last[few // 2] - first[few // 2]
+        return _drift([value for _, value in self._points(name)])
+
+    def drifts_of(self, rare: str, often: str) -> tuple[float | None, float | None]:
+        """As `drift`, of a series that is read more rarely than it is recorded, and of another one at those moments.
+
+        Between two readings the former stays in the record as it was, and what the latter does meanwhile is no difference.
+        """
+        points, others = self._points(rare), self._points(often)
+        times = [time for time, _ in others]
+        then: list[float] = []
+        for place, (time, value) in enumerate(points):
+            if place and value == points[place - 1][1]:
+                then.append(then[-1])
+            else:
+                at = bisect_right(times, time) - 1
+                then.append(others[max(0, at)][1] if others else math.nan)
+        return _drift([value for _, value in points]), _drift(then) if others else None
 
     def explained_by_load(self, amount: float, seconds: float) -> bool:
         """Whether the streams that were opened in this time may well take so many bytes."""
@@ -335,3 +347,12 @@ class Readings:
         more = self.gained("open_streams", seconds)
         now = () if self.open_streams is None else (Evidence("open streams", self.open_streams, "count"),)
         return now if more is None else (*now, Evidence("more open streams in this time", more, "count"))
+
+
+def _drift(values: Sequence[float]) -> float | None:
+    """By how much the last few values are more than the first few, by medians."""
+    few = min(9, len(values) // 2)
+    if few < 1:
+        return None
+    first, last = sorted(values[:few]), sorted(values[-few:])
+    return last[few // 2] - first[few // 2]

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from ..units import format_value
 from .culprit.beyond import growth
-from .culprit.holder import container_on, place_of
+from .culprit.container import container_on
+from .culprit.holder import place_of
 from .finding import Finding
 from .readings import LITTLE, MIB, MOST, Evidence, Readings, Rise
 from .startup import reserved

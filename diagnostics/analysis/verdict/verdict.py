@@ -18,7 +18,10 @@ from .readings import Evidence, Readings
 from .startup import with_reserve
 from .streams import with_doubt
 
-__all__ = ["Evidence", "Finding", "Readings", "Verdict", "verdict"]
+__all__ = ["TOO_FEW", "Evidence", "Finding", "Readings", "Verdict", "verdict"]
+
+# Why a verdict is inconclusive where there is nothing to be judged as yet.
+TOO_FEW = "There are too few readings since the warm-up to judge: that takes about a minute."
 
 SCHEMA = "highwater.verdict/1"
 
@@ -170,7 +173,7 @@ def _inconclusive(readings: Readings) -> Finding:
     elif readings.bounded("in_use_bytes") is not None and open_questions(readings):
         return _undecided(readings, evidence)
     else:
-        why = "There are too few readings since the warm-up to judge: that takes about a minute."
+        why = TOO_FEW
     return Finding("inconclusive", "low", why, evidence, next=decides)
 
 

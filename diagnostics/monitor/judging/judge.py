@@ -18,7 +18,7 @@ from ...analysis.lives import recycled
 from ...analysis.trend import Points, warm_up_ends
 from ...analysis.verdict.readings import Readings
 from ...analysis.verdict.service import Told, verdict_on_whole
-from ...analysis.verdict.verdict import Verdict, verdict
+from ...analysis.verdict.verdict import TOO_FEW, Verdict, verdict
 from ...errors import NotFoundError
 from ..captures.controller import Captures
 from ..captures.streams import rows_of
@@ -92,9 +92,13 @@ class Judge:
 
     def _held_over(self, snapshot: Snapshot, of: int | str, judged: Verdict) -> Verdict:
         """A capture stops the readings, or spoils them, for as long as it takes: where that leaves nothing to judge, the
-        verdict before it stays. `of`: whose, a process id, or the number of a worker that is recycled."""
+        verdict before it stays. Where there are readings again and they decide nothing, an accusation stays.
+
+        of   whose, a process id, or the number of a worker that is recycled
+        """
         now = time.monotonic()
-        if self._captures.disturbs(snapshot.process.pid):
+        runs = self._captures.disturbs(snapshot.process.pid)
+        if runs:
             self._disturbed[of] = now
         disturbed = now - self._disturbed.get(of, -math.inf) < _DISTURBED_SECONDS
         before = self._steady.get(of)
@@ -104,8 +108,10 @@ class Judge:
             and before is not None
             and before.word != judged.word
             and snapshot.state == "answering"
+            and ((too_few := runs or judged.finding.says == TOO_FEW) or before.finding.confidence != "low")
         ):
-            says = f"{before.finding.says} (Found before the last capture, since which there are too few readings.)"
+            since = "there are too few readings" if too_few else "growth is neither seen nor excluded"
+            says = f"{before.finding.says} (Found before the last capture, since which {since}.)"
             return replace(before, finding=replace(before.finding, says=says))
         if judged.word != "inconclusive" or not disturbed:
             alive = {name for worker in self._targets.known for name in (worker.pid, worker.name)}

@@ -22,7 +22,6 @@ from typing import Any
 
 from ...loops.asyncio_tasks import alive_tasks, current_tasks, loops_of_tasks
 from ...loops.futures import waited_for
-from ..classes import of_kinds
 from ..graph import (
     all_referents,
     in_time,
@@ -33,6 +32,7 @@ from ..graph import (
     tracked,
 )
 from ..references import LOST, why_alive
+from ..walk.steps import of_kinds
 from .awaits import frame_key
 
 __all__ = ["MOST_OBJECTS", "leaked_tasks"]

@@ -1,4 +1,5 @@
-"""The bound of the container that holds what grows: a deque with `maxlen`, a cache of functions with `maxsize`.
+"""The bound of the container that holds what grows: a deque with `maxlen`, a cache of functions with `maxsize`, a list whose
+places were made at once.
 
 A container that fills at a steady pace looks like a leak in every trend, for as long as it fills. Where it says itself how
 many entries it takes at most, that growth ends there, and with how many bytes can be reckoned.
@@ -6,17 +7,14 @@ many entries it takes at most, that growth ends there, and with how many bytes c
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from ...units import format_value
 from .beyond import UnexplainedGrowth
+from .container import container_of
 
 __all__ = ["Bound", "bound_of"]
 
-# As the agent's paths tell them: `deque[1800 of at most 4000]`, `functools._lru_cache_wrapper of at most 128 -> dict[90]`.
-_CONTAINER = re.compile(r"\[(\d+)(?: of at most (\d+))?\]")
-_CACHE = re.compile(r"_lru_cache_wrapper of at most (\d+)$")
 # A container's entries are what grows where about as many came as it can have got: others of a type come and go elsewhere.
 _ALIKE = 1.5
 
@@ -47,26 +45,12 @@ def bound_of(grown: UnexplainedGrowth, path: str) -> Bound | None:
 
     Also where it is full already: what grows then is not the number of its entries.
     """
-    found = _bounded(path)
-    if found is None or not grown.grown:
+    container = container_of(path)
+    if container is None or container.most is None or not container.is_last or not grown.grown:
         return None
-    length, most = found
+    length, most = container.length, container.most
     entries = grown.grown[0].get("count_delta") or 0
     if not 0 < entries <= _ALIKE * length or length >= most:
         return None
     seconds, each = grown.apart / entries, grown.basis / entries
     return Bound(length, most, (most - length) * seconds, (most - length) * each)
-
-
-def _bounded(path: str) -> tuple[int, int] | None:
-    """(entries, the most that it takes) of the container with most entries; None where that has no bound."""
-    parts = path.split(" -> ")
-    of_parts = [_CONTAINER.search(part) for part in parts]
-    lengths = [int(found[1]) if found else 0 for found in of_parts]
-    place = max(range(len(parts)), key=lambda number: (lengths[number], number))
-    found = of_parts[place]
-    if found is None or place != len(parts) - 2:
-        return None
-    cache = _CACHE.search(parts[place - 1]) if place else None
-    most = found[2] or (cache[1] if cache else None)
-    return None if most is None else (int(found[1]), int(most))

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..readings import MOST
+from .container import LENGTH, container_on
 
-__all__ = ["Holder", "as_the_traced", "container_on", "holder_of", "lost_in_c", "place_of", "share", "ways_of"]
+__all__ = ["Holder", "as_the_traced", "holder_of", "lost_in_c", "place_of", "share", "ways_of"]
 
 Way = Mapping[str, Any]
 
 # Roots that are no holder: garbage, and what was not found.
 _NO_HOLDER = frozenset({"cycle", "unknown"})
-_LENGTH = re.compile(r"\[(\d+)(?: of at most \d+)?\]")
 # What differs between two looks at one container: its length, and the line that its function has come to.
-_CHANGING = re.compile(r"\[\d+(?: of at most \d+)?\]|:\d+(?=\)$)")
+_CHANGING = re.compile(LENGTH + r"|:\d+(?=\)$)")
 # An attribute of an instance: the top package, the class, which may be within another one, and the attribute.
 _ATTRIBUTE = re.compile(r"(\w+(?:\.\w+)+)\.\w+")
 _ANY = ".*"
@@ -49,19 +49,11 @@ class Holder:
 
     @property
     def name(self) -> str:
-        """The container as it is called where it is: of those on the way the one with most entries, and what refers to it.
+        """The container as it is called where it is.
 
         The way goes on below it as far as all that grew has it in common: each entry may have a list of its own.
         """
         return container_on(self.path)
-
-
-def container_on(path: str) -> str:
-    """The container with most entries on a way, and what refers to it; without one the way's end."""
-    parts = path.split(" -> ")
-    lengths = [int(found[1]) if (found := _LENGTH.search(part)) else 0 for part in parts]
-    place = max(range(len(parts)), key=lambda number: (lengths[number], number))
-    return " -> ".join(parts[max(0, place - 1) : place + 1])
 
 
 def place_of(path: str) -> tuple[str, ...]:

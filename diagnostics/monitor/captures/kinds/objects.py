@@ -1,14 +1,13 @@
 """objects: live objects by type, the types that grow, and the paths that keep them alive.
 
-Two censuses, `seconds` apart, each in a forked child, are subtracted here; then samples of the types that grew most are
-traced back to a root. `seconds` 0 is one census, and its largest types are explained.
+Two censuses, `seconds` apart, each in a forked child, are subtracted here; the second child also traces samples of the types
+that grew most back to a root. `seconds` 0 is one census, whose largest types are traced by another child.
 
 Artifacts: `profile.json` (the later census), `objects.json` (all types with their growth, all paths), `objects.txt`.
 """
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from .kind import Kind, Session
@@ -22,6 +21,8 @@ __all__ = ["KIND", "grown", "unheld", "why_incomparable", "worth_explaining"]
 # The agent kills a forked walk after three minutes.
 _PATIENCE_SECONDS = 200.0
 _TOP = 20
+# Of each type that grew so many objects are traced.
+_SAMPLES = 12
 # So many types, because one leaked entry often consists of objects of several types.
 _EXPLAINED = 8
 _LEAST_SHARE = 0.02
@@ -43,11 +44,13 @@ Types = dict[str, list[int]]
 
 async def take(session: Session) -> dict[str, Any]:
     window = session.options["seconds"]
-    before, used_before = (await _census(session, first=True), await _in_use(session)) if window else (None, None)
-    began = time.monotonic()
+    before = await _census(session, first=True) if window else None
     await session.wait(window)
-    after, used_after = await _census(session, again=before is not None), await _in_use(session)
-    elapsed = time.monotonic() - began
+    # The second look's child traces what grew as well: to find it again in a third one would take as long as to count it.
+    # An agent of an older release cannot do so.
+    samples = _SAMPLES if session.options["paths"] and before is not None and "at" in before else None
+    after = await _census(session, again=before is not None, samples=samples)
+    in_use_delta, elapsed = _between(before, after)
     not_covered = list(after["not_covered"])
     incomparable = why_incomparable(before, after) if before else None
     if incomparable is not None:
@@ -68,23 +71,18 @@ async def take(session: Session) -> dict[str, Any]:
     if session.options["paths"]:
         session.enter("tracing")
         types = list(dict.fromkeys([*worth_explaining(rows), *(row["type"] for row in handles)]))
-        reply = await session.ask_reading(
-            "objects.explain", patience=_PATIENCE_SECONDS, types=types, new=before is not None
-        )
-        paths = reply["paths"]
+        paths = await _paths(session, types, before, after)
     result = {
         "time": after["time"],
         "seconds": window,
-        # From one reading of the in-use bytes to the other: the second census itself takes time as well.
-        "elapsed": round(elapsed, 3) if before else None,
+        # From one reading of the in-use bytes to the other: the censuses themselves take time as well.
+        "elapsed": round(elapsed, 3) if before and elapsed is not None else None,
         "total_bytes": sum(row["bytes"] for row in rows),
         "total_count": after["objects"],
         "bytes_delta": sum(row["bytes_delta"] for row in rows) if before else None,
         "margin_bytes": margins.total_bytes,
         # In-use bytes gained by the allocators between the censuses: the scale for the growth of types.
-        "in_use_delta": used_after - used_before
-        if before and used_before is not None and used_after is not None
-        else None,
+        "in_use_delta": in_use_delta if before else None,
         "top": _top(rows, hidden or []),
         "hidden": hidden,
         "freed_delta": _freed_delta(before, after),
@@ -122,13 +120,37 @@ def _handles(rows: list[dict[str, Any]], census: dict[str, Any]) -> list[dict[st
     return sorted(grew, key=lambda row: -row["count_delta"])[:_HANDLES]
 
 
-async def _in_use(session: Session) -> int | None:
-    in_use_bytes: int | None = (await session.worker.ask("sample")).get("in_use_bytes")
-    return in_use_bytes
+async def _census(
+    session: Session, *, first: bool = False, again: bool = False, samples: int | None = None
+) -> dict[str, Any]:
+    more = {} if samples is None else {"samples": samples}
+    return await session.ask_reading("objects.census", patience=_PATIENCE_SECONDS, first=first, again=again, **more)
 
 
-async def _census(session: Session, *, first: bool = False, again: bool = False) -> dict[str, Any]:
-    return await session.ask_reading("objects.census", patience=_PATIENCE_SECONDS, first=first, again=again)
+def _between(before: dict[str, Any] | None, after: dict[str, Any]) -> tuple[int | None, float | None]:
+    """(bytes that in-use memory gained between the two looks, seconds between them); None where that is not known.
+
+    Read as each look began, so that it is the time and the growth that the objects are of. An agent of an older release does
+    not tell.
+    """
+    if before is None or "at" not in before or "at" not in after:
+        return None, None
+    known = before["in_use"] is not None and after["in_use"] is not None
+    return (after["in_use"] - before["in_use"] if known else None), after["at"] - before["at"]
+
+
+async def _paths(
+    session: Session, types: list[str], before: dict[str, Any] | None, after: dict[str, Any]
+) -> dict[str, Any]:
+    """The ways to objects of these types: those that the second look's child has found, or those that are looked for now."""
+    if before is not None and "paths" in after:
+        return {name: after["paths"][name] for name in types if name in after["paths"]}
+    session.enter("tracing")
+    reply = await session.ask_reading(
+        "objects.explain", patience=_PATIENCE_SECONDS, types=types, new=before is not None
+    )
+    paths: dict[str, Any] = reply["paths"]
+    return paths
 
 
 def why_incomparable(before: dict[str, Any], after: dict[str, Any]) -> str | None:

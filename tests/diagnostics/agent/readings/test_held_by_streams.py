@@ -43,7 +43,7 @@ class Service:
 
 @pytest.fixture(autouse=True)
 def everything_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(objects, "parts_for", lambda _count: PARTS)
+    monkeypatch.setattr(objects, "parts_for", lambda _tracked, _blocks: PARTS)
     gc.collect()
     yield
     kept.clear()

@@ -95,7 +95,7 @@ def root_of(kind: type) -> Any:
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(redaction, "_words", None)  # each reading has a child of its own, and looks itself
     # All objects are looked at, however many other tests have left in this process.
-    monkeypatch.setattr(objects, "parts_for", lambda _count: PARTS)
+    monkeypatch.setattr(objects, "parts_for", lambda _tracked, _blocks: PARTS)
     yield
     kept.clear()
     Planted.registry.clear()
@@ -735,3 +735,49 @@ def test_texts_that_are_keys_are_counted_and_their_holder_is_named() -> None:
     assert sum(way["samples"] for way in ours) >= 9
     holders = {re.split(r"\W", way["path"].removeprefix(way_to_kept))[0] for way in ours}
     assert holders == {"dict", "OrderedDict", "Counter"}
+
+
+@pytest.mark.parametrize(("appended", "told"), [(0, "list[900 of at most 5000]"), (10, "list[5010]")])
+def test_a_list_that_was_made_with_all_its_places_fills_and_does_not_grow(appended: int, told: str) -> None:
+    """A ring of a million places that was being filled was a list of a million entries, as if it had grown."""
+    places: list[Any] = [None] * 5000
+    places[:600] = [Planted() for _ in range(600)]
+    kept.append(places)
+    first = FirstLook()
+    objects.census(mark=first)
+    places[600:900] = [Planted() for _ in range(300)]
+    places += [Planted() for _ in range(appended)]
+    ways = objects.census(since=first, tracing=objects.Tracing(12))["paths"][name_of(Planted)]
+    first.close()
+    assert [way["path"].rpartition("list[1] -> ")[2] for way in ways] == [f"{told} -> {type_name(Planted)}"]
+
+
+def test_what_grew_is_traced_by_the_second_look_itself_and_no_list_of_the_walk_is_in_its_way() -> None:
+    first = FirstLook()
+    objects.census(mark=first)
+    kept.extend({"a": Planted()} for _ in range(500))
+    cycle = [Planted()]
+    cycle[0].me = cycle  # type: ignore[attr-defined]
+    del cycle
+    answer = objects.census(since=first, tracing=objects.Tracing(12))
+    traced_later = objects.explain([name_of(Planted)], 12, first=first)["paths"][name_of(Planted)]
+    first.close()
+    assert answer["paths"][name_of(Planted)][0] == traced_later[0]
+    assert answer["paths"]["dict"][0]["path"].endswith("list[500] -> dict[1]")
+
+
+def test_ways_through_many_objects_have_their_beginning_in_common() -> None:
+    """Of ways longer than fourteen parts the middle was left out from the seventh on, and of two types there it differed."""
+
+    class Layer:
+        def __init__(self, inside: Any) -> None:
+            self.inside = inside
+
+    entries: list[Any] = []
+    outer: Any = entries
+    for _ in range(12):
+        outer = Layer(outer)
+    kept.append(outer)
+    entries.extend([Planted(), [Layer(Planted())]] for _ in range(200))
+    told = objects.explain([name_of(Planted)], 12)["paths"][name_of(Planted)]
+    assert all("list[200] -> list[2]" in way["path"] for way in told), told

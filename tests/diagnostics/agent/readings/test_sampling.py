@@ -14,6 +14,7 @@ from diagnostics.agent.readings import objects, sampling
 from diagnostics.agent.readings.classes import type_name
 from diagnostics.agent.readings.newness import FirstLook
 from diagnostics.agent.readings.sampling import LARGE_BYTES, PARTS, Sample, parts_for
+from diagnostics.agent.readings.walk import in_python
 from diagnostics.monitor.captures.kinds.margins import Margins
 
 # An interval of 95 % misses in one case of twenty. Three times its width is missed in none of a hundred million.
@@ -41,6 +42,7 @@ kept: list[Any] = []
 def sampled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """All services are too large; about a tenth of this one is looked at."""
     monkeypatch.setattr(sampling, "_ALL", 0)
+    monkeypatch.setattr(sampling, "_ALL_BLOCKS", 1 << 40)
     monkeypatch.setattr(sampling, "_SOME", len(gc.get_objects()) // 10)
     yield
     kept.clear()
@@ -59,9 +61,14 @@ def all_of_them(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
 
 
 def test_how_many_are_looked_at_depends_on_how_many_there_are() -> None:
-    assert parts_for(0) == parts_for(500_000) == PARTS
-    assert 80 <= parts_for(600_000) <= 90
-    assert parts_for(10**9) == 1
+    assert parts_for(0, 0) == parts_for(500_000, 2_500_000) == PARTS
+    assert 80 <= parts_for(600_000, 600_000) <= 90
+    assert parts_for(10**9, 10**9) == 1
+
+
+def test_a_list_of_millions_of_strings_is_looked_at_by_a_sample() -> None:
+    """The collector tracks one object there, and each look at all of its strings took seven seconds."""
+    assert parts_for(20_000, 5_500_000) <= 40
 
 
 @pytest.mark.parametrize("distance", [16, 48, 56, 64, 4096, 1 << 20])
@@ -72,18 +79,19 @@ def test_objects_that_lie_in_rows_have_the_chance_of_any_others(distance: int, p
     class At(int):
         pass
 
-    def numbers(addresses: list[int]) -> bytes:
-        sample = Sample(parts)
+    def numbers(addresses: list[int]) -> int:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sampling, "id", int, raising=False)
-            return sample.numbers([At(address) for address in addresses]).translate(sample.is_drawn)
+            patch.setattr(in_python, "id", int, raising=False)
+            patch.setattr(sampling, "drawn", in_python.drawn)
+            _large, small = Sample(parts).of([At(address) for address in addresses], frozenset({At}))
+            return len(small)
 
     # A row of a pool at a time, as what was allocated at one time lies in one.
     start = 0x7F12_3456_0000
     for row in range(8):
         drawn = numbers([start + (1 << 14) * row * 37 + distance * place for place in range(16_000)])
         expected = 16_000 * parts / PARTS
-        assert abs(sum(drawn) - expected) < 6 * max(1.0, expected * (1 - parts / PARTS)) ** 0.5 + 3
+        assert abs(drawn - expected) < 6 * max(1.0, expected * (1 - parts / PARTS)) ** 0.5 + 3
 
 
 def test_large_objects_are_all_looked_at(sampled: None) -> None:

@@ -699,6 +699,17 @@ def test_pages_whose_other_owners_have_ended_were_not_copied() -> None:
     assert told.word != "copy_on_write"
 
 
+@pytest.mark.parametrize("every", [12, 30])
+def test_memory_that_is_given_back_between_two_readings_was_not_copied(every: int) -> None:
+    """A service loaded its tables and gave 75 MiB back: until private memory was read again, that much had been "copied"."""
+    rss = line(lambda second: (40 if second < 5 else 160 if second < 62 else 85) * MIB)
+    private = line(lambda second: rss[second // every * every][1] - 12 * MIB)
+    for until in range(58, 58 + every, 2):
+        seen = {"rss_bytes": rss[:until], "private_bytes": private[:until], "whole_pss_bytes": private[:until]}
+        told = verdict(readings(series=own(**seen)))
+        assert "copy_on_write" not in {told.word, *(finding.word for finding in told.also)}, until
+
+
 def test_children_that_grow_are_told_by_what_can_be_read_of_them() -> None:
     grown = line(lambda second: 50 * MIB + 400_000 * second)
     told = verdict(readings(series=own(children_pss_bytes=grown, children_rss_bytes=grown)))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from diagnostics.analysis.verdict.finding import Finding
-from diagnostics.analysis.verdict.verdict import Verdict
+from diagnostics.analysis.verdict.verdict import TOO_FEW, Verdict
 from diagnostics.monitor.judging import judge as judging
 from diagnostics.monitor.judging.judge import Judge
 
 GROWS = Verdict(Finding("retained_objects", "high", "Objects grow.", (), culprit="app.Row"))
-NOTHING = Verdict(Finding("inconclusive", "low", "There are too few readings.", ()))
+NOTHING = Verdict(Finding("inconclusive", "low", TOO_FEW, ()))
 
 
 class Process:
@@ -80,6 +81,23 @@ def test_what_was_found_before_a_capture_outlives_the_gap_that_it_leaves(judge: 
     # What the readings show once they are enough again stands in its place at once.
     calm = Verdict(Finding("load_only", "high", "Memory does not grow.", ()))
     assert held(judge, calm).word == "load_only"
+
+
+@pytest.mark.parametrize("confidence", ["low", "high"])
+def test_readings_that_decide_nothing_are_no_gap(judge: Judge, captures: Captures, confidence: Any) -> None:
+    """A cache was full, and was said to grow for two minutes more, as if nothing had been read since the capture."""
+    held(judge, Verdict(replace(GROWS.finding, confidence=confidence)))
+    captures.running = True
+    undecided = Verdict(Finding("inconclusive", "low", "Growth is neither seen nor excluded: 98 s of readings.", ()))
+    assert held(judge, undecided).word == "retained_objects"
+    captures.running = False
+    Clock.now += 60
+    after = held(judge, undecided)
+    if confidence == "low":
+        assert after.says == undecided.finding.says
+    else:
+        assert after.word == "retained_objects"
+        assert after.says.endswith("(Found before the last capture, since which growth is neither seen nor excluded.)")
 
 
 def test_a_gap_excuses_nothing_for_long_and_no_agent_that_has_gone(judge: Judge, captures: Captures) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from diagnostics.analysis.decision import Plan
+from diagnostics.analysis.decision import Decision, Plan
 from diagnostics.analysis.growth import Reading, Round
 from diagnostics.proof.clients.address import RequestMessage
 from diagnostics.proof.clients.load import LoadReport
@@ -67,3 +67,30 @@ def test_a_round_is_prolonged_until_what_the_service_buffers_itself_has_begun(
 
 def test_the_smaller_what_matters_the_more_streams_end_in_a_round() -> None:
     assert [scenario(least=least).workload.least_ended for least in (64, 1024, 4096, 1e6)] == [1024, 64, 32, 32]
+
+
+def test_what_explains_is_captured_while_the_streams_are_open_and_their_buffers_full() -> None:
+    """The capture was taken after the streams had ended: the line named was the server's, of what was left by then."""
+    seen: list[tuple[str, bool]] = []
+
+    class Explained(Queued):
+        async def _load(self, *arguments: Any, **more: Any) -> LoadReport:
+            until = arguments[2]
+            seen.append(("opened", until.is_set()))
+            await until.wait()
+            seen.append(("ended", True))
+            return LoadReport()
+
+    async def capture(seconds: float, over: Any) -> str:
+        seen.append(("captured", len(seen) == 1))
+        over()
+        return "explained"
+
+    async def main() -> None:
+        rounds = Explained(replace(scenario(), workload=replace(scenario().workload, transient_seconds=0.02)), 0.0)
+        one: Any = rounds._subjects[AFTER]
+        one.monitor.outside, one.monitor.capture, one.thaw = False, capture, lambda: None
+        assert await rounds.capture(AFTER, Decision.UNBOUNDED) == "explained"
+
+    asyncio.run(main())
+    assert seen == [("opened", False), ("captured", True), ("ended", True)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
-from diagnostics.monitor.captures.kinds.objects import grown, unheld, why_incomparable, worth_explaining
+from diagnostics.monitor.captures.kinds.objects import grown, take, unheld, why_incomparable, worth_explaining
 
 
 def test_types_that_grew_most_bytes_come_first_and_one_that_has_gone_is_told() -> None:
@@ -58,3 +60,51 @@ def test_a_census_that_stopped_on_its_way_is_subtracted_from_none() -> None:
     half = {"partial": None, "sample": {"share": 0.5}}
     assert why_incomparable(half, half) is None
     assert "another capture" in str(why_incomparable(whole, half))
+
+
+class Told:
+    """A session whose agent gives these answers."""
+
+    def __init__(self, folder: Path, **more: Any) -> None:
+        self.folder, self.asked = folder, list[tuple[str, dict[str, Any]]]()
+        self.options = {"seconds": 5.0, "paths": True}
+        self._more = more
+
+    def enter(self, phase: str) -> None: ...
+
+    async def wait(self, seconds: float) -> None: ...
+
+    async def ask_reading(self, op: str, *, patience: float, **given: Any) -> dict[str, Any]:
+        self.asked.append((op, given))
+        if op == "objects.explain":
+            return {"paths": {name: [{"path": "by a third child", "samples": 12}] for name in given["types"]}}
+        many = len(self.asked) * 1000
+        census = {
+            "types": {"bytes": [many, 100 * many], "dict": [many, 60 * many], "str": [5, 500]}, "time": 0.0, "seconds": 1.0,
+            "objects": 2 * many, "partial": None, "sample": None, "numbers": True, "not_covered": [], "freed": 0,
+            "blocks": {"types": {}, "blocks": 0, "unknown": "not here"}, "handles": [],
+        }  # fmt: skip
+        return census | {name: value[len(self.asked) - 1] for name, value in self._more.items()}
+
+
+def test_the_second_look_traces_what_grew_and_no_third_one_is_taken(tmp_path: Path) -> None:
+    """A service of five million objects was walked through a third time, to find again what the second look had seen."""
+    ways = {name: [{"path": f"module app -> {name}", "samples": 12}] for name in ("bytes", "dict", "str")}
+    session: Any = Told(tmp_path, at=[100.0, 106.5], in_use=[10_000, 90_000], paths=[{}, ways])
+    found = asyncio.run(take(session))
+    assert [(op, given.get("samples")) for op, given in session.asked] == [
+        ("objects.census", None),
+        ("objects.census", 12),
+    ]
+    # What has not grown is not told, though its ways were found. Bytes and seconds are those between the two forks.
+    assert found["paths"] == {name: ways[name] for name in ("bytes", "dict")}
+    assert (found["elapsed"], found["in_use_delta"]) == (6.5, 80_000)
+
+
+def test_an_agent_of_an_older_release_is_asked_for_the_ways_by_themselves(tmp_path: Path) -> None:
+    session: Any = Told(tmp_path)
+    found = asyncio.run(take(session))
+    assert [op for op, _ in session.asked] == ["objects.census", "objects.census", "objects.explain"]
+    assert "samples" not in session.asked[1][1]
+    assert found["paths"]["bytes"][0]["path"] == "by a third child"
+    assert (found["elapsed"], found["in_use_delta"]) == (None, None)
