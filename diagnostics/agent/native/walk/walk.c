@@ -1,4 +1,4 @@
-/* `_walk`: the steps that a walk over all objects takes for each of them. readings/addresses.py does the same in Python, where this
+/* `_walk`: the steps that a walk over all objects takes for each of them. readings/walk/in_python.py does the same, where this
    was not built; a test compares the two.
 
    Objects are told apart by their addresses and their classes' addresses. Nothing is called on any of them, not even a hash. */
@@ -148,7 +148,7 @@ static PyObject *of_kinds(PyObject *self, PyObject *arguments)
     return found;
 }
 
-/* drawn(things, numbers, parts) -> those whose address is in the sample. `numbers`: 8 times 256 bytes, see readings/sampling.py */
+/* drawn(things, numbers, parts) -> those whose address is in the sample. `numbers`: 8 times 256 bytes, see readings/walk/in_python.py */
 static PyObject *drawn(PyObject *self, PyObject *arguments)
 {
     (void)self;
@@ -174,7 +174,7 @@ static PyObject *drawn(PyObject *self, PyObject *arguments)
     return found;
 }
 
-/* Addresses: see readings/addresses.py */
+/* Addresses: see readings/walk/in_python.py */
 typedef struct {
     PyObject_HEAD
     struct table table;
