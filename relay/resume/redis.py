@@ -24,10 +24,10 @@ from typing import Final, Literal, TypeVar
 from ..errors import BadRequestError, ResumeUnavailableError, StreamBrokenError, StreamExpiredError, StreamNotFoundError
 from ..redis_client import FAILURES, end
 from .ids import Position
-from .log import EVENT_OVERHEAD_BYTES, StreamLog
+from .log import StreamLog
 from .logs import Bounds, Named
 from .options import SharedThrough
-from .redis_log import BEAT_SECONDS, LEASE_SECONDS, About, Copied, CopiedSince, RedisLog
+from .redis_log import BEAT_SECONDS, BETWEEN, LEASE_SECONDS, About, Copied, CopiedSince, RedisLog
 from .store import Followed, MemoryStore
 from .tails import Tails
 
@@ -40,7 +40,7 @@ PAUSE_A_STREAM_SECONDS: Final = 0.002
 LEAST_PAUSE_SECONDS: Final = 0.02
 MOST_PAUSE_SECONDS: Final = 0.2
 # In one round trip: events of one stream, and of all together.
-STREAM_BYTES: Final = 256 * 1024
+STREAM_BYTES: Final = 128 * 1024
 ROUND_BYTES: Final = 1024 * 1024
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 0.5  # what is not copied yet is lost where this relay is killed
@@ -61,7 +61,12 @@ Verdict = Literal["found", "perhaps not yet", "nobody knows"]
 
 @dataclass(slots=True)
 class _Copy:
-    """How far a log is copied. `over`: its end is, too; `cut_off`: others have ended the stream, nothing more is copied."""
+    """How far a log is copied, or will be with the round trip that is under way.
+
+    last      the number of the last event that is
+    over      its end is, too
+    cut_off   others have ended the stream: nothing more is copied
+    """
 
     last: int = 0
     over: bool = False
@@ -356,38 +361,59 @@ class RedisStore(MemoryStore):
             for key, named in names.items():
                 if self._names.get(key) is named:
                     del self._names[key]
-        logs, parts, lasts, size, beats = [], [], [], 0, self._beats
-        for stream_log in self._behind:
-            part = self._part(stream_log)
-            logs.append(stream_log)
-            parts.append(part)
-            lasts.append(stream_log.last)
-            size += sum(map(len, part.events)) + EVENT_OVERHEAD_BYTES
-            if size > ROUND_BYTES:
-                break
-        has_all = len(parts) == len(self._behind)
-        answers = await self._redis.copy(parts) if parts else []
-        if has_all and all(answer >= last or answer < 0 for answer, last in zip(answers, lasts, strict=True)):
+        beats = self._beats
+        logs, parts = self._next_parts()
+        has_all = not self._behind
+        try:
+            differ = await self._redis.copy(parts) if parts else {}
+        except BaseException:  # also where this task is cancelled: what is not copied then is copied at the end
+            for stream_log, part in zip(logs, parts, strict=True):
+                self._is_copied_up_to(part.number - 1, stream_log)
+            raise
+        for place, last in differ.items():
+            self._is_copied_up_to(last, logs[place])
+        if has_all and all(last < 0 for last in differ.values()):
             self._copied_beat = beats
-        for stream_log, part, last in zip(logs, parts, answers, strict=True):
-            copy = self._copies.get(stream_log)
-            if copy is None:
-                continue  # it was given up meanwhile
-            copy.last, copy.cut_off = last, last < 0
-            copy.over = bool(part.over) and last == stream_log.last
-            if copy.cut_off or (last >= stream_log.last and copy.over == stream_log.is_over):
-                del self._behind[stream_log]
         if not self._behind and not self._dropped_streams and not self._names:
             self._some_behind.clear()
         return len(parts)
 
-    def _part(self, log: StreamLog) -> Copied:
-        """What of a log is to be copied next."""
+    def _next_parts(self) -> tuple[list[StreamLog], list[Copied]]:
+        """What is to be copied in one round trip, with its logs, which are not behind any more if all goes well."""
+        logs, parts, unfinished, size = [], [], [], 0
+        behind = iter(self._behind)
+        for stream_log in behind:
+            part, has_more = self._part(stream_log)
+            logs.append(stream_log)
+            parts.append(part)
+            if has_more:
+                unfinished.append(stream_log)
+            size += len(part.events)
+            if size > ROUND_BYTES:
+                break
+        self._behind = dict.fromkeys((*behind, *unfinished))
+        return logs, parts
+
+    def _part(self, log: StreamLog) -> tuple[Copied, bool]:
+        """What of a log is to be copied next, and whether there is more."""
         copy = self._copies.get(log)
         if copy is None:
             copy = self._copies[log] = _Copy()
         first, last = log.first, log.last
         after = max(copy.last, first - 1)
         events = log.read(after, STREAM_BYTES) if after < last else []
-        over = ("failed" if log.failed else "ok") if log.is_over and after + len(events) == last else ""
-        return Copied(log.id, log.caller, first, after + 1, over, events)
+        copy.last = after + len(events)
+        over = ("failed" if log.failed else "ok") if log.is_over and copy.last == last else ""
+        copy.over = bool(over)
+        return Copied(log.id, log.caller, first, after + 1, copy.last, over, BETWEEN.join(events)), copy.last < last
+
+    def _is_copied_up_to(self, last: int, log: StreamLog) -> None:
+        """The copy of a log ends with another event than was expected; -1: others have ended the stream."""
+        copy = self._copies.get(log)
+        if copy is None:
+            return  # it was given up meanwhile
+        copy.last, copy.over, copy.cut_off = last, False, last < 0
+        if copy.cut_off:
+            self._behind.pop(log, None)
+        else:
+            self._is_behind(log)
