@@ -14,8 +14,13 @@ local owner, keep_events, keep_hash = ARGV[1], ARGV[2], ARGV[3]
 
 local function append(stream, about, caller, first, number, newest, over, events)
     local known = redis.call('HMGET', about, 'last', 'over')
-    local last, ended = tonumber(known[1] or first - 1), known[2]
+    local last, ended = tonumber(known[1]), known[2]
     if ended == 'broken' then return -1 end
+    if not last or redis.call('EXISTS', stream) == 0 then
+        -- Nothing is there yet. Or one of both is gone, as a Redis that is full may evict it: the relay begins anew.
+        redis.call('DEL', stream)
+        last, ended = first - 1, nil
+    end
     if not ended then
         -- Where Redis has lost something, the relay begins with what is missing, or with the oldest event that it keeps. Where
         -- Redis has some of these events, as an answer was lost, it goes on after them.

@@ -36,7 +36,7 @@ class Bounds:
 
 
 class Named(NamedTuple):
-    """The stream of a response, and the `difference` of its numbers (sequence.py)."""
+    """The stream of a response, and the `difference` of its numbers (ids.py)."""
 
     stream: str
     difference: int
@@ -102,7 +102,7 @@ class StreamLogs:
             log.end(failed=True)
 
     def name(self, log: StreamLog, response_id: str, difference: int) -> None:
-        """The upstream calls this stream's response so; `difference` as in sequence.py. The newer one of two has the name."""
+        """The upstream calls this stream's response so; `difference` as in ids.py. The newer one of two has the name."""
         key = (log.caller, response_id)
         replaced = self._responses.get(key)
         if replaced is not None:

@@ -26,16 +26,15 @@ from redis.typing import EncodableT
 from ..errors import StreamBrokenError
 from ..protocol.sse import encode
 from ..redis_client import Line, client
+from .copies import BETWEEN, Copied
 from .logs import Named
 from .options import SharedThrough
 
 __all__ = [
     "BEAT_SECONDS",
-    "BETWEEN",
     "LEASE_SECONDS",
     "READ_ENTRIES",
     "About",
-    "Copied",
     "CopiedSince",
     "Entry",
     "RedisLog",
@@ -48,13 +47,11 @@ LEASE_SECONDS: Final = 10.0
 BLOCK_SECONDS: Final = 5.0
 # Streams that one call of append.lua is for: Redis does nothing else meanwhile.
 CALL_STREAMS: Final = 64
-# The most entries of one stream in one answer of the reader; each may have redis.STREAM_BYTES.
+# The most entries of one stream in one answer of the reader; each may have copies.STREAM_BYTES.
 READ_ENTRIES: Final = 32
 COMMAND_CONNECTIONS: Final = 4
 # What is known about a stream is kept so many times as long as its events: whoever comes then is told that it is too late.
 REMEMBERED: Final = 2
-# Between two events of an entry. None has it, since it is where an event ends (numbering.py).
-BETWEEN: Final = b"\n\n"
 
 # Sends commands together, and returns their answers.
 Ask = Callable[[Sequence[Sequence[EncodableT]]], Awaitable[list[Any]]]
@@ -93,24 +90,6 @@ class CopiedSince:
             self._seen = about.beat
         self._all = self._seen is not None and about.copied > self._seen
         return before
-
-
-class Copied(NamedTuple):
-    """Events of one stream to be stored.
-
-    first    the number of the oldest event that is kept
-    number   that of the first of these, and `last` that of the last; the one before `number` where there are none
-    over     as in About: where the last of these is the stream's last
-    events   these, with BETWEEN between two
-    """
-
-    stream: str
-    caller: str
-    first: int
-    number: int
-    last: int
-    over: str
-    events: bytes
 
 
 class Entry(NamedTuple):

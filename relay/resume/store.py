@@ -60,7 +60,7 @@ class Store(Protocol):
         """The stream has ended; `failed`: its last event is an error."""
 
     def name(self, log: StreamLog, response_id: str, difference: int) -> None:
-        """The upstream calls this stream's response so; `difference` as in sequence.py."""
+        """The upstream calls this stream's response so; `difference` as in ids.py."""
 
     def wanted_at(self, log: StreamLog) -> float:
         """When a client followed this log last, or does now; monotonic seconds."""
