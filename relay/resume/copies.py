@@ -65,6 +65,7 @@ class Copies:
     def is_behind(self, log: StreamLog) -> None:
         """There is something to be copied."""
         copy = self._copies.get(log)
+        log.told = True
         if copy is None or not copy.cut_off:
             self.behind[log] = None
 
@@ -93,7 +94,8 @@ class Copies:
             part = self._part(log)
             logs.append(log)
             parts.append(part)
-            if part.last < log.last:
+            log.told = part.last < log.last
+            if log.told:
                 unfinished.append(log)
             size += len(part.events)
             if size > ROUND_BYTES:

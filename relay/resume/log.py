@@ -45,9 +45,10 @@ class StreamLog:
     is_over     there will be no more events
     failed      the last event is an error
     followers   an ordered set
+    told        whoever copies the log knows that it has grown, and need not be told of its next event
     """
 
-    __slots__ = ("_events", "caller", "failed", "first", "followers", "held", "id", "is_over")
+    __slots__ = ("_events", "caller", "failed", "first", "followers", "held", "id", "is_over", "told")
 
     def __init__(self, stream_id: str, caller: str, first: int = 1) -> None:
         self.id = stream_id
@@ -56,6 +57,7 @@ class StreamLog:
         self.held = 0
         self.is_over = False
         self.failed = False
+        self.told = False
         self.followers: dict[Follower, None] = {}
         self._events: deque[bytes] = deque()
 

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, Literal, TypeVar
 
@@ -105,11 +105,6 @@ class RedisStore(MemoryStore):
 
     # Called by streams
 
-    def append(self, log: StreamLog, events: Sequence[bytes]) -> None:
-        self.logs.append(log, events)
-        if log not in self._copies.behind:
-            self._is_behind(log)
-
     def end(self, log: StreamLog, *, failed: bool) -> None:
         super().end(log, failed=failed)
         self._is_behind(log)
@@ -127,6 +122,9 @@ class RedisStore(MemoryStore):
         if len(self._dropped_streams) < MAX_DROPPED:
             self._dropped_streams[log.id] = None
             self._some_behind.set()
+
+    def grew(self, log: StreamLog) -> None:
+        self._is_behind(log)
 
     def wanted_at(self, log: StreamLog) -> float:
         if self._up_since is None and self._clock() - self._away_since < self._patience:
