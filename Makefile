@@ -79,9 +79,10 @@ chaos-seeds: $(STAMP)
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS) --jobs $(or $(JOBS),2) $(if $(SECONDS),--seconds $(SECONDS)) --write docs/reliability.md
 
 # Two replicas behind nginx, 200 streams a seed, each cut off three times; a replica is killed, one drained, Redis restarted: half a
-# minute each. Goes on where it was; writes the table of docs/reliability.md. SECONDS=3600: begin none after an hour.
+# minute each. Goes on where it was; writes the table of docs/reliability.md. SECONDS=3600: begin none after an hour. CLUSTERS=2: two
+# at the same time, as most of a seed is waiting.
 replicas: $(STAMP)
-	$(BIN)/python -m tests.replicas --seeds $(SEEDS) $(if $(SECONDS),--seconds $(SECONDS)) --write docs/reliability.md
+	$(BIN)/python -m tests.replicas --seeds $(SEEDS) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(CLUSTERS),--clusters $(CLUSTERS)) --write docs/reliability.md
 
 # The mix of chaos at half load, with a capture a minute: slopes of memory, descriptors and tasks into docs/reliability.md.
 soak: $(STAMP)

@@ -14,6 +14,7 @@ at the first command that it refuses, with Sentinels and without: behind a name 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,15 +24,16 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.typing import EncodableT
 
 from .redis_url import SentinelUrl, parse_redis_url
 
-__all__ = ["FAILURES", "client", "end", "pack_bytes"]
+__all__ = ["FAILURES", "Line", "client", "end", "pack_bytes"]
 
 FAILURES: Final = (RedisError, OSError)
 CANCEL_SECONDS: Final = 0.1
+IDLE_SECONDS: Final = 1.0
 # What stands between two strings of a command, by the length of the second: formatting these takes longer than the rest.
 _FORMATTED: Final = 1024
 _SIZES: Final = tuple(b"\r\n$%d\r\n" % size for size in range(_FORMATTED))
@@ -165,12 +167,12 @@ _OURS: Final[dict[type[Any], type[Any]]] = {
 _FOLLOWING: Final[dict[type[Any], type[Any]]] = {Connection: _PlainFollowing, SSLConnection: _SecureFollowing}
 
 
-def client(url: str, *, connections: int, connect_seconds: float, answer_seconds: float) -> Redis:
+def client(url: str, *, connections: int, connect_seconds: float, answer_seconds: float | None) -> Redis:
     """A client of at most so many connections. All of its methods raise FAILURES.
 
     url               as RELAY_REDIS_URL (redis_url.py); with Sentinels, of the primary
     connect_seconds   the longest that a connection takes to be made, or to become free; and to ask the Sentinels before it
-    answer_seconds    the longest that an answer takes
+    answer_seconds    the longest that an answer takes; None: no limit, the caller has one
     """
     followed = parse_redis_url(url)
     options: dict[str, Any] = {
@@ -187,6 +189,54 @@ def client(url: str, *, connections: int, connect_seconds: float, answer_seconds
         return Redis.from_pool(BlockingConnectionPool(connection_class=_OURS[kind], **options))
     sentinels = _Sentinels(followed, connect_seconds)
     return Redis.from_pool(_FollowingPool(sentinels=sentinels, connection_class=_FOLLOWING[kind], **options))
+
+
+class Line:
+    """One connection, for commands that are sent together, again and again, by one task at a time.
+
+    What a pool and a pipeline of redis-py do around each round trip takes longer than packing hundreds of events. All methods
+    raise FAILURES.
+
+    url, connect_seconds   as of `client`
+    answer_seconds         the longest that all answers to one `ask` take
+    """
+
+    def __init__(self, url: str, *, connect_seconds: float, answer_seconds: float) -> None:
+        self._client = client(url, connections=1, connect_seconds=connect_seconds, answer_seconds=None)
+        self._answer_seconds = answer_seconds
+        self._connection: Any = None
+        self._asked_at = 0.0
+
+    async def ask(self, commands: Sequence[Sequence[EncodableT]]) -> list[Any]:
+        """The answers, where none is an error. Raises the first error once all answers are there."""
+        connection = await self._connected()
+        answers: list[Any] = []
+        refusal: ResponseError | None = None
+        async with asyncio.timeout(self._answer_seconds):
+            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            for _ in commands:
+                try:
+                    answers.append(await connection.read_response())
+                except ResponseError as error:
+                    refusal = refusal or error
+        if refusal is not None:
+            raise refusal
+        return answers
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _connected(self) -> Any:
+        """The connection. After a while it is the pool's turn, which tells whether Redis has closed it meanwhile."""
+        now = time.monotonic()
+        pool, connection = self._client.connection_pool, self._connection
+        if connection is None or not connection.is_connected or now - self._asked_at > IDLE_SECONDS:
+            if connection is not None:
+                self._connection = None
+                await pool.release(connection)
+            self._connection = connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+        self._asked_at = now
+        return connection
 
 
 async def end(tasks: Collection[asyncio.Task[None]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -22,9 +23,17 @@ _TIMEOUT_SECONDS = 30.0
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
-@cache
+_making = threading.Lock()
+
+
 def _trusted() -> ssl.SSLContext:
-    """The TLS context, made once: reading all certificates takes as long as ten answers."""
+    """The TLS context, made once: reading all certificates takes as long as fifty answers, and many threads ask at once."""
+    with _making:  # which `cache` does not have
+        return _made()
+
+
+@cache
+def _made() -> ssl.SSLContext:
     return httpx2.create_ssl_context(trust_env=False)
 
 

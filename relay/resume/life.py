@@ -19,9 +19,9 @@ from ..stream.call import Call, Span, StreamOptions
 from ..stream.life import StreamLife
 from ..stream.patience import Verdict
 from ..stream.pump import Pump
+from .ids import WITHOUT_NUMBERS, difference
 from .log import StreamLog
 from .reply import RecordedReply
-from .sequence import WITHOUT_NUMBERS, difference
 from .store import Store
 
 __all__ = ["Productions", "ResumableLife"]

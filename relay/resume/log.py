@@ -19,6 +19,7 @@ __all__ = ["EVENT_OVERHEAD_BYTES", "Follower", "StreamLog"]
 # The memory of an event beside its bytes: the bytes object's header, and its place in the deque. Charged to the log, so that
 # many tiny events are bounded by their true size.
 EVENT_OVERHEAD_BYTES: Final = 64
+FEW_EVENTS: Final = 16
 
 
 class Follower(Protocol):
@@ -44,9 +45,10 @@ class StreamLog:
     is_over     there will be no more events
     failed      the last event is an error
     followers   an ordered set
+    told        whoever copies the log knows that it has grown, and need not be told of its next event
     """
 
-    __slots__ = ("_events", "caller", "failed", "first", "followers", "held", "id", "is_over")
+    __slots__ = ("_events", "caller", "failed", "first", "followers", "held", "id", "is_over", "told")
 
     def __init__(self, stream_id: str, caller: str, first: int = 1) -> None:
         self.id = stream_id
@@ -55,6 +57,7 @@ class StreamLog:
         self.held = 0
         self.is_over = False
         self.failed = False
+        self.told = False
         self.followers: dict[Follower, None] = {}
         self._events: deque[bytes] = deque()
 
@@ -69,12 +72,13 @@ class StreamLog:
     def append(self, events: Sequence[bytes]) -> int:
         """Append the events after `last`, and offer them to all followers. Returns their bytes, with overhead."""
         assert not self.is_over, "a stream that is over has no more events"
-        first = self.first + len(self._events)
         self._events.extend(events)
-        size = sum(map(len, events)) + EVENT_OVERHEAD_BYTES * len(events)
+        size = EVENT_OVERHEAD_BYTES * len(events)
+        for event in events:  # mostly one, for which this is faster than sum()
+            size += len(event)
         self.held += size
         if self.followers:
-            for number, event in enumerate(events, first):
+            for number, event in enumerate(events, self.last - len(events) + 1):
                 for follower in tuple(self.followers):  # one that is too slow leaves at once
                     follower.offer(event, number)
         return size
@@ -95,8 +99,13 @@ class StreamLog:
     def read(self, after: int, max_bytes: int) -> list[bytes]:
         """The events after a number, which must be `kept`: about `max_bytes` at most, but at least one if there is one."""
         assert after >= self.first - 1, (after, self.first)
-        events: list[bytes] = []
-        size = 0
+        count = self.last - after
+        if count <= FEW_EVENTS:
+            # Most reads: who keeps up has missed the last few.
+            events = [self._events[index] for index in range(-count, 0)]
+            if sum(map(len, events)) + EVENT_OVERHEAD_BYTES * count <= max_bytes:
+                return events
+        events, size = [], 0
         # By index, which a deque finds from its nearer end: who keeps up reads the last few of thousands, again and again.
         for index in range(after - self.first + 1, len(self._events)):
             event = self._events[index]

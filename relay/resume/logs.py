@@ -36,7 +36,7 @@ class Bounds:
 
 
 class Named(NamedTuple):
-    """The stream of a response, and the `difference` of its numbers (sequence.py)."""
+    """The stream of a response, and the `difference` of its numbers (ids.py)."""
 
     stream: str
     difference: int
@@ -52,13 +52,20 @@ class StreamLogs:
 
     held      bytes of all logs and of unfinished events
     dropped   called with a log whose oldest events were dropped, or that was given up, for room
+    grew      called with a log that has got events, unless it is `told`
     """
 
-    def __init__(self, bounds: Bounds, dropped: Callable[[StreamLog], None] = lambda log: None) -> None:
+    def __init__(
+        self,
+        bounds: Bounds,
+        dropped: Callable[[StreamLog], None] = lambda log: None,
+        grew: Callable[[StreamLog], None] = lambda log: None,
+    ) -> None:
         self.bounds = bounds
         self.held = 0
         self._stream_bytes, self._max_bytes = bounds.stream_bytes, bounds.max_bytes
         self._dropped = dropped
+        self._grew = grew
         self._running: dict[str, StreamLog] = {}
         self._ended: dict[str, tuple[StreamLog, float]] = {}  # with the time when it goes; the longest ended first
         self._gone: dict[str, _Gone] = {}  # the longest gone first
@@ -82,6 +89,8 @@ class StreamLogs:
         self.held += log.append(events)
         if log.held > self._stream_bytes or self.held > self._max_bytes:
             self._trim(log)
+        if not log.told:
+            self._grew(log)
 
     def charge(self, nbytes: int) -> None:
         """Count bytes that are held beside the logs' (negative: no longer)."""
@@ -102,7 +111,7 @@ class StreamLogs:
             log.end(failed=True)
 
     def name(self, log: StreamLog, response_id: str, difference: int) -> None:
-        """The upstream calls this stream's response so; `difference` as in sequence.py. The newer one of two has the name."""
+        """The upstream calls this stream's response so; `difference` as in ids.py. The newer one of two has the name."""
         key = (log.caller, response_id)
         replaced = self._responses.get(key)
         if replaced is not None:

@@ -48,8 +48,8 @@ class Numbering:
         if CR in chunk or line_feeds.bom_seen >= 0 or line_feeds.after_cr:
             chunk = line_feeds.feed(chunk)
         if not self._event and not self._in_line:
-            if 0 < chunk.find(b"\n\n") == len(chunk) - 2 and chunk[0] not in _NO_EVENT:
-                # One whole event: most chunks, where the relay keeps up with the upstream.
+            if 0 < chunk.find(b"\n") == len(chunk) - 2 and chunk[-1] == _LF and chunk[0] != _COLON:
+                # One event of one line: most chunks, where the relay keeps up with the upstream.
                 self.number = number = self.number + 1
                 event = chunk[:-2]
                 return b"%b\n%b%d\n\n" % (event, self._id_line, number), (event,)

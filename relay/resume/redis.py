@@ -16,18 +16,18 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Final, Literal, TypeVar
 
 from ..errors import BadRequestError, ResumeUnavailableError, StreamBrokenError, StreamExpiredError, StreamNotFoundError
 from ..redis_client import FAILURES, end
+from .copies import Copies
 from .ids import Position
-from .log import EVENT_OVERHEAD_BYTES, StreamLog
+from .log import StreamLog
 from .logs import Bounds, Named
 from .options import SharedThrough
-from .redis_log import BEAT_SECONDS, LEASE_SECONDS, About, Copied, CopiedSince, RedisLog
+from .redis_log import BEAT_SECONDS, LEASE_SECONDS, About, CopiedSince, RedisLog
 from .store import Followed, MemoryStore
 from .tails import Tails
 
@@ -36,12 +36,9 @@ __all__ = ["RedisStore"]
 log = logging.getLogger("relay.resume")
 
 # Between two round trips: for each stream that was copied, so that this costs the same share of a CPU however many there are.
-PAUSE_A_STREAM_SECONDS: Final = 0.002
+PAUSE_A_STREAM_SECONDS: Final = 0.004
 LEAST_PAUSE_SECONDS: Final = 0.02
 MOST_PAUSE_SECONDS: Final = 0.2
-# In one round trip: events of one stream, and of all together.
-STREAM_BYTES: Final = 256 * 1024
-ROUND_BYTES: Final = 1024 * 1024
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 0.5  # what is not copied yet is lost where this relay is killed
 # A stream that is silent is copied again this often within the time that it is kept, so that it does not expire.
@@ -59,15 +56,6 @@ Found = TypeVar("Found")
 Verdict = Literal["found", "perhaps not yet", "nobody knows"]
 
 
-@dataclass(slots=True)
-class _Copy:
-    """How far a log is copied. `over`: its end is, too; `cut_off`: others have ended the stream, nothing more is copied."""
-
-    last: int = 0
-    over: bool = False
-    cut_off: bool = False
-
-
 class RedisStore(MemoryStore):
     """A Store over Redis."""
 
@@ -79,8 +67,7 @@ class RedisStore(MemoryStore):
         self._tails = Tails(self._redis, self.logs)
         self._timeout = options.timeout_seconds
         self._patience = options.patience_seconds
-        self._copies: dict[StreamLog, _Copy] = {}
-        self._behind: dict[StreamLog, None] = {}  # the logs to be copied, an ordered set
+        self._copies = Copies()
         self._some_behind = asyncio.Event()
         self._beats = self._copied_beat = (
             0  # the last beat, and the last one after whose end all that there was is copied
@@ -88,6 +75,7 @@ class RedisStore(MemoryStore):
         self._names: dict[tuple[str, str], Named] = {}  # to be stored
         self._dropped_streams: dict[str, None] = {}  # to be dropped
         self._asked: dict[str, StreamLog] = {}  # whether others follow them is to be asked
+        self._failing: set[str] = set()  # the works whose last command failed
         self._up_since: float | None = None
         self._away_since = clock()
 
@@ -105,7 +93,7 @@ class RedisStore(MemoryStore):
         }
         async with super().serving():
             tasks = [
-                asyncio.create_task(self._again_and_again(work), name=f"relay.resume.{name}")
+                asyncio.create_task(self._again_and_again(name, work), name=f"relay.resume.{name}")
                 for name, work in works.items()
             ]
             try:
@@ -116,11 +104,6 @@ class RedisStore(MemoryStore):
                 await self._redis.close()
 
     # Called by streams
-
-    def append(self, log: StreamLog, events: Sequence[bytes]) -> None:
-        self.logs.append(log, events)
-        if log not in self._behind:
-            self._is_behind(log)
 
     def end(self, log: StreamLog, *, failed: bool) -> None:
         super().end(log, failed=failed)
@@ -135,11 +118,13 @@ class RedisStore(MemoryStore):
         if self.logs.get(log.id, log.caller) is log:
             self._is_behind(log)
             return
-        self._behind.pop(log, None)
-        self._copies.pop(log, None)
+        self._copies.forget(log)
         if len(self._dropped_streams) < MAX_DROPPED:
             self._dropped_streams[log.id] = None
             self._some_behind.set()
+
+    def grew(self, log: StreamLog) -> None:
+        self._is_behind(log)
 
     def wanted_at(self, log: StreamLog) -> float:
         if self._up_since is None and self._clock() - self._away_since < self._patience:
@@ -245,13 +230,14 @@ class RedisStore(MemoryStore):
 
     # The tasks
 
-    async def _again_and_again(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _again_and_again(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         pause = FIRST_PAUSE_SECONDS
         while True:
             began = self._clock()
             try:
                 await work()
             except FAILURES as error:
+                self._failing.add(name)
                 self._is_away(str(error) or type(error).__name__)
             except Exception:
                 log.exception("resume has a bug; it goes on")
@@ -267,14 +253,15 @@ class RedisStore(MemoryStore):
         if self._clock() - self._away_since >= self._patience:
             self._tails.fail(ResumeUnavailableError())
 
-    def _is_back(self) -> None:
-        if self._up_since is None:
+    def _goes_well(self, name: str) -> None:
+        """One of the works has talked to Redis. It is back once neither beats nor copies fail: it may refuse one of them."""
+        self._failing.discard(name)
+        if self._up_since is None and self._failing.isdisjoint(("beat", "copy")):
             log.info("redis answers")
             self._up_since = self._clock()
             # It may have lost anything, as it may have restarted: it says what it has.
-            for copy in self._copies.values():
-                copy.over = False
-            self._copy_all_again()
+            self._copies.lost()
+            self._some_behind.set()
 
     async def _beat(self) -> None:
         """Say that this relay lives, and look after the streams of others that are followed here."""
@@ -286,7 +273,7 @@ class RedisStore(MemoryStore):
             copied = self._copied_beat if self._some_behind.is_set() else self._beats
             wanted = await self._redis.beat(number, copied, followed, list(asked))
             self._beats = number
-            self._is_back()
+            self._goes_well("beat")
             now = self._clock()
             for stream in wanted:
                 self.left(asked[stream])
@@ -299,27 +286,23 @@ class RedisStore(MemoryStore):
                         tail.missed(now)
             if now - copied_at > self.logs.bounds.keep_seconds / COPIES_PER_TIME:
                 copied_at = now
-                self._copy_all_again()
-            for stream_log in [one for one in self._copies if self.logs.get(one.id, one.caller) is not one]:
-                del self._copies[stream_log]  # it was kept for as long as it is to be
+                self._copies.again()
+                self._some_behind.set()
+            for stream_log in self._copies.logs():
+                if self.logs.get(stream_log.id, stream_log.caller) is not stream_log:
+                    self._copies.forget(stream_log)  # it was kept for as long as it is to be
             await asyncio.sleep(BEAT_SECONDS)
 
     def _is_behind(self, log: StreamLog) -> None:
-        copy = self._copies.get(log)
-        if copy is not None and copy.cut_off:
-            return
-        self._behind[log] = None
-        self._some_behind.set()
-
-    def _copy_all_again(self) -> None:
-        for stream_log, copy in self._copies.items():
-            if not copy.over:
-                self._is_behind(stream_log)
+        self._copies.is_behind(log)
+        if self._copies.behind:
+            self._some_behind.set()
 
     async def _copy(self) -> None:
         while True:
             await self._some_behind.wait()
             copied = await self._copy_once()
+            self._goes_well("copy")
             await asyncio.sleep(min(max(copied * PAUSE_A_STREAM_SECONDS, LEAST_PAUSE_SECONDS), MOST_PAUSE_SECONDS))
 
     async def _copy_the_rest(self) -> None:
@@ -356,38 +339,19 @@ class RedisStore(MemoryStore):
             for key, named in names.items():
                 if self._names.get(key) is named:
                     del self._names[key]
-        logs, parts, lasts, size, beats = [], [], [], 0, self._beats
-        for stream_log in self._behind:
-            part = self._part(stream_log)
-            logs.append(stream_log)
-            parts.append(part)
-            lasts.append(stream_log.last)
-            size += sum(map(len, part.events)) + EVENT_OVERHEAD_BYTES
-            if size > ROUND_BYTES:
-                break
-        has_all = len(parts) == len(self._behind)
-        answers = await self._redis.copy(parts) if parts else []
-        if has_all and all(answer >= last or answer < 0 for answer, last in zip(answers, lasts, strict=True)):
+        beats = self._beats
+        logs, parts = self._copies.take()
+        has_all = not self._copies.behind
+        try:
+            differ = await self._redis.copy(parts) if parts else {}
+        except BaseException:  # also where this task is cancelled: what is not copied then is copied at the end
+            for stream_log, part in zip(logs, parts, strict=True):
+                self._copies.copied_up_to(stream_log, part.number - 1)
+            raise
+        for place, last in differ.items():
+            self._copies.copied_up_to(logs[place], last)
+        if has_all and all(last < 0 for last in differ.values()):
             self._copied_beat = beats
-        for stream_log, part, last in zip(logs, parts, answers, strict=True):
-            copy = self._copies.get(stream_log)
-            if copy is None:
-                continue  # it was given up meanwhile
-            copy.last, copy.cut_off = last, last < 0
-            copy.over = bool(part.over) and last == stream_log.last
-            if copy.cut_off or (last >= stream_log.last and copy.over == stream_log.is_over):
-                del self._behind[stream_log]
-        if not self._behind and not self._dropped_streams and not self._names:
+        if not self._copies.behind and not self._dropped_streams and not self._names:
             self._some_behind.clear()
         return len(parts)
-
-    def _part(self, log: StreamLog) -> Copied:
-        """What of a log is to be copied next."""
-        copy = self._copies.get(log)
-        if copy is None:
-            copy = self._copies[log] = _Copy()
-        first, last = log.first, log.last
-        after = max(copy.last, first - 1)
-        events = log.read(after, STREAM_BYTES) if after < last else []
-        over = ("failed" if log.failed else "ok") if log.is_over and after + len(events) == last else ""
-        return Copied(log.id, log.caller, first, after + 1, over, events)

@@ -2,7 +2,7 @@
 
 | key, after the prefix | type | what |
 |---|---|---|
-| `resume:stream:ID` | stream | the events, with their numbers as ids, and a last entry for the stream's end |
+| `resume:stream:ID` | stream | the events, several an entry, whose id is the number of the last one; one entry for the end |
 | `resume:about:ID` | hash | the stream's relay, caller, oldest and newest event, and how it ended; outlives the events |
 | `resume:response:CALLER:ID` | string | the stream of an upstream's response, and the difference of its numbers |
 | `resume:relay:TOKEN` | string | there while this relay lives: its last beat, and the last one that is copied (`beat`) |
@@ -16,25 +16,25 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
+from redis.typing import EncodableT
 
 from ..errors import StreamBrokenError
 from ..protocol.sse import encode
-from ..redis_client import client
+from ..redis_client import Line, client
+from .copies import BETWEEN, Copied
 from .logs import Named
 from .options import SharedThrough
 
 __all__ = [
     "BEAT_SECONDS",
     "LEASE_SECONDS",
-    "READ_EVENTS",
+    "READ_ENTRIES",
     "About",
-    "Copied",
     "CopiedSince",
     "Entry",
     "RedisLog",
@@ -47,11 +47,14 @@ LEASE_SECONDS: Final = 10.0
 BLOCK_SECONDS: Final = 5.0
 # Streams that one call of append.lua is for: Redis does nothing else meanwhile.
 CALL_STREAMS: Final = 64
-# The most events of one stream in one answer of the reader.
-READ_EVENTS: Final = 64
+# The most entries of one stream in one answer of the reader; each may have copies.STREAM_BYTES.
+READ_ENTRIES: Final = 32
 COMMAND_CONNECTIONS: Final = 4
 # What is known about a stream is kept so many times as long as its events: whoever comes then is told that it is too late.
 REMEMBERED: Final = 2
+
+# Sends commands together, and returns their answers.
+Ask = Callable[[Sequence[Sequence[EncodableT]]], Awaitable[list[Any]]]
 
 
 class About(NamedTuple):
@@ -89,17 +92,6 @@ class CopiedSince:
         return before
 
 
-class Copied(NamedTuple):
-    """Events of one stream to be stored; `first` is the oldest that is kept, `number` that of the first of `events`."""
-
-    stream: str
-    caller: str
-    first: int
-    number: int
-    over: str
-    events: Sequence[bytes]
-
-
 class Entry(NamedTuple):
     """What the reader has read: an event, or, with `over`, the end of the stream after the event `number` - 1."""
 
@@ -125,6 +117,7 @@ class RedisLog:
         self._reader = client(
             options.url, connections=1, connect_seconds=timeout, answer_seconds=BLOCK_SECONDS + timeout
         )
+        self._line = Line(options.url, connect_seconds=timeout, answer_seconds=timeout)
         folder = Path(__file__).parent
         self._append = _Script((folder / "append.lua").read_text(encoding="utf-8"))
         self._break = _Script((folder / "break.lua").read_text(encoding="utf-8"))
@@ -133,21 +126,30 @@ class RedisLog:
     async def close(self) -> None:
         await self._client.aclose()
         await self._reader.aclose()
+        await self._line.close()
 
-    async def copy(self, parts: Sequence[Copied]) -> list[int]:
-        """Store events of several streams in one round trip. Returns what append.lua returns, for each."""
-        calls = [self._call(parts[start : start + CALL_STREAMS]) for start in range(0, len(parts), CALL_STREAMS)]
-        return [int(last) for answer in await self._append.run(self._client, calls) for last in answer.split()]
+    async def copy(self, parts: Sequence[Copied]) -> dict[int, int]:
+        """Store events of several streams in one round trip.
+
+        Returns what append.lua returns: for each of the parts, by its place, whose copy does not end with its last event, the
+        number of the event that it ends with. Usually nothing.
+        """
+        starts = range(0, len(parts), CALL_STREAMS)
+        calls = [self._call(parts[start : start + CALL_STREAMS]) for start in starts]
+        differ: dict[int, int] = {}
+        for start, answer in zip(starts, await self._append.run(self._line.ask, calls), strict=True):
+            numbers = [int(number) for number in answer.split()]
+            differ |= {start + place: last for place, last in zip(numbers[::2], numbers[1::2], strict=True)}
+        return differ
 
     def _call(self, parts: Sequence[Copied]) -> tuple[list[bytes], list[bytes]]:
-        """The keys and arguments of append.lua, as bytes: what is done with each is most of what copying costs."""
+        """The keys and arguments of append.lua, as bytes, and as few as possible: each costs as much as an event."""
         keys: list[bytes] = []
         arguments = [str(one).encode() for one in (self._token, self._keep_ms, REMEMBERED * self._keep_ms)]
         before_stream, before_about = self._stream_of(""), self._about_of("")
-        for stream, caller, first, number, over, events in parts:
+        for stream, caller, first, number, last, over, events in parts:
             keys += ((before_stream + stream).encode(), (before_about + stream).encode())
-            arguments.append(f"{first} {number} {len(events)} {over or 'open'} {caller}".encode())
-            arguments += events
+            arguments += (f"{first} {number} {last} {over or 'open'} {caller}".encode(), events)
         return keys, arguments
 
     async def name(self, names: Mapping[tuple[str, str], Named]) -> None:
@@ -166,7 +168,7 @@ class RedisLog:
         """End a stream whose relay is gone."""
         error = encode(StreamBrokenError().body()).rstrip()
         keys = (self._stream_of(stream), self._about_of(stream))
-        await self._break.run(self._client, [(keys, (error, self._keep_ms, REMEMBERED * self._keep_ms))])
+        await self._break.run(self._pipelined, [(keys, (error, self._keep_ms, REMEMBERED * self._keep_ms))])
 
     async def about(self, streams: Sequence[str]) -> list[About | None]:
         """What is known about each stream; None where it is unknown."""
@@ -228,14 +230,14 @@ class RedisLog:
         """
         positions: dict[Any, Any] = {self._wake_key: self._woken}
         positions |= {self._stream_of(stream): f"{number}-0" for stream, number in after.items()}
-        rows: Any = await self._reader.xread(positions, count=READ_EVENTS, block=round(BLOCK_SECONDS * 1000))
+        rows: Any = await self._reader.xread(positions, count=READ_ENTRIES, block=round(BLOCK_SECONDS * 1000))
         found: dict[str, list[Entry]] = {}
         for key, entries in rows or ():
             name = key.decode()
             if name == self._wake_key:
                 self._woken = entries[-1][0]
             else:
-                found[name.removeprefix(self._stream_of(""))] = [_entry(*entry) for entry in entries]
+                found[name.removeprefix(self._stream_of(""))] = [one for entry in entries for one in _events(*entry)]
         return found
 
     async def _silent(self, owners: set[str]) -> dict[str, tuple[float, int, int]]:
@@ -256,6 +258,12 @@ class RedisLog:
                 number, _, copied = said.decode().partition(" ")
                 found[name] = (max(LEASE_SECONDS - left / 1000, 0.0), int(number), int(copied))
         return found
+
+    async def _pipelined(self, commands: Sequence[Sequence[EncodableT]]) -> list[Any]:
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return list(await pipeline.execute())
 
     def _stream_of(self, stream: str) -> str:
         return f"{self._prefix}stream:{stream}"
@@ -281,27 +289,28 @@ class _Script:
         self._text = text
         self._sha = ""
 
-    async def run(self, client: Redis, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> list[Any]:
+    async def run(self, ask: Ask, calls: Sequence[tuple[Sequence[EncodableT], Sequence[EncodableT]]]) -> list[Any]:
         """Call it with each of these keys and arguments. Both scripts change nothing when they are called again."""
         if not self._sha:
-            await self._load(client)
+            await self._load(ask)
         try:
-            return await self._call(client, calls)
+            return await self._call(ask, calls)
         except NoScriptError:
-            await self._load(client)
-            return await self._call(client, calls)
+            await self._load(ask)
+            return await self._call(ask, calls)
 
-    async def _load(self, client: Redis) -> None:
-        self._sha = str(await client.script_load(self._text))
+    async def _load(self, ask: Ask) -> None:
+        (sha,) = await ask([("SCRIPT LOAD", self._text)])
+        self._sha = sha.decode() if isinstance(sha, bytes) else sha
 
-    async def _call(self, client: Redis, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> list[Any]:
-        pipeline = client.pipeline(transaction=False)
-        for keys, arguments in calls:
-            pipeline.evalsha(self._sha, len(keys), *keys, *arguments)
-        return list(await pipeline.execute())
+    async def _call(self, ask: Ask, calls: Sequence[tuple[Sequence[EncodableT], Sequence[EncodableT]]]) -> list[Any]:
+        return await ask([("EVALSHA", self._sha, len(keys), *keys, *arguments) for keys, arguments in calls])
 
 
-def _entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Entry:
+def _events(entry_id: bytes, fields: Mapping[bytes, bytes]) -> list[Entry]:
     number = int(entry_id.partition(b"-")[0])
     over = fields.get(b"o")
-    return Entry(number, fields.get(b"b", b""), over.decode() if over is not None else "")
+    if over is not None:
+        return [Entry(number, b"", over.decode())]
+    events = fields[b"b"].split(BETWEEN)
+    return [Entry(one, event, "") for one, event in enumerate(events, number - len(events) + 1)]

@@ -54,6 +54,7 @@ class RecordedReply(Reply):
         self.attached = True
         self.lags = False
         self._store = store
+        self._keep = store.logs.append
         self._numbering = Numbering(log.id)
         self._held = 0  # of an unfinished event, as the logs count it
         self._failed = False
@@ -68,7 +69,7 @@ class RecordedReply(Reply):
             self._to_client(numbered)
             sent = len(numbered)
         if events:
-            self._store.append(self.log, events)
+            self._keep(self.log, events)
         if self._numbering.held != self._held:
             self._charge()
         return sent

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -40,7 +40,7 @@ class Store(Protocol):
     """Keeps the logs, and finds them for clients that come back.
 
     shared   whether a client can come back to another process
-    logs     those of the streams that this process relays
+    logs     those of the streams that this process relays; events are appended to them, and what else they need follows
     """
 
     shared: bool
@@ -53,14 +53,11 @@ class Store(Protocol):
     def serving(self) -> AbstractAsyncContextManager[None]:
         """Run the store's tasks for as long as the `with` block runs, and end them after it."""
 
-    def append(self, log: StreamLog, events: Sequence[bytes]) -> None:
-        """Append events to a log of this process. Never waits."""
-
     def end(self, log: StreamLog, *, failed: bool) -> None:
         """The stream has ended; `failed`: its last event is an error."""
 
     def name(self, log: StreamLog, response_id: str, difference: int) -> None:
-        """The upstream calls this stream's response so; `difference` as in sequence.py."""
+        """The upstream calls this stream's response so; `difference` as in ids.py."""
 
     def wanted_at(self, log: StreamLog) -> float:
         """When a client followed this log last, or does now; monotonic seconds."""
@@ -79,7 +76,7 @@ class MemoryStore:
     state = "memory"
 
     def __init__(self, bounds: Bounds, clock: Callable[[], float] = time.monotonic) -> None:
-        self.logs = StreamLogs(bounds, self.dropped)
+        self.logs = StreamLogs(bounds, self.dropped, self.grew)
         self._clock = clock
         self._left: dict[str, float] = {}  # when the last follower of a running log left, by stream id
 
@@ -92,9 +89,6 @@ class MemoryStore:
             task.cancel()
             await asyncio.wait([task])
 
-    def append(self, log: StreamLog, events: Sequence[bytes]) -> None:
-        self.logs.append(log, events)
-
     def end(self, log: StreamLog, *, failed: bool) -> None:
         self._left.pop(log.id, None)
         self.logs.end(log, self._clock(), failed=failed)
@@ -104,6 +98,10 @@ class MemoryStore:
 
     def dropped(self, log: StreamLog) -> None:
         """Some of a log was dropped for room: nobody else has it."""
+
+    def grew(self, log: StreamLog) -> None:
+        """A log has got its first events since it was not `told`: nobody else is to have them."""
+        log.told = True
 
     def wanted_at(self, log: StreamLog) -> float:
         return self._clock() if log.followers else self._left.get(log.id, 0.0)

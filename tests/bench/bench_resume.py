@@ -19,7 +19,8 @@ from pathlib import Path
 
 from sidebyside.lockstep import Stream, Upstream
 from sidebyside.peers import relay_command
-from sidebyside.processes import RELAY_CORE, ROOT, TRAFFIC_CORE, Started, cpu_seconds, free_port, started, wait_for_port
+from sidebyside.processes import RELAY_CORE, ROOT, Started, cpu_seconds, free_port, started, wait_for_port
+from sidebyside.redis_server import redis_server
 
 KEPT = {"not kept": {}, "memory": {"RELAY_RESUME": "memory"}, "redis": {"RELAY_RESUME": "redis"}}
 WARM_UP_ROUNDS = 1
@@ -71,22 +72,13 @@ def _relay(checkout: Path, env: dict[str, str], upstream: int, folder: Path) -> 
     port, base = free_port(), f"http://127.0.0.1:{upstream}"
     with contextlib.ExitStack() as opened:
         if env.get("RELAY_RESUME") == "redis":
-            env = {**env, "RELAY_REDIS_URL": f"redis://127.0.0.1:{opened.enter_context(_redis(folder))}"}
+            env = {**env, "RELAY_REDIS_URL": f"redis://127.0.0.1:{opened.enter_context(redis_server(folder))}"}
         command, more = relay_command(checkout, f"{base}/v1", f"{base}/otlp", folder, port=port)
         process = opened.enter_context(
             started([*command, "--no-diagnostics"], RELAY_CORE, {**more, **PATIENCE, **env}, cwd=folder)
         )
         wait_for_port(port, process)
         yield process, port
-
-
-@contextlib.contextmanager
-def _redis(folder: Path) -> Iterator[int]:
-    port = free_port()
-    command = ["redis-server", "--port", str(port), "--save", "", "--appendonly", "no", "--dir", str(folder)]
-    with started(command, TRAFFIC_CORE) as process:
-        wait_for_port(port, process)
-        yield port
 
 
 async def _round(process: Started, streams: list[Stream], steps: int, interval: float) -> float:

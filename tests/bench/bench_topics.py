@@ -27,7 +27,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sidebyside.processes import RELAY_CORE, ROOT, TRAFFIC_CORE, Started, cpu_seconds, free_port, started, wait_for_port
+from sidebyside.processes import RELAY_CORE, ROOT, Started, cpu_seconds, free_port, started, wait_for_port
+from sidebyside.redis_server import redis_server
 
 TOPIC = "/v1/topics/news"
 DATA = re.compile(rb"data: (\d+) (\d+) ")
@@ -72,7 +73,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with contextlib.ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
-        redis = opened.enter_context(_redis(folder))
+        redis = opened.enter_context(redis_server(folder))
         relays = [opened.enter_context(_relay(redis, folder / str(number))) for number in range(2)]
         subscribers = [Subscriber(relays[number % 2][1]) for number in range(arguments.subscribers)]
         selector = selectors.DefaultSelector()
@@ -151,15 +152,6 @@ def _relay(redis: int, folder: Path) -> Iterator[tuple[Started, int]]:
     with started(command, RELAY_CORE, env, cwd=folder) as process:
         wait_for_port(port, process, 120)
         yield process, port
-
-
-@contextlib.contextmanager
-def _redis(folder: Path) -> Iterator[int]:
-    port = free_port()
-    command = ["redis-server", "--port", str(port), "--save", "", "--appendonly", "no", "--dir", str(folder)]
-    with started(command, TRAFFIC_CORE) as process:
-        wait_for_port(port, process)
-        yield port
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -63,31 +63,42 @@ def closed(redis: Redis) -> Iterator[Redis]:
         redis.end()
 
 
-async def _seeds(seeds: Iterable[int], streams: int, until: float) -> Any:
-    """Each seed's outcome. After one that went wrong, all processes are made anew."""
-    pending = list(seeds)
-    while pending and time.monotonic() < until:
-        with (
-            TemporaryDirectory(prefix="replicas-") as folder,
-            closed(Redis(Path(folder))) as redis,
-            Cluster.started(Path(folder), redis.url) as cluster,
-        ):
-            while pending and time.monotonic() < until:
-                outcome = await run_seed(cluster, redis, pending.pop(0), streams)
-                yield outcome
-                if outcome.wrong:
-                    break
+async def _seeds(
+    pending: Iterator[int], options: argparse.Namespace, until: float, over: Callable[[Outcome], None]
+) -> None:
+    """Run seeds on one cluster, until none is pending. After one that went wrong, all processes are made anew."""
+    while time.monotonic() < until and (seed := next(pending, None)) is not None:
+        with ExitStack() as opened:
+            redis, cluster = await asyncio.to_thread(_started, opened)
+            while seed is not None:
+                outcome = await run_seed(cluster, redis, seed, options.streams)
+                over(outcome)
+                seed = None if outcome.wrong or time.monotonic() >= until else next(pending, None)
+
+
+def _started(opened: ExitStack) -> tuple[Redis, Cluster]:
+    folder = Path(opened.enter_context(TemporaryDirectory(prefix="replicas-")))
+    redis = opened.enter_context(closed(Redis(folder)))
+    return redis, opened.enter_context(Cluster.started(folder, redis.url))
 
 
 async def _run(options: argparse.Namespace, seeds: Iterable[int]) -> int:
+    """Returns how many seeds went wrong."""
     failed = 0
     options.journal.parent.mkdir(parents=True, exist_ok=True)
-    async for outcome in _seeds(seeds, options.streams, time.monotonic() + options.seconds):
+
+    def over(outcome: Outcome) -> None:
+        nonlocal failed
         _tell(outcome)
         failed += bool(outcome.wrong)
         if options.seed is None:
             with options.journal.open("a", encoding="utf-8") as journal:
                 journal.write(json.dumps(vars(outcome)) + "\n")
+
+    pending, until = iter(seeds), time.monotonic() + options.seconds
+    async with asyncio.TaskGroup() as clusters:
+        for _ in range(options.clusters):
+            clusters.create_task(_seeds(pending, options, until, over))
     return failed
 
 
@@ -106,6 +117,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="run this one again")
     parser.add_argument("--seeds", type=int, default=1000, help="how many, from 0 on (default 1000)")
     parser.add_argument("--streams", type=int, default=200, help="of each seed (default 200)")
+    parser.add_argument(
+        "--clusters",
+        type=int,
+        default=1,
+        help="at the same time, each with a seed of its own, of which most is waiting",
+    )
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no seed after so long")
     parser.add_argument("--journal", type=Path, default=Path("report/replicas.jsonl"), help="where outcomes are kept")
     parser.add_argument("--write", type=Path, help="put the table of the journal into this document")

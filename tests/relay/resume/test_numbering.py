@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.protocol.sse import Event, EventDecoder, comment, encode
+from relay.resume.ids import WITHOUT_NUMBERS, difference
 from relay.resume.numbering import Numbering
-from relay.resume.sequence import WITHOUT_NUMBERS, difference
 
 LINES = st.sampled_from(
     ["data: a", "data:", "data: b c", "event: x", "id: theirs", "retry: 5", ": note", ":", "data", "x: y"]

@@ -43,6 +43,8 @@ for _, key in ipairs(redis.call('KEYS', ARGV[1])) do
 end
 return count
 """
+# Remove the second key, unless the first one says that all of the stream is there.
+EVICT = "return redis.call('HEXISTS', KEYS[1], 'over') == 1 and 0 or redis.call('UNLINK', KEYS[2])"
 
 
 class Redis:
@@ -75,6 +77,9 @@ class Redis:
             parts = b"".join(b"$%d\r\n%b\r\n" % (len(word), word.encode()) for word in words)
             connection.sendall(b"*%d\r\n%b" % (len(words), parts))
             return connection.recv(1 << 16)
+
+    def keys(self, pattern: str) -> list[str]:
+        return sorted(self.command("KEYS", pattern).decode().split("\r\n")[2::2])
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -325,6 +330,47 @@ def test_a_client_elsewhere_whose_events_are_gone_from_redis_is_told_and_does_no
             redis.command("UNLINK", f"silent:resume:stream:{stream}")
             got.raw = b"i" + rest.read()
     assert json.loads(got.events[-1].data)["error"]["code"] == "stream_expired"
+
+
+@pytest.mark.parametrize("evicted", ["about", "stream"])
+def test_what_redis_has_evicted_is_copied_again(shared: Shared, evicted: str) -> None:
+    """A Redis that is full may evict one of a stream's two keys: neither that stream's copy nor that of others suffers."""
+    first, second = shared.urls
+    done, pace = b"", 10
+    while done != b":1\r\n":  # 0: on a busy machine the stream was over, and copied, before
+        pace *= 2
+        client, other = Resumer(CHAT, script(pace)), Resumer(CHAT, script(pace))
+        for one in (client, other):
+            one.read(first, 1500)
+            until(lambda one=one: shared.redis.command("EXISTS", f"relay:resume:stream:{one.stream}") == b":1\r\n")
+        keys = (f"relay:resume:{kind}:{client.stream}" for kind in ("about", evicted))
+        done = shared.redis.command("EVAL", EVICT, "2", *keys)
+    for one in (client, other):
+        assert one.read(first, None)
+        assert_whole(one)
+        until(lambda one=one: whole(second, f"/v1/streams/{one.stream}").events == one.events)
+
+
+def test_a_redis_that_takes_no_copies_is_away_until_it_does(start: Start, redis: Redis) -> None:
+    """It answers all else, as where the relay's user may run no scripts."""
+    refusing = Shared(start, redis, RELAY_REDIS_PREFIX="refusing:")
+    first, second = refusing.urls
+    client = Resumer(CHAT, script(20, 200))
+    client.read(first, 1000)
+    assert redis.command("ACL", "SETUSER", "default", "-evalsha") == b"+OK\r\n"
+    try:
+        until(lambda: states(first) == {"redis_away"})
+        seen = []
+        for _ in range(5):  # beats, which are taken all the time
+            before = redis.command("GET", *redis.keys("refusing:resume:relay:*")[:1])
+            until(lambda before=before: redis.command("GET", *redis.keys("refusing:resume:relay:*")[:1]) != before)
+            seen.append(states(first))
+        assert seen == [{"redis_away"}] * 5
+    finally:
+        redis.command("ACL", "SETUSER", "default", "+@all")
+    until(lambda: states(*refusing.urls) == {"redis"})
+    assert client.read(second, None)
+    assert_whole(client)
 
 
 def test_a_slow_client_elsewhere_gets_what_redis_keeps(shared: Shared) -> None:
