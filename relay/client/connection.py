@@ -36,6 +36,8 @@ _AT_ONCE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
 
 # A chunk up to this size is copied into one piece with its framing, which is cheaper than a write of three pieces.
 COPIED_BYTES: Final = 4096
+# The longest wait for the event loop to notice that a connection was aborted.
+GONE_SECONDS: Final = 1.0
 
 
 class _Flow(FlowControl):
@@ -166,11 +168,11 @@ class ClientConnection(HttpToolsProtocol):
             # Not only once the event loop says so: where it is late, the response's task ends first, and uvicorn logs an error.
             self._leave_running()
 
-    async def gone(self, seconds: float) -> None:
+    async def gone(self) -> None:
         if not self.lost:
             self._gone = asyncio.get_running_loop().create_future()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._gone, seconds)
+                await asyncio.wait_for(self._gone, GONE_SECONDS)
 
     # Called by the event loop
 
