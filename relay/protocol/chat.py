@@ -130,17 +130,23 @@ class ChatFacts:
         return chunk[start:end]
 
     def _look(self, events: bytes) -> None:
-        start = 0
-        while start < len(events) and not self.done and (self._first_events or not self.saw_content):
+        start, size = 0, len(events)
+        while start < size and not self.done:
             end = _end_of(events, start)
+            if end + 2 < size and self.saw_content and not self._first_events:
+                self._look_for_facts(events, start)
+                break
             self._look_at(events[start:end].lstrip(b"\n"))
             start = end + 2
-        for event in () if self.done else _with_facts(events, start):  # nothing else is looked for any more
+        if self.done:
+            self._tail = b""
+
+    def _look_for_facts(self, events: bytes, start: int) -> None:
+        """Of several events, from `start` on, in which nothing but facts is looked for."""
+        for event in _with_facts(events, start):
             self._look_at(event)
             if self.done:
                 break
-        if self.done:
-            self._tail = b""
 
     def _look_at(self, event: bytes) -> None:
         if len(event) > MAX_LOOKED_AT_BYTES:
@@ -212,10 +218,18 @@ def _has_facts(events: bytes) -> bool:
 
 def _with_facts(events: bytes, start: int) -> list[bytes]:
     """Those of the events from `start` on that have facts, in their order; the others are not even cut out."""
-    find, end = events.rfind, len(events)
+    find, size = events.rfind, len(events)
+    end, reason, spaced_reason, count = _FACTS
     found = []
-    while (at := max(find(fact, start, end) for fact in _FACTS)) >= 0:
+    while (
+        at := max(
+            find(end, start, size),
+            find(reason, start, size),
+            find(spaced_reason, start, size),
+            find(count, start, size),
+        )
+    ) >= 0:
         before = find(b"\n\n", start, at)
-        end = before + 2 if before >= 0 else start
-        found.append(events[end : _end_of(events, at)].lstrip(b"\n"))
+        size = before + 2 if before >= 0 else start
+        found.append(events[size : _end_of(events, at)].lstrip(b"\n"))
     return found[::-1]
