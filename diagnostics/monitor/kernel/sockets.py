@@ -96,11 +96,12 @@ class Sockets:
         again.
         """
         inodes = self._inodes_now(pid, descriptors)
-        table = self._rows(pid, set(inodes.values()))
-        if not table.keys() >= set(inodes.values()):
+        sockets = set(inodes.values())
+        table = self._rows(pid, sockets)
+        if not table.keys() >= sockets:
             table = self.table(pid, again=True)
-        rows = {descriptor: table[inode] for descriptor, inode in inodes.items() if inode in table}
-        return {descriptor: row.unsent for descriptor, row in rows.items() if row.state == ESTABLISHED}
+        rows = ((descriptor, table.get(inode)) for descriptor, inode in inodes.items())
+        return {descriptor: row.unsent for descriptor, row in rows if row is not None and row.state == ESTABLISHED}
 
     def served(self, pid: int) -> Served:
         """The ports that `pid` listens on, and its connections; as they were up to `_SERVED_SECONDS` ago where it has many."""
