@@ -98,6 +98,9 @@ def _retry_after(seconds: float) -> dict[str, str]:
     return {"retry-after": str(math.ceil(seconds))}
 
 
+# The connection carries no other request: the body of this one is not read to its end, or the relay is shutting down.
+_CLOSE: Final[Mapping[str, str]] = {"connection": "close"}
+
 Raised = TypeVar("Raised", bound="RelayError")
 
 
@@ -136,17 +139,23 @@ class ChildError(RelayError):
 
 
 class ApiError(RelayError):
-    """An error that a client gets as HTTP status and JSON. `message` must never hold a key, a header or a prompt."""
+    """An error that a client gets as HTTP status and JSON. `message` must never hold a key, a header or a prompt.
+
+    text           the message of all errors of a class that have the same one
+    class_headers  the response's headers that all errors of a class have
+    """
 
     status: int = 500
     kind: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
+    text: ClassVar[str] = ""
+    class_headers: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self, message: str, *, param: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(self, message: str = "", *, param: str | None = None) -> None:
+        self.message = message or self.text
+        super().__init__(self.message)
         self.param = param
-        self.headers: dict[str, str] = {}
+        self.headers: dict[str, str] = dict(self.class_headers)
 
     def body(self) -> bytes:
         return error_json(self.message, self.kind, self.code, self.param)
@@ -162,10 +171,8 @@ class UnauthorizedError(ApiError):
     status = 401
     kind = "invalid_request_error"
     code = "invalid_api_key"
-
-    def __init__(self) -> None:
-        super().__init__("a key is needed, and one that the relay knows: send Authorization: Bearer KEY")
-        self.headers = {"www-authenticate": "Bearer"}
+    text = "a key is needed, and one that the relay knows: send Authorization: Bearer KEY"
+    class_headers: ClassVar[Mapping[str, str]] = {"www-authenticate": "Bearer"}
 
 
 class ForbiddenError(ApiError):
@@ -194,9 +201,7 @@ class SignatureError(ApiError):
     status = 403
     kind = "invalid_request_error"
     code = "invalid_signature"
-
-    def __init__(self) -> None:
-        super().__init__("the signature is not of this URL, or of a key that is not valid any more; ask for a new URL")
+    text = "the signature is not of this URL, or of a key that is not valid any more; ask for a new URL"
 
 
 class UrlExpiredError(ApiError):
@@ -205,9 +210,7 @@ class UrlExpiredError(ApiError):
     status = 403
     kind = "invalid_request_error"
     code = "url_expired"
-
-    def __init__(self) -> None:
-        super().__init__("the signed URL has expired; ask for a new one, and go on with &last_event_id=")
+    text = "the signed URL has expired; ask for a new one, and go on with &last_event_id="
 
 
 class ForeignPageError(ApiError):
@@ -236,21 +239,20 @@ class BodyTimeoutError(ApiError):
     status = 408
     kind = "invalid_request_error"
     code = "request_timeout"
+    class_headers: ClassVar[Mapping[str, str]] = _CLOSE
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"the request's body did not arrive within {seconds:g} s")
-        self.headers = {"connection": "close"}
 
 
 class BodyTooLargeError(ApiError):
     status = 413
     kind = "invalid_request_error"
     code = "request_too_large"
+    class_headers: ClassVar[Mapping[str, str]] = _CLOSE
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"the request's body is larger than {limit} bytes")
-        # The rest of the body is not read, so the connection cannot carry another request.
-        self.headers = {"connection": "close"}
 
 
 class HubUnavailableError(ApiError):
@@ -258,64 +260,50 @@ class HubUnavailableError(ApiError):
 
     status = 503
     code = "hub_unavailable"
+    class_headers: ClassVar[Mapping[str, str]] = _retry_after(RETRY_SECONDS)
 
     def __init__(self, what_now: str) -> None:
         super().__init__(f"the topics' store cannot be reached; {what_now}")
-        self.headers = _retry_after(RETRY_SECONDS)
 
 
 class ResumeUnavailableError(ApiError):
     status = 503
     code = "resume_unavailable"
-
-    def __init__(self) -> None:
-        super().__init__("the store of streams to resume cannot be reached; the stream itself goes on: try again")
-        self.headers = _retry_after(RETRY_SECONDS)
+    text = "the store of streams to resume cannot be reached; the stream itself goes on: try again"
+    class_headers: ClassVar[Mapping[str, str]] = _retry_after(RETRY_SECONDS)
 
 
 class StreamNotFoundError(ApiError):
     status = 404
     kind = "invalid_request_error"
     code = "stream_not_found"
-
-    def __init__(self) -> None:
-        super().__init__("no stream of yours has this id; ask for the answer again")
+    text = "no stream of yours has this id; ask for the answer again"
 
 
 class StreamExpiredError(ApiError):
     status = 410
     kind = "invalid_request_error"
     code = "stream_expired"
-
-    def __init__(self) -> None:
-        super().__init__("the events after this one are not kept any more; ask for the answer again")
+    text = "the events after this one are not kept any more; ask for the answer again"
 
 
 class StreamAbandonedError(ApiError):
     status = 504
     code = "stream_abandoned"
-
-    def __init__(self) -> None:
-        super().__init__("the stream was ended before it was complete, since its client did not come back in time")
+    text = "the stream was ended before it was complete, since its client did not come back in time"
 
 
 class StreamBrokenError(ApiError):
     status = 502
     code = "stream_broken"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the relay that this stream came through is gone, and the rest of it is lost; ask for it again"
-        )
+    text = "the relay that this stream came through is gone, and the rest of it is lost; ask for it again"
 
 
 class ShuttingDownError(ApiError):
     status = 503
     code = "shutting_down"
-
-    def __init__(self) -> None:
-        super().__init__("the relay is shutting down; try again")
-        self.headers = {**_retry_after(RETRY_SECONDS), "connection": "close"}
+    text = "the relay is shutting down; try again"
+    class_headers: ClassVar[Mapping[str, str]] = {**_retry_after(RETRY_SECONDS), **_CLOSE}
 
 
 class IdleError(ApiError):
@@ -346,8 +334,7 @@ class OverloadedError(ApiError):
 class NoRoomForBodyError(OverloadedError):
     def __init__(self, retry_seconds: float) -> None:
         super().__init__("the relay's requests hold as many bytes as they may; try again", retry_seconds)
-        # As in BodyTooLargeError: the rest of the body is not read.
-        self.headers["connection"] = "close"
+        self.headers |= _CLOSE
 
 
 class TooManyError(ApiError):

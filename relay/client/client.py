@@ -54,8 +54,8 @@ class Client(Protocol):
     def abort(self) -> None:
         """Drop the client, with all bytes that were not sent."""
 
-    async def gone(self, seconds: float) -> None:
-        """After `abort`: wait until the server has seen the connection lost, `seconds` at most."""
+    async def gone(self) -> None:
+        """After `abort`: wait until the server has seen the connection lost, for a second at most."""
 
 
 def has_client(scope: Any) -> bool:

@@ -6,8 +6,8 @@ transport without a task and without a `send` through every middleware; learn at
 again, or is gone; ask how many bytes the client has not acknowledged; reset the connection. The response's head and its end
 go through ASGI's `send`.
 
-This is the only file that uses private names of uvicorn. `moved` compares them with the uvicorn that is installed; where one
-is missing, the relay serves by ASGI alone (plain.py).
+This is the only file that uses private names of uvicorn. uvicorn_names.py lists them, and compares them with the uvicorn that
+is installed; where one is missing, the relay serves by ASGI alone (plain.py).
 """
 
 from __future__ import annotations
@@ -16,29 +16,28 @@ import array
 import asyncio
 import contextlib
 import fcntl
-import inspect
 import socket
 import struct
 import termios
-from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import httptools
-import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
 
 from .bounds import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED, ConnectionBounds
 from .client import EXTENSION, Client, Listener
+from .uvicorn_names import check
 
-__all__ = ["ClientConnection", "MovedError", "bounded_protocol"]
+__all__ = ["ClientConnection", "bounded_protocol"]
 
 _AT_ONCE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
 
 # A chunk up to this size is copied into one piece with its framing, which is cheaper than a write of three pieces.
 COPIED_BYTES: Final = 4096
+# The longest wait for the event loop to notice that a connection was aborted.
+GONE_SECONDS: Final = 1.0
 
 
 class _Flow(FlowControl):
@@ -169,11 +168,11 @@ class ClientConnection(HttpToolsProtocol):
             # Not only once the event loop says so: where it is late, the response's task ends first, and uvicorn logs an error.
             self._leave_running()
 
-    async def gone(self, seconds: float) -> None:
+    async def gone(self) -> None:
         if not self.lost:
             self._gone = asyncio.get_running_loop().create_future()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._gone, seconds)
+                await asyncio.wait_for(self._gone, GONE_SECONDS)
 
     # Called by the event loop
 
@@ -350,60 +349,13 @@ class _RefusedError(Exception):
     """Raised in a callback of the parser to stop it: the connection is refused."""
 
 
-class MovedError(ImportError):
-    """The installed uvicorn lacks a name that this file uses."""
-
-
-# The names of uvicorn that this file uses: methods that it calls or overrides, and attributes of uvicorn's objects.
-_METHODS: Final = {
-    HttpToolsProtocol: (
-        "connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing", "on_message_begin",
-        "on_header", "on_headers_complete", "on_message_complete", "on_response_complete", "_unset_keepalive_if_required",
-    ),
-    FlowControl: ("drain", "pause_reading", "resume_reading", "pause_writing", "resume_writing"),
-}  # fmt: skip
-_STATE: Final = {
-    HttpToolsProtocol: ("transport", "flow", "pipeline", "scope", "cycle", "connections", "parser", "headers"),
-    FlowControl: ("read_paused", "write_paused"),
-    RequestResponseCycle: ("response_complete", "more_body", "message_event", "disconnected"),
-}
-
-
-def moved() -> Iterator[str]:
-    """The names of uvicorn that this file uses and the installed uvicorn lacks."""
-    for owner, names in _METHODS.items():
-        # In the class itself: the methods that it inherits from asyncio's protocols do nothing.
-        yield from (f"{owner.__name__}.{name}" for name in names if name not in vars(owner))
-    for owner, names in _STATE.items():
-        try:
-            instance = _instance(owner)
-        except (TypeError, AttributeError) as error:
-            yield f"{owner.__name__}() ({error})"
-        else:
-            yield from (f"{owner.__name__}().{name}" for name in names if not hasattr(instance, name))
-
-
-async def _no_app(scope: Any, receive: Any, send: Any) -> None:
-    """An app that is never called."""
-
-
-def _instance(owner: type[Any]) -> Any:
-    """An instance to look at its attributes, made of empty arguments."""
-    if owner is HttpToolsProtocol:
-        config = uvicorn.Config(_no_app, ws="none", lifespan="off", log_config=None)
-        return owner(config, ServerState(), {}, SimpleNamespace())
-    return owner(*(None for _ in inspect.signature(owner).parameters))
-
-
 def bounded_protocol(high_water_bytes: int, bounds: ConnectionBounds) -> type[ClientConnection]:
     """A subclass of ClientConnection for uvicorn's setting `http`. Raises MovedError where the installed uvicorn lacks a name.
 
     high_water_bytes   the high-water mark of the transport's write buffer (asyncio's default: 64 KiB)
     bounds             the connections' other bounds and their deadlines
     """
-    missing = list(moved())
-    if missing:
-        raise MovedError(f"uvicorn {uvicorn.__version__} has no {', '.join(missing)}")
+    check()
     return type(
         "BoundedConnection",
         (ClientConnection,),

@@ -94,7 +94,7 @@ class PlainClient:
     def abort(self) -> None:
         self._give_up()
 
-    async def gone(self, seconds: float) -> None:
+    async def gone(self) -> None:
         """Returns at once: ASGI has no message for a connection that the server has seen lost."""
 
     async def send(self, message: Message) -> None:

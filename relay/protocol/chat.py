@@ -26,6 +26,9 @@ MAX_LOOKED_AT_BYTES = 16 * 1024
 # Events that are searched for id and model: some gateways begin with ones that have an empty id (content filter results).
 _MAX_FIRST_EVENTS = 4
 
+# An end marker, a finish reason, and a count of tokens: see `_has_facts`.
+_FACTS = (b"[DONE]", b'"finish_reason":"', b'"finish_reason": "', b'_tokens"')
+
 # The beginning of any kind of token: text, reasoning, a refusal, a tool call.
 _CONTENT = re.compile(rb'"(?:content|text|reasoning_content|reasoning|refusal)":\s*"[^"]|"tool_calls":\s*\[\s*\{')
 
@@ -127,17 +130,31 @@ class ChatFacts:
         return chunk[start:end]
 
     def _look(self, events: bytes) -> None:
-        for raw in events.split(b"\n\n"):
-            event = raw.lstrip(b"\n")
-            if len(event) > MAX_LOOKED_AT_BYTES:
-                self.saw_content = True
-            elif self._first_events or _has_facts(event):
-                self._read(event)
-                if self.done:
-                    self._tail = b""
-                    return
-            if not self.saw_content and _CONTENT.search(event):
-                self.saw_content = True
+        start, size = 0, len(events)
+        while start < size and not self.done:
+            end = _end_of(events, start)
+            if end + 2 < size and self.saw_content and not self._first_events:
+                self._look_for_facts(events, start)
+                break
+            self._look_at(events[start:end].lstrip(b"\n"))
+            start = end + 2
+        if self.done:
+            self._tail = b""
+
+    def _look_for_facts(self, events: bytes, start: int) -> None:
+        """Of several events, from `start` on, in which nothing but facts is looked for."""
+        for event in _with_facts(events, start):
+            self._look_at(event)
+            if self.done:
+                break
+
+    def _look_at(self, event: bytes) -> None:
+        if len(event) > MAX_LOOKED_AT_BYTES:
+            self.saw_content = True
+        elif self._first_events or _has_facts(event):
+            self._read(event)
+        if not self.saw_content and not self.done and _CONTENT.search(event):
+            self.saw_content = True
 
     def _read(self, event: bytes) -> None:
         for data in _data_of(event):
@@ -181,6 +198,12 @@ def _data_of(event: bytes) -> list[str]:
     return [decoded.data for decoded in EventDecoder(at_start=False).feed(event + b"\n\n")]
 
 
+def _end_of(events: bytes, at: int) -> int:
+    """Where the event that has the byte at `at` ends, without its blank line."""
+    end = events.find(b"\n\n", at)
+    return end if end >= 0 else len(events)
+
+
 def _has_facts(events: bytes) -> bool:
     """Whether there is an end marker, a finish reason (the usual `null` is none) or a count of tokens.
 
@@ -189,9 +212,24 @@ def _has_facts(events: bytes) -> bool:
     find on such text.
     """
     find = events.rfind
-    return (
-        find(b"[DONE]") >= 0
-        or find(b'"finish_reason":"') >= 0
-        or find(b'"finish_reason": "') >= 0
-        or find(b'_tokens"') >= 0
-    )
+    end, reason, spaced_reason, count = _FACTS
+    return find(end) >= 0 or find(reason) >= 0 or find(spaced_reason) >= 0 or find(count) >= 0
+
+
+def _with_facts(events: bytes, start: int) -> list[bytes]:
+    """Those of the events from `start` on that have facts, in their order; the others are not even cut out."""
+    find, size = events.rfind, len(events)
+    end, reason, spaced_reason, count = _FACTS
+    found = []
+    while (
+        at := max(
+            find(end, start, size),
+            find(reason, start, size),
+            find(spaced_reason, start, size),
+            find(count, start, size),
+        )
+    ) >= 0:
+        before = find(b"\n\n", start, at)
+        size = before + 2 if before >= 0 else start
+        found.append(events[size : _end_of(events, at)].lstrip(b"\n"))
+    return found[::-1]

@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Final
+from typing import Any
 
 from diagnostics import StreamLedger, StreamRecord
 
@@ -27,9 +27,6 @@ from .patience import Limits, Patience, Progress
 from .sweep import OpenStreams
 
 __all__ = ["LargeAnswer"]
-
-# The longest wait for the server to notice that a connection was aborted.
-ABORTED_SECONDS: Final = 1.0
 
 
 class LargeAnswer(OutsideResponse):
@@ -162,7 +159,7 @@ class AnswerLife:
             self._ending = problem.outcome
             self._record.ends(problem.outcome)
         self._client.abort()  # only a reset shows the client that its answer is incomplete
-        await self._client.gone(ABORTED_SECONDS)
+        await self._client.gone()
         return str(self._ending), self._error
 
     def over(self) -> None:

@@ -12,7 +12,7 @@ import abc
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from diagnostics import StreamRecord
 
@@ -24,9 +24,6 @@ from .patience import Limits, Patience, Progress
 from .sweep import OpenStreams
 
 __all__ = ["OutgoingLife"]
-
-# The longest wait for the server to notice that a connection was aborted.
-ABORTED_SECONDS: Final = 1.0
 
 
 class OutgoingLife(abc.ABC):
@@ -127,7 +124,7 @@ class OutgoingLife(abc.ABC):
             outcome = await self._live(record, reply, headers)
             if not reply.complete:
                 # The server logs an error for an incomplete response, unless it has noticed that the client is gone.
-                await client.gone(ABORTED_SECONDS)
+                await client.gone()
         finally:
             client.listen(None)
             open_streams.discard(self)

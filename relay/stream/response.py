@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Final
 
 from diagnostics import StreamLedger, StreamRecord
 
@@ -23,9 +22,6 @@ from .life import StreamLife
 from .sweep import OpenStreams
 
 __all__ = ["RelayedStream"]
-
-# The longest wait for the server to notice that a connection was aborted.
-ABORTED_SECONDS: Final = 1.0
 
 
 class RelayedStream(OutsideResponse):
@@ -79,7 +75,7 @@ class RelayedStream(OutsideResponse):
                 outcome, error = await life.live(call, self._upstream)
                 if not reply.complete:
                     # The server logs an error for an incomplete response, unless it has noticed that the client is gone.
-                    await client.gone(ABORTED_SECONDS)
+                    await client.gone()
             except asyncio.CancelledError:
                 outcome = "shutdown"  # the server cancelled the task, `end` did not
                 raise

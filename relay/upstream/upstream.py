@@ -31,7 +31,7 @@ from .retry import pause_seconds, worth_retrying
 from .transport import Form, Headers, Target, Transport
 from .wire.transport import WireTransport
 
-__all__ = ["WHOLE_BYTES", "Answer", "Upstream", "UpstreamStream"]
+__all__ = ["WHOLE_BYTES", "Answer", "Upstream"]
 
 # An answer that does not stream is read to its end up to this size before the response starts, so that a failure is still an
 # error with a status; most answers are a few kilobytes. A larger one is relayed as it comes (stream/answer.py).
@@ -72,17 +72,6 @@ class Answer:
     rest: Body | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamStream:
-    """An open stream: its body, and no reference to the request, whose megabytes can be freed now.
-
-    headers   those of the upstream's response that the client gets
-    """
-
-    body: Body
-    headers: dict[str, str]
-
-
 class Upstream:
     """One upstream and the pool of connections to it. Must be made and closed inside of a running event loop."""
 
@@ -95,15 +84,18 @@ class Upstream:
         self._headers = _headers(base_url, api_key.get_secret_value() if api_key else None)
         self._forms: dict[tuple[str, Headers], Form] = {}  # by path and kind; there are a few
 
-    async def stream(self, path: str, content: bytes, more: Mapping[str, str]) -> UpstreamStream:
-        """Post a request that streams to `path`, below the base URL, with `more` headers. Raises UpstreamError."""
+    async def stream(self, path: str, content: bytes, more: Mapping[str, str]) -> Response:
+        """Post a request that streams to `path`, below the base URL, with `more` headers. Raises UpstreamError.
+
+        Returns the open stream, whose headers are those that the client gets. It has no reference to the request.
+        """
         response = await self._post(path, _EVENTS, more, content, self._options.stream)
         problem = _not_a_stream(response.headers)
         if problem:
             response.body.close()
             raise UpstreamProtocolError(problem)
         response.body.untimed()
-        return UpstreamStream(response.body, _forwarded(response.headers))
+        return Response(response.status, _forwarded(response.headers), response.body)
 
     async def answer(self, path: str, content: bytes, more: Mapping[str, str]) -> Answer:
         """Post a request that does not stream to `path`, below the base URL, with `more` headers. Raises UpstreamError."""

@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from ..errors import UpstreamError, UpstreamUnavailableError
+from .body import Response
 from .breaker import Breaker, State
-from .upstream import Answer, Upstream, UpstreamStream
+from .upstream import Answer, Upstream
 
 __all__ = ["Upstreams"]
 
@@ -39,7 +40,7 @@ class Upstreams:
     def states(self) -> list[State]:
         return [breaker.state for _, breaker in self._pairs]
 
-    async def stream(self, path: str, content: bytes, headers: Mapping[str, str], tell: Tell) -> UpstreamStream:
+    async def stream(self, path: str, content: bytes, headers: Mapping[str, str], tell: Tell) -> Response:
         """Post a request that streams. Raises UpstreamError."""
         return await self._first(lambda upstream: upstream.stream(path, content, headers), tell)
 

@@ -3,15 +3,16 @@
     python tests/bench/bench_relay.py [--quick] [--rounds N] [--peers bare,relay,...] [--cases paced,burst,...]
     python tests/bench/bench_relay.py --out report/bench [--write docs/performance.md] [--litellm DIR]
     python tests/bench/bench_relay.py --show docs/performance.json [--cases paced,short,...]
-    python tests/bench/bench_relay.py --relay-from DIR [--rounds N] [--cases paced,burst]
+    python tests/bench/bench_relay.py --relay-from DIR [--with 'NAME=VALUE ...'] [--rounds N] [--cases paced,burst]
 
 One core for the relay under test, the other for upstream and clients. Rounds are interleaved: each round measures every
 peer once, so that a change of the machine's speed meets all alike; medians and ranges are printed, and ratios to `bare`
 taken round by round. Every event is checked on arrival; what is missing, late, out of order or damaged is told.
 
-With --relay-from, the relay of this checkout is compared with that of another: `bare`, `relay` and `relay@DIR` are started
-once and stay, and many short rounds alternate between them. CPU time is what it measures, so it can be used while the
-machine has other work: that disturbs caches, and all three alike. Memory has no meaning there.
+With --relay-from, the relay of this checkout is compared with that of another; with --with, with one that has other settings,
+such as OTEL_TRACES_EXPORTER=none. `bare`, `relay` and these are started once and stay, and many short rounds alternate between
+them. CPU time is what it measures, so it can be used while the machine has other work: that disturbs caches, and all alike.
+Memory has no meaning there.
 
 With --write, the page gets the table of peers and the limits; all figures of all cases go into a data file of its name beside
 it (JSON), and --show prints them as tables.
@@ -59,7 +60,9 @@ def main() -> int:
     warn_if_busy()
     os.sched_setaffinity(0, {TRAFFIC_CORE})
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, traffic(Path(folder)) as running:
-        results = run(peers, cases, rounds, running, Path(folder), staying=bool(arguments.relay_from))
+        results = run(
+            peers, cases, rounds, running, Path(folder), staying=bool(arguments.relay_from or arguments.settings)
+        )
         spans = running.spans()
     _tell(results, cases, peers, conditions(rounds, spans), arguments)
     return 0
@@ -95,8 +98,11 @@ def _plan(arguments: argparse.Namespace) -> tuple[list[str], dict[str, Case], in
     if arguments.quick:
         cases, names, rounds = CASES | SHORT_CASES, list(QUICK), 1
         peers = arguments.peers.split(",") if arguments.peers else ["nginx", "bare", "relay"]
-    if arguments.relay_from:
-        peers = ["bare", "relay", *(f"relay@{checkout}" for checkout in arguments.relay_from)]
+    staying = [f"relay@{checkout}" for checkout in arguments.relay_from] + [
+        f"relay {words}" for words in arguments.settings
+    ]
+    if staying:
+        peers = ["bare", "relay", *staying]
         cases, names, rounds = SHORT_CASES, ["paced", "burst"], 8
     if arguments.cases:
         names = arguments.cases.split(",")
@@ -116,7 +122,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--peers", help=f"of {','.join(PEERS)},litellm")
     parser.add_argument("--cases", "--loads", help=f"of {','.join(CASES)}")
-    parser.add_argument("--relay-from", type=Path, action="append", metavar="DIR", help="another checkout; repeatable")
+    parser.add_argument(
+        "--relay-from", type=Path, action="append", default=[], metavar="DIR", help="another checkout; repeatable"
+    )
+    parser.add_argument(
+        "--with",
+        action="append",
+        default=[],
+        metavar="SETTINGS",
+        dest="settings",
+        help="a relay with these; repeatable",
+    )
     parser.add_argument(
         "--litellm", type=Path, metavar="DIR", help="measure LiteLLM's proxy too, installed in DIR once"
     )

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,9 @@ _SHARED_SECONDS = 0.1
 # A reading of more CPU seconds than the first is reused for so many times its cost, and so takes an eightieth of a core:
 # ten thousand sockets, 15 ms, for a second and more.
 _DEAR_SECONDS, _SHARED_COSTS = 0.01, 80.0
+# What a process with more sockets than `_FEW` serves is told again after so many times the CPU time that it took, half
+# a per cent of a core, and after so many seconds at the latest.
+_SERVED_COSTS, _SERVED_SECONDS = 200.0, 5.0
 # Seconds for which a descriptor's link is not read again: one takes three microseconds, and each connection has one.
 _KNOWN_SECONDS = 30.0
 # More sockets than this are read with the whole table: one takes five microseconds, a table of 262,144 places 1.5 ms and more.
@@ -73,6 +76,7 @@ class Sockets:
         self._proc = str(proc)
         self._shared: dict[str, _Shared] = {}
         self._known: dict[int, _Known] = {}
+        self._served: dict[int, tuple[float, Served]] = {}  # until when it is told again
 
     def table(self, pid: int, *, again: bool = False) -> dict[int, TcpSocket]:
         """All TCP sockets of the network namespace of `pid`, by inode; empty where it cannot be read.
@@ -92,21 +96,26 @@ class Sockets:
         again.
         """
         inodes = self._inodes_now(pid, descriptors)
-        table = self._rows(pid, set(inodes.values()))
-        if not table.keys() >= set(inodes.values()):
+        sockets = set(inodes.values())
+        table = self._rows(pid, sockets)
+        if not table.keys() >= sockets:
             table = self.table(pid, again=True)
-        rows = {descriptor: table[inode] for descriptor, inode in inodes.items() if inode in table}
-        return {descriptor: row.unsent for descriptor, row in rows.items() if row.state == ESTABLISHED}
+        rows = ((descriptor, table.get(inode)) for descriptor, inode in inodes.items())
+        return {descriptor: row.unsent for descriptor, row in rows if row is not None and row.state == ESTABLISHED}
 
     def served(self, pid: int) -> Served:
-        """The ports that `pid` listens on, and its connections."""
+        """The ports that `pid` listens on, and its connections; as they were up to `_SERVED_SECONDS` ago where it has many."""
+        good_until, served = self._served.get(pid, (0.0, None))
+        if served is not None and time.monotonic() < good_until:
+            return served
+        began = time.thread_time()
         inodes = self.inodes(pid)
-        table = self._rows(pid, inodes)
-        own = [table[inode] for inode in inodes if inode in table]
-        ports = {row.local_port for row in own if row.state == LISTEN}
-        clients = [row for row in own if row.state == ESTABLISHED and row.local_port in ports]
-        outgoing = sum(row.state == ESTABLISHED for row in own) - len(clients)
-        return Served(tuple(sorted(ports)), len(clients), sum(row.unsent for row in clients), outgoing)
+        served = _served(inodes, self._rows(pid, inodes))
+        if len(inodes) > _FEW:
+            took, now = time.thread_time() - began, time.monotonic()
+            others = {each: entry for each, entry in self._served.items() if now < entry[0]}
+            self._served = {**others, pid: (now + min(_SERVED_SECONDS, _SERVED_COSTS * took), served)}
+        return served
 
     def listeners(self, pid: int) -> set[int]:
         """Inodes of the listening TCP sockets of `pid`."""
@@ -117,7 +126,8 @@ class Sockets:
     def why_hidden(self, pid: int) -> str | None:
         """A sentence why the sockets of process `pid` cannot be read; None where they can."""
         try:
-            os.close(os.open(f"{self._proc}/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY))
+            with _folder(f"{self._proc}/{pid}/fd"):
+                return None
         except PermissionError:
             return (
                 f"the kernel does not let uid {os.geteuid()} see the descriptors of process {pid}: it is another user's, or "
@@ -125,7 +135,6 @@ class Sockets:
             )
         except OSError:
             return f"process {pid} has ended"
-        return None
 
     def inode(self, pid: int, descriptor: int) -> int:
         """The inode of the socket at descriptor `descriptor` of `pid`; 0 where it is no socket."""
@@ -141,8 +150,13 @@ class Sockets:
 
     def _inodes_now(self, pid: int, descriptors: Iterable[int]) -> dict[int, int]:
         """descriptor -> inode of those descriptors that are sockets, read now."""
-        links = {descriptor: _inode(self._link(f"{pid}/fd/{descriptor}")) for descriptor in descriptors}
-        return {descriptor: inode for descriptor, inode in links.items() if inode}
+        inodes: dict[int, int] = {}
+        with suppress(OSError), _folder(f"{self._proc}/{pid}/fd") as folder:
+            for descriptor in descriptors:
+                inode = _inode_at(str(descriptor), folder)
+                if inode:
+                    inodes[descriptor] = inode
+        return inodes
 
     def _share(self, key: str, read: Callable[[], dict[int, Any]], least: float) -> dict[int, Any]:
         """The cached result of `read`, valid for `least` seconds, or for `_SHARED_COSTS` times its CPU time if it is costly."""
@@ -220,22 +234,16 @@ class Sockets:
         table = self._rows(pid, set(known.inodes.values()))
         inodes: dict[int, int] = {}
         try:
-            folder = os.open(f"{self._proc}/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY)
-        except OSError:
+            with _folder(f"{self._proc}/{pid}/fd") as folder:
+                for name in os.listdir(folder):  # noqa: PTH208  # thousands of names, no Path for each
+                    descriptor = int(name)
+                    inode = known.inodes.get(descriptor, 0)
+                    if inode not in table:
+                        inode = _inode_at(name, folder)
+                    if inode:
+                        inodes[descriptor] = inode
+        except OSError:  # it has ended, or is another user's
             return inodes
-        try:
-            for name in os.listdir(folder):  # noqa: PTH208  # thousands of names, no Path for each
-                descriptor = int(name)
-                inode = known.inodes.get(descriptor, 0)
-                if inode not in table:
-                    try:
-                        inode = _inode(os.readlink(name, dir_fd=folder))  # as above
-                    except OSError:  # closed since
-                        continue
-                if inode:
-                    inodes[descriptor] = inode
-        finally:
-            os.close(folder)
         known.keep(inodes)
         self._known = {each: entry for each, entry in self._known.items() if now <= entry.good_until} | {pid: known}
         return inodes
@@ -295,6 +303,33 @@ class _Known:
         self.missed = {inode: each for inode, each in missed.items() if inode in there}
 
 
-def _inode(link: str) -> int:
-    """12345 of `socket:[12345]`; 0 for any other link."""
+def _served(inodes: Iterable[int], table: Mapping[int, TcpSocket]) -> Served:
+    own = [row for row in map(table.get, inodes) if row is not None]
+    ports = {row.local_port for row in own if row.state == LISTEN}
+    clients = outgoing = kernel_bytes = 0
+    for port, state, unsent, _ in own:
+        if state == ESTABLISHED and port in ports:
+            clients += 1
+            kernel_bytes += unsent
+        elif state == ESTABLISHED:
+            outgoing += 1
+    return Served(tuple(sorted(ports)), clients, kernel_bytes, outgoing)
+
+
+@contextmanager
+def _folder(path: str) -> Iterator[int]:
+    """The descriptor of this folder. Raises OSError where it cannot be opened."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _inode_at(name: str, folder: int) -> int:
+    """12345 where the link `name` in this folder is `socket:[12345]`; 0 for any other link, and for one that is gone."""
+    try:
+        link = os.readlink(name, dir_fd=folder)  # thousands of links, no Path for each
+    except OSError:
+        return 0
     return int(link[8:-1]) if link.startswith("socket:[") else 0

@@ -13,7 +13,7 @@ from diagnostics.protocol import agent_socket
 from .holding import IDLE_PACE, held
 from .measure import scraped
 from .peers import Serving
-from .processes import PeerFailedError, beside_seconds
+from .processes import PeerFailedError, ended_seconds, running_beside_seconds
 from .traffic import Traffic
 
 # All streams together, where they are busy; of fewer than 250 streams each has twenty a second.
@@ -30,16 +30,19 @@ def beside(serving: Serving, traffic: Traffic, streams: int) -> dict[str, float]
 
     idle_cores, busy_cores   its CPU as a share of one core: beside streams that are as good as silent, and nobody asks the
                              monitor for anything; beside as many that carry events, while it is scraped every five seconds
+    captures_seconds         CPU of the service's forks in both times, in which captures are made that the verdict asked for
     idle_held_ms, busy_held_ms   the longest that one of LOOKS kept the service's GIL at a time, in CPU
     answers                  how many answers that is of
     answer_ms                CPU of one in the mean, in the service
     """
+    forks = ended_seconds(serving.pid)
     idle_cores, _, idle_longest, _ = _watched(serving, traffic, streams, pace=IDLE_PACE, asked=False)
     pace = min(MOST_PACE, EVENTS_PER_SECOND / streams) if streams else 0.0
     busy_cores, answers, busy_longest, cpu = _watched(serving, traffic, streams, pace=pace, asked=True)
     return {
         "idle_cores": idle_cores,
         "busy_cores": busy_cores,
+        "captures_seconds": ended_seconds(serving.pid) - forks,
         "idle_held_ms": 1e3 * idle_longest,
         "busy_held_ms": 1e3 * busy_longest,
         "answers": answers,
@@ -54,9 +57,9 @@ def _watched(
     clients = held(serving, traffic, streams, pace=pace) if streams else contextlib.nullcontext()
     with clients, scraped(serving.monitor if asked else None):
         asyncio.run(_held(serving))  # what was before is none of it
-        began, cpu = time.monotonic(), beside_seconds(serving.pid)
+        began, cpu = time.monotonic(), running_beside_seconds(serving.pid)
         time.sleep(SECONDS)
-        cores = (beside_seconds(serving.pid) - cpu) / (time.monotonic() - began)
+        cores = (running_beside_seconds(serving.pid) - cpu) / (time.monotonic() - began)
         answered = asyncio.run(_held(serving))
     kinds = [each for operation, each in answered.items() if operation in LOOKS]
     return (

@@ -36,7 +36,8 @@ class Case:
     most_rounds: int = 100
 
     def concerns(self, peer: str) -> bool:
-        return self.peers is None or peer.partition("@")[0] in self.peers
+        """`peer` is a name that `peer_named` takes."""
+        return self.peers is None or peer.replace("@", " ").split()[0] in self.peers
 
 
 def _load(load: Load) -> Case:

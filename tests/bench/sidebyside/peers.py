@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,8 +64,11 @@ def python_command(module: str, port: int, upstream: str) -> tuple[list[str], di
     return command, {"UPSTREAM_BASE_URL": upstream}
 
 
-def relay_peer(checkout: Path = ROOT, name: str = "relay") -> Peer:
-    """The relay as it comes, with everything on: ledger, metrics, flight recorder, limits, and traces to a collector."""
+def relay_peer(checkout: Path = ROOT, name: str = "relay", settings: Mapping[str, str] | None = None) -> Peer:
+    """The relay as it comes, with everything on: ledger, metrics, flight recorder, limits, and traces to a collector.
+
+    settings   variables of its environment, which count more than the benchmark's own
+    """
 
     @contextlib.contextmanager
     def serve(traffic: Traffic, folder: Path, room: int) -> Iterator[Serving]:
@@ -78,7 +81,7 @@ def relay_peer(checkout: Path = ROOT, name: str = "relay") -> Peer:
                     "RELAY_BUDGET_BYTES": "0",
                     "RELAY_UPSTREAM_MAX_CONNECTIONS": str(2 * room),
                 }
-            with started(command, RELAY_CORE, env, cwd=Path(private)) as process:
+            with started(command, RELAY_CORE, {**env, **(settings or {})}, cwd=Path(private)) as process:
                 url = process.line("relay ") + CHAT
                 monitor = process.line("diagnostics ").removesuffix("/debug/memory")
                 yield Serving(process, url, monitor, service_name=name, diagnostics=Path(private) / "diagnostics")
@@ -183,7 +186,9 @@ def missing(name: str) -> str | None:
 
 
 def peer_named(name: str) -> Peer:
-    """One of PEERS, or `relay@DIR`, the relay of another checkout."""
+    """One of PEERS; or `relay@DIR`, the relay of another checkout; or `relay NAME=VALUE ...`, a relay with these settings."""
+    if name.startswith("relay "):
+        return relay_peer(ROOT, "relay-other", dict(word.split("=", 1) for word in name.split()[1:]))
     kind, _, folder = name.partition("@")
     if kind == "relay" and folder:
         checkout = Path(folder).resolve()

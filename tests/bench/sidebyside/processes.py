@@ -141,9 +141,18 @@ def beside_pids(pid: int) -> list[int]:
 
 def beside_seconds(pid: int) -> float:
     """CPU of what runs beside a process, and of its children that have ended, such as those that read its memory."""
+    return running_beside_seconds(pid) + ended_seconds(pid)
+
+
+def running_beside_seconds(pid: int) -> float:
+    """CPU of what runs beside a process."""
+    return sum(time.clock_gettime((~each << 3) | 2) for each in beside_pids(pid))
+
+
+def ended_seconds(pid: int) -> float:
+    """CPU of a process's children that have ended."""
     ended = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[13:15]
-    running = sum(time.clock_gettime((~each << 3) | 2) for each in beside_pids(pid))
-    return running + sum(map(int, ended)) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, ended)) / os.sysconf("SC_CLK_TCK")
 
 
 def _command(pid: int) -> bytes:

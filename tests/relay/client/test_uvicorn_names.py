@@ -10,7 +10,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from relay.client.bounds import ClientTimeouts, ConnectionBounds
-from relay.client.connection import MovedError, bounded_protocol, moved
+from relay.client.connection import bounded_protocol
+from relay.client.uvicorn_names import MovedError, moved
 from relay.memory.requests import RequestBudget
 
 SERVER = ("startup", "shutdown", "on_tick", "handle_exit", "capture_signals")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 import tracemalloc
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -235,3 +237,25 @@ def test_facts_do_not_depend_on_the_cuts(data: bytes, cuts: list[int]) -> None:
     edges = [0, *sorted(c % (len(data) + 1) for c in cuts), len(data)]
     facts = feed(*(data[a:b] for a, b in itertools.pairwise(edges)))
     assert values(facts) == values(feed(data))
+
+
+@pytest.mark.parametrize("tail", [event(choices=choice("stop")) + DONE, event(choices=[], usage=USAGE) + DONE, b""])
+def test_events_without_facts_take_no_calls_however_many_come_at_once(tail: bytes) -> None:
+    def calls(tokens: int) -> int:
+        facts, count = ChatFacts(), 0
+
+        def note(frame: FrameType, what: str, _: object) -> None:
+            nonlocal count
+            count += what in ("call", "c_call")
+
+        chunk = event(choices=choice(content="first")) + tokens * event(choices=choice(content="token")) + tail
+        sys.setprofile(note)
+        try:
+            facts.feed(chunk)
+        finally:
+            sys.setprofile(None)
+        assert facts.saw_content
+        assert facts.done is tail.endswith(DONE)
+        return count
+
+    assert calls(100) == calls(1)

@@ -12,7 +12,8 @@ from pydantic import SecretStr
 
 from relay.errors import UpstreamProtocolError, UpstreamStatusError, UpstreamUnreachableError
 from relay.settings import Settings
-from relay.upstream.upstream import Upstream, UpstreamStream
+from relay.upstream.body import Response
+from relay.upstream.upstream import Upstream
 from relay.upstream.wire.pool import REST_SECONDS
 from tests.scripted import listening
 
@@ -52,7 +53,7 @@ async def upstream(reply: Reply, *, retries: int = 2) -> AsyncIterator[tuple[Ups
             await made.close()
 
 
-async def read(stream: UpstreamStream) -> bytes:
+async def read(stream: Response) -> bytes:
     content = b""
     while chunk := await stream.body.read():
         content += chunk

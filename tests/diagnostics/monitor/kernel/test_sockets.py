@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -354,3 +355,31 @@ def test_sockets_of_other_kinds_do_not_have_the_table_read_each_time(tables: lis
         for _ in range(20):
             sockets.served(os.getpid())
     assert len(tables) <= 2
+
+
+@pytest.mark.parametrize(("pairs", "reused"), [(0, False), (200, True)])
+def test_what_a_process_with_many_sockets_serves_is_reused_for_a_few_seconds(
+    pairs: int, reused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a per cent of a core is what it may take: with thousands of streams a reading takes as long as an event of each."""
+    clock = SimpleNamespace(now=100.0, cpu=0.0)
+
+    def cpu() -> float:
+        clock.cpu += 0.005  # of which the table takes too little to be reused by itself
+        return float(clock.cpu)
+
+    times = SimpleNamespace(monotonic=lambda: clock.now, thread_time=cpu)
+    monkeypatch.setattr("diagnostics.monitor.kernel.sockets.time", times)
+    with contextlib.ExitStack() as stack:
+        for _ in range(pairs):
+            for end in socket.socketpair():
+                stack.enter_context(end)
+        sockets = Sockets()
+        before = sockets.served(os.getpid()).connections
+        stack.enter_context(connected())
+        clock.now += (
+            1.0  # less than two hundred times the cost; a table of that cost would be read again after 1.6 seconds
+        )
+        assert (sockets.served(os.getpid()).connections == before) is reused
+        clock.now += 5.0
+        assert sockets.served(os.getpid()).connections == before + 1
