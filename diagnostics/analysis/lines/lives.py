@@ -24,10 +24,10 @@ from ..profile import Frame
 from .growth import STEADY, Gain, History, LineGrowth, difference
 from .snapshot import Sum
 
-__all__ = ["LineLife", "life_of", "pooled"]
+__all__ = ["MOST_LINES", "LineLife", "life_of", "pooled"]
 
 # What is kept of a life.
-_MOST_LINES = 300
+MOST_LINES = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class LineLife:
     rest: float = 0.0
 
 
-def life_of(history: History, since: float, most: int = _MOST_LINES) -> LineLife | None:
+def life_of(history: History, since: float, most: int = MOST_LINES) -> LineLife | None:
     """The life that these looks are of, from that wall-clock time on, its warm-up over; None where it is too short, or where
     its table had no room."""
     found = history.gains(since)

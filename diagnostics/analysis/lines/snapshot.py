@@ -9,6 +9,7 @@ import math
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 from itertools import compress, pairwise
 from math import expm1
 
@@ -89,87 +90,108 @@ class Names:
         return number
 
 
+# The number of the line of what is nobody's. Sums by line have one place more than there are lines, and this is the last.
+_NOBODY = -1
+
+
 @dataclass(frozen=True)
 class Blocks:
-    """The sampled blocks that are alive at `at`: of each its line's number, its size, and when it was allocated, in tenths
-    of a second, as the table has it.
+    """The sampled blocks that are alive at `at`: of each its stack, its size, and when it was allocated, in tenths of a second.
 
-    dropped   samples that the table has had no room for until then, since sampling began
+    A full table has 32,768 blocks and 8,192 stacks. So the columns of the blocks are those of the table as they are, and what a
+    line holds is added up by stack first.
+
+    owner    of each block its stack's number in the table, from 1 on; 0: none
+    line_of  by that number: the line's; _NOBODY for a stack of diagnostics' own, or one that could not be read
+    lines    how many lines there are numbers for
+    dropped  samples that the table has had no room for until then, since sampling began
     """
 
     at: float
     rate: int
-    line: array[int]
+    owner: array[int]
     size: array[int]
     born: array[int]
+    line_of: Sequence[int]
+    lines: int
     dropped: int = 0
 
     @classmethod
     def of(cls, table: HeapTable, names: Names, at: float) -> Blocks:
-        """What is alive in a table; blocks whose stack could not be read are nobody's."""
+        """What is alive in a table."""
         blocks = table.blocks
-        # By the place of a stack plus one, which is how a block names it; 0 is no stack.
-        numbers = [None, *names.of_sites(table.sites)]
-        lines = list(map(numbers.__getitem__, blocks.owner))
-        size, born = blocks.size, blocks.born
-        if None in lines:
-            told = [line is not None for line in lines]
-            size, born = array("Q", compress(size, told)), array(born.typecode, compress(born, told))
+        numbers = names.of_sites(table.sites)
+        line_of = [_NOBODY, *(_NOBODY if number is None else number for number in numbers)]
+        size = blocks.size
         if 0 in size:  # a block of no bytes is one all the same
             size = array("Q", [max(1, each) for each in size])
-        line = array("L", [line for line in lines if line is not None])
-        return cls(max(at, max(born, default=0) / 10), table.rate, line, size, born, table.dropped)
+        last = max(at, max(blocks.born, default=0) / 10)
+        return cls(last, table.rate, blocks.owner, size, blocks.born, line_of, len(names.lines), table.dropped)
 
-    def values(self) -> list[float]:
-        """The bytes that each block stands for (see `sampling.py`)."""
-        each = -1 / self.rate
-        return [-size / expm1(size * each) for size in self.size]
+    def values(self, sizes: Sequence[int], until: float) -> list[float]:
+        """The bytes that each block stands for (see `sampling.py`), 0.0 for one that was allocated later than `until`. `sizes`:
+        of all blocks."""
+        latest, each = 10 * until, -1 / self.rate
+        every = zip(sizes, self.born.tolist(), strict=True)
+        different = set(sizes)
+        if 4 * len(different) > len(sizes):
+            return [-size / expm1(size * each) if born <= latest else 0.0 for size, born in every]
+        worth = {size: -size / expm1(size * each) for size in different}
+        return [worth[size] if born <= latest else 0.0 for size, born in every]
 
     def sums(self, bounds: Sequence[float]) -> dict[int, list[Sum]]:
         """By line: the blocks allocated before the first of these times, then those between it and the second, and so on."""
-        values = self.values()
+        values = self.values(self.size, bounds[-1])
         parts = [self._added(values, after, until) for after, until in pairwise([-math.inf, *bounds])]
         none = Sum()
         return {line: [part.get(line, none) for part in parts] for line in set().union(*parts)}
 
     def _added(self, values: Sequence[float], after: float, until: float) -> dict[int, Sum]:
-        """By line the blocks allocated within that time. Numbers of lines are small, and so places in a list."""
-        lines = 1 + max(self.line, default=-1)
-        held, variance, seen = [0.0] * lines, [0.0] * lines, [0] * lines
-        inside = self._born_within(after, until)
-        for line, size, value in compress(zip(self.line, self.size, values, strict=True), inside):
-            held[line] += value
-            variance[line] += value * (value - size)
-            seen[line] += size
-        rows = enumerate(zip(held, variance, seen, strict=True))
-        return {line: Sum(*row) for line, row in rows if row[2]}
+        """By line the blocks allocated after the first of these times, and no later than the second."""
+        after, until = 10 * after, 10 * until
+        places = len(self.line_of)
+        held, variance, seen = [0.0] * places, [0.0] * places, [0] * places
+        inside = [after < born <= until for born in self.born]
+        for owner, size, value in compress(zip(self.owner, self.size, values, strict=True), inside):
+            held[owner] += value
+            variance[owner] += value * (value - size)
+            seen[owner] += size
+        rows = enumerate(zip(*map(self._by_line, (held, variance, seen)), strict=True))
+        return {line: Sum(*row) for line, row in rows if row[2] and line < self.lines}
+
+    def _by_line(self, figures: Sequence[float]) -> list[float]:
+        """What a figure is by line, from what it is by stack; the last place is nobody's."""
+        sums = [0.0] * (self.lines + 1)
+        for line, figure in zip(self.line_of, figures, strict=True):
+            sums[line] += figure
+        return sums
 
     def largest(self, until: float, most: int) -> tuple[list[tuple[int, Sum]], float]:
         """What those lines held that held most, of blocks allocated until then, most first; and what any other held at most.
 
         All blocks are added up by their value alone, in one pass; the rest of a sum only of the lines that are kept.
         """
-        values, inside = self.values(), self._born_within(-math.inf, until)
-        held = [0.0] * (1 + max(self.line, default=-1))
-        for line, value in compress(zip(self.line, values, strict=True), inside):
-            held[line] += value
-        ranked = [
-            line for line in sorted(range(len(held)), key=held.__getitem__, reverse=True)[: most + 1] if held[line]
-        ]
+        owners, sizes = (
+            self.owner.tolist(),
+            self.size.tolist(),
+        )  # a list is gone through faster than an array, and more than once
+        values = self.values(sizes, until)
+        of_stack = [0.0] * len(self.line_of)
+        for owner, value in zip(owners, values, strict=True):
+            of_stack[owner] += value
+        held = self._by_line(of_stack)[: self.lines]
+        ranked = [line for line in nlargest(most + 1, range(self.lines), key=held.__getitem__) if held[line]]
         kept = ranked[:most]
         variance, seen = dict.fromkeys(kept, 0.0), dict.fromkeys(kept, 0.0)
-        wanted = map(variance.__contains__, compress(self.line, inside))
-        chosen = compress(zip(self.line, self.size, values, strict=True), inside)
-        for line, size, value in compress(chosen, wanted):
-            variance[line] += value * (value - size)
-            seen[line] += size
+        is_kept = list(map(variance.__contains__, self.line_of))
+        wanted = map(is_kept.__getitem__, owners)
+        for owner, size, value in compress(zip(owners, sizes, values, strict=True), wanted):
+            if value:
+                line = self.line_of[owner]
+                variance[line] += value * (value - size)
+                seen[line] += size
         rest = held[ranked[most]] if len(ranked) > most else 0.0
         return [(line, Sum(held[line], variance[line], seen[line])) for line in kept], rest
-
-    def _born_within(self, after: float, until: float) -> list[bool]:
-        """Of each block whether it was allocated after the first of these times, and no later than the second."""
-        after, until = 10 * after, 10 * until
-        return [after < born <= until for born in self.born]
 
 
 @dataclass(frozen=True, slots=True)
