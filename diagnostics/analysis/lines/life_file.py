@@ -5,8 +5,8 @@
                                 [[1e7, 1e12, 8e6], [0, 0, 0], [1.5e7, 2e12, 1e7]],
                                 [[60.0, 5e6], [140.0, 8e6], [220.0, 1.1e7], [300.0, 1.5e7]]], ...]}
 
-A line has its function, file and number, those of where it allocates, what `Gain` has as its sums (came, gone, now: value, variance
-and seen of each), and its path. The table of a process cannot tell this once it has ended: an interpreter that exits frees most.
+A line has its function, file and number, those of where it allocates, the sums of `Gain` (came, gone, now: value, variance and
+seen of each), and its path. The table of a process cannot tell this once it has ended: an interpreter that exits frees most.
 
 The law of this file: whatever the text is, a life comes of it or a UsageError.
 """

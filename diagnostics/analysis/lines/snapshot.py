@@ -156,7 +156,7 @@ class Blocks:
             held[owner] += value
             variance[owner] += value * (value - size)
             seen[owner] += size
-        rows = enumerate(zip(*map(self._by_line, (held, variance, seen)), strict=True))
+        rows = enumerate(zip(*(self._by_line(each) for each in (held, variance, seen)), strict=True))
         return {line: Sum(*row) for line, row in rows if row[2] and line < self.lines}
 
     def _by_line(self, figures: Sequence[float]) -> list[float]:
