@@ -176,7 +176,8 @@ class Overview:
             return {"since": None, "seconds": None, "lives": 1, "rows": [], "unknown": no_lines(snapshot)}
         began, rows = gained
         largest = sorted(rows, key=lambda row: -row.held)[:_LINES]
-        shown = [row for row in rows if row.grows][:_LINES]
+        # Those that grow; while there are none yet, those that have gained beyond doubt, steadily or not.
+        shown = [row for row in rows if row.grows][:_LINES] or [row for row in rows if row.low > 0][:_LINES]
         shown += [row for row in largest if row not in shown]
         return {
             "since": began,
