@@ -3,14 +3,15 @@ and what memory it takes at a heap of 1 GiB.
 
     python tests/bench/bench_heap_truth.py [--cases 200] [--kills 100] [--churn 32] [--python PYTHON]
 
-A case plants a known amount in a function of its own: objects of 100 bytes, buffers of 50 KiB, both, or twice as much of which
-half is freed again. It counts as held where the truth lies within the interval that `diagnostics top` would show: when it was
-planted, and again after an hour of churn has gone over it. That is an hour by volume: a service that answers 50 requests a second
-allocates 17 to 30 GiB in an hour, if each takes 100 KiB (30 events of JSON by uvicorn, as in bench_heap_services.py) to 170 KiB
-(20 events through the relay). Half of the volume are small objects, half buffers; the last few thousand are alive.
+A case plants a known amount in a function of its own: objects of 100 bytes, buffers of 50 KiB, both, or twice as much of
+which half is freed again. It counts as held where the truth lies within the interval that `diagnostics top` would show: when it
+was planted, and again after an hour of churn has gone over it. That is an hour by volume: a service that answers 50 requests a
+second allocates 17 to 30 GiB in an hour, if each takes 100 KiB (30 events of JSON by uvicorn, as in bench_heap_services.py) to
+170 KiB (20 events through the relay). Half of the volume are small objects, half buffers; the last few thousand are alive.
 
-A killed process allocates all the time; its table must be whole, and less than a second old. The memory is what the table takes of
-the service's own, and what is resident of its file. Exit code 1 where a target is missed: 93 of 100 cases, all kills, 4 MiB.
+A killed process allocates all the time; its table must be whole, and less than a second old. The memory is what the table
+takes of the service's own, and what is resident of its file. Exit code 1 where a target is missed: 93 of 100 cases, all kills,
+4 MiB.
 """
 
 from __future__ import annotations
