@@ -113,6 +113,11 @@ def _ended(end: dict[str, Any]) -> RenderableType:
     text.append(printable(end["said"]), style="not bold")
     if end["verdict"]:
         text.append(f"\n  last verdict: {printable(end['verdict'])}", style="not bold default")
+    for line in end["lines"]:
+        middle, between = _with_interval(line["grown_bytes"])
+        inside = f", in {line['in']}" if line["in"] else ""
+        gained = f"{printable(line['name'] + inside)} gained {middle} in {line['seconds']:.0f} s (95 % sure: {between})"
+        text.append(f"\n  live heap: {gained}", style="not bold default")
     if end["file"]:
         text.append(f"\n  next: diagnostics blackbox {printable(end['file'])}", style="not bold default")
     return text

@@ -6,7 +6,7 @@
                                 [[60.0, 5e6], [140.0, 8e6], [220.0, 1.1e7], [300.0, 1.5e7]]], ...]}
 
 A line has its function, file and number, those of where it allocates, the sums of `Gain` (came, gone, now: value, variance and
-seen of each), and its path. The table of a process cannot tell this once it has ended: an interpreter that exits frees most.
+seen of each), and its path. The tables of the last few processes are kept, and each has 3 MiB: this is what is needed of them.
 
 The law of this file: whatever the text is, a life comes of it or a UsageError.
 """

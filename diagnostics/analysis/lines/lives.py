@@ -24,7 +24,7 @@ from ..profile import Frame
 from .growth import STEADY, Gain, History, LineGrowth, difference
 from .snapshot import Sum
 
-__all__ = ["MOST_LINES", "LineLife", "life_of", "pooled"]
+__all__ = ["MOST_LINES", "LineLife", "gained", "life_of", "pooled"]
 
 # What is kept of a life.
 MOST_LINES = 300
@@ -75,6 +75,11 @@ def pooled(ended: Sequence[LineLife], present: LineLife | None = None) -> list[L
             lines[frame] = innermost if lines.get(frame, innermost) == innermost else frame
     rows = [_row(frame, innermost, lives, present) for frame, innermost in lines.items()]
     return sorted(rows, key=lambda row: -row.grown)
+
+
+def gained(life: LineLife, most: int = 3) -> tuple[LineGrowth, ...]:
+    """The lines that gained beyond doubt in a life that is over, most first."""
+    return tuple(row for row in pooled([life]) if row.low > 0)[:most]
 
 
 def _row(frame: Frame, innermost: Frame, lives: Sequence[LineLife], present: LineLife | None) -> LineGrowth:

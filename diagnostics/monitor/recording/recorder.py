@@ -376,7 +376,7 @@ class Recorder:
         track.close_minute()
         said = self.said(pid)
         track.file.write_end({**ending.to_json(), "verdict": said})
-        self._endings.add(track.worker, pid, ending, said, track.file.path)
+        self._endings.add(track.worker, pid, ending, said, track.file.path, lines)
         columns = track.file.columns(0, [field.name for field in FIELDS])
         life = life_of(columns, track.file.header.process.get("started"), JUDGED)
         if life is not None:

@@ -120,6 +120,12 @@ def test_what_else_was_found_is_printed_and_the_end_of_a_former_life_comes_first
         {
             "time": 1_790_000_000.0, "worker": "0", "pid": 12, "said": "It was ended by SIGKILL: out of memory.",
             "verdict": "Objects grow.", "file": "/var/lib/black/0.ring", "oom": True,
+            "lines": [
+                {
+                    "name": "f (a.py:1)", "in": None, "seconds": 60.4,
+                    "grown_bytes": {"low": 1024.0**2, "mid": 2 * 1024.0**2, "high": 4 * 1024.0**2},
+                }
+            ],
         }
     ]  # fmt: skip
     out = io.StringIO()
@@ -130,6 +136,7 @@ def test_what_else_was_found_is_printed_and_the_end_of_a_former_life_comes_first
     told = [
         "ended by SIGKILL: out of memory",
         "last verdict: Objects grow.",
+        "live heap: f (a.py:1) gained 2.00 MiB in 60 s (95 % sure: 1.00 MiB to 4.00 MiB)",
         "diagnostics blackbox /var/lib/black/0.ring",
     ]
     places = [text.index(words) for words in (*told, "Streams are buffered")]

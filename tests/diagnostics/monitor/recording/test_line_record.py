@@ -199,7 +199,6 @@ def test_the_lives_of_a_worker_tell_their_line_together(tmp_path: Path) -> None:
 
 
 def test_what_a_life_gained_is_left_for_the_next_monitor(service: Service, tmp_path: Path) -> None:
-    """A worker that exits in order frees most of what its table would tell."""
     ring = tmp_path / "x.ring"
     kept = record(service, ring)
     asyncio.run(looks(kept, service))
