@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
-from itertools import compress, pairwise
+from itertools import compress, count, pairwise
 from math import expm1
 
 from ..heap import HeapTable, Site
@@ -23,6 +23,8 @@ __all__ = ["LASTING_SECONDS", "MOST_LINES", "Blocks", "Look", "Names", "Sum"]
 LASTING_SECONDS = 10.0
 # What a look keeps.
 MOST_LINES = 100
+# Sizes of blocks that are remembered; a full table has half as many.
+_MOST_SIZES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,18 @@ class Sum:
         return max(self.seen, low), max(self.seen, high)
 
 
+class Worth(dict[int, float]):
+    """The bytes that a block stands for, by its size (see `sampling.py`): most blocks are there at the next look as well."""
+
+    def __init__(self, rate: int) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def __missing__(self, size: int) -> float:
+        value = self[size] = -size / expm1(-size / self.rate)
+        return value
+
+
 class Names:
     """The lines that the stacks of one table are told by, numbered. Grows with the table's stacks, whose number is bounded.
 
@@ -65,7 +79,14 @@ class Names:
         self.innermost: list[Frame] = []
         self._numbers: dict[Frame, int] = {}
         self._of_site: dict[int, int | None] = {}
+        self._worth = Worth(0)
         self._ours = ours
+
+    def worth(self, rate: int) -> Worth:
+        """What blocks stand for at this rate, which of one table is always the same."""
+        if self._worth.rate != rate or len(self._worth) > _MOST_SIZES:
+            self._worth = Worth(rate)
+        return self._worth
 
     def of_sites(self, sites: Sequence[Site | None]) -> list[int | None]:
         """By the place of a stack in its table: the number of the line that it is told by; None for one of diagnostics' own, or
@@ -104,6 +125,7 @@ class Blocks:
     owner    of each block its stack's number in the table, from 1 on; 0: none
     line_of  by that number: the line's; _NOBODY for a stack of diagnostics' own, or one that could not be read
     lines    how many lines there are numbers for
+    worth    the bytes that a block stands for, by its size
     dropped  samples that the table has had no room for until then, since sampling began
     """
 
@@ -114,6 +136,7 @@ class Blocks:
     born: array[int]
     line_of: Sequence[int]
     lines: int
+    worth: Worth
     dropped: int = 0
 
     @classmethod
@@ -126,22 +149,29 @@ class Blocks:
         if 0 in size:  # a block of no bytes is one all the same
             size = array("Q", [max(1, each) for each in size])
         last = max(at, max(blocks.born, default=0) / 10)
-        return cls(last, table.rate, blocks.owner, size, blocks.born, line_of, len(names.lines), table.dropped)
+        return cls(
+            at=last,
+            rate=table.rate,
+            owner=blocks.owner,
+            size=size,
+            born=blocks.born,
+            line_of=line_of,
+            lines=len(names.lines),
+            worth=names.worth(table.rate),
+            dropped=table.dropped,
+        )
 
-    def values(self, sizes: Sequence[int], until: float) -> list[float]:
-        """The bytes that each block stands for (see `sampling.py`), 0.0 for one that was allocated later than `until`. `sizes`:
-        of all blocks."""
-        latest, each = 10 * until, -1 / self.rate
-        every = zip(sizes, self.born.tolist(), strict=True)
-        different = set(sizes)
-        if 4 * len(different) > len(sizes):
-            return [-size / expm1(size * each) if born <= latest else 0.0 for size, born in every]
-        worth = {size: -size / expm1(size * each) for size in different}
-        return [worth[size] if born <= latest else 0.0 for size, born in every]
+    def values(self, until: float) -> list[float]:
+        """The bytes that each block stands for, 0.0 for one that was allocated later than `until`."""
+        values = list(map(self.worth.__getitem__, self.size))
+        latest = math.floor(10 * until)
+        for place in [place for place, born in enumerate(self.born) if born > latest]:
+            values[place] = 0.0
+        return values
 
     def sums(self, bounds: Sequence[float]) -> dict[int, list[Sum]]:
         """By line: the blocks allocated before the first of these times, then those between it and the second, and so on."""
-        values = self.values(self.size, bounds[-1])
+        values = self.values(bounds[-1])
         parts = [self._added(values, after, until) for after, until in pairwise([-math.inf, *bounds])]
         none = Sum()
         return {line: [part.get(line, none) for part in parts] for line in set().union(*parts)}
@@ -171,11 +201,7 @@ class Blocks:
 
         All blocks are added up by their value alone, in one pass; the rest of a sum only of the lines that are kept.
         """
-        owners, sizes = (
-            self.owner.tolist(),
-            self.size.tolist(),
-        )  # a list is gone through faster than an array, and more than once
-        values = self.values(sizes, until)
+        values, owners = self.values(until), self.owner.tolist()
         of_stack = [0.0] * len(self.line_of)
         for owner, value in zip(owners, values, strict=True):
             of_stack[owner] += value
@@ -184,10 +210,9 @@ class Blocks:
         kept = ranked[:most]
         variance, seen = dict.fromkeys(kept, 0.0), dict.fromkeys(kept, 0.0)
         is_kept = list(map(variance.__contains__, self.line_of))
-        wanted = map(is_kept.__getitem__, owners)
-        for owner, size, value in compress(zip(owners, sizes, values, strict=True), wanted):
-            if value:
-                line = self.line_of[owner]
+        for place in compress(count(), map(is_kept.__getitem__, owners)):
+            if value := values[place]:
+                line, size = self.line_of[owners[place]], self.size[place]
                 variance[line] += value * (value - size)
                 seen[line] += size
         rest = held[ranked[most]] if len(ranked) > most else 0.0
