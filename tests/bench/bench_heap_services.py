@@ -1,6 +1,6 @@
 """What the sampled heap costs services under load: CPU of the relay and of a uvicorn service, by what is hooked.
 
-    python tests/bench/bench_heap_services.py [--services relay,uvicorn] [--processes 4] [--rounds 10]
+    python tests/bench/bench_heap_services.py [--services relay,uvicorn] [--processes 4] [--rounds 10] [--seconds 600]
 
 The kinds are `bare`, without hooks; `empty`, which samples at a rate that is never reached; and `on`. Of each one process
 serves, on a core of its own, and short rounds of the same work alternate between them, so that what else the machine does falls
@@ -19,6 +19,7 @@ import os
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -107,8 +108,8 @@ async def uvicorn() -> AsyncIterator[Service]:
 SERVICES = {"relay": relay, "uvicorn": uvicorn}
 
 
-async def measured(service: Service, rounds: int) -> list[dict[str, float]]:
-    """Seconds of CPU of each kind, by round, of one process of each kind."""
+async def measured(service: Service, rounds: int, until: float) -> list[dict[str, float]]:
+    """Seconds of CPU of each kind, by round, of one process of each kind; no round begins after `until` (monotonic)."""
     work, command = service
     with tempfile.TemporaryDirectory(prefix="highwater-heap-") as name, contextlib.ExitStack() as opened:
         serving: dict[str, tuple[Started, int]] = {}
@@ -121,6 +122,8 @@ async def measured(service: Service, rounds: int) -> list[dict[str, float]]:
             serving[kind] = process, port
         spent = []
         for number in range(rounds + WARM_UP_ROUNDS):
+            if time.monotonic() > until and len(spent) > WARM_UP_ROUNDS + 1:
+                break
             turn = {}
             for kind in serving if number % 2 else reversed(serving):
                 process, port = serving[kind]
@@ -142,6 +145,7 @@ async def main() -> int:
         "--processes", type=int, default=4, help="of each kind, one after the other (default: %(default)s)"
     )
     parser.add_argument("--rounds", type=int, default=10, help="of each process (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=600.0, help="of a service; what is not done then is left out")
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {TRAFFIC_CORE})
     print(f"{arguments.processes} processes of each kind, {arguments.rounds} rounds each; load {_load()}\n")
@@ -149,10 +153,14 @@ async def main() -> int:
     missed = False
     for name in arguments.services.split(","):
         async with SERVICES[name]() as service:
-            found = [await measured(service, arguments.rounds) for _ in range(arguments.processes)]
+            found, until = [], time.monotonic() + arguments.seconds
+            while len(found) < arguments.processes and (not found or time.monotonic() < until):
+                found.append(await measured(service, arguments.rounds, until))
         bare = statistics.median(turn["bare"] for turns in found for turn in turns) * 1000
         shown = [_shown(found, *pair) for pair in (("empty", "bare"), ("on", "bare"), ("on", "empty"))]
-        print(f"| {name} | {bare:.0f} | {' | '.join(shown)} |", flush=True)
+        print(
+            f"| {name}, {sum(map(len, found))} rounds of {len(found)} | {bare:.0f} | {' | '.join(shown)} |", flush=True
+        )
         missed |= statistics.median(turn["on"] / turn["bare"] for turns in found for turn in turns) > TARGET
     print(f"\nload {_load()} at the end")
     return int(missed)
