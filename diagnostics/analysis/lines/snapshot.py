@@ -144,7 +144,7 @@ class Blocks:
         """What is alive in a table."""
         blocks = table.blocks
         numbers = names.of_sites(table.sites)
-        line_of = [_NOBODY, *(_NOBODY if number is None else number for number in numbers)]
+        line_of = [_NOBODY, *[_NOBODY if number is None else number for number in numbers]]
         size = blocks.size
         if 0 in size:  # a block of no bytes is one all the same
             size = array("Q", [max(1, each) for each in size])
